@@ -1,0 +1,121 @@
+// Package kubename makes every Kubernetes name that two packages of this program must agree on: the user
+// names that authn hands to kube-apiserver and that rbacsync writes into RoleBindings, the names of the
+// objects in a managed namespace, and the labels and annotations of our owner mark.
+//
+// It promises that a name never starts with "system:", that it is built from GitLab ids alone (GitLab names
+// can be renamed, freed and taken by another person; ids can't), and that two different ids never share one.
+// It decides nothing about rights.
+package kubename
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Prefixes and groups of the identities that authn emits.
+const (
+	// UserPrefix starts the name of every identity that comes from GitLab.
+	UserPrefix = "gitlab:"
+	// CIPrefix starts the name of the identity of a CI job.
+	CIPrefix = "gitlab:ci:"
+	// GroupUsers is the Kubernetes group of all people who logged in through GitLab.
+	GroupUsers = "gitlab:users"
+	// GroupCI is the Kubernetes group of all CI jobs that authenticated with an ID token.
+	GroupCI = "gitlab:ci"
+)
+
+// Names of the objects in a managed namespace.
+const (
+	// CIServiceAccount is the ServiceAccount whose token CI jobs deploy with.
+	CIServiceAccount = "gitlab-serviceaccount"
+	// CISecret stores the token of CIServiceAccount; the token is bound to it and dies with it.
+	CISecret = "gitlab-serviceaccount-token"
+	// CIClusterRole is the ClusterRole that CIServiceAccount is bound to, inside its namespace only.
+	CIClusterRole = "gitlab-group-master"
+	// CIRoleBinding binds CIServiceAccount to CIClusterRole.
+	CIRoleBinding = "gitlab-serviceaccount"
+)
+
+// The owner mark: an object that lacks LabelManagedBy=ManagedBy is never changed by this program.
+const (
+	domain = "gl-k8s-integrator.io/"
+	// LabelManagedBy and ManagedBy are the owner mark that the tenant fence looks at.
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+	ManagedBy      = "gl-k8s-integrator"
+	// LabelSource names the GitLab object that a namespace belongs to, e.g. "group-7", "project-42", "user-3".
+	LabelSource = domain + "source"
+	// AnnotationIssuer is the URL of the GitLab that the namespace belongs to.
+	AnnotationIssuer = domain + "issuer"
+	// AnnotationCreatedAt is GitLab's created_at of the source: ids can be handed out again after a restore.
+	AnnotationCreatedAt = domain + "gitlab-created-at"
+	// AnnotationPath is the path of the source in GitLab, for people; nothing decides by it.
+	AnnotationPath = domain + "gitlab-path"
+	// AnnotationMembers lists the GitLab user names behind the subjects of a binding, for people.
+	AnnotationMembers = domain + "gitlab-usernames"
+	// AnnotationRotateAt is the RFC 3339 time from which the CI token is replaced.
+	AnnotationRotateAt = domain + "rotate-at"
+)
+
+// Keys of an identity's extra fields.
+const (
+	ExtraUsername  = domain + "gitlab-username"
+	ExtraProjectID = domain + "gitlab-project-id"
+	ExtraProject   = domain + "gitlab-project-path"
+	ExtraPipeline  = domain + "gitlab-pipeline-id"
+	ExtraJob       = domain + "gitlab-job-id"
+	ExtraRef       = domain + "gitlab-ref"
+	ExtraEnv       = domain + "gitlab-environment"
+)
+
+// User returns the Kubernetes user name of the GitLab user with that id: "gitlab:42".
+func User(id int64) string { return UserPrefix + strconv.FormatInt(id, 10) }
+
+// CIJob returns the Kubernetes user name of a CI job of the GitLab project with that id: "gitlab:ci:42".
+func CIJob(project int64) string { return CIPrefix + strconv.FormatInt(project, 10) }
+
+// ParseUser returns the GitLab user id in a name made by User; ok is false for every other string.
+func ParseUser(name string) (id int64, ok bool) {
+	return parseID(strings.CutPrefix(name, UserPrefix))
+}
+
+// ParseCIJob returns the GitLab project id in a name made by CIJob; ok is false for every other string.
+func ParseCIJob(name string) (project int64, ok bool) {
+	return parseID(strings.CutPrefix(name, CIPrefix))
+}
+
+// ServiceAccountUser returns the user name kube-apiserver gives to CIServiceAccount of a namespace.
+func ServiceAccountUser(namespace string) string {
+	return "system:serviceaccount:" + namespace + ":" + CIServiceAccount
+}
+
+// ParseServiceAccountUser returns the namespace in a name made by ServiceAccountUser.
+func ParseServiceAccountUser(name string) (namespace string, ok bool) {
+	rest, ok := strings.CutPrefix(name, "system:serviceaccount:")
+	if !ok {
+		return "", false
+	}
+	namespace, sa, ok := strings.Cut(rest, ":")
+	return namespace, ok && sa == CIServiceAccount && namespace != ""
+}
+
+// RoleBinding returns the name of the binding of one ClusterRole in a managed namespace. Shard 0 is
+// "gitlab-edit", further shards (many subjects) are "gitlab-edit-1", "gitlab-edit-2", …
+func RoleBinding(clusterRole string, shard int) string {
+	if shard == 0 {
+		return "gitlab-" + clusterRole
+	}
+	return fmt.Sprintf("gitlab-%s-%d", clusterRole, shard)
+}
+
+// parseID accepts exactly the decimal form that strconv.FormatInt writes for a positive number.
+func parseID(s string, found bool) (int64, bool) {
+	if !found {
+		return 0, false
+	}
+	id, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || id <= 0 || strconv.FormatInt(id, 10) != s {
+		return 0, false
+	}
+	return id, true
+}
