@@ -9,13 +9,26 @@ import (
 	"unicode"
 )
 
-// View is what an explanation is made from: one Snapshot and the namespaces of that round.
+// View is what an explanation is made from: one Snapshot with the namespaces and grants of its round. It is not
+// changed after NewView made it.
 type View struct {
 	Snapshot  *Snapshot
 	Policy    Policy
 	Namespace map[SourceID]string
 	Source    map[string]SourceID // the reverse of Namespace
-	LoginHint string              // one sentence: how to log in
+	byUser    map[int64][]Grant
+}
+
+// NewView indexes one round, so that explaining costs the same however large GitLab is.
+func NewView(s *Snapshot, p Policy, namespace map[SourceID]string, grants []Grant) View {
+	v := View{Snapshot: s, Policy: p, Namespace: namespace, Source: make(map[string]SourceID, len(namespace)), byUser: map[int64][]Grant{}}
+	for src, ns := range namespace {
+		v.Source[ns] = src
+	}
+	for _, g := range grants {
+		v.byUser[g.User] = append(v.byUser[g.User], g)
+	}
+	return v
 }
 
 // Question is a refused request, as far as an explanation needs it.
@@ -27,9 +40,6 @@ type Question struct {
 
 // reads are the verbs for which view is enough.
 var reads = []string{"get", "list", "watch"}
-
-// NotLoggedIn is the answer to an anonymous request. It tells nothing about any namespace.
-func (v View) NotLoggedIn() string { return "you are not logged in. " + v.LoginHint }
 
 // Person explains to a GitLab user why a request was refused. Paths and people of a source are told only to
 // somebody who has some membership in it; everybody else gets one sentence, which is the same for a namespace
@@ -44,12 +54,12 @@ func (v View) Person(user int64, q Question, now time.Time) string {
 	case !v.Policy.mayHaveRights(u):
 		return "only people get rights here, and your GitLab account is a bot or service account."
 	case q.Namespace == "":
-		return v.clusterWide(user, q, now)
+		return v.clusterWide(user, q)
 	}
 	src, managed := v.Source[q.Namespace]
 	access, member := Members(v.Snapshot, src, now)[user]
 	if !managed || !member {
-		return fmt.Sprintf("namespace %q is not one you have a GitLab role in, if it exists. %s", clean(q.Namespace), v.yours(user, now))
+		return fmt.Sprintf("namespace %q is not one you have a GitLab role in, if it exists. %s", clean(q.Namespace), v.yours(user))
 	}
 	return v.memberRefused(src, access, q, now)
 }
@@ -93,28 +103,25 @@ func (v View) memberRefused(src SourceID, a Access, q Question, now time.Time) s
 }
 
 // clusterWide answers requests outside any namespace; a refused list of namespaces names the asker's own.
-func (v View) clusterWide(user int64, q Question, now time.Time) string {
+func (v View) clusterWide(user int64, q Question) string {
 	if q.Resource == "namespaces" && q.Verb != "create" {
-		return "nobody can list all namespaces. " + v.yours(user, now)
+		return "nobody can list all namespaces. " + v.yours(user)
 	}
 	if q.Resource == "namespaces" {
-		return "namespaces are made from GitLab: create a group or project there, and its namespace appears. " + v.yours(user, now)
+		return "namespaces are made from GitLab: create a group or project there, and its namespace appears. " + v.yours(user)
 	}
-	return "your GitLab roles give rights inside namespaces only (kubectl -n NAMESPACE …). " + v.yours(user, now)
+	return "your GitLab roles give rights inside namespaces only (kubectl -n NAMESPACE …). " + v.yours(user)
 }
 
 // maxListed is how many namespaces or people a sentence names.
 const maxListed = 10
 
 // yours lists the namespaces in which the person has a right.
-func (v View) yours(user int64, now time.Time) string {
-	r := newResolver(v.Snapshot, now)
+func (v View) yours(user int64) string {
 	var own []string
-	for src, ns := range v.Namespace {
-		if a, ok := r.of(src)[user]; ok {
-			if role := v.Policy.roleIn(v.Snapshot, src, a.Level); role != "" {
-				own = append(own, fmt.Sprintf("%s (%s)", ns, role))
-			}
+	for _, g := range v.byUser[user] {
+		if ns, ok := v.Namespace[g.Source]; ok {
+			own = append(own, fmt.Sprintf("%s (%s)", ns, g.ClusterRole))
 		}
 	}
 	if len(own) == 0 {

@@ -34,8 +34,10 @@ func Handler(view func() (v authz.View, ok bool), loginHint string, now func() t
 			return
 		}
 		v, ok := view()
-		v.LoginHint = loginHint
-		reason := explain(v, ok, review.Spec, now())
+		reason := "you are not logged in. " + loginHint
+		if review.Spec.User != anonymous {
+			reason = explain(v, ok, review.Spec, now())
+		}
 		log.DebugContext(r.Context(), "explained a refusal", "user", review.Spec.User, "reason", reason)
 		answer := authorizationv1.SubjectAccessReview{
 			TypeMeta: review.TypeMeta,
@@ -50,9 +52,6 @@ func Handler(view func() (v authz.View, ok bool), loginHint string, now func() t
 
 // explain chooses the explanation by the kind of identity, which its name tells.
 func explain(v authz.View, ready bool, spec authorizationv1.SubjectAccessReviewSpec, now time.Time) string {
-	if spec.User == anonymous {
-		return v.NotLoggedIn()
-	}
 	if !ready {
 		return "GitLab's rights were not read yet since the integrator started. Try again in a minute."
 	}
