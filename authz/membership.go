@@ -36,7 +36,7 @@ func (r *resolver) group(id int64) members {
 	if m, ok := r.effective[id]; ok {
 		return m
 	}
-	r.effective[id] = nil // a parent cycle in bad data ends here instead of recursing for ever
+	r.effective[id] = nil // a parent cycle ends here; Untouchable reports it
 	g, ok := r.snap.Groups[id]
 	if !ok {
 		return nil
@@ -192,7 +192,7 @@ func (u untouchable) group(id int64) string {
 	if why, ok := u.groups[id]; ok {
 		return why
 	}
-	u.groups[id] = "" // ends a parent cycle
+	u.groups[id] = cycle(id)
 	why := u.self(id)
 	if why == "" {
 		why = u.group(u.snap.Groups[id].Parent)
@@ -213,7 +213,7 @@ func (u untouchable) inherited(id int64) string {
 	if why, ok := u.rows[id]; ok {
 		return why
 	}
-	u.rows[id] = ""
+	u.rows[id] = cycle(id)
 	why := u.self(id)
 	if why == "" {
 		why = u.inherited(u.snap.Groups[id].Parent)
@@ -233,6 +233,11 @@ func (u untouchable) project(p GitLabProject) string {
 		}
 	}
 	return why
+}
+
+// cycle is what a group's answer is while its ancestors are walked: who meets it again has come round in a circle.
+func cycle(id int64) string {
+	return fmt.Sprintf("%s is its own ancestor, which can't be: GitLab's answer is not consistent", Group(id))
 }
 
 // self says why a group's own rows are unknown. A group that is named but not in the Snapshot is invisible to
