@@ -1,0 +1,115 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+)
+
+const minimal = `apiVersion: gl-k8s-integrator/v1alpha1
+kind: Config
+gitlab: {url: "https://gitlab.example.com", readTokenFile: /r, writeTokenFile: /w}
+listeners: {webhooks: {address: "127.0.0.1:8443", certFile: /c, keyFile: /k}}
+authn: {clientIDs: [5f1c]}
+`
+
+func TestDefaults(t *testing.T) {
+	c, err := config.Parse([]byte(minimal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.RBACSync.Mode != config.ModePlan {
+		t.Errorf("mode = %q: a new installation must only look", c.RBACSync.Mode)
+	}
+	if c.CI.Environment != "ICC-K8s" || c.RBACSync.PodSecurity != "baseline" || c.RBACSync.Interval.Duration != 5*time.Minute {
+		t.Errorf("defaults: %+v", c)
+	}
+	p, err := c.Authz.Policy()
+	if err != nil || strings.Join(p.ClusterRoles(), " ") != "edit view" {
+		t.Errorf("default policy: %v, %v", p.ClusterRoles(), err)
+	}
+}
+
+// TestAllFaultsAtOnce: who fixes a file wants to fix it once.
+func TestAllFaultsAtOnce(t *testing.T) {
+	_, err := config.Parse([]byte(`apiVersion: v1
+kind: Config
+gitlab: {url: "http://gitlab.example.com/", readTokenfile: /r}
+cluster: {publicURL: "icc.example.com"}
+listeners:
+  webhooks: {address: ":8443"}
+  hooks: {address: "0.0.0.0:8080"}
+authn: {clientIDs: [a], leeway: 10m, ci: {audience: a}}
+authz: {roles: [{clusterRole: edit, levels: [boss]}], kinds: [team], reservedNames: ["a*b"]}
+rbacsync: {mode: "on", podSecurity: strict, interval: 1s, podSecurityExceptions: [{source: haw/world, level: privileged}]}
+ci: {delivery: mail, environment: "ICC*", unprotectedProjects: [0]}
+Ci: {}
+`))
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{
+		"apiVersion: want", "gitlab.url: want https", "gitlab.url: must not end", `unknown field "gitlab.readTokenfile"`, "gitlab.readTokenFile: is missing",
+		"cluster.publicURL", "listeners.webhooks.certFile", "listeners.webhooks.clientCAFile", "listeners.hooks.secretFile", "listeners.hooks.certFile",
+		"authn.leeway", "authn.ci.audience: must not be one of", "authz: roles[0].levels: unknown GitLab access level \"boss\"", "authz: kinds: unknown kind \"team\"",
+		"authz.reservedNames[0]", "rbacsync.mode", "rbacsync.podSecurity:", "rbacsync.interval", "podSecurityExceptions[0].source", "ci.delivery", "ci.environment",
+		"ci.unprotectedProjects[0]", `unknown field "Ci"`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error lacks %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(err)
+	}
+}
+
+func TestBadYAML(t *testing.T) {
+	for in, want := range map[string]string{
+		"a: [":                                      "not valid YAML",
+		minimal + "authn: {clientIDs: [x]}\n":       "already",
+		minimal + "rbacsync: {mode: on}\n":          "rbacsync.mode: want string, not bool",
+		minimal + "rbacsync: {interval: often}\n":   "not a duration",
+		minimal + "rbacsync: {interval: \"-5m\"}\n": "negative",
+	} {
+		if _, err := config.Parse([]byte(in)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error %v lacks %q", in, err, want)
+		}
+	}
+}
+
+func TestLoadNamesTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if _, err := config.Load(path); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("missing file: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("kind: Config"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Load(path); err == nil || !strings.HasPrefix(err.Error(), "configuration "+path+":\n  ") {
+		t.Errorf("faulty file: %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(minimal))
+	f.Add([]byte("apiVersion: x\nkind: [1,2"))
+	f.Add([]byte(minimal + "ci: {unprotectedProjects: [1, 2]}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := config.Parse(data)
+		if err != nil {
+			if strings.TrimSpace(err.Error()) == "" {
+				t.Fatal("an error without a text")
+			}
+			return
+		}
+		// What is accepted is complete: nothing that rights depend on is left to chance.
+		if c.GitLab.URL == "" || len(c.Authn.ClientIDs) == 0 || (c.RBACSync.Mode != config.ModePlan && c.RBACSync.Mode != config.ModeEnforce) {
+			t.Fatalf("accepted an incomplete configuration: %+v", c)
+		}
+	})
+}

@@ -1,0 +1,43 @@
+package config
+
+import "time"
+
+// setDefaults fills in what the file left out. It is the only place that knows a default.
+func setDefaults(c *Config) {
+	duration := func(d *Duration, def time.Duration) {
+		if d.Duration == 0 {
+			d.Duration = def
+		}
+	}
+	text := func(s *string, def string) {
+		if *s == "" {
+			*s = def
+		}
+	}
+	duration(&c.Authn.Leeway, 10*time.Second)
+	duration(&c.Authn.KeyRefresh, 5*time.Minute)
+	duration(&c.Authn.KeyMaxAge, 24*time.Hour)
+	if ci := c.Authn.CI; ci != nil {
+		text(&ci.Issuer, c.GitLab.URL)
+		duration(&ci.MaxAge, time.Hour)
+	}
+	if len(c.Authz.Roles) == 0 {
+		c.Authz.Roles = []Role{
+			{ClusterRole: "edit", Levels: []string{"maintainer", "owner"}},
+			{ClusterRole: "view", Levels: []string{"developer"}},
+		}
+	}
+	if len(c.Authz.Kinds) == 0 {
+		c.Authz.Kinds = []string{"group", "project", "user"}
+	}
+	text(&c.Authz.LoginHint, "Log in with kubelogin (kubectl oidc-login) through "+c.GitLab.URL+".")
+	text(&c.RBACSync.Mode, ModePlan)
+	duration(&c.RBACSync.Interval, 5*time.Minute)
+	text(&c.RBACSync.PodSecurity, "baseline")
+	if c.RBACSync.Concurrency == 0 {
+		c.RBACSync.Concurrency = 8
+	}
+	text(&c.CI.Delivery, DeliveryVariables)
+	text(&c.CI.Environment, "ICC-K8s")
+	duration(&c.CI.TokenLifetime, 720*time.Hour)
+}

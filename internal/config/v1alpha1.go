@@ -1,0 +1,191 @@
+// Package config reads the program's one configuration file. It is strict: a key it does not know, a key in the
+// wrong case or written twice, and a value that can't be used are errors, and all faults are told at once with
+// their paths. Secrets are never in the file, only the paths of files that hold them.
+package config
+
+import (
+	"fmt"
+	"time"
+)
+
+// APIVersion and Kind head every configuration file.
+const (
+	APIVersion = "gl-k8s-integrator/v1alpha1"
+	Kind       = "Config"
+)
+
+// Config is the whole file. Every field's comment is its documentation in docs/configuration.md.
+type Config struct {
+	APIVersion string    `json:"apiVersion"`
+	Kind       string    `json:"kind"`
+	GitLab     GitLab    `json:"gitlab"`
+	Cluster    Cluster   `json:"cluster"`
+	Listeners  Listeners `json:"listeners"`
+	Authn      Authn     `json:"authn"`
+	Authz      Authz     `json:"authz"`
+	RBACSync   RBACSync  `json:"rbacsync"`
+	CI         CI        `json:"ci"`
+}
+
+// GitLab says where GitLab is and how to reach it.
+type GitLab struct {
+	// URL of GitLab, exactly as GitLab writes it into its tokens as issuer (no slash at the end).
+	URL string `json:"url"`
+	// PEM file with the CA of GitLab's certificate. Empty: the system's.
+	CAFile string `json:"caFile,omitempty"`
+	// File with an access token of an administrator, scope read_api. Read again when it changes.
+	ReadTokenFile string `json:"readTokenFile"`
+	// File with an access token, scope api, that may write project variables. Only needed with ci.delivery: variables.
+	WriteTokenFile string `json:"writeTokenFile,omitempty"`
+}
+
+// Cluster says which cluster rights are written to.
+type Cluster struct {
+	// Kubeconfig file for reaching kube-apiserver. Empty: the pod's own ServiceAccount.
+	Kubeconfig string `json:"kubeconfig,omitempty"`
+	// URL of kube-apiserver as CI jobs and laptops reach it. Empty: the one of the kubeconfig.
+	PublicURL string `json:"publicURL,omitempty"`
+	// PEM file with the CA of that URL. Empty: the one of the kubeconfig.
+	PublicCAFile string `json:"publicCAFile,omitempty"`
+}
+
+// Listeners are the three ports of `serve`.
+type Listeners struct {
+	// TokenReview and SubjectAccessReview, for kube-apiserver alone.
+	Webhooks Listener `json:"webhooks"`
+	// System hooks, for GitLab alone.
+	Hooks HooksListener `json:"hooks"`
+	// Metrics and health (/metrics, /healthz, /readyz), plain HTTP.
+	Metrics MetricsListener `json:"metrics"`
+}
+
+// Listener is a TLS port.
+type Listener struct {
+	// Address to listen on, host:port.
+	Address string `json:"address"`
+	// PEM file with the certificate. Read again when it changes.
+	CertFile string `json:"certFile"`
+	// PEM file with the certificate's key.
+	KeyFile string `json:"keyFile"`
+	// PEM file with the CA whose client certificates are demanded. May be empty only on a loopback address.
+	ClientCAFile string `json:"clientCAFile,omitempty"`
+}
+
+// HooksListener is the port that GitLab's system hooks arrive at.
+type HooksListener struct {
+	// Address to listen on, host:port. Empty: no hooks, periodic rounds only.
+	Address string `json:"address,omitempty"`
+	// PEM file with the certificate. Empty: plain HTTP, allowed on a loopback address only.
+	CertFile string `json:"certFile,omitempty"`
+	// PEM file with the certificate's key.
+	KeyFile string `json:"keyFile,omitempty"`
+	// File with the secret token of the system hook. Read again when it changes.
+	SecretFile string `json:"secretFile,omitempty"`
+}
+
+// MetricsListener is the port of metrics and health.
+type MetricsListener struct {
+	// Address to listen on, host:port. Empty: none.
+	Address string `json:"address,omitempty"`
+}
+
+// Authn says whose tokens are accepted.
+type Authn struct {
+	// Application ids (OAuth client ids) whose ID tokens are accepted, as kubelogin uses them.
+	ClientIDs []string `json:"clientIDs"`
+	// How much clocks may differ. Default 10s.
+	Leeway Duration `json:"leeway,omitempty"`
+	// How often the signing keys are fetched again, so that a withdrawn key dies. Default 5m.
+	KeyRefresh Duration `json:"keyRefresh,omitempty"`
+	// How long the last known keys are used while GitLab can't be reached. Default 24h.
+	KeyMaxAge Duration `json:"keyMaxAge,omitempty"`
+	// Acceptance of CI job ID tokens. Absent: they are refused.
+	CI *AuthnCI `json:"ci,omitempty"`
+}
+
+// AuthnCI says which CI job ID tokens are accepted.
+type AuthnCI struct {
+	// Audience that the jobs' id_tokens name. It must not be one of clientIDs.
+	Audience string `json:"audience"`
+	// Issuer in the jobs' ID tokens, if GitLab was given one of its own for them. Empty: gitlab.url.
+	Issuer string `json:"issuer,omitempty"`
+	// Longest accepted age of such a token. Default 1h.
+	MaxAge Duration `json:"maxAge,omitempty"`
+}
+
+// Authz says what a GitLab role means.
+type Authz struct {
+	// ClusterRoles and the access levels that stand for them, strongest first.
+	// Default: edit for maintainer and owner, view for developer.
+	Roles []Role `json:"roles,omitempty"`
+	// What gets a namespace. Default [group, project, user].
+	Kinds []string `json:"kinds,omitempty"`
+	// Further names that no namespace may get; "*" at the end matches any rest. kube-*, default and
+	// gl-k8s-integrator always are.
+	ReservedNames []string `json:"reservedNames,omitempty"`
+	// Give rights to access-token users and service accounts too.
+	Bots bool `json:"bots,omitempty"`
+	// The sentence that tells a person how to log in.
+	LoginHint string `json:"loginHint,omitempty"`
+}
+
+// Role maps access levels to a ClusterRole.
+type Role struct {
+	// Name of the ClusterRole.
+	ClusterRole string `json:"clusterRole"`
+	// GitLab access levels by name: owner, maintainer, developer, reporter, planner, guest.
+	Levels []string `json:"levels"`
+}
+
+// RBACSync says how the cluster is made to follow GitLab.
+type RBACSync struct {
+	// plan: look and report, change nothing (default). enforce: make it so.
+	Mode string `json:"mode,omitempty"`
+	// Time between two full rounds. Default 5m.
+	Interval Duration `json:"interval,omitempty"`
+	// Pod Security standard that namespaces enforce: baseline (default), restricted or privileged.
+	PodSecurity string `json:"podSecurity,omitempty"`
+	// Exceptions from podSecurity, by GitLab id.
+	PodSecurityExceptions []PodSecurityException `json:"podSecurityExceptions,omitempty"`
+	// Writes to Kubernetes at the same time. Default 8.
+	Concurrency int `json:"concurrency,omitempty"`
+}
+
+// PodSecurityException is another Pod Security standard for one source.
+type PodSecurityException struct {
+	// GitLab object by kind and id: group/7, project/42 or user/3.
+	Source string `json:"source"`
+	// baseline, restricted or privileged.
+	Level string `json:"level"`
+}
+
+// CI says how deploy jobs get their credentials.
+type CI struct {
+	// variables: project CI/CD variables scoped to the environment (default). none: nothing is handed over.
+	Delivery string `json:"delivery,omitempty"`
+	// Name of the GitLab environment whose jobs may deploy. Default ICC-K8s.
+	Environment string `json:"environment,omitempty"`
+	// Ids of projects whose credentials go to unprotected branches too. Everybody who can push there can deploy.
+	UnprotectedProjects []int64 `json:"unprotectedProjects,omitempty"`
+	// Lifetime asked for a token; it is replaced after 80 % of what the API server gave. Default 720h.
+	TokenLifetime Duration `json:"tokenLifetime,omitempty"`
+}
+
+// Duration is a time.Duration written as "5m" or "720h".
+type Duration struct{ time.Duration }
+
+// UnmarshalText reads Go's notation of durations; it refuses negative ones.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration such as 30s, 5m or 24h", text)
+	}
+	if v < 0 {
+		return fmt.Errorf("%q is negative", text)
+	}
+	d.Duration = v
+	return nil
+}
+
+// MarshalText writes Go's notation.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }

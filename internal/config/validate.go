@@ -1,0 +1,182 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// Values of rbacsync.mode and ci.delivery.
+const (
+	ModePlan    = "plan"
+	ModeEnforce = "enforce"
+
+	DeliveryVariables = "variables"
+	DeliveryNone      = "none"
+)
+
+var podSecurityLevels = []string{"privileged", "baseline", "restricted"}
+
+// faults collects what is wrong, each with its path.
+type faults []error
+
+func (f *faults) add(bad bool, path, format string, args ...any) {
+	if bad {
+		*f = append(*f, fmt.Errorf("%s: %s", path, fmt.Sprintf(format, args...)))
+	}
+}
+
+// validate returns every fault of a configuration whose defaults are set.
+func validate(c *Config) []error {
+	var f faults
+	f.add(c.APIVersion != APIVersion, "apiVersion", "want %q, not %q", APIVersion, c.APIVersion)
+	f.add(c.Kind != Kind, "kind", "want %q, not %q", Kind, c.Kind)
+	c.GitLab.validate(&f, c)
+	c.Listeners.validate(&f)
+	c.Authn.validate(&f)
+	f.add(c.Cluster.PublicURL != "" && !isSafeURL(c.Cluster.PublicURL), "cluster.publicURL", "want https://host[:port], not %q", c.Cluster.PublicURL)
+	if _, err := c.Authz.Policy(); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			f.add(true, "authz", "%s", line)
+		}
+	}
+	for i, n := range c.Authz.ReservedNames {
+		bad := authz.NormalizePath(strings.TrimSuffix(n, "*")) == "" || strings.Contains(strings.TrimSuffix(n, "*"), "*")
+		f.add(bad, fmt.Sprintf("authz.reservedNames[%d]", i), "%q is not a name, or a name with * at its end", n)
+	}
+	c.RBACSync.validate(&f)
+	c.CI.validate(&f)
+	return f
+}
+
+func (g GitLab) validate(f *faults, c *Config) {
+	f.add(g.URL == "", "gitlab.url", "is missing: the address of GitLab, e.g. https://gitlab.example.com")
+	f.add(g.URL != "" && !isSafeURL(g.URL), "gitlab.url", "want https://host[:port][/path], not %q", g.URL)
+	f.add(strings.HasSuffix(g.URL, "/"), "gitlab.url", "must not end with a slash: it is compared with the issuer in tokens as it is")
+	f.add(g.ReadTokenFile == "", "gitlab.readTokenFile", "is missing: the path of a file with an administrator's access token, scope read_api")
+	f.add(c.CI.Delivery == DeliveryVariables && g.WriteTokenFile == "", "gitlab.writeTokenFile",
+		"is missing: ci.delivery %q writes project variables and needs a token with scope api; or set ci.delivery: none", DeliveryVariables)
+}
+
+func (l Listeners) validate(f *faults) {
+	if bad := badAddress(l.Webhooks.Address); bad != "" {
+		f.add(true, "listeners.webhooks.address", "%s", bad)
+	}
+	f.add(l.Webhooks.CertFile == "", "listeners.webhooks.certFile", "is missing: kube-apiserver speaks to webhooks by TLS only")
+	f.add(l.Webhooks.KeyFile == "", "listeners.webhooks.keyFile", "is missing")
+	f.add(l.Webhooks.ClientCAFile == "" && !isLoopback(l.Webhooks.Address), "listeners.webhooks.clientCAFile",
+		"is missing: only on a loopback address may callers go without a client certificate")
+	h := l.Hooks
+	if h.Address != "" {
+		if bad := badAddress(h.Address); bad != "" {
+			f.add(true, "listeners.hooks.address", "%s", bad)
+		}
+		f.add(h.SecretFile == "", "listeners.hooks.secretFile", "is missing: the file with the secret token of GitLab's system hook")
+		f.add(h.CertFile == "" && !isLoopback(h.Address), "listeners.hooks.certFile", "is missing: only a loopback address may speak plain HTTP")
+		f.add((h.CertFile == "") != (h.KeyFile == ""), "listeners.hooks", "certFile and keyFile belong together")
+	}
+	if l.Metrics.Address != "" {
+		if bad := badAddress(l.Metrics.Address); bad != "" {
+			f.add(true, "listeners.metrics.address", "%s", bad)
+		}
+	}
+}
+
+func (a Authn) validate(f *faults) {
+	f.add(len(a.ClientIDs) == 0, "authn.clientIDs", "is missing: the application id that kubelogin logs in with")
+	for i, id := range a.ClientIDs {
+		f.add(strings.TrimSpace(id) == "", fmt.Sprintf("authn.clientIDs[%d]", i), "is empty")
+	}
+	f.add(a.Leeway.Duration > time.Minute, "authn.leeway", "%s is more than a minute: set the clocks instead", a.Leeway)
+	if a.CI == nil {
+		return
+	}
+	f.add(a.CI.Audience == "", "authn.ci.audience", "is missing: the aud that jobs write into their id_tokens")
+	f.add(slices.Contains(a.ClientIDs, a.CI.Audience), "authn.ci.audience",
+		"must not be one of authn.clientIDs: the audience is what tells a person's token from a job's")
+	f.add(!isSafeURL(a.CI.Issuer), "authn.ci.issuer", "want an https URL, not %q", a.CI.Issuer)
+}
+
+func (r RBACSync) validate(f *faults) {
+	f.add(r.Mode != ModePlan && r.Mode != ModeEnforce, "rbacsync.mode", "want %s or %s, not %q", ModePlan, ModeEnforce, r.Mode)
+	f.add(r.Interval.Duration < 10*time.Second, "rbacsync.interval", "%s is too short: GitLab's API limits allow no less than 10s", r.Interval)
+	f.add(r.Concurrency < 1 || r.Concurrency > 64, "rbacsync.concurrency", "want 1 to 64, not %d", r.Concurrency)
+	f.add(!slices.Contains(podSecurityLevels, r.PodSecurity), "rbacsync.podSecurity", "want one of %s, not %q", strings.Join(podSecurityLevels, ", "), r.PodSecurity)
+	for i, e := range r.PodSecurityExceptions {
+		path := fmt.Sprintf("rbacsync.podSecurityExceptions[%d]", i)
+		_, ok := ParseSource(e.Source)
+		f.add(!ok, path+".source", "want group/ID, project/ID or user/ID, not %q: what gives more rights names ids, because anybody can take a path", e.Source)
+		f.add(!slices.Contains(podSecurityLevels, e.Level), path+".level", "want one of %s, not %q", strings.Join(podSecurityLevels, ", "), e.Level)
+	}
+}
+
+func (c CI) validate(f *faults) {
+	f.add(c.Delivery != DeliveryVariables && c.Delivery != DeliveryNone, "ci.delivery", "want %s or %s, not %q", DeliveryVariables, DeliveryNone, c.Delivery)
+	f.add(strings.ContainsAny(c.Environment, "*?\n"), "ci.environment", "%q must be one environment's exact name", c.Environment)
+	f.add(c.TokenLifetime.Duration < time.Hour, "ci.tokenLifetime", "%s is shorter than 1h: jobs would outlive their token", c.TokenLifetime)
+	for i, id := range c.UnprotectedProjects {
+		f.add(id <= 0, fmt.Sprintf("ci.unprotectedProjects[%d]", i), "%d is not a project id", id)
+	}
+}
+
+// Policy makes the authz.Policy that the section describes.
+func (a Authz) Policy() (authz.Policy, error) {
+	pc := authz.PolicyConfig{Bots: a.Bots}
+	var errs faults
+	for i, r := range a.Roles {
+		role := authz.Role{ClusterRole: r.ClusterRole}
+		for _, name := range r.Levels {
+			l, err := authz.ParseLevel(name)
+			if err != nil {
+				errs.add(true, fmt.Sprintf("roles[%d].levels", i), "%v", err)
+				continue
+			}
+			role.Levels = append(role.Levels, l)
+		}
+		pc.Roles = append(pc.Roles, role)
+	}
+	for _, k := range a.Kinds {
+		pc.Kinds = append(pc.Kinds, authz.SourceKind(k))
+	}
+	p, err := authz.NewPolicy(pc)
+	return p, errors.Join(append(errs, err)...)
+}
+
+// ParseSource reads "group/7", "project/42" or "user/3".
+func ParseSource(s string) (authz.SourceID, bool) {
+	return authz.ParseLabel(strings.Replace(s, "/", "-", 1))
+}
+
+// isSafeURL accepts https, and http on a loopback address alone: tokens must not cross a network in the clear.
+func isSafeURL(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return false
+	}
+	return u.Scheme == "https" || (u.Scheme == "http" && isLoopback(net.JoinHostPort(u.Hostname(), "0")))
+}
+
+func badAddress(a string) string {
+	if a == "" {
+		return "is missing: host:port, e.g. 127.0.0.1:8443"
+	}
+	if _, _, err := net.SplitHostPort(a); err != nil {
+		return fmt.Sprintf("want host:port, not %q", a)
+	}
+	return ""
+}
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
