@@ -1,0 +1,51 @@
+SHELL := /bin/bash -o pipefail
+BIN := bin/gl-k8s-integrator
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 20s
+# Packages whose tests start a real control plane share two cores: one after the other is as fast, and steadier.
+TESTFLAGS ?= -race -shuffle=on -p 1 -timeout 25m
+LINT = go tool -modfile=internal/lint/go.mod
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint fuzz bench verify controlplane fmt
+
+help: ## show this help
+	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+build: ## make bin/gl-k8s-integrator
+	go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN) ./cmd/gl-k8s-integrator
+
+demo: build ## show the whole job on a real API server (ARGS=--once: then stop)
+	$(BIN) demo $(ARGS)
+
+controlplane: build ## build or find etcd, kube-apiserver, kube-controller-manager, kubectl
+	$(BIN) controlplane
+
+test: build controlplane ## run all tests, against a real API server
+	@echo "== go vet"; go vet ./...
+	@echo "== tests (several minutes; packages that start a control plane take the longest)"
+	@if go test $(TESTFLAGS) ./...; then echo "PASS: all tests passed"; else echo "FAIL: see the first '--- FAIL' above"; exit 1; fi
+
+lint: ## check style and import directions
+	$(LINT) golangci-lint run ./...
+
+fmt: ## format all Go files
+	$(LINT) gofumpt -w $$(git ls-files '*.go')
+
+fuzz: ## run every fuzz target for FUZZTIME (20s) each
+	@go list ./... | while read -r pkg; do \
+	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; \
+	done
+
+bench: build controlplane ## print BENCH lines: how long the story and a revocation take
+	$(BIN) demo --once --bench
+
+verify: ## check that generated files, formatting and go.mod are up to date
+	go generate ./...
+	go mod tidy
+	@test -z "$$($(LINT) gofumpt -l $$(git ls-files '*.go'))" || { echo "not formatted: run make fmt"; exit 1; }
+	git diff --exit-code
