@@ -1,0 +1,91 @@
+package httpserver
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+)
+
+// RequestIDHeader carries the id that joins the log lines of one request. It is made here; one from outside is
+// thrown away, so that nobody can write into our logs with it.
+const RequestIDHeader = "X-Request-Id"
+
+func withRequestID(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+		id := hex.EncodeToString(b[:])
+		r.Header.Set(RequestIDHeader, id)
+		w.Header().Set(RequestIDHeader, id)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// withRecovery answers 500 for a handler that panics. What was panicked with is logged only if the Go runtime
+// made it: any other value may hold a secret.
+func withRecovery(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		writer := &startedWriter{ResponseWriter: w}
+		defer func() {
+			what := recover()
+			if what == nil {
+				return
+			}
+			if what == http.ErrAbortHandler { //nolint:errorlint // net/http compares it like this
+				panic(what)
+			}
+			text := fmt.Sprintf("%T", what)
+			if err, ok := what.(runtime.Error); ok {
+				text = err.Error()
+			}
+			log.LogAttrs(r.Context(), slog.LevelError, "handler panicked",
+				slog.String("requestID", r.Header.Get(RequestIDHeader)), slog.String("panic", text), slog.String("stack", string(debug.Stack())))
+			if writer.started {
+				panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+			}
+			http.Error(w, "internal error", http.StatusInternalServerError)
+		}()
+		next.ServeHTTP(writer, r)
+	})
+}
+
+type startedWriter struct {
+	http.ResponseWriter
+	started bool
+}
+
+func (w *startedWriter) WriteHeader(status int) {
+	w.started = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *startedWriter) Write(b []byte) (int, error) {
+	w.started = true
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap serves http.ResponseController.
+func (w *startedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Limit lets at most n requests at a time through to next and answers all others 503 at once. It sets no
+// Retry-After: kube-apiserver would repeat the request five times and make the overload worse. overflow, if not
+// nil, is called for each refused request (metrics).
+func Limit(n int, overflow func(), next http.Handler) http.Handler {
+	slots := make(chan struct{}, n)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+			next.ServeHTTP(w, r)
+		default:
+			if overflow != nil {
+				overflow()
+			}
+			http.Error(w, "too many requests at a time", http.StatusServiceUnavailable)
+		}
+	})
+}
