@@ -1,0 +1,103 @@
+package gitlab
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// gate keeps requests below GitLab's default rate limits, stops a kind of request after a 429, and counts.
+type gate struct {
+	mu      sync.Mutex
+	limits  map[string]*rate.Limiter
+	stopped map[string]time.Time // wall-clock time until which a kind of request waits
+	counts  map[string]int64
+}
+
+func newGate(pacing bool) *gate {
+	g := &gate{limits: map[string]*rate.Limiter{}, stopped: map[string]time.Time{}, counts: map[string]int64{}}
+	if !pacing {
+		return g
+	}
+	// Requests per minute (source: GitLab's "rate limits on Groups API" and "on Projects API"). A third may come
+	// at once, the rest evenly, so that no window of a minute holds more than the limit.
+	for kind, limit := range map[string]float64{"groups": 200, "group": 400, "projects": 200, "project": 400, "members_all": 200, "users_projects": 300} {
+		g.limits[kind] = rate.NewLimiter(rate.Limit(limit*0.62/60), int(limit*0.33))
+	}
+	return g
+}
+
+// endpointOf names the kind of a request as GitLab's limits and our counters do; path starts with /api/.
+func endpointOf(method, path string) string {
+	if strings.HasPrefix(path, "/api/graphql") {
+		return "graphql"
+	}
+	if method != http.MethodGet {
+		return "write"
+	}
+	seg := strings.Split(strings.Trim(strings.TrimPrefix(path, "/api/v4"), "/"), "/")
+	switch n := len(seg); {
+	case n >= 3 && seg[2] == "members" && seg[n-1] == "all":
+		return "members_all"
+	case n >= 3 && seg[2] == "members":
+		return "members"
+	case n == 3 && seg[0] == "users" && seg[2] == "projects":
+		return "users_projects"
+	case n == 1 && (seg[0] == "groups" || seg[0] == "projects" || seg[0] == "users"):
+		return seg[0]
+	case n == 2 && (seg[0] == "groups" || seg[0] == "projects" || seg[0] == "users"):
+		return strings.TrimSuffix(seg[0], "s")
+	}
+	return "other"
+}
+
+// wait blocks until a request of this kind may start.
+func (g *gate) wait(ctx context.Context, kind string) error {
+	for {
+		g.mu.Lock()
+		left := time.Until(g.stopped[kind])
+		lim := g.limits[kind]
+		g.mu.Unlock()
+		if left <= 0 {
+			if lim == nil {
+				return ctx.Err()
+			}
+			return lim.Wait(ctx)
+		}
+		if err := sleep(ctx, left); err != nil {
+			return err
+		}
+	}
+}
+
+// stop holds further requests of the same kind back for d and returns the kind.
+func (g *gate) stop(req *http.Request, d time.Duration) string {
+	path := req.URL.Path
+	if i := strings.Index(path, "/api/"); i > 0 {
+		path = path[i:]
+	}
+	kind := endpointOf(req.Method, path)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if until := time.Now().Add(d); until.After(g.stopped[kind]) {
+		g.stopped[kind] = until
+	}
+	return kind
+}
+
+func (g *gate) count(kind string) {
+	g.mu.Lock()
+	g.counts[kind]++
+	g.mu.Unlock()
+}
+
+func (g *gate) requests() map[string]int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return maps.Clone(g.counts)
+}

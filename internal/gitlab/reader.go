@@ -1,0 +1,589 @@
+package gitlab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// Reader reads a GitLab instance with a token that only reads. Its methods may be used at the same time.
+type Reader struct {
+	api          *api
+	includeUsers bool
+	restOnly     bool
+}
+
+// NewReader returns a Reader. It does no request.
+func NewReader(o Options) (*Reader, error) {
+	a, err := newAPI(o)
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{api: a, includeUsers: o.IncludeUsers, restOnly: o.RESTOnly}, nil
+}
+
+// Requests returns how many requests of each kind were sent so far, repetitions included.
+func (r *Reader) Requests() map[string]int64 { return r.api.gate.requests() }
+
+// Info is what a GitLab says about itself and our token.
+type Info struct {
+	Version         string // "" when it does not tell
+	Enterprise      bool
+	User            authz.User
+	Admin           bool // GitLab showed that the token is an administrator's
+	GraphQL         bool
+	ComplexityLimit int
+	Warnings        []string // what an administrator of the integrator should know
+}
+
+// defaultLimit is GitLab's documented complexity limit for signed-in users.
+const defaultLimit = 250
+
+// Probe asks GitLab who we are and what it can do. An error says that nothing can be read.
+func (r *Reader) Probe(ctx context.Context) (Info, error) {
+	info := Info{ComplexityLimit: defaultLimit}
+	me, _, selfErr := r.api.self(ctx)
+	if selfErr != nil && (global(selfErr) || errors.Is(selfErr, ErrBusy) || ctx.Err() != nil) {
+		return info, selfErr
+	}
+	if selfErr == nil {
+		info.User = me.user(true)
+		info.Admin = me.IsAdmin != nil && *me.IsAdmin
+		if !info.Admin {
+			info.Warnings = append(info.Warnings, fmt.Sprintf("the read token belongs to %q, who is not shown to be an administrator (or the token lacks"+
+				" the scope admin_mode where GitLab demands it): GitLab hides private groups, blocked people and more from it;"+
+				" use an administrator's token with the scope read_api", me.Username))
+		}
+	}
+	if !r.restOnly {
+		data, err := r.api.query(ctx, `query Probe { currentUser { id username state } metadata { version enterprise } queryComplexity { score limit } }`, nil)
+		switch {
+		case err == nil:
+			info.GraphQL = true
+			var meta struct {
+				Version    string `json:"version"`
+				Enterprise bool   `json:"enterprise"`
+			}
+			var complexity struct {
+				Limit int `json:"limit"`
+			}
+			if json.Unmarshal(data["metadata"], &meta) == nil {
+				info.Version, info.Enterprise = meta.Version, meta.Enterprise
+			}
+			if json.Unmarshal(data["queryComplexity"], &complexity) == nil && complexity.Limit > 0 {
+				info.ComplexityLimit = complexity.Limit
+			}
+		case errors.Is(err, ErrBusy) || (global(err) && !errors.Is(err, ErrUnauthorized)) || ctx.Err() != nil:
+			return info, err
+		case selfErr != nil && errors.Is(err, ErrNotFound) && errors.Is(selfErr, ErrNotFound):
+			return info, &callError{doing: "looking for GitLab at " + r.api.base, kind: ErrNotGitLab}
+		case selfErr != nil && errors.Is(selfErr, ErrNotGitLab):
+			return info, selfErr
+		default:
+			info.Warnings = append(info.Warnings, "GraphQL is not usable, reading by REST alone, which takes many more requests: "+err.Error())
+		}
+	}
+	return info, nil
+}
+
+// draft is a Snapshot in the making. While several goroutines fill it, mu guards it.
+type draft struct {
+	mu           sync.Mutex
+	users        map[int64]authz.User // from lists of accounts
+	rowUsers     map[int64]authz.User // from membership rows that tell humans
+	groups       map[int64]authz.GitLabGroup
+	projects     map[int64]authz.GitLabProject
+	rows         map[authz.SourceID][]memberRow
+	unread       map[authz.SourceID]string // to be tried again one by one
+	missing      map[authz.SourceID]string
+	missingAll   string
+	invited      map[int64]bool // groups into which some group was invited
+	linksUnknown bool           // any group may have links
+}
+
+func newDraft() *draft {
+	return &draft{users: map[int64]authz.User{}, rowUsers: map[int64]authz.User{}, groups: map[int64]authz.GitLabGroup{},
+		projects: map[int64]authz.GitLabProject{}, rows: map[authz.SourceID][]memberRow{}, unread: map[authz.SourceID]string{},
+		missing: map[authz.SourceID]string{}, invited: map[int64]bool{}}
+}
+
+func (d *draft) empty() bool { return len(d.groups)+len(d.projects)+len(d.users)+len(d.rows) == 0 }
+
+// Snapshot reads everything. What could not be read completely is in Missing; when a list could not be read, or
+// GitLab went away in between, MissingAll is set. The error is only for when nothing was read.
+func (r *Reader) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
+	taken := r.api.now().UTC() // before reading: nothing in it is older
+	info, err := r.Probe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range info.Warnings {
+		r.api.log.WarnContext(ctx, "reading GitLab with limits", "reason", w)
+	}
+	d := newDraft()
+	err = errNoGraphQL
+	if info.GraphQL {
+		err = r.readGraphQL(ctx, d, info)
+	}
+	if errors.Is(err, errNoGraphQL) {
+		if info.GraphQL {
+			r.api.log.WarnContext(ctx, "reading GitLab by REST alone", "reason", err.Error())
+		}
+		d = newDraft()
+		err = r.readREST(ctx, d)
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("reading GitLab: %w", ctx.Err())
+	}
+	if err != nil && (d.empty() || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrToken)) {
+		return nil, err
+	}
+	if err != nil {
+		d.missingAll = err.Error()
+	} else {
+		r.heal(ctx, d)
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("reading GitLab: %w", ctx.Err())
+		}
+	}
+	s := d.finish(r.includeUsers)
+	s.Issuer, s.Taken = r.api.base, taken
+	return s, nil
+}
+
+// readGraphQL reads groups, rows and people by GraphQL and projects with their links by REST.
+func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
+	s, err := r.api.readSchema(ctx)
+	if err != nil {
+		return err
+	}
+	g := &gqlRead{api: r.api, d: d, schema: s, limit: info.ComplexityLimit}
+	size := r.api.pageSize
+	parts := []*part{g.groups("", size, false), g.projects("", size, false)}
+	if r.includeUsers {
+		parts = append(parts, g.users(true, "", size))
+		if s.userCreated {
+			parts = append(parts, g.users(false, "", size))
+		}
+	}
+	var list []restProject
+	eg, egctx := errgroup.WithContext(ctx)
+	eg.Go(func() error { return g.run(egctx, parts) })
+	eg.Go(func() (err error) { list, err = r.listProjects(egctx); return err })
+	err = eg.Wait()
+	for _, rows := range d.rows {
+		for _, row := range rows {
+			d.rowUsers[row.User] = row.user
+		}
+	}
+	d.takeProjects(list)
+	if err != nil {
+		return err
+	}
+	for id := range d.projects {
+		if _, ok := d.rows[authz.Project(id)]; !ok {
+			d.unread[authz.Project(id)] = "its members were not in GraphQL's list"
+		}
+	}
+	for id := range d.rows {
+		if _, ok := d.projects[id.ID]; !ok && id.Kind == authz.ProjectSource && d.missing[id] == "" {
+			d.unread[id] = "it was not in the list of projects"
+		}
+	}
+	ids := slices.Sorted(maps.Keys(d.invited))
+	if d.linksUnknown {
+		ids = slices.Sorted(maps.Keys(d.groups))
+	}
+	ids = slices.DeleteFunc(ids, func(id int64) bool { return d.unread[authz.Group(id)] != "" }) // those are read whole later
+	return each(ctx, r.api, ids, func(ctx context.Context, id int64) error { return r.readLinks(ctx, d, id, d.invited[id]) })
+}
+
+// readLinks reads the links of one group. expected says that GraphQL told us of at least one.
+func (r *Reader) readLinks(ctx context.Context, d *draft, id int64, expected bool) error {
+	rg, err := r.api.group(ctx, id)
+	var ls []authz.Link
+	switch {
+	case err != nil:
+	case rg.Links != nil:
+		ls, err = links(*rg.Links)
+	case expected:
+		err = errors.New("GitLab's answer for the group has no shared_with_groups")
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case errors.Is(err, ErrNotFound):
+		d.unread[authz.Group(id)] = "it vanished while it was read"
+		return nil
+	case err != nil:
+		d.missing[authz.Group(id)] = "reading its links: " + err.Error()
+		return err
+	}
+	g, ok := d.groups[id]
+	if !ok { // appeared after the list was read
+		d.unread[authz.Group(id)] = "it was not in the list of groups"
+		return nil
+	}
+	g.Links = ls
+	d.groups[id] = g
+	return nil
+}
+
+// readREST reads everything without GraphQL: one request and more for each source.
+func (r *Reader) readREST(ctx context.Context, d *draft) error {
+	eg, egctx := errgroup.WithContext(ctx)
+	var groups []restGroup
+	var projects []restProject
+	eg.Go(func() (err error) {
+		q := url.Values{"order_by": {"id"}, "sort": {"asc"}, "all_available": {"true"}}
+		groups, err = offset(egctx, r.api, "groups", q, func(g restGroup) int64 { return g.ID })
+		return err
+	})
+	eg.Go(func() (err error) { projects, err = r.listProjects(egctx); return err })
+	eg.Go(func() error { return r.listUsers(egctx, d) })
+	err := eg.Wait()
+	for _, g := range groups {
+		d.groups[g.ID] = g.group()
+	}
+	d.takeProjects(projects)
+	if err != nil {
+		return err
+	}
+	var sources []authz.SourceID
+	for _, id := range slices.Sorted(maps.Keys(d.groups)) {
+		sources = append(sources, authz.Group(id))
+	}
+	for _, id := range slices.Sorted(maps.Keys(d.projects)) {
+		sources = append(sources, authz.Project(id))
+	}
+	return each(ctx, r.api, sources, func(ctx context.Context, id authz.SourceID) error {
+		rows, err := r.api.members(ctx, id)
+		d.mu.Lock()
+		switch {
+		case errors.Is(err, ErrNotFound):
+			d.unread[id] = "it vanished while it was read"
+		case err != nil:
+			d.missing[id] = err.Error()
+		default:
+			d.rows[id] = rows
+		}
+		d.mu.Unlock()
+		if err == nil && id.Kind == authz.GroupSource {
+			err = r.readLinks(ctx, d, id.ID, false)
+		}
+		return err
+	})
+}
+
+// each does one thing for many sources, a few at a time. An error of one source is that source's alone; but when
+// GitLab as a whole does not answer, or ten sources failed in a row, the rest is not tried and the error returned.
+func each[T any](ctx context.Context, a *api, ids []T, do func(context.Context, T) error) error {
+	eg, egctx := errgroup.WithContext(ctx)
+	eg.SetLimit(a.concurrency)
+	var mu sync.Mutex
+	row := 0
+	for _, id := range ids {
+		if egctx.Err() != nil {
+			break
+		}
+		eg.Go(func() error {
+			err := do(egctx, id)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				row = 0
+				return nil
+			}
+			row++
+			if global(err) || row >= 10 && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			return nil
+		})
+	}
+	return eg.Wait()
+}
+
+func (r *Reader) listProjects(ctx context.Context) ([]restProject, error) {
+	seen := map[int64]restProject{}
+	err := keyset(ctx, r.api, "projects", url.Values{}, func(page []restProject) {
+		for _, p := range page {
+			seen[p.ID] = p
+		}
+	})
+	return slices.Collect(maps.Values(seen)), err
+}
+
+// listUsers reads all accounts, and then which of them are humans: REST tells that only by a filter. A server
+// that ignores the filter calls everybody human; then the user names of access-token bots must do.
+func (r *Reader) listUsers(ctx context.Context, d *draft) error {
+	all, humans := map[int64]restUser{}, map[int64]bool{}
+	if err := keyset(ctx, r.api, "users", url.Values{}, func(page []restUser) {
+		for _, u := range page {
+			all[u.ID] = u
+		}
+	}); err != nil {
+		return err
+	}
+	if err := keyset(ctx, r.api, "users", url.Values{"humans": {"true"}}, func(page []restUser) {
+		for _, u := range page {
+			humans[u.ID] = true
+			if _, ok := all[u.ID]; !ok {
+				all[u.ID] = u // came between the two lists
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	filtered := len(humans) < len(all)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, u := range all {
+		d.users[id] = u.user(humans[id] && (filtered || !tokenBot.MatchString(u.Username)))
+	}
+	return nil
+}
+
+// takeProjects puts the listed projects into the draft. A project whose place is not understood is missing.
+func (d *draft) takeProjects(list []restProject) {
+	byName := map[string]int64{}
+	for _, users := range []map[int64]authz.User{d.rowUsers, d.users} {
+		for id, u := range users {
+			byName[u.Username] = id
+		}
+	}
+	for _, p := range list {
+		out, err := p.project(func(name string) int64 { return byName[name] })
+		if err != nil {
+			d.missing[authz.Project(p.ID)] = err.Error()
+		}
+		d.projects[p.ID] = out
+	}
+}
+
+// maxHeal bounds how many sources one round reads one by one beside the lists.
+const maxHeal = 200
+
+// heal reads sources one by one that the lists told incompletely: what appeared or vanished while reading, and
+// what GraphQL failed on. What can't be healed is missing.
+func (r *Reader) heal(ctx context.Context, d *draft) {
+	tried := map[authz.SourceID]bool{}
+	for {
+		d.wantReferenced()
+		var todo []authz.SourceID
+		for id, why := range d.unread {
+			switch {
+			case tried[id]:
+			case len(tried)+len(todo) >= maxHeal:
+				d.missing[id] = why
+			default:
+				todo = append(todo, id)
+			}
+		}
+		if len(todo) == 0 {
+			break
+		}
+		slices.SortFunc(todo, authz.SourceID.Compare)
+		for _, id := range todo {
+			tried[id] = true
+			why := d.unread[id]
+			delete(d.unread, id)
+			if err := r.readSource(ctx, d, id); err != nil && !errors.Is(err, ErrNotFound) {
+				d.missing[id] = why + "; reading it alone: " + err.Error()
+			} else if err != nil {
+				d.drop(id) // it vanished while we read
+			}
+			if ctx.Err() != nil {
+				return
+			}
+		}
+	}
+	for id, why := range d.unread {
+		if !tried[id] {
+			d.missing[id] = why
+		}
+	}
+}
+
+// wantReferenced marks what others point to but no list had, because it appeared while reading.
+func (d *draft) wantReferenced() {
+	want := func(id authz.SourceID, have bool) {
+		if id.ID != 0 && !have && d.missing[id] == "" && d.unread[id] == "" {
+			d.unread[id] = "it was in no list, but something points to it"
+		}
+	}
+	group := func(id int64) { _, ok := d.groups[id]; want(authz.Group(id), ok) }
+	for _, g := range d.groups {
+		group(g.Parent)
+		for _, l := range g.Links {
+			group(l.Group)
+		}
+	}
+	for _, p := range d.projects {
+		group(p.Group)
+		for _, l := range p.Links {
+			group(l.Group)
+		}
+		_, listed := d.users[p.Owner]
+		_, row := d.rowUsers[p.Owner]
+		want(authz.Person(p.Owner), listed || row)
+	}
+	for _, rows := range d.rows {
+		for _, row := range rows {
+			_, listed := d.users[row.User]
+			_, known := d.rowUsers[row.User]
+			want(authz.Person(row.User), listed || known)
+		}
+	}
+}
+
+// readSource reads one group, project or user completely into the draft.
+func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) error {
+	switch id.Kind {
+	case authz.GroupSource:
+		g, err := r.api.group(ctx, id.ID)
+		if err != nil {
+			return err
+		}
+		rows, err := r.api.members(ctx, id)
+		if err != nil {
+			return err
+		}
+		out := g.group()
+		if g.Links != nil {
+			if out.Links, err = links(*g.Links); err != nil {
+				return err
+			}
+		}
+		d.groups[id.ID], d.rows[id] = out, rows
+	case authz.ProjectSource:
+		p, err := r.api.project(ctx, id.ID)
+		if err != nil {
+			return err
+		}
+		rows, err := r.api.members(ctx, id)
+		if err != nil {
+			return err
+		}
+		out, err := p.project(d.userByName)
+		if err != nil {
+			return err
+		}
+		d.projects[id.ID], d.rows[id] = out, rows
+	case authz.UserSource:
+		known, ok := d.users[id.ID]
+		if !ok {
+			known, ok = d.rowUsers[id.ID]
+		}
+		u, err := r.api.user(ctx, id.ID, ok, known.Human)
+		if err != nil {
+			return err
+		}
+		d.users[id.ID] = u
+	}
+	delete(d.missing, id)
+	return nil
+}
+
+func (d *draft) userByName(name string) int64 {
+	for _, users := range []map[int64]authz.User{d.users, d.rowUsers} {
+		for id, u := range users {
+			if u.Username == name {
+				return id
+			}
+		}
+	}
+	return 0
+}
+
+// drop forgets what GitLab said does not exist any more.
+func (d *draft) drop(id authz.SourceID) {
+	delete(d.rows, id)
+	delete(d.missing, id)
+	switch id.Kind {
+	case authz.GroupSource:
+		delete(d.groups, id.ID)
+	case authz.ProjectSource:
+		delete(d.projects, id.ID)
+	case authz.UserSource:
+		delete(d.users, id.ID)
+		delete(d.rowUsers, id.ID)
+		for source, rows := range d.rows {
+			d.rows[source] = slices.DeleteFunc(slices.Clone(rows), func(m memberRow) bool { return m.User == id.ID })
+		}
+	}
+}
+
+// finish makes the Snapshot. Unless everybody is wanted it keeps only people who are named by something.
+func (d *draft) finish(everybody bool) *authz.Snapshot {
+	s := &authz.Snapshot{Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
+		Missing: d.missing, MissingAll: d.missingAll}
+	name := func(id int64) {
+		if u, ok := d.users[id]; ok {
+			s.Users[id] = u
+		} else if u, ok := d.rowUsers[id]; ok {
+			s.Users[id] = u
+		}
+	}
+	if everybody {
+		maps.Copy(s.Users, d.users)
+	}
+	for id, g := range d.groups {
+		g.Members = mergeMembers(d.rows[authz.Group(id)])
+		s.Groups[id] = g
+	}
+	for id, p := range d.projects {
+		p.Members = mergeMembers(d.rows[authz.Project(id)])
+		s.Projects[id] = p
+		if p.Owner != 0 {
+			name(p.Owner)
+		}
+	}
+	for _, rows := range d.rows {
+		for _, row := range rows {
+			name(row.User)
+		}
+	}
+	inheritFlags(s)
+	return s
+}
+
+// inheritFlags makes "archived" and "marked for deletion" look upwards everywhere: GraphQL's fields do so, REST's
+// may say it of the object alone.
+func inheritFlags(s *authz.Snapshot) {
+	type flags struct{ archived, marked bool }
+	done := map[int64]flags{}
+	var up func(id int64) flags
+	up = func(id int64) flags {
+		if f, ok := done[id]; ok {
+			return f
+		}
+		g, ok := s.Groups[id]
+		if !ok {
+			return flags{}
+		}
+		done[id] = flags{} // a circle of parents ends here
+		p := up(g.Parent)
+		g.Archived, g.MarkedForDeletion = g.Archived || p.archived, g.MarkedForDeletion || p.marked
+		s.Groups[id] = g
+		done[id] = flags{g.Archived, g.MarkedForDeletion}
+		return done[id]
+	}
+	for id := range s.Groups {
+		up(id)
+	}
+	for id, p := range s.Projects {
+		f := up(p.Group)
+		p.Archived, p.MarkedForDeletion = p.Archived || f.archived, p.MarkedForDeletion || f.marked
+		s.Projects[id] = p
+	}
+}

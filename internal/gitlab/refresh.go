@@ -1,0 +1,355 @@
+package gitlab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// Refresh reads only what changed and returns a Snapshot as a full reading would give, made from base, which stays
+// as it is. It also reads what the changes lead to: below a deleted, archived or restored group everything, and
+// groups and people nobody knew before. What GitLab says does not exist is gone; what could not be read is in
+// Missing. Taken stays that of base, because most of the Snapshot is that old. The error is for when nothing at
+// all could be read: then the changes are still to be done.
+func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
+	f := &refresh{r: r, s: copySnapshot(base), done: map[authz.SourceID]bool{}}
+	for _, id := range changed {
+		f.want(id)
+	}
+	read := 0
+	var lastErr error
+	for len(f.queue) > 0 {
+		slices.SortFunc(f.queue, authz.SourceID.Compare)
+		id := f.queue[0]
+		f.queue = f.queue[1:]
+		err := f.read(ctx, id)
+		if err == nil && f.notFound == id {
+			f.notFound = authz.SourceID{}
+			err = f.gone(ctx, id)
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("reading changes from GitLab: %w", ctx.Err())
+		}
+		if err != nil {
+			lastErr = err
+			f.s.Missing[id] = err.Error()
+			if global(err) && read == 0 {
+				return nil, err
+			}
+			continue
+		}
+		read++
+		delete(f.s.Missing, id)
+	}
+	if read == 0 && lastErr != nil && errors.Is(lastErr, ErrBusy) {
+		return nil, lastErr
+	}
+	if !r.includeUsers {
+		dropUnnamed(f.s)
+	}
+	inheritFlags(f.s)
+	return f.s, nil
+}
+
+type refresh struct {
+	r        *Reader
+	s        *authz.Snapshot
+	queue    []authz.SourceID
+	done     map[authz.SourceID]bool
+	notFound authz.SourceID
+	admin    *bool // whether the token is an administrator's, once it was asked
+}
+
+func (f *refresh) want(id authz.SourceID) {
+	if id.ID > 0 && !f.done[id] {
+		f.done[id] = true
+		f.queue = append(f.queue, id)
+	}
+}
+
+// read reads one source into the copy. When GitLab answers 404 it sets notFound.
+func (f *refresh) read(ctx context.Context, id authz.SourceID) (err error) {
+	defer func() {
+		if errors.Is(err, ErrNotFound) {
+			f.notFound, err = id, nil
+		}
+	}()
+	a := f.r.api
+	switch id.Kind {
+	case authz.GroupSource:
+		rg, err := a.group(ctx, id.ID)
+		if err != nil {
+			return err
+		}
+		g := rg.group()
+		if rg.Links != nil {
+			if g.Links, err = links(*rg.Links); err != nil {
+				return err
+			}
+		}
+		rows, err := a.members(ctx, id)
+		if err != nil {
+			return err
+		}
+		g.Members = mergeMembers(rows)
+		f.putGroup(g)
+		f.takeRows(rows)
+	case authz.ProjectSource:
+		rp, err := a.project(ctx, id.ID)
+		if err != nil {
+			return err
+		}
+		p, err := rp.project(f.userByName)
+		if err != nil {
+			return err
+		}
+		rows, err := a.members(ctx, id)
+		if err != nil {
+			return err
+		}
+		p.Members = mergeMembers(rows)
+		f.s.Projects[id.ID] = p
+		f.wantGroup(p.Group)
+		f.wantLinks(p.Links)
+		if _, ok := f.s.Users[p.Owner]; !ok {
+			f.want(authz.Person(p.Owner))
+		}
+		f.takeRows(rows)
+	case authz.UserSource:
+		old, ok := f.s.Users[id.ID]
+		u, err := a.user(ctx, id.ID, ok, old.Human)
+		if err != nil {
+			return err
+		}
+		f.putUser(u)
+	default:
+		return fmt.Errorf("source %s: unknown kind", id)
+	}
+	return nil
+}
+
+// gone removes a source of which GitLab says it does not exist. GitLab says the same of what it hides, so this
+// counts only while the token is an administrator's: a token that lost that would else make everything vanish.
+func (f *refresh) gone(ctx context.Context, id authz.SourceID) error {
+	if f.admin == nil {
+		me, _, err := f.r.api.self(ctx)
+		if err != nil {
+			return err
+		}
+		admin := me.IsAdmin != nil && *me.IsAdmin
+		f.admin = &admin
+	}
+	if !*f.admin {
+		return fmt.Errorf("GitLab does not show %s: it may be deleted, or hidden from our token, which is not an administrator's; the next full reading tells", id)
+	}
+	switch id.Kind {
+	case authz.GroupSource:
+		delete(f.s.Groups, id.ID)
+		f.wantBelow(id.ID)
+		for gid, g := range f.s.Groups {
+			if kept, cut := withoutLink(g.Links, id.ID); cut {
+				g.Links = kept
+				f.s.Groups[gid] = g
+			}
+		}
+		for pid, p := range f.s.Projects {
+			if kept, cut := withoutLink(p.Links, id.ID); cut {
+				p.Links = kept
+				f.s.Projects[pid] = p
+			}
+		}
+	case authz.ProjectSource:
+		delete(f.s.Projects, id.ID)
+	case authz.UserSource:
+		delete(f.s.Users, id.ID)
+		for gid, g := range f.s.Groups {
+			if kept, cut := withoutMember(g.Members, id.ID); cut {
+				g.Members = kept
+				f.s.Groups[gid] = g
+			}
+		}
+		for pid, p := range f.s.Projects {
+			if kept, cut := withoutMember(p.Members, id.ID); cut {
+				p.Members = kept
+				f.s.Projects[pid] = p
+			}
+			if p.Owner == id.ID {
+				f.want(authz.Project(pid))
+			}
+		}
+	}
+	return nil
+}
+
+// putGroup stores a group. Its path is part of the paths below it; its flags say something about all below it,
+// which must be read again when a flag was taken back, because the Snapshot keeps only the sum.
+func (f *refresh) putGroup(g authz.GitLabGroup) {
+	old, known := f.s.Groups[g.ID]
+	f.s.Groups[g.ID] = g
+	f.wantGroup(g.Parent)
+	f.wantLinks(g.Links)
+	if !known {
+		return
+	}
+	parent := f.s.Groups[g.Parent]
+	if (old.Archived && !g.Archived && !parent.Archived) || (old.MarkedForDeletion && !g.MarkedForDeletion && !parent.MarkedForDeletion) ||
+		old.Parent != g.Parent {
+		f.wantBelow(g.ID)
+	}
+	if old.Path != g.Path {
+		f.movePaths(old.Path, g.Path)
+	}
+}
+
+// movePaths renames everything below a path.
+func (f *refresh) movePaths(from, to string) {
+	if from == "" {
+		return
+	}
+	for id, g := range f.s.Groups {
+		if rest, ok := strings.CutPrefix(g.Path, from+"/"); ok {
+			g.Path = to + "/" + rest
+			f.s.Groups[id] = g
+		}
+	}
+	for id, p := range f.s.Projects {
+		if rest, ok := strings.CutPrefix(p.Path, from+"/"); ok {
+			p.Path = to + "/" + rest
+			f.s.Projects[id] = p
+		}
+	}
+}
+
+func (f *refresh) putUser(u authz.User) {
+	old, known := f.s.Users[u.ID]
+	f.s.Users[u.ID] = u
+	if known && old.Username != u.Username {
+		for id, p := range f.s.Projects {
+			if rest, ok := strings.CutPrefix(p.Path, old.Username+"/"); ok && p.Owner == u.ID {
+				p.Path = u.Username + "/" + rest
+				f.s.Projects[id] = p
+			}
+		}
+	}
+}
+
+// takeRows learns about people from their rows. Whether a new one is a human only his own record says.
+func (f *refresh) takeRows(rows []memberRow) {
+	for _, row := range rows {
+		u, ok := f.s.Users[row.User]
+		if !ok {
+			f.s.Users[row.User] = row.user // stays without rights until it is known to be a human
+			f.want(authz.Person(row.User))
+			continue
+		}
+		u.Name, u.State = row.user.Name, row.user.State
+		if u.Username != row.user.Username {
+			u.Username = row.user.Username
+			f.want(authz.Person(row.User))
+		}
+		f.putUser(u)
+	}
+}
+
+func (f *refresh) wantGroup(id int64) {
+	if _, ok := f.s.Groups[id]; !ok {
+		f.want(authz.Group(id))
+	}
+}
+
+func (f *refresh) wantLinks(ls []authz.Link) {
+	for _, l := range ls {
+		f.wantGroup(l.Group)
+	}
+}
+
+// wantBelow reads all subgroups and projects of a group again.
+func (f *refresh) wantBelow(id int64) {
+	below := map[int64]bool{id: true}
+	for grew := true; grew; {
+		grew = false
+		for gid, g := range f.s.Groups {
+			if below[g.Parent] && !below[gid] {
+				below[gid], grew = true, true
+				f.want(authz.Group(gid))
+			}
+		}
+	}
+	for pid, p := range f.s.Projects {
+		if below[p.Group] {
+			f.want(authz.Project(pid))
+		}
+	}
+}
+
+func (f *refresh) userByName(name string) int64 {
+	for id, u := range f.s.Users {
+		if u.Username == name {
+			return id
+		}
+	}
+	return 0
+}
+
+func withoutLink(in []authz.Link, group int64) ([]authz.Link, bool) {
+	if !slices.ContainsFunc(in, func(l authz.Link) bool { return l.Group == group }) {
+		return in, false
+	}
+	out := slices.DeleteFunc(slices.Clone(in), func(l authz.Link) bool { return l.Group == group })
+	if len(out) == 0 {
+		return nil, true
+	}
+	return out, true
+}
+
+func withoutMember(in []authz.Member, user int64) ([]authz.Member, bool) {
+	if !slices.ContainsFunc(in, func(m authz.Member) bool { return m.User == user }) {
+		return in, false
+	}
+	out := slices.DeleteFunc(slices.Clone(in), func(m authz.Member) bool { return m.User == user })
+	if len(out) == 0 {
+		return nil, true
+	}
+	return out, true
+}
+
+// copySnapshot copies the maps. Rows and links are shared with base and replaced as a whole, never changed.
+func copySnapshot(base *authz.Snapshot) *authz.Snapshot {
+	s := *base
+	s.Users, s.Groups, s.Projects, s.Missing = maps.Clone(base.Users), maps.Clone(base.Groups), maps.Clone(base.Projects), maps.Clone(base.Missing)
+	if s.Users == nil {
+		s.Users = map[int64]authz.User{}
+	}
+	if s.Groups == nil {
+		s.Groups = map[int64]authz.GitLabGroup{}
+	}
+	if s.Projects == nil {
+		s.Projects = map[int64]authz.GitLabProject{}
+	}
+	if s.Missing == nil {
+		s.Missing = map[authz.SourceID]string{}
+	}
+	return &s
+}
+
+// dropUnnamed removes people whom no row and no personal project names.
+func dropUnnamed(s *authz.Snapshot) {
+	named := map[int64]bool{}
+	for _, g := range s.Groups {
+		for _, m := range g.Members {
+			named[m.User] = true
+		}
+	}
+	for _, p := range s.Projects {
+		named[p.Owner] = true
+		for _, m := range p.Members {
+			named[m.User] = true
+		}
+	}
+	maps.DeleteFunc(s.Users, func(id int64, _ authz.User) bool { return !named[id] })
+}
