@@ -17,7 +17,7 @@ import (
 // Missing. Taken stays that of base, because most of the Snapshot is that old. The error is for when nothing at
 // all could be read: then the changes are still to be done.
 func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
-	f := &refresh{r: r, s: copySnapshot(base), done: map[authz.SourceID]bool{}}
+	f := &refresh{r: r, s: copySnapshot(base), done: map[authz.SourceID]bool{}, fromRow: map[int64]bool{}}
 	for _, id := range changed {
 		f.want(id)
 	}
@@ -41,6 +41,12 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 			if global(err) && read == 0 {
 				return nil, err
 			}
+			if global(err) {
+				for _, id := range f.queue {
+					f.s.Missing[id] = err.Error()
+				}
+				break
+			}
 			continue
 		}
 		read++
@@ -62,7 +68,8 @@ type refresh struct {
 	queue    []authz.SourceID
 	done     map[authz.SourceID]bool
 	notFound authz.SourceID
-	admin    *bool // whether the token is an administrator's, once it was asked
+	fromRow  map[int64]bool // people only known from a row so far
+	admin    *bool          // whether the token is an administrator's, once it was asked
 }
 
 func (f *refresh) want(id authz.SourceID) {
@@ -122,10 +129,11 @@ func (f *refresh) read(ctx context.Context, id authz.SourceID) (err error) {
 		f.takeRows(rows)
 	case authz.UserSource:
 		old, ok := f.s.Users[id.ID]
-		u, err := a.user(ctx, id.ID, ok, old.Human)
+		u, err := a.user(ctx, id.ID, ok && !f.fromRow[id.ID], old.Human)
 		if err != nil {
 			return err
 		}
+		delete(f.fromRow, id.ID)
 		f.putUser(u)
 	default:
 		return fmt.Errorf("source %s: unknown kind", id)
@@ -244,6 +252,7 @@ func (f *refresh) takeRows(rows []memberRow) {
 		u, ok := f.s.Users[row.User]
 		if !ok {
 			f.s.Users[row.User] = row.user // stays without rights until it is known to be a human
+			f.fromRow[row.User] = true
 			f.want(authz.Person(row.User))
 			continue
 		}

@@ -1,0 +1,128 @@
+package gitlab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	gl "gitlab.com/gitlab-org/api/client-go/v2"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// Event is what a system hook says: only what to read again, never what the new state is. Hooks come late, twice
+// or in the wrong order, and don't tell levels as numbers nor expiry.
+type Event struct {
+	Name    string
+	Changed []authz.SourceID
+	Ignored bool // it is not about rights, or of a kind we don't know
+}
+
+// ParseSystemHook reads the body of a system hook (source: GitLab's documentation of system hooks). An event of an
+// unknown name is ignored, because GitLab adds events; a body that is no system hook is an error.
+func ParseSystemHook(body []byte) (Event, error) {
+	var h struct {
+		EventName  string `json:"event_name"`
+		ObjectKind string `json:"object_kind"`
+		UserID     int64  `json:"user_id"`
+		GroupID    int64  `json:"group_id"`
+		ProjectID  int64  `json:"project_id"`
+	}
+	// The ids are what the event is about, or something else of an event we ignore: those may have any type.
+	var name struct {
+		EventName  string `json:"event_name"`
+		ObjectKind string `json:"object_kind"`
+	}
+	if err := json.Unmarshal(body, &name); err != nil {
+		return Event{}, errors.New("reading a system hook: the body is not a JSON object with event_name")
+	}
+	e := Event{Name: name.EventName}
+	if e.Name == "" {
+		e.Name = name.ObjectKind
+	}
+	if e.Name == "" {
+		return Event{}, errors.New("reading a system hook: neither event_name nor object_kind in it")
+	}
+	e.Name = shorten(e.Name)
+	kind := authz.SourceKind("")
+	switch e.Name {
+	case "user_add_to_group", "user_update_for_group", "user_remove_from_group", "group_create", "group_destroy", "group_rename":
+		kind = authz.GroupSource
+	case "user_add_to_team", "user_update_for_team", "user_remove_from_team",
+		"project_create", "project_destroy", "project_rename", "project_transfer", "project_update":
+		kind = authz.ProjectSource
+	case "user_create", "user_destroy", "user_rename", "user_failed_login":
+		kind = authz.UserSource
+	default:
+		e.Ignored = true
+		return e, nil
+	}
+	if err := json.Unmarshal(body, &h); err != nil {
+		return Event{}, fmt.Errorf("reading system hook %q: its ids are not numbers", e.Name)
+	}
+	id := map[authz.SourceKind]int64{authz.GroupSource: h.GroupID, authz.ProjectSource: h.ProjectID, authz.UserSource: h.UserID}[kind]
+	if id <= 0 {
+		return Event{}, fmt.Errorf("reading system hook %q: it names no %s id", e.Name, kind)
+	}
+	e.Changed = []authz.SourceID{{Kind: kind, ID: id}}
+	return e, nil
+}
+
+// HookRegistrar installs our system hook in GitLab, with an administrator's token of scope api.
+type HookRegistrar struct{ api *api }
+
+// NewHookRegistrar returns a HookRegistrar. It does no request.
+func NewHookRegistrar(o Options) (*HookRegistrar, error) {
+	a, err := newAPI(o)
+	if err != nil {
+		return nil, err
+	}
+	return &HookRegistrar{api: a}, nil
+}
+
+// Register makes GitLab send its system hooks to hookURL with the secret, and reports whether the hook is new. An
+// existing hook of that URL gets the secret again: an edit without one would delete it.
+func (r *HookRegistrar) Register(ctx context.Context, hookURL, secret string, verifyTLS bool) (created bool, err error) {
+	explain := func(doing string, resp *gl.Response, err error) error {
+		var e *callError
+		if !errors.As(r.api.explain(doing, resp, err), &e) {
+			return errors.New(doing + ": failed")
+		}
+		out := *e
+		if len(secret) >= 4 {
+			out.detail = strings.ReplaceAll(out.detail, secret, "[secret]")
+		}
+		switch out.status {
+		case http.StatusForbidden:
+			out.kind = fmt.Errorf("%w; system hooks need an administrator's token with the scope api", ErrForbidden)
+		case http.StatusUnprocessableEntity, http.StatusBadRequest:
+			out.kind = errors.New(`GitLab refused the URL: allow "requests to the local network from system hooks" in its admin settings (Network → Outbound requests) when it is a local address`)
+		}
+		return &out
+	}
+	hooks, resp, err := r.api.client.SystemHooks.ListHooks(gl.WithContext(ctx))
+	if err != nil {
+		return false, explain("listing system hooks", resp, err)
+	}
+	no := false
+	for _, h := range hooks {
+		if h.URL != hookURL {
+			continue
+		}
+		_, resp, err := r.api.client.SystemHooks.EditHook(h.ID, &gl.EditHookOptions{URL: &hookURL, Token: &secret, PushEvents: &no, TagPushEvents: &no,
+			MergeRequestsEvents: &no, RepositoryUpdateEvents: &no, EnableSSLVerification: &verifyTLS}, gl.WithContext(ctx))
+		if err != nil {
+			return false, explain("updating the system hook", resp, err)
+		}
+		return false, nil
+	}
+	_, resp, err = r.api.client.SystemHooks.AddHook(&gl.AddHookOptions{URL: &hookURL, Token: &secret, PushEvents: &no, TagPushEvents: &no,
+		MergeRequestsEvents: &no, RepositoryUpdateEvents: &no, EnableSSLVerification: &verifyTLS}, gl.WithContext(ctx))
+	if err != nil {
+		return false, explain("adding the system hook", resp, err)
+	}
+	return true, nil
+}
