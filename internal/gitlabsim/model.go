@@ -384,7 +384,7 @@ func (v *View) ProjectArchived(id int64) bool {
 // Now is the time of the simulated GitLab.
 func (v *View) Now() time.Time { return v.w.now() }
 
-// GroupMember returns the direct row of a user in a group, or nil.
+// Member returns the direct row of a user in a group, or nil.
 func (g *Group) Member(userID int64) *Member { return memberOf(g.Members, userID) }
 
 // Member returns the direct row of a user in a project, or nil.

@@ -1,0 +1,204 @@
+package gitlabsim
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Faults says what goes wrong. The zero value is a healthy GitLab.
+type Faults struct {
+	// Down resets every TCP connection, old and new. The port stays ours.
+	Down bool
+	// Latency is added to every request.
+	Latency time.Duration
+	// Rules are tried in order; the first one that matches and strikes decides.
+	Rules []FaultRule
+}
+
+// FaultRule is one fault of some requests.
+type FaultRule struct {
+	Method      string  // "" = any
+	PathPrefix  string  // of the escaped path, e.g. "/api/v4/groups/7/members"; "" = any
+	Probability float64 // 0 = always
+	Count       int     // strikes only so often; 0 = without end
+
+	// What happens (Latency combines with the others):
+	Latency      time.Duration
+	Status       int // answers with this status and Body
+	Body         string
+	Header       http.Header
+	TruncateBody bool // sends the first half of the real answer, then breaks the connection
+	Close        bool // breaks the connection without an answer
+	LoseAnswer   bool // does the work, then breaks the connection: the client can't know
+}
+
+type faultState struct {
+	mu     sync.Mutex
+	faults Faults
+	struck []int
+	random *rand.Rand
+	ctx    context.Context // ends waiting requests on Close; owned by the server
+	cancel context.CancelFunc
+}
+
+func newFaultState() *faultState {
+	f := &faultState{random: rand.New(rand.NewPCG(1, 2))}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	return f
+}
+
+func (f *faultState) stop() { f.cancel() }
+
+// SetFaults replaces all faults. Counts start anew.
+func (s *Server) SetFaults(f Faults) {
+	s.faults.mu.Lock()
+	s.faults.faults = f
+	s.faults.struck = make([]int, len(f.Rules))
+	s.faults.mu.Unlock()
+	s.listen.setDown(f.Down)
+}
+
+func (f *faultState) choose(r *http.Request) (time.Duration, FaultRule) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, rule := range f.faults.Rules {
+		if rule.Method != "" && rule.Method != r.Method || !strings.HasPrefix(r.URL.EscapedPath(), rule.PathPrefix) {
+			continue
+		}
+		if rule.Count > 0 && f.struck[i] >= rule.Count {
+			continue
+		}
+		if rule.Probability > 0 && f.random.Float64() >= rule.Probability {
+			continue
+		}
+		f.struck[i]++
+		return f.faults.Latency + rule.Latency, rule
+	}
+	return f.faults.Latency, FaultRule{}
+}
+
+func (f *faultState) apply(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	wait, rule := f.choose(r)
+	if wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
+		case <-f.ctx.Done():
+			panic(http.ErrAbortHandler)
+		}
+	}
+	switch {
+	case rule.Close:
+		panic(http.ErrAbortHandler)
+	case rule.LoseAnswer:
+		h.ServeHTTP(&recorder{header: http.Header{}}, r)
+		panic(http.ErrAbortHandler)
+	case rule.Status != 0:
+		for k, vs := range rule.Header {
+			w.Header()[k] = vs
+		}
+		w.WriteHeader(rule.Status)
+		_, _ = w.Write([]byte(rule.Body))
+	case rule.TruncateBody:
+		rec := &recorder{header: w.Header()}
+		h.ServeHTTP(rec, r)
+		w.Header().Set("Content-Length", strconv.Itoa(rec.body.Len()))
+		w.WriteHeader(max(rec.status, http.StatusOK))
+		_, _ = w.Write(rec.body.Bytes()[:rec.body.Len()/2])
+		if fl, ok := w.(http.Flusher); ok {
+			fl.Flush()
+		}
+		panic(http.ErrAbortHandler)
+	default:
+		h.ServeHTTP(w, r)
+	}
+}
+
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
+
+// listener resets connections while down and knows the open ones, so that it can reset those too.
+type listener struct {
+	net.Listener
+	mu    sync.Mutex
+	down  bool
+	conns map[*conn]bool
+}
+
+func newListener(inner net.Listener) *listener {
+	return &listener{Listener: inner, conns: map[*conn]bool{}}
+}
+
+type conn struct {
+	net.Conn
+	l *listener
+}
+
+func (c *conn) Close() error {
+	c.l.mu.Lock()
+	delete(c.l.conns, c)
+	c.l.mu.Unlock()
+	return c.Conn.Close()
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		inner, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		l.mu.Lock()
+		if l.down {
+			l.mu.Unlock()
+			reset(inner)
+			continue
+		}
+		c := &conn{Conn: inner, l: l}
+		l.conns[c] = true
+		l.mu.Unlock()
+		return c, nil
+	}
+}
+
+func (l *listener) setDown(down bool) {
+	l.mu.Lock()
+	l.down = down
+	l.mu.Unlock()
+	if down {
+		l.closeAll()
+	}
+}
+
+func (l *listener) closeAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		reset(c.Conn)
+		delete(l.conns, c)
+	}
+}
+
+// reset closes with a RST, so that the client sees a reset and not an orderly end.
+func reset(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	_ = c.Close()
+}

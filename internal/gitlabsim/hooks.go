@@ -1,0 +1,453 @@
+package gitlabsim
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// hookTimeout is GitLab's webhook_timeout (facts 4.4).
+const hookTimeout = 10 * time.Second
+
+// systemHook is one registered system hook; token and signing key are write-only in the API.
+type systemHook struct {
+	ID                     int64
+	URL, Name, Description string
+	Token, SigningToken    string
+	CreatedAt              time.Time
+	SSLVerification        bool
+	Push, TagPush          bool
+	MergeRequests          bool
+	RepositoryUpdate       bool
+	UUID                   string
+}
+
+// HookAction says what a test wants to happen with one event.
+type HookAction struct {
+	Drop  bool
+	Delay time.Duration
+	// Copies are additional deliveries with the same Idempotency-Key, as after a Resend in the UI.
+	Copies int
+}
+
+// Delivery is one attempt to deliver a hook.
+type Delivery struct {
+	HookID         int64
+	Event          string
+	IdempotencyKey string
+	Status         int // 0 = no answer
+	Err            error
+}
+
+type hookState struct {
+	s      *Server
+	client *http.Client
+	plain  *http.Client    // for hooks with enable_ssl_verification: false
+	ctx    context.Context // ends on Close; owned by the server
+	cancel context.CancelFunc
+	slots  chan struct{}
+
+	mu         sync.Mutex
+	next       int64
+	hooks      map[int64]*systemHook
+	policy     func(Event) HookAction
+	pending    int
+	idle       chan struct{} // closed while pending is 0
+	deliveries []Delivery
+}
+
+func newHookState(s *Server) *hookState {
+	h := &hookState{s: s, next: 1, hooks: map[int64]*systemHook{}, idle: make(chan struct{}), slots: make(chan struct{}, 16)}
+	close(h.idle)
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	h.client = &http.Client{Timeout: hookTimeout, CheckRedirect: noRedirect,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.opts.HookCAs, MinVersion: tls.VersionTLS12}}}
+	h.plain = &http.Client{Timeout: hookTimeout, CheckRedirect: noRedirect,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}}
+	return h
+}
+
+func (h *hookState) stop() {
+	h.cancel()
+	h.mu.Lock()
+	idle := h.idle
+	h.mu.Unlock()
+	<-idle
+	h.client.CloseIdleConnections()
+	h.plain.CloseIdleConnections()
+}
+
+// AddSystemHook registers a system hook and returns its id.
+func (s *Server) AddSystemHook(in SeedHook) (int64, error) {
+	hook := systemHook{URL: in.URL, Token: in.Token, SigningToken: in.SigningToken, SSLVerification: true, RepositoryUpdate: true}
+	if err := hook.check(); err != nil {
+		return 0, err
+	}
+	return s.hooks.add(hook), nil
+}
+
+func (hook *systemHook) check() error {
+	u, err := url.Parse(hook.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return invalid("url", "is blocked: Only allowed schemes are http, https")
+	}
+	if strings.ContainsAny(hook.Token, "\r\n") {
+		return invalid("token", "is invalid")
+	}
+	if hook.SigningToken != "" {
+		if _, err := hook.key(); err != nil {
+			return invalid("signing_token", "must be whsec_ followed by base64 of 32 bytes")
+		}
+	}
+	return nil
+}
+
+// key decodes the signing token: whsec_ and base64 of 32 bytes (facts 4.2).
+func (hook *systemHook) key() ([]byte, error) {
+	encoded, ok := strings.CutPrefix(hook.SigningToken, "whsec_")
+	key, err := base64.StdEncoding.DecodeString(encoded)
+	if !ok || err != nil || len(key) != 32 {
+		return nil, errors.New("signing token is not whsec_<base64 of 32 bytes>")
+	}
+	return key, nil
+}
+
+func (h *hookState) add(hook systemHook) int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hook.ID, hook.CreatedAt, hook.UUID = h.next, h.s.now(), newUUID()
+	h.next++
+	h.hooks[hook.ID] = &hook
+	return hook.ID
+}
+
+// SetHookPolicy lets a test drop, delay or duplicate hooks; nil = deliver all.
+func (s *Server) SetHookPolicy(policy func(Event) HookAction) {
+	s.hooks.mu.Lock()
+	defer s.hooks.mu.Unlock()
+	s.hooks.policy = policy
+}
+
+// FlushHooks waits until every hook that was sent so far is delivered (or has failed).
+func (s *Server) FlushHooks(ctx context.Context) error {
+	s.hooks.mu.Lock()
+	idle := s.hooks.idle
+	s.hooks.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for system hooks: %w", ctx.Err())
+	}
+}
+
+// Deliveries returns all attempts so far, in the order they ended.
+func (s *Server) Deliveries() []Delivery {
+	s.hooks.mu.Lock()
+	defer s.hooks.mu.Unlock()
+	return slices.Clone(s.hooks.deliveries)
+}
+
+// send starts the deliveries of some events. GitLab does the same from background jobs: unordered, one try,
+// no retries (facts 4.4).
+func (h *hookState) send(events []Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ctx.Err() != nil {
+		return
+	}
+	for _, e := range events {
+		var action HookAction
+		if h.policy != nil {
+			action = h.policy(e)
+		}
+		if action.Drop {
+			continue
+		}
+		// One X-Gitlab-Event-UUID for the event, whatever the number of hooks.
+		eventUUID := newUUID()
+		for _, id := range slices.Sorted(maps.Keys(h.hooks)) {
+			hook := *h.hooks[id]
+			h.begin()
+			key := newUUID()
+			go func() {
+				defer h.end()
+				h.deliver(hook, e, eventUUID, key, action.Delay)
+				for range action.Copies {
+					h.deliver(hook, e, newUUID(), key, action.Delay) // a Resend keeps only the Idempotency-Key (facts 4.3)
+				}
+			}()
+		}
+	}
+}
+
+// begin and end count deliveries; the caller of begin holds h.mu.
+func (h *hookState) begin() {
+	if h.pending == 0 {
+		h.idle = make(chan struct{})
+	}
+	h.pending++
+}
+
+func (h *hookState) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pending--
+	if h.pending == 0 {
+		close(h.idle)
+	}
+}
+
+func (h *hookState) deliver(hook systemHook, e Event, eventUUID, key string, delay time.Duration) {
+	if delay > 0 {
+		t := time.NewTimer(delay)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-h.ctx.Done():
+		}
+	}
+	select {
+	case h.slots <- struct{}{}:
+		defer func() { <-h.slots }()
+	case <-h.ctx.Done():
+	}
+	status, err := h.post(hook, "System Hook", e.Payload, eventUUID, key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.deliveries = append(h.deliveries, Delivery{HookID: hook.ID, Event: e.Name, IdempotencyKey: key, Status: status, Err: err})
+}
+
+func (h *hookState) post(hook systemHook, event string, payload map[string]any, eventUUID, key string) (int, error) {
+	body, err := json.Marshal(payload)
+	if err != nil {
+		return 0, fmt.Errorf("encoding a system hook: %w", err)
+	}
+	req, err := http.NewRequestWithContext(h.ctx, http.MethodPost, hook.URL, bytes.NewReader(body))
+	if err != nil {
+		return 0, fmt.Errorf("preparing a system hook: %w", err)
+	}
+	stamp := strconv.FormatInt(h.s.now().Unix(), 10)
+	set := req.Header.Set
+	set("Content-Type", "application/json")
+	set("User-Agent", "GitLab/"+h.s.opts.Version)
+	set("X-Gitlab-Event", event)
+	set("X-Gitlab-Instance", h.s.url)
+	set("X-Gitlab-Webhook-UUID", hook.UUID)
+	set("X-Gitlab-Event-UUID", eventUUID)
+	set("Idempotency-Key", key)
+	set("webhook-id", key)
+	set("webhook-timestamp", stamp)
+	if hook.Token != "" {
+		set("X-Gitlab-Token", hook.Token)
+	}
+	if hook.SigningToken != "" {
+		set("webhook-signature", hook.sign(key, stamp, body))
+	}
+	client := h.client
+	if !hook.SSLVerification {
+		client = h.plain
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("sending a system hook: %w", err)
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 25<<20))
+	return res.StatusCode, nil
+}
+
+// sign is the signature of Standard Webhooks: v1,base64(HMAC-SHA256(key, "id.timestamp.body")) (facts 4.3).
+func (hook *systemHook) sign(id, stamp string, body []byte) string {
+	key, err := hook.key()
+	if err != nil {
+		return ""
+	}
+	mac := hmac.New(sha256.New, key)
+	_, _ = fmt.Fprintf(mac, "%s.%s.", id, stamp)
+	_, _ = mac.Write(body)
+	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// newUUID returns a random UUID (RFC 9562, version 4).
+func newUUID() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails: crypto/rand.Read
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// The admin API of system hooks.
+
+func (hook *systemHook) json() map[string]any {
+	return map[string]any{
+		"id": hook.ID, "url": hook.URL, "name": hook.Name, "description": hook.Description, "created_at": apiTime(hook.CreatedAt),
+		"push_events": hook.Push, "tag_push_events": hook.TagPush, "merge_requests_events": hook.MergeRequests,
+		"repository_update_events": hook.RepositoryUpdate, "enable_ssl_verification": hook.SSLVerification,
+		"push_events_branch_filter": nil, "branch_filter_strategy": "wildcard", "custom_webhook_template": nil, "custom_headers": []any{},
+		"alert_status": "executable", "disabled_until": nil, "url_variables": []any{},
+		"token_present": hook.Token != "", "signing_token_present": hook.SigningToken != "",
+	}
+}
+
+func (c *call) requireAdmin() error {
+	if c.user == nil {
+		return message(http.StatusUnauthorized, "401 Unauthorized")
+	}
+	if !c.user.Admin {
+		return message(http.StatusForbidden, "403 Forbidden")
+	}
+	return nil
+}
+
+func (hook *systemHook) fill(c *call) error {
+	set := func(key string, into *string) {
+		if v, ok := c.text(key); ok {
+			*into = v
+		}
+	}
+	set("url", &hook.URL)
+	set("name", &hook.Name)
+	set("description", &hook.Description)
+	set("signing_token", &hook.SigningToken)
+	hook.Token, _ = c.text("token") // an edit without token deletes the secret (facts 4.2)
+	var err error
+	flag := func(key string, into *bool) {
+		v, ok, e := c.flag(key)
+		if e != nil {
+			err = e
+		}
+		if ok {
+			*into = v
+		}
+	}
+	flag("push_events", &hook.Push)
+	flag("tag_push_events", &hook.TagPush)
+	flag("merge_requests_events", &hook.MergeRequests)
+	flag("repository_update_events", &hook.RepositoryUpdate)
+	flag("enable_ssl_verification", &hook.SSLVerification)
+	if err != nil {
+		return err
+	}
+	return hook.check()
+}
+
+func (c *call) hook() (*systemHook, error) {
+	if err := c.requireAdmin(); err != nil {
+		return nil, err
+	}
+	id, err := strconv.ParseInt(c.vars["hook_id"], 10, 64)
+	if err != nil {
+		return nil, badParameter("id is invalid")
+	}
+	c.s.hooks.mu.Lock()
+	defer c.s.hooks.mu.Unlock()
+	hook, ok := c.s.hooks.hooks[id]
+	if !ok {
+		return nil, message(http.StatusNotFound, "404 Not found")
+	}
+	found := *hook
+	return &found, nil
+}
+
+func (c *call) listHooks() error {
+	if err := c.requireAdmin(); err != nil {
+		return err
+	}
+	c.s.hooks.mu.Lock()
+	items := []map[string]any{}
+	for _, id := range slices.Sorted(maps.Keys(c.s.hooks.hooks)) {
+		items = append(items, c.s.hooks.hooks[id].json())
+	}
+	c.s.hooks.mu.Unlock()
+	page, err := paginate(c, items, "")
+	if err != nil {
+		return err
+	}
+	return c.answer(http.StatusOK, page)
+}
+
+func (c *call) getHook() error {
+	hook, err := c.hook()
+	if err != nil {
+		return err
+	}
+	return c.answer(http.StatusOK, hook.json())
+}
+
+func (c *call) createHook() error {
+	if err := c.requireAdmin(); err != nil {
+		return err
+	}
+	if err := c.require("url"); err != nil {
+		return err
+	}
+	hook := systemHook{SSLVerification: true, RepositoryUpdate: true}
+	if err := hook.fill(c); err != nil {
+		return err
+	}
+	id := c.s.hooks.add(hook)
+	c.s.hooks.mu.Lock()
+	body := c.s.hooks.hooks[id].json()
+	c.s.hooks.mu.Unlock()
+	return c.answer(http.StatusCreated, body)
+}
+
+func (c *call) editHook() error {
+	hook, err := c.hook()
+	if err != nil {
+		return err
+	}
+	if err := hook.fill(c); err != nil {
+		return err
+	}
+	c.s.hooks.mu.Lock()
+	c.s.hooks.hooks[hook.ID] = hook
+	c.s.hooks.mu.Unlock()
+	return c.answer(http.StatusOK, hook.json())
+}
+
+func (c *call) deleteHook() error {
+	hook, err := c.hook()
+	if err != nil {
+		return err
+	}
+	c.s.hooks.mu.Lock()
+	delete(c.s.hooks.hooks, hook.ID)
+	c.s.hooks.mu.Unlock()
+	return c.answer(http.StatusNoContent, nil)
+}
+
+// testHook sends GitLab's sample event now and answers with it.
+func (c *call) testHook() error {
+	hook, err := c.hook()
+	if err != nil {
+		return err
+	}
+	payload := map[string]any{"event_name": "project_create", "name": "Ruby", "path": "ruby", "project_id": 1,
+		"owner_name": "Someone", "owner_email": "example@gitlabhq.com"}
+	h := c.s.hooks
+	h.mu.Lock()
+	h.begin()
+	h.mu.Unlock()
+	defer h.end()
+	_, _ = h.post(*hook, "System Hook", payload, newUUID(), newUUID())
+	return c.answer(http.StatusCreated, payload)
+}

@@ -1,0 +1,480 @@
+package gitlabsim
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+)
+
+const (
+	codeLifetime        = 10 * time.Minute
+	accessTokenLifetime = 7200 * time.Second
+	sessionCookie       = "_gitlab_session"
+	formCookie          = "_gitlab_form"
+)
+
+func (s *Server) mountOIDC(r *mux.Router) {
+	handle := func(method, path string, h http.HandlerFunc) { s.mount(r, method, path, path, h) }
+	handle(http.MethodGet, "/.well-known/openid-configuration", s.discovery)
+	handle(http.MethodGet, "/.well-known/oauth-authorization-server", s.discovery)
+	handle(http.MethodGet, "/oauth/discovery/keys", s.keys)
+	handle(http.MethodGet, "/oauth/authorize", s.authorize)
+	handle(http.MethodPost, "/users/sign_in", s.signIn)
+	handle(http.MethodPost, "/oauth/token", s.token)
+	handle(http.MethodGet, "/oauth/token/info", s.tokenInfo)
+	handle(http.MethodPost, "/oauth/revoke", s.revoke)
+	handle(http.MethodGet, "/oauth/userinfo", s.userinfo)
+	handle(http.MethodPost, "/oauth/userinfo", s.userinfo)
+}
+
+// discovery is the document of facts 1.1: no device endpoint, no end_session, "none" not listed.
+func (s *Server) discovery(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{
+		"issuer":                                s.url,
+		"authorization_endpoint":                s.url + "/oauth/authorize",
+		"token_endpoint":                        s.url + "/oauth/token",
+		"revocation_endpoint":                   s.url + "/oauth/revoke",
+		"introspection_endpoint":                s.url + "/oauth/introspect",
+		"userinfo_endpoint":                     s.url + "/oauth/userinfo",
+		"jwks_uri":                              s.url + "/oauth/discovery/keys",
+		"scopes_supported":                      knownScopes,
+		"response_types_supported":              []string{"code"},
+		"response_modes_supported":              []string{"query", "fragment", "form_post"},
+		"grant_types_supported":                 []string{"authorization_code", "password", "client_credentials", "device_code", "refresh_token"},
+		"token_endpoint_auth_methods_supported": []string{"client_secret_basic", "client_secret_post"},
+		"subject_types_supported":               []string{"public"},
+		"id_token_signing_alg_values_supported": []string{"RS256"},
+		"claim_types_supported":                 []string{"normal"},
+		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "sub_legacy", "name", "nickname", "preferred_username",
+			"given_name", "family_name", "email", "email_verified", "website", "profile", "picture", "groups", "groups_direct",
+			"https://gitlab.org/claims/groups/owner", "https://gitlab.org/claims/groups/maintainer",
+			"https://gitlab.org/claims/groups/developer", "project_path", "ci_config_ref_uri", "ref_path", "sha", "environment", "jti"},
+		"code_challenge_methods_supported": []string{"plain", "S256"},
+	})
+}
+
+func (s *Server) keys(w http.ResponseWriter, _ *http.Request) {
+	set, err := s.signing.jwks()
+	if err != nil {
+		writeJSON(w, http.StatusInternalServerError, map[string]any{"message": "500 Internal Server Error"})
+		return
+	}
+	// JwksController: expires_in 24.hours, public: true, must_revalidate: true, 'no-transform': true.
+	w.Header().Set("Cache-Control", "max-age=86400, public, must-revalidate, no-transform")
+	writeJSON(w, http.StatusOK, set)
+}
+
+// oauthErrors are doorkeeper's descriptions.
+var oauthErrors = map[string]string{
+	"invalid_client":                "Client authentication failed due to unknown client, no client authentication included, or unsupported authentication method.",
+	"invalid_redirect_uri":          "The redirect URI included is not valid.",
+	"invalid_scope":                 "The requested scope is invalid, unknown, or malformed.",
+	"unsupported_response_type":     "The authorization server does not support this response type.",
+	"invalid_code_challenge_method": "The code challenge method must be plain or S256.",
+	"invalid_grant":                 "The provided authorization grant is invalid, expired, revoked, does not match the redirection URI used in the authorization request, or was issued to another client.",
+	"unsupported_grant_type":        "The authorization grant type is not supported by the authorization server.",
+}
+
+// authorize is GET /oauth/authorize: checks the request, asks for a login if there is no session, and then
+// hands out a code. Applications count as trusted, so there is no consent page.
+func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	s.access.mu.Lock()
+	app, known := s.access.apps[q.Get("client_id")]
+	s.access.mu.Unlock()
+	// A wrong client or redirect URI is shown and never redirected to: the URI can't be trusted.
+	if !known {
+		errorPage(w, http.StatusUnauthorized, oauthErrors["invalid_client"])
+		return
+	}
+	redirect := q.Get("redirect_uri")
+	if !slices.ContainsFunc(app.RedirectURIs, func(allowed string) bool { return redirectMatches(allowed, redirect) }) {
+		errorPage(w, http.StatusBadRequest, oauthErrors["invalid_redirect_uri"])
+		return
+	}
+	fail := func(code string) {
+		redirectTo(w, r, redirect, url.Values{"error": {code}, "error_description": {oauthErrors[code]}}, q.Get("state"))
+	}
+	scopes := strings.Fields(q.Get("scope"))
+	switch {
+	case q.Get("response_type") != "code":
+		fail("unsupported_response_type")
+		return
+	case len(scopes) == 0 || slices.ContainsFunc(scopes, func(sc string) bool { return !slices.Contains(app.Scopes, sc) }):
+		fail("invalid_scope")
+		return
+	case q.Get("code_challenge") != "" && q.Get("code_challenge_method") != "plain" && q.Get("code_challenge_method") != "S256":
+		fail("invalid_code_challenge_method")
+		return
+	}
+	user := s.sessionUser(r)
+	if user == nil {
+		s.loginForm(w, r.URL.RawQuery, "", http.StatusOK)
+		return
+	}
+	code := randomHex(32)
+	s.access.mu.Lock()
+	s.access.grants[code] = grant{app: app.UID, redirectURI: redirect, userID: user.ID, scopes: scopes, nonce: q.Get("nonce"),
+		challenge: q.Get("code_challenge"), method: q.Get("code_challenge_method"), created: s.now()}
+	s.access.mu.Unlock()
+	redirectTo(w, r, redirect, url.Values{"code": {code}}, q.Get("state"))
+}
+
+func redirectTo(w http.ResponseWriter, r *http.Request, target string, params url.Values, state string) {
+	u, err := url.Parse(target)
+	if err != nil {
+		errorPage(w, http.StatusBadRequest, oauthErrors["invalid_redirect_uri"])
+		return
+	}
+	q := u.Query()
+	for k, vs := range params {
+		q[k] = vs
+	}
+	if state != "" {
+		q.Set("state", state)
+	}
+	u.RawQuery = q.Encode()
+	http.Redirect(w, r, u.String(), http.StatusFound)
+}
+
+// redirectMatches compares as doorkeeper's UriChecker does: exactly, except that any port of a loopback IP
+// matches (RFC 8252 section 7.3). "localhost" is no loopback IP; a trailing slash of an empty path is none.
+func redirectMatches(allowed, given string) bool {
+	a, errA := url.Parse(allowed)
+	g, errG := url.Parse(given)
+	if errA != nil || errG != nil || given == "" || g.Fragment != "" || strings.Contains(given, "#") || g.User != nil {
+		return false
+	}
+	if a.Path == "/" {
+		a.Path = ""
+	}
+	if g.Path == "/" {
+		g.Path = ""
+	}
+	hostA, hostG := a.Host, g.Host
+	if ip := net.ParseIP(g.Hostname()); ip != nil && ip.IsLoopback() {
+		hostA, hostG = a.Hostname(), g.Hostname()
+	}
+	return a.Scheme == g.Scheme && a.Opaque == g.Opaque && strings.EqualFold(hostA, hostG) &&
+		a.EscapedPath() == g.EscapedPath() && a.RawQuery == g.RawQuery
+}
+
+func (s *Server) sessionUser(r *http.Request) *User {
+	c, err := r.Cookie(sessionCookie)
+	if err != nil {
+		return nil
+	}
+	s.access.mu.Lock()
+	id := s.access.sessions[c.Value]
+	s.access.mu.Unlock()
+	return s.activeUser(id)
+}
+
+// activeUser is User.active.find_by(id:): nil for everybody who may not log in. Bots and internal users can't
+// either (facts 2.4).
+func (s *Server) activeUser(id int64) *User {
+	var found *User
+	s.world.View(func(v *View) {
+		if u := v.User(id); u != nil && u.State == StateActive && u.Type == "HUMAN" {
+			copied := *u
+			found = &copied
+		}
+	})
+	return found
+}
+
+// signIn is the answer to the login form.
+func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	if err := r.ParseForm(); err != nil {
+		errorPage(w, http.StatusBadRequest, "The form could not be read.")
+		return
+	}
+	query := r.PostForm.Get("return_to")
+	csrf, err := r.Cookie(formCookie)
+	s.access.mu.Lock()
+	valid := err == nil && s.access.forms[csrf.Value] &&
+		subtle.ConstantTimeCompare([]byte(csrf.Value), []byte(r.PostForm.Get("authenticity_token"))) == 1
+	if valid {
+		delete(s.access.forms, csrf.Value)
+	}
+	s.access.mu.Unlock()
+	if !valid {
+		// Rails answers a missing or wrong token like this (ActionController::InvalidAuthenticityToken).
+		errorPage(w, http.StatusUnprocessableEntity, "The change you requested was rejected.")
+		return
+	}
+	name, password := r.PostForm.Get("user[login]"), r.PostForm.Get("user[password]")
+	user, problem := s.checkPassword(name, password)
+	if problem != "" {
+		s.loginForm(w, query, problem, http.StatusUnprocessableEntity)
+		return
+	}
+	session := randomHex(16)
+	s.access.mu.Lock()
+	s.access.sessions[session] = user.ID
+	s.access.signedIn[user.ID] = s.now()
+	s.access.mu.Unlock()
+	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: session, Path: "/", HttpOnly: true, Secure: true, SameSite: http.SameSiteLaxMode})
+	http.Redirect(w, r, "/oauth/authorize?"+query, http.StatusSeeOther)
+}
+
+// checkPassword returns the user, or what the login form says. A blocked user who knows the password
+// causes user_failed_login (facts 4.1).
+func (s *Server) checkPassword(name, password string) (*User, string) {
+	var user *User
+	s.world.View(func(v *View) {
+		if u := v.UserByName(name); u != nil && u.Type == "HUMAN" && u.Password != "" &&
+			subtle.ConstantTimeCompare([]byte(u.Password), []byte(password)) == 1 {
+			copied := *u
+			user = &copied
+		}
+	})
+	switch {
+	case user == nil:
+		return nil, "Invalid login or password."
+	case user.State == StateActive:
+		return user, ""
+	case user.State == StateBlocked || user.State == StateLDAPBlocked:
+		s.world.failedLogin(user.ID)
+		return nil, "Your account has been blocked. Please contact your GitLab administrator if you think this is an error."
+	case user.State == StatePending:
+		return nil, "Your account is pending approval from your GitLab administrator and hence blocked."
+	case user.State == StateBanned:
+		return nil, "Your account has been banned."
+	}
+	return nil, "Your account has been deactivated by your administrator."
+}
+
+func (w *World) failedLogin(id int64) {
+	_ = w.change(func(c *changes) error {
+		if u := c.User(id); u != nil {
+			c.userEvent("user_failed_login", u)["state"] = u.State
+		}
+		return nil
+	})
+}
+
+// token is POST /oauth/token.
+func (s *Server) token(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	w.Header().Set("Cache-Control", "no-store")
+	if err := r.ParseForm(); err != nil {
+		oauthError(w, http.StatusBadRequest, "invalid_request", "The request could not be read.")
+		return
+	}
+	f := r.PostForm
+	app, ok := s.clientOf(r)
+	if !ok {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="GitLab", error="invalid_client"`)
+		oauthError(w, http.StatusUnauthorized, "invalid_client", "")
+		return
+	}
+	missing := func(name string) {
+		oauthError(w, http.StatusBadRequest, "invalid_request", "Missing required parameter: "+name+".")
+	}
+	switch f.Get("grant_type") {
+	case "":
+		missing("grant_type")
+	case "authorization_code":
+		if f.Get("redirect_uri") == "" {
+			missing("redirect_uri")
+			return
+		}
+		s.access.mu.Lock()
+		g, found := s.access.grants[f.Get("code")]
+		s.access.mu.Unlock()
+		if found && g.challenge != "" && f.Get("code_verifier") == "" {
+			missing("code_verifier")
+			return
+		}
+		valid := found && g.app == app.UID && s.now().Before(g.created.Add(codeLifetime)) &&
+			g.redirectURI == f.Get("redirect_uri") && g.verifierMatches(f.Get("code_verifier"))
+		if valid {
+			// Single use, also of two requests at once.
+			s.access.mu.Lock()
+			_, valid = s.access.grants[f.Get("code")]
+			delete(s.access.grants, f.Get("code"))
+			s.access.mu.Unlock()
+		}
+		if !valid {
+			oauthError(w, http.StatusBadRequest, "invalid_grant", "")
+			return
+		}
+		s.issue(w, app, g.userID, g.scopes, g.nonce)
+	case "refresh_token":
+		if f.Get("refresh_token") == "" {
+			missing("refresh_token")
+			return
+		}
+		s.access.mu.Lock()
+		old, found := s.access.refresh[f.Get("refresh_token")]
+		valid := found && old.app == app.UID
+		if valid {
+			// GitLab's table has no previous_refresh_token: old pair dies at once, also when the answer is lost.
+			delete(s.access.refresh, f.Get("refresh_token"))
+			if t := s.access.tokens[old.accessToken]; t != nil {
+				t.revoked = true
+			}
+		}
+		s.access.mu.Unlock()
+		if !valid {
+			oauthError(w, http.StatusBadRequest, "invalid_grant", "")
+			return
+		}
+		s.issue(w, app, old.userID, old.scopes, "")
+	case "password":
+		user, problem := s.checkPassword(f.Get("username"), f.Get("password"))
+		scopes := strings.Fields(f.Get("scope"))
+		switch {
+		case problem != "":
+			oauthError(w, http.StatusBadRequest, "invalid_grant", "")
+		case slices.ContainsFunc(scopes, func(sc string) bool { return !slices.Contains(app.Scopes, sc) }):
+			oauthError(w, http.StatusBadRequest, "invalid_scope", "")
+		default:
+			s.access.mu.Lock()
+			s.access.signedIn[user.ID] = s.now()
+			s.access.mu.Unlock()
+			s.issue(w, app, user.ID, scopes, "")
+		}
+	default:
+		oauthError(w, http.StatusBadRequest, "unsupported_grant_type", "")
+	}
+}
+
+// verifierMatches is RFC 7636 section 4.6. A verifier without a challenge is refused, as doorkeeper does.
+func (g grant) verifierMatches(verifier string) bool {
+	if g.challenge == "" {
+		return verifier == ""
+	}
+	if g.method == "S256" {
+		sum := sha256.Sum256([]byte(verifier))
+		verifier = base64.RawURLEncoding.EncodeToString(sum[:])
+	}
+	return subtle.ConstantTimeCompare([]byte(g.challenge), []byte(verifier)) == 1
+}
+
+// clientOf authenticates the application: Basic or parameters; a public one by its uid alone.
+func (s *Server) clientOf(r *http.Request) (Application, bool) {
+	id, secret, basic := r.BasicAuth()
+	if basic {
+		id, _ = url.QueryUnescape(id)
+		secret, _ = url.QueryUnescape(secret)
+	} else {
+		id, secret = r.PostForm.Get("client_id"), r.PostForm.Get("client_secret")
+	}
+	s.access.mu.Lock()
+	defer s.access.mu.Unlock()
+	app, ok := s.access.apps[id]
+	if !ok {
+		return Application{}, false
+	}
+	if secret == "" {
+		return app, !app.Confidential
+	}
+	return app, app.Secret != "" && subtle.ConstantTimeCompare([]byte(secret), []byte(app.Secret)) == 1
+}
+
+// issue answers with a new access token, refresh token and, with scope openid, ID token.
+func (s *Server) issue(w http.ResponseWriter, app Application, userID int64, scopes []string, nonce string) {
+	// User.active.find_by(id:) is nil for a blocked user, and the gem runs into nil.id (facts 5).
+	if s.activeUser(userID) == nil {
+		errorPage(w, http.StatusInternalServerError, "Whoops, something went wrong on our end.")
+		return
+	}
+	now := s.now()
+	access, refreshToken := randomHex(32), randomHex(32)
+	body := map[string]any{"access_token": access, "token_type": "Bearer", "expires_in": int(accessTokenLifetime / time.Second),
+		"refresh_token": refreshToken, "scope": strings.Join(scopes, " "), "created_at": now.Unix()}
+	if slices.Contains(scopes, "openid") {
+		idToken, err := s.MintUserIDToken(userID, app.UID, TokenOptions{Nonce: nonce, Scopes: scopes})
+		if err != nil {
+			errorPage(w, http.StatusInternalServerError, "Whoops, something went wrong on our end.")
+			return
+		}
+		body["id_token"] = idToken
+	}
+	s.access.mu.Lock()
+	s.access.add(access, &accessToken{name: app.Name, userID: userID, scopes: scopes, app: app.UID, created: now, expires: now.Add(accessTokenLifetime)})
+	s.access.refresh[refreshToken] = refresh{app: app.UID, userID: userID, scopes: scopes, accessToken: access}
+	s.access.mu.Unlock()
+	writeJSON(w, http.StatusOK, body)
+}
+
+func oauthError(w http.ResponseWriter, status int, code, description string) {
+	if description == "" {
+		description = oauthErrors[code]
+	}
+	writeJSON(w, status, map[string]any{"error": code, "error_description": description})
+}
+
+// revoke is RFC 7009: 200 and {} also for tokens that don't exist.
+func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	if err := r.ParseForm(); err != nil {
+		oauthError(w, http.StatusBadRequest, "invalid_request", "The request could not be read.")
+		return
+	}
+	app, ok := s.clientOf(r)
+	if !ok {
+		oauthError(w, http.StatusForbidden, "unauthorized_client", "You are not authorized to revoke this token")
+		return
+	}
+	value := r.PostForm.Get("token")
+	s.access.mu.Lock()
+	if old, found := s.access.refresh[value]; found && old.app == app.UID {
+		delete(s.access.refresh, value)
+		if t := s.access.tokens[old.accessToken]; t != nil {
+			t.revoked = true
+		}
+	}
+	if t := s.access.tokens[value]; t != nil && t.app == app.UID {
+		t.revoked = true
+		for k, rt := range s.access.refresh {
+			if rt.accessToken == value {
+				delete(s.access.refresh, k)
+			}
+		}
+	}
+	s.access.mu.Unlock()
+	writeJSON(w, http.StatusOK, map[string]any{})
+}
+
+// tokenInfo checks expiry and revocation of an OAuth token only, not the state of its user (facts 4.2).
+func (s *Server) tokenInfo(w http.ResponseWriter, r *http.Request) {
+	t, err := s.tokenOf(r)
+	if err != nil || t == nil || t.app == "" {
+		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": "invalid_token", "error_description": "The access token is invalid"})
+		return
+	}
+	left := int(t.expires.Sub(s.now()) / time.Second)
+	writeJSON(w, http.StatusOK, map[string]any{"resource_owner_id": t.userID, "scope": t.scopes, "expires_in": left,
+		"application": map[string]any{"uid": t.app}, "created_at": t.created.Unix(), "scopes": t.scopes, "expires_in_seconds": left})
+}
+
+func (s *Server) userinfo(w http.ResponseWriter, r *http.Request) {
+	t, err := s.tokenOf(r)
+	if err != nil || t == nil || s.activeUser(t.userID) == nil {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="GitLab", error="invalid_token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	if !hasScope(t.scopes, "openid") {
+		w.WriteHeader(http.StatusForbidden)
+		return
+	}
+	claims, err := s.userClaims(t.userID, t.scopes, true)
+	if err != nil {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	writeJSON(w, http.StatusOK, claims)
+}

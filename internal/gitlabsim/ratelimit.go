@@ -1,0 +1,116 @@
+package gitlabsim
+
+import (
+	"maps"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// RateLimit allows Requests per Period and user (or address, for anonymous requests). 0 = off.
+type RateLimit struct {
+	Requests int
+	Period   time.Duration
+}
+
+// RateLimits are application rate limits by name (see DefaultRateLimits).
+type RateLimits map[string]RateLimit
+
+// DefaultRateLimits returns GitLab's defaults under the names of its application settings (facts 3.3).
+func DefaultRateLimits() RateLimits {
+	return RateLimits{
+		"groups_api_limit":                   {200, time.Minute},
+		"group_api_limit":                    {400, time.Minute},
+		"group_projects_api_limit":           {600, time.Minute},
+		"group_invited_groups_api_limit":     {60, time.Minute},
+		"project_members_api_limit":          {200, time.Minute}, // members/all of groups and of projects together
+		"projects_api_limit":                 {2000, 10 * time.Minute},
+		"projects_api_limit_unauthenticated": {400, 10 * time.Minute},
+		"project_api_limit":                  {400, time.Minute},
+		"members_delete_limit":               {60, time.Minute},
+	}
+}
+
+// limitOf names the limit of an endpoint kind.
+func limitOf(kind string, anonymous bool) string {
+	switch kind {
+	case "GET /groups":
+		return "groups_api_limit"
+	case "GET /groups/:id":
+		return "group_api_limit"
+	case "GET /groups/:id/projects":
+		return "group_projects_api_limit"
+	case "GET /groups/:id/invited_groups", "GET /projects/:id/invited_groups":
+		return "group_invited_groups_api_limit"
+	case "GET /groups/:id/members/all", "GET /projects/:id/members/all":
+		return "project_members_api_limit"
+	case "GET /projects":
+		if anonymous {
+			return "projects_api_limit_unauthenticated"
+		}
+		return "projects_api_limit"
+	case "GET /projects/:id":
+		return "project_api_limit"
+	case "DELETE /groups/:id/members/:user_id", "DELETE /projects/:id/members/:user_id":
+		return "members_delete_limit"
+	}
+	return ""
+}
+
+type limitKey struct {
+	name string
+	user int64
+	ip   string
+	path string
+}
+
+type window struct {
+	start time.Time
+	count int
+}
+
+type limitState struct {
+	mu      sync.Mutex
+	limits  RateLimits
+	windows map[limitKey]window
+}
+
+// SetRateLimits replaces the application rate limits; nil turns them off. All counts start anew.
+func (s *Server) SetRateLimits(l RateLimits) {
+	s.limits.mu.Lock()
+	defer s.limits.mu.Unlock()
+	s.limits.limits = maps.Clone(l)
+	clear(s.limits.windows)
+}
+
+// limit counts a request and refuses it if it is one too many. GitLab counts in fixed windows of the clock
+// (lib/gitlab/application_rate_limiter.rb), sends no RateLimit headers and no Retry-After (facts 3.4).
+func (s *Server) limit(kind string, user *User, r *http.Request) error {
+	s.limits.mu.Lock()
+	defer s.limits.mu.Unlock()
+	name := limitOf(kind, user == nil)
+	l := s.limits.limits[name]
+	if l.Requests <= 0 {
+		return nil
+	}
+	key := limitKey{name: name}
+	if name == "members_delete_limit" {
+		key.path = sourceOf(r)
+	} else if user != nil {
+		key.user = user.ID
+	} else {
+		key.ip, _, _ = net.SplitHostPort(r.RemoteAddr)
+	}
+	start := s.now().Truncate(l.Period)
+	w := s.limits.windows[key]
+	if !w.start.Equal(start) {
+		w = window{start: start}
+	}
+	w.count++
+	s.limits.windows[key] = w
+	if w.count > l.Requests {
+		return message(http.StatusTooManyRequests, map[string]any{"error": "This endpoint has been requested too many times. Try again later."})
+	}
+	return nil
+}

@@ -1,0 +1,290 @@
+package gitlabsim
+
+import (
+	"cmp"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"maps"
+	"math/big"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/mux"
+)
+
+// Options configures New. The zero value is an empty GitLab on a free loopback port.
+type Options struct {
+	// Listen is a loopback address; default 127.0.0.1:0.
+	Listen string
+	// Seed is the YAML of a Seed; World, if set, is used instead.
+	Seed  []byte
+	World *World
+	// Now is the clock of everything: tokens, expiry, created_at, rate limits.
+	Now func() time.Time
+	// Logger gets one debug line per request; nil = nothing.
+	Logger *slog.Logger
+	// IDTokenLifetime is the lifetime of user ID tokens; default 120 s, GitLab's own.
+	IDTokenLifetime time.Duration
+	// OldClaims leaves name, nickname, preferred_username, website, profile and picture out of ID tokens, as
+	// GitLab did before it moved them there (facts 2.1).
+	OldClaims bool
+	// CIIssuer is the iss of CI job ID tokens; default the URL.
+	CIIssuer string
+	// UserKey and CIKey are the signing keys; nil = made at start (which takes a moment).
+	UserKey, CIKey *rsa.PrivateKey
+	// RateLimits are GitLab's application rate limits; nil = off. See DefaultRateLimits.
+	RateLimits RateLimits
+	// HookCAs verifies system hook targets that speak TLS; nil = the system's.
+	HookCAs *x509.CertPool
+	// Version is what /version and /metadata say; default 19.1.0-ee.
+	Version string
+}
+
+// Server is a running simulated GitLab.
+type Server struct {
+	opts   Options
+	now    func() time.Time
+	log    *slog.Logger
+	world  *World
+	url    string
+	caPEM  []byte
+	http   *http.Server
+	listen *listener
+	done   chan struct{} // closed when http has stopped serving
+
+	access  *accessState
+	signing *signing
+	hooks   *hookState
+	faults  *faultState
+	limits  *limitState
+
+	mu       sync.Mutex
+	requests map[string]int
+}
+
+// New starts a simulated GitLab. Close stops it.
+func New(opts Options) (*Server, error) {
+	opts.Listen = cmp.Or(opts.Listen, "127.0.0.1:0")
+	opts.Version = cmp.Or(opts.Version, "19.1.0-ee")
+	if opts.IDTokenLifetime == 0 {
+		opts.IDTokenLifetime = 120 * time.Second
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	host, _, err := net.SplitHostPort(opts.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("reading the listen address %q: %w", opts.Listen, err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, fmt.Errorf("listening on %q: the simulated GitLab has well-known passwords and listens on loopback only; use 127.0.0.1", opts.Listen)
+	}
+	s := &Server{opts: opts, now: opts.Now, log: opts.Logger, requests: map[string]int{}, done: make(chan struct{})}
+	s.access, s.faults = newAccessState(), newFaultState()
+	s.limits = &limitState{limits: maps.Clone(opts.RateLimits), windows: map[limitKey]window{}}
+	if s.signing, err = newSigning(opts.UserKey, opts.CIKey); err != nil {
+		return nil, err
+	}
+	s.world = opts.World
+	if s.world == nil {
+		s.world = NewWorld(opts.Now)
+	}
+	s.hooks = newHookState(s)
+	if len(opts.Seed) > 0 {
+		seed, err := ParseSeed(opts.Seed)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.load(seed); err != nil {
+			return nil, err
+		}
+	}
+	inner, err := net.Listen("tcp", opts.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", opts.Listen, err)
+	}
+	cert, caPEM, err := serverCertificate()
+	if err != nil {
+		_ = inner.Close()
+		return nil, err
+	}
+	_, port, _ := net.SplitHostPort(inner.Addr().String())
+	s.url, s.caPEM = "https://"+net.JoinHostPort(host, port), caPEM
+	s.world.mu.Lock()
+	s.world.emit = s.hooks.send
+	s.world.mu.Unlock()
+	s.listen = newListener(inner)
+	s.http = &http.Server{
+		Handler:           s.handler(),
+		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      2 * time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          log.New(discard{}, "", 0), // resets and aborted handshakes are wanted here
+	}
+	go func() {
+		defer close(s.done)
+		_ = s.http.ServeTLS(s.listen, "", "")
+	}()
+	return s, nil
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// URL is the base URL and the issuer, without a slash at the end.
+func (s *Server) URL() string { return s.url }
+
+// CA is the PEM certificate that the server's certificate is signed by.
+func (s *Server) CA() []byte { return slices.Clone(s.caPEM) }
+
+// Client returns an HTTP client that trusts the server's CA. Its idle connections are the caller's to close.
+func (s *Server) Client() *http.Client {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(s.caPEM)
+	return &http.Client{
+		Timeout:   30 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true},
+	}
+}
+
+// World is the model behind the server.
+func (s *Server) World() *World { return s.world }
+
+// Close stops the server, cancels hooks that are under way and waits for everything it started.
+func (s *Server) Close() {
+	s.world.mu.Lock()
+	s.world.emit = nil
+	s.world.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	s.faults.stop()
+	_ = s.http.Shutdown(ctx)
+	_ = s.http.Close()
+	s.listen.closeAll()
+	<-s.done
+	s.hooks.stop()
+}
+
+// Requests counts the requests so far by endpoint kind, e.g. "GET /groups/:id/members/all", "POST /graphql",
+// "GET /oauth/discovery/keys".
+func (s *Server) Requests() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.requests)
+}
+
+// ResetRequests sets all counters to zero.
+func (s *Server) ResetRequests() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.requests)
+}
+
+// handler builds the router. Paths with encoded slashes (/groups/a%2Fb) stay one segment.
+func (s *Server) handler() http.Handler {
+	r := mux.NewRouter().UseEncodedPath().SkipClean(true)
+	s.mountOIDC(r)
+	s.mountREST(r)
+	s.mount(r, http.MethodPost, "/api/graphql", "/graphql", newGraphQLHandler(s))
+	r.NotFoundHandler = s.counted("unknown", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, http.StatusNotFound, map[string]any{"error": "404 Not Found"})
+	}))
+	r.MethodNotAllowedHandler = s.counted("unknown", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, http.StatusMethodNotAllowed, map[string]any{"error": "405 Not Allowed"})
+	}))
+	return r
+}
+
+// mount registers h for method and path; `:name` in path is one segment. kind is the name in Requests.
+func (s *Server) mount(r *mux.Router, method, path, kind string, h http.Handler) {
+	parts := strings.Split(path, "/")
+	for i, p := range parts {
+		if name, ok := strings.CutPrefix(p, ":"); ok {
+			parts[i] = "{" + name + ":[^/]+}"
+		}
+	}
+	r.Handle(strings.Join(parts, "/"), s.counted(method+" "+kind, h)).Methods(method)
+}
+
+func (s *Server) counted(kind string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		s.requests[kind]++
+		s.mu.Unlock()
+		s.log.DebugContext(r.Context(), "request", "kind", kind)
+		w.Header().Set("X-Request-Id", randomHex(13))
+		r.Body = http.MaxBytesReader(w, r.Body, 4<<20)
+		s.faults.apply(w, r, h)
+	})
+}
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails: crypto/rand.Read
+	return hex.EncodeToString(b)
+}
+
+// serverCertificate makes a CA and a certificate for the loopback names.
+func serverCertificate() (tls.Certificate, []byte, error) {
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, nil, fmt.Errorf("making the CA key: %w", err)
+	}
+	// Certificates are always of the real time: clients check them with the real clock.
+	from, to := time.Now().Add(-time.Hour), time.Now().Add(30*24*time.Hour)
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Simulated GitLab CA"}, NotBefore: from, NotAfter: to,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
+	if err != nil {
+		return tls.Certificate{}, nil, fmt.Errorf("making the CA certificate: %w", err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, nil, fmt.Errorf("making the server key: %w", err)
+	}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "Simulated GitLab"}, NotBefore: from, NotAfter: to,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
+	if err != nil {
+		return tls.Certificate{}, nil, fmt.Errorf("making the server certificate: %w", err)
+	}
+	cert := tls.Certificate{Certificate: [][]byte{der, caDER}, PrivateKey: key}
+	return cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), nil
+}
+
+// errorBody returns status and body of an error that a handler returned.
+func errorBody(err error) (int, map[string]any) {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Status, e.Body
+	}
+	return http.StatusInternalServerError, map[string]any{"message": "500 Internal Server Error"}
+}
