@@ -1,0 +1,133 @@
+package authn
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authenticationv1beta1 "k8s.io/api/authentication/v1beta1"
+)
+
+// FuzzReview: whatever body arrives, the answer is a 4xx or a TokenReview of the asked version that is never
+// authenticated beside an error or without a name, and only a token that the authenticator knows is accepted.
+func FuzzReview(f *testing.F) {
+	const secret = "the-one-good-token"
+	for _, seed := range []string{
+		`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{"token":"the-one-good-token"}}`,
+		`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1beta1","metadata":{},"spec":{"token":"x","audiences":["a"]},"status":{"user":{}}}`,
+		`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{"token":"x"},"status":{"authenticated":true,"user":{"username":"system:admin"}}}`,
+		`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{"token":"x","token":"the-one-good-token"}}`,
+		`{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1"}`, `[]`, `null`, ``, `{"spec":`,
+	} {
+		f.Add([]byte(seed))
+	}
+	h := Handler(authenticatorFunc(func(_ context.Context, token string) (Identity, error) {
+		switch {
+		case token == secret:
+			return Identity{Username: "gitlab:1", UID: "1"}, nil
+		case len(token)%2 == 0:
+			return Identity{}, ErrNotMine
+		default:
+			return Identity{}, denied(CodeBadSignature)
+		}
+	}), nil, nil)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r := httptest.NewRequest(http.MethodPost, "/authenticate", bytes.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code >= 400 && w.Code < 500 {
+			return
+		}
+		var got authenticationv1.TokenReview
+		if err := json.Unmarshal(w.Body.Bytes(), &got); w.Code != http.StatusOK || err != nil {
+			t.Fatalf("got %d %q: %v", w.Code, w.Body, err)
+		}
+		versions := []string{authenticationv1.SchemeGroupVersion.String(), authenticationv1beta1.SchemeGroupVersion.String()}
+		if got.Kind != "TokenReview" || !slices.Contains(versions, got.APIVersion) || !bytes.Contains(body, []byte("TokenReview")) {
+			t.Errorf("answered %s %s", got.Kind, got.APIVersion)
+		}
+		s := got.Status
+		if s.Authenticated && (s.User.Username != "gitlab:1" || s.Error != "") || !s.Authenticated && s.User.Username != "" {
+			t.Errorf("status %+v", s)
+		}
+		// The token may be spelled with JSON escapes; without a backslash it must stand in the body as it is.
+		if s.Authenticated && !bytes.Contains(body, []byte(secret)) && !bytes.ContainsRune(body, '\\') {
+			t.Error("authenticated a token that was not sent")
+		}
+		if got.Spec.Token != "" || len(s.Audiences) != 0 {
+			t.Error("the answer holds the token or audiences")
+		}
+	})
+}
+
+type authenticatorFunc func(ctx context.Context, token string) (Identity, error)
+
+func (f authenticatorFunc) Authenticate(ctx context.Context, token string) (Identity, error) {
+	return f(ctx, token)
+}
+
+type noNetwork struct{}
+
+func (noNetwork) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("no network")
+}
+
+// FuzzPeek: a token has exactly one spelling (what is taken apart can be put together again to the same bytes),
+// odd claims never become valid ones, and no token is accepted without a signature.
+func FuzzPeek(f *testing.F) {
+	b64 := base64.RawURLEncoding.EncodeToString
+	for _, claims := range []string{
+		`{"iss":"https://gitlab.example.com","aud":"app","sub":"42","exp":1795000000,"iat":1795000000}`,
+		`{"iss":["https://gitlab.example.com"],"aud":["app",null],"sub":42,"exp":"x","job_id":null}`,
+		`{"iss":"\u0068ttps://gitlab.example.com","aud":[],"exp":-1,"iat":1e400}`, `null`, `[]`, `{`, `{"aud":{"a":1}}`,
+	} {
+		f.Add(b64([]byte(`{"alg":"RS256","kid":"k"}`)) + "." + b64([]byte(claims)) + "." + b64([]byte("signature")))
+		f.Add(b64([]byte(`{"alg":"none"}`)) + "." + b64([]byte(claims)) + ".")
+	}
+	f.Add("glpat-AbC123.01.0z8kf")
+	f.Add("a.b\n.c")
+	g, err := New(Config{Issuer: "https://gitlab.example.com", ClientIDs: []string{"app"}, HTTPClient: &http.Client{Transport: noNetwork{}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, token string) {
+		p, err := peek(token, 16<<10)
+		var refused *DeniedError
+		if (p == nil) == (err == nil) || err != nil && !errors.Is(err, ErrNotMine) && !errors.As(err, &refused) {
+			t.Fatalf("got %v, %v", p, err)
+		}
+		if err == nil {
+			segments := strings.Split(token, ".")
+			if len(segments) != 3 || b64(p.payload) != segments[1] || b64(p.signature) != segments[2] || p.signed != segments[0]+"."+segments[1] {
+				t.Errorf("%q has another spelling", token)
+			}
+			var loose map[string]any
+			decoder := json.NewDecoder(bytes.NewReader(p.payload))
+			decoder.UseNumber()
+			if err := decoder.Decode(&loose); err != nil {
+				t.Fatalf("%q passed as claims: %v", p.payload, err)
+			}
+			if s, ok := loose["iss"].(string); p.claims.Issuer.valid != ok || p.claims.Issuer.s != s {
+				t.Errorf("issuer %+v, want %q", p.claims.Issuer, s)
+			}
+			if _, ok := loose["job_id"]; p.claims.JobID.present != ok {
+				t.Errorf("job_id of %q: present %t", p.payload, p.claims.JobID.present)
+			}
+			if _, ok := loose["exp"].(json.Number); p.claims.Expiry.valid && !ok {
+				t.Errorf("exp %+v of %q", p.claims.Expiry, p.payload)
+			}
+		}
+		if id, err := g.Authenticate(t.Context(), token); err == nil {
+			t.Errorf("accepted %q as %+v", token, id)
+		}
+	})
+}
