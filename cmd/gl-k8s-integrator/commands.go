@@ -1,0 +1,222 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/demo"
+)
+
+// streams are the standard streams; what people asked for goes to out, everything else to err.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+func rootCommand(s streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "gl-k8s-integrator",
+		Short:         "Join a self-managed GitLab to one shared Kubernetes cluster",
+		Long:          "gl-k8s-integrator makes the rights on one shared Kubernetes cluster follow GitLab:\nwho logs in, who may do what in which namespace, and what CI jobs deploy with.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(serveCommand(s), planCommand(s), syncCommand(s), checkConfigCommand(s), demoCommand(s), controlplaneCommand(s), demoTokenCommand(s), versionCommand(s))
+	return root
+}
+
+// configFlag adds --config, which is demanded: a default path would let a typing error act on another cluster.
+func configFlag(cmd *cobra.Command) *string {
+	path := cmd.Flags().String("config", "", "path of the configuration file (required)")
+	if err := cmd.MarkFlagRequired("config"); err != nil {
+		panic(err) // only for a flag that does not exist
+	}
+	return path
+}
+
+// logger writes to err: JSON for machines, or text for people.
+func logger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level: want debug, info, warn or error, not %q", level)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	}
+	return nil, fmt.Errorf("--log-format: want json or text, not %q", format)
+}
+
+func serveCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Answer kube-apiserver's webhooks and keep the cluster in step with GitLab",
+		Args:  cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	format := cmd.Flags().String("log-format", "json", "json or text")
+	level := cmd.Flags().String("log-level", "info", "debug, info, warn or error")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		log, err := logger(s.err, *format, *level)
+		if err != nil {
+			return err
+		}
+		cfg, err := config.Load(*path)
+		if err != nil {
+			return err
+		}
+		return app.Serve(cmd.Context(), cfg, log)
+	}
+	return cmd
+}
+
+func planCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "plan --config FILE",
+		Short: "Show what would change; exit 0: nothing, 2: changes, 1: error",
+		Args:  cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		log, err := logger(s.err, "text", "warn")
+		if err != nil {
+			return err
+		}
+		cfg, err := config.Load(*path)
+		if err != nil {
+			return err
+		}
+		changes, err := app.Plan(cmd.Context(), cfg, log, s.out)
+		if err == nil && changes > 0 {
+			return errChanges
+		}
+		return err
+	}
+	return cmd
+}
+
+func syncCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "sync --config FILE [--confirm]",
+		Short: "Run one full round; without --confirm only show it",
+		Args:  cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	confirm := cmd.Flags().Bool("confirm", false, "make the changes (whatever rbacsync.mode says)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		log, err := logger(s.err, "text", "warn")
+		if err != nil {
+			return err
+		}
+		cfg, err := config.Load(*path)
+		if err != nil {
+			return err
+		}
+		if *confirm {
+			return app.Sync(cmd.Context(), cfg, log, s.out)
+		}
+		changes, err := app.Plan(cmd.Context(), cfg, log, s.out)
+		if err == nil && changes > 0 {
+			fmt.Fprintln(s.out, "Nothing was changed. Add --confirm to make these changes.")
+		}
+		return err
+	}
+	return cmd
+}
+
+func checkConfigCommand(s streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check-config FILE…",
+		Short: "Check configuration files and tell all their faults",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, paths []string) error {
+			bad := 0
+			for _, p := range paths {
+				if _, err := config.Load(p); err != nil {
+					bad++
+					fmt.Fprintln(s.err, err)
+					continue
+				}
+				fmt.Fprintf(s.out, "%s: ok\n", p)
+			}
+			if bad > 0 {
+				return fmt.Errorf("%d of %d files have faults", bad, len(paths))
+			}
+			return nil
+		},
+	}
+}
+
+func demoCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "demo [--once]",
+		Short: "Show the whole job on a real API server with a simulated GitLab",
+		Args:  cobra.NoArgs,
+	}
+	once := cmd.Flags().Bool("once", false, "stop after the story instead of staying up")
+	bench := cmd.Flags().Bool("bench", false, "print BENCH lines at the end")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		program, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("finding this program: %w", err)
+		}
+		return demo.Run(cmd.Context(), demo.Options{Out: s.out, Once: *once, Bench: *bench, Dir: os.TempDir(), Program: program})
+	}
+	return cmd
+}
+
+// demoTokenCommand is what the kubeconfigs of `demo` call: it logs a simulated person in, without a browser.
+func demoTokenCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{Use: "demo-token", Hidden: true, Args: cobra.NoArgs, Short: "Print an ExecCredential for an account of the demo"}
+	issuer := cmd.Flags().String("issuer", "", "URL of the simulated GitLab")
+	ca := cmd.Flags().String("ca", "", "PEM file with its CA")
+	user := cmd.Flags().String("user", "", "user name")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return demo.PrintCredential(cmd.Context(), s.out, *issuer, *ca, *user, os.Getenv("DEMO_PASSWORD"))
+	}
+	return cmd
+}
+
+func controlplaneCommand(s streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "controlplane",
+		Short: "Find or build the control plane that demo and tests use",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := controlplane.EnsureBinaries(cmd.Context(), s.out)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(s.out, "control plane %s is ready: %s\n", b.Version, b.APIServer)
+			return nil
+		},
+	}
+}
+
+func versionCommand(s streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintf(s.out, "gl-k8s-integrator %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}

@@ -1,0 +1,46 @@
+// Command gl-k8s-integrator joins a self-managed GitLab to one shared Kubernetes cluster.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit statuses of plan; every other command uses exitOK and exitError alone.
+const (
+	exitOK      = 0
+	exitError   = 1
+	exitChanges = 2
+)
+
+// errChanges makes `plan` end with exitChanges; it is a result, not a fault.
+var errChanges = errors.New("there are changes")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	code := run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// run executes one command line and returns the exit status.
+func run(ctx context.Context, args []string, s streams) int {
+	cmd := rootCommand(s)
+	cmd.SetArgs(args)
+	switch err := cmd.ExecuteContext(ctx); {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errChanges):
+		return exitChanges
+	default:
+		fmt.Fprintf(s.err, "gl-k8s-integrator: %v\n", err)
+		return exitError
+	}
+}

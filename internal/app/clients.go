@@ -1,0 +1,113 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+)
+
+// gitlabTimeout bounds one request to GitLab; GitLab's own limit for a GraphQL query is 30 s.
+const gitlabTimeout = 40 * time.Second
+
+// clients are the connections that all commands need. Making them does no network I/O.
+type clients struct {
+	kube       kubernetes.Interface
+	gitlabHTTP *http.Client
+	publicURL  string // of kube-apiserver, as CI jobs reach it
+	publicCA   []byte // PEM
+}
+
+func connect(cfg *config.Config) (*clients, error) {
+	rc, err := restConfig(cfg.Cluster.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	rc.UserAgent = "gl-k8s-integrator"
+	rc.QPS, rc.Burst = 200, 400 // the engine has its own limit of concurrent writes
+	rc.Timeout = 30 * time.Second
+	kube, err := kubernetes.NewForConfig(rc)
+	if err != nil {
+		return nil, fmt.Errorf("making the Kubernetes client: %w", err)
+	}
+	c := &clients{kube: kube, publicURL: cfg.Cluster.PublicURL}
+	if c.publicURL == "" {
+		c.publicURL = rc.Host
+	}
+	if c.publicCA, err = publicCA(cfg.Cluster, rc); err != nil {
+		return nil, err
+	}
+	var ca []byte
+	if cfg.GitLab.CAFile != "" {
+		if ca, err = os.ReadFile(cfg.GitLab.CAFile); err != nil {
+			return nil, fmt.Errorf("reading gitlab.caFile: %w", err)
+		}
+	}
+	if c.gitlabHTTP, err = gitlab.NewHTTPClient(ca, gitlabTimeout); err != nil {
+		return nil, fmt.Errorf("gitlab.caFile %s: %w", cfg.GitLab.CAFile, err)
+	}
+	return c, nil
+}
+
+// restConfig reads the kubeconfig, or the pod's own ServiceAccount when there is none.
+func restConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		rc, err := rest.InClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) {
+			return nil, errors.New("cluster.kubeconfig is empty and this is not a pod: name the kubeconfig of the cluster")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the pod's ServiceAccount: %w", err)
+		}
+		return rc, nil
+	}
+	rc, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("reading cluster.kubeconfig %s: %w", kubeconfig, err)
+	}
+	return rc, nil
+}
+
+// publicCA returns the CA that CI jobs verify kube-apiserver with: the configured one, else the kubeconfig's.
+func publicCA(c config.Cluster, rc *rest.Config) ([]byte, error) {
+	file := c.PublicCAFile
+	if file == "" && len(rc.CAData) > 0 {
+		return rc.CAData, nil
+	}
+	if file == "" {
+		file = rc.CAFile
+	}
+	if file == "" {
+		return nil, nil // the API server's certificate is signed by a CA that every system knows
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CA of kube-apiserver (cluster.publicCAFile): %w", err)
+	}
+	return pem, nil
+}
+
+// secretFile returns a func that reads a secret from a file each time, so that a rotated one is noticed. The
+// content never appears in the error.
+func secretFile(path, what string) func() (string, error) {
+	return func() (string, error) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("reading %s: %w", what, err)
+		}
+		secret := strings.TrimSpace(string(data))
+		if secret == "" || strings.ContainsAny(secret, " \t\r\n") {
+			return "", fmt.Errorf("reading %s: %s must hold the secret alone, on one line", what, path)
+		}
+		return secret, nil
+	}
+}

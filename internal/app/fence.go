@@ -1,0 +1,69 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+)
+
+// errNoFence keeps mode enforce from giving rights where tenants could climb out of them (docs/adr/0009).
+var errNoFence = errors.New("the tenant fence is not in the cluster, and without it whoever has edit can change what this program owns: apply deploy/manifests first, or use rbacsync.mode: plan")
+
+// checkFence returns nil if every admission policy of deploy/ and its binding are in the cluster.
+func checkFence(ctx context.Context, kube kubernetes.Interface) error {
+	for _, name := range deploy.Policies() {
+		_, err := kube.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(ctx, name, metav1.GetOptions{})
+		if err == nil {
+			_, err = kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Get(ctx, name, metav1.GetOptions{})
+		}
+		if apierrors.IsNotFound(err) {
+			return fmt.Errorf("%s: %w", name, errNoFence)
+		}
+		if err != nil {
+			return explainKube(fmt.Errorf("looking for the tenant fence: %w", err))
+		}
+	}
+	return nil
+}
+
+// fenceRetry is the pause between two looks while kube-apiserver is away.
+const fenceRetry = 2 * time.Second
+
+// awaitFence is checkFence for a start before kube-apiserver: it waits for the API server, but not for a fence that
+// an administrator has to apply.
+func awaitFence(ctx context.Context, kube kubernetes.Interface, log *slog.Logger) error {
+	for {
+		err := checkFence(ctx, kube)
+		if err == nil || errors.Is(err, errNoFence) || apierrors.IsForbidden(err) || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
+		}
+		log.WarnContext(ctx, "waiting for kube-apiserver", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(fenceRetry):
+		}
+	}
+}
+
+// explainKube adds what to do to the errors of kube-apiserver that an administrator can fix.
+func explainKube(err error) error {
+	netErr := net.Error(nil)
+	switch {
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("%w: give the integrator's ServiceAccount the roles in deploy/manifests", err)
+	case apierrors.IsUnauthorized(err):
+		return fmt.Errorf("%w: kube-apiserver does not accept the credentials in cluster.kubeconfig", err)
+	case errors.As(err, &netErr):
+		return fmt.Errorf("%w: check cluster.kubeconfig and that kube-apiserver is up", err)
+	}
+	return err
+}

@@ -1,0 +1,138 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+)
+
+// newReader returns the reader of GitLab with the token that only reads.
+func newReader(cfg *config.Config, c *clients, log *slog.Logger) (*gitlab.Reader, error) {
+	r, err := gitlab.NewReader(gitlab.Options{
+		BaseURL: cfg.GitLab.URL, Token: secretFile(cfg.GitLab.ReadTokenFile, "gitlab.readTokenFile"),
+		HTTPClient: c.gitlabHTTP, Logger: log, IncludeUsers: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("setting up the reader of GitLab: %w", err)
+	}
+	return r, nil
+}
+
+// newSyncer puts the engine together. mode overrides the configuration's.
+func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Logger, onRound func(rbacsync.Round)) (*rbacsync.Syncer, error) {
+	reader, err := newReader(cfg, c, log)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := cfg.Authz.Policy()
+	if err != nil {
+		return nil, err
+	}
+	settings := rbacsync.Settings{PodSecurity: cfg.RBACSync.PodSecurity, PodSecurityFor: map[authz.SourceID]string{}}
+	for _, e := range cfg.RBACSync.PodSecurityExceptions {
+		if id, ok := config.ParseSource(e.Source); ok {
+			settings.PodSecurityFor[id] = e.Level
+		}
+	}
+	provisioner, err := newProvisioner(cfg, c, log)
+	if err != nil {
+		return nil, err
+	}
+	return rbacsync.New(rbacsync.Options{
+		Reader: reader, Kube: c.kube, Policy: policy, Settings: settings, Reserved: cfg.Authz.ReservedNames,
+		Mode: mode, Interval: cfg.RBACSync.Interval.Duration,
+		Apply: rbacsync.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency},
+		CI:    provisioner, Now: time.Now, Logger: log, OnRound: onRound,
+	})
+}
+
+// newProvisioner returns what makes and hands over the CI credentials.
+func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provisioner, error) {
+	p := &ci.Provisioner{
+		Kube: c.kube, Cluster: ci.Cluster{URL: c.publicURL, CA: c.publicCA}, Scope: cfg.CI.Environment,
+		Lifetime: cfg.CI.TokenLifetime.Duration, Unprotected: map[int64]bool{}, Now: time.Now, Logger: log,
+	}
+	for _, id := range cfg.CI.UnprotectedProjects {
+		p.Unprotected[id] = true
+	}
+	if cfg.CI.Delivery == config.DeliveryNone {
+		return p, nil
+	}
+	vars, err := gitlab.NewVariables(gitlab.Options{
+		BaseURL: cfg.GitLab.URL, Token: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"),
+		HTTPClient: c.gitlabHTTP, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("setting up the writer of CI variables: %w", err)
+	}
+	p.Delivery = delivery{vars: vars, scope: cfg.CI.Environment}
+	return p, nil
+}
+
+// delivery hands CI credentials over as project variables of one environment scope.
+type delivery struct {
+	vars  *gitlab.Variables
+	scope string
+}
+
+// Deliver implements ci.Delivery.
+func (d delivery) Deliver(ctx context.Context, project int64, vars []ci.Variable) (int, error) {
+	want := make([]gitlab.Variable, 0, len(vars))
+	for _, v := range vars {
+		kind := gitlab.EnvVar
+		if v.File {
+			kind = gitlab.File
+		}
+		// Raw: a "$" in a value is that character and no reference to another variable.
+		want = append(want, gitlab.Variable{Key: v.Key, Value: v.Value, Type: kind, Masked: v.Masked, Protected: v.Protected,
+			Raw: true, EnvironmentScope: d.scope, Description: "do not edit"})
+	}
+	return d.vars.Ensure(ctx, project, want)
+}
+
+// Withdraw implements ci.Delivery.
+func (d delivery) Withdraw(ctx context.Context, project int64) error {
+	_, err := d.vars.Remove(ctx, project, d.scope)
+	return err
+}
+
+// newAuthenticator returns the judge of tokens. userState answers from memory.
+func newAuthenticator(cfg *config.Config, c *clients, log *slog.Logger, userState func(int64) (string, bool)) (*authn.GitLab, error) {
+	ac := authn.Config{
+		Issuer: cfg.GitLab.URL, ClientIDs: cfg.Authn.ClientIDs, Leeway: cfg.Authn.Leeway.Duration,
+		KeyRefresh: cfg.Authn.KeyRefresh.Duration, MaxKeyAge: cfg.Authn.KeyMaxAge.Duration,
+		HTTPClient: c.gitlabHTTP, Now: time.Now, Logger: log, UserState: userState,
+		UnprotectedProjects: map[int64]bool{}, Environments: []string{cfg.CI.Environment},
+	}
+	for _, id := range cfg.CI.UnprotectedProjects {
+		ac.UnprotectedProjects[id] = true
+	}
+	if ci := cfg.Authn.CI; ci != nil {
+		ac.CIAudience, ac.CIIssuer, ac.MaxCIAge = ci.Audience, ci.Issuer, ci.MaxAge.Duration
+	}
+	a, err := authn.New(ac)
+	if err != nil {
+		return nil, fmt.Errorf("setting up authentication: %w", err)
+	}
+	return a, nil
+}
+
+// userStates answers from the last Snapshot. Before the first one nobody is known, and the token alone decides.
+func userStates(s *rbacsync.Syncer) func(int64) (string, bool) {
+	return func(id int64) (string, bool) {
+		st := s.State()
+		if st == nil || st.View.Snapshot == nil {
+			return "", false
+		}
+		u, ok := st.View.Snapshot.Users[id]
+		return string(u.State), ok
+	}
+}

@@ -1,0 +1,66 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// Plan reads GitLab and the cluster, prints what would change, and returns how many changes that are. It writes
+// nothing anywhere.
+func Plan(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writer) (changes int, err error) {
+	r, err := once(ctx, cfg, rbacsync.ModePlan, log)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := io.WriteString(out, rbacsync.Text(r.Plan)); err != nil {
+		return 0, err
+	}
+	printFindings(out, r.Findings)
+	return len(r.Plan), nil
+}
+
+// Sync does one full round, CI credentials included, and prints what was done.
+func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writer) error {
+	c, err := connect(cfg)
+	if err != nil {
+		return err
+	}
+	if err := checkFence(ctx, c.kube); err != nil {
+		return err
+	}
+	r, err := once(ctx, cfg, rbacsync.ModeEnforce, log)
+	if r.Names != nil {
+		fmt.Fprint(out, rbacsync.Text(r.Plan))
+		fmt.Fprintf(out, "%d of %d changes made; CI: %d new tokens, %d projects written to\n", r.Report.Applied, len(r.Plan), r.CI.Issued, r.CI.Delivered)
+		printFindings(out, r.Findings)
+	}
+	return err
+}
+
+func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog.Logger) (rbacsync.Round, error) {
+	c, err := connect(cfg)
+	if err != nil {
+		return rbacsync.Round{}, err
+	}
+	s, err := newSyncer(cfg, c, mode, log, nil)
+	if err != nil {
+		return rbacsync.Round{}, err
+	}
+	r, err := s.Once(ctx, "command")
+	if err != nil {
+		return r, explainKube(err)
+	}
+	return r, nil
+}
+
+func printFindings(out io.Writer, findings []authz.Finding) {
+	for _, f := range findings {
+		fmt.Fprintf(out, "finding %s: %s\n", f.Code, f.Text)
+	}
+}

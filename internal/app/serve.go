@@ -1,0 +1,142 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// Limits of requests under way at the same time. What is over is answered 503 at once: kube-apiserver's queue is
+// better than ours.
+const (
+	maxReviews = 256
+	maxHooks   = 64
+)
+
+// Serve runs the program until ctx ends. GitLab and kube-apiserver may be away when it starts: it says so in the
+// log and tries again. Everything it started has ended when it returns.
+func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	c, err := connect(cfg)
+	if err != nil {
+		return err
+	}
+	m := newMetrics()
+	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, m.round)
+	if err != nil {
+		return err
+	}
+	auth, err := newAuthenticator(cfg, c, log, userStates(syncer))
+	if err != nil {
+		return err
+	}
+	servers, err := listeners(cfg, log, auth, syncer, m)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range servers {
+		log.InfoContext(ctx, "listening", "url", s.URL())
+		g.Go(func() error { return s.Run(ctx) })
+	}
+	g.Go(func() error { auth.Run(ctx); return nil })
+	g.Go(func() error {
+		if cfg.RBACSync.Mode == config.ModeEnforce {
+			if err := awaitFence(ctx, c.kube, log); err != nil {
+				return err
+			}
+		}
+		return syncer.Run(ctx)
+	})
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// listeners binds the three ports; if one can't be bound the others are given back.
+func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, syncer *rbacsync.Syncer, m *metrics) (_ []*httpserver.Server, err error) {
+	var servers []*httpserver.Server
+	defer func() {
+		if err != nil {
+			for _, s := range servers {
+				err = errors.Join(err, s.Close())
+			}
+		}
+	}()
+	add := func(o httpserver.Options) error {
+		o.Logger = log
+		s, err := httpserver.New(o)
+		if err != nil {
+			return fmt.Errorf("listeners.%s: %w", o.Name, err)
+		}
+		servers = append(servers, s)
+		return nil
+	}
+	w := cfg.Listeners.Webhooks
+	err = add(httpserver.Options{
+		Name: "webhooks", Address: w.Address, CertFile: w.CertFile, KeyFile: w.KeyFile, ClientCAFile: w.ClientCAFile, DemandClientCert: true,
+		Handler: httpserver.Limit(maxReviews, m.overflow("webhooks"), httpserver.Mux(
+			httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, m.review)},
+			httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view(syncer), cfg.Authz.LoginHint, time.Now, log)},
+		)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if h := cfg.Listeners.Hooks; h.Address != "" {
+		hook := hookHandler(h, log, syncer)
+		err = add(httpserver.Options{
+			Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
+			Handler: httpserver.Limit(maxHooks, m.overflow("hooks"), httpserver.Mux(
+				httpserver.Route{Path: "/hooks/gitlab", Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
+			)),
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if a := cfg.Listeners.Metrics.Address; a != "" {
+		err = add(httpserver.Options{Name: "metrics", Address: a, Handler: httpserver.Mux(
+			httpserver.Route{Path: "/metrics", Handler: m.handler()},
+			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
+			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(auth.Ready)},
+		)})
+	}
+	return servers, err
+}
+
+// hookHandler takes GitLab's system hooks and asks the engine to read again what they name.
+func hookHandler(h config.HooksListener, log *slog.Logger, syncer *rbacsync.Syncer) *rbacsync.Hook {
+	secret := secretFile(h.SecretFile, "listeners.hooks.secretFile")
+	return &rbacsync.Hook{
+		Secret: func() ([]byte, error) { s, err := secret(); return []byte(s), err },
+		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
+			e, err := gitlab.ParseSystemHook(body)
+			return e.Changed, e.Ignored, e.Name, err
+		},
+		Trigger: syncer.Trigger, Now: time.Now, Logger: log,
+	}
+}
+
+// view returns what explanations are made from; false until the first round has read GitLab.
+func view(s *rbacsync.Syncer) func() (authz.View, bool) {
+	return func() (authz.View, bool) {
+		st := s.State()
+		if st == nil || st.View.Snapshot == nil {
+			return authz.View{}, false
+		}
+		return st.View, true
+	}
+}
