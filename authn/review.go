@@ -60,7 +60,7 @@ type handler struct {
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	start := time.Now() //nolint:forbidigo // measures a duration, decides nothing
+	start := time.Now()
 	review, status, code := readReview(w, r)
 	if code != "" {
 		h.record(r, Review{Outcome: OutcomeMalformed, Code: code}, start, Identity{}, nil)
@@ -187,7 +187,7 @@ func (h *handler) record(r *http.Request, seen Review, start time.Time, id Ident
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("requestID", r.Header.Get(requestIDHeader)),
+		slog.String("requestId", r.Header.Get(requestIDHeader)),
 		slog.String("outcome", string(seen.Outcome)),
 		slog.String("reason", string(seen.Code)),
 		slog.String("kind", string(seen.Kind)),

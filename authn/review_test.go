@@ -250,7 +250,7 @@ func TestNoTokenInAnyOutput(t *testing.T) {
 	c.advance(25 * time.Hour)
 	text += outputs()
 	for _, token := range tokens {
-		for _, part := range strings.Split(token, ".") {
+		for part := range strings.SplitSeq(token, ".") {
 			if len(part) >= 6 && strings.Contains(text, part) {
 				t.Errorf("output holds %q of a token", part)
 			}

@@ -59,7 +59,7 @@ type Issuer struct {
 // New starts an issuer that ends with the test.
 func New(tb testing.TB) *Issuer {
 	tb.Helper()
-	i := &Issuer{Now: time.Now, UserKey: NewKey(tb, 2048), CIKey: NewKey(tb, 2048)} //nolint:forbidigo // the default clock
+	i := &Issuer{Now: time.Now, UserKey: NewKey(tb, 2048), CIKey: NewKey(tb, 2048)}
 	i.server = httptest.NewTLSServer(http.HandlerFunc(i.serve))
 	tb.Cleanup(i.server.Close)
 	i.URL = i.server.URL

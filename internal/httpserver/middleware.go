@@ -3,6 +3,7 @@ package httpserver
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -35,15 +36,15 @@ func withRecovery(log *slog.Logger, next http.Handler) http.Handler {
 			if what == nil {
 				return
 			}
-			if what == http.ErrAbortHandler { //nolint:errorlint // net/http compares it like this
-				panic(what)
+			if err, ok := what.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				panic(http.ErrAbortHandler)
 			}
 			text := fmt.Sprintf("%T", what)
-			if err, ok := what.(runtime.Error); ok {
-				text = err.Error()
+			if bug, ok := what.(runtime.Error); ok {
+				text = bug.Error()
 			}
 			log.LogAttrs(r.Context(), slog.LevelError, "handler panicked",
-				slog.String("requestID", r.Header.Get(RequestIDHeader)), slog.String("panic", text), slog.String("stack", string(debug.Stack())))
+				slog.String("requestId", r.Header.Get(RequestIDHeader)), slog.String("panic", text), slog.String("stack", string(debug.Stack())))
 			if writer.started {
 				panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 			}
