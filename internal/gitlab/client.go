@@ -221,7 +221,7 @@ var errNoData = errors.New("the answer has neither data nor errors")
 // can't do anything twice.
 func retryIdempotent(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	if ctx.Err() != nil {
-		return false, ctx.Err()
+		return ended(ctx, resp)
 	}
 	method := ""
 	var ue *url.Error
@@ -237,9 +237,18 @@ func retryIdempotent(ctx context.Context, resp *http.Response, err error) (bool,
 // retryQuery decides for GraphQL, where our queries are POST requests that only read.
 func retryQuery(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	if ctx.Err() != nil {
-		return false, ctx.Err()
+		return ended(ctx, resp)
 	}
 	return retryable(resp, err, true), nil
+}
+
+// ended stops retrying. With an answer at hand it gives no error: client-go would return that and forget to close
+// the answer's body.
+func ended(ctx context.Context, resp *http.Response) (bool, error) {
+	if resp != nil {
+		return false, nil
+	}
+	return false, ctx.Err()
 }
 
 func retryable(resp *http.Response, err error, idempotent bool) bool {

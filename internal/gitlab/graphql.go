@@ -27,7 +27,8 @@ type schema struct {
 
 var modernSchema = schema{archived: true, marked: true, sharedGroups: true, human: "human", userCreated: true}
 
-const schemaQuery = `query Schema { group: __type(name: "Group") { fields { name } } project: __type(name: "Project") { fields { name } } user: __type(name: "UserCore") { fields { name } } }`
+// Experiments such as markedForDeletion count as deprecated and are hidden unless asked for.
+const schemaQuery = `query Schema { group: __type(name: "Group") { fields(includeDeprecated: true) { name } } project: __type(name: "Project") { fields(includeDeprecated: true) { name } } user: __type(name: "UserCore") { fields(includeDeprecated: true) { name } } }`
 
 // readSchema asks what the server's types have. A server that does not tell is taken for a current one: should it
 // not be, the first page says so.

@@ -206,7 +206,7 @@ func (f *refresh) putGroup(g authz.GitLabGroup) {
 	}
 	parent := f.s.Groups[g.Parent]
 	if (old.Archived && !g.Archived && !parent.Archived) || (old.MarkedForDeletion && !g.MarkedForDeletion && !parent.MarkedForDeletion) ||
-		old.Parent != g.Parent {
+		old.Parent != g.Parent || old.ShareLock != g.ShareLock { // GitLab copies the lock to subgroups
 		f.wantBelow(g.ID)
 	}
 	if old.Path != g.Path {
