@@ -1,0 +1,233 @@
+package rbacsync
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// ApplyOptions say how changes are written.
+type ApplyOptions struct {
+	Concurrency int     // writes at the same time; default 8
+	QPS         float32 // writes per second; 0: as fast as they go. The client has a limit of its own (rest.Config.QPS).
+	Cause       string  // what led to the changes, for the log
+	Logger      *slog.Logger
+}
+
+// Report is what became of a plan.
+type Report struct {
+	Applied  int
+	Failed   []Failure
+	Findings []authz.Finding
+	Duration time.Duration
+}
+
+// Failure is a change that could not be written.
+type Failure struct {
+	Change Change
+	Err    error
+}
+
+// Err returns all failures as one error, or nil.
+func (r Report) Err() error {
+	var errs []error
+	for _, f := range r.Failed {
+		errs = append(errs, fmt.Errorf("%s %s: %w", f.Change.Action, f.Change.Key, f.Err))
+	}
+	return errors.Join(errs...)
+}
+
+var errNoNamespace = errors.New("its namespace could not be created")
+
+// Apply writes the changes of a Plan: step after step, so that everything that takes a right away is written
+// before anything is given, and namespaces before their content. A failure does not stop the others. Every write
+// to an existing object carries the uid and resourceVersion it was planned on, so a plan that is out of date
+// conflicts instead of undoing somebody else's later write.
+func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o ApplyOptions) Report {
+	start := time.Now() //nolint:forbidigo // a duration, not a decision
+	a := &applier{client: client, log: o.Logger, cause: o.Cause, unborn: map[string]bool{}}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	if o.QPS > 0 {
+		a.limit = rate.NewLimiter(rate.Limit(o.QPS), max(1, int(o.QPS)))
+	}
+	if o.Concurrency <= 0 {
+		o.Concurrency = 8
+	}
+	changes = sorted(changes, func(x, y Change) int { return int(x.step) - int(y.step) })
+	for len(changes) > 0 {
+		var now []Change
+		now, changes = cut(changes, func(c Change) bool { return c.step == changes[0].step })
+		var g errgroup.Group
+		g.SetLimit(o.Concurrency)
+		for _, c := range now {
+			g.Go(func() error { a.one(ctx, c); return nil })
+		}
+		_ = g.Wait() // failures are in the report
+	}
+	a.report.Duration = time.Since(start)
+	return a.report
+}
+
+type applier struct {
+	client kubernetes.Interface
+	log    *slog.Logger
+	limit  *rate.Limiter
+	cause  string
+
+	mu     sync.Mutex
+	report Report
+	unborn map[string]bool // namespaces that could not be created
+}
+
+func (a *applier) one(ctx context.Context, c Change) {
+	err := a.write(ctx, c)
+	added, lost := c.Subjects()
+	log := a.log.With("action", c.Action.String(), "kind", c.Key.Kind.String(), "namespace", c.Key.Namespace, "name", c.Key.Name,
+		"added", added, "removed", lost, "why", c.Why, "cause", a.cause)
+	if err == nil {
+		log.InfoContext(ctx, "change applied")
+	} else {
+		log.WarnContext(ctx, "change failed", "error", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.report.Applied++
+		return
+	}
+	if c.Action == Create && c.Key.Kind == KindNamespace {
+		a.unborn[c.Key.Namespace] = true
+	}
+	if c.Action == Create && apierrors.IsAlreadyExists(err) {
+		a.report.Findings = append(a.report.Findings, authz.Finding{Code: "foreign_object", Text: fmt.Sprintf("%s exists already, but not as ours: left alone", c.Key)})
+	}
+	a.report.Failed = append(a.report.Failed, Failure{c, err})
+}
+
+func (a *applier) write(ctx context.Context, c Change) error {
+	if a.limit != nil {
+		if err := a.limit.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	switch c.Action {
+	case Create:
+		return a.create(ctx, c.New)
+	case Update:
+		return a.update(ctx, c)
+	case Replace:
+		if err := a.remove(ctx, c); err != nil {
+			return err
+		}
+		return a.create(ctx, c.New)
+	case Delete:
+		return a.remove(ctx, c)
+	}
+	return fmt.Errorf("unknown action %d", c.Action)
+}
+
+func (a *applier) create(ctx context.Context, o *Object) error {
+	a.mu.Lock()
+	unborn := a.unborn[o.Key.Namespace]
+	a.mu.Unlock()
+	if unborn {
+		return errNoNamespace
+	}
+	meta := metav1.ObjectMeta{Name: o.Key.Name, Namespace: o.Key.Namespace, Labels: filled(o.labels()), Annotations: filled(o.annotations())}
+	var err error
+	switch o.Key.Kind {
+	case KindNamespace:
+		meta.Namespace = ""
+		_, err = a.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{})
+	case KindServiceAccount:
+		_, err = a.client.CoreV1().ServiceAccounts(o.Key.Namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
+	case KindRoleBinding:
+		_, err = a.client.RbacV1().RoleBindings(o.Key.Namespace).Create(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: meta, Subjects: o.Binding.subjects(),
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: o.Binding.Role}}, metav1.CreateOptions{})
+	}
+	return err
+}
+
+// update writes a merge patch: it names only what is ours, so labels, annotations and fields of others stay as
+// they are. With uid and resourceVersion in it the API server refuses it when the object is no longer the one
+// that was planned on.
+func (a *applier) update(ctx context.Context, c Change) error {
+	patch := map[string]any{"metadata": map[string]any{
+		"uid": c.Old.UID, "resourceVersion": c.Old.ResourceVersion,
+		"labels": nulled(c.New.labels()), "annotations": nulled(c.New.annotations()),
+	}}
+	if c.New.Binding != nil {
+		patch["subjects"] = c.New.Binding.subjects()
+	}
+	body, err := json.Marshal(patch)
+	if err != nil {
+		return err
+	}
+	k := c.Key
+	switch k.Kind {
+	case KindNamespace:
+		_, err = a.client.CoreV1().Namespaces().Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
+	case KindServiceAccount:
+		_, err = a.client.CoreV1().ServiceAccounts(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
+	case KindRoleBinding:
+		_, err = a.client.RbacV1().RoleBindings(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
+	}
+	return err
+}
+
+func (a *applier) remove(ctx context.Context, c Change) error {
+	o := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &c.Old.UID, ResourceVersion: &c.Old.ResourceVersion}}
+	switch k := c.Key; k.Kind {
+	case KindServiceAccount:
+		return a.client.CoreV1().ServiceAccounts(k.Namespace).Delete(ctx, k.Name, o)
+	case KindRoleBinding:
+		return a.client.RbacV1().RoleBindings(k.Namespace).Delete(ctx, k.Name, o)
+	case KindNamespace:
+	}
+	return fmt.Errorf("deleting a %s is not something this program does", c.Key.Kind)
+}
+
+// filled drops the keys that should not be there.
+func filled(m map[string]string) map[string]string {
+	for k, v := range m {
+		if v == "" {
+			delete(m, k)
+		}
+	}
+	return m
+}
+
+// nulled makes the keys that should not be there null, which removes them in a merge patch.
+func nulled(m map[string]string) map[string]any {
+	out := make(map[string]any, len(m))
+	for k, v := range m {
+		if v == "" {
+			out[k] = nil
+		} else {
+			out[k] = v
+		}
+	}
+	return out
+}

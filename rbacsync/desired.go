@@ -1,0 +1,179 @@
+package rbacsync
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// Settings say what a managed namespace looks like. The zero value of a field is its default.
+type Settings struct {
+	// PodSecurity is the Pod Security standard of namespaces; default "baseline".
+	PodSecurity string
+	// PodSecurityFor holds other standards for single sources. They are named by id, because anybody can make a
+	// path that matches a pattern.
+	PodSecurityFor map[authz.SourceID]string
+	// MaxSubjects is the highest number of subjects in one RoleBinding; default 2,000. A subject takes about 80
+	// bytes and etcd refuses objects over 1.5 MiB.
+	MaxSubjects int
+	// Secretless binds the identity of the project's own CI jobs (kubename.CIJob) like the CI ServiceAccount.
+	Secretless bool
+}
+
+// Input is everything Desired needs. It is read only.
+type Input struct {
+	Snapshot *authz.Snapshot
+	Sources  []authz.Source
+	Names    map[authz.SourceID]string // a source without a name gets nothing
+	Grants   []authz.Grant
+	Roles    []string // the ClusterRoles that have a binding in every namespace, with or without subjects
+	Settings Settings
+}
+
+// Wanted is what should be in the cluster, and what must not be touched.
+type Wanted struct {
+	Issuer  string
+	Objects []Object // sorted by Key
+	Paths   map[authz.SourceID]string
+	// Untouchable holds the sources that can't be judged in this round, and why (authz.Untouchable).
+	Untouchable map[authz.SourceID]string
+	// Hold, when set, says why nothing at all may be changed: not even the set of sources is known.
+	Hold string
+	// Users are for showing user names in a plan.
+	Users map[int64]authz.User
+}
+
+// Check reports role names whose bindings would get the name of another binding.
+func (s Settings) Check(roles []string) error {
+	var errs []error
+	for _, r := range roles {
+		if kubename.RoleBinding(r, 0) == kubename.CIRoleBinding {
+			errs = append(errs, fmt.Errorf("ClusterRole %q can't be used: its binding would have the name %q of the CI binding", r, kubename.CIRoleBinding))
+		}
+		if i := strings.LastIndexByte(r, '-'); i > 0 && slices.Contains(roles, r[:i]) {
+			if _, err := strconv.Atoi(r[i+1:]); err == nil {
+				errs = append(errs, fmt.Errorf("ClusterRole %q can't be used beside %q: their bindings would share names", r, r[:i]))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Desired returns the objects that the cluster should hold. It is pure.
+func Desired(in Input) *Wanted {
+	w := &Wanted{
+		Issuer: in.Snapshot.Issuer, Paths: make(map[authz.SourceID]string, len(in.Sources)),
+		Untouchable: authz.Untouchable(in.Snapshot), Hold: in.Snapshot.MissingAll, Users: in.Snapshot.Users,
+	}
+	users := usersByBinding(in.Grants)
+	limit := in.Settings.MaxSubjects
+	if limit <= 0 {
+		limit = 2000
+	}
+	w.Objects = make([]Object, 0, len(in.Sources)*(3+len(in.Roles)))
+	for _, src := range in.Sources {
+		w.Paths[src.ID] = src.Path
+		ns, ok := in.Names[src.ID]
+		if !ok {
+			continue
+		}
+		w.Objects = append(w.Objects,
+			Object{Key: NamespaceKey(ns), Space: &Space{
+				Source: src.ID, Issuer: in.Snapshot.Issuer, CreatedAt: createdAt(src.CreatedAt), Path: printable(src.Path),
+				PodSecurity: in.Settings.standard(src.ID)}},
+			Object{Key: accountKey(ns)},
+			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: in.Settings.ciBinding(src.ID, ns)})
+		for _, role := range in.Roles {
+			rest := users[bindingID{src.ID, role}]
+			for shard := 0; shard == 0 || len(rest) > 0; shard++ {
+				part := rest[:min(limit, len(rest))]
+				rest = rest[len(part):]
+				w.Objects = append(w.Objects, Object{
+					Key:     Key{ns, KindRoleBinding, kubename.RoleBinding(role, shard)},
+					Binding: &Binding{Role: role, Users: part, Members: memberNames(part, in.Snapshot.Users)}})
+			}
+		}
+	}
+	slices.SortFunc(w.Objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
+	return w
+}
+
+func (s Settings) standard(id authz.SourceID) PodSecurity {
+	if level := s.PodSecurityFor[id]; level != "" {
+		return podSecurity(level)
+	}
+	if s.PodSecurity != "" {
+		return podSecurity(s.PodSecurity)
+	}
+	return podSecurity("baseline")
+}
+
+func (s Settings) ciBinding(id authz.SourceID, ns string) *Binding {
+	b := &Binding{Role: kubename.CIClusterRole, Others: []rbacv1.Subject{
+		{Kind: rbacv1.ServiceAccountKind, Namespace: ns, Name: kubename.CIServiceAccount}}}
+	if s.Secretless && id.Kind == authz.ProjectSource {
+		b.Others = append(b.Others, userSubject(kubename.CIJob(id.ID)))
+	}
+	return b
+}
+
+type bindingID struct {
+	source authz.SourceID
+	role   string
+}
+
+// usersByBinding sorts the users of all grants into their bindings, in one array for all of them.
+func usersByBinding(grants []authz.Grant) map[bindingID][]int64 {
+	count := map[bindingID]int{}
+	for _, g := range grants {
+		count[bindingID{g.Source, g.ClusterRole}]++
+	}
+	backing := make([]int64, len(grants))
+	users := make(map[bindingID][]int64, len(count))
+	for id, n := range maps.All(count) {
+		users[id], backing = backing[:0:n], backing[n:]
+	}
+	for _, g := range grants {
+		id := bindingID{g.Source, g.ClusterRole}
+		users[id] = append(users[id], g.User)
+	}
+	for id, u := range users {
+		slices.Sort(u)
+		users[id] = slices.Compact(u)
+	}
+	return users
+}
+
+// maxMembers bounds the annotation with user names; all annotations of an object together may take 256 KiB.
+const maxMembers = 4096
+
+// memberNames lists user names for people who read a binding: "alice (2), bob (3)".
+func memberNames(ids []int64, users map[int64]authz.User) string {
+	var b strings.Builder
+	for i, id := range ids {
+		if b.Len() > maxMembers {
+			fmt.Fprintf(&b, ", and %d more", len(ids)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		name := printable(users[id].Username)
+		if len(name) > 255 { // GitLab's own limit; whoever answers with more is not to fill the object
+			name = printable(name[:255])
+		}
+		b.WriteString(name)
+		b.WriteString(" (")
+		b.WriteString(strconv.FormatInt(id, 10))
+		b.WriteByte(')')
+	}
+	return b.String()
+}

@@ -1,0 +1,189 @@
+package rbacsync
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+const (
+	maxHookBody    = 1 << 20
+	hookClockSkew  = 5 * time.Minute
+	rememberedKeys = 4096
+	maxKeyLen      = 256
+)
+
+// Hook takes GitLab's system hooks. A hook is a hint: it names what to read again, and nothing in it is believed
+// about rights. A request must prove that it comes from GitLab by the secret (X-Gitlab-Token) or, when a signing
+// key is configured, by a signature (Standard Webhooks, GitLab 19); one that carries a signature must have a right
+// one. Answers: 204 taken, repeated or not about rights; 400 not a hook; 401 no proof; 405; 413; 503 our secret
+// can't be read.
+type Hook struct {
+	// Secret returns the hook's secret token. It is asked for each request, so that a changed file counts at once.
+	Secret func() ([]byte, error)
+	// SigningKey, optional, returns the signing token ("whsec_" and base64).
+	SigningKey func() ([]byte, error)
+	// Parse names what a hook's body is about; ignored is true for events that say nothing about rights.
+	Parse func(body []byte) (changed []authz.SourceID, ignored bool, name string, err error)
+	// Trigger is called with what is to be read again. It must not block.
+	Trigger func(changed []authz.SourceID, cause string)
+	Now     func() time.Time
+	Logger  *slog.Logger // all fields but SigningKey are required
+
+	mu   sync.Mutex
+	seen map[string]bool
+	ring []string // the keys in seen, oldest at next
+	next int
+}
+
+var errNoProof = errors.New("no valid token or signature")
+
+// ServeHTTP takes one hook and answers before anything is read from GitLab.
+func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "only POST", http.StatusMethodNotAllowed)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxHookBody))
+	if err != nil {
+		if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
+			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
+			return
+		}
+		http.Error(w, "unreadable body", http.StatusBadRequest)
+		return
+	}
+	switch err := h.proof(r, body); {
+	case errors.Is(err, errNoProof):
+		h.Logger.WarnContext(r.Context(), "hook refused: no valid token or signature", "remote", r.RemoteAddr)
+		http.Error(w, "unauthorized", http.StatusUnauthorized)
+		return
+	case err != nil:
+		h.Logger.ErrorContext(r.Context(), "hook refused: its secret can't be read", "error", err)
+		http.Error(w, "unavailable", http.StatusServiceUnavailable)
+		return
+	}
+	changed, ignored, name, err := h.Parse(body)
+	if err != nil {
+		h.Logger.WarnContext(r.Context(), "hook refused: not a system hook", "error", err)
+		http.Error(w, "not a system hook", http.StatusBadRequest)
+		return
+	}
+	switch {
+	case !h.first(r):
+		h.Logger.DebugContext(r.Context(), "hook repeated", "event", name)
+	case ignored:
+		h.Logger.DebugContext(r.Context(), "hook ignored", "event", name)
+	default:
+		h.Logger.InfoContext(r.Context(), "hook taken", "event", name, "changed", labelsOf(changed))
+		h.Trigger(changed, "hook "+name)
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// proof returns nil when the request comes from somebody who knows our secret or has signed with our key.
+func (h *Hook) proof(r *http.Request, body []byte) error {
+	if sig := r.Header.Get("Webhook-Signature"); sig != "" && h.SigningKey != nil {
+		key, err := h.SigningKey()
+		if err != nil {
+			return err
+		}
+		if h.signed(key, r, sig, body) {
+			return nil
+		}
+		return errNoProof
+	}
+	if h.Secret == nil {
+		return errNoProof
+	}
+	secret, err := h.Secret()
+	if err != nil {
+		return err
+	}
+	secret = bytes.TrimSpace(secret)
+	if len(secret) == 0 {
+		return errors.New("the secret of the hook is empty: write one into its file and into GitLab's system hook")
+	}
+	// Both are hashed first: ConstantTimeCompare would tell the length.
+	want, got := sha256.Sum256(secret), sha256.Sum256([]byte(r.Header.Get("X-Gitlab-Token")))
+	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 {
+		return errNoProof
+	}
+	return nil
+}
+
+// signed checks a signature of https://www.standardwebhooks.com: "v1,<base64>", several separated by spaces, over
+// id, timestamp and body.
+func (h *Hook) signed(key []byte, r *http.Request, header string, body []byte) bool {
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(string(bytes.TrimSpace(key)), "whsec_"))
+	if err != nil || len(raw) == 0 {
+		return false
+	}
+	id, at := r.Header.Get("Webhook-Id"), r.Header.Get("Webhook-Timestamp")
+	sec, err := strconv.ParseInt(at, 10, 64)
+	if err != nil || h.Now().Sub(time.Unix(sec, 0)).Abs() > hookClockSkew {
+		return false
+	}
+	mac := hmac.New(sha256.New, raw)
+	mac.Write([]byte(id + "." + at + "."))
+	mac.Write(body)
+	want := mac.Sum(nil)
+	for _, s := range strings.Fields(header) {
+		version, sum, _ := strings.Cut(s, ",")
+		got, err := base64.StdEncoding.DecodeString(sum)
+		if version == "v1" && err == nil && hmac.Equal(want, got) {
+			return true
+		}
+	}
+	return false
+}
+
+// first remembers the request and reports whether it is new. GitLab keeps Idempotency-Key (and webhook-id, which
+// is the same) when it sends a hook again; a request without one always counts as new.
+func (h *Hook) first(r *http.Request) bool {
+	key := r.Header.Get("Idempotency-Key")
+	if key == "" {
+		key = r.Header.Get("Webhook-Id")
+	}
+	if key == "" || len(key) > maxKeyLen {
+		return true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.seen[key] {
+		return false
+	}
+	if h.seen == nil {
+		h.seen = map[string]bool{}
+	}
+	if len(h.ring) < rememberedKeys {
+		h.ring = append(h.ring, key)
+	} else {
+		delete(h.seen, h.ring[h.next])
+		h.ring[h.next] = key
+		h.next = (h.next + 1) % rememberedKeys
+	}
+	h.seen[key] = true
+	return true
+}
+
+func labelsOf(ids []authz.SourceID) []string {
+	out := make([]string, 0, len(ids))
+	for _, id := range ids {
+		out = append(out, id.String())
+	}
+	return out
+}

@@ -1,0 +1,273 @@
+package rbacsync
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// Kind is the kind of an object that is managed here.
+type Kind uint8
+
+// The managed kinds, in the order in which they are created. The Secret of the CI token is not among them: its
+// content comes from the API server, so rbacsync/ci looks after it.
+const (
+	KindNamespace Kind = iota
+	KindServiceAccount
+	KindRoleBinding
+)
+
+// String returns Kubernetes' name of the kind.
+func (k Kind) String() string {
+	switch k {
+	case KindNamespace:
+		return "Namespace"
+	case KindServiceAccount:
+		return "ServiceAccount"
+	case KindRoleBinding:
+		return "RoleBinding"
+	}
+	return fmt.Sprintf("Kind(%d)", uint8(k))
+}
+
+// Key names one object. Of a Namespace, Namespace and Name are the same, so that it sorts before its content.
+type Key struct {
+	Namespace string
+	Kind      Kind
+	Name      string
+}
+
+// NamespaceKey returns the Key of a Namespace.
+func NamespaceKey(name string) Key { return Key{name, KindNamespace, name} }
+
+func accountKey(namespace string) Key {
+	return Key{namespace, KindServiceAccount, kubename.CIServiceAccount}
+}
+
+// String returns "Namespace haw-world" or "RoleBinding haw-world/gitlab-edit".
+func (k Key) String() string {
+	if k.Kind == KindNamespace {
+		return k.Kind.String() + " " + k.Name
+	}
+	return k.Kind.String() + " " + k.Namespace + "/" + k.Name
+}
+
+// Compare orders keys by namespace, kind and name.
+func (k Key) Compare(o Key) int {
+	return cmp.Or(strings.Compare(k.Namespace, o.Namespace), cmp.Compare(k.Kind, o.Kind), strings.Compare(k.Name, o.Name))
+}
+
+// Object is what we own of one Kubernetes object: our labels and annotations in typed form, the role and the
+// subjects. Labels and annotations of others are not in it and are kept by every write.
+type Object struct {
+	Key     Key
+	Space   *Space   // of a Namespace
+	Binding *Binding // of a RoleBinding
+}
+
+// Space is what we own of a Namespace.
+type Space struct {
+	Source      authz.SourceID // zero when the label is missing or unreadable
+	Issuer      string
+	CreatedAt   string // GitLab's created_at, RFC 3339 in seconds; "" when unknown
+	Path        string
+	PodSecurity PodSecurity
+}
+
+// PodSecurity is the Pod Security standard of a namespace: label suffix ("enforce", "audit-version", …) to value.
+type PodSecurity struct {
+	Enforce, EnforceVersion, Audit, AuditVersion, Warn, WarnVersion string
+}
+
+// podSecurity makes a standard from the level that is enforced; the same level is audited and warned about.
+func podSecurity(level string) PodSecurity {
+	return PodSecurity{level, "latest", level, "latest", level, "latest"}
+}
+
+const podSecurityLabel = "pod-security.kubernetes.io/"
+
+// Binding is what we own of a RoleBinding. The GitLab users among the subjects are kept as numbers, because an
+// installation has hundreds of thousands of them.
+type Binding struct {
+	Role    string           // name of the ClusterRole; "Role/x" for a foreign reference
+	Users   []int64          // GitLab users, ascending
+	Others  []rbacv1.Subject // all other subjects, sorted
+	Members string           // annotation: user names behind Users, for people
+}
+
+func (b *Binding) empty() bool { return len(b.Users) == 0 && len(b.Others) == 0 }
+
+func (b *Binding) equal(o *Binding) bool {
+	return b.Role == o.Role && b.Members == o.Members && slices.Equal(b.Users, o.Users) && slices.Equal(b.Others, o.Others)
+}
+
+// subjects returns the list as the API server wants it: sorted, never with a name outside kubename's.
+func (b *Binding) subjects() []rbacv1.Subject {
+	out := make([]rbacv1.Subject, 0, len(b.Users)+len(b.Others))
+	for _, id := range b.Users {
+		out = append(out, userSubject(kubename.User(id)))
+	}
+	return append(out, b.Others...)
+}
+
+func userSubject(name string) rbacv1.Subject {
+	return rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: name}
+}
+
+// bindingOf reads a RoleBinding's role and subjects into our form.
+func bindingOf(ref rbacv1.RoleRef, subjects []rbacv1.Subject, members string) *Binding {
+	b := &Binding{Role: ref.Name, Members: members}
+	if ref.Kind != "ClusterRole" {
+		b.Role = ref.Kind + "/" + ref.Name
+	}
+	for _, s := range subjects {
+		if id, ok := kubename.ParseUser(s.Name); ok && s == userSubject(s.Name) {
+			b.Users = append(b.Users, id)
+			continue
+		}
+		b.Others = append(b.Others, s)
+	}
+	slices.Sort(b.Users)
+	sortSubjects(b.Others)
+	return b
+}
+
+func sortSubjects(s []rbacv1.Subject) {
+	slices.SortFunc(s, func(a, b rbacv1.Subject) int {
+		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.APIGroup, b.APIGroup),
+			strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+}
+
+// labels returns the labels we own on the object. An empty value means that the label should not be there.
+func (o *Object) labels() map[string]string {
+	out := map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}
+	if o.Space != nil {
+		out[kubename.LabelSource] = ""
+		if o.Space.Source != (authz.SourceID{}) {
+			out[kubename.LabelSource] = o.Space.Source.Label()
+		}
+		for suffix, field := range o.Space.PodSecurity.fields() {
+			out[podSecurityLabel+suffix] = *field
+		}
+	}
+	return out
+}
+
+// annotations returns the annotations we own on the object. An empty value means that it should not be there.
+func (o *Object) annotations() map[string]string {
+	out := map[string]string{}
+	if o.Space != nil {
+		out[kubename.AnnotationIssuer] = o.Space.Issuer
+		out[kubename.AnnotationCreatedAt] = o.Space.CreatedAt
+		out[kubename.AnnotationPath] = o.Space.Path
+	}
+	if o.Binding != nil {
+		out[kubename.AnnotationMembers] = o.Binding.Members
+	}
+	return out
+}
+
+func (p *PodSecurity) fields() map[string]*string {
+	return map[string]*string{
+		"enforce": &p.Enforce, "enforce-version": &p.EnforceVersion, "audit": &p.Audit,
+		"audit-version": &p.AuditVersion, "warn": &p.Warn, "warn-version": &p.WarnVersion,
+	}
+}
+
+// spaceOf reads a Namespace's labels and annotations into our form.
+func spaceOf(labels, annotations map[string]string) *Space {
+	s := &Space{
+		Issuer:    annotations[kubename.AnnotationIssuer],
+		CreatedAt: annotations[kubename.AnnotationCreatedAt],
+		Path:      annotations[kubename.AnnotationPath],
+	}
+	s.Source, _ = authz.ParseLabel(labels[kubename.LabelSource])
+	for suffix, field := range s.PodSecurity.fields() {
+		*field = labels[podSecurityLabel+suffix]
+	}
+	return s
+}
+
+// Live is an object with our owner mark as it is in the cluster.
+type Live struct {
+	Object
+	UID             types.UID
+	ResourceVersion string
+	Born            int64 // creation time in seconds, of a Namespace
+	Deleting        bool
+}
+
+// Observed is what the cluster holds: the objects with our mark, and what stands in our way without it.
+type Observed struct {
+	Live []*Live
+	// Foreign holds every namespace without our mark, and objects without our mark that have a name of ours.
+	Foreign map[Key]bool
+}
+
+// Names returns which source has which namespace already, and all other namespaces of the cluster: those without
+// our mark, of another GitLab, with an unreadable mark, and copies. When several namespaces claim one source the
+// oldest is the real one, because a copy (say, a restored backup) is made later.
+func (o *Observed) Names(issuer string) (have map[authz.SourceID]string, taken map[string]bool) {
+	have, taken = map[authz.SourceID]string{}, map[string]bool{}
+	for k := range o.Foreign {
+		if k.Kind == KindNamespace {
+			taken[k.Name] = true
+		}
+	}
+	best := map[authz.SourceID]*Live{}
+	for _, l := range o.Live {
+		if l.Space == nil {
+			continue
+		}
+		if l.Space.Issuer != issuer || l.Space.Source == (authz.SourceID{}) {
+			taken[l.Key.Name] = true
+			continue
+		}
+		old := best[l.Space.Source]
+		if old != nil && cmp.Or(cmp.Compare(old.Born, l.Born), strings.Compare(old.Key.Name, l.Key.Name)) < 0 {
+			old, l = l, old
+		}
+		if old != nil {
+			taken[old.Key.Name] = true
+		}
+		best[l.Space.Source] = l
+	}
+	for id, l := range best {
+		have[id] = l.Key.Name
+	}
+	return have, taken
+}
+
+// createdAt writes GitLab's created_at in whole seconds: GitLab's two APIs differ in their fractions.
+func createdAt(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05Z")
+}
+
+// printable makes text that GitLab users chose fit for an annotation or a line of output: one line of valid
+// UTF-8 without control or formatting characters. (Invalid UTF-8 would come back changed from the API server,
+// which would look like drift for ever.)
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+}
+
+// sortedKeys returns the keys of a map in order.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,462 @@
+package rbacsync
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// Action is what a Change does to its object.
+type Action uint8
+
+// The actions. Replace is a delete and a create, because a RoleBinding's roleRef can't be changed.
+const (
+	Delete Action = iota
+	Replace
+	Update
+	Create
+)
+
+// String returns the action in lower case.
+func (a Action) String() string { return [...]string{"delete", "replace", "update", "create"}[a] }
+
+// Change is one write to the cluster. Old is nil for Create, New for Delete.
+type Change struct {
+	Action  Action
+	Key     Key
+	Old     *Live
+	New     *Object
+	Revokes bool   // somebody loses a right by it
+	Why     string // the GitLab object behind it, and what became of it
+
+	step  step
+	users map[int64]authz.User
+}
+
+// step is when a change is written; each step is finished before the next one starts.
+type step uint8
+
+const (
+	stepRevoke    step = iota // whatever takes a right away
+	stepNamespace             // namespaces before their content
+	stepGrant
+	stepMove // takes a subject out of one shard that another one got in stepGrant
+)
+
+// Plan returns what has to be written so that have becomes want, sorted: revocations first, then by step, action
+// and key; and what an administrator should know. It is pure, does not depend on the order of its input, and is
+// empty when it was applied.
+//
+//	namespace in the cluster                 source in GitLab      what is planned
+//	none                                     there                 created, with its content
+//	ours                                     there                 brought in line
+//	ours                                     gone                  bindings emptied, all else kept
+//	ours                                     can't be judged       nothing
+//	without our mark                         there                 nothing, finding foreign_namespace
+//	of another GitLab or another created_at  any                   nothing, finding other_issuer, other_created_at
+//	of another source of this GitLab         there                 bindings emptied, finding other_source
+//	a second one of the same source          there                 bindings emptied, finding duplicate_namespace
+//
+// In a namespace of ours, an object of our name without our mark is the finding foreign_object, never a change.
+func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
+	p := planner{have: have, want: want, home: map[authz.SourceID]string{}}
+	if want.Hold != "" {
+		return nil, []authz.Finding{{Code: "held", Text: "nothing is changed: " + want.Hold}}
+	}
+	live := sorted(have.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
+	objects := sorted(want.Objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
+	for i := range objects {
+		if s := objects[i].Space; s != nil {
+			p.home[s.Source] = objects[i].Key.Name
+		}
+	}
+	for len(live) > 0 || len(objects) > 0 {
+		var ns string
+		switch {
+		case len(live) == 0:
+			ns = objects[0].Key.Namespace
+		case len(objects) == 0:
+			ns = live[0].Key.Namespace
+		default:
+			ns = min(live[0].Key.Namespace, objects[0].Key.Namespace)
+		}
+		var h []*Live
+		var w []Object
+		h, live = cut(live, func(l *Live) bool { return l.Key.Namespace == ns })
+		w, objects = cut(objects, func(o Object) bool { return o.Key.Namespace == ns })
+		p.namespace(ns, h, w)
+	}
+	slices.SortFunc(p.changes, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.Action, b.Action), a.Key.Compare(b.Key))
+	})
+	slices.SortFunc(p.findings, func(a, b authz.Finding) int {
+		return cmp.Or(strings.Compare(a.Code, b.Code), a.Source.Compare(b.Source), strings.Compare(a.Text, b.Text))
+	})
+	return p.changes, p.findings
+}
+
+type planner struct {
+	have     *Observed
+	want     *Wanted
+	home     map[authz.SourceID]string // where a source's namespace should be
+	changes  []Change
+	findings []authz.Finding
+}
+
+func (p *planner) find(code string, id authz.SourceID, format string, args ...any) {
+	p.findings = append(p.findings, authz.Finding{Code: code, Source: id, Text: fmt.Sprintf(format, args...)})
+}
+
+// namespace plans one namespace: h is what it holds with our mark, w what it should hold; both may be empty.
+func (p *planner) namespace(ns string, h []*Live, w []Object) {
+	var live *Live
+	var space *Space
+	if len(h) > 0 && h[0].Space != nil {
+		live = h[0]
+	}
+	if len(w) > 0 {
+		space = w[0].Space
+	}
+	switch {
+	case live == nil && space == nil:
+		p.find("mark_outside", authz.SourceID{}, "namespace %q is not ours, but %s in it has our owner mark: left alone", ns, h[0].Key)
+	case live == nil && p.have.Foreign[NamespaceKey(ns)]:
+		p.find("foreign_namespace", space.Source, "namespace %q exists without our owner mark: %s gets none of its rights there", ns, space.Source)
+	case live == nil:
+		if p.want.Untouchable[space.Source] == "" {
+			p.content(space.Source, nil, h, w)
+		}
+	case live.Space.Issuer != p.want.Issuer:
+		p.find("other_issuer", live.Space.Source, "namespace %q belongs to the GitLab %q: left alone", ns, live.Space.Issuer)
+	case live.Space.Source == authz.SourceID{}:
+		p.find("bad_mark", live.Space.Source, "namespace %q has our owner mark, but no readable label %s: left alone", ns, kubename.LabelSource)
+	case p.want.Untouchable[live.Space.Source] != "":
+		p.find("unread", live.Space.Source, "namespace %q is left as it is: %s", ns, p.want.Untouchable[live.Space.Source])
+	case space == nil:
+		p.orphan(ns, live, h)
+	case space.Source != live.Space.Source:
+		p.find("other_source", space.Source, "namespace %q belongs to %s: %s gets no right there", ns, live.Space.Source, space.Source)
+		p.orphan(ns, live, h)
+	case !sameCreation(live.Space, space):
+		p.find("other_created_at", space.Source, "namespace %q belongs to a %s created at %s, GitLab's was created at %s: the id was handed out again, left alone",
+			ns, space.Source, live.Space.CreatedAt, space.CreatedAt)
+	default:
+		p.content(space.Source, live, h, w)
+	}
+}
+
+// sameCreation compares GitLab's created_at as far as both are known: after a restore GitLab can hand out an id
+// again, and then the namespace belongs to something else.
+func sameCreation(live, space *Space) bool {
+	return space.CreatedAt == "" || live.CreatedAt == "" || space.CreatedAt == live.CreatedAt
+}
+
+// owns reports whether a namespace is the one that belongs to the wanted source.
+func (w *Wanted) owns(l *Live, space *Space) bool {
+	return l.Space.Issuer == w.Issuer && l.Space.Source == space.Source && sameCreation(l.Space, space)
+}
+
+// orphan takes the rights out of a namespace that no source should have (any more), and keeps everything else.
+func (p *planner) orphan(ns string, live *Live, h []*Live) {
+	id := live.Space.Source
+	why := fmt.Sprintf("%s (%s) is gone from GitLab or left out", id, printable(live.Space.Path))
+	if home, ok := p.home[id]; ok {
+		why = fmt.Sprintf("the namespace of %s is %s", id, home)
+		p.find("duplicate_namespace", id, "namespace %q is marked as belonging to %s, whose namespace is %q: its bindings are emptied", ns, id, home)
+	} else {
+		p.find("retained", id, "namespace %q is kept without rights: %s", ns, why)
+	}
+	for _, l := range h {
+		if l.Binding != nil && !l.Binding.empty() {
+			p.change(Change{Action: Update, Key: l.Key, Old: l, New: emptied(l), Revokes: true, Why: why, step: stepRevoke})
+		}
+	}
+}
+
+// content plans the objects of one namespace that is, or is about to be, ours. Both lists are sorted.
+func (p *planner) content(id authz.SourceID, ns *Live, h []*Live, w []Object) {
+	why := fmt.Sprintf("%s %s", id, printable(p.want.Paths[id]))
+	all := w
+	var stuck bool
+	for len(h) > 0 || len(w) > 0 {
+		c := -1
+		switch {
+		case len(h) == 0:
+			c = 1
+		case len(w) > 0:
+			c = h[0].Key.Compare(w[0].Key)
+		}
+		switch {
+		case c < 0: // a shard that is no longer needed, or a role that is no longer configured
+			if l := h[0]; l.Binding != nil && !l.Binding.empty() {
+				p.update(l, emptied(l), all, why)
+			}
+		case c > 0:
+			o := &w[0]
+			switch {
+			case ns != nil && ns.Deleting:
+				stuck = true
+			case p.have.Foreign[o.Key]:
+				p.find("foreign_object", id, "%s exists without our owner mark: left alone", o.Key)
+			default:
+				p.create(o, why)
+			}
+		default:
+			p.compare(h[0], &w[0], all, why)
+		}
+		if c <= 0 {
+			h = h[1:]
+		}
+		if c >= 0 {
+			w = w[1:]
+		}
+	}
+	if stuck {
+		p.find("namespace_terminating", id, "namespace %q is being deleted: what is missing in it is made when it is gone", ns.Key.Name)
+	}
+}
+
+func (p *planner) create(o *Object, why string) {
+	at := stepGrant
+	if o.Space != nil {
+		at = stepNamespace
+	}
+	p.change(Change{Action: Create, Key: o.Key, New: o, Why: why, step: at})
+}
+
+// compare plans one object that is there and should be. all is everything that should be in the namespace.
+func (p *planner) compare(l *Live, o *Object, all []Object, why string) {
+	switch {
+	case o.Space != nil:
+		want := *o.Space
+		if want.CreatedAt == "" { // GitLab did not say: keep what it said before
+			want.CreatedAt = l.Space.CreatedAt
+		}
+		if want != *l.Space {
+			p.change(Change{Action: Update, Key: o.Key, Old: l, New: &Object{Key: o.Key, Space: &want}, Why: why, step: stepNamespace})
+		}
+	case o.Binding != nil && o.Binding.Role != l.Binding.Role:
+		p.change(Change{Action: Replace, Key: o.Key, Old: l, New: o, Revokes: !l.Binding.empty(), Why: why, step: stepRevoke})
+	case o.Binding != nil && !o.Binding.equal(l.Binding):
+		p.update(l, o, all, why)
+	}
+}
+
+// update plans a changed binding. Somebody who leaves it for another shard of the same role loses nothing, so
+// that update waits until the other shard has him.
+func (p *planner) update(l *Live, o *Object, all []Object, why string) {
+	c := Change{Action: Update, Key: l.Key, Old: l, New: o, Why: why, step: stepGrant}
+	_, lost := diff(l.Binding.Users, o.Binding.Users)
+	for _, id := range lost {
+		if !elsewhere(all, l.Binding.Role, id) {
+			c.Revokes = true
+			break
+		}
+	}
+	for _, s := range l.Binding.Others {
+		c.Revokes = c.Revokes || !slices.Contains(o.Binding.Others, s)
+	}
+	switch {
+	case c.Revokes:
+		c.step = stepRevoke
+	case len(lost) > 0:
+		c.step = stepMove
+	}
+	p.change(c)
+}
+
+// elsewhere reports whether a binding of the role among all has the user.
+func elsewhere(all []Object, role string, user int64) bool {
+	for i := range all {
+		if b := all[i].Binding; b != nil && b.Role == role {
+			if _, ok := slices.BinarySearch(b.Users, user); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (p *planner) change(c Change) {
+	c.users = p.want.Users
+	p.changes = append(p.changes, c)
+}
+
+// emptied returns a binding without subjects. It is kept because a write to it conflicts with a stale writer,
+// which a deleted and re-created binding would not.
+func emptied(l *Live) *Object {
+	return &Object{Key: l.Key, Binding: &Binding{Role: l.Binding.Role}}
+}
+
+// String returns the change as one line, the same in the CLI, the log and golden files.
+func (c Change) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s", c.Action, c.Key)
+	if d := c.details(20); len(d) > 0 {
+		b.WriteString(": " + strings.Join(d, ", "))
+	}
+	if c.Why != "" {
+		b.WriteString("  [" + c.Why + "]")
+	}
+	return b.String()
+}
+
+// Text returns a plan as lines, with a summary at the end.
+func Text(changes []Change) string {
+	var b strings.Builder
+	var revoke int
+	for _, c := range changes {
+		b.WriteString(c.String() + "\n")
+		if c.Revokes {
+			revoke++
+		}
+	}
+	if len(changes) == 0 {
+		return "nothing to do\n"
+	}
+	fmt.Fprintf(&b, "changes: %d, taking rights away: %d\n", len(changes), revoke)
+	return b.String()
+}
+
+// details lists what is different, at most limit entries of subjects.
+func (c Change) details(limit int) []string {
+	var old *Object
+	if c.Old != nil {
+		old = &c.Old.Object
+	}
+	var out []string
+	if c.Key.Kind == KindNamespace && old != nil && c.New != nil {
+		out = append(changed(old.labels(), c.New.labels()), changed(old.annotations(), c.New.annotations())...)
+	}
+	if c.Key.Kind != KindRoleBinding {
+		return out
+	}
+	var before, after Binding
+	if old != nil {
+		before = *old.Binding
+	}
+	if c.New != nil {
+		after = *c.New.Binding
+	}
+	if c.Action == Replace {
+		out = append(out, fmt.Sprintf("role %s -> %s", before.Role, after.Role))
+	}
+	added, lost := c.subjects(&before, &after)
+	for _, list := range []struct {
+		sign  string
+		names []string
+	}{{"- ", lost}, {"+ ", added}} {
+		for i, n := range list.names {
+			if i == limit {
+				out = append(out, fmt.Sprintf("%sand %d more", list.sign, len(list.names)-i))
+				break
+			}
+			out = append(out, list.sign+n)
+		}
+	}
+	if len(out) == 0 && before.Members != after.Members {
+		out = append(out, "user names in the annotation")
+	}
+	return out
+}
+
+// Subjects returns the subjects that the change adds to and takes from its binding, GitLab users with their
+// present user names: "gitlab:2 (alice)".
+func (c Change) Subjects() (added, lost []string) {
+	if c.Key.Kind != KindRoleBinding {
+		return nil, nil
+	}
+	var before, after Binding
+	if c.Old != nil {
+		before = *c.Old.Binding
+	}
+	if c.New != nil {
+		after = *c.New.Binding
+	}
+	return c.subjects(&before, &after)
+}
+
+func (c Change) subjects(before, after *Binding) (added, lost []string) {
+	plus, minus := diff(before.Users, after.Users)
+	for _, id := range plus {
+		added = append(added, c.user(id))
+	}
+	for _, id := range minus {
+		lost = append(lost, c.user(id))
+	}
+	for _, s := range after.Others {
+		if !slices.Contains(before.Others, s) {
+			added = append(added, subjectText(s.Kind, s.Namespace, s.Name))
+		}
+	}
+	for _, s := range before.Others {
+		if !slices.Contains(after.Others, s) {
+			lost = append(lost, subjectText(s.Kind, s.Namespace, s.Name))
+		}
+	}
+	return added, lost
+}
+
+func (c Change) user(id int64) string {
+	if u, ok := c.users[id]; ok {
+		return kubename.User(id) + " (" + printable(u.Username) + ")"
+	}
+	return kubename.User(id)
+}
+
+func subjectText(kind, namespace, name string) string {
+	if namespace != "" {
+		name = namespace + "/" + name
+	}
+	return kind + " " + printable(name)
+}
+
+// changed lists the keys whose values differ: `key "old" -> "new"`.
+func changed(old, now map[string]string) []string {
+	var out []string
+	for _, k := range sortedKeys(now) {
+		if old[k] != now[k] {
+			out = append(out, fmt.Sprintf("%s %s -> %s", k, strconv.Quote(old[k]), strconv.Quote(now[k])))
+		}
+	}
+	return out
+}
+
+// diff compares two ascending lists.
+func diff(old, now []int64) (added, lost []int64) {
+	for len(old) > 0 || len(now) > 0 {
+		switch {
+		case len(old) == 0 || (len(now) > 0 && now[0] < old[0]):
+			added, now = append(added, now[0]), now[1:]
+		case len(now) == 0 || old[0] < now[0]:
+			lost, old = append(lost, old[0]), old[1:]
+		default:
+			old, now = old[1:], now[1:]
+		}
+	}
+	return added, lost
+}
+
+// sorted returns the list in order, copied only where it has to be: the caller's slice is not changed.
+func sorted[T any](list []T, compare func(a, b T) int) []T {
+	if slices.IsSortedFunc(list, compare) {
+		return list
+	}
+	list = slices.Clone(list)
+	slices.SortFunc(list, compare)
+	return list
+}
+
+// cut splits off the leading elements for which keep holds.
+func cut[T any](list []T, keep func(T) bool) (head, rest []T) {
+	i := 0
+	for i < len(list) && keep(list[i]) {
+		i++
+	}
+	return list[:i:i], list[i:]
+}

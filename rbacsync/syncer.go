@@ -1,0 +1,487 @@
+package rbacsync
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+)
+
+// Mode says whether a Syncer writes.
+type Mode string
+
+// The modes.
+const (
+	ModePlan    Mode = "plan"    // look and report, change nothing
+	ModeEnforce Mode = "enforce" // make it so
+)
+
+// Reader reads GitLab.
+type Reader interface {
+	// Snapshot reads everything.
+	Snapshot(ctx context.Context) (*authz.Snapshot, error)
+	// Refresh reads what changed, and what hangs on it, and returns base with that replaced; base stays as it is.
+	Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error)
+}
+
+// Options are what a Syncer is made of.
+type Options struct {
+	Reader   Reader
+	Kube     kubernetes.Interface
+	Policy   authz.Policy
+	Settings Settings
+	Reserved []string // further reserved namespace names (authz.AssignNames)
+	Mode     Mode     // default ModePlan
+	// Interval is the time between two full rounds, varied by a tenth; default 5 minutes.
+	Interval time.Duration
+	Apply    ApplyOptions    // Cause and Logger are set by the Syncer
+	CI       *ci.Provisioner // nil: no CI credentials
+	Now      func() time.Time
+	Logger   *slog.Logger
+	// OnRound, optional, is called after each round, for metrics. It must not block.
+	OnRound func(Round)
+}
+
+// Round is what one round found and did.
+type Round struct {
+	Cause    string
+	Read     string // "full", "partial" or "none": how much of GitLab was read
+	Plan     []Change
+	Report   Report // empty in ModePlan
+	CI       ci.Report
+	Findings []authz.Finding // of authz, Plan, Apply and CI
+	Snapshot *authz.Snapshot
+	Names    map[authz.SourceID]string
+	Started  time.Time
+	Duration time.Duration
+	Err      error // why the round could not be finished, or what could not be written
+}
+
+// State is what the last rounds left, for explaining and for status.
+type State struct {
+	View  authz.View // of the last round that could read GitLab and the cluster
+	Round Round      // that round
+	// Err is set while rounds fail; View is older than it then.
+	Err   error
+	Since time.Time // of Err
+}
+
+// Syncer makes the cluster follow GitLab. Make one with New.
+type Syncer struct {
+	o     Options
+	state atomic.Pointer[State]
+
+	round sync.Mutex // one round at a time
+	base  *authz.Snapshot
+
+	mu      sync.Mutex
+	pending request
+	wake    chan struct{}
+}
+
+// New checks the options and returns a Syncer that has read nothing yet.
+func New(o Options) (*Syncer, error) {
+	if o.Mode == "" {
+		o.Mode = ModePlan
+	}
+	if o.Mode != ModePlan && o.Mode != ModeEnforce {
+		return nil, fmt.Errorf("mode %q: want %q or %q", o.Mode, ModePlan, ModeEnforce)
+	}
+	if err := o.Settings.Check(o.Policy.ClusterRoles()); err != nil {
+		return nil, err
+	}
+	if o.Interval <= 0 {
+		o.Interval = 5 * time.Minute
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Syncer{o: o, wake: make(chan struct{}, 1)}, nil
+}
+
+// State returns what the last rounds left; nil before the first one has finished. Nothing in it is changed later.
+func (s *Syncer) State() *State { return s.state.Load() }
+
+// Once does one full round, CI credentials included, and returns what it found and did. The error is that of the
+// round; a round whose plan could only be written in part has both.
+func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
+	r, spaces := s.do(ctx, request{full: true, causes: []string{cause}})
+	if s.o.CI != nil && s.o.Mode == ModeEnforce && r.Names != nil && ctx.Err() == nil {
+		r.CI = s.o.CI.Provision(ctx, spaces)
+		r.Findings = append(r.Findings, r.CI.Findings...)
+	}
+	return r, r.Err
+}
+
+// Trigger asks for a round that reads these sources again; none means a full round. It does not block: requests
+// that arrive during a round are gathered into the next one.
+func (s *Syncer) Trigger(changed []authz.SourceID, cause string) {
+	s.mu.Lock()
+	s.pending.add(changed, cause)
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run does rounds until ctx is done: a full one at once and then each Interval, one for each Trigger, one when a
+// membership expires, and again, with growing pauses, after a failure. It returns when everything it started has
+// ended; the error is ctx's.
+func (s *Syncer) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	spaces := make(chan []ci.Namespace, 1)
+	if s.o.CI != nil && s.o.Mode == ModeEnforce {
+		wg.Go(func() { s.runCI(ctx, spaces) })
+	}
+	var (
+		full    = s.o.Now() // when the next full round is due
+		expiry  time.Time   // when the next right expires
+		retry   time.Time   // when to try again after a failure
+		pause   time.Duration
+		carried request // what a failed round should have done
+		first   = true
+	)
+	for ctx.Err() == nil {
+		now := s.o.Now()
+		req := s.take()
+		switch {
+		case due(full, now):
+			req.add(nil, map[bool]string{true: "start", false: "periodic"}[first])
+		case !req.empty():
+		case due(retry, now):
+			req.causes = append(req.causes, "retry")
+		case due(expiry, now):
+			req.causes = append(req.causes, "expiry")
+		default:
+			s.sleep(ctx, earliest(full, retry, expiry).Sub(now))
+			continue
+		}
+		req.merge(carried)
+		carried, first = request{}, false
+		round, list := s.do(ctx, req)
+		if ctx.Err() != nil {
+			break
+		}
+		now = s.o.Now()
+		if round.Snapshot != nil {
+			expiry = authz.NextExpiry(round.Snapshot, now)
+		}
+		if req.full {
+			full = now.Add(jitter(s.o.Interval))
+		}
+		retry = time.Time{}
+		if round.Err == nil {
+			pause = 0
+		} else {
+			pause = min(max(2*pause, time.Second), s.o.Interval, time.Minute)
+			retry = now.Add(jitter(pause))
+			if round.Snapshot == nil { // GitLab was not read: the request is still open
+				carried = request{full: req.full, changed: req.changed}
+			}
+			if due(expiry, now) {
+				expiry = retry
+			}
+		}
+		if list != nil {
+			select { // only the latest list counts
+			case <-spaces:
+			default:
+			}
+			spaces <- list
+		}
+	}
+	return ctx.Err()
+}
+
+// runCI keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
+func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace) {
+	var list []ci.Namespace
+	var again <-chan time.Time
+	var pause time.Duration
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case list = <-lists:
+		case <-again:
+		}
+		again = nil
+		report := s.o.CI.Provision(ctx, list)
+		if len(report.Findings) == 0 {
+			pause = 0
+			continue
+		}
+		pause = min(max(2*pause, 2*time.Second), s.o.Interval)
+		again = time.After(jitter(pause))
+	}
+}
+
+// sleep waits for d, a Trigger or the end.
+func (s *Syncer) sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(max(d, time.Millisecond))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-s.wake:
+	case <-t.C:
+	}
+}
+
+// do does one round up to and including Apply. It returns also the namespaces whose CI credentials are to be kept
+// in order, nil when that is not known.
+func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
+	s.round.Lock()
+	defer s.round.Unlock()
+	started := s.o.Now()
+	r := Round{Cause: req.cause(), Started: started}
+	var spaces []ci.Namespace
+	r.Err = func() error {
+		var err error
+		if r.Snapshot, r.Read, err = s.read(ctx, req); err != nil {
+			return err
+		}
+		s.base = r.Snapshot
+		have, err := Observe(ctx, s.o.Kube, s.o.Policy.ClusterRoles())
+		if err != nil {
+			return err
+		}
+		want, grants := s.desired(&r, have)
+		var findings []authz.Finding
+		r.Plan, findings = Plan(have, want)
+		r.Findings = append(r.Findings, findings...)
+		// Published before it is applied: whoever is refused a moment later is told why.
+		s.publish(&State{View: authz.NewView(r.Snapshot, s.o.Policy, r.Names, grants), Round: r})
+		if s.o.Mode != ModeEnforce {
+			return nil
+		}
+		opts := s.o.Apply
+		opts.Cause, opts.Logger = r.Cause, s.o.Logger
+		r.Report = Apply(ctx, s.o.Kube, r.Plan, opts)
+		r.Findings = append(r.Findings, r.Report.Findings...)
+		spaces = ciSpaces(have, want, r.Report, r.Snapshot)
+		return r.Report.Err()
+	}()
+	r.Duration = s.o.Now().Sub(started)
+	s.finish(ctx, r)
+	return r, spaces
+}
+
+// read returns the Snapshot the round works on: a full one when asked for or when there is none yet, the last one
+// with the changed sources read again, or the last one as it is.
+func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string, error) {
+	var snap *authz.Snapshot
+	var err error
+	how := "none"
+	switch {
+	case req.full || s.base == nil:
+		how = "full"
+		snap, err = s.o.Reader.Snapshot(ctx)
+	case len(req.changed) > 0:
+		how = "partial"
+		changed := slices.SortedFunc(maps.Keys(req.changed), authz.SourceID.Compare)
+		snap, err = s.o.Reader.Refresh(ctx, s.base, changed)
+	default:
+		snap = s.base
+	}
+	if err == nil && snap == nil {
+		err = errors.New("the reader returned nothing")
+	}
+	if err != nil {
+		return nil, how, fmt.Errorf("reading GitLab: %w", err)
+	}
+	return snap, how, nil
+}
+
+func (s *Syncer) desired(r *Round, have *Observed) (*Wanted, []authz.Grant) {
+	sources := s.o.Policy.Sources(r.Snapshot)
+	known, taken := have.Names(r.Snapshot.Issuer)
+	names, findings := authz.AssignNames(sources, known, taken, s.o.Reserved)
+	grants, more := s.o.Policy.Grants(r.Snapshot, r.Started)
+	r.Names, r.Findings = names, append(findings, more...)
+	want := Desired(Input{Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
+		Roles: s.o.Policy.ClusterRoles(), Settings: s.o.Settings})
+	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && len(known) > 0 {
+		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
+	}
+	return want, grants
+}
+
+// publish keeps a failure that is still going on out of the way of readers: a new State replaces it.
+func (s *Syncer) publish(st *State) { s.state.Store(st) }
+
+// finish publishes the end of a round, logs it and reports it.
+func (s *Syncer) finish(ctx context.Context, r Round) {
+	old := s.State()
+	st := &State{Round: r, Err: r.Err}
+	if old != nil {
+		st.View = old.View
+		if r.Names == nil { // nothing was learned: the last good round stays
+			st.Round = old.Round
+		}
+	}
+	if r.Err != nil {
+		st.Since = r.Started
+		if old != nil && old.Err != nil {
+			st.Since = old.Since
+		}
+	}
+	if old != nil || r.Names != nil {
+		s.publish(st)
+	}
+	log := s.o.Logger.With("cause", r.Cause, "read", r.Read, "planned", len(r.Plan), "applied", r.Report.Applied,
+		"failed", len(r.Report.Failed), "findings", len(r.Findings), "duration", r.Duration.String())
+	switch {
+	case ctx.Err() != nil:
+	case r.Err != nil:
+		log.ErrorContext(ctx, "round failed, what was there stays", "error", r.Err)
+	case len(r.Plan) > 0:
+		log.InfoContext(ctx, "round done", "mode", string(s.o.Mode))
+	default:
+		log.DebugContext(ctx, "round done", "mode", string(s.o.Mode))
+	}
+	if s.o.OnRound != nil {
+		s.o.OnRound(r)
+	}
+}
+
+// ciSpaces lists the namespaces that have, or lose, CI credentials: those of ours that stand or were just made, and
+// those whose source is gone. What can't be judged keeps what it has.
+func ciSpaces(have *Observed, want *Wanted, report Report, snap *authz.Snapshot) []ci.Namespace {
+	live := map[Key]*Live{}
+	for _, l := range have.Live {
+		if l.Key.Kind != KindRoleBinding {
+			live[l.Key] = l
+		}
+	}
+	failed := map[Key]bool{}
+	for _, f := range report.Failed {
+		failed[f.Change.Key] = true
+	}
+	wanted := map[string]bool{}
+	out := []ci.Namespace{}
+	add := func(name string, id authz.SourceID) *ci.Namespace {
+		n := ci.Namespace{Name: name, Source: id}
+		if sa := live[accountKey(name)]; sa != nil {
+			n.Account = sa.UID
+		}
+		out = append(out, n)
+		return &out[len(out)-1]
+	}
+	for i := range want.Objects {
+		o := &want.Objects[i]
+		if o.Space == nil {
+			continue
+		}
+		wanted[o.Key.Name] = true
+		switch l := live[o.Key]; {
+		case l != nil:
+			if !l.Deleting && want.owns(l, o.Space) {
+				add(o.Key.Name, o.Space.Source)
+			}
+		case !have.Foreign[o.Key] && !failed[o.Key] && want.Hold == "" && want.Untouchable[o.Space.Source] == "":
+			add(o.Key.Name, o.Space.Source)
+		}
+	}
+	if want.Hold != "" {
+		return out
+	}
+	for _, l := range have.Live {
+		if l.Space == nil || wanted[l.Key.Name] || l.Deleting || l.Space.Issuer != want.Issuer ||
+			l.Space.Source == (authz.SourceID{}) || want.Untouchable[l.Space.Source] != "" {
+			continue
+		}
+		n := add(l.Key.Name, l.Space.Source)
+		n.Gone = true
+		_, n.Exists = snap.Projects[l.Space.Source.ID]
+		n.Exists = n.Exists && want.Paths[l.Space.Source] == "" // else it has another namespace, and its variables
+	}
+	return out
+}
+
+// request is what a round is asked for.
+type request struct {
+	full    bool
+	changed map[authz.SourceID]bool
+	causes  []string
+}
+
+// maxChanged is how many sources are read one by one; more are a full round.
+const maxChanged = 500
+
+func (r *request) empty() bool { return !r.full && len(r.changed) == 0 }
+
+func (r *request) add(changed []authz.SourceID, cause string) {
+	if len(r.causes) < 5 && !slices.Contains(r.causes, cause) {
+		r.causes = append(r.causes, cause)
+	}
+	if r.changed == nil {
+		r.changed = map[authz.SourceID]bool{}
+	}
+	for _, id := range changed {
+		r.changed[id] = true
+	}
+	if len(changed) == 0 || len(r.changed) > maxChanged {
+		r.full = true
+	}
+}
+
+func (r *request) merge(o request) {
+	r.full = r.full || o.full
+	if r.changed == nil {
+		r.changed = map[authz.SourceID]bool{}
+	}
+	maps.Copy(r.changed, o.changed)
+}
+
+func (r *request) cause() string {
+	var out string
+	for i, c := range r.causes {
+		if i > 0 {
+			out += ", "
+		}
+		out += c
+	}
+	return cmp.Or(out, "unknown")
+}
+
+func (s *Syncer) take() request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.pending
+	s.pending = request{}
+	return r
+}
+
+func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
+
+// earliest returns the first of the times that are set; full always is.
+func earliest(full time.Time, others ...time.Time) time.Time {
+	for _, t := range others {
+		if !t.IsZero() && t.Before(full) {
+			full = t
+		}
+	}
+	return full
+}
+
+// jitter varies a duration by a tenth, so that several programs don't march in step.
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // not a secret
+}
