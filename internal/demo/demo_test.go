@@ -1,0 +1,65 @@
+package demo
+
+import (
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// testWriter shows the story in the test's log.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimRight(string(p), "\n"))
+	return len(p), nil
+}
+
+// TestStory runs each step of `make demo` as a test, on a real control plane.
+func TestStory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a control plane")
+	}
+	ctx := t.Context()
+	e, err := Start(ctx, t.TempDir(), testWriter{t})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown strings.Builder
+	for _, s := range Steps() {
+		t.Run(s.Title, func(t *testing.T) {
+			r := &Report{out: &shown, secret: hide}
+			before := shown.Len()
+			s.Run(ctx, e, r)
+			for _, f := range r.failed {
+				t.Error(f)
+			}
+			if t.Failed() {
+				t.Log("\n" + shown.String()[before:])
+			}
+		})
+	}
+	secrets := map[string]string{"the CI token": e.variable("KUBE_TOKEN")}
+	log := e.log.String()
+	if err := e.Close(); err != nil {
+		t.Errorf("stopping everything: %v", err)
+	}
+	// No token in what people see, and none in the log (DESIGN section 4).
+	for what, text := range map[string]string{"the story": shown.String(), "the integrator's log": log} {
+		if found := jwt.FindString(text); found != "" {
+			t.Errorf("%s shows a token", what)
+		}
+		for name, secret := range secrets {
+			if secret == "" || strings.Contains(text, secret) {
+				t.Errorf("%s shows %s, or there was none", what, name)
+			}
+		}
+		for _, prefix := range []string{"glpat-", "glcbt-", "demo-hook-secret", "-password"} {
+			if strings.Contains(text, prefix) {
+				t.Errorf("%s contains %q", what, prefix)
+			}
+		}
+	}
+}
