@@ -28,7 +28,7 @@ const (
 // Variable is a CI/CD variable of a project. Description is what stands after our Marker.
 type Variable struct {
 	Key              string
-	Value            string
+	Value            string `json:"-"` // a secret: never in a log, also not a JSON one
 	Type             VariableType
 	Masked           bool
 	Protected        bool
