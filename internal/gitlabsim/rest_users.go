@@ -52,7 +52,7 @@ func (c *call) fullUser(u *User, private, admin bool) map[string]any {
 			"private_profile": false, "commit_email": u.Email})
 	}
 	if admin {
-		add(map[string]any{"is_admin": u.Admin, "note": nil, "namespace_id": u.NamespaceID, "created_by": nil, "highest_role": nil,
+		add(map[string]any{"is_admin": u.Admin, "note": nil, "namespace_id": u.NamespaceID, "created_by": nil, "highest_role": nil, "email_reset_offered_at": nil,
 			"current_sign_in_ip": nil, "last_sign_in_ip": nil, "sign_in_count": 0})
 	}
 	return m
