@@ -112,6 +112,13 @@ func TestEffectiveRights(t *testing.T) {
 		{"inherited members of an invited group don't enter a group", func(s *authz.Snapshot) { link(s, 2, authz.Link{Group: 4, Level: authz.Owner}) }, lab, "bob:view dave:edit mallory:edit"},
 		{"invited into an ancestor", func(s *authz.Snapshot) { link(s, 1, authz.Link{Group: 3, Level: authz.Maintainer}) }, world10, "alice:edit bob:view carol:edit dave:edit"},
 		{"a group invited into a project: inherited members too", func(s *authz.Snapshot) { plink(s, authz.Link{Group: 4, Level: authz.Maintainer}) }, world10, "alice:edit bob:view carol:edit dave:edit mallory:edit"},
+		{"members of a group that is invited into the invited group", func(s *authz.Snapshot) {
+			link(s, 4, authz.Link{Group: 3, Level: authz.Developer})
+			g := s.Groups[4]
+			g.Parent = 0
+			s.Groups[4] = g
+			plink(s, authz.Link{Group: 4, Level: authz.Maintainer})
+		}, world10, "alice:edit bob:view carol:view dave:edit mallory:edit"},
 		{"share lock", func(s *authz.Snapshot) {
 			plink(s, authz.Link{Group: 4, Level: authz.Maintainer})
 			g := s.Groups[2]

@@ -16,19 +16,18 @@ type members map[int64]Access
 //	to a group     its own rows and those of all ancestors; and for each group invited into it or into an
 //	               ancestor the DIRECT rows of the invited group, capped by the link
 //	to a project   everything the project's group gives; its own rows; and for each group invited into the
-//	               project the direct AND inherited rows of the invited group, capped by the link, unless the
-//	               project's group forbids sharing
+//	               project everybody who effectively is a member of the invited group, capped by the link,
+//	               unless the project's group forbids sharing (docs/adr/0010)
 //
 // Rows and links that are over today count for nothing, although GitLab lists them until its nightly job ran.
 type resolver struct {
 	snap      *Snapshot
 	now       time.Time
-	effective map[int64]members // group id → everything
-	rows      map[int64]members // group id → own and inherited rows, without links
+	effective map[int64]members // of groups, by id
 }
 
 func newResolver(s *Snapshot, now time.Time) *resolver {
-	return &resolver{snap: s, now: now, effective: map[int64]members{}, rows: map[int64]members{}}
+	return &resolver{snap: s, now: now, effective: map[int64]members{}}
 }
 
 // group returns the effective members of a group. The result is shared: it must not be changed.
@@ -49,22 +48,6 @@ func (r *resolver) group(id int64) members {
 	return m
 }
 
-// inherited returns the people with a row in the group or an ancestor, which is what counts when the group is
-// invited into a project. The result is shared: it must not be changed.
-func (r *resolver) inherited(id int64) members {
-	if m, ok := r.rows[id]; ok {
-		return m
-	}
-	r.rows[id] = nil
-	g, ok := r.snap.Groups[id]
-	if !ok {
-		return nil
-	}
-	m := r.inherit(r.inherited(g.Parent), g.Members, Group(id))
-	r.rows[id] = m
-	return m
-}
-
 // own returns the people with a row in the group itself, which is what counts when it is invited into a group.
 func (r *resolver) own(id int64) members {
 	return r.inherit(nil, r.snap.Groups[id].Members, Group(id))
@@ -80,7 +63,7 @@ func (r *resolver) project(p GitLabProject) members {
 		return m
 	}
 	for _, l := range sortedLinks(p.Links) {
-		r.invite(m, l, r.inherited(l.Group), Project(p.ID))
+		r.invite(m, l, r.group(l.Group), Project(p.ID))
 	}
 	return m
 }
@@ -153,7 +136,7 @@ func Members(s *Snapshot, id SourceID, now time.Time) map[int64]Access {
 // Untouchable returns the sources whose rights can't be judged in this round, with the reason: something that
 // feeds their membership was not read completely. Unread is not empty, so nothing of theirs may be changed.
 func Untouchable(s *Snapshot) map[SourceID]string {
-	u := untouchable{snap: s, groups: map[int64]string{}, rows: map[int64]string{}}
+	u := untouchable{snap: s, groups: map[int64]string{}}
 	out := map[SourceID]string{}
 	note := func(id SourceID, why string) {
 		if why == "" {
@@ -181,8 +164,7 @@ func Untouchable(s *Snapshot) map[SourceID]string {
 // untouchable walks what a source depends on and returns the first thing that is missing.
 type untouchable struct {
 	snap   *Snapshot
-	groups map[int64]string // group with its links
-	rows   map[int64]string // group and its ancestors, rows only
+	groups map[int64]string
 }
 
 func (u untouchable) group(id int64) string {
@@ -206,22 +188,6 @@ func (u untouchable) group(id int64) string {
 	return why
 }
 
-func (u untouchable) inherited(id int64) string {
-	if id == 0 {
-		return ""
-	}
-	if why, ok := u.rows[id]; ok {
-		return why
-	}
-	u.rows[id] = cycle(id)
-	why := u.self(id)
-	if why == "" {
-		why = u.inherited(u.snap.Groups[id].Parent)
-	}
-	u.rows[id] = why
-	return why
-}
-
 func (u untouchable) project(p GitLabProject) string {
 	why := u.snap.Missing[Project(p.ID)]
 	if why == "" {
@@ -229,7 +195,7 @@ func (u untouchable) project(p GitLabProject) string {
 	}
 	for _, l := range p.Links {
 		if why == "" {
-			why = u.inherited(l.Group)
+			why = u.group(l.Group)
 		}
 	}
 	return why
