@@ -140,3 +140,28 @@ func fetch(ctx context.Context, client *http.Client, method, target string, form
 	}
 	return fetched{status: res.StatusCode, location: res.Header.Get("Location"), body: string(b)}, nil
 }
+
+// Browse is the whole browser of a login by kubelogin: it opens kubelogin's local address, is sent to GitLab,
+// logs in, and delivers the code to kubelogin's callback.
+func Browse(ctx context.Context, client *http.Client, startURL, username, password string) error {
+	single := &http.Client{Transport: client.Transport, Timeout: client.Timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	res, err := fetch(ctx, single, http.MethodGet, startURL, nil)
+	if err != nil {
+		return err
+	}
+	if res.location == "" {
+		return fmt.Errorf("opening %s: status %d and no redirect to GitLab", startURL, res.status)
+	}
+	callback, err := Login(ctx, client, res.location, username, password)
+	if err != nil {
+		return err
+	}
+	if res, err = fetch(ctx, single, http.MethodGet, callback, nil); err != nil {
+		return err
+	}
+	if res.status >= http.StatusBadRequest {
+		return fmt.Errorf("delivering the code: status %d", res.status)
+	}
+	return nil
+}

@@ -32,7 +32,7 @@ import (
 type Options struct {
 	// Listen is a loopback address; default 127.0.0.1:0.
 	Listen string
-	// Seed is the YAML of a Seed; World, if set, is used instead.
+	// Seed is the YAML of a Seed; it is loaded into World, or into a new one. One World serves one Server.
 	Seed  []byte
 	World *World
 	// Now is the clock of everything: tokens, expiry, created_at, rate limits.

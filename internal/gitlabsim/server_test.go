@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +20,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(browserEnv) != "" {
+		os.Exit(browserMain())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var start = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
