@@ -24,10 +24,16 @@ func newGate(pacing bool) *gate {
 	if !pacing {
 		return g
 	}
-	// Requests per minute (source: GitLab's "rate limits on Groups API" and "on Projects API"). A third may come
-	// at once, the rest evenly, so that no window of a minute holds more than the limit.
-	for kind, limit := range map[string]float64{"groups": 200, "group": 400, "projects": 200, "project": 400, "members_all": 200, "users_projects": 300} {
-		g.limits[kind] = rate.NewLimiter(rate.Limit(limit*0.62/60), int(limit*0.33))
+	// Source: GitLab's "rate limits on Groups API" and "on Projects API". A third may come at once, the rest evenly,
+	// so that no window of the period holds more than the limit.
+	for kind, l := range map[string]struct {
+		requests float64
+		period   time.Duration
+	}{
+		"groups": {200, time.Minute}, "group": {400, time.Minute}, "projects": {2000, 10 * time.Minute}, "project": {400, time.Minute},
+		"members_all": {200, time.Minute},
+	} {
+		g.limits[kind] = rate.NewLimiter(rate.Limit(l.requests*0.62/l.period.Seconds()), int(l.requests*0.33))
 	}
 	return g
 }
@@ -46,8 +52,6 @@ func endpointOf(method, path string) string {
 		return "members_all"
 	case n >= 3 && seg[2] == "members":
 		return "members"
-	case n == 3 && seg[0] == "users" && seg[2] == "projects":
-		return "users_projects"
 	case n == 1 && (seg[0] == "groups" || seg[0] == "projects" || seg[0] == "users"):
 		return seg[0]
 	case n == 2 && (seg[0] == "groups" || seg[0] == "projects" || seg[0] == "users"):

@@ -134,7 +134,7 @@ func (r *Reader) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
 	if info.GraphQL {
 		err = r.readGraphQL(ctx, d, info)
 	}
-	if errors.Is(err, errNoGraphQL) {
+	if errors.Is(err, errNoGraphQL) && ctx.Err() == nil {
 		if info.GraphQL {
 			r.api.log.WarnContext(ctx, "reading GitLab by REST alone", "reason", err.Error())
 		}
@@ -177,7 +177,13 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 	}
 	var list []restProject
 	eg, egctx := errgroup.WithContext(ctx)
-	eg.Go(func() error { return g.run(egctx, parts) })
+	eg.Go(func() error {
+		err := g.run(egctx, parts)
+		if err != nil && !global(err) && !errors.Is(err, ErrBusy) && !errors.Is(err, errNoGraphQL) {
+			err = fmt.Errorf("%w: %w", errNoGraphQL, err) // it answers, but not with what we need: REST may
+		}
+		return err
+	})
 	eg.Go(func() (err error) { list, err = r.listProjects(egctx); return err })
 	err = eg.Wait()
 	for _, rows := range d.rows {
