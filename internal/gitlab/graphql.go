@@ -170,7 +170,7 @@ func (m *gqlMembers) rows() ([]memberRow, error) {
 			return nil, err
 		}
 		if ok {
-			out = append(out, memberRow{Member: row, user: u, humanKnown: true})
+			out = append(out, memberRow{Member: row, user: u})
 		}
 	}
 	return out, nil

@@ -24,17 +24,14 @@ type Event struct {
 // ParseSystemHook reads the body of a system hook (source: GitLab's documentation of system hooks). An event of an
 // unknown name is ignored, because GitLab adds events; a body that is no system hook is an error.
 func ParseSystemHook(body []byte) (Event, error) {
-	var h struct {
-		EventName  string `json:"event_name"`
-		ObjectKind string `json:"object_kind"`
-		UserID     int64  `json:"user_id"`
-		GroupID    int64  `json:"group_id"`
-		ProjectID  int64  `json:"project_id"`
-	}
-	// The ids are what the event is about, or something else of an event we ignore: those may have any type.
 	var name struct {
 		EventName  string `json:"event_name"`
 		ObjectKind string `json:"object_kind"`
+	}
+	var h struct { // only read for events we know: in others these keys may hold anything
+		UserID    int64 `json:"user_id"`
+		GroupID   int64 `json:"group_id"`
+		ProjectID int64 `json:"project_id"`
 	}
 	if err := json.Unmarshal(body, &name); err != nil {
 		return Event{}, errors.New("reading a system hook: the body is not a JSON object with event_name")

@@ -135,9 +135,7 @@ func links(in []restLink) ([]authz.Link, error) {
 // memberRow is one row as both APIs give it, with what it says about its user.
 type memberRow struct {
 	authz.Member
-	user authz.User
-	// human is false when the row does not say whether the user is a human (REST).
-	humanKnown bool
+	user authz.User // by REST without Human and CreatedAt, which its rows don't tell
 }
 
 // member makes a row, or nothing for rows that are no membership: "No access", which GitLab shows where sharing
