@@ -3,21 +3,16 @@ package gitlabsim
 import (
 	"cmp"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log"
 	"log/slog"
 	"maps"
-	"math/big"
 	"net"
 	"net/http"
 	"slices"
@@ -26,6 +21,8 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 )
 
 // Options configures New. The zero value is an empty GitLab on a free loopback port.
@@ -247,37 +244,19 @@ func randomHex(n int) string {
 	return hex.EncodeToString(b)
 }
 
-// serverCertificate makes a CA and a certificate for the loopback names.
+// serverCertificate makes a CA and a certificate for the loopback names. They are of the real time: clients check
+// them with the real clock.
 func serverCertificate() (tls.Certificate, []byte, error) {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := localcert.NewAuthority("Simulated GitLab CA")
 	if err != nil {
-		return tls.Certificate{}, nil, fmt.Errorf("making the CA key: %w", err)
+		return tls.Certificate{}, nil, err
 	}
-	// Certificates are always of the real time: clients check them with the real clock.
-	from, to := time.Now().Add(-time.Hour), time.Now().Add(30*24*time.Hour)
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Simulated GitLab CA"}, NotBefore: from, NotAfter: to,
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
+	pair, err := ca.Server("Simulated GitLab")
 	if err != nil {
-		return tls.Certificate{}, nil, fmt.Errorf("making the CA certificate: %w", err)
+		return tls.Certificate{}, nil, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, nil, fmt.Errorf("making the server key: %w", err)
-	}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "Simulated GitLab"}, NotBefore: from, NotAfter: to,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
-	if err != nil {
-		return tls.Certificate{}, nil, fmt.Errorf("making the server certificate: %w", err)
-	}
-	cert := tls.Certificate{Certificate: [][]byte{der, caDER}, PrivateKey: key}
-	return cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), nil
+	cert, err := tls.X509KeyPair(pair.Cert, pair.Key)
+	return cert, ca.PEM, err
 }
 
 // errorBody returns status and body of an error that a handler returned.
