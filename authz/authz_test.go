@@ -245,13 +245,26 @@ func TestAssignNames(t *testing.T) {
 	}{
 		{"from the path", []authz.Source{src(authz.Project(42), "Foo-Group/bar_b.z")}, nil, nil, map[authz.SourceID]string{authz.Project(42): "foo-group-bar-b-z"}},
 		{"umlauts", []authz.Source{src(authz.Group(1), "Müßig/Öl")}, nil, nil, map[authz.SourceID]string{authz.Group(1): "muessig-oel"}},
-		{"system namespaces, however they are spelled", []authz.Source{src(authz.Group(1), "Kube-System"), src(authz.Group(2), "kube_system"), src(authz.Group(3), "default"), src(authz.Group(4), "kube.public")}, nil, nil,
-			map[authz.SourceID]string{authz.Group(1): "gitlab-kube-system-g1", authz.Group(2): "gitlab-kube-system-g2", authz.Group(3): "default-g3", authz.Group(4): "gitlab-kube-public-g4"}},
-		{"ties go to the lower id", []authz.Source{src(authz.Group(9), "a-b"), src(authz.Project(5), "a/b")}, nil, nil,
-			map[authz.SourceID]string{authz.Project(5): "a-b", authz.Group(9): "a-b-g9"}},
+		{
+			"system namespaces, however they are spelled",
+			[]authz.Source{src(authz.Group(1), "Kube-System"), src(authz.Group(2), "kube_system"), src(authz.Group(3), "default"), src(authz.Group(4), "kube.public")},
+			nil, nil,
+			map[authz.SourceID]string{authz.Group(1): "gitlab-kube-system-g1", authz.Group(2): "gitlab-kube-system-g2", authz.Group(3): "default-g3", authz.Group(4): "gitlab-kube-public-g4"},
+		},
+		{
+			"ties go to the lower id",
+			[]authz.Source{src(authz.Group(9), "a-b"), src(authz.Project(5), "a/b")},
+			nil, nil,
+			map[authz.SourceID]string{authz.Project(5): "a-b", authz.Group(9): "a-b-g9"},
+		},
 		{"taken by a foreign namespace", []authz.Source{src(authz.Group(7), "monitoring")}, nil, []string{"monitoring"}, map[authz.SourceID]string{authz.Group(7): "monitoring-g7"}},
-		{"nobody can squat a suffixed name", []authz.Source{src(authz.Group(3), "team-g7"), src(authz.Group(7), "team")}, nil, []string{"team"},
-			map[authz.SourceID]string{authz.Group(3): "team-g7-g3", authz.Group(7): "team-g7"}},
+		{
+			"nobody can squat a suffixed name",
+			[]authz.Source{src(authz.Group(3), "team-g7"), src(authz.Group(7), "team")},
+			nil,
+			[]string{"team"},
+			map[authz.SourceID]string{authz.Group(3): "team-g7-g3", authz.Group(7): "team-g7"},
+		},
 		{"once given it stays", []authz.Source{src(authz.Group(7), "renamed")}, map[authz.SourceID]string{authz.Group(7): "old"}, nil, map[authz.SourceID]string{authz.Group(7): "old"}},
 		{"a name that a vanished source still holds", []authz.Source{src(authz.Group(8), "old")}, map[authz.SourceID]string{authz.Group(7): "old"}, nil, map[authz.SourceID]string{authz.Group(8): "old-g8"}},
 		{"nothing left of the path", []authz.Source{src(authz.Person(3), "___")}, nil, nil, map[authz.SourceID]string{authz.Person(3): "gitlab-u3"}},
@@ -327,20 +340,41 @@ func TestExplain(t *testing.T) {
 		q    authz.Question
 		want string
 	}{
-		{"Developer who wants to change", bob, authz.Question{Namespace: "haw-lab-world", Verb: "create", Resource: "deployments"},
-			`you are Developer in haw/lab/world, which may read; changes need Maintainer or Owner (ask alice, dave).`},
-		{"Developer who reads a Secret", bob, authz.Question{Namespace: "haw-lab-world", Verb: "get", Resource: "secrets"},
-			`you are Developer in haw/lab/world, whose ClusterRole "view" does not include reading secrets; Maintainer or Owner gives "edit" (ask alice, dave).`},
-		{"Maintainer beyond edit", alice, authz.Question{Namespace: "haw-lab-world", Verb: "create", Resource: "rolebindings"},
-			`you are Maintainer in haw/lab/world, which gives the ClusterRole "edit" in namespace "haw-lab-world", and that does not include create rolebindings. Ask the cluster's administrators.`},
-		{"Reporter", carol, authz.Question{Namespace: "haw-lab", Verb: "get", Resource: "pods"},
-			`you are Reporter in haw/lab, which gives no right in the cluster; Developer gives "view", Maintainer or Owner gives "edit" (ask dave).`},
-		{"stranger", carol, authz.Question{Namespace: "haw", Verb: "get", Resource: "pods"},
-			`namespace "haw" is not one you have a GitLab role in, if it exists. Your namespaces: carol (edit), guests (edit), guests-inner (edit).`},
-		{"all namespaces", bob, authz.Question{Verb: "list", Resource: "namespaces"},
-			`nobody can list all namespaces. Your namespaces: bob (edit), bob-toy (edit), haw-lab (view), haw-lab-world (view).`},
-		{"making a namespace", bob, authz.Question{Verb: "create", Resource: "namespaces"},
-			`namespaces are made from GitLab: create a group or project there, and its namespace appears. Your namespaces: bob (edit), bob-toy (edit), haw-lab (view), haw-lab-world (view).`},
+		{
+			"Developer who wants to change", bob,
+			authz.Question{Namespace: "haw-lab-world", Verb: "create", Resource: "deployments"},
+			`you are Developer in haw/lab/world, which may read; changes need Maintainer or Owner (ask alice, dave).`,
+		},
+		{
+			"Developer who reads a Secret", bob,
+			authz.Question{Namespace: "haw-lab-world", Verb: "get", Resource: "secrets"},
+			`you are Developer in haw/lab/world, whose ClusterRole "view" does not include reading secrets; Maintainer or Owner gives "edit" (ask alice, dave).`,
+		},
+		{
+			"Maintainer beyond edit", alice,
+			authz.Question{Namespace: "haw-lab-world", Verb: "create", Resource: "rolebindings"},
+			`you are Maintainer in haw/lab/world, which gives the ClusterRole "edit" in namespace "haw-lab-world", and that does not include create rolebindings. Ask the cluster's administrators.`,
+		},
+		{
+			"Reporter", carol,
+			authz.Question{Namespace: "haw-lab", Verb: "get", Resource: "pods"},
+			`you are Reporter in haw/lab, which gives no right in the cluster; Developer gives "view", Maintainer or Owner gives "edit" (ask dave).`,
+		},
+		{
+			"stranger", carol,
+			authz.Question{Namespace: "haw", Verb: "get", Resource: "pods"},
+			`namespace "haw" is not one you have a GitLab role in, if it exists. Your namespaces: carol (edit), guests (edit), guests-inner (edit).`,
+		},
+		{
+			"all namespaces", bob,
+			authz.Question{Verb: "list", Resource: "namespaces"},
+			`nobody can list all namespaces. Your namespaces: bob (edit), bob-toy (edit), haw-lab (view), haw-lab-world (view).`,
+		},
+		{
+			"making a namespace", bob,
+			authz.Question{Verb: "create", Resource: "namespaces"},
+			`namespaces are made from GitLab: create a group or project there, and its namespace appears. Your namespaces: bob (edit), bob-toy (edit), haw-lab (view), haw-lab-world (view).`,
+		},
 		{"blocked", mallory, authz.Question{Namespace: "haw", Verb: "get", Resource: "pods"}, `your GitLab account is blocked. Ask an administrator of GitLab.`},
 		{"unknown", 99, authz.Question{Namespace: "haw", Verb: "get", Resource: "pods"}, `GitLab's rights for your account were not read yet. Try again in a minute.`},
 	} {

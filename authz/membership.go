@@ -3,6 +3,7 @@ package authz
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -71,9 +72,7 @@ func (r *resolver) project(p GitLabProject) members {
 // inherit returns a new set: what comes from above, and the rows of the source itself, which win a tie.
 func (r *resolver) inherit(above members, rows []Member, source SourceID) members {
 	m := make(members, len(above)+len(rows))
-	for id, a := range above {
-		m[id] = a
-	}
+	maps.Copy(m, above)
 	for _, row := range rows {
 		if row.Level > MinimalAccess && !row.Expires.Over(r.now) {
 			m.add(Access{User: row.User, Level: row.Level, Why: Reason{Level: row.Level, Row: source}}, true)
@@ -155,9 +154,7 @@ func Untouchable(s *Snapshot) map[SourceID]string {
 	for id := range s.Users {
 		note(Person(id), s.Missing[Person(id)])
 	}
-	for id, why := range s.Missing {
-		out[id] = why
-	}
+	maps.Copy(out, s.Missing)
 	return out
 }
 

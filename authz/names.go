@@ -66,8 +66,10 @@ func AssignNames(sources []Source, have map[SourceID]string, taken map[string]bo
 			name = suffixed(name, s.ID, reserved)
 		}
 		if used[name] {
-			findings = append(findings, Finding{"namespace_name_taken", s.ID,
-				fmt.Sprintf("%s gets no namespace: %q exists and belongs to somebody else", s.ID, name)})
+			findings = append(findings, Finding{
+				"namespace_name_taken", s.ID,
+				fmt.Sprintf("%s gets no namespace: %q exists and belongs to somebody else", s.ID, name),
+			})
 			continue
 		}
 		used[name] = true

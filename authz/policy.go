@@ -140,8 +140,10 @@ func (p Policy) Grants(s *Snapshot, now time.Time) ([]Grant, []Finding) {
 				continue
 			}
 			if !a.Level.Known() {
-				findings = append(findings, Finding{"unknown_level", src.ID,
-					fmt.Sprintf("gitlab user %d has access level %d in %s, which this program does not know: no right is given", a.User, a.Level, src.ID)})
+				findings = append(findings, Finding{
+					"unknown_level", src.ID,
+					fmt.Sprintf("gitlab user %d has access level %d in %s, which this program does not know: no right is given", a.User, a.Level, src.ID),
+				})
 				continue
 			}
 			if role := p.roleIn(s, src.ID, a.Level); role != "" {

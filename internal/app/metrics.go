@@ -29,20 +29,32 @@ func newMetrics() *metrics {
 	const ns = "gl_k8s_integrator"
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "reviews_total",
-			Help: "Token reviews by outcome, reason code and kind of token."}, []string{"outcome", "reason", "kind"}),
-		latency: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: ns, Name: "review_seconds",
-			Help: "Time taken to answer a token review.", Buckets: prometheus.ExponentialBuckets(0.00005, 3, 10)}),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "overload_total",
-			Help: "Requests answered 503 because too many were under way."}, []string{"listener"}),
-		rounds: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "rounds_total",
-			Help: "Rounds of the sync engine by how much was read and how they ended."}, []string{"read", "result"}),
-		lastRound: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "last_good_round_timestamp_seconds",
-			Help: "When the last round without a fault ended."}),
+		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: ns, Name: "reviews_total",
+			Help: "Token reviews by outcome, reason code and kind of token.",
+		}, []string{"outcome", "reason", "kind"}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: ns, Name: "review_seconds",
+			Help: "Time taken to answer a token review.", Buckets: prometheus.ExponentialBuckets(0.00005, 3, 10),
+		}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: ns, Name: "overload_total",
+			Help: "Requests answered 503 because too many were under way.",
+		}, []string{"listener"}),
+		rounds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: ns, Name: "rounds_total",
+			Help: "Rounds of the sync engine by how much was read and how they ended.",
+		}, []string{"read", "result"}),
+		lastRound: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: ns, Name: "last_good_round_timestamp_seconds",
+			Help: "When the last round without a fault ended.",
+		}),
 		duration: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "round_seconds", Help: "Duration of the last round."}),
 		planned:  prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "planned_changes", Help: "Changes in the last plan."}),
-		findings: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: ns, Name: "findings",
-			Help: "Findings of the last round by code."}, []string{"code"}),
+		findings: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: ns, Name: "findings",
+			Help: "Findings of the last round by code.",
+		}, []string{"code"}),
 	}
 	m.registry.MustRegister(m.reviews, m.latency, m.refused, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -92,8 +92,10 @@ func (d delivery) Deliver(ctx context.Context, project int64, vars []ci.Variable
 			kind = gitlab.File
 		}
 		// Raw: a "$" in a value is that character and no reference to another variable.
-		want = append(want, gitlab.Variable{Key: v.Key, Value: v.Value, Type: kind, Masked: v.Masked, Protected: v.Protected,
-			Raw: true, EnvironmentScope: d.scope, Description: "do not edit"})
+		want = append(want, gitlab.Variable{
+			Key: v.Key, Value: v.Value, Type: kind, Masked: v.Masked, Protected: v.Protected,
+			Raw: true, EnvironmentScope: d.scope, Description: "do not edit",
+		})
 	}
 	return d.vars.Ensure(ctx, project, want)
 }

@@ -75,8 +75,7 @@ func reference(t *testing.T) string {
 	b.WriteString("| key | type | meaning |\n|---|---|---|\n")
 	var walk func(prefix string, typ reflect.Type)
 	walk = func(prefix string, typ reflect.Type) {
-		for i := range typ.NumField() {
-			f := typ.Field(i)
+		for f := range typ.Fields() {
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			path, ft, kind := prefix+name, f.Type, ""
 			if ft.Kind() == reflect.Pointer {

@@ -23,7 +23,7 @@ func Load(path string) (*Config, error) {
 	if info.Size() > maxSize {
 		return nil, fmt.Errorf("reading configuration %s: larger than 1 MiB, is this the right file?", path)
 	}
-	data, err := os.ReadFile(path) //nolint:gosec // the path is the operator's own
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading configuration: %w", err)
 	}

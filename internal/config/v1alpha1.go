@@ -94,11 +94,11 @@ type Authn struct {
 	// Application ids (OAuth client ids) whose ID tokens are accepted, as kubelogin uses them.
 	ClientIDs []string `json:"clientIDs"`
 	// How much clocks may differ. Default 10s.
-	Leeway Duration `json:"leeway,omitempty"`
+	Leeway Duration `json:"leeway,omitzero"`
 	// How often the signing keys are fetched again, so that a withdrawn key dies. Default 5m.
-	KeyRefresh Duration `json:"keyRefresh,omitempty"`
+	KeyRefresh Duration `json:"keyRefresh,omitzero"`
 	// How long the last known keys are used while GitLab can't be reached. Default 24h.
-	KeyMaxAge Duration `json:"keyMaxAge,omitempty"`
+	KeyMaxAge Duration `json:"keyMaxAge,omitzero"`
 	// Acceptance of CI job ID tokens. Absent: they are refused.
 	CI *AuthnCI `json:"ci,omitempty"`
 }
@@ -110,7 +110,7 @@ type AuthnCI struct {
 	// Issuer in the jobs' ID tokens, if GitLab was given one of its own for them. Empty: gitlab.url.
 	Issuer string `json:"issuer,omitempty"`
 	// Longest accepted age of such a token. Default 1h.
-	MaxAge Duration `json:"maxAge,omitempty"`
+	MaxAge Duration `json:"maxAge,omitzero"`
 }
 
 // Authz says what a GitLab role means.
@@ -142,7 +142,7 @@ type RBACSync struct {
 	// plan: look and report, change nothing (default). enforce: make it so.
 	Mode string `json:"mode,omitempty"`
 	// Time between two full rounds. Default 5m.
-	Interval Duration `json:"interval,omitempty"`
+	Interval Duration `json:"interval,omitzero"`
 	// Pod Security standard that namespaces enforce: baseline (default), restricted or privileged.
 	PodSecurity string `json:"podSecurity,omitempty"`
 	// Exceptions from podSecurity, by GitLab id.
@@ -168,7 +168,7 @@ type CI struct {
 	// Ids of projects whose credentials go to unprotected branches too. Everybody who can push there can deploy.
 	UnprotectedProjects []int64 `json:"unprotectedProjects,omitempty"`
 	// Lifetime asked for a token; it is replaced after 80 % of what the API server gave. Default 720h.
-	TokenLifetime Duration `json:"tokenLifetime,omitempty"`
+	TokenLifetime Duration `json:"tokenLifetime,omitzero"`
 }
 
 // Duration is a time.Duration written as "5m" or "720h".
