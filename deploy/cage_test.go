@@ -1,0 +1,263 @@
+package deploy_test
+
+import (
+	"context"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+const (
+	onlyManaged  = "writes only in namespaces that carry the label"
+	noTakeover   = "never takes over an existing namespace, nor gives one up"
+	noSystemName = "makes no namespace with a name of the system"
+	sourceStays  = "of a namespace never changes"
+	onlyMarked   = "changes only objects that carry its mark"
+	onlyNames    = "writes only objects of the names it uses"
+	onlyOpaque   = "writes only Opaque Secrets"
+	onlyBound    = "has to be bound to the Secret"
+	onlyGitLab   = "binds ClusterRoles to users of GitLab and to the gitlab-serviceaccount of the same namespace alone"
+)
+
+// TestSecurityInvariantOwnCage climbs with a stolen token of the integrator's ServiceAccount.
+func TestSecurityInvariantOwnCage(t *testing.T) {
+	ns := managed(t, "cage")
+	admin, c := as(t, ""), integrator(t)
+	me := account(deploy.Namespace, deploy.ServiceAccount)
+	for _, o := range []*corev1.ServiceAccount{
+		{ObjectMeta: metav1.ObjectMeta{Name: kubename.CIServiceAccount, Namespace: "kube-system"}},
+		{ObjectMeta: metav1.ObjectMeta{Name: kubename.CIServiceAccount, Namespace: "default"}},
+	} {
+		if _, err := admin.CoreV1().ServiceAccounts(o.Namespace).Create(t.Context(), o, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = admin.CoreV1().ServiceAccounts(o.Namespace).Delete(context.WithoutCancel(t.Context()), o.Name, metav1.DeleteOptions{})
+		})
+	}
+	if _, err := admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "plain"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	makeSecret := func(space string, s *corev1.Secret) func(context.Context, kubernetes.Interface, string) error {
+		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().Secrets(space).Create(ctx, s, metav1.CreateOptions{})
+			return err
+		}
+	}
+	makeBinding := func(space string, b *rbacv1.RoleBinding) func(context.Context, kubernetes.Interface, string) error {
+		return func(ctx context.Context, c kubernetes.Interface, _ string) error { return bindIn(ctx, c, space, b) }
+	}
+	makeNamespace := func(meta metav1.ObjectMeta) func(context.Context, kubernetes.Interface, string) error {
+		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{})
+			return err
+		}
+	}
+	patchNamespace := func(space, key string, value any) func(context.Context, kubernetes.Interface, string) error {
+		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().Namespaces().Patch(ctx, space, types.MergePatchType, labelPatch(key, value), metav1.PatchOptions{})
+			return err
+		}
+	}
+	patchBinding := func(name string, body []byte) func(context.Context, kubernetes.Interface, string) error {
+		return func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.RbacV1().RoleBindings(ns).Patch(ctx, name, types.MergePatchType, body, metav1.PatchOptions{})
+			return err
+		}
+	}
+	withMark := func(s *corev1.Secret) *corev1.Secret { s.Labels = mark; return s }
+
+	for _, a := range []attack{
+		{"bind itself in kube-system", makeBinding("kube-system", binding(marked("gitlab-edit"), "edit", me)), onlyManaged},
+		{"bind a GitLab user in default", makeBinding("default", binding(marked("gitlab-edit"), "edit", subject(kubename.User(7)))), onlyManaged},
+		{"bind itself in its own namespace", makeBinding(deploy.Namespace, binding(marked("gitlab-edit"), "edit", me)), onlyManaged},
+		{"bind itself in a managed namespace", makeBinding(ns, binding(marked("gitlab-x"), "edit", me)), onlyGitLab},
+		{"bind a group", makeBinding(ns, binding(marked("gitlab-x"), "view", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:authenticated"})), onlyGitLab},
+		{"bind a user who is not of GitLab", makeBinding(ns, binding(marked("gitlab-x"), "view", subject("system:kube-scheduler"))), onlyGitLab},
+		{"bind the CI ServiceAccount of elsewhere", makeBinding(ns, binding(marked("gitlab-x"), "view", account("default", kubename.CIServiceAccount))), onlyGitLab},
+		{"bind without a mark", makeBinding(ns, binding(metav1.ObjectMeta{Name: "gitlab-x"}, "view", subject(kubename.User(7)))), onlyMarked},
+		{"bind under another name", makeBinding(ns, binding(marked("helpers"), "view", subject(kubename.User(7)))), onlyNames},
+		{"hand out cluster-admin", makeBinding(ns, binding(marked("gitlab-x"), "cluster-admin", subject(kubename.User(7)))), rbacEscalates},
+		{"hand out admin", makeBinding(ns, binding(marked("gitlab-x"), "admin", subject(kubename.User(7)))), rbacEscalates},
+		{"change a binding of others", patchBinding("by-admin", merge(map[string]any{"subjects": []rbacv1.Subject{subject(kubename.User(1))}})), onlyMarked + "|" + rbacEscalates},
+		{"take over a binding of others", patchBinding("by-admin", labelPatch(kubename.LabelManagedBy, kubename.ManagedBy)), onlyMarked},
+		{"take the mark off a binding", patchBinding("gitlab-view", labelPatch(kubename.LabelManagedBy, nil)), onlyMarked},
+		{"delete a binding of others", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			return c.RbacV1().RoleBindings(ns).Delete(ctx, "by-admin", metav1.DeleteOptions{})
+		}, onlyMarked},
+		{"make a ClusterRoleBinding", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+				ObjectMeta: marked("gitlab-x"), Subjects: []rbacv1.Subject{me},
+				RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "edit"},
+			}, metav1.CreateOptions{})
+			return err
+		}, `cannot create resource "clusterrolebindings"`},
+
+		{"mark kube-system as its own", patchNamespace("kube-system", kubename.LabelManagedBy, kubename.ManagedBy), noTakeover},
+		{"mark a namespace of others as its own", patchNamespace("plain", kubename.LabelManagedBy, kubename.ManagedBy), noTakeover},
+		{"relabel a namespace of others", patchNamespace("plain", "pod-security.kubernetes.io/enforce", "privileged"), noTakeover},
+		{"give up a namespace", patchNamespace(ns, kubename.LabelManagedBy, nil), noTakeover},
+		{"give a namespace to another group", patchNamespace(ns, kubename.LabelSource, "group-8"), sourceStays},
+		{"take a namespace from its group", patchNamespace(ns, kubename.LabelSource, nil), sourceStays},
+		{"make a namespace without a mark", makeNamespace(metav1.ObjectMeta{Name: "bare"}), noTakeover},
+		{"make a system namespace", makeNamespace(marked("kube-more")), noSystemName},
+		{"make a namespace of a generated name", makeNamespace(metav1.ObjectMeta{GenerateName: "kube-", Labels: mark}), noSystemName},
+		{"delete a namespace of others", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			return c.CoreV1().Namespaces().Delete(ctx, "plain", metav1.DeleteOptions{})
+		}, noTakeover},
+		{"finalize a namespace", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().Namespaces().Finalize(ctx, &corev1.Namespace{ObjectMeta: marked(ns)}, metav1.UpdateOptions{})
+			return err
+		}, `cannot update resource "namespaces/finalize"`},
+
+		{"make a token Secret in kube-system", makeSecret("kube-system", withMark(tokenSecret("x"))), onlyManaged},
+		{"make the CI Secret in kube-system", makeSecret("kube-system", &corev1.Secret{ObjectMeta: marked(kubename.CISecret)}), onlyManaged},
+		{"make a token Secret in its own namespace", makeSecret(deploy.Namespace, tokenSecret("gl-k8s-integrator-snapshot")), onlyOpaque},
+		{"make any Secret in its own namespace", makeSecret(deploy.Namespace, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "x"}}), onlyNames},
+		{"make another Secret", makeSecret(ns, &corev1.Secret{ObjectMeta: marked("x")}), onlyNames},
+		{"list Secrets", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().Secrets(ns).List(ctx, metav1.ListOptions{})
+			return err
+		}, `cannot list resource "secrets"`},
+		{"read a Secret of others", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().Secrets(ns).Get(ctx, "x", metav1.GetOptions{})
+			return err
+		}, `cannot get resource "secrets"`},
+		{"mint a token in kube-system", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			return token(ctx, c, "kube-system", kubename.CIServiceAccount, 600)
+		}, onlyManaged},
+		{"mint an unbound token", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			return token(ctx, c, ns, kubename.CIServiceAccount, 600)
+		}, onlyBound},
+		{"mint its own token", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			return token(ctx, c, deploy.Namespace, deploy.ServiceAccount, 600)
+		}, `cannot create resource "serviceaccounts/token"`},
+		{"make a ServiceAccount in kube-system", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().ServiceAccounts("kube-system").Create(ctx, &corev1.ServiceAccount{ObjectMeta: marked("x")}, metav1.CreateOptions{})
+			return err
+		}, onlyManaged},
+		{"make another ServiceAccount", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().ServiceAccounts(ns).Create(ctx, &corev1.ServiceAccount{ObjectMeta: marked("x")}, metav1.CreateOptions{})
+			return err
+		}, onlyNames},
+		{"delete the ServiceAccount default", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			return c.CoreV1().ServiceAccounts(ns).Delete(ctx, "default", metav1.DeleteOptions{})
+		}, onlyMarked},
+		{"make an Event in default", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().Events("default").Create(ctx, event("default"), metav1.CreateOptions{})
+			return err
+		}, onlyManaged},
+		{"remove the cage", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			return c.AdmissionregistrationV1().ValidatingAdmissionPolicies().Delete(ctx, deploy.OwnCage, metav1.DeleteOptions{})
+		}, `cannot delete resource "validatingadmissionpolicies"`},
+		{"change its own role", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.RbacV1().ClusterRoles().Patch(ctx, deploy.ServiceAccount, types.MergePatchType, []byte(`{"rules":[]}`), metav1.PatchOptions{})
+			return err
+		}, `cannot patch resource "clusterroles"`},
+	} {
+		t.Run(a.name, func(t *testing.T) { refused(t, a.do(t.Context(), c, ns), a.want) })
+	}
+	t.Run("the CI Secret as a token Secret", func(t *testing.T) {
+		other := managed(t, "cage-secret")
+		if err := admin.CoreV1().Secrets(other).Delete(t.Context(), kubename.CISecret, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, makeSecret(other, withMark(tokenSecret(kubename.CISecret)))(t.Context(), c, other), onlyOpaque)
+	})
+}
+
+func event(ns string) *corev1.Event {
+	return &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: "gl-k8s-integrator-"},
+		InvolvedObject: corev1.ObjectReference{Kind: "RoleBinding", Namespace: ns, Name: "gitlab-edit"},
+		Reason:         "Changed", Message: "alice was added", Type: corev1.EventTypeNormal,
+	}
+}
+
+// TestIntegratorCanDoItsWork: with its own ServiceAccount and nothing else. Creation is what managed does.
+func TestIntegratorCanDoItsWork(t *testing.T) {
+	ns := managed(t, "work")
+	c, ctx := integrator(t), t.Context()
+	ok := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	selector := metav1.ListOptions{LabelSelector: kubename.LabelManagedBy + "=" + kubename.ManagedBy}
+	_, err := c.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	ok("listing namespaces", err)
+	_, err = c.CoreV1().ServiceAccounts("").List(ctx, selector)
+	ok("listing ServiceAccounts", err)
+	bindings, err := c.RbacV1().RoleBindings("").List(ctx, selector)
+	ok("listing RoleBindings", err)
+	if len(bindings.Items) < 3 {
+		t.Errorf("%d RoleBindings with our mark, want 3 at least", len(bindings.Items))
+	}
+	_, err = c.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType, []byte(`{"metadata":{"annotations":{"a":"b"},"labels":{"pod-security.kubernetes.io/enforce":"restricted"}}}`), metav1.PatchOptions{})
+	ok("changing a namespace", err)
+	_, err = c.RbacV1().RoleBindings(ns).Patch(ctx, "gitlab-edit", types.MergePatchType, []byte(`{"subjects":[]}`), metav1.PatchOptions{})
+	ok("emptying a binding", err)
+	ok("deleting a binding", c.RbacV1().RoleBindings(ns).Delete(ctx, "gitlab-edit", metav1.DeleteOptions{}))
+	ok("making it anew", bindIn(ctx, c, ns, binding(marked("gitlab-edit"), "edit", subject(kubename.User(7)), subject(kubename.User(8)))))
+	_, err = c.CoreV1().ServiceAccounts(ns).Patch(ctx, kubename.CIServiceAccount, types.MergePatchType, []byte(`{"metadata":{"annotations":{"a":"b"}}}`), metav1.PatchOptions{})
+	ok("changing the ServiceAccount", err)
+	_, err = c.CoreV1().Events(ns).Create(ctx, event(ns), metav1.CreateOptions{})
+	ok("making an Event", err)
+
+	s, err := c.CoreV1().Secrets(ns).Get(ctx, kubename.CISecret, metav1.GetOptions{})
+	ok("reading the CI Secret", err)
+	w, err := c.CoreV1().Secrets(ns).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + kubename.CISecret, ResourceVersion: s.ResourceVersion})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	ok("deleting the CI Secret", c.CoreV1().Secrets(ns).Delete(ctx, kubename.CISecret, metav1.DeleteOptions{}))
+	if e := <-w.ResultChan(); e.Type != watch.Deleted {
+		t.Errorf("the watch said %v, want the deletion", e.Type)
+	}
+	cfg := cluster.AdminConfig()
+	cfg.CertData, cfg.KeyData, cfg.BearerToken = nil, nil, string(s.Data["token"])
+	ci := clientFor(t, cfg)
+	eventually(t, "the token to die with its Secret", func() bool {
+		_, err := ci.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		return err != nil
+	})
+	ok("deleting the ServiceAccount", c.CoreV1().ServiceAccounts(ns).Delete(ctx, kubename.CIServiceAccount, metav1.DeleteOptions{}))
+
+	own := deploy.Namespace
+	for _, name := range []string{"gl-k8s-integrator-snapshot", "gl-k8s-integrator-keys"} {
+		_, err = c.CoreV1().Secrets(own).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		ok("keeping "+name, err)
+		_, err = c.CoreV1().Secrets(own).Patch(ctx, name, types.MergePatchType, []byte(`{"data":{"a":"Yg=="}}`), metav1.PatchOptions{})
+		ok("changing "+name, err)
+		ok("deleting "+name, c.CoreV1().Secrets(own).Delete(ctx, name, metav1.DeleteOptions{}))
+	}
+	for _, name := range []string{"gl-k8s-integrator-inbox", "gl-k8s-integrator-plan"} {
+		_, err = c.CoreV1().ConfigMaps(own).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		ok("keeping "+name, err)
+		_, err = c.CoreV1().ConfigMaps(own).Patch(ctx, name, types.MergePatchType, []byte(`{"data":{"a":"b"}}`), metav1.PatchOptions{})
+		ok("changing "+name, err)
+		ok("deleting "+name, c.CoreV1().ConfigMaps(own).Delete(ctx, name, metav1.DeleteOptions{}))
+	}
+	lease, err := c.CoordinationV1().Leases(own).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "gl-k8s-integrator"}}, metav1.CreateOptions{})
+	ok("taking the lease", err)
+	_, err = c.CoordinationV1().Leases(own).Update(ctx, lease, metav1.UpdateOptions{})
+	ok("renewing the lease", err)
+	for _, name := range deploy.Policies() {
+		_, err = c.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(ctx, name, metav1.GetOptions{})
+		ok("seeing the policy", err)
+		_, err = c.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Get(ctx, name, metav1.GetOptions{})
+		ok("seeing the policy's binding", err)
+	}
+}
