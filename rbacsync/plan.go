@@ -64,7 +64,7 @@ const (
 //
 // In a namespace of ours, an object of our name without our mark is the finding foreign_object, never a change.
 func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
-	p := planner{have: have, want: want, home: map[authz.SourceID]string{}}
+	p := planner{have: have, want: want, home: map[authz.SourceID]string{}, others: map[string][]string{}}
 	if want.Hold != "" {
 		return nil, []authz.Finding{{Code: "held", Text: "nothing is changed: " + want.Hold}}
 	}
@@ -91,6 +91,10 @@ func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
 		w, objects = cut(objects, func(o Object) bool { return o.Key.Namespace == ns })
 		p.namespace(ns, h, w)
 	}
+	for _, issuer := range sortedKeys(p.others) {
+		names := p.others[issuer]
+		p.find("other_issuer", authz.SourceID{}, "%d namespaces belong to the GitLab %q (the first is %q): left alone", len(names), issuer, names[0])
+	}
 	slices.SortFunc(p.changes, func(a, b Change) int {
 		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.Action, b.Action), a.Key.Compare(b.Key))
 	})
@@ -100,10 +104,14 @@ func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
 	return p.changes, p.findings
 }
 
+// bindingPrefix starts the names of all bindings of ours (kubename.RoleBinding, kubename.CIRoleBinding).
+const bindingPrefix = "gitlab-"
+
 type planner struct {
 	have     *Observed
 	want     *Wanted
 	home     map[authz.SourceID]string // where a source's namespace should be
+	others   map[string][]string       // namespaces of other GitLabs, by issuer
 	changes  []Change
 	findings []authz.Finding
 }
@@ -132,7 +140,7 @@ func (p *planner) namespace(ns string, h []*Live, w []Object) {
 			p.content(space.Source, nil, h, w)
 		}
 	case live.Space.Issuer != p.want.Issuer:
-		p.find("other_issuer", live.Space.Source, "namespace %q belongs to the GitLab %q: left alone", ns, live.Space.Issuer)
+		p.others[live.Space.Issuer] = append(p.others[live.Space.Issuer], ns)
 	case live.Space.Source == authz.SourceID{}:
 		p.find("bad_mark", live.Space.Source, "namespace %q has our owner mark, but no readable label %s: left alone", ns, kubename.LabelSource)
 	case p.want.Untouchable[live.Space.Source] != "":
@@ -172,7 +180,7 @@ func (p *planner) orphan(ns string, live *Live, h []*Live) {
 		p.find("retained", id, "namespace %q is kept without rights: %s", ns, why)
 	}
 	for _, l := range h {
-		if l.Binding != nil && !l.Binding.empty() {
+		if p.surplus(id, l) {
 			p.change(Change{Action: Update, Key: l.Key, Old: l, New: emptied(l), Revokes: true, Why: why, step: stepRevoke})
 		}
 	}
@@ -193,7 +201,7 @@ func (p *planner) content(id authz.SourceID, ns *Live, h []*Live, w []Object) {
 		}
 		switch {
 		case c < 0: // a shard that is no longer needed, or a role that is no longer configured
-			if l := h[0]; l.Binding != nil && !l.Binding.empty() {
+			if l := h[0]; p.surplus(id, l) {
 				p.update(l, emptied(l), all, why)
 			}
 		case c > 0:
@@ -219,6 +227,19 @@ func (p *planner) content(id authz.SourceID, ns *Live, h []*Live, w []Object) {
 	if stuck {
 		p.find("namespace_terminating", id, "namespace %q is being deleted: what is missing in it is made when it is gone", ns.Key.Name)
 	}
+}
+
+// surplus reports whether the object is a binding that gives something though it should not be there. Somebody
+// else's binding that was given our mark is not ours: we never make one with such a name.
+func (p *planner) surplus(id authz.SourceID, l *Live) bool {
+	if l.Binding == nil || l.Binding.empty() {
+		return false
+	}
+	if !strings.HasPrefix(l.Key.Name, bindingPrefix) {
+		p.find("foreign_object", id, "%s has our owner mark, but not a name of ours: left alone", l.Key)
+		return false
+	}
+	return true
 }
 
 func (p *planner) create(o *Object, why string) {

@@ -91,6 +91,12 @@ func TestPlanText(t *testing.T) {
 			have.Live = have.Live[:0:0]
 			have.Foreign = map[rbacsync.Key]bool{rbacsync.NamespaceKey("haw"): true, binding("haw-world", "gitlab-edit"): true}
 		}},
+		{"our-mark-on-a-foreign-binding", func(_ *rbacsync.Input, have *rbacsync.Observed) {
+			c := *find(have, binding("haw", "gitlab-edit"))
+			c.Key.Name = "admins"
+			have.Live = append(have.Live, &c)
+		}},
+		{"a-role-no-longer-configured", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Roles = roles[1:] }},
 		{"secretless", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Settings.Secretless = true }},
 		{"privileged-by-id", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.Group(7): "privileged"}

@@ -288,13 +288,20 @@ func TestRunRounds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		kube, g := fake.NewClientset(), &gitlab{snap: hawWorld()}
+		var mu sync.Mutex
 		var causes []string
 		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Interval: 10 * time.Minute,
-			OnRound: func(r rbacsync.Round) { causes = append(causes, r.Cause+"/"+r.Read) }})
+			OnRound: func(r rbacsync.Round) {
+				mu.Lock()
+				defer mu.Unlock()
+				causes = append(causes, r.Cause+"/"+r.Read)
+			}})
 		defer run(t, s)()
 		expect := func(wantCauses []string, wantCalls ...string) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if d := cmp.Diff(wantCauses, causes); d != "" {
 				t.Errorf("rounds (-want +got):\n%s", d)
 			}
