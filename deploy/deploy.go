@@ -24,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -98,7 +99,7 @@ func Apply(ctx context.Context, cfg *rest.Config) error {
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
-	defer httpClient.CloseIdleConnections()
+	defer utilnet.CloseIdleConnectionsFor(httpClient.Transport)
 	client, err := dynamic.NewForConfigAndClient(cfg, httpClient)
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
@@ -158,7 +159,7 @@ func awaitRefusal(ctx context.Context, cfg *rest.Config, policy string) error {
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
-	defer httpClient.CloseIdleConnections()
+	defer utilnet.CloseIdleConnectionsFor(httpClient.Transport)
 	client, err := kubernetes.NewForConfigAndClient(cfg, httpClient)
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
@@ -181,7 +182,11 @@ func awaitRefusal(ctx context.Context, cfg *rest.Config, policy string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for the policy %s to take effect: %w (last answer: %v)", policy, ctx.Err(), err)
+			last := "it was allowed"
+			if err != nil {
+				last = err.Error()
+			}
+			return fmt.Errorf("waiting for the policy %s to take effect: %w (last answer to what it must refuse: %s)", policy, ctx.Err(), last)
 		case <-tick.C:
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -41,6 +42,9 @@ func run(m *testing.M) int {
 		}
 	}
 	code := m.Run()
+	if cluster != nil {
+		_ = cluster.Stop()
+	}
 	if err := goleak.Find(); code == 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -67,7 +71,7 @@ func clientFor(t *testing.T, cfg *rest.Config) kubernetes.Interface {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(h.CloseIdleConnections)
+	t.Cleanup(func() { utilnet.CloseIdleConnectionsFor(h.Transport) })
 	c, err := kubernetes.NewForConfigAndClient(cfg, h)
 	if err != nil {
 		t.Fatal(err)

@@ -132,7 +132,7 @@ func buildAll(ctx context.Context, progress io.Writer, ts []target) (Binaries, e
 	if len(lacking(dir, ts)) == 0 {
 		return b, nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return Binaries{}, fmt.Errorf("making the cache folder: %w", err)
 	}
 	unlock, err := lockDir(ctx, dir, progress)
@@ -214,15 +214,15 @@ func buildOne(ctx context.Context, p *lineWriter, goTool, src, dir, version stri
 
 // ldflags strips symbols and sets what `kubectl version` and /version print.
 func ldflags(version string) string {
-	flags := "-s -w"
+	flags := []string{"-s", "-w"}
 	numbers := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
-		flags += fmt.Sprintf(" -X %s.gitVersion=%s", pkg, version)
+		flags = append(flags, "-X", pkg+".gitVersion="+version)
 		if len(numbers) == 3 {
-			flags += fmt.Sprintf(" -X %s.gitMajor=%s -X %s.gitMinor=%s", pkg, numbers[0], pkg, numbers[1])
+			flags = append(flags, "-X", pkg+".gitMajor="+numbers[0], "-X", pkg+".gitMinor="+numbers[1])
 		}
 	}
-	return flags
+	return strings.Join(flags, " ")
 }
 
 // cacheKey names the folder of one set of binaries: whatever changes what is built changes the key.
@@ -266,7 +266,7 @@ func lacking(dir string, ts []target) []target {
 }
 
 func isExecutable(path string) bool {
-	st, err := os.Stat(path)
+	st, err := os.Stat(path) //nolint:gosec // the folder is named by the user who runs this
 	return err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
 }
 

@@ -9,12 +9,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -89,7 +91,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	c := &Cluster{bins: bins}
 	if err := c.makeDirs(o); err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.Stop())
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -210,7 +212,7 @@ func (c *Cluster) run(name, bin string, flags []string) error {
 func (c *Cluster) poll(ctx context.Context, what string, ok func(context.Context) (bool, error)) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	var last error
+	last := "none"
 	for {
 		for _, p := range c.procs {
 			if p.ended() {
@@ -222,12 +224,12 @@ func (c *Cluster) poll(ctx context.Context, what string, ok func(context.Context
 			return nil
 		}
 		if err != nil {
-			last = err
+			last = err.Error()
 		}
 		select {
 		case <-ctx.Done():
 			p := c.procs[len(c.procs)-1]
-			return fmt.Errorf("%s: %w (last answer: %v); last lines of %s:\n%s", what, ctx.Err(), last, p.name, tailFile(p.log, 15))
+			return fmt.Errorf("%s: %w (last answer: %s); last lines of %s:\n%s", what, ctx.Err(), last, p.name, tailFile(p.log, 15))
 		case <-tick.C:
 		}
 	}
@@ -238,7 +240,7 @@ func (c *Cluster) awaitReadyz(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
-	defer client.CloseIdleConnections()
+	defer utilnet.CloseIdleConnectionsFor(client.Transport)
 	return c.poll(ctx, "waiting for kube-apiserver to be ready", func(ctx context.Context) (bool, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL()+"/readyz", nil)
 		if err != nil {
@@ -263,7 +265,7 @@ func (c *Cluster) awaitControllers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
-	defer httpClient.CloseIdleConnections()
+	defer utilnet.CloseIdleConnectionsFor(httpClient.Transport)
 	client, err := kubernetes.NewForConfigAndClient(c.AdminConfig(), httpClient)
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
@@ -291,13 +293,13 @@ func (c *Cluster) awaitControllers(ctx context.Context) error {
 func (c *Cluster) Stop() error {
 	c.stopOnce.Do(func() {
 		// Last started, first stopped: etcd goes when nobody writes to it any more.
-		for i := len(c.procs) - 1; i >= 0; i-- {
-			c.procs[i].stop(3 * time.Second)
+		for _, p := range slices.Backward(c.procs) {
+			p.stop(3 * time.Second)
 		}
 		if c.watchdog != nil {
 			c.watchdog.dismiss()
 		}
-		if c.tempDir {
+		if c.tempDir && c.dir != "" {
 			if err := os.RemoveAll(c.dir); err != nil {
 				c.stopErr = fmt.Errorf("removing the control plane's folder: %w", err)
 			}

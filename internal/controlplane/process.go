@@ -82,7 +82,11 @@ func (p *process) stop(grace time.Duration) {
 
 // failure is the error of a process that ended by itself, with the end of what it printed.
 func (p *process) failure() error {
-	return fmt.Errorf("%s ended by itself (%v); its last lines:\n%s", p.name, p.err, tailFile(p.log, 15))
+	how := "exit status 0"
+	if p.err != nil {
+		how = p.err.Error()
+	}
+	return fmt.Errorf("%s ended by itself (%s); its last lines:\n%s", p.name, how, tailFile(p.log, 15))
 }
 
 // watchdog is a shell that kills the processes it was told of as soon as this process is gone: it reads a pipe
