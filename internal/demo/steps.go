@@ -42,22 +42,17 @@ func Steps() []Step {
 // settle is how long the story waits for the cluster to follow GitLab before it calls that a failure.
 const settle = 15 * time.Second
 
+// anonymous makes kubectl send no credentials. Without these flags it would ask for a user name and a password.
+var anonymous = []string{"--username=nobody", "--password="}
+
 func notLoggedIn(ctx context.Context, e *Env, r *Report) {
-	expired, err := e.GitLab.MintUserIDToken(e.user("alice"), clientID, gitlabsim.TokenOptions{Edit: func(c map[string]any) {
-		past := time.Now().Add(-time.Hour).Unix()
-		c["iat"], c["exp"] = past-120, past
-	}})
+	yesterday, err := e.yesterday("alice")
 	if err != nil {
 		r.Fail("making an expired token", err)
 		return
 	}
-	old, err := e.withToken("alice-yesterday", expired)
-	if err != nil {
-		r.Fail("writing a kubeconfig", err)
-		return
-	}
 	r.Say("A token from yesterday:")
-	o := e.run(ctx, r, old, "get", "pods")
+	o := e.run(ctx, r, yesterday, "get", "pods")
 	r.Check(o.code != 0 && o.has("You must be logged in"), "kubectl says that a login is needed")
 	r.Check(strings.Contains(e.log.String(), "token_expired"), "the integrator's log has the exact reason: token_expired")
 
@@ -67,8 +62,20 @@ func notLoggedIn(ctx context.Context, e *Env, r *Report) {
 		r.Fail("writing a kubeconfig", err)
 		return
 	}
-	o = e.run(ctx, r, nobody, "--username=nobody", "--password=", "get", "pods")
+	o = e.run(ctx, r, nobody, append(anonymous, "get", "--raw", "/api/v1/namespaces/haw-world/pods")...)
 	r.Check(o.code != 0 && o.has("forbidden", "you are not logged in", "kubelogin"), "the refusal says how to log in")
+}
+
+// yesterday is somebody whose token has expired.
+func (e *Env) yesterday(name string) (person, error) {
+	token, err := e.GitLab.MintUserIDToken(e.user(name), clientID, gitlabsim.TokenOptions{Edit: func(c map[string]any) {
+		past := time.Now().Add(-24 * time.Hour).Unix()
+		c["iat"], c["exp"] = past-120, past
+	}})
+	if err != nil {
+		return person{}, err
+	}
+	return e.withToken(name+"-yesterday", token)
 }
 
 func maintainer(ctx context.Context, e *Env, r *Report) {
@@ -94,14 +101,32 @@ func developer(ctx context.Context, e *Env, r *Report) {
 	}
 	o := e.run(ctx, r, bob, "get", "deployments")
 	r.Check(o.code == 0 && o.has("world"), "Developer may read")
-	o = e.run(ctx, r, bob, "apply", "-f", "deploy_new.yaml")
-	// kubectl apply with nothing to change writes nothing, so the refusal needs a change.
-	o2 := e.run(ctx, r, bob, "scale", "deployment/world", "--replicas=2")
-	r.Check(o2.code != 0 && o2.has("forbidden", "Developer in haw/world", "ask alice"), "a change is refused, and kubectl says why and whom to ask")
+	// An apply that changes nothing writes nothing, and is not refused: bob wants another image.
+	edited := filepath.Join(e.work, "bob")
+	if err := e.editedManifest(edited); err != nil {
+		r.Fail("editing deploy_new.yaml", err)
+		return
+	}
+	r.Say("bob changes the image in his copy of deploy_new.yaml.")
+	o = e.run(ctx, r, bob, "apply", "-f", "bob/deploy_new.yaml")
+	r.Check(o.code != 0 && o.has("orbidden", "Developer in haw/world", "ask alice"), "his apply is refused, and kubectl says why and whom to ask")
 	o = e.run(ctx, r, bob, "delete", "-f", "deploy_new.yaml")
 	r.Check(o.code != 0 && o.has("forbidden", "changes need Maintainer or Owner"), "so is deleting")
 	o = e.run(ctx, r, bob, "get", "namespaces")
 	r.Check(o.code != 0 && o.has("Your namespaces:", "haw-world (view)") && !o.has("kube-system"), "all namespaces can't be listed; the refusal lists his own")
+}
+
+// editedManifest writes deploy_new.yaml with another image into a folder.
+func (e *Env) editedManifest(dir string) error {
+	manifest, err := os.ReadFile(filepath.Join(e.work, "deploy_new.yaml"))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	edited := strings.ReplaceAll(string(manifest), "nginx:stable", "nginx:mainline")
+	return os.WriteFile(filepath.Join(dir, "deploy_new.yaml"), []byte(edited), 0o600)
 }
 
 func stranger(ctx context.Context, e *Env, r *Report) {
@@ -116,6 +141,9 @@ func stranger(ctx context.Context, e *Env, r *Report) {
 	same := strings.ReplaceAll(o.text, "haw-world", "X") == strings.ReplaceAll(none.text, "no-such-place", "X")
 	r.Check(same && !o.has("haw/world") && !o.has("alice"), "and learns nothing: a namespace that does not exist sounds the same")
 }
+
+// admin is the cluster's administrator.
+func (e *Env) admin() person { return person{"admin", e.Cluster.AdminKubeconfig()} }
 
 // job runs a CI job on the simulated runner and shows its log.
 func (e *Env) job(ctx context.Context, r *Report, project, ref, name, by string) runner.Result {
@@ -133,10 +161,9 @@ func (e *Env) job(ctx context.Context, r *Report, project, ref, name, by string)
 }
 
 func ciJobs(ctx context.Context, e *Env, r *Report) {
-	admin := person{"admin", e.Cluster.AdminKubeconfig()}
-	e.kubectl(ctx, admin, "-n", "haw-world", "delete", "deployment", "world", "--ignore-not-found")
+	e.kubectl(ctx, e.admin(), "-n", "haw-world", "delete", "deployment", "world", "--ignore-not-found")
 	ok := e.job(ctx, r, "haw/world", "main", "deploy", "alice")
-	o := e.kubectl(ctx, admin, "-n", "haw-world", "get", "deployment", "world")
+	o := e.kubectl(ctx, e.admin(), "-n", "haw-world", "get", "deployment", "world")
 	r.Check(ok.Status == "success" && o.code == 0, "the job with environment ICC-K8s deployed into namespace haw-world, with an unchanged .gitlab-ci.yml")
 	shown := e.job(ctx, r, "haw/world", "main", "show-token", "alice")
 	r.Check(shown.Status == "success" && strings.Contains(shown.Log, "[MASKED]") && !strings.Contains(shown.Log, e.variable("KUBE_TOKEN")), "its token is masked in the log")
@@ -158,20 +185,29 @@ func ciJobs(ctx context.Context, e *Env, r *Report) {
 }
 
 func ciScriptOnLaptop(ctx context.Context, e *Env, r *Report) {
-	laptop, err := e.withToken("laptop", "")
+	yesterday, err := e.yesterday("alice")
+	if err != nil {
+		r.Fail("making an expired token", err)
+		return
+	}
+	nobody, err := e.withToken("nobody", "")
 	if err != nil {
 		r.Fail("writing a kubeconfig", err)
 		return
 	}
-	var before, after string
-	admin := person{"admin", e.Cluster.AdminKubeconfig()}
-	generation := func() string {
-		return e.kubectl(ctx, admin, "-n", "haw-world", "get", "deployment", "world", "-o", "jsonpath={.metadata.resourceVersion}").text
+	version := func() string {
+		return e.kubectl(ctx, e.admin(), "-n", "haw-world", "get", "deployment", "world", "-o", "jsonpath={.metadata.resourceVersion}").text
 	}
-	before = generation()
-	o := e.run(ctx, r, laptop, "--username=nobody", "--password=", "apply", "-f", "deploy_new.yaml")
-	after = generation()
-	r.Check(o.code != 0 && o.has("not logged in") && before == after, "refused, and nothing was changed")
+	before := version()
+	r.Say("The script of the CI job, typed where the login is over:")
+	o := e.run(ctx, r, yesterday, "apply", "-f", "deploy_new.yaml")
+	r.Check(o.code != 0 && o.has("provide credentials"), "refused: the server asks for a login")
+	r.Say("And where there never was one:")
+	o = e.run(ctx, r, nobody, append(anonymous, "apply", "-f", "deploy_new.yaml")...)
+	r.Check(o.code != 0, "refused (kubectl itself swallows the reason while it looks for the API's kinds)")
+	o = e.run(ctx, r, nobody, append(anonymous, "get", "--raw", "/apis/apps/v1/namespaces/haw-world/deployments/world")...)
+	r.Check(o.code != 0 && o.has("you are not logged in"), "the API server's own answer says why")
+	r.Check(before != "" && before == version(), "and nothing was changed")
 }
 
 func removal(ctx context.Context, e *Env, r *Report) {
