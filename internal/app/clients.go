@@ -33,7 +33,7 @@ func connect(cfg *config.Config) (*clients, error) {
 		return nil, err
 	}
 	rc.UserAgent = "gl-k8s-integrator"
-	rc.QPS, rc.Burst = 200, 400 // the engine has its own limit of concurrent writes
+	rc.QPS = -1 // no limit here: the engine bounds how many writes are under way
 	rc.Timeout = 30 * time.Second
 	kube, err := kubernetes.NewForConfig(rc)
 	if err != nil {

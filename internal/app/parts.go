@@ -36,7 +36,10 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	settings := rbacsync.Settings{PodSecurity: cfg.RBACSync.PodSecurity, PodSecurityFor: map[authz.SourceID]string{}}
+	settings := rbacsync.Settings{
+		PodSecurity: cfg.RBACSync.PodSecurity, PodSecurityFor: map[authz.SourceID]string{},
+		Secretless: cfg.Authn.CI != nil, // jobs whose ID tokens are accepted need the rights of their project's CI
+	}
 	for _, e := range cfg.RBACSync.PodSecurityExceptions {
 		if id, ok := config.ParseSource(e.Source); ok {
 			settings.PodSecurityFor[id] = e.Level
