@@ -7,10 +7,13 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -102,16 +105,21 @@ func TestIdentities(t *testing.T) {
 	}{
 		"person": {i.UserToken(42, client, nil), authn.Identity{
 			Username: "gitlab:42", UID: "42", Groups: []string{"gitlab:users"},
-			Extra: map[string][]string{kubename.ExtraUsername: {"user42"}}, Expiry: c.now().Add(2 * time.Minute)}},
+			Extra: map[string][]string{kubename.ExtraUsername: {"user42"}}, Expiry: c.now().Add(2 * time.Minute),
+		}},
 		"person on an old GitLab": {i.UserToken(42, client, authntest.Claims{"name": nil, "nickname": nil, "preferred_username": nil, "profile": nil}), authn.Identity{
-			Username: "gitlab:42", UID: "42", Groups: []string{"gitlab:users"}, Extra: map[string][]string{}, Expiry: c.now().Add(2 * time.Minute)}},
+			Username: "gitlab:42", UID: "42", Groups: []string{"gitlab:users"}, Extra: map[string][]string{}, Expiry: c.now().Add(2 * time.Minute),
+		}},
 		"person named like Kubernetes' own": {i.UserToken(7, client, authntest.Claims{"preferred_username": "system:admin", "nickname": nil, "sub": "7"}), authn.Identity{
-			Username: "gitlab:7", UID: "7", Groups: []string{"gitlab:users"}, Extra: map[string][]string{}, Expiry: c.now().Add(2 * time.Minute)}},
+			Username: "gitlab:7", UID: "7", Groups: []string{"gitlab:users"}, Extra: map[string][]string{}, Expiry: c.now().Add(2 * time.Minute),
+		}},
 		"job": {i.CIToken(20, ciAud, nil), authn.Identity{
 			Username: "gitlab:ci:20", UID: "20", Groups: []string{"gitlab:ci"}, Expiry: c.now().Add(time.Hour),
 			Extra: map[string][]string{
 				kubename.ExtraProjectID: {"20"}, kubename.ExtraProject: {"haw/world"}, kubename.ExtraPipeline: {"574"}, kubename.ExtraJob: {"302"},
-				kubename.ExtraRef: {"main"}, kubename.ExtraEnv: {"ICC-K8s"}, kubename.ExtraUsername: {"alice"}}}},
+				kubename.ExtraRef: {"main"}, kubename.ExtraEnv: {"ICC-K8s"}, kubename.ExtraUsername: {"alice"},
+			},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := g.Authenticate(t.Context(), want.token)
@@ -142,8 +150,10 @@ func TestVerdicts(t *testing.T) {
 
 	cfg := config(i, c)
 	cfg.UserState = func(id int64) (string, bool) {
-		state, known := map[int64]string{1: "active", 101: "blocked", 102: "ldap_blocked", 103: "banned", 104: "deactivated",
-			105: "blocked_pending_approval", 106: "deleted", 107: "something new", 108: ""}[id]
+		state, known := map[int64]string{
+			1: "active", 101: "blocked", 102: "ldap_blocked", 103: "banned", 104: "deactivated",
+			105: "blocked_pending_approval", 106: "deleted", 107: "something new", 108: "",
+		}[id]
 		return state, known
 	}
 	g := newGitLab(t, cfg)
@@ -377,7 +387,8 @@ func TestVerdicts(t *testing.T) {
 		authn.CodeNotMine, authn.CodeUnsafeIdentity, authn.CodeInternal, authn.CodeAudienceNotServed, // TestOutcomes, TestAPIAudiences
 		authn.CodeMethodNotAllowed, authn.CodeContentType, authn.CodeBodyTooLarge, authn.CodeBodyUnreadable, authn.CodeNotTokenReview, // TestMalformedRequests
 		authn.CodeKeysUnavailable, authn.CodeKeysTooOld, authn.CodeReviewCancelled, authn.CodeDiscoveryMismatch, // keys_test.go
-		authn.CodeWrongIssuer, // TestCIIssuer
+		authn.CodeWrongIssuer,                                 // TestCIIssuer
+		authn.CodeUserNotAdmitted, authn.CodeAdmissionUnknown, // TestAdmission
 	} {
 		reached[elsewhere] = true
 	}
@@ -444,12 +455,16 @@ func TestNewReportsAllFaults(t *testing.T) {
 		"slash":              {func(c *authn.Config) { c.Issuer += "/" }, []string{"ends in a slash"}},
 		"http keys":          {func(c *authn.Config) { c.JWKSURL = "http://gitlab.example.com/keys" }, []string{"not https"}},
 		"credentials in URL": {func(c *authn.Config) { c.Issuer = "https://a:b@gitlab.example.com" }, []string{"not a plain URL"}},
-		"same audience": {func(c *authn.Config) { c.CIAudience, c.Environments = client, []string{"ICC-K8s"} },
-			[]string{"audiences of their own"}},
+		"same audience": {
+			func(c *authn.Config) { c.CIAudience, c.Environments = client, []string{"ICC-K8s"} },
+			[]string{"audiences of their own"},
+		},
 		"no environment": {func(c *authn.Config) { c.CIAudience = ciAud }, []string{"environments: none"}},
 		"CI issuer":      {func(c *authn.Config) { c.CIIssuer = "ci" }, []string{"CI issuer"}},
-		"nothing": {func(c *authn.Config) { *c = authn.Config{Leeway: time.Hour, MaxCIAge: -1} },
-			[]string{"issuer: missing", "audiences: none", "must not be negative", "leeway 1h0m0s"}},
+		"nothing": {
+			func(c *authn.Config) { *c = authn.Config{Leeway: time.Hour, MaxCIAge: -1} },
+			[]string{"issuer: missing", "audiences: none", "must not be negative", "leeway 1h0m0s"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := good
@@ -513,5 +528,62 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 	}
 	if got := authn.CodeOf(http.ErrBodyNotAllowed); got != authn.CodeInternal {
 		t.Errorf("got %s", got)
+	}
+}
+
+// TestAdmission: a condition on people is asked after everything else, and not about jobs.
+func TestAdmission(t *testing.T) {
+	i, c := newIssuer(t)
+	known := false
+	cfg := config(i, c)
+	cfg.UserState = func(id int64) (string, bool) { return "blocked", id == 101 }
+	cfg.Admitted = func(id int64) (bool, bool) { return known && id == 42, known }
+	g := newGitLab(t, cfg)
+	if got := verdict(t, g, i.UserToken(42, client, nil)); got != authn.CodeAdmissionUnknown {
+		t.Errorf("before GitLab was read: got %s", got)
+	}
+	known = true
+	for token, want := range map[string]authn.Code{
+		i.UserToken(42, client, nil):                        authn.CodeOK,
+		i.UserToken(43, client, nil):                        authn.CodeUserNotAdmitted,
+		i.UserToken(101, client, nil):                       authn.CodeUserBlocked,
+		i.UserToken(43, client, authntest.Claims{"exp": 1}): authn.CodeTokenExpired,
+		i.CIToken(20, ciAud, nil):                           authn.CodeOK,
+	} {
+		if got := verdict(t, g, token); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+func TestKeyFile(t *testing.T) {
+	i, c := newIssuer(t)
+	i.SetDown(true)
+	file := filepath.Join(t.TempDir(), "keys.json")
+	cfg := config(i, c)
+	cfg.KeyFile = file
+	g := newGitLab(t, cfg)
+	publish := func(k authntest.Key) {
+		b, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{k.JWK()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token := i.UserToken(42, client, authntest.Claims{"exp": c.now().Add(time.Hour).Unix()})
+	if got := verdict(t, g, token); got != authn.CodeKeysUnavailable || !strings.Contains(g.Ready().Error(), file) {
+		t.Errorf("no file: got %s, ready %v", got, g.Ready())
+	}
+	publish(i.UserKey)
+	c.advance(10 * time.Second)
+	if got := verdict(t, g, token); got != authn.CodeOK {
+		t.Errorf("got %s", got)
+	}
+	publish(i.CIKey)
+	c.advance(5 * time.Minute)
+	if got := verdict(t, g, token); got != authn.CodeUnknownKey {
+		t.Errorf("withdrawn key: got %s", got)
 	}
 }

@@ -45,6 +45,8 @@ type Config struct {
 
 	// JWKSURL replaces discovery, for a GitLab that is read through another host name than its external URL.
 	JWKSURL string
+	// KeyFile replaces asking GitLab: a file with its key set (JWKS), read again every KeyRefresh.
+	KeyFile string
 	// HTTPClient carries the trusted CA and a proxy, if any; its CheckRedirect is replaced.
 	HTTPClient *http.Client
 	// KeyRefresh is how often keys are read anew, and so how long a withdrawn key lives on. Default 5 min.
@@ -61,6 +63,10 @@ type Config struct {
 	// UserState returns GitLab's state of the account ("active", "blocked", …) if it is known; it must answer from
 	// memory. A person known not to be active is refused; an unknown one is judged by the token alone. May be nil.
 	UserState func(id int64) (state string, known bool)
+	// Admitted, if set, limits people to those it admits; it must answer from memory. As long as it knows nothing
+	// (known is false) no person is let in, but the answer is "not decided" instead of "refused". CI jobs are not asked
+	// about: their tokens name a project.
+	Admitted func(id int64) (admitted, known bool)
 }
 
 // GitLab is the Authenticator of one GitLab.
@@ -103,7 +109,7 @@ func New(cfg Config) (*GitLab, error) {
 		verifiers: map[string]verifier{},
 		issuers:   map[string]bool{cfg.Issuer: true},
 		keys: &keys{
-			client: httpClient(cfg.HTTPClient), issuer: cfg.Issuer, jwksURL: cfg.JWKSURL,
+			client: httpClient(cfg.HTTPClient), issuer: cfg.Issuer, jwksURL: cfg.JWKSURL, file: cfg.KeyFile,
 			refresh: cfg.KeyRefresh, minInterval: cfg.MinFetchInterval, maxAge: cfg.MaxKeyAge,
 			now: cfg.Now, log: cfg.Logger,
 		},
@@ -142,7 +148,10 @@ func (c *Config) validate() error {
 			break
 		}
 	}
-	if keysAt, what := c.JWKSURL, "key URL"; keysAt != "" || c.Issuer != "" {
+	if c.JWKSURL != "" && c.KeyFile != "" {
+		fault("keys: a URL and a file; give one of them")
+	}
+	if keysAt, what := c.JWKSURL, "key URL"; c.KeyFile == "" && (keysAt != "" || c.Issuer != "") {
 		if keysAt == "" {
 			keysAt, what = c.Issuer, "issuer"
 		}
@@ -211,6 +220,9 @@ func (g *GitLab) RestoreKeys(jwks []byte, fetched time.Time) error {
 	set, err := parseKeys(slices.Clone(jwks))
 	if err != nil {
 		return fmt.Errorf("restoring GitLab's signing keys: %w", err)
+	}
+	if fetched.After(g.cfg.Now().Add(g.cfg.Leeway)) {
+		return fmt.Errorf("restoring GitLab's signing keys: they were read at %s, which is in the future", fetched.UTC().Format(time.RFC3339))
 	}
 	set.fetched = fetched
 	for {

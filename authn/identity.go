@@ -26,6 +26,14 @@ func (g *GitLab) userIdentity(c *claims, expiry time.Time) (Identity, error) {
 	if code := g.userProblem(id); code != "" {
 		return Identity{}, &DeniedError{Code: code, Username: kubename.User(id)}
 	}
+	if g.cfg.Admitted != nil {
+		switch admitted, known := g.cfg.Admitted(id); {
+		case !known:
+			return Identity{}, &UndecidedError{Code: CodeAdmissionUnknown}
+		case !admitted:
+			return Identity{}, &DeniedError{Code: CodeUserNotAdmitted, Username: kubename.User(id)}
+		}
+	}
 	e := extra{}
 	e.add(kubename.ExtraUsername, c.PreferredUsername)
 	if len(e) == 0 {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type keys struct {
 	client      *http.Client
 	issuer      string
 	jwksURL     string // configured; empty: by discovery
+	file        string // configured; then nobody is asked
 	refresh     time.Duration
 	minInterval time.Duration
 	maxAge      time.Duration
@@ -203,6 +205,10 @@ func (k *keys) ready() error {
 
 // fetch reads the keys once. It returns the URL that served them, to be used again.
 func (k *keys) fetch(ctx context.Context, from string) (*keySet, string, error) {
+	if k.file != "" {
+		set, err := readKeyFile(k.file)
+		return set, "", err
+	}
 	if k.jwksURL != "" {
 		from = k.jwksURL
 	}
@@ -221,6 +227,23 @@ func (k *keys) fetch(ctx context.Context, from string) (*keySet, string, error) 
 		return nil, "", fmt.Errorf("reading keys from %s: %w", from, err)
 	}
 	return set, from, nil
+}
+
+func readKeyFile(name string) (*keySet, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key file: %w", err)
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxKeyBytes))
+	if err != nil {
+		return nil, fmt.Errorf("reading the key file: %w", err)
+	}
+	set, err := parseKeys(raw)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key file %s: %w", name, err)
+	}
+	return set, nil
 }
 
 // discover finds the key URL as OpenID Connect Discovery 1.0 section 4 demands, and refuses one on another host:

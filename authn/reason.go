@@ -57,6 +57,7 @@ const (
 	CodeUserPendingApproval Code = "user_pending_approval"
 	CodeUserDeleted         Code = "user_deleted"
 	CodeUserNotActive       Code = "user_not_active"
+	CodeUserNotAdmitted     Code = "user_not_admitted"
 
 	CodeCIIsUserToken      Code = "ci_is_user_token"
 	CodeCIMissingClaim     Code = "ci_missing_claim"
@@ -71,6 +72,7 @@ const (
 	CodeKeysUnavailable   Code = "keys_unavailable"
 	CodeKeysTooOld        Code = "keys_too_old"
 	CodeDiscoveryMismatch Code = "discovery_mismatch"
+	CodeAdmissionUnknown  Code = "admission_unknown"
 	CodeReviewCancelled   Code = "review_cancelled"
 	CodeUnsafeIdentity    Code = "unsafe_identity"
 	CodeInternal          Code = "internal_error"
@@ -132,6 +134,7 @@ func Reasons() []Reason {
 		{CodeUserPendingApproval, OutcomeDenied, "the GitLab account waits for approval", "A GitLab administrator can approve it."},
 		{CodeUserDeleted, OutcomeDenied, "the GitLab account was deleted", "Nothing: the id will not come back."},
 		{CodeUserNotActive, OutcomeDenied, "the GitLab account is not active", "Ask a GitLab administrator about the account's state."},
+		{CodeUserNotAdmitted, OutcomeDenied, "the GitLab account is not among those this cluster lets in", "Become a member of a group or project with rights here (authn.require); it counts from the next reading of GitLab."},
 
 		{CodeCIIsUserToken, OutcomeDenied, "a person's token was made for the audience of CI jobs", "Give the CI audience a name of its own, one that is no OAuth application's client id."},
 		{CodeCIMissingClaim, OutcomeDenied, "the CI token lacks a claim that GitLab sets", "Use GitLab 15.7 or newer and id_tokens (CI_JOB_JWT is gone)."},
@@ -146,6 +149,7 @@ func Reasons() []Reason {
 		{CodeKeysUnavailable, OutcomeUndecided, "GitLab's signing keys could not be read", "Check that GitLab is up and that this program reaches it and trusts its certificate; reviews recover by themselves."},
 		{CodeKeysTooOld, OutcomeUndecided, "GitLab's signing keys could not be read for too long", "Bring GitLab back; known keys are used up to the configured maximum age only."},
 		{CodeDiscoveryMismatch, OutcomeUndecided, "GitLab's discovery document does not belong to the configured issuer", "Configure the issuer exactly as GitLab's external_url; where GitLab is read through another host name, configure the key URL."},
+		{CodeAdmissionUnknown, OutcomeUndecided, "GitLab has not been read yet, so it is not known whom this cluster lets in", "Wait for the first round; if it does not come, see why GitLab can't be read. Only with authn.require."},
 		{CodeReviewCancelled, OutcomeUndecided, "the caller gave up before the review was done", "Look for a slow GitLab or an overloaded machine."},
 		{CodeUnsafeIdentity, OutcomeUndecided, "the identity is empty or reserved", "This is a bug: report it."},
 		{CodeInternal, OutcomeUndecided, "the review failed inside this program", "This is a bug: report it, with the log line of the same request id."},

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -57,6 +58,25 @@ type handler struct {
 	log       *slog.Logger
 	observe   func(Review)
 	audiences []string
+	foreign   sampler
+}
+
+// sampler lets one line per second through and counts the others.
+type sampler struct {
+	next       atomic.Int64 // Unix nanoseconds
+	suppressed atomic.Int64
+}
+
+const samplePause = time.Second
+
+// allow reports whether a line may be written now, and how many were not since the last one.
+func (s *sampler) allow(now time.Time) (suppressed int64, ok bool) {
+	next := s.next.Load()
+	if now.UnixNano() < next || !s.next.CompareAndSwap(next, now.Add(samplePause).UnixNano()) {
+		s.suppressed.Add(1)
+		return 0, false
+	}
+	return s.suppressed.Swap(0), true
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -170,29 +190,36 @@ func kindOf(id Identity, err error) Kind {
 	}
 }
 
-// record writes the one log line of a review and tells the observer. It never sees the token.
+// record writes the one log line of a review and tells the observer. It never sees the token. Of what is not ours one
+// line per second is written, with the number of those left out before it.
 func (h *handler) record(r *http.Request, seen Review, start time.Time, id Identity, err error) {
 	seen.Duration = time.Since(start)
 	h.observe(seen)
 
 	level := slog.LevelInfo
-	switch seen.Outcome {
-	case OutcomeNotMine, OutcomeMalformed:
-		level = slog.LevelDebug // anybody can send these, as often as he likes
-	case OutcomeUndecided:
+	if seen.Outcome == OutcomeUndecided {
 		level = slog.LevelError
-	case OutcomeOK, OutcomeDenied:
 	}
 	if !h.log.Enabled(r.Context(), level) {
 		return
 	}
-	attrs := []slog.Attr{
+	attrs := make([]slog.Attr, 0, 8)
+	if seen.Outcome == OutcomeNotMine || seen.Outcome == OutcomeMalformed {
+		// Anybody can send these, as often as he likes: they must not fill the log.
+		suppressed, ok := h.foreign.allow(start)
+		if !ok {
+			return
+		}
+		attrs = append(attrs, slog.Int64("suppressed", suppressed))
+	}
+	attrs = append(
+		attrs,
 		slog.String("requestId", r.Header.Get(requestIDHeader)),
 		slog.String("outcome", string(seen.Outcome)),
 		slog.String("reason", string(seen.Code)),
 		slog.String("kind", string(seen.Kind)),
 		slog.Duration("duration", seen.Duration),
-	}
+	)
 	var d *DeniedError
 	switch {
 	case seen.Outcome == OutcomeOK:

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -68,38 +69,61 @@ func TestOutcomes(t *testing.T) {
 		want map[string]any
 		seen authn.Review
 	}{
-		"identity": {id: identity, want: status(map[string]any{"authenticated": true, "user": map[string]any{
-			"username": "gitlab:42", "uid": "42", "groups": []any{"gitlab:users"}, "extra": map[string]any{"k": []any{"v"}}}}),
-			seen: authn.Review{Outcome: authn.OutcomeOK, Code: authn.CodeOK, Kind: authn.KindUser}},
-		"identity beside an error": {id: identity, err: &authn.DeniedError{Code: authn.CodeUserBlocked, Kind: authn.KindUser},
+		"identity": {
+			id: identity, want: status(map[string]any{"authenticated": true, "user": map[string]any{
+				"username": "gitlab:42", "uid": "42", "groups": []any{"gitlab:users"}, "extra": map[string]any{"k": []any{"v"}},
+			}}),
+			seen: authn.Review{Outcome: authn.OutcomeOK, Code: authn.CodeOK, Kind: authn.KindUser},
+		},
+		"identity beside an error": {
+			id: identity, err: &authn.DeniedError{Code: authn.CodeUserBlocked, Kind: authn.KindUser},
 			want: status(map[string]any{"error": "user_blocked: the GitLab account is blocked"}),
-			seen: authn.Review{Outcome: authn.OutcomeDenied, Code: authn.CodeUserBlocked, Kind: authn.KindUser}},
-		"not mine": {err: authn.ErrNotMine, want: status(map[string]any{}),
-			seen: authn.Review{Outcome: authn.OutcomeNotMine, Code: authn.CodeNotMine}},
-		"detail": {err: &authn.DeniedError{Code: authn.CodeTokenExpired, Detail: "the token expired 3s ago"},
+			seen: authn.Review{Outcome: authn.OutcomeDenied, Code: authn.CodeUserBlocked, Kind: authn.KindUser},
+		},
+		"not mine": {
+			err: authn.ErrNotMine, want: status(map[string]any{}),
+			seen: authn.Review{Outcome: authn.OutcomeNotMine, Code: authn.CodeNotMine},
+		},
+		"detail": {
+			err:  &authn.DeniedError{Code: authn.CodeTokenExpired, Detail: "the token expired 3s ago"},
 			want: status(map[string]any{"error": "token_expired: the token expired 3s ago"}),
-			seen: authn.Review{Outcome: authn.OutcomeDenied, Code: authn.CodeTokenExpired}},
-		"undecided tells no host": {err: &authn.UndecidedError{Code: authn.CodeKeysUnavailable, Err: errors.New("dial tcp 10.1.2.3:443")},
+			seen: authn.Review{Outcome: authn.OutcomeDenied, Code: authn.CodeTokenExpired},
+		},
+		"undecided tells no host": {
+			err:  &authn.UndecidedError{Code: authn.CodeKeysUnavailable, Err: errors.New("dial tcp 10.1.2.3:443")},
 			want: status(map[string]any{"error": "keys_unavailable: GitLab's signing keys could not be read"}),
-			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeKeysUnavailable}},
-		"gone": {err: context.Canceled, want: status(map[string]any{"error": "review_cancelled: the caller gave up before the review was done"}),
-			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeReviewCancelled}},
-		"bug": {err: errors.New("secret inner text"), want: status(map[string]any{"error": "internal_error: the review failed inside this program"}),
-			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeInternal}},
-		"empty name": {id: authn.Identity{UID: "42"}, want: status(map[string]any{"error": "unsafe_identity: the identity is empty or reserved"}),
-			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeUnsafeIdentity}},
-		"system name": {id: authn.Identity{Username: "system:admin"}, want: status(map[string]any{"error": "unsafe_identity: the identity is empty or reserved"}),
-			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeUnsafeIdentity}},
-		"system group": {id: authn.Identity{Username: "gitlab:1", Groups: []string{"system:masters"}}, want: status(map[string]any{"error": "unsafe_identity: the identity is empty or reserved"}),
-			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeUnsafeIdentity}},
+			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeKeysUnavailable},
+		},
+		"gone": {
+			err: context.Canceled, want: status(map[string]any{"error": "review_cancelled: the caller gave up before the review was done"}),
+			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeReviewCancelled},
+		},
+		"bug": {
+			err: errors.New("secret inner text"), want: status(map[string]any{"error": "internal_error: the review failed inside this program"}),
+			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeInternal},
+		},
+		"empty name": {
+			id: authn.Identity{UID: "42"}, want: status(map[string]any{"error": "unsafe_identity: the identity is empty or reserved"}),
+			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeUnsafeIdentity},
+		},
+		"system name": {
+			id: authn.Identity{Username: "system:admin"}, want: status(map[string]any{"error": "unsafe_identity: the identity is empty or reserved"}),
+			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeUnsafeIdentity},
+		},
+		"system group": {
+			id: authn.Identity{Username: "gitlab:1", Groups: []string{"system:masters"}}, want: status(map[string]any{"error": "unsafe_identity: the identity is empty or reserved"}),
+			seen: authn.Review{Outcome: authn.OutcomeUndecided, Code: authn.CodeUnsafeIdentity},
+		},
 	} {
 		for _, version := range []string{"v1", "v1beta1"} {
 			t.Run(name+" "+version, func(t *testing.T) {
 				var seen []authn.Review
 				h := authn.Handler(fake(func(context.Context, string) (authn.Identity, error) { return tc.id, tc.err }), nil,
 					func(r authn.Review) { r.Duration = 0; seen = append(seen, r) })
-				want := map[string]any{"kind": "TokenReview", "apiVersion": "authentication.k8s.io/" + version,
-					"metadata": map[string]any{}, "spec": map[string]any{}, "status": tc.want}
+				want := map[string]any{
+					"kind": "TokenReview", "apiVersion": "authentication.k8s.io/" + version,
+					"metadata": map[string]any{}, "spec": map[string]any{}, "status": tc.want,
+				}
 				if diff := cmp.Diff(want, answer(t, post(h, ask(version, "abc")))); diff != "" {
 					t.Errorf("-want +got:\n%s", diff)
 				}
@@ -116,8 +140,10 @@ func TestEmptyTokenIsNotAuthenticated(t *testing.T) {
 		t.Error("an empty token reached the authenticator")
 		return authn.Identity{Username: "gitlab:1"}, nil
 	}), nil, nil)
-	for _, body := range []string{ask("v1", ""), `{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1"}`,
-		`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{"Token":"other spelling"}}`} {
+	for _, body := range []string{
+		ask("v1", ""), `{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1"}`,
+		`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{"Token":"other spelling"}}`,
+	} {
 		if diff := cmp.Diff(map[string]any{"user": map[string]any{}}, answer(t, post(h, body))["status"]); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", body, diff)
 		}
@@ -279,4 +305,57 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// TestOneLinePerReview: each judged token leaves one line with the request's id; of foreign ones one a second, which
+// counts the others.
+func TestOneLinePerReview(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logs lockedBuffer
+		outcome := error(nil)
+		h := authn.Handler(fake(func(context.Context, string) (authn.Identity, error) {
+			if outcome != nil {
+				return authn.Identity{}, outcome
+			}
+			return authn.Identity{Username: "gitlab:42", UID: "42"}, nil
+		}), slog.New(slog.NewJSONHandler(&logs, nil)), nil)
+		lines := func() []map[string]any {
+			var all []map[string]any
+			for line := range strings.Lines(logs.String()) {
+				var m map[string]any
+				if err := json.Unmarshal([]byte(line), &m); err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, m)
+			}
+			return all
+		}
+		send := func() {
+			r := httptest.NewRequest(http.MethodPost, "/authenticate", strings.NewReader(ask("v1", "abc")))
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("X-Request-Id", "0123456789abcdef")
+			h.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		send()
+		outcome = &authn.DeniedError{Code: authn.CodeUserBlocked, Kind: authn.KindUser, Username: "gitlab:7"}
+		send()
+		send()
+		if got := lines(); len(got) != 3 || got[0]["user"] != "gitlab:42" || got[0]["outcome"] != "ok" || got[1]["reason"] != "user_blocked" ||
+			got[1]["user"] != "gitlab:7" || got[2]["requestId"] != "0123456789abcdef" {
+			t.Fatalf("got %v", got)
+		}
+		outcome = authn.ErrNotMine
+		for range 100 {
+			send()
+		}
+		time.Sleep(time.Second)
+		send()
+		got := lines()
+		if len(got) != 5 {
+			t.Fatalf("101 foreign tokens in a second and a moment: %d lines, want 2", len(got)-3)
+		}
+		if got[3]["suppressed"] != 0.0 || got[4]["suppressed"] != 99.0 || got[4]["reason"] != "not_mine" {
+			t.Errorf("got %v", got[3:])
+		}
+	})
 }

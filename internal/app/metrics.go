@@ -1,6 +1,7 @@
 package app
 
 import (
+	"math"
 	"net/http"
 	"time"
 
@@ -59,6 +60,35 @@ func newMetrics() *metrics {
 	m.registry.MustRegister(m.reviews, m.latency, m.refused, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// keys adds the numbers of GitLab's signing keys.
+func (m *metrics) keys(status func() authn.KeyStatus, now func() time.Time) {
+	const ns = "gl_k8s_integrator"
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: ns, Name: "signing_keys",
+			Help: "GitLab's signing keys that are known.",
+		}, func() float64 { return float64(status().Keys) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: ns, Name: "signing_keys_age_seconds",
+			Help: "Time since GitLab's signing keys were last read, by this process or the one before; NaN: never.",
+		}, func() float64 {
+			s := status()
+			if s.Fetched.IsZero() {
+				return math.NaN()
+			}
+			return now().Sub(s.Fetched).Seconds()
+		}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: ns, Name: "signing_key_fetches_total",
+			Help: "Attempts to read GitLab's signing keys.",
+		}, func() float64 { return float64(status().Fetches) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: ns, Name: "signing_key_fetch_failures_total",
+			Help: "Attempts to read GitLab's signing keys that failed.",
+		}, func() float64 { return float64(status().Failures) }),
+	)
 }
 
 func (m *metrics) review(r authn.Review) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
@@ -109,13 +110,20 @@ func (d delivery) Withdraw(ctx context.Context, project int64) error {
 	return err
 }
 
-// newAuthenticator returns the judge of tokens. userState answers from memory.
-func newAuthenticator(cfg *config.Config, c *clients, log *slog.Logger, userState func(int64) (string, bool)) (*authn.GitLab, error) {
+// newAuthenticator returns the judge of tokens. people may be nil: then the token alone decides.
+func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger, p *people) (*authn.GitLab, error) {
 	ac := authn.Config{
 		Issuer: cfg.GitLab.URL, ClientIDs: cfg.Authn.ClientIDs, Leeway: cfg.Authn.Leeway.Duration,
 		KeyRefresh: cfg.Authn.KeyRefresh.Duration, MaxKeyAge: cfg.Authn.KeyMaxAge.Duration,
-		HTTPClient: c.gitlabHTTP, Now: time.Now, Logger: log, UserState: userState,
+		JWKSURL: cfg.Authn.Keys.URL, KeyFile: cfg.Authn.Keys.File, MaxTokenBytes: cfg.Authn.MaxTokenBytes,
+		HTTPClient: client, Now: time.Now, Logger: log,
 		UnprotectedProjects: map[int64]bool{}, Environments: []string{cfg.CI.Environment},
+	}
+	if p != nil {
+		ac.UserState = p.state
+		if p.conditional() {
+			ac.Admitted = p.admitted
+		}
 	}
 	for _, id := range cfg.CI.UnprotectedProjects {
 		ac.UnprotectedProjects[id] = true
@@ -130,14 +138,22 @@ func newAuthenticator(cfg *config.Config, c *clients, log *slog.Logger, userStat
 	return a, nil
 }
 
-// userStates answers from the last Snapshot. Before the first one nobody is known, and the token alone decides.
-func userStates(s *rbacsync.Syncer) func(int64) (string, bool) {
-	return func(id int64) (string, bool) {
+// newPeopleOf returns what authentication knows of people, learned from the engine's Snapshots.
+func newPeopleOf(cfg *config.Config) (*people, error) {
+	policy, err := cfg.Authz.Policy()
+	if err != nil {
+		return nil, err
+	}
+	return &people{require: cfg.Authn.Require, policy: policy, now: time.Now}, nil
+}
+
+// lastSnapshot returns the Snapshot of the last published round.
+func lastSnapshot(s *rbacsync.Syncer) func() *authz.Snapshot {
+	return func() *authz.Snapshot {
 		st := s.State()
-		if st == nil || st.View.Snapshot == nil {
-			return "", false
+		if st == nil {
+			return nil
 		}
-		u, ok := st.View.Snapshot.Users[id]
-		return string(u.State), ok
+		return st.View.Snapshot
 	}
 }

@@ -18,12 +18,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// Limits of requests under way at the same time. What is over is answered 503 at once: kube-apiserver's queue is
-// better than ours.
-const (
-	maxReviews = 256
-	maxHooks   = 64
-)
+// maxHooks limits hooks under way at the same time. What is over is answered 503 at once.
+const maxHooks = 64
 
 // Serve runs the program until ctx ends. GitLab and kube-apiserver may be away when it starts: it says so in the
 // log and tries again. Everything it started has ended when it returns.
@@ -33,15 +29,22 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	m := newMetrics()
-	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, m.round)
+	who, err := newPeopleOf(cfg)
 	if err != nil {
 		return err
 	}
-	auth, err := newAuthenticator(cfg, c, log, userStates(syncer))
+	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(r rbacsync.Round) { m.round(r); who.take(r.Snapshot) })
 	if err != nil {
 		return err
 	}
-	servers, err := listeners(cfg, log, auth, syncer, m)
+	who.last = lastSnapshot(syncer)
+	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, who)
+	if err != nil {
+		return err
+	}
+	m.keys(auth.KeyStatus, time.Now)
+	ready := func() error { return errors.Join(auth.Ready(), who.ready()) }
+	servers, err := listeners(cfg, log, auth, ready, syncer, m)
 	if err != nil {
 		return err
 	}
@@ -51,6 +54,9 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		g.Go(func() error { return s.Run(ctx) })
 	}
 	g.Go(func() error { auth.Run(ctx); return nil })
+	if cfg.Authn.Keys.File == "" {
+		g.Go(func() error { newKeyStore(cfg, c, auth, log).run(ctx); return nil })
+	}
 	g.Go(func() error {
 		if cfg.RBACSync.Mode == config.ModeEnforce {
 			if err := awaitFence(ctx, c.kube, log); err != nil {
@@ -66,7 +72,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 }
 
 // listeners binds the three ports; if one can't be bound the others are given back.
-func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, syncer *rbacsync.Syncer, m *metrics) (_ []*httpserver.Server, err error) {
+func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, syncer *rbacsync.Syncer, m *metrics) (_ []*httpserver.Server, err error) {
 	var servers []*httpserver.Server
 	defer func() {
 		if err != nil {
@@ -87,8 +93,8 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, syncer 
 	w := cfg.Listeners.Webhooks
 	err = add(httpserver.Options{
 		Name: "webhooks", Address: w.Address, CertFile: w.CertFile, KeyFile: w.KeyFile, ClientCAFile: w.ClientCAFile, DemandClientCert: true,
-		Handler: httpserver.Limit(maxReviews, m.overflow("webhooks"), httpserver.Mux(
-			httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, m.review)},
+		Handler: httpserver.Limit(w.MaxInFlight, m.overflow("webhooks"), httpserver.Mux(
+			httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, m.review, cfg.Authn.APIAudiences...)},
 			httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view(syncer), cfg.Authz.LoginHint, time.Now, log)},
 		)),
 	})
@@ -111,7 +117,7 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, syncer 
 		err = add(httpserver.Options{Name: "metrics", Address: a, Handler: httpserver.Mux(
 			httpserver.Route{Path: "/metrics", Handler: m.handler()},
 			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
-			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(auth.Ready)},
+			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(ready)},
 		)})
 	}
 	return servers, err

@@ -41,9 +41,16 @@ kind: Config
 gitlab: {url: "http://gitlab.example.com/", readTokenfile: /r}
 cluster: {publicURL: "icc.example.com"}
 listeners:
-  webhooks: {address: ":8443"}
+  webhooks: {address: ":8443", maxInFlight: -1}
   hooks: {address: "0.0.0.0:8080"}
-authn: {clientIDs: [a], leeway: 10m, ci: {audience: a}}
+authn:
+  clientIDs: [a]
+  leeway: 10m
+  ci: {audience: a}
+  maxTokenBytes: 100
+  keys: {url: "http://gitlab.example.com/keys", file: /k}
+  apiAudiences: [""]
+  require: {groups: [-7]}
 authz: {roles: [{clusterRole: edit, levels: [boss]}], kinds: [team], reservedNames: ["a*b"]}
 rbacsync: {mode: "on", podSecurity: strict, interval: 1s, podSecurityExceptions: [{source: haw/world, level: privileged}]}
 ci: {delivery: mail, environment: "ICC*", unprotectedProjects: [0]}
@@ -55,7 +62,8 @@ Ci: {}
 	for _, want := range []string{
 		"apiVersion: want", "gitlab.url: want https", "gitlab.url: must not end", `unknown field "gitlab.readTokenfile"`, "gitlab.readTokenFile: is missing",
 		"cluster.publicURL", "listeners.webhooks.certFile", "listeners.webhooks.clientCAFile", "listeners.hooks.secretFile", "listeners.hooks.certFile",
-		"authn.leeway", "authn.ci.audience: must not be one of", "authz: roles[0].levels: unknown GitLab access level \"boss\"", "authz: kinds: unknown kind \"team\"",
+		"listeners.webhooks.maxInFlight", "authn.maxTokenBytes", "authn.keys: give url or file", "authn.keys.url", "authn.apiAudiences[0]",
+		"authn.require.groups[0]", "authn.leeway", "authn.ci.audience: must not be one of", "authz: roles[0].levels: unknown GitLab access level \"boss\"", "authz: kinds: unknown kind \"team\"",
 		"authz.reservedNames[0]", "rbacsync.mode", "rbacsync.podSecurity:", "rbacsync.interval", "podSecurityExceptions[0].source", "ci.delivery", "ci.environment",
 		"ci.unprotectedProjects[0]", `unknown field "Ci"`,
 	} {

@@ -14,6 +14,13 @@ func setDefaults(c *Config) {
 			*s = def
 		}
 	}
+	number := func(n *int, def int) {
+		if *n == 0 {
+			*n = def
+		}
+	}
+	number(&c.Listeners.Webhooks.MaxInFlight, 256)
+	number(&c.Authn.MaxTokenBytes, 16<<10)
 	duration(&c.Authn.Leeway, 10*time.Second)
 	duration(&c.Authn.KeyRefresh, 5*time.Minute)
 	duration(&c.Authn.KeyMaxAge, 24*time.Hour)
@@ -34,9 +41,7 @@ func setDefaults(c *Config) {
 	text(&c.RBACSync.Mode, ModePlan)
 	duration(&c.RBACSync.Interval, 5*time.Minute)
 	text(&c.RBACSync.PodSecurity, "baseline")
-	if c.RBACSync.Concurrency == 0 {
-		c.RBACSync.Concurrency = 8
-	}
+	number(&c.RBACSync.Concurrency, 8)
 	text(&c.CI.Delivery, DeliveryVariables)
 	text(&c.CI.Environment, "ICC-K8s")
 	duration(&c.CI.TokenLifetime, 720*time.Hour)

@@ -69,6 +69,8 @@ type Listener struct {
 	KeyFile string `json:"keyFile"`
 	// PEM file with the CA whose client certificates are demanded. May be empty only on a loopback address.
 	ClientCAFile string `json:"clientCAFile,omitempty"`
+	// Requests answered at the same time; what is over is answered 503 at once instead of waiting. Default 256.
+	MaxInFlight int `json:"maxInFlight,omitempty"`
 }
 
 // HooksListener is the port that GitLab's system hooks arrive at.
@@ -99,8 +101,35 @@ type Authn struct {
 	KeyRefresh Duration `json:"keyRefresh,omitzero"`
 	// How long the last known keys are used while GitLab can't be reached. Default 24h.
 	KeyMaxAge Duration `json:"keyMaxAge,omitzero"`
+	// Where the signing keys come from instead of GitLab's discovery document.
+	Keys AuthnKeys `json:"keys,omitzero"`
+	// Largest accepted token. A person in very many groups has a large one. Default 16384.
+	MaxTokenBytes int `json:"maxTokenBytes,omitempty"`
+	// The API audiences that reviews may ask for, as in kube-apiserver's --api-audiences. Empty: status.audiences
+	// stays empty, which kube-apiserver takes as its own.
+	APIAudiences []string `json:"apiAudiences,omitempty"`
+	// Conditions on people beside a valid token; who meets one of them is let in. Absent: every account of GitLab is
+	// authenticated (and has no rights but what RoleBindings give). With a condition nobody is let in before the
+	// first complete reading of GitLab.
+	Require AuthnRequire `json:"require,omitzero"`
 	// Acceptance of CI job ID tokens. Absent: they are refused.
 	CI *AuthnCI `json:"ci,omitempty"`
+}
+
+// AuthnKeys says where the signing keys are read. At most one of the two may be given.
+type AuthnKeys struct {
+	// URL of the keys (JWKS), where GitLab is read through another host name than its external URL.
+	URL string `json:"url,omitempty"`
+	// File with the keys (JWKS). Read again every keyRefresh.
+	File string `json:"file,omitempty"`
+}
+
+// AuthnRequire limits who is authenticated at all.
+type AuthnRequire struct {
+	// Whoever has at least one right by authz.roles somewhere.
+	MappedRight bool `json:"mappedRight,omitempty"`
+	// Ids of groups whose members, inherited and invited ones too, are let in.
+	Groups []int64 `json:"groups,omitempty"`
 }
 
 // AuthnCI says which CI job ID tokens are accepted.

@@ -72,6 +72,7 @@ func (l Listeners) validate(f *faults) {
 	f.add(l.Webhooks.KeyFile == "", "listeners.webhooks.keyFile", "is missing")
 	f.add(l.Webhooks.ClientCAFile == "" && !isLoopback(l.Webhooks.Address), "listeners.webhooks.clientCAFile",
 		"is missing: only on a loopback address may callers go without a client certificate")
+	f.add(l.Webhooks.MaxInFlight < 1 || l.Webhooks.MaxInFlight > 100000, "listeners.webhooks.maxInFlight", "want 1 to 100000, not %d", l.Webhooks.MaxInFlight)
 	h := l.Hooks
 	if h.Address != "" {
 		if bad := badAddress(h.Address); bad != "" {
@@ -94,6 +95,15 @@ func (a Authn) validate(f *faults) {
 		f.add(strings.TrimSpace(id) == "", fmt.Sprintf("authn.clientIDs[%d]", i), "is empty")
 	}
 	f.add(a.Leeway.Duration > time.Minute, "authn.leeway", "%s is more than a minute: set the clocks instead", a.Leeway)
+	f.add(a.MaxTokenBytes < 2048 || a.MaxTokenBytes > 512<<10, "authn.maxTokenBytes", "want 2048 to %d, not %d", 512<<10, a.MaxTokenBytes)
+	f.add(a.Keys.URL != "" && a.Keys.File != "", "authn.keys", "give url or file, not both")
+	f.add(a.Keys.URL != "" && !isSafeURL(a.Keys.URL), "authn.keys.url", "want an https URL, not %q", a.Keys.URL)
+	for i, aud := range a.APIAudiences {
+		f.add(strings.TrimSpace(aud) == "", fmt.Sprintf("authn.apiAudiences[%d]", i), "is empty")
+	}
+	for i, id := range a.Require.Groups {
+		f.add(id <= 0, fmt.Sprintf("authn.require.groups[%d]", i), "%d is not a group id", id)
+	}
 	if a.CI == nil {
 		return
 	}

@@ -1,0 +1,85 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	ktesting "k8s.io/client-go/testing"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn/authntest"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+)
+
+// TestKeysSurviveARestart: GitLab's keys are kept in the Secret and taken up by the next process, which starts while
+// GitLab is away and kube-apiserver not there yet.
+func TestKeysSurviveARestart(t *testing.T) {
+	gitlab := authntest.New(t)
+	auth := func() *authn.GitLab {
+		a, err := authn.New(authn.Config{Issuer: gitlab.URL, ClientIDs: []string{"app"}, HTTPClient: gitlab.Client()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	kube := fake.NewClientset()
+	run := func(a *authn.GitLab, origin string, until func() bool) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		store := &keyStore{kube: kube, auth: a, origin: origin, log: slog.New(slog.DiscardHandler), look: time.Millisecond, save: time.Hour}
+		go func() { defer close(ended); store.run(ctx) }()
+		for n := 0; !until() && n < 2000; n++ {
+			time.Sleep(2 * time.Millisecond)
+		}
+		cancel()
+		<-ended
+		if !until() {
+			t.Error("did not happen")
+		}
+	}
+	secret := func() *corev1.Secret {
+		s, err := kube.CoreV1().Secrets(deploy.Namespace).Get(t.Context(), keySecret, metav1.GetOptions{})
+		if err != nil {
+			return nil
+		}
+		return s
+	}
+	first := auth()
+	if _, err := first.Authenticate(t.Context(), gitlab.UserToken(42, "app", nil)); err != nil {
+		t.Fatal(err)
+	}
+	run(first, gitlab.URL, func() bool { return secret() != nil })
+	if s := secret(); s.Type != corev1.SecretTypeOpaque || string(s.Data[fieldOrigin]) != gitlab.URL {
+		t.Errorf("got %v", s)
+	}
+
+	gitlab.SetDown(true)
+	away := 3
+	kube.PrependReactor("get", "secrets", func(ktesting.Action) (bool, runtime.Object, error) {
+		away--
+		return away > 0, nil, errors.New("kube-apiserver is away")
+	})
+	second := auth()
+	run(second, gitlab.URL, func() bool { return second.Ready() == nil })
+	if id, err := second.Authenticate(t.Context(), gitlab.UserToken(42, "app", nil)); err != nil || id.Username != "gitlab:42" {
+		t.Errorf("after the restart: %v, %v", id, err)
+	}
+
+	other := auth()
+	seen := 0
+	run(other, "https://other.example", func() bool { seen++; return seen > 10 })
+	if other.Ready() == nil {
+		t.Error("took keys of another GitLab")
+	}
+	if string(secret().Data[fieldOrigin]) != gitlab.URL {
+		t.Error("wrote though no keys are known")
+	}
+}

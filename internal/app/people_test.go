@@ -1,0 +1,142 @@
+package app
+
+import (
+	"testing"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+)
+
+var day = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// snapshotOf has active users of these ids, one group 7 and in it project 42.
+func snapshotOf(after time.Duration, group []authz.Member, project []authz.Member, users ...int64) *authz.Snapshot {
+	s := &authz.Snapshot{
+		Issuer: "https://gitlab.example.com", Taken: day.Add(after), Users: map[int64]authz.User{}, Missing: map[authz.SourceID]string{},
+		Groups:   map[int64]authz.GitLabGroup{7: {ID: 7, Path: "haw", Members: group}},
+		Projects: map[int64]authz.GitLabProject{42: {ID: 42, Group: 7, Path: "haw/world", Members: project}},
+	}
+	for _, id := range users {
+		s.Users[id] = authz.User{ID: id, Username: "u", State: authz.StateActive, Human: true}
+	}
+	return s
+}
+
+func peopleWith(t *testing.T, require config.AuthnRequire) *people {
+	t.Helper()
+	policy, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &people{require: require, policy: policy, now: func() time.Time { return day }}
+}
+
+func TestAccountStates(t *testing.T) {
+	p := peopleWith(t, config.AuthnRequire{})
+	want := func(step string, id int64, state string) {
+		t.Helper()
+		if got, known := p.state(id); got != state || known != (state != "") {
+			t.Errorf("%s: user %d is %q (known %t), want %q", step, id, got, known, state)
+		}
+	}
+	want("nothing read", 1, "")
+	if err := p.ready(); err != nil {
+		t.Errorf("without a condition: %v", err)
+	}
+	first := snapshotOf(0, nil, nil, 1, 2, 3, 4)
+	blocked := first.Users[2]
+	blocked.State = "blocked"
+	first.Users[2] = blocked
+	p.take(first)
+	want("first", 1, "active")
+	want("first", 2, "blocked")
+	want("first", 9, "")
+
+	half := snapshotOf(time.Minute, nil, nil, 1)
+	half.MissingAll = "GitLab went away"
+	p.take(half)
+	want("half read: what was known stays", 2, "blocked")
+	want("half read: absence means nothing", 3, "active")
+
+	complete := snapshotOf(2*time.Minute, nil, nil, 1, 2)
+	complete.Missing[authz.Person(4)] = "502"
+	p.take(complete)
+	want("complete", 3, "deleted")
+	want("complete, but this one unread", 4, "active")
+
+	p.take(first)
+	want("an older reading arrives late", 3, "deleted")
+	p.take(snapshotOf(3*time.Minute, nil, nil, 1))
+	want("gone again", 4, "deleted")
+	want("still gone", 3, "deleted")
+	p.take(snapshotOf(4*time.Minute, nil, nil, 1, 3))
+	want("back after all", 3, "active")
+}
+
+func TestAdmissionByRightsAndGroups(t *testing.T) {
+	yesterday := authz.Date{Year: 2026, Month: 11, Day: 21}
+	group := []authz.Member{{User: 1, Level: authz.Guest}, {User: 2, Level: authz.Developer, Expires: yesterday}}
+	project := []authz.Member{{User: 3, Level: authz.Developer}, {User: 4, Level: authz.Guest}}
+	for name, tc := range map[string]struct {
+		require config.AuthnRequire
+		want    []int64
+	}{
+		"rights":        {config.AuthnRequire{MappedRight: true}, []int64{3}},
+		"group":         {config.AuthnRequire{Groups: []int64{7}}, []int64{1}},
+		"either":        {config.AuthnRequire{MappedRight: true, Groups: []int64{7}}, []int64{1, 3}},
+		"no such group": {config.AuthnRequire{Groups: []int64{8}}, nil},
+	} {
+		p := peopleWith(t, tc.require)
+		if _, known := p.admitted(3); known || p.ready() == nil {
+			t.Errorf("%s: decided before GitLab was read", name)
+		}
+		broken := snapshotOf(0, nil, nil)
+		broken.MissingAll = "502"
+		p.take(broken)
+		if _, known := p.admitted(3); known || p.ready() == nil {
+			t.Errorf("%s: decided on a reading that failed", name)
+		}
+		check := func(step string, want []int64) {
+			t.Helper()
+			for id := range int64(6) {
+				in := false
+				for _, w := range want {
+					in = in || w == id
+				}
+				if got, known := p.admitted(id); got != in || !known {
+					t.Errorf("%s, %s: user %d admitted %t (known %t), want %t", name, step, id, got, known, in)
+				}
+			}
+		}
+		p.take(snapshotOf(time.Minute, group, project, 1, 2, 3, 4))
+		check("complete", tc.want)
+		if err := p.ready(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		p.take(func() *authz.Snapshot {
+			s := snapshotOf(2*time.Minute, nil, nil, 1, 2, 3, 4)
+			s.Missing[authz.Group(7)] = "502"
+			return s
+		}())
+		check("group unread: nobody loses", tc.want)
+		p.take(snapshotOf(3*time.Minute, nil, nil, 1, 2, 3, 4))
+		check("removed", nil)
+	}
+}
+
+// TestStateIsSeenBeforeTheRoundEnds: a published round counts at the next review.
+func TestStateIsSeenBeforeTheRoundEnds(t *testing.T) {
+	p := peopleWith(t, config.AuthnRequire{})
+	published := snapshotOf(0, nil, nil, 1)
+	p.last = func() *authz.Snapshot { return published }
+	if got, _ := p.state(1); got != "active" {
+		t.Fatalf("got %q", got)
+	}
+	read := snapshotOf(0, nil, nil, 1) // a partial reading: Taken stays
+	read.Users[1] = authz.User{ID: 1, State: "blocked"}
+	p.take(read) // Kubernetes is away: the round is not published
+	if got, _ := p.state(1); got != "blocked" {
+		t.Errorf("got %q", got)
+	}
+}
