@@ -7,7 +7,7 @@ TESTFLAGS ?= -race -shuffle=on -p 1 -timeout 25m
 LINT = go tool -modfile=internal/lint/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint fuzz bench verify controlplane fmt
+.PHONY: help build demo test lint fuzz bench bench-sync verify controlplane fmt
 
 help: ## show this help
 	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"
@@ -43,6 +43,9 @@ fuzz: ## run every fuzz target for FUZZTIME (20s) each
 
 bench: build controlplane ## print BENCH lines: how long the story and a revocation take
 	$(BIN) demo --once --bench
+
+bench-sync: build controlplane ## print BENCH lines: the sync engine at 10,000 projects (about 10 minutes; ARGS=-scale=0.05: a small one)
+	go run ./internal/bench/sync -binary $(BIN) $(ARGS)
 
 verify: ## check that generated files, formatting and go.mod are up to date
 	go generate ./...
