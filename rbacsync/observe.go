@@ -9,7 +9,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 
 	"golang.org/x/sync/errgroup"
@@ -25,120 +28,142 @@ const (
 	notOurs = kubename.LabelManagedBy + "!=" + kubename.ManagedBy
 )
 
+// feed is one list of objects that matter here, which can also be watched.
+type feed struct {
+	what    string
+	options metav1.ListOptions // selectors
+	list    func(context.Context, metav1.ListOptions) (runtime.Object, error)
+	watch   func(context.Context, metav1.ListOptions) (watch.Interface, error)
+}
+
+// feeds returns what has to be read of a cluster: all namespaces, the ServiceAccounts and RoleBindings with our owner
+// mark, and those without it that have a name of ours. roles are the ClusterRoles that bindings are made for.
+func feeds(client kubernetes.Interface, roles []string) []feed {
+	accounts := func(o metav1.ListOptions) feed {
+		c := client.CoreV1().ServiceAccounts(metav1.NamespaceAll)
+		return feed{
+			what: "service accounts", options: o, watch: c.Watch,
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) },
+		}
+	}
+	bindings := func(o metav1.ListOptions) feed {
+		c := client.RbacV1().RoleBindings(metav1.NamespaceAll)
+		return feed{
+			what: "role bindings", options: o, watch: c.Watch,
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) },
+		}
+	}
+	foreign := func(name string) metav1.ListOptions {
+		return metav1.ListOptions{LabelSelector: notOurs, FieldSelector: "metadata.name=" + name}
+	}
+	mine := metav1.ListOptions{LabelSelector: ours}
+	out := []feed{
+		{
+			what: "namespaces", watch: client.CoreV1().Namespaces().Watch,
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return client.CoreV1().Namespaces().List(ctx, o)
+			},
+		},
+		accounts(mine), bindings(mine), accounts(foreign(kubename.CIServiceAccount)), bindings(foreign(kubename.CIRoleBinding)),
+	}
+	for _, r := range roles {
+		out = append(out, bindings(foreign(kubename.RoleBinding(r, 0))))
+	}
+	return out
+}
+
+// entry is one object of a feed.
+type entry struct {
+	key     Key
+	version string
+	live    *Live // nil when it does not carry our mark
+}
+
+// entryOf reads an object of any feed into our form; nothing of the object is kept.
+func entryOf(obj runtime.Object) (entry, error) {
+	var l *Live
+	var m *metav1.ObjectMeta
+	switch o := obj.(type) {
+	case *corev1.Namespace:
+		m, l = &o.ObjectMeta, liveOf(NamespaceKey(o.Name), &o.ObjectMeta)
+		l.Space, l.Born = spaceOf(o.Labels, o.Annotations), o.CreationTimestamp.Unix()
+		l.Deleting = l.Deleting || o.Status.Phase == corev1.NamespaceTerminating
+	case *corev1.ServiceAccount:
+		m, l = &o.ObjectMeta, liveOf(Key{o.Namespace, KindServiceAccount, o.Name}, &o.ObjectMeta)
+	case *rbacv1.RoleBinding:
+		m, l = &o.ObjectMeta, liveOf(Key{o.Namespace, KindRoleBinding, o.Name}, &o.ObjectMeta)
+		l.Binding = liveBinding(o)
+	default:
+		return entry{}, fmt.Errorf("the API server sent a %T, which was not asked for", obj)
+	}
+	e := entry{key: l.Key, version: l.ResourceVersion}
+	if m.Labels[kubename.LabelManagedBy] == kubename.ManagedBy {
+		e.live = l
+	}
+	return e, nil
+}
+
 // Observe reads what the cluster holds: all namespaces, the ServiceAccounts and RoleBindings with our owner mark,
 // and those without it that have a name of ours. roles are the ClusterRoles that bindings are made for.
 func Observe(ctx context.Context, client kubernetes.Interface, roles []string) (*Observed, error) {
-	c := collector{out: &Observed{Foreign: map[Key]bool{}}}
+	out := &Observed{Foreign: map[Key]bool{}}
+	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
-	g.Go(func() error { return c.namespaces(ctx, client) })
-	g.Go(func() error { return c.accounts(ctx, client, metav1.ListOptions{LabelSelector: ours}, true) })
-	g.Go(func() error { return c.bindings(ctx, client, metav1.ListOptions{LabelSelector: ours}, true) })
-	g.Go(func() error { return c.accounts(ctx, client, foreign(kubename.CIServiceAccount), false) })
-	names := []string{kubename.CIRoleBinding}
-	for _, r := range roles {
-		names = append(names, kubename.RoleBinding(r, 0))
-	}
-	for _, n := range names {
-		g.Go(func() error { return c.bindings(ctx, client, foreign(n), false) })
+	for _, f := range feeds(client, roles) {
+		g.Go(func() error {
+			entries, _, err := f.read(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			for _, e := range entries {
+				if e.live != nil {
+					out.Live = append(out.Live, e.live)
+				} else {
+					out.Foreign[e.key] = true
+				}
+			}
+			return err
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, fmt.Errorf("reading the cluster: %w", err)
 	}
-	slices.SortFunc(c.out.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
-	return c.out, nil
+	slices.SortFunc(out.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
+	return out, nil
 }
 
-func foreign(name string) metav1.ListOptions {
-	return metav1.ListOptions{LabelSelector: notOurs, FieldSelector: "metadata.name=" + name}
-}
-
-type collector struct {
-	mu  sync.Mutex
-	out *Observed
-}
-
-func (c *collector) add(live []*Live, foreign []Key) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.out.Live = append(c.out.Live, live...)
-	for _, k := range foreign {
-		c.out.Foreign[k] = true
+// read lists the feed page by page and returns the resourceVersion of the list. When that expires half way, it starts
+// again, once.
+func (f feed) read(ctx context.Context) (entries []entry, version string, err error) {
+	o := f.options
+	o.Limit = pageSize
+	for again := true; ; {
+		list, err := f.list(ctx, o)
+		switch {
+		case err != nil && again && o.Continue != "" && (apierrors.IsResourceExpired(err) || apierrors.IsGone(err)):
+			again, entries, o.Continue, o.Limit = false, nil, "", 0
+			continue
+		case err != nil:
+			return nil, "", fmt.Errorf("listing %s: %w", f.what, err)
+		case ctx.Err() != nil:
+			return nil, "", ctx.Err()
+		}
+		err = meta.EachListItem(list, func(obj runtime.Object) error {
+			e, err := entryOf(obj)
+			entries = append(entries, e)
+			return err
+		})
+		if err != nil {
+			return nil, "", fmt.Errorf("listing %s: %w", f.what, err)
+		}
+		m, err := meta.ListAccessor(list)
+		if err != nil {
+			return nil, "", fmt.Errorf("listing %s: %w", f.what, err)
+		}
+		if o.Continue = m.GetContinue(); o.Continue == "" {
+			return entries, m.GetResourceVersion(), nil
+		}
 	}
-}
-
-func (c *collector) namespaces(ctx context.Context, client kubernetes.Interface) error {
-	var live []*Live
-	var others []Key
-	err := pages(ctx, "namespaces", metav1.ListOptions{}, func(o metav1.ListOptions) (string, error) {
-		list, err := client.CoreV1().Namespaces().List(ctx, o)
-		if err != nil {
-			return "", err
-		}
-		for i := range list.Items {
-			n := &list.Items[i]
-			key := NamespaceKey(n.Name)
-			if n.Labels[kubename.LabelManagedBy] != kubename.ManagedBy {
-				others = append(others, key)
-				continue
-			}
-			l := liveOf(key, &n.ObjectMeta)
-			l.Space, l.Born = spaceOf(n.Labels, n.Annotations), n.CreationTimestamp.Unix()
-			l.Deleting = l.Deleting || n.Status.Phase == corev1.NamespaceTerminating
-			live = append(live, l)
-		}
-		return list.Continue, nil
-	}, func() { live, others = nil, nil })
-	c.add(live, others)
-	return err
-}
-
-func (c *collector) accounts(ctx context.Context, client kubernetes.Interface, o metav1.ListOptions, mine bool) error {
-	var live []*Live
-	var others []Key
-	err := pages(ctx, "service accounts", o, func(o metav1.ListOptions) (string, error) {
-		list, err := client.CoreV1().ServiceAccounts(metav1.NamespaceAll).List(ctx, o)
-		if err != nil {
-			return "", err
-		}
-		for i := range list.Items {
-			sa := &list.Items[i]
-			key := Key{sa.Namespace, KindServiceAccount, sa.Name}
-			if mine {
-				live = append(live, liveOf(key, &sa.ObjectMeta))
-			} else {
-				others = append(others, key)
-			}
-		}
-		return list.Continue, nil
-	}, func() { live, others = nil, nil })
-	c.add(live, others)
-	return err
-}
-
-func (c *collector) bindings(ctx context.Context, client kubernetes.Interface, o metav1.ListOptions, mine bool) error {
-	var live []*Live
-	var others []Key
-	err := pages(ctx, "role bindings", o, func(o metav1.ListOptions) (string, error) {
-		list, err := client.RbacV1().RoleBindings(metav1.NamespaceAll).List(ctx, o)
-		if err != nil {
-			return "", err
-		}
-		for i := range list.Items {
-			rb := &list.Items[i]
-			key := Key{rb.Namespace, KindRoleBinding, rb.Name}
-			if !mine {
-				others = append(others, key)
-				continue
-			}
-			l := liveOf(key, &rb.ObjectMeta)
-			l.Binding = liveBinding(rb)
-			live = append(live, l)
-		}
-		return list.Continue, nil
-	}, func() { live, others = nil, nil })
-	c.add(live, others)
-	return err
 }
 
 func liveBinding(rb *rbacv1.RoleBinding) *Binding {
@@ -147,26 +172,4 @@ func liveBinding(rb *rbacv1.RoleBinding) *Binding {
 
 func liveOf(key Key, m *metav1.ObjectMeta) *Live {
 	return &Live{Object: Object{Key: key}, UID: m.UID, ResourceVersion: m.ResourceVersion, Deleting: m.DeletionTimestamp != nil}
-}
-
-// pages reads a whole list. When the list's resourceVersion expires half way, it starts again, once.
-func pages(ctx context.Context, what string, o metav1.ListOptions, page func(metav1.ListOptions) (next string, err error), restart func()) error {
-	again := true
-	o.Limit = pageSize
-	for {
-		next, err := page(o)
-		switch {
-		case err != nil && again && o.Continue != "" && (apierrors.IsResourceExpired(err) || apierrors.IsGone(err)):
-			again, o.Continue, o.Limit = false, "", 0
-			restart()
-			continue
-		case err != nil:
-			return fmt.Errorf("listing %s: %w", what, err)
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case next == "":
-			return nil
-		}
-		o.Continue = next
-	}
 }
