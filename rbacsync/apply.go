@@ -13,6 +13,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
@@ -28,6 +29,10 @@ type ApplyOptions struct {
 	QPS         float32 // writes per second; 0: as fast as they go. The client has a limit of its own (rest.Config.QPS).
 	Cause       string  // what led to the changes, for the log
 	Logger      *slog.Logger
+	// May, optional, is asked before each write; an error stops it. A leader that was replaced learns it here.
+	May func() error
+
+	wrote func(*Live) // what the API server answered to a write
 }
 
 // Report is what became of a plan.
@@ -61,7 +66,7 @@ var errNoNamespace = errors.New("its namespace could not be created")
 // conflicts instead of undoing somebody else's later write.
 func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o ApplyOptions) Report {
 	start := time.Now() //nolint:forbidigo // a duration, not a decision
-	a := &applier{client: client, log: o.Logger, cause: o.Cause, unborn: map[string]bool{}}
+	a := &applier{client: client, log: o.Logger, cause: o.Cause, may: o.May, wrote: o.wrote, unborn: map[string]bool{}}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -91,6 +96,8 @@ type applier struct {
 	log    *slog.Logger
 	limit  *rate.Limiter
 	cause  string
+	may    func() error
+	wrote  func(*Live)
 
 	mu     sync.Mutex
 	report Report
@@ -131,6 +138,11 @@ func (a *applier) write(ctx context.Context, c Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if a.may != nil {
+		if err := a.may(); err != nil {
+			return err
+		}
+	}
 	switch c.Action {
 	case Create:
 		return a.create(ctx, c.New)
@@ -156,18 +168,30 @@ func (a *applier) create(ctx context.Context, o *Object) error {
 	}
 	meta := metav1.ObjectMeta{Name: o.Key.Name, Namespace: o.Key.Namespace, Labels: filled(o.labels()), Annotations: filled(o.annotations())}
 	var err error
+	var obj runtime.Object
 	switch o.Key.Kind {
 	case KindNamespace:
 		meta.Namespace = ""
-		_, err = a.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{})
+		obj, err = a.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{})
 	case KindServiceAccount:
-		_, err = a.client.CoreV1().ServiceAccounts(o.Key.Namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
+		obj, err = a.client.CoreV1().ServiceAccounts(o.Key.Namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
 	case KindRoleBinding:
-		_, err = a.client.RbacV1().RoleBindings(o.Key.Namespace).Create(ctx, &rbacv1.RoleBinding{
+		obj, err = a.client.RbacV1().RoleBindings(o.Key.Namespace).Create(ctx, &rbacv1.RoleBinding{
 			ObjectMeta: meta, Subjects: o.Binding.subjects(),
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: o.Binding.Role}}, metav1.CreateOptions{})
 	}
-	return err
+	return a.took(obj, err)
+}
+
+// took hands on what the API server made of a write.
+func (a *applier) took(obj runtime.Object, err error) error {
+	if err != nil || a.wrote == nil {
+		return err
+	}
+	if e, err := entryOf(obj); err == nil && e.live != nil {
+		a.wrote(e.live)
+	}
+	return nil
 }
 
 // update writes a merge patch: it names only what is ours, so labels, annotations and fields of others stay as
@@ -186,15 +210,16 @@ func (a *applier) update(ctx context.Context, c Change) error {
 		return err
 	}
 	k := c.Key
+	var obj runtime.Object
 	switch k.Kind {
 	case KindNamespace:
-		_, err = a.client.CoreV1().Namespaces().Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
+		obj, err = a.client.CoreV1().Namespaces().Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
 	case KindServiceAccount:
-		_, err = a.client.CoreV1().ServiceAccounts(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
+		obj, err = a.client.CoreV1().ServiceAccounts(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
 	case KindRoleBinding:
-		_, err = a.client.RbacV1().RoleBindings(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
+		obj, err = a.client.RbacV1().RoleBindings(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
 	}
-	return err
+	return a.took(obj, err)
 }
 
 func (a *applier) remove(ctx context.Context, c Change) error {

@@ -1,0 +1,298 @@
+package rbacsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+)
+
+// mirror keeps what Observe would read up to date by watches, in the compact form that planning needs: no object of
+// client-go's types is kept. It is always a little behind the cluster; a plan made on it is still safe, because each
+// write carries the resourceVersion it was planned on.
+//
+// It knows our own writes (wrote), so what is left are the changes of others: those are drift.
+type mirror struct {
+	feeds  []feed
+	log    *slog.Logger
+	notify func() // somebody else changed something
+
+	mu      sync.Mutex
+	synced  int // how many feeds were read at least once
+	ready   chan struct{}
+	spaces  map[string]map[Key]*Live
+	foreign map[Key]bool
+	members []map[Key]bool // of each feed
+	touched map[Key]string // changed by somebody else, with the version ("" for deleted)
+}
+
+// relistAfter is how long a feed lives from watches alone; then it is listed again, in case an event was lost.
+const relistAfter = time.Hour
+
+func newMirror(client kubernetes.Interface, roles []string, log *slog.Logger, notify func()) *mirror {
+	m := &mirror{
+		feeds: feeds(client, roles), log: log, notify: notify, ready: make(chan struct{}),
+		spaces: map[string]map[Key]*Live{}, foreign: map[Key]bool{}, touched: map[Key]string{},
+	}
+	m.members = make([]map[Key]bool, len(m.feeds))
+	return m
+}
+
+// run follows the cluster until ctx is done and returns when everything it started has ended.
+func (m *mirror) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for i := range m.feeds {
+		wg.Go(func() { m.follow(ctx, i) })
+	}
+}
+
+// follow lists one feed and then watches it; it lists again when the watch can't be resumed.
+func (m *mirror) follow(ctx context.Context, i int) {
+	f := m.feeds[i]
+	pause := time.Duration(0)
+	for ctx.Err() == nil {
+		entries, version, err := f.read(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				m.log.WarnContext(ctx, "the cluster can't be read, trying again", "error", err)
+			}
+			pause = min(max(2*pause, 500*time.Millisecond), 30*time.Second)
+			rest(ctx, jitter(pause))
+			continue
+		}
+		pause = 0
+		m.replace(i, entries, version)
+		until := time.Now().Add(jitter(relistAfter))                        //nolint:forbidigo // a duration, not a decision
+		for ctx.Err() == nil && version != "" && time.Now().Before(until) { //nolint:forbidigo // as above
+			if version, err = m.stream(ctx, i, version); err != nil && ctx.Err() == nil {
+				m.log.DebugContext(ctx, "a watch ended, resuming", "what", f.what, "error", err)
+				rest(ctx, jitter(200*time.Millisecond))
+			}
+		}
+	}
+}
+
+// stream watches one feed from a version on, and returns the version to go on from; "" when it has to be listed.
+func (m *mirror) stream(ctx context.Context, i int, version string) (string, error) {
+	o := m.feeds[i].options
+	seconds := int64(300 + rand.IntN(300)) //nolint:gosec // not a secret
+	o.ResourceVersion, o.AllowWatchBookmarks, o.TimeoutSeconds = version, true, &seconds
+	w, err := m.feeds[i].watch(ctx, o)
+	if err != nil {
+		if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+			return "", err
+		}
+		return version, fmt.Errorf("watching %s: %w", m.feeds[i].what, err)
+	}
+	defer w.Stop()
+	for {
+		var e watch.Event
+		var ok bool
+		select {
+		case <-ctx.Done():
+			return version, ctx.Err()
+		case e, ok = <-w.ResultChan():
+		}
+		if !ok {
+			return version, nil
+		}
+		switch e.Type {
+		case watch.Added, watch.Modified, watch.Deleted:
+			x, err := entryOf(e.Object)
+			if err != nil {
+				return "", err
+			}
+			version = x.version
+			m.event(i, x, e.Type == watch.Deleted)
+		case watch.Bookmark:
+			a, err := meta.Accessor(e.Object)
+			if err != nil {
+				return "", err
+			}
+			version = a.GetResourceVersion()
+		case watch.Error:
+			return "", fmt.Errorf("watching %s: %w", m.feeds[i].what, apierrors.FromObject(e.Object))
+		}
+	}
+}
+
+// newer reports whether version a is later than b. Versions that can't be compared are in the order they came.
+func newer(a, b string) bool {
+	c, err := resourceversion.CompareResourceVersion(a, b)
+	return err != nil || c > 0
+}
+
+// replace takes in a whole list of a feed. Of what was read before, that which is newer than the list stays.
+func (m *mirror) replace(i int, entries []entry, version string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	first := m.members[i] == nil
+	seen := make(map[Key]bool, len(entries))
+	for _, e := range entries {
+		seen[e.key] = true
+		m.put(e, !first)
+	}
+	for k := range m.members[i] {
+		if l := m.spaces[k.Namespace][k]; !seen[k] && (l == nil || newer(version, l.ResourceVersion)) {
+			delete(m.foreign, k)
+			m.drop(k, "")
+		}
+	}
+	m.members[i] = seen
+	if first {
+		if m.synced++; m.synced == len(m.feeds) {
+			close(m.ready)
+		}
+	}
+}
+
+// event takes in one event of a feed.
+func (m *mirror) event(i int, e entry, deleted bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !deleted {
+		m.members[i][e.key] = true
+		m.put(e, true)
+		return
+	}
+	delete(m.members[i], e.key)
+	l := m.spaces[e.key.Namespace][e.key]
+	if m.feeds[i].options.LabelSelector == notOurs {
+		if m.foreign[e.key] { // what stood in our way is gone
+			delete(m.foreign, e.key)
+			m.touch(e.key, "")
+		}
+		return
+	}
+	if l != nil && newer(l.ResourceVersion, e.version) { // an old event: it was made anew since
+		return
+	}
+	if e.key.Kind == KindNamespace {
+		delete(m.foreign, e.key)
+	}
+	m.drop(e.key, "")
+}
+
+// put stores an entry unless something newer is known. The caller holds mu.
+func (m *mirror) put(e entry, watching bool) {
+	old := m.spaces[e.key.Namespace][e.key]
+	switch {
+	case e.live == nil:
+		if old != nil && e.key.Kind == KindNamespace { // the mark was taken off
+			m.drop(e.key, e.version)
+		}
+		m.foreign[e.key] = true
+		return
+	case old != nil && !newer(e.version, old.ResourceVersion):
+		return
+	}
+	delete(m.foreign, e.key)
+	if m.spaces[e.key.Namespace] == nil {
+		m.spaces[e.key.Namespace] = map[Key]*Live{}
+	}
+	m.spaces[e.key.Namespace][e.key] = e.live
+	if watching {
+		m.touch(e.key, e.version)
+	}
+}
+
+// drop forgets an object. The caller holds mu.
+func (m *mirror) drop(k Key, version string) {
+	space := m.spaces[k.Namespace]
+	delete(space, k)
+	if len(space) == 0 {
+		delete(m.spaces, k.Namespace)
+	}
+	m.touch(k, version)
+}
+
+func (m *mirror) touch(k Key, version string) {
+	m.touched[k] = version
+	if m.notify != nil {
+		m.notify()
+	}
+}
+
+// wrote takes in what the API server answered to a write of ours, so that the next plan is not made on what was
+// there before, and our own write does not look like drift.
+func (m *mirror) wrote(l *Live) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.put(entry{key: l.Key, version: l.ResourceVersion, live: l}, false)
+	if v, ok := m.touched[l.Key]; ok && (v == "" || !newer(v, l.ResourceVersion)) {
+		delete(m.touched, l.Key)
+	}
+}
+
+// drifted returns the namespaces that hold something which somebody else changed, and forgets them.
+func (m *mirror) drifted() map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.touched) == 0 {
+		return nil
+	}
+	out := make(map[string]bool, len(m.touched))
+	for k := range m.touched {
+		out[k.Namespace] = true
+	}
+	clear(m.touched)
+	return out
+}
+
+var errNotSynced = errors.New("the cluster was not read yet")
+
+// await waits until everything was read once.
+func (m *mirror) await(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errNotSynced)
+	defer cancel()
+	select {
+	case <-m.ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// observed returns what the cluster holds, sorted; in these namespaces, or everywhere when spaces is nil. Foreign
+// always holds everything.
+func (m *mirror) observed(spaces map[string]bool) *Observed {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := &Observed{Foreign: maps.Clone(m.foreign)}
+	if spaces == nil {
+		for _, space := range m.spaces {
+			for _, l := range space {
+				out.Live = append(out.Live, l)
+			}
+		}
+	}
+	for ns := range spaces {
+		for _, l := range m.spaces[ns] {
+			out.Live = append(out.Live, l)
+		}
+	}
+	slices.SortFunc(out.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
+	return out
+}
+
+// rest waits, but not longer than ctx.
+func rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
