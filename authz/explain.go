@@ -51,6 +51,8 @@ func (v View) Person(user int64, q Question, now time.Time) string {
 		return "GitLab's rights for your account were not read yet. Try again in a minute."
 	case u.State != StateActive:
 		return fmt.Sprintf("your GitLab account is %s. Ask an administrator of GitLab.", clean(string(u.State)))
+	case v.Policy.exclude.person(u):
+		return "your GitLab account is left out here by configuration. Ask the cluster's administrators."
 	case !v.Policy.mayHaveRights(u):
 		return "only people get rights here, and your GitLab account is a bot or service account."
 	case q.Namespace == "":
@@ -88,9 +90,11 @@ func (v View) memberRefused(src SourceID, a Access, q Question, now time.Time) s
 	role := v.Policy.roleIn(v.Snapshot, src, a.Level)
 	strongest := v.Policy.roles[0]
 	switch {
+	case role == "" && v.Policy.frozen(v.Snapshot, src) == FrozenNone:
+		return fmt.Sprintf("%s is archived or marked for deletion in GitLab: nobody has rights there.", where)
 	case role == "":
 		return fmt.Sprintf("you are %s in %s, which gives no right in the cluster; %s%s.", a.Level, where, v.needs(v.Policy.roles), v.ask(src, now))
-	case frozen(v.Snapshot, src):
+	case v.Policy.frozen(v.Snapshot, src) != FrozenKeep:
 		return fmt.Sprintf("%s is archived or marked for deletion in GitLab: nobody may change it, you keep %q.", where, role)
 	case role == strongest.ClusterRole:
 		return fmt.Sprintf("you are %s in %s, which gives the ClusterRole %q in namespace %q, and that does not include %s %s. Ask the cluster's administrators.",

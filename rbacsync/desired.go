@@ -35,7 +35,10 @@ type Input struct {
 	Names    map[authz.SourceID]string // a source without a name gets nothing
 	Grants   []authz.Grant
 	Roles    []string // the ClusterRoles that have a binding in every namespace, with or without subjects
+	Further  []string // ClusterRoles that have one where they are granted
 	Settings Settings
+	// Untouchable holds the sources that can't be judged, and why; nil means authz.Untouchable of the Snapshot.
+	Untouchable map[authz.SourceID]string
 }
 
 // Wanted is what should be in the cluster, and what must not be touched.
@@ -71,9 +74,13 @@ func (s Settings) Check(roles []string) error {
 func Desired(in Input) *Wanted {
 	w := &Wanted{
 		Issuer: in.Snapshot.Issuer, Paths: make(map[authz.SourceID]string, len(in.Sources)),
-		Untouchable: authz.Untouchable(in.Snapshot), Hold: in.Snapshot.MissingAll, Users: in.Snapshot.Users,
+		Untouchable: in.Untouchable, Hold: in.Snapshot.MissingAll, Users: in.Snapshot.Users,
+	}
+	if w.Untouchable == nil {
+		w.Untouchable = authz.Untouchable(in.Snapshot)
 	}
 	users := usersByBinding(in.Grants)
+	further := furtherRoles(users, in.Further)
 	limit := in.Settings.MaxSubjects
 	if limit <= 0 {
 		limit = 2000
@@ -90,8 +97,8 @@ func Desired(in Input) *Wanted {
 				Source: src.ID, Issuer: in.Snapshot.Issuer, CreatedAt: createdAt(src.CreatedAt), Path: printable(src.Path),
 				PodSecurity: in.Settings.standard(src.ID)}},
 			Object{Key: accountKey(ns)},
-			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: in.Settings.ciBinding(src.ID, ns)})
-		for _, role := range in.Roles {
+			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: in.Settings.ciBinding(src, ns)})
+		for _, role := range slices.Concat(in.Roles, further[src.ID]) {
 			rest := users[bindingID{src.ID, role}]
 			for shard := 0; shard == 0 || len(rest) > 0; shard++ {
 				part := rest[:min(limit, len(rest))]
@@ -116,13 +123,30 @@ func (s Settings) standard(id authz.SourceID) PodSecurity {
 	return podSecurity("baseline")
 }
 
-func (s Settings) ciBinding(id authz.SourceID, ns string) *Binding {
-	b := &Binding{Role: kubename.CIClusterRole, Others: []rbacv1.Subject{
-		{Kind: rbacv1.ServiceAccountKind, Namespace: ns, Name: kubename.CIServiceAccount}}}
-	if s.Secretless && id.Kind == authz.ProjectSource {
-		b.Others = append(b.Others, userSubject(kubename.CIJob(id.ID)))
+func (s Settings) ciBinding(src authz.Source, ns string) *Binding {
+	b := &Binding{Role: kubename.CIClusterRole}
+	if src.ReadOnly {
+		return b
+	}
+	b.Others = []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: ns, Name: kubename.CIServiceAccount}}
+	if s.Secretless && src.ID.Kind == authz.ProjectSource {
+		b.Others = append(b.Others, userSubject(kubename.CIJob(src.ID.ID)))
 	}
 	return b
+}
+
+// furtherRoles returns which of the roles are granted where.
+func furtherRoles(users map[bindingID][]int64, roles []string) map[authz.SourceID][]string {
+	out := map[authz.SourceID][]string{}
+	if len(roles) == 0 {
+		return out
+	}
+	for id := range users {
+		if slices.Contains(roles, id.role) {
+			out[id.source] = append(out[id.source], id.role)
+		}
+	}
+	return out
 }
 
 type bindingID struct {

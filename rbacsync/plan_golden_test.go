@@ -97,6 +97,14 @@ func TestPlanText(t *testing.T) {
 			have.Live = append(have.Live, &c)
 		}},
 		{"a-role-no-longer-configured", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Roles = roles[1:] }},
+		{"project-archived", func(in *rbacsync.Input, _ *rbacsync.Observed) {
+			in.Sources[1].ReadOnly = true
+			in.Grants[1].ClusterRole = "view"
+		}},
+		{"further-role", func(in *rbacsync.Input, _ *rbacsync.Observed) {
+			in.Further = []string{"deployer"}
+			in.Grants = append(in.Grants, authz.Grant{Source: authz.Project(42), ClusterRole: "deployer", Access: authz.Access{User: 3}})
+		}},
 		{"secretless", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Settings.Secretless = true }},
 		{"privileged-by-id", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.Group(7): "privileged"}

@@ -316,7 +316,7 @@ func (s *Syncer) desired(r *Round, have *Observed) (*Wanted, []authz.Grant) {
 	grants, more := s.o.Policy.Grants(r.Snapshot, r.Started)
 	r.Names, r.Findings = names, append(findings, more...)
 	want := Desired(Input{Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
-		Roles: s.o.Policy.ClusterRoles(), Settings: s.o.Settings})
+		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings, Untouchable: s.o.Policy.Untouchable(r.Snapshot)})
 	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && len(known) > 0 {
 		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
 	}

@@ -51,7 +51,13 @@ authn:
   keys: {url: "http://gitlab.example.com/keys", file: /k}
   apiAudiences: [""]
   require: {groups: [-7]}
-authz: {roles: [{clusterRole: edit, levels: [boss]}], kinds: [team], reservedNames: ["a*b"]}
+authz:
+  roles: [{clusterRole: edit, levels: [boss]}]
+  kinds: [team]
+  reservedNames: ["a*b"]
+  exclude: {sources: [haw], paths: ["**", "a[b"]}
+  extra: [{source: haw/world, clusterRole: x, levels: [developer]}, {source: project/1, clusterRole: "", below: true}]
+  archived: maybe
 rbacsync: {mode: "on", podSecurity: strict, interval: 1s, podSecurityExceptions: [{source: haw/world, level: privileged}]}
 ci: {delivery: mail, environment: "ICC*", unprotectedProjects: [0]}
 Ci: {}
@@ -65,6 +71,9 @@ Ci: {}
 		"listeners.webhooks.maxInFlight", "authn.maxTokenBytes", "authn.keys: give url or file", "authn.keys.url", "authn.apiAudiences[0]",
 		"authn.require.groups[0]", "authn.leeway", "authn.ci.audience: must not be one of", "authz: roles[0].levels: unknown GitLab access level \"boss\"", "authz: kinds: unknown kind \"team\"",
 		"authz.reservedNames[0]", "rbacsync.mode", "rbacsync.podSecurity:", "rbacsync.interval", "podSecurityExceptions[0].source", "ci.delivery", "ci.environment",
+		"authz: exclude.sources[0]: want group/ID", "authz: exclude.paths[0]: \"**\" would leave out everything", "authz: exclude.paths[1]: \"a[b\" is not a pattern",
+		"authz: extra[0].source: want group/ID", "authz: extra[0]: below: there is nothing below project/1", "authz: extra[0]: clusterRole is empty",
+		"authz: extra[0]: levels or a group id", "authz: archived: want view, none or keep",
 		"ci.unprotectedProjects[0]", `unknown field "Ci"`,
 	} {
 		if !strings.Contains(err.Error(), want) {

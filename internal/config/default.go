@@ -37,6 +37,8 @@ func setDefaults(c *Config) {
 	if len(c.Authz.Kinds) == 0 {
 		c.Authz.Kinds = []string{"group", "project", "user"}
 	}
+	text(&c.Authz.Archived, "view")
+	text(&c.Authz.MarkedForDeletion, "view")
 	text(&c.Authz.LoginHint, "Log in with kubelogin (kubectl oidc-login) through "+c.GitLab.URL+".")
 	text(&c.RBACSync.Mode, ModePlan)
 	duration(&c.RBACSync.Interval, 5*time.Minute)

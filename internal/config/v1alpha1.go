@@ -154,6 +154,16 @@ type Authz struct {
 	ReservedNames []string `json:"reservedNames,omitempty"`
 	// Give rights to access-token users and service accounts too.
 	Bots bool `json:"bots,omitempty"`
+	// What is left out: it gets no namespace, and people no rights. Memberships through a group that is left out count
+	// as before.
+	Exclude Exclude `json:"exclude,omitzero"`
+	// Further ClusterRoles in single groups or projects, by GitLab id. Also name them in the integrator's own
+	// ClusterRole (verb bind).
+	Extra []ExtraRole `json:"extra,omitempty"`
+	// What rights are left in what GitLab has archived: view (the weakest role, default), none, or keep.
+	Archived string `json:"archived,omitempty"`
+	// The same for what GitLab is about to delete. Default view.
+	MarkedForDeletion string `json:"markedForDeletion,omitempty"`
 	// The sentence that tells a person how to log in.
 	LoginHint string `json:"loginHint,omitempty"`
 }
@@ -164,6 +174,34 @@ type Role struct {
 	ClusterRole string `json:"clusterRole"`
 	// GitLab access levels by name: owner, maintainer, developer, reporter, planner, guest.
 	Levels []string `json:"levels"`
+}
+
+// Exclude says what is left out. Ids are the sure way: whoever may rename a thing can step out of a pattern.
+type Exclude struct {
+	// By id: group/7 (with everything below it), project/42 or user/3 (with his personal projects).
+	Sources []string `json:"sources,omitempty"`
+	// Patterns of full paths of groups and projects, e.g. "sandbox" (and all below), "*/tmp-*", "**/archive".
+	Paths []string `json:"paths,omitempty"`
+	// Patterns of user names.
+	People []string `json:"people,omitempty"`
+}
+
+// ExtraRole gives a further ClusterRole.
+type ExtraRole struct {
+	// Where: group/7, project/42 or user/3.
+	Source string `json:"source"`
+	// Path of that source, for the reader: when GitLab's is another one, a finding says so. It decides nothing.
+	Path string `json:"path,omitempty"`
+	// Also in everything below the group.
+	Below bool `json:"below,omitempty"`
+	// Name of the ClusterRole.
+	ClusterRole string `json:"clusterRole"`
+	// Access levels there that get the role; with group, the levels in that group (none: every member).
+	Levels []string `json:"levels,omitempty"`
+	// Id of a group whose members get the role, whether or not they are members of source.
+	Group int64 `json:"group,omitempty"`
+	// Path of that group, checked like path.
+	GroupPath string `json:"groupPath,omitempty"`
 }
 
 // RBACSync says how the cluster is made to follow GitLab.

@@ -137,22 +137,48 @@ func (c CI) validate(f *faults) {
 
 // Policy makes the authz.Policy that the section describes.
 func (a Authz) Policy() (authz.Policy, error) {
-	pc := authz.PolicyConfig{Bots: a.Bots}
+	pc := authz.PolicyConfig{
+		Bots: a.Bots, Exclude: authz.Filter{Paths: a.Exclude.Paths, People: a.Exclude.People},
+		Archived: authz.Frozen(a.Archived), MarkedForDeletion: authz.Frozen(a.MarkedForDeletion),
+	}
 	var errs faults
-	for i, r := range a.Roles {
-		role := authz.Role{ClusterRole: r.ClusterRole}
-		for _, name := range r.Levels {
+	levels := func(path string, names []string) []authz.Level {
+		var out []authz.Level
+		for _, name := range names {
 			l, err := authz.ParseLevel(name)
 			if err != nil {
-				errs.add(true, fmt.Sprintf("roles[%d].levels", i), "%v", err)
+				errs.add(true, path+".levels", "%v", err)
 				continue
 			}
-			role.Levels = append(role.Levels, l)
+			out = append(out, l)
 		}
-		pc.Roles = append(pc.Roles, role)
+		return out
+	}
+	source := func(path, s string) authz.SourceID {
+		id, ok := ParseSource(s)
+		errs.add(!ok, path, "want group/ID, project/ID or user/ID, not %q", s)
+		return id
+	}
+	for i, r := range a.Roles {
+		pc.Roles = append(pc.Roles, authz.Role{ClusterRole: r.ClusterRole, Levels: levels(fmt.Sprintf("roles[%d]", i), r.Levels)})
 	}
 	for _, k := range a.Kinds {
 		pc.Kinds = append(pc.Kinds, authz.SourceKind(k))
+	}
+	for i, s := range a.Exclude.Sources {
+		if id := source(fmt.Sprintf("exclude.sources[%d]", i), s); id.ID != 0 {
+			pc.Exclude.Sources = append(pc.Exclude.Sources, id)
+		}
+	}
+	for i, e := range a.Extra {
+		path := fmt.Sprintf("extra[%d]", i)
+		x := authz.Extra{
+			Source: source(path+".source", e.Source), Path: e.Path, Below: e.Below, ClusterRole: e.ClusterRole,
+			Levels: levels(path, e.Levels), Group: e.Group, GroupPath: e.GroupPath,
+		}
+		if x.Source.ID != 0 {
+			pc.Extra = append(pc.Extra, x)
+		}
 	}
 	p, err := authz.NewPolicy(pc)
 	return p, errors.Join(append(errs, err)...)

@@ -1,0 +1,232 @@
+package authz
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Filter says what is left out: it gets no namespace, and people who are left out get no rights. What is left out
+// stays part of GitLab's membership: people inherit from a group without a namespace as before. Ids are the sure way;
+// a path or user name can be changed by its owner, so a pattern can only take away, never give.
+type Filter struct {
+	// Sources are left out by id: a group with everything below it, a project, or a person with his personal projects.
+	Sources []SourceID
+	// Paths are patterns of full paths of groups and projects; what is below a match is left out, too.
+	Paths []string
+	// People are patterns of user names.
+	People []string
+}
+
+// filter is a Filter that was checked.
+type filter struct {
+	ids    map[SourceID]bool
+	paths  []pattern
+	people []pattern
+}
+
+func newFilter(f Filter) (filter, error) {
+	out := filter{ids: map[SourceID]bool{}}
+	var errs []error
+	for i, id := range f.Sources {
+		if back, ok := ParseLabel(id.Label()); !ok || back != id {
+			errs = append(errs, fmt.Errorf("exclude.sources[%d]: %s is not a group, project or user", i, id))
+		}
+		out.ids[id] = true
+	}
+	for _, list := range []struct {
+		name string
+		from []string
+		to   *[]pattern
+	}{{"paths", f.Paths, &out.paths}, {"people", f.People, &out.people}} {
+		for i, text := range list.from {
+			p, err := newPattern(text)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("exclude.%s[%d]: %w", list.name, i, err))
+			}
+			*list.to = append(*list.to, p)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+func (f *filter) person(u User) bool {
+	return f.ids[Person(u.ID)] || matchesAny(f.people, u.Username)
+}
+
+func (f *filter) group(s *Snapshot, id int64) bool {
+	if matchesAny(f.paths, s.Groups[id].Path) {
+		return true
+	}
+	for range maxDepth {
+		if f.ids[Group(id)] {
+			return true
+		}
+		g, ok := s.Groups[id]
+		if !ok || g.Parent == 0 {
+			return false
+		}
+		id = g.Parent
+	}
+	return false
+}
+
+func (f *filter) project(s *Snapshot, p GitLabProject) bool {
+	return f.ids[Project(p.ID)] || matchesAny(f.paths, p.Path) ||
+		(p.Group != 0 && f.group(s, p.Group)) || (p.Owner != 0 && f.person(s.Users[p.Owner]))
+}
+
+// maxDepth bounds every walk up the groups: GitLab allows 20 levels, and a wrong answer may go round in a circle.
+const maxDepth = 64
+
+// pattern is a path in segments. In a segment "*" stands for any characters and "?" for one; a segment "**" stands
+// for any number of segments. Case does not count, as in GitLab. A pattern matches what is below a match, too.
+type pattern []string
+
+func newPattern(text string) (pattern, error) {
+	p := pattern(strings.Split(strings.ToLower(strings.Trim(text, "/")), "/"))
+	for _, seg := range p {
+		if _, err := path.Match(seg, ""); err != nil || seg == "" || strings.ContainsAny(seg, `[]\`) {
+			return nil, fmt.Errorf("%q is not a pattern: want a path in which * stands for characters of one segment and ** for any segments", text)
+		}
+	}
+	if !slices.ContainsFunc(p, func(seg string) bool { return strings.Trim(seg, "*") != "" }) {
+		return nil, fmt.Errorf("%q would leave out everything", text)
+	}
+	return p, nil
+}
+
+func (p pattern) match(segments []string) bool {
+	switch {
+	case len(p) == 0:
+		return true // what is left is below the match
+	case p[0] == "**":
+		for i := range len(segments) + 1 {
+			if p[1:].match(segments[i:]) {
+				return true
+			}
+		}
+		return false
+	case len(segments) == 0:
+		return false
+	}
+	ok, err := path.Match(p[0], segments[0])
+	return err == nil && ok && p[1:].match(segments[1:])
+}
+
+func matchesAny(patterns []pattern, name string) bool {
+	if len(patterns) == 0 {
+		return false
+	}
+	segments := strings.Split(strings.ToLower(name), "/")
+	return slices.ContainsFunc(patterns, func(p pattern) bool { return p.match(segments) })
+}
+
+// Extra gives a further ClusterRole in one source: to levels of its members, or to the members of a group. It names
+// ids, because anybody can make a path that matches; the paths are comments that are checked.
+type Extra struct {
+	Source      SourceID
+	Path        string // of Source when it was written; "" is not checked
+	Below       bool   // also in everything below the group Source
+	ClusterRole string
+	// Levels in Source that get the role; with Group, the levels in that group (none: every member).
+	Levels    []Level
+	Group     int64
+	GroupPath string // of Group when it was written; "" is not checked
+}
+
+func (e Extra) check() error {
+	var errs []error
+	if back, ok := ParseLabel(e.Source.Label()); !ok || back != e.Source {
+		errs = append(errs, fmt.Errorf("source %s is not a group, project or user", e.Source))
+	}
+	if e.Below && e.Source.Kind != GroupSource {
+		errs = append(errs, fmt.Errorf("below: there is nothing below %s", e.Source))
+	}
+	if e.ClusterRole == "" {
+		errs = append(errs, errors.New("clusterRole is empty"))
+	}
+	if e.Group < 0 || (e.Group == 0 && len(e.Levels) == 0) {
+		errs = append(errs, errors.New("levels or a group id is needed: who gets the role?"))
+	}
+	for _, l := range e.Levels {
+		if !l.Known() || l <= MinimalAccess {
+			errs = append(errs, fmt.Errorf("%s can't be mapped to a role", l))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// covers reports whether the mapping counts in the source.
+func (e Extra) covers(s *Snapshot, id SourceID) bool {
+	if e.Source == id {
+		return true
+	}
+	if !e.Below || id.Kind == UserSource {
+		return false
+	}
+	group := s.Projects[id.ID].Group
+	if id.Kind == GroupSource {
+		group = s.Groups[id.ID].Parent
+	}
+	for range maxDepth {
+		if group == 0 || group == e.Source.ID {
+			break
+		}
+		group = s.Groups[group].Parent
+	}
+	return group != 0 && group == e.Source.ID
+}
+
+// of returns the people to whom the mapping gives its role in a source it covers.
+func (e Extra) of(r *resolver, id SourceID) []Access {
+	from := r.of(id)
+	if e.Group != 0 {
+		from = r.group(e.Group)
+	}
+	var out []Access
+	for _, a := range from {
+		if slices.Contains(e.Levels, a.Level) || (len(e.Levels) == 0 && a.Level.Known() && a.Level > MinimalAccess) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// findings compares the comments of the mapping with GitLab.
+func (e Extra) findings(s *Snapshot) []Finding {
+	var out []Finding
+	check := func(id SourceID, comment string) {
+		path, ok := sourcePath(s, id)
+		switch {
+		case s.Missing[id] != "" || s.MissingAll != "":
+		case !ok:
+			out = append(out, Finding{"extra_unknown", id, fmt.Sprintf("a mapping to the ClusterRole %q names %s, which is not in GitLab: take it out of authz.extra", e.ClusterRole, id)})
+		case comment != "" && !strings.EqualFold(comment, path):
+			out = append(out, Finding{"extra_path", id, fmt.Sprintf("a mapping to the ClusterRole %q names %s as %q, GitLab says %q: check that it still is the right one, then correct authz.extra",
+				e.ClusterRole, id, clean(comment), clean(path))})
+		}
+	}
+	check(e.Source, e.Path)
+	if e.Group != 0 {
+		check(Group(e.Group), e.GroupPath)
+	}
+	return out
+}
+
+func sourcePath(s *Snapshot, id SourceID) (string, bool) {
+	switch id.Kind {
+	case GroupSource:
+		g, ok := s.Groups[id.ID]
+		return g.Path, ok
+	case ProjectSource:
+		p, ok := s.Projects[id.ID]
+		return p.Path, ok
+	case UserSource:
+		u, ok := s.Users[id.ID]
+		return u.Username, ok
+	}
+	return "", false
+}

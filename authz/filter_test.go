@@ -1,0 +1,247 @@
+package authz_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+func newPolicy(t *testing.T, change func(*authz.PolicyConfig)) authz.Policy {
+	t.Helper()
+	c := authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource, authz.UserSource}}
+	change(&c)
+	p, err := authz.NewPolicy(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestExclude: what is left out gets no namespace, people no right; membership through it counts as before.
+func TestExclude(t *testing.T) {
+	all := "group/1 group/2 group/3 group/4 project/10 project/11 user/1 user/2 user/3 user/4 user/5"
+	without := func(ids ...string) string {
+		return strings.Join(slices.DeleteFunc(strings.Fields(all), func(s string) bool { return slices.Contains(ids, s) }), " ")
+	}
+	for _, c := range []struct {
+		name   string
+		filter authz.Filter
+		want   string
+	}{
+		{"nothing", authz.Filter{}, all},
+		{"a project", authz.Filter{Sources: []authz.SourceID{authz.Project(10)}}, without("project/10")},
+		{"a group with all below", authz.Filter{Sources: []authz.SourceID{authz.Group(1)}}, without("group/1", "group/2", "project/10")},
+		{"a person with his personal projects", authz.Filter{Sources: []authz.SourceID{authz.Person(bob)}}, without("user/2", "project/11")},
+		{"a path and what is below", authz.Filter{Paths: []string{"haw"}}, without("group/1", "group/2", "project/10")},
+		{"a path does not match a longer name", authz.Filter{Paths: []string{"ha", "haw/la"}}, all},
+		{"case does not count", authz.Filter{Paths: []string{"HAW/Lab"}}, without("group/2", "project/10")},
+		{"* is one segment", authz.Filter{Paths: []string{"*/inner"}}, without("group/4")},
+		{"* is not two segments", authz.Filter{Paths: []string{"haw*world"}}, all},
+		{"** is any", authz.Filter{Paths: []string{"**/world"}}, without("project/10")},
+		{"** in the middle", authz.Filter{Paths: []string{"haw/**/world"}}, without("project/10")},
+		{"people by name", authz.Filter{People: []string{"mall*"}}, without("user/5")},
+		{"a path pattern is no user name", authz.Filter{Paths: []string{"alice"}}, all},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPolicy(t, func(pc *authz.PolicyConfig) { pc.Exclude = c.filter })
+			var got []string
+			for _, s := range p.Sources(world()) {
+				got = append(got, s.ID.String())
+			}
+			if d := cmp.Diff(c.want, strings.Join(got, " ")); d != "" {
+				t.Errorf("sources (-want +got):\n%s", d)
+			}
+		})
+	}
+	t.Run("inheritance goes through what is left out", func(t *testing.T) {
+		p := newPolicy(t, func(pc *authz.PolicyConfig) { pc.Exclude.Sources = []authz.SourceID{authz.Person(alice)} })
+		p2 := newPolicy(t, func(pc *authz.PolicyConfig) { pc.Exclude.Paths = []string{"guests/*"} })
+		if got := grantsIn(p, world(), authz.Project(10)); got != "bob:view dave:edit" {
+			t.Errorf("without alice: %s", got)
+		}
+		s := world()
+		s.Groups[2] = withLink(s.Groups[2], authz.Link{Group: 4, Level: authz.Developer})
+		if got := grantsIn(p2, s, authz.Project(10)); got != "alice:edit bob:view dave:edit mallory:view" {
+			t.Errorf("with a group invited that has no namespace: %s", got)
+		}
+	})
+}
+
+func withLink(g authz.GitLabGroup, l authz.Link) authz.GitLabGroup {
+	g.Links = append(slices.Clone(g.Links), l)
+	return g
+}
+
+func grantsIn(p authz.Policy, s *authz.Snapshot, id authz.SourceID) string {
+	grants, _ := p.Grants(s, now)
+	var out []string
+	for _, g := range grants {
+		if g.Source == id {
+			out = append(out, s.Users[g.User].Username+":"+g.ClusterRole)
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
+}
+
+// TestPatternsOnlyExclude is decision 18: no field of a Policy that gives something takes a pattern. Whatever path a
+// person makes up, a Policy with patterns grants no more than the one without.
+func TestPatternsOnlyExclude(t *testing.T) {
+	plain := newPolicy(t, func(*authz.PolicyConfig) {})
+	for _, pattern := range []string{"*a*", "haw/*", "**/in*", "?aw"} {
+		p := newPolicy(t, func(pc *authz.PolicyConfig) { pc.Exclude = authz.Filter{Paths: []string{pattern}, People: []string{pattern}} })
+		have := map[string]bool{}
+		before, _ := plain.Grants(world(), now)
+		for _, g := range before {
+			have[fmt.Sprint(g.Source, g.ClusterRole, g.User)] = true
+		}
+		after, _ := p.Grants(world(), now)
+		for _, g := range after {
+			if !have[fmt.Sprint(g.Source, g.ClusterRole, g.User)] {
+				t.Errorf("%q gives %v", pattern, g)
+			}
+		}
+	}
+}
+
+func TestFrozenSources(t *testing.T) {
+	archived := func(s *authz.Snapshot) { p := s.Projects[10]; p.Archived = true; s.Projects[10] = p }
+	marked := func(s *authz.Snapshot) { p := s.Projects[10]; p.MarkedForDeletion = true; s.Projects[10] = p }
+	for _, c := range []struct {
+		name             string
+		archived, marked authz.Frozen
+		change           []func(*authz.Snapshot)
+		want             string
+		readOnly         bool
+	}{
+		{"not frozen", "", "", nil, "alice:edit bob:view dave:edit", false},
+		{"archived: view is the default", "", "", []func(*authz.Snapshot){archived}, "alice:view bob:view dave:view", true},
+		{"archived: none", authz.FrozenNone, "", []func(*authz.Snapshot){archived}, "", true},
+		{"archived: keep", authz.FrozenKeep, "", []func(*authz.Snapshot){archived}, "alice:edit bob:view dave:edit", false},
+		{"marked: view is the default", authz.FrozenKeep, "", []func(*authz.Snapshot){marked}, "alice:view bob:view dave:view", true},
+		{"marked: none", "", authz.FrozenNone, []func(*authz.Snapshot){marked}, "", true},
+		{"both: the stricter rule", authz.FrozenKeep, authz.FrozenNone, []func(*authz.Snapshot){archived, marked}, "", true},
+		{"both: the stricter rule, the other way", authz.FrozenView, authz.FrozenKeep, []func(*authz.Snapshot){archived, marked}, "alice:view bob:view dave:view", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := world()
+			for _, f := range c.change {
+				f(s)
+			}
+			p := newPolicy(t, func(pc *authz.PolicyConfig) { pc.Archived, pc.MarkedForDeletion = c.archived, c.marked })
+			if got := grantsIn(p, s, authz.Project(10)); got != c.want {
+				t.Errorf("rights %q, want %q", got, c.want)
+			}
+			for _, src := range p.Sources(s) {
+				if src.ID == authz.Project(10) && src.ReadOnly != c.readOnly {
+					t.Errorf("ReadOnly %t, want %t", src.ReadOnly, c.readOnly)
+				}
+			}
+		})
+	}
+}
+
+func TestExtraMappings(t *testing.T) {
+	extra := authz.Extra{Source: authz.Project(10), Path: "haw/lab/world", ClusterRole: "deployer", Levels: []authz.Level{authz.Developer}}
+	for _, c := range []struct {
+		name   string
+		change func(*authz.Extra, *authz.Snapshot)
+		in     authz.SourceID
+		want   string
+		find   string
+	}{
+		{"a level", nil, authz.Project(10), "alice:edit bob:deployer bob:view dave:edit", ""},
+		{"and nowhere else", nil, authz.Group(2), "bob:view dave:edit", ""},
+		{"a level without a role of its own", func(e *authz.Extra, s *authz.Snapshot) {
+			e.Levels = []authz.Level{authz.Guest}
+			s.Groups[2] = withMember(s.Groups[2], carol, authz.Guest)
+		}, authz.Project(10), "alice:edit bob:view carol:deployer dave:edit", ""},
+		{"a whole group, its inherited members too", func(e *authz.Extra, _ *authz.Snapshot) { e.Levels, e.Group, e.GroupPath = nil, 4, "guests/inner" },
+			authz.Project(10), "alice:edit bob:view carol:deployer dave:edit mallory:deployer", ""},
+		{"levels of a group", func(e *authz.Extra, s *authz.Snapshot) {
+			e.Levels, e.Group = []authz.Level{authz.Owner}, 3
+			s.Groups[3] = withMember(s.Groups[3], bob, authz.Owner)
+		}, authz.Project(10), "alice:edit bob:deployer bob:view dave:edit", ""},
+		{"below", func(e *authz.Extra, _ *authz.Snapshot) { e.Source, e.Path, e.Below = authz.Group(1), "haw", true },
+			authz.Project(10), "alice:edit bob:deployer bob:view dave:edit", ""},
+		{"not below", func(e *authz.Extra, _ *authz.Snapshot) { e.Source, e.Path = authz.Group(1), "haw" }, authz.Project(10), "alice:edit bob:view dave:edit", ""},
+		{"a role the person has already", func(e *authz.Extra, _ *authz.Snapshot) { e.ClusterRole = "view" }, authz.Project(10), "alice:edit bob:view dave:edit", ""},
+		{"blocked people stay out", func(e *authz.Extra, s *authz.Snapshot) { u := s.Users[bob]; u.State = "blocked"; s.Users[bob] = u }, authz.Project(10), "alice:edit dave:edit", ""},
+		{"not in what is archived", func(_ *authz.Extra, s *authz.Snapshot) { p := s.Projects[10]; p.Archived = true; s.Projects[10] = p }, authz.Project(10), "alice:view bob:view dave:view", ""},
+		{"a path that is no longer right is told, and the id counts", func(e *authz.Extra, _ *authz.Snapshot) { e.Path = "haw/old" }, authz.Project(10),
+			"alice:edit bob:deployer bob:view dave:edit", "extra_path"},
+		{"somebody else took the path: nothing for him", func(e *authz.Extra, s *authz.Snapshot) {
+			e.Source, e.Path = authz.Project(12), "bob/toy"
+			s.Projects[12] = authz.GitLabProject{ID: 12, Group: 1, Path: "haw/moved"}
+		}, authz.Project(11), "bob:edit", "extra_path"},
+		{"a source that is gone", func(e *authz.Extra, _ *authz.Snapshot) { e.Source = authz.Project(99) }, authz.Project(10), "alice:edit bob:view dave:edit", "extra_unknown"},
+		{"a group that is gone", func(e *authz.Extra, _ *authz.Snapshot) { e.Levels, e.Group = nil, 99 }, authz.Project(10), "alice:edit bob:view dave:edit", "extra_unknown"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, e := world(), extra
+			if c.change != nil {
+				c.change(&e, s)
+			}
+			p := newPolicy(t, func(pc *authz.PolicyConfig) { pc.Extra = []authz.Extra{e} })
+			if got := grantsIn(p, s, c.in); got != c.want {
+				t.Errorf("rights %q, want %q", got, c.want)
+			}
+			_, findings := p.Grants(s, now)
+			var codes []string
+			for _, f := range findings {
+				codes = append(codes, f.Code)
+			}
+			if got := strings.Join(codes, " "); got != c.find {
+				t.Errorf("findings %q, want %q", got, c.find)
+			}
+		})
+	}
+}
+
+func withMember(g authz.GitLabGroup, user int64, l authz.Level) authz.GitLabGroup {
+	g.Members = append(slices.Clone(g.Members), authz.Member{User: user, Level: l})
+	return g
+}
+
+// TestExtraGroupUnreadIsUntouchable: unread is not empty, also for the group of an extra mapping.
+func TestExtraGroupUnreadIsUntouchable(t *testing.T) {
+	p := newPolicy(t, func(pc *authz.PolicyConfig) {
+		pc.Extra = []authz.Extra{{Source: authz.Group(1), Below: true, ClusterRole: "deployer", Group: 4}}
+	})
+	s := world()
+	if got := p.Untouchable(s); len(got) != 0 {
+		t.Errorf("all was read, but %v", got)
+	}
+	s.Missing = map[authz.SourceID]string{authz.Group(3): "502"} // the parent of group 4
+	got := p.Untouchable(s)
+	for _, id := range []authz.SourceID{authz.Group(1), authz.Group(2), authz.Project(10), authz.Group(4)} {
+		if got[id] == "" {
+			t.Errorf("%s may be changed, though the people of guests are unknown", id)
+		}
+	}
+	if got[authz.Project(11)] != "" {
+		t.Error("project/11 has nothing to do with it")
+	}
+}
+
+// TestGrantsAreStable: the same Snapshot gives the same grants, whatever order Go's maps come in.
+func TestGrantsAreStable(t *testing.T) {
+	p := newPolicy(t, func(pc *authz.PolicyConfig) {
+		for _, g := range []int64{1, 3, 4} {
+			pc.Extra = append(pc.Extra, authz.Extra{Source: authz.Project(10), ClusterRole: "deployer", Group: g})
+		}
+	})
+	first, _ := p.Grants(world(), now)
+	for range 20 {
+		again, _ := p.Grants(world(), now.Add(time.Second))
+		if d := cmp.Diff(first, again); d != "" {
+			t.Fatal(d)
+		}
+	}
+}
