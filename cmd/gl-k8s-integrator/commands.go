@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -35,7 +36,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(s), planCommand(s), syncCommand(s), checkConfigCommand(s), demoCommand(s), controlplaneCommand(s), demoTokenCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), planCommand(s), syncCommand(s), checkConfigCommand(s), tokenCommand(s), demoCommand(s), controlplaneCommand(s), demoTokenCommand(s), versionCommand(s))
 	return root
 }
 
@@ -63,6 +64,19 @@ func logger(w io.Writer, format, level string) (*slog.Logger, error) {
 	}
 	return nil, fmt.Errorf("--log-format: want json or text, not %q", format)
 }
+
+// warnings logs what a command should warn of, for people. Errors are not logged: the command returns them.
+func warnings(w io.Writer) *slog.Logger {
+	return slog.New(warnOnly{slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn})})
+}
+
+type warnOnly struct{ slog.Handler }
+
+func (warnOnly) Enabled(_ context.Context, l slog.Level) bool { return l == slog.LevelWarn }
+
+func (h warnOnly) WithAttrs(attrs []slog.Attr) slog.Handler { return warnOnly{h.Handler.WithAttrs(attrs)} }
+
+func (h warnOnly) WithGroup(name string) slog.Handler { return warnOnly{h.Handler.WithGroup(name)} }
 
 func serveCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
@@ -95,10 +109,7 @@ func planCommand(s streams) *cobra.Command {
 	}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		log, err := logger(s.err, "text", "warn")
-		if err != nil {
-			return err
-		}
+		log := warnings(s.err)
 		cfg, err := config.Load(*path)
 		if err != nil {
 			return err
@@ -121,10 +132,7 @@ func syncCommand(s streams) *cobra.Command {
 	path := configFlag(cmd)
 	confirm := cmd.Flags().Bool("confirm", false, "make the changes (whatever rbacsync.mode says)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		log, err := logger(s.err, "text", "warn")
-		if err != nil {
-			return err
-		}
+		log := warnings(s.err)
 		cfg, err := config.Load(*path)
 		if err != nil {
 			return err

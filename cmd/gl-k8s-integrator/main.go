@@ -23,6 +23,9 @@ const (
 // errChanges makes `plan` end with exitChanges; it is a result, not a fault.
 var errChanges = errors.New("there are changes")
 
+// errNotAuthenticated makes `token inspect` end with exitError; what is to be said was said.
+var errNotAuthenticated = errors.New("the token would not be authenticated")
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	code := run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
@@ -39,6 +42,11 @@ func run(ctx context.Context, args []string, s streams) int {
 		return exitOK
 	case errors.Is(err, errChanges):
 		return exitChanges
+	case errors.Is(err, errNotAuthenticated):
+		return exitError
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		fmt.Fprintln(s.err, "gl-k8s-integrator: interrupted")
+		return exitError
 	default:
 		fmt.Fprintf(s.err, "gl-k8s-integrator: %v\n", err)
 		return exitError
