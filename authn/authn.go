@@ -51,6 +51,8 @@ type DeniedError struct {
 	Kind Kind
 	// Username is set for the log once the signature is proven; it does not mean that anybody is authenticated.
 	Username string
+	// Proven says that the signature was verified, so that what the token says was said by GitLab.
+	Proven bool
 }
 
 func (e *DeniedError) Error() string { return describe(e.Code, e.Detail) }

@@ -256,10 +256,9 @@ func (g *GitLab) Authenticate(ctx context.Context, token string) (Identity, erro
 	if p.claims.Issuer.s != v.issuer {
 		return Identity{}, &DeniedError{Code: CodeWrongIssuer, Kind: v.kind}
 	}
-	id, err := g.verify(ctx, v, token, p)
-	var d *DeniedError
-	if errors.As(err, &d) {
-		d.Kind = v.kind
+	id, proven, err := g.verify(ctx, v, token, p)
+	if d, ok := errors.AsType[*DeniedError](err); ok {
+		d.Kind, d.Proven = v.kind, proven
 	}
 	return id, err
 }
@@ -305,7 +304,8 @@ func (g *GitLab) choose(aud audience) (verifier, error) {
 	return chosen, nil
 }
 
-func (g *GitLab) verify(ctx context.Context, v verifier, token string, p *peeked) (Identity, error) {
+// verify returns the identity, or whether at least the signature is proven.
+func (g *GitLab) verify(ctx context.Context, v verifier, token string, p *peeked) (id Identity, proven bool, err error) {
 	now := g.cfg.Now()
 	// One verifier per token, because go-oidc turns a KeySet's error into text: this one keeps it.
 	proof := &proof{keys: g.keys, token: p}
@@ -316,21 +316,23 @@ func (g *GitLab) verify(ctx context.Context, v verifier, token string, p *peeked
 	}).Verify(ctx, token)
 	switch {
 	case proof.err != nil:
-		return Identity{}, proof.err
+		return Identity{}, false, proof.err
 	case !proof.done:
 		// go-oidc refused the token's form before it asked for the signature.
-		return Identity{}, denied(CodeMalformedHeader)
+		return Identity{}, false, denied(CodeMalformedHeader)
 	}
 	if err := g.checkTimes(now, &p.claims); err != nil {
-		return Identity{}, err
+		return Identity{}, true, err
 	}
 	if err != nil {
-		return Identity{}, denied(CodeMalformedClaims)
+		return Identity{}, true, denied(CodeMalformedClaims)
 	}
 	if v.kind == KindCI {
-		return g.ciIdentity(now, &p.claims, verified.Expiry)
+		id, err = g.ciIdentity(now, &p.claims, verified.Expiry)
+	} else {
+		id, err = g.userIdentity(&p.claims, verified.Expiry)
 	}
-	return g.userIdentity(&p.claims, verified.Expiry)
+	return id, true, err
 }
 
 // issueSlack is how far in the future a token may be issued, beyond the leeway: GitLab's people tokens carry no

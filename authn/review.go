@@ -157,8 +157,7 @@ func (h *handler) served(asked []string) []string {
 // publicText is what kube-apiserver may log: of an undecided review only the code and its general cause, since
 // the rest names hosts.
 func publicText(err error) string {
-	var d *DeniedError
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*DeniedError](err); ok {
 		return d.Error()
 	}
 	return describe(CodeOf(err), "")

@@ -46,16 +46,26 @@ func connect(cfg *config.Config) (*clients, error) {
 	if c.publicCA, err = publicCA(cfg.Cluster, rc); err != nil {
 		return nil, err
 	}
+	if c.gitlabHTTP, err = gitlabClient(cfg.GitLab); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// gitlabClient returns the HTTP client that trusts GitLab's certificate.
+func gitlabClient(g config.GitLab) (*http.Client, error) {
 	var ca []byte
-	if cfg.GitLab.CAFile != "" {
-		if ca, err = os.ReadFile(cfg.GitLab.CAFile); err != nil {
+	if g.CAFile != "" {
+		var err error
+		if ca, err = os.ReadFile(g.CAFile); err != nil {
 			return nil, fmt.Errorf("reading gitlab.caFile: %w", err)
 		}
 	}
-	if c.gitlabHTTP, err = gitlab.NewHTTPClient(ca, gitlabTimeout); err != nil {
-		return nil, fmt.Errorf("gitlab.caFile %s: %w", cfg.GitLab.CAFile, err)
+	client, err := gitlab.NewHTTPClient(ca, gitlabTimeout)
+	if err != nil {
+		return nil, fmt.Errorf("gitlab.caFile %s: %w", g.CAFile, err)
 	}
-	return c, nil
+	return client, nil
 }
 
 // restConfig reads the kubeconfig, or the pod's own ServiceAccount when there is none.

@@ -110,20 +110,17 @@ func (d delivery) Withdraw(ctx context.Context, project int64) error {
 	return err
 }
 
-// newAuthenticator returns the judge of tokens. people may be nil: then the token alone decides.
+// newAuthenticator returns the judge of tokens.
 func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger, p *people) (*authn.GitLab, error) {
 	ac := authn.Config{
 		Issuer: cfg.GitLab.URL, ClientIDs: cfg.Authn.ClientIDs, Leeway: cfg.Authn.Leeway.Duration,
 		KeyRefresh: cfg.Authn.KeyRefresh.Duration, MaxKeyAge: cfg.Authn.KeyMaxAge.Duration,
 		JWKSURL: cfg.Authn.Keys.URL, KeyFile: cfg.Authn.Keys.File, MaxTokenBytes: cfg.Authn.MaxTokenBytes,
-		HTTPClient: client, Now: time.Now, Logger: log,
+		HTTPClient: client, Now: time.Now, Logger: log, UserState: p.state,
 		UnprotectedProjects: map[int64]bool{}, Environments: []string{cfg.CI.Environment},
 	}
-	if p != nil {
-		ac.UserState = p.state
-		if p.conditional() {
-			ac.Admitted = p.admitted
-		}
+	if p.conditional() {
+		ac.Admitted = p.admitted
 	}
 	for _, id := range cfg.CI.UnprotectedProjects {
 		ac.UnprotectedProjects[id] = true

@@ -1,0 +1,213 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// inspectTimeout bounds what an inspection asks of GitLab.
+const inspectTimeout = 30 * time.Second
+
+// Inspect prints what the webhook would answer to a token, why, what helps, and what the token says. It reads GitLab's
+// keys, and of the account only its state, and reports whether the token would be authenticated. cfg may be nil: then
+// only what the token says is printed. The token itself is never printed.
+func Inspect(ctx context.Context, cfg *config.Config, token string, out io.Writer) (ok bool, err error) {
+	var b bytes.Buffer
+	proven := false
+	if cfg == nil {
+		b.WriteString("verdict: not judged; name the configuration of the webhook with --config\n")
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+		defer cancel()
+		if ok, proven, err = judge(ctx, cfg, token, &b); err != nil {
+			return false, err
+		}
+	}
+	printClaims(&b, token, proven)
+	_, err = out.Write(b.Bytes())
+	return ok, err
+}
+
+func judge(ctx context.Context, cfg *config.Config, token string, b *bytes.Buffer) (ok, proven bool, err error) {
+	client, err := gitlabClient(cfg.GitLab)
+	if err != nil {
+		return false, false, err
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	// First by the token alone: only one that stands names an account that is worth a question to GitLab.
+	alone, err := newAuthenticator(cfg, client, quiet, &people{})
+	if err != nil {
+		return false, false, err
+	}
+	id, reviewErr := alone.Authenticate(ctx, token)
+	if errors.As(reviewErr, new(*authn.UndecidedError)) && alone.KeyStatus().Keys == 0 {
+		// GitLab is away. The webhook has the keys that were kept, if this machine reaches the cluster.
+		if c, err := connect(cfg); err == nil && newKeyStore(cfg, c, alone, quiet).restore(ctx) == nil && alone.KeyStatus().Keys > 0 {
+			b.WriteString("note:    GitLab's keys can't be read; these are the ones kept in the cluster\n")
+			id, reviewErr = alone.Authenticate(ctx, token)
+		}
+	}
+	if reviewErr == nil {
+		who, err := newPeopleOf(cfg)
+		if err != nil {
+			return false, false, err
+		}
+		if err := learn(ctx, cfg, client, who, accountOf(token, id.Username)); err != nil {
+			fmt.Fprintf(b, "note:    the account's state in GitLab is not known here: %s\n", printable(err.Error()))
+		}
+		auth, err := newAuthenticator(cfg, client, quiet, who)
+		if err != nil {
+			return false, false, err
+		}
+		if err := auth.RestoreKeys(alone.Keys()); err != nil {
+			return false, false, err
+		}
+		id, reviewErr = auth.Authenticate(ctx, token)
+		proven = true
+	}
+	reason, _ := authn.ReasonFor(authn.CodeOf(reviewErr))
+	text := reason.Cause
+	switch reason.Outcome {
+	case authn.OutcomeOK:
+		ok = true
+		fmt.Fprintf(b, "verdict: authenticated as %s, uid %s, groups %s\n", id.Username, id.UID, strings.Join(id.Groups, ", "))
+	case authn.OutcomeNotMine:
+		b.WriteString("verdict: not a token of this GitLab\n")
+	case authn.OutcomeDenied:
+		b.WriteString("verdict: refused\n")
+	case authn.OutcomeUndecided, authn.OutcomeMalformed:
+		b.WriteString("verdict: can't be judged now\n")
+		text = reviewErr.Error()
+	}
+	if denied, is := errors.AsType[*authn.DeniedError](reviewErr); is {
+		proven = denied.Proven
+		if denied.Detail != "" {
+			text = denied.Detail
+		}
+	}
+	fmt.Fprintf(b, "code:    %s\nreason:  %s\ncure:    %s\n", reason.Code, printable(text), reason.Cure)
+	return ok, proven, nil
+}
+
+// accountOf returns the GitLab account behind a token that stands; 0: none.
+func accountOf(token, username string) int64 {
+	if id, ok := kubename.ParseUser(username); ok {
+		return id
+	}
+	_, claims := unverified(token)
+	starter, _ := claims["user_id"].(string)
+	id, _ := kubename.ParseUser(kubename.UserPrefix + starter)
+	return id
+}
+
+// learn tells p what GitLab says of one account; of everybody, if there are conditions that depend on it.
+func learn(ctx context.Context, cfg *config.Config, client *http.Client, p *people, account int64) error {
+	reader, err := newReader(cfg, &clients{gitlabHTTP: client}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	if p.conditional() {
+		s, err := reader.Snapshot(ctx)
+		if err == nil {
+			p.take(s)
+		}
+		return err
+	}
+	if account == 0 {
+		return nil
+	}
+	person := authz.Person(account)
+	base := &authz.Snapshot{Users: map[int64]authz.User{account: {ID: account}}}
+	s, err := reader.Refresh(ctx, base, []authz.SourceID{person})
+	if err != nil {
+		return err
+	}
+	if why, unread := s.Missing[person]; unread {
+		return errors.New(why)
+	}
+	p.take(base) // so that its absence in s means that it was deleted
+	p.take(s)
+	return nil
+}
+
+// unverified takes a token apart without believing any of it; nil for what is not a JWT.
+func unverified(token string) (header, claims map[string]any) {
+	segments := strings.Split(token, ".")
+	if len(segments) != 3 {
+		return nil, nil
+	}
+	for i, into := range []*map[string]any{&header, &claims} {
+		raw, err := base64.RawURLEncoding.DecodeString(segments[i])
+		if err != nil {
+			return nil, nil
+		}
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.UseNumber() // else a large id changes
+		if d.Decode(into) != nil {
+			return nil, nil
+		}
+	}
+	return header, claims
+}
+
+func printClaims(b *bytes.Buffer, token string, proven bool) {
+	header, claims := unverified(token)
+	if claims == nil {
+		fmt.Fprintf(b, "claims:  none, this is no JWT (%d bytes)\n", len(token))
+		return
+	}
+	how := "NOT verified: whoever made this token may have invented them"
+	if proven {
+		how = "signed by GitLab"
+	}
+	fmt.Fprintf(b, "header:  %s\nclaims:  (%s)\n%s\n", pretty(header, ""), how, pretty(claims, "  "))
+	for _, name := range []string{"iat", "nbf", "exp"} {
+		n, _ := claims[name].(json.Number)
+		if f, err := n.Float64(); err == nil && f > 0 && f < 1e11 {
+			t := time.Unix(int64(f), 0).UTC()
+			fmt.Fprintf(b, "%s:     %s (%s from now)\n", name, t.Format(time.RFC3339), time.Until(t).Round(time.Second))
+		}
+	}
+}
+
+func pretty(v any, indent string) string {
+	out := new(bytes.Buffer)
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	if indent != "" {
+		e.SetIndent("", indent)
+	}
+	if err := e.Encode(v); err != nil {
+		return "(can't be shown)"
+	}
+	return printable(strings.TrimSuffix(out.String(), "\n"))
+}
+
+// printable escapes what would not be a visible character: what others wrote must not steer the terminal.
+func printable(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r != '\n' && !unicode.IsPrint(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
