@@ -36,6 +36,7 @@ func TestStory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("The real kubelogin", func(t *testing.T) { kubelogin(t, e) })
+	t.Run("The commands of the docs", func(t *testing.T) { docs(t, e) })
 	var shown strings.Builder
 	for _, s := range Steps() {
 		t.Run(s.Title, func(t *testing.T) {

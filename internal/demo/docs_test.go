@@ -1,0 +1,71 @@
+package demo
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var shellBlock = regexp.MustCompile("(?s)```\n(.*?)```")
+
+// commands returns the lines of a page's shell blocks that begin with prefix, with continuation lines joined.
+func commands(t *testing.T, page, prefix string) []string {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, b := range shellBlock.FindAllStringSubmatch(string(text), -1) {
+		for line := range strings.Lines(strings.ReplaceAll(b[1], "\\\n", " ")) {
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, prefix) {
+				out = append(out, line)
+			}
+		}
+	}
+	return out
+}
+
+// docs runs the kubectl commands of the pages: those of the laptop in an empty folder with a CA file, and those of
+// the cluster's administrator in the root of the repository.
+func docs(t *testing.T, e *Env) {
+	laptop, root := t.TempDir(), filepath.Join("..", "..")
+	if err := os.WriteFile(filepath.Join(laptop, "icc-ca.crt"), e.Cluster.CA(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(dir, kubeconfig, line string) {
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", line)
+		cmd.Dir = dir
+		cmd.Env = []string{"KUBECONFIG=" + kubeconfig, "HOME=" + laptop, "PATH=" + filepath.Dir(e.Cluster.Kubectl()) + ":/usr/bin:/bin"}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", line, err, out)
+		}
+	}
+	config := commands(t, filepath.Join(root, "docs", "user.md"), "kubectl config")
+	if len(config) < 4 {
+		t.Fatalf("docs/user.md has only %d kubectl config commands", len(config))
+	}
+	kubeconfig := filepath.Join(laptop, "config")
+	for _, line := range config {
+		run(laptop, kubeconfig, line)
+	}
+	written, err := os.ReadFile(kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"current-context: icc", "namespace: haw-world", "oidc-login", "--oidc-issuer-url=https://gitlab.example.com"} {
+		if !strings.Contains(string(written), want) {
+			t.Errorf("following docs/user.md gives a kubeconfig without %q", want)
+		}
+	}
+	apply := commands(t, filepath.Join(root, "docs", "install.md"), "kubectl apply")
+	if len(apply) == 0 {
+		t.Fatal("docs/install.md applies nothing")
+	}
+	for _, line := range apply {
+		run(root, e.Cluster.AdminKubeconfig(), line+" --server-side --force-conflicts --dry-run=server")
+	}
+}
