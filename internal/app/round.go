@@ -56,6 +56,11 @@ func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog
 	if err != nil {
 		return r, explainKube(err)
 	}
+	sample, err := newSampler(cfg, c, log, nil)
+	if err != nil {
+		return r, err
+	}
+	r.Findings = append(r.Findings, sample.sample(ctx, r.Snapshot)...)
 	return r, nil
 }
 

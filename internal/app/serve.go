@@ -33,7 +33,11 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(r rbacsync.Round) { m.round(r); who.take(r.Snapshot) })
+	sample, err := newSampler(cfg, c, log, m.registry)
+	if err != nil {
+		return err
+	}
+	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(r rbacsync.Round) { m.round(r); who.take(r.Snapshot); sample.offer(r) })
 	if err != nil {
 		return err
 	}
@@ -54,6 +58,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		g.Go(func() error { return s.Run(ctx) })
 	}
 	g.Go(func() error { auth.Run(ctx); return nil })
+	g.Go(func() error { sample.run(ctx); return nil })
 	if cfg.Authn.Keys.File == "" {
 		g.Go(func() error { newKeyStore(cfg, c, auth, log).run(ctx); return nil })
 	}
@@ -90,14 +95,10 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		servers = append(servers, s)
 		return nil
 	}
-	w := cfg.Listeners.Webhooks
-	err = add(httpserver.Options{
-		Name: "webhooks", Address: w.Address, CertFile: w.CertFile, KeyFile: w.KeyFile, ClientCAFile: w.ClientCAFile, DemandClientCert: true,
-		Handler: httpserver.Limit(w.MaxInFlight, m.overflow("webhooks"), httpserver.Mux(
-			httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, m.review, cfg.Authn.APIAudiences...)},
-			httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view(syncer), cfg.Authz.LoginHint, time.Now, log)},
-		)),
-	})
+	err = add(webhooks(
+		cfg, m, reviewRoute(cfg, auth, log, m),
+		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view(syncer), cfg.Authz.LoginHint, time.Now, log)},
+	))
 	if err != nil {
 		return nil, err
 	}

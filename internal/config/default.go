@@ -19,6 +19,7 @@ func setDefaults(c *Config) {
 			*n = def
 		}
 	}
+	number(&c.GitLab.SampleSize, 20)
 	number(&c.Listeners.Webhooks.MaxInFlight, 256)
 	number(&c.Authn.MaxTokenBytes, 16<<10)
 	duration(&c.Authn.Leeway, 10*time.Second)

@@ -37,6 +37,9 @@ type GitLab struct {
 	ReadTokenFile string `json:"readTokenFile"`
 	// File with an access token, scope api, that may write project variables. Only needed with ci.delivery: variables.
 	WriteTokenFile string `json:"writeTokenFile,omitempty"`
+	// How many groups and projects, chosen by chance, are compared with GitLab's own lists of members after each full
+	// reading. Negative: none. Default 20.
+	SampleSize int `json:"sampleSize,omitempty"`
 }
 
 // Cluster says which cluster rights are written to.

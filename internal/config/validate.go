@@ -60,6 +60,7 @@ func (g GitLab) validate(f *faults, c *Config) {
 	f.add(g.URL != "" && !isSafeURL(g.URL), "gitlab.url", "want https://host[:port][/path], not %q", g.URL)
 	f.add(strings.HasSuffix(g.URL, "/"), "gitlab.url", "must not end with a slash: it is compared with the issuer in tokens as it is")
 	f.add(g.ReadTokenFile == "", "gitlab.readTokenFile", "is missing: the path of a file with an administrator's access token, scope read_api")
+	f.add(g.SampleSize > 60, "gitlab.sampleSize", "want at most 60, not %d: GitLab allows 200 lists of members a minute", g.SampleSize)
 	f.add(c.CI.Delivery == DeliveryVariables && g.WriteTokenFile == "", "gitlab.writeTokenFile",
 		"is missing: ci.delivery %q writes project variables and needs a token with scope api; or set ci.delivery: none", DeliveryVariables)
 }

@@ -32,8 +32,10 @@ func options(t *testing.T, url string, hc *http.Client) Options {
 		hc = &http.Client{Transport: &http.Transport{}, Timeout: 20 * time.Second}
 	}
 	t.Cleanup(hc.CloseIdleConnections)
-	return Options{BaseURL: url, Token: func() (string, error) { return secretToken + "\n", nil }, HTTPClient: hc,
-		RetryWait: time.Millisecond, MaxRetries: 2, NoPacing: true}
+	return Options{
+		BaseURL: url, Token: func() (string, error) { return secretToken + "\n", nil }, HTTPClient: hc,
+		RetryWait: time.Millisecond, MaxRetries: 2, NoPacing: true,
+	}
 }
 
 func TestErrorsSayWhatToDo(t *testing.T) {

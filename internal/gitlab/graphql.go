@@ -54,14 +54,18 @@ func (a *api) readSchema(ctx context.Context) (schema, error) {
 			has[typ+"."+f.Name] = true
 		}
 	}
-	for _, need := range []string{"group.id", "group.fullPath", "group.parent", "group.createdAt", "group.shareWithGroupLock", "group.groupMembers",
-		"project.id", "project.projectMembers", "user.id", "user.username", "user.name", "user.state"} {
+	for _, need := range []string{
+		"group.id", "group.fullPath", "group.parent", "group.createdAt", "group.shareWithGroupLock", "group.groupMembers",
+		"project.id", "project.projectMembers", "user.id", "user.username", "user.name", "user.state",
+	} {
 		if !has[need] {
 			return schema{}, fmt.Errorf("%w: it has no field %s", errNoGraphQL, need)
 		}
 	}
-	s := schema{archived: has["group.archived"], marked: has["group.markedForDeletion"], markedOn: has["group.markedForDeletionOn"],
-		sharedGroups: has["group.sharedGroups"], userCreated: has["user.createdAt"]}
+	s := schema{
+		archived: has["group.archived"], marked: has["group.markedForDeletion"], markedOn: has["group.markedForDeletionOn"],
+		sharedGroups: has["group.sharedGroups"], userCreated: has["user.createdAt"],
+	}
 	for _, f := range []string{"bot", "type", "human"} {
 		if has["user."+f] {
 			s.human = f
@@ -411,8 +415,10 @@ func (g *gqlRead) takeGroup(n *gqlSource, bare bool) ([]*part, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := authz.GitLabGroup{ID: id, Path: n.FullPath, CreatedAt: seconds(n.CreatedAt), Archived: n.Archived,
-		MarkedForDeletion: n.Marked || n.MarkedOn != "", ShareLock: n.ShareLock}
+	out := authz.GitLabGroup{
+		ID: id, Path: n.FullPath, CreatedAt: seconds(n.CreatedAt), Archived: n.Archived,
+		MarkedForDeletion: n.Marked || n.MarkedOn != "", ShareLock: n.ShareLock,
+	}
 	if n.Parent != nil {
 		if out.Parent, err = gid(n.Parent.ID, "Group"); err != nil {
 			return nil, fmt.Errorf("parent of group %d: %w", id, err)

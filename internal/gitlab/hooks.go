@@ -109,15 +109,19 @@ func (r *HookRegistrar) Register(ctx context.Context, hookURL, secret string, ve
 		if h.URL != hookURL {
 			continue
 		}
-		_, resp, err := r.api.client.SystemHooks.EditHook(h.ID, &gl.EditHookOptions{URL: &hookURL, Token: &secret, PushEvents: &no, TagPushEvents: &no,
-			MergeRequestsEvents: &no, RepositoryUpdateEvents: &no, EnableSSLVerification: &verifyTLS}, gl.WithContext(ctx))
+		_, resp, err := r.api.client.SystemHooks.EditHook(h.ID, &gl.EditHookOptions{
+			URL: &hookURL, Token: &secret, PushEvents: &no, TagPushEvents: &no,
+			MergeRequestsEvents: &no, RepositoryUpdateEvents: &no, EnableSSLVerification: &verifyTLS,
+		}, gl.WithContext(ctx))
 		if err != nil {
 			return false, explain("updating the system hook", resp, err)
 		}
 		return false, nil
 	}
-	_, resp, err = r.api.client.SystemHooks.AddHook(&gl.AddHookOptions{URL: &hookURL, Token: &secret, PushEvents: &no, TagPushEvents: &no,
-		MergeRequestsEvents: &no, RepositoryUpdateEvents: &no, EnableSSLVerification: &verifyTLS}, gl.WithContext(ctx))
+	_, resp, err = r.api.client.SystemHooks.AddHook(&gl.AddHookOptions{
+		URL: &hookURL, Token: &secret, PushEvents: &no, TagPushEvents: &no,
+		MergeRequestsEvents: &no, RepositoryUpdateEvents: &no, EnableSSLVerification: &verifyTLS,
+	}, gl.WithContext(ctx))
 	if err != nil {
 		return false, explain("adding the system hook", resp, err)
 	}

@@ -111,9 +111,11 @@ type draft struct {
 }
 
 func newDraft() *draft {
-	return &draft{users: map[int64]authz.User{}, rowUsers: map[int64]authz.User{}, groups: map[int64]authz.GitLabGroup{},
+	return &draft{
+		users: map[int64]authz.User{}, rowUsers: map[int64]authz.User{}, groups: map[int64]authz.GitLabGroup{},
 		projects: map[int64]authz.GitLabProject{}, rows: map[authz.SourceID][]memberRow{}, unread: map[authz.SourceID]string{},
-		missing: map[authz.SourceID]string{}, invited: map[int64]bool{}}
+		missing: map[authz.SourceID]string{}, invited: map[int64]bool{},
+	}
 }
 
 func (d *draft) empty() bool { return len(d.groups)+len(d.projects)+len(d.users)+len(d.rows) == 0 }
@@ -531,8 +533,10 @@ func (d *draft) drop(id authz.SourceID) {
 
 // finish makes the Snapshot. Unless everybody is wanted it keeps only people who are named by something.
 func (d *draft) finish(everybody bool) *authz.Snapshot {
-	s := &authz.Snapshot{Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
-		Missing: d.missing, MissingAll: d.missingAll}
+	s := &authz.Snapshot{
+		Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
+		Missing: d.missing, MissingAll: d.missingAll,
+	}
 	name := func(id int64) {
 		if u, ok := d.users[id]; ok {
 			s.Users[id] = u

@@ -82,13 +82,17 @@ func seconds(t *time.Time) time.Time {
 }
 
 func (u restUser) user(human bool) authz.User {
-	return authz.User{ID: u.ID, Username: u.Username, Name: u.Name, State: authz.UserState(u.State), CreatedAt: seconds(u.CreatedAt),
-		Human: human && !u.Bot}
+	return authz.User{
+		ID: u.ID, Username: u.Username, Name: u.Name, State: authz.UserState(u.State), CreatedAt: seconds(u.CreatedAt),
+		Human: human && !u.Bot,
+	}
 }
 
 func (g restGroup) group() authz.GitLabGroup {
-	return authz.GitLabGroup{ID: g.ID, Parent: g.ParentID, Path: g.FullPath, CreatedAt: seconds(g.CreatedAt),
-		Archived: g.Archived, MarkedForDeletion: g.DeletedOn != "", ShareLock: g.ShareLock}
+	return authz.GitLabGroup{
+		ID: g.ID, Parent: g.ParentID, Path: g.FullPath, CreatedAt: seconds(g.CreatedAt),
+		Archived: g.Archived, MarkedForDeletion: g.DeletedOn != "", ShareLock: g.ShareLock,
+	}
 }
 
 // project returns the project without members. The owner of a personal project may be named only by the path of

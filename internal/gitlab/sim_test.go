@@ -105,9 +105,20 @@ func newOrgOf(t *testing.T, version string) *org {
 		level      int
 		expires    string
 	}{
-		{g, "haw", "alice", 50, ""}, {g, "haw", "carol", 10, ""}, {g, "world", "bob", 30, soon}, {g, "deep", "dave", 40, ""}, {g, "partner", "carol", 40, ""},
-		{g, "partner", "robot", 30, ""}, {g, "partner-sub", "bob", 15, ""}, {g, "old", "alice", 25, ""}, {g, "doomed", "alice", 50, ""}, {g, "empty", "erin", 5, ""},
-		{p, "app", "carol", 40, soon}, {p, "app", "project_1_bot_3cca1d02", 40, ""}, {p, "lib", "bob", 40, ""}, {p, "dotfiles", "bob", 20, ""},
+		{g, "haw", "alice", 50, ""},
+		{g, "haw", "carol", 10, ""},
+		{g, "world", "bob", 30, soon},
+		{g, "deep", "dave", 40, ""},
+		{g, "partner", "carol", 40, ""},
+		{g, "partner", "robot", 30, ""},
+		{g, "partner-sub", "bob", 15, ""},
+		{g, "old", "alice", 25, ""},
+		{g, "doomed", "alice", 50, ""},
+		{g, "empty", "erin", 5, ""},
+		{p, "app", "carol", 40, soon},
+		{p, "app", "project_1_bot_3cca1d02", 40, ""},
+		{p, "lib", "bob", 40, ""},
+		{p, "dotfiles", "bob", 20, ""},
 	} {
 		o.ok(o.w.SetMember(m.kind, o.id[m.what], o.id[m.user], m.level, m.expires))
 	}
@@ -146,14 +157,18 @@ func (o *org) options() Options {
 	hc := o.sim.Client()
 	o.t.Cleanup(hc.CloseIdleConnections)
 	token := o.sim.TokenFor("root", "read_api")
-	return Options{BaseURL: o.sim.URL(), Token: func() (string, error) { return token, nil }, HTTPClient: hc,
-		RetryWait: time.Millisecond, MaxRetries: 2, NoPacing: true, IncludeUsers: true}
+	return Options{
+		BaseURL: o.sim.URL(), Token: func() (string, error) { return token, nil }, HTTPClient: hc,
+		RetryWait: time.Millisecond, MaxRetries: 2, NoPacing: true, IncludeUsers: true,
+	}
 }
 
 // want is the Snapshot as the simulator's own model gives it, without this package's code.
 func (o *org) want(everybody bool) *authz.Snapshot {
-	s := &authz.Snapshot{Issuer: o.sim.URL(), Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
-		Missing: map[authz.SourceID]string{}}
+	s := &authz.Snapshot{
+		Issuer: o.sim.URL(), Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
+		Missing: map[authz.SourceID]string{},
+	}
 	o.w.View(func(v *gitlabsim.View) {
 		named := map[int64]bool{}
 		date := func(s string) authz.Date {
@@ -187,12 +202,16 @@ func (o *org) want(everybody bool) *authz.Snapshot {
 			return false
 		}
 		for _, g := range v.Groups() {
-			s.Groups[g.ID] = authz.GitLabGroup{ID: g.ID, Parent: g.ParentID, Path: v.FullPath(g), CreatedAt: g.CreatedAt.UTC().Truncate(time.Second),
-				Archived: v.GroupArchived(g.ID), MarkedForDeletion: marked(g.ID), ShareLock: g.ShareWithGroupLock, Members: rows(g.Members), Links: links(g.Links)}
+			s.Groups[g.ID] = authz.GitLabGroup{
+				ID: g.ID, Parent: g.ParentID, Path: v.FullPath(g), CreatedAt: g.CreatedAt.UTC().Truncate(time.Second),
+				Archived: v.GroupArchived(g.ID), MarkedForDeletion: marked(g.ID), ShareLock: g.ShareWithGroupLock, Members: rows(g.Members), Links: links(g.Links),
+			}
 		}
 		for _, p := range v.Projects() {
-			out := authz.GitLabProject{ID: p.ID, Owner: p.OwnerID, Path: v.ProjectPath(p), CreatedAt: p.CreatedAt.UTC().Truncate(time.Second),
-				Archived: v.ProjectArchived(p.ID), MarkedForDeletion: p.MarkedForDeletionOn != "", Members: rows(p.Members), Links: links(p.Links)}
+			out := authz.GitLabProject{
+				ID: p.ID, Owner: p.OwnerID, Path: v.ProjectPath(p), CreatedAt: p.CreatedAt.UTC().Truncate(time.Second),
+				Archived: v.ProjectArchived(p.ID), MarkedForDeletion: p.MarkedForDeletionOn != "", Members: rows(p.Members), Links: links(p.Links),
+			}
 			if p.OwnerID == 0 {
 				out.Group = p.NamespaceID
 				out.MarkedForDeletion = out.MarkedForDeletion || marked(p.NamespaceID)
@@ -202,8 +221,10 @@ func (o *org) want(everybody bool) *authz.Snapshot {
 		}
 		for _, u := range v.Users() {
 			if everybody || named[u.ID] {
-				s.Users[u.ID] = authz.User{ID: u.ID, Username: u.Username, Name: u.Name, State: authz.UserState(u.State), Human: u.Type == "HUMAN",
-					CreatedAt: u.CreatedAt.UTC().Truncate(time.Second)}
+				s.Users[u.ID] = authz.User{
+					ID: u.ID, Username: u.Username, Name: u.Name, State: authz.UserState(u.State), Human: u.Type == "HUMAN",
+					CreatedAt: u.CreatedAt.UTC().Truncate(time.Second),
+				}
 			}
 		}
 	})
@@ -283,8 +304,10 @@ func (f *fault) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func answer(status int, body string) *http.Response {
-	return &http.Response{StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Content-Type": {"application/json"}},
-		Body: io.NopCloser(strings.NewReader(body))}
+	return &http.Response{
+		StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(strings.NewReader(body)),
+	}
 }
 
 func (o *org) faultyReader(strike func(r *http.Request, body string) *http.Response, change func(*Options)) *Reader {

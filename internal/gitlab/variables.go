@@ -88,8 +88,10 @@ func (w *Variables) List(ctx context.Context, project int64) ([]Variable, error)
 	out := make([]Variable, 0, len(rows))
 	for _, v := range rows {
 		ours, description := ownDescription(v.Description)
-		out = append(out, Variable{Key: v.Key, Value: v.Value, Type: VariableType(v.VariableType), Masked: v.Masked, Protected: v.Protected, Raw: v.Raw,
-			EnvironmentScope: v.EnvironmentScope, Description: description, Ours: ours, Hidden: v.Hidden})
+		out = append(out, Variable{
+			Key: v.Key, Value: v.Value, Type: VariableType(v.VariableType), Masked: v.Masked, Protected: v.Protected, Raw: v.Raw,
+			EnvironmentScope: v.EnvironmentScope, Description: description, Ours: ours, Hidden: v.Hidden,
+		})
 	}
 	slices.SortFunc(out, func(a, b Variable) int {
 		return strings.Compare(a.Key+"\x00"+a.EnvironmentScope, b.Key+"\x00"+b.EnvironmentScope)
@@ -162,7 +164,8 @@ func (w *Variables) Ensure(ctx context.Context, project int64, want []Variable) 
 		if i < 0 {
 			_, resp, err := w.api.client.ProjectVariables.CreateVariable(project, &gl.CreateProjectVariableOptions{
 				Key: &v.Key, Value: &v.Value, Description: &description, EnvironmentScope: &v.EnvironmentScope,
-				Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &typ}, gl.WithContext(ctx))
+				Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &typ,
+			}, gl.WithContext(ctx))
 			if err != nil {
 				if err := w.explain(project, v.Key, want, resp, err); stopWriting(err) {
 					return changed, errors.Join(append(errs, err)...)
@@ -184,7 +187,8 @@ func (w *Variables) Ensure(ctx context.Context, project int64, want []Variable) 
 		}
 		_, resp, err := w.api.client.ProjectVariables.UpdateVariable(project, v.Key, &gl.UpdateProjectVariableOptions{
 			Value: &v.Value, Description: &description, Filter: &gl.VariableFilter{EnvironmentScope: v.EnvironmentScope},
-			Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &typ}, gl.WithContext(ctx))
+			Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &typ,
+		}, gl.WithContext(ctx))
 		if err != nil {
 			if err := w.explain(project, v.Key, want, resp, err); stopWriting(err) {
 				return changed, errors.Join(append(errs, err)...)
