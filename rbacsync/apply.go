@@ -58,6 +58,16 @@ func (r Report) Err() error {
 	return errors.Join(errs...)
 }
 
+// onlyConflicts reports whether what failed was planned on something that had changed meanwhile.
+func (r Report) onlyConflicts() bool {
+	for _, f := range r.Failed {
+		if !apierrors.IsConflict(f.Err) {
+			return false
+		}
+	}
+	return len(r.Failed) > 0
+}
+
 var errNoNamespace = errors.New("its namespace could not be created")
 
 // Apply writes the changes of a Plan: step after step, so that everything that takes a right away is written

@@ -37,6 +37,7 @@ type cluster struct {
 	once       sync.Once
 	cp         *controlplane.Cluster
 	admin, own *kubernetes.Clientset
+	token      string // of own
 	err        error
 	closers    []func()
 }
@@ -60,7 +61,8 @@ func (c *cluster) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.own, err = c.client(c.as(tr.Status.Token))
+	c.token = tr.Status.Token
+	c.own, err = c.client(c.as(c.token))
 	return err
 }
 

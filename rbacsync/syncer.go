@@ -48,6 +48,9 @@ type Options struct {
 	Interval time.Duration
 	Apply    ApplyOptions    // Cause and Logger are set by the Syncer
 	CI       *ci.Provisioner // nil: no CI credentials
+	// Watch, optional, makes Run follow the cluster by watches instead of listing it in each round, and put back at
+	// once what somebody else changes. It must be a client without a timeout, which would end the watches.
+	Watch kubernetes.Interface
 	Now      func() time.Time
 	Logger   *slog.Logger
 	// OnRound, optional, is called after each round, for metrics. It must not block.
@@ -83,8 +86,15 @@ type Syncer struct {
 	o     Options
 	state atomic.Pointer[State]
 
-	round sync.Mutex // one round at a time
-	base  *authz.Snapshot
+	round  sync.Mutex // one round at a time
+	base   *authz.Snapshot
+	wanted *Wanted // of the last round that knew it
+	mirror *mirror // while Run runs with Watch
+	drift  struct {
+		fights fights
+		spaces map[string]bool // to be put back at
+		at     time.Time
+	}
 
 	mu      sync.Mutex
 	pending request
@@ -134,10 +144,7 @@ func (s *Syncer) Trigger(changed []authz.SourceID, cause string) {
 	s.mu.Lock()
 	s.pending.add(changed, cause)
 	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	s.poke()
 }
 
 // Run does rounds until ctx is done: a full one at once and then each Interval, one for each Trigger, one when a
@@ -150,6 +157,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 	if s.o.CI != nil && s.o.Mode == ModeEnforce {
 		wg.Go(func() { s.runCI(ctx, spaces) })
 	}
+	s.begin(ctx, &wg)
 	var (
 		full    = s.o.Now() // when the next full round is due
 		expiry  time.Time   // when the next right expires
@@ -159,6 +167,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		first   = true
 	)
 	for ctx.Err() == nil {
+		s.restoreDrift(ctx)
 		now := s.o.Now()
 		req := s.take()
 		switch {
@@ -170,7 +179,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		case due(expiry, now):
 			req.causes = append(req.causes, "expiry")
 		default:
-			s.sleep(ctx, earliest(full, retry, expiry).Sub(now))
+			s.sleep(ctx, earliest(full, retry, expiry, s.drift.at).Sub(now))
 			continue
 		}
 		req.merge(carried)
@@ -190,7 +199,11 @@ func (s *Syncer) Run(ctx context.Context) error {
 		if round.Err == nil {
 			pause = 0
 		} else {
-			pause = min(max(2*pause, time.Second), s.o.Interval, time.Minute)
+			least := time.Second
+			if round.Report.onlyConflicts() { // the watch brings what we did not know yet
+				least = 100 * time.Millisecond
+			}
+			pause = min(max(2*pause, least), s.o.Interval, time.Minute)
 			retry = now.Add(jitter(pause))
 			if round.Snapshot == nil { // GitLab was not read: the request is still open
 				carried = request{full: req.full, changed: req.changed}
@@ -208,6 +221,88 @@ func (s *Syncer) Run(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// begin resets what another run left, and starts to follow the cluster.
+func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) {
+	s.round.Lock()
+	defer s.round.Unlock()
+	s.base, s.wanted, s.mirror = nil, nil, nil // what was read while another one led is not to be built on
+	s.drift.fights, s.drift.spaces, s.drift.at = fights{}, map[string]bool{}, time.Time{}
+	if s.o.Watch != nil {
+		m := newMirror(s.o.Watch, s.o.Policy.ClusterRoles(), s.o.Logger, s.poke)
+		s.mirror = m
+		wg.Go(func() { m.run(ctx) })
+	}
+}
+
+// poke ends a sleep.
+func (s *Syncer) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// firstSight is how long the first round waits for the watches before it lists the cluster itself.
+const firstSight = 30 * time.Second
+
+// observe returns what the cluster holds: from the watches, or by listing it where there are none.
+func (s *Syncer) observe(ctx context.Context) (*Observed, error) {
+	if s.mirror != nil {
+		if err := s.mirror.await(ctx, firstSight); err == nil {
+			return s.mirror.observed(nil), nil
+		}
+	}
+	return Observe(ctx, s.o.Kube, s.o.Policy.ClusterRoles())
+}
+
+// write carries out a plan.
+func (s *Syncer) write(ctx context.Context, r *Round) error {
+	opts := s.o.Apply
+	opts.Cause, opts.Logger = r.Cause, s.o.Logger
+	if s.mirror != nil {
+		opts.wrote = s.mirror.wrote
+	}
+	r.Report = Apply(ctx, s.o.Kube, r.Plan, opts)
+	r.Findings = append(r.Findings, r.Report.Findings...)
+	return r.Report.Err()
+}
+
+// restoreDrift puts back what others changed, without reading GitLab: what should be there is known. It waits for
+// nobody who changes the same namespace again and again.
+func (s *Syncer) restoreDrift(ctx context.Context) {
+	s.round.Lock()
+	defer s.round.Unlock()
+	if s.mirror == nil || s.wanted == nil {
+		return
+	}
+	started := s.o.Now()
+	maps.Copy(s.drift.spaces, s.mirror.drifted())
+	if len(s.drift.spaces) == 0 || s.o.Mode != ModeEnforce || (!s.drift.at.IsZero() && started.Before(s.drift.at)) {
+		return
+	}
+	var now map[string]bool
+	now, s.drift.spaces, s.drift.at = s.drift.fights.due(s.drift.spaces, started)
+	r := Round{Cause: causeDrift, Read: "none", Started: started}
+	r.Plan, _ = Plan(s.mirror.observed(now), s.wanted.within(now))
+	if len(r.Plan) == 0 {
+		return
+	}
+	r.Err = s.write(ctx, &r)
+	failed := map[Key]bool{}
+	for _, f := range r.Report.Failed {
+		failed[f.Change.Key] = true
+		s.drift.spaces[f.Change.Key.Namespace] = true // again, a little later
+		s.drift.at = started.Add(time.Second)
+	}
+	done := slices.DeleteFunc(slices.Clone(r.Plan), func(c Change) bool { return failed[c.Key] })
+	for _, c := range done {
+		s.drift.fights.restored(c.Key.Namespace)
+	}
+	r.Duration = s.o.Now().Sub(started)
+	s.report(ctx, r)
+	tellDrift(ctx, s.o.Kube, s.o.Logger, started, done)
 }
 
 // runCI keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
@@ -258,11 +353,14 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 			return err
 		}
 		s.base = r.Snapshot
-		have, err := Observe(ctx, s.o.Kube, s.o.Policy.ClusterRoles())
+		have, err := s.observe(ctx)
 		if err != nil {
 			return err
 		}
 		want, grants := s.desired(&r, have)
+		if want.Hold == "" {
+			s.wanted = want
+		}
 		var findings []authz.Finding
 		r.Plan, findings = Plan(have, want)
 		r.Findings = append(r.Findings, findings...)
@@ -271,12 +369,9 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		if s.o.Mode != ModeEnforce {
 			return nil
 		}
-		opts := s.o.Apply
-		opts.Cause, opts.Logger = r.Cause, s.o.Logger
-		r.Report = Apply(ctx, s.o.Kube, r.Plan, opts)
-		r.Findings = append(r.Findings, r.Report.Findings...)
+		err = s.write(ctx, &r)
 		spaces = ciSpaces(have, want, r.Report, r.Snapshot)
-		return r.Report.Err()
+		return err
 	}()
 	r.Duration = s.o.Now().Sub(started)
 	s.finish(ctx, r)
@@ -326,7 +421,7 @@ func (s *Syncer) desired(r *Round, have *Observed) (*Wanted, []authz.Grant) {
 // publish keeps a failure that is still going on out of the way of readers: a new State replaces it.
 func (s *Syncer) publish(st *State) { s.state.Store(st) }
 
-// finish publishes the end of a round, logs it and reports it.
+// finish publishes the end of a round and reports it.
 func (s *Syncer) finish(ctx context.Context, r Round) {
 	old := s.State()
 	st := &State{Round: r, Err: r.Err}
@@ -345,6 +440,11 @@ func (s *Syncer) finish(ctx context.Context, r Round) {
 	if old != nil || r.Names != nil {
 		s.publish(st)
 	}
+	s.report(ctx, r)
+}
+
+// report logs the end of a round and tells OnRound.
+func (s *Syncer) report(ctx context.Context, r Round) {
 	log := s.o.Logger.With("cause", r.Cause, "read", r.Read, "planned", len(r.Plan), "applied", r.Report.Applied,
 		"failed", len(r.Report.Failed), "findings", len(r.Findings), "duration", r.Duration.String())
 	switch {

@@ -52,7 +52,7 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 	}
 	return rbacsync.New(rbacsync.Options{
 		Reader: reader, Kube: c.kube, Policy: policy, Settings: settings, Reserved: cfg.Authz.ReservedNames,
-		Mode: mode, Interval: cfg.RBACSync.Interval.Duration,
+		Mode: mode, Interval: cfg.RBACSync.Interval.Duration, Watch: c.watch,
 		Apply: rbacsync.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency},
 		CI:    provisioner, Now: time.Now, Logger: log, OnRound: onRound,
 	})

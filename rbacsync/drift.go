@@ -1,0 +1,114 @@
+package rbacsync
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// causeDrift is the cause of rounds that put back what somebody else changed.
+const causeDrift = "drift"
+
+// Drift is put back at once, but not for ever at once: somebody who changes a namespace again and again gets it
+// back at most driftBurst times in driftWindow, and after that once at the end of it.
+const (
+	driftBurst  = 20
+	driftWindow = time.Minute
+)
+
+// fights counts how often namespaces were put back.
+type fights map[string]*fight
+
+type fight struct {
+	since time.Time
+	count int
+}
+
+// due splits namespaces into those to put back now and those that have to wait, and returns until when.
+func (f fights) due(spaces map[string]bool, now time.Time) (now1, later map[string]bool, until time.Time) {
+	now1, later = map[string]bool{}, map[string]bool{}
+	for ns := range spaces {
+		x := f[ns]
+		if x == nil || now.Sub(x.since) >= driftWindow {
+			x = &fight{since: now}
+			f[ns] = x
+		}
+		if x.count < driftBurst {
+			now1[ns] = true
+			continue
+		}
+		later[ns] = true
+		if end := x.since.Add(driftWindow); until.IsZero() || end.Before(until) {
+			until = end
+		}
+	}
+	for ns, x := range f {
+		if now.Sub(x.since) >= driftWindow && !now1[ns] && !later[ns] {
+			delete(f, ns)
+		}
+	}
+	return now1, later, until
+}
+
+func (f fights) restored(ns string) {
+	if x := f[ns]; x != nil {
+		x.count++
+	}
+}
+
+// tellDrift makes a Kubernetes Event for each object that was put back, in its namespace, so that whoever changed it
+// learns why it did not last. An Event that can't be written is not worth a failed round.
+func tellDrift(ctx context.Context, client kubernetes.Interface, log *slog.Logger, now time.Time, done []Change) {
+	for i, c := range done {
+		if i == 50 {
+			log.InfoContext(ctx, "more changes were put back than Events are made for", "total", len(done))
+			return
+		}
+		what := "changed"
+		if c.Action == Create {
+			what = "deleted"
+		}
+		note := fmt.Sprintf("%s was %s by somebody else and is put back: rights here come from GitLab", c.Key, what)
+		if d := c.details(5); len(d) > 0 {
+			note += " (" + strings.Join(d, ", ") + ")"
+		}
+		if len(note) > 1000 { // the API server's limit is 1024 bytes
+			note = strings.ToValidUTF8(note[:1000], "")
+		}
+		ref := corev1.ObjectReference{APIVersion: "v1", Kind: c.Key.Kind.String(), Namespace: c.Key.Namespace, Name: c.Key.Name}
+		if c.Key.Kind == KindRoleBinding {
+			ref.APIVersion = "rbac.authorization.k8s.io/v1"
+		}
+		if c.Old != nil {
+			ref.UID = c.Old.UID
+		}
+		at := metav1.NewTime(now)
+		_, err := client.CoreV1().Events(c.Key.Namespace).Create(ctx, &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{GenerateName: "gl-k8s-integrator-", Namespace: c.Key.Namespace},
+			InvolvedObject: ref, Reason: "DriftRestored", Message: note, Type: corev1.EventTypeWarning,
+			Source: corev1.EventSource{Component: "gl-k8s-integrator"}, FirstTimestamp: at, LastTimestamp: at, Count: 1,
+		}, metav1.CreateOptions{})
+		if err != nil {
+			log.DebugContext(ctx, "no Event about drift", "namespace", c.Key.Namespace, "error", err)
+		}
+	}
+}
+
+// within returns the part of w that is in these namespaces.
+func (w *Wanted) within(spaces map[string]bool) *Wanted {
+	part := *w
+	part.Objects = nil
+	for _, ns := range sortedKeys(spaces) {
+		i, _ := slices.BinarySearchFunc(w.Objects, ns, func(o Object, ns string) int { return strings.Compare(o.Key.Namespace, ns) })
+		own, _ := cut(w.Objects[i:], func(o Object) bool { return o.Key.Namespace == ns })
+		part.Objects = append(part.Objects, own...)
+	}
+	return &part
+}

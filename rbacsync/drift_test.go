@@ -1,0 +1,225 @@
+package rbacsync_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// counting counts the requests of a client by verb.
+type counting struct {
+	next  http.RoundTripper
+	mu    sync.Mutex
+	lists int
+}
+
+func (c *counting) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodGet && r.URL.Query().Get("watch") == "" && strings.Contains(r.URL.RawQuery, "limit=") {
+		c.mu.Lock()
+		c.lists++
+		c.mu.Unlock()
+	}
+	return c.next.RoundTrip(r)
+}
+
+func (c *counting) taken() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.lists
+	c.lists = 0
+	return n
+}
+
+// counted returns a client of the integrator's ServiceAccount whose lists are counted.
+func (c *cluster) counted(t *testing.T) (*kubernetes.Clientset, *counting) {
+	t.Helper()
+	n := &counting{}
+	cfg := c.as(c.token)
+	cfg.Wrap(func(rt http.RoundTripper) http.RoundTripper { n.next = rt; return n })
+	client, err := c.client(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client, n
+}
+
+// rounds collects what a Syncer reports.
+type rounds struct {
+	mu  sync.Mutex
+	all []rbacsync.Round
+}
+
+func (r *rounds) add(x rbacsync.Round) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, x)
+}
+
+func (r *rounds) causes() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	for _, x := range r.all {
+		out = append(out, x.Cause)
+	}
+	return out
+}
+
+// eventually asks until it is true, for a few seconds.
+func eventually(t *testing.T, what string, ok func() bool) time.Duration {
+	t.Helper()
+	start := time.Now()
+	for time.Since(start) < 10*time.Second {
+		if ok() {
+			return time.Since(start)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	t.Fatalf("never: %s", what)
+	return 0
+}
+
+// running starts Run and stops it at the end of the test.
+func running(t *testing.T, s *rbacsync.Syncer) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+func TestClusterDriftIsPutBackAtOnceWithAnEvent(t *testing.T) {
+	c := realCluster(t)
+	kube, lists := c.counted(t)
+	g, seen := &gitlab{snap: org(70, "watched")}, &rounds{}
+	s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Interval: time.Hour, Watch: kube, OnRound: seen.add})
+	running(t, s)
+	const ns = "watched-world"
+	eventually(t, "the first round", func() bool { return len(seen.causes()) > 0 })
+	ctx, bindings := t.Context(), c.admin.RbacV1().RoleBindings(ns)
+
+	// A hook's round lists nothing.
+	lists.taken()
+	g.set(func(g *gitlab) { g.snap = without(g.snap, 1070, 3) })
+	s.Trigger([]authz.SourceID{authz.Project(1070)}, "hook")
+	took := eventually(t, "bob's right is gone", func() bool {
+		rb, err := bindings.Get(ctx, "gitlab-view", metav1.GetOptions{})
+		return err == nil && len(rb.Subjects) == 0
+	})
+	t.Logf("from the trigger to the written revocation: %v", took)
+	if n := lists.taken(); n != 0 {
+		t.Errorf("%d lists of the cluster for a hook", n)
+	}
+
+	restored := func(what string, change func() error, ok func() bool) {
+		t.Helper()
+		if err := change(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		t.Logf("%s: put back after %v", what, eventually(t, what+" is put back", ok))
+	}
+	restored("somebody added to a binding", func() error {
+		_, err := bindings.Patch(ctx, "gitlab-edit", types.JSONPatchType,
+			[]byte(`[{"op":"add","path":"/subjects/-","value":{"kind":"User","apiGroup":"rbac.authorization.k8s.io","name":"gitlab:4"}}]`), metav1.PatchOptions{})
+		return err
+	}, func() bool {
+		rb, err := bindings.Get(ctx, "gitlab-edit", metav1.GetOptions{})
+		return err == nil && len(rb.Subjects) == 1 && rb.Subjects[0].Name == "gitlab:2"
+	})
+	restored("a deleted binding", func() error { return bindings.Delete(ctx, "gitlab-edit", metav1.DeleteOptions{}) }, func() bool {
+		rb, err := bindings.Get(ctx, "gitlab-edit", metav1.GetOptions{})
+		return err == nil && len(rb.Subjects) == 1
+	})
+	restored("a deleted ServiceAccount", func() error {
+		return c.admin.CoreV1().ServiceAccounts(ns).Delete(ctx, kubename.CIServiceAccount, metav1.DeleteOptions{})
+	}, func() bool {
+		_, err := c.admin.CoreV1().ServiceAccounts(ns).Get(ctx, kubename.CIServiceAccount, metav1.GetOptions{})
+		return err == nil
+	})
+	restored("a relabelled namespace", func() error {
+		_, err := c.admin.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType,
+			[]byte(`{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"privileged"}}}`), metav1.PatchOptions{})
+		return err
+	}, func() bool {
+		n, err := c.admin.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{})
+		return err == nil && n.Labels["pod-security.kubernetes.io/enforce"] == "baseline"
+	})
+	// A foreign binding in the place of ours is left alone, and ours comes back when it goes.
+	restored("a place taken by a foreign binding", func() error {
+		if err := bindings.Delete(ctx, "gitlab-view", metav1.DeleteOptions{}); err != nil {
+			return err
+		}
+		for {
+			_, err := bindings.Create(ctx, &rbacv1.RoleBinding{
+				ObjectMeta: metav1.ObjectMeta{Name: "gitlab-view"},
+				RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
+			}, metav1.CreateOptions{})
+			if apierrors.IsAlreadyExists(err) { // ours was faster
+				err = bindings.Delete(ctx, "gitlab-view", metav1.DeleteOptions{})
+				if err == nil || apierrors.IsNotFound(err) {
+					continue
+				}
+			}
+			if err != nil {
+				return err
+			}
+			time.Sleep(300 * time.Millisecond)
+			rb, err := bindings.Get(ctx, "gitlab-view", metav1.GetOptions{})
+			if err != nil || rb.Labels[kubename.LabelManagedBy] != "" {
+				t.Errorf("the foreign binding was touched: %v, %v", rb, err)
+			}
+			return bindings.Delete(ctx, "gitlab-view", metav1.DeleteOptions{})
+		}
+	}, func() bool {
+		rb, err := bindings.Get(ctx, "gitlab-view", metav1.GetOptions{})
+		return err == nil && rb.Labels[kubename.LabelManagedBy] == kubename.ManagedBy
+	})
+
+	var events *corev1.EventList
+	eventually(t, "Events of every kind", func() bool {
+		var err error
+		if events, err = c.admin.CoreV1().Events(ns).List(ctx, metav1.ListOptions{FieldSelector: "reason=DriftRestored"}); err != nil {
+			t.Fatal(err)
+		}
+		kinds := map[string]bool{}
+		for _, e := range events.Items {
+			kinds[e.InvolvedObject.Kind] = true
+		}
+		return len(kinds) == 3
+	})
+	if !strings.Contains(events.Items[0].Message, "rights here come from GitLab") {
+		t.Errorf("Event %q", events.Items[0].Message)
+	}
+
+	// Nothing of ours looked like drift: GitLab's changes are written without one.
+	before := len(seen.causes())
+	g.set(func(g *gitlab) { g.snap = org(70, "watched") })
+	s.Trigger([]authz.SourceID{authz.Project(1070)}, "hook")
+	eventually(t, "bob is back", func() bool {
+		rb, err := bindings.Get(ctx, "gitlab-view", metav1.GetOptions{})
+		return err == nil && len(rb.Subjects) == 1
+	})
+	time.Sleep(300 * time.Millisecond)
+	if got := seen.causes()[before:]; len(got) != 1 || got[0] != "hook" {
+		t.Errorf("rounds %v, want the hook's alone", got)
+	}
+	for _, r := range seen.all {
+		if r.Err != nil && !strings.Contains(r.Err.Error(), "already exists") { // the foreign binding above
+			t.Errorf("round %q: %v", r.Cause, r.Err)
+		}
+	}
+}
