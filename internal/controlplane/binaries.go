@@ -266,7 +266,7 @@ func lacking(dir string, ts []target) []target {
 }
 
 func isExecutable(path string) bool {
-	st, err := os.Stat(path) //nolint:gosec // the folder is named by the user who runs this
+	st, err := os.Stat(path)
 	return err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
 }
 

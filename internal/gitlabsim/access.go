@@ -66,15 +66,19 @@ type accessState struct {
 }
 
 func newAccessState() *accessState {
-	return &accessState{nextID: 1, apps: map[string]Application{}, tokens: map[string]*accessToken{}, grants: map[string]grant{},
-		refresh: map[string]refresh{}, sessions: map[string]int64{}, forms: map[string]bool{}, signedIn: map[int64]time.Time{}}
+	return &accessState{
+		nextID: 1, apps: map[string]Application{}, tokens: map[string]*accessToken{}, grants: map[string]grant{},
+		refresh: map[string]refresh{}, sessions: map[string]int64{}, forms: map[string]bool{}, signedIn: map[int64]time.Time{},
+	}
 }
 
 // knownScopes is scopes_supported of a self-managed GitLab (facts 1.1).
-var knownScopes = []string{"api", "read_api", "read_user", "create_runner", "manage_runner", "k8s_proxy", "self_rotate", "mcp",
+var knownScopes = []string{
+	"api", "read_api", "read_user", "create_runner", "manage_runner", "k8s_proxy", "self_rotate", "mcp",
 	"read_repository", "write_repository", "read_registry", "write_registry", "read_virtual_registry", "write_virtual_registry",
 	"read_observability", "write_observability", "ai_features", "sudo", "admin_mode", "read_service_ping", "openid", "profile", "email",
-	"ai_workflows", "user:*"}
+	"ai_workflows", "user:*",
+}
 
 // AddApplication registers an OAuth application.
 func (s *Server) AddApplication(a Application) error {
@@ -210,7 +214,7 @@ func (s *Server) authenticate(r *http.Request) (*User, []string, error) {
 func (s *Server) tokenOf(r *http.Request) (*accessToken, error) {
 	value, asJob := presented(r)
 	if value == "" {
-		return nil, nil
+		return nil, nil //nolint:nilnil // no token is an answer
 	}
 	s.access.mu.Lock()
 	defer s.access.mu.Unlock()

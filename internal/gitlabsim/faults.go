@@ -3,6 +3,7 @@ package gitlabsim
 import (
 	"bytes"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -104,9 +105,7 @@ func (f *faultState) apply(w http.ResponseWriter, r *http.Request, h http.Handle
 		h.ServeHTTP(&recorder{header: http.Header{}}, r)
 		panic(http.ErrAbortHandler)
 	case rule.Status != 0:
-		for k, vs := range rule.Header {
-			w.Header()[k] = vs
-		}
+		maps.Copy(w.Header(), rule.Header)
 		w.WriteHeader(rule.Status)
 		_, _ = w.Write([]byte(rule.Body))
 	case rule.TruncateBody:

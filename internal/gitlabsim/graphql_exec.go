@@ -244,8 +244,7 @@ func (x *execution) complete(t *ast.Type, value any, fields []*ast.Field, path a
 
 func (x *execution) fail(err error, f *ast.Field, path ast.Path) {
 	ge := &gqlerror.Error{Message: err.Error(), Path: path}
-	var known *gqlerror.Error
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[*gqlerror.Error](err); ok {
 		ge.Message, ge.Extensions = known.Message, known.Extensions
 	}
 	if f.Position != nil {

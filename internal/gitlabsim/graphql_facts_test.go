@@ -103,15 +103,21 @@ func TestGraphQLGroupMembersIsOneRowPerUser(t *testing.T) { // 3, 4, 5
 		name, source, relations string
 		want                    []string
 	}{
-		{"DIRECT: expired rows and invitations, no minimal access", "acme/infra", "(relations: [DIRECT])",
-			[]string{"carl 30 until 2020-01-01 acme/infra", "pat 20 until 2031-01-31 acme/infra"}},
+		{
+			"DIRECT: expired rows and invitations, no minimal access", "acme/infra", "(relations: [DIRECT])",
+			[]string{"carl 30 until 2020-01-01 acme/infra", "pat 20 until 2031-01-31 acme/infra"},
+		},
 		{"an invitation has no user", "acme", "(relations: [DIRECT])", []string{"(nobody) 10 acme", "carl 20 acme", "root 50 acme"}},
 		{"INHERITED is without the group", "acme/infra", "(relations: [INHERITED])", []string{"(nobody) 10 acme", "carl 20 acme", "root 50 acme"}},
-		{"the default keeps the highest level", "acme/infra", "",
-			[]string{"(nobody) 10 acme", "carl 30 until 2020-01-01 acme/infra", "pat 20 until 2031-01-31 acme/infra", "root 50 acme"}},
+		{
+			"the default keeps the highest level", "acme/infra", "",
+			[]string{"(nobody) 10 acme", "carl 30 until 2020-01-01 acme/infra", "pat 20 until 2031-01-31 acme/infra", "root 50 acme"},
+		},
 		// The link into acme has expired and caps at Developer: its row hides pat's direct one all the same; bob is blocked.
-		{"a shared row hides the direct one", "acme/infra", "(relations: [DIRECT, SHARED_FROM_GROUPS])",
-			[]string{"bob 30 partners", "carl 30 until 2020-01-01 acme/infra", "pat 30 partners"}},
+		{
+			"a shared row hides the direct one", "acme/infra", "(relations: [DIRECT, SHARED_FROM_GROUPS])",
+			[]string{"bob 30 partners", "carl 30 until 2020-01-01 acme/infra", "pat 30 partners"},
+		},
 		{"DESCENDANTS", "acme", "(relations: [DESCENDANTS])", []string{"carl 30 until 2020-01-01 acme/infra", "pat 20 until 2031-01-31 acme/infra"}},
 		{"levels", "acme", "(relations: [DIRECT], accessLevels: [OWNER])", []string{"root 50 acme"}},
 		{"search", "acme", `(search: "CAR")`, []string{"carl 20 acme"}},
@@ -144,8 +150,10 @@ func TestGraphQLInvitedPrivateGroupsAreHiddenFromStrangers(t *testing.T) { // 3
 	}
 	const relations = "(relations: [DIRECT, SHARED_FROM_GROUPS])"
 	full := []string{"bob 30 partners", "ines 50 open", "pat 30 partners"}
-	for as, want := range map[string][]string{"root": full, "pat": full, "carl": {"ines 50 open"}, "": {"ines 50 open"},
-		"ines": {"bob 30 partners", "ines 50 open", "pat 30 partners"}} {
+	for as, want := range map[string][]string{
+		"root": full, "pat": full, "carl": {"ines 50 open"}, "": {"ines 50 open"},
+		"ines": {"bob 30 partners", "ines 50 open", "pat 30 partners"},
+	} {
 		if diff := cmp.Diff(want, f.members(t, as, `group(fullPath: "open")`, "groupMembers", relations)); diff != "" {
 			t.Errorf("as %q: %s", as, diff)
 		}

@@ -42,9 +42,16 @@ func newGQLFixture(t *testing.T, version string) *gqlFixture {
 	w := NewWorld(func() time.Time { return now })
 	f := &gqlFixture{w: w, users: map[string]int64{}}
 	for _, u := range []User{
-		{Username: "root", Admin: true}, {Username: "carl", Name: "Carl"}, {Username: "pat"}, {Username: "bob", State: StateBlocked},
-		{Username: "ines"}, {Username: "lonely"}, {Username: "mini"}, {Username: "robot", Type: "PROJECT_BOT"},
-		{Username: "service", Type: "SERVICE_ACCOUNT"}, {Username: "guest", External: true},
+		{Username: "root", Admin: true},
+		{Username: "carl", Name: "Carl"},
+		{Username: "pat"},
+		{Username: "bob", State: StateBlocked},
+		{Username: "ines"},
+		{Username: "lonely"},
+		{Username: "mini"},
+		{Username: "robot", Type: "PROJECT_BOT"},
+		{Username: "service", Type: "SERVICE_ACCOUNT"},
+		{Username: "guest", External: true},
 	} {
 		f.users[u.Username] = gqlMust(t)(w.AddUser(u))
 	}
@@ -305,21 +312,33 @@ func TestGraphQLRefusals(t *testing.T) {
 		{"a blocked user", "bob", probe, 403, `[{"message":"API not accessible for user"}]`},
 		{"text too long", "carl", probe + "#" + strings.Repeat("ä", 10000-len(probe)), 422, `[{"message":"Query too large"}]`},
 		{"text just fits", "carl", probe + "#" + strings.Repeat("ä", 10000-1-len(probe)), 200, `null`},
-		{"an unknown field", "carl", `{ group(fullPath: "a") { sharedWithGroups { id } } }`, 200,
-			`[{"extensions":{"code":"undefinedField","fieldName":"sharedWithGroups","typeName":"Group"},"locations":[{"column":26,"line":1}],"message":"Field 'sharedWithGroups' doesn't exist on type 'Group'"}]`},
-		{"recursion", "carl", `{ group(fullPath: "a") { parent { parent { parent { id } } } } }`, 200,
-			`[{"message":"Recursive query - too many of fields 'parent' detected in single branch of the query"}]`},
+		{
+			"an unknown field", "carl", `{ group(fullPath: "a") { sharedWithGroups { id } } }`, 200,
+			`[{"extensions":{"code":"undefinedField","fieldName":"sharedWithGroups","typeName":"Group"},"locations":[{"column":26,"line":1}],"message":"Field 'sharedWithGroups' doesn't exist on type 'Group'"}]`,
+		},
+		{
+			"recursion", "carl", `{ group(fullPath: "a") { parent { parent { parent { id } } } } }`, 200,
+			`[{"message":"Recursive query - too many of fields 'parent' detected in single branch of the query"}]`,
+		},
 		{"no recursion", "carl", `{ group(fullPath: "acme/infra") { parent { parent { id } } } }`, 200, `null`},
 		{"a mutation", "carl", `mutation { x }`, 200, `[{"locations":[{"column":1,"line":1}],"message":"Schema does not support operation type \"mutation\""}]`},
 		{"nothing", "carl", " ", 200, `[{"message":"No query string was present"}]`},
-		{"a bad global id", "carl", `{ projects(ids: ["7"]) { nodes { id } } }`, 200,
-			`[{"locations":[{"column":3,"line":1}],"message":"'7' is not a valid GitLab Global ID","path":["projects"]}]`},
-		{"an id of another kind", "carl", `{ projects(ids: ["gid://gitlab/Group/7"]) { nodes { id } } }`, 200,
-			`[{"locations":[{"column":3,"line":1}],"message":"'gid://gitlab/Group/7' does not represent an instance of Project","path":["projects"]}]`},
-		{"too many paths", "carl", `{ projects(fullPaths: [` + strings.Repeat(`"a",`, 51) + `]) { nodes { id } } }`, 200,
-			`[{"locations":[{"column":3,"line":1}],"message":"You cannot provide more than 50 full_paths.","path":["projects"]}]`},
-		{"an argument the simulator lacks", "carl", `{ projects(topics: ["x"]) { nodes { id } } }`, 200,
-			`[{"locations":[{"column":3,"line":1}],"message":"the GitLab simulator does not implement the argument 'topics'","path":["projects"]}]`},
+		{
+			"a bad global id", "carl", `{ projects(ids: ["7"]) { nodes { id } } }`, 200,
+			`[{"locations":[{"column":3,"line":1}],"message":"'7' is not a valid GitLab Global ID","path":["projects"]}]`,
+		},
+		{
+			"an id of another kind", "carl", `{ projects(ids: ["gid://gitlab/Group/7"]) { nodes { id } } }`, 200,
+			`[{"locations":[{"column":3,"line":1}],"message":"'gid://gitlab/Group/7' does not represent an instance of Project","path":["projects"]}]`,
+		},
+		{
+			"too many paths", "carl", `{ projects(fullPaths: [` + strings.Repeat(`"a",`, 51) + `]) { nodes { id } } }`, 200,
+			`[{"locations":[{"column":3,"line":1}],"message":"You cannot provide more than 50 full_paths.","path":["projects"]}]`,
+		},
+		{
+			"an argument the simulator lacks", "carl", `{ projects(topics: ["x"]) { nodes { id } } }`, 200,
+			`[{"locations":[{"column":3,"line":1}],"message":"the GitLab simulator does not implement the argument 'topics'","path":["projects"]}]`,
+		},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -77,10 +77,14 @@ func newHookState(s *Server) *hookState {
 	close(h.idle)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	h.client = &http.Client{Timeout: hookTimeout, CheckRedirect: noRedirect,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.opts.HookCAs, MinVersion: tls.VersionTLS12}}}
-	h.plain = &http.Client{Timeout: hookTimeout, CheckRedirect: noRedirect,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}}
+	h.client = &http.Client{
+		Timeout: hookTimeout, CheckRedirect: noRedirect,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.opts.HookCAs, MinVersion: tls.VersionTLS12}},
+	}
+	h.plain = &http.Client{
+		Timeout: hookTimeout, CheckRedirect: noRedirect,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}},
+	}
 	return h
 }
 
@@ -441,8 +445,10 @@ func (c *call) testHook() error {
 	if err != nil {
 		return err
 	}
-	payload := map[string]any{"event_name": "project_create", "name": "Ruby", "path": "ruby", "project_id": 1,
-		"owner_name": "Someone", "owner_email": "example@gitlabhq.com"}
+	payload := map[string]any{
+		"event_name": "project_create", "name": "Ruby", "path": "ruby", "project_id": 1,
+		"owner_name": "Someone", "owner_email": "example@gitlabhq.com",
+	}
 	h := c.s.hooks
 	h.mu.Lock()
 	h.begin()

@@ -45,7 +45,7 @@ func newSink(t *testing.T) *sink {
 		s.mu.Unlock()
 		w.WriteHeader(http.StatusNoContent)
 	}))
-	t.Cleanup(s.Server.Close)
+	t.Cleanup(s.Close)
 	return s
 }
 
@@ -175,8 +175,10 @@ func TestSignedHook(t *testing.T) {
 	f := newFixture(t, nil)
 	sink := newSink(t)
 	key := []byte("0123456789abcdef0123456789abcdef")
-	hook := decode[map[string]any](t, f.do("POST", "/api/v4/hooks", "glpat-admin", map[string]any{"url": sink.URL, "token": "t",
-		"signing_token": "whsec_" + base64.StdEncoding.EncodeToString(key)}))
+	hook := decode[map[string]any](t, f.do("POST", "/api/v4/hooks", "glpat-admin", map[string]any{
+		"url": sink.URL, "token": "t",
+		"signing_token": "whsec_" + base64.StdEncoding.EncodeToString(key),
+	}))
 	equal(t, "secrets are write-only", []any{hook["token"], hook["signing_token"], hook["token_present"], hook["signing_token_present"], hook["repository_update_events"]},
 		[]any{nil, nil, true, true, true})
 	id := fmt.Sprintf("/api/v4/hooks/%v", hook["id"])

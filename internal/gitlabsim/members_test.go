@@ -49,21 +49,35 @@ func TestMembersAll(t *testing.T) {
 		{"project invites group: shared members have no row", []func(*world) error{set(KindGroup, other, "a", Owner), shareG(inv, other, Owner), shareP(inv, Developer)}, "", ""},
 		{"project invites group: shared members' level", []func(*world) error{set(KindGroup, other, "a", Owner), shareG(inv, other, Owner), shareP(inv, Developer), set(KindProject, proj, "a", Guest)}, "", "a=30"},
 		{"own row wins, level is the effective one", []func(*world) error{set(KindGroup, inv, "a", Owner), shareP(inv, Maintainer), set(KindProject, proj, "a", Guest)}, "", "a=40"},
-		{"share lock coerces to 0", []func(*world) error{set(KindGroup, inv, "a", Owner), shareP(inv, Developer),
-			func(w *world) error { return w.SetShareWithGroupLock(w.top, true) }}, "", "a=0"},
-		{"share lock leaves other ways", []func(*world) error{set(KindGroup, inv, "a", Owner), shareP(inv, Maintainer), set(KindGroup, top, "a", Reporter),
-			func(w *world) error { return w.SetShareWithGroupLock(w.top, true) }}, "a=20", "a=20"},
-		{"group shares ignore the lock", []func(*world) error{set(KindGroup, inv, "a", Owner), shareG(top, inv, Developer),
-			func(w *world) error { return w.SetShareWithGroupLock(w.top, true) }}, "a=30", "a=30"},
-		{"blocked people stay", []func(*world) error{set(KindGroup, leaf, "a", Developer),
-			func(w *world) error { return w.SetUserState(w.u["a"], StateBlocked) }}, "a=30", "a=30"},
+		{"share lock coerces to 0", []func(*world) error{
+			set(KindGroup, inv, "a", Owner), shareP(inv, Developer),
+			func(w *world) error { return w.SetShareWithGroupLock(w.top, true) },
+		}, "", "a=0"},
+		{"share lock leaves other ways", []func(*world) error{
+			set(KindGroup, inv, "a", Owner), shareP(inv, Maintainer), set(KindGroup, top, "a", Reporter),
+			func(w *world) error { return w.SetShareWithGroupLock(w.top, true) },
+		}, "a=20", "a=20"},
+		{"group shares ignore the lock", []func(*world) error{
+			set(KindGroup, inv, "a", Owner), shareG(top, inv, Developer),
+			func(w *world) error { return w.SetShareWithGroupLock(w.top, true) },
+		}, "a=30", "a=30"},
+		{"blocked people stay", []func(*world) error{
+			set(KindGroup, leaf, "a", Developer),
+			func(w *world) error { return w.SetUserState(w.u["a"], StateBlocked) },
+		}, "a=30", "a=30"},
 		{"pending invitations are hidden", []func(*world) error{func(w *world) error { return w.InviteEmail(KindGroup, w.leaf, Owner) }}, "", ""},
-		{"unshared", []func(*world) error{set(KindGroup, inv, "a", Owner), shareG(leaf, inv, Developer),
-			func(w *world) error { return w.UnshareGroup(w.leaf, w.inv) }}, "", ""},
-		{"the invited group is destroyed", []func(*world) error{set(KindGroup, inv, "a", Owner), shareG(leaf, inv, Developer), shareP(inv, Developer),
-			func(w *world) error { return w.DeleteGroup(w.inv) }}, "", ""},
-		{"transfer leaves the old parent's members behind", []func(*world) error{set(KindGroup, top, "a", Owner),
-			func(w *world) error { return w.TransferGroup(w.leaf, 0) }}, "", ""},
+		{"unshared", []func(*world) error{
+			set(KindGroup, inv, "a", Owner), shareG(leaf, inv, Developer),
+			func(w *world) error { return w.UnshareGroup(w.leaf, w.inv) },
+		}, "", ""},
+		{"the invited group is destroyed", []func(*world) error{
+			set(KindGroup, inv, "a", Owner), shareG(leaf, inv, Developer), shareP(inv, Developer),
+			func(w *world) error { return w.DeleteGroup(w.inv) },
+		}, "", ""},
+		{"transfer leaves the old parent's members behind", []func(*world) error{
+			set(KindGroup, top, "a", Owner),
+			func(w *world) error { return w.TransferGroup(w.leaf, 0) },
+		}, "", ""},
 		{"two people", []func(*world) error{set(KindGroup, top, "b", Owner), set(KindProject, proj, "a", Guest)}, "b=50", "a=10 b=50"},
 	} {
 		t.Run(c.what, func(t *testing.T) {

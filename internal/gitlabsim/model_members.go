@@ -41,7 +41,7 @@ func (w *World) setMember(kind SourceKind, id, userID int64, level int, expires 
 		if c.User(userID) == nil {
 			return notFound("User")
 		}
-		if !validLevel(level) && !(kind == KindGroup && level == MinimalAccess) {
+		if !validLevel(level) && (kind != KindGroup || level != MinimalAccess) {
 			return badParameter("access_level does not have a valid value")
 		}
 		if expires != "" {

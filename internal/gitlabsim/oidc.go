@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -53,10 +54,12 @@ func (s *Server) discovery(w http.ResponseWriter, _ *http.Request) {
 		"subject_types_supported":               []string{"public"},
 		"id_token_signing_alg_values_supported": []string{"RS256"},
 		"claim_types_supported":                 []string{"normal"},
-		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "sub_legacy", "name", "nickname", "preferred_username",
+		"claims_supported": []string{
+			"iss", "sub", "aud", "exp", "iat", "sub_legacy", "name", "nickname", "preferred_username",
 			"given_name", "family_name", "email", "email_verified", "website", "profile", "picture", "groups", "groups_direct",
 			"https://gitlab.org/claims/groups/owner", "https://gitlab.org/claims/groups/maintainer",
-			"https://gitlab.org/claims/groups/developer", "project_path", "ci_config_ref_uri", "ref_path", "sha", "environment", "jti"},
+			"https://gitlab.org/claims/groups/developer", "project_path", "ci_config_ref_uri", "ref_path", "sha", "environment", "jti",
+		},
 		"code_challenge_methods_supported": []string{"plain", "S256"},
 	})
 }
@@ -122,8 +125,10 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 	}
 	code := randomHex(32)
 	s.access.mu.Lock()
-	s.access.grants[code] = grant{app: app.UID, redirectURI: redirect, userID: user.ID, scopes: scopes, nonce: q.Get("nonce"),
-		challenge: q.Get("code_challenge"), method: q.Get("code_challenge_method"), created: s.now()}
+	s.access.grants[code] = grant{
+		app: app.UID, redirectURI: redirect, userID: user.ID, scopes: scopes, nonce: q.Get("nonce"),
+		challenge: q.Get("code_challenge"), method: q.Get("code_challenge_method"), created: s.now(),
+	}
 	s.access.mu.Unlock()
 	redirectTo(w, r, redirect, url.Values{"code": {code}}, q.Get("state"))
 }
@@ -135,9 +140,7 @@ func redirectTo(w http.ResponseWriter, r *http.Request, target string, params ur
 		return
 	}
 	q := u.Query()
-	for k, vs := range params {
-		q[k] = vs
-	}
+	maps.Copy(q, params)
 	if state != "" {
 		q.Set("state", state)
 	}
@@ -392,8 +395,10 @@ func (s *Server) issue(w http.ResponseWriter, app Application, userID int64, sco
 	}
 	now := s.now()
 	access, refreshToken := randomHex(32), randomHex(32)
-	body := map[string]any{"access_token": access, "token_type": "Bearer", "expires_in": int(accessTokenLifetime / time.Second),
-		"refresh_token": refreshToken, "scope": strings.Join(scopes, " "), "created_at": now.Unix()}
+	body := map[string]any{
+		"access_token": access, "token_type": "Bearer", "expires_in": int(accessTokenLifetime / time.Second),
+		"refresh_token": refreshToken, "scope": strings.Join(scopes, " "), "created_at": now.Unix(),
+	}
 	if slices.Contains(scopes, "openid") {
 		idToken, err := s.MintUserIDToken(userID, app.UID, TokenOptions{Nonce: nonce, Scopes: scopes})
 		if err != nil {
@@ -456,8 +461,10 @@ func (s *Server) tokenInfo(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	left := int(t.expires.Sub(s.now()) / time.Second)
-	writeJSON(w, http.StatusOK, map[string]any{"resource_owner_id": t.userID, "scope": t.scopes, "expires_in": left,
-		"application": map[string]any{"uid": t.app}, "created_at": t.created.Unix(), "scopes": t.scopes, "expires_in_seconds": left})
+	writeJSON(w, http.StatusOK, map[string]any{
+		"resource_owner_id": t.userID, "scope": t.scopes, "expires_in": left,
+		"application": map[string]any{"uid": t.app}, "created_at": t.created.Unix(), "scopes": t.scopes, "expires_in_seconds": left,
+	})
 }
 
 func (s *Server) userinfo(w http.ResponseWriter, r *http.Request) {

@@ -21,8 +21,10 @@ func challenge(verifier string) string {
 }
 
 func (f *fixture) authorizeURL(change func(q url.Values)) string {
-	q := url.Values{"client_id": {"kubectl"}, "redirect_uri": {"http://localhost:8000"}, "response_type": {"code"}, "scope": {"openid"},
-		"state": {"st&te"}, "nonce": {"n-1"}, "access_type": {"offline"}, "code_challenge": {challenge("verifier")}, "code_challenge_method": {"S256"}}
+	q := url.Values{
+		"client_id": {"kubectl"}, "redirect_uri": {"http://localhost:8000"}, "response_type": {"code"}, "scope": {"openid"},
+		"state": {"st&te"}, "nonce": {"n-1"}, "access_type": {"offline"}, "code_challenge": {challenge("verifier")}, "code_challenge_method": {"S256"},
+	}
 	if change != nil {
 		change(q)
 	}
@@ -47,8 +49,10 @@ func (f *fixture) code(change func(q url.Values)) string {
 }
 
 func exchange(code string) url.Values {
-	return url.Values{"grant_type": {"authorization_code"}, "client_id": {"kubectl"}, "code": {code},
-		"redirect_uri": {"http://localhost:8000"}, "code_verifier": {"verifier"}}
+	return url.Values{
+		"grant_type": {"authorization_code"}, "client_id": {"kubectl"}, "code": {code},
+		"redirect_uri": {"http://localhost:8000"}, "code_verifier": {"verifier"},
+	}
 }
 
 // claims verifies an ID token as a client would and returns its claims.
@@ -73,10 +77,12 @@ func (f *fixture) claims(token, audience string) map[string]any {
 func TestDiscoveryAndKeys(t *testing.T) {
 	f := newFixture(t, nil)
 	doc := decode[map[string]any](t, f.do("GET", "/.well-known/openid-configuration", "", nil))
-	equal(t, "keys of the document", sortedKeys(doc), []string{"authorization_endpoint", "claim_types_supported", "claims_supported",
+	equal(t, "keys of the document", sortedKeys(doc), []string{
+		"authorization_endpoint", "claim_types_supported", "claims_supported",
 		"code_challenge_methods_supported", "grant_types_supported", "id_token_signing_alg_values_supported", "introspection_endpoint", "issuer", "jwks_uri",
 		"response_modes_supported", "response_types_supported", "revocation_endpoint", "scopes_supported", "subject_types_supported",
-		"token_endpoint", "token_endpoint_auth_methods_supported", "userinfo_endpoint"})
+		"token_endpoint", "token_endpoint_auth_methods_supported", "userinfo_endpoint",
+	})
 	equal(t, "issuer", doc["issuer"], any(f.URL()))
 	res := f.do("GET", "/oauth/discovery/keys", "", nil)
 	equal(t, "Cache-Control", res.header.Get("Cache-Control"), "max-age=86400, public, must-revalidate, no-transform")
@@ -106,8 +112,10 @@ func TestCodeFlow(t *testing.T) {
 	equal(t, "length of an access token", len(body["access_token"].(string)), 64)
 	equal(t, "expires_in", body["expires_in"], any(7200.0))
 	claims := f.claims(body["id_token"].(string), "kubectl")
-	equal(t, "claims", sortedKeys(claims), []string{"aud", "auth_time", "exp", "groups_direct", "iat", "iss", "name", "nickname", "nonce",
-		"picture", "preferred_username", "profile", "sub", "sub_legacy"})
+	equal(t, "claims", sortedKeys(claims), []string{
+		"aud", "auth_time", "exp", "groups_direct", "iat", "iss", "name", "nickname", "nonce",
+		"picture", "preferred_username", "profile", "sub", "sub_legacy",
+	})
 	equal(t, "sub is text", claims["sub"], any("41"))
 	equal(t, "nonce", claims["nonce"], any("n-1"))
 	equal(t, "lifetime", claims["exp"].(float64)-claims["iat"].(float64), 120.0)
@@ -347,7 +355,7 @@ func TestCIIDToken(t *testing.T) {
 		"sub": "project_path:acme/platform/api:ref_type:branch:ref:main",
 	})
 	// It is signed by the CI key, which is another one than the user's.
-	parsed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
+	parsed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,8 +370,10 @@ func TestCIIDToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	got = f.claims(token, "b")
-	want := map[string]any{"project_id": "21", "project_path": "alice/notes", "job_project_id": "20", "namespace_path": "alice",
-		"user_access_level": "owner", "aud": []any{"a", "b"}, "exp": iat + 300, "sub": "project_path:alice/notes:ref_type:branch:ref:main"}
+	want := map[string]any{
+		"project_id": "21", "project_path": "alice/notes", "job_project_id": "20", "namespace_path": "alice",
+		"user_access_level": "owner", "aud": []any{"a", "b"}, "exp": iat + 300, "sub": "project_path:alice/notes:ref_type:branch:ref:main",
+	}
 	for k, v := range want {
 		equal(t, k, got[k], v)
 	}

@@ -59,9 +59,11 @@ func page(w http.ResponseWriter, status int, t *template.Template, data any) {
 	_, _ = w.Write(b.Bytes())
 }
 
-var csrfField = regexp.MustCompile(`name="authenticity_token" value="([0-9a-f]+)"`)
-var returnField = regexp.MustCompile(`name="return_to" value="([^"]*)"`)
-var alert = regexp.MustCompile(`<p role="alert">([^<]*)</p>`)
+var (
+	csrfField   = regexp.MustCompile(`name="authenticity_token" value="([0-9a-f]+)"`)
+	returnField = regexp.MustCompile(`name="return_to" value="([^"]*)"`)
+	alert       = regexp.MustCompile(`<p role="alert">([^<]*)</p>`)
+)
 
 // Login plays the browser: it opens an authorization URL, fills in the login form and returns the redirect to
 // the client's callback, without following it. client must trust the server's CA (see Server.Client); its
@@ -75,13 +77,15 @@ func Login(ctx context.Context, client *http.Client, authorizeURL, username, pas
 	if err != nil {
 		return "", fmt.Errorf("reading the authorization URL: %w", err)
 	}
-	browser := &http.Client{Transport: client.Transport, Timeout: client.Timeout, Jar: jar,
+	browser := &http.Client{
+		Transport: client.Transport, Timeout: client.Timeout, Jar: jar,
 		CheckRedirect: func(r *http.Request, _ []*http.Request) error {
 			if r.URL.Host != base.Host {
 				return http.ErrUseLastResponse
 			}
 			return nil
-		}}
+		},
+	}
 	res, err := fetch(ctx, browser, http.MethodGet, authorizeURL, nil)
 	if err != nil {
 		return "", err
@@ -93,8 +97,10 @@ func Login(ctx context.Context, client *http.Client, authorizeURL, username, pas
 	if token == nil || returnTo == nil {
 		return "", fmt.Errorf("opening the login form: GitLab answers %d: %s", res.status, res.alert())
 	}
-	form := url.Values{"authenticity_token": {token[1]}, "return_to": {html.UnescapeString(returnTo[1])},
-		"user[login]": {username}, "user[password]": {password}}
+	form := url.Values{
+		"authenticity_token": {token[1]}, "return_to": {html.UnescapeString(returnTo[1])},
+		"user[login]": {username}, "user[password]": {password},
+	}
 	res, err = fetch(ctx, browser, http.MethodPost, base.Scheme+"://"+base.Host+"/users/sign_in", form)
 	if err != nil {
 		return "", err
@@ -144,8 +150,10 @@ func fetch(ctx context.Context, client *http.Client, method, target string, form
 // Browse is the whole browser of a login by kubelogin: it opens kubelogin's local address, is sent to GitLab,
 // logs in, and delivers the code to kubelogin's callback.
 func Browse(ctx context.Context, client *http.Client, startURL, username, password string) error {
-	single := &http.Client{Transport: client.Transport, Timeout: client.Timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	single := &http.Client{
+		Transport: client.Transport, Timeout: client.Timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	res, err := fetch(ctx, single, http.MethodGet, startURL, nil)
 	if err != nil {
 		return err

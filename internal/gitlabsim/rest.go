@@ -2,6 +2,7 @@ package gitlabsim
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"mime"
@@ -46,8 +47,10 @@ func (s *Server) mountREST(r *mux.Router) {
 	get("/users/:user_id", (*call).getUser)
 	get("/users/:user_id/memberships", (*call).userMemberships)
 	get("/users/:user_id/projects", (*call).userProjects)
-	for action, state := range map[string]string{"block": StateBlocked, "unblock": StateActive, "ban": StateBanned,
-		"unban": StateActive, "deactivate": StateDeactivated, "activate": StateActive} {
+	for action, state := range map[string]string{
+		"block": StateBlocked, "unblock": StateActive, "ban": StateBanned,
+		"unban": StateActive, "deactivate": StateDeactivated, "activate": StateActive,
+	} {
 		post("/users/:user_id/"+action, func(c *call) error { return c.setUserState(state) })
 	}
 
@@ -161,8 +164,8 @@ func (c *call) readParams() error {
 	c.params, c.query = map[string]any{}, c.r.URL.Query()
 	for k, vs := range c.query {
 		c.params[k] = vs[0]
-		if strings.HasSuffix(k, "[]") {
-			c.params[strings.TrimSuffix(k, "[]")] = vs
+		if before, ok := strings.CutSuffix(k, "[]"); ok {
+			c.params[before] = vs
 		}
 	}
 	media, _, _ := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
@@ -179,7 +182,7 @@ func (c *call) readParams() error {
 		}
 		c.flatten("", body)
 	case "application/x-www-form-urlencoded", "multipart/form-data":
-		if err := c.r.ParseMultipartForm(4 << 20); err != nil && err != http.ErrNotMultipart {
+		if err := c.r.ParseMultipartForm(4 << 20); err != nil && !errors.Is(err, http.ErrNotMultipart) {
 			return badParameter("message body does not match declared format")
 		}
 		for k, vs := range c.r.PostForm {
@@ -552,9 +555,11 @@ func (c *call) metadata() error {
 	if err := c.requireUser(); err != nil {
 		return err
 	}
-	return c.answer(http.StatusOK, map[string]any{"version": c.s.opts.Version, "revision": "51a2bd6",
+	return c.answer(http.StatusOK, map[string]any{
+		"version": c.s.opts.Version, "revision": "51a2bd6",
 		"kas":        map[string]any{"enabled": false, "externalUrl": nil, "externalK8sProxyUrl": nil, "version": nil},
-		"enterprise": strings.HasSuffix(c.s.opts.Version, "-ee")})
+		"enterprise": strings.HasSuffix(c.s.opts.Version, "-ee"),
+	})
 }
 
 func (c *call) currentToken() error {
@@ -565,8 +570,10 @@ func (c *call) currentToken() error {
 	if t == nil || t.app != "" {
 		return message(http.StatusUnauthorized, "401 Unauthorized")
 	}
-	return c.answer(http.StatusOK, map[string]any{"id": t.id, "name": t.name, "revoked": false, "created_at": apiTime(t.created), "description": nil,
-		"scopes": t.scopes, "user_id": t.userID, "last_used_at": apiTime(c.s.now()), "active": true, "expires_at": nil})
+	return c.answer(http.StatusOK, map[string]any{
+		"id": t.id, "name": t.name, "revoked": false, "created_at": apiTime(t.created), "description": nil,
+		"scopes": t.scopes, "user_id": t.userID, "last_used_at": apiTime(c.s.now()), "active": true, "expires_at": nil,
+	})
 }
 
 func (c *call) currentJob() error {
@@ -577,7 +584,9 @@ func (c *call) currentJob() error {
 	if t == nil || t.job == nil {
 		return message(http.StatusUnauthorized, "401 Unauthorized")
 	}
-	return c.answer(http.StatusOK, map[string]any{"id": t.job.JobID, "status": "running", "stage": "deploy", "name": "deploy", "ref": t.job.Ref,
+	return c.answer(http.StatusOK, map[string]any{
+		"id": t.job.JobID, "status": "running", "stage": "deploy", "name": "deploy", "ref": t.job.Ref,
 		"tag": t.job.RefType == "tag", "user": basicUser(c.s.url, c.user), "created_at": apiTime(t.created),
-		"pipeline": map[string]any{"id": t.job.PipelineID, "project_id": t.job.ProjectID, "ref": t.job.Ref, "sha": t.job.SHA, "status": "running", "source": t.job.PipelineSource}})
+		"pipeline": map[string]any{"id": t.job.PipelineID, "project_id": t.job.ProjectID, "ref": t.job.Ref, "sha": t.job.SHA, "status": "running", "source": t.job.PipelineSource},
+	})
 }

@@ -30,8 +30,10 @@ func (c *call) links(v *View, links []GroupLink) []map[string]any {
 	out := []map[string]any{}
 	for _, l := range links {
 		if g := v.Group(l.GroupID); g != nil && v.canReadGroup(c.user, g) {
-			out = append(out, map[string]any{"group_id": g.ID, "group_name": g.Name, "group_full_path": v.FullPath(g),
-				"group_access_level": l.Level, "expires_at": nullable(l.ExpiresAt)})
+			out = append(out, map[string]any{
+				"group_id": g.ID, "group_name": g.Name, "group_full_path": v.FullPath(g),
+				"group_access_level": l.Level, "expires_at": nullable(l.ExpiresAt),
+			})
 		}
 	}
 	return out
@@ -131,7 +133,7 @@ func (c *call) filterGroups(v *View, in []*Group) ([]*Group, error) {
 			minLevel == 0 && !all && c.user != nil && c.kind == "GET /groups" && !v.belongs(c.user.ID, g),
 			topOnly && g.ParentID != 0,
 			visibility != "" && g.Visibility != visibility,
-			search != "" && !contains(search, g.Name, g.Path) && !(len(search) > 2 && contains(search, v.FullPath(g))),
+			search != "" && !contains(search, g.Name, g.Path) && (len(search) <= 2 || !contains(search, v.FullPath(g))),
 			marked != "" && g.MarkedForDeletionOn != marked,
 			skip[strconv.FormatInt(g.ID, 10)],
 			activeGiven && active == (v.GroupArchived(g.ID) || v.groupMarked(g)),

@@ -19,8 +19,10 @@ func (c *call) member(v *View, m Member) map[string]any {
 		out["created_by"] = basicUser(c.s.url, by)
 	}
 	if m.MemberRoleID != 0 {
-		out["member_role"] = map[string]any{"id": m.MemberRoleID, "name": "Custom role " + strconv.FormatInt(m.MemberRoleID, 10),
-			"base_access_level": m.Level, "description": "", "group_id": nil}
+		out["member_role"] = map[string]any{
+			"id": m.MemberRoleID, "name": "Custom role " + strconv.FormatInt(m.MemberRoleID, 10),
+			"base_access_level": m.Level, "description": "", "group_id": nil,
+		}
 	}
 	return out
 }

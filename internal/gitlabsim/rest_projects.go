@@ -3,6 +3,7 @@ package gitlabsim
 import (
 	"cmp"
 	"crypto/sha256"
+	"maps"
 	"math/big"
 	"net/http"
 	"regexp"
@@ -18,12 +19,16 @@ func (c *call) simpleProject(v *View, p *Project) map[string]any {
 	namespace, namespaceName := map[string]any{}, ""
 	if g := v.GroupOf(p); g != nil {
 		namespaceName = v.FullName(g)
-		namespace = map[string]any{"id": g.ID, "name": g.Name, "path": g.Path, "kind": "group", "full_path": v.FullPath(g),
-			"parent_id": nullableID(g.ParentID), "avatar_url": nil, "web_url": web + "/groups/" + v.FullPath(g)}
+		namespace = map[string]any{
+			"id": g.ID, "name": g.Name, "path": g.Path, "kind": "group", "full_path": v.FullPath(g),
+			"parent_id": nullableID(g.ParentID), "avatar_url": nil, "web_url": web + "/groups/" + v.FullPath(g),
+		}
 	} else if u := v.UserOfNamespace(p.NamespaceID); u != nil {
 		namespaceName = u.Name
-		namespace = map[string]any{"id": u.NamespaceID, "name": u.Name, "path": u.Username, "kind": "user", "full_path": u.Username,
-			"parent_id": nil, "avatar_url": avatar(web, u), "web_url": web + "/" + u.Username}
+		namespace = map[string]any{
+			"id": u.NamespaceID, "name": u.Name, "path": u.Username, "kind": "user", "full_path": u.Username,
+			"parent_id": nil, "avatar_url": avatar(web, u), "web_url": web + "/" + u.Username,
+		}
 	}
 	return map[string]any{
 		"id": p.ID, "description": nil, "name": p.Name, "name_with_namespace": namespaceName + " / " + p.Name, "path": p.Path,
@@ -41,16 +46,14 @@ func (c *call) fullProject(v *View, p *Project) map[string]any {
 	if len(p.Members) > 0 {
 		creator = nullableID(p.Members[0].UserID)
 	}
-	for k, val := range map[string]any{
+	maps.Copy(m, map[string]any{
 		"archived": p.SelfArchived, "empty_repo": len(p.Files) == 0, "marked_for_deletion_on": nullable(p.MarkedForDeletionOn),
 		"marked_for_deletion_at": nullable(p.MarkedForDeletionOn), "issues_enabled": true, "merge_requests_enabled": true, "wiki_enabled": true,
 		"jobs_enabled": true, "snippets_enabled": true, "shared_runners_enabled": true, "creator_id": creator, "open_issues_count": 0,
 		"public_jobs": true, "shared_with_groups": c.links(v, p.Links), "request_access_enabled": true, "updated_at": apiTime(p.CreatedAt),
 		"import_status": "none", "container_registry_enabled": false, "ci_pipeline_variables_minimum_override_role": "developer",
 		"ci_id_token_sub_claim_components": []string{"project_path", "ref_type", "ref"}, "lfs_enabled": true,
-	} {
-		m[k] = val
-	}
+	})
 	if p.OwnerID != 0 {
 		m["owner"] = basicUser(c.s.url, v.User(p.OwnerID))
 	}
@@ -283,8 +286,10 @@ func (c *call) listProtectedBranches() error {
 			return []map[string]any{{"id": id, "access_level": Maintainer, "access_level_description": "Maintainers", "user_id": nil, "group_id": nil}}
 		}
 		for i, b := range p.ProtectedBranches {
-			out = append(out, map[string]any{"id": i + 1, "name": b, "push_access_levels": level(2*i + 1), "merge_access_levels": level(2*i + 2),
-				"allow_force_push": false, "unprotect_access_levels": []any{}, "code_owner_approval_required": false, "inherited": false})
+			out = append(out, map[string]any{
+				"id": i + 1, "name": b, "push_access_levels": level(2*i + 1), "merge_access_levels": level(2*i + 2),
+				"allow_force_push": false, "unprotect_access_levels": []any{}, "code_owner_approval_required": false, "inherited": false,
+			})
 		}
 		if out, err = paginate(c, out, ""); err != nil {
 			return err
@@ -299,8 +304,10 @@ func (c *call) listProtectedBranches() error {
 
 // Environments.
 
-var notSlug = regexp.MustCompile(`[^a-z0-9]`)
-var manyDashes = regexp.MustCompile(`-{2,}`)
+var (
+	notSlug    = regexp.MustCompile(`[^a-z0-9]`)
+	manyDashes = regexp.MustCompile(`-{2,}`)
+)
 
 // slugOf is Gitlab::Slug::Environment: a name that is changed by it gets a suffix made of its hash.
 func slugOf(name string) string {
@@ -376,8 +383,10 @@ func (c *changes) addEnvironment(p *Project, name, tier string) (Environment, er
 	case slices.ContainsFunc(p.Environments, func(e Environment) bool { return e.Name == name }):
 		return Environment{}, invalid("name", "has already been taken")
 	}
-	env := Environment{ID: take(&c.w.nextEnvironment, 0), Name: name, Slug: slugOf(name), State: "available",
-		Tier: cmp.Or(tier, tierOf(name)), CreatedAt: c.w.created(c.w.now())}
+	env := Environment{
+		ID: take(&c.w.nextEnvironment, 0), Name: name, Slug: slugOf(name), State: "available",
+		Tier: cmp.Or(tier, tierOf(name)), CreatedAt: c.w.created(c.w.now()),
+	}
 	p.Environments = append(p.Environments, env)
 	return env, nil
 }
@@ -413,10 +422,12 @@ func (w *World) environment(projectID, id int64, f func(p *Project, i int) error
 }
 
 func (c *call) showEnvironment(v *View, p *Project, e Environment) map[string]any {
-	return map[string]any{"id": e.ID, "name": e.Name, "slug": e.Slug, "description": nil, "external_url": nil, "state": e.State, "tier": e.Tier,
+	return map[string]any{
+		"id": e.ID, "name": e.Name, "slug": e.Slug, "description": nil, "external_url": nil, "state": e.State, "tier": e.Tier,
 		"created_at": apiTime(e.CreatedAt), "updated_at": apiTime(e.CreatedAt), "auto_stop_at": nil, "kubernetes_namespace": nil,
 		"flux_resource_path": nil, "auto_stop_setting": "always", "enable_advanced_logs_querying": false,
-		"logs_api_path": "/" + v.ProjectPath(p) + "/-/logs/k8s.json?environment_name=" + e.Name}
+		"logs_api_path": "/" + v.ProjectPath(p) + "/-/logs/k8s.json?environment_name=" + e.Name,
+	}
 }
 
 func (c *call) listEnvironments() error {

@@ -2,10 +2,11 @@ package gitlabsim
 
 import (
 	"cmp"
-	"crypto/md5" //nolint:gosec // Gravatar's addresses are made with it
+	"crypto/md5"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -13,7 +14,7 @@ import (
 )
 
 func avatar(_ string, u *User) string {
-	sum := md5.Sum([]byte(strings.ToLower(u.Email))) //nolint:gosec // see above
+	sum := md5.Sum([]byte(strings.ToLower(u.Email)))
 	return "https://www.gravatar.com/avatar/" + hex.EncodeToString(sum[:]) + "?s=80&d=identicon"
 }
 
@@ -22,8 +23,10 @@ func basicUser(base string, u *User) map[string]any {
 	if u == nil {
 		return nil
 	}
-	return map[string]any{"id": u.ID, "username": u.Username, "name": u.Name, "state": u.State, "locked": false,
-		"public_email": "", "avatar_url": avatar(base, u), "web_url": base + "/" + u.Username}
+	return map[string]any{
+		"id": u.ID, "username": u.Username, "name": u.Name, "state": u.State, "locked": false,
+		"public_email": "", "avatar_url": avatar(base, u), "web_url": base + "/" + u.Username,
+	}
 }
 
 func isBot(u *User) bool { return u.Type != "HUMAN" && u.Type != "GHOST" && u.Type != "PLACEHOLDER" }
@@ -32,13 +35,13 @@ func isBot(u *User) bool { return u.Type != "HUMAN" && u.Type != "GHOST" && u.Ty
 func (c *call) fullUser(u *User, private, admin bool) map[string]any {
 	m := basicUser(c.s.url, u)
 	add := func(in map[string]any) {
-		for k, v := range in {
-			m[k] = v
-		}
+		maps.Copy(m, in)
 	}
-	add(map[string]any{"created_at": apiTime(u.CreatedAt), "bio": "", "location": "", "skype": "", "linkedin": "", "twitter": "", "discord": "",
+	add(map[string]any{
+		"created_at": apiTime(u.CreatedAt), "bio": "", "location": "", "skype": "", "linkedin": "", "twitter": "", "discord": "",
 		"website_url": "", "organization": "", "job_title": "", "pronouns": nil, "bot": isBot(u), "work_information": nil, "local_time": nil,
-		"followers": 0, "following": 0, "is_followed": false})
+		"followers": 0, "following": 0, "is_followed": false,
+	})
 	if private {
 		var signedIn any
 		c.s.access.mu.Lock()
@@ -46,14 +49,18 @@ func (c *call) fullUser(u *User, private, admin bool) map[string]any {
 			signedIn = apiTime(t)
 		}
 		c.s.access.mu.Unlock()
-		add(map[string]any{"last_sign_in_at": signedIn, "confirmed_at": apiTime(u.CreatedAt), "last_activity_on": nil, "email": u.Email,
+		add(map[string]any{
+			"last_sign_in_at": signedIn, "confirmed_at": apiTime(u.CreatedAt), "last_activity_on": nil, "email": u.Email,
 			"theme_id": 3, "color_scheme_id": 1, "projects_limit": 100000, "current_sign_in_at": signedIn, "identities": []any{},
 			"can_create_group": true, "can_create_project": true, "two_factor_enabled": false, "external": u.External,
-			"private_profile": false, "commit_email": u.Email})
+			"private_profile": false, "commit_email": u.Email,
+		})
 	}
 	if admin {
-		add(map[string]any{"is_admin": u.Admin, "note": nil, "namespace_id": u.NamespaceID, "created_by": nil, "highest_role": nil, "email_reset_offered_at": nil,
-			"current_sign_in_ip": nil, "last_sign_in_ip": nil, "sign_in_count": 0})
+		add(map[string]any{
+			"is_admin": u.Admin, "note": nil, "namespace_id": u.NamespaceID, "created_by": nil, "highest_role": nil, "email_reset_offered_at": nil,
+			"current_sign_in_ip": nil, "last_sign_in_ip": nil, "sign_in_count": 0,
+		})
 	}
 	return m
 }
@@ -173,7 +180,7 @@ func (c *call) listUsers() error {
 		return n
 	}
 	slices.SortFunc(found, compare)
-	page := found
+	var page []*User
 	if c.keyset() {
 		per, err := c.perPage()
 		if err != nil {

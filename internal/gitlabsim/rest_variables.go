@@ -166,8 +166,10 @@ func (va Variable) json() map[string]any {
 	if va.Hidden {
 		value = nil
 	}
-	return map[string]any{"variable_type": va.VariableType, "key": va.Key, "value": value, "hidden": va.Hidden, "protected": va.Protected,
-		"masked": va.Masked, "raw": va.Raw, "environment_scope": va.EnvironmentScope, "description": nullable(va.Description)}
+	return map[string]any{
+		"variable_type": va.VariableType, "key": va.Key, "value": value, "hidden": va.Hidden, "protected": va.Protected,
+		"masked": va.Masked, "raw": va.Raw, "environment_scope": va.EnvironmentScope, "description": nullable(va.Description),
+	}
 }
 
 // scopeFilter reads filter[environment_scope] from query or body.
@@ -180,8 +182,10 @@ func (c *call) scopeFilter() *string {
 
 // fill reads the attributes that are given.
 func (va *Variable) fill(c *call) error {
-	for key, into := range map[string]*string{"value": &va.Value, "variable_type": &va.VariableType,
-		"environment_scope": &va.EnvironmentScope, "description": &va.Description} {
+	for key, into := range map[string]*string{
+		"value": &va.Value, "variable_type": &va.VariableType,
+		"environment_scope": &va.EnvironmentScope, "description": &va.Description,
+	} {
 		if t, ok := c.text(key); ok {
 			*into = t
 		}

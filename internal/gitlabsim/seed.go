@@ -155,8 +155,10 @@ func (w *World) Load(s Seed) error {
 			at(fmt.Errorf("%q is no user state; use active, blocked, ldap_blocked, blocked_pending_approval, banned or deactivated", u.State), "users[%d].state", i)
 			continue
 		}
-		_, err := w.AddUser(User{ID: u.ID, Username: u.Username, Name: u.Name, Email: u.Email, Password: u.Password,
-			State: u.State, Type: u.Type, Admin: u.Admin, External: u.External})
+		_, err := w.AddUser(User{
+			ID: u.ID, Username: u.Username, Name: u.Name, Email: u.Email, Password: u.Password,
+			State: u.State, Type: u.Type, Admin: u.Admin, External: u.External,
+		})
 		at(err, "users[%d] %q", i, u.Username)
 	}
 	members := func(where string, in map[string]SeedMember) []Member {
@@ -199,8 +201,10 @@ func (w *World) Load(s Seed) error {
 		sg := s.Groups[i]
 		where := fmt.Sprintf("groups[%d]", i)
 		parent, path := splitPath(sg.Path)
-		g := Group{ID: sg.ID, Path: path, Name: sg.Name, Visibility: sg.Visibility, SelfArchived: sg.Archived,
-			ShareWithGroupLock: sg.ShareWithGroupLock, Members: members(where, sg.Members)}
+		g := Group{
+			ID: sg.ID, Path: path, Name: sg.Name, Visibility: sg.Visibility, SelfArchived: sg.Archived,
+			ShareWithGroupLock: sg.ShareWithGroupLock, Members: members(where, sg.Members),
+		}
 		if parent != "" {
 			if g.ParentID = groupID(parent); g.ParentID == 0 {
 				at(fmt.Errorf("no group %q in the seed", parent), "%s.path %q", where, sg.Path)
@@ -233,8 +237,10 @@ func (w *World) Load(s Seed) error {
 	for i, sp := range s.Projects {
 		where := fmt.Sprintf("projects[%d]", i)
 		namespace, path := splitPath(sp.Path)
-		p := Project{ID: sp.ID, Path: path, Name: sp.Name, Visibility: sp.Visibility, DefaultBranch: sp.DefaultBranch,
-			SelfArchived: sp.Archived, ProtectedBranches: sp.ProtectedBranches, Files: sp.Files, Members: members(where, sp.Members)}
+		p := Project{
+			ID: sp.ID, Path: path, Name: sp.Name, Visibility: sp.Visibility, DefaultBranch: sp.DefaultBranch,
+			SelfArchived: sp.Archived, ProtectedBranches: sp.ProtectedBranches, Files: sp.Files, Members: members(where, sp.Members),
+		}
 		w.View(func(v *View) {
 			if g := v.GroupByPath(namespace); g != nil {
 				p.NamespaceID = g.ID

@@ -115,7 +115,7 @@ func New(opts Options) (*Server, error) {
 			return nil, err
 		}
 	}
-	inner, err := net.Listen("tcp", opts.Listen)
+	inner, err := new(net.ListenConfig).Listen(context.Background(), "tcp", opts.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", opts.Listen, err)
 	}
@@ -261,8 +261,7 @@ func serverCertificate() (tls.Certificate, []byte, error) {
 
 // errorBody returns status and body of an error that a handler returned.
 func errorBody(err error) (int, map[string]any) {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Status, e.Body
 	}
 	return http.StatusInternalServerError, map[string]any{"message": "500 Internal Server Error"}

@@ -315,8 +315,9 @@ func TestSeedErrors(t *testing.T) {
 		"twice":       {"users: []\nusers: []", []string{`key "users" already set`}},
 		"member key":  {"users: [{username: a}]\ngroups: [{path: g, members: {a: {role: owner, until: x}}}]", []string{`unknown field "until"`}},
 		"state":       {"users: [{username: a, state: asleep}]", []string{`users[0].state: "asleep" is no user state`}},
-		"all at once": {"users: [{username: a}, {username: A}]\ngroups: [{path: x/y}, {path: g, members: {zoe: owner, a: boss}, invitedGroups: [{group: nothere, role: guest, expires: soon}]}]\n" +
-			"projects: [{path: nobody/p}]\napplications: [{uid: u}]\ntokens: [{token: t, user: zoe, scopes: [api]}]\nsystemHooks: [{url: 'ftp://x'}]",
+		"all at once": {
+			"users: [{username: a}, {username: A}]\ngroups: [{path: x/y}, {path: g, members: {zoe: owner, a: boss}, invitedGroups: [{group: nothere, role: guest, expires: soon}]}]\n" +
+				"projects: [{path: nobody/p}]\napplications: [{uid: u}]\ntokens: [{token: t, user: zoe, scopes: [api]}]\nsystemHooks: [{url: 'ftp://x'}]",
 			[]string{
 				`users[1] "A": GitLab answers 409: Username has already been taken`,
 				`groups[0].path "x/y": no group "x" in the seed`,
@@ -328,7 +329,8 @@ func TestSeedErrors(t *testing.T) {
 				`applications[0]: an application needs uid and redirectURIs`,
 				`tokens[0]: user "zoe": no such user`,
 				`systemHooks[0]: GitLab answers 400`,
-			}},
+			},
+		},
 		"id taken":      {"users: [{id: 3, username: a}, {id: 3, username: b}]", []string{`users[1] "b": GitLab answers 409: ID 3 has already been taken`}},
 		"hostile path":  {"groups: [{path: 'a b'}]", []string{`can contain only letters, digits`}},
 		"unknown scope": {"users: [{username: a}]\ntokens: [{token: t, user: a, scopes: [groups]}]", []string{`GitLab knows no such scope`}},

@@ -166,7 +166,7 @@ func bash(ctx context.Context, log io.Writer, dir, name string, env []string) (i
 		return killedExitCode, fmt.Errorf("making a pipe for the log: %w", err)
 	}
 	defer func() { _ = out.Close() }()
-	cmd := exec.Command("bash", "-eo", "pipefail", filepath.Join(dir, filesFolder, name)) //nolint:gosec,noctx // running scripts is the job; ctx ends the whole group below
+	cmd := exec.Command("bash", "-eo", "pipefail", filepath.Join(dir, filesFolder, name)) //nolint:noctx // running scripts is the job; ctx ends the whole group below
 	cmd.Dir, cmd.Env = filepath.Join(dir, buildFolder), env
 	cmd.Stdout, cmd.Stderr = in, in
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

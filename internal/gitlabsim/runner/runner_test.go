@@ -61,8 +61,11 @@ func newFixture(t *testing.T) *fixture {
 	f.owner, f.maintainer, f.dev = add(gitlabsim.User{Username: "olga"}), add(gitlabsim.User{Username: "max", Name: "Max $CI_JOB_TOKEN"}), add(gitlabsim.User{Username: "dev"})
 	f.guest, f.blocked, f.forkAuthor = add(gitlabsim.User{Username: "guest"}), add(gitlabsim.User{Username: "bob"}), add(gitlabsim.User{Username: "forker"})
 	f.group, err = f.w.AddGroup(gitlabsim.Group{Path: "acme", Visibility: gitlabsim.Private, Members: []gitlabsim.Member{
-		{UserID: f.owner, Level: gitlabsim.Owner}, {UserID: f.maintainer, Level: gitlabsim.Maintainer}, {UserID: f.dev, Level: gitlabsim.Developer},
-		{UserID: f.guest, Level: gitlabsim.Guest}, {UserID: f.blocked, Level: gitlabsim.Owner},
+		{UserID: f.owner, Level: gitlabsim.Owner},
+		{UserID: f.maintainer, Level: gitlabsim.Maintainer},
+		{UserID: f.dev, Level: gitlabsim.Developer},
+		{UserID: f.guest, Level: gitlabsim.Guest},
+		{UserID: f.blocked, Level: gitlabsim.Owner},
 	}})
 	if err != nil {
 		t.Fatal(err)
