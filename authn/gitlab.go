@@ -1,7 +1,6 @@
 package authn
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/rsa"
@@ -268,11 +267,11 @@ func (g *GitLab) Authenticate(ctx context.Context, token string) (Identity, erro
 func (p *peeked) checkHeader() error {
 	h := p.header
 	switch {
-	case p.headerErr != nil:
+	case !p.headerOK:
 		return denied(CodeMalformedHeader)
 	case h.Alg.s != oidc.RS256:
 		return denied(CodeUnsupportedAlg)
-	case h.Crit != nil:
+	case h.Crit:
 		return denied(CodeCriticalHeader)
 	case h.Typ.present && !strings.EqualFold(h.Typ.s, "JWT"):
 		return denied(CodeWrongTokenType)
@@ -382,7 +381,7 @@ func (p *proof) VerifySignature(ctx context.Context, _ string) ([]byte, error) {
 		p.err = denied(CodeBadSignature)
 		return nil, p.err
 	}
-	return bytes.Clone(p.token.payload), nil
+	return p.token.payload, nil
 }
 
 func loopback(host string) bool {

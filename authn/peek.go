@@ -7,56 +7,102 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	kjson "sigs.k8s.io/json"
 )
 
 // peeked is what a token SAYS about itself, before anything is proven. It may only be used to refuse the token
 // early and to choose who verifies it; the claims count once the signature over payload is verified.
 type peeked struct {
-	header    header
-	headerErr error
-	claims    claims
-	payload   []byte
+	header   header
+	headerOK bool
+	claims   claims
+	payload  []byte
 	// signed is the part of the token that the signature covers.
 	signed    string
 	signature []byte
 }
 
 type header struct {
-	Alg  text            `json:"alg"`
-	Kid  text            `json:"kid"`
-	Typ  text            `json:"typ"`
-	Crit json.RawMessage `json:"crit"`
+	Alg, Kid, Typ text
+	Crit          bool // present
 }
 
 // claims are the claims of both kinds that are looked at (facts: GitLab's doorkeeper_openid_connect.rb and
 // lib/gitlab/ci/jwt_v2.rb). Names are matched letter by letter.
 type claims struct {
-	Issuer    text     `json:"iss"`
-	Subject   text     `json:"sub"`
-	Audience  audience `json:"aud"`
-	Expiry    date     `json:"exp"`
-	IssuedAt  date     `json:"iat"`
-	NotBefore date     `json:"nbf"`
-	ID        text     `json:"jti"`
+	Issuer, Subject, ID         text
+	Audience                    audience
+	Expiry, IssuedAt, NotBefore date
+	PreferredUsername, Nickname text
+	JobID, PipelineID           text
+	PipelineSource, RunnerID    text
+	UserID, UserLogin           text
+	ProjectID, ProjectPath      text
+	JobProjectID                text
+	Ref, RefType, RefProtected  text
+	Environment                 text
+}
 
-	PreferredUsername text `json:"preferred_username"`
-	Nickname          text `json:"nickname"`
+// take keeps a claim that is looked at.
+func (c *claims) take(name, value string) {
+	switch name {
+	case "iss":
+		c.Issuer = readText(value)
+	case "sub":
+		c.Subject = readText(value)
+	case "aud":
+		c.Audience = readAudience(value)
+	case "exp":
+		c.Expiry = readDate(value)
+	case "iat":
+		c.IssuedAt = readDate(value)
+	case "nbf":
+		c.NotBefore = readDate(value)
+	case "jti":
+		c.ID = readText(value)
+	case "preferred_username":
+		c.PreferredUsername = readText(value)
+	case "nickname":
+		c.Nickname = readText(value)
+	case "job_id":
+		c.JobID = readText(value)
+	case "pipeline_id":
+		c.PipelineID = readText(value)
+	case "pipeline_source":
+		c.PipelineSource = readText(value)
+	case "runner_id":
+		c.RunnerID = readText(value)
+	case "user_id":
+		c.UserID = readText(value)
+	case "user_login":
+		c.UserLogin = readText(value)
+	case "project_id":
+		c.ProjectID = readText(value)
+	case "project_path":
+		c.ProjectPath = readText(value)
+	case "job_project_id":
+		c.JobProjectID = readText(value)
+	case "ref":
+		c.Ref = readText(value)
+	case "ref_type":
+		c.RefType = readText(value)
+	case "ref_protected":
+		c.RefProtected = readText(value)
+	case "environment":
+		c.Environment = readText(value)
+	}
+}
 
-	JobID          text `json:"job_id"`
-	PipelineID     text `json:"pipeline_id"`
-	PipelineSource text `json:"pipeline_source"`
-	RunnerID       text `json:"runner_id"`
-	UserID         text `json:"user_id"`
-	UserLogin      text `json:"user_login"`
-	ProjectID      text `json:"project_id"`
-	ProjectPath    text `json:"project_path"`
-	JobProjectID   text `json:"job_project_id"`
-	Ref            text `json:"ref"`
-	RefType        text `json:"ref_type"`
-	RefProtected   text `json:"ref_protected"`
-	Environment    text `json:"environment"`
+func (h *header) take(name, value string) {
+	switch name {
+	case "alg":
+		h.Alg = readText(value)
+	case "kid":
+		h.Kid = readText(value)
+	case "typ":
+		h.Typ = readText(value)
+	case "crit":
+		h.Crit = true
+	}
 }
 
 // peek takes a token apart without believing any of it. It returns a *notMineError for what is not a JWT at
@@ -70,32 +116,44 @@ func peek(token string, maxBytes int) (*peeked, error) {
 	}
 	head, rest, ok1 := strings.Cut(token, ".")
 	body, sig, ok2 := strings.Cut(rest, ".")
-	if !ok1 || !ok2 || head == "" || body == "" {
+	if !ok1 || !ok2 || head == "" || body == "" || strings.ContainsAny(token, "\r\n") {
 		return nil, &notMineError{CodeNotJWT}
 	}
-	p := &peeked{signed: token[:len(head)+1+len(body)]}
-	rawHeader, err1 := decodeSegment(head)
-	payload, err2 := decodeSegment(body)
-	signature, err3 := decodeSegment(sig)
-	if err1 != nil || err2 != nil || err3 != nil {
+	// One allocation for all three segments.
+	decoded := make([]byte, 0, base64.RawURLEncoding.DecodedLen(len(token)))
+	rawHeader, ok := decodeSegment(&decoded, head)
+	payload, okPayload := decodeSegment(&decoded, body)
+	signature, okSignature := decodeSegment(&decoded, sig)
+	if !ok || !okPayload || !okSignature {
 		return nil, &notMineError{CodeNotJWT}
 	}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(payload, &p.claims); err != nil || payload[0] != '{' {
+	said, ok := parseObject(payload)
+	if !ok {
 		return nil, &notMineError{CodeNotJWT}
 	}
-	p.payload, p.signature = payload, signature
+	p := &peeked{signed: token[:len(head)+1+len(body)], payload: payload, signature: signature}
+	said.members(p.claims.take)
 	// Whether a broken header matters depends on the issuer, which the caller looks at first.
-	p.headerErr = kjson.UnmarshalCaseSensitivePreserveInts(rawHeader, &p.header)
+	var h object
+	if h, p.headerOK = parseObject(rawHeader); p.headerOK {
+		h.members(p.header.take)
+	}
 	return p, nil
 }
 
-// decodeSegment decodes unpadded base64url and nothing else: encoding/base64 would skip line breaks, which
-// would give one token many spellings.
-func decodeSegment(s string) ([]byte, error) {
-	if strings.ContainsAny(s, "\r\n") {
-		return nil, base64.CorruptInputError(strings.IndexAny(s, "\r\n"))
+// strictBase64 is unpadded base64url in its one spelling (RFC 7515 section 2). encoding/base64 would skip line breaks,
+// so peek looks for them before.
+var strictBase64 = base64.RawURLEncoding.Strict()
+
+// decodeSegment decodes s behind what buffer holds already.
+func decodeSegment(buffer *[]byte, s string) ([]byte, bool) {
+	from := len(*buffer)
+	out, err := strictBase64.AppendDecode(*buffer, []byte(s))
+	if err != nil {
+		return nil, false
 	}
-	return base64.RawURLEncoding.Strict().DecodeString(s)
+	*buffer = out
+	return out[from:len(out):len(out)], true
 }
 
 // text is a claim that should be a string. Anything else is remembered as present and not a string, so that
@@ -106,28 +164,11 @@ type text struct {
 	valid   bool
 }
 
-// UnmarshalJSON never fails.
-func (t *text) UnmarshalJSON(b []byte) error {
-	*t = text{present: true}
-	if len(b) < 2 || b[0] != '"' {
-		return nil
+func readText(value string) text {
+	if value[0] != '"' {
+		return text{present: true}
 	}
-	if plain(b[1 : len(b)-1]) {
-		t.s, t.valid = string(b[1:len(b)-1]), true
-		return nil
-	}
-	t.valid = json.Unmarshal(b, &t.s) == nil
-	return nil
-}
-
-// plain reports whether a JSON string's inside can be taken as it is.
-func plain(b []byte) bool {
-	for _, c := range b {
-		if c < ' ' || c > '~' || c == '\\' || c == '"' {
-			return false
-		}
-	}
-	return true
+	return text{s: decodeString(value), present: true, valid: true}
 }
 
 // audience is a string or a list of strings (RFC 7519 section 4.1.3).
@@ -136,28 +177,22 @@ type audience struct {
 	valid bool
 }
 
-// UnmarshalJSON never fails.
-func (a *audience) UnmarshalJSON(b []byte) error {
-	*a = audience{}
-	var one text
-	if len(b) > 0 && b[0] == '"' {
-		_ = one.UnmarshalJSON(b)
-		a.list, a.valid = []string{one.s}, one.valid
-		return nil
+func readAudience(value string) audience {
+	if value[0] == '"' {
+		return audience{list: []string{decodeString(value)}, valid: true}
 	}
 	var many []*string
-	if len(b) == 0 || b[0] != '[' || json.Unmarshal(b, &many) != nil {
-		return nil
+	if value[0] != '[' || json.Unmarshal([]byte(value), &many) != nil {
+		return audience{}
 	}
+	a := audience{valid: true}
 	for _, s := range many {
 		if s == nil {
-			a.list = nil
-			return nil
+			return audience{}
 		}
 		a.list = append(a.list, *s)
 	}
-	a.valid = true
-	return nil
+	return a
 }
 
 // date is a NumericDate (RFC 7519 section 2), fractions cut off.
@@ -170,16 +205,15 @@ type date struct {
 // maxDate is the year 9999: beyond it time arithmetic is of no use.
 const maxDate = 253402300799
 
-// UnmarshalJSON never fails.
-func (d *date) UnmarshalJSON(b []byte) error {
-	*d = date{present: true}
-	if len(b) == 0 || (b[0] != '-' && (b[0] < '0' || b[0] > '9')) {
-		return nil
+func readDate(value string) date {
+	d := date{present: true}
+	if value[0] != '-' && (value[0] < '0' || value[0] > '9') {
+		return d
 	}
-	f, err := strconv.ParseFloat(string(b), 64)
+	f, err := strconv.ParseFloat(value, 64)
 	if err != nil || f < 0 || f > maxDate {
-		return nil
+		return d
 	}
 	d.t, d.valid = time.Unix(int64(math.Floor(f)), 0), true
-	return nil
+	return d
 }

@@ -1,21 +1,18 @@
 package authn
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
+	"maps"
 	"mime"
 	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	authenticationv1 "k8s.io/api/authentication/v1"
-	authenticationv1beta1 "k8s.io/api/authentication/v1beta1"
-	kjson "sigs.k8s.io/json"
 )
 
 const (
@@ -81,7 +78,7 @@ func (s *sampler) allow(now time.Time) (suppressed int64, ok bool) {
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	review, status, code := readReview(w, r)
+	q, status, code := readReview(w, r)
 	if code != "" {
 		h.record(r, Review{Outcome: OutcomeMalformed, Code: code}, start, Identity{}, nil)
 		reason, _ := ReasonFor(code)
@@ -91,41 +88,20 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, reason.Cause, status)
 		return
 	}
-	answer, id, err := h.judge(r.Context(), review.Spec)
+	id, err := h.authenticate(r.Context(), q)
 	seen := Review{Outcome: outcomeOf(err), Code: CodeOK, Kind: kindOf(id, err)}
 	if err != nil {
 		seen.Code = CodeOf(err)
 	}
 	h.record(r, seen, start, id, err)
-	writeReview(w, review.APIVersion, answer)
+	h.answer(w, q, id, err)
 }
 
-// judge asks the authenticator and turns its verdict into a status.
-func (h *handler) judge(ctx context.Context, spec authenticationv1.TokenReviewSpec) (authenticationv1.TokenReviewStatus, Identity, error) {
-	id, err := h.authenticate(ctx, spec)
-	switch {
-	case err == nil:
-		extra := make(map[string]authenticationv1.ExtraValue, len(id.Extra))
-		for k, v := range id.Extra {
-			extra[k] = v
-		}
-		return authenticationv1.TokenReviewStatus{
-			Authenticated: true,
-			User:          authenticationv1.UserInfo{Username: id.Username, UID: id.UID, Groups: id.Groups, Extra: extra},
-			Audiences:     h.served(spec.Audiences),
-		}, id, nil
-	case errors.Is(err, ErrNotMine):
-		return authenticationv1.TokenReviewStatus{}, Identity{}, err
-	default:
-		return authenticationv1.TokenReviewStatus{Error: publicText(err)}, Identity{}, err
-	}
-}
-
-func (h *handler) authenticate(ctx context.Context, spec authenticationv1.TokenReviewSpec) (Identity, error) {
-	if spec.Token == "" {
+func (h *handler) authenticate(ctx context.Context, q question) (Identity, error) {
+	if q.token == "" {
 		return Identity{}, &notMineError{CodeEmptyToken}
 	}
-	id, err := h.authn.Authenticate(ctx, spec.Token)
+	id, err := h.authn.Authenticate(ctx, q.token)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -134,7 +110,7 @@ func (h *handler) authenticate(ctx context.Context, spec authenticationv1.TokenR
 	if reserved(id.Username) || slices.ContainsFunc(id.Groups, reserved) {
 		return Identity{}, &UndecidedError{Code: CodeUnsafeIdentity}
 	}
-	if len(h.audiences) > 0 && len(spec.Audiences) > 0 && len(h.served(spec.Audiences)) == 0 {
+	if len(h.audiences) > 0 && len(q.audiences) > 0 && len(h.served(q.audiences)) == 0 {
 		return Identity{}, denied(CodeAudienceNotServed)
 	}
 	return id, nil
@@ -231,50 +207,128 @@ func (h *handler) record(r *http.Request, seen Review, start time.Time, id Ident
 	h.log.LogAttrs(r.Context(), level, "token reviewed", attrs...)
 }
 
+// question is what a TokenReview asks.
+type question struct {
+	apiVersion string
+	token      string
+	audiences  []string
+}
+
 // readReview decodes a request; a code other than "" says why it can't, with the HTTP status to answer.
-func readReview(w http.ResponseWriter, r *http.Request) (*authenticationv1.TokenReview, int, Code) {
+func readReview(w http.ResponseWriter, r *http.Request) (question, int, Code) {
 	if r.Method != http.MethodPost {
-		return nil, http.StatusMethodNotAllowed, CodeMethodNotAllowed
+		return question{}, http.StatusMethodNotAllowed, CodeMethodNotAllowed
 	}
-	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
-		return nil, http.StatusUnsupportedMediaType, CodeContentType
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReviewBytes))
-	if err != nil {
-		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			return nil, http.StatusRequestEntityTooLarge, CodeBodyTooLarge
+	if contentType := r.Header.Get("Content-Type"); contentType != "application/json" {
+		if mediaType, _, err := mime.ParseMediaType(contentType); err != nil || mediaType != "application/json" {
+			return question{}, http.StatusUnsupportedMediaType, CodeContentType
 		}
-		return nil, http.StatusBadRequest, CodeBodyUnreadable
 	}
-	review, ok := decodeReview(body)
+	size := r.ContentLength
+	if size > maxReviewBytes {
+		return question{}, http.StatusRequestEntityTooLarge, CodeBodyTooLarge
+	}
+	// What a header promises is not yet sent: it is believed for an ordinary review only.
+	body := bytes.NewBuffer(make([]byte, 0, min(max(size, 0), 8<<10)+bytes.MinRead))
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxReviewBytes)); err != nil {
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			return question{}, http.StatusRequestEntityTooLarge, CodeBodyTooLarge
+		}
+		return question{}, http.StatusBadRequest, CodeBodyUnreadable
+	}
+	q, ok := decodeReview(body.Bytes())
 	if !ok {
-		return nil, http.StatusBadRequest, CodeNotTokenReview
+		return question{}, http.StatusBadRequest, CodeNotTokenReview
 	}
-	return review, http.StatusOK, ""
+	return q, http.StatusOK, ""
 }
 
-// decodeReview reads either version; they differ in their apiVersion alone.
-func decodeReview(body []byte) (*authenticationv1.TokenReview, bool) {
-	var review authenticationv1.TokenReview
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(body, &review); err != nil {
-		return nil, false
+// decodeReview reads either version; they differ in their apiVersion alone. Of the fields that are not looked at only
+// the syntax is checked.
+func decodeReview(body []byte) (q question, ok bool) {
+	review, isObject := parseObject(body)
+	if !isObject {
+		return question{}, false
 	}
-	known := review.APIVersion == authenticationv1.SchemeGroupVersion.String() ||
-		review.APIVersion == authenticationv1beta1.SchemeGroupVersion.String()
-	return &review, known && review.Kind == reviewKind
+	ok = true
+	str := func(value string) string {
+		t := readText(value)
+		ok = ok && (t.valid || value == "null")
+		return t.s
+	}
+	kind := ""
+	review.members(func(name, value string) {
+		switch name {
+		case "kind":
+			kind = str(value)
+		case "apiVersion":
+			q.apiVersion = str(value)
+		case "spec":
+			if value[0] != '{' {
+				ok = ok && value == "null"
+				return
+			}
+			object(value).members(func(name, value string) {
+				switch name {
+				case "token":
+					q.token = str(value)
+				case "audiences":
+					ok = json.Unmarshal([]byte(value), &q.audiences) == nil && ok
+				}
+			})
+		}
+	})
+	known := q.apiVersion == "authentication.k8s.io/v1" || q.apiVersion == "authentication.k8s.io/v1beta1"
+	return q, ok && known && kind == reviewKind
 }
 
-// writeReview answers in the version of the request, with the status alone: the token is not sent back.
-func writeReview(w http.ResponseWriter, apiVersion string, status authenticationv1.TokenReviewStatus) {
-	answer := authenticationv1.TokenReview{Status: status}
-	answer.APIVersion, answer.Kind = apiVersion, reviewKind
-	body, err := json.Marshal(answer)
-	if err != nil {
-		http.Error(w, "encoding the answer", http.StatusInternalServerError)
-		return
+// answer writes the verdict in the version of the request, with the status alone: the token is not sent back.
+func (h *handler) answer(w http.ResponseWriter, q question, id Identity, err error) {
+	b := make([]byte, 0, 1024)
+	b = append(b, `{"kind":"TokenReview","apiVersion":`...)
+	b = appendString(b, q.apiVersion)
+	b = append(b, `,"metadata":{},"spec":{},"status":{`...)
+	switch {
+	case err == nil:
+		b = append(b, `"authenticated":true,"user":{"username":`...)
+		b = appendString(b, id.Username)
+		b = append(b, `,"uid":`...)
+		b = appendString(b, id.UID)
+		b = append(b, `,"groups":`...)
+		b = appendStrings(b, id.Groups)
+		b = append(b, `,"extra":{`...)
+		for i, key := range slices.Sorted(maps.Keys(id.Extra)) {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = append(appendString(b, key), ':')
+			b = appendStrings(b, id.Extra[key])
+		}
+		b = append(b, "}}"...)
+		if served := h.served(q.audiences); len(served) > 0 {
+			b = append(b, `,"audiences":`...)
+			b = appendStrings(b, served)
+		}
+	case errors.Is(err, ErrNotMine):
+		b = append(b, `"user":{}`...)
+	default:
+		b = append(b, `"user":{},"error":`...)
+		b = appendString(b, publicText(err))
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(body) // the caller is gone if this fails
+	b = append(b, "}}"...)
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "no-store")
+	_, _ = w.Write(b) // the caller is gone if this fails
+}
+
+func appendStrings(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for i, s := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, s)
+	}
+	return append(b, ']')
 }

@@ -1,0 +1,63 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+)
+
+// webhooks describes the port that kube-apiserver asks.
+func webhooks(cfg *config.Config, m *metrics, routes ...httpserver.Route) httpserver.Options {
+	w := cfg.Listeners.Webhooks
+	return httpserver.Options{
+		Name: "webhooks", Address: w.Address, CertFile: w.CertFile, KeyFile: w.KeyFile, ClientCAFile: w.ClientCAFile, DemandClientCert: true,
+		Handler: httpserver.Limit(w.MaxInFlight, m.overflow("webhooks"), httpserver.Mux(routes...)),
+	}
+}
+
+// reviewRoute is the TokenReview webhook.
+func reviewRoute(cfg *config.Config, auth *authn.GitLab, log *slog.Logger, m *metrics) httpserver.Route {
+	return httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, m.review, cfg.Authn.APIAudiences...)}
+}
+
+// ServeAuthn runs the TokenReview webhook alone, as Serve would but without a cluster, until ctx ends: for
+// measurements. It knows an empty Snapshot. bound is told the webhook's URL.
+func ServeAuthn(ctx context.Context, cfg *config.Config, log *slog.Logger, bound func(url string)) error {
+	who, err := newPeopleOf(cfg)
+	if err != nil {
+		return err
+	}
+	who.take(&authz.Snapshot{Issuer: cfg.GitLab.URL, Taken: time.Now()})
+	client, err := gitlabClient(cfg.GitLab)
+	if err != nil {
+		return err
+	}
+	auth, err := newAuthenticator(cfg, client, log, who)
+	if err != nil {
+		return err
+	}
+	m := newMetrics()
+	m.keys(auth.KeyStatus, time.Now)
+	opts := webhooks(cfg, m, reviewRoute(cfg, auth, log, m))
+	opts.Logger = log
+	s, err := httpserver.New(opts)
+	if err != nil {
+		return err
+	}
+	bound(s.URL())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.Run(ctx) })
+	g.Go(func() error { auth.Run(ctx); return nil })
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
