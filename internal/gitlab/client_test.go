@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -187,9 +188,7 @@ func TestRetries(t *testing.T) {
 					_, _ = io.WriteString(w, ok)
 					return
 				}
-				for k, v := range tt.header {
-					w.Header()[k] = v
-				}
+				maps.Copy(w.Header(), tt.header)
 				if tt.status != 0 {
 					w.WriteHeader(tt.status)
 					return

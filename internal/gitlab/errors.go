@@ -73,8 +73,7 @@ func (a *api) explain(doing string, resp *gl.Response, err error) error {
 	if err == nil {
 		return nil
 	}
-	var already *callError
-	if errors.As(err, &already) {
+	if _, already := errors.AsType[*callError](err); already {
 		return err
 	}
 	e := &callError{doing: doing}
@@ -125,7 +124,7 @@ func (a *api) explain(doing string, resp *gl.Response, err error) error {
 			e.kind = ErrUnauthorized
 		case answer.StatusCode == http.StatusForbidden:
 			e.kind = ErrForbidden
-		case answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode >= 500:
+		case answer.StatusCode == http.StatusTooManyRequests || (answer.StatusCode >= 500 && answer.StatusCode != http.StatusNotImplemented):
 			e.kind = ErrBusy
 		}
 	case errors.As(err, &syntax), errors.As(err, &wrong):
@@ -139,8 +138,7 @@ func (a *api) explain(doing string, resp *gl.Response, err error) error {
 
 // statusOf returns the HTTP status behind an error, or 0.
 func statusOf(err error) int {
-	var e *callError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*callError](err); ok {
 		return e.status
 	}
 	return 0

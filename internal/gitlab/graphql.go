@@ -262,9 +262,8 @@ func (g *gqlRead) run(ctx context.Context, queue []*part) error {
 
 // send sends parts in one request. When that fails the parts are sent alone, to see which of them it was.
 func (g *gqlRead) send(ctx context.Context, parts []*part) (next, more []*part, err error) {
-	var q, decl strings.Builder
+	var q, decl, used strings.Builder
 	vars := map[string]any{}
-	used := ""
 	for i, p := range parts {
 		name := "c" + strconv.Itoa(i)
 		fmt.Fprintf(&decl, "$%s: String ", name)
@@ -273,9 +272,9 @@ func (g *gqlRead) send(ctx context.Context, parts []*part) (next, more []*part, 
 			vars[name] = p.cursor
 		}
 		fmt.Fprintf(&q, " a%d: "+p.text, i, "$"+name)
-		used += p.fragments
+		used.WriteString(p.fragments)
 	}
-	data, err := g.api.query(ctx, "query Sync("+decl.String()+"){queryComplexity{score limit}"+q.String()+"}"+g.fragments(used), vars)
+	data, err := g.api.query(ctx, "query Sync("+decl.String()+"){queryComplexity{score limit}"+q.String()+"}"+g.fragments(used.String()), vars)
 	if err == nil {
 		g.failures = 0
 		for i, p := range parts {
@@ -319,8 +318,7 @@ func (g *gqlRead) send(ctx context.Context, parts []*part) (next, more []*part, 
 // divisible reports whether a smaller query may succeed: GitLab ran out of time (503), fell over one object, or
 // found the query too complex. A gateway's 502 or a 429 that outlasted the retries is none of these.
 func divisible(err error) bool {
-	var gqlErr graphQLErrors
-	if errors.As(err, &gqlErr) {
+	if _, ok := errors.AsType[graphQLErrors](err); ok {
 		return true
 	}
 	switch statusOf(err) {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -84,7 +85,7 @@ func (r *Reader) Probe(ctx context.Context) (Info, error) {
 			}
 		case errors.Is(err, ErrBusy) || (global(err) && !errors.Is(err, ErrUnauthorized)) || ctx.Err() != nil:
 			return info, err
-		case selfErr != nil && errors.Is(err, ErrNotFound) && errors.Is(selfErr, ErrNotFound):
+		case selfErr != nil && errors.Is(err, ErrNotFound) && errors.Is(selfErr, ErrNotFound) && !r.api.listsGroups(ctx):
 			return info, &callError{doing: "looking for GitLab at " + r.api.base, kind: ErrNotGitLab}
 		case selfErr != nil && errors.Is(selfErr, ErrNotGitLab):
 			return info, selfErr
@@ -108,6 +109,8 @@ type draft struct {
 	missingAll   string
 	invited      map[int64]bool // groups into which some group was invited
 	linksUnknown bool           // any group may have links
+	told         bool           // projects came with their links
+	untold       []int64        // projects in a list that tells of no links at all
 }
 
 func newDraft() *draft {
@@ -193,7 +196,11 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 			d.rowUsers[row.User] = row.user
 		}
 	}
+	d.adopt()
 	d.takeProjects(list)
+	if err == nil {
+		err = r.settleLinks(ctx, d)
+	}
 	if err != nil {
 		return err
 	}
@@ -224,7 +231,7 @@ func (r *Reader) readLinks(ctx context.Context, d *draft, id int64, expected boo
 	case rg.Links != nil:
 		ls, err = links(*rg.Links)
 	case expected:
-		err = errors.New("GitLab's answer for the group has no shared_with_groups")
+		err = errNoLinks
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -262,7 +269,11 @@ func (r *Reader) readREST(ctx context.Context, d *draft) error {
 	for _, g := range groups {
 		d.groups[g.ID] = g.group()
 	}
+	d.adopt()
 	d.takeProjects(projects)
+	if err == nil {
+		err = r.settleLinks(ctx, d)
+	}
 	if err != nil {
 		return err
 	}
@@ -323,10 +334,12 @@ func each[T any](ctx context.Context, a *api, ids []T, do func(context.Context, 
 
 func (r *Reader) listProjects(ctx context.Context) ([]restProject, error) {
 	seen := map[int64]restProject{}
-	err := keyset(ctx, r.api, "projects", url.Values{}, func(page []restProject) {
+	err := keyset(ctx, r.api, "projects", url.Values{}, func(page []restProject) int {
+		before := len(seen)
 		for _, p := range page {
 			seen[p.ID] = p
 		}
+		return len(seen) - before
 	})
 	return slices.Collect(maps.Values(seen)), err
 }
@@ -335,20 +348,24 @@ func (r *Reader) listProjects(ctx context.Context) ([]restProject, error) {
 // that ignores the filter calls everybody human; then the user names of access-token bots must do.
 func (r *Reader) listUsers(ctx context.Context, d *draft) error {
 	all, humans := map[int64]restUser{}, map[int64]bool{}
-	if err := keyset(ctx, r.api, "users", url.Values{}, func(page []restUser) {
+	if err := keyset(ctx, r.api, "users", url.Values{}, func(page []restUser) int {
+		before := len(all)
 		for _, u := range page {
 			all[u.ID] = u
 		}
+		return len(all) - before
 	}); err != nil {
 		return err
 	}
-	if err := keyset(ctx, r.api, "users", url.Values{"humans": {"true"}}, func(page []restUser) {
+	if err := keyset(ctx, r.api, "users", url.Values{"humans": {"true"}}, func(page []restUser) int {
+		before := len(humans)
 		for _, u := range page {
 			humans[u.ID] = true
 			if _, ok := all[u.ID]; !ok {
 				all[u.ID] = u // came between the two lists
 			}
 		}
+		return len(humans) - before
 	}); err != nil {
 		return err
 	}
@@ -363,18 +380,70 @@ func (r *Reader) listUsers(ctx context.Context, d *draft) error {
 
 // takeProjects puts the listed projects into the draft. A project whose place is not understood is missing.
 func (d *draft) takeProjects(list []restProject) {
-	byName := map[string]int64{}
-	for _, users := range []map[int64]authz.User{d.rowUsers, d.users} {
-		for id, u := range users {
-			byName[u.Username] = id
-		}
-	}
+	at := d.places()
+	d.told = slices.ContainsFunc(list, func(p restProject) bool { return p.Links != nil })
 	for _, p := range list {
-		out, err := p.project(func(name string) int64 { return byName[name] })
-		if err != nil {
+		out, err := p.project(at)
+		switch {
+		case err != nil:
 			d.missing[authz.Project(p.ID)] = err.Error()
+		case p.Links == nil && d.told:
+			d.unread[authz.Project(p.ID)] = errNoLinks.Error()
+		case p.Links == nil:
+			d.untold = append(d.untold, p.ID)
 		}
 		d.projects[p.ID] = out
+	}
+}
+
+var errNoLinks = errors.New("GitLab's answer has no shared_with_groups")
+
+// settleLinks decides about a list of projects that tells no links at all: one project read alone shows whether this
+// server has none to tell, or only leaves them out of the list.
+func (r *Reader) settleLinks(ctx context.Context, d *draft) error {
+	if len(d.untold) == 0 {
+		return nil
+	}
+	p, err := r.api.project(ctx, d.untold[0])
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if err == nil && p.Links == nil {
+		r.api.log.WarnContext(ctx, "reading GitLab with limits", "reason", "it tells nothing about groups that are invited into projects; they get no rights there")
+		return nil
+	}
+	d.told = true
+	for _, id := range d.untold {
+		d.unread[authz.Project(id)] = errNoLinks.Error()
+	}
+	return nil
+}
+
+// places finds namespaces by path, among what was read so far.
+func (d *draft) places() places {
+	users, groups := map[string]int64{}, map[string]int64{}
+	for _, known := range []map[int64]authz.User{d.rowUsers, d.users} {
+		for id, u := range known {
+			users[strings.ToLower(u.Username)] = id
+		}
+	}
+	for id, g := range d.groups {
+		groups[strings.ToLower(g.Path)] = id
+	}
+	return places{
+		group: func(path string) int64 { return groups[strings.ToLower(path)] },
+		user:  func(path string) int64 { return users[strings.ToLower(path)] },
+	}
+}
+
+// adopt finds the parents of groups that look like subgroups but name none.
+func (d *draft) adopt() {
+	at := d.places()
+	for id, g := range d.groups {
+		if err := at.adopt(&g); err != nil {
+			d.missing[authz.Group(id)] = err.Error()
+		}
+		d.groups[id] = g
 	}
 }
 
@@ -472,6 +541,9 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 				return err
 			}
 		}
+		if err := d.places().adopt(&out); err != nil {
+			return err
+		}
 		d.groups[id.ID], d.rows[id] = out, rows
 	case authz.ProjectSource:
 		p, err := r.api.project(ctx, id.ID)
@@ -482,7 +554,10 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 		if err != nil {
 			return err
 		}
-		out, err := p.project(d.userByName)
+		if p.Links == nil && d.told {
+			return errNoLinks
+		}
+		out, err := p.project(d.places())
 		if err != nil {
 			return err
 		}
@@ -500,17 +575,6 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 	}
 	delete(d.missing, id)
 	return nil
-}
-
-func (d *draft) userByName(name string) int64 {
-	for _, users := range []map[int64]authz.User{d.users, d.rowUsers} {
-		for id, u := range users {
-			if u.Username == name {
-				return id
-			}
-		}
-	}
-	return 0
 }
 
 // drop forgets what GitLab said does not exist any more.

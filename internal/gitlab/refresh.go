@@ -94,6 +94,12 @@ func (f *refresh) read(ctx context.Context, id authz.SourceID) (err error) {
 			return err
 		}
 		g := rg.group()
+		if err := f.places().adopt(&g); err != nil {
+			return err
+		}
+		if rg.Links == nil && len(f.s.Groups[id.ID].Links) > 0 {
+			return errNoLinks
+		}
 		if rg.Links != nil {
 			if g.Links, err = links(*rg.Links); err != nil {
 				return err
@@ -111,7 +117,10 @@ func (f *refresh) read(ctx context.Context, id authz.SourceID) (err error) {
 		if err != nil {
 			return err
 		}
-		p, err := rp.project(f.userByName)
+		if rp.Links == nil && len(f.s.Projects[id.ID].Links) > 0 {
+			return errNoLinks
+		}
+		p, err := rp.project(f.places())
 		if err != nil {
 			return err
 		}
@@ -256,8 +265,13 @@ func (f *refresh) takeRows(rows []memberRow) {
 			f.want(authz.Person(row.User))
 			continue
 		}
-		u.Name, u.State = row.user.Name, row.user.State
-		if u.Username != row.user.Username {
+		if row.user.Name != "" {
+			u.Name = row.user.Name
+		}
+		if row.user.State != "" {
+			u.State = row.user.State
+		}
+		if row.user.Username != "" && u.Username != row.user.Username {
 			u.Username = row.user.Username
 			f.want(authz.Person(row.User))
 		}
@@ -296,13 +310,25 @@ func (f *refresh) wantBelow(id int64) {
 	}
 }
 
-func (f *refresh) userByName(name string) int64 {
-	for id, u := range f.s.Users {
-		if u.Username == name {
-			return id
-		}
+func (f *refresh) places() places {
+	return places{
+		group: func(path string) int64 {
+			for id, g := range f.s.Groups {
+				if strings.EqualFold(g.Path, path) {
+					return id
+				}
+			}
+			return 0
+		},
+		user: func(path string) int64 {
+			for id, u := range f.s.Users {
+				if strings.EqualFold(u.Username, path) {
+					return id
+				}
+			}
+			return 0
+		},
 	}
-	return 0
 }
 
 func withoutLink(in []authz.Link, group int64) ([]authz.Link, bool) {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
@@ -65,7 +66,7 @@ type (
 			Kind     string `json:"kind"`
 			FullPath string `json:"full_path"`
 		} `json:"namespace"`
-		Links []restLink `json:"shared_with_groups"`
+		Links *[]restLink `json:"shared_with_groups"`
 	}
 )
 
@@ -95,29 +96,71 @@ func (g restGroup) group() authz.GitLabGroup {
 	}
 }
 
-// project returns the project without members. The owner of a personal project may be named only by the path of
-// his namespace; owner then has to know him.
-func (p restProject) project(owner func(username string) int64) (authz.GitLabProject, error) {
+// places knows groups and users by their paths, for answers that don't say of which kind a namespace is. 0 is
+// "unknown". Paths are compared as a whole: GitLab gives a path to one namespace only.
+type places struct {
+	group, user func(path string) int64
+}
+
+// adopt finds the parent of a group that looks like a subgroup but names none.
+func (p places) adopt(g *authz.GitLabGroup) error {
+	i := strings.LastIndexByte(g.Path, '/')
+	if g.Parent != 0 || i < 0 {
+		return nil
+	}
+	parent := p.group(g.Path[:i])
+	if parent == 0 || parent == g.ID {
+		return errors.New("the answer does not say which group it is in")
+	}
+	g.Parent = parent
+	return nil
+}
+
+// project returns the project without members. Where it is must be certain: who is in the group has rights in it.
+func (p restProject) project(at places) (authz.GitLabProject, error) {
 	out := authz.GitLabProject{ID: p.ID, Path: p.Path, CreatedAt: seconds(p.CreatedAt), Archived: p.Archived, MarkedForDeletion: p.DeletedOn != ""}
-	switch {
-	case p.Namespace == nil:
-		return out, errors.New("the answer does not say which namespace the project is in")
-	case p.Namespace.Kind == "group":
-		out.Group = p.Namespace.ID
-	case p.Namespace.Kind == "user":
-		if p.Owner != nil {
+	n := p.Namespace
+	path := p.Path[:max(0, strings.LastIndexByte(p.Path, '/'))]
+	if n != nil && n.FullPath != "" {
+		path = n.FullPath
+	}
+	kind := ""
+	switch group := at.group(path); {
+	case n != nil && n.Kind != "":
+		kind = n.Kind
+	case group != 0 && (n == nil || n.ID == 0 || n.ID == group):
+		kind = "group"
+		out.Group = group
+	case group == 0 && !strings.Contains(path, "/") && at.user(path) != 0:
+		kind = "user"
+	}
+	switch kind {
+	case "group":
+		if n != nil && n.ID != 0 {
+			out.Group = n.ID
+		}
+		if out.Group == 0 {
+			return out, errors.New("the answer does not say which group the project is in")
+		}
+	case "user":
+		if p.Owner != nil && p.Owner.ID != 0 {
 			out.Owner = p.Owner.ID
 		} else {
-			out.Owner = owner(p.Namespace.FullPath)
+			out.Owner = at.user(path)
 		}
 		if out.Owner == 0 {
 			return out, errors.New("the answer does not say whose personal project it is")
 		}
+	case "":
+		return out, errors.New("the answer does not say which namespace the project is in")
 	default:
-		return out, fmt.Errorf("the project is in a namespace of the unknown kind %q", shorten(p.Namespace.Kind))
+		return out, fmt.Errorf("the project is in a namespace of the unknown kind %q", shorten(kind))
+	}
+	if p.Links == nil {
+		return out, nil
 	}
 	var err error
-	out.Links, err = links(p.Links)
+	out.Links, err = links(*p.Links)
 	return out, err
 }
 
@@ -164,37 +207,84 @@ func mergeMembers(rows []memberRow) []authz.Member {
 	return slices.SortedFunc(maps.Values(seen), func(x, y authz.Member) int { return int(x.User - y.User) })
 }
 
-// keyset lists everything below path by GitLab's keyset pagination: the next page is only in the Link header.
-// Servers that page by number instead are followed too.
-func keyset[T any](ctx context.Context, a *api, path string, q url.Values, each func([]T)) error {
-	q = maps.Clone(q)
-	q.Set("pagination", "keyset")
-	q.Set("order_by", "id")
-	q.Set("sort", "asc")
-	q.Set("per_page", strconv.Itoa(a.pageSize))
+// pager finds the way from page to page. GitLab names the next page in a Link header (keyset pagination), in
+// X-Next-Page, or in both; what stands between us and GitLab may strip headers, and then pages are asked for by
+// number until one brings nothing new.
+type pager struct {
+	q      url.Values
+	page   int64
+	linked bool // a Link header was seen, so that its absence is the end
+}
+
+// next moves on to the next page, or returns false at the end of the list. got is how many items the last answer
+// had, fresh how many of them no page before had.
+func (p *pager) next(resp *gl.Response, got, fresh, size int) (more bool, err error) {
+	h := resp.Header
+	switch {
+	case resp.NextLink != "":
+		next, err := url.Parse(resp.NextLink)
+		if err != nil {
+			return false, errors.New("the link to the next page is broken")
+		}
+		// Only its query: whatever host it names, the token goes to ours.
+		before := p.q.Encode()
+		if p.q, p.linked = next.Query(), true; p.q.Encode() == before {
+			return false, errCircle
+		}
+		p.page, _ = strconv.ParseInt(p.q.Get("page"), 10, 64) // none with keyset
+		return true, nil
+	case resp.NextPage > 0:
+		if resp.NextPage <= p.page {
+			return false, errCircle
+		}
+		p.turn(resp.NextPage)
+		return true, nil
+	case p.linked || h.Get("Link") != "" || h.Get("X-Page") != "" || h.Get("X-Total") != "" || h.Get("X-Per-Page") != "" || len(h.Values("X-Next-Page")) > 0:
+		return false, nil
+	case got == 0:
+		return false, nil
+	case fresh == 0 && got == size:
+		return false, errCircle // it may hold more, and never gives it
+	case fresh == 0:
+		return false, nil // a server that does not page: all was in the first answer
+	}
+	p.turn(p.page + 1)
+	return true, nil
+}
+
+func (p *pager) turn(page int64) {
+	p.page = page
+	p.q.Del("pagination") // this server does not know it
+	p.q.Set("page", strconv.FormatInt(page, 10))
+}
+
+var errCircle = errors.New("the pages of GitLab's list lead in a circle")
+
+// keyset lists everything below path by GitLab's keyset pagination, or however the server pages. each gets a page and
+// returns how many of its items are new.
+func keyset[T any](ctx context.Context, a *api, path string, q url.Values, each func([]T) (fresh int)) error {
+	p := pager{q: maps.Clone(q), page: 1}
+	p.q.Set("pagination", "keyset")
+	p.q.Set("order_by", "id")
+	p.q.Set("sort", "asc")
+	p.q.Set("per_page", strconv.Itoa(a.pageSize))
 	for seen := map[string]bool{}; ; {
+		if key := p.q.Encode(); seen[key] {
+			return fmt.Errorf("reading %s: %w", path, errCircle)
+		} else {
+			seen[key] = true
+		}
 		var page []T
-		resp, err := a.get(ctx, path, q, &page)
+		resp, err := a.get(ctx, path, p.q, &page)
 		if err != nil {
 			return err
 		}
-		each(page)
-		switch {
-		case resp.NextLink != "":
-			next, err := url.Parse(resp.NextLink)
-			if err != nil {
-				return fmt.Errorf("reading %s: the link to the next page is broken", path)
-			}
-			q = next.Query()
-		case resp.NextPage > 0:
-			q.Set("page", strconv.FormatInt(resp.NextPage, 10))
-		default:
-			return nil
+		more, err := p.next(resp, len(page), each(page), a.pageSize)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", path, err)
 		}
-		if key := q.Encode(); seen[key] {
-			return fmt.Errorf("reading %s: GitLab's pages lead in a circle", path)
-		} else {
-			seen[key] = true
+		if !more {
+			return nil
 		}
 	}
 }
@@ -210,30 +300,31 @@ func offset[T any](ctx context.Context, a *api, path string, q url.Values, id fu
 		items := map[int64]T{}
 		read, pages := 0, 0
 		var first, total int64
-		counted, more := true, true
-		q := maps.Clone(q)
-		q.Set("per_page", strconv.Itoa(a.pageSize))
-		for page := int64(1); more; pages++ {
-			q.Set("page", strconv.FormatInt(page, 10))
+		counted := true
+		p := pager{q: maps.Clone(q), page: 1}
+		p.q.Set("per_page", strconv.Itoa(a.pageSize))
+		p.q.Set("page", "1")
+		for more := true; more; {
 			var got []T
-			resp, err := a.get(ctx, path, q, &got)
+			resp, err := a.get(ctx, path, p.q, &got)
 			if err != nil {
 				return nil, err
 			}
+			fresh := len(items)
 			for _, it := range got {
 				items[id(it)] = it
 			}
-			read += len(got)
+			fresh = len(items) - fresh
+			if read += len(got); len(got) > 0 {
+				pages++
+			}
 			total, counted = resp.TotalItems, counted && resp.Header.Get("X-Total") != ""
-			if page == 1 {
+			if pages <= 1 {
 				first = total
 			}
-			next, named := resp.NextPage, resp.Header.Get("X-Page") != "" || resp.Header.Get("X-Next-Page") != ""
-			if !named && len(got) == a.pageSize { // a server without paging headers: go on until a page is not full
-				next = page + 1
+			if more, err = p.next(resp, len(got), fresh, a.pageSize); err != nil {
+				return nil, fmt.Errorf("reading %s: %w", path, err)
 			}
-			more = next > page && len(got) > 0
-			page = next
 		}
 		done := pages <= 1 || (counted && first == total && len(items) == read && int64(read) == total)
 		if !done && last != nil && sameKeys(last, items) {
@@ -330,6 +421,13 @@ func (a *api) user(ctx context.Context, id int64, humanKnown, human bool) (authz
 		out.Human = human
 	}
 	return out, nil
+}
+
+// listsGroups reports whether what answers has at least a list of groups.
+func (a *api) listsGroups(ctx context.Context) bool {
+	var list []restGroup
+	_, err := a.get(ctx, "groups", url.Values{"per_page": {"1"}}, &list)
+	return err == nil
 }
 
 // self tells who the token belongs to. Only administrators are shown is_admin.
