@@ -240,6 +240,7 @@ func (a *applier) remove(ctx context.Context, c Change) error {
 	case KindRoleBinding:
 		return a.client.RbacV1().RoleBindings(k.Namespace).Delete(ctx, k.Name, o)
 	case KindNamespace:
+		return a.client.CoreV1().Namespaces().Delete(ctx, k.Name, o)
 	}
 	return fmt.Errorf("deleting a %s is not something this program does", c.Key.Kind)
 }

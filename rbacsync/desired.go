@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 
@@ -24,6 +25,10 @@ type Settings struct {
 	// MaxSubjects is the highest number of subjects in one RoleBinding; default 2,000. A subject takes about 80
 	// bytes and etcd refuses objects over 1.5 MiB.
 	MaxSubjects int
+	// DeleteAfter is how long a namespace is kept after GitLab said that its source is gone; 0 keeps it for ever.
+	DeleteAfter time.Duration
+	// Adopt lists existing namespaces that sources may take over.
+	Adopt []Adoption
 	// Secretless binds the identity of the project's own CI jobs (kubename.CIJob) like the CI ServiceAccount.
 	Secretless bool
 }
@@ -39,6 +44,7 @@ type Input struct {
 	Settings Settings
 	// Untouchable holds the sources that can't be judged, and why; nil means authz.Untouchable of the Snapshot.
 	Untouchable map[authz.SourceID]string
+	Now         time.Time // for deletion
 }
 
 // Wanted is what should be in the cluster, and what must not be touched.
@@ -50,6 +56,16 @@ type Wanted struct {
 	Untouchable map[authz.SourceID]string
 	// Hold, when set, says why nothing at all may be changed: not even the set of sources is known.
 	Hold string
+	// Keep holds the sources that are missing in GitLab's lists and whose rights are held nevertheless (Limits).
+	Keep map[authz.SourceID]bool
+	// Adopt holds the namespaces that a source may take over.
+	Adopt map[string]authz.SourceID
+	// DeleteAfter, Now and Gone are for deletion: see afterwards. Gone holds what GitLab was asked about, true for its
+	// 404.
+	DeleteAfter time.Duration
+	Now         time.Time
+	Gone        map[authz.SourceID]bool
+	snap        *authz.Snapshot
 	// Users are for showing user names in a plan.
 	Users map[int64]authz.User
 }
@@ -78,6 +94,13 @@ func Desired(in Input) *Wanted {
 	}
 	if w.Untouchable == nil {
 		w.Untouchable = authz.Untouchable(in.Snapshot)
+	}
+	w.DeleteAfter, w.Now, w.snap = in.Settings.DeleteAfter, in.Now, in.Snapshot
+	if len(in.Settings.Adopt) > 0 {
+		w.Adopt = map[string]authz.SourceID{}
+	}
+	for _, a := range in.Settings.Adopt {
+		w.Adopt[a.Namespace] = a.Source
 	}
 	users := usersByBinding(in.Grants)
 	further := furtherRoles(users, in.Further)

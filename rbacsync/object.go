@@ -82,6 +82,7 @@ type Space struct {
 	CreatedAt   string // GitLab's created_at, RFC 3339 in seconds; "" when unknown
 	Path        string
 	PodSecurity PodSecurity
+	GoneSince   string // when GitLab first said that the source is gone, RFC 3339; "" while it is there
 }
 
 // PodSecurity is the Pod Security standard of a namespace: label suffix ("enforce", "audit-version", …) to value.
@@ -171,6 +172,7 @@ func (o *Object) annotations() map[string]string {
 		out[kubename.AnnotationIssuer] = o.Space.Issuer
 		out[kubename.AnnotationCreatedAt] = o.Space.CreatedAt
 		out[kubename.AnnotationPath] = o.Space.Path
+		out[kubename.AnnotationGoneSince] = o.Space.GoneSince
 	}
 	if o.Binding != nil {
 		out[kubename.AnnotationMembers] = o.Binding.Members
@@ -191,6 +193,7 @@ func spaceOf(labels, annotations map[string]string) *Space {
 		Issuer:    annotations[kubename.AnnotationIssuer],
 		CreatedAt: annotations[kubename.AnnotationCreatedAt],
 		Path:      annotations[kubename.AnnotationPath],
+		GoneSince: annotations[kubename.AnnotationGoneSince],
 	}
 	s.Source, _ = authz.ParseLabel(labels[kubename.LabelSource])
 	for suffix, field := range s.PodSecurity.fields() {

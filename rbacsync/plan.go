@@ -29,6 +29,7 @@ func (a Action) String() string { return [...]string{"delete", "replace", "updat
 type Change struct {
 	Action  Action
 	Key     Key
+	Source  authz.SourceID // what the namespace belongs to
 	Old     *Live
 	New     *Object
 	Revokes bool   // somebody loses a right by it
@@ -46,6 +47,7 @@ const (
 	stepNamespace             // namespaces before their content
 	stepGrant
 	stepMove // takes a subject out of one shard that another one got in stepGrant
+	stepDelete
 )
 
 // Plan returns what has to be written so that have becomes want, sorted: revocations first, then by step, action
@@ -55,7 +57,8 @@ const (
 //	namespace in the cluster                 source in GitLab      what is planned
 //	none                                     there                 created, with its content
 //	ours                                     there                 brought in line
-//	ours                                     gone                  bindings emptied, all else kept
+//	ours                                     gone                  bindings emptied, all else kept (see afterwards)
+//	our mark alone, to be adopted            there                 brought in line
 //	ours                                     can't be judged       nothing
 //	without our mark                         there                 nothing, finding foreign_namespace
 //	of another GitLab or another created_at  any                   nothing, finding other_issuer, other_created_at
@@ -95,13 +98,17 @@ func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
 		names := p.others[issuer]
 		p.find("other_issuer", authz.SourceID{}, "%d namespaces belong to the GitLab %q (the first is %q): left alone", len(names), issuer, names[0])
 	}
-	slices.SortFunc(p.changes, func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.Action, b.Action), a.Key.Compare(b.Key))
-	})
+	sortChanges(p.changes)
 	slices.SortFunc(p.findings, func(a, b authz.Finding) int {
 		return cmp.Or(strings.Compare(a.Code, b.Code), a.Source.Compare(b.Source), strings.Compare(a.Text, b.Text))
 	})
 	return p.changes, p.findings
+}
+
+func sortChanges(changes []Change) {
+	slices.SortFunc(changes, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.Action, b.Action), a.Key.Compare(b.Key))
+	})
 }
 
 // bindingPrefix starts the names of all bindings of ours (kubename.RoleBinding, kubename.CIRoleBinding).
@@ -112,6 +119,7 @@ type planner struct {
 	want     *Wanted
 	home     map[authz.SourceID]string // where a source's namespace should be
 	others   map[string][]string       // namespaces of other GitLabs, by issuer
+	source   authz.SourceID            // of the namespace that is being planned
 	changes  []Change
 	findings []authz.Finding
 }
@@ -131,6 +139,7 @@ func (p *planner) namespace(ns string, h []*Live, w []Object) {
 		space = w[0].Space
 	}
 	switch {
+	case len(h) == 0 && space == nil: // what was held there is gone
 	case live == nil && space == nil:
 		p.find("mark_outside", authz.SourceID{}, "namespace %q is not ours, but %s in it has our owner mark: left alone", ns, h[0].Key)
 	case live == nil && p.have.Foreign[NamespaceKey(ns)]:
@@ -139,6 +148,8 @@ func (p *planner) namespace(ns string, h []*Live, w []Object) {
 		if p.want.Untouchable[space.Source] == "" {
 			p.content(space.Source, nil, h, w)
 		}
+	case space != nil && p.want.Adopt[ns] == space.Source && adoptable(live):
+		p.content(space.Source, live, h, w)
 	case live.Space.Issuer != p.want.Issuer:
 		p.others[live.Space.Issuer] = append(p.others[live.Space.Issuer], ns)
 	case live.Space.Source == authz.SourceID{}:
@@ -146,10 +157,10 @@ func (p *planner) namespace(ns string, h []*Live, w []Object) {
 	case p.want.Untouchable[live.Space.Source] != "":
 		p.find("unread", live.Space.Source, "namespace %q is left as it is: %s", ns, p.want.Untouchable[live.Space.Source])
 	case space == nil:
-		p.orphan(ns, live, h)
+		p.orphan(ns, live, h, w)
 	case space.Source != live.Space.Source:
 		p.find("other_source", space.Source, "namespace %q belongs to %s: %s gets no right there", ns, live.Space.Source, space.Source)
-		p.orphan(ns, live, h)
+		p.orphan(ns, live, h, w)
 	case !sameCreation(live.Space, space):
 		p.find("other_created_at", space.Source, "namespace %q belongs to a %s created at %s, GitLab's was created at %s: the id was handed out again, left alone",
 			ns, space.Source, live.Space.CreatedAt, space.CreatedAt)
@@ -169,25 +180,38 @@ func (w *Wanted) owns(l *Live, space *Space) bool {
 	return l.Space.Issuer == w.Issuer && l.Space.Source == space.Source && sameCreation(l.Space, space)
 }
 
-// orphan takes the rights out of a namespace that no source should have (any more), and keeps everything else.
-func (p *planner) orphan(ns string, live *Live, h []*Live) {
+// orphan takes the rights out of a namespace that no source should have (any more), and keeps everything else. Of
+// the bindings in w, which are held, it leaves what they say.
+func (p *planner) orphan(ns string, live *Live, h []*Live, w []Object) {
 	id := live.Space.Source
+	p.source = id
 	why := fmt.Sprintf("%s (%s) is gone from GitLab or left out", id, printable(live.Space.Path))
 	if home, ok := p.home[id]; ok {
 		why = fmt.Sprintf("the namespace of %s is %s", id, home)
 		p.find("duplicate_namespace", id, "namespace %q is marked as belonging to %s, whose namespace is %q: its bindings are emptied", ns, id, home)
-	} else {
-		p.find("retained", id, "namespace %q is kept without rights: %s", ns, why)
 	}
+	rights := false
 	for _, l := range h {
-		if p.surplus(id, l) {
-			p.change(Change{Action: Update, Key: l.Key, Old: l, New: emptied(l), Revokes: true, Why: why, step: stepRevoke})
+		if !p.surplus(id, l) {
+			continue
 		}
+		rights = true
+		left := emptied(l)
+		if i := slices.IndexFunc(w, func(o Object) bool { return o.Key == l.Key }); i >= 0 && w[0].Space == nil {
+			left = &w[i]
+		}
+		if !left.Binding.equal(l.Binding) {
+			p.change(Change{Action: Update, Key: l.Key, Old: l, New: left, Revokes: true, Why: why, step: stepRevoke})
+		}
+	}
+	if p.home[id] == "" {
+		p.afterwards(ns, live, why, rights)
 	}
 }
 
 // content plans the objects of one namespace that is, or is about to be, ours. Both lists are sorted.
 func (p *planner) content(id authz.SourceID, ns *Live, h []*Live, w []Object) {
+	p.source = id
 	why := fmt.Sprintf("%s %s", id, printable(p.want.Paths[id]))
 	all := w
 	var stuck bool
@@ -304,7 +328,7 @@ func elsewhere(all []Object, role string, user int64) bool {
 }
 
 func (p *planner) change(c Change) {
-	c.users = p.want.Users
+	c.users, c.Source = p.want.Users, p.source
 	p.changes = append(p.changes, c)
 }
 

@@ -46,13 +46,15 @@ type Options struct {
 	Mode     Mode     // default ModePlan
 	// Interval is the time between two full rounds, varied by a tenth; default 5 minutes.
 	Interval time.Duration
+	Limits   *Limits         // nil: nothing is held back
+	Held     *HeldStore      // shows what is held, and knows what was approved; nil: nothing can be approved
 	Apply    ApplyOptions    // Cause and Logger are set by the Syncer
 	CI       *ci.Provisioner // nil: no CI credentials
 	// Watch, optional, makes Run follow the cluster by watches instead of listing it in each round, and put back at
 	// once what somebody else changes. It must be a client without a timeout, which would end the watches.
-	Watch kubernetes.Interface
-	Now      func() time.Time
-	Logger   *slog.Logger
+	Watch  kubernetes.Interface
+	Now    func() time.Time
+	Logger *slog.Logger
 	// OnRound, optional, is called after each round, for metrics. It must not block.
 	OnRound func(Round)
 }
@@ -62,6 +64,7 @@ type Round struct {
 	Cause    string
 	Read     string // "full", "partial" or "none": how much of GitLab was read
 	Plan     []Change
+	Held     []Item // what Limits hold back
 	Report   Report // empty in ModePlan
 	CI       ci.Report
 	Findings []authz.Finding // of authz, Plan, Apply and CI
@@ -89,6 +92,7 @@ type Syncer struct {
 	round  sync.Mutex // one round at a time
 	base   *authz.Snapshot
 	wanted *Wanted // of the last round that knew it
+	brakes brakes
 	mirror *mirror // while Run runs with Watch
 	drift  struct {
 		fights fights
@@ -121,7 +125,7 @@ func New(o Options) (*Syncer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Syncer{o: o, wake: make(chan struct{}, 1)}, nil
+	return &Syncer{o: o, wake: make(chan struct{}, 1), brakes: brakes{saved: "?"}}, nil
 }
 
 // State returns what the last rounds left; nil before the first one has finished. Nothing in it is changed later.
@@ -227,6 +231,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) {
 	s.round.Lock()
 	defer s.round.Unlock()
+	s.brakes = brakes{saved: "?"}
 	s.base, s.wanted, s.mirror = nil, nil, nil // what was read while another one led is not to be built on
 	s.drift.fights, s.drift.spaces, s.drift.at = fights{}, map[string]bool{}, time.Time{}
 	if s.o.Watch != nil {
@@ -358,18 +363,22 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 			return err
 		}
 		want, grants := s.desired(&r, have)
+		plain := want
+		want = s.brake(ctx, &r, have, plain)
 		if want.Hold == "" {
 			s.wanted = want
 		}
-		var findings []authz.Finding
-		r.Plan, findings = Plan(have, want)
-		r.Findings = append(r.Findings, findings...)
 		// Published before it is applied: whoever is refused a moment later is told why.
 		s.publish(&State{View: authz.NewView(r.Snapshot, s.o.Policy, r.Names, grants), Round: r})
 		if s.o.Mode != ModeEnforce {
 			return nil
 		}
 		err = s.write(ctx, &r)
+		want, more := s.settle(ctx, &r, have, want, plain)
+		err = errors.Join(err, more)
+		if want.Hold == "" {
+			s.wanted = want
+		}
 		spaces = ciSpaces(have, want, r.Report, r.Snapshot)
 		return err
 	}()
@@ -406,12 +415,11 @@ func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string
 
 func (s *Syncer) desired(r *Round, have *Observed) (*Wanted, []authz.Grant) {
 	sources := s.o.Policy.Sources(r.Snapshot)
-	known, taken := have.Names(r.Snapshot.Issuer)
-	names, findings := authz.AssignNames(sources, known, taken, s.o.Reserved)
+	known, names, findings := assign(have, sources, r.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
 	grants, more := s.o.Policy.Grants(r.Snapshot, r.Started)
 	r.Names, r.Findings = names, append(findings, more...)
 	want := Desired(Input{Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
-		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings, Untouchable: s.o.Policy.Untouchable(r.Snapshot)})
+		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings, Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started})
 	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && len(known) > 0 {
 		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
 	}
@@ -504,7 +512,7 @@ func ciSpaces(have *Observed, want *Wanted, report Report, snap *authz.Snapshot)
 	}
 	for _, l := range have.Live {
 		if l.Space == nil || wanted[l.Key.Name] || l.Deleting || l.Space.Issuer != want.Issuer ||
-			l.Space.Source == (authz.SourceID{}) || want.Untouchable[l.Space.Source] != "" {
+			l.Space.Source == (authz.SourceID{}) || want.Untouchable[l.Space.Source] != "" || want.Keep[l.Space.Source] {
 			continue
 		}
 		n := add(l.Key.Name, l.Space.Source)

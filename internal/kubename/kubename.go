@@ -51,6 +51,8 @@ const (
 	AnnotationCreatedAt = domain + "gitlab-created-at"
 	// AnnotationPath is the path of the source in GitLab, for people; nothing decides by it.
 	AnnotationPath = domain + "gitlab-path"
+	// AnnotationGoneSince is the RFC 3339 time at which GitLab first said that a namespace's source is gone.
+	AnnotationGoneSince = domain + "gone-since"
 	// AnnotationMembers lists the GitLab user names behind the subjects of a binding, for people.
 	AnnotationMembers = domain + "gitlab-usernames"
 	// AnnotationRotateAt is the RFC 3339 time from which the CI token is replaced.

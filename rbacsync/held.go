@@ -1,0 +1,510 @@
+package rbacsync
+
+import (
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// Names of what HeldStore keeps in the integrator's own namespace.
+const (
+	HeldConfigMap      = "gl-k8s-integrator-plan"
+	ApprovalsConfigMap = "gl-k8s-integrator-approvals"
+)
+
+// HashOf names a set of held things by what they are, not by when or why: "sha256" of their keys, shortened.
+func HashOf(items []Item) string {
+	keys := make([]string, 0, len(items))
+	for _, i := range items {
+		keys = append(keys, i.Key())
+	}
+	slices.Sort(keys)
+	sum := sha256.Sum256([]byte(strings.Join(keys, "\n")))
+	return hex.EncodeToString(sum[:8])
+}
+
+// Section is a part of what is held that can be approved by itself.
+type Section struct {
+	Hash  string
+	Scope authz.SourceID
+	Items []Item
+}
+
+// Sections divides what is held by top-level group (of namespaces: by person).
+func Sections(held []Item) []Section {
+	var out []Section
+	for len(held) > 0 {
+		n := slices.IndexFunc(held, func(i Item) bool { return i.Scope != held[0].Scope })
+		if n < 0 {
+			n = len(held)
+		}
+		out = append(out, Section{HashOf(held[:n]), held[0].Scope, held[:n]})
+		held = held[n:]
+	}
+	return out
+}
+
+// maxShown is how many lines HeldText shows of one section.
+const maxShown = 50
+
+// HeldText shows what is held, with what to type to approve it.
+func HeldText(held []Item) string {
+	if len(held) == 0 {
+		return "nothing is held\n"
+	}
+	var b strings.Builder
+	sections := Sections(held)
+	for _, s := range sections {
+		fmt.Fprintf(&b, "%s  %s: %s\n", s.Hash, s.Scope, s.Items[0].Why)
+		for n, i := range s.Items {
+			if n == maxShown {
+				fmt.Fprintf(&b, "    and %d more\n", len(s.Items)-n)
+				break
+			}
+			who := ""
+			switch {
+			case i.Role == "":
+			case i.User == 0:
+				who = ": CI of the namespace"
+			default:
+				who = fmt.Sprintf(": %s (user/%d) loses %s", cmp.Or(printable(i.Name), "?"), i.User, i.Role)
+			}
+			verb := map[bool]string{true: "new namespace for", false: "in"}[i.Role == ""]
+			fmt.Fprintf(&b, "    %s %s %s%s, because of %s\n", verb, i.Source, printable(i.Path), who, i.Cause)
+		}
+	}
+	fmt.Fprintf(&b, "held: %d. Approve a part by its hash, or all by %s:  gl-k8s-integrator approve --config FILE HASH\n", len(held), HashOf(held))
+	return b.String()
+}
+
+// ErrNoSuchHash says that nothing that is held has the hash, for instance because it changed meanwhile.
+var ErrNoSuchHash = errors.New("nothing that is held now has this hash: look again with plan --held")
+
+// HeldStore keeps what is held, and what was approved, in ConfigMaps of the integrator's own namespace. Who may write
+// there may approve.
+type HeldStore struct {
+	Kube      kubernetes.Interface
+	Namespace string
+}
+
+// Load returns what the leader holds.
+func (h HeldStore) Load(ctx context.Context) ([]Item, error) {
+	var items []Item
+	_, err := h.load(ctx, HeldConfigMap, &items)
+	return items, err
+}
+
+// Save keeps what is held for Load.
+func (h HeldStore) Save(ctx context.Context, items []Item) error {
+	return h.save(ctx, HeldConfigMap, func([]byte) (any, error) { return items, nil })
+}
+
+// Approvals returns what was approved, by Item.Key.
+func (h HeldStore) Approvals(ctx context.Context) (map[string]bool, error) {
+	var keys []string
+	if _, err := h.load(ctx, ApprovalsConfigMap, &keys); err != nil {
+		return nil, err
+	}
+	out := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		out[k] = true
+	}
+	return out, nil
+}
+
+// Approve approves what is held under the hash of HashOf: all of it, or a Section. It returns what that is.
+func (h HeldStore) Approve(ctx context.Context, hash string) ([]Item, error) {
+	held, err := h.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var items []Item
+	if len(held) > 0 && hash == HashOf(held) {
+		items = held
+	}
+	for _, s := range Sections(held) {
+		if s.Hash == hash {
+			items = s.Items
+		}
+	}
+	if len(items) == 0 {
+		return nil, ErrNoSuchHash
+	}
+	return items, h.change(ctx, func(keys map[string]bool) {
+		for _, i := range items {
+			keys[i.Key()] = true
+		}
+	})
+}
+
+// Forget drops approvals that are of no use any more.
+func (h HeldStore) Forget(ctx context.Context, keys []string) error {
+	return h.change(ctx, func(all map[string]bool) {
+		for _, k := range keys {
+			delete(all, k)
+		}
+	})
+}
+
+func (h HeldStore) change(ctx context.Context, edit func(map[string]bool)) error {
+	return h.save(ctx, ApprovalsConfigMap, func(old []byte) (any, error) {
+		var keys []string
+		if len(old) > 0 {
+			if err := unpack(old, &keys); err != nil {
+				return nil, err
+			}
+		}
+		all := map[string]bool{}
+		for _, k := range keys {
+			all[k] = true
+		}
+		edit(all)
+		return sortedKeys(all), nil
+	})
+}
+
+const (
+	heldField = "items.json.gz"
+	// maxHeld bounds what is read back; a ConfigMap holds 1 MiB, and this much when it is unpacked.
+	maxHeld = 256 << 20
+)
+
+func (h HeldStore) load(ctx context.Context, name string, into any) (*corev1.ConfigMap, error) {
+	cm, err := h.Kube.CoreV1().ConfigMaps(h.Namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", h.Namespace, name, err)
+	}
+	if len(cm.BinaryData[heldField]) == 0 {
+		return cm, nil
+	}
+	if err := unpack(cm.BinaryData[heldField], into); err != nil {
+		return nil, fmt.Errorf("ConfigMap %s/%s can't be read, delete it and approve again: %w", h.Namespace, name, err)
+	}
+	return cm, nil
+}
+
+// save writes what edit makes of the present content, again when somebody else was faster.
+func (h HeldStore) save(ctx context.Context, name string, edit func(old []byte) (any, error)) error {
+	var err error
+	for range 5 {
+		if err = h.saveOnce(ctx, name, edit); !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("writing ConfigMap %s/%s: %w", h.Namespace, name, err)
+	}
+	return nil
+}
+
+func (h HeldStore) saveOnce(ctx context.Context, name string, edit func(old []byte) (any, error)) error {
+	api := h.Kube.CoreV1().ConfigMaps(h.Namespace)
+	cm, err := api.Get(ctx, name, metav1.GetOptions{})
+	missing := apierrors.IsNotFound(err)
+	if err != nil && !missing {
+		return err
+	}
+	if missing {
+		cm = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: h.Namespace}}
+	}
+	value, err := edit(cm.BinaryData[heldField])
+	if err != nil {
+		return err
+	}
+	packed, err := pack(value)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(packed, cm.BinaryData[heldField]) {
+		return nil
+	}
+	cm.BinaryData = map[string][]byte{heldField: packed}
+	if items, ok := value.([]Item); ok {
+		if missing && len(items) == 0 {
+			return nil
+		}
+		text := HeldText(items)
+		cm.Data = map[string]string{"plan": text[:min(len(text), 64<<10)]} // for kubectl
+	}
+	if missing {
+		_, err = api.Create(ctx, cm, metav1.CreateOptions{})
+	} else {
+		_, err = api.Update(ctx, cm, metav1.UpdateOptions{})
+	}
+	return err
+}
+
+func pack(v any) ([]byte, error) {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if err := json.NewEncoder(z).Encode(v); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	if b.Len() > 900<<10 {
+		return nil, errors.New("more is held than fits into a ConfigMap: something is wrong with what GitLab answers, see the findings")
+	}
+	return b.Bytes(), nil
+}
+
+func unpack(data []byte, into any) error {
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	return json.NewDecoder(io.LimitReader(z, maxHeld)).Decode(into)
+}
+
+// Verifier is what a Reader may also be able to do: ask GitLab about single things. Both fail when GitLab might
+// only be hiding the thing from us.
+type Verifier interface {
+	// Exists reports whether GitLab has the source; false is its 404.
+	Exists(ctx context.Context, id authz.SourceID) (bool, error)
+	// MemberLevel returns the level a person has in a source, 0 for GitLab's 404.
+	MemberLevel(ctx context.Context, id authz.SourceID, user int64) (authz.Level, error)
+}
+
+const (
+	maxQuestions    = 60 // GitLab allows 200 requests a minute for members/all
+	questionTimeout = 5 * time.Second
+)
+
+// brakes is what a Syncer remembers for its Limits.
+type brakes struct {
+	before   *authz.Snapshot
+	past     []Past
+	approved map[string]bool // nil: not read yet
+	saved    string          // hash of what HeldStore has; "?" is unknown
+	gone     map[authz.SourceID]bool
+	levels   map[Membership]authz.Level
+}
+
+// brake plans a round, holds back what is over a limit, and returns what may be made so. It fills in the Round's
+// Plan, Held and Findings.
+func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Wanted) *Wanted {
+	var findings []authz.Finding
+	first := len(r.Findings)
+	r.Plan, findings = Plan(have, want)
+	r.Findings, r.Held = append(r.Findings, findings...), nil
+	if s.o.Limits == nil || want.Hold != "" {
+		return want
+	}
+	b := &s.brakes
+	if st := s.State(); st != nil && st.View.Snapshot != nil && (b.before == nil || (st.Err == nil && len(st.Round.Held) == 0 && s.o.Mode == ModeEnforce)) {
+		b.before = st.View.Snapshot
+	}
+	b.past = slices.DeleteFunc(b.past, func(p Past) bool { return r.Started.Sub(p.At) > creationMemory })
+	e := Evidence{Snapshot: r.Snapshot, Before: b.before, Policy: s.o.Policy, Gone: b.gone, Levels: b.levels, Past: b.past, Approved: b.approved}
+	v := s.o.Limits.Split(r.Plan, want, e, r.Started)
+	if s.o.Held != nil && (len(v.Held) > 0 || b.approved == nil || len(b.approved) > 0) {
+		if approved, err := s.o.Held.Approvals(ctx); err != nil {
+			r.Findings = append(r.Findings, authz.Finding{Code: "approvals_unreadable", Text: err.Error()})
+		} else {
+			b.approved, e.Approved = approved, approved
+			v = s.o.Limits.Split(r.Plan, want, e, r.Started)
+			s.forget(ctx, r, want, v.Wanted)
+		}
+	}
+	r.Held = v.Held
+	if len(v.Held) > 0 {
+		r.Findings = r.Findings[:first]
+		r.Plan, findings = Plan(have, v.Want)
+		r.Findings = append(r.Findings, findings...)
+	}
+	for _, sec := range Sections(v.Held) {
+		r.Findings = append(r.Findings, authz.Finding{
+			Code: "held", Source: sec.Scope,
+			Text: fmt.Sprintf("%d changes of %s are held: %s; see plan --held, approve with %s", len(sec.Items), sec.Scope, sec.Items[0].Why, sec.Hash),
+		})
+	}
+	if s.o.Mode == ModeEnforce {
+		for _, p := range v.Passed {
+			same := func(o Past) bool { return o.Scope == p.Scope && o.Cause == p.Cause && o.Made == p.Made }
+			if i := slices.IndexFunc(b.past, same); i >= 0 {
+				b.past[i].At = p.At
+			} else {
+				b.past = append(b.past, p)
+			}
+		}
+		s.saveHeld(ctx, r)
+	}
+	return v.Want
+}
+
+// forget drops the approvals of what nobody wants any more: should it come again, it is something new.
+func (s *Syncer) forget(ctx context.Context, r *Round, want *Wanted, wanted map[string]bool) {
+	if s.o.Mode != ModeEnforce || len(want.Untouchable) > 0 {
+		return // what can't be judged now may be wanted again in the next round
+	}
+	var stale []string
+	for k := range maps.Keys(s.brakes.approved) {
+		if !wanted[k] {
+			stale = append(stale, k)
+		}
+	}
+	if len(stale) == 0 {
+		return
+	}
+	if err := s.o.Held.Forget(ctx, stale); err != nil {
+		r.Findings = append(r.Findings, authz.Finding{Code: "approvals_unwritable", Text: err.Error()})
+		return
+	}
+	for _, k := range stale {
+		delete(s.brakes.approved, k)
+	}
+}
+
+// saveHeld shows what is held to plan --held; it writes only what is new.
+func (s *Syncer) saveHeld(ctx context.Context, r *Round) {
+	hash := HashOf(r.Held)
+	if s.o.Held == nil || s.brakes.saved == hash {
+		return
+	}
+	if err := s.o.Held.Save(ctx, r.Held); err != nil {
+		r.Findings = append(r.Findings, authz.Finding{Code: "held_unwritable", Text: err.Error()})
+		return
+	}
+	s.brakes.saved = hash
+}
+
+// settle asks GitLab about what was held, and what is to be deleted, after all else of the round was written. What
+// GitLab answers is no inference any more: a second plan goes on with it. It returns what is to be made so now.
+func (s *Syncer) settle(ctx context.Context, r *Round, have *Observed, want, plain *Wanted) (*Wanted, error) {
+	v, ok := s.o.Reader.(Verifier)
+	if !ok || want.Hold != "" || ctx.Err() != nil {
+		return want, nil
+	}
+	gone, levels := s.questions(r, have, plain)
+	if len(gone)+len(levels) == 0 {
+		return want, nil
+	}
+	b := &s.brakes
+	b.gone, b.levels = ask(ctx, v, gone, levels)
+	defer func() { b.gone, b.levels = nil, nil }() // an answer counts in its own round only
+	if len(b.gone)+len(b.levels) == 0 {
+		return want, nil
+	}
+	again := *plain
+	again.Gone, again.Untouchable = b.gone, map[authz.SourceID]string{}
+	maps.Copy(again.Untouchable, plain.Untouchable)
+	for id, is404 := range b.gone {
+		if !is404 {
+			again.Untouchable[id] = "GitLab's lists lack it, but GitLab answers for it"
+		}
+	}
+	now, err := s.observe(ctx)
+	if err != nil {
+		return want, err
+	}
+	done, report := r.Plan, r.Report
+	want = s.brake(ctx, r, now, &again)
+	err = s.write(ctx, r)
+	r.Plan = append(done, r.Plan...)
+	r.Report.Applied += report.Applied
+	r.Report.Failed = append(report.Failed, r.Report.Failed...)
+	r.Report.Duration += report.Duration
+	return want, err
+}
+
+// questions lists what GitLab should be asked: in turns, one of each top-level group, so that nobody's flood delays
+// the others.
+func (s *Syncer) questions(r *Round, have *Observed, want *Wanted) (gone []authz.SourceID, levels []Membership) {
+	seen := map[any]bool{}
+	add := func(i Item) bool {
+		switch {
+		case i.Role == "":
+			return false
+		case !r.Snapshot.Contains(i.Source):
+			if seen[i.Cause] {
+				return false
+			}
+			seen[i.Cause] = true
+			gone = append(gone, i.Cause)
+		default:
+			if seen[i.Ask] || i.Ask.User == 0 {
+				return false
+			}
+			seen[i.Ask] = true
+			levels = append(levels, i.Ask)
+		}
+		return true
+	}
+	queues := Sections(r.Held)
+	for more := true; more; {
+		more = false
+		for q := range queues {
+			for len(queues[q].Items) > 0 && len(gone)+len(levels) < maxQuestions {
+				i := queues[q].Items[0]
+				queues[q].Items = queues[q].Items[1:]
+				if add(i) {
+					more = true
+					break
+				}
+			}
+		}
+	}
+	for _, id := range toDelete(have, want, r.Snapshot) {
+		if !seen[id] && len(gone)+len(levels) < maxQuestions {
+			gone = append(gone, id)
+		}
+	}
+	return gone, levels
+}
+
+// ask returns the answers that came in time.
+func ask(ctx context.Context, v Verifier, gone []authz.SourceID, levels []Membership) (map[authz.SourceID]bool, map[Membership]authz.Level) {
+	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	is404, level := map[authz.SourceID]bool{}, map[Membership]authz.Level{}
+	var g errgroup.Group
+	g.SetLimit(4)
+	for _, id := range gone {
+		g.Go(func() error {
+			if exists, err := v.Exists(ctx, id); err == nil {
+				mu.Lock()
+				is404[id] = !exists
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	for _, m := range levels {
+		g.Go(func() error {
+			if l, err := v.MemberLevel(ctx, m.Source, m.User); err == nil {
+				mu.Lock()
+				level[m] = l
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // what was not answered stays held
+	return is404, level
+}

@@ -1,0 +1,660 @@
+package rbacsync_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// strict holds everything that is inferred from absence.
+var strict = rbacsync.Limits{PerGroup: rbacsync.Limit{Fraction: 1e-9}}
+
+// scene is a cluster that agrees with a GitLab, and what GitLab says now.
+type scene struct {
+	policy      authz.Policy
+	before, now *authz.Snapshot
+	have        *rbacsync.Observed
+	evidence    func(*rbacsync.Evidence)
+}
+
+func wantedFor(p authz.Policy, s *authz.Snapshot, have *rbacsync.Observed) *rbacsync.Wanted {
+	sources := p.Sources(s)
+	known, taken := have.Names(s.Issuer)
+	names, _ := authz.AssignNames(sources, known, taken, nil)
+	grants, _ := p.Grants(s, noon)
+	return rbacsync.Desired(rbacsync.Input{
+		Snapshot: s, Sources: sources, Names: names, Grants: grants,
+		Roles: p.BaseRoles(), Further: p.FurtherRoles(), Untouchable: p.Untouchable(s), Now: noon,
+	})
+}
+
+func newScene(p authz.Policy, before, now *authz.Snapshot) scene {
+	empty := &rbacsync.Observed{}
+	changes, _ := rbacsync.Plan(empty, wantedFor(p, before, empty))
+	return scene{policy: p, before: before, now: now, have: apply(empty, changes)}
+}
+
+func (s scene) split(l rbacsync.Limits) (rbacsync.Verdict, []rbacsync.Change) {
+	want := wantedFor(s.policy, s.now, s.have)
+	changes, _ := rbacsync.Plan(s.have, want)
+	e := rbacsync.Evidence{Snapshot: s.now, Before: s.before, Policy: s.policy}
+	if s.evidence != nil {
+		s.evidence(&e)
+	}
+	v := l.Split(changes, want, e, noon)
+	allowed, _ := rbacsync.Plan(s.have, v.Want)
+	return v, allowed
+}
+
+func keys(items []rbacsync.Item) string {
+	var out []string
+	for _, i := range items {
+		out = append(out, i.Key()+" by "+i.Cause.String())
+	}
+	return strings.Join(out, "\n")
+}
+
+// copySnap is deep enough for tests that edit rows.
+func copySnap(s *authz.Snapshot) *authz.Snapshot {
+	n := *s
+	n.Users, n.Groups, n.Projects = maps.Clone(s.Users), maps.Clone(s.Groups), maps.Clone(s.Projects)
+	for id, g := range n.Groups {
+		g.Members, g.Links = slices.Clone(g.Members), slices.Clone(g.Links)
+		n.Groups[id] = g
+	}
+	for id, p := range n.Projects {
+		p.Members, p.Links = slices.Clone(p.Members), slices.Clone(p.Links)
+		n.Projects[id] = p
+	}
+	return &n
+}
+
+// TestWhatIsInferred is decision 9: only an absence in a list can be held; what GitLab says goes on at once.
+func TestWhatIsInferred(t *testing.T) {
+	t.Parallel()
+	day := func(d int) authz.Date { return authz.Date{Year: 2026, Month: 11, Day: d} }
+	// hawWorld, with bob and carol also coming from elsewhere.
+	base := func() *authz.Snapshot {
+		s := copySnap(hawWorld())
+		s.Users[4] = authz.User{ID: 4, Username: "carol", State: authz.StateActive, Human: true}
+		s.Groups[8] = authz.GitLabGroup{ID: 8, Path: "guests", Members: []authz.Member{{User: 4, Level: authz.Developer}}}
+		p := s.Projects[42]
+		p.Links = []authz.Link{{Group: 8, Level: authz.Developer}}
+		p.Members = append(p.Members, authz.Member{User: 2, Level: authz.Developer})
+		s.Projects[42] = p
+		return s
+	}
+	project := func(s *authz.Snapshot, f func(*authz.GitLabProject)) { p := s.Projects[42]; f(&p); s.Projects[42] = p }
+	group := func(s *authz.Snapshot, id int64, f func(*authz.GitLabGroup)) {
+		g := s.Groups[id]
+		f(&g)
+		s.Groups[id] = g
+	}
+	bobLeft := func(s *authz.Snapshot) {
+		project(s, func(p *authz.GitLabProject) { p.Members = p.Members[1:] })
+	}
+	bob := rbacsync.Membership{Source: authz.Project(42), User: 3}
+	const heldBob = "revoke project/42 view 3 by user/3"
+	for _, c := range []struct {
+		name     string
+		before   func(*authz.Snapshot)
+		now      func(*authz.Snapshot)
+		evidence func(*rbacsync.Evidence)
+		policy   func(*authz.PolicyConfig)
+		held     string
+	}{
+		{name: "nothing changed", now: func(*authz.Snapshot) {}},
+		{name: "a row is missing", now: bobLeft, held: heldBob},
+		{name: "blocked", now: func(s *authz.Snapshot) { u := s.Users[3]; u.State = "blocked"; s.Users[3] = u }},
+		{name: "blocked and his row missing", now: func(s *authz.Snapshot) { bobLeft(s); u := s.Users[3]; u.State = "banned"; s.Users[3] = u }},
+		{name: "a lower level in the row", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Members[0].Level = authz.Guest }) }},
+		{
+			name: "expired, still listed", before: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Members[0].Expires = day(22) }) },
+			now: func(*authz.Snapshot) {},
+		},
+		{name: "expired, and GitLab took the row away", before: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Members[0].Expires = day(22) }) }, now: bobLeft},
+		{name: "would expire tomorrow, missing today", before: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Members[0].Expires = day(23) }) }, now: bobLeft, held: heldBob},
+		{name: "GitLab says 404 of the membership", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Levels = map[rbacsync.Membership]authz.Level{bob: 0} }},
+		{name: "GitLab says a lower level", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Levels = map[rbacsync.Membership]authz.Level{bob: authz.Guest} }},
+		{name: "GitLab says he has it still", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Levels = map[rbacsync.Membership]authz.Level{bob: authz.Developer} }, held: heldBob},
+		{name: "nothing known before: a row is missing", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Before = nil }, held: heldBob},
+		{name: "nothing known before: 404", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Before, e.Levels = nil, map[rbacsync.Membership]authz.Level{bob: 0} }},
+		{
+			name: "the higher of two rows is missing", now: func(s *authz.Snapshot) { group(s, 7, func(g *authz.GitLabGroup) { g.Members = nil }) },
+			held: "revoke group/7 edit 2 by user/2\nrevoke project/42 edit 2 by user/2",
+		},
+		{name: "an account is missing", now: func(s *authz.Snapshot) { delete(s.Users, 3) }, held: heldBob},
+		{name: "an account is destroyed", now: func(s *authz.Snapshot) { delete(s.Users, 3) }, evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.Person(3): true} }},
+		{
+			name: "a project is missing", now: func(s *authz.Snapshot) { delete(s.Projects, 42) },
+			held: "revoke project/42 edit 2 by project/42\nrevoke project/42 gitlab-group-master 0 by project/42\nrevoke project/42 view 3 by project/42\nrevoke project/42 view 4 by project/42",
+		},
+		{name: "a project is destroyed", now: func(s *authz.Snapshot) { delete(s.Projects, 42) }, evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.Project(42): true} }},
+		{
+			name: "GitLab still answers for the project", now: func(s *authz.Snapshot) { delete(s.Projects, 42); u := s.Users[3]; u.State = "blocked"; s.Users[3] = u },
+			evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.Project(42): false} },
+			held:     "revoke project/42 edit 2 by project/42\nrevoke project/42 gitlab-group-master 0 by project/42\nrevoke project/42 view 4 by project/42",
+		},
+		{
+			name: "a group is missing with its project: one cause", now: func(s *authz.Snapshot) { delete(s.Projects, 42); delete(s.Groups, 7) },
+			held: "revoke group/7 edit 2 by group/7\nrevoke group/7 gitlab-group-master 0 by group/7\nrevoke project/42 edit 2 by group/7\n" +
+				"revoke project/42 gitlab-group-master 0 by group/7\nrevoke project/42 view 3 by group/7\nrevoke project/42 view 4 by group/7",
+		},
+		{
+			name: "a group is destroyed, which takes its project along", now: func(s *authz.Snapshot) { delete(s.Projects, 42); delete(s.Groups, 7) },
+			evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.Group(7): true} },
+		},
+		{name: "an invitation of a group is missing", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Links = nil }) }, held: "revoke project/42 view 4 by project/42"},
+		{name: "an invitation with a lower level", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Links[0].Level = authz.Guest }) }},
+		{name: "an invitation that expired", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Links[0].Expires = day(22) }) }},
+		{
+			name: "a row of the invited group is missing", now: func(s *authz.Snapshot) { group(s, 8, func(g *authz.GitLabGroup) { g.Members = nil }) },
+			held: "revoke project/42 view 4 by user/4\nrevoke group/8 view 4 by user/4",
+		},
+		{name: "sharing was locked", now: func(s *authz.Snapshot) { group(s, 7, func(g *authz.GitLabGroup) { g.ShareLock = true }) }},
+		{name: "the project was transferred", now: func(s *authz.Snapshot) {
+			project(s, func(p *authz.GitLabProject) { p.Group, p.Path = 8, "guests/world" })
+		}},
+		{name: "the project was archived", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Archived = true }) }},
+		{name: "the configuration leaves it out", now: func(*authz.Snapshot) {}, policy: func(c *authz.PolicyConfig) { c.Exclude.Sources = []authz.SourceID{authz.Project(42)} }},
+		{name: "the configuration leaves a person out", now: func(*authz.Snapshot) {}, policy: func(c *authz.PolicyConfig) { c.Exclude.People = []string{"bob"} }},
+		{name: "the configuration maps less", now: func(*authz.Snapshot) {}, policy: func(c *authz.PolicyConfig) { c.Roles = c.Roles[:1] }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			before := base()
+			if c.before != nil {
+				c.before(before)
+			}
+			now := copySnap(before)
+			c.now(now)
+			config := authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource}}
+			p, err := authz.NewPolicy(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := newScene(p, before, now)
+			if c.name == "expired, still listed" || strings.HasPrefix(c.name, "expired, and") { // the cluster is of yesterday
+				fresh := copySnap(before)
+				project(fresh, func(p *authz.GitLabProject) { p.Members[0].Expires = authz.Date{} })
+				s.have = newScene(p, fresh, fresh).have
+			}
+			if c.policy != nil {
+				c.policy(&config)
+				if s.policy, err = authz.NewPolicy(config); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.evidence = c.evidence
+			v, allowed := s.split(strict)
+			if d := cmp.Diff(c.held, keys(v.Held)); d != "" {
+				t.Errorf("held (-want +got):\n%s", d)
+			}
+			after := apply(s.have, allowed)
+			if d := cmp.Diff(rightsIn(after), union(rightsIn2(wantedFor(s.policy, s.now, s.have)), v.Held, s.have)); d != "" {
+				t.Errorf("rights after it, and what is wanted or held:\n%s", d)
+			}
+		})
+	}
+}
+
+// rightsIn lists "namespace role user" of a cluster.
+func rightsIn(o *rbacsync.Observed) []string {
+	var out []string
+	for _, l := range o.Live {
+		if l.Binding != nil {
+			for _, u := range l.Binding.Users {
+				out = append(out, fmt.Sprint(l.Key.Namespace, " ", l.Binding.Role, " ", u))
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func rightsIn2(w *rbacsync.Wanted) []string {
+	o := &rbacsync.Observed{}
+	for i := range w.Objects {
+		o.Live = append(o.Live, &rbacsync.Live{Object: w.Objects[i]})
+	}
+	return rightsIn(o)
+}
+
+func union(rights []string, held []rbacsync.Item, have *rbacsync.Observed) []string {
+	rights = slices.Clone(rights)
+	names, _ := have.Names(issuer)
+	for _, i := range held {
+		if i.User != 0 && i.Role != "" {
+			rights = append(rights, fmt.Sprint(names[i.Source], " ", i.Role, " ", i.User))
+		}
+	}
+	slices.Sort(rights)
+	return slices.Compact(rights)
+}
+
+// organisation has top-level groups with ids 1, 2, …, each with a subgroup, two projects and people of its own.
+func organisation(tops, people int) *authz.Snapshot {
+	s := &authz.Snapshot{Issuer: issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{}}
+	for g := range int64(tops) {
+		top, sub := g+1, g+1001
+		s.Groups[top] = authz.GitLabGroup{ID: top, Path: fmt.Sprintf("top%d", top)}
+		s.Groups[sub] = authz.GitLabGroup{ID: sub, Parent: top, Path: fmt.Sprintf("top%d/sub", top)}
+		s.Projects[top] = authz.GitLabProject{ID: top, Group: top, Path: fmt.Sprintf("top%d/a", top)}
+		s.Projects[sub] = authz.GitLabProject{ID: sub, Group: sub, Path: fmt.Sprintf("top%d/sub/b", top)}
+		for u := range int64(people) {
+			id := g*int64(people) + u + 1
+			s.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("u%d", id), State: authz.StateActive, Human: true}
+			m := authz.Member{User: id, Level: []authz.Level{authz.Developer, authz.Maintainer, authz.Owner}[u%3]}
+			switch u % 4 {
+			case 0:
+				gr := s.Groups[top]
+				gr.Members = append(gr.Members, m)
+				s.Groups[top] = gr
+			case 1:
+				gr := s.Groups[sub]
+				gr.Members = append(gr.Members, m)
+				s.Groups[sub] = gr
+			default:
+				p := s.Projects[[]int64{top, sub}[u%2]]
+				p.Members = append(p.Members, m)
+				s.Projects[p.ID] = p
+			}
+		}
+	}
+	return s
+}
+
+// drop removes the rows of a person everywhere.
+func drop(s *authz.Snapshot, user int64) {
+	is := func(m authz.Member) bool { return m.User == user }
+	for id, g := range s.Groups {
+		g.Members = slices.DeleteFunc(g.Members, is)
+		s.Groups[id] = g
+	}
+	for id, p := range s.Projects {
+		p.Members = slices.DeleteFunc(p.Members, is)
+		s.Projects[id] = p
+	}
+}
+
+func scopes(items []rbacsync.Item) string {
+	seen := map[string]int{}
+	var order []string
+	for _, i := range items {
+		k := i.Scope.String()
+		if seen[k] == 0 {
+			order = append(order, k)
+		}
+		seen[k]++
+	}
+	return strings.Join(order, " ")
+}
+
+// TestLimits: what is over a limit is held, as a whole; all else goes on.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	p := policy(t)
+	perGroup := func(n int) rbacsync.Limits { return rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: n}} }
+	overall := func(n int) rbacsync.Limits { return rbacsync.Limits{Overall: rbacsync.Limit{Causes: n}} }
+	// Users 1 to 8 are of group 1, 9 to 16 of group 2 …
+	dropped := func(users ...int64) func(*authz.Snapshot) {
+		return func(s *authz.Snapshot) {
+			for _, u := range users {
+				drop(s, u)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name     string
+		limits   rbacsync.Limits
+		change   func(*authz.Snapshot)
+		evidence func(*rbacsync.Evidence)
+		held     string // scopes
+	}{
+		{"no limits", rbacsync.Limits{}, dropped(1, 2, 3, 4, 9, 10), nil, ""},
+		{"within", perGroup(3), dropped(1, 2, 3), nil, ""},
+		{"over, in one group only", perGroup(3), dropped(1, 2, 3, 4, 9), nil, "group/1"},
+		{"one person is one cause, wherever he is missing", perGroup(1), dropped(1), nil, ""},
+		{"a group that is missing with all below is one", perGroup(1), func(s *authz.Snapshot) { delete(s.Groups, 1001); delete(s.Projects, 1001) }, nil, ""},
+		{"two projects that are missing are two", perGroup(1), func(s *authz.Snapshot) { delete(s.Projects, 1); delete(s.Projects, 1001) }, nil, "group/1"},
+		{"blocked people count nowhere", perGroup(1), func(s *authz.Snapshot) {
+			for id := range int64(7) {
+				u := s.Users[id+1]
+				u.State = "blocked"
+				s.Users[id+1] = u
+			}
+			drop(s, 8)
+		}, nil, ""},
+		{"overall: the oldest groups go on", overall(4), dropped(1, 2, 9, 10, 17, 18), nil, "group/3"},
+		{"overall: a person missing in two groups is one", overall(1), func(s *authz.Snapshot) { drop(s, 1) }, nil, ""},
+		{
+			"a group over its own limit takes nothing of the overall one",
+			rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 2}, Overall: rbacsync.Limit{Causes: 2}},
+			dropped(1, 2, 3, 4, 9, 17), nil, "group/1",
+		},
+		{"the fraction counts when it is more", rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1, Fraction: 0.5}}, dropped(1, 2, 3), nil, ""},
+		{"but not when it is less", rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1, Fraction: 0.1}}, dropped(1, 2, 3), nil, "group/1"},
+		{"drips count: what passed within the window", perGroup(3), dropped(1, 2), func(e *rbacsync.Evidence) {
+			for u := range int64(2) {
+				e.Past = append(e.Past, rbacsync.Past{At: noon.Add(-30 * time.Minute), Scope: authz.Group(1), Cause: authz.Person(50 + u)})
+			}
+		}, "group/1"},
+		{"not for ever", perGroup(3), dropped(1, 2), func(e *rbacsync.Evidence) {
+			for u := range int64(2) {
+				e.Past = append(e.Past, rbacsync.Past{At: noon.Add(-time.Hour), Scope: authz.Group(1), Cause: authz.Person(50 + u)})
+			}
+		}, ""},
+		{"the same cause again is still one", perGroup(1), dropped(1), func(e *rbacsync.Evidence) {
+			e.Past = []rbacsync.Past{{At: noon.Add(-time.Minute), Scope: authz.Group(1), Cause: authz.Person(1)}}
+		}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			before := organisation(4, 8)
+			now := copySnap(before)
+			c.change(now)
+			s := newScene(p, before, now)
+			s.evidence = c.evidence
+			v, _ := s.split(c.limits)
+			if got := scopes(v.Held); got != c.held {
+				t.Errorf("held in %q, want %q\n%s", got, c.held, rbacsync.HeldText(v.Held))
+			}
+		})
+	}
+}
+
+// TestNobodyDelaysABlock: whatever an attacker does with groups, projects and people of his own (and people can be
+// added without being asked), a block counts at once: his own, and everybody else's. An honest removal elsewhere
+// goes on as well.
+func TestNobodyDelaysABlock(t *testing.T) {
+	t.Parallel()
+	const attacker, victim = 1, 9
+	before := organisation(3, 8)
+	for id := range int64(400) { // his groups came later, so their ids are higher
+		g := 5000 + id
+		before.Groups[g] = authz.GitLabGroup{ID: g, Path: fmt.Sprintf("evil%d", id), Members: []authz.Member{{User: attacker, Level: authz.Owner}, {User: 2 + id%20, Level: authz.Developer}}}
+		before.Projects[g] = authz.GitLabProject{ID: g, Group: g, Path: fmt.Sprintf("evil%d/p", id)}
+	}
+	now := copySnap(before)
+	for id := range int64(400) {
+		g := now.Groups[5000+id]
+		g.Members = nil
+		now.Groups[5000+id] = g
+		if id%2 == 0 {
+			delete(now.Projects, 5000+id)
+		}
+	}
+	for _, u := range []int64{attacker, victim} {
+		user := now.Users[u]
+		user.State = "blocked"
+		now.Users[u] = user
+	}
+	drop(now, 17) // an honest removal in group 3
+	s := newScene(policy(t), before, now)
+	v, allowed := s.split(rbacsync.DefaultLimits())
+	if len(v.Held) == 0 {
+		t.Error("the attack is not even noticed: this test shows nothing")
+	}
+	after := apply(s.have, allowed)
+	for _, right := range rightsIn(after) {
+		f := strings.Fields(right)
+		if f[2] == "1" || f[2] == "9" {
+			t.Errorf("a blocked person keeps %s", right)
+		}
+		if f[2] == "17" && strings.HasPrefix(f[0], "top") {
+			t.Errorf("an honest removal waits for the attacker: %s", right)
+		}
+	}
+	for _, i := range v.Held {
+		if i.Scope.ID < 5000 {
+			t.Errorf("held in a group that is none of the attacker's: %s", i.Key())
+		}
+	}
+}
+
+// TestLimitLaws: for random changes of random organisations.
+func TestLimitLaws(t *testing.T) {
+	t.Parallel()
+	p := policy(t)
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		before := organisation(2+r.IntN(3), 4+r.IntN(6))
+		now := copySnap(before)
+		blocked := map[int64]bool{}
+		for id, u := range before.Users {
+			switch r.IntN(10) {
+			case 0:
+				u.State, blocked[id] = "blocked", true
+				now.Users[id] = u
+			case 1, 2:
+				drop(now, id)
+			case 3:
+				g := now.Groups[1]
+				g.Members = append(slices.DeleteFunc(g.Members, func(m authz.Member) bool { return m.User == id }), authz.Member{User: id, Level: authz.Maintainer})
+				now.Groups[1] = g
+			}
+		}
+		for id := range before.Projects {
+			if r.IntN(8) == 0 {
+				delete(now.Projects, id)
+			}
+		}
+		limits := rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1 + r.IntN(4)}, Overall: rbacsync.Limit{Causes: 2 + r.IntN(8)}}
+		if r.IntN(3) == 0 {
+			limits.Overall = rbacsync.Limit{}
+		}
+		s := newScene(p, before, now)
+		if r.IntN(4) == 0 {
+			s.evidence = func(e *rbacsync.Evidence) { e.Before = nil }
+		}
+		checkLimitLaws(t, seed, s, limits, blocked)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func checkLimitLaws(t *testing.T, seed uint64, s scene, limits rbacsync.Limits, blocked map[int64]bool) {
+	t.Helper()
+	fail := func(format string, args ...any) {
+		t.Helper()
+		t.Errorf("seed %d: %s", seed, fmt.Sprintf(format, args...))
+	}
+	input := clone(s.have)
+	v, allowed := s.split(limits)
+	if d := cmp.Diff(input.Live, s.have.Live, cmp.AllowUnexported(rbacsync.Live{})); d != "" {
+		fail("Split changed its input:\n%s", d)
+	}
+	if again, _ := s.split(limits); cmp.Diff(keys(v.Held), keys(again.Held)) != "" {
+		fail("asked again, it holds something else")
+	}
+	wanted := rightsIn2(wantedFor(s.policy, s.now, s.have))
+	after := apply(s.have, allowed)
+	if d := cmp.Diff(union(wanted, v.Held, s.have), rightsIn(after)); d != "" {
+		fail("after it there is not exactly what is wanted or held (-want +got):\n%s", d)
+	}
+	had := rightsIn(s.have)
+	for _, right := range rightsIn(after) {
+		if !slices.Contains(had, right) && !slices.Contains(wanted, right) {
+			fail("%s is new and not wanted", right)
+		}
+	}
+	for _, i := range v.Held {
+		if blocked[i.User] {
+			fail("held, though GitLab says he is blocked: %s", i.Key())
+		}
+		if !v.Wanted[i.Key()] {
+			fail("an approval of %s would be forgotten", i.Key())
+		}
+	}
+	for i, c := range allowed {
+		if i > 0 && c.Revokes && !allowed[i-1].Revokes {
+			fail("%s comes after something that takes nothing away", c)
+		}
+	}
+	settled := s
+	settled.have = after
+	settled.evidence = func(e *rbacsync.Evidence) {
+		if s.evidence != nil {
+			s.evidence(e)
+		}
+		e.Past = v.Passed
+	}
+	v2, left := settled.split(limits)
+	if len(left) > 0 {
+		fail("there is something left after it was applied:\n%s", rbacsync.Text(left))
+	}
+	if len(v.Held) > 0 && s.evidence == nil { // the causes that passed are gone from the plan, so fewer may be held
+		for _, i := range v2.Held {
+			if !strings.Contains(keys(v.Held), i.Key()) {
+				fail("held only after the rest was applied: %s", i.Key())
+			}
+		}
+	}
+	approved := s
+	approved.evidence = func(e *rbacsync.Evidence) {
+		if s.evidence != nil {
+			s.evidence(e)
+		}
+		e.Approved = map[string]bool{}
+		for _, i := range v.Held {
+			e.Approved[i.Key()] = true
+		}
+	}
+	v3, all := approved.split(limits)
+	if len(v3.Held) > 0 {
+		fail("approved, and held nevertheless:\n%s", keys(v3.Held))
+	}
+	if d := cmp.Diff(wanted, rightsIn(apply(s.have, all))); d != "" {
+		fail("approved, but not applied:\n%s", d)
+	}
+}
+
+// TestOneGroupSaysNothingAboutAnother: without an overall limit, what happens in one top-level group changes nothing
+// in the others.
+func TestOneGroupSaysNothingAboutAnother(t *testing.T) {
+	t.Parallel()
+	limits := rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 2}}
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 4))
+		before := organisation(2, 8)
+		quiet, loud := copySnap(before), copySnap(before)
+		for u := range int64(8) {
+			if r.IntN(2) == 0 {
+				drop(quiet, u+1)
+				drop(loud, u+1)
+			}
+			if r.IntN(2) == 0 {
+				drop(loud, u+9)
+			}
+		}
+		in1 := func(items []rbacsync.Item) string {
+			return keys(slices.DeleteFunc(items, func(i rbacsync.Item) bool { return i.Scope != authz.Group(1) }))
+		}
+		a, _ := newScene(policy(t), before, quiet).split(limits)
+		b, _ := newScene(policy(t), before, loud).split(limits)
+		if d := cmp.Diff(in1(a.Held), in1(b.Held)); d != "" {
+			t.Errorf("seed %d: group 2 changes what is held in group 1:\n%s", seed, d)
+		}
+	}
+}
+
+// TestCreations: new namespaces per person and hour, in the order in which GitLab made the sources.
+func TestCreations(t *testing.T) {
+	t.Parallel()
+	const alice, bob = 1, 2
+	project := func(id int64, age time.Duration, owners ...int64) authz.GitLabProject {
+		p := authz.GitLabProject{ID: id, Group: 1, Path: fmt.Sprintf("all/p%d", id), CreatedAt: noon.Add(-age)}
+		for _, o := range owners {
+			p.Members = append(p.Members, authz.Member{User: o, Level: authz.Owner})
+		}
+		return p
+	}
+	many := func(from, n int64, age time.Duration, owners ...int64) []authz.GitLabProject {
+		var out []authz.GitLabProject
+		for i := range n {
+			out = append(out, project(from+i, age-time.Duration(i)*time.Second, owners...))
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name     string
+		projects []authz.GitLabProject
+		exist    int // so many of them have a namespace
+		change   func(*rbacsync.Limits, *rbacsync.Evidence)
+		held     []int64
+	}{
+		{"within", many(1, 3, 10*time.Minute, alice), 0, nil, nil},
+		{"over", many(1, 5, 10*time.Minute, alice), 0, nil, []int64{4, 5}},
+		{"those that stand count", many(1, 4, 10*time.Minute, alice), 3, nil, []int64{4}},
+		{"an hour later they have their turn", many(1, 5, 61*time.Minute, alice), 3, nil, nil},
+		{"a long queue goes on at the pace", many(1, 9, 61*time.Minute, alice), 3, nil, []int64{7, 8, 9}},
+		{"a new installation finds what is old", many(1, 100, 6*24*time.Hour, alice), 0, nil, nil},
+		{"each person for himself", append(many(1, 3, 10*time.Minute, alice), many(11, 3, 10*time.Minute, bob)...), 0, nil, nil},
+		{"adding another owner does not help", append(many(1, 4, 10*time.Minute, alice), project(5, time.Minute, alice, bob), project(6, time.Minute, alice, 3)), 0, nil, []int64{4, 5, 6}},
+		{"adding a victim as owner does not delay him", append(many(1, 6, 20*time.Minute, alice, bob), append(many(11, 2, 30*time.Minute, alice), project(21, time.Minute, bob))...), 0, nil, []int64{2, 3, 4, 5, 6}},
+		{"no limit", many(1, 9, time.Minute, alice), 0, func(l *rbacsync.Limits, _ *rbacsync.Evidence) { l.Creations = 0 }, nil},
+		{"an exempt person", many(1, 9, time.Minute, alice), 0, func(l *rbacsync.Limits, _ *rbacsync.Evidence) { l.Exempt = []int64{alice} }, nil},
+		{"approved", many(1, 5, time.Minute, alice), 0, func(_ *rbacsync.Limits, e *rbacsync.Evidence) { e.Approved = map[string]bool{"create project/5": true} }, []int64{4}},
+		{"made and destroyed again took its turn", many(1, 3, time.Minute, alice), 0, func(_ *rbacsync.Limits, e *rbacsync.Evidence) {
+			e.Past = []rbacsync.Past{{At: noon.Add(-2 * time.Minute), Scope: authz.Person(alice), Cause: authz.Project(99), Made: true}}
+		}, []int64{3}},
+		{"a time that GitLab did not tell is old", func() []authz.GitLabProject {
+			list := many(1, 9, time.Minute, alice)
+			for i := range list {
+				list[i].CreatedAt = time.Time{}
+			}
+			return list
+		}(), 0, nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			now := &authz.Snapshot{Issuer: issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{1: {ID: 1, Path: "all"}}, Projects: map[int64]authz.GitLabProject{}}
+			for id := range int64(3) {
+				now.Users[id+1] = authz.User{ID: id + 1, Username: fmt.Sprintf("u%d", id+1), State: authz.StateActive, Human: true}
+			}
+			before := copySnap(now)
+			for i, p := range c.projects {
+				now.Projects[p.ID] = p
+				if i < c.exist {
+					before.Projects[p.ID] = p
+				}
+			}
+			s := newScene(policy(t), before, now)
+			limits := rbacsync.Limits{Creations: 3}
+			s.evidence = func(e *rbacsync.Evidence) {
+				if c.change != nil {
+					c.change(&limits, e)
+				}
+			}
+			if c.change != nil {
+				c.change(&limits, &rbacsync.Evidence{})
+			}
+			v, allowed := s.split(limits)
+			var held []int64
+			for _, i := range v.Held {
+				held = append(held, i.Source.ID)
+			}
+			slices.Sort(held)
+			if d := cmp.Diff(c.held, held); d != "" {
+				t.Errorf("held (-want +got):\n%s", d)
+			}
+			for _, ch := range allowed {
+				if slices.Contains(held, ch.Source.ID) && ch.Source.Kind == authz.ProjectSource {
+					t.Errorf("planned nevertheless: %s", ch)
+				}
+			}
+		})
+	}
+}
