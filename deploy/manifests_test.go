@@ -16,6 +16,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
 // decoded returns the manifests by "Kind/name", decoded strictly into their Go types: a misspelt field is an error.
@@ -168,6 +169,28 @@ func TestSecurityInvariantIntegratorRole(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{kubename.CISecret}, secrets); diff != "" {
 		t.Errorf("Secrets it may read (-want +got):\n%s", diff)
+	}
+
+	// Its own state: every name that internal/store uses, and never a list.
+	own := map[string][]string{}
+	for _, r := range objects["Role/"+deploy.ServiceAccount].(*rbacv1.Role).Rules {
+		if slices.Contains(r.Verbs, "list") || slices.Contains(r.Verbs, "*") || (len(r.ResourceNames) == 0 && !slices.Equal(r.Verbs, []string{"create"})) {
+			t.Errorf("a rule on its own namespace that names no objects: %v", r)
+		}
+		own[r.Resources[0]] = append(own[r.Resources[0]], r.ResourceNames...)
+	}
+	for _, name := range slices.Concat(store.SecretNames(store.NameSnapshot), store.SecretNames(store.NameHistory)) {
+		if !slices.Contains(own["secrets"], name) {
+			t.Errorf("the Role does not name the Secret %s", name)
+		}
+	}
+	for _, name := range []string{store.NameInbox, store.NameStatus} {
+		if !slices.Contains(own["configmaps"], name) {
+			t.Errorf("the Role does not name the ConfigMap %s", name)
+		}
+	}
+	if diff := cmp.Diff([]string{store.NameLease}, own["leases"]); diff != "" {
+		t.Errorf("Leases (-want +got):\n%s", diff)
 	}
 
 	ci := objects["ClusterRole/"+kubename.CIClusterRole].(*rbacv1.ClusterRole)

@@ -1,0 +1,217 @@
+package store
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// A Secret may hold 1 MiB. Slots is how many further Secrets a Blob has for each of its two generations; the Role in
+// deploy/manifests names them all.
+const (
+	chunkSize = 900 << 10
+	Slots     = 8
+	// maxContent bounds what a blob unpacks to: a damaged or forged one must not fill the memory.
+	maxContent = 512 << 20
+)
+
+// ErrNone says that nothing was stored yet.
+var ErrNone = errors.New("nothing is stored")
+
+// ErrUnchanged says that what is stored is what the caller has.
+var ErrUnchanged = errors.New("nothing new is stored")
+
+// Blob is content of any size up to some megabytes (compressed), kept in Secrets: small content in one, larger
+// content in numbered ones of one of two generations, "a" and "b". A new version is written into the generation that
+// is not in use, and becomes the content by one write to the Secret that names it.
+type Blob struct {
+	Client    kubernetes.Interface
+	Namespace string
+	Name      string
+}
+
+// head describes the content; it is the key "head" of the Secret that has the blob's name.
+type head struct {
+	Format     int               `json:"format"`
+	SHA256     string            `json:"sha256"` // of the compressed content
+	Generation string            `json:"generation,omitempty"`
+	Chunks     int               `json:"chunks,omitempty"` // 0: the content is in this Secret
+	Meta       map[string]string `json:"meta,omitempty"`
+}
+
+const (
+	keyHead  = "head"
+	keyChunk = "content.gz"
+)
+
+// SecretNames returns the names of all Secrets that a blob may have.
+func SecretNames(blob string) []string {
+	out := []string{blob}
+	for _, gen := range []string{"a", "b"} {
+		for i := range Slots {
+			out = append(out, chunkName(blob, gen, i))
+		}
+	}
+	return out
+}
+
+func chunkName(blob, generation string, i int) string {
+	return fmt.Sprintf("%s-%s%d", blob, generation, i)
+}
+
+// Save stores what write writes, and meta beside it, unless both are stored already.
+func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Writer) error) error {
+	var packed bytes.Buffer
+	z, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
+	if err == nil {
+		if err = write(z); err == nil {
+			err = z.Close()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("packing %s: %w", b.Name, err)
+	}
+	if packed.Len() > Slots*chunkSize {
+		return fmt.Errorf("storing %s: %d bytes are more than the %d there is room for", b.Name, packed.Len(), Slots*chunkSize)
+	}
+	sum := sha256.Sum256(packed.Bytes())
+	next := head{Format: 1, SHA256: hex.EncodeToString(sum[:]), Meta: meta}
+	old, secret, err := b.head(ctx)
+	if err != nil && !errors.Is(err, ErrNone) && !errors.Is(err, errDamaged) {
+		return err
+	}
+	data := map[string][]byte{}
+	switch {
+	case err == nil && old.SHA256 == next.SHA256:
+		if maps.Equal(old.Meta, meta) {
+			return nil
+		}
+		next.Generation, next.Chunks = old.Generation, old.Chunks
+		if c, ok := secret.Data[keyChunk]; ok {
+			data[keyChunk] = c
+		}
+	case packed.Len() <= chunkSize:
+		data[keyChunk] = packed.Bytes()
+	default:
+		if next.Generation = "a"; old.Generation == "a" {
+			next.Generation = "b"
+		}
+		for ; packed.Len() > 0; next.Chunks++ {
+			if err := b.put(ctx, chunkName(b.Name, next.Generation, next.Chunks), packed.Next(chunkSize)); err != nil {
+				return err
+			}
+		}
+	}
+	if data[keyHead], err = json.Marshal(next); err != nil {
+		return err
+	}
+	if secret == nil {
+		_, err = b.secrets().Create(ctx, b.secret(b.Name, data), metav1.CreateOptions{})
+	} else {
+		secret.Data = data // with the resourceVersion it was read with: of two writers one loses
+		_, err = b.secrets().Update(ctx, secret, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("storing %s: %w", b.Name, err)
+	}
+	return nil
+}
+
+// Load hands the content to read, and returns its version and meta. It returns ErrUnchanged, and does not read, when
+// the version is the one in have; ErrNone when nothing is stored.
+func (b Blob) Load(ctx context.Context, have string, read func(io.Reader) error) (version string, meta map[string]string, err error) {
+	for try := 0; ; try++ {
+		version, meta, err = b.load(ctx, have, read)
+		if !errors.Is(err, errDamaged) || try == 2 {
+			return version, meta, err
+		}
+		// A writer may have been at work; what is read next is whole again.
+	}
+}
+
+var errDamaged = errors.New("the stored content is damaged")
+
+func (b Blob) load(ctx context.Context, have string, read func(io.Reader) error) (string, map[string]string, error) {
+	h, secret, err := b.head(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	if h.SHA256 == have {
+		return have, h.Meta, ErrUnchanged
+	}
+	packed := secret.Data[keyChunk]
+	if h.Chunks > 0 {
+		packed = nil
+	}
+	for i := range min(h.Chunks, Slots) {
+		s, err := b.secrets().Get(ctx, chunkName(b.Name, h.Generation, i), metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return "", nil, fmt.Errorf("loading %s: %w: a part is missing", b.Name, errDamaged)
+		}
+		if err != nil {
+			return "", nil, fmt.Errorf("loading %s: %w", b.Name, err)
+		}
+		packed = append(packed, s.Data[keyChunk]...)
+	}
+	if sum := sha256.Sum256(packed); hex.EncodeToString(sum[:]) != h.SHA256 {
+		return "", nil, fmt.Errorf("loading %s: %w: its checksum is wrong", b.Name, errDamaged)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err == nil {
+		err = read(io.LimitReader(z, maxContent))
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("unpacking %s: %w", b.Name, err)
+	}
+	return h.SHA256, h.Meta, nil
+}
+
+// head reads the Secret that describes the content. A Secret without a readable description is errDamaged.
+func (b Blob) head(ctx context.Context) (head, *corev1.Secret, error) {
+	s, err := b.secrets().Get(ctx, b.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return head{}, nil, ErrNone
+	}
+	if err != nil {
+		return head{}, nil, fmt.Errorf("loading %s: %w", b.Name, err)
+	}
+	var h head
+	if err := json.Unmarshal(s.Data[keyHead], &h); err != nil || h.Format != 1 {
+		return head{}, s, fmt.Errorf("loading %s: %w: it has no description that this version knows", b.Name, errDamaged)
+	}
+	return h, s, nil
+}
+
+// put writes one chunk, whatever was there.
+func (b Blob) put(ctx context.Context, name string, content []byte) error {
+	data := map[string][]byte{keyChunk: content}
+	_, err := b.secrets().Update(ctx, b.secret(name, data), metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = b.secrets().Create(ctx, b.secret(name, data), metav1.CreateOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("storing %s: %w", name, err)
+	}
+	return nil
+}
+
+func (b Blob) secret(name string, data map[string][]byte) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: b.Namespace, Labels: ownLabels()},
+		Type:       corev1.SecretTypeOpaque, Data: data,
+	}
+}
+
+func (b Blob) secrets() secretClient { return b.Client.CoreV1().Secrets(b.Namespace) }

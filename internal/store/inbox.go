@@ -1,0 +1,263 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// MaxInbox is how many sources the inbox names one by one. What is more becomes one entry that asks for a full round.
+const MaxInbox = 1000
+
+// keyAll is the entry that asks for a full round.
+const keyAll = "all"
+
+// Inbox is what hooks named and no round has dealt with yet, in a ConfigMap: one key per source, so that a burst of
+// hooks about one thing is one entry. Any replica puts, the leader follows and removes. A value is different each time
+// it is put: what comes in while a round reads the same thing stays.
+type Inbox struct {
+	Client    kubernetes.Interface
+	Watch     kubernetes.Interface // without a timeout
+	Namespace string
+	Logger    *slog.Logger
+	Now       func() time.Time
+
+	mu   sync.Mutex
+	next *batch     // gathers while another one is written
+	pen  sync.Mutex // held by who writes
+}
+
+// batch is what is written with one request.
+type batch struct {
+	data    map[string]string
+	written bool
+	err     error
+}
+
+// Put stores what is to be read again (none: everything) and returns when it is stored. Calls at the same time share
+// their writes.
+func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string) error {
+	nonce := make([]byte, 8)
+	_, _ = rand.Read(nonce) // never fails
+	value := b.Now().UTC().Format(time.RFC3339Nano) + " " + hex.EncodeToString(nonce) + " " + cause
+	b.mu.Lock()
+	if b.next == nil {
+		b.next = &batch{data: map[string]string{}}
+	}
+	mine := b.next
+	for _, id := range changed {
+		mine.data[id.Label()] = value
+	}
+	if len(changed) == 0 || len(mine.data) > MaxInbox {
+		mine.data = map[string]string{keyAll: value}
+	}
+	b.mu.Unlock()
+
+	b.pen.Lock()
+	defer b.pen.Unlock()
+	if !mine.written { // else somebody wrote it with his own
+		b.mu.Lock()
+		b.next = nil
+		b.mu.Unlock()
+		mine.err, mine.written = b.write(context.WithoutCancel(ctx), mine.data), true
+	}
+	return mine.err
+}
+
+// writeTimeout bounds a write: GitLab waits 10 s for an answer.
+const writeTimeout = 5 * time.Second
+
+// write adds keys by a merge patch, which can't conflict.
+func (b *Inbox) write(ctx context.Context, data map[string]string) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	patch, err := json.Marshal(map[string]any{"data": data})
+	if err != nil {
+		return err
+	}
+	cm, err := b.maps().Patch(ctx, NameInbox, types.MergePatchType, patch, metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		if err := b.create(ctx); err != nil {
+			return err
+		}
+		cm, err = b.maps().Patch(ctx, NameInbox, types.MergePatchType, patch, metav1.PatchOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("writing the inbox of hooks: %w", err)
+	}
+	if len(cm.Data) > MaxInbox {
+		b.overflow(ctx, cm)
+	}
+	return nil
+}
+
+// overflow replaces all entries by one that asks for a full round. If somebody else writes at the same time, the next
+// write does it.
+func (b *Inbox) overflow(ctx context.Context, cm *corev1.ConfigMap) {
+	cm.Data = map[string]string{keyAll: b.Now().UTC().Format(time.RFC3339Nano) + " overflow inbox overflow"}
+	if _, err := b.maps().Update(ctx, cm, metav1.UpdateOptions{}); err != nil && !apierrors.IsConflict(err) {
+		b.Logger.WarnContext(ctx, "the full inbox of hooks was not shortened", "error", err)
+	}
+}
+
+func (b *Inbox) create(ctx context.Context) error {
+	_, err := b.maps().Create(ctx, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: NameInbox, Namespace: b.Namespace, Labels: ownLabels()},
+	}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("making the inbox of hooks: %w", err)
+	}
+	return nil
+}
+
+// Follow hands every entry to take, those that are there first, until ctx is done. An entry is handed over once for
+// each value it has.
+func (b *Inbox) Follow(ctx context.Context, take func([]rbacsync.Ticket)) {
+	seen := map[string]string{}
+	news := func(cm *corev1.ConfigMap) {
+		var out []rbacsync.Ticket
+		for k, v := range cm.Data {
+			if seen[k] != v {
+				out = append(out, ticket(k, v))
+			}
+		}
+		if seen = maps.Clone(cm.Data); seen == nil {
+			seen = map[string]string{}
+		}
+		if len(out) > 0 {
+			take(out)
+		}
+	}
+	for pause := time.Duration(0); ctx.Err() == nil; {
+		err := b.follow(ctx, news)
+		if ctx.Err() != nil {
+			return
+		}
+		if pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second); err == nil {
+			pause = 0
+			continue
+		}
+		b.Logger.WarnContext(ctx, "the inbox of hooks can't be read, trying again", "error", err)
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// follow reads the inbox and watches it until the watch ends.
+func (b *Inbox) follow(ctx context.Context, news func(*corev1.ConfigMap)) error {
+	cm, err := b.maps().Get(ctx, NameInbox, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		if err := b.create(ctx); err != nil {
+			return err
+		}
+		cm, err = b.maps().Get(ctx, NameInbox, metav1.GetOptions{})
+	}
+	if err != nil {
+		return err
+	}
+	news(cm)
+	// The right to watch one name is given by a field selector of that name.
+	w, err := b.Watch.CoreV1().ConfigMaps(b.Namespace).Watch(ctx, metav1.ListOptions{
+		FieldSelector: "metadata.name=" + NameInbox, ResourceVersion: cm.ResourceVersion,
+	})
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e, ok := <-w.ResultChan():
+			if !ok {
+				return nil
+			}
+			switch cm, _ := e.Object.(*corev1.ConfigMap); {
+			case e.Type == watch.Error:
+				return apierrors.FromObject(e.Object)
+			case e.Type == watch.Deleted: // by hand: what is lost with it comes with the next full round
+				return nil
+			case cm != nil:
+				news(cm)
+			}
+		}
+	}
+}
+
+// Remove takes entries out that a round has dealt with, unless they were put again since.
+func (b *Inbox) Remove(ctx context.Context, done []rbacsync.Ticket) error {
+	for range 5 {
+		cm, err := b.maps().Get(ctx, NameInbox, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading the inbox of hooks: %w", err)
+		}
+		type op struct {
+			Op    string `json:"op"`
+			Path  string `json:"path"`
+			Value string `json:"value,omitempty"`
+		}
+		var ops []op
+		for _, t := range done {
+			if cm.Data[t.Key] == t.Value { // keys are letters, digits and "-": nothing to escape in a JSON pointer
+				ops = append(ops, op{"test", "/data/" + t.Key, t.Value}, op{"remove", "/data/" + t.Key, ""})
+			}
+		}
+		if len(ops) == 0 {
+			return nil
+		}
+		patch, err := json.Marshal(ops)
+		if err != nil {
+			return err
+		}
+		_, err = b.maps().Patch(ctx, NameInbox, types.JSONPatchType, patch, metav1.PatchOptions{})
+		if err == nil || apierrors.IsNotFound(err) {
+			return nil
+		}
+		if !apierrors.IsInvalid(err) && !apierrors.IsConflict(err) { // else one was put again: look at what is left
+			return fmt.Errorf("clearing the inbox of hooks: %w", err)
+		}
+	}
+	return errors.New("clearing the inbox of hooks: it changes too fast")
+}
+
+// ticket reads one entry. One that can't be read asks for a full round.
+func ticket(key, value string) rbacsync.Ticket {
+	t := rbacsync.Ticket{Key: key, Value: value, Cause: "inbox"}
+	if f := strings.SplitN(value, " ", 3); len(f) == 3 {
+		t.Cause = f[2]
+		if at, err := time.Parse(time.RFC3339Nano, f[0]); err == nil {
+			t.At = at
+		}
+	}
+	if id, ok := authz.ParseLabel(key); ok {
+		t.Changed = []authz.SourceID{id}
+	}
+	return t
+}
+
+func (b *Inbox) maps() configMapClient { return b.Client.CoreV1().ConfigMaps(b.Namespace) }

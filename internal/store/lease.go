@@ -1,0 +1,268 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// Elector makes one of several replicas the leader, by a Lease. It is client-go's protocol (holderIdentity, renewTime,
+// changes by resourceVersion), with two things of its own: Lead is waited for before the Lease is given up, and May
+// says before each write whether the Lease still holds, by both clocks of this process.
+type Elector struct {
+	Client    kubernetes.Interface
+	Namespace string
+	Identity  string // of this process; see NewIdentity
+	Logger    *slog.Logger
+	// Duration is how long others wait after the last renewal; default 8 s. A leader that could not renew for two
+	// thirds of it stops. Every is the time between renewals; default 1 s.
+	Duration, Every time.Duration
+	Now             func() time.Time // default time.Now
+
+	mu      sync.Mutex
+	renewed time.Time // when the last successful renewal was begun; zero: not leading
+	holder  string    // as far as known
+}
+
+// ErrNotLeading is the answer of May when another process may lead.
+var ErrNotLeading = errors.New("the lease is not held: another process may lead")
+
+// NewIdentity returns a name for this process: its host and something random, for a process that is started again on
+// the same host is another one.
+func NewIdentity() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	b := make([]byte, 4)
+	_, _ = rand.Read(b) // never fails
+	return host + "_" + hex.EncodeToString(b)
+}
+
+// May returns nil while the Lease surely holds. It is asked before each write: a process that was stopped for a while
+// notices by its clocks, before it has talked to anybody, that it no longer leads.
+func (e *Elector) May() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.renewed.IsZero() {
+		return ErrNotLeading
+	}
+	now := e.now()
+	// The monotonic clock stands still while a machine sleeps, the wall clock may be set: the larger one counts.
+	if age := max(now.Sub(e.renewed), now.Round(0).Sub(e.renewed.Round(0))); age >= e.deadline() {
+		return ErrNotLeading
+	}
+	return nil
+}
+
+// Leader returns who leads, as far as this process knows, and whether that is this process.
+func (e *Elector) Leader() (identity string, me bool) {
+	me = e.May() == nil
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.holder, me
+}
+
+// Run tries to lead until ctx is done. While this process leads, lead runs; its context ends with the leadership, and
+// Run waits for it. When lead returns an error while the Lease is held, Run gives the Lease up and returns it.
+func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) error {
+	var seen *coordinationv1.Lease // as last read
+	var since time.Time            // when it was first seen so
+	for ctx.Err() == nil {
+		began := e.now()
+		lease, err := e.leases().Get(ctx, NameLease, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			lease, err = e.leases().Create(ctx, e.claim(nil, began), metav1.CreateOptions{})
+		case err != nil:
+		default:
+			if seen == nil || seen.ResourceVersion != lease.ResourceVersion {
+				seen, since = lease, began
+			}
+			holder := value(lease.Spec.HolderIdentity)
+			e.note(holder)
+			// How long it has not been renewed is measured here: clocks of two machines may differ.
+			if holder != "" && holder != e.Identity && began.Sub(since) < e.expiry(lease) {
+				e.pause(ctx)
+				continue
+			}
+			lease, err = e.leases().Update(ctx, e.claim(lease, began), metav1.UpdateOptions{})
+		}
+		if err != nil {
+			if ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
+				e.Logger.WarnContext(ctx, "the lease can't be taken, trying again", "error", err)
+			}
+			e.pause(ctx)
+			continue
+		}
+		e.hold(began)
+		if err := e.leading(ctx, lease, lead); err != nil {
+			return err
+		}
+		seen = nil
+	}
+	return ctx.Err()
+}
+
+// leading runs lead and renews the Lease meanwhile.
+func (e *Elector) leading(ctx context.Context, lease *coordinationv1.Lease, lead func(context.Context) error) error {
+	e.Logger.InfoContext(ctx, "leading", "identity", e.Identity)
+	leadCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- lead(leadCtx) }()
+	tick := time.NewTicker(e.every())
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			e.release(ctx, lease)
+			if ctx.Err() != nil {
+				return nil // it ended because everything ends
+			}
+			return err
+		case <-ctx.Done():
+			<-done
+			e.release(ctx, lease)
+			return nil
+		case <-tick.C:
+			lease = e.renew(ctx, lease)
+			if e.May() != nil {
+				e.Logger.WarnContext(ctx, "no longer leading", "identity", e.Identity)
+				stop()
+				<-done
+				e.hold(time.Time{})
+				return nil
+			}
+		}
+	}
+}
+
+// renew renews the Lease and returns it as it then is.
+func (e *Elector) renew(ctx context.Context, lease *coordinationv1.Lease) *coordinationv1.Lease {
+	began := e.now()
+	ctx, cancel := context.WithTimeout(ctx, e.deadline()/2)
+	defer cancel()
+	next, err := e.leases().Update(ctx, e.claim(lease, began), metav1.UpdateOptions{})
+	switch {
+	case err == nil:
+		e.hold(began)
+		return next
+	case apierrors.IsConflict(err):
+		now, err := e.leases().Get(ctx, NameLease, metav1.GetOptions{})
+		if err == nil && value(now.Spec.HolderIdentity) == e.Identity {
+			return now // our own renewal whose answer was lost
+		}
+		if err == nil {
+			e.hold(time.Time{})
+			e.note(value(now.Spec.HolderIdentity))
+		}
+	default:
+		e.Logger.WarnContext(ctx, "the lease can't be renewed, trying again", "error", err)
+	}
+	return lease
+}
+
+// release lets another process lead at once. It has a moment for that after ctx is done.
+func (e *Elector) release(ctx context.Context, lease *coordinationv1.Lease) {
+	e.hold(time.Time{})
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	free := lease.DeepCopy() // with its resourceVersion: somebody else's Lease stays his
+	free.Spec.HolderIdentity = nil
+	if _, err := e.leases().Update(ctx, free, metav1.UpdateOptions{}); err != nil {
+		e.Logger.InfoContext(ctx, "the lease was not released: others wait until it expires", "error", err)
+	}
+}
+
+// claim returns the Lease held by this process; old is nil when there is none.
+func (e *Elector) claim(old *coordinationv1.Lease, at time.Time) *coordinationv1.Lease {
+	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: NameLease, Namespace: e.Namespace, Labels: ownLabels()}}
+	transitions := int32(0)
+	if old != nil {
+		l = old.DeepCopy()
+		transitions = value(old.Spec.LeaseTransitions)
+	}
+	now := metav1.NewMicroTime(at)
+	if value(l.Spec.HolderIdentity) != e.Identity {
+		l.Spec.AcquireTime = &now
+		transitions++
+	}
+	seconds := int32(e.duration().Round(time.Second) / time.Second)
+	l.Spec.HolderIdentity, l.Spec.RenewTime, l.Spec.LeaseDurationSeconds, l.Spec.LeaseTransitions = &e.Identity, &now, &seconds, &transitions
+	return l
+}
+
+func (e *Elector) hold(since time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.renewed = since
+	if !since.IsZero() {
+		e.holder = e.Identity
+	}
+}
+
+func (e *Elector) note(holder string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.holder = holder
+}
+
+// expiry is how long after its last renewal a Lease is free.
+func (e *Elector) expiry(l *coordinationv1.Lease) time.Duration {
+	if s := value(l.Spec.LeaseDurationSeconds); s > 0 {
+		return time.Duration(s) * time.Second
+	}
+	return e.duration()
+}
+
+func (e *Elector) deadline() time.Duration { return e.duration() * 2 / 3 }
+
+func (e *Elector) duration() time.Duration {
+	if e.Duration > 0 {
+		return e.Duration
+	}
+	return 8 * time.Second
+}
+
+func (e *Elector) every() time.Duration {
+	if e.Every > 0 {
+		return e.Every
+	}
+	return time.Second
+}
+
+func (e *Elector) now() time.Time {
+	if e.Now != nil {
+		return e.Now()
+	}
+	return time.Now()
+}
+
+func (e *Elector) pause(ctx context.Context) {
+	t := time.NewTimer(e.every())
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+func (e *Elector) leases() leaseClient { return e.Client.CoordinationV1().Leases(e.Namespace) }
+
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}

@@ -1,0 +1,334 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// fill sets every field of v to something that is not zero.
+func fill(v reflect.Value, n *int) {
+	*n++
+	switch v.Kind() {
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Date(2026, 1, 1, 0, 0, *n%60, 0, time.UTC)))
+			return
+		}
+		for i := range v.NumField() {
+			fill(v.Field(i), n)
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		for i := range 2 {
+			fill(v.Index(i), n)
+		}
+	case reflect.String:
+		v.SetString(fmt.Sprintf("text <%d> é", *n))
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int64:
+		v.SetInt(int64(*n))
+	default:
+		panic("a field of a kind that this test can't fill: " + v.Type().String())
+	}
+}
+
+func snapshot(t *testing.T) rbacsync.Stored {
+	t.Helper()
+	if n := reflect.TypeFor[authz.Snapshot]().NumField(); n != 7 {
+		t.Fatalf("authz.Snapshot has %d fields: store the new one, and count it here", n)
+	}
+	n := 0
+	s := &authz.Snapshot{
+		Issuer: "https://gitlab.example.com", Taken: time.Date(2026, 11, 22, 1, 2, 3, 4, time.UTC), MissingAll: "the list of groups",
+		Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
+		Missing: map[authz.SourceID]string{authz.Group(7): "timeout", authz.Person(3): "x"},
+	}
+	for id := range int64(3) {
+		var u authz.User
+		var g authz.GitLabGroup
+		var p authz.GitLabProject
+		fill(reflect.ValueOf(&u).Elem(), &n)
+		fill(reflect.ValueOf(&g).Elem(), &n)
+		fill(reflect.ValueOf(&p).Elem(), &n)
+		u.ID, g.ID, p.ID = id, id, id
+		s.Users[id], s.Groups[id], s.Projects[id] = u, g, p
+	}
+	return rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{authz.Group(7): "haw", authz.Person(3): "bob"}}
+}
+
+func TestASnapshotComesBackWithEveryField(t *testing.T) {
+	kube, ctx := own(t), t.Context()
+	s := store.Snapshots{Blob: store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameSnapshot}}
+	want := snapshot(t)
+	if err := s.Save(ctx, want); err != nil {
+		t.Fatal(err)
+	}
+	got, version, err := s.Load(ctx, "")
+	if err != nil || got == nil {
+		t.Fatal(got, err)
+	}
+	if d := cmp.Diff(want, *got); d != "" {
+		t.Errorf("what came back (-want +got):\n%s", d)
+	}
+	if again, v, err := s.Load(ctx, version); again != nil || v != version || err != nil {
+		t.Errorf("the same version again: %v, %v", again, err)
+	}
+	secret := func() string {
+		x, err := shared.admin.CoreV1().Secrets(deploy.Namespace).Get(ctx, store.NameSnapshot, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x.ResourceVersion
+	}
+	before := secret()
+	if err := s.Save(ctx, want); err != nil || secret() != before {
+		t.Errorf("the same content was written again (%v)", err)
+	}
+	want.Snapshot.Taken = want.Snapshot.Taken.Add(time.Hour)
+	if err := s.Save(ctx, want); err != nil || secret() == before {
+		t.Errorf("the new time was not written (%v)", err)
+	}
+	if again, _, err := s.Load(ctx, version); again != nil || err != nil {
+		t.Errorf("a new time alone is a new version: %v, %v", again, err)
+	}
+}
+
+// noise does not compress.
+func noise(seed uint64, size int) []byte {
+	r := rand.NewChaCha8([32]byte{byte(seed)})
+	b := make([]byte, size)
+	_, _ = r.Read(b)
+	return b
+}
+
+func TestABlobIsOldOrNewAndNeverMixed(t *testing.T) {
+	kube, ctx := own(t), t.Context()
+	b := store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameHistory}
+	read := func() ([]byte, error) {
+		var got []byte
+		_, _, err := b.Load(ctx, "", func(r io.Reader) (err error) { got, err = io.ReadAll(r); return err })
+		return got, err
+	}
+	if _, err := read(); !errors.Is(err, store.ErrNone) {
+		t.Fatalf("of nothing: %v", err)
+	}
+	versions := [][]byte{noise(1, 100), noise(2, 3<<20), noise(3, 2<<20), noise(4, 3<<20), noise(5, 10)}
+	for i, v := range versions {
+		if err := b.Save(ctx, nil, func(w io.Writer) error { _, err := w.Write(v); return err }); err != nil {
+			t.Fatalf("version %d: %v", i, err)
+		}
+		if got, err := read(); err != nil || !bytes.Equal(got, v) {
+			t.Errorf("version %d comes back as %d bytes, %v", i, len(got), err)
+		}
+	}
+	if err := b.Save(ctx, nil, func(w io.Writer) error { _, err := w.Write(noise(6, 9<<20)); return err }); err == nil || !strings.Contains(err.Error(), "room") {
+		t.Errorf("too much: %v", err)
+	}
+
+	// A reader beside a writer that works all the time.
+	ctx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			_ = b.Save(ctx, nil, func(w io.Writer) error { _, err := w.Write(versions[1+i%3]); return err })
+		}
+	})
+	for range 20 {
+		got, err := read()
+		if err != nil { // it may be overtaken twice, and says so
+			if !strings.Contains(err.Error(), "checksum") {
+				t.Error(err)
+			}
+			continue
+		}
+		if !slices.ContainsFunc(versions, func(v []byte) bool { return bytes.Equal(v, got) }) {
+			t.Errorf("%d bytes that nobody wrote", len(got))
+		}
+	}
+	stop()
+	wg.Wait()
+}
+
+// tray collects what Follow hands over.
+type tray struct {
+	mu  sync.Mutex
+	got []rbacsync.Ticket
+}
+
+func (t *tray) take(in []rbacsync.Ticket) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.got = append(t.got, in...)
+}
+
+func (t *tray) all() []rbacsync.Ticket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.got)
+}
+
+func keys(in []rbacsync.Ticket) []string {
+	var out []string
+	for _, t := range in {
+		out = append(out, t.Key)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func follow(t *testing.T, b *store.Inbox) *tray {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	out := &tray{}
+	var wg sync.WaitGroup
+	wg.Go(func() { b.Follow(ctx, out.take) })
+	t.Cleanup(func() { stop(); wg.Wait() })
+	return out
+}
+
+func TestInbox(t *testing.T) {
+	kube, ctx := own(t), t.Context()
+	box := func() *store.Inbox {
+		return &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: quiet, Now: time.Now}
+	}
+	one, other := box(), box() // two replicas
+	if err := one.Put(ctx, []authz.SourceID{authz.Project(42)}, "hook user_add_to_team"); err != nil {
+		t.Fatal(err)
+	}
+	// It is there although nobody follows yet, and what comes later is handed over at once.
+	leader := follow(t, other)
+	eventually(t, "the first entry", func() bool { return len(leader.all()) == 1 })
+	first := leader.all()[0]
+	if d := cmp.Diff([]authz.SourceID{authz.Project(42)}, first.Changed); d != "" || first.Cause != "hook user_add_to_team" || time.Since(first.At) > time.Minute {
+		t.Errorf("entry %+v", first)
+	}
+
+	// Put again while a round works on the first one: that round's Remove leaves it.
+	if err := one.Put(ctx, []authz.SourceID{authz.Project(42), authz.Group(7)}, "hook again"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the second entry", func() bool { return len(leader.all()) == 3 })
+	if err := other.Remove(ctx, []rbacsync.Ticket{first}); err != nil {
+		t.Fatal(err)
+	}
+	fresh := follow(t, one)
+	eventually(t, "what is left", func() bool { return cmp.Equal(keys(fresh.all()), []string{"group-7", "project-42"}) })
+	if err := other.Remove(ctx, leader.all()); err != nil {
+		t.Fatal(err)
+	}
+	cm, err := shared.admin.CoreV1().ConfigMaps(deploy.Namespace).Get(ctx, store.NameInbox, metav1.GetOptions{})
+	if err != nil || len(cm.Data) != 0 {
+		t.Errorf("after all was removed: %v, %v", cm.Data, err)
+	}
+
+	// A burst from two replicas: each is stored, and the requests are far fewer.
+	var wg sync.WaitGroup
+	start := time.Now()
+	for i := range int64(400) {
+		wg.Go(func() {
+			if err := []*store.Inbox{one, other}[i%2].Put(ctx, []authz.SourceID{authz.Project(i + 1)}, "hook burst"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("400 hooks stored in %v", time.Since(start))
+	eventually(t, "400 entries", func() bool { return len(keys(leader.all())) == 401 })
+
+	// Too much becomes one entry that asks for everything.
+	var many []authz.SourceID
+	for i := range int64(store.MaxInbox) {
+		many = append(many, authz.Group(i+1))
+	}
+	if err := one.Put(ctx, many, "hook flood"); err != nil {
+		t.Fatal(err)
+	}
+	cm, err = shared.admin.CoreV1().ConfigMaps(deploy.Namespace).Get(ctx, store.NameInbox, metav1.GetOptions{})
+	if err != nil || len(cm.Data) != 1 || cm.Data["all"] == "" {
+		t.Errorf("after a flood: %d entries, %v", len(cm.Data), err)
+	}
+	eventually(t, "the request for everything", func() bool { a := leader.all(); return a[len(a)-1].Key == "all" && len(a[len(a)-1].Changed) == 0 })
+}
+
+func TestOneLeadsAndTheNextTakesOver(t *testing.T) {
+	kube := own(t)
+	type replica struct {
+		e     *store.Elector
+		leads func() bool
+		stop  func()
+	}
+	var now sync.Map // identity → offset of its clock
+	make1 := func(name string) *replica {
+		r := &replica{e: &store.Elector{
+			Client: kube, Namespace: deploy.Namespace, Identity: name, Logger: quiet, Duration: 3 * time.Second, Every: 100 * time.Millisecond,
+			Now: func() time.Time {
+				if d, ok := now.Load(name); ok {
+					return time.Now().Add(d.(time.Duration))
+				}
+				return time.Now()
+			},
+		}}
+		var mu sync.Mutex
+		leading := false
+		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+		done := make(chan error, 1)
+		go func() {
+			done <- r.e.Run(ctx, func(ctx context.Context) error {
+				set := func(v bool) { mu.Lock(); leading = v; mu.Unlock() }
+				set(true)
+				defer set(false)
+				<-ctx.Done()
+				return ctx.Err()
+			})
+		}()
+		r.leads = func() bool { mu.Lock(); defer mu.Unlock(); return leading }
+		r.stop = sync.OnceFunc(func() { cancel(); <-done })
+		t.Cleanup(r.stop)
+		return r
+	}
+	start := time.Now()
+	a := make1("a")
+	eventually(t, "a leads", a.leads)
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("a alone needed %v to lead", d)
+	}
+	if a.e.May() != nil {
+		t.Error("a leads and may not write")
+	}
+	b := make1("b")
+	time.Sleep(500 * time.Millisecond)
+	if id, me := b.e.Leader(); b.leads() || me || id != "a" || !errors.Is(b.e.May(), store.ErrNotLeading) {
+		t.Errorf("b beside a: leads %v, knows %q", b.leads(), id)
+	}
+	// a gives it up: b has it soon.
+	start = time.Now()
+	a.stop()
+	eventually(t, "b leads", b.leads)
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("takeover after a release took %v", d)
+	}
+	// b's clock jumps, as after it was stopped for a while: it may not write, before it has asked anybody.
+	now.Store("b", 5*time.Second)
+	if b.e.May() == nil {
+		t.Error("b may write after a pause longer than its lease")
+	}
+}

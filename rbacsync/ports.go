@@ -1,0 +1,37 @@
+package rbacsync
+
+import (
+	"context"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// Ticket is one entry of an Inbox: something to read again, until a round has dealt with it.
+type Ticket struct {
+	Key, Value string           // of the Inbox; the same Key with another Value is another ticket
+	Changed    []authz.SourceID // none: everything
+	Cause      string
+	At         time.Time // when it came in; zero when that is not known
+}
+
+// Inbox keeps what hooks named, also when this process ends.
+type Inbox interface {
+	// Follow hands over every entry, those that are there first, until ctx is done.
+	Follow(ctx context.Context, take func([]Ticket))
+	// Remove takes entries out, unless they were put in again since.
+	Remove(ctx context.Context, done []Ticket) error
+}
+
+// Stored is what is kept beyond the life of a process: the last Snapshot and the names of the namespaces.
+type Stored struct {
+	Snapshot *authz.Snapshot
+	Names    map[authz.SourceID]string
+}
+
+// Memory keeps the last Snapshot, for other replicas and for the next start.
+type Memory interface {
+	Save(ctx context.Context, s Stored) error
+	// Load returns what is stored and its version; nil when nothing is, or nothing but the version in have.
+	Load(ctx context.Context, have string) (*Stored, string, error)
+}
