@@ -131,3 +131,47 @@ func FuzzPeek(f *testing.F) {
 		}
 	})
 }
+
+// FuzzJSON: what the scanner takes for a JSON object is one for encoding/json too, and the other way round, and the
+// members have the names and values that encoding/json reads.
+func FuzzJSON(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, ` { "a" : [1, -0.5e+3, true, null, {"b": "\u00e9\n"}] , "a":"x" } `, `{"a":1,}`, `{"a" 1}`, `{"a":01}`, `{"a":1.}`, `{"a":"\u12g4"}`,
+		`{"\u0061":"\ud800"}`, `{"a":"` + "\x7f\xff" + `"}`, `{"a":"` + "\n" + `"}`, `{"a":tru}`, `[{}]`, `{"a":{}}x`, `{"a":[}`, `{"a":-}`, `{"":""}`, `{"a":1e}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		o, ok := parseObject(b)
+		var want map[string]json.RawMessage
+		wantOK := json.Unmarshal(b, &want) == nil && want != nil
+		if ok != wantOK {
+			if !ok && bytes.Count(b, []byte("["))+bytes.Count(b, []byte("{")) > maxNesting {
+				return // nested deeper than we go
+			}
+			t.Fatalf("%q: object %t, encoding/json says %t", b, ok, wantOK)
+		}
+		if !ok {
+			return
+		}
+		got := map[string]json.RawMessage{}
+		o.members(func(name, value string) { got[name] = json.RawMessage(value) })
+		if len(got) != len(want) {
+			t.Fatalf("%q: %d members, want %d", b, len(got), len(want))
+		}
+		for name, value := range want {
+			if !bytes.Equal(bytes.TrimSpace(value), got[name]) {
+				t.Errorf("%q: member %q is %q, want %q", b, name, got[name], value)
+			}
+			var text string
+			if value[0] == '"' && json.Unmarshal(value, &text) == nil {
+				if s := readText(string(got[name])); !s.valid || s.s != text {
+					t.Errorf("%q reads %q as %q", b, value, s.s)
+				}
+				if again := decodeString(string(appendString(nil, text))); again != text {
+					t.Errorf("%q is written as %q", text, again)
+				}
+			}
+		}
+	})
+}

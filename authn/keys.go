@@ -234,7 +234,7 @@ func readKeyFile(name string) (*keySet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the key file: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	raw, err := io.ReadAll(io.LimitReader(f, maxKeyBytes))
 	if err != nil {
 		return nil, fmt.Errorf("reading the key file: %w", err)
@@ -282,7 +282,7 @@ func (k *keys) get(ctx context.Context, at string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asking GitLab for its keys: %w", err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("asking GitLab for its keys: %s answered %s", at, resp.Status)
 	}

@@ -50,7 +50,7 @@ const (
 	CodeAudienceNotServed Code = "audience_not_served"
 
 	CodeUserSubject         Code = "user_subject_invalid"
-	CodeUserIsCIToken       Code = "user_is_ci_token"
+	CodeUserIsCIToken       Code = "user_is_ci_token" //nolint:gosec // a reason, no credential
 	CodeUserBlocked         Code = "user_blocked"
 	CodeUserBanned          Code = "user_banned"
 	CodeUserDeactivated     Code = "user_deactivated"
@@ -59,14 +59,14 @@ const (
 	CodeUserNotActive       Code = "user_not_active"
 	CodeUserNotAdmitted     Code = "user_not_admitted"
 
-	CodeCIIsUserToken      Code = "ci_is_user_token"
+	CodeCIIsUserToken      Code = "ci_is_user_token" //nolint:gosec // a reason, no credential
 	CodeCIMissingClaim     Code = "ci_missing_claim"
 	CodeCIMalformedClaim   Code = "ci_malformed_claim"
 	CodeCIForkMergeRequest Code = "ci_fork_merge_request"
 	CodeCINoEnvironment    Code = "ci_no_environment"
 	CodeCIWrongEnvironment Code = "ci_wrong_environment"
 	CodeCIRefUnprotected   Code = "ci_ref_unprotected"
-	CodeCITokenTooOld      Code = "ci_token_too_old"
+	CodeCITokenTooOld      Code = "ci_token_too_old" //nolint:gosec // a reason, no credential
 	CodeCIUserNotActive    Code = "ci_user_not_active"
 
 	CodeKeysUnavailable   Code = "keys_unavailable"
@@ -95,81 +95,81 @@ type Reason struct {
 }
 
 // Reasons lists every code with its cause and cure, in a fixed order, for documentation and `token inspect`.
-func Reasons() []Reason {
-	return []Reason{
-		{CodeOK, OutcomeOK, "the token is valid", "Nothing to do."},
+func Reasons() []Reason { return slices.Clone(reasons) }
 
-		{CodeNotMine, OutcomeNotMine, "not a token of this GitLab", "Nothing to do: another authenticator's token passed by."},
-		{CodeEmptyToken, OutcomeNotMine, "the review holds no token", "Check what sends reviews: kube-apiserver never sends an empty token."},
-		{CodeNotJWT, OutcomeNotMine, "the token is not a JSON web token", "Use a GitLab ID token (kubelogin, or id_tokens in CI); personal access tokens and CI_JOB_TOKEN are not accepted."},
-		{CodeForeignIssuer, OutcomeNotMine, "the token was issued by somebody else", "If it should be accepted, compare its iss with the configured GitLab URL letter by letter: no trailing slash, same scheme."},
+// reasons is never changed.
+var reasons = []Reason{
+	{CodeOK, OutcomeOK, "the token is valid", "Nothing to do."},
 
-		{CodeTokenTooLarge, OutcomeDenied, "the token is larger than this webhook accepts", "A person in very many groups gets a large token (groups_direct): raise the size limit or leave groups."},
-		{CodeMalformedHeader, OutcomeDenied, "the token's header is not valid JSON of the expected form", "GitLab does not make such tokens: look for what altered it."},
-		{CodeUnsupportedAlg, OutcomeDenied, "the token is not signed with RS256", "GitLab signs with RS256 only: treat the token as forged."},
-		{CodeCriticalHeader, OutcomeDenied, "the token demands a header extension that is not understood", "GitLab does not use critical headers: treat the token as forged."},
-		{CodeWrongTokenType, OutcomeDenied, "the token's type is not JWT", "Send the ID token, not an access or logout token."},
-		{CodeMissingKeyID, OutcomeDenied, "the token names no key", "GitLab always sets kid: treat the token as forged."},
-		{CodeUnknownKey, OutcomeDenied, "the token is signed with a key that GitLab does not publish", "After a change of GitLab's keys log in again; otherwise treat the token as forged."},
-		{CodeWeakKey, OutcomeDenied, "the signing key has fewer than 2048 bits", "Give GitLab an RSA key of 2048 bits or more (openid_connect_signing_key, ci_jwt_signing_key)."},
-		{CodeUnsupportedKey, OutcomeDenied, "the signing key is not an RSA key for RS256 signatures", "GitLab publishes RSA keys only: check what answers at its key URL."},
-		{CodeBadSignature, OutcomeDenied, "the signature does not match the token", "Treat the token as forged or damaged; log in again."},
-		{CodeMalformedClaims, OutcomeDenied, "a claim has an unexpected form", "Check the GitLab version; if GitLab really issued this token, report it as a bug."},
-		{CodeMissingAudience, OutcomeDenied, "the token names no audience", "GitLab always sets aud: treat the token as forged."},
-		{CodeWrongAudience, OutcomeDenied, "the token is meant for another application", "Use the OAuth application (client id) or the CI audience that this cluster is configured for."},
-		{CodeMixedAudience, OutcomeDenied, "the token names audiences of people and of CI jobs", "Give the job's id_tokens entry the CI audience alone."},
-		{CodeWrongIssuer, OutcomeDenied, "the token's issuer does not belong to its audience", "Compare the configured CI issuer with GitLab's ci_id_tokens_issuer_url."},
-		{CodeMissingExpiry, OutcomeDenied, "the token never expires", "GitLab always sets exp: treat the token as forged."},
-		{CodeTokenExpired, OutcomeDenied, "the token has expired", "Log in again (kubelogin does it by itself); if it happens at once, compare the clocks of GitLab and this machine."},
-		{CodeMissingIssuedAt, OutcomeDenied, "the token does not say when it was issued", "GitLab always sets iat: treat the token as forged."},
-		{CodeIssuedInFuture, OutcomeDenied, "the token was issued in the future", "Compare the clocks of GitLab and this machine."},
-		{CodeNotYetValid, OutcomeDenied, "the token is not valid yet", "Compare the clocks of GitLab and this machine."},
-		{CodeAudienceNotServed, OutcomeDenied, "the review asks for audiences this webhook does not serve", "Compare the configured API audiences with kube-apiserver's --api-audiences."},
+	{CodeNotMine, OutcomeNotMine, "not a token of this GitLab", "Nothing to do: another authenticator's token passed by."},
+	{CodeEmptyToken, OutcomeNotMine, "the review holds no token", "Check what sends reviews: kube-apiserver never sends an empty token."},
+	{CodeNotJWT, OutcomeNotMine, "the token is not a JSON web token", "Use a GitLab ID token (kubelogin, or id_tokens in CI); personal access tokens and CI_JOB_TOKEN are not accepted."},
+	{CodeForeignIssuer, OutcomeNotMine, "the token was issued by somebody else", "If it should be accepted, compare its iss with the configured GitLab URL letter by letter: no trailing slash, same scheme."},
 
-		{CodeUserSubject, OutcomeDenied, "the token's subject is not a GitLab user id", "Check what issued the token; GitLab puts the numeric user id into sub."},
-		{CodeUserIsCIToken, OutcomeDenied, "a CI job's token was made for the audience of people", "Give the job's id_tokens entry the CI audience; people log in with kubelogin."},
-		{CodeUserBlocked, OutcomeDenied, "the GitLab account is blocked", "A GitLab administrator can unblock it."},
-		{CodeUserBanned, OutcomeDenied, "the GitLab account is banned", "A GitLab administrator can lift the ban."},
-		{CodeUserDeactivated, OutcomeDenied, "the GitLab account is deactivated", "Sign in to GitLab once; that activates the account."},
-		{CodeUserPendingApproval, OutcomeDenied, "the GitLab account waits for approval", "A GitLab administrator can approve it."},
-		{CodeUserDeleted, OutcomeDenied, "the GitLab account was deleted", "Nothing: the id will not come back."},
-		{CodeUserNotActive, OutcomeDenied, "the GitLab account is not active", "Ask a GitLab administrator about the account's state."},
-		{CodeUserNotAdmitted, OutcomeDenied, "the GitLab account is not among those this cluster lets in", "Become a member of a group or project with rights here (authn.require); it counts from the next reading of GitLab."},
+	{CodeTokenTooLarge, OutcomeDenied, "the token is larger than this webhook accepts", "A person in very many groups gets a large token (groups_direct): raise the size limit or leave groups."},
+	{CodeMalformedHeader, OutcomeDenied, "the token's header is not valid JSON of the expected form", "GitLab does not make such tokens: look for what altered it."},
+	{CodeUnsupportedAlg, OutcomeDenied, "the token is not signed with RS256", "GitLab signs with RS256 only: treat the token as forged."},
+	{CodeCriticalHeader, OutcomeDenied, "the token demands a header extension that is not understood", "GitLab does not use critical headers: treat the token as forged."},
+	{CodeWrongTokenType, OutcomeDenied, "the token's type is not JWT", "Send the ID token, not an access or logout token."},
+	{CodeMissingKeyID, OutcomeDenied, "the token names no key", "GitLab always sets kid: treat the token as forged."},
+	{CodeUnknownKey, OutcomeDenied, "the token is signed with a key that GitLab does not publish", "After a change of GitLab's keys log in again; otherwise treat the token as forged."},
+	{CodeWeakKey, OutcomeDenied, "the signing key has fewer than 2048 bits", "Give GitLab an RSA key of 2048 bits or more (openid_connect_signing_key, ci_jwt_signing_key)."},
+	{CodeUnsupportedKey, OutcomeDenied, "the signing key is not an RSA key for RS256 signatures", "GitLab publishes RSA keys only: check what answers at its key URL."},
+	{CodeBadSignature, OutcomeDenied, "the signature does not match the token", "Treat the token as forged or damaged; log in again."},
+	{CodeMalformedClaims, OutcomeDenied, "a claim has an unexpected form", "Check the GitLab version; if GitLab really issued this token, report it as a bug."},
+	{CodeMissingAudience, OutcomeDenied, "the token names no audience", "GitLab always sets aud: treat the token as forged."},
+	{CodeWrongAudience, OutcomeDenied, "the token is meant for another application", "Use the OAuth application (client id) or the CI audience that this cluster is configured for."},
+	{CodeMixedAudience, OutcomeDenied, "the token names audiences of people and of CI jobs", "Give the job's id_tokens entry the CI audience alone."},
+	{CodeWrongIssuer, OutcomeDenied, "the token's issuer does not belong to its audience", "Compare the configured CI issuer with GitLab's ci_id_tokens_issuer_url."},
+	{CodeMissingExpiry, OutcomeDenied, "the token never expires", "GitLab always sets exp: treat the token as forged."},
+	{CodeTokenExpired, OutcomeDenied, "the token has expired", "Log in again (kubelogin does it by itself); if it happens at once, compare the clocks of GitLab and this machine."},
+	{CodeMissingIssuedAt, OutcomeDenied, "the token does not say when it was issued", "GitLab always sets iat: treat the token as forged."},
+	{CodeIssuedInFuture, OutcomeDenied, "the token was issued in the future", "Compare the clocks of GitLab and this machine."},
+	{CodeNotYetValid, OutcomeDenied, "the token is not valid yet", "Compare the clocks of GitLab and this machine."},
+	{CodeAudienceNotServed, OutcomeDenied, "the review asks for audiences this webhook does not serve", "Compare the configured API audiences with kube-apiserver's --api-audiences."},
 
-		{CodeCIIsUserToken, OutcomeDenied, "a person's token was made for the audience of CI jobs", "Give the CI audience a name of its own, one that is no OAuth application's client id."},
-		{CodeCIMissingClaim, OutcomeDenied, "the CI token lacks a claim that GitLab sets", "Use GitLab 15.7 or newer and id_tokens (CI_JOB_JWT is gone)."},
-		{CodeCIMalformedClaim, OutcomeDenied, "an id in the CI token is not a number", "Check the GitLab version; if GitLab really issued this token, report it as a bug."},
-		{CodeCIForkMergeRequest, OutcomeDenied, "the job may run code of a fork", "Deploy from a branch of the project itself, after the merge."},
-		{CodeCINoEnvironment, OutcomeDenied, "the job has no environment", "Add `environment: {name: …}` with the configured name to the job."},
-		{CodeCIWrongEnvironment, OutcomeDenied, "the job's environment is not the configured one", "Use the configured environment name in the job, letter by letter."},
-		{CodeCIRefUnprotected, OutcomeDenied, "the job's branch or tag is not protected", "Protect the branch or tag in GitLab, or have an administrator of this cluster exempt the project by its id."},
-		{CodeCITokenTooOld, OutcomeDenied, "the job started too long ago", "Deploy earlier in the job or in a job of its own, or raise the configured maximum age."},
-		{CodeCIUserNotActive, OutcomeDenied, "the account that started the job is not active in GitLab", "Have somebody with an active account start the job."},
+	{CodeUserSubject, OutcomeDenied, "the token's subject is not a GitLab user id", "Check what issued the token; GitLab puts the numeric user id into sub."},
+	{CodeUserIsCIToken, OutcomeDenied, "a CI job's token was made for the audience of people", "Give the job's id_tokens entry the CI audience; people log in with kubelogin."},
+	{CodeUserBlocked, OutcomeDenied, "the GitLab account is blocked", "A GitLab administrator can unblock it."},
+	{CodeUserBanned, OutcomeDenied, "the GitLab account is banned", "A GitLab administrator can lift the ban."},
+	{CodeUserDeactivated, OutcomeDenied, "the GitLab account is deactivated", "Sign in to GitLab once; that activates the account."},
+	{CodeUserPendingApproval, OutcomeDenied, "the GitLab account waits for approval", "A GitLab administrator can approve it."},
+	{CodeUserDeleted, OutcomeDenied, "the GitLab account was deleted", "Nothing: the id will not come back."},
+	{CodeUserNotActive, OutcomeDenied, "the GitLab account is not active", "Ask a GitLab administrator about the account's state."},
+	{CodeUserNotAdmitted, OutcomeDenied, "the GitLab account is not among those this cluster lets in", "Become a member of a group or project with rights here (authn.require); it counts from the next reading of GitLab."},
 
-		{CodeKeysUnavailable, OutcomeUndecided, "GitLab's signing keys could not be read", "Check that GitLab is up and that this program reaches it and trusts its certificate; reviews recover by themselves."},
-		{CodeKeysTooOld, OutcomeUndecided, "GitLab's signing keys could not be read for too long", "Bring GitLab back; known keys are used up to the configured maximum age only."},
-		{CodeDiscoveryMismatch, OutcomeUndecided, "GitLab's discovery document does not belong to the configured issuer", "Configure the issuer exactly as GitLab's external_url; where GitLab is read through another host name, configure the key URL."},
-		{CodeAdmissionUnknown, OutcomeUndecided, "GitLab has not been read yet, so it is not known whom this cluster lets in", "Wait for the first round; if it does not come, see why GitLab can't be read. Only with authn.require."},
-		{CodeReviewCancelled, OutcomeUndecided, "the caller gave up before the review was done", "Look for a slow GitLab or an overloaded machine."},
-		{CodeUnsafeIdentity, OutcomeUndecided, "the identity is empty or reserved", "This is a bug: report it."},
-		{CodeInternal, OutcomeUndecided, "the review failed inside this program", "This is a bug: report it, with the log line of the same request id."},
+	{CodeCIIsUserToken, OutcomeDenied, "a person's token was made for the audience of CI jobs", "Give the CI audience a name of its own, one that is no OAuth application's client id."},
+	{CodeCIMissingClaim, OutcomeDenied, "the CI token lacks a claim that GitLab sets", "Use GitLab 15.7 or newer and id_tokens (CI_JOB_JWT is gone)."},
+	{CodeCIMalformedClaim, OutcomeDenied, "an id in the CI token is not a number", "Check the GitLab version; if GitLab really issued this token, report it as a bug."},
+	{CodeCIForkMergeRequest, OutcomeDenied, "the job may run code of a fork", "Deploy from a branch of the project itself, after the merge."},
+	{CodeCINoEnvironment, OutcomeDenied, "the job has no environment", "Add `environment: {name: …}` with the configured name to the job."},
+	{CodeCIWrongEnvironment, OutcomeDenied, "the job's environment is not the configured one", "Use the configured environment name in the job, letter by letter."},
+	{CodeCIRefUnprotected, OutcomeDenied, "the job's branch or tag is not protected", "Protect the branch or tag in GitLab, or have an administrator of this cluster exempt the project by its id."},
+	{CodeCITokenTooOld, OutcomeDenied, "the job started too long ago", "Deploy earlier in the job or in a job of its own, or raise the configured maximum age."},
+	{CodeCIUserNotActive, OutcomeDenied, "the account that started the job is not active in GitLab", "Have somebody with an active account start the job."},
 
-		{CodeMethodNotAllowed, OutcomeMalformed, "only POST is served", "Point only kube-apiserver's authentication webhook at this path."},
-		{CodeContentType, OutcomeMalformed, "only application/json is read", "Point only kube-apiserver's authentication webhook at this path."},
-		{CodeBodyTooLarge, OutcomeMalformed, "the request is larger than 1 MiB", "Point only kube-apiserver's authentication webhook at this path."},
-		{CodeBodyUnreadable, OutcomeMalformed, "the request body could not be read", "Look for a broken connection between kube-apiserver and this program."},
-		{CodeNotTokenReview, OutcomeMalformed, "the request is not a TokenReview of authentication.k8s.io/v1 or v1beta1", "Point only kube-apiserver's authentication webhook at this path."},
-	}
+	{CodeKeysUnavailable, OutcomeUndecided, "GitLab's signing keys could not be read", "Check that GitLab is up and that this program reaches it and trusts its certificate; reviews recover by themselves."},
+	{CodeKeysTooOld, OutcomeUndecided, "GitLab's signing keys could not be read for too long", "Bring GitLab back; known keys are used up to the configured maximum age only."},
+	{CodeDiscoveryMismatch, OutcomeUndecided, "GitLab's discovery document does not belong to the configured issuer", "Configure the issuer exactly as GitLab's external_url; where GitLab is read through another host name, configure the key URL."},
+	{CodeAdmissionUnknown, OutcomeUndecided, "GitLab has not been read yet, so it is not known whom this cluster lets in", "Wait for the first round; if it does not come, see why GitLab can't be read. Only with authn.require."},
+	{CodeReviewCancelled, OutcomeUndecided, "the caller gave up before the review was done", "Look for a slow GitLab or an overloaded machine."},
+	{CodeUnsafeIdentity, OutcomeUndecided, "the identity is empty or reserved", "This is a bug: report it."},
+	{CodeInternal, OutcomeUndecided, "the review failed inside this program", "This is a bug: report it, with the log line of the same request id."},
+
+	{CodeMethodNotAllowed, OutcomeMalformed, "only POST is served", "Point only kube-apiserver's authentication webhook at this path."},
+	{CodeContentType, OutcomeMalformed, "only application/json is read", "Point only kube-apiserver's authentication webhook at this path."},
+	{CodeBodyTooLarge, OutcomeMalformed, "the request is larger than 1 MiB", "Point only kube-apiserver's authentication webhook at this path."},
+	{CodeBodyUnreadable, OutcomeMalformed, "the request body could not be read", "Look for a broken connection between kube-apiserver and this program."},
+	{CodeNotTokenReview, OutcomeMalformed, "the request is not a TokenReview of authentication.k8s.io/v1 or v1beta1", "Point only kube-apiserver's authentication webhook at this path."},
 }
 
 // ReasonFor returns the explanation of a code; ok is false for a string that is no code.
 func ReasonFor(code Code) (reason Reason, ok bool) {
-	all := Reasons()
-	i := slices.IndexFunc(all, func(r Reason) bool { return r.Code == code })
+	i := slices.IndexFunc(reasons, func(r Reason) bool { return r.Code == code })
 	if i < 0 {
 		return Reason{}, false
 	}
-	return all[i], true
+	return reasons[i], true
 }
 
 // describe renders "code: detail", or "code: cause" where there is no detail.

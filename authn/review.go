@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -207,6 +208,24 @@ func (h *handler) record(r *http.Request, seen Review, start time.Time, id Ident
 	h.log.LogAttrs(r.Context(), level, "token reviewed", attrs...)
 }
 
+// jsonContent is shared by all answers and never changed.
+var jsonContent = []string{"application/json"}
+
+// buffers are used again, since a review would else make more garbage than all that it computes.
+var buffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, 4<<10)) }}
+
+func takeBuffer() *bytes.Buffer { return buffers.Get().(*bytes.Buffer) }
+
+// putBuffer forgets what was in the buffer: it may have been a token.
+func putBuffer(b *bytes.Buffer) {
+	if b.Cap() > 64<<10 {
+		return
+	}
+	clear(b.Bytes())
+	b.Reset()
+	buffers.Put(b)
+}
+
 // question is what a TokenReview asks.
 type question struct {
 	apiVersion string
@@ -224,12 +243,11 @@ func readReview(w http.ResponseWriter, r *http.Request) (question, int, Code) {
 			return question{}, http.StatusUnsupportedMediaType, CodeContentType
 		}
 	}
-	size := r.ContentLength
-	if size > maxReviewBytes {
+	if r.ContentLength > maxReviewBytes {
 		return question{}, http.StatusRequestEntityTooLarge, CodeBodyTooLarge
 	}
-	// What a header promises is not yet sent: it is believed for an ordinary review only.
-	body := bytes.NewBuffer(make([]byte, 0, min(max(size, 0), 8<<10)+bytes.MinRead))
+	body := takeBuffer()
+	defer putBuffer(body)
 	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxReviewBytes)); err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 			return question{}, http.StatusRequestEntityTooLarge, CodeBodyTooLarge
@@ -284,8 +302,9 @@ func decodeReview(body []byte) (q question, ok bool) {
 
 // answer writes the verdict in the version of the request, with the status alone: the token is not sent back.
 func (h *handler) answer(w http.ResponseWriter, q question, id Identity, err error) {
-	b := make([]byte, 0, 1024)
-	b = append(b, `{"kind":"TokenReview","apiVersion":`...)
+	buffer := takeBuffer()
+	defer putBuffer(buffer)
+	b := append(buffer.AvailableBuffer(), `{"kind":"TokenReview","apiVersion":`...)
 	b = appendString(b, q.apiVersion)
 	b = append(b, `,"metadata":{},"spec":{},"status":{`...)
 	switch {
@@ -316,9 +335,7 @@ func (h *handler) answer(w http.ResponseWriter, q question, id Identity, err err
 		b = appendString(b, publicText(err))
 	}
 	b = append(b, "}}"...)
-	header := w.Header()
-	header.Set("Content-Type", "application/json")
-	header.Set("Cache-Control", "no-store")
+	w.Header()["Content-Type"] = jsonContent
 	_, _ = w.Write(b) // the caller is gone if this fails
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -52,6 +53,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	defer runtime.KeepAlive(heapFloor())
 	g, ctx := errgroup.WithContext(ctx)
 	for _, s := range servers {
 		log.InfoContext(ctx, "listening", "url", s.URL())

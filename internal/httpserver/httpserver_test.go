@@ -191,8 +191,10 @@ func TestCertificateReloadLosesNoRequest(t *testing.T) {
 		write(t, files.key, key)
 	}
 	replace(100)
-	s := start(t, httpserver.Options{Handler: hello, CertFile: files.cert, KeyFile: files.key,
-		ReloadInterval: 2 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(logs, nil))})
+	s := start(t, httpserver.Options{
+		Handler: hello, CertFile: files.cert, KeyFile: files.key,
+		ReloadInterval: 2 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(logs, nil)),
+	})
 
 	stop := make(chan struct{})
 	var load sync.WaitGroup
@@ -242,8 +244,10 @@ func TestClientCertificate(t *testing.T) {
 	write(t, files.cert, cert)
 	write(t, files.key, key)
 	write(t, files.ca, friends.pem())
-	s := start(t, httpserver.Options{Handler: hello, CertFile: files.cert, KeyFile: files.key, ClientCAFile: files.ca,
-		DemandClientCert: true, ReloadInterval: 2 * time.Millisecond})
+	s := start(t, httpserver.Options{
+		Handler: hello, CertFile: files.cert, KeyFile: files.key, ClientCAFile: files.ca,
+		DemandClientCert: true, ReloadInterval: 2 * time.Millisecond,
+	})
 	as := func(certs ...tls.Certificate) error {
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool(), Certificates: certs}, ForceAttemptHTTP2: true}
 		defer transport.CloseIdleConnections()
@@ -367,8 +371,10 @@ func TestShutdownFinishesRunningRequests(t *testing.T) {
 
 func TestShutdownTimeoutIsAnError(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
-	s, err := httpserver.New(httpserver.Options{Name: "test", Address: "127.0.0.1:0", ShutdownTimeout: 10 * time.Millisecond,
-		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(entered); <-release })})
+	s, err := httpserver.New(httpserver.Options{
+		Name: "test", Address: "127.0.0.1:0", ShutdownTimeout: 10 * time.Millisecond,
+		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(entered); <-release }),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
