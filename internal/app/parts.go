@@ -37,22 +37,14 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	settings := rbacsync.Settings{
-		PodSecurity: cfg.RBACSync.PodSecurity, PodSecurityFor: map[authz.SourceID]string{},
-		Secretless: cfg.Authn.CI != nil, // jobs whose ID tokens are accepted need the rights of their project's CI
-	}
-	for _, e := range cfg.RBACSync.PodSecurityExceptions {
-		if id, ok := config.ParseSource(e.Source); ok {
-			settings.PodSecurityFor[id] = e.Level
-		}
-	}
 	provisioner, err := newProvisioner(cfg, c, log)
 	if err != nil {
 		return nil, err
 	}
 	return rbacsync.New(rbacsync.Options{
-		Reader: reader, Kube: c.kube, Policy: policy, Settings: settings, Reserved: cfg.Authz.ReservedNames,
+		Reader: reader, Kube: c.kube, Policy: policy, Settings: settings(cfg), Reserved: cfg.Authz.ReservedNames,
 		Mode: mode, Interval: cfg.RBACSync.Interval.Duration, Watch: c.watch,
+		Limits: limits(cfg), Held: heldStore(c),
 		Apply: rbacsync.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency},
 		CI:    provisioner, Now: time.Now, Logger: log, OnRound: onRound,
 	})

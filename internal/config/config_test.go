@@ -58,7 +58,14 @@ authz:
   exclude: {sources: [haw], paths: ["**", "a[b"]}
   extra: [{source: haw/world, clusterRole: x, levels: [developer]}, {source: project/1, clusterRole: "", below: true}]
   archived: maybe
-rbacsync: {mode: "on", podSecurity: strict, interval: 1s, podSecurityExceptions: [{source: haw/world, level: privileged}]}
+rbacsync:
+  mode: "on"
+  podSecurity: strict
+  interval: 1s
+  podSecurityExceptions: [{source: haw/world, level: privileged}]
+  deletion: {policy: keep, grace: 1m}
+  adopt: [{namespace: kube-x, source: haw}, {namespace: a, source: group/1}, {namespace: a, source: group/2}]
+  limits: {perGroup: {count: -1}, overall: {fraction: 2}, creationsPerHour: -1, creationsExempt: [0]}
 ci: {delivery: mail, environment: "ICC*", unprotectedProjects: [0]}
 Ci: {}
 `))
@@ -74,6 +81,9 @@ Ci: {}
 		"authz: exclude.sources[0]: want group/ID", "authz: exclude.paths[0]: \"**\" would leave out everything", "authz: exclude.paths[1]: \"a[b\" is not a pattern",
 		"authz: extra[0].source: want group/ID", "authz: extra[0]: below: there is nothing below project/1", "authz: extra[0]: clusterRole is empty",
 		"authz: extra[0]: levels or a group id", "authz: archived: want view, none or keep",
+		"rbacsync.deletion.policy: want retain or delete", "rbacsync.deletion.grace: 1m0s is too short", "rbacsync.adopt[0].source", "rbacsync.adopt[0].namespace",
+		"rbacsync.adopt[2]: the namespace or the source is adopted twice", "rbacsync.limits.perGroup.count", "rbacsync.limits.overall.fraction",
+		"rbacsync.limits.creationsPerHour", "rbacsync.limits.creationsExempt[0]",
 		"ci.unprotectedProjects[0]", `unknown field "Ci"`,
 	} {
 		if !strings.Contains(err.Error(), want) {

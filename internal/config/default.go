@@ -45,6 +45,17 @@ func setDefaults(c *Config) {
 	duration(&c.RBACSync.Interval, 5*time.Minute)
 	text(&c.RBACSync.PodSecurity, "baseline")
 	number(&c.RBACSync.Concurrency, 8)
+	text(&c.RBACSync.Deletion.Policy, DeletionRetain)
+	duration(&c.RBACSync.Deletion.Grace, 7*24*time.Hour)
+	limits := &c.RBACSync.Limits
+	if limits.PerGroup == (Limit{}) {
+		limits.PerGroup = Limit{Count: 10, Fraction: 0.1}
+	}
+	if limits.Overall == (Limit{}) {
+		limits.Overall = Limit{Count: 50, Fraction: 0.02}
+	}
+	duration(&limits.Window, time.Hour)
+	number(&limits.CreationsPerHour, 20)
 	text(&c.CI.Delivery, DeliveryVariables)
 	text(&c.CI.Environment, "ICC-K8s")
 	duration(&c.CI.TokenLifetime, 720*time.Hour)

@@ -47,7 +47,7 @@ func TestReferenceIsUpToDate(t *testing.T) {
 }
 
 // words are the types of values as a person would say them.
-var words = map[string]string{"string": "text", "Duration": "duration", "int64": "id", "int": "number", "bool": "true or false"}
+var words = map[string]string{"string": "text", "Duration": "duration", "int64": "id", "int": "number", "float64": "number", "bool": "true or false"}
 
 // reference walks the types and takes each field's comment from the source.
 func reference(t *testing.T) string {

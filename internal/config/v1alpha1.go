@@ -219,6 +219,57 @@ type RBACSync struct {
 	PodSecurityExceptions []PodSecurityException `json:"podSecurityExceptions,omitempty"`
 	// Writes to Kubernetes at the same time. Default 8.
 	Concurrency int `json:"concurrency,omitempty"`
+	// What becomes of a namespace whose group or project is gone from GitLab. Rights in it go at once in any case.
+	Deletion Deletion `json:"deletion,omitzero"`
+	// Existing namespaces that groups or projects may take over. An administrator also has to label the namespace
+	// app.kubernetes.io/managed-by=gl-k8s-integrator.
+	Adopt []Adoption `json:"adopt,omitempty"`
+	// Brakes on what looks like a mistake: see docs/operations.md.
+	Limits Limits `json:"limits,omitzero"`
+}
+
+// Deletion says when namespaces are deleted.
+type Deletion struct {
+	// retain: never (default). delete: when the grace period is over and GitLab still answers that the source does not
+	// exist.
+	Policy string `json:"policy,omitempty"`
+	// How long a namespace is kept first; the source coming back within it restores all. At least 1h. Default 168h.
+	Grace Duration `json:"grace,omitzero"`
+}
+
+// Adoption gives one existing namespace to one source.
+type Adoption struct {
+	// Name of the namespace.
+	Namespace string `json:"namespace"`
+	// Who takes it over: group/7, project/42 or user/3.
+	Source string `json:"source"`
+	// Path of that source; when GitLab's is another one, nothing is adopted.
+	Path string `json:"path,omitempty"`
+}
+
+// Limits hold back what is over them until it is confirmed by GitLab or approved.
+type Limits struct {
+	// People, groups and projects that may go missing in one top-level group within the window: the larger of a number
+	// and a share of its namespaces and people. Default 10 and 0.1.
+	PerGroup Limit `json:"perGroup,omitzero"`
+	// The same for all of GitLab. Default 50 and 0.02.
+	Overall Limit `json:"overall,omitzero"`
+	// The window. Default 1h.
+	Window Duration `json:"window,omitzero"`
+	// New namespaces per person and hour. Default 20.
+	CreationsPerHour int `json:"creationsPerHour,omitempty"`
+	// Ids of people whose new groups and projects are not counted, e.g. of an account that imports many.
+	CreationsExempt []int64 `json:"creationsExempt,omitempty"`
+	// No brakes at all.
+	Off bool `json:"off,omitempty"`
+}
+
+// Limit is the larger of two.
+type Limit struct {
+	// A number.
+	Count int `json:"count,omitempty"`
+	// A share, 0 to 1.
+	Fraction float64 `json:"fraction,omitempty"`
 }
 
 // PodSecurityException is another Pod Security standard for one source.

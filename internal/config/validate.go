@@ -19,6 +19,9 @@ const (
 
 	DeliveryVariables = "variables"
 	DeliveryNone      = "none"
+
+	DeletionRetain = "retain"
+	DeletionDelete = "delete"
 )
 
 var podSecurityLevels = []string{"privileged", "baseline", "restricted"}
@@ -115,6 +118,9 @@ func (a Authn) validate(f *faults) {
 }
 
 func (r RBACSync) validate(f *faults) {
+	r.Deletion.validate(f)
+	r.Limits.validate(f)
+	r.validateAdoptions(f)
 	f.add(r.Mode != ModePlan && r.Mode != ModeEnforce, "rbacsync.mode", "want %s or %s, not %q", ModePlan, ModeEnforce, r.Mode)
 	f.add(r.Interval.Duration < 10*time.Second, "rbacsync.interval", "%s is too short: GitLab's API limits allow no less than 10s", r.Interval)
 	f.add(r.Concurrency < 1 || r.Concurrency > 64, "rbacsync.concurrency", "want 1 to 64, not %d", r.Concurrency)
@@ -124,6 +130,38 @@ func (r RBACSync) validate(f *faults) {
 		_, ok := ParseSource(e.Source)
 		f.add(!ok, path+".source", "want group/ID, project/ID or user/ID, not %q: what gives more rights names ids, because anybody can take a path", e.Source)
 		f.add(!slices.Contains(podSecurityLevels, e.Level), path+".level", "want one of %s, not %q", strings.Join(podSecurityLevels, ", "), e.Level)
+	}
+}
+
+func (d Deletion) validate(f *faults) {
+	f.add(d.Policy != DeletionRetain && d.Policy != DeletionDelete, "rbacsync.deletion.policy", "want %s or %s, not %q", DeletionRetain, DeletionDelete, d.Policy)
+	f.add(d.Grace.Duration < time.Hour, "rbacsync.deletion.grace", "%s is too short: who notices the loss within less than 1h?", d.Grace)
+}
+
+func (l Limits) validate(f *faults) {
+	for _, e := range []struct {
+		name  string
+		limit Limit
+	}{{"perGroup", l.PerGroup}, {"overall", l.Overall}} {
+		f.add(e.limit.Count < 0, "rbacsync.limits."+e.name+".count", "%d is negative: for no brakes set rbacsync.limits.off", e.limit.Count)
+		f.add(!(e.limit.Fraction >= 0 && e.limit.Fraction <= 1), "rbacsync.limits."+e.name+".fraction", "want 0 to 1, not %v", e.limit.Fraction)
+	}
+	f.add(l.CreationsPerHour < 0, "rbacsync.limits.creationsPerHour", "%d is negative", l.CreationsPerHour)
+	for i, id := range l.CreationsExempt {
+		f.add(id <= 0, fmt.Sprintf("rbacsync.limits.creationsExempt[%d]", i), "%d is not a user id", id)
+	}
+}
+
+func (r RBACSync) validateAdoptions(f *faults) {
+	spaces, sources := map[string]bool{}, map[string]bool{}
+	for i, a := range r.Adopt {
+		path := fmt.Sprintf("rbacsync.adopt[%d]", i)
+		_, ok := ParseSource(a.Source)
+		f.add(!ok, path+".source", "want group/ID, project/ID or user/ID, not %q", a.Source)
+		bad := a.Namespace == "" || authz.NormalizePath(a.Namespace) != a.Namespace || a.Namespace == "default" || strings.HasPrefix(a.Namespace, "kube-")
+		f.add(bad, path+".namespace", "%q is not the name of a namespace that can be given away", a.Namespace)
+		f.add(spaces[a.Namespace] || sources[a.Source], path, "the namespace or the source is adopted twice")
+		spaces[a.Namespace], sources[a.Source] = true, true
 	}
 }
 

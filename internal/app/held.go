@@ -1,0 +1,78 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// settings says what managed namespaces look like.
+func settings(cfg *config.Config) rbacsync.Settings {
+	s := rbacsync.Settings{
+		PodSecurity: cfg.RBACSync.PodSecurity, PodSecurityFor: map[authz.SourceID]string{},
+		Secretless: cfg.Authn.CI != nil, // jobs whose ID tokens are accepted need the rights of their project's CI
+	}
+	for _, e := range cfg.RBACSync.PodSecurityExceptions {
+		if id, ok := config.ParseSource(e.Source); ok {
+			s.PodSecurityFor[id] = e.Level
+		}
+	}
+	if cfg.RBACSync.Deletion.Policy == config.DeletionDelete {
+		s.DeleteAfter = cfg.RBACSync.Deletion.Grace.Duration
+	}
+	for _, a := range cfg.RBACSync.Adopt {
+		if id, ok := config.ParseSource(a.Source); ok {
+			s.Adopt = append(s.Adopt, rbacsync.Adoption{Namespace: a.Namespace, Source: id, Path: a.Path})
+		}
+	}
+	return s
+}
+
+func limits(cfg *config.Config) *rbacsync.Limits {
+	l := cfg.RBACSync.Limits
+	if l.Off {
+		return nil
+	}
+	return &rbacsync.Limits{
+		PerGroup: rbacsync.Limit{Causes: l.PerGroup.Count, Fraction: l.PerGroup.Fraction},
+		Overall:  rbacsync.Limit{Causes: l.Overall.Count, Fraction: l.Overall.Fraction},
+		Window:   l.Window.Duration, Creations: l.CreationsPerHour, Exempt: l.CreationsExempt,
+	}
+}
+
+func heldStore(c *clients) *rbacsync.HeldStore {
+	return &rbacsync.HeldStore{Kube: c.kube, Namespace: deploy.Namespace}
+}
+
+// Held prints what the running integrator holds back, and returns how many changes that are.
+func Held(ctx context.Context, cfg *config.Config, out io.Writer) (int, error) {
+	c, err := connect(cfg)
+	if err != nil {
+		return 0, err
+	}
+	items, err := heldStore(c).Load(ctx)
+	if err != nil {
+		return 0, explainKube(err)
+	}
+	_, err = io.WriteString(out, rbacsync.HeldText(items))
+	return len(items), err
+}
+
+// Approve approves what is held under a hash that Held printed.
+func Approve(ctx context.Context, cfg *config.Config, hash string, out io.Writer) error {
+	c, err := connect(cfg)
+	if err != nil {
+		return err
+	}
+	items, err := heldStore(c).Approve(ctx, hash)
+	if err != nil {
+		return explainKube(err)
+	}
+	_, err = fmt.Fprintf(out, "approved: %d changes; the next round makes them\n", len(items))
+	return err
+}

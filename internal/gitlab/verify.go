@@ -1,0 +1,58 @@
+package gitlab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// errHidden says that a 404 proves nothing.
+var errHidden = errors.New("GitLab answers 404, but our token is not shown to be an administrator's: GitLab may only be hiding it")
+
+// Exists reports whether GitLab has a group, project or user; false is its 404. GitLab answers 404 also for what it
+// hides, so a 404 counts only while the token is an administrator's, which is asked anew each time.
+func (r *Reader) Exists(ctx context.Context, id authz.SourceID) (bool, error) {
+	var found struct {
+		ID int64 `json:"id"`
+	}
+	_, err := r.api.get(ctx, sourcePath(id), nil, &found)
+	switch {
+	case err == nil && found.ID != id.ID:
+		return false, fmt.Errorf("asking for %s: the answer is about id %d", id, found.ID)
+	case err == nil:
+		return true, nil
+	case !errors.Is(err, ErrNotFound):
+		return false, err
+	}
+	return false, r.seesAll(ctx)
+}
+
+// MemberLevel returns GitLab's own answer to what level a person has in a group or project, inherited and invited
+// memberships included; 0 is its 404, which counts like that of Exists.
+func (r *Reader) MemberLevel(ctx context.Context, id authz.SourceID, user int64) (authz.Level, error) {
+	var m restMember
+	_, err := r.api.get(ctx, sourcePath(id)+"/members/all/"+strconv.FormatInt(user, 10), nil, &m)
+	switch {
+	case err == nil && m.ID != user:
+		return 0, fmt.Errorf("asking for user %d in %s: the answer is about user %d", user, id, m.ID)
+	case err == nil:
+		return authz.Level(m.Level), nil
+	case !errors.Is(err, ErrNotFound):
+		return 0, err
+	}
+	return 0, r.seesAll(ctx)
+}
+
+func (r *Reader) seesAll(ctx context.Context) error {
+	me, _, err := r.api.self(ctx)
+	if err != nil {
+		return err
+	}
+	if me.IsAdmin == nil || !*me.IsAdmin {
+		return errHidden
+	}
+	return nil
+}
