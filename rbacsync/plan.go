@@ -150,10 +150,10 @@ func (p *planner) namespace(ns string, h []*Live, w []Object) {
 		}
 	case space != nil && p.want.Adopt[ns] == space.Source && adoptable(live):
 		p.content(space.Source, live, h, w)
+	case live.Space.Source == authz.SourceID{} && (live.Space.Issuer == p.want.Issuer || live.Space.Issuer == ""):
+		p.find("bad_mark", live.Space.Source, "namespace %q has our owner mark, but no readable label %s: left alone", ns, kubename.LabelSource)
 	case live.Space.Issuer != p.want.Issuer:
 		p.others[live.Space.Issuer] = append(p.others[live.Space.Issuer], ns)
-	case live.Space.Source == authz.SourceID{}:
-		p.find("bad_mark", live.Space.Source, "namespace %q has our owner mark, but no readable label %s: left alone", ns, kubename.LabelSource)
 	case p.want.Untouchable[live.Space.Source] != "":
 		p.find("unread", live.Space.Source, "namespace %q is left as it is: %s", ns, p.want.Untouchable[live.Space.Source])
 	case space == nil:
