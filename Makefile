@@ -7,7 +7,7 @@ TESTFLAGS ?= -race -shuffle=on -p 1 -timeout 25m
 LINT = go tool -modfile=internal/lint/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint fuzz bench bench-sync verify controlplane fmt
+.PHONY: help build demo test lint fuzz bench bench-sync bench-authn verify controlplane fmt
 
 help: ## show this help
 	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"
@@ -26,7 +26,9 @@ controlplane: build ## build or find etcd, kube-apiserver, kube-controller-manag
 test: build controlplane ## run all tests, against a real API server
 	@echo "== go vet"; go vet ./...
 	@echo "== tests (several minutes; packages that start a control plane take the longest)"
-	@if go test $(TESTFLAGS) ./...; then echo "PASS: all tests passed"; else echo "FAIL: see the first '--- FAIL' above"; exit 1; fi
+	@failed=; go test $(TESTFLAGS) ./... || failed=1; \
+	  echo "== kube-apiserver's own webhook client, a module of its own"; (cd internal/conformance && go vet ./... && go test ./...) || failed=1; \
+	  if [ -z "$$failed" ]; then echo "PASS: all tests passed"; else echo "FAIL: see the first '--- FAIL' above"; exit 1; fi
 
 lint: ## check style and import directions
 	$(LINT) golangci-lint run ./...
@@ -47,8 +49,12 @@ bench: build controlplane ## print BENCH lines: how long the story and a revocat
 bench-sync: build controlplane ## print BENCH lines: the sync engine at 10,000 projects (about 10 minutes; ARGS=-scale=0.05: a small one)
 	go run ./internal/bench/sync -binary $(BIN) $(ARGS)
 
+bench-authn: ## print BENCH lines: what a token review costs, beside a constant handler (about 5 minutes; ARGS=-quick: one)
+	go run ./internal/bench/authn $(ARGS)
+
 verify: ## check that generated files, formatting and go.mod are up to date
 	go generate ./...
 	go mod tidy
+	cd internal/conformance && go mod tidy
 	@test -z "$$($(LINT) gofumpt -l $$(git ls-files '*.go'))" || { echo "not formatted: run make fmt"; exit 1; }
 	git diff --exit-code
