@@ -2,6 +2,7 @@ package rbacsync
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -29,7 +30,7 @@ const (
 // about rights. A request must prove that it comes from GitLab by the secret (X-Gitlab-Token) or, when a signing
 // key is configured, by a signature (Standard Webhooks, GitLab 19); one that carries a signature must have a right
 // one. Answers: 204 taken, repeated or not about rights; 400 not a hook; 401 no proof; 405; 413; 503 our secret
-// can't be read.
+// can't be read, or what the hook says can't be stored.
 type Hook struct {
 	// Secret returns the hook's secret token. It is asked for each request, so that a changed file counts at once.
 	Secret func() ([]byte, error)
@@ -37,8 +38,9 @@ type Hook struct {
 	SigningKey func() ([]byte, error)
 	// Parse names what a hook's body is about; ignored is true for events that say nothing about rights.
 	Parse func(body []byte) (changed []authz.SourceID, ignored bool, name string, err error)
-	// Trigger is called with what is to be read again. It must not block.
-	Trigger func(changed []authz.SourceID, cause string)
+	// Trigger is called with what is to be read again, and returns when that is stored where no crash loses it. When
+	// it can't be, the answer is 503.
+	Trigger func(ctx context.Context, changed []authz.SourceID, cause string) error
 	Now     func() time.Time
 	Logger  *slog.Logger // all fields but SigningKey are required
 
@@ -87,9 +89,14 @@ func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Logger.DebugContext(r.Context(), "hook repeated", "event", name)
 	case ignored:
 		h.Logger.DebugContext(r.Context(), "hook ignored", "event", name)
-	default:
+	default: // stored before it is answered: what GitLab was told is taken is not lost
 		h.Logger.InfoContext(r.Context(), "hook taken", "event", name, "changed", labelsOf(changed))
-		h.Trigger(changed, "hook "+name)
+		if err := h.Trigger(r.Context(), changed, "hook "+name); err != nil {
+			h.forget(r)
+			h.Logger.ErrorContext(r.Context(), "hook not stored", "event", name, "error", err)
+			http.Error(w, "unavailable", http.StatusServiceUnavailable)
+			return
+		}
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -154,11 +161,8 @@ func (h *Hook) signed(key []byte, r *http.Request, header string, body []byte) b
 // first remembers the request and reports whether it is new. GitLab keeps Idempotency-Key (and webhook-id, which
 // is the same) when it sends a hook again; a request without one always counts as new.
 func (h *Hook) first(r *http.Request) bool {
-	key := r.Header.Get("Idempotency-Key")
+	key := keyOf(r)
 	if key == "" {
-		key = r.Header.Get("Webhook-Id")
-	}
-	if key == "" || len(key) > maxKeyLen {
 		return true
 	}
 	h.mu.Lock()
@@ -178,6 +182,24 @@ func (h *Hook) first(r *http.Request) bool {
 	}
 	h.seen[key] = true
 	return true
+}
+
+// forget makes a request that was not taken new again, for when somebody resends it.
+func (h *Hook) forget(r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.seen, keyOf(r)) // it stays in the ring, where it does no harm
+}
+
+func keyOf(r *http.Request) string {
+	key := r.Header.Get("Idempotency-Key")
+	if key == "" {
+		key = r.Header.Get("Webhook-Id")
+	}
+	if len(key) > maxKeyLen {
+		return ""
+	}
+	return key
 }
 
 func labelsOf(ids []authz.SourceID) []string {

@@ -2,6 +2,7 @@ package rbacsync_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -29,8 +30,10 @@ func TestHook(t *testing.T) {
 		ts := strconv.FormatInt(at.Unix(), 10)
 		mac := hmac.New(sha256.New, key)
 		fmt.Fprintf(mac, "%s.%s.%s", id, ts, body)
-		return map[string]string{"Webhook-Id": id, "Webhook-Timestamp": ts,
-			"Webhook-Signature": "v1,AAAA v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))}
+		return map[string]string{
+			"Webhook-Id": id, "Webhook-Timestamp": ts,
+			"Webhook-Signature": "v1,AAAA v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil)),
+		}
 	}
 	token := map[string]string{"X-Gitlab-Token": secret}
 	with := func(m map[string]string, kv ...string) map[string]string {
@@ -76,11 +79,12 @@ func TestHook(t *testing.T) {
 			h := &rbacsync.Hook{
 				Secret: tt.secret, SigningKey: func() ([]byte, error) { return []byte("whsec_" + signing), nil },
 				Parse: parseHook, Now: func() time.Time { return now },
-				Trigger: func(changed []authz.SourceID, cause string) {
+				Trigger: func(_ context.Context, changed []authz.SourceID, cause string) error {
 					triggered++
 					if len(changed) != 1 || changed[0] != authz.Project(42) || cause != "hook user_add_to_team" {
 						t.Errorf("triggered %v, %q", changed, cause)
 					}
+					return nil
 				},
 				Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 			}
@@ -116,8 +120,10 @@ func TestHookWithoutAnyProofConfiguredRefusesAll(t *testing.T) {
 func TestHookDropsRepetitions(t *testing.T) {
 	t.Parallel()
 	var triggered int
-	h := &rbacsync.Hook{Secret: func() ([]byte, error) { return []byte("s"), nil }, Parse: parseHook, Now: time.Now,
-		Trigger: func([]authz.SourceID, string) { triggered++ }, Logger: slog.New(slog.DiscardHandler)}
+	h := &rbacsync.Hook{
+		Secret: func() ([]byte, error) { return []byte("s"), nil }, Parse: parseHook, Now: time.Now,
+		Trigger: func(context.Context, []authz.SourceID, string) error { triggered++; return nil }, Logger: slog.New(slog.DiscardHandler),
+	}
 	send := func(header, key, body string) int {
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 		r.Header.Set("X-Gitlab-Token", "s")
@@ -160,4 +166,30 @@ func parseHook(body []byte) ([]authz.SourceID, bool, string, error) {
 		return nil, true, "push", nil
 	}
 	return []authz.SourceID{authz.Project(42)}, false, "user_add_to_team", nil
+}
+
+func TestAHookThatCanNotBeStoredIsNotTaken(t *testing.T) {
+	t.Parallel()
+	stored := errors.New("no API server")
+	h := &rbacsync.Hook{
+		Secret: func() ([]byte, error) { return []byte("s"), nil }, Parse: parseHook, Now: time.Now,
+		Trigger: func(context.Context, []authz.SourceID, string) error { return stored }, Logger: slog.New(slog.DiscardHandler),
+	}
+	send := func() int {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"event_name":"user_add_to_team","project_id":42}`))
+		r.Header.Set("X-Gitlab-Token", "s")
+		r.Header.Set("Idempotency-Key", "k")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Code
+	}
+	if code := send(); code != http.StatusServiceUnavailable {
+		t.Errorf("answer %d, want 503", code)
+	}
+	stored = nil
+	n := 0
+	h.Trigger = func(context.Context, []authz.SourceID, string) error { n++; return nil }
+	if code := send(); code != http.StatusNoContent || n != 1 {
+		t.Errorf("sent again: answer %d, taken %d times", code, n)
+	}
 }

@@ -52,7 +52,11 @@ type Options struct {
 	CI       *ci.Provisioner // nil: no CI credentials
 	// Watch, optional, makes Run follow the cluster by watches instead of listing it in each round, and put back at
 	// once what somebody else changes. It must be a client without a timeout, which would end the watches.
-	Watch  kubernetes.Interface
+	Watch kubernetes.Interface
+	// Inbox, optional, is where hooks come from. Run follows it, and takes out what a round has dealt with.
+	Inbox Inbox
+	// Memory, optional, keeps the last Snapshot for other replicas and the next start.
+	Memory Memory
 	Now    func() time.Time
 	Logger *slog.Logger
 	// OnRound, optional, is called after each round, for metrics. It must not block.
@@ -64,8 +68,9 @@ type Round struct {
 	Cause    string
 	Read     string // "full", "partial" or "none": how much of GitLab was read
 	Plan     []Change
-	Held     []Item // what Limits hold back
-	Report   Report // empty in ModePlan
+	Held     []Item   // what Limits hold back
+	Done     []Ticket // what of the Inbox the round has dealt with
+	Report   Report   // empty in ModePlan
 	CI       ci.Report
 	Findings []authz.Finding // of authz, Plan, Apply and CI
 	Snapshot *authz.Snapshot
@@ -99,6 +104,9 @@ type Syncer struct {
 		spaces map[string]bool // to be put back at
 		at     time.Time
 	}
+
+	leading  atomic.Bool // Run runs
+	adopting sync.Mutex  // held while leading changes and while what was stored is published
 
 	mu      sync.Mutex
 	pending request
@@ -162,6 +170,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 		wg.Go(func() { s.runCI(ctx, spaces) })
 	}
 	s.begin(ctx, &wg)
+	defer s.lead(false)
+	done, offers := s.helpers(ctx, &wg)
 	var (
 		full    = s.o.Now() // when the next full round is due
 		expiry  time.Time   // when the next right expires
@@ -187,12 +197,21 @@ func (s *Syncer) Run(ctx context.Context) error {
 			continue
 		}
 		req.merge(carried)
-		carried, first = request{}, false
+		first = false
 		round, list := s.do(ctx, req)
 		if ctx.Err() != nil {
 			break
 		}
 		now = s.o.Now()
+		if round.Snapshot != nil && round.Snapshot.MissingAll == "" && offers != nil {
+			latest(offers, Stored{Snapshot: round.Snapshot, Names: round.Names})
+		}
+		if len(round.Done) > 0 && done != nil {
+			select {
+			case done <- round.Done:
+			case <-ctx.Done():
+			}
+		}
 		if round.Snapshot != nil {
 			expiry = authz.NextExpiry(round.Snapshot, now)
 		}
@@ -200,7 +219,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 			full = now.Add(jitter(s.o.Interval))
 		}
 		retry = time.Time{}
-		if round.Err == nil {
+		carried = remaining(req, round)
+		if round.Err == nil && carried.empty() {
 			pause = 0
 		} else {
 			least := time.Second
@@ -209,19 +229,12 @@ func (s *Syncer) Run(ctx context.Context) error {
 			}
 			pause = min(max(2*pause, least), s.o.Interval, time.Minute)
 			retry = now.Add(jitter(pause))
-			if round.Snapshot == nil { // GitLab was not read: the request is still open
-				carried = request{full: req.full, changed: req.changed}
-			}
 			if due(expiry, now) {
 				expiry = retry
 			}
 		}
 		if list != nil {
-			select { // only the latest list counts
-			case <-spaces:
-			default:
-			}
-			spaces <- list
+			latest(spaces, list)
 		}
 	}
 	return ctx.Err()
@@ -234,11 +247,19 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) {
 	s.brakes = brakes{saved: "?"}
 	s.base, s.wanted, s.mirror = nil, nil, nil // what was read while another one led is not to be built on
 	s.drift.fights, s.drift.spaces, s.drift.at = fights{}, map[string]bool{}, time.Time{}
+	s.take() // the first round reads everything
+	s.lead(true)
 	if s.o.Watch != nil {
 		m := newMirror(s.o.Watch, s.o.Policy.ClusterRoles(), s.o.Logger, s.poke)
 		s.mirror = m
 		wg.Go(func() { m.run(ctx) })
 	}
+}
+
+func (s *Syncer) lead(now bool) {
+	s.adopting.Lock()
+	defer s.adopting.Unlock()
+	s.leading.Store(now)
 }
 
 // poke ends a sleep.
@@ -323,6 +344,10 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace) {
 		case <-again:
 		}
 		again = nil
+		if s.o.Apply.May != nil && s.o.Apply.May() != nil {
+			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
+			continue
+		}
 		report := s.o.CI.Provision(ctx, list)
 		if len(report.Findings) == 0 {
 			pause = 0
@@ -383,6 +408,9 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		return err
 	}()
 	r.Duration = s.o.Now().Sub(started)
+	if r.Err == nil && r.Snapshot != nil {
+		r.Done, _ = settled(req.tickets, unread(req, r.Snapshot))
+	}
 	s.finish(ctx, r)
 	return r, spaces
 }
@@ -528,6 +556,7 @@ type request struct {
 	full    bool
 	changed map[authz.SourceID]bool
 	causes  []string
+	tickets []Ticket
 }
 
 // maxChanged is how many sources are read one by one; more are a full round.
@@ -556,6 +585,7 @@ func (r *request) merge(o request) {
 		r.changed = map[authz.SourceID]bool{}
 	}
 	maps.Copy(r.changed, o.changed)
+	r.tickets = append(r.tickets, o.tickets...)
 }
 
 func (r *request) cause() string {

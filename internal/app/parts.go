@@ -27,8 +27,8 @@ func newReader(cfg *config.Config, c *clients, log *slog.Logger) (*gitlab.Reader
 	return r, nil
 }
 
-// newSyncer puts the engine together. mode overrides the configuration's.
-func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Logger, onRound func(rbacsync.Round)) (*rbacsync.Syncer, error) {
+// newSyncer puts the engine together. mode overrides the configuration's; more, if set, adds what only `serve` has.
+func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Logger, more func(*rbacsync.Options)) (*rbacsync.Syncer, error) {
 	reader, err := newReader(cfg, c, log)
 	if err != nil {
 		return nil, err
@@ -41,13 +41,17 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	return rbacsync.New(rbacsync.Options{
+	o := rbacsync.Options{
 		Reader: reader, Kube: c.kube, Policy: policy, Settings: settings(cfg), Reserved: cfg.Authz.ReservedNames,
 		Mode: mode, Interval: cfg.RBACSync.Interval.Duration, Watch: c.watch,
 		Limits: limits(cfg), Held: heldStore(c),
 		Apply: rbacsync.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency},
-		CI:    provisioner, Now: time.Now, Logger: log, OnRound: onRound,
-	})
+		CI:    provisioner, Now: time.Now, Logger: log,
+	}
+	if more != nil {
+		more(&o)
+	}
+	return rbacsync.New(o)
 }
 
 // newProvisioner returns what makes and hands over the CI credentials.

@@ -16,6 +16,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -38,7 +39,11 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(r rbacsync.Round) { m.round(r); who.take(r.Snapshot); sample.offer(r) })
+	own := newState(c, log)
+	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(o *rbacsync.Options) {
+		o.Inbox, o.Memory, o.Apply.May = own.inbox, own.snapshots, own.elector.May
+		o.OnRound = func(r rbacsync.Round) { m.round(r); who.take(r.Snapshot); sample.offer(r) }
+	})
 	if err != nil {
 		return err
 	}
@@ -49,7 +54,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	m.keys(auth.KeyStatus, time.Now)
 	ready := func() error { return errors.Join(auth.Ready(), who.ready()) }
-	servers, err := listeners(cfg, log, auth, ready, syncer, m)
+	servers, err := listeners(cfg, log, auth, ready, syncer, own, m)
 	if err != nil {
 		return err
 	}
@@ -70,8 +75,9 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 				return err
 			}
 		}
-		return syncer.Run(ctx)
+		return own.elector.Run(ctx, syncer.Run) // only the leader reads GitLab and writes
 	})
+	g.Go(func() error { syncer.Follow(ctx); return nil })
 	if err := g.Wait(); !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -79,7 +85,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 }
 
 // listeners binds the three ports; if one can't be bound the others are given back.
-func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, syncer *rbacsync.Syncer, m *metrics) (_ []*httpserver.Server, err error) {
+func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, syncer *rbacsync.Syncer, own *state, m *metrics) (_ []*httpserver.Server, err error) {
 	var servers []*httpserver.Server
 	defer func() {
 		if err != nil {
@@ -105,7 +111,7 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		return nil, err
 	}
 	if h := cfg.Listeners.Hooks; h.Address != "" {
-		hook := hookHandler(h, log, syncer)
+		hook := hookHandler(h, log, own.inbox)
 		err = add(httpserver.Options{
 			Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
 			Handler: httpserver.Limit(maxHooks, m.overflow("hooks"), httpserver.Mux(
@@ -126,16 +132,23 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 	return servers, err
 }
 
-// hookHandler takes GitLab's system hooks and asks the engine to read again what they name.
-func hookHandler(h config.HooksListener, log *slog.Logger, syncer *rbacsync.Syncer) *rbacsync.Hook {
-	secret := secretFile(h.SecretFile, "listeners.hooks.secretFile")
+// hookHandler takes GitLab's system hooks and puts what they name into the inbox, which the leader follows.
+func hookHandler(h config.HooksListener, log *slog.Logger, inbox *store.Inbox) *rbacsync.Hook {
+	bytesOf := func(path, what string) func() ([]byte, error) {
+		if path == "" {
+			return nil
+		}
+		read := secretFile(path, what)
+		return func() ([]byte, error) { s, err := read(); return []byte(s), err }
+	}
 	return &rbacsync.Hook{
-		Secret: func() ([]byte, error) { s, err := secret(); return []byte(s), err },
+		Secret:     bytesOf(h.SecretFile, "listeners.hooks.secretFile"),
+		SigningKey: bytesOf(h.SigningKeyFile, "listeners.hooks.signingKeyFile"),
 		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
 			e, err := gitlab.ParseSystemHook(body)
 			return e.Changed, e.Ignored, e.Name, err
 		},
-		Trigger: syncer.Trigger, Now: time.Now, Logger: log,
+		Trigger: inbox.Put, Now: time.Now, Logger: log,
 	}
 }
 

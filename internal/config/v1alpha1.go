@@ -86,6 +86,9 @@ type HooksListener struct {
 	KeyFile string `json:"keyFile,omitempty"`
 	// File with the secret token of the system hook. Read again when it changes.
 	SecretFile string `json:"secretFile,omitempty"`
+	// File with the signing token of the system hook ("whsec_…", GitLab 19). With it, a hook that carries a signature
+	// must have a right one. At least one of the two files is needed.
+	SigningKeyFile string `json:"signingKeyFile,omitempty"`
 }
 
 // MetricsListener is the port of metrics and health.

@@ -82,7 +82,7 @@ func (l Listeners) validate(f *faults) {
 		if bad := badAddress(h.Address); bad != "" {
 			f.add(true, "listeners.hooks.address", "%s", bad)
 		}
-		f.add(h.SecretFile == "", "listeners.hooks.secretFile", "is missing: the file with the secret token of GitLab's system hook")
+		f.add(h.SecretFile == "" && h.SigningKeyFile == "", "listeners.hooks.secretFile", "is missing: the file with the secret token of GitLab's system hook")
 		f.add(h.CertFile == "" && !isLoopback(h.Address), "listeners.hooks.certFile", "is missing: only a loopback address may speak plain HTTP")
 		f.add((h.CertFile == "") != (h.KeyFile == ""), "listeners.hooks", "certFile and keyFile belong together")
 	}
