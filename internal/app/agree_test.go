@@ -13,60 +13,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 )
 
-// organisation fills a World at random: nested groups, invited groups in both directions, share locks, rows that
-// end, blocked people, bots, odd levels. Refused mutations (a group shared with itself, a lower level than an
-// inherited one …) are GitLab's own rules and are left out.
-func organisation(r *rand.Rand, w *gitlabsim.World) {
-	const users, groups, projects = 12, 9, 10
-	levels := []int{5, 10, 15, 20, 25, 30, 40, 50}
-	ends := []string{"", "", "", "2026-01-01", time.Now().UTC().Format(time.DateOnly), "2099-12-31"}
-	pick := func(ids []int64) int64 { return ids[r.IntN(len(ids))] }
-	var us, gs, ps []int64
-	for i := range users {
-		kind, state := "HUMAN", "active"
-		switch r.IntN(8) {
-		case 0:
-			state = "blocked"
-		case 1:
-			kind = "PROJECT_BOT"
-		case 2:
-			state = "deactivated"
-		}
-		if id, err := w.AddUser(gitlabsim.User{Username: fmt.Sprintf("u%d", i), State: state, Type: kind}); err == nil {
-			us = append(us, id)
-		}
-	}
-	for i := range groups {
-		g := gitlabsim.Group{Path: fmt.Sprintf("g%d", i), Name: "g", Visibility: "private", ShareWithGroupLock: r.IntN(5) == 0}
-		if len(gs) > 0 && r.IntN(3) > 0 {
-			g.ParentID = pick(gs)
-		}
-		if id, err := w.AddGroup(g); err == nil {
-			gs = append(gs, id)
-		}
-	}
-	for i := range projects {
-		if id, err := w.AddProject(gitlabsim.Project{NamespaceID: pick(gs), Path: fmt.Sprintf("p%d", i), Name: "p", Visibility: "private"}); err == nil {
-			ps = append(ps, id)
-		}
-	}
-	for range 50 {
-		level, end := levels[r.IntN(len(levels))], ends[r.IntN(len(ends))]
-		var err error
-		switch r.IntN(5) {
-		case 0, 1:
-			err = w.SetMember(gitlabsim.KindGroup, pick(gs), pick(us), level, end)
-		case 2:
-			err = w.SetMember(gitlabsim.KindProject, pick(ps), pick(us), level, end)
-		case 3:
-			err = w.ShareGroup(pick(gs), pick(gs), level, end)
-		case 4:
-			err = w.ShareProject(pick(ps), pick(gs), level, end)
-		}
-		_ = err // refused by GitLab's rules: the organisation just has one row fewer
-	}
-}
-
 // TestRightsAgreeWithGitLab: for any organisation, read by either API, the levels that authz computes are those that
 // the simulated GitLab itself answers, which shares no code with it.
 func TestRightsAgreeWithGitLab(t *testing.T) {
@@ -81,7 +27,7 @@ func TestRightsAgreeWithGitLab(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		organisation(rand.New(rand.NewPCG(seed, 7)), server.World())
+		generate(rand.New(rand.NewPCG(seed, 7)), server.World(), "", shape{users: 12, groups: 9, projects: 10, rows: 50})
 		token := server.TokenFor("root", "read_api")
 		for _, rest := range []bool{false, true} {
 			reader, err := gitlab.NewReader(gitlab.Options{

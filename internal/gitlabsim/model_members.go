@@ -41,6 +41,9 @@ func (w *World) setMember(kind SourceKind, id, userID int64, level int, expires 
 		if c.User(userID) == nil {
 			return notFound("User")
 		}
+		if c.holder(kind, id, userID) {
+			return message(http.StatusForbidden, "403 Forbidden")
+		}
 		if !validLevel(level) && (kind != KindGroup || level != MinimalAccess) {
 			return badParameter("access_level does not have a valid value")
 		}
@@ -92,9 +95,19 @@ func (w *World) RemoveMember(kind SourceKind, id, userID int64) error {
 		if memberOf(*rows, userID) == nil {
 			return message(http.StatusNotFound, "404 Not found")
 		}
+		if c.holder(kind, id, userID) {
+			return message(http.StatusForbidden, "403 Forbidden")
+		}
 		c.dropMember(kind, id, userID)
 		return nil
 	})
+}
+
+// holder reports whether the user is the one whose personal project this is: nobody can change that membership
+// (GitLab's ProjectMemberPolicy, target_is_holder_of_the_personal_namespace).
+func (c *changes) holder(kind SourceKind, id, userID int64) bool {
+	p := c.Project(id)
+	return kind == KindProject && p != nil && p.OwnerID == userID
 }
 
 // rows returns the direct rows of a source and the groups it inherits from.
