@@ -86,10 +86,10 @@ func build(s size) (*organisation, error) {
 		}
 		return out
 	}
-	// Of all rows about one in twenty is in a top-level group, one in five in a subgroup, the rest in projects.
+	// Of all rows about one in thirty is in a top-level group, one in five in a subgroup, the rest in projects.
 	tops := max(2, s.groups/20)
-	perTop, perSub := s.memberships/20/tops, s.memberships/5/s.groups
-	perProject := (s.memberships - tops*perTop - (s.groups-tops)*perSub) / s.projects
+	perTop, perSub := s.memberships/32/tops, s.memberships/5/s.groups
+	perProject := (s.memberships-tops*perTop-(s.groups-tops)*perSub)/s.projects + 1
 	type node struct {
 		id    int64
 		depth int
