@@ -34,7 +34,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
-//go:embed manifests/*.yaml
+//go:embed manifests/*.yaml optional/*.yaml
 var manifests embed.FS
 
 // Names of what the manifests make.
@@ -57,8 +57,13 @@ const effectiveWithin = 30 * time.Second
 func Policies() []string { return []string{TenantFence, OwnCage} }
 
 // Manifests returns all objects in the order in which they are to be applied.
-func Manifests() ([]*unstructured.Unstructured, error) {
-	files, err := fs.Glob(manifests, "manifests/*.yaml")
+func Manifests() ([]*unstructured.Unstructured, error) { return decode("manifests/*.yaml") }
+
+// ForTemplates returns the further rights that namespace templates need; they are not among Manifests.
+func ForTemplates() ([]*unstructured.Unstructured, error) { return decode("optional/templates.yaml") }
+
+func decode(pattern string) ([]*unstructured.Unstructured, error) {
+	files, err := fs.Glob(manifests, pattern)
 	if err != nil {
 		return nil, fmt.Errorf("listing the manifests: %w", err)
 	}
@@ -95,6 +100,22 @@ func Apply(ctx context.Context, cfg *rest.Config) error {
 	if err != nil {
 		return err
 	}
+	if err := applyAll(ctx, cfg, objects); err != nil {
+		return err
+	}
+	return awaitPolicies(ctx, cfg)
+}
+
+// ApplyForTemplates applies ForTemplates.
+func ApplyForTemplates(ctx context.Context, cfg *rest.Config) error {
+	objects, err := ForTemplates()
+	if err != nil {
+		return err
+	}
+	return applyAll(ctx, cfg, objects)
+}
+
+func applyAll(ctx context.Context, cfg *rest.Config, objects []*unstructured.Unstructured) error {
 	httpClient, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
@@ -119,7 +140,7 @@ func Apply(ctx context.Context, cfg *rest.Config) error {
 			return fmt.Errorf("applying %s %s: %w", o.GetKind(), o.GetName(), err)
 		}
 	}
-	return awaitPolicies(ctx, cfg)
+	return nil
 }
 
 // resourceOf returns the resource of the kinds in the manifests. Asking the API server for it would take a request

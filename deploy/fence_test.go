@@ -14,6 +14,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -156,6 +157,10 @@ const (
 	noLongToken   = "may live 24 hours at most"
 	onlyOwnSAs    = "may name only ServiceAccounts of its own namespace"
 	keptName      = "this name is kept for gl-k8s-integrator"
+	noOwnToken    = "a ServiceAccount can't make tokens here"
+	noStatus      = "is written by Kubernetes alone"
+	noEndpoints   = "endpoints are made by Kubernetes"
+	noExternalIPs = "can't have externalIPs"
 	rbacEscalates = "attempting to grant RBAC permissions not currently held"
 )
 
@@ -267,13 +272,40 @@ func tenantAttacks() []attack {
 		}, noTokenSecret},
 		{"mint a ten-year token", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			return token(ctx, c, ns, "default", 10*365*24*3600)
-		}, noLongToken},
+		}, noLongToken + "|" + noOwnToken},
 		{"mint a token of a day and a second", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			return token(ctx, c, ns, "default", 24*3600+1)
-		}, noLongToken},
+		}, noLongToken + "|" + noOwnToken},
 		{"mint a token of the CI ServiceAccount", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			return token(ctx, c, ns, kubename.CIServiceAccount, 600)
 		}, noCIToken},
+		{"lead kube-apiserver elsewhere by a pod's status", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			p, err := c.CoreV1().Pods(ns).Create(ctx, pod(func(*corev1.PodSpec) {}), metav1.CreateOptions{})
+			if err != nil {
+				return err
+			}
+			_, err = c.CoreV1().Pods(ns).Patch(ctx, p.Name, types.MergePatchType, []byte(`{"status":{"podIP":"203.0.113.7"}}`), metav1.PatchOptions{}, "status")
+			return err
+		}, noStatus},
+		{"take an address by a Service's status", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			s, err := c.CoreV1().Services(ns).Create(ctx, service(nil), metav1.CreateOptions{})
+			if err != nil {
+				return err
+			}
+			_, err = c.CoreV1().Services(ns).Patch(ctx, s.Name, types.MergePatchType, []byte(`{"status":{"loadBalancer":{"ingress":[{"ip":"203.0.113.7"}]}}}`), metav1.PatchOptions{}, "status")
+			return err
+		}, noStatus},
+		{"take an address by externalIPs", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().Services(ns).Create(ctx, service([]string{"203.0.113.7"}), metav1.CreateOptions{})
+			return err
+		}, noExternalIPs},
+		{"write endpoints", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.DiscoveryV1().EndpointSlices(ns).Create(ctx, &discoveryv1.EndpointSlice{
+				ObjectMeta: metav1.ObjectMeta{GenerateName: "x-"}, AddressType: discoveryv1.AddressTypeIPv4,
+				Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"203.0.113.7"}}},
+			}, metav1.CreateOptions{})
+			return err
+		}, noEndpoints},
 		{"bind a person", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			return bindIn(ctx, c, ns, binding(metav1.ObjectMeta{Name: "x"}, "view", subject(kubename.User(99))))
 		}, onlyOwnSAs},
@@ -324,6 +356,13 @@ func tenantAttacks() []attack {
 			}), metav1.CreateOptions{})
 			return err
 		}, "violates PodSecurity"},
+	}
+}
+
+func service(externalIPs []string) *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "service-"},
+		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ExternalIPs: externalIPs, Ports: []corev1.ServicePort{{Port: 80}}},
 	}
 }
 
@@ -433,7 +472,9 @@ func TestTenantsWork(t *testing.T) {
 			ok(c.CoreV1().Secrets(ns).Delete(ctx, who, metav1.DeleteOptions{}))
 			_, err = c.CoreV1().ServiceAccounts(ns).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: who}}, metav1.CreateOptions{})
 			ok(err)
-			ok(token(ctx, c, ns, who, 24*3600))
+			if who != "ci" { // which must not outlive its own token
+				ok(token(ctx, c, ns, who, 24*3600))
+			}
 			ok(c.CoreV1().ConfigMaps(ns).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "app=" + who}))
 			review, err := c.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: ns, Verb: "create", Resource: "pods"}},
