@@ -154,6 +154,10 @@ func TestRestoreKeysRefusesGarbageAndOldSets(t *testing.T) {
 		t.Error("took over an empty set")
 	}
 	verdict(t, g, i.UserToken(42, client, nil))
+	mine, _ := g.Keys()
+	if err := newGitLab(t, config(i, c)).RestoreKeys(mine, c.now().Add(time.Minute)); err == nil {
+		t.Error("took over keys that were read in the future: they would never be too old")
+	}
 	other := authntest.New(t)
 	verdict(t, newGitLab(t, config(other, c)), other.UserToken(1, client, nil))
 	theirs := newGitLab(t, config(other, c))

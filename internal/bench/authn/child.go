@@ -33,7 +33,7 @@ func start(ctx context.Context, role, dir, profiles string) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, self, "-role", role, "-dir", dir, "-cpuprofile", profiles) //nolint:gosec // this program
+	cmd := exec.CommandContext(ctx, self, "-role", role, "-dir", dir, "-cpuprofile", profiles)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -21,7 +21,6 @@ type client struct {
 	url   string
 	tls   *tls.Config
 	conns []*http.Transport
-	next  atomic.Uint64
 }
 
 // connections is how many connections there are: one for each API server of a control plane of three.
@@ -87,7 +86,7 @@ func (r *result) add(o result) {
 	}
 }
 
-func (r *result) rate() float64 { return float64(r.sent) / r.elapsed.Seconds() }
+func (r *result) rate() float64   { return float64(r.sent) / r.elapsed.Seconds() }
 func (r *result) cpuPer() float64 { return float64(r.cpu.Nanoseconds()) / float64(r.sent) / 1000 }
 
 func (r *result) quantile(q float64) time.Duration {

@@ -244,7 +244,7 @@ func (b *bench) turn(ctx context.Context, c *client, of *child, l *load, d time.
 }
 
 func (b *bench) say(name string, value float64, unit string) {
-	fmt.Printf("BENCH %s %s %s\n", name, strconv.FormatFloat(math.Round(value*1000)/1000, 'f', -1, 64), unit)
+	fmt.Fprintf(os.Stdout, "BENCH %s %s %s\n", name, strconv.FormatFloat(math.Round(value*1000)/1000, 'f', -1, 64), unit)
 }
 
 type direction string

@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -76,7 +75,9 @@ func serveNull(ctx context.Context, o options) error {
 		bound("https://" + l.Addr().String())
 		<-ctx.Done()
 		err = s.Close()
-		<-ended
+		if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+			err = errors.Join(err, served)
+		}
 		return err
 	})
 }
@@ -99,10 +100,10 @@ func serving(ctx context.Context, o options, serve func(ctx context.Context, bou
 		defer cancel()
 		lines := bufio.NewScanner(os.Stdin)
 		for lines.Scan() {
-			fmt.Printf("%d %d %d\n", cpu().Microseconds(), rssKiB(), runtime.NumGoroutine())
+			fmt.Fprintf(os.Stdout, "%d %d %d\n", cpu().Microseconds(), rssKiB(), runtime.NumGoroutine())
 		}
 	}()
-	err := serve(ctx, func(url string) { fmt.Println(url) })
+	err := serve(ctx, func(url string) { fmt.Fprintln(os.Stdout, url) })
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -123,9 +124,8 @@ func rssKiB() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		var m runtime.MemStats
-		debug.ReadGCStats(new(debug.GCStats))
 		runtime.ReadMemStats(&m)
-		return int64(m.Sys / 1024) //nolint:gosec // far from overflowing
+		return int64(m.Sys / 1024)
 	}
 	for line := range strings.Lines(string(status)) {
 		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {

@@ -1,0 +1,76 @@
+package app
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+)
+
+// TestOverloadIsAnsweredAtOnce: the configured limit is the listener's, and what is over it is counted.
+func TestOverloadIsAnsweredAtOnce(t *testing.T) {
+	cfg := &config.Config{Listeners: config.Listeners{Webhooks: config.Listener{MaxInFlight: 1}}}
+	busy, release := make(chan struct{}), make(chan struct{})
+	m := newMetrics()
+	h := webhooks(cfg, m, httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(busy)
+		<-release
+	})}).Handler
+	first := make(chan struct{})
+	go func() {
+		defer close(first)
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/authenticate", nil))
+	}()
+	<-busy
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/authenticate", nil))
+	close(release)
+	<-first
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "" {
+		t.Errorf("got %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+	}
+	if text := scrape(m); !strings.Contains(text, `gl_k8s_integrator_overload_total{listener="webhooks"} 1`) {
+		t.Error("the overload is not counted")
+	}
+}
+
+func scrape(m *metrics) string {
+	w := httptest.NewRecorder()
+	m.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return w.Body.String()
+}
+
+// TestReviewMetrics: a review by outcome, reason and kind, its time, and the age of the keys it was judged with.
+func TestReviewMetrics(t *testing.T) {
+	m := newMetrics()
+	m.keys(func() authn.KeyStatus {
+		return authn.KeyStatus{Keys: 2, Fetched: day.Add(-90 * time.Second), Fetches: 5, Failures: 1}
+	}, func() time.Time { return day })
+	cfg := &config.Config{GitLab: config.GitLab{URL: "https://127.0.0.1:1"}, Authn: config.Authn{ClientIDs: []string{"a"}}}
+	auth, err := newAuthenticator(cfg, http.DefaultClient, slog.New(slog.DiscardHandler), &people{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := reviewRoute(cfg, auth, slog.New(slog.NewTextHandler(io.Discard, nil)), m)
+	r := httptest.NewRequest(http.MethodPost, "/authenticate", strings.NewReader(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{"token":"opaque"}}`))
+	r.Header.Set("Content-Type", "application/json")
+	route.Handler.ServeHTTP(httptest.NewRecorder(), r)
+	text := scrape(m)
+	for _, want := range []string{
+		`gl_k8s_integrator_reviews_total{kind="",outcome="not_mine",reason="not_a_jwt"} 1`,
+		"gl_k8s_integrator_review_seconds_count 1",
+		"gl_k8s_integrator_signing_keys 2", "gl_k8s_integrator_signing_keys_age_seconds 90",
+		"gl_k8s_integrator_signing_key_fetches_total 5", "gl_k8s_integrator_signing_key_fetch_failures_total 1",
+	} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("/metrics lacks %q", want)
+		}
+	}
+}
