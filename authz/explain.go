@@ -59,7 +59,7 @@ func (v View) Person(user int64, q Question, now time.Time) string {
 		return v.clusterWide(user, q)
 	}
 	src, managed := v.Source[q.Namespace]
-	access, member := Members(v.Snapshot, src, now)[user]
+	access, member := accessOf(v.Snapshot, src, user, now)
 	if !managed || !member {
 		return fmt.Sprintf("namespace %q is not one you have a GitLab role in, if it exists. %s", clean(q.Namespace), v.yours(user))
 	}

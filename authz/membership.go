@@ -25,6 +25,7 @@ type resolver struct {
 	snap      *Snapshot
 	now       time.Time
 	effective map[int64]members // of groups, by id
+	only      int64             // if set, the one person who is looked for
 }
 
 func newResolver(s *Snapshot, now time.Time) *resolver {
@@ -74,7 +75,7 @@ func (r *resolver) inherit(above members, rows []Member, source SourceID) member
 	m := make(members, len(above)+len(rows))
 	maps.Copy(m, above)
 	for _, row := range rows {
-		if row.Level > MinimalAccess && !row.Expires.Over(r.now) {
+		if row.Level > MinimalAccess && !row.Expires.Over(r.now) && (r.only == 0 || r.only == row.User) {
 			m.add(Access{User: row.User, Level: row.Level, Why: Reason{Level: row.Level, Row: source}}, true)
 		}
 	}
@@ -130,6 +131,14 @@ func sortedLinks(links []Link) []Link {
 // accounts and whether or not their level gives a right: GitLab's members/all without its expired rows.
 func Members(s *Snapshot, id SourceID, now time.Time) map[int64]Access {
 	return newResolver(s, now).of(id)
+}
+
+// accessOf is Members for one person: it costs little however many the others are, and so its time tells nothing.
+func accessOf(s *Snapshot, id SourceID, user int64, now time.Time) (Access, bool) {
+	r := newResolver(s, now)
+	r.only = user
+	a, ok := r.of(id)[user]
+	return a, ok
 }
 
 // Untouchable returns the sources whose rights can't be judged in this round, with the reason: something that

@@ -4,6 +4,7 @@
 package sarwebhook
 
 import (
+	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"io"
@@ -26,7 +27,11 @@ const anonymous = "system:anonymous"
 
 // Handler answers SubjectAccessReviews of authorization.k8s.io/v1. view returns the state to explain from; ok is
 // false until the first one was read. loginHint is told to anonymous requests even then.
-func Handler(view func() (v authz.View, ok bool), loginHint string, now func() time.Time, log *slog.Logger) http.Handler {
+//
+// proof returns what authn put into the extra fields of an identity (kubename.ExtraProof). Tenants may create
+// LocalSubjectAccessReviews about anybody, which no admission policy can refuse and which look here like real
+// requests; but they don't know another person's proof, and without it nothing is told about anybody.
+func Handler(view func() (v authz.View, ok bool), proof func(username string) string, loginHint string, now func() time.Time, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		review, status, err := decode(w, r)
 		if err != nil {
@@ -36,7 +41,7 @@ func Handler(view func() (v authz.View, ok bool), loginHint string, now func() t
 		v, ok := view()
 		reason := "you are not logged in. " + loginHint
 		if review.Spec.User != anonymous {
-			reason = explain(v, ok, review.Spec, now())
+			reason = explain(v, ok, proven(review.Spec, proof), review.Spec, now())
 		}
 		log.DebugContext(r.Context(), "explained a refusal", "user", review.Spec.User, "reason", reason)
 		answer := authorizationv1.SubjectAccessReview{
@@ -50,24 +55,35 @@ func Handler(view func() (v authz.View, ok bool), loginHint string, now func() t
 	})
 }
 
-// explain chooses the explanation by the kind of identity, which its name tells.
-func explain(v authz.View, ready bool, spec authorizationv1.SubjectAccessReviewSpec, now time.Time) string {
-	if !ready {
-		return "GitLab's rights were not read yet since the integrator started. Try again in a minute."
-	}
+// notTheAsker is all that is said about a GitLab identity without its proof.
+const notTheAsker = "GitLab's roles do not allow this. Why is told to the person alone, who asks with a login of his own."
+
+// proven reports whether the review carries the proof that authn gave to this identity at login.
+func proven(spec authorizationv1.SubjectAccessReviewSpec, proof func(string) string) bool {
+	got := spec.Extra[kubename.ExtraProof]
+	return len(got) == 1 && subtle.ConstantTimeCompare([]byte(got[0]), []byte(proof(spec.User))) == 1
+}
+
+// explain chooses the explanation by the kind of identity, which its name tells. What it says of a CI
+// ServiceAccount is in that name already.
+func explain(v authz.View, ready, proven bool, spec authorizationv1.SubjectAccessReviewSpec, now time.Time) string {
 	q := question(spec)
-	if project, ok := kubename.ParseCIJob(spec.User); ok {
+	if ns, ok := kubename.ParseServiceAccountUser(spec.User); ok {
+		return v.CIServiceAccount(ns, q)
+	}
+	project, isJob := kubename.ParseCIJob(spec.User)
+	user, isPerson := kubename.ParseUser(spec.User)
+	switch {
+	case !isJob && !isPerson:
+		return ""
+	case !proven:
+		return notTheAsker
+	case !ready:
+		return "GitLab's rights were not read yet since the integrator started. Try again in a minute."
+	case isJob:
 		return v.CIJob(project, q)
 	}
-	if user, ok := kubename.ParseUser(spec.User); ok {
-		return v.Person(user, q, now)
-	}
-	if ns, ok := kubename.ParseServiceAccountUser(spec.User); ok {
-		if _, managed := v.Source[ns]; managed {
-			return v.CIServiceAccount(ns, q)
-		}
-	}
-	return ""
+	return v.Person(user, q, now)
 }
 
 func question(spec authorizationv1.SubjectAccessReviewSpec) authz.Question {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
 func handler(t *testing.T, ready bool) http.Handler {
@@ -35,8 +36,10 @@ func handler(t *testing.T, ready bool) http.Handler {
 			return authz.View{}, false
 		}
 		return v, true
-	}, "Use kubelogin.", time.Now, slog.New(slog.DiscardHandler))
+	}, proof, "Use kubelogin.", time.Now, slog.New(slog.DiscardHandler))
 }
+
+func proof(username string) string { return "proof of " + username }
 
 func post(h http.Handler, contentType, body string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, "/authorize", strings.NewReader(body))
@@ -49,7 +52,7 @@ func post(h http.Handler, contentType, body string) *httptest.ResponseRecorder {
 func review(user, namespace, verb, resource string) string {
 	b, _ := json.Marshal(map[string]any{
 		"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-		"spec": map[string]any{"user": user, "resourceAttributes": map[string]any{"namespace": namespace, "verb": verb, "resource": resource}},
+		"spec": map[string]any{"user": user, "extra": map[string]any{kubename.ExtraProof: []string{proof(user)}}, "resourceAttributes": map[string]any{"namespace": namespace, "verb": verb, "resource": resource}},
 	})
 	return string(b)
 }
@@ -65,7 +68,7 @@ func TestReasonsByIdentity(t *testing.T) {
 		{"a person before the first round", "gitlab:2", "haw-world", false, "GitLab's rights were not read yet since the integrator started. Try again in a minute."},
 		{"a person", "gitlab:2", "haw-world", true, "you are Developer in haw/world, which may read; changes need Maintainer or Owner."},
 		{"the CI ServiceAccount elsewhere", "system:serviceaccount:haw-world:gitlab-serviceaccount", "other", true, `this token belongs to the CI of namespace "haw-world" and is good for that namespace alone.`},
-		{"a namespace that is not ours may have such a ServiceAccount too", "system:serviceaccount:foreign:gitlab-serviceaccount", "other", true, ""},
+		{"an unmanaged namespace sounds the same, so that asking tells nothing", "system:serviceaccount:foreign:gitlab-serviceaccount", "other", true, `this token belongs to the CI of namespace "foreign" and is good for that namespace alone.`},
 		{"a CI job", "gitlab:ci:42", "other", true, `this token belongs to the CI of namespace "haw-world" and is good for that namespace alone.`},
 		{"a CI job of a project without a namespace", "gitlab:ci:7", "other", true, "GitLab project 7 has no namespace in this cluster."},
 		{"somebody of another authenticator", "system:node:x", "other", true, ""},
@@ -81,6 +84,25 @@ func TestReasonsByIdentity(t *testing.T) {
 				t.Errorf("got %+v\nwant reason %q", got.Status, c.want)
 			}
 		})
+	}
+}
+
+// TestReviewsAboutOthersTellNothing: in his own namespace a tenant may ask about anybody (LocalSubjectAccessReview).
+func TestReviewsAboutOthersTellNothing(t *testing.T) {
+	h := handler(t, true)
+	seen := map[string]bool{}
+	for _, user := range []string{"gitlab:2", "gitlab:99", "gitlab:ci:42", "gitlab:ci:99"} {
+		for _, extra := range []string{"", proof("gitlab:7")} {
+			body := strings.ReplaceAll(review(user, "mallory", "list", "pods"), proof(user), extra)
+			var got authorizationv1.SubjectAccessReview
+			if err := json.Unmarshal(post(h, "application/json", body).Body.Bytes(), &got); err != nil {
+				t.Fatal(err)
+			}
+			seen[got.Status.Reason] = true
+		}
+	}
+	if len(seen) != 1 || seen[""] {
+		t.Errorf("what is told differs: %v", seen)
 	}
 }
 
@@ -112,7 +134,7 @@ func FuzzReview(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":"gitlab:2","nonResourceAttributes":{"verb":"get"}}}`))
 	f.Add([]byte(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		h := sarwebhook.Handler(func() (authz.View, bool) { return authz.View{}, false }, "", time.Now, slog.New(slog.DiscardHandler))
+		h := sarwebhook.Handler(func() (authz.View, bool) { return authz.View{}, false }, proof, "", time.Now, slog.New(slog.DiscardHandler))
 		w := post(h, "application/json", string(body))
 		if w.Code != http.StatusOK {
 			return

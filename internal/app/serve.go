@@ -103,9 +103,13 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		servers = append(servers, s)
 		return nil
 	}
+	proof, err := newProver(cfg.Listeners.Webhooks.KeyFile)
+	if err != nil {
+		return nil, err
+	}
 	err = add(webhooks(
-		cfg, m, reviewRoute(cfg, auth, log, m),
-		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view(syncer), cfg.Authz.LoginHint, time.Now, log)},
+		cfg, m, reviewRoute(cfg, proving{auth, proof}, log, m),
+		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view(syncer), proof.of, cfg.Authz.LoginHint, time.Now, log)},
 	))
 	if err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ func webhooks(cfg *config.Config, m *metrics, routes ...httpserver.Route) httpse
 }
 
 // reviewRoute is the TokenReview webhook.
-func reviewRoute(cfg *config.Config, auth *authn.GitLab, log *slog.Logger, m *metrics) httpserver.Route {
+func reviewRoute(cfg *config.Config, auth authn.Authenticator, log *slog.Logger, m *metrics) httpserver.Route {
 	return httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, m.review, cfg.Authn.APIAudiences...)}
 }
 
@@ -45,9 +45,13 @@ func ServeAuthn(ctx context.Context, cfg *config.Config, log *slog.Logger, bound
 	if err != nil {
 		return err
 	}
+	proof, err := newProver(cfg.Listeners.Webhooks.KeyFile)
+	if err != nil {
+		return err
+	}
 	m := newMetrics()
 	m.keys(auth.KeyStatus, time.Now)
-	opts := webhooks(cfg, m, reviewRoute(cfg, auth, log, m))
+	opts := webhooks(cfg, m, reviewRoute(cfg, proving{auth, proof}, log, m))
 	opts.Logger = log
 	s, err := httpserver.New(opts)
 	if err != nil {

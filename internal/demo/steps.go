@@ -289,6 +289,13 @@ func attacker(ctx context.Context, e *Env, r *Report) {
 	r.Check(o.code != 0 && o.has("denied"), "what the integrator owns can't be deleted")
 	o = e.run(ctx, r, mallory, ci, "-n", own, "create", "token", kubename.CIServiceAccount, "--duration=87600h")
 	r.Check(o.code != 0, "no token that outlives her rights")
+	asking := filepath.Join(e.work, "asking.yaml")
+	if err := os.WriteFile(asking, fmt.Appendf(nil, reviewAboutDave, own, kubename.User(e.user("dave")), own), 0o600); err != nil {
+		r.Fail("writing a manifest", err)
+		return
+	}
+	o = e.run(ctx, r, mallory, ci, "create", "--validate=false", "-f", "asking.yaml", "-o", "jsonpath={.status.reason}")
+	r.Check(o.code == 0 && o.has("told to the person alone") && !o.has("haw"), "she may ask what dave may do in her namespace, but is not told where he has rights")
 	manifest := filepath.Join(e.work, "privileged.yaml")
 	if err := os.WriteFile(manifest, []byte(privilegedPod), 0o600); err != nil {
 		r.Fail("writing a manifest", err)
@@ -297,6 +304,14 @@ func attacker(ctx context.Context, e *Env, r *Report) {
 	o = e.run(ctx, r, mallory, "-n", own, "apply", "-f", "privileged.yaml")
 	r.Check(o.code != 0 && o.has("PodSecurity", "privileged"), "no privileged pod")
 }
+
+const reviewAboutDave = `apiVersion: authorization.k8s.io/v1
+kind: LocalSubjectAccessReview
+metadata: {namespace: %s}
+spec:
+  user: %s
+  resourceAttributes: {namespace: %s, verb: list, resource: pods}
+`
 
 const privilegedPod = `apiVersion: v1
 kind: Pod

@@ -45,6 +45,9 @@ const (
 	ManagedBy      = "gl-k8s-integrator"
 	// LabelSource names the GitLab object that a namespace belongs to, e.g. "group-7", "project-42", "user-3".
 	LabelSource = domain + "source"
+	// LabelTemplate marks objects that come from a namespace template; AnnotationTemplate says which, in which form.
+	LabelTemplate      = domain + "template"
+	AnnotationTemplate = domain + "template-hash"
 	// AnnotationIssuer is the URL of the GitLab that the namespace belongs to.
 	AnnotationIssuer = domain + "issuer"
 	// AnnotationCreatedAt is GitLab's created_at of the source: ids can be handed out again after a restore.
@@ -68,6 +71,8 @@ const (
 	ExtraJob       = domain + "gitlab-job-id"
 	ExtraRef       = domain + "gitlab-ref"
 	ExtraEnv       = domain + "gitlab-environment"
+	// ExtraProof shows the explaining webhook that a request is this identity's own (docs/adr/0011).
+	ExtraProof = domain + "proof"
 )
 
 // User returns the Kubernetes user name of the GitLab user with that id: "gitlab:42".
