@@ -119,6 +119,12 @@ func FuzzPeek(f *testing.F) {
 			if s, ok := loose["iss"].(string); p.claims.Issuer.valid != ok || p.claims.Issuer.s != s {
 				t.Errorf("issuer %+v, want %q", p.claims.Issuer, s)
 			}
+			var aud oidcAudience
+			if json.Unmarshal(p.payload, &struct {
+				Aud *oidcAudience `json:"aud"`
+			}{&aud}) == nil && p.claims.Audience.valid && loose["aud"] != nil && !slices.Equal(aud, p.claims.Audience.list) && !caseTwin(loose, "aud") {
+				t.Errorf("audience %+v of %q, go-oidc reads %q", p.claims.Audience, p.payload, aud)
+			}
 			if _, ok := loose["job_id"]; p.claims.JobID.present != ok {
 				t.Errorf("job_id of %q: present %t", p.payload, p.claims.JobID.present)
 			}
@@ -174,4 +180,32 @@ func FuzzJSON(f *testing.F) {
 			}
 		}
 	})
+}
+
+// oidcAudience reads aud as go-oidc does.
+type oidcAudience []string
+
+func (a *oidcAudience) UnmarshalJSON(b []byte) error {
+	var one string
+	if json.Unmarshal(b, &one) == nil {
+		*a = oidcAudience{one}
+		return nil
+	}
+	var many []string
+	if err := json.Unmarshal(b, &many); err != nil {
+		return err
+	}
+	*a = many
+	return nil
+}
+
+// caseTwin reports whether a member has the name in another case, which encoding/json takes for the same.
+func caseTwin(m map[string]any, name string) bool {
+	n := 0
+	for k := range m {
+		if strings.EqualFold(k, name) {
+			n++
+		}
+	}
+	return n > 1
 }

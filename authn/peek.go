@@ -2,7 +2,6 @@ package authn
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"math"
 	"strconv"
 	"strings"
@@ -181,16 +180,16 @@ func readAudience(value string) audience {
 	if value[0] == '"' {
 		return audience{list: []string{decodeString(value)}, valid: true}
 	}
-	var many []*string
-	if value[0] != '[' || json.Unmarshal([]byte(value), &many) != nil {
+	if value[0] != '[' {
 		return audience{}
 	}
 	a := audience{valid: true}
-	for _, s := range many {
-		if s == nil {
-			return audience{}
-		}
-		a.list = append(a.list, *s)
+	elements(value, func(value string) {
+		one := readText(value)
+		a.list, a.valid = append(a.list, one.s), a.valid && one.valid
+	})
+	if !a.valid {
+		return audience{}
 	}
 	return a
 }

@@ -3,7 +3,6 @@ package authn
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"maps"
@@ -291,7 +290,12 @@ func decodeReview(body []byte) (q question, ok bool) {
 				case "token":
 					q.token = str(value)
 				case "audiences":
-					ok = json.Unmarshal([]byte(value), &q.audiences) == nil && ok
+					q.audiences = nil
+					if value[0] == '[' {
+						elements(value, func(value string) { q.audiences = append(q.audiences, str(value)) })
+					} else {
+						ok = ok && value == "null"
+					}
 				}
 			})
 		}
