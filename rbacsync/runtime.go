@@ -176,6 +176,9 @@ func (s *Syncer) helpers(ctx context.Context, wg *sync.WaitGroup) (done chan []T
 		wg.Go(func() { s.o.Inbox.Follow(ctx, s.enqueue) })
 		wg.Go(func() { s.clear(ctx, done) })
 	}
+	if s.poll != nil {
+		wg.Go(func() { s.polls(ctx) })
+	}
 	if s.o.Memory != nil {
 		offers = make(chan Stored, 1)
 		wg.Go(func() { s.saves(ctx, offers) })

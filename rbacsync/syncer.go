@@ -57,8 +57,13 @@ type Options struct {
 	Inbox Inbox
 	// Memory, optional, keeps the last Snapshot for other replicas and the next start.
 	Memory Memory
-	Now    func() time.Time
-	Logger *slog.Logger
+	// People, optional, is asked each PollEvery (default 10 s) for the states of accounts, which send no hook; first
+	// for those whom Recent, optional, returns with the time when they were seen.
+	People    Poller
+	PollEvery time.Duration
+	Recent    func() map[int64]time.Time
+	Now       func() time.Time
+	Logger    *slog.Logger
 	// OnRound, optional, is called after each round, for metrics. It must not block.
 	OnRound func(Round)
 }
@@ -105,6 +110,7 @@ type Syncer struct {
 		at     time.Time
 	}
 
+	poll     *poller     // nil without People
 	leading  atomic.Bool // Run runs
 	adopting sync.Mutex  // held while leading changes and while what was stored is published
 
@@ -133,7 +139,11 @@ func New(o Options) (*Syncer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Syncer{o: o, wake: make(chan struct{}, 1), brakes: brakes{saved: "?"}}, nil
+	s := &Syncer{o: o, wake: make(chan struct{}, 1), brakes: brakes{saved: "?"}}
+	if o.People != nil {
+		s.poll = &poller{every: cmp.Or(o.PollEvery, 10*time.Second), from: o.People, recent: o.Recent, now: o.Now, checked: map[int64]time.Time{}}
+	}
+	return s, nil
 }
 
 // State returns what the last rounds left; nil before the first one has finished. Nothing in it is changed later.

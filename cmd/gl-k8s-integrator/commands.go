@@ -36,7 +36,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), checkConfigCommand(s), tokenCommand(s), demoCommand(s), controlplaneCommand(s), demoTokenCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), checkConfigCommand(s), tokenCommand(s), demoCommand(s), controlplaneCommand(s), demoTokenCommand(s), versionCommand(s))
 	return root
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -24,6 +25,9 @@ type metrics struct {
 	duration  prometheus.Gauge
 	planned   prometheus.Gauge
 	findings  *prometheus.GaugeVec
+	held      prometheus.Gauge
+	drift     prometheus.Counter
+	hooks     prometheus.Histogram
 }
 
 func newMetrics() *metrics {
@@ -57,7 +61,13 @@ func newMetrics() *metrics {
 			Help: "Findings of the last round by code.",
 		}, []string{"code"}),
 	}
-	m.registry.MustRegister(m.reviews, m.latency, m.refused, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
+	m.held = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "held_changes", Help: "Changes that limits hold back until somebody approves them."})
+	m.drift = prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "drift_restored_total", Help: "Objects that were put back after somebody else changed them."})
+	m.hooks = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: ns, Name: "hook_to_applied_seconds",
+		Help: "Time from the receipt of a hook to the end of the round that dealt with it.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 14),
+	})
+	m.registry.MustRegister(m.held, m.drift, m.hooks, m.reviews, m.latency, m.refused, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -91,6 +101,57 @@ func (m *metrics) keys(status func() authn.KeyStatus, now func() time.Time) {
 	)
 }
 
+// engine adds the numbers that are asked for when they are read.
+func (m *metrics) engine(s *rbacsync.Syncer, e *store.Elector, b *budget) {
+	const ns = "gl_k8s_integrator"
+	stale := func(what string, of func(rbacsync.Staleness) time.Duration) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: ns, Name: "staleness_seconds", ConstLabels: prometheus.Labels{"of": what},
+			Help: "How old what is known of GitLab is at most: everything (links, transfers, lost hooks), the states of accounts, and those of accounts seen lately; NaN: nothing is known.",
+		}, func() float64 {
+			x, ok := s.Staleness()
+			if !ok {
+				return math.NaN()
+			}
+			return of(x).Seconds()
+		})
+	}
+	m.registry.MustRegister(
+		stale("everything", func(x rbacsync.Staleness) time.Duration { return x.Everything }),
+		stale("accounts", func(x rbacsync.Staleness) time.Duration { return x.Accounts }),
+		stale("present_accounts", func(x rbacsync.Staleness) time.Duration { return x.Present }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "leader", Help: "1 while this process leads."}, func() float64 {
+			if e.May() == nil {
+				return 1
+			}
+			return 0
+		}),
+		requestCounter{
+			b, prometheus.NewDesc(ns+"_gitlab_requests_total", "Requests to GitLab by kind, repetitions included.", []string{"kind"}, nil),
+			prometheus.NewDesc(ns+"_gitlab_budget_share", "Share of GitLab's default rate limits that the last minute used, by kind.", []string{"kind"}, nil),
+		},
+	)
+}
+
+// requestCounter collects the numbers of requests to GitLab.
+type requestCounter struct {
+	b               *budget
+	requests, share *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c requestCounter) Describe(out chan<- *prometheus.Desc) { out <- c.requests; out <- c.share }
+
+// Collect implements prometheus.Collector.
+func (c requestCounter) Collect(out chan<- prometheus.Metric) {
+	for kind, n := range c.b.requests() {
+		out <- prometheus.MustNewConstMetric(c.requests, prometheus.CounterValue, float64(n), kind)
+	}
+	for kind, share := range c.b.shares() {
+		out <- prometheus.MustNewConstMetric(c.share, prometheus.GaugeValue, share, kind)
+	}
+}
+
 func (m *metrics) review(r authn.Review) {
 	m.reviews.WithLabelValues(string(r.Outcome), string(r.Code), string(r.Kind)).Inc()
 	m.latency.Observe(r.Duration.Seconds())
@@ -109,6 +170,18 @@ func (m *metrics) round(r rbacsync.Round) {
 		m.lastRound.Set(float64(r.Started.Add(r.Duration).Unix()))
 	}
 	m.rounds.WithLabelValues(r.Read, result).Inc()
+	for _, t := range r.Done {
+		if !t.At.IsZero() {
+			m.hooks.Observe(max(0, r.Started.Add(r.Duration).Sub(t.At).Seconds()))
+		}
+	}
+	if r.Names == nil { // it did not see everything: a failed one, or one that put back drift
+		if r.Read == "none" && r.Snapshot == nil {
+			m.drift.Add(float64(r.Report.Applied))
+		}
+		return
+	}
+	m.held.Set(float64(len(r.Held)))
 	m.duration.Set(r.Duration.Seconds())
 	m.planned.Set(float64(len(r.Plan)))
 	m.findings.Reset()

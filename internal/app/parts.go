@@ -28,7 +28,7 @@ func newReader(cfg *config.Config, c *clients, log *slog.Logger) (*gitlab.Reader
 }
 
 // newSyncer puts the engine together. mode overrides the configuration's; more, if set, adds what only `serve` has.
-func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Logger, more func(*rbacsync.Options)) (*rbacsync.Syncer, error) {
+func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Logger, more func(*rbacsync.Options, *gitlab.Reader)) (*rbacsync.Syncer, error) {
 	reader, err := newReader(cfg, c, log)
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 		CI:    provisioner, Now: time.Now, Logger: log,
 	}
 	if more != nil {
-		more(&o)
+		more(&o, reader)
 	}
 	return rbacsync.New(o)
 }

@@ -20,6 +20,8 @@ type people struct {
 	mu    sync.Mutex // one Snapshot is taken at a time
 	known atomic.Pointer[knowledge]
 
+	seenOne func(id int64) // if set, is told who was asked about
+
 	// last, if set, returns the last published Snapshot. It is asked at each review, because a round publishes what
 	// it read before it writes to the cluster, which may take long.
 	last func() *authz.Snapshot
@@ -111,6 +113,9 @@ func (p *people) admit(s *authz.Snapshot) map[int64]bool {
 
 // state is authn.Config.UserState. Before the first Snapshot nobody is known, and the token alone decides.
 func (p *people) state(id int64) (string, bool) {
+	if p.seenOne != nil {
+		p.seenOne(id)
+	}
 	k := p.look()
 	if k == nil {
 		return "", false

@@ -40,13 +40,14 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	own := newState(c, log)
-	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(o *rbacsync.Options) {
-		o.Inbox, o.Memory, o.Apply.May = own.inbox, own.snapshots, own.elector.May
-		o.OnRound = func(r rbacsync.Round) { m.round(r); who.take(r.Snapshot); sample.offer(r) }
+	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(o *rbacsync.Options, r *gitlab.Reader) {
+		own.options(o, r, m, func(r rbacsync.Round) { who.take(r.Snapshot); sample.offer(r) })
 	})
 	if err != nil {
 		return err
 	}
+	own.observe(c, cfg.RBACSync.Mode, syncer, m, log)
+	who.seenOne = own.recent.note
 	who.last = lastSnapshot(syncer)
 	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, who)
 	if err != nil {
@@ -78,6 +79,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return own.elector.Run(ctx, syncer.Run) // only the leader reads GitLab and writes
 	})
 	g.Go(func() error { syncer.Follow(ctx); return nil })
+	own.run(ctx, g)
 	if err := g.Wait(); !errors.Is(err, context.Canceled) {
 		return err
 	}

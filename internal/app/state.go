@@ -1,11 +1,16 @@
 package app
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // state is what the program keeps in its own namespace.
@@ -13,6 +18,10 @@ type state struct {
 	elector   *store.Elector
 	inbox     *store.Inbox
 	snapshots store.Snapshots
+	history   *history
+	recent    *recent
+	budget    *budget
+	reporter  *reporter
 }
 
 func newState(c *clients, log *slog.Logger) *state {
@@ -20,5 +29,36 @@ func newState(c *clients, log *slog.Logger) *state {
 		elector:   &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
 		inbox:     &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
 		snapshots: store.Snapshots{Blob: store.Blob{Client: c.kube, Namespace: deploy.Namespace, Name: store.NameSnapshot}},
+		history:   newHistory(c, log),
+		recent:    &recent{now: time.Now, seen: map[int64]time.Time{}},
+	}
+}
+
+// options adds to an engine what only `serve` has. tell is called after each round.
+func (s *state) options(o *rbacsync.Options, reader *gitlab.Reader, m *metrics, tell func(rbacsync.Round)) {
+	o.Inbox, o.Memory, o.Apply.May = s.inbox, s.snapshots, s.elector.May
+	o.People, o.Recent = reader, s.recent.all
+	s.budget = &budget{requests: reader.Requests, limits: gitlab.LimitsPerMinute(), now: time.Now}
+	o.OnRound = func(r rbacsync.Round) {
+		m.round(r)
+		s.history.add(r)
+		s.reporter.add(r)
+		tell(r)
+	}
+}
+
+// observe completes what needs the engine itself.
+func (s *state) observe(c *clients, mode string, syncer *rbacsync.Syncer, m *metrics, log *slog.Logger) {
+	s.reporter = &reporter{
+		kube: c.kube, log: log, mode: mode, elector: s.elector, syncer: syncer, requests: s.budget.requests, budget: s.budget,
+		now: time.Now, wake: make(chan struct{}, 1),
+	}
+	m.engine(syncer, s.elector, s.budget)
+}
+
+// run does what goes on beside the rounds, until ctx is done.
+func (s *state) run(ctx context.Context, g *errgroup.Group) {
+	for _, f := range []func(context.Context){s.history.run, s.reporter.run, s.budget.run} {
+		g.Go(func() error { f(ctx); return nil })
 	}
 }

@@ -24,18 +24,33 @@ func newGate(pacing bool) *gate {
 	if !pacing {
 		return g
 	}
-	// Source: GitLab's "rate limits on Groups API" and "on Projects API". A third may come at once, the rest evenly,
-	// so that no window of the period holds more than the limit.
-	for kind, l := range map[string]struct {
-		requests float64
-		period   time.Duration
-	}{
-		"groups": {200, time.Minute}, "group": {400, time.Minute}, "projects": {2000, 10 * time.Minute}, "project": {400, time.Minute},
-		"members_all": {200, time.Minute},
-	} {
+	// A third may come at once, the rest evenly, so that no window of the period holds more than the limit.
+	for kind, l := range defaultLimits() {
 		g.limits[kind] = rate.NewLimiter(rate.Limit(l.requests*0.62/l.period.Seconds()), int(l.requests*0.33))
 	}
 	return g
+}
+
+type limit struct {
+	requests float64
+	period   time.Duration
+}
+
+// defaultLimits are GitLab's own. Source: "rate limits on Groups API" and "on Projects API".
+func defaultLimits() map[string]limit {
+	return map[string]limit{
+		"groups": {200, time.Minute}, "group": {400, time.Minute}, "projects": {2000, 10 * time.Minute}, "project": {400, time.Minute},
+		"members_all": {200, time.Minute},
+	}
+}
+
+// LimitsPerMinute returns GitLab's default limits by kind of request, as Requests names them.
+func LimitsPerMinute() map[string]float64 {
+	out := map[string]float64{}
+	for kind, l := range defaultLimits() {
+		out[kind] = l.requests / l.period.Minutes()
+	}
+	return out
 }
 
 // endpointOf names the kind of a request as GitLab's limits and our counters do; path starts with /api/.

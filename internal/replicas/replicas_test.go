@@ -311,6 +311,42 @@ func TestReplicas(t *testing.T) {
 		})
 	})
 
+	t.Run("status, history and metrics say so", func(t *testing.T) {
+		cfg, err := config.Load(filepath.Join(w.dir, "a.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		carol := fmt.Sprintf("gitlab:%d (carol)", w.user("carol"))
+		w.eventually("the history has both changes", 15*time.Second, func() bool {
+			out.Reset()
+			err := app.History(t.Context(), cfg, "haw-world", &out)
+			return err == nil && strings.Contains(out.String(), "RoleBinding haw-world/gitlab-view: + "+carol+"  [hook user_add_to_team; project/") &&
+				strings.Contains(out.String(), "- "+carol+"  [hook user_remove_from_team; project/")
+		})
+		w.eventually("the status is of the last round", 15*time.Second, func() bool {
+			out.Reset()
+			err := app.Status(t.Context(), cfg, &out)
+			return err == nil && strings.Contains(out.String(), "last round       hook user_remove_from_team (partial): 1 planned, 1 applied, 0 failed")
+		})
+		for _, want := range []string{"leader           ", "mode             enforce", "GitLab read      ", "projects 1", "present accounts", "requests         graphql "} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("status without %q:\n%s", want, out.String())
+			}
+		}
+		res, err := http.Get("http://" + a.metrics + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		text, _ := io.ReadAll(res.Body)
+		for _, want := range []string{"hook_to_applied_seconds_count 2", "gl_k8s_integrator_leader 1", `staleness_seconds{of="everything"}`, `gitlab_requests_total{kind="graphql"}`, "held_changes 0"} {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("metrics without %s", want)
+			}
+		}
+	})
+
 	t.Run("the leader is killed between the answer to a hook and the round", func(t *testing.T) {
 		a.signal(syscall.SIGSTOP) // it can't act on what comes now
 		w.remove("bob")

@@ -89,7 +89,7 @@ func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Wr
 	sum := sha256.Sum256(packed.Bytes())
 	next := head{Format: 1, SHA256: hex.EncodeToString(sum[:]), Meta: meta}
 	old, secret, err := b.head(ctx)
-	if err != nil && !errors.Is(err, ErrNone) && !errors.Is(err, errDamaged) {
+	if err != nil && !errors.Is(err, ErrNone) && !errors.Is(err, ErrDamaged) {
 		return err
 	}
 	data := map[string][]byte{}
@@ -134,14 +134,15 @@ func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Wr
 func (b Blob) Load(ctx context.Context, have string, read func(io.Reader) error) (version string, meta map[string]string, err error) {
 	for try := 0; ; try++ {
 		version, meta, err = b.load(ctx, have, read)
-		if !errors.Is(err, errDamaged) || try == 2 {
+		if !errors.Is(err, ErrDamaged) || try == 2 {
 			return version, meta, err
 		}
 		// A writer may have been at work; what is read next is whole again.
 	}
 }
 
-var errDamaged = errors.New("the stored content is damaged")
+// ErrDamaged says that what is stored can not be read.
+var ErrDamaged = errors.New("the stored content is damaged")
 
 func (b Blob) load(ctx context.Context, have string, read func(io.Reader) error) (string, map[string]string, error) {
 	h, secret, err := b.head(ctx)
@@ -158,7 +159,7 @@ func (b Blob) load(ctx context.Context, have string, read func(io.Reader) error)
 	for i := range min(h.Chunks, Slots) {
 		s, err := b.secrets().Get(ctx, chunkName(b.Name, h.Generation, i), metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
-			return "", nil, fmt.Errorf("loading %s: %w: a part is missing", b.Name, errDamaged)
+			return "", nil, fmt.Errorf("loading %s: %w: a part is missing", b.Name, ErrDamaged)
 		}
 		if err != nil {
 			return "", nil, fmt.Errorf("loading %s: %w", b.Name, err)
@@ -166,19 +167,19 @@ func (b Blob) load(ctx context.Context, have string, read func(io.Reader) error)
 		packed = append(packed, s.Data[keyChunk]...)
 	}
 	if sum := sha256.Sum256(packed); hex.EncodeToString(sum[:]) != h.SHA256 {
-		return "", nil, fmt.Errorf("loading %s: %w: its checksum is wrong", b.Name, errDamaged)
+		return "", nil, fmt.Errorf("loading %s: %w: its checksum is wrong", b.Name, ErrDamaged)
 	}
 	z, err := gzip.NewReader(bytes.NewReader(packed))
 	if err == nil {
 		err = read(io.LimitReader(z, maxContent))
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("unpacking %s: %w", b.Name, err)
+		return "", nil, fmt.Errorf("unpacking %s: %w: %w", b.Name, ErrDamaged, err)
 	}
 	return h.SHA256, h.Meta, nil
 }
 
-// head reads the Secret that describes the content. A Secret without a readable description is errDamaged.
+// head reads the Secret that describes the content. A Secret without a readable description is ErrDamaged.
 func (b Blob) head(ctx context.Context) (head, *corev1.Secret, error) {
 	s, err := b.secrets().Get(ctx, b.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -189,7 +190,7 @@ func (b Blob) head(ctx context.Context) (head, *corev1.Secret, error) {
 	}
 	var h head
 	if err := json.Unmarshal(s.Data[keyHead], &h); err != nil || h.Format != 1 {
-		return head{}, s, fmt.Errorf("loading %s: %w: it has no description that this version knows", b.Name, errDamaged)
+		return head{}, s, fmt.Errorf("loading %s: %w: it has no description that this version knows", b.Name, ErrDamaged)
 	}
 	return h, s, nil
 }

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+)
+
+func statusCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status --config FILE",
+		Short: "Show who leads, the last round, how old what is known of GitLab may be, findings and requests",
+		Args:  cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := config.Load(*path)
+		if err != nil {
+			return err
+		}
+		return app.Status(cmd.Context(), cfg, s.out)
+	}
+	return cmd
+}
+
+func historyCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "history --config FILE [-n NAMESPACE]",
+		Short: "Show the last changes of a namespace, each with its cause",
+		Args:  cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	namespace := cmd.Flags().StringP("namespace", "n", "", "the namespace; without it, how many changes are remembered of each")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := config.Load(*path)
+		if err != nil {
+			return err
+		}
+		return app.History(cmd.Context(), cfg, *namespace, s.out)
+	}
+	return cmd
+}
+
+func hooksCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{Use: "hooks", Short: "The system hooks by which GitLab tells of changes", Args: cobra.NoArgs}
+	register := &cobra.Command{
+		Use:   "register --config FILE --url URL",
+		Short: "Install the system hook in GitLab, or set its secret and settings again",
+		Args:  cobra.NoArgs,
+	}
+	path := configFlag(register)
+	url := register.Flags().String("url", "", "address of listeners.hooks as GitLab reaches it, with the path /hooks/gitlab (required)")
+	insecure := register.Flags().Bool("insecure-skip-tls-verify", false, "let GitLab not verify the certificate of that address")
+	if err := register.MarkFlagRequired("url"); err != nil {
+		panic(err) // only for a flag that does not exist
+	}
+	register.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := config.Load(*path)
+		if err != nil {
+			return err
+		}
+		return app.RegisterHook(cmd.Context(), cfg, *url, !*insecure, s.out)
+	}
+	cmd.AddCommand(register)
+	return cmd
+}
