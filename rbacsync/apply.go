@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"golang.org/x/sync/errgroup"
@@ -33,6 +34,9 @@ type ApplyOptions struct {
 	May func() error
 
 	wrote func(*Live) // what the API server answered to a write
+
+	dynamic       dynamic.Interface // for objects from templates
+	wroteTemplate func(Key, *Live, string)
 }
 
 // Report is what became of a plan.
@@ -76,7 +80,7 @@ var errNoNamespace = errors.New("its namespace could not be created")
 // conflicts instead of undoing somebody else's later write.
 func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o ApplyOptions) Report {
 	start := time.Now() //nolint:forbidigo // a duration, not a decision
-	a := &applier{client: client, log: o.Logger, cause: o.Cause, may: o.May, wrote: o.wrote, unborn: map[string]bool{}}
+	a := &applier{client: client, log: o.Logger, cause: o.Cause, may: o.May, wrote: o.wrote, dynamic: o.dynamic, wroteTemplate: o.wroteTemplate, unborn: map[string]bool{}}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -109,6 +113,9 @@ type applier struct {
 	may    func() error
 	wrote  func(*Live)
 
+	dynamic       dynamic.Interface
+	wroteTemplate func(Key, *Live, string)
+
 	mu     sync.Mutex
 	report Report
 	unborn map[string]bool // namespaces that could not be created
@@ -136,6 +143,11 @@ func (a *applier) one(ctx context.Context, c Change) {
 	if c.Action == Create && apierrors.IsAlreadyExists(err) {
 		a.report.Findings = append(a.report.Findings, authz.Finding{Code: "foreign_object", Text: fmt.Sprintf("%s exists already, but not as ours: left alone", c.Key)})
 	}
+	if c.Key.Kind == KindTemplate && !errors.Is(err, errNoNamespace) {
+		// A template may not fit what GitLab users chose (a path in a label): no reason to call the round a failure.
+		a.report.Findings = append(a.report.Findings, authz.Finding{Code: "template_failed", Source: c.Source, Text: fmt.Sprintf("%s %s: %v", c.Action, c.Key, err)})
+		return
+	}
 	a.report.Failed = append(a.report.Failed, Failure{c, err})
 }
 
@@ -153,6 +165,12 @@ func (a *applier) write(ctx context.Context, c Change) error {
 			return err
 		}
 	}
+	if c.Key.Kind == KindTemplate {
+		if a.isUnborn(c.Key.Namespace) {
+			return errNoNamespace
+		}
+		return writeTemplate(ctx, a.dynamic, c, a.wroteTemplate)
+	}
 	switch c.Action {
 	case Create:
 		return a.create(ctx, c.New)
@@ -169,11 +187,14 @@ func (a *applier) write(ctx context.Context, c Change) error {
 	return fmt.Errorf("unknown action %d", c.Action)
 }
 
-func (a *applier) create(ctx context.Context, o *Object) error {
+func (a *applier) isUnborn(ns string) bool {
 	a.mu.Lock()
-	unborn := a.unborn[o.Key.Namespace]
-	a.mu.Unlock()
-	if unborn {
+	defer a.mu.Unlock()
+	return a.unborn[ns]
+}
+
+func (a *applier) create(ctx context.Context, o *Object) error {
+	if a.isUnborn(o.Key.Namespace) {
 		return errNoNamespace
 	}
 	meta := metav1.ObjectMeta{Name: o.Key.Name, Namespace: o.Key.Namespace, Labels: filled(o.labels()), Annotations: filled(o.annotations())}

@@ -29,6 +29,8 @@ type Settings struct {
 	DeleteAfter time.Duration
 	// Adopt lists existing namespaces that sources may take over.
 	Adopt []Adoption
+	// Templates are further objects of namespaces; nil: none.
+	Templates *Templates
 	// Secretless binds the identity of the project's own CI jobs (kubename.CIJob) like the CI ServiceAccount.
 	Secretless bool
 }
@@ -45,6 +47,8 @@ type Input struct {
 	// Untouchable holds the sources that can't be judged, and why; nil means authz.Untouchable of the Snapshot.
 	Untouchable map[authz.SourceID]string
 	Now         time.Time // for deletion
+	// Secrets holds the data of those that templates copy, by name.
+	Secrets map[string]map[string]any
 }
 
 // Wanted is what should be in the cluster, and what must not be touched.
@@ -118,9 +122,11 @@ func Desired(in Input) *Wanted {
 		w.Objects = append(w.Objects,
 			Object{Key: NamespaceKey(ns), Space: &Space{
 				Source: src.ID, Issuer: in.Snapshot.Issuer, CreatedAt: createdAt(src.CreatedAt), Path: printable(src.Path),
-				PodSecurity: in.Settings.standard(src.ID)}},
+				PodSecurity: in.Settings.standard(src.ID),
+			}},
 			Object{Key: accountKey(ns)},
 			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: in.Settings.ciBinding(src, ns)})
+		w.Objects = in.Settings.Templates.add(w.Objects, values{ns, printable(src.Path), src.ID}, in.Secrets)
 		for _, role := range slices.Concat(in.Roles, further[src.ID]) {
 			rest := users[bindingID{src.ID, role}]
 			for shard := 0; shard == 0 || len(rest) > 0; shard++ {
@@ -128,7 +134,8 @@ func Desired(in Input) *Wanted {
 				rest = rest[len(part):]
 				w.Objects = append(w.Objects, Object{
 					Key:     Key{ns, KindRoleBinding, kubename.RoleBinding(role, shard)},
-					Binding: &Binding{Role: role, Users: part, Members: memberNames(part, in.Snapshot.Users)}})
+					Binding: &Binding{Role: role, Users: part, Members: memberNames(part, in.Snapshot.Users)},
+				})
 			}
 		}
 	}

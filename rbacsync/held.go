@@ -111,7 +111,7 @@ type HeldStore struct {
 // Load returns what the leader holds.
 func (h HeldStore) Load(ctx context.Context) ([]Item, error) {
 	var items []Item
-	_, err := h.load(ctx, HeldConfigMap, &items)
+	err := h.load(ctx, HeldConfigMap, &items)
 	return items, err
 }
 
@@ -123,7 +123,7 @@ func (h HeldStore) Save(ctx context.Context, items []Item) error {
 // Approvals returns what was approved, by Item.Key.
 func (h HeldStore) Approvals(ctx context.Context) (map[string]bool, error) {
 	var keys []string
-	if _, err := h.load(ctx, ApprovalsConfigMap, &keys); err != nil {
+	if err := h.load(ctx, ApprovalsConfigMap, &keys); err != nil {
 		return nil, err
 	}
 	out := make(map[string]bool, len(keys))
@@ -190,21 +190,21 @@ const (
 	maxHeld = 256 << 20
 )
 
-func (h HeldStore) load(ctx context.Context, name string, into any) (*corev1.ConfigMap, error) {
+func (h HeldStore) load(ctx context.Context, name string, into any) error {
 	cm, err := h.Kube.CoreV1().ConfigMaps(h.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", h.Namespace, name, err)
+		return fmt.Errorf("reading ConfigMap %s/%s: %w", h.Namespace, name, err)
 	}
 	if len(cm.BinaryData[heldField]) == 0 {
-		return cm, nil
+		return nil
 	}
 	if err := unpack(cm.BinaryData[heldField], into); err != nil {
-		return nil, fmt.Errorf("ConfigMap %s/%s can't be read, delete it and approve again: %w", h.Namespace, name, err)
+		return fmt.Errorf("ConfigMap %s/%s can't be read, delete it and approve again: %w", h.Namespace, name, err)
 	}
-	return cm, nil
+	return nil
 }
 
 // save writes what edit makes of the present content, again when somebody else was faster.
@@ -309,7 +309,9 @@ type brakes struct {
 // Plan, Held and Findings.
 func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Wanted) *Wanted {
 	var findings []authz.Finding
+	want = s.checkTemplates(have, want)
 	first := len(r.Findings)
+	r.unplanned = first
 	r.Plan, findings = Plan(have, want)
 	r.Findings, r.Held = append(r.Findings, findings...), nil
 	if s.o.Limits == nil || want.Hold != "" {
@@ -422,7 +424,9 @@ func (s *Syncer) settle(ctx context.Context, r *Round, have *Observed, want, pla
 	if err != nil {
 		return want, err
 	}
+	s.addTemplates(ctx, r, now, false)
 	done, report := r.Plan, r.Report
+	r.Findings = append(r.Findings[:r.unplanned], report.Findings...)
 	want = s.brake(ctx, r, now, &again)
 	err = s.write(ctx, r)
 	r.Plan = append(done, r.Plan...)
@@ -447,7 +451,7 @@ func (s *Syncer) questions(r *Round, have *Observed, want *Wanted) (gone []authz
 			seen[i.Cause] = true
 			gone = append(gone, i.Cause)
 		default:
-			if seen[i.Ask] || i.Ask.User == 0 {
+			if seen[i.Ask] || i.Ask == (Membership{}) || i.Ask.User == 0 {
 				return false
 			}
 			seen[i.Ask] = true

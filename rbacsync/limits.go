@@ -244,6 +244,7 @@ func (s *splitter) judge(id authz.SourceID, role string, user int64) (cause auth
 		return person, ask, false // he has the right still: this binding is a copy, or was changed by hand
 	}
 	if before == nil {
+		ask = s.askable(ask)
 		return person, ask, !s.answered(ask, func(l authz.Level) bool { return !gives(l) })
 	}
 	places := []authz.SourceID{id}
@@ -260,6 +261,9 @@ func (s *splitter) judge(id authz.SourceID, role string, user int64) (cause auth
 		}
 		cause, where, missing := s.row(place, had)
 		at := Membership{where, user}
+		if where == (authz.SourceID{}) {
+			at = Membership{}
+		}
 		if missing && !s.answered(at, func(l authz.Level) bool { return l < had.Level }) {
 			return cause, at, true
 		}
@@ -267,13 +271,23 @@ func (s *splitter) judge(id authz.SourceID, role string, user int64) (cause auth
 	if known {
 		return person, ask, false
 	}
+	ask = s.askable(ask)
 	return person, ask, !s.answered(ask, func(l authz.Level) bool { return !gives(l) })
+}
+
+// askable drops the question about a project that groups are invited into, when it is not known where a right came
+// from: GitLab's 404 says nothing about who comes second-hand.
+func (s *splitter) askable(m Membership) Membership {
+	if m.Source.Kind == authz.ProjectSource && len(s.e.Snapshot.Projects[m.Source.ID].Links) > 0 {
+		return Membership{}
+	}
+	return m
 }
 
 // answered reports whether GitLab was asked about the membership, and its answer passes.
 func (s *splitter) answered(m Membership, passes func(authz.Level) bool) bool {
 	l, ok := s.e.Levels[m]
-	return ok && passes(l)
+	return ok && m != (Membership{}) && passes(l)
 }
 
 // row looks in GitLab's present rows for the one that gave a level before.
@@ -290,7 +304,12 @@ func (s *splitter) row(id authz.SourceID, had authz.Access) (cause, where authz.
 		return why.Target, why.Target, false
 	}
 	if l, ok := linkOf(snap, why.Target, why.Via); !ok {
-		return why.Target, why.Target, true
+		if !s.e.Before.Within(authz.Group(why.Via), why.Row) {
+			where = authz.SourceID{} // no list of GitLab shows who comes second-hand (docs/adr/0010): asking proves nothing
+		} else {
+			where = why.Target
+		}
+		return why.Target, where, true
 	} else if old, had := linkOf(s.e.Before, why.Target, why.Via); had && (l.Level < old.Level || l.Expires.Over(s.now)) {
 		return why.Target, why.Target, false
 	}
@@ -299,11 +318,13 @@ func (s *splitter) row(id authz.SourceID, had authz.Access) (cause, where authz.
 }
 
 func rowOf(s *authz.Snapshot, id authz.SourceID, user int64) (authz.Member, bool) {
-	rows := s.Groups[id.ID].Members
-	switch {
-	case id.Kind == authz.ProjectSource:
+	var rows []authz.Member
+	switch id.Kind {
+	case authz.GroupSource:
+		rows = s.Groups[id.ID].Members
+	case authz.ProjectSource:
 		rows = s.Projects[id.ID].Members
-	case id.Kind == authz.UserSource: // the owner of a personal project: no row, the place says it
+	case authz.UserSource: // the owner of a personal project: no row, the place says it
 		return authz.Member{}, true
 	}
 	i := slices.IndexFunc(rows, func(m authz.Member) bool { return m.User == user })

@@ -25,6 +25,7 @@ const (
 	KindNamespace Kind = iota
 	KindServiceAccount
 	KindRoleBinding
+	KindTemplate // an object from a template; its Key's name is "NetworkPolicy/deny-all"
 )
 
 // String returns Kubernetes' name of the kind.
@@ -36,6 +37,8 @@ func (k Kind) String() string {
 		return "ServiceAccount"
 	case KindRoleBinding:
 		return "RoleBinding"
+	case KindTemplate:
+		return "Template"
 	}
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
@@ -59,6 +62,10 @@ func (k Key) String() string {
 	if k.Kind == KindNamespace {
 		return k.Kind.String() + " " + k.Name
 	}
+	if k.Kind == KindTemplate {
+		kind, name := splitTemplateName(k.Name)
+		return kind + " " + k.Namespace + "/" + name
+	}
 	return k.Kind.String() + " " + k.Namespace + "/" + k.Name
 }
 
@@ -73,6 +80,7 @@ type Object struct {
 	Key     Key
 	Space   *Space   // of a Namespace
 	Binding *Binding // of a RoleBinding
+	Extra   *Extra   // of an object from a template
 }
 
 // Space is what we own of a Namespace.

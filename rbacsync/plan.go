@@ -45,6 +45,7 @@ type step uint8
 const (
 	stepRevoke    step = iota // whatever takes a right away
 	stepNamespace             // namespaces before their content
+	stepTemplate              // quotas and policies before somebody gets rights
 	stepGrant
 	stepMove // takes a subject out of one shard that another one got in stepGrant
 	stepDelete
@@ -225,7 +226,11 @@ func (p *planner) content(id authz.SourceID, ns *Live, h []*Live, w []Object) {
 		}
 		switch {
 		case c < 0: // a shard that is no longer needed, or a role that is no longer configured
-			if l := h[0]; p.surplus(id, l) {
+			if l := h[0]; l.Extra != nil {
+				if ns == nil || !ns.Deleting {
+					p.change(Change{Action: Delete, Key: l.Key, Old: l, Why: why + ": no template of it any more", step: stepMove})
+				}
+			} else if p.surplus(id, l) {
 				p.update(l, emptied(l), all, why)
 			}
 		case c > 0:
@@ -268,8 +273,11 @@ func (p *planner) surplus(id authz.SourceID, l *Live) bool {
 
 func (p *planner) create(o *Object, why string) {
 	at := stepGrant
-	if o.Space != nil {
+	switch {
+	case o.Space != nil:
 		at = stepNamespace
+	case o.Extra != nil:
+		at = stepTemplate
 	}
 	p.change(Change{Action: Create, Key: o.Key, New: o, Why: why, step: at})
 }
@@ -284,6 +292,10 @@ func (p *planner) compare(l *Live, o *Object, all []Object, why string) {
 		}
 		if want != *l.Space {
 			p.change(Change{Action: Update, Key: o.Key, Old: l, New: &Object{Key: o.Key, Space: &want}, Why: why, step: stepNamespace})
+		}
+	case o.Extra != nil:
+		if l.Extra.Verified != o.Extra.Hash {
+			p.change(Change{Action: Update, Key: o.Key, Old: l, New: o, Why: why, step: stepTemplate})
 		}
 	case o.Binding != nil && o.Binding.Role != l.Binding.Role:
 		p.change(Change{Action: Replace, Key: o.Key, Old: l, New: o, Revokes: !l.Binding.empty(), Why: why, step: stepRevoke})

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -46,10 +47,14 @@ type Options struct {
 	Mode     Mode     // default ModePlan
 	// Interval is the time between two full rounds, varied by a tenth; default 5 minutes.
 	Interval time.Duration
-	Limits   *Limits         // nil: nothing is held back
-	Held     *HeldStore      // shows what is held, and knows what was approved; nil: nothing can be approved
-	Apply    ApplyOptions    // Cause and Logger are set by the Syncer
-	CI       *ci.Provisioner // nil: no CI credentials
+	// Dynamic and OwnNamespace are for Settings.Templates: a client for objects of any kind, and where the Secrets are
+	// that templates copy.
+	Dynamic      dynamic.Interface
+	OwnNamespace string
+	Limits       *Limits         // nil: nothing is held back
+	Held         *HeldStore      // shows what is held, and knows what was approved; nil: nothing can be approved
+	Apply        ApplyOptions    // Cause and Logger are set by the Syncer
+	CI           *ci.Provisioner // nil: no CI credentials
 	// Watch, optional, makes Run follow the cluster by watches instead of listing it in each round, and put back at
 	// once what somebody else changes. It must be a client without a timeout, which would end the watches.
 	Watch kubernetes.Interface
@@ -83,6 +88,8 @@ type Round struct {
 	Started  time.Time
 	Duration time.Duration
 	Err      error // why the round could not be finished, or what could not be written
+
+	unplanned int // how many Findings there were before the plan
 }
 
 // State is what the last rounds left, for explaining and for status.
@@ -99,12 +106,13 @@ type Syncer struct {
 	o     Options
 	state atomic.Pointer[State]
 
-	round  sync.Mutex // one round at a time
-	base   *authz.Snapshot
-	wanted *Wanted // of the last round that knew it
-	brakes brakes
-	mirror *mirror // while Run runs with Watch
-	drift  struct {
+	round     sync.Mutex // one round at a time
+	base      *authz.Snapshot
+	wanted    *Wanted // of the last round that knew it
+	brakes    brakes
+	templates templateStore
+	mirror    *mirror // while Run runs with Watch
+	drift     struct {
 		fights fights
 		spaces map[string]bool // to be put back at
 		at     time.Time
@@ -297,6 +305,7 @@ func (s *Syncer) observe(ctx context.Context) (*Observed, error) {
 func (s *Syncer) write(ctx context.Context, r *Round) error {
 	opts := s.o.Apply
 	opts.Cause, opts.Logger = r.Cause, s.o.Logger
+	opts.dynamic, opts.wroteTemplate = s.o.Dynamic, s.templates.wrote
 	if s.mirror != nil {
 		opts.wrote = s.mirror.wrote
 	}
@@ -397,11 +406,12 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		if err != nil {
 			return err
 		}
+		s.addTemplates(ctx, &r, have, r.Read == "full")
 		want, grants := s.desired(&r, have)
 		plain := want
 		want = s.brake(ctx, &r, have, plain)
 		if want.Hold == "" {
-			s.wanted = want
+			s.wanted = want.bare()
 		}
 		// Published before it is applied: whoever is refused a moment later is told why.
 		s.publish(&State{View: authz.NewView(r.Snapshot, s.o.Policy, r.Names, grants), Round: r})
@@ -412,7 +422,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		want, more := s.settle(ctx, &r, have, want, plain)
 		err = errors.Join(err, more)
 		if want.Hold == "" {
-			s.wanted = want
+			s.wanted = want.bare()
 		}
 		spaces = ciSpaces(have, want, r.Report, r.Snapshot)
 		return err
@@ -455,9 +465,9 @@ func (s *Syncer) desired(r *Round, have *Observed) (*Wanted, []authz.Grant) {
 	sources := s.o.Policy.Sources(r.Snapshot)
 	known, names, findings := assign(have, sources, r.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
 	grants, more := s.o.Policy.Grants(r.Snapshot, r.Started)
-	r.Names, r.Findings = names, append(findings, more...)
+	r.Names, r.Findings = names, slices.Concat(r.Findings, findings, more)
 	want := Desired(Input{Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
-		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings, Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started})
+		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings, Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started, Secrets: s.templates.secrets})
 	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && len(known) > 0 {
 		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
 	}

@@ -158,7 +158,11 @@ func checkConfigCommand(s streams) *cobra.Command {
 		RunE: func(_ *cobra.Command, paths []string) error {
 			bad := 0
 			for _, p := range paths {
-				if _, err := config.Load(p); err != nil {
+				cfg, err := config.Load(p)
+				if err == nil {
+					err = app.CheckFiles(cfg)
+				}
+				if err != nil {
 					bad++
 					fmt.Fprintln(s.err, err)
 					continue

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -23,6 +24,7 @@ const gitlabTimeout = 40 * time.Second
 type clients struct {
 	kube       kubernetes.Interface
 	watch      kubernetes.Interface // the same without a timeout, for requests that stay open
+	dynamic    dynamic.Interface    // for objects from templates
 	gitlabHTTP *http.Client
 	publicURL  string // of kube-apiserver, as CI jobs reach it
 	publicCA   []byte // PEM
@@ -41,12 +43,16 @@ func connect(cfg *config.Config) (*clients, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the Kubernetes client: %w", err)
 	}
+	objects, err := dynamic.NewForConfig(rc)
+	if err != nil {
+		return nil, fmt.Errorf("making the Kubernetes client: %w", err)
+	}
 	rc.Timeout = 0
 	watch, err := kubernetes.NewForConfig(rc)
 	if err != nil {
 		return nil, fmt.Errorf("making the Kubernetes client: %w", err)
 	}
-	c := &clients{kube: kube, watch: watch, publicURL: cfg.Cluster.PublicURL}
+	c := &clients{kube: kube, watch: watch, dynamic: objects, publicURL: cfg.Cluster.PublicURL}
 	if c.publicURL == "" {
 		c.publicURL = rc.Host
 	}

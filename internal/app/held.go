@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
@@ -12,7 +14,7 @@ import (
 )
 
 // settings says what managed namespaces look like.
-func settings(cfg *config.Config) rbacsync.Settings {
+func settings(cfg *config.Config) (rbacsync.Settings, error) {
 	s := rbacsync.Settings{
 		PodSecurity: cfg.RBACSync.PodSecurity, PodSecurityFor: map[authz.SourceID]string{},
 		Secretless: cfg.Authn.CI != nil, // jobs whose ID tokens are accepted need the rights of their project's CI
@@ -30,7 +32,36 @@ func settings(cfg *config.Config) rbacsync.Settings {
 			s.Adopt = append(s.Adopt, rbacsync.Adoption{Namespace: a.Namespace, Source: id, Path: a.Path})
 		}
 	}
-	return s
+	var err error
+	s.Templates, err = templates(cfg)
+	return s, err
+}
+
+// templates reads the manifests that namespaces get; nil without a folder.
+func templates(cfg *config.Config) (*rbacsync.Templates, error) {
+	c := cfg.RBACSync.Templates
+	if c.Folder == "" {
+		return nil, nil //nolint:nilnil // no templates is a good answer
+	}
+	kinds := make([]rbacsync.TemplateKind, 0, len(c.Kinds))
+	for _, k := range c.Kinds {
+		kind, err := rbacsync.ParseTemplateKind(k)
+		if err != nil {
+			return nil, err
+		}
+		kinds = append(kinds, kind)
+	}
+	t, err := rbacsync.LoadTemplates(os.DirFS(c.Folder), kinds)
+	if err != nil {
+		return nil, fmt.Errorf("rbacsync.templates.folder %s:\n  %s", c.Folder, strings.ReplaceAll(err.Error(), "\n", "\n  "))
+	}
+	return t, nil
+}
+
+// CheckFiles checks what a configuration refers to: the templates.
+func CheckFiles(cfg *config.Config) error {
+	_, err := templates(cfg)
+	return err
 }
 
 func limits(cfg *config.Config) *rbacsync.Limits {

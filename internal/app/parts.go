@@ -9,6 +9,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -37,14 +38,18 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
+	set, err := settings(cfg)
+	if err != nil {
+		return nil, err
+	}
 	provisioner, err := newProvisioner(cfg, c, log)
 	if err != nil {
 		return nil, err
 	}
 	o := rbacsync.Options{
-		Reader: reader, Kube: c.kube, Policy: policy, Settings: settings(cfg), Reserved: cfg.Authz.ReservedNames,
+		Reader: reader, Kube: c.kube, Policy: policy, Settings: set, Reserved: cfg.Authz.ReservedNames,
 		Mode: mode, Interval: cfg.RBACSync.Interval.Duration, Watch: c.watch,
-		Limits: limits(cfg), Held: heldStore(c),
+		Limits: limits(cfg), Held: heldStore(c), Dynamic: c.dynamic, OwnNamespace: deploy.Namespace,
 		Apply: rbacsync.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency},
 		CI:    provisioner, Now: time.Now, Logger: log,
 	}

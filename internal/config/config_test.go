@@ -65,6 +65,7 @@ rbacsync:
   podSecurityExceptions: [{source: haw/world, level: privileged}]
   deletion: {policy: keep, grace: 1m}
   adopt: [{namespace: kube-x, source: haw}, {namespace: a, source: group/1}, {namespace: a, source: group/2}]
+  templates: {kinds: [Pod, RoleBinding.v1.rbac.authorization.k8s.io/rolebindings]}
   limits: {perGroup: {count: -1}, overall: {fraction: 2}, creationsPerHour: -1, creationsExempt: [0]}
 ci: {delivery: mail, environment: "ICC*", unprotectedProjects: [0]}
 Ci: {}

@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
 
 // setDefaults fills in what the file left out. It is the only place that knows a default.
 func setDefaults(c *Config) {
@@ -47,6 +51,9 @@ func setDefaults(c *Config) {
 	number(&c.RBACSync.Concurrency, 8)
 	text(&c.RBACSync.Deletion.Policy, DeletionRetain)
 	duration(&c.RBACSync.Deletion.Grace, 7*24*time.Hour)
+	if len(c.RBACSync.Templates.Kinds) == 0 {
+		c.RBACSync.Templates.Kinds = rbacsync.DefaultTemplateKinds()
+	}
 	limits := &c.RBACSync.Limits
 	if limits.PerGroup == (Limit{}) {
 		limits.PerGroup = Limit{Count: 10, Fraction: 0.1}

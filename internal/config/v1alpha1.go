@@ -227,8 +227,19 @@ type RBACSync struct {
 	// Existing namespaces that groups or projects may take over. An administrator also has to label the namespace
 	// app.kubernetes.io/managed-by=gl-k8s-integrator.
 	Adopt []Adoption `json:"adopt,omitempty"`
+	// Further objects that every namespace gets: quotas, network policies and so on. See docs/operations.md.
+	Templates Templates `json:"templates,omitzero"`
 	// Brakes on what looks like a mistake: see docs/operations.md.
 	Limits Limits `json:"limits,omitzero"`
+}
+
+// Templates says what namespaces hold beside rights.
+type Templates struct {
+	// Folder with manifests (*.yaml). Empty: none.
+	Folder string `json:"folder,omitempty"`
+	// Kinds that manifests may have. Default ResourceQuota, LimitRange, NetworkPolicy, ConfigMap, Secret; others are
+	// written Kind.version.group/resource.
+	Kinds []string `json:"kinds,omitempty"`
 }
 
 // Deletion says when namespaces are deleted.

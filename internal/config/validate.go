@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // Values of rbacsync.mode and ci.delivery.
@@ -121,6 +122,10 @@ func (r RBACSync) validate(f *faults) {
 	r.Deletion.validate(f)
 	r.Limits.validate(f)
 	r.validateAdoptions(f)
+	for i, k := range r.Templates.Kinds {
+		_, err := rbacsync.ParseTemplateKind(k)
+		f.add(err != nil, fmt.Sprintf("rbacsync.templates.kinds[%d]", i), "%v", err)
+	}
 	f.add(r.Mode != ModePlan && r.Mode != ModeEnforce, "rbacsync.mode", "want %s or %s, not %q", ModePlan, ModeEnforce, r.Mode)
 	f.add(r.Interval.Duration < 10*time.Second, "rbacsync.interval", "%s is too short: GitLab's API limits allow no less than 10s", r.Interval)
 	f.add(r.Concurrency < 1 || r.Concurrency > 64, "rbacsync.concurrency", "want 1 to 64, not %d", r.Concurrency)

@@ -1,0 +1,473 @@
+package rbacsync
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// TemplateKind is a namespaced kind that templates may have.
+type TemplateKind struct {
+	schema.GroupVersionKind
+	Resource string
+}
+
+// DefaultTemplateKinds are the kinds that the optional role in deploy/ and our cage allow.
+func DefaultTemplateKinds() []string {
+	return []string{"ResourceQuota", "LimitRange", "NetworkPolicy", "ConfigMap", "Secret"}
+}
+
+var kindForm = regexp.MustCompile(`^([A-Z][A-Za-z0-9]*)\.(v[0-9][a-z0-9]*)\.([a-z0-9.-]+)/([a-z0-9]+)$`)
+
+// ParseTemplateKind reads one of DefaultTemplateKinds, or "Kind.version.group/resource" for another kind. Kinds that
+// hand out rights or run something as somebody are refused: rights come from GitLab alone.
+func ParseTemplateKind(s string) (TemplateKind, error) {
+	core := func(kind, plural string) TemplateKind {
+		return TemplateKind{schema.GroupVersionKind{Version: "v1", Kind: kind}, plural}
+	}
+	switch s {
+	case "ResourceQuota":
+		return core(s, "resourcequotas"), nil
+	case "LimitRange":
+		return core(s, "limitranges"), nil
+	case "ConfigMap":
+		return core(s, "configmaps"), nil
+	case "Secret":
+		return core(s, "secrets"), nil
+	case "NetworkPolicy":
+		return TemplateKind{schema.GroupVersionKind{Group: "networking.k8s.io", Version: "v1", Kind: s}, "networkpolicies"}, nil
+	}
+	m := kindForm.FindStringSubmatch(s)
+	if m == nil {
+		return TemplateKind{}, fmt.Errorf("%q: want one of %s, or Kind.version.group/resource such as CiliumNetworkPolicy.v2.cilium.io/ciliumnetworkpolicies",
+			s, strings.Join(DefaultTemplateKinds(), ", "))
+	}
+	switch m[3] {
+	case "rbac.authorization.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "admissionregistration.k8s.io", "apps", "batch", "certificates.k8s.io":
+		return TemplateKind{}, fmt.Errorf("%q can't be a template: kinds that hand out rights or run something stay out", s)
+	}
+	return TemplateKind{schema.GroupVersionKind{Group: m[3], Version: m[2], Kind: m[1]}, m[4]}, nil
+}
+
+// GVR returns what the API server calls the kind.
+func (k TemplateKind) GVR() schema.GroupVersionResource {
+	return k.GroupVersion().WithResource(k.Resource)
+}
+
+// Annotations of a manifest that say what it is for; they are not written into the cluster.
+const (
+	// forAnnotation lists kinds and ids, "project, group/7"; without it a template is for every namespace.
+	forAnnotation = "gl-k8s-integrator.io/for"
+	// copyAnnotation names the Secret of our own namespace whose data a Secret gets.
+	copyAnnotation = "gl-k8s-integrator.io/copy-from"
+	// SharedSecretPrefix starts the names of Secrets that may be copied: not those with our own state.
+	SharedSecretPrefix = "gl-k8s-integrator-shared-"
+	// templateSecret is the one name of a Secret that is allowed beside those that start with templateSecrets.
+	templateSecret  = "gitlab-pull-secret"
+	templateSecrets = "gitlab-template-"
+
+	maxTemplate = 128 << 10
+)
+
+// Template is one manifest that namespaces get an object from.
+type Template struct {
+	Kind     TemplateKind
+	Name     string
+	CopyFrom string // name of a Secret
+	file     string
+	kinds    map[authz.SourceKind]bool
+	ids      map[authz.SourceID]bool
+	content  map[string]any // without metadata.name, status and our annotations
+	uses     []string       // the fields in it
+	sum      string
+}
+
+func (t *Template) keyName() string { return t.Kind.Kind + "/" + t.Name }
+
+// rank is 3 for a source named by id, 2 for its kind, 1 for a template for all, 0 for none of them.
+func (t *Template) rank(id authz.SourceID) int {
+	switch {
+	case t.ids[id]:
+		return 3
+	case t.kinds[id.Kind]:
+		return 2
+	case len(t.ids)+len(t.kinds) == 0:
+		return 1
+	}
+	return 0
+}
+
+// Templates are all manifests of a folder.
+type Templates struct {
+	Kinds []TemplateKind
+	List  []*Template
+}
+
+// LoadTemplates reads and checks every *.yaml file of a folder. The error holds all faults.
+func LoadTemplates(folder fs.FS, kinds []TemplateKind) (*Templates, error) {
+	names, err := fs.Glob(folder, "*.yaml")
+	if err != nil {
+		return nil, fmt.Errorf("listing templates: %w", err)
+	}
+	t := &Templates{Kinds: kinds}
+	var errs []error
+	for _, name := range names {
+		data, err := fs.ReadFile(folder, name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			continue
+		}
+		docs := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+		for n := 1; ; n++ {
+			doc, err := docs.Read()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			where := fmt.Sprintf("%s, document %d", name, n)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", where, err))
+				break
+			}
+			tpl, faults := parseTemplate(where, doc, kinds)
+			for _, f := range faults {
+				errs = append(errs, fmt.Errorf("%s: %w", where, f))
+			}
+			if tpl != nil && len(faults) == 0 {
+				t.List = append(t.List, tpl)
+			}
+		}
+	}
+	if len(names) == 0 {
+		errs = append(errs, errors.New("there is no *.yaml file in the folder"))
+	}
+	for i, a := range t.List {
+		for _, b := range t.List[:i] {
+			if a.keyName() == b.keyName() && a.clashes(b) {
+				errs = append(errs, fmt.Errorf("%s and %s: both make the %s %q for the same namespaces: tell them apart by %s", b.file, a.file, a.Kind.Kind, a.Name, forAnnotation))
+			}
+		}
+	}
+	return t, errors.Join(errs...)
+}
+
+// clashes reports whether no rule says which of two templates of one object counts.
+func (t *Template) clashes(o *Template) bool {
+	shared := func(k authz.SourceKind) bool { return o.kinds[k] }
+	if len(t.ids)+len(t.kinds) == 0 {
+		return len(o.ids)+len(o.kinds) == 0
+	}
+	for id := range t.ids {
+		if o.ids[id] {
+			return true
+		}
+	}
+	return slices.ContainsFunc(slices.Collect(maps.Keys(t.kinds)), shared)
+}
+
+func parseTemplate(where string, doc []byte, kinds []TemplateKind) (*Template, []error) {
+	var faults []error
+	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if len(bytes.TrimSpace(doc)) == 0 {
+		return nil, nil
+	}
+	if len(doc) > maxTemplate {
+		bad("larger than %d KiB", maxTemplate>>10)
+		return nil, faults
+	}
+	var o unstructured.Unstructured
+	if err := yaml.UnmarshalStrict(doc, &o.Object); err != nil {
+		bad("not valid YAML: %w", err)
+		return nil, faults
+	}
+	if len(o.Object) == 0 {
+		return nil, nil
+	}
+	t := &Template{file: where, Name: o.GetName(), kinds: map[authz.SourceKind]bool{}, ids: map[authz.SourceID]bool{}}
+	gvk := o.GroupVersionKind()
+	i := slices.IndexFunc(kinds, func(k TemplateKind) bool { return k.GroupVersionKind == gvk })
+	if i < 0 {
+		bad("%s %s is not among rbacsync.templates.kinds", o.GetAPIVersion(), o.GetKind())
+		return nil, faults
+	}
+	t.Kind = kinds[i]
+	for _, e := range validation.IsDNS1123Subdomain(t.Name) {
+		bad("metadata.name %q: %s", t.Name, e)
+	}
+	if o.GetNamespace() != "" || o.GetGenerateName() != "" {
+		bad("metadata may not have a namespace or generateName: each namespace gets the object under its name")
+	}
+	notes := o.GetAnnotations()
+	t.CopyFrom = notes[copyAnnotation]
+	if list, ok := notes[forAnnotation]; ok {
+		for item := range strings.SplitSeq(list, ",") {
+			item = strings.TrimSpace(item)
+			switch kind := authz.SourceKind(item); kind {
+			case authz.GroupSource, authz.ProjectSource, authz.UserSource:
+				t.kinds[kind] = true
+				continue
+			}
+			id, ok := authz.ParseLabel(strings.Replace(item, "/", "-", 1))
+			if !ok {
+				bad("%s: want group, project, user, or an id such as group/7, not %q", forAnnotation, item)
+			}
+			t.ids[id] = true
+		}
+	}
+	for _, m := range []map[string]string{notes, o.GetLabels()} {
+		for k := range m {
+			if (strings.Contains(k, "gl-k8s-integrator.io/") && k != forAnnotation && k != copyAnnotation) || k == kubename.LabelManagedBy {
+				bad("metadata: %q is set by this program alone", k)
+			}
+		}
+	}
+	if gvk.Kind == "Secret" && gvk.Group == "" {
+		if t.Name != templateSecret && !strings.HasPrefix(t.Name, templateSecrets) {
+			bad("a Secret is named %s or %s…", templateSecret, templateSecrets)
+		}
+		if kind, _ := o.Object["type"].(string); kind != "Opaque" && kind != "kubernetes.io/dockerconfigjson" {
+			bad("the type of a Secret is Opaque or kubernetes.io/dockerconfigjson, not %q", kind)
+		}
+		if t.CopyFrom == "" || o.Object["data"] != nil || o.Object["stringData"] != nil {
+			bad("a Secret has no data of its own: it names a Secret of our namespace in the annotation %s", copyAnnotation)
+		}
+	}
+	if t.CopyFrom != "" && (gvk.Kind != "Secret" || !strings.HasPrefix(t.CopyFrom, SharedSecretPrefix)) {
+		bad("%s: only a Secret can be copied, and only one whose name starts with %s", copyAnnotation, SharedSecretPrefix)
+	}
+	delete(o.Object, "status")
+	kept := maps.Clone(notes)
+	delete(kept, forAnnotation)
+	delete(kept, copyAnnotation)
+	meta := map[string]any{}
+	if len(kept) > 0 {
+		meta["annotations"] = anyMap(kept)
+	}
+	if l := o.GetLabels(); len(l) > 0 {
+		meta["labels"] = anyMap(l)
+	}
+	o.Object["metadata"] = meta
+	t.content = o.Object
+	used := map[string]bool{}
+	walk(t.content, func(s string) string {
+		for _, m := range field.FindAllStringSubmatch(s, -1) {
+			if m[1] != "" {
+				used[m[1]] = true
+			}
+		}
+		return s
+	})
+	for name := range used {
+		if _, ok := (values{}).fields()[name]; !ok {
+			bad("$(%s) is not a field: there are $(NAMESPACE), $(SOURCE_KIND), $(SOURCE_ID), $(SOURCE_PATH), and $$(X) for the text $(X)", name)
+		}
+	}
+	t.uses = sortedKeys(used)
+	canonical, err := json.Marshal(t.content)
+	if err != nil {
+		bad("%w", err)
+	}
+	sum := sha256.Sum256(canonical)
+	t.sum = hex.EncodeToString(sum[:])
+	return t, faults
+}
+
+func anyMap(m map[string]string) map[string]any {
+	out := make(map[string]any, len(m))
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
+}
+
+// field matches $(NAME), with the name, and $$(, which stands for the text "$(".
+var field = regexp.MustCompile(`\$\(([A-Z_]+)\)|\$\$\(`)
+
+// values fill the fields of one namespace.
+type values struct {
+	namespace, path string
+	source          authz.SourceID
+}
+
+func (v values) fields() map[string]string {
+	return map[string]string{
+		"NAMESPACE": v.namespace, "SOURCE_KIND": string(v.source.Kind),
+		"SOURCE_ID": strconv.FormatInt(v.source.ID, 10), "SOURCE_PATH": v.path,
+	}
+}
+
+// walk copies a decoded document with f applied to every string in it that is not a key.
+func walk(v any, f func(string) string) any {
+	switch x := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(x))
+		for k, e := range x {
+			out[k] = walk(e, f)
+		}
+		return out
+	case []any:
+		out := make([]any, len(x))
+		for i, e := range x {
+			out[i] = walk(e, f)
+		}
+		return out
+	case string:
+		return f(x)
+	}
+	return v
+}
+
+// Extra is what we own of an object that comes from a template.
+type Extra struct {
+	Template *Template // nil of an object in the cluster
+	Kind     TemplateKind
+	Name     string
+	Hash     string // names the template and what its fields were filled with
+	// Of an object in the cluster: Verified is the Hash that its content was compared with and found right.
+	Verified string
+	content  map[string]any
+
+	values values
+	data   map[string]any // of a copied Secret
+}
+
+func (t *Template) extra(v values, data map[string]any) *Extra {
+	h := sha256.New()
+	h.Write([]byte(t.sum))
+	fields := v.fields()
+	for _, name := range t.uses {
+		fmt.Fprintf(h, "\x00%s\x00%s", name, fields[name])
+	}
+	if t.CopyFrom != "" {
+		canonical, _ := json.Marshal(data) //nolint:errchkjson // strings by name
+		h.Write(canonical)
+	}
+	return &Extra{Template: t, Kind: t.Kind, Name: t.Name, Hash: hex.EncodeToString(h.Sum(nil)[:12]), values: v, data: data}
+}
+
+// render returns the object as it should be.
+func (e *Extra) render() *unstructured.Unstructured {
+	fields := e.values.fields()
+	content := walk(e.Template.content, func(s string) string {
+		return field.ReplaceAllStringFunc(s, func(m string) string {
+			if m == "$$(" {
+				return "$("
+			}
+			return fields[m[2:len(m)-1]]
+		})
+	})
+	o := &unstructured.Unstructured{Object: content.(map[string]any)} //nolint:forcetypeassert // what walk makes of a map
+	o.SetName(e.Name)
+	o.SetNamespace(e.values.namespace)
+	labels, notes := o.GetLabels(), o.GetAnnotations()
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	if notes == nil {
+		notes = map[string]string{}
+	}
+	labels[kubename.LabelManagedBy], labels[kubename.LabelTemplate] = kubename.ManagedBy, "true"
+	notes[kubename.AnnotationTemplate] = e.Hash
+	o.SetLabels(labels)
+	o.SetAnnotations(notes)
+	if e.data != nil {
+		o.Object["data"] = e.data
+	}
+	return o
+}
+
+// add appends the objects of one namespace. Of several templates of one object, the most particular one counts.
+func (t *Templates) add(out []Object, v values, secrets map[string]map[string]any) []Object {
+	if t == nil {
+		return out
+	}
+	best := map[string]*Template{}
+	for _, tpl := range t.List {
+		r := tpl.rank(v.source)
+		if old := best[tpl.keyName()]; r > 0 && (old == nil || r > old.rank(v.source)) {
+			best[tpl.keyName()] = tpl
+		}
+	}
+	for name, tpl := range best {
+		if tpl.CopyFrom != "" && secrets[tpl.CopyFrom] == nil {
+			continue // there is nothing to copy: a finding says so
+		}
+		out = append(out, Object{Key: Key{v.namespace, KindTemplate, name}, Extra: tpl.extra(v, secrets[tpl.CopyFrom])})
+	}
+	return out
+}
+
+// agrees reports whether everything that is wanted is in what the API server has, which adds defaults of its own and
+// writes quantities in its own way.
+func agrees(want, have any) bool {
+	switch w := want.(type) {
+	case map[string]any:
+		h, ok := have.(map[string]any)
+		if !ok && have != nil {
+			return false
+		}
+		if len(w) == 0 {
+			return len(h) == 0
+		}
+		for k, v := range w {
+			if !agrees(v, h[k]) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		h, _ := have.([]any)
+		return len(w) == len(h) && !slices.ContainsFunc(w, func(v any) bool {
+			i := slices.IndexFunc(h, func(x any) bool { return agrees(v, x) })
+			return i < 0
+		})
+	case nil:
+		return have == nil
+	}
+	a, b := fmt.Sprint(want), fmt.Sprint(have)
+	if a == b {
+		return true
+	}
+	x, errA := resource.ParseQuantity(a)
+	y, errB := resource.ParseQuantity(b)
+	return errA == nil && errB == nil && x.Cmp(y) == 0
+}
+
+// check compares an object in the cluster with what is wanted, and notes it when they agree.
+func (e *Extra) check(want *Extra) {
+	if e.Verified == want.Hash || e.Hash != want.Hash || e.content == nil {
+		return
+	}
+	o := want.render().Object
+	meta, _ := o["metadata"].(map[string]any)
+	o["metadata"] = map[string]any{"labels": meta["labels"], "annotations": meta["annotations"]}
+	if agrees(o, e.content) {
+		e.Verified = want.Hash
+	}
+}
+
+// splitTemplateName takes a Key's name apart.
+func splitTemplateName(name string) (kind, object string) {
+	kind, object, _ = strings.Cut(name, "/")
+	return kind, object
+}

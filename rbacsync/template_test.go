@@ -1,0 +1,287 @@
+package rbacsync_test
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	authnv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+func loadTemplates(files map[string]string) (*rbacsync.Templates, error) {
+	var kinds []rbacsync.TemplateKind
+	for _, name := range rbacsync.DefaultTemplateKinds() {
+		k, err := rbacsync.ParseTemplateKind(name)
+		if err != nil {
+			return nil, err
+		}
+		kinds = append(kinds, k)
+	}
+	folder := fstest.MapFS{}
+	for name, text := range files {
+		folder[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	return rbacsync.LoadTemplates(folder, kinds)
+}
+
+const quotas = `apiVersion: v1
+kind: ResourceQuota
+metadata: {name: default}
+spec: {hard: {pods: "10", requests.cpu: 1000m, requests.memory: 1024Mi}}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata:
+  name: default
+  annotations: {gl-k8s-integrator.io/for: "project/1340, group/99"}
+spec: {hard: {pods: "50"}}
+---
+# only a comment
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: own-namespace
+  annotations: {gl-k8s-integrator.io/for: "project"}
+spec:
+  podSelector: {}
+  policyTypes: [Ingress]
+  ingress: [{from: [{podSelector: {}}]}]
+`
+
+const about = `apiVersion: v1
+kind: ConfigMap
+metadata: {name: about, labels: {team: platform}}
+data:
+  namespace: $(NAMESPACE)
+  source: $(SOURCE_KIND)/$(SOURCE_ID)
+  path: "path $(SOURCE_PATH)"
+  plain: $$(NAMESPACE) costs $5
+`
+
+const pull = `apiVersion: v1
+kind: Secret
+metadata:
+  name: gitlab-pull-secret
+  annotations: {gl-k8s-integrator.io/copy-from: gl-k8s-integrator-shared-pull-secret}
+type: kubernetes.io/dockerconfigjson
+`
+
+func TestTemplateFaultsAllAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := loadTemplates(map[string]string{
+		"a.yaml": "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\n---\na: [\n---\napiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: x}\n",
+		"b.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: $(NAMESPACE), namespace: kube-system, labels: {app.kubernetes.io/managed-by: me, gl-k8s-integrator.io/source: group-1}}\ndata: {a: $(SOURCE), b: $(NAMESPACE)}\n",
+		"c.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: mine, annotations: {gl-k8s-integrator.io/copy-from: gl-k8s-integrator-snapshot}}\ntype: kubernetes.io/service-account-token\ndata: {a: Yg==}\n",
+		"d.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: twice}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: twice}\n",
+		"e.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: for, annotations: {gl-k8s-integrator.io/for: haw/world}}\n",
+		"f.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: keys}\ndata: {a: x, a: y}\n",
+	})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{
+		"a.yaml, document 1: v1 Pod is not among", "a.yaml, document 2: not valid YAML", "a.yaml, document 3: rbac.authorization.k8s.io/v1 RoleBinding is not among",
+		"b.yaml, document 1: metadata.name \"$(NAMESPACE)\"", "may not have a namespace", "\"app.kubernetes.io/managed-by\" is set by this program", "\"gl-k8s-integrator.io/source\" is set by this program",
+		"$(SOURCE) is not a field", "a Secret is named gitlab-pull-secret or", "the type of a Secret is", "has no data of its own", "only one whose name starts with gl-k8s-integrator-shared-",
+		"both make the ConfigMap \"twice\"", "want group, project, user, or an id such as group/7, not \"haw/world\"", "f.yaml, document 1: not valid YAML",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error lacks %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(err)
+	}
+	if _, err := loadTemplates(nil); err == nil {
+		t.Error("an empty folder is accepted: is it the right one?")
+	}
+	for _, kind := range []string{"Pod", "Namespace", "ServiceAccount", "Role.v1.rbac.authorization.k8s.io/roles", "Deployment.v1.apps/deployments"} {
+		if _, err := rbacsync.ParseTemplateKind(kind); err == nil {
+			t.Errorf("%s is accepted as a kind of templates", kind)
+		}
+	}
+	if k, err := rbacsync.ParseTemplateKind("CiliumNetworkPolicy.v2.cilium.io/ciliumnetworkpolicies"); err != nil || k.GVR().String() != "cilium.io/v2, Resource=ciliumnetworkpolicies" {
+		t.Errorf("%v %v", k, err)
+	}
+}
+
+// hostile is a path as nobody should be able to make it; whatever it is, it stays inside one string.
+const hostile = "x\"}\n  evil: true # $(NAMESPACE)"
+
+// TestClusterTemplates: made before anybody has rights, kept right, replaced, pruned; with our own ServiceAccount.
+func TestClusterTemplates(t *testing.T) {
+	c := realCluster(t)
+	if err := deploy.ApplyForTemplates(t.Context(), c.cp.AdminConfig()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.admin.CoreV1().Secrets(deploy.Namespace).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "gl-k8s-integrator-shared-pull-secret"}, Type: corev1.SecretTypeDockerConfigJson,
+		Data: map[string][]byte{".dockerconfigjson": []byte(`{"auths":{"registry.example.com":{"auth":"c2VjcmV0"}}}`)},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seconds := int64(3600)
+	token, err := c.admin.CoreV1().ServiceAccounts(deploy.Namespace).CreateToken(t.Context(), deploy.ServiceAccount,
+		&authnv1.TokenRequest{Spec: authnv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := c.as(token.Status.Token)
+	h, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.CloseIdleConnections)
+	client, err := dynamic.NewForConfigAndClient(cfg, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	syncer := func(g *gitlab, files map[string]string) *rbacsync.Syncer {
+		t.Helper()
+		templates, err := loadTemplates(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return newSyncer(t, rbacsync.Options{Reader: g, Kube: c.own, Dynamic: client, OwnNamespace: deploy.Namespace, Settings: rbacsync.Settings{Templates: templates}})
+	}
+	snap := org(340, "templates")
+	p := snap.Projects[1340]
+	p.Path = hostile
+	snap.Projects[1340] = p
+	g := &gitlab{snap: snap}
+	all := map[string]string{"q.yaml": quotas, "about.yaml": about, "pull.yaml": pull}
+	s := syncer(g, all)
+	r := once(t, s)
+	if len(r.Report.Failed) != 0 || strings.Contains(codes(r), "template") {
+		t.Fatalf("%v %v", r.Report.Failed, r.Findings)
+	}
+	ns := r.Names[authz.Project(1340)]
+	text := rbacsync.Text(r.Plan)
+	if strings.Index(text, "create ResourceQuota "+ns+"/default") > strings.Index(text, "create RoleBinding "+ns+"/gitlab-edit") || !strings.Contains(text, "create ResourceQuota") {
+		t.Errorf("quotas don't come before rights:\n%s", text)
+	}
+	core := c.admin.CoreV1()
+	quota := func(ns string) string {
+		t.Helper()
+		q, err := core.ResourceQuotas(ns).Get(t.Context(), "default", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return q.Spec.Hard.Pods().String()
+	}
+	if quota(ns) != "50" || quota("templates") != "10" {
+		t.Errorf("pods %s and %s, want 50 for the project named by id, 10 for the group", quota(ns), quota("templates"))
+	}
+	if _, err := c.admin.NetworkingV1().NetworkPolicies(ns).Get(t.Context(), "own-namespace", metav1.GetOptions{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.admin.NetworkingV1().NetworkPolicies("templates").Get(t.Context(), "own-namespace", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("a template for projects in a group's namespace: %v", err)
+	}
+	cm, err := core.ConfigMaps(ns).Get(t.Context(), "about", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, want := range map[string]string{"namespace": ns, "source": "project/1340", "path": "path x\"}?  evil: true # $(NAMESPACE)", "plain": "$(NAMESPACE) costs $5", "evil": ""} {
+		if cm.Data[k] != want {
+			t.Errorf("%s = %q, want %q", k, cm.Data[k], want)
+		}
+	}
+	if cm.Labels["team"] != "platform" || cm.Labels[kubename.LabelManagedBy] != kubename.ManagedBy {
+		t.Errorf("labels %v", cm.Labels)
+	}
+	sec, err := core.Secrets(ns).Get(t.Context(), "gitlab-pull-secret", metav1.GetOptions{})
+	if err != nil || !strings.Contains(string(sec.Data[".dockerconfigjson"]), "registry.example.com") || len(sec.Annotations) != 1 {
+		t.Errorf("the copied Secret: %v %v", err, sec.Annotations)
+	}
+	for name, s := range map[string]*rbacsync.Syncer{"the same program": s, "another one": syncer(g, all)} {
+		if r := once(t, s); len(r.Plan) != 0 || len(r.Findings) != 0 {
+			t.Errorf("%s still plans:\n%s%v", name, rbacsync.Text(r.Plan), r.Findings)
+		}
+	}
+
+	// Drift: a changed field, an emptied selector filled, an added key, a deleted object.
+	if _, err := core.ResourceQuotas(ns).Patch(t.Context(), "default", types.MergePatchType, []byte(`{"spec":{"hard":{"pods":"1000"}}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	nobody := []byte(`{"spec":{"podSelector":{"matchLabels":{"no":"body"}}}}`)
+	if _, err := c.admin.NetworkingV1().NetworkPolicies(ns).Patch(t.Context(), "own-namespace", types.MergePatchType, nobody, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := core.ConfigMaps(ns).Delete(t.Context(), "about", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if r = once(t, s); len(r.Plan) != 3 {
+		t.Errorf("drift:\n%s", rbacsync.Text(r.Plan))
+	}
+	if quota(ns) != "50" {
+		t.Errorf("pods %s after the repair", quota(ns))
+	}
+	if np, err := c.admin.NetworkingV1().NetworkPolicies(ns).Get(t.Context(), "own-namespace", metav1.GetOptions{}); err != nil || len(np.Spec.PodSelector.MatchLabels) != 0 {
+		t.Errorf("the policy still leaves pods out: %v %v", err, np.Spec.PodSelector)
+	}
+	if r = once(t, s); len(r.Plan) != 0 {
+		t.Errorf("after the repair:\n%s", rbacsync.Text(r.Plan))
+	}
+
+	// A template that is changed, one that is taken away, a foreign object of a template's name.
+	if err := core.ConfigMaps("templates").Delete(t.Context(), "about", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := core.ConfigMaps("templates").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "about"}, Data: map[string]string{"a": "theirs"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s = syncer(g, map[string]string{"q.yaml": strings.ReplaceAll(strings.Split(quotas, "---\napiVersion: networking")[0], `pods: "50"`, `services: "7"`), "about.yaml": about, "pull.yaml": pull})
+	r = once(t, s)
+	if !strings.Contains(codes(r), "foreign_object") || !strings.Contains(rbacsync.Text(r.Plan), "delete NetworkPolicy "+ns+"/own-namespace") || len(r.Plan) != 2 {
+		t.Errorf("changed templates:\n%s%s", rbacsync.Text(r.Plan), codes(r))
+	}
+	q, err := core.ResourceQuotas(ns).Get(t.Context(), "default", metav1.GetOptions{})
+	if err != nil || len(q.Spec.Hard) != 1 {
+		t.Errorf("the old key stays: %v %v", err, q.Spec.Hard)
+	}
+	if cm, err := core.ConfigMaps("templates").Get(t.Context(), "about", metav1.GetOptions{}); err != nil || cm.Data["a"] != "theirs" {
+		t.Errorf("somebody else's object was changed: %v", err)
+	}
+
+	// The source goes: what is in the namespace stays, for whoever looks into it.
+	g.snap = copySnap(snap)
+	g.snap.Projects = map[int64]authz.GitLabProject{}
+	once(t, s)
+	if quota("templates") != "10" {
+		t.Error("the group's quota")
+	}
+	if _, err := core.ResourceQuotas(ns).Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
+		t.Errorf("a retained namespace lost its quota: %v", err)
+	}
+}
+
+// TestTemplatesWithoutRights: without the optional role templates are left out with a finding, and rights still follow.
+func TestTemplatesWithoutRights(t *testing.T) {
+	t.Parallel()
+	templates, err := loadTemplates(map[string]string{"q.yaml": quotas})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kube := fake.NewClientset()
+	s := newSyncer(t, rbacsync.Options{Reader: &gitlab{snap: hawWorld()}, Kube: kube, Settings: rbacsync.Settings{Templates: templates}})
+	r := once(t, s)
+	if !strings.Contains(codes(r), "templates_unread") || len(r.Plan) != 10 {
+		t.Errorf("%d changes, findings %s", len(r.Plan), codes(r))
+	}
+	wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3")
+}
