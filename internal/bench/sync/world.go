@@ -45,6 +45,11 @@ type membership struct{ user, project int64 }
 // levels and how often they occur: most people are Developers.
 var levels = []int{10, 20, 20, 30, 30, 30, 30, 30, 30, 40, 40, 50}
 
+// born spreads what is made over the years: what was made within the hour is braked (rbacsync.Limits).
+func born(i int) time.Time {
+	return time.Date(2018, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(i) * time.Hour)
+}
+
 // build makes the organisation: top-level groups with trees of depth 6 below them, people on every floor. Rows are
 // given with the group, as they are in a GitLab that has grown.
 func build(s size) (*organisation, error) {
@@ -57,7 +62,7 @@ func build(s size) (*organisation, error) {
 	var users []int64
 	for i := range s.users {
 		u := gitlabsim.User{Username: fmt.Sprintf("user-%d", i), Name: fmt.Sprintf("User Number %d", i), Email: fmt.Sprintf("user-%d@example.com", i)}
-		u.CreatedAt = time.Date(2018, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(i) * time.Hour)
+		u.CreatedAt = born(i)
 		switch {
 		case i >= s.users-s.revocations-treeUsers: // active people
 		case i%50 == 0:
@@ -96,7 +101,7 @@ func build(s size) (*organisation, error) {
 	}
 	var groups []node
 	for i := range tops {
-		id, err := w.AddGroup(gitlabsim.Group{Path: fmt.Sprintf("division-%d", i), Name: "d", Members: rows(perTop)})
+		id, err := w.AddGroup(gitlabsim.Group{Path: fmt.Sprintf("division-%d", i), Name: "d", CreatedAt: born(i), Members: rows(perTop)})
 		if err != nil {
 			return nil, err
 		}
@@ -107,21 +112,21 @@ func build(s size) (*organisation, error) {
 		for parent.depth >= 6 {
 			parent = groups[r.IntN(len(groups))]
 		}
-		id, err := w.AddGroup(gitlabsim.Group{ParentID: parent.id, Path: fmt.Sprintf("team-%d", i), Name: "t", Members: rows(perSub)})
+		id, err := w.AddGroup(gitlabsim.Group{ParentID: parent.id, Path: fmt.Sprintf("team-%d", i), Name: "t", CreatedAt: born(i), Members: rows(perSub)})
 		if err != nil {
 			return nil, err
 		}
 		groups = append(groups, node{id, parent.depth + 1})
 	}
 	// The tree of the group revocation stands apart, so that its size is known.
-	top, err := w.AddGroup(gitlabsim.Group{Path: "tree", Name: "tree", Members: rows(perTop)})
+	top, err := w.AddGroup(gitlabsim.Group{Path: "tree", Name: "tree", CreatedAt: born(0), Members: rows(perTop)})
 	if err != nil {
 		return nil, err
 	}
 	o.topTree = top
 	var projects []int64
 	for i := range s.projects {
-		p := gitlabsim.Project{NamespaceID: groups[r.IntN(len(groups))].id, Path: fmt.Sprintf("project-%d", i), Name: "p", Members: rows(perProject)}
+		p := gitlabsim.Project{NamespaceID: groups[r.IntN(len(groups))].id, Path: fmt.Sprintf("project-%d", i), Name: "p", CreatedAt: born(i), Members: rows(perProject)}
 		if i < s.tree {
 			p.NamespaceID = top
 		}
