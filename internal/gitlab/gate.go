@@ -11,16 +11,36 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// gate keeps requests below GitLab's default rate limits, stops a kind of request after a 429, and counts.
+// gate keeps requests below GitLab's default rate limits, stops a kind of request after a 429, learns from it where
+// this GitLab's limit is, and counts.
 type gate struct {
 	mu      sync.Mutex
 	limits  map[string]*rate.Limiter
+	learned map[string]*lesson
 	stopped map[string]time.Time // wall-clock time until which a kind of request waits
 	counts  map[string]int64
+	recent  map[string][]time.Time // when the requests of the last minute were sent, by kind
 }
 
+// lesson is a limit that was learned from a refusal: GitLab says neither what its limits are nor how near one is.
+type lesson struct {
+	limiter *rate.Limiter
+	perMin  float64
+	until   time.Time
+}
+
+const (
+	// forget is how long a lesson lasts: an administrator may have raised the limit.
+	forget = 15 * time.Minute
+	// leastLesson is how many requests a minute must have been sent for a refusal to say something about the limit.
+	leastLesson = 20
+)
+
 func newGate(pacing bool) *gate {
-	g := &gate{limits: map[string]*rate.Limiter{}, stopped: map[string]time.Time{}, counts: map[string]int64{}}
+	g := &gate{
+		limits: map[string]*rate.Limiter{}, learned: map[string]*lesson{}, stopped: map[string]time.Time{},
+		counts: map[string]int64{}, recent: map[string][]time.Time{},
+	}
 	if !pacing {
 		return g
 	}
@@ -81,6 +101,9 @@ func (g *gate) wait(ctx context.Context, kind string) error {
 		g.mu.Lock()
 		left := time.Until(g.stopped[kind])
 		lim := g.limits[kind]
+		if l := g.learned[kind]; l != nil && time.Now().Before(l.until) {
+			lim = l.limiter
+		}
 		g.mu.Unlock()
 		if left <= 0 {
 			if lim == nil {
@@ -103,16 +126,49 @@ func (g *gate) stop(req *http.Request, d time.Duration) string {
 	kind := endpointOf(req.Method, path)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if until := time.Now().Add(d); until.After(g.stopped[kind]) {
+	now := time.Now()
+	if !now.Before(g.stopped[kind]) { // the first refusal; others that were under way say nothing new
+		g.learn(kind, now)
+	}
+	if until := now.Add(d); until.After(g.stopped[kind]) {
 		g.stopped[kind] = until
 	}
 	return kind
 }
 
+// learn sets the pace of a kind of request to what GitLab took of it in the last minute, with a margin, as far as
+// that is less than the pace so far. A third may come at once, so that no minute of the clock holds more.
+func (g *gate) learn(kind string, now time.Time) {
+	sent := len(g.lately(kind, now))
+	if sent < leastLesson {
+		return
+	}
+	perMin := 0.62 * float64(sent)
+	if old := g.learned[kind]; old != nil && now.Before(old.until) {
+		perMin = min(perMin, 0.8*old.perMin) // it was not enough
+	}
+	perMin = max(perMin, leastLesson/2)
+	g.learned[kind] = &lesson{
+		limiter: rate.NewLimiter(rate.Limit(perMin/60), max(1, int(perMin/2))), perMin: perMin, until: now.Add(forget),
+	}
+}
+
+// lately returns when requests of a kind were sent within the last minute.
+func (g *gate) lately(kind string, now time.Time) []time.Time {
+	sent := g.recent[kind]
+	for len(sent) > 0 && now.Sub(sent[0]) > time.Minute {
+		sent = sent[1:]
+	}
+	g.recent[kind] = sent
+	return sent
+}
+
 func (g *gate) count(kind string) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
 	g.counts[kind]++
-	g.mu.Unlock()
+	g.recent[kind] = append(g.lately(kind, now), now)
 }
 
 func (g *gate) requests() map[string]int64 {
