@@ -176,3 +176,27 @@ func TestSampleWithoutGitLab(t *testing.T) {
 		t.Error("no error although GitLab is away")
 	}
 }
+
+// TestRequestsBound: the cost of a full reading grows with the pages of lists and with the groups that others are
+// invited into, not with sources or people. The bound is 300 requests for 10,000 projects.
+func TestRequestsBound(t *testing.T) {
+	o := newOrg(t)
+	for i := range 600 {
+		_, err := o.w.AddProject(gitlabsim.Project{NamespaceID: o.id["haw"], Path: fmt.Sprintf("p%d", i), Members: []gitlabsim.Member{{UserID: o.id["bob"], Level: 30}}})
+		o.ok(err)
+	}
+	for i := range 400 {
+		o.user(gitlabsim.User{Username: fmt.Sprintf("more%d", i), CreatedAt: time.Date(2020, 1, 1, i, 0, 0, 0, time.UTC)})
+	}
+	r := o.reader(nil)
+	s, err := r.Snapshot(t.Context())
+	o.ok(err)
+	var total int64
+	for _, n := range r.Requests() {
+		total += n
+	}
+	// 606 projects: 7 pages by REST and 7 by GraphQL, which also has the groups and the 420 people; 6 groups with links.
+	if len(s.Projects) != 606 || total > 24 {
+		t.Errorf("%d projects took %d requests: %v", len(s.Projects), total, r.Requests())
+	}
+}
