@@ -40,7 +40,8 @@ type keys struct {
 	log         *slog.Logger
 
 	set     atomic.Pointer[keySet]
-	running atomic.Bool // Run keeps the set fresh, so that no review has to
+	waiting atomic.Int32 // reviews that wait for the fetch under way
+	running atomic.Bool  // Run keeps the set fresh, so that no review has to
 
 	mu         sync.Mutex
 	attempted  time.Time
@@ -65,9 +66,16 @@ type key struct {
 	problem Code
 }
 
-var errNotDue = errors.New("the keys were asked for a moment ago")
+var (
+	errNotDue  = errors.New("the keys were asked for a moment ago")
+	errTooMany = errors.New("too many reviews wait for the keys")
+)
 
 // find returns the key with that id, fetching the keys at most once and only if that is due.
+// maxWaiting is how many reviews wait for one fetch of the keys. While GitLab hangs, forged tokens with unknown key
+// ids would else hold every place that the listener has, and people whose key is known would not be judged.
+const maxWaiting = 8
+
 func (k *keys) find(ctx context.Context, id string) (*rsa.PublicKey, error) {
 	set := k.set.Load()
 	found, known := set.get(id)
@@ -116,6 +124,11 @@ func (k *keys) update(ctx, wait context.Context) error {
 	k.mu.Lock()
 	if flight := k.inFlight; flight != nil {
 		k.mu.Unlock()
+		if k.waiting.Add(1) > maxWaiting && k.set.Load() != nil { // without any key nobody could be judged anyway
+			k.waiting.Add(-1)
+			return errTooMany
+		}
+		defer k.waiting.Add(-1)
 		select {
 		case <-flight:
 			k.mu.Lock()

@@ -66,6 +66,38 @@ func TestForgedTokensCostOneFetch(t *testing.T) {
 	}
 }
 
+// TestForgedTokensDoNotWaitForAHangingGitLab: else they hold every place of the listener, and people whose key is
+// known are not judged.
+func TestForgedTokensDoNotWaitForAHangingGitLab(t *testing.T) {
+	i, c := newIssuer(t)
+	g := newGitLab(t, config(i, c))
+	if got := verdict(t, g, i.UserToken(42, client, nil)); got != authn.CodeOK {
+		t.Fatalf("a good token: %s", got)
+	}
+	release := make(chan struct{})
+	i.Intercept(func(http.ResponseWriter, *http.Request) bool { <-release; return false })
+	c.advance(10 * time.Second)
+	forger := authntest.NewKey(t, 2048)
+	claims := authntest.Encode(i.UserClaims(42, client, nil))
+	const forged = 100
+	codes := make(chan authn.Code, forged)
+	var all sync.WaitGroup
+	for n := range forged {
+		token := oidctest.SignIDToken(forger.Private, fmt.Sprintf("kid-%d", n), oidc.RS256, claims)
+		all.Go(func() { codes <- verdict(t, g, token) })
+	}
+	for range forged - 9 { // one fetches, eight wait for it
+		if got := <-codes; got != authn.CodeKeysUnavailable {
+			t.Errorf("a forged token: %s", got)
+		}
+	}
+	if got := verdict(t, g, i.UserToken(42, client, nil)); got != authn.CodeOK {
+		t.Errorf("a good token while GitLab hangs: %s", got)
+	}
+	close(release)
+	all.Wait()
+}
+
 func TestForeignTokensCostNoFetch(t *testing.T) {
 	i, c := newIssuer(t)
 	g := newGitLab(t, config(i, c))
