@@ -210,6 +210,7 @@ func (a *applier) create(ctx context.Context, o *Object) error {
 		obj, err = a.client.RbacV1().RoleBindings(o.Key.Namespace).Create(ctx, &rbacv1.RoleBinding{
 			ObjectMeta: meta, Subjects: o.Binding.subjects(),
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: o.Binding.Role}}, metav1.CreateOptions{})
+	case KindTemplate: // writeTemplate
 	}
 	return a.took(obj, err)
 }
@@ -249,6 +250,7 @@ func (a *applier) update(ctx context.Context, c Change) error {
 		obj, err = a.client.CoreV1().ServiceAccounts(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
 	case KindRoleBinding:
 		obj, err = a.client.RbacV1().RoleBindings(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
+	case KindTemplate: // writeTemplate
 	}
 	return a.took(obj, err)
 }
@@ -262,6 +264,7 @@ func (a *applier) remove(ctx context.Context, c Change) error {
 		return a.client.RbacV1().RoleBindings(k.Namespace).Delete(ctx, k.Name, o)
 	case KindNamespace:
 		return a.client.CoreV1().Namespaces().Delete(ctx, k.Name, o)
+	case KindTemplate: // writeTemplate
 	}
 	return fmt.Errorf("deleting a %s is not something this program does", c.Key.Kind)
 }

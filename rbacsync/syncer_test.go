@@ -341,7 +341,7 @@ func TestRunKeepsEverythingWhileGitLabIsAway(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		kube, g := fake.NewClientset(), &gitlab{snap: hawWorld()}
-		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Interval: 10 * time.Minute})
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Interval: 20 * time.Minute})
 		defer run(t, s)()
 		synctest.Wait()
 		g.taken()

@@ -82,10 +82,10 @@ const (
 	// copyAnnotation names the Secret of our own namespace whose data a Secret gets.
 	copyAnnotation = "gl-k8s-integrator.io/copy-from"
 	// SharedSecretPrefix starts the names of Secrets that may be copied: not those with our own state.
-	SharedSecretPrefix = "gl-k8s-integrator-shared-"
+	SharedSecretPrefix = "gl-k8s-integrator-shared-" //nolint:gosec // a name
 	// templateSecret is the one name of a Secret that is allowed beside those that start with templateSecrets.
-	templateSecret  = "gitlab-pull-secret"
-	templateSecrets = "gitlab-template-"
+	templateSecret  = "gitlab-pull-secret" //nolint:gosec // a name
+	templateSecrets = "gitlab-template-"   //nolint:gosec // a name
 
 	maxTemplate = 128 << 10
 )
