@@ -36,7 +36,7 @@ func connect(cfg *config.Config) (*clients, error) {
 		return nil, err
 	}
 	rc.UserAgent = "gl-k8s-integrator"
-	rc.QPS = -1 // no limit here: the engine bounds how many writes are under way
+	rc.QPS = -1                                            // no limit here: the engine bounds how many writes are under way
 	rc.ContentType = "application/vnd.kubernetes.protobuf" // a third of the size and time of JSON
 	rc.Timeout = 30 * time.Second
 	kube, err := kubernetes.NewForConfig(rc)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -16,20 +17,25 @@ import (
 )
 
 // errNoFence keeps mode enforce from giving rights where tenants could climb out of them (docs/adr/0009).
-var errNoFence = errors.New("the tenant fence is not in the cluster, and without it whoever has edit can change what this program owns: apply deploy/manifests first, or use rbacsync.mode: plan")
+var errNoFence = errors.New("the tenant fence is not in the cluster as it should be, and without it whoever has edit can change what this program owns: apply deploy/manifests first, or use rbacsync.mode: plan")
 
-// checkFence returns nil if every admission policy of deploy/ and its binding are in the cluster.
+// checkFence returns nil if every admission policy of deploy/ is in the cluster, bound, and as strict as there.
 func checkFence(ctx context.Context, kube kubernetes.Interface) error {
+	admission := kube.AdmissionregistrationV1()
 	for _, name := range deploy.Policies() {
-		_, err := kube.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(ctx, name, metav1.GetOptions{})
+		policy, err := admission.ValidatingAdmissionPolicies().Get(ctx, name, metav1.GetOptions{})
+		var binding *admissionv1.ValidatingAdmissionPolicyBinding
 		if err == nil {
-			_, err = kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Get(ctx, name, metav1.GetOptions{})
+			binding, err = admission.ValidatingAdmissionPolicyBindings().Get(ctx, name, metav1.GetOptions{})
 		}
 		if apierrors.IsNotFound(err) {
 			return fmt.Errorf("%s: %w", name, errNoFence)
 		}
 		if err != nil {
 			return explainKube(fmt.Errorf("looking for the tenant fence: %w", err))
+		}
+		if err := deploy.Verify(policy, binding); err != nil {
+			return fmt.Errorf("%s is weaker than deploy/manifests: %w: %w", name, err, errNoFence)
 		}
 	}
 	return nil

@@ -1,0 +1,83 @@
+package app
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+)
+
+// TestFenceMustHold: mode enforce does not start with a fence that is missing, older, or only looks on.
+func TestFenceMustHold(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding) (keep bool)
+		want   string
+	}{
+		{"as in deploy/", func(*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			return true
+		}, ""},
+		{"missing", func(*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			return false
+		}, "is not in the cluster"},
+		{"only audits", func(_ *admissionv1.ValidatingAdmissionPolicy, b *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			b.Spec.ValidationActions = []admissionv1.ValidationAction{admissionv1.Audit}
+			return true
+		}, "does not deny"},
+		{"a rule taken out", func(p *admissionv1.ValidatingAdmissionPolicy, _ *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			p.Spec.Validations = p.Spec.Validations[1:]
+			return true
+		}, "lacks the rule"},
+		{"for fewer people", func(p *admissionv1.ValidatingAdmissionPolicy, _ *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			p.Spec.MatchConditions[0].Expression = "false"
+			return true
+		}, "matchConditions are others"},
+		{"bound to some namespaces", func(_ *admissionv1.ValidatingAdmissionPolicy, b *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			b.Spec.MatchResources = new(admissionv1.MatchResources)
+			return true
+		}, "narrowed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			policies := map[string]*admissionv1.ValidatingAdmissionPolicy{}
+			bindings := map[string]*admissionv1.ValidatingAdmissionPolicyBinding{}
+			objects, err := deploy.Manifests()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range objects {
+				var into any
+				switch o.GetKind() {
+				case "ValidatingAdmissionPolicy":
+					policies[o.GetName()] = new(admissionv1.ValidatingAdmissionPolicy)
+					into = policies[o.GetName()]
+				case "ValidatingAdmissionPolicyBinding":
+					bindings[o.GetName()] = new(admissionv1.ValidatingAdmissionPolicyBinding)
+					into = bindings[o.GetName()]
+				default:
+					continue
+				}
+				if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, into); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var there []runtime.Object
+			for name, p := range policies {
+				if name != deploy.TenantFence || c.change(p, bindings[name]) {
+					there = append(there, p, bindings[name])
+				}
+			}
+			err = checkFence(t.Context(), fake.NewClientset(there...))
+			if c.want == "" && err != nil {
+				t.Error(err)
+			}
+			if c.want != "" && (!errors.Is(err, errNoFence) || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want it to say %q", err, c.want)
+			}
+		})
+	}
+}
