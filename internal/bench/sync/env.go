@@ -48,7 +48,7 @@ func startCluster(ctx context.Context, dir string, out io.Writer) (_ *cluster, e
 		Dir: filepath.Join(dir, "state"), LogDir: filepath.Join(dir, "log"), Progress: out,
 		APIServerFlags: []string{
 			"--audit-policy-file=" + policy, "--audit-log-path=" + c.audit.path, "--audit-log-mode=batch",
-			"--audit-log-batch-max-size=1000", "--audit-log-batch-max-wait=200ms", "--audit-log-batch-buffer-size=100000",
+			"--audit-log-maxsize=10000", "--audit-log-batch-max-size=1000", "--audit-log-batch-max-wait=200ms", "--audit-log-batch-buffer-size=100000",
 		},
 	})
 	if err != nil {
