@@ -79,7 +79,7 @@ var errNoNamespace = errors.New("its namespace could not be created")
 // to an existing object carries the uid and resourceVersion it was planned on, so a plan that is out of date
 // conflicts instead of undoing somebody else's later write.
 func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o ApplyOptions) Report {
-	start := time.Now() //nolint:forbidigo // a duration, not a decision
+	start := time.Now()
 	a := &applier{client: client, log: o.Logger, cause: o.Cause, may: o.May, wrote: o.wrote, dynamic: o.dynamic, wroteTemplate: o.wroteTemplate, unborn: map[string]bool{}}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

@@ -148,7 +148,7 @@ func (h *Hook) signed(key []byte, r *http.Request, header string, body []byte) b
 	mac.Write([]byte(id + "." + at + "."))
 	mac.Write(body)
 	want := mac.Sum(nil)
-	for _, s := range strings.Fields(header) {
+	for s := range strings.FieldsSeq(header) {
 		version, sum, _ := strings.Cut(s, ",")
 		got, err := base64.StdEncoding.DecodeString(sum)
 		if version == "v1" && err == nil && hmac.Equal(want, got) {

@@ -112,7 +112,7 @@ func (s *Syncer) saves(ctx context.Context, offers <-chan Stored) {
 			}
 			return
 		case st := <-offers:
-			began := time.Now() //nolint:forbidigo // a duration, not a decision
+			began := time.Now()
 			save(ctx, st)
 			rest(ctx, max(time.Second, 20*time.Since(began)))
 		}

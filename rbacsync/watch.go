@@ -74,8 +74,8 @@ func (m *mirror) follow(ctx context.Context, i int) {
 		}
 		pause = 0
 		m.replace(i, entries, version)
-		until := time.Now().Add(jitter(relistAfter))                        //nolint:forbidigo // a duration, not a decision
-		for ctx.Err() == nil && version != "" && time.Now().Before(until) { //nolint:forbidigo // as above
+		until := time.Now().Add(jitter(relistAfter))
+		for ctx.Err() == nil && version != "" && time.Now().Before(until) {
 			if version, err = m.stream(ctx, i, version); err != nil && ctx.Err() == nil {
 				m.log.DebugContext(ctx, "a watch ended, resuming", "what", f.what, "error", err)
 				rest(ctx, jitter(200*time.Millisecond))
