@@ -64,7 +64,7 @@ func (a *audit) read() error {
 		}
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	if _, err := f.Seek(a.offset, 0); err != nil {
 		return err
 	}

@@ -133,7 +133,7 @@ func startServe(ctx context.Context, g *gitlabsim.Server, c *cluster, s setup) (
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close() //nolint:errcheck // only to find a free port
+		defer l.Close()
 		ports[i] = l.Addr().String()
 	}
 	authority, err := localcert.NewAuthority("bench")
@@ -144,7 +144,7 @@ func startServe(ctx context.Context, g *gitlabsim.Server, c *cluster, s setup) (
 	if err != nil {
 		return nil, err
 	}
-	const hookSecret = "bench-hook-secret" //nolint:gosec // of a GitLab that lives for minutes
+	const hookSecret = "bench-hook-secret"
 	for name, content := range map[string]string{
 		"tls.crt": string(pair.Cert), "tls.key": string(pair.Key), "gitlab-ca.crt": string(g.CA()), "hook-secret": hookSecret,
 		"read-token": g.TokenFor("root", "read_api"), "write-token": g.TokenFor("root", "api"),
@@ -165,7 +165,7 @@ func startServe(ctx context.Context, g *gitlabsim.Server, c *cluster, s setup) (
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close() //nolint:errcheck // the process has its own copy
+	defer log.Close()
 	p.cmd = exec.CommandContext(ctx, s.binary, "serve", "--config", filepath.Join(s.dir, "config.yaml"))
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
@@ -204,7 +204,7 @@ func (p *serve) fullRounds(ctx context.Context) (ok, failed int) {
 	if err != nil {
 		return 0, 0
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
+	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return 0, 0

@@ -83,7 +83,7 @@ func run(ctx context.Context, o options, out, say io.Writer) (err error) {
 		if b.o.dir, err = os.MkdirTemp("", "bench-sync-"); err != nil {
 			return err
 		}
-		defer os.RemoveAll(b.o.dir) //nolint:errcheck // a temporary folder
+		defer os.RemoveAll(b.o.dir)
 	}
 	if b.org, err = build(full.scaled(o.scale)); err != nil {
 		return fmt.Errorf("making the organisation: %w", err)

@@ -53,7 +53,7 @@ func born(i int) time.Time {
 // build makes the organisation: top-level groups with trees of depth 6 below them, people on every floor. Rows are
 // given with the group, as they are in a GitLab that has grown.
 func build(s size) (*organisation, error) {
-	r := rand.New(rand.NewPCG(4, 2018)) //nolint:gosec // the same GitLab each time
+	r := rand.New(rand.NewPCG(4, 2018))
 	o := &organisation{world: gitlabsim.NewWorld(nil)}
 	w := o.world
 	if _, err := w.AddUser(gitlabsim.User{Username: "root", Admin: true}); err != nil {
