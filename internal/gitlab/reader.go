@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -21,6 +22,7 @@ type Reader struct {
 	api          *api
 	includeUsers bool
 	restOnly     bool
+	wasAdmin     atomic.Bool // GitLab showed, since the start, that the token is an administrator's
 }
 
 // NewReader returns a Reader. It does no request.
@@ -162,6 +164,13 @@ func (r *Reader) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
 	}
 	s := d.finish(r.includeUsers)
 	s.Issuer, s.Taken = r.api.base, taken
+	// A token that loses its administrator's view sees no private group any more: that must not look like their end.
+	if info.Admin {
+		r.wasAdmin.Store(true)
+	} else if r.wasAdmin.Load() && s.MissingAll == "" {
+		s.MissingAll = "the reading token was an administrator's and is not any more, so what it does not see may still be there:" +
+			" give its owner the administrator role again, or put another administrator's token into the token file"
+	}
 	return s, nil
 }
 
