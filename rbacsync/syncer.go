@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -608,16 +609,7 @@ func (r *request) merge(o request) {
 	r.tickets = append(r.tickets, o.tickets...)
 }
 
-func (r *request) cause() string {
-	var out string
-	for i, c := range r.causes {
-		if i > 0 {
-			out += ", "
-		}
-		out += c
-	}
-	return cmp.Or(out, "unknown")
-}
+func (r *request) cause() string { return cmp.Or(strings.Join(r.causes, ", "), "unknown") }
 
 func (s *Syncer) take() request {
 	s.mu.Lock()

@@ -132,7 +132,7 @@ func (e *Elector) leading(ctx context.Context, lease *coordinationv1.Lease, lead
 			}
 			return err
 		case <-ctx.Done():
-			<-done
+			_ = <-done // it ended because we asked
 			e.release(ctx, lease)
 			return nil
 		case <-tick.C:
@@ -140,7 +140,7 @@ func (e *Elector) leading(ctx context.Context, lease *coordinationv1.Lease, lead
 			if e.May() != nil {
 				e.Logger.WarnContext(ctx, "no longer leading", "identity", e.Identity)
 				stop()
-				<-done
+				_ = <-done // it ended because we asked
 				e.hold(time.Time{})
 				return nil
 			}
@@ -198,7 +198,7 @@ func (e *Elector) claim(old *coordinationv1.Lease, at time.Time) *coordinationv1
 		l.Spec.AcquireTime = &now
 		transitions++
 	}
-	seconds := int32(e.duration().Round(time.Second) / time.Second)
+	seconds := int32(min(e.duration().Round(time.Second)/time.Second, 3600)) //nolint:gosec // at most 3600
 	l.Spec.HolderIdentity, l.Spec.RenewTime, l.Spec.LeaseDurationSeconds, l.Spec.LeaseTransitions = &e.Identity, &now, &seconds, &transitions
 	return l
 }

@@ -32,8 +32,8 @@ func fill(v reflect.Value, n *int) {
 			v.Set(reflect.ValueOf(time.Date(2026, 1, 1, 0, 0, *n%60, 0, time.UTC)))
 			return
 		}
-		for i := range v.NumField() {
-			fill(v.Field(i), n)
+		for _, f := range v.Fields() {
+			fill(f, n)
 		}
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
@@ -301,7 +301,7 @@ func TestOneLeadsAndTheNextTakesOver(t *testing.T) {
 			})
 		}()
 		r.leads = func() bool { mu.Lock(); defer mu.Unlock(); return leading }
-		r.stop = sync.OnceFunc(func() { cancel(); <-done })
+		r.stop = sync.OnceFunc(func() { cancel(); _ = <-done })
 		t.Cleanup(r.stop)
 		return r
 	}
