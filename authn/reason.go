@@ -50,7 +50,7 @@ const (
 	CodeAudienceNotServed Code = "audience_not_served"
 
 	CodeUserSubject         Code = "user_subject_invalid"
-	CodeUserIsCIToken       Code = "user_is_ci_token" //nolint:gosec // a reason, no credential
+	CodeUserIsCIToken       Code = "user_is_ci_token"
 	CodeUserBlocked         Code = "user_blocked"
 	CodeUserBanned          Code = "user_banned"
 	CodeUserDeactivated     Code = "user_deactivated"
@@ -59,14 +59,14 @@ const (
 	CodeUserNotActive       Code = "user_not_active"
 	CodeUserNotAdmitted     Code = "user_not_admitted"
 
-	CodeCIIsUserToken      Code = "ci_is_user_token" //nolint:gosec // a reason, no credential
+	CodeCIIsUserToken      Code = "ci_is_user_token"
 	CodeCIMissingClaim     Code = "ci_missing_claim"
 	CodeCIMalformedClaim   Code = "ci_malformed_claim"
 	CodeCIForkMergeRequest Code = "ci_fork_merge_request"
 	CodeCINoEnvironment    Code = "ci_no_environment"
 	CodeCIWrongEnvironment Code = "ci_wrong_environment"
 	CodeCIRefUnprotected   Code = "ci_ref_unprotected"
-	CodeCITokenTooOld      Code = "ci_token_too_old" //nolint:gosec // a reason, no credential
+	CodeCITokenTooOld      Code = "ci_token_too_old"
 	CodeCIUserNotActive    Code = "ci_user_not_active"
 
 	CodeKeysUnavailable   Code = "keys_unavailable"

@@ -95,7 +95,9 @@ func grantsIn(p authz.Policy, s *authz.Snapshot, id authz.SourceID) string {
 func TestPatternsOnlyExclude(t *testing.T) {
 	plain := newPolicy(t, func(*authz.PolicyConfig) {})
 	for _, pattern := range []string{"*a*", "haw/*", "**/in*", "?aw"} {
-		p := newPolicy(t, func(pc *authz.PolicyConfig) { pc.Exclude = authz.Filter{Paths: []string{pattern}, People: []string{pattern}} })
+		p := newPolicy(t, func(pc *authz.PolicyConfig) {
+			pc.Exclude = authz.Filter{Paths: []string{pattern}, People: []string{pattern}}
+		})
 		have := map[string]bool{}
 		before, _ := plain.Grants(world(), now)
 		for _, g := range before {
@@ -162,20 +164,26 @@ func TestExtraMappings(t *testing.T) {
 			e.Levels = []authz.Level{authz.Guest}
 			s.Groups[2] = withMember(s.Groups[2], carol, authz.Guest)
 		}, authz.Project(10), "alice:edit bob:view carol:deployer dave:edit", ""},
-		{"a whole group, its inherited members too", func(e *authz.Extra, _ *authz.Snapshot) { e.Levels, e.Group, e.GroupPath = nil, 4, "guests/inner" },
-			authz.Project(10), "alice:edit bob:view carol:deployer dave:edit mallory:deployer", ""},
+		{
+			"a whole group, its inherited members too", func(e *authz.Extra, _ *authz.Snapshot) { e.Levels, e.Group, e.GroupPath = nil, 4, "guests/inner" },
+			authz.Project(10), "alice:edit bob:view carol:deployer dave:edit mallory:deployer", "",
+		},
 		{"levels of a group", func(e *authz.Extra, s *authz.Snapshot) {
 			e.Levels, e.Group = []authz.Level{authz.Owner}, 3
 			s.Groups[3] = withMember(s.Groups[3], bob, authz.Owner)
 		}, authz.Project(10), "alice:edit bob:deployer bob:view dave:edit", ""},
-		{"below", func(e *authz.Extra, _ *authz.Snapshot) { e.Source, e.Path, e.Below = authz.Group(1), "haw", true },
-			authz.Project(10), "alice:edit bob:deployer bob:view dave:edit", ""},
+		{
+			"below", func(e *authz.Extra, _ *authz.Snapshot) { e.Source, e.Path, e.Below = authz.Group(1), "haw", true },
+			authz.Project(10), "alice:edit bob:deployer bob:view dave:edit", "",
+		},
 		{"not below", func(e *authz.Extra, _ *authz.Snapshot) { e.Source, e.Path = authz.Group(1), "haw" }, authz.Project(10), "alice:edit bob:view dave:edit", ""},
 		{"a role the person has already", func(e *authz.Extra, _ *authz.Snapshot) { e.ClusterRole = "view" }, authz.Project(10), "alice:edit bob:view dave:edit", ""},
 		{"blocked people stay out", func(e *authz.Extra, s *authz.Snapshot) { u := s.Users[bob]; u.State = "blocked"; s.Users[bob] = u }, authz.Project(10), "alice:edit dave:edit", ""},
 		{"not in what is archived", func(_ *authz.Extra, s *authz.Snapshot) { p := s.Projects[10]; p.Archived = true; s.Projects[10] = p }, authz.Project(10), "alice:view bob:view dave:view", ""},
-		{"a path that is no longer right is told, and the id counts", func(e *authz.Extra, _ *authz.Snapshot) { e.Path = "haw/old" }, authz.Project(10),
-			"alice:edit bob:deployer bob:view dave:edit", "extra_path"},
+		{
+			"a path that is no longer right is told, and the id counts", func(e *authz.Extra, _ *authz.Snapshot) { e.Path = "haw/old" }, authz.Project(10),
+			"alice:edit bob:deployer bob:view dave:edit", "extra_path",
+		},
 		{"somebody else took the path: nothing for him", func(e *authz.Extra, s *authz.Snapshot) {
 			e.Source, e.Path = authz.Project(12), "bob/toy"
 			s.Projects[12] = authz.GitLabProject{ID: 12, Group: 1, Path: "haw/moved"}

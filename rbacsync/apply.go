@@ -209,7 +209,8 @@ func (a *applier) create(ctx context.Context, o *Object) error {
 	case KindRoleBinding:
 		obj, err = a.client.RbacV1().RoleBindings(o.Key.Namespace).Create(ctx, &rbacv1.RoleBinding{
 			ObjectMeta: meta, Subjects: o.Binding.subjects(),
-			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: o.Binding.Role}}, metav1.CreateOptions{})
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: o.Binding.Role},
+		}, metav1.CreateOptions{})
 	case KindTemplate: // writeTemplate
 	}
 	return a.took(obj, err)

@@ -130,8 +130,11 @@ func (c *cluster) may(t *testing.T, want bool, user, ns, verb, group, resource s
 	var got bool
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		r, err := c.admin.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authzv1.SubjectAccessReview{
-			Spec: authzv1.SubjectAccessReviewSpec{User: user, Groups: []string{"system:authenticated"},
-				ResourceAttributes: &authzv1.ResourceAttributes{Namespace: ns, Verb: verb, Group: group, Resource: resource}}}, metav1.CreateOptions{})
+			Spec: authzv1.SubjectAccessReviewSpec{
+				User: user, Groups: []string{"system:authenticated"},
+				ResourceAttributes: &authzv1.ResourceAttributes{Namespace: ns, Verb: verb, Group: group, Resource: resource},
+			},
+		}, metav1.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -295,13 +298,15 @@ func TestClusterKeepsForeignNamespaces(t *testing.T) {
 func TestClusterCIToken(t *testing.T) {
 	c := realCluster(t)
 	delivered := map[int64]map[string]string{}
-	p := &ci.Provisioner{Kube: c.own, Cluster: ci.Cluster{URL: c.cp.URL(), CA: c.cp.CA()}, Scope: "ICC-K8s", Now: time.Now, Lifetime: time.Hour,
+	p := &ci.Provisioner{
+		Kube: c.own, Cluster: ci.Cluster{URL: c.cp.URL(), CA: c.cp.CA()}, Scope: "ICC-K8s", Now: time.Now, Lifetime: time.Hour,
 		Delivery: delivery(func(project int64, vars []ci.Variable) {
 			delivered[project] = map[string]string{}
 			for _, v := range vars {
 				delivered[project][v.Key] = v.Value
 			}
-		}), Recheck: time.Nanosecond}
+		}), Recheck: time.Nanosecond,
+	}
 	s := newSyncer(t, rbacsync.Options{Reader: &gitlab{snap: org(50, "ci")}, Kube: c.own, CI: p})
 	if r := once(t, s); r.CI.Issued != 2 || r.CI.Delivered != 1 || len(r.Findings) != 0 {
 		t.Fatalf("first round: %+v, findings %v", r.CI, r.Findings)

@@ -130,16 +130,21 @@ func TestWhatIsInferred(t *testing.T) {
 		{name: "GitLab says he has it still", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Levels = map[rbacsync.Membership]authz.Level{bob: authz.Developer} }, held: heldBob},
 		{name: "nothing known before: a row is missing", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Before = nil }, held: heldBob},
 		{name: "nothing known before: 404, but groups are invited, and GitLab's lists lack who comes through two of them", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Before, e.Levels = nil, map[rbacsync.Membership]authz.Level{bob: 0} }, held: heldBob},
-		{name: "nothing known before: 404, and nobody is invited", now: func(s *authz.Snapshot) { group(s, 7, func(g *authz.GitLabGroup) { g.Members = nil }) },
+		{
+			name: "nothing known before: 404, and nobody is invited", now: func(s *authz.Snapshot) { group(s, 7, func(g *authz.GitLabGroup) { g.Members = nil }) },
 			evidence: func(e *rbacsync.Evidence) {
 				e.Before, e.Levels = nil, map[rbacsync.Membership]authz.Level{{Source: authz.Group(7), User: 2}: 0}
 			},
-			held: "revoke project/42 edit 2 by user/2"},
-		{name: "an invitation is missing, GitLab says 404 of one who came by it", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Links = nil }) },
+			held: "revoke project/42 edit 2 by user/2",
+		},
+		{
+			name: "an invitation is missing, GitLab says 404 of one who came by it", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Links = nil }) },
 			evidence: func(e *rbacsync.Evidence) {
 				e.Levels = map[rbacsync.Membership]authz.Level{{Source: authz.Project(42), User: 4}: 0}
-			}},
-		{name: "an invitation is missing, and GitLab's lists never showed who came second-hand",
+			},
+		},
+		{
+			name: "an invitation is missing, and GitLab's lists never showed who came second-hand",
 			before: func(s *authz.Snapshot) {
 				group(s, 8, func(g *authz.GitLabGroup) { g.Members, g.Links = nil, []authz.Link{{Group: 9, Level: authz.Developer}} })
 				s.Groups[9] = authz.GitLabGroup{ID: 9, Path: "second", Members: []authz.Member{{User: 4, Level: authz.Developer}}}
@@ -148,7 +153,8 @@ func TestWhatIsInferred(t *testing.T) {
 			evidence: func(e *rbacsync.Evidence) {
 				e.Levels = map[rbacsync.Membership]authz.Level{{Source: authz.Project(42), User: 4}: 0, {}: 0}
 			},
-			held: "revoke project/42 view 4 by project/42"},
+			held: "revoke project/42 view 4 by project/42",
+		},
 		{
 			name: "the higher of two rows is missing", now: func(s *authz.Snapshot) { group(s, 7, func(g *authz.GitLabGroup) { g.Members = nil }) },
 			held: "revoke group/7 edit 2 by user/2\nrevoke project/42 edit 2 by user/2",

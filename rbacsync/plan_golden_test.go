@@ -24,10 +24,12 @@ func company() rbacsync.Input {
 		return authz.Grant{Source: id, ClusterRole: role, Access: authz.Access{User: user}}
 	}
 	return rbacsync.Input{
-		Snapshot: &authz.Snapshot{Issuer: issuer,
+		Snapshot: &authz.Snapshot{
+			Issuer:   issuer,
 			Users:    map[int64]authz.User{2: {ID: 2, Username: "alice"}, 3: {ID: 3, Username: "bob"}, 4: {ID: 4, Username: "carol\n\x1b[31m"}},
 			Groups:   map[int64]authz.GitLabGroup{7: {ID: 7, Path: "haw", CreatedAt: created}},
-			Projects: map[int64]authz.GitLabProject{42: {ID: 42, Group: 7, Path: "haw/world", CreatedAt: created}}},
+			Projects: map[int64]authz.GitLabProject{42: {ID: 42, Group: 7, Path: "haw/world", CreatedAt: created}},
+		},
 		Sources: []authz.Source{{ID: haw, Path: "haw", CreatedAt: created}, {ID: world, Path: "haw/world", CreatedAt: created}, {ID: carol, Path: "carol"}},
 		Names:   map[authz.SourceID]string{haw: "haw", world: "haw-world", carol: "carol"},
 		Grants:  []authz.Grant{grant(haw, "edit", 2), grant(world, "edit", 2), grant(world, "view", 3), grant(carol, "edit", 4)},
@@ -155,8 +157,10 @@ func TestNamesPrefersTheOldestOfTwoNamespaces(t *testing.T) {
 		return &rbacsync.Live{Object: rbacsync.Object{Key: rbacsync.NamespaceKey(name), Space: &rbacsync.Space{Issuer: issuer, Source: id}}, Born: born}
 	}
 	o := &rbacsync.Observed{
-		Live: []*rbacsync.Live{ns("a-copy", issuer, authz.Group(7), 20), ns("haw", issuer, authz.Group(7), 10),
-			ns("z-copy", issuer, authz.Group(7), 30), ns("other", "https://other.example.com", authz.Group(8), 1), ns("odd", issuer, authz.SourceID{}, 1)},
+		Live: []*rbacsync.Live{
+			ns("a-copy", issuer, authz.Group(7), 20), ns("haw", issuer, authz.Group(7), 10),
+			ns("z-copy", issuer, authz.Group(7), 30), ns("other", "https://other.example.com", authz.Group(8), 1), ns("odd", issuer, authz.SourceID{}, 1),
+		},
 		Foreign: map[rbacsync.Key]bool{rbacsync.NamespaceKey("kube-system"): true, {Namespace: "x", Kind: rbacsync.KindRoleBinding, Name: "gitlab-edit"}: true},
 	}
 	have, taken := o.Names(issuer)

@@ -30,14 +30,18 @@ type world struct {
 }
 
 func randomWorld(r *rand.Rand) world {
-	snap := &authz.Snapshot{Issuer: issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
-		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{}}
+	snap := &authz.Snapshot{
+		Issuer: issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
+		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
+	}
 	w := world{grants: map[string]bool{}}
 	for id := range int64(12) {
 		snap.Users[id+1] = authz.User{ID: id + 1, Username: fmt.Sprintf("user%d", r.IntN(30)), State: authz.StateActive, Human: true}
 	}
-	w.in = rbacsync.Input{Snapshot: snap, Names: map[authz.SourceID]string{}, Roles: roles,
-		Settings: rbacsync.Settings{MaxSubjects: 1 + r.IntN(4), Secretless: r.IntN(3) == 0}}
+	w.in = rbacsync.Input{
+		Snapshot: snap, Names: map[authz.SourceID]string{}, Roles: roles,
+		Settings: rbacsync.Settings{MaxSubjects: 1 + r.IntN(4), Secretless: r.IntN(3) == 0},
+	}
 	for id := range int64(8) {
 		if r.IntN(4) == 0 {
 			continue

@@ -467,8 +467,10 @@ func (s *Syncer) desired(r *Round, have *Observed) (*Wanted, []authz.Grant) {
 	known, names, findings := assign(have, sources, r.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
 	grants, more := s.o.Policy.Grants(r.Snapshot, r.Started)
 	r.Names, r.Findings = names, slices.Concat(r.Findings, findings, more)
-	want := Desired(Input{Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
-		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings, Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started, Secrets: s.templates.secrets})
+	want := Desired(Input{
+		Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
+		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings, Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started, Secrets: s.templates.secrets,
+	})
 	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && len(known) > 0 {
 		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
 	}

@@ -70,7 +70,8 @@ func hawWorld() *authz.Snapshot {
 	user := func(id int64, name string) authz.User {
 		return authz.User{ID: id, Username: name, State: authz.StateActive, Human: true}
 	}
-	return &authz.Snapshot{Issuer: issuer,
+	return &authz.Snapshot{
+		Issuer:   issuer,
 		Users:    map[int64]authz.User{2: user(2, "alice"), 3: user(3, "bob")},
 		Groups:   map[int64]authz.GitLabGroup{7: {ID: 7, Path: "haw", CreatedAt: created, Members: []authz.Member{{User: 2, Level: authz.Owner}}}},
 		Projects: map[int64]authz.GitLabProject{42: {ID: 42, Group: 7, Path: "haw/world", CreatedAt: created, Members: []authz.Member{{User: 3, Level: authz.Developer}}}},
@@ -290,12 +291,14 @@ func TestRunRounds(t *testing.T) {
 		kube, g := fake.NewClientset(), &gitlab{snap: hawWorld()}
 		var mu sync.Mutex
 		var causes []string
-		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Interval: 10 * time.Minute,
+		s := newSyncer(t, rbacsync.Options{
+			Reader: g, Kube: kube, Interval: 10 * time.Minute,
 			OnRound: func(r rbacsync.Round) {
 				mu.Lock()
 				defer mu.Unlock()
 				causes = append(causes, r.Cause+"/"+r.Read)
-			}})
+			},
+		})
 		defer run(t, s)()
 		expect := func(wantCauses []string, wantCalls ...string) {
 			t.Helper()

@@ -74,7 +74,9 @@ type warnOnly struct{ slog.Handler }
 
 func (warnOnly) Enabled(_ context.Context, l slog.Level) bool { return l == slog.LevelWarn }
 
-func (h warnOnly) WithAttrs(attrs []slog.Attr) slog.Handler { return warnOnly{h.Handler.WithAttrs(attrs)} }
+func (h warnOnly) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return warnOnly{h.Handler.WithAttrs(attrs)}
+}
 
 func (h warnOnly) WithGroup(name string) slog.Handler { return warnOnly{h.Handler.WithGroup(name)} }
 

@@ -214,7 +214,7 @@ func (s *Server) authenticate(r *http.Request) (*User, []string, error) {
 func (s *Server) tokenOf(r *http.Request) (*accessToken, error) {
 	value, asJob := presented(r)
 	if value == "" {
-		return nil, nil //nolint:nilnil // no token is an answer
+		return nil, nil
 	}
 	s.access.mu.Lock()
 	defer s.access.mu.Unlock()

@@ -438,7 +438,7 @@ func TestPanicIsAnsweredAndLoggedWithoutItsValue(t *testing.T) {
 		httpserver.Route{Path: "/half", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, strings.Repeat("x", 1<<16))
 			var none map[string]int
-			none["x"] = 1
+			none["x"] = 1 //nolint:staticcheck // it is meant to panic
 		})},
 	)})
 	c := client(t, nil)

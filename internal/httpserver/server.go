@@ -158,7 +158,7 @@ func (s *Server) Run(ctx context.Context) error {
 			if err != nil {
 				err = fmt.Errorf("stopping the %s listener: cutting off running requests: %w", s.opts.Name, errors.Join(err, s.http.Close()))
 			}
-			<-ended
+			<-ended //nolint:errcheck // it says that the server was closed
 			return err
 		}
 	}

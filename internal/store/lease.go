@@ -132,7 +132,7 @@ func (e *Elector) leading(ctx context.Context, lease *coordinationv1.Lease, lead
 			}
 			return err
 		case <-ctx.Done():
-			_ = <-done // it ended because we asked
+			<-done //nolint:errcheck // it ended because we asked
 			e.release(ctx, lease)
 			return nil
 		case <-tick.C:
@@ -140,7 +140,7 @@ func (e *Elector) leading(ctx context.Context, lease *coordinationv1.Lease, lead
 			if e.May() != nil {
 				e.Logger.WarnContext(ctx, "no longer leading", "identity", e.Identity)
 				stop()
-				_ = <-done // it ended because we asked
+				<-done //nolint:errcheck // it ended because we asked
 				e.hold(time.Time{})
 				return nil
 			}

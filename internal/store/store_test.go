@@ -301,7 +301,7 @@ func TestOneLeadsAndTheNextTakesOver(t *testing.T) {
 			})
 		}()
 		r.leads = func() bool { mu.Lock(); defer mu.Unlock(); return leading }
-		r.stop = sync.OnceFunc(func() { cancel(); _ = <-done })
+		r.stop = sync.OnceFunc(func() { cancel(); <-done })
 		t.Cleanup(r.stop)
 		return r
 	}

@@ -199,7 +199,8 @@ func (p *Provisioner) issue(ctx context.Context, s *corev1.Secret) (*corev1.Secr
 		Spec: authnv1.TokenRequestSpec{
 			ExpirationSeconds: &seconds,
 			BoundObjectRef:    &authnv1.BoundObjectReference{Kind: "Secret", APIVersion: "v1", Name: s.Name, UID: s.UID},
-		}}, metav1.CreateOptions{})
+		},
+	}, metav1.CreateOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("requesting a token of ServiceAccount %s/%s: %w", s.Namespace, kubename.CIServiceAccount, err)
 	}

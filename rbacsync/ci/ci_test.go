@@ -70,15 +70,19 @@ func newBench(t *testing.T) *bench {
 
 // restarted returns a Provisioner that remembers nothing.
 func (b *bench) restarted() *ci.Provisioner {
-	return &ci.Provisioner{Kube: b.kube, Delivery: b.gitlab, Cluster: ci.Cluster{URL: "https://k8s.example.com:6443", CA: []byte("PEM OF THE CA\n")},
+	return &ci.Provisioner{
+		Kube: b.kube, Delivery: b.gitlab, Cluster: ci.Cluster{URL: "https://k8s.example.com:6443", CA: []byte("PEM OF THE CA\n")},
 		Scope: "ICC-K8s", Now: func() time.Time { return b.now }, Concurrency: 1,
-		Logger: slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+		Logger: slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
 }
 
 func (b *bench) jwt(ns string, ref *authnv1.BoundObjectReference) string {
-	body, _ := json.Marshal(map[string]any{"n": b.issued, "kubernetes.io": map[string]any{"namespace": ns,
+	body, _ := json.Marshal(map[string]any{"n": b.issued, "kubernetes.io": map[string]any{
+		"namespace":      ns,
 		"serviceaccount": map[string]any{"name": kubename.CIServiceAccount, "uid": b.account},
-		"secret":         map[string]any{"name": ref.Name, "uid": ref.UID}}})
+		"secret":         map[string]any{"name": ref.Name, "uid": ref.UID},
+	}})
 	return "eyJhbGciOiJSUzI1NiJ9." + base64.RawURLEncoding.EncodeToString(body) + ".c2ln"
 }
 
