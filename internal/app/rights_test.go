@@ -198,8 +198,8 @@ func (e *rightsEnv) namespaces() map[authz.SourceID]string {
 	return out
 }
 
-// equal waits until the API server gives GitLab's answers to all questions; those that are still different at the end
-// of a minute are errors. It returns how many rights there are.
+// equal waits until the API server gives GitLab's answers to all questions; those that are still different after
+// minutes are errors. It returns how many rights there are.
 func (e *rightsEnv) equal(phase string, orgs []*generated, seed uint64) (given int) {
 	e.t.Helper()
 	start := time.Now()
@@ -213,14 +213,19 @@ func (e *rightsEnv) equal(phase string, orgs []*generated, seed uint64) (given i
 	}
 	got := map[question]rights{}
 	var mu sync.Mutex
-	for deadline := start.Add(2 * time.Minute); ; time.Sleep(300 * time.Millisecond) {
+	for deadline := start.Add(6 * time.Minute); ; time.Sleep(300 * time.Millisecond) {
 		spaces := e.namespaces()
 		g, ctx := errgroup.WithContext(e.t.Context())
 		g.SetLimit(24)
 		var wrong []question
 		for i, q := range open {
-			if len(wrong) > 200 && i > 1000 { // the engine is not there yet: the rest is asked later
+			mu.Lock()
+			later := len(wrong) > 200 && i > 1000 // the engine is not there yet: the rest is asked later
+			if later {
 				wrong = append(wrong, open[i:]...)
+			}
+			mu.Unlock()
+			if later {
 				break
 			}
 			g.Go(func() error {
