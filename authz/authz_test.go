@@ -62,11 +62,14 @@ func policy(t *testing.T) authz.Policy {
 // rights returns "user:role" for each grant in one source.
 func rights(t *testing.T, s *authz.Snapshot, id authz.SourceID) string {
 	t.Helper()
-	grants, _ := policy(t).Grants(s, now)
+	p := policy(t)
+	grants, _ := p.Grants(s, p.Sources(s), now)
 	var out []string
 	for _, g := range grants {
-		if g.Source == id {
-			out = append(out, s.Users[g.User].Username+":"+g.ClusterRole)
+		for _, u := range g.Users {
+			if g.Source == id {
+				out = append(out, s.Users[u].Username+":"+g.ClusterRole)
+			}
 		}
 	}
 	slices.Sort(out)
@@ -160,7 +163,8 @@ func TestUnknownLevelIsAFindingAndNoRight(t *testing.T) {
 	g := s.Groups[2]
 	g.Members = append(g.Members, authz.Member{User: carol, Level: 35})
 	s.Groups[2] = g
-	_, findings := policy(t).Grants(s, now)
+	p := policy(t)
+	_, findings := p.Grants(s, p.Sources(s), now)
 	var codes []string
 	for _, f := range findings {
 		codes = append(codes, f.Code+" "+f.Source.String())
@@ -332,8 +336,7 @@ func TestExplain(t *testing.T) {
 	s.Users[mallory] = u
 	p := policy(t)
 	names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
-	grants, _ := p.Grants(s, now)
-	v := authz.NewView(s, p, names, grants)
+	v := authz.NewView(s, p, names)
 	for _, c := range []struct {
 		name string
 		user int64
@@ -390,8 +393,7 @@ func TestExplain(t *testing.T) {
 func TestStrangerLearnsNothing(t *testing.T) {
 	s, p := world(), policy(t)
 	names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
-	grants, _ := p.Grants(s, now)
-	v := authz.NewView(s, p, names, grants)
+	v := authz.NewView(s, p, names)
 	exists := v.Person(carol, authz.Question{Namespace: "haw-lab", Verb: "get", Resource: "pods"}, now)
 	not := v.Person(carol, authz.Question{Namespace: "nowhere", Verb: "get", Resource: "pods"}, now)
 	if strings.ReplaceAll(exists, "haw-lab", "X") != strings.ReplaceAll(not, "nowhere", "X") {
@@ -404,8 +406,7 @@ func TestHostileNamesStayOnOneLine(t *testing.T) {
 	pr := s.Projects[10]
 	pr.Path = "haw/\x1b[31mred\nnext " + strings.Repeat("x", 500)
 	s.Projects[10] = pr
-	grants, _ := p.Grants(s, now)
-	v := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(10): "ns"}, grants)
+	v := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(10): "ns"})
 	got := v.Person(bob, authz.Question{Namespace: "ns", Verb: "create", Resource: "pods"}, now)
 	if strings.ContainsAny(got, "\x1b\n") || len(got) > 400 {
 		t.Errorf("unfit for a terminal: %q", got)

@@ -9,25 +9,27 @@ import (
 	"unicode"
 )
 
-// View is what an explanation is made from: one Snapshot with the namespaces and grants of its round. It is not
-// changed after NewView made it.
+// View is what an explanation is made from: one Snapshot with the namespaces of its round. It is not changed after
+// NewView or With made it.
 type View struct {
 	Snapshot  *Snapshot
 	Policy    Policy
 	Namespace map[SourceID]string
 	Source    map[string]SourceID // the reverse of Namespace
-	byUser    map[int64][]Grant
 }
 
-// NewView indexes one round, so that explaining costs the same however large GitLab is.
-func NewView(s *Snapshot, p Policy, namespace map[SourceID]string, grants []Grant) View {
-	v := View{Snapshot: s, Policy: p, Namespace: namespace, Source: make(map[string]SourceID, len(namespace)), byUser: map[int64][]Grant{}}
+// NewView indexes one round.
+func NewView(s *Snapshot, p Policy, namespace map[SourceID]string) View {
+	v := View{Snapshot: s, Policy: p, Namespace: namespace, Source: make(map[string]SourceID, len(namespace))}
 	for src, ns := range namespace {
 		v.Source[ns] = src
 	}
-	for _, g := range grants {
-		v.byUser[g.User] = append(v.byUser[g.User], g)
-	}
+	return v
+}
+
+// With returns the View with a later Snapshot and the same namespaces.
+func (v View) With(s *Snapshot) View {
+	v.Snapshot = s
 	return v
 }
 
@@ -56,12 +58,12 @@ func (v View) Person(user int64, q Question, now time.Time) string {
 	case !v.Policy.mayHaveRights(u):
 		return "only people get rights here, and your GitLab account is a bot or service account."
 	case q.Namespace == "":
-		return v.clusterWide(user, q)
+		return v.clusterWide(user, q, now)
 	}
 	src, managed := v.Source[q.Namespace]
 	access, member := accessOf(v.Snapshot, src, user, now)
 	if !managed || !member {
-		return fmt.Sprintf("namespace %q is not one you have a GitLab role in, if it exists. %s", clean(q.Namespace), v.yours(user))
+		return fmt.Sprintf("namespace %q is not one you have a GitLab role in, if it exists. %s", clean(q.Namespace), v.yours(user, now))
 	}
 	return v.memberRefused(src, access, q, now)
 }
@@ -107,32 +109,39 @@ func (v View) memberRefused(src SourceID, a Access, q Question, now time.Time) s
 }
 
 // clusterWide answers requests outside any namespace; a refused list of namespaces names the asker's own.
-func (v View) clusterWide(user int64, q Question) string {
+func (v View) clusterWide(user int64, q Question, now time.Time) string {
 	if q.Resource == "namespaces" && q.Verb != "create" {
-		return "nobody can list all namespaces. " + v.yours(user)
+		return "nobody can list all namespaces. " + v.yours(user, now)
 	}
 	if q.Resource == "namespaces" {
-		return "namespaces are made from GitLab: create a group or project there, and its namespace appears. " + v.yours(user)
+		return "namespaces are made from GitLab: create a group or project there, and its namespace appears. " + v.yours(user, now)
 	}
-	return "your GitLab roles give rights inside namespaces only (kubectl -n NAMESPACE …). " + v.yours(user)
+	return "your GitLab roles give rights inside namespaces only (kubectl -n NAMESPACE …). " + v.yours(user, now)
 }
 
 // maxListed is how many namespaces or people a sentence names.
 const maxListed = 10
 
-// yours lists the namespaces in which the person has a right.
-func (v View) yours(user int64) string {
+// yours lists the namespaces in which the person has a right. It looks for him alone: what that costs does not hang
+// on how many rights the others have.
+func (v View) yours(user int64, now time.Time) string {
+	r := newResolver(v.Snapshot, now)
+	r.only = user
 	var own []string
-	for _, g := range v.byUser[user] {
-		if ns, ok := v.Namespace[g.Source]; ok {
-			own = append(own, fmt.Sprintf("%s (%s)", ns, g.ClusterRole))
+	for id, ns := range v.Namespace {
+		src, ok := v.Policy.Source(v.Snapshot, id)
+		if !ok {
+			continue
 		}
+		v.Policy.each(r, src, func(role string, _ standing) {
+			own = append(own, fmt.Sprintf("%s (%s)", ns, role))
+		}, func(standing) {})
 	}
 	if len(own) == 0 {
 		return "You have no namespaces yet: ask a Maintainer of your group to add you in GitLab."
 	}
 	slices.Sort(own)
-	return "Your namespaces: " + list(own) + "."
+	return "Your namespaces: " + list(slices.Compact(own)) + "."
 }
 
 // ask names people who can do what the asker can't, nearest first, as " (ask alice, dave)".
@@ -142,8 +151,8 @@ func (v View) ask(src SourceID, now time.Time) string {
 		far  int
 	}
 	var people []contact
-	for id, a := range Members(v.Snapshot, src, now) {
-		u, ok := v.Snapshot.Users[id]
+	for a := range Members(v.Snapshot, src, now).All() {
+		u, ok := v.Snapshot.Users[a.User]
 		if !ok || !v.Policy.mayHaveRights(u) || v.Policy.roleIn(v.Snapshot, src, a.Level) != v.Policy.roles[0].ClusterRole {
 			continue
 		}

@@ -181,14 +181,14 @@ func (e Extra) covers(s *Snapshot, id SourceID) bool {
 }
 
 // of returns the people to whom the mapping gives its role in a source it covers.
-func (e Extra) of(r *resolver, id SourceID) []Access {
+func (e Extra) of(r *resolver, id SourceID) []standing {
 	from := r.of(id)
 	if e.Group != 0 {
 		from = r.group(e.Group)
 	}
-	var out []Access
+	var out []standing
 	for _, a := range from {
-		if slices.Contains(e.Levels, a.Level) || (len(e.Levels) == 0 && a.Level.Known() && a.Level > MinimalAccess) {
+		if slices.Contains(e.Levels, a.level) || (len(e.Levels) == 0 && a.level.Known() && a.level > MinimalAccess) {
 			out = append(out, a)
 		}
 	}

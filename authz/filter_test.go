@@ -79,11 +79,13 @@ func withLink(g authz.GitLabGroup, l authz.Link) authz.GitLabGroup {
 }
 
 func grantsIn(p authz.Policy, s *authz.Snapshot, id authz.SourceID) string {
-	grants, _ := p.Grants(s, now)
+	grants, _ := p.Grants(s, p.Sources(s), now)
 	var out []string
 	for _, g := range grants {
-		if g.Source == id {
-			out = append(out, s.Users[g.User].Username+":"+g.ClusterRole)
+		for _, u := range g.Users {
+			if g.Source == id {
+				out = append(out, s.Users[u].Username+":"+g.ClusterRole)
+			}
 		}
 	}
 	slices.Sort(out)
@@ -99,14 +101,18 @@ func TestPatternsOnlyExclude(t *testing.T) {
 			pc.Exclude = authz.Filter{Paths: []string{pattern}, People: []string{pattern}}
 		})
 		have := map[string]bool{}
-		before, _ := plain.Grants(world(), now)
+		before, _ := plain.Grants(world(), plain.Sources(world()), now)
 		for _, g := range before {
-			have[fmt.Sprint(g.Source, g.ClusterRole, g.User)] = true
+			for _, u := range g.Users {
+				have[fmt.Sprint(g.Source, g.ClusterRole, u)] = true
+			}
 		}
-		after, _ := p.Grants(world(), now)
+		after, _ := p.Grants(world(), p.Sources(world()), now)
 		for _, g := range after {
-			if !have[fmt.Sprint(g.Source, g.ClusterRole, g.User)] {
-				t.Errorf("%q gives %v", pattern, g)
+			for _, u := range g.Users {
+				if !have[fmt.Sprint(g.Source, g.ClusterRole, u)] {
+					t.Errorf("%q gives %v to %d", pattern, g, u)
+				}
 			}
 		}
 	}
@@ -200,7 +206,7 @@ func TestExtraMappings(t *testing.T) {
 			if got := grantsIn(p, s, c.in); got != c.want {
 				t.Errorf("rights %q, want %q", got, c.want)
 			}
-			_, findings := p.Grants(s, now)
+			_, findings := p.Grants(s, p.Sources(s), now)
 			var codes []string
 			for _, f := range findings {
 				codes = append(codes, f.Code)
@@ -245,9 +251,9 @@ func TestGrantsAreStable(t *testing.T) {
 			pc.Extra = append(pc.Extra, authz.Extra{Source: authz.Project(10), ClusterRole: "deployer", Group: g})
 		}
 	})
-	first, _ := p.Grants(world(), now)
+	first, _ := p.Grants(world(), p.Sources(world()), now)
 	for range 20 {
-		again, _ := p.Grants(world(), now.Add(time.Second))
+		again, _ := p.Grants(world(), p.Sources(world()), now.Add(time.Second))
 		if d := cmp.Diff(first, again); d != "" {
 			t.Fatal(d)
 		}

@@ -11,11 +11,6 @@ type Reason struct {
 	Target SourceID // where the link is, when Via is set
 }
 
-// compare orders reasons, so that what is chosen among equals does not hang on the order of a map.
-func (r Reason) compare(o Reason) int {
-	return cmp.Or(cmp.Compare(o.Level, r.Level), r.Row.Compare(o.Row), cmp.Compare(r.Via, o.Via), r.Target.Compare(o.Target))
-}
-
 // Access is what one person effectively has in one source: the highest level and how it came about.
 type Access struct {
 	User  int64
@@ -23,11 +18,16 @@ type Access struct {
 	Why   Reason
 }
 
-// Grant is one right: a person gets a ClusterRole in the namespace of a source.
+// Grant is a right: these people get a ClusterRole in the namespace of a source.
 type Grant struct {
 	Source      SourceID
 	ClusterRole string
-	Access
+	Users       []int64 // ascending, each once, not empty
+}
+
+// compare orders grants by source; rank says in which order the roles of one source come.
+func (g Grant) compare(o Grant, rank map[string]int) int {
+	return cmp.Or(g.Source.Compare(o.Source), cmp.Compare(rank[g.ClusterRole], rank[o.ClusterRole]))
 }
 
 // Finding is something an administrator should know; it never changes what is granted.

@@ -9,8 +9,8 @@ type Lookup struct{ r *resolver }
 // NewLookup returns a Lookup of one Snapshot at one moment. At the zero time nothing has expired.
 func NewLookup(s *Snapshot, now time.Time) Lookup { return Lookup{newResolver(s, now)} }
 
-// Of returns the effective members of a source. The map is shared: it must not be changed.
-func (l Lookup) Of(id SourceID) map[int64]Access { return l.r.of(id) }
+// Of returns the effective members of a source.
+func (l Lookup) Of(id SourceID) Standings { return Standings{l.r.of(id)} }
 
 // MayHaveRights reports whether the account can have rights at all: active, a person (or bots are allowed), and not
 // left out.

@@ -8,9 +8,6 @@ import (
 	"time"
 )
 
-// members is what a set of people has in one source, by user id.
-type members map[int64]Access
-
 // resolver computes effective memberships of one Snapshot at one moment and keeps the results of groups, which
 // many projects share. GitLab's rules (source: GroupMembersFinder, MembersFinder and the sharing docs):
 //
@@ -24,16 +21,17 @@ type members map[int64]Access
 type resolver struct {
 	snap      *Snapshot
 	now       time.Time
-	effective map[int64]members // of groups, by id
-	only      int64             // if set, the one person who is looked for
+	effective map[int64][]standing // of groups, by id
+	only      int64                // if set, the one person who is looked for
+	scratch   [2][]standing        // of the invited people, and of a set that is being made
 }
 
 func newResolver(s *Snapshot, now time.Time) *resolver {
-	return &resolver{snap: s, now: now, effective: map[int64]members{}}
+	return &resolver{snap: s, now: now, effective: map[int64][]standing{}}
 }
 
-// group returns the effective members of a group. The result is shared: it must not be changed.
-func (r *resolver) group(id int64) members {
+// group returns the effective members of a group.
+func (r *resolver) group(id int64) []standing {
 	if m, ok := r.effective[id]; ok {
 		return m
 	}
@@ -44,67 +42,68 @@ func (r *resolver) group(id int64) members {
 	}
 	m := r.inherit(r.group(g.Parent), g.Members, Group(id))
 	for _, l := range sortedLinks(g.Links) {
-		r.invite(m, l, r.own(l.Group), Group(id))
+		m = r.invite(m, l, r.own(l.Group), Group(id))
 	}
 	r.effective[id] = m
 	return m
 }
 
 // own returns the people with a row in the group itself, which is what counts when it is invited into a group.
-func (r *resolver) own(id int64) members {
+func (r *resolver) own(id int64) []standing {
 	return r.inherit(nil, r.snap.Groups[id].Members, Group(id))
 }
 
 // project returns the effective members of a project.
-func (r *resolver) project(p GitLabProject) members {
+func (r *resolver) project(p GitLabProject) []standing {
 	m := r.inherit(r.group(p.Group), p.Members, Project(p.ID))
-	if p.Owner != 0 {
-		m.add(Access{User: p.Owner, Level: Owner, Why: Reason{Level: Owner, Row: Person(p.Owner)}}, true)
+	if p.Owner != 0 && (r.only == 0 || r.only == p.Owner) {
+		m = merge(nil, m, []standing{{user: p.Owner, level: Owner, row: refOf(Person(p.Owner))}}, true)
 	}
 	if r.snap.Groups[p.Group].ShareLock {
 		return m
 	}
 	for _, l := range sortedLinks(p.Links) {
-		r.invite(m, l, r.group(l.Group), Project(p.ID))
+		m = r.invite(m, l, r.group(l.Group), Project(p.ID))
 	}
 	return m
 }
 
-// inherit returns a new set: what comes from above, and the rows of the source itself, which win a tie.
-func (r *resolver) inherit(above members, rows []Member, source SourceID) members {
-	m := make(members, len(above)+len(rows))
-	maps.Copy(m, above)
+// inherit returns what comes from above together with the rows of the source itself, which win a tie.
+func (r *resolver) inherit(above []standing, rows []Member, source SourceID) []standing {
+	own := r.scratch[0][:0]
 	for _, row := range rows {
 		if row.Level > MinimalAccess && !row.Expires.Over(r.now) && (r.only == 0 || r.only == row.User) {
-			m.add(Access{User: row.User, Level: row.Level, Why: Reason{Level: row.Level, Row: source}}, true)
+			own = append(own, standing{user: row.User, level: row.Level, row: refOf(source)})
 		}
 	}
-	return m
+	r.scratch[0] = own
+	if len(own) == 0 {
+		return above
+	}
+	own = byUser(own)
+	return merge(make([]standing, 0, len(above)+len(own)), above, own, true)
 }
 
 // invite adds the people of an invited group, capped by the link; a tie is won by what was there before.
-func (r *resolver) invite(m members, l Link, invited members, target SourceID) {
+func (r *resolver) invite(m []standing, l Link, invited []standing, target SourceID) []standing {
 	if l.Expires.Over(r.now) {
-		return
+		return m
 	}
+	capped := r.scratch[1][:0]
 	for _, a := range invited {
-		level := min(a.Level, l.Level)
-		if level > MinimalAccess {
-			m.add(Access{User: a.User, Level: level, Why: Reason{Level: level, Row: a.Why.Row, Via: l.Group, Target: target}}, false)
+		if level := min(a.level, l.Level); level > MinimalAccess {
+			capped = append(capped, standing{user: a.user, level: level, row: a.row, via: l.Group, target: refOf(target)})
 		}
 	}
-}
-
-// add keeps the higher level; winTie says who stays when both are equal.
-func (m members) add(a Access, winTie bool) {
-	if old, ok := m[a.User]; ok && (old.Level > a.Level || (old.Level == a.Level && !winTie)) {
-		return
+	r.scratch[1] = capped
+	if len(capped) == 0 {
+		return m
 	}
-	m[a.User] = a
+	return merge(make([]standing, 0, len(m)+len(capped)), m, capped, false)
 }
 
 // of returns the effective members of any source: of a personal namespace, its owner.
-func (r *resolver) of(id SourceID) members {
+func (r *resolver) of(id SourceID) []standing {
 	switch id.Kind {
 	case GroupSource:
 		return r.group(id.ID)
@@ -113,13 +112,18 @@ func (r *resolver) of(id SourceID) members {
 			return r.project(p)
 		}
 	case UserSource:
-		return members{id.ID: {User: id.ID, Level: Owner, Why: Reason{Level: Owner, Row: id}}}
+		if r.only == 0 || r.only == id.ID {
+			return []standing{{user: id.ID, level: Owner, row: refOf(id)}}
+		}
 	}
 	return nil
 }
 
 // sortedLinks makes ties between two invited groups independent of the order in which GitLab listed them.
 func sortedLinks(links []Link) []Link {
+	if len(links) < 2 {
+		return links
+	}
 	sorted := slices.Clone(links)
 	slices.SortFunc(sorted, func(a, b Link) int {
 		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(b.Level, a.Level))
@@ -127,18 +131,17 @@ func sortedLinks(links []Link) []Link {
 	return sorted
 }
 
-// Members returns the effective members of one source at one moment, by user id, whatever the state of their
-// accounts and whether or not their level gives a right: GitLab's members/all without its expired rows.
-func Members(s *Snapshot, id SourceID, now time.Time) map[int64]Access {
-	return newResolver(s, now).of(id)
+// Members returns the effective members of one source at one moment, whatever the state of their accounts and whether
+// or not their level gives a right: GitLab's members/all without its expired rows.
+func Members(s *Snapshot, id SourceID, now time.Time) Standings {
+	return Standings{newResolver(s, now).of(id)}
 }
 
 // accessOf is Members for one person: it costs little however many the others are, and so its time tells nothing.
 func accessOf(s *Snapshot, id SourceID, user int64, now time.Time) (Access, bool) {
 	r := newResolver(s, now)
 	r.only = user
-	a, ok := r.of(id)[user]
-	return a, ok
+	return Standings{r.of(id)}.Of(user)
 }
 
 // Untouchable returns the sources whose rights can't be judged in this round, with the reason: something that
@@ -160,8 +163,10 @@ func Untouchable(s *Snapshot) map[SourceID]string {
 	for id, p := range s.Projects {
 		note(Project(id), u.project(p))
 	}
-	for id := range s.Users {
-		note(Person(id), s.Missing[Person(id)])
+	if len(s.Missing) > 0 || s.MissingAll != "" {
+		for id := range s.Users {
+			note(Person(id), s.Missing[Person(id)])
+		}
 	}
 	maps.Copy(out, s.Missing)
 	return out

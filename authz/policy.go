@@ -179,30 +179,44 @@ type Source struct {
 // Sources returns what gets a namespace, sorted by SourceID: the groups, the projects and the personal
 // namespaces of active people, as far as the policy includes their kind and does not leave them out.
 func (p Policy) Sources(s *Snapshot) []Source {
-	var out []Source
-	if p.kinds[GroupSource] {
-		for _, g := range s.Groups {
-			if !p.exclude.group(s, g.ID) {
-				out = append(out, Source{Group(g.ID), g.Path, g.CreatedAt, p.frozen(s, Group(g.ID)) != FrozenKeep})
-			}
+	out := make([]Source, 0, len(s.Groups)+len(s.Projects))
+	add := func(id SourceID) {
+		if src, ok := p.Source(s, id); ok {
+			out = append(out, src)
 		}
 	}
-	if p.kinds[ProjectSource] {
-		for _, pr := range s.Projects {
-			if !p.exclude.project(s, pr) {
-				out = append(out, Source{Project(pr.ID), pr.Path, pr.CreatedAt, p.frozen(s, Project(pr.ID)) != FrozenKeep})
-			}
-		}
+	for id := range s.Groups {
+		add(Group(id))
 	}
-	if p.kinds[UserSource] {
-		for _, u := range s.Users {
-			if p.mayHaveRights(u) {
-				out = append(out, Source{Person(u.ID), u.Username, u.CreatedAt, false})
-			}
-		}
+	for id := range s.Projects {
+		add(Project(id))
+	}
+	for id := range s.Users {
+		add(Person(id))
 	}
 	slices.SortFunc(out, func(a, b Source) int { return a.ID.Compare(b.ID) })
 	return out
+}
+
+// Source returns one of Sources; false when that source gets no namespace.
+func (p Policy) Source(s *Snapshot, id SourceID) (src Source, ok bool) {
+	if !p.kinds[id.Kind] {
+		return Source{}, false
+	}
+	src.ID = id
+	switch id.Kind {
+	case GroupSource:
+		g, known := s.Groups[id.ID]
+		src.Path, src.CreatedAt, ok = g.Path, g.CreatedAt, known && !p.exclude.group(s, id.ID)
+	case ProjectSource:
+		pr, known := s.Projects[id.ID]
+		src.Path, src.CreatedAt, ok = pr.Path, pr.CreatedAt, known && !p.exclude.project(s, pr)
+	case UserSource:
+		u, known := s.Users[id.ID]
+		src.Path, src.CreatedAt, ok = u.Username, u.CreatedAt, known && p.mayHaveRights(u)
+	}
+	src.ReadOnly = ok && p.frozen(s, id) != FrozenKeep
+	return src, ok
 }
 
 // mayHaveRights is an allow-list: an unknown state or an unknown kind of account gets nothing.
@@ -210,79 +224,103 @@ func (p Policy) mayHaveRights(u User) bool {
 	return u.State == StateActive && (u.Human || p.withBots) && !p.exclude.person(u)
 }
 
-// Grants returns every right in every source that gets a namespace, sorted by source, role (strongest first) and
-// user, and what an administrator should know. It judges the Snapshot as it is: the caller leaves alone what
+// Grants returns the rights in these sources (Sources, or a part of them), sorted by source and role (strongest
+// first), and what an administrator should know. It judges the Snapshot as it is: the caller leaves alone what
 // Untouchable names.
-func (p Policy) Grants(s *Snapshot, now time.Time) ([]Grant, []Finding) {
+func (p Policy) Grants(s *Snapshot, sources []Source, now time.Time) ([]Grant, []Finding) {
 	r := newResolver(s, now)
-	rank := map[string]int{}
-	for i, role := range p.ClusterRoles() {
+	roles := p.ClusterRoles()
+	rank := make(map[string]int, len(roles))
+	for i, role := range roles {
 		rank[role] = i
 	}
 	may := make(map[int64]bool, len(s.Users))
 	for id, u := range s.Users {
-		may[id] = p.mayHaveRights(u)
+		if p.mayHaveRights(u) {
+			may[id] = true
+		}
 	}
-	var grants []Grant
 	var findings []Finding
 	for _, e := range p.extra {
 		findings = append(findings, e.findings(s)...)
 	}
-	for _, src := range p.Sources(s) {
-		first := len(grants)
-		for _, a := range r.of(src.ID) {
-			if !may[a.User] {
-				continue
+	grants := make([]Grant, 0, len(sources)*len(p.roles))
+	users := make([][]int64, len(roles))
+	for _, src := range sources {
+		for i := range users {
+			users[i] = users[i][:0]
+		}
+		p.each(r, src, func(role string, a standing) {
+			if may[a.user] {
+				users[rank[role]] = append(users[rank[role]], a.user)
 			}
-			if !a.Level.Known() {
+		}, func(a standing) {
+			if may[a.user] {
 				findings = append(findings, Finding{
 					"unknown_level", src.ID,
-					fmt.Sprintf("gitlab user %d has access level %d in %s, which this program does not know: no right is given", a.User, a.Level, src.ID),
+					fmt.Sprintf("gitlab user %d has access level %d in %s, which this program does not know: no right is given", a.user, a.level, src.ID),
 				})
-				continue
 			}
-			if role := p.roleIn(s, src.ID, a.Level); role != "" {
-				grants = append(grants, Grant{Source: src.ID, ClusterRole: role, Access: a})
-			}
-		}
-		for _, e := range p.extra {
-			if src.ReadOnly || !e.covers(s, src.ID) {
-				continue
-			}
-			for _, a := range e.of(r, src.ID) {
-				if may[a.User] {
-					grants = append(grants, Grant{Source: src.ID, ClusterRole: e.ClusterRole, Access: a})
-				}
-			}
-		}
-		own := grants[first:]
-		slices.SortFunc(own, func(a, b Grant) int {
-			return cmp.Or(cmp.Compare(rank[a.ClusterRole], rank[b.ClusterRole]), cmp.Compare(a.User, b.User), cmp.Compare(b.Level, a.Level), a.Why.compare(b.Why))
 		})
-		if len(p.extra) > 0 { // two mappings may give one right
-			own = slices.CompactFunc(own, func(a, b Grant) bool { return a.ClusterRole == b.ClusterRole && a.User == b.User })
-			grants = grants[:first+len(own)]
+		for i, list := range users {
+			if len(list) > 0 {
+				grants = append(grants, Grant{src.ID, roles[i], unique(list)})
+			}
 		}
 	}
+	slices.SortFunc(grants, func(a, b Grant) int { return a.compare(b, rank) })
 	slices.SortFunc(findings, func(a, b Finding) int {
 		return cmp.Or(a.Source.Compare(b.Source), cmp.Compare(a.Text, b.Text))
 	})
 	return grants, findings
 }
 
+// unique returns a copy in order, each number once: two mappings may give one right.
+func unique(list []int64) []int64 {
+	out := slices.Clone(list)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// each calls give for every role that somebody gets in a source, whatever his account, and unknown for levels that
+// this program does not know.
+func (p Policy) each(r *resolver, src Source, give func(role string, a standing), unknown func(a standing)) {
+	frozen := p.frozen(r.snap, src.ID)
+	for _, a := range r.of(src.ID) {
+		if !a.level.Known() {
+			unknown(a)
+			continue
+		}
+		if role := p.roleFor(frozen, a.level); role != "" {
+			give(role, a)
+		}
+	}
+	if src.ReadOnly {
+		return
+	}
+	for _, e := range p.extra {
+		if !e.covers(r.snap, src.ID) {
+			continue
+		}
+		for _, a := range e.of(r, src.ID) {
+			give(e.ClusterRole, a)
+		}
+	}
+}
+
 // roleIn returns the ClusterRole of a level in a source, or "". Nobody may change what GitLab has archived or
 // is about to delete, unless configured otherwise: there the weakest role is what remains.
 func (p Policy) roleIn(s *Snapshot, id SourceID, l Level) string {
+	return p.roleFor(p.frozen(s, id), l)
+}
+
+func (p Policy) roleFor(frozen Frozen, l Level) string {
 	role := p.byLevel[l]
-	if role == "" {
+	switch {
+	case role == "" || frozen == FrozenNone:
 		return ""
-	}
-	switch p.frozen(s, id) {
-	case FrozenView:
+	case frozen == FrozenView:
 		return p.roles[len(p.roles)-1].ClusterRole
-	case FrozenNone:
-		return ""
-	case FrozenKeep:
 	}
 	return role
 }

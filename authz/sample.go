@@ -31,8 +31,8 @@ func CompareMembers(s *Snapshot, id SourceID, listed map[int64]Level, now time.T
 	ours := Members(s, id, now)
 	withExpired := Members(s, id, time.Time{})
 	users := map[int64]bool{}
-	for u := range ours {
-		users[u] = true
+	for a := range ours.All() {
+		users[a.User] = true
 	}
 	for u := range listed {
 		users[u] = true
@@ -40,13 +40,13 @@ func CompareMembers(s *Snapshot, id SourceID, listed map[int64]Level, now time.T
 	shown := listable(s, id)
 	var out []Difference
 	for _, u := range slices.Sorted(maps.Keys(users)) {
-		d := Difference{u, ours[u].Level, listed[u]}
+		d := Difference{u, ours.Level(u), listed[u]}
 		account, known := s.Users[u]
 		switch {
 		case d.Ours == d.Listed,
 			known && account.State != StateActive,
 			d.Listed == NoAccess && shown != nil && !shown[u],
-			d.Listed > d.Ours && d.Listed <= withExpired[u].Level,
+			d.Listed > d.Ours && d.Listed <= withExpired.Level(u),
 			d.Listed == Maintainer && id.Kind == ProjectSource && s.Projects[id.ID].Owner == u:
 			continue
 		}
@@ -62,8 +62,8 @@ func listable(s *Snapshot, id SourceID) map[int64]bool {
 	}
 	p := s.Projects[id.ID]
 	shown := map[int64]bool{p.Owner: true}
-	for u := range Members(s, Group(p.Group), time.Time{}) {
-		shown[u] = true
+	for a := range Members(s, Group(p.Group), time.Time{}).All() {
+		shown[a.User] = true
 	}
 	add := func(rows []Member) {
 		for _, m := range rows {

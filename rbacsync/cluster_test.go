@@ -261,7 +261,7 @@ func TestClusterRefusesAPlanThatIsOutOfDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	names, _ := have.Names(snap.Issuer)
-	grants, _ := p.Grants(snap, time.Now())
+	grants, _ := p.Grants(snap, p.Sources(snap), time.Now())
 	changes, _ := rbacsync.Plan(have, rbacsync.Desired(rbacsync.Input{Snapshot: snap, Sources: p.Sources(snap), Names: names, Grants: grants, Roles: p.ClusterRoles()}))
 	// ... sleeps, and another one takes bob's right away.
 	g.snap = without(g.snap, 1030, 3)

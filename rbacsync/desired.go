@@ -3,7 +3,6 @@ package rbacsync
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -184,24 +183,18 @@ type bindingID struct {
 	role   string
 }
 
-// usersByBinding sorts the users of all grants into their bindings, in one array for all of them.
+// usersByBinding finds the users of each binding. Two grants of one role in one source are one binding.
 func usersByBinding(grants []authz.Grant) map[bindingID][]int64 {
-	count := map[bindingID]int{}
-	for _, g := range grants {
-		count[bindingID{g.Source, g.ClusterRole}]++
-	}
-	backing := make([]int64, len(grants))
-	users := make(map[bindingID][]int64, len(count))
-	for id, n := range maps.All(count) {
-		users[id], backing = backing[:0:n], backing[n:]
-	}
+	users := make(map[bindingID][]int64, len(grants))
 	for _, g := range grants {
 		id := bindingID{g.Source, g.ClusterRole}
-		users[id] = append(users[id], g.User)
-	}
-	for id, u := range users {
-		slices.Sort(u)
-		users[id] = slices.Compact(u)
+		if more, ok := users[id]; ok {
+			all := slices.Concat(more, g.Users)
+			slices.Sort(all)
+			users[id] = slices.Compact(all)
+			continue
+		}
+		users[id] = g.Users
 	}
 	return users
 }

@@ -113,7 +113,7 @@ type Verdict struct {
 func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time) Verdict {
 	s := splitter{
 		limits: l, want: want, e: e, now: now, v: Verdict{Wanted: map[string]bool{}},
-		lookups: map[lookupKey]map[int64]authz.Access{},
+		lookups: map[lookupKey]authz.Standings{},
 		at:      authz.NewLookup(e.Snapshot, now),
 	}
 	if e.Before != nil {
@@ -145,7 +145,7 @@ type splitter struct {
 	at      authz.Lookup // the Snapshot, now
 	before  authz.Lookup // the one before, with what has expired until now
 	ever    authz.Lookup // the one before, as if nothing had expired
-	lookups map[lookupKey]map[int64]authz.Access
+	lookups map[lookupKey]authz.Standings
 }
 
 // access returns what a person has in a source: which 0 now, 1 before, 2 before and regardless of expiry.
@@ -156,8 +156,7 @@ func (s *splitter) access(which int, id authz.SourceID, user int64) (authz.Acces
 		m = [3]authz.Lookup{s.at, s.before, s.ever}[which].Of(id)
 		s.lookups[k] = m
 	}
-	a, ok := m[user]
-	return a, ok
+	return m.Of(user)
 }
 
 // lost returns the users, and whether other subjects, lose the binding's role by a change.
@@ -607,10 +606,10 @@ func (s *splitter) responsible(created map[authz.SourceID]time.Time) map[authz.S
 	owners := map[authz.SourceID][]int64{}
 	owned := map[int64]int{}
 	for id := range created {
-		for user, a := range s.at.Of(id) {
-			if a.Level == authz.Owner && s.e.Policy.MayHaveRights(s.e.Snapshot.Users[user]) {
-				owners[id] = append(owners[id], user)
-				owned[user]++
+		for a := range s.at.Of(id).All() {
+			if a.Level == authz.Owner && s.e.Policy.MayHaveRights(s.e.Snapshot.Users[a.User]) {
+				owners[id] = append(owners[id], a.User)
+				owned[a.User]++
 			}
 		}
 	}

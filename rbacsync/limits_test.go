@@ -32,7 +32,7 @@ func wantedFor(p authz.Policy, s *authz.Snapshot, have *rbacsync.Observed) *rbac
 	sources := p.Sources(s)
 	known, taken := have.Names(s.Issuer)
 	names, _ := authz.AssignNames(sources, known, taken, nil)
-	grants, _ := p.Grants(s, noon)
+	grants, _ := p.Grants(s, sources, noon)
 	return rbacsync.Desired(rbacsync.Input{
 		Snapshot: s, Sources: sources, Names: names, Grants: grants,
 		Roles: p.BaseRoles(), Further: p.FurtherRoles(), Untouchable: p.Untouchable(s), Now: noon,

@@ -21,7 +21,7 @@ func company() rbacsync.Input {
 	created := time.Date(2024, 5, 6, 7, 8, 9, 123e6, time.UTC)
 	haw, world, carol := authz.Group(7), authz.Project(42), authz.Person(4)
 	grant := func(id authz.SourceID, role string, user int64) authz.Grant {
-		return authz.Grant{Source: id, ClusterRole: role, Access: authz.Access{User: user}}
+		return authz.Grant{Source: id, ClusterRole: role, Users: []int64{user}}
 	}
 	return rbacsync.Input{
 		Snapshot: &authz.Snapshot{
@@ -64,7 +64,7 @@ func TestPlanText(t *testing.T) {
 		{"nothing-to-do", func(*rbacsync.Input, *rbacsync.Observed) {}},
 		{"alice-removed-bob-promoted", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Grants = []authz.Grant{in.Grants[3]}
-			in.Grants = append(in.Grants, authz.Grant{Source: authz.Project(42), ClusterRole: "edit", Access: authz.Access{User: 3}})
+			in.Grants = append(in.Grants, authz.Grant{Source: authz.Project(42), ClusterRole: "edit", Users: []int64{3}})
 		}},
 		{"project-gone", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Sources, in.Grants = in.Sources[:1], in.Grants[:1]
@@ -105,7 +105,7 @@ func TestPlanText(t *testing.T) {
 		}},
 		{"further-role", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Further = []string{"deployer"}
-			in.Grants = append(in.Grants, authz.Grant{Source: authz.Project(42), ClusterRole: "deployer", Access: authz.Access{User: 3}})
+			in.Grants = append(in.Grants, authz.Grant{Source: authz.Project(42), ClusterRole: "deployer", Users: []int64{3}})
 		}},
 		{"secretless", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Settings.Secretless = true }},
 		{"privileged-by-id", func(in *rbacsync.Input, _ *rbacsync.Observed) {

@@ -70,7 +70,7 @@ func randomWorld(r *rand.Rand) world {
 		for user := range snap.Users {
 			if r.IntN(2) == 0 {
 				role := roles[r.IntN(2)]
-				w.in.Grants = append(w.in.Grants, authz.Grant{Source: src.ID, ClusterRole: role, Access: authz.Access{User: user}})
+				w.in.Grants = append(w.in.Grants, authz.Grant{Source: src.ID, ClusterRole: role, Users: []int64{user}})
 				w.grants[fmt.Sprint(src.ID, role, user)] = true
 			}
 		}
@@ -284,7 +284,7 @@ func checkRights(t *testing.T, fail func(string, ...any), w world, want *rbacsyn
 	}
 	for _, g := range w.in.Grants {
 		if w.in.Names[g.Source] != "" && !left[g.Source] && !deleting(after, w.in.Names[g.Source]) && !clash(after, home, w.in.Names[g.Source], g.Source) {
-			expected[fmt.Sprint(g.Source, g.ClusterRole, g.User)] = true
+			expected[fmt.Sprint(g.Source, g.ClusterRole, g.Users[0])] = true
 		}
 	}
 	for k := range expected {
@@ -336,7 +336,7 @@ func TestPlanOfAWholeCompany(t *testing.T) {
 		in.Sources = append(in.Sources, authz.Source{ID: src, Path: fmt.Sprintf("group/project-%d", id)})
 		in.Names[src] = fmt.Sprintf("group-project-%d", id)
 		for u := range int64(50) {
-			in.Grants = append(in.Grants, authz.Grant{Source: src, ClusterRole: roles[u%2], Access: authz.Access{User: (id*7+u)%20_000 + 1}})
+			in.Grants = append(in.Grants, authz.Grant{Source: src, ClusterRole: roles[u%2], Users: []int64{(id*7+u)%20_000 + 1}})
 		}
 	}
 	start := time.Now()

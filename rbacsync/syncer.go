@@ -408,14 +408,14 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 			return err
 		}
 		s.addTemplates(ctx, &r, have, r.Read == "full")
-		want, grants := s.desired(&r, have)
+		want := s.desired(&r, have)
 		plain := want
 		want = s.brake(ctx, &r, have, plain)
 		if want.Hold == "" {
 			s.wanted = want.bare()
 		}
 		// Published before it is applied: whoever is refused a moment later is told why.
-		s.publish(&State{View: authz.NewView(r.Snapshot, s.o.Policy, r.Names, grants), Round: r})
+		s.publish(&State{View: authz.NewView(r.Snapshot, s.o.Policy, r.Names), Round: r})
 		if s.o.Mode != ModeEnforce {
 			return nil
 		}
@@ -462,10 +462,10 @@ func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string
 	return snap, how, nil
 }
 
-func (s *Syncer) desired(r *Round, have *Observed) (*Wanted, []authz.Grant) {
+func (s *Syncer) desired(r *Round, have *Observed) *Wanted {
 	sources := s.o.Policy.Sources(r.Snapshot)
 	known, names, findings := assign(have, sources, r.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
-	grants, more := s.o.Policy.Grants(r.Snapshot, r.Started)
+	grants, more := s.o.Policy.Grants(r.Snapshot, sources, r.Started)
 	r.Names, r.Findings = names, slices.Concat(r.Findings, findings, more)
 	want := Desired(Input{
 		Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
@@ -474,7 +474,7 @@ func (s *Syncer) desired(r *Round, have *Observed) (*Wanted, []authz.Grant) {
 	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && len(known) > 0 {
 		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
 	}
-	return want, grants
+	return want
 }
 
 // publish keeps a failure that is still going on out of the way of readers: a new State replaces it.

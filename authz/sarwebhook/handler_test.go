@@ -29,8 +29,7 @@ func handler(t *testing.T, ready bool) http.Handler {
 			42: {ID: 42, Path: "haw/world", Members: []authz.Member{{User: 2, Level: authz.Developer}}},
 		},
 	}
-	grants, _ := p.Grants(s, time.Now())
-	v := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(42): "haw-world"}, grants)
+	v := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(42): "haw-world"})
 	return sarwebhook.Handler(func() (authz.View, bool) {
 		if !ready {
 			return authz.View{}, false

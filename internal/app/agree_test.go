@@ -63,8 +63,8 @@ func compare(t *testing.T, name string, snap *authz.Snapshot, server *gitlabsim.
 			got := authz.Members(snap, id, now)
 			for _, u := range v.Users() {
 				want := level(u.ID)
-				if int(got[u.ID].Level) != want {
-					t.Errorf("%s: user %d has level %d in %s, GitLab says %d", name, u.ID, got[u.ID].Level, id, want)
+				if int(got.Level(u.ID)) != want {
+					t.Errorf("%s: user %d has level %d in %s, GitLab says %d", name, u.ID, got.Level(u.ID), id, want)
 				}
 				if want > 0 {
 					given++

@@ -98,14 +98,16 @@ func (p *people) take(s *authz.Snapshot) {
 func (p *people) admit(s *authz.Snapshot) map[int64]bool {
 	now, out := p.now(), map[int64]bool{}
 	if p.require.MappedRight {
-		grants, _ := p.policy.Grants(s, now)
+		grants, _ := p.policy.Grants(s, p.policy.Sources(s), now)
 		for _, g := range grants {
-			out[g.User] = true
+			for _, u := range g.Users {
+				out[u] = true
+			}
 		}
 	}
 	for _, id := range p.require.Groups {
-		for user := range authz.Members(s, authz.Group(id), now) {
-			out[user] = true
+		for a := range authz.Members(s, authz.Group(id), now).All() {
+			out[a.User] = true
 		}
 	}
 	return out

@@ -138,7 +138,7 @@ func pickSample(s *authz.Snapshot, o Sample, pageSize int, now time.Time) []auth
 		if untouchable[id] != "" {
 			continue
 		}
-		if pages := len(authz.Members(s, id, now))/pageSize + 1; pages <= o.Budget {
+		if pages := authz.Members(s, id, now).Len()/pageSize + 1; pages <= o.Budget {
 			o.Budget -= pages
 			out = append(out, id)
 		}

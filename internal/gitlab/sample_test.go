@@ -50,8 +50,8 @@ func TestSampleAgrees(t *testing.T) {
 	second := authz.Project(o.id["second"])
 	listed, err := r.EffectiveMembers(t.Context(), second)
 	o.ok(err)
-	if ours := authz.Members(s, second, time.Now()); ours[o.id["crowd11"]].Level == 0 || listed[o.id["crowd11"]] != 0 || listed[o.id["erin"]] != 40 || ours[o.id["erin"]].Level != 0 {
-		t.Errorf("crowd11: ours %v, listed %v; erin: ours %v, listed %v", ours[o.id["crowd11"]].Level, listed[o.id["crowd11"]], ours[o.id["erin"]].Level, listed[o.id["erin"]])
+	if ours := authz.Members(s, second, time.Now()); ours.Level(o.id["crowd11"]) == 0 || listed[o.id["crowd11"]] != 0 || listed[o.id["erin"]] != 40 || ours.Level(o.id["erin"]) != 0 {
+		t.Errorf("crowd11: ours %v, listed %v; erin: ours %v, listed %v", ours.Level(o.id["crowd11"]), listed[o.id["crowd11"]], ours.Level(o.id["erin"]), listed[o.id["erin"]])
 	}
 }
 

@@ -62,7 +62,7 @@ func TestUnknownLevelIsNoRight(t *testing.T) {
 			Users:  map[int64]authz.User{7: {ID: 7, State: authz.StateActive, Human: true}},
 			Groups: map[int64]authz.GitLabGroup{1: {ID: 1, Path: "haw", Members: []authz.Member{{User: 7, Level: level}}}},
 		}
-		grants, findings := policy.Grants(s, time.Now())
+		grants, findings := policy.Grants(s, policy.Sources(s), time.Now())
 		role := ""
 		if len(grants) > 0 {
 			role = grants[0].ClusterRole
