@@ -34,6 +34,8 @@ type ApplyOptions struct {
 	May func() error
 
 	wrote func(*Live) // what the API server answered to a write
+	// pause, optional, is asked before a write that takes nothing away; true ends Apply, the rest is Deferred.
+	pause func(since time.Duration) bool
 
 	dynamic       dynamic.Interface // for objects from templates
 	wroteTemplate func(Key, *Live, string)
@@ -43,6 +45,7 @@ type ApplyOptions struct {
 type Report struct {
 	Applied  int
 	Failed   []Failure
+	Deferred int // changes that were left for the next round, because something more urgent came in
 	Findings []authz.Finding
 	Duration time.Duration
 }
@@ -96,13 +99,24 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o
 		now, changes = cut(changes, func(c Change) bool { return c.step == changes[0].step })
 		var g errgroup.Group
 		g.SetLimit(o.Concurrency)
-		for _, c := range now {
+		for i, c := range now {
+			if o.pause != nil && c.step != stepRevoke && o.pause(time.Since(start)) {
+				a.deferred(len(now) - i + len(changes))
+				changes = nil
+				break
+			}
 			g.Go(func() error { a.one(ctx, c); return nil })
 		}
 		_ = g.Wait() // failures are in the report
 	}
 	a.report.Duration = time.Since(start)
 	return a.report
+}
+
+func (a *applier) deferred(n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.report.Deferred = n
 }
 
 type applier struct {

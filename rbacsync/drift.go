@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -101,14 +102,43 @@ func tellDrift(ctx context.Context, client kubernetes.Interface, log *slog.Logge
 	}
 }
 
-// within returns the part of w that is in these namespaces.
-func (w *Wanted) within(spaces map[string]bool) *Wanted {
-	part := *w
-	part.Objects = nil
+// remembered is what should be in the cluster, by namespace, so that a part of it can be replaced.
+type remembered struct {
+	plain   Wanted // without Objects
+	objects map[string][]Object
+}
+
+func remember(w *Wanted) *remembered {
+	r := &remembered{plain: *w, objects: make(map[string][]Object, len(w.Paths))}
+	r.plain.Objects = nil
+	for rest := w.Objects; len(rest) > 0; {
+		ns := rest[0].Key.Namespace
+		r.objects[ns], rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })
+	}
+	return r
+}
+
+// within returns the part that is in these namespaces.
+func (r *remembered) within(spaces map[string]bool) *Wanted {
+	part := r.plain
 	for _, ns := range sortedKeys(spaces) {
-		i, _ := slices.BinarySearchFunc(w.Objects, ns, func(o Object, ns string) int { return strings.Compare(o.Key.Namespace, ns) })
-		own, _ := cut(w.Objects[i:], func(o Object) bool { return o.Key.Namespace == ns })
-		part.Objects = append(part.Objects, own...)
+		part.Objects = append(part.Objects, r.objects[ns]...)
 	}
 	return &part
+}
+
+// replace takes in what a round wants in these namespaces; objects from templates stay, it says nothing about them.
+func (r *remembered) replace(part *Wanted, spaces map[string]bool) {
+	for ns := range spaces {
+		own := slices.Clone(part.inside(ns))
+		for _, o := range r.objects[ns] {
+			if o.Extra != nil {
+				own = append(own, o)
+			}
+		}
+		slices.SortFunc(own, func(a, b Object) int { return a.Key.Compare(b.Key) })
+		r.objects[ns] = own
+	}
+	r.plain.Untouchable, r.plain.Users, r.plain.Now, r.plain.snap = part.Untouchable, part.Users, part.Now, part.snap
+	maps.Copy(r.plain.Paths, part.Paths)
 }

@@ -318,9 +318,7 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 		return want
 	}
 	b := &s.brakes
-	if st := s.State(); st != nil && st.View.Snapshot != nil && (b.before == nil || (st.Err == nil && len(st.Round.Held) == 0 && s.o.Mode == ModeEnforce)) {
-		b.before = st.View.Snapshot
-	}
+	s.agreed()
 	b.past = slices.DeleteFunc(b.past, func(p Past) bool { return r.Started.Sub(p.At) > creationMemory })
 	e := Evidence{Snapshot: r.Snapshot, Before: b.before, Policy: s.o.Policy, Gone: b.gone, Levels: b.levels, Past: b.past, Approved: b.approved}
 	v := s.o.Limits.Split(r.Plan, want, e, r.Started)
@@ -346,17 +344,30 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 		})
 	}
 	if s.o.Mode == ModeEnforce {
-		for _, p := range v.Passed {
-			same := func(o Past) bool { return o.Scope == p.Scope && o.Cause == p.Cause && o.Made == p.Made }
-			if i := slices.IndexFunc(b.past, same); i >= 0 {
-				b.past[i].At = p.At
-			} else {
-				b.past = append(b.past, p)
-			}
-		}
+		b.pass(v.Passed)
 		s.saveHeld(ctx, r)
 	}
 	return v.Want
+}
+
+// agreed notes which Snapshot the whole cluster agrees with.
+func (s *Syncer) agreed() {
+	st, b := s.State(), &s.brakes
+	if st != nil && st.View.Snapshot != nil && (b.before == nil || (st.Err == nil && len(st.Round.Held) == 0 && s.o.Mode == ModeEnforce)) {
+		b.before = st.View.Snapshot
+	}
+}
+
+// pass notes what goes on and counts from now on.
+func (b *brakes) pass(passed []Past) {
+	for _, p := range passed {
+		same := func(o Past) bool { return o.Scope == p.Scope && o.Cause == p.Cause && o.Made == p.Made }
+		if i := slices.IndexFunc(b.past, same); i >= 0 {
+			b.past[i].At = p.At
+		} else {
+			b.past = append(b.past, p)
+		}
+	}
 }
 
 // forget drops the approvals of what nobody wants any more: should it come again, it is something new.

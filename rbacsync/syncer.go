@@ -86,6 +86,7 @@ type Round struct {
 	Findings []authz.Finding // of authz, Plan, Apply and CI
 	Snapshot *authz.Snapshot
 	Names    map[authz.SourceID]string
+	Spaces   int // how many of the namespaces were looked at
 	Started  time.Time
 	Duration time.Duration
 	Err      error // why the round could not be finished, or what could not be written
@@ -109,7 +110,9 @@ type Syncer struct {
 
 	round     sync.Mutex // one round at a time
 	base      *authz.Snapshot
-	wanted    *Wanted // of the last round that knew it
+	basis     *basis      // what the next round may build on; nil: it looks at everything
+	wanted    *remembered // of the last round that knew it
+	ciSpaces  map[string]ci.Namespace
 	brakes    brakes
 	templates templateStore
 	mirror    *mirror // while Run runs with Watch
@@ -192,31 +195,32 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer s.lead(false)
 	done, offers := s.helpers(ctx, &wg)
 	var (
-		full    = s.o.Now() // when the next full round is due
-		expiry  time.Time   // when the next right expires
-		retry   time.Time   // when to try again after a failure
-		pause   time.Duration
-		carried request // what a failed round should have done
-		first   = true
+		agenda = agenda{full: s.o.Now(), first: true}
+		expiry time.Time // when the next right expires
+		retry  time.Time // when to try again after a failure
+		pause  time.Duration
 	)
 	for ctx.Err() == nil {
 		s.restoreDrift(ctx)
 		now := s.o.Now()
 		req := s.take()
 		switch {
-		case due(full, now):
-			req.add(nil, map[bool]string{true: "start", false: "periodic"}[first])
-		case !req.empty():
+		case agenda.due(now) || !req.empty():
 		case due(retry, now):
-			req.causes = append(req.causes, "retry")
+			req.look, req.causes = true, append(req.causes, "retry")
 		case due(expiry, now):
-			req.causes = append(req.causes, "expiry")
+			req.look, req.causes = true, append(req.causes, "expiry")
 		default:
-			s.sleep(ctx, earliest(full, retry, expiry, s.drift.at).Sub(now))
+			s.sleep(ctx, earliest(agenda.at(now), retry, expiry, s.drift.at).Sub(now))
 			continue
 		}
-		req.merge(carried)
-		first = false
+		if due(retry, now) {
+			retry = time.Time{}
+		}
+		req, ok := agenda.next(req, now, s.base != nil, func(r request) *reading { return s.startReading(ctx, &wg, r) })
+		if !ok { // a reading beside the rounds comes first
+			continue
+		}
 		round, list := s.do(ctx, req)
 		if ctx.Err() != nil {
 			break
@@ -232,16 +236,19 @@ func (s *Syncer) Run(ctx context.Context) error {
 			}
 		}
 		if round.Snapshot != nil {
-			expiry = authz.NextExpiry(round.Snapshot, now)
+			expiry = authz.NextExpiry(round.Snapshot, round.Started)
 		}
 		if req.full {
-			full = now.Add(jitter(s.o.Interval))
+			agenda.full = now.Add(jitter(s.o.Interval))
 		}
 		retry = time.Time{}
-		carried = remaining(req, round)
-		if round.Err == nil && carried.empty() {
+		agenda.carried = remaining(req, round)
+		switch {
+		case round.Report.Deferred > 0 && round.Err == nil && agenda.carried.empty():
+			pause, retry = 0, now
+		case round.Err == nil && agenda.carried.empty():
 			pause = 0
-		} else {
+		default:
 			least := time.Second
 			if round.Report.onlyConflicts() { // the watch brings what we did not know yet
 				least = 100 * time.Millisecond
@@ -264,7 +271,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) {
 	s.round.Lock()
 	defer s.round.Unlock()
 	s.brakes = brakes{saved: "?"}
-	s.base, s.wanted, s.mirror = nil, nil, nil // what was read while another one led is not to be built on
+	s.base, s.basis, s.wanted, s.mirror = nil, nil, nil, nil // what was read while another one led is not to be built on
 	s.drift.fights, s.drift.spaces, s.drift.at = fights{}, map[string]bool{}, time.Time{}
 	s.take() // the first round reads everything
 	s.lead(true)
@@ -307,6 +314,9 @@ func (s *Syncer) write(ctx context.Context, r *Round) error {
 	opts := s.o.Apply
 	opts.Cause, opts.Logger = r.Cause, s.o.Logger
 	opts.dynamic, opts.wroteTemplate = s.o.Dynamic, s.templates.wrote
+	if s.leading.Load() {
+		opts.pause = s.urgent
+	}
 	if s.mirror != nil {
 		opts.wrote = s.mirror.wrote
 	}
@@ -403,6 +413,13 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 			return err
 		}
 		s.base = r.Snapshot
+		if p := s.part(&r, req); p != nil {
+			var done bool
+			if spaces, done, err = s.doPart(ctx, &r, p); done {
+				return err
+			}
+		}
+		s.basis = nil
 		have, err := s.observe(ctx)
 		if err != nil {
 			return err
@@ -412,24 +429,29 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		plain := want
 		want = s.brake(ctx, &r, have, plain)
 		if want.Hold == "" {
-			s.wanted = want.bare()
+			s.wanted = remember(want.bare())
 		}
 		// Published before it is applied: whoever is refused a moment later is told why.
-		s.publish(&State{View: authz.NewView(r.Snapshot, s.o.Policy, r.Names), Round: r})
+		view := authz.NewView(r.Snapshot, s.o.Policy, r.Names)
+		s.publish(&State{View: view, Round: r})
 		if s.o.Mode != ModeEnforce {
+			s.build(&r, want, view)
 			return nil
 		}
 		err = s.write(ctx, &r)
 		want, more := s.settle(ctx, &r, have, want, plain)
 		err = errors.Join(err, more)
 		if want.Hold == "" {
-			s.wanted = want.bare()
+			s.wanted = remember(want.bare())
 		}
-		spaces = ciSpaces(have, want, r.Report, r.Snapshot)
+		spaces = s.knowSpaces(ciSpaces(have, want, r.Report, r.Snapshot), nil)
+		if err == nil {
+			s.build(&r, want, view)
+		}
 		return err
 	}()
 	r.Duration = s.o.Now().Sub(started)
-	if r.Err == nil && r.Snapshot != nil {
+	if r.Err == nil && r.Snapshot != nil && r.Report.Deferred == 0 {
 		r.Done, _ = settled(req.tickets, unread(req, r.Snapshot))
 	}
 	s.finish(ctx, r)
@@ -443,6 +465,11 @@ func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string
 	var err error
 	how := "none"
 	switch {
+	case req.result != nil:
+		how = "full"
+		if snap, err = req.result.snap, req.result.err; err == nil && snap != nil && len(req.changed) > 0 {
+			snap = s.readAgain(ctx, snap, req.changed)
+		}
 	case req.full || s.base == nil:
 		how = "full"
 		snap, err = s.o.Reader.Snapshot(ctx)
@@ -466,15 +493,21 @@ func (s *Syncer) desired(r *Round, have *Observed) *Wanted {
 	sources := s.o.Policy.Sources(r.Snapshot)
 	known, names, findings := assign(have, sources, r.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
 	grants, more := s.o.Policy.Grants(r.Snapshot, sources, r.Started)
-	r.Names, r.Findings = names, slices.Concat(r.Findings, findings, more)
-	want := Desired(Input{
-		Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
-		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings, Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started, Secrets: s.templates.secrets,
-	})
+	r.Names, r.Spaces, r.Findings = names, len(names), slices.Concat(r.Findings, findings, more)
+	want := Desired(s.input(r, sources, names, grants))
 	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && len(known) > 0 {
 		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
 	}
 	return want
+}
+
+// input is what Desired makes the wanted objects of these sources from.
+func (s *Syncer) input(r *Round, sources []authz.Source, names map[authz.SourceID]string, grants []authz.Grant) Input {
+	return Input{
+		Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
+		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings,
+		Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started, Secrets: s.templates.secrets,
+	}
 }
 
 // publish keeps a failure that is still going on out of the way of readers: a new State replaces it.
@@ -504,7 +537,7 @@ func (s *Syncer) finish(ctx context.Context, r Round) {
 
 // report logs the end of a round and tells OnRound.
 func (s *Syncer) report(ctx context.Context, r Round) {
-	log := s.o.Logger.With("cause", r.Cause, "read", r.Read, "planned", len(r.Plan), "applied", r.Report.Applied,
+	log := s.o.Logger.With("cause", r.Cause, "read", r.Read, "namespaces", r.Spaces, "planned", len(r.Plan), "applied", r.Report.Applied,
 		"failed", len(r.Report.Failed), "findings", len(r.Findings), "duration", r.Duration.String())
 	switch {
 	case ctx.Err() != nil:
@@ -580,6 +613,8 @@ type request struct {
 	changed map[authz.SourceID]bool
 	causes  []string
 	tickets []Ticket
+	look    bool    // do a round even if there is nothing to read
+	result  *result // of a reading of everything that was done beside the rounds
 }
 
 // maxChanged is how many sources are read one by one; more are a full round.
@@ -609,6 +644,43 @@ func (r *request) merge(o request) {
 	}
 	maps.Copy(r.changed, o.changed)
 	r.tickets = append(r.tickets, o.tickets...)
+	r.look = r.look || o.look
+	for _, c := range o.causes {
+		if len(r.causes) < 5 && !slices.Contains(r.causes, c) {
+			r.causes = append(r.causes, c)
+		}
+	}
+}
+
+// idle reports whether there is nothing to do for it.
+func (r *request) idle() bool { return r.empty() && !r.look }
+
+// whole returns the part that needs everything to be read.
+func (r *request) whole() request {
+	out := request{full: r.full}
+	if r.full {
+		out.causes = r.causes
+	}
+	for _, t := range r.tickets {
+		if len(t.Changed) == 0 {
+			out.tickets = append(out.tickets, t)
+		}
+	}
+	return out
+}
+
+// partial returns the part for which single things are read, or nothing.
+func (r *request) partial() request {
+	out := request{changed: r.changed, look: r.look}
+	if len(r.changed) > 0 || r.look {
+		out.causes = r.causes
+	}
+	for _, t := range r.tickets {
+		if len(t.Changed) > 0 {
+			out.tickets = append(out.tickets, t)
+		}
+	}
+	return out
 }
 
 func (r *request) cause() string { return cmp.Or(strings.Join(r.causes, ", "), "unknown") }

@@ -159,7 +159,7 @@ func (b *bench) read(ctx context.Context) error {
 	fmt.Fprintf(b.say, "requests by kind: %v\n", reader.Requests())
 
 	start = time.Now()
-	grants, _ := b.policy.Grants(snap, time.Now())
+	grants, _ := b.policy.Grants(snap, b.policy.Sources(snap), time.Now())
 	b.want = b.desired(snap, grants, nil)
 	changes, _ := rbacsync.Plan(&rbacsync.Observed{}, b.want)
 	b.line("sync.plan_seconds", time.Since(start).Seconds(), "s")

@@ -1,0 +1,146 @@
+package rbacsync
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+)
+
+// A hook changes little, so its round looks only at the namespaces that the change can concern: what it costs does not
+// hang on the size of GitLab, and a right is gone in milliseconds (docs/adr/0060). Whatever is not plain sailing (names
+// to give, namespaces whose source is gone, something held, a failure before) is a round over everything.
+
+// basis is the last round over everything that the cluster agreed with, as rounds since then have carried it on.
+type basis struct {
+	snap     *authz.Snapshot
+	view     authz.View
+	findings []authz.Finding
+	held     []Item
+	expires  time.Time // when a right ends by the clock: then everything is looked at
+}
+
+// build remembers what the next round may build on, if it may.
+func (s *Syncer) build(r *Round, want *Wanted, view authz.View) {
+	s.basis = nil
+	if want.Hold == "" && r.Snapshot.MissingAll == "" {
+		s.basis = &basis{snap: r.Snapshot, view: view, findings: r.Findings, held: r.Held, expires: authz.NextExpiry(r.Snapshot, r.Started)}
+	}
+}
+
+// part is what a round looks at.
+type part struct {
+	affected map[authz.SourceID]bool
+	sources  []authz.Source
+	spaces   map[string]bool
+}
+
+// maxPart is how many namespaces a part may have: with more of them, everything is as quick.
+const maxPart = 3000
+
+// part returns what a round has to look at; nil is everything.
+func (s *Syncer) part(r *Round, req request) *part {
+	b := s.basis
+	if b == nil || s.mirror == nil || s.wanted == nil || r.Read != "partial" || req.full || len(s.brakes.approved) > 0 || due(b.expires, r.Started) {
+		return nil
+	}
+	p := &part{affected: s.o.Policy.Affected(b.snap, r.Snapshot), spaces: map[string]bool{}}
+	for _, i := range b.held {
+		if p.affected[i.Source] {
+			return nil
+		}
+	}
+	for id := range p.affected {
+		src, wanted := s.o.Policy.Source(r.Snapshot, id)
+		name, named := b.view.Namespace[id]
+		if wanted != named || len(p.spaces) > maxPart {
+			return nil
+		}
+		if wanted {
+			p.sources = append(p.sources, src)
+			p.spaces[name] = true
+		}
+	}
+	slices.SortFunc(p.sources, func(a, b authz.Source) int { return a.ID.Compare(b.ID) })
+	return p
+}
+
+// doPart does the rest of a round that looks at a part. It reports false, and has done nothing, when everything has to
+// be looked at after all.
+func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Namespace, done bool, err error) {
+	b := s.basis
+	have := s.mirror.observed(p.spaces)
+	grants, found := s.o.Policy.Grants(r.Snapshot, p.sources, r.Started)
+	want := Desired(s.input(r, p.sources, b.view.Namespace, grants)).bare()
+	plan, more := Plan(have, want)
+	var v Verdict
+	if s.o.Limits != nil {
+		s.agreed()
+		v = s.o.Limits.Split(plan, want, Evidence{Snapshot: r.Snapshot, Before: s.brakes.before, Policy: s.o.Policy, Past: s.brakes.past}, r.Started)
+		if len(v.Held) > 0 {
+			return nil, false, nil
+		}
+	}
+	s.basis = nil // until this round is through
+	r.Plan, r.Names, r.Spaces, r.Held = plan, b.view.Namespace, len(p.spaces), b.held
+	for _, f := range b.findings {
+		if !p.affected[f.Source] {
+			r.Findings = append(r.Findings, f)
+		}
+	}
+	for _, f := range slices.Concat(found, more) {
+		if p.affected[f.Source] {
+			r.Findings = append(r.Findings, f)
+		}
+	}
+	s.wanted.replace(want, p.spaces)
+	view := b.view.With(r.Snapshot)
+	s.publish(&State{View: view, Round: *r})
+	if s.o.Mode == ModeEnforce {
+		s.brakes.pass(v.Passed)
+		if err := s.write(ctx, r); err != nil {
+			return nil, true, err
+		}
+		spaces = s.knowSpaces(ciSpaces(have, want, r.Report, r.Snapshot), p.spaces)
+	}
+	s.build(r, want, view)
+	return spaces, true, nil
+}
+
+// knowSpaces takes in what a round knows of CI credentials in these namespaces (nil: in all), and returns all.
+func (s *Syncer) knowSpaces(list []ci.Namespace, within map[string]bool) []ci.Namespace {
+	if within == nil {
+		s.ciSpaces = make(map[string]ci.Namespace, len(list))
+	}
+	for ns := range within {
+		delete(s.ciSpaces, ns)
+	}
+	for _, n := range list {
+		s.ciSpaces[n.Name] = n
+	}
+	if within == nil {
+		return list
+	}
+	all := make([]ci.Namespace, 0, len(s.ciSpaces))
+	for _, n := range s.ciSpaces {
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(a, b ci.Namespace) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// leastApply is how long Apply goes on at least before it makes room for something more urgent.
+const leastApply = 500 * time.Millisecond
+
+// urgent reports whether a hook or a poll waits for a long Apply to end.
+func (s *Syncer) urgent(since time.Duration) bool {
+	if since < leastApply {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.pending.empty()
+}

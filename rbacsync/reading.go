@@ -1,0 +1,154 @@
+package rbacsync
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// A reading of everything takes from seconds to many minutes. It is done beside the rounds, so that no hook waits for it.
+// What changed while it went on is read again before it counts: the reading may have met it before the change, and
+// would give back a right that was taken since.
+
+// reading is one that is under way.
+type reading struct {
+	request request
+	out     chan result
+	got     *result
+	during  map[authz.SourceID]bool // what was read by rounds since it began
+}
+
+// result is what a reading of everything brought.
+type result struct {
+	snap *authz.Snapshot
+	err  error
+}
+
+// startReading reads everything beside the rounds.
+func (s *Syncer) startReading(ctx context.Context, wg *sync.WaitGroup, req request) *reading {
+	r := &reading{request: req, out: make(chan result, 1), during: map[authz.SourceID]bool{}}
+	wg.Go(func() {
+		snap, err := s.o.Reader.Snapshot(ctx)
+		r.out <- result{snap, err}
+		s.poke()
+	})
+	return r
+}
+
+// done reports whether the reading has ended; false for none.
+func (r *reading) done() bool {
+	if r == nil {
+		return false
+	}
+	if r.got == nil {
+		select {
+		case got := <-r.out:
+			r.got = &got
+		default:
+		}
+	}
+	return r.got != nil
+}
+
+// maxAgain is how many things that changed during a reading are read again at once; others are left alone until a round
+// of their own has read them.
+const maxAgain = 200
+
+// readAgain reads again what changed while everything was read.
+func (s *Syncer) readAgain(ctx context.Context, snap *authz.Snapshot, changed map[authz.SourceID]bool) *authz.Snapshot {
+	ids := slices.SortedFunc(maps.Keys(changed), authz.SourceID.Compare)
+	now := ids[:min(len(ids), maxAgain)]
+	again, err := s.o.Reader.Refresh(ctx, snap, now)
+	if err == nil && len(now) == len(ids) {
+		return again
+	}
+	if err == nil {
+		snap, ids = again, ids[maxAgain:]
+	}
+	out := *snap
+	if out.Missing = maps.Clone(snap.Missing); out.Missing == nil {
+		out.Missing = map[authz.SourceID]string{}
+	}
+	for _, id := range ids {
+		out.Missing[id] = "it changed while GitLab was being read, and was not read again yet"
+	}
+	return &out
+}
+
+// agenda is what a Syncer that runs has to do next.
+type agenda struct {
+	full    time.Time // when everything is to be read again
+	first   bool      // nothing was read yet
+	carried request   // what a round before should have done, for the next one
+	reading *reading  // nil: none is under way
+	later   request   // what waits for the reading under way to end
+}
+
+// due reports whether everything is to be read now, or was.
+func (a *agenda) due(now time.Time) bool {
+	if a.reading != nil {
+		return a.reading.done()
+	}
+	return due(a.full, now) || a.later.full
+}
+
+// at returns when due is true next, as far as the clock alone decides.
+func (a *agenda) at(now time.Time) time.Time {
+	if a.reading != nil {
+		return now.Add(time.Hour) // its end wakes the Syncer
+	}
+	return a.full
+}
+
+// next turns what is asked for into the next round; false when there is none to do now. known says that something was
+// read before, so that a part can be read again.
+func (a *agenda) next(req request, now time.Time, known bool, start func(request) *reading) (request, bool) {
+	req.merge(a.carried)
+	a.carried = request{}
+	if a.reading.done() {
+		out := a.reading.request
+		out.result = a.reading.got
+		out.merge(request{changed: a.reading.during})
+		out.merge(a.later.partial())
+		out.merge(req.partial())
+		a.later = a.later.whole()
+		a.later.merge(req.whole())
+		a.reading = nil
+		return out, true
+	}
+	if a.reading == nil && a.due(now) {
+		req.merge(a.later)
+		a.later = request{}
+		req.full = true
+		if len(req.causes) == 0 {
+			req.causes = []string{map[bool]string{true: "start", false: "periodic"}[a.first]}
+		}
+		a.first = false
+	}
+	if req.full {
+		whole := req.whole()
+		if req = req.partial(); len(req.changed) > maxChanged { // everything is as quick
+			whole.tickets, req = append(whole.tickets, req.tickets...), request{}
+		}
+		if a.reading == nil {
+			a.reading = start(whole)
+		} else {
+			a.later.merge(whole)
+		}
+	}
+	if req.idle() {
+		return req, false
+	}
+	if !known {
+		a.later.merge(req)
+		return req, false
+	}
+	if a.reading != nil {
+		maps.Copy(a.reading.during, req.changed)
+	}
+	return req, true
+}
