@@ -18,11 +18,13 @@ var alwaysReserved = []string{"default", "kube-*", "gl-k8s-integrator"}
 // that nobody can take another source's suffixed name by choosing a path.
 var ownSuffix = regexp.MustCompile(`-[gpu][0-9]+$`)
 
+var umlauts = strings.NewReplacer("ä", "ae", "ö", "oe", "ü", "ue", "ß", "ss")
+
 // NormalizePath turns a GitLab path into the name its namespace would have if nothing spoke against it: lower
 // case, "/", "_" and "." become "-", umlauts are spelled out, anything else outside a-z 0-9 becomes "-", and
 // the ends are trimmed. The result may be empty, too long, reserved or taken.
 func NormalizePath(path string) string {
-	spelled := strings.NewReplacer("ä", "ae", "ö", "oe", "ü", "ue", "ß", "ss").Replace(strings.ToLower(path))
+	spelled := umlauts.Replace(strings.ToLower(path))
 	name := strings.Map(func(r rune) rune {
 		if (r >= 'a' && r <= 'z') || (r >= '0' && r <= '9') {
 			return r

@@ -272,12 +272,25 @@ func createdAt(t time.Time) string {
 // UTF-8 without control or formatting characters. (Invalid UTF-8 would come back changed from the API server,
 // which would look like drift for ever.)
 func printable(s string) string {
+	if plain(s) {
+		return s
+	}
 	return strings.Map(func(r rune) rune {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r
 	}, strings.ToValidUTF8(s, "?"))
+}
+
+// plain reports whether a text is printable ASCII, as nearly all of them are.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // sortedKeys returns the keys of a map in order.
