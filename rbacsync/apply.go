@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,10 +42,22 @@ type ApplyOptions struct {
 
 // Report is what became of a plan.
 type Report struct {
-	Applied  int
-	Failed   []Failure
+	Applied int
+	Failed  []Failure
+	// Refused are changes of objects from templates that could not be written. A template may not fit what GitLab users
+	// chose (a path in a label), so they fail no round; the finding template_failed says why.
+	Refused  []Failure
 	Findings []authz.Finding
 	Duration time.Duration
+}
+
+// Made returns those of the planned changes that were written.
+func (r Report) Made(plan []Change) []Change {
+	not := map[Key]bool{}
+	for _, f := range slices.Concat(r.Failed, r.Refused) {
+		not[f.Change.Key] = true
+	}
+	return slices.DeleteFunc(slices.Clone(plan), func(c Change) bool { return not[c.Key] })
 }
 
 // Failure is a change that could not be written.
@@ -144,7 +157,7 @@ func (a *applier) one(ctx context.Context, c Change) {
 		a.report.Findings = append(a.report.Findings, authz.Finding{Code: "foreign_object", Text: fmt.Sprintf("%s exists already, but not as ours: left alone", c.Key)})
 	}
 	if c.Key.Kind == KindTemplate && !errors.Is(err, errNoNamespace) {
-		// A template may not fit what GitLab users chose (a path in a label): no reason to call the round a failure.
+		a.report.Refused = append(a.report.Refused, Failure{c, err})
 		a.report.Findings = append(a.report.Findings, authz.Finding{Code: "template_failed", Source: c.Source, Text: fmt.Sprintf("%s %s: %v", c.Action, c.Key, err)})
 		return
 	}

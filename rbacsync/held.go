@@ -432,6 +432,7 @@ func (s *Syncer) settle(ctx context.Context, r *Round, have *Observed, want, pla
 	r.Plan = append(done, r.Plan...)
 	r.Report.Applied += report.Applied
 	r.Report.Failed = append(report.Failed, r.Report.Failed...)
+	r.Report.Refused = append(report.Refused, r.Report.Refused...)
 	r.Report.Duration += report.Duration
 	return want, err
 }
