@@ -1,6 +1,7 @@
 package rbacsync
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,6 +35,10 @@ type ApplyOptions struct {
 	Logger      *slog.Logger
 	// May, optional, is asked before each write; an error stops it. A leader that was replaced learns it here.
 	May func() error
+	// Progress, optional, is told each ProgressEvery (default 1 s) how far a plan is, and once at the end if that took
+	// longer. It is called by one goroutine and must not block. Each tenth time there is a line in the log as well.
+	Progress      func(Progress)
+	ProgressEvery time.Duration
 
 	wrote func(*Live) // what the API server answered to a write
 
@@ -104,16 +110,24 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o
 		o.Concurrency = 8
 	}
 	changes = sorted(changes, func(x, y Change) int { return int(x.step) - int(y.step) })
+	telling, told := context.WithCancel(ctx)
+	var teller sync.WaitGroup
+	total := len(changes)
+	teller.Go(func() {
+		tellProgress(telling, cmp.Or(o.ProgressEvery, progressEvery), total, &a.done, o.Progress, a.log)
+	})
 	for len(changes) > 0 {
 		var now []Change
 		now, changes = cut(changes, func(c Change) bool { return c.step == changes[0].step })
 		var g errgroup.Group
 		g.SetLimit(o.Concurrency)
 		for _, c := range now {
-			g.Go(func() error { a.one(ctx, c); return nil })
+			g.Go(func() error { a.one(ctx, c); a.done.Add(1); return nil })
 		}
 		_ = g.Wait() // failures are in the report
 	}
+	told()
+	teller.Wait()
 	a.report.Duration = time.Since(start)
 	return a.report
 }
@@ -129,6 +143,7 @@ type applier struct {
 	dynamic       dynamic.Interface
 	wroteTemplate func(Key, *Live, string)
 
+	done   atomic.Int64 // changes, failed ones included
 	mu     sync.Mutex
 	report Report
 	unborn map[string]bool // namespaces that could not be created
