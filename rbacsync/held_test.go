@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -126,6 +127,9 @@ func TestHeldUntilApproved(t *testing.T) {
 		t.Errorf("after the approval: %v\n%s", err, rbacsync.HeldText(r.Held))
 	}
 	wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3", "gitlab:15", "gitlab:16", "gitlab:17", "gitlab:18", "gitlab:19", "gitlab:20")
+	if len(r.Plan) != 1 || !strings.Contains(r.Plan[0].Why, "approved by an administrator") {
+		t.Errorf("nothing says that it was approved:\n%s", rbacsync.Text(r.Plan))
+	}
 
 	g.snap = crowded() // all come back: the approval is used up
 	for range 2 {
@@ -190,6 +194,106 @@ func TestMissingProjects(t *testing.T) {
 	if len(subjects(t, kube, "top1-sub-b", "gitlab-edit")) == 0 || len(subjects(t, kube, "top1-sub-b", kubename.CIRoleBinding)) == 0 {
 		t.Error("a project that GitLab answers for lost its rights")
 	}
+}
+
+// shuffled is crowded with a project of somebody who shuffles members: 43 has people 101 to 100+n, whose ids are lower
+// than those of newer people, such as 5000 in project 42.
+func shuffled(n int64) *authz.Snapshot {
+	s := crowded()
+	evil := authz.GitLabProject{ID: 43, Group: 7, Path: "haw/evil"}
+	for id := 101 + int64(0); id <= 100+n; id++ {
+		s.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("pawn%d", id), State: authz.StateActive, Human: true}
+		evil.Members = append(evil.Members, authz.Member{User: id, Level: authz.Developer})
+	}
+	s.Projects[43] = evil
+	s.Users[5000] = authz.User{ID: 5000, Username: "victim", State: authz.StateActive, Human: true}
+	p := s.Projects[42]
+	p.Members = append(p.Members, authz.Member{User: 5000, Level: authz.Developer})
+	s.Projects[42] = p
+	return s
+}
+
+// TestAShuffleDoesNotDelayARemoval: somebody removes hundreds of people from a project of his, so that the whole
+// top-level group is over its limit. A removal elsewhere in that group is asked of GitLab, and made, in the same round,
+// whether the shuffle came with it or before, and whether GitLab has answers for the shuffle or not.
+func TestAShuffleDoesNotDelayARemoval(t *testing.T) {
+	t.Parallel()
+	for _, answers := range []bool{true, false} {
+		for _, before := range []bool{true, false} {
+			t.Run(fmt.Sprintf("answers %t, shuffle before %t", answers, before), func(t *testing.T) {
+				t.Parallel()
+				kube := fake.NewClientset()
+				full := shuffled(400)
+				g := &verified{gitlab: &gitlab{snap: full}, levels: map[rbacsync.Membership]authz.Level{{Source: authz.Project(42), User: 5000}: 0}}
+				var pawns []int64
+				for id := int64(101); id <= 500; id++ {
+					pawns = append(pawns, id)
+					if answers {
+						g.levels[rbacsync.Membership{Source: authz.Project(43), User: id}] = 0
+					}
+				}
+				s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 5}}})
+				once(t, s)
+				if before {
+					g.snap = lose(full, pawns...)
+					for range 3 {
+						once(t, s)
+					}
+				}
+				g.snap = lose(full, append(pawns, 5000)...)
+				r := once(t, s)
+				if slices.Contains(subjects(t, kube, "haw-world", "gitlab-view"), "gitlab:5000") {
+					t.Errorf("the removal waits behind the shuffle; %d are held", len(r.Held))
+				}
+				if len(r.Held) == 0 {
+					t.Error("nothing is held: this test shows nothing")
+				}
+				for n := 0; answers && len(r.Held) > 0; n++ { // at most 60 questions in a round
+					if n == 7 {
+						t.Fatalf("after %d more rounds %d are held still", n, len(r.Held))
+					}
+					r = once(t, s)
+				}
+			})
+		}
+	}
+}
+
+// TestTheRestIsAskedSoon: what did not fit into one round is asked in another one soon, not with the next full reading.
+func TestTheRestIsAskedSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		full := shuffled(100)
+		g := &verified{gitlab: &gitlab{snap: full}, levels: map[rbacsync.Membership]authz.Level{}}
+		var pawns []int64
+		for id := int64(101); id <= 200; id++ {
+			pawns = append(pawns, id)
+			g.levels[rbacsync.Membership{Source: authz.Project(43), User: id}] = 0
+		}
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Interval: time.Hour, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 5}}})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		synctest.Wait()
+		g.set(func(g *gitlab) { g.snap = lose(full, pawns...) })
+		s.Trigger(nil, "test")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if held := len(s.State().Round.Held); held != 40 {
+			t.Errorf("%d are held after the first round, want 40", held)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := subjects(t, kube, "haw-evil", "gitlab-view"); len(got) != 0 {
+			t.Errorf("a minute later %d still have their rights", len(got))
+		}
+		if calls := g.taken(); len(calls) != 2 {
+			t.Errorf("GitLab was read as %v, want twice", calls)
+		}
+		cancel()
+		<-ended
+	})
 }
 
 // clock is a time that tests set.

@@ -92,7 +92,8 @@ type Round struct {
 	Duration time.Duration
 	Err      error // why the round could not be finished, or what could not be written
 
-	unplanned int // how many Findings there were before the plan
+	unplanned int  // how many Findings there were before the plan
+	unasked   bool // there is more to ask GitLab about than one round may
 }
 
 // State is what the last rounds left, for explaining and for status.
@@ -253,6 +254,9 @@ func (s *Syncer) Run(ctx context.Context) error {
 			if due(expiry, now) {
 				expiry = retry
 			}
+		}
+		if round.unasked && retry.IsZero() {
+			retry = now.Add(jitter(moreQuestions))
 		}
 		if list != nil {
 			latest(spaces, list)
