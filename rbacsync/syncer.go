@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
@@ -324,6 +325,12 @@ func (s *Syncer) write(ctx context.Context, r *Round) error {
 	}
 	r.Report = Apply(ctx, s.o.Kube, r.Plan, opts)
 	r.Findings = append(r.Findings, r.Report.Findings...)
+	for _, f := range r.Report.Refused {
+		if s.mirror != nil && apierrors.IsConflict(f.Err) { // somebody, say the controller of quotas, was faster
+			s.drift.spaces[f.Change.Key.Namespace] = true
+			s.drift.at = s.o.Now().Add(100 * time.Millisecond)
+		}
+	}
 	return r.Report.Err()
 }
 
