@@ -152,8 +152,17 @@ type applier struct {
 func (a *applier) one(ctx context.Context, c Change) {
 	err := a.write(ctx, c)
 	added, lost := c.Subjects()
-	log := a.log.With("action", c.Action.String(), "kind", c.Key.Kind.String(), "namespace", c.Key.Namespace, "name", c.Key.Name,
-		"added", added, "removed", lost, "why", c.Why, "cause", a.cause)
+	kind, name, role := c.Key.Kind.String(), c.Key.Name, ""
+	if x := c.extra(); x != nil {
+		kind, name = x.Kind.Kind, x.Name
+	}
+	for _, o := range []*Object{c.New, c.old()} {
+		if o != nil && o.Binding != nil {
+			role = cmp.Or(role, o.Binding.Role)
+		}
+	}
+	log := a.log.With("action", c.Action.String(), "kind", kind, "namespace", c.Key.Namespace, "name", name, "source", c.Source.String(),
+		"role", role, "added", added, "removed", lost, "why", c.Why, "cause", a.cause)
 	if err == nil {
 		log.InfoContext(ctx, "change applied")
 	} else {
