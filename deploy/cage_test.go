@@ -7,6 +7,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -174,6 +175,99 @@ func TestSecurityInvariantOwnCage(t *testing.T) {
 		}
 		refused(t, makeSecret(other, withMark(tokenSecret(kubename.CISecret)))(t.Context(), c, other), onlyOpaque)
 	})
+}
+
+// TestSecurityInvariantOwnCageWithTemplates climbs with the rights of deploy/optional/templates.yaml on top.
+func TestSecurityInvariantOwnCageWithTemplates(t *testing.T) {
+	ns := managed(t, "cage-templates")
+	admin, c := as(t, ""), integrator(t)
+	if err := deploy.ApplyForTemplates(t.Context(), cluster.AdminConfig()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // the other tests are about the rights without it
+		ctx := context.WithoutCancel(t.Context())
+		name := deploy.ServiceAccount + "-templates"
+		_ = admin.RbacV1().ClusterRoleBindings().Delete(ctx, name, metav1.DeleteOptions{})
+		_ = admin.RbacV1().RoleBindings(deploy.Namespace).Delete(ctx, name, metav1.DeleteOptions{})
+	})
+	eventually(t, "the rights", func() bool {
+		_, err := c.CoreV1().ConfigMaps("").List(t.Context(), metav1.ListOptions{Limit: 1})
+		return err == nil
+	})
+	const pull = "gitlab-pull-secret"
+	withMark := func(s *corev1.Secret) *corev1.Secret { s.Labels = mark; return s }
+	configMap := func(space string, meta metav1.ObjectMeta) func(context.Context, kubernetes.Interface, string) error {
+		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().ConfigMaps(space).Create(ctx, &corev1.ConfigMap{ObjectMeta: meta}, metav1.CreateOptions{})
+			return err
+		}
+	}
+	secret := func(space string, s *corev1.Secret) func(context.Context, kubernetes.Interface, string) error {
+		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().Secrets(space).Create(ctx, s, metav1.CreateOptions{})
+			return err
+		}
+	}
+	for _, a := range []attack{
+		{"a ConfigMap in kube-system", configMap("kube-system", marked("x")), onlyManaged},
+		{"a ConfigMap of its own namespace", configMap(deploy.Namespace, marked("x")), onlyNames},
+		{"a ConfigMap without our mark", configMap(ns, metav1.ObjectMeta{Name: "x"}), onlyMarked},
+		{"the certificates of the API server's front proxy", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			return c.CoreV1().ConfigMaps("kube-system").Delete(ctx, "extension-apiserver-authentication", metav1.DeleteOptions{})
+		}, onlyManaged},
+		{"the cluster's CA in a managed namespace", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().ConfigMaps(ns).Patch(ctx, "kube-root-ca.crt", types.MergePatchType, []byte(`{"data":{"ca.crt":"evil"}}`), metav1.PatchOptions{})
+			return err
+		}, onlyMarked},
+		{"the quota of an administrator", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			return c.CoreV1().ResourceQuotas(ns).Delete(ctx, "quota", metav1.DeleteOptions{})
+		}, onlyMarked},
+		{"that quota by our mark", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().ResourceQuotas(ns).Patch(ctx, "quota", types.MergePatchType, labelPatch(kubename.LabelManagedBy, kubename.ManagedBy), metav1.PatchOptions{})
+			return err
+		}, onlyMarked},
+		{"a limit in default", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().LimitRanges("default").Create(ctx, &corev1.LimitRange{ObjectMeta: marked("x")}, metav1.CreateOptions{})
+			return err
+		}, onlyManaged},
+		{"a network policy in kube-system", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.NetworkingV1().NetworkPolicies("kube-system").Create(ctx, &networkingv1.NetworkPolicy{ObjectMeta: marked("x")}, metav1.CreateOptions{})
+			return err
+		}, onlyManaged},
+		{"a pull Secret in kube-system", secret("kube-system", &corev1.Secret{ObjectMeta: marked(pull)}), onlyManaged},
+		{"a pull Secret that is a token", secret(ns, withMark(tokenSecret(pull))), onlyOpaque},
+		{"another Secret", secret(ns, &corev1.Secret{ObjectMeta: marked("x")}), onlyNames},
+		{"a list of all Secrets", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().Secrets("").List(ctx, metav1.ListOptions{})
+			return err
+		}, `cannot list resource "secrets"`},
+		{"a watch of all Secrets", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			w, err := c.CoreV1().Secrets(ns).Watch(ctx, metav1.ListOptions{})
+			if err == nil {
+				w.Stop()
+			}
+			return err
+		}, `cannot watch resource "secrets"`},
+		{"all Secrets but one", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().Secrets("").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name!=" + pull})
+			return err
+		}, `cannot list resource "secrets"`},
+		{"another shared Secret", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().Secrets(deploy.Namespace).Get(ctx, "gl-k8s-integrator-shared-other", metav1.GetOptions{})
+			return err
+		}, `cannot get resource "secrets"`},
+		{"a changed shared Secret", func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().Secrets(deploy.Namespace).Patch(ctx, "gl-k8s-integrator-shared-pull-secret", types.MergePatchType, []byte(`{"data":{}}`), metav1.PatchOptions{})
+			return err
+		}, `cannot patch resource "secrets"`},
+	} {
+		t.Run(a.name, func(t *testing.T) { refused(t, a.do(t.Context(), c, ns), a.want) })
+	}
+	w, err := c.CoreV1().Secrets("").Watch(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=" + pull})
+	if err != nil {
+		t.Fatalf("watching the pull Secrets by name: %v", err)
+	}
+	w.Stop()
 }
 
 func event(ns string) *corev1.Event {

@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -51,6 +52,29 @@ func integrator(t *testing.T) kubernetes.Interface {
 	}
 	cfg := cluster.AdminConfig()
 	cfg.CertData, cfg.KeyData, cfg.BearerToken = nil, nil, tr.Status.Token
+	return clientFor(t, cfg)
+}
+
+// impersonator has the built-in edit in a namespace, by an account and token of its own, and uses what edit holds there:
+// it impersonates the CI ServiceAccount.
+func impersonator(t *testing.T, ns string) kubernetes.Interface {
+	t.Helper()
+	admin := as(t, "").CoreV1().ServiceAccounts("default")
+	name := "editor-of-" + ns
+	if _, err := admin.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}) })
+	if err := bindIn(t.Context(), as(t, ""), ns, binding(metav1.ObjectMeta{Name: "editor"}, "edit", account("default", name))); err != nil {
+		t.Fatal(err)
+	}
+	tr, err := admin.CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := cluster.AdminConfig()
+	cfg.CertData, cfg.KeyData, cfg.BearerToken = nil, nil, tr.Status.Token
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + ns + ":" + kubename.CIServiceAccount}
 	return clientFor(t, cfg)
 }
 
@@ -199,6 +223,11 @@ func tenantAttacks() []attack {
 	return []attack{
 		{"relabel the namespace", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			_, err := c.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType, labelPatch("pod-security.kubernetes.io/enforce", "privileged"), metav1.PatchOptions{})
+			return err
+		}, ownsNamespace},
+		{"rewrite our annotations on the namespace", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType,
+				merge(map[string]any{"metadata": map[string]any{"annotations": map[string]any{kubename.AnnotationIssuer: "https://evil.example.com"}}}), metav1.PatchOptions{})
 			return err
 		}, ownsNamespace},
 		{"take our mark off the namespace", func(ctx context.Context, c kubernetes.Interface, ns string) error {
@@ -392,6 +421,7 @@ func TestSecurityInvariantTenantFence(t *testing.T) {
 		"person":            person(t, strong),
 		"CI ServiceAccount": serviceAccount(t, ns, kubename.CIServiceAccount),
 		"CI job":            as(t, kubename.CIJob(42), kubename.GroupCI),
+		"edit that impersonates the CI ServiceAccount": impersonator(t, ns),
 	} {
 		for _, a := range tenantAttacks() {
 			t.Run(who+"/"+a.name, func(t *testing.T) {
@@ -399,6 +429,35 @@ func TestSecurityInvariantTenantFence(t *testing.T) {
 			})
 		}
 	}
+	for _, a := range tenantAttacks() { // edit lets less happen than the fence; whatever refuses it, it is refused
+		t.Run("maintainer/"+a.name, func(t *testing.T) {
+			if err := a.do(t.Context(), person(t, maintainer), ns); !apierrors.IsForbidden(err) {
+				t.Errorf("got %v, want a 403", err)
+			}
+		})
+	}
+	t.Run("no role of a tenant lets him become somebody else", func(t *testing.T) {
+		for who, c := range map[string]kubernetes.Interface{"CI": serviceAccount(t, ns, kubename.CIServiceAccount), "maintainer": person(t, maintainer)} {
+			for _, what := range []authorizationv1.ResourceAttributes{
+				{Verb: "impersonate", Resource: "users"},
+				{Verb: "impersonate", Resource: "groups"},
+				{Verb: "impersonate", Resource: "serviceaccounts", Namespace: "kube-system"},
+				{Verb: "impersonate", Resource: "serviceaccounts", Namespace: ns},
+				{Verb: "bind", Group: rbacv1.GroupName, Resource: "clusterroles", Namespace: ns},
+				{Verb: "escalate", Group: rbacv1.GroupName, Resource: "roles", Namespace: ns},
+			} {
+				r, err := c.AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(),
+					&authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &what}}, metav1.CreateOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				// The built-in edit may impersonate the ServiceAccounts of its namespace: that is why the fence holds those.
+				if want := who == "maintainer" && what.Resource == "serviceaccounts" && what.Namespace == ns; r.Status.Allowed != want {
+					t.Errorf("%s may %s %s in %q: %t, want %t", who, what.Verb, what.Resource, what.Namespace, r.Status.Allowed, want)
+				}
+			}
+		}
+	})
 	t.Run("with edit alone", func(t *testing.T) {
 		refused(t, token(t.Context(), person(t, maintainer), ns, "default", 10*365*24*3600), noLongToken)
 		refused(t, token(t.Context(), person(t, maintainer), ns, kubename.CIServiceAccount, 600), noCIToken)
@@ -511,7 +570,29 @@ func TestOthersAreNotFenced(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	_, err := admin.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType, labelPatch("pod-security.kubernetes.io/enforce", "restricted"), metav1.PatchOptions{})
+	// The garbage collector and the controllers of workloads go on in there.
+	labels := map[string]string{"app": "collected"}
+	_, err := person(t, maintainer).AppsV1().Deployments(ns).Create(ctx, &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "collected"},
+		Spec: appsv1.DeploymentSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod(func(*corev1.PodSpec) {}).Spec},
+		},
+	}, metav1.CreateOptions{})
+	ok("a Deployment", err)
+	pods := func() int {
+		list, err := admin.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{LabelSelector: "app=collected"})
+		if err != nil {
+			return -1
+		}
+		return len(list.Items)
+	}
+	eventually(t, "its pod", func() bool { return pods() == 1 })
+	background := metav1.DeletePropagationBackground
+	ok("deleting it", person(t, maintainer).AppsV1().Deployments(ns).Delete(ctx, "collected", metav1.DeleteOptions{PropagationPolicy: &background}))
+	eventually(t, "the garbage collector to take its pod", func() bool { return pods() == 0 })
+
+	_, err = admin.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType, labelPatch("pod-security.kubernetes.io/enforce", "restricted"), metav1.PatchOptions{})
 	ok("the administrator relabels a namespace", err)
 	_, err = admin.RbacV1().RoleBindings(ns).Patch(ctx, "gitlab-view", types.MergePatchType, []byte(`{"subjects":[]}`), metav1.PatchOptions{})
 	ok("the administrator empties a binding", err)

@@ -1,12 +1,15 @@
 package rbacsync
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +35,10 @@ type ApplyOptions struct {
 	Logger      *slog.Logger
 	// May, optional, is asked before each write; an error stops it. A leader that was replaced learns it here.
 	May func() error
+	// Progress, optional, is told each ProgressEvery (default 1 s) how far a plan is, and once at the end if that took
+	// longer. It is called by one goroutine and must not block. Each tenth time there is a line in the log as well.
+	Progress      func(Progress)
+	ProgressEvery time.Duration
 
 	wrote func(*Live) // what the API server answered to a write
 	// pause, optional, is asked before a write that takes nothing away; true ends Apply, the rest is Deferred.
@@ -46,8 +53,20 @@ type Report struct {
 	Applied  int
 	Failed   []Failure
 	Deferred int // changes that were left for the next round, because something more urgent came in
+	// Refused are changes of objects from templates that could not be written. A template may not fit what GitLab users
+	// chose (a path in a label), so they fail no round; the finding template_failed says why.
+	Refused  []Failure
 	Findings []authz.Finding
 	Duration time.Duration
+}
+
+// Made returns those of the planned changes that were written.
+func (r Report) Made(plan []Change) []Change {
+	not := map[Key]bool{}
+	for _, f := range slices.Concat(r.Failed, r.Refused) {
+		not[f.Change.Key] = true
+	}
+	return slices.DeleteFunc(slices.Clone(plan), func(c Change) bool { return not[c.Key] })
 }
 
 // Failure is a change that could not be written.
@@ -94,6 +113,12 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o
 		o.Concurrency = 8
 	}
 	changes = sorted(changes, func(x, y Change) int { return int(x.step) - int(y.step) })
+	telling, told := context.WithCancel(ctx)
+	var teller sync.WaitGroup
+	total := len(changes)
+	teller.Go(func() {
+		tellProgress(telling, cmp.Or(o.ProgressEvery, progressEvery), total, &a.done, o.Progress, a.log)
+	})
 	for len(changes) > 0 {
 		var now []Change
 		now, changes = cut(changes, func(c Change) bool { return c.step == changes[0].step })
@@ -105,10 +130,12 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o
 				changes = nil
 				break
 			}
-			g.Go(func() error { a.one(ctx, c); return nil })
+			g.Go(func() error { a.one(ctx, c); a.done.Add(1); return nil })
 		}
 		_ = g.Wait() // failures are in the report
 	}
+	told()
+	teller.Wait()
 	a.report.Duration = time.Since(start)
 	return a.report
 }
@@ -130,6 +157,7 @@ type applier struct {
 	dynamic       dynamic.Interface
 	wroteTemplate func(Key, *Live, string)
 
+	done   atomic.Int64 // changes, failed ones included
 	mu     sync.Mutex
 	report Report
 	unborn map[string]bool // namespaces that could not be created
@@ -138,8 +166,17 @@ type applier struct {
 func (a *applier) one(ctx context.Context, c Change) {
 	err := a.write(ctx, c)
 	added, lost := c.Subjects()
-	log := a.log.With("action", c.Action.String(), "kind", c.Key.Kind.String(), "namespace", c.Key.Namespace, "name", c.Key.Name,
-		"added", added, "removed", lost, "why", c.Why, "cause", a.cause)
+	kind, name, role := c.Key.Kind.String(), c.Key.Name, ""
+	if x := c.extra(); x != nil {
+		kind, name = x.Kind.Kind, x.Name
+	}
+	for _, o := range []*Object{c.New, c.old()} {
+		if o != nil && o.Binding != nil {
+			role = cmp.Or(role, o.Binding.Role)
+		}
+	}
+	log := a.log.With("action", c.Action.String(), "kind", kind, "namespace", c.Key.Namespace, "name", name, "source", c.Source.String(),
+		"role", role, "added", added, "removed", lost, "why", c.Why, "cause", a.cause)
 	if err == nil {
 		log.InfoContext(ctx, "change applied")
 	} else {
@@ -158,7 +195,7 @@ func (a *applier) one(ctx context.Context, c Change) {
 		a.report.Findings = append(a.report.Findings, authz.Finding{Code: "foreign_object", Text: fmt.Sprintf("%s exists already, but not as ours: left alone", c.Key)})
 	}
 	if c.Key.Kind == KindTemplate && !errors.Is(err, errNoNamespace) {
-		// A template may not fit what GitLab users chose (a path in a label): no reason to call the round a failure.
+		a.report.Refused = append(a.report.Refused, Failure{c, err})
 		a.report.Findings = append(a.report.Findings, authz.Finding{Code: "template_failed", Source: c.Source, Text: fmt.Sprintf("%s %s: %v", c.Action, c.Key, err)})
 		return
 	}

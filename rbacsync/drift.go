@@ -72,11 +72,18 @@ func tellDrift(ctx context.Context, client kubernetes.Interface, log *slog.Logge
 			log.InfoContext(ctx, "more changes were put back than Events are made for", "total", len(done))
 			return
 		}
-		what := "changed"
-		if c.Action == Create {
-			what = "deleted"
+		what, why := "changed by somebody else and is put back", "rights here come from GitLab"
+		switch c.Action {
+		case Create:
+			what = "deleted by somebody else and is put back"
+		case Delete:
+			what = "made by somebody else with our mark and is deleted"
+		case Update, Replace:
 		}
-		note := fmt.Sprintf("%s was %s by somebody else and is put back: rights here come from GitLab", c.Key, what)
+		if c.Key.Kind == KindTemplate {
+			why = "every namespace has it from a template of the cluster's administrators"
+		}
+		note := fmt.Sprintf("%s was %s: %s", c.Key, what, why)
 		if d := c.details(5); len(d) > 0 {
 			note += " (" + strings.Join(d, ", ") + ")"
 		}
@@ -86,6 +93,10 @@ func tellDrift(ctx context.Context, client kubernetes.Interface, log *slog.Logge
 		ref := corev1.ObjectReference{APIVersion: "v1", Kind: c.Key.Kind.String(), Namespace: c.Key.Namespace, Name: c.Key.Name}
 		if c.Key.Kind == KindRoleBinding {
 			ref.APIVersion = "rbac.authorization.k8s.io/v1"
+		}
+		if x := c.extra(); x != nil {
+			ref.APIVersion, ref.Kind = x.Kind.GroupVersionKind.ToAPIVersionAndKind()
+			ref.Name = x.Name
 		}
 		if c.Old != nil {
 			ref.UID = c.Old.UID
@@ -100,6 +111,17 @@ func tellDrift(ctx context.Context, client kubernetes.Interface, log *slog.Logge
 			log.DebugContext(ctx, "no Event about drift", "namespace", c.Key.Namespace, "error", err)
 		}
 	}
+}
+
+// extra returns what the change makes of an object from a template, or what was there before; nil for other kinds.
+func (c Change) extra() *Extra {
+	switch {
+	case c.New != nil && c.New.Extra != nil:
+		return c.New.Extra
+	case c.Old != nil:
+		return c.Old.Extra
+	}
+	return nil
 }
 
 // remembered is what should be in the cluster, by namespace, so that a part of it can be replaced.

@@ -293,6 +293,8 @@ type Verifier interface {
 const (
 	maxQuestions    = 60 // GitLab allows 200 requests a minute for members/all
 	questionTimeout = 5 * time.Second
+	// moreQuestions is the pause before the next round when GitLab could not be asked about everything in one.
+	moreQuestions = 30 * time.Second
 )
 
 // brakes is what a Syncer remembers for its Limits.
@@ -303,6 +305,7 @@ type brakes struct {
 	saved    string          // hash of what HeldStore has; "?" is unknown
 	gone     map[authz.SourceID]bool
 	levels   map[Membership]authz.Level
+	asked    map[any]int // question: how often it was asked
 }
 
 // brake plans a round, holds back what is over a limit, and returns what may be made so. It fills in the Round's
@@ -337,6 +340,11 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 		r.Plan, findings = Plan(have, v.Want)
 		r.Findings = append(r.Findings, findings...)
 	}
+	for i := range r.Plan { // the log and the history say that it was somebody's decision
+		if c := &r.Plan[i]; v.Approved[approvalOf(*c)] {
+			c.Why += ", approved by an administrator"
+		}
+	}
 	for _, sec := range Sections(v.Held) {
 		r.Findings = append(r.Findings, authz.Finding{
 			Code: "held", Source: sec.Scope,
@@ -368,6 +376,17 @@ func (b *brakes) pass(passed []Past) {
 			b.past = append(b.past, p)
 		}
 	}
+}
+
+// approvalOf returns the Approval that a change could be covered by.
+func approvalOf(c Change) Approval {
+	switch {
+	case c.Action == Create && c.Key.Kind == KindNamespace:
+		return Approval{Source: c.Source}
+	case c.Revokes && c.Old != nil && c.Old.Binding != nil:
+		return Approval{c.Source, c.Old.Binding.Role}
+	}
+	return Approval{}
 }
 
 // forget drops the approvals of what nobody wants any more: should it come again, it is something new.
@@ -410,7 +429,7 @@ func (s *Syncer) saveHeld(ctx context.Context, r *Round) {
 // GitLab answers is no inference any more: a second plan goes on with it. It returns what is to be made so now.
 func (s *Syncer) settle(ctx context.Context, r *Round, have *Observed, want, plain *Wanted) (*Wanted, error) {
 	v, ok := s.o.Reader.(Verifier)
-	if !ok || want.Hold != "" || ctx.Err() != nil {
+	if !ok || want.Hold != "" || r.Report.Deferred > 0 || ctx.Err() != nil {
 		return want, nil
 	}
 	gone, levels := s.questions(r, have, plain)
@@ -443,53 +462,93 @@ func (s *Syncer) settle(ctx context.Context, r *Round, have *Observed, want, pla
 	r.Plan = append(done, r.Plan...)
 	r.Report.Applied += report.Applied
 	r.Report.Failed = append(report.Failed, r.Report.Failed...)
+	r.Report.Refused = append(report.Refused, r.Report.Refused...)
 	r.Report.Duration += report.Duration
 	return want, err
 }
 
-// questions lists what GitLab should be asked: in turns, one of each top-level group, so that nobody's flood delays
-// the others.
+// questions lists what GitLab should be asked: in turns, one of each top-level group, and in each of these one of each
+// place where somebody is missing, so that nobody's flood delays the others. What was never asked comes first: what
+// GitLab has no answer for that settles it must not use up the turns of the rest.
 func (s *Syncer) questions(r *Round, have *Observed, want *Wanted) (gone []authz.SourceID, levels []Membership) {
-	seen := map[any]bool{}
-	add := func(i Item) bool {
-		switch {
-		case i.Role == "":
-			return false
-		case !r.Snapshot.Contains(i.Source):
-			if seen[i.Cause] {
-				return false
+	before := s.brakes.asked
+	s.brakes.asked = map[any]int{} // what is settled is forgotten
+	open := map[any]bool{}         // to be asked, and not asked yet in this round
+	var queues [][]any
+	for _, sec := range Sections(r.Held) {
+		var queue []any
+		queued := map[any]bool{}
+		for _, i := range sec.Items {
+			if q := question(i, r.Snapshot); q != nil && !queued[q] {
+				open[q], queued[q], queue = true, true, append(queue, q)
+				s.brakes.asked[q] = before[q]
 			}
-			seen[i.Cause] = true
-			gone = append(gone, i.Cause)
-		default:
-			if seen[i.Ask] || i.Ask == (Membership{}) || i.Ask.User == 0 {
-				return false
-			}
-			seen[i.Ask] = true
-			levels = append(levels, i.Ask)
 		}
-		return true
+		queues = append(queues, inTurns(queue, before))
 	}
-	queues := Sections(r.Held)
 	for more := true; more; {
 		more = false
-		for q := range queues {
-			for len(queues[q].Items) > 0 && len(gone)+len(levels) < maxQuestions {
-				i := queues[q].Items[0]
-				queues[q].Items = queues[q].Items[1:]
-				if add(i) {
-					more = true
-					break
-				}
+		for n := range queues {
+			if len(queues[n]) == 0 || len(gone)+len(levels) == maxQuestions {
+				continue
+			}
+			q := queues[n][0]
+			queues[n], more = queues[n][1:], true
+			if !open[q] {
+				continue // another top-level group asked it
+			}
+			delete(open, q)
+			s.brakes.asked[q]++
+			switch q := q.(type) {
+			case authz.SourceID:
+				gone = append(gone, q)
+			case Membership:
+				levels = append(levels, q)
 			}
 		}
 	}
+	for q := range open {
+		r.unasked = r.unasked || s.brakes.asked[q] == 0
+	}
 	for _, id := range toDelete(have, want, r.Snapshot) {
-		if !seen[id] && len(gone)+len(levels) < maxQuestions {
+		if !slices.Contains(gone, id) && len(gone)+len(levels) < maxQuestions {
 			gone = append(gone, id)
 		}
 	}
 	return gone, levels
+}
+
+// question returns what GitLab could be asked about something that is held: a SourceID whether it exists, a Membership
+// what level it has; nil: nothing.
+func question(i Item, snap *authz.Snapshot) any {
+	switch {
+	case i.Role == "":
+		return nil
+	case !snap.Contains(i.Source):
+		return i.Cause
+	case i.Ask == (Membership{}) || i.Ask.User == 0:
+		return nil
+	}
+	return i.Ask
+}
+
+// inTurns sorts the questions of one top-level group: those asked least come first, and of these one of each place.
+func inTurns(queue []any, asked map[any]int) []any {
+	type place struct {
+		at    authz.SourceID
+		asked int
+	}
+	turn, turns := map[any]int{}, map[place]int{}
+	for _, q := range queue {
+		p := place{asked: asked[q]}
+		if m, ok := q.(Membership); ok {
+			p.at = m.Source
+		}
+		turn[q] = turns[p]
+		turns[p]++
+	}
+	slices.SortStableFunc(queue, func(a, b any) int { return cmp.Or(cmp.Compare(asked[a], asked[b]), cmp.Compare(turn[a], turn[b])) })
+	return queue
 }
 
 // ask returns the answers that came in time.

@@ -5,9 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
@@ -126,5 +128,87 @@ func TestClusterApproval(t *testing.T) {
 	once(t, s) // forgets the approval
 	if left, err := store.Approvals(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("approvals left: %v, %v", left, err)
+	}
+}
+
+// TestClusterRenameAndTransfer: what was renamed or moved keeps its namespace, everything in it, and the very objects that
+// give rights, whether a hook told of it or was lost. Meanwhile others take the old paths.
+func TestClusterRenameAndTransfer(t *testing.T) {
+	c := realCluster(t)
+	for i, lost := range []bool{true, false} {
+		name := []string{"moved-a", "moved-b"}[i]
+		group := int64(350 + i)
+		full := org(group, name)
+		g, seen := &gitlab{snap: full}, &rounds{}
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: c.own, Watch: c.own, Interval: time.Hour, OnRound: seen.add, Limits: &strict, Settings: rbacsync.Settings{DeleteAfter: time.Hour}})
+		running(t, s)
+		ns := name + "-world"
+		eventually(t, "the first round", func() bool { return len(seen.causes()) == 1 })
+		ctx, core := t.Context(), c.admin.CoreV1()
+		if _, err := core.ConfigMaps(ns).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		uids := func() map[string]types.UID {
+			t.Helper()
+			out := map[string]types.UID{}
+			n, err := core.Namespaces().Get(ctx, ns, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out["namespace"] = n.UID
+			cm, err := core.ConfigMaps(ns).Get(ctx, "theirs", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out["theirs"] = cm.UID
+			sa, err := core.ServiceAccounts(ns).Get(ctx, kubename.CIServiceAccount, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out["account"] = sa.UID
+			list, err := c.admin.RbacV1().RoleBindings(ns).List(ctx, metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, rb := range list.Items {
+				out[rb.Name] = rb.UID
+			}
+			return out
+		}
+		before := uids()
+		n := copySnap(full)
+		top := n.Groups[group] // renamed
+		top.Path = name + "-renamed"
+		n.Groups[group] = top
+		n.Groups[group+20] = authz.GitLabGroup{ID: group + 20, Path: name, Members: top.Members} // another one takes its path
+		p := n.Projects[group+1000]                                                              // renamed and transferred
+		p.Group, p.Path = group+20, name+"/earth"
+		n.Projects[p.ID] = p
+		n.Projects[p.ID+100] = authz.GitLabProject{ID: p.ID + 100, Group: group + 20, Path: name + "/world"} // and its path
+		g.set(func(g *gitlab) { g.snap = n })
+		if lost {
+			s.Trigger(nil, "full")
+		} else {
+			s.Trigger([]authz.SourceID{authz.Group(group), authz.Group(group + 20), authz.Project(p.ID), authz.Project(p.ID + 100)}, "hook project_transfer")
+		}
+		eventually(t, "the next round", func() bool { return len(seen.causes()) >= 2 })
+		if d := cmp.Diff(before, uids()); d != "" {
+			t.Errorf("lost %t (-before +after):\n%s", lost, d)
+		}
+		c.may(t, true, "gitlab:3", ns, "get", "", "pods")
+		c.may(t, true, "gitlab:2", ns, "delete", "", "pods")
+		if names := s.State().Round.Names; names[authz.Project(p.ID)] != ns || names[authz.Group(group)] != name || names[authz.Project(p.ID+100)] == ns {
+			t.Errorf("lost %t: names %v", lost, names)
+		}
+		for _, r := range seen.all[1:] {
+			for _, ch := range r.Plan {
+				if ch.Revokes || ch.Action == rbacsync.Delete {
+					t.Errorf("lost %t: %s", lost, ch)
+				}
+			}
+		}
+		if nsObj, err := core.Namespaces().Get(ctx, ns, metav1.GetOptions{}); err != nil || nsObj.Annotations[kubename.AnnotationPath] != name+"/earth" {
+			t.Errorf("lost %t: annotations %v, %v", lost, nsObj.Annotations, err)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -126,6 +127,9 @@ func TestHeldUntilApproved(t *testing.T) {
 		t.Errorf("after the approval: %v\n%s", err, rbacsync.HeldText(r.Held))
 	}
 	wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3", "gitlab:15", "gitlab:16", "gitlab:17", "gitlab:18", "gitlab:19", "gitlab:20")
+	if len(r.Plan) != 1 || !strings.Contains(r.Plan[0].Why, "approved by an administrator") {
+		t.Errorf("nothing says that it was approved:\n%s", rbacsync.Text(r.Plan))
+	}
 
 	g.snap = crowded() // all come back: the approval is used up
 	for range 2 {
@@ -190,6 +194,106 @@ func TestMissingProjects(t *testing.T) {
 	if len(subjects(t, kube, "top1-sub-b", "gitlab-edit")) == 0 || len(subjects(t, kube, "top1-sub-b", kubename.CIRoleBinding)) == 0 {
 		t.Error("a project that GitLab answers for lost its rights")
 	}
+}
+
+// shuffled is crowded with a project of somebody who shuffles members: 43 has people 101 to 100+n, whose ids are lower
+// than those of newer people, such as 5000 in project 42.
+func shuffled(n int64) *authz.Snapshot {
+	s := crowded()
+	evil := authz.GitLabProject{ID: 43, Group: 7, Path: "haw/evil"}
+	for id := 101 + int64(0); id <= 100+n; id++ {
+		s.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("pawn%d", id), State: authz.StateActive, Human: true}
+		evil.Members = append(evil.Members, authz.Member{User: id, Level: authz.Developer})
+	}
+	s.Projects[43] = evil
+	s.Users[5000] = authz.User{ID: 5000, Username: "victim", State: authz.StateActive, Human: true}
+	p := s.Projects[42]
+	p.Members = append(p.Members, authz.Member{User: 5000, Level: authz.Developer})
+	s.Projects[42] = p
+	return s
+}
+
+// TestAShuffleDoesNotDelayARemoval: somebody removes hundreds of people from a project of his, so that the whole
+// top-level group is over its limit. A removal elsewhere in that group is asked of GitLab, and made, in the same round,
+// whether the shuffle came with it or before, and whether GitLab has answers for the shuffle or not.
+func TestAShuffleDoesNotDelayARemoval(t *testing.T) {
+	t.Parallel()
+	for _, answers := range []bool{true, false} {
+		for _, before := range []bool{true, false} {
+			t.Run(fmt.Sprintf("answers %t, shuffle before %t", answers, before), func(t *testing.T) {
+				t.Parallel()
+				kube := fake.NewClientset()
+				full := shuffled(400)
+				g := &verified{gitlab: &gitlab{snap: full}, levels: map[rbacsync.Membership]authz.Level{{Source: authz.Project(42), User: 5000}: 0}}
+				var pawns []int64
+				for id := int64(101); id <= 500; id++ {
+					pawns = append(pawns, id)
+					if answers {
+						g.levels[rbacsync.Membership{Source: authz.Project(43), User: id}] = 0
+					}
+				}
+				s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 5}}})
+				once(t, s)
+				if before {
+					g.snap = lose(full, pawns...)
+					for range 3 {
+						once(t, s)
+					}
+				}
+				g.snap = lose(full, append(pawns, 5000)...)
+				r := once(t, s)
+				if slices.Contains(subjects(t, kube, "haw-world", "gitlab-view"), "gitlab:5000") {
+					t.Errorf("the removal waits behind the shuffle; %d are held", len(r.Held))
+				}
+				if len(r.Held) == 0 {
+					t.Error("nothing is held: this test shows nothing")
+				}
+				for n := 0; answers && len(r.Held) > 0; n++ { // at most 60 questions in a round
+					if n == 7 {
+						t.Fatalf("after %d more rounds %d are held still", n, len(r.Held))
+					}
+					r = once(t, s)
+				}
+			})
+		}
+	}
+}
+
+// TestTheRestIsAskedSoon: what did not fit into one round is asked in another one soon, not with the next full reading.
+func TestTheRestIsAskedSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		full := shuffled(100)
+		g := &verified{gitlab: &gitlab{snap: full}, levels: map[rbacsync.Membership]authz.Level{}}
+		var pawns []int64
+		for id := int64(101); id <= 200; id++ {
+			pawns = append(pawns, id)
+			g.levels[rbacsync.Membership{Source: authz.Project(43), User: id}] = 0
+		}
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Interval: time.Hour, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 5}}})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		synctest.Wait()
+		g.set(func(g *gitlab) { g.snap = lose(full, pawns...) })
+		s.Trigger(nil, "test")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if held := len(s.State().Round.Held); held != 40 {
+			t.Errorf("%d are held after the first round, want 40", held)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := subjects(t, kube, "haw-evil", "gitlab-view"); len(got) != 0 {
+			t.Errorf("a minute later %d still have their rights", len(got))
+		}
+		if calls := g.taken(); len(calls) != 2 {
+			t.Errorf("GitLab was read as %v, want twice", calls)
+		}
+		cancel()
+		<-ended
+	})
 }
 
 // clock is a time that tests set.
@@ -340,24 +444,57 @@ func TestRenameAndTransferKeepTheNamespace(t *testing.T) {
 	}
 }
 
-// TestRestoredGitLabTouchesNothing: after a restore from backup an id may be handed out again. Its created_at tells.
+// TestRestoredGitLabTouchesNothing: after a restore from backup ids are handed out again, to another group, project and
+// person. Their created_at tells; neither a full reading nor one for a hook, nor GitLab's answers about single things,
+// change anything in the namespaces of those who had the ids before.
 func TestRestoredGitLabTouchesNothing(t *testing.T) {
 	t.Parallel()
 	kube := fake.NewClientset()
-	g := &verified{gitlab: &gitlab{snap: hawWorld()}, exists: map[authz.SourceID]bool{}}
-	s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Settings: rbacsync.Settings{DeleteAfter: time.Hour}})
-	once(t, s)
-	n := copySnap(g.snap)
-	n.Users[66] = authz.User{ID: 66, Username: "eve", State: authz.StateActive, Human: true}
-	p := n.Projects[42]
-	p.Path, p.CreatedAt, p.Members = "haw/other", p.CreatedAt.AddDate(1, 0, 0), []authz.Member{{User: 66, Level: authz.Owner}}
-	n.Projects[42] = p
+	old := hawWorld()
+	old.Users[66] = authz.User{ID: 66, Username: "frank", State: authz.StateActive, Human: true, CreatedAt: time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)}
+	g := &verified{gitlab: &gitlab{snap: old}, exists: map[authz.SourceID]bool{}}
+	p, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource, authz.UserSource}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := rbacsync.DefaultLimits()
+	s, err := rbacsync.New(rbacsync.Options{
+		Reader: g, Kube: kube, Policy: p, Mode: rbacsync.ModeEnforce, Limits: &limits, Settings: rbacsync.Settings{DeleteAfter: time.Hour},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := once(t, s)
+	if first.Names[authz.Person(66)] != "frank" {
+		t.Fatalf("names %v", first.Names)
+	}
+	n := copySnap(old)
+	later := func(at time.Time) time.Time { return at.AddDate(1, 0, 0) }
+	n.Users[66] = authz.User{ID: 66, Username: "eve", State: authz.StateActive, Human: true, CreatedAt: later(old.Users[66].CreatedAt)}
+	pr := n.Projects[42]
+	pr.Path, pr.CreatedAt, pr.Members = "haw/other", later(pr.CreatedAt), []authz.Member{{User: 66, Level: authz.Owner}}
+	n.Projects[42] = pr
+	gr := n.Groups[7]
+	gr.Path, gr.CreatedAt, gr.Members = "other", later(gr.CreatedAt), []authz.Member{{User: 66, Level: authz.Owner}}
+	n.Groups[7] = gr
 	g.snap = n
-	r := once(t, s)
-	if len(r.Plan) != 0 || !strings.Contains(codes(r), "other_created_at") {
-		t.Errorf("plan:\n%sfindings %s", rbacsync.Text(r.Plan), codes(r))
+	kube.ClearActions()
+	for range 2 {
+		r := once(t, s)
+		if len(r.Plan) != 0 || strings.Count(codes(r), "other_created_at") != 3 {
+			t.Errorf("plan:\n%sfindings %s", rbacsync.Text(r.Plan), codes(r))
+		}
+		for _, id := range []authz.SourceID{authz.Group(7), authz.Project(42), authz.Person(66)} {
+			g.exists[id] = false // the answers about single things don't help an attacker, either
+		}
+	}
+	for _, a := range kube.Actions() {
+		if a.GetVerb() != "list" && a.GetVerb() != "watch" && a.GetVerb() != "get" {
+			t.Errorf("written: %s %s", a.GetVerb(), a.GetResource().Resource)
+		}
 	}
 	wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3")
+	wantSubjects(t, kube, "haw", "gitlab-edit", "gitlab:2")
 }
 
 // TestAdoption: an existing namespace is taken over only with a configuration entry that names the id, and an

@@ -105,14 +105,23 @@ type Verdict struct {
 	Want   *Wanted
 	Held   []Item          // sorted by Scope, Cause, Key
 	Wanted map[string]bool // the keys of all that could be held: what is not among them needs no approval any more
-	Passed []Past          // what counts from now on, once it was applied
+	// Approved holds, of what goes on because it was approved, the sources and the roles that somebody loses there ("" for
+	// a namespace that is made).
+	Approved map[Approval]bool
+	Passed   []Past // what counts from now on, once it was applied
+}
+
+// Approval names what an approval lets go on in a source.
+type Approval struct {
+	Source authz.SourceID
+	Role   string
 }
 
 // Split divides a plan into what may be applied and what is held, and returns the first as a Wanted to plan again.
 // It is pure and changes none of its arguments.
 func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time) Verdict {
 	s := splitter{
-		limits: l, want: want, e: e, now: now, v: Verdict{Wanted: map[string]bool{}},
+		limits: l, want: want, e: e, now: now, v: Verdict{Wanted: map[string]bool{}, Approved: map[Approval]bool{}},
 		lookups: map[lookupKey]authz.Standings{},
 		at:      authz.NewLookup(e.Snapshot, now),
 	}
@@ -207,7 +216,11 @@ func (s *splitter) inferred(changes []Change) []Item {
 				continue
 			}
 			s.v.Wanted[i.Key()] = true
-			if seen[i.Key()] || s.e.Approved[i.Key()] {
+			if s.e.Approved[i.Key()] {
+				s.v.Approved[Approval{i.Source, i.Role}] = true
+				continue
+			}
+			if seen[i.Key()] {
 				continue
 			}
 			seen[i.Key()] = true
@@ -589,7 +602,11 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 				Why: fmt.Sprintf("over %d new namespaces per person and hour; its turn is at %s", s.limits.Creations, t.at.UTC().Format(time.RFC3339)),
 			}
 			s.v.Wanted[item.Key()] = true
-			if t.at.After(s.now) && !s.e.Approved[item.Key()] {
+			approved := s.e.Approved[item.Key()]
+			if t.at.After(s.now) && approved {
+				s.v.Approved[Approval{t.id, ""}] = true
+			}
+			if t.at.After(s.now) && !approved {
 				wait[t.id] = true
 				s.v.Held = append(s.v.Held, item)
 				continue

@@ -448,6 +448,105 @@ func TestNobodyDelaysABlock(t *testing.T) {
 	}
 }
 
+// TestNobodyDelaysWhatGitLabSays: an attacker owns projects in the victim's own top-level group and everywhere else, and
+// shuffles whatever members he can, so that every limit is exceeded. Whatever GitLab says of the victim, or of the
+// attacker himself, still counts at once, under the strictest limits and those of a new installation.
+func TestNobodyDelaysWhatGitLabSays(t *testing.T) {
+	t.Parallel()
+	const place = 4242 // project in the victim's group
+	row := func(s *authz.Snapshot, person int64, f func(*authz.Member)) {
+		p := s.Projects[place]
+		for i := range p.Members {
+			if p.Members[i].User == person {
+				f(&p.Members[i])
+			}
+		}
+		s.Projects[place] = p
+	}
+	state := func(st authz.UserState) func(*authz.Snapshot, int64) {
+		return func(s *authz.Snapshot, person int64) { u := s.Users[person]; u.State = st; s.Users[person] = u }
+	}
+	gone := func(s *authz.Snapshot, person int64) {
+		p := s.Projects[place]
+		p.Members = slices.DeleteFunc(p.Members, func(m authz.Member) bool { return m.User == person })
+		s.Projects[place] = p
+	}
+	none := func(*rbacsync.Evidence, int64) {}
+	for _, said := range []struct {
+		what     string
+		change   func(*authz.Snapshot, int64)
+		evidence func(*rbacsync.Evidence, int64)
+	}{
+		{"blocked", state("blocked"), none},
+		{"banned", state("banned"), none},
+		{"deactivated", state("deactivated"), none},
+		{"blocked by LDAP", state("ldap_blocked"), none},
+		{"blocked, and gone from every list", func(s *authz.Snapshot, person int64) { state("blocked")(s, person); drop(s, person) }, none},
+		{"the account destroyed", func(s *authz.Snapshot, person int64) { drop(s, person); delete(s.Users, person) }, func(e *rbacsync.Evidence, person int64) {
+			e.Gone = map[authz.SourceID]bool{authz.Person(person): true}
+		}},
+		{"a lower level", func(s *authz.Snapshot, person int64) {
+			row(s, person, func(m *authz.Member) { m.Level = authz.Guest })
+		}, none},
+		{"expired", func(s *authz.Snapshot, person int64) {
+			row(s, person, func(m *authz.Member) { m.Expires = authz.Date{Year: 2026, Month: 11, Day: 22} })
+		}, none},
+		{"GitLab asked: no member", gone, func(e *rbacsync.Evidence, person int64) {
+			e.Levels = map[rbacsync.Membership]authz.Level{{Source: authz.Project(place), User: person}: 0}
+		}},
+		{"the project destroyed", func(s *authz.Snapshot, _ int64) { delete(s.Projects, place) }, func(e *rbacsync.Evidence, _ int64) {
+			e.Gone = map[authz.SourceID]bool{authz.Project(place): true}
+		}},
+	} {
+		for seed := range uint64(10) {
+			r := rand.New(rand.NewPCG(seed, 9))
+			before := organisation(3, 8)
+			attacker, victim := int64(1000), int64(9+r.IntN(16)) // who has nothing else in group 1
+			if r.IntN(3) == 0 {
+				victim = attacker // it is his own right that is over
+			}
+			before.Users[attacker] = authz.User{ID: attacker, Username: "attacker", State: authz.StateActive, Human: true}
+			before.Projects[place] = authz.GitLabProject{ID: place, Group: 1, Path: "top1/place", Members: []authz.Member{{User: victim, Level: authz.Developer}}}
+			var own []int64
+			for n := range int64(60) {
+				id := 6000 + n
+				members := []authz.Member{{User: attacker, Level: authz.Owner}}
+				for u := range int64(24) { // people can be added without being asked
+					members = append(members, authz.Member{User: u + 1, Level: authz.Maintainer})
+				}
+				before.Projects[id] = authz.GitLabProject{ID: id, Group: []int64{1, 2, 3, 1001}[n%4], Path: fmt.Sprintf("evil/p%d", n), Members: members}
+				own = append(own, id)
+			}
+			now := copySnap(before)
+			for _, id := range own {
+				p := now.Projects[id]
+				p.Members = slices.DeleteFunc(p.Members, func(authz.Member) bool { return r.IntN(2) == 0 })
+				now.Projects[id] = p
+				if r.IntN(4) == 0 {
+					delete(now.Projects, id)
+				}
+			}
+			said.change(now, victim)
+			s := newScene(policy(t), before, now)
+			s.evidence = func(e *rbacsync.Evidence) { said.evidence(e, victim) }
+			for name, limits := range map[string]rbacsync.Limits{"strict": strict, "default": rbacsync.DefaultLimits()} {
+				v, allowed := s.split(limits)
+				if len(v.Held) == 0 {
+					t.Errorf("%s, seed %d, %s: the shuffle is not even noticed: this shows nothing", said.what, seed, name)
+				}
+				names, _ := s.have.Names(issuer)
+				right := fmt.Sprint(names[authz.Project(place)], " view ", victim)
+				if !slices.Contains(rightsIn(s.have), right) {
+					t.Fatalf("%s, seed %d: there was no right to lose", said.what, seed)
+				}
+				if slices.Contains(rightsIn(apply(s.have, allowed)), right) {
+					t.Errorf("%s, seed %d, %s limits: the right is still there", said.what, seed, name)
+				}
+			}
+		}
+	}
+}
+
 // TestLimitLaws: for random changes of random organisations.
 func TestLimitLaws(t *testing.T) {
 	t.Parallel()

@@ -34,6 +34,15 @@ type feed struct {
 	options metav1.ListOptions // selectors
 	list    func(context.Context, metav1.ListOptions) (runtime.Object, error)
 	watch   func(context.Context, metav1.ListOptions) (watch.Interface, error)
+	parse   func(runtime.Object) (entry, error) // nil: entryOf
+}
+
+// entryOf reads an object of this feed into our form.
+func (f feed) entryOf(obj runtime.Object) (entry, error) {
+	if f.parse != nil {
+		return f.parse(obj)
+	}
+	return entryOf(obj)
 }
 
 // feeds returns what has to be read of a cluster: all namespaces, the ServiceAccounts and RoleBindings with our owner
@@ -79,7 +88,7 @@ type entry struct {
 	live    *Live // nil when it does not carry our mark
 }
 
-// entryOf reads an object of any feed into our form; nothing of the object is kept.
+// entryOf reads a namespace, ServiceAccount or RoleBinding into our form; nothing of the object is kept.
 func entryOf(obj runtime.Object) (entry, error) {
 	var l *Live
 	var m *metav1.ObjectMeta
@@ -149,7 +158,7 @@ func (f feed) read(ctx context.Context) (entries []entry, version string, err er
 			return nil, "", ctx.Err()
 		}
 		err = meta.EachListItem(list, func(obj runtime.Object) error {
-			e, err := entryOf(obj)
+			e, err := f.entryOf(obj)
 			entries = append(entries, e)
 			return err
 		})

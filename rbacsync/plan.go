@@ -382,10 +382,7 @@ func Text(changes []Change) string {
 
 // details lists what is different, at most limit entries of subjects.
 func (c Change) details(limit int) []string {
-	var old *Object
-	if c.Old != nil {
-		old = &c.Old.Object
-	}
+	old := c.old()
 	var out []string
 	if c.Key.Kind == KindNamespace && old != nil && c.New != nil {
 		out = append(changed(old.labels(), c.New.labels()), changed(old.annotations(), c.New.annotations())...)
@@ -420,6 +417,14 @@ func (c Change) details(limit int) []string {
 		out = append(out, "user names in the annotation")
 	}
 	return out
+}
+
+// old returns what was there before, nil for Create.
+func (c Change) old() *Object {
+	if c.Old == nil {
+		return nil
+	}
+	return &c.Old.Object
 }
 
 // Subjects returns the subjects that the change adds to and takes from its binding, GitLab users with their

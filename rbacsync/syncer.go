@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
@@ -52,6 +53,8 @@ type Options struct {
 	// that templates copy.
 	Dynamic      dynamic.Interface
 	OwnNamespace string
+	// DynamicWatch, optional, makes Run follow the objects from templates as well; without a timeout, like Watch.
+	DynamicWatch dynamic.Interface
 	Limits       *Limits         // nil: nothing is held back
 	Held         *HeldStore      // shows what is held, and knows what was approved; nil: nothing can be approved
 	Apply        ApplyOptions    // Cause and Logger are set by the Syncer
@@ -91,7 +94,8 @@ type Round struct {
 	Duration time.Duration
 	Err      error // why the round could not be finished, or what could not be written
 
-	unplanned int // how many Findings there were before the plan
+	unplanned int  // how many Findings there were before the plan
+	unasked   bool // there is more to ask GitLab about than one round may
 }
 
 // State is what the last rounds left, for explaining and for status.
@@ -259,6 +263,9 @@ func (s *Syncer) Run(ctx context.Context) error {
 				expiry = retry
 			}
 		}
+		if round.unasked && retry.IsZero() {
+			retry = now.Add(jitter(moreQuestions))
+		}
 		if list != nil {
 			latest(spaces, list)
 		}
@@ -276,8 +283,14 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) {
 	s.take() // the first round reads everything
 	s.lead(true)
 	if s.o.Watch != nil {
-		m := newMirror(s.o.Watch, s.o.Policy.ClusterRoles(), s.o.Logger, s.poke)
+		m := newMirror(feeds(s.o.Watch, s.o.Policy.ClusterRoles()), s.o.Logger, s.poke)
 		s.mirror = m
+		wg.Go(func() { m.run(ctx) })
+	}
+	s.templates.begin(nil)
+	if t := s.o.Settings.Templates; t != nil && len(t.List) > 0 && s.mirror != nil && s.o.DynamicWatch != nil {
+		m := newMirror(templateFeeds(s.o.DynamicWatch, t), s.o.Logger, s.poke)
+		s.templates.begin(m)
 		wg.Go(func() { m.run(ctx) })
 	}
 }
@@ -322,6 +335,12 @@ func (s *Syncer) write(ctx context.Context, r *Round) error {
 	}
 	r.Report = Apply(ctx, s.o.Kube, r.Plan, opts)
 	r.Findings = append(r.Findings, r.Report.Findings...)
+	for _, f := range r.Report.Refused {
+		if s.mirror != nil && apierrors.IsConflict(f.Err) { // somebody, say the controller of quotas, was faster
+			s.drift.spaces[f.Change.Key.Namespace] = true
+			s.drift.at = s.o.Now().Add(100 * time.Millisecond)
+		}
+	}
 	return r.Report.Err()
 }
 
@@ -335,24 +354,26 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	}
 	started := s.o.Now()
 	maps.Copy(s.drift.spaces, s.mirror.drifted())
+	if s.templates.mirror != nil {
+		maps.Copy(s.drift.spaces, s.templates.mirror.drifted())
+	}
 	if len(s.drift.spaces) == 0 || s.o.Mode != ModeEnforce || (!s.drift.at.IsZero() && started.Before(s.drift.at)) {
 		return
 	}
 	var now map[string]bool
 	now, s.drift.spaces, s.drift.at = s.drift.fights.due(s.drift.spaces, started)
 	r := Round{Cause: causeDrift, Read: "none", Started: started}
-	r.Plan, _ = Plan(s.mirror.observed(now), s.wanted.within(now))
+	have, want := s.watched(s.mirror.observed(now), s.wanted.within(now), now)
+	r.Plan, _ = Plan(have, want)
 	if len(r.Plan) == 0 {
 		return
 	}
 	r.Err = s.write(ctx, &r)
-	failed := map[Key]bool{}
 	for _, f := range r.Report.Failed {
-		failed[f.Change.Key] = true
 		s.drift.spaces[f.Change.Key.Namespace] = true // again, a little later
 		s.drift.at = started.Add(time.Second)
 	}
-	done := slices.DeleteFunc(slices.Clone(r.Plan), func(c Change) bool { return failed[c.Key] })
+	done := r.Report.Made(r.Plan)
 	for _, c := range done {
 		s.drift.fights.restored(c.Key.Namespace)
 	}
@@ -429,7 +450,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		plain := want
 		want = s.brake(ctx, &r, have, plain)
 		if want.Hold == "" {
-			s.wanted = remember(want.bare())
+			s.wanted = remember(want)
 		}
 		// Published before it is applied: whoever is refused a moment later is told why.
 		view := authz.NewView(r.Snapshot, s.o.Policy, r.Names)
@@ -442,7 +463,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		want, more := s.settle(ctx, &r, have, want, plain)
 		err = errors.Join(err, more)
 		if want.Hold == "" {
-			s.wanted = remember(want.bare())
+			s.wanted = remember(want)
 		}
 		spaces = s.knowSpaces(ciSpaces(have, want, r.Report, r.Snapshot), nil)
 		if err == nil {

@@ -75,6 +75,9 @@ func (k TemplateKind) GVR() schema.GroupVersionResource {
 	return k.GroupVersion().WithResource(k.Resource)
 }
 
+// secret reports whether objects of the kind may be asked for by name alone.
+func (k TemplateKind) secret() bool { return k.Kind == "Secret" && k.Group == "" }
+
 // Annotations of a manifest that say what it is for; they are not written into the cluster.
 const (
 	// forAnnotation lists kinds and ids, "project, group/7"; without it a template is for every namespace.
@@ -241,7 +244,7 @@ func parseTemplate(where string, doc []byte, kinds []TemplateKind) (*Template, [
 			}
 		}
 	}
-	if gvk.Kind == "Secret" && gvk.Group == "" {
+	if t.Kind.secret() {
 		if t.Name != templateSecret && !strings.HasPrefix(t.Name, templateSecrets) {
 			bad("a Secret is named %s or %s…", templateSecret, templateSecrets)
 		}

@@ -8,10 +8,12 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
@@ -19,14 +21,74 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
-// templateStore knows the objects from templates as of the last full round, and what was written since.
+// templateStore knows the objects from templates: from watches, once these have seen everything, else as of the last
+// full round with what was written since.
 type templateStore struct {
+	mirror   *mirror // nil without watches
+	waited   bool    // for the first sight of the mirror
+	followed bool    // the last load left the reading of used kinds to the mirror
+
 	mu      sync.Mutex
 	read    bool
 	live    map[Key]*Live
 	foreign map[Key]bool
 	spaces  map[string]types.UID // of the namespaces that the objects are in
 	secrets map[string]map[string]any
+}
+
+// templateSight is how long the first round waits for the watches of templates before it lists them itself.
+const templateSight = 10 * time.Second
+
+// begin forgets what is known. m, which may be nil, follows the objects from now on.
+func (st *templateStore) begin(m *mirror) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.mirror, st.waited, st.followed, st.read = m, false, false, false
+	st.live, st.foreign, st.spaces = nil, nil, nil
+}
+
+// templateFeeds returns what has to be watched: of each kind that a template has, the objects with our marks, and those
+// without that have a template's name. Secrets are watched by name alone: whoever may list all of them sees everything.
+// Kinds that no template has are left to the full rounds, which look for what a template left behind.
+func templateFeeds(client dynamic.Interface, t *Templates) []feed {
+	of := func(kind TemplateKind, o metav1.ListOptions) feed {
+		c := client.Resource(kind.GVR())
+		return feed{
+			what: kind.Resource + " from templates", options: o, watch: c.Watch,
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) },
+			parse: func(obj runtime.Object) (entry, error) {
+				u, ok := obj.(*unstructured.Unstructured)
+				if !ok {
+					return entry{}, fmt.Errorf("the API server sent a %T, which was not asked for", obj)
+				}
+				l, ours := templateLive(kind, u)
+				e := entry{key: l.Key, version: l.ResourceVersion}
+				if ours {
+					e.live = l
+				}
+				return e, nil
+			},
+		}
+	}
+	const mine = ours + "," + kubename.LabelTemplate
+	var out []feed
+	seen := map[string]bool{}
+	for _, tpl := range t.List {
+		if !tpl.Kind.secret() && !seen[tpl.Kind.Resource+"."+tpl.Kind.Group] {
+			seen[tpl.Kind.Resource+"."+tpl.Kind.Group] = true
+			out = append(out, of(tpl.Kind, metav1.ListOptions{LabelSelector: mine}))
+		}
+		if seen[tpl.keyName()] {
+			continue
+		}
+		seen[tpl.keyName()] = true
+		named := "metadata.name=" + tpl.Name
+		out = append(out, of(tpl.Kind, metav1.ListOptions{LabelSelector: notOurs, FieldSelector: named}))
+		if tpl.Kind.secret() {
+			out = append(out, of(tpl.Kind, metav1.ListOptions{LabelSelector: mine, FieldSelector: named}))
+		}
+	}
+	return out
 }
 
 // addTemplates adds the objects from templates to what was observed; it reads them when asked to. When they can't
@@ -37,7 +99,12 @@ func (s *Syncer) addTemplates(ctx context.Context, r *Round, have *Observed, rea
 		return
 	}
 	st := &s.templates
-	if read || !st.read {
+	if st.mirror != nil && !st.waited {
+		st.waited = true
+		_ = st.mirror.await(ctx, templateSight) // if it takes longer, or is forbidden, they are listed
+	}
+	if followed := st.mirror != nil && st.mirror.isReady(); read || !st.read || followed != st.followed {
+		st.followed = followed
 		if err := st.load(ctx, s.o.Dynamic, s.o.OwnNamespace, t); err != nil {
 			st.read = false
 			r.Findings = append(r.Findings, authz.Finding{Code: "templates_unread", Text: "templates are left out of this round: " + err.Error()})
@@ -60,6 +127,16 @@ func (s *Syncer) addTemplates(ctx context.Context, r *Round, have *Observed, rea
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	if st.followed {
+		seen := st.mirror.observed(nil)
+		for _, l := range seen.Live {
+			if uids[l.Key.Namespace] != "" {
+				have.Live = append(have.Live, l)
+			}
+		}
+		have.Foreign = maps.Clone(have.Foreign)
+		maps.Copy(have.Foreign, seen.Foreign)
+	}
 	for k, l := range st.live {
 		uid, ok := uids[k.Namespace]
 		if !ok || (st.spaces[k.Namespace] != "" && st.spaces[k.Namespace] != uid) {
@@ -98,6 +175,29 @@ func (s *Syncer) checkTemplates(have *Observed, want *Wanted) *Wanted {
 	return want
 }
 
+// watched completes what was observed, and is wanted, in some namespaces by the objects from templates, as far as they
+// are followed; otherwise what is wanted is returned without them.
+func (s *Syncer) watched(have *Observed, want *Wanted, spaces map[string]bool) (*Observed, *Wanted) {
+	st := &s.templates
+	if s.o.Settings.Templates == nil || !st.followed || !st.read {
+		return have, want.bare()
+	}
+	seen := st.mirror.observed(spaces)
+	uids := map[string]bool{}
+	for _, l := range have.Live {
+		uids[l.Key.Namespace] = uids[l.Key.Namespace] || l.Space != nil
+	}
+	out := &Observed{Live: slices.Clone(have.Live), Foreign: maps.Clone(have.Foreign)}
+	for _, l := range seen.Live {
+		if uids[l.Key.Namespace] {
+			out.Live = append(out.Live, l)
+		}
+	}
+	maps.Copy(out.Foreign, seen.Foreign)
+	slices.SortFunc(out.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
+	return out, s.checkTemplates(out, want)
+}
+
 // bare returns what is wanted without the objects from templates.
 func (w *Wanted) bare() *Wanted {
 	extra := func(o Object) bool { return o.Extra != nil }
@@ -109,8 +209,9 @@ func (w *Wanted) bare() *Wanted {
 	return &out
 }
 
-// load reads all objects with the mark of templates, those that have a name of a template, and the Secrets to copy.
-// Secrets are only asked for by name: whoever may list all of them sees everything.
+// load reads all objects with the mark of templates, those that have a name of a template, and the Secrets to copy; of
+// the first two only what is not followed. Secrets are only asked for by name: whoever may list all of them sees
+// everything.
 func (st *templateStore) load(ctx context.Context, client dynamic.Interface, own string, t *Templates) error {
 	if client == nil {
 		return errors.New("there is no client for them")
@@ -136,10 +237,9 @@ func (st *templateStore) load(ctx context.Context, client dynamic.Interface, own
 			}
 		}
 	}
-	isSecret := func(k TemplateKind) bool { return k.Kind == "Secret" && k.Group == "" }
 	for _, kind := range t.Kinds {
 		used := slices.ContainsFunc(t.List, func(x *Template) bool { return x.Kind == kind })
-		if !isSecret(kind) {
+		if !kind.secret() && (!used || !st.followed) {
 			if err := list(kind, metav1.ListOptions{LabelSelector: ours + "," + kubename.LabelTemplate}); err != nil && used {
 				return err // a kind without a template may be forbidden
 			}
@@ -147,7 +247,7 @@ func (st *templateStore) load(ctx context.Context, client dynamic.Interface, own
 	}
 	asked := map[string]bool{}
 	for _, tpl := range t.List {
-		if !asked[tpl.keyName()] {
+		if !asked[tpl.keyName()] && !st.followed {
 			asked[tpl.keyName()] = true
 			if err := list(tpl.Kind, metav1.ListOptions{FieldSelector: "metadata.name=" + tpl.Name}); err != nil {
 				return err
@@ -201,9 +301,18 @@ func (st *templateStore) wrote(k Key, l *Live, hash string) {
 	defer st.mu.Unlock()
 	if l == nil {
 		delete(st.live, k)
+		if st.mirror != nil {
+			st.mirror.forget(k)
+		}
 		return
 	}
 	l.Extra.Verified = hash // what the API server made of it is what it is
+	if st.mirror != nil {
+		st.mirror.wrote(l)
+	}
+	if st.followed {
+		return
+	}
 	if st.live == nil {
 		st.live = map[Key]*Live{}
 	}

@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
-	authnv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -121,9 +121,9 @@ func TestTemplateFaultsAllAtOnce(t *testing.T) {
 // hostile is a path as nobody should be able to make it; whatever it is, it stays inside one string.
 const hostile = "x\"}\n  evil: true # $(NAMESPACE)"
 
-// TestClusterTemplates: made before anybody has rights, kept right, replaced, pruned; with our own ServiceAccount.
-func TestClusterTemplates(t *testing.T) {
-	c := realCluster(t)
+// templates gives the integrator the rights for templates and a Secret to copy, and returns its client for them.
+func (c *cluster) templates(t *testing.T) dynamic.Interface {
+	t.Helper()
 	if err := deploy.ApplyForTemplates(t.Context(), c.cp.AdminConfig()); err != nil {
 		t.Fatal(err)
 	}
@@ -131,16 +131,10 @@ func TestClusterTemplates(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "gl-k8s-integrator-shared-pull-secret"}, Type: corev1.SecretTypeDockerConfigJson,
 		Data: map[string][]byte{".dockerconfigjson": []byte(`{"auths":{"registry.example.com":{"auth":"c2VjcmV0"}}}`)},
 	}, metav1.CreateOptions{})
-	if err != nil {
+	if err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
-	seconds := int64(3600)
-	token, err := c.admin.CoreV1().ServiceAccounts(deploy.Namespace).CreateToken(t.Context(), deploy.ServiceAccount,
-		&authnv1.TokenRequest{Spec: authnv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := c.as(token.Status.Token)
+	cfg := c.as(c.token)
 	h, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -150,6 +144,13 @@ func TestClusterTemplates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return client
+}
+
+// TestClusterTemplates: made before anybody has rights, kept right, replaced, pruned; with our own ServiceAccount.
+func TestClusterTemplates(t *testing.T) {
+	c := realCluster(t)
+	client := c.templates(t)
 	syncer := func(g *gitlab, files map[string]string) *rbacsync.Syncer {
 		t.Helper()
 		templates, err := loadTemplates(files)
@@ -284,4 +285,116 @@ func TestTemplatesWithoutRights(t *testing.T) {
 		t.Errorf("%d changes, findings %s", len(r.Plan), codes(r))
 	}
 	wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3")
+}
+
+// TestClusterTemplateDriftIsPutBackAtOnce: by watches, with the real role and in its cage; the Secret is watched by name.
+func TestClusterTemplateDriftIsPutBackAtOnce(t *testing.T) {
+	c := realCluster(t)
+	client, seen := c.templates(t), &rounds{}
+	templates, err := loadTemplates(map[string]string{"q.yaml": quotas, "about.yaml": about, "pull.yaml": pull})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSyncer(t, rbacsync.Options{
+		Reader: &gitlab{snap: org(345, "template-drift")}, Kube: c.own, Dynamic: client, OwnNamespace: deploy.Namespace,
+		Settings: rbacsync.Settings{Templates: templates}, Interval: time.Hour, Watch: c.own, DynamicWatch: client, OnRound: seen.add,
+	})
+	running(t, s)
+	const ns = "template-drift-world"
+	eventually(t, "the first round", func() bool { return len(seen.causes()) > 0 })
+	time.Sleep(500 * time.Millisecond) // what the controllers write into the status of quotas is no drift
+	if got := seen.causes(); len(got) != 1 {
+		t.Errorf("rounds %v, want the first alone", got)
+	}
+	if r := seen.all[0]; r.Err != nil || strings.Contains(codes(r), "template") {
+		t.Errorf("the first round: %v, %v", r.Err, r.Findings)
+	}
+	ctx, core, net := t.Context(), c.admin.CoreV1(), c.admin.NetworkingV1()
+	for _, x := range []struct {
+		kind, what string
+		change     func() error
+		ok         func() bool
+	}{
+		{"ResourceQuota", "a raised quota", func() error {
+			_, err := core.ResourceQuotas(ns).Patch(ctx, "default", types.MergePatchType, []byte(`{"spec":{"hard":{"pods":"1000"}}}`), metav1.PatchOptions{})
+			return err
+		}, func() bool {
+			q, err := core.ResourceQuotas(ns).Get(ctx, "default", metav1.GetOptions{})
+			return err == nil && q.Spec.Hard.Pods().String() == "10"
+		}},
+		{"ResourceQuota", "a deleted quota", func() error { return core.ResourceQuotas(ns).Delete(ctx, "default", metav1.DeleteOptions{}) }, func() bool {
+			q, err := core.ResourceQuotas(ns).Get(ctx, "default", metav1.GetOptions{})
+			return err == nil && q.Spec.Hard.Pods().String() == "10"
+		}},
+		{"NetworkPolicy", "a policy that leaves pods out", func() error {
+			_, err := net.NetworkPolicies(ns).Patch(ctx, "own-namespace", types.MergePatchType, []byte(`{"spec":{"podSelector":{"matchLabels":{"no":"body"}}}}`), metav1.PatchOptions{})
+			return err
+		}, func() bool {
+			p, err := net.NetworkPolicies(ns).Get(ctx, "own-namespace", metav1.GetOptions{})
+			return err == nil && len(p.Spec.PodSelector.MatchLabels) == 0
+		}},
+		{"Secret", "a changed pull Secret", func() error {
+			_, err := core.Secrets(ns).Patch(ctx, "gitlab-pull-secret", types.MergePatchType, []byte(`{"data":{".dockerconfigjson":"e30="}}`), metav1.PatchOptions{})
+			return err
+		}, func() bool {
+			sec, err := core.Secrets(ns).Get(ctx, "gitlab-pull-secret", metav1.GetOptions{})
+			return err == nil && strings.Contains(string(sec.Data[".dockerconfigjson"]), "registry.example.com")
+		}},
+		{"Secret", "a deleted pull Secret", func() error { return core.Secrets(ns).Delete(ctx, "gitlab-pull-secret", metav1.DeleteOptions{}) }, func() bool {
+			_, err := core.Secrets(ns).Get(ctx, "gitlab-pull-secret", metav1.GetOptions{})
+			return err == nil
+		}},
+		{"ConfigMap", "a deleted ConfigMap", func() error { return core.ConfigMaps(ns).Delete(ctx, "about", metav1.DeleteOptions{}) }, func() bool {
+			cm, err := core.ConfigMaps(ns).Get(ctx, "about", metav1.GetOptions{})
+			return err == nil && cm.Data["namespace"] == ns
+		}},
+		{"ConfigMap", "an object with our marks that no template makes", func() error {
+			_, err := core.ConfigMaps(ns).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+				Name: "extra", Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy, kubename.LabelTemplate: "true"},
+			}}, metav1.CreateOptions{})
+			return err
+		}, func() bool {
+			_, err := core.ConfigMaps(ns).Get(ctx, "extra", metav1.GetOptions{})
+			return apierrors.IsNotFound(err)
+		}},
+	} {
+		if err := x.change(); err != nil {
+			t.Fatalf("%s: %v", x.what, err)
+		}
+		t.Logf("%s: put right after %v", x.what, eventually(t, x.what+" is put right", x.ok))
+		eventually(t, "an Event about "+x.what, func() bool {
+			events, err := core.Events(ns).List(ctx, metav1.ListOptions{FieldSelector: "reason=DriftRestored,involvedObject.kind=" + x.kind})
+			return err == nil && len(events.Items) > 0 && strings.Contains(events.Items[0].Message, "template of the cluster's administrators")
+		})
+	}
+	for _, cause := range seen.causes()[1:] {
+		if cause != "drift" {
+			t.Errorf("a round %q: nothing here should need GitLab", cause)
+		}
+	}
+
+	// Somebody else's object in our place is left alone, and ours comes when it goes.
+	if err := core.ConfigMaps("template-drift").Delete(ctx, "about", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		_, err := core.ConfigMaps("template-drift").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "about"}}, metav1.CreateOptions{})
+		if err == nil {
+			break
+		}
+		if err := core.ConfigMaps("template-drift").Delete(ctx, "about", metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(300 * time.Millisecond)
+	if cm, err := core.ConfigMaps("template-drift").Get(ctx, "about", metav1.GetOptions{}); err != nil || len(cm.Labels) != 0 {
+		t.Errorf("the foreign ConfigMap was touched: %v %v", err, cm.Labels)
+	}
+	if err := core.ConfigMaps("template-drift").Delete(ctx, "about", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "ours is back", func() bool {
+		cm, err := core.ConfigMaps("template-drift").Get(ctx, "about", metav1.GetOptions{})
+		return err == nil && cm.Labels[kubename.LabelManagedBy] == kubename.ManagedBy
+	})
 }

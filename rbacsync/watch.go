@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -15,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
 )
 
 // mirror keeps what Observe would read up to date by watches, in the compact form that planning needs: no object of
@@ -40,9 +40,12 @@ type mirror struct {
 // relistAfter is how long a feed lives from watches alone; then it is listed again, in case an event was lost.
 const relistAfter = time.Hour
 
-func newMirror(client kubernetes.Interface, roles []string, log *slog.Logger, notify func()) *mirror {
+// relistUnwatched is how often a feed is listed that may be listed but not watched.
+const relistUnwatched = time.Minute
+
+func newMirror(of []feed, log *slog.Logger, notify func()) *mirror {
 	m := &mirror{
-		feeds: feeds(client, roles), log: log, notify: notify, ready: make(chan struct{}),
+		feeds: of, log: log, notify: notify, ready: make(chan struct{}),
 		spaces: map[string]map[Key]*Live{}, foreign: map[Key]bool{}, touched: map[Key]string{},
 	}
 	m.members = make([]map[Key]bool, len(m.feeds))
@@ -61,7 +64,7 @@ func (m *mirror) run(ctx context.Context) {
 // follow lists one feed and then watches it; it lists again when the watch can't be resumed.
 func (m *mirror) follow(ctx context.Context, i int) {
 	f := m.feeds[i]
-	pause := time.Duration(0)
+	pause, told := time.Duration(0), false
 	for ctx.Err() == nil {
 		entries, version, err := f.read(ctx)
 		if err != nil {
@@ -76,7 +79,16 @@ func (m *mirror) follow(ctx context.Context, i int) {
 		m.replace(i, entries, version)
 		until := time.Now().Add(jitter(relistAfter))
 		for ctx.Err() == nil && version != "" && time.Now().Before(until) {
-			if version, err = m.stream(ctx, i, version); err != nil && ctx.Err() == nil {
+			version, err = m.stream(ctx, i, version)
+			if apierrors.IsForbidden(err) || apierrors.IsMethodNotSupported(err) {
+				if !told {
+					m.log.WarnContext(ctx, "a watch is refused, listing once a minute instead: apply the roles in deploy/ again", "error", err)
+				}
+				told = true
+				rest(ctx, jitter(relistUnwatched))
+				break
+			}
+			if err != nil && ctx.Err() == nil {
 				m.log.DebugContext(ctx, "a watch ended, resuming", "what", f.what, "error", err)
 				rest(ctx, jitter(200*time.Millisecond))
 			}
@@ -110,7 +122,7 @@ func (m *mirror) stream(ctx context.Context, i int, version string) (string, err
 		}
 		switch e.Type {
 		case watch.Added, watch.Modified, watch.Deleted:
-			x, err := entryOf(e.Object)
+			x, err := m.feeds[i].entryOf(e.Object)
 			if err != nil {
 				return "", err
 			}
@@ -198,6 +210,9 @@ func (m *mirror) put(e entry, watching bool) {
 	case old != nil && !newer(e.version, old.ResourceVersion):
 		return
 	}
+	if old != nil && old.Extra != nil && e.live.Extra != nil && reflect.DeepEqual(old.Extra.content, e.live.Extra.content) {
+		e.live.Extra, watching = old.Extra, false // only its status changed, as a quota's does all the time
+	}
 	delete(m.foreign, e.key)
 	if m.spaces[e.key.Namespace] == nil {
 		m.spaces[e.key.Namespace] = map[Key]*Live{}
@@ -230,9 +245,35 @@ func (m *mirror) touch(k Key, version string) {
 func (m *mirror) wrote(l *Live) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if old := m.spaces[l.Key.Namespace][l.Key]; old != nil && old.ResourceVersion == l.ResourceVersion {
+		m.spaces[l.Key.Namespace][l.Key] = l // the watch was faster; what we know of our own write is more
+	}
 	m.put(entry{key: l.Key, version: l.ResourceVersion, live: l}, false)
 	if v, ok := m.touched[l.Key]; ok && (v == "" || !newer(v, l.ResourceVersion)) {
 		delete(m.touched, l.Key)
+	}
+}
+
+// forget takes in that we deleted an object. The watch will say so, too, which is then nothing new.
+func (m *mirror) forget(k Key) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if space := m.spaces[k.Namespace]; space[k] != nil {
+		delete(space, k)
+		if len(space) == 0 {
+			delete(m.spaces, k.Namespace)
+		}
+	}
+	delete(m.touched, k)
+}
+
+// isReady reports whether everything was read once.
+func (m *mirror) isReady() bool {
+	select {
+	case <-m.ready:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -141,7 +141,7 @@ func syncCommand(s streams) *cobra.Command {
 			return err
 		}
 		if *confirm {
-			return app.Sync(cmd.Context(), cfg, log, s.out)
+			return app.Sync(cmd.Context(), cfg, log, s.out, s.err)
 		}
 		changes, err := app.Plan(cmd.Context(), cfg, log, s.out)
 		if err == nil && changes > 0 {

@@ -25,6 +25,7 @@ type clients struct {
 	kube       kubernetes.Interface
 	watch      kubernetes.Interface // the same without a timeout, for requests that stay open
 	dynamic    dynamic.Interface    // for objects from templates
+	follow     dynamic.Interface    // the same without a timeout
 	gitlabHTTP *http.Client
 	publicURL  string // of kube-apiserver, as CI jobs reach it
 	publicCA   []byte // PEM
@@ -52,7 +53,11 @@ func connect(cfg *config.Config) (*clients, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the Kubernetes client: %w", err)
 	}
-	c := &clients{kube: kube, watch: watch, dynamic: objects, publicURL: cfg.Cluster.PublicURL}
+	follow, err := dynamic.NewForConfig(rc)
+	if err != nil {
+		return nil, fmt.Errorf("making the Kubernetes client: %w", err)
+	}
+	c := &clients{kube: kube, watch: watch, dynamic: objects, follow: follow, publicURL: cfg.Cluster.PublicURL}
 	if c.publicURL == "" {
 		c.publicURL = rc.Host
 	}

@@ -82,16 +82,9 @@ func (h *history) add(r rbacsync.Round) {
 	if r.Report.Applied == 0 {
 		return
 	}
-	failed := map[rbacsync.Key]bool{}
-	for _, f := range r.Report.Failed {
-		failed[f.Change.Key] = true
-	}
 	at := r.Started.UTC().Truncate(time.Millisecond)
 	var out []change
-	for _, c := range r.Plan {
-		if failed[c.Key] {
-			continue
-		}
+	for _, c := range r.Report.Made(r.Plan) {
 		added, removed := c.Subjects()
 		out = append(out, change{
 			At: at, Namespace: c.Key.Namespace, Object: c.Key.String(), Action: c.Action.String(),

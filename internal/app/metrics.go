@@ -120,6 +120,16 @@ func (m *metrics) engine(s *rbacsync.Syncer, e *store.Elector, b *budget) {
 		stale("everything", func(x rbacsync.Staleness) time.Duration { return x.Everything }),
 		stale("accounts", func(x rbacsync.Staleness) time.Duration { return x.Accounts }),
 		stale("present_accounts", func(x rbacsync.Staleness) time.Duration { return x.Present }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: ns, Name: "snapshot_age_seconds",
+			Help: "Time since the last complete reading of GitLab was begun, by this process or the leader; NaN: nothing is known.",
+		}, func() float64 {
+			x, ok := s.Staleness()
+			if !ok {
+				return math.NaN()
+			}
+			return x.Everything.Seconds()
+		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "leader", Help: "1 while this process leads."}, func() float64 {
 			if e.May() == nil {
 				return 1

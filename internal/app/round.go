@@ -8,13 +8,14 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // Plan reads GitLab and the cluster, prints what would change, and returns how many changes that are. It writes
 // nothing anywhere.
 func Plan(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writer) (changes int, err error) {
-	r, err := once(ctx, cfg, rbacsync.ModePlan, log)
+	r, err := once(ctx, cfg, rbacsync.ModePlan, log, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -25,8 +26,9 @@ func Plan(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writ
 	return len(r.Plan), nil
 }
 
-// Sync does one full round, CI credentials included, and prints what was done.
-func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writer) error {
+// Sync does one full round, CI credentials included, and prints what was done. While it writes, progress is told how
+// far it is.
+func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progress io.Writer) error {
 	c, err := connect(cfg)
 	if err != nil {
 		return err
@@ -34,7 +36,7 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writ
 	if err := checkFence(ctx, c.kube); err != nil {
 		return err
 	}
-	r, err := once(ctx, cfg, rbacsync.ModeEnforce, log)
+	r, err := once(ctx, cfg, rbacsync.ModeEnforce, log, progressBar(progress))
 	if r.Names != nil {
 		fmt.Fprint(out, rbacsync.Text(r.Plan))
 		fmt.Fprintf(out, "%d of %d changes made; CI: %d new tokens, %d projects written to\n", r.Report.Applied, len(r.Plan), r.CI.Issued, r.CI.Delivered)
@@ -43,12 +45,12 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writ
 	return err
 }
 
-func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog.Logger) (rbacsync.Round, error) {
+func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog.Logger, progress func(rbacsync.Progress)) (rbacsync.Round, error) {
 	c, err := connect(cfg)
 	if err != nil {
 		return rbacsync.Round{}, err
 	}
-	s, err := newSyncer(cfg, c, mode, log, nil)
+	s, err := newSyncer(cfg, c, mode, log, func(o *rbacsync.Options, _ *gitlab.Reader) { o.Apply.Progress = progress })
 	if err != nil {
 		return rbacsync.Round{}, err
 	}

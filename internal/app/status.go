@@ -40,6 +40,14 @@ type status struct {
 	Requests  map[string]int64  `json:"requests,omitempty"` // to GitLab, by kind, since the leader's start
 	Budget    map[string]string `json:"budget,omitempty"`   // share of GitLab's limits in the last minute
 	Sources   map[string]int    `json:"sources,omitempty"`
+	Hooks     hookStatus        `json:"hooks"`
+}
+
+// hookStatus says how long it took from the receipt of hooks until they were dealt with, of the last hookTimes of them.
+type hookStatus struct {
+	Count   int    `json:"count"` // since the leader's start
+	Median  string `json:"median,omitempty"`
+	Slowest string `json:"slowest,omitempty"`
 }
 
 type roundStatus struct {
@@ -57,6 +65,7 @@ const (
 	statusEvery  = 5 * time.Second
 	statusTexts  = 50
 	statusLength = 300 // of one text
+	hookTimes    = 100
 )
 
 // reporter writes the status of the leader beside the rounds.
@@ -72,6 +81,8 @@ type reporter struct {
 	wake     chan struct{}
 	mu       sync.Mutex
 	held     int
+	hooks    int             // dealt with
+	times    []time.Duration // of the last hookTimes of them
 }
 
 // add notes that a round has ended.
@@ -81,6 +92,15 @@ func (p *reporter) add(r rbacsync.Round) {
 		p.held = len(r.Held)
 		p.mu.Unlock()
 	}
+	p.mu.Lock()
+	for _, t := range r.Done {
+		p.hooks++
+		if !t.At.IsZero() {
+			p.times = append(p.times, max(0, r.Started.Add(r.Duration).Sub(t.At)))
+		}
+	}
+	p.times = p.times[max(0, len(p.times)-hookTimes):]
+	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -132,10 +152,14 @@ func (p *reporter) write(ctx context.Context) error {
 func (p *reporter) status(st *rbacsync.State) status {
 	r := st.Round
 	p.mu.Lock()
-	held := p.held
+	held, hooks := p.held, hookStatus{Count: p.hooks}
+	if len(p.times) > 0 {
+		sorted := slices.Sorted(slices.Values(p.times))
+		hooks.Median, hooks.Slowest = sorted[len(sorted)/2].Round(time.Millisecond).String(), sorted[len(sorted)-1].Round(time.Millisecond).String()
+	}
 	p.mu.Unlock()
 	out := status{
-		Written: p.now().UTC(), Leader: p.elector.Identity, Mode: p.mode, Held: held, Requests: p.requests(), Budget: map[string]string{},
+		Written: p.now().UTC(), Leader: p.elector.Identity, Mode: p.mode, Held: held, Hooks: hooks, Requests: p.requests(), Budget: map[string]string{},
 		Round: roundStatus{
 			Cause: r.Cause, Read: r.Read, Started: r.Started.UTC(), Duration: r.Duration.Round(time.Millisecond).String(),
 			Planned: len(r.Plan), Applied: r.Report.Applied, Failed: len(r.Report.Failed),
@@ -217,6 +241,11 @@ func (st status) print(out io.Writer, leader string, now time.Time) {
 	line("GitLab read", "%s ago: %s", now.Sub(st.Read).Round(time.Second), counts(st.Sources))
 	line("at most old", "%s (when written, %s ago)", list(st.Staleness), now.Sub(st.Written).Round(time.Second))
 	line("held changes", "%d", st.Held)
+	if st.Hooks.Median == "" {
+		line("hooks", "%d dealt with", st.Hooks.Count)
+	} else {
+		line("hooks", "%d dealt with, from receipt to applied %s (median of the last %d), slowest %s", st.Hooks.Count, st.Hooks.Median, hookTimes, st.Hooks.Slowest)
+	}
 	line("requests", "%s", counts(st.Requests))
 	line("of the limits", "%s", list(st.Budget))
 	line("findings", "%s", counts(st.Findings))
