@@ -318,7 +318,7 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 		return want
 	}
 	b := &s.brakes
-	if st := s.State(); st != nil && st.View.Snapshot != nil && (b.before == nil || (st.Err == nil && len(st.Round.Held) == 0 && s.o.Mode == ModeEnforce)) {
+	if st := s.State(); st != nil && st.View.Snapshot != nil && (b.before == nil || (st.Round.Err == nil && len(st.Round.Held) == 0 && s.o.Mode == ModeEnforce)) {
 		b.before = st.View.Snapshot
 	}
 	b.past = slices.DeleteFunc(b.past, func(p Past) bool { return r.Started.Sub(p.At) > creationMemory })

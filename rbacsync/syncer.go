@@ -95,9 +95,9 @@ type Round struct {
 
 // State is what the last rounds left, for explaining and for status.
 type State struct {
-	View  authz.View // of the last round that could read GitLab and the cluster
+	View  authz.View // of the last round that could read GitLab and the cluster; empty before the first one
 	Round Round      // that round
-	// Err is set while rounds fail; View is older than it then.
+	// Err is set while rounds fail, or full readings of GitLab do. View is of before then, with what was read alone since.
 	Err   error
 	Since time.Time // of Err
 }
@@ -121,7 +121,11 @@ type Syncer struct {
 
 	poll     *poller     // nil without People
 	leading  atomic.Bool // Run runs
-	adopting sync.Mutex  // held while leading changes and while what was stored is published
+	adopting sync.Mutex  // held while leading changes and while a State is published
+	failing  struct {    // the last full reading, if it failed
+		err   error
+		since time.Time
+	}
 
 	mu      sync.Mutex
 	pending request
@@ -155,7 +159,7 @@ func New(o Options) (*Syncer, error) {
 	return s, nil
 }
 
-// State returns what the last rounds left; nil before the first one has finished. Nothing in it is changed later.
+// State returns what the last rounds left; nil before the first one has ended. Nothing in it is changed later.
 func (s *Syncer) State() *State { return s.state.Load() }
 
 // Once does one full round, CI credentials included, and returns what it found and did. The error is that of the
@@ -194,9 +198,10 @@ func (s *Syncer) Run(ctx context.Context) error {
 	var (
 		full    = s.o.Now() // when the next full round is due
 		expiry  time.Time   // when the next right expires
-		retry   time.Time   // when to try again after a failure
-		pause   time.Duration
-		carried request // what a failed round should have done
+		reading retry       // of what GitLab did not tell
+		writing retry       // of what the cluster did not take
+		carried request     // what is still to be read, when reading is due
+		open    []Ticket    // of rounds that were read and not written
 		first   = true
 	)
 	for ctx.Err() == nil {
@@ -206,16 +211,25 @@ func (s *Syncer) Run(ctx context.Context) error {
 		switch {
 		case due(full, now):
 			req.add(nil, map[bool]string{true: "start", false: "periodic"}[first])
+		case !req.empty() && !s.known() && !reading.due(now): // it is part of the full reading that waits for its time
+			carried.merge(req)
+			s.sleep(ctx, earliest(full, reading.at).Sub(now))
+			continue
 		case !req.empty():
-		case due(retry, now):
+		case reading.due(now), writing.due(now):
 			req.causes = append(req.causes, "retry")
 		case due(expiry, now):
 			req.causes = append(req.causes, "expiry")
 		default:
-			s.sleep(ctx, earliest(full, retry, expiry, s.drift.at).Sub(now))
+			s.sleep(ctx, earliest(full, reading.at, writing.at, expiry, s.drift.at).Sub(now))
 			continue
 		}
-		req.merge(carried)
+		// What could not be read waits for its time. Hooks and expiries go on meanwhile with what is known.
+		if req.full || reading.due(now) {
+			req.merge(carried)
+			carried = request{}
+		}
+		req.tickets, open = append(req.tickets, open...), nil
 		first = false
 		round, list := s.do(ctx, req)
 		if ctx.Err() != nil {
@@ -237,20 +251,25 @@ func (s *Syncer) Run(ctx context.Context) error {
 		if req.full {
 			full = now.Add(jitter(s.o.Interval))
 		}
-		retry = time.Time{}
-		carried = remaining(req, round)
-		if round.Err == nil && carried.empty() {
-			pause = 0
-		} else {
-			least := time.Second
-			if round.Report.onlyConflicts() { // the watch brings what we did not know yet
-				least = 100 * time.Millisecond
-			}
-			pause = min(max(2*pause, least), s.o.Interval, time.Minute)
-			retry = now.Add(jitter(pause))
-			if due(expiry, now) {
-				expiry = retry
-			}
+		left := remaining(req, round)
+		switch {
+		case !left.empty():
+			carried.merge(left)
+			reading.later(now, time.Second, s.o.Interval)
+		case carried.empty():
+			reading = retry{}
+		}
+		if left.empty() {
+			open = left.tickets
+		}
+		switch {
+		case round.Snapshot == nil: // nothing was to be written
+		case round.Err == nil:
+			writing = retry{}
+		case round.Report.onlyConflicts(): // the watch brings what we did not know yet
+			writing.later(now, 100*time.Millisecond, s.o.Interval)
+		default:
+			writing.later(now, time.Second, s.o.Interval)
 		}
 		if list != nil {
 			latest(spaces, list)
@@ -259,11 +278,32 @@ func (s *Syncer) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// retry is when something that failed is tried again, with pauses that grow to a minute.
+type retry struct {
+	at    time.Time // zero: not at all
+	pause time.Duration
+}
+
+func (r *retry) due(now time.Time) bool { return due(r.at, now) }
+
+func (r *retry) later(now time.Time, least, interval time.Duration) {
+	r.pause = min(max(2*r.pause, least), interval, time.Minute)
+	r.at = now.Add(jitter(r.pause))
+}
+
+// known reports whether something was read that targeted readings can start from.
+func (s *Syncer) known() bool {
+	s.round.Lock()
+	defer s.round.Unlock()
+	return s.base != nil
+}
+
 // begin resets what another run left, and starts to follow the cluster.
 func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) {
 	s.round.Lock()
 	defer s.round.Unlock()
 	s.brakes = brakes{saved: "?"}
+	s.failing.err = nil
 	s.base, s.wanted, s.mirror = nil, nil, nil // what was read while another one led is not to be built on
 	s.drift.fights, s.drift.spaces, s.drift.at = fights{}, map[string]bool{}, time.Time{}
 	s.take() // the first round reads everything
@@ -445,7 +485,9 @@ func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string
 	switch {
 	case req.full || s.base == nil:
 		how = "full"
-		snap, err = s.o.Reader.Snapshot(ctx)
+		if snap, err = s.o.Reader.Snapshot(ctx); err == nil && snap != nil {
+			err = s.complete(ctx, snap)
+		}
 	case len(req.changed) > 0:
 		how = "partial"
 		changed := slices.SortedFunc(maps.Keys(req.changed), authz.SourceID.Compare)
@@ -462,6 +504,32 @@ func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string
 	return snap, how, nil
 }
 
+// complete returns why a full reading can't be worked on: a list of it could not be read, or an administrator's token
+// that read the last one is not one any more, also when that one was read by another process. The round has failed
+// then, and what was known before stays.
+func (s *Syncer) complete(ctx context.Context, snap *authz.Snapshot) error {
+	if snap.MissingAll != "" {
+		return fmt.Errorf("not even a list was read completely, so nothing is changed: %s", snap.MissingAll)
+	}
+	if snap.Admin {
+		return nil
+	}
+	last := s.base
+	if last == nil && s.o.Memory != nil {
+		st, _, err := s.o.Memory.Load(ctx, "")
+		if err != nil {
+			return fmt.Errorf("the reading token is not shown to be an administrator's, and whether the last one was can't be learned: %w", err)
+		}
+		if st != nil {
+			last = st.Snapshot
+		}
+	}
+	if last != nil && last.Admin && last.Issuer == snap.Issuer {
+		return errors.New(authz.DemotedToken)
+	}
+	return nil
+}
+
 func (s *Syncer) desired(r *Round, have *Observed) (*Wanted, []authz.Grant) {
 	sources := s.o.Policy.Sources(r.Snapshot)
 	known, names, findings := assign(have, sources, r.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
@@ -471,35 +539,59 @@ func (s *Syncer) desired(r *Round, have *Observed) (*Wanted, []authz.Grant) {
 		Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
 		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings, Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started, Secrets: s.templates.secrets,
 	})
-	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && len(known) > 0 {
+	inGitLab := func(id authz.SourceID) bool { return id.Kind != authz.UserSource } // a GitLab with people alone is one
+	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && slices.ContainsFunc(slices.Collect(maps.Keys(known)), inGitLab) {
 		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
 	}
 	return want, grants
 }
 
 // publish keeps a failure that is still going on out of the way of readers: a new State replaces it.
-func (s *Syncer) publish(st *State) { s.state.Store(st) }
+func (s *Syncer) publish(st *State) {
+	s.adopting.Lock()
+	defer s.adopting.Unlock()
+	if st.Round.Read != "full" {
+		st.Err, st.Since = s.failing.err, s.failing.since
+	}
+	s.state.Store(st)
+}
 
 // finish publishes the end of a round and reports it.
 func (s *Syncer) finish(ctx context.Context, r Round) {
+	s.ended(r)
+	s.report(ctx, r)
+}
+
+func (s *Syncer) ended(r Round) {
+	s.adopting.Lock()
+	defer s.adopting.Unlock()
 	old := s.State()
-	st := &State{Round: r, Err: r.Err}
+	switch { // a hook that goes on with what is known does not end the failure of the full readings
+	case r.Read == "full" && r.Snapshot != nil:
+		s.failing.err = nil
+	case r.Read == "full" && s.failing.err == nil:
+		s.failing.since = r.Started
+		fallthrough
+	case r.Read == "full":
+		s.failing.err = r.Err
+	}
+	st := &State{Round: r, Err: r.Err, Since: r.Started}
 	if old != nil {
 		st.View = old.View
 		if r.Names == nil { // nothing was learned: the last good round stays
 			st.Round = old.Round
 		}
 	}
-	if r.Err != nil {
-		st.Since = r.Started
-		if old != nil && old.Err != nil {
-			st.Since = old.Since
-		}
+	switch {
+	case st.Err == nil:
+		st.Err, st.Since = s.failing.err, s.failing.since
+	case old != nil && old.Err != nil:
+		st.Since = old.Since
 	}
-	if old != nil || r.Names != nil {
-		s.publish(st)
+	if st.Err == nil {
+		st.Since = time.Time{}
 	}
-	s.report(ctx, r)
+	s.state.Store(st)
 }
 
 // report logs the end of a round and tells OnRound.

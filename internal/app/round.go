@@ -8,6 +8,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -48,7 +49,9 @@ func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog
 	if err != nil {
 		return rbacsync.Round{}, err
 	}
-	s, err := newSyncer(cfg, c, mode, log, nil)
+	s, err := newSyncer(cfg, c, mode, log, func(o *rbacsync.Options, _ *gitlab.Reader) {
+		o.Memory = snapshotsOf(c) // tells whether the last reading was an administrator's
+	})
 	if err != nil {
 		return rbacsync.Round{}, err
 	}

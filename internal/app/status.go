@@ -214,7 +214,11 @@ func (st status) print(out io.Writer, leader string, now time.Time) {
 	if st.Failing != "" {
 		line("FAILING", "since %s: %s", st.Since.Format(time.RFC3339), st.Failing)
 	}
-	line("GitLab read", "%s ago: %s", now.Sub(st.Read).Round(time.Second), counts(st.Sources))
+	if st.Read.IsZero() {
+		line("GitLab read", "never")
+	} else {
+		line("GitLab read", "%s ago: %s", now.Sub(st.Read).Round(time.Second), counts(st.Sources))
+	}
 	line("at most old", "%s (when written, %s ago)", list(st.Staleness), now.Sub(st.Written).Round(time.Second))
 	line("held changes", "%d", st.Held)
 	line("requests", "%s", counts(st.Requests))
