@@ -53,10 +53,10 @@ func (s *state) options(o *rbacsync.Options, reader *gitlab.Reader, m *metrics, 
 }
 
 // observe completes what needs the engine itself.
-func (s *state) observe(c *clients, mode string, syncer *rbacsync.Syncer, m *metrics, log *slog.Logger) {
+func (s *state) observe(c *clients, mode string, syncer *rbacsync.Syncer, sample *sampler, m *metrics, log *slog.Logger) {
 	s.reporter = &reporter{
 		kube: c.kube, log: log, mode: mode, elector: s.elector, syncer: syncer, requests: s.budget.requests, budget: s.budget,
-		now: time.Now, wake: make(chan struct{}, 1),
+		sampled: sample.last, now: time.Now, wake: make(chan struct{}, 1),
 	}
 	m.engine(syncer, s.elector, s.budget)
 }
