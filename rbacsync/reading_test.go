@@ -3,6 +3,7 @@ package rbacsync_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -138,6 +139,41 @@ func TestHooksBeforeTheFirstReadingWaitForIt(t *testing.T) {
 		synctest.Wait()
 		if n := len(g.taken()); n < 10 || n > 25 {
 			t.Errorf("%d readings in ten minutes", n)
+		}
+	})
+}
+
+// blockedNow is a Poller that finds bob blocked.
+type blockedNow struct{}
+
+func (blockedNow) States(_ context.Context, ids []int64) (map[int64]authz.UserState, []int64, error) {
+	out := map[int64]authz.UserState{}
+	for _, id := range ids {
+		out[id] = authz.StateActive
+	}
+	out[3] = "blocked"
+	return out, nil, nil
+}
+
+// TestABlockIsNoticedWhileAListIsBroken: a block sends no hook, and full readings that fail don't end the polling.
+func TestABlockIsNoticedWhileAListIsBroken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &halfGitLab{gitlab: gitlab{snap: hawWorld()}}
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: fake.NewClientset(), Interval: time.Minute, People: blockedNow{}, PollEvery: 3 * time.Minute})
+		defer run(t, s)()
+		synctest.Wait()
+		g.set(func(*gitlab) { g.broken = true })
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if s.State().Err == nil {
+			t.Fatal("no full reading has failed yet")
+		}
+		g.taken()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if calls := g.taken(); !slices.Contains(calls, "refresh user/3") {
+			t.Errorf("reads %v", calls)
 		}
 	})
 }
