@@ -224,6 +224,12 @@ func TestNextExpiry(t *testing.T) {
 	if want := time.Date(2027, 1, 2, 0, 0, 0, 0, time.UTC); !authz.NextExpiry(s, now).Equal(want) {
 		t.Errorf("got %v, want %v", authz.NextExpiry(s, now), want)
 	}
+	p := s.Projects[10]
+	p.Links = []authz.Link{{Group: 3, Level: authz.Developer, Expires: authz.Date{Year: 2026, Month: 12, Day: 1}}}
+	s.Projects[10] = p
+	if want := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC); !authz.NextExpiry(s, now).Equal(want) {
+		t.Errorf("of a link: got %v, want %v", authz.NextExpiry(s, now), want)
+	}
 }
 
 func TestNewPolicyTellsAllFaultsAtOnce(t *testing.T) {

@@ -123,8 +123,11 @@ type GitLabProject struct {
 // Snapshot is everything that was read from GitLab in one round: rows as GitLab stores them, not rights.
 // Nothing in it is changed after it was published.
 type Snapshot struct {
-	Issuer   string // URL of the GitLab instance
-	Taken    time.Time
+	Issuer string // URL of the GitLab instance
+	Taken  time.Time
+	// Admin is set when GitLab showed that the token which read this is an administrator's. Another one is not shown
+	// private groups, so what it does not see may still be there.
+	Admin    bool
 	Users    map[int64]User
 	Groups   map[int64]GitLabGroup
 	Projects map[int64]GitLabProject
@@ -134,6 +137,10 @@ type Snapshot struct {
 	Missing    map[SourceID]string
 	MissingAll string
 }
+
+// DemotedToken is why a Snapshot that was not read with an administrator's token can't follow one that was.
+const DemotedToken = "the reading token was an administrator's and is not any more, so what it does not see may still be there:" +
+	" give its owner the administrator role again, or put another administrator's token into the token file"
 
 // Date is a calendar day in UTC, the granularity of GitLab's expires_at. The zero Date means "never".
 type Date struct {

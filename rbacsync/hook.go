@@ -85,18 +85,19 @@ func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
-	case !h.first(r):
+	case h.repeated(r):
 		h.Logger.DebugContext(r.Context(), "hook repeated", "event", name)
 	case ignored:
 		h.Logger.DebugContext(r.Context(), "hook ignored", "event", name)
+		h.remember(r)
 	default: // stored before it is answered: what GitLab was told is taken is not lost
 		h.Logger.InfoContext(r.Context(), "hook taken", "event", name, "changed", labelsOf(changed))
 		if err := h.Trigger(r.Context(), changed, "hook "+name); err != nil {
-			h.forget(r)
 			h.Logger.ErrorContext(r.Context(), "hook not stored", "event", name, "error", err)
 			http.Error(w, "unavailable", http.StatusServiceUnavailable)
 			return
 		}
+		h.remember(r) // not before: a repetition that comes meanwhile must not be told that it is taken
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -158,17 +159,21 @@ func (h *Hook) signed(key []byte, r *http.Request, header string, body []byte) b
 	return false
 }
 
-// first remembers the request and reports whether it is new. GitLab keeps Idempotency-Key (and webhook-id, which
-// is the same) when it sends a hook again; a request without one always counts as new.
-func (h *Hook) first(r *http.Request) bool {
-	key := keyOf(r)
-	if key == "" {
-		return true
-	}
+// repeated reports whether the request was taken before. GitLab keeps Idempotency-Key (and webhook-id, which is the
+// same) when it sends a hook again; a request without one always counts as new.
+func (h *Hook) repeated(r *http.Request) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.seen[key] {
-		return false
+	return h.seen[keyOf(r)]
+}
+
+// remember notes that a request was taken.
+func (h *Hook) remember(r *http.Request) {
+	key := keyOf(r)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if key == "" || h.seen[key] {
+		return
 	}
 	if h.seen == nil {
 		h.seen = map[string]bool{}
@@ -181,14 +186,6 @@ func (h *Hook) first(r *http.Request) bool {
 		h.next = (h.next + 1) % rememberedKeys
 	}
 	h.seen[key] = true
-	return true
-}
-
-// forget makes a request that was not taken new again, for when somebody resends it.
-func (h *Hook) forget(r *http.Request) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.seen, keyOf(r)) // it stays in the ring, where it does no harm
 }
 
 func keyOf(r *http.Request) string {

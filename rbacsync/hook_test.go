@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -191,5 +192,65 @@ func TestAHookThatCanNotBeStoredIsNotTaken(t *testing.T) {
 	h.Trigger = func(context.Context, []authz.SourceID, string) error { n++; return nil }
 	if code := send(); code != http.StatusNoContent || n != 1 {
 		t.Errorf("sent again: answer %d, taken %d times", code, n)
+	}
+}
+
+// TestARepetitionIsNotTakenBeforeTheFirstIs: GitLab gave up waiting and sends the hook again while the first is still
+// being stored, which then fails. The second must not be told that the hook is taken.
+func TestARepetitionIsNotTakenBeforeTheFirstIs(t *testing.T) {
+	t.Parallel()
+	storing, fail := make(chan struct{}), make(chan struct{})
+	var n atomic.Int32
+	h := &rbacsync.Hook{
+		Secret: func() ([]byte, error) { return []byte("s"), nil }, Parse: parseHook, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		Trigger: func(context.Context, []authz.SourceID, string) error {
+			if n.Add(1) == 1 {
+				close(storing)
+				<-fail
+				return errors.New("no API server")
+			}
+			return nil
+		},
+	}
+	send := func() int {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
+		r.Header.Set("X-Gitlab-Token", "s")
+		r.Header.Set("Idempotency-Key", "k")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Code
+	}
+	first := make(chan int)
+	go func() { first <- send() }()
+	<-storing
+	if code := send(); code != http.StatusNoContent || n.Load() != 2 {
+		t.Errorf("the second: answer %d, stored %d times; want it stored itself", code, n.Load())
+	}
+	close(fail)
+	if code := <-first; code != http.StatusServiceUnavailable {
+		t.Errorf("the first: answer %d", code)
+	}
+	if code := send(); code != http.StatusNoContent || n.Load() != 2 {
+		t.Errorf("the third: answer %d, stored %d times", code, n.Load())
+	}
+}
+
+func TestIgnoredHooksAreRememberedAndAnswered(t *testing.T) {
+	t.Parallel()
+	h := &rbacsync.Hook{
+		Secret: func() ([]byte, error) { return []byte("s"), nil }, Parse: parseHook, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		Trigger: func(context.Context, []authz.SourceID, string) error {
+			t.Error("an ignored hook is stored")
+			return nil
+		},
+	}
+	for range 2 {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("ignore"))
+		r.Header.Set("X-Gitlab-Token", "s")
+		r.Header.Set("Idempotency-Key", "k")
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != http.StatusNoContent {
+			t.Errorf("answer %d", w.Code)
+		}
 	}
 }

@@ -114,17 +114,21 @@ func (p *poller) bound(snap *authz.Snapshot) (present, all time.Duration) {
 
 // polls runs the poller beside the rounds until ctx is done.
 func (s *Syncer) polls(ctx context.Context) {
-	for {
-		rest(ctx, jitter(s.poll.every))
+	for pause := s.poll.every; ; {
+		rest(ctx, jitter(pause))
 		st := s.State()
 		if ctx.Err() != nil {
 			return
 		}
-		if st == nil || st.View.Snapshot == nil || st.Err != nil || st.Round.Cause == CauseStored {
-			continue // the rounds are trying already
+		if st == nil || st.View.Snapshot == nil || st.Round.Cause == CauseStored {
+			continue // the first full reading is on its way
 		}
+		// Also while rounds fail: one list that can't be read keeps nobody's block from being noticed.
 		changed, err := s.poll.tick(ctx, st.View.Snapshot)
-		if err != nil && ctx.Err() == nil {
+		if err == nil {
+			pause = s.poll.every
+		} else if ctx.Err() == nil {
+			pause = min(2*pause, max(s.poll.every, time.Minute))
 			s.o.Logger.WarnContext(ctx, "accounts can't be polled, trying again", "error", err)
 		}
 		if len(changed) > 0 {

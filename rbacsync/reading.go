@@ -107,8 +107,6 @@ func (a *agenda) at(now time.Time) time.Time {
 // next turns what is asked for into the next round; false when there is none to do now. known says that something was
 // read before, so that a part can be read again.
 func (a *agenda) next(req request, now time.Time, known bool, start func(request) *reading) (request, bool) {
-	req.merge(a.carried)
-	a.carried = request{}
 	if a.reading.done() {
 		out := a.reading.request
 		out.result = a.reading.got
@@ -122,7 +120,8 @@ func (a *agenda) next(req request, now time.Time, known bool, start func(request
 	}
 	if a.reading == nil && a.due(now) {
 		req.merge(a.later)
-		a.later = request{}
+		req.merge(a.carried)
+		a.later, a.carried = request{}, request{}
 		req.full = true
 		if len(req.causes) == 0 {
 			req.causes = []string{map[bool]string{true: "start", false: "periodic"}[a.first]}

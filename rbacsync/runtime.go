@@ -137,7 +137,7 @@ const followEvery = 2 * time.Second
 func (s *Syncer) Follow(ctx context.Context) {
 	var have string
 	for ; ctx.Err() == nil; rest(ctx, jitter(followEvery)) {
-		if s.State() != nil && s.leading.Load() {
+		if st := s.State(); st != nil && st.View.Snapshot != nil && s.leading.Load() {
 			continue
 		}
 		st, version, err := s.o.Memory.Load(ctx, have)
@@ -163,7 +163,11 @@ func (s *Syncer) adopt(st *Stored) {
 	}}
 	s.adopting.Lock()
 	defer s.adopting.Unlock()
-	if old := s.State(); old == nil || !s.leading.Load() {
+	switch old := s.State(); {
+	case old == nil || !s.leading.Load():
+		s.state.Store(next)
+	case old.View.Snapshot == nil: // this one leads, and could not read anything yet
+		next.Err, next.Since = old.Err, old.Since
 		s.state.Store(next)
 	}
 }

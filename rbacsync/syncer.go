@@ -100,9 +100,9 @@ type Round struct {
 
 // State is what the last rounds left, for explaining and for status.
 type State struct {
-	View  authz.View // of the last round that could read GitLab and the cluster
+	View  authz.View // of the last round that could read GitLab and the cluster; empty before the first one
 	Round Round      // that round
-	// Err is set while rounds fail; View is older than it then.
+	// Err is set while rounds fail, or full readings of GitLab do. View is of before then, with what was read alone since.
 	Err   error
 	Since time.Time // of Err
 }
@@ -128,7 +128,11 @@ type Syncer struct {
 
 	poll     *poller     // nil without People
 	leading  atomic.Bool // Run runs
-	adopting sync.Mutex  // held while leading changes and while what was stored is published
+	adopting sync.Mutex  // held while leading changes and while a State is published
+	failing  struct {    // the last full reading, if it failed
+		err   error
+		since time.Time
+	}
 
 	mu      sync.Mutex
 	pending request
@@ -162,7 +166,7 @@ func New(o Options) (*Syncer, error) {
 	return s, nil
 }
 
-// State returns what the last rounds left; nil before the first one has finished. Nothing in it is changed later.
+// State returns what the last rounds left; nil before the first one has ended. Nothing in it is changed later.
 func (s *Syncer) State() *State { return s.state.Load() }
 
 // Once does one full round, CI credentials included, and returns what it found and did. The error is that of the
@@ -199,32 +203,36 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer s.lead(false)
 	done, offers := s.helpers(ctx, &wg)
 	var (
-		agenda = agenda{full: s.o.Now(), first: true}
-		expiry time.Time // when the next right expires
-		retry  time.Time // when to try again after a failure
-		pause  time.Duration
+		agenda  = agenda{full: s.o.Now(), first: true}
+		expiry  time.Time // when the next right expires
+		unread  retry     // of what GitLab did not tell
+		writing retry     // of what the cluster did not take
+		open    []Ticket  // of rounds that were read and not written
 	)
 	for ctx.Err() == nil {
 		s.restoreDrift(ctx)
 		now := s.o.Now()
 		req := s.take()
 		switch {
-		case agenda.due(now) || !req.empty():
-		case due(retry, now):
+		case agenda.due(now) || !req.empty() || unread.due(now):
+		case writing.due(now):
 			req.look, req.causes = true, append(req.causes, "retry")
 		case due(expiry, now):
 			req.look, req.causes = true, append(req.causes, "expiry")
 		default:
-			s.sleep(ctx, earliest(agenda.at(now), retry, expiry, s.drift.at).Sub(now))
+			s.sleep(ctx, earliest(agenda.at(now), unread.at, writing.at, expiry, s.drift.at).Sub(now))
 			continue
 		}
-		if due(retry, now) {
-			retry = time.Time{}
+		// What could not be read waits for its time. Hooks and expiries go on meanwhile with what is known.
+		if unread.due(now) {
+			req.merge(agenda.carried)
+			agenda.carried, unread.at = request{}, time.Time{}
 		}
-		req, ok := agenda.next(req, now, s.base != nil, func(r request) *reading { return s.startReading(ctx, &wg, r) })
+		req, ok := agenda.next(req, now, s.known(), func(r request) *reading { return s.startReading(ctx, &wg, r) })
 		if !ok { // a reading beside the rounds comes first
 			continue
 		}
+		req.tickets, open = append(req.tickets, open...), nil
 		round, list := s.do(ctx, req)
 		if ctx.Err() != nil {
 			break
@@ -245,26 +253,31 @@ func (s *Syncer) Run(ctx context.Context) error {
 		if req.full {
 			agenda.full = now.Add(jitter(s.o.Interval))
 		}
-		retry = time.Time{}
-		agenda.carried = remaining(req, round)
+		left := remaining(req, round)
 		switch {
-		case round.Report.Deferred > 0 && round.Err == nil && agenda.carried.empty():
-			pause, retry = 0, now
-		case round.Err == nil && agenda.carried.empty():
-			pause = 0
-		default:
-			least := time.Second
-			if round.Report.onlyConflicts() { // the watch brings what we did not know yet
-				least = 100 * time.Millisecond
-			}
-			pause = min(max(2*pause, least), s.o.Interval, time.Minute)
-			retry = now.Add(jitter(pause))
-			if due(expiry, now) {
-				expiry = retry
-			}
+		case !left.empty():
+			agenda.carried.merge(left)
+			unread.later(now, time.Second, s.o.Interval)
+		case agenda.carried.empty():
+			unread = retry{}
 		}
-		if round.unasked && retry.IsZero() {
-			retry = now.Add(jitter(moreQuestions))
+		if left.empty() {
+			open = left.tickets
+		}
+		switch {
+		case round.Snapshot == nil: // nothing was to be written
+		case round.Err == nil && round.Report.Deferred > 0:
+			writing = retry{at: now}
+		case round.Err == nil && round.Spaces < len(round.Names): // a part: it says nothing about the rest
+		case round.Err == nil:
+			writing = retry{}
+		case round.Report.onlyConflicts(): // the watch brings what we did not know yet
+			writing.later(now, 100*time.Millisecond, s.o.Interval)
+		default:
+			writing.later(now, time.Second, s.o.Interval)
+		}
+		if round.unasked && writing.at.IsZero() {
+			writing.at = now.Add(jitter(moreQuestions))
 		}
 		if list != nil {
 			latest(spaces, list)
@@ -273,11 +286,32 @@ func (s *Syncer) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// retry is when something that failed is tried again, with pauses that grow to a minute.
+type retry struct {
+	at    time.Time // zero: not at all
+	pause time.Duration
+}
+
+func (r *retry) due(now time.Time) bool { return due(r.at, now) }
+
+func (r *retry) later(now time.Time, least, interval time.Duration) {
+	r.pause = min(max(2*r.pause, least), interval, time.Minute)
+	r.at = now.Add(jitter(r.pause))
+}
+
+// known reports whether something was read that targeted readings can start from.
+func (s *Syncer) known() bool {
+	s.round.Lock()
+	defer s.round.Unlock()
+	return s.base != nil
+}
+
 // begin resets what another run left, and starts to follow the cluster.
 func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) {
 	s.round.Lock()
 	defer s.round.Unlock()
 	s.brakes = brakes{saved: "?"}
+	s.failing.err = nil
 	s.base, s.basis, s.wanted, s.mirror = nil, nil, nil, nil // what was read while another one led is not to be built on
 	s.drift.fights, s.drift.spaces, s.drift.at = fights{}, map[string]bool{}, time.Time{}
 	s.take() // the first round reads everything
@@ -488,12 +522,17 @@ func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string
 	switch {
 	case req.result != nil:
 		how = "full"
-		if snap, err = req.result.snap, req.result.err; err == nil && snap != nil && len(req.changed) > 0 {
+		if snap, err = req.result.snap, req.result.err; err == nil && snap != nil {
+			err = s.complete(ctx, snap)
+		}
+		if err == nil && snap != nil && len(req.changed) > 0 {
 			snap = s.readAgain(ctx, snap, req.changed)
 		}
 	case req.full || s.base == nil:
 		how = "full"
-		snap, err = s.o.Reader.Snapshot(ctx)
+		if snap, err = s.o.Reader.Snapshot(ctx); err == nil && snap != nil {
+			err = s.complete(ctx, snap)
+		}
 	case len(req.changed) > 0:
 		how = "partial"
 		changed := slices.SortedFunc(maps.Keys(req.changed), authz.SourceID.Compare)
@@ -510,13 +549,40 @@ func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string
 	return snap, how, nil
 }
 
+// complete returns why a full reading can't be worked on: a list of it could not be read, or an administrator's token
+// that read the last one is not one any more, also when that one was read by another process. The round has failed
+// then, and what was known before stays.
+func (s *Syncer) complete(ctx context.Context, snap *authz.Snapshot) error {
+	if snap.MissingAll != "" {
+		return fmt.Errorf("not even a list was read completely, so nothing is changed: %s", snap.MissingAll)
+	}
+	if snap.Admin {
+		return nil
+	}
+	last := s.base
+	if last == nil && s.o.Memory != nil {
+		st, _, err := s.o.Memory.Load(ctx, "")
+		if err != nil {
+			return fmt.Errorf("the reading token is not shown to be an administrator's, and whether the last one was can't be learned: %w", err)
+		}
+		if st != nil {
+			last = st.Snapshot
+		}
+	}
+	if last != nil && last.Admin && last.Issuer == snap.Issuer {
+		return errors.New(authz.DemotedToken)
+	}
+	return nil
+}
+
 func (s *Syncer) desired(r *Round, have *Observed) *Wanted {
 	sources := s.o.Policy.Sources(r.Snapshot)
 	known, names, findings := assign(have, sources, r.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
 	grants, more := s.o.Policy.Grants(r.Snapshot, sources, r.Started)
 	r.Names, r.Spaces, r.Findings = names, len(names), slices.Concat(r.Findings, findings, more)
 	want := Desired(s.input(r, sources, names, grants))
-	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && len(known) > 0 {
+	inGitLab := func(id authz.SourceID) bool { return id.Kind != authz.UserSource } // a GitLab with people alone is one
+	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && slices.ContainsFunc(slices.Collect(maps.Keys(known)), inGitLab) {
 		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
 	}
 	return want
@@ -532,28 +598,51 @@ func (s *Syncer) input(r *Round, sources []authz.Source, names map[authz.SourceI
 }
 
 // publish keeps a failure that is still going on out of the way of readers: a new State replaces it.
-func (s *Syncer) publish(st *State) { s.state.Store(st) }
+func (s *Syncer) publish(st *State) {
+	s.adopting.Lock()
+	defer s.adopting.Unlock()
+	if st.Round.Read != "full" {
+		st.Err, st.Since = s.failing.err, s.failing.since
+	}
+	s.state.Store(st)
+}
 
 // finish publishes the end of a round and reports it.
 func (s *Syncer) finish(ctx context.Context, r Round) {
+	s.ended(r)
+	s.report(ctx, r)
+}
+
+func (s *Syncer) ended(r Round) {
+	s.adopting.Lock()
+	defer s.adopting.Unlock()
 	old := s.State()
-	st := &State{Round: r, Err: r.Err}
+	switch { // a hook that goes on with what is known does not end the failure of the full readings
+	case r.Read == "full" && r.Snapshot != nil:
+		s.failing.err = nil
+	case r.Read == "full" && s.failing.err == nil:
+		s.failing.since = r.Started
+		fallthrough
+	case r.Read == "full":
+		s.failing.err = r.Err
+	}
+	st := &State{Round: r, Err: r.Err, Since: r.Started}
 	if old != nil {
 		st.View = old.View
 		if r.Names == nil { // nothing was learned: the last good round stays
 			st.Round = old.Round
 		}
 	}
-	if r.Err != nil {
-		st.Since = r.Started
-		if old != nil && old.Err != nil {
-			st.Since = old.Since
-		}
+	switch {
+	case st.Err == nil:
+		st.Err, st.Since = s.failing.err, s.failing.since
+	case old != nil && old.Err != nil:
+		st.Since = old.Since
 	}
-	if old != nil || r.Names != nil {
-		s.publish(st)
+	if st.Err == nil {
+		st.Since = time.Time{}
 	}
-	s.report(ctx, r)
+	s.state.Store(st)
 }
 
 // report logs the end of a round and tells OnRound.

@@ -133,7 +133,7 @@ func learn(ctx context.Context, cfg *config.Config, client *http.Client, p *peop
 		return nil
 	}
 	person := authz.Person(account)
-	base := &authz.Snapshot{Users: map[int64]authz.User{account: {ID: account}}}
+	base := &authz.Snapshot{Users: map[int64]authz.User{account: {ID: account, State: authz.StateActive}}}
 	s, err := reader.Refresh(ctx, base, []authz.SourceID{person})
 	if err != nil {
 		return err

@@ -71,7 +71,9 @@ func (p *people) take(s *authz.Snapshot) {
 	}
 	k := &knowledge{snapshot: s, states: make(map[int64]string, len(s.Users)), complete: old.complete || s.MissingAll == ""}
 	for id, u := range s.Users {
-		k.states[id] = string(u.State)
+		if u.State != "" { // half an answer: what was known stays
+			k.states[id] = string(u.State)
+		}
 	}
 	for id, state := range old.states {
 		if _, there := k.states[id]; there {

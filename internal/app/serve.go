@@ -46,7 +46,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	own.observe(c, cfg.RBACSync.Mode, syncer, m, log)
+	own.observe(c, cfg.RBACSync.Mode, syncer, sample, m, log)
 	who.seenOne = own.recent.note
 	who.last = lastSnapshot(syncer)
 	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, who)

@@ -28,10 +28,15 @@ func newState(c *clients, log *slog.Logger) *state {
 	return &state{
 		elector:   &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
 		inbox:     &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
-		snapshots: store.Snapshots{Blob: store.Blob{Client: c.kube, Namespace: deploy.Namespace, Name: store.NameSnapshot}},
+		snapshots: snapshotsOf(c),
 		history:   newHistory(c, log),
 		recent:    &recent{now: time.Now, seen: map[int64]time.Time{}},
 	}
+}
+
+// snapshotsOf is where the last Snapshot is kept.
+func snapshotsOf(c *clients) store.Snapshots {
+	return store.Snapshots{Blob: store.Blob{Client: c.kube, Namespace: deploy.Namespace, Name: store.NameSnapshot}}
 }
 
 // options adds to an engine what only `serve` has. tell is called after each round.
@@ -48,10 +53,10 @@ func (s *state) options(o *rbacsync.Options, reader *gitlab.Reader, m *metrics, 
 }
 
 // observe completes what needs the engine itself.
-func (s *state) observe(c *clients, mode string, syncer *rbacsync.Syncer, m *metrics, log *slog.Logger) {
+func (s *state) observe(c *clients, mode string, syncer *rbacsync.Syncer, sample *sampler, m *metrics, log *slog.Logger) {
 	s.reporter = &reporter{
 		kube: c.kube, log: log, mode: mode, elector: s.elector, syncer: syncer, requests: s.budget.requests, budget: s.budget,
-		now: time.Now, wake: make(chan struct{}, 1),
+		sampled: sample.last, now: time.Now, wake: make(chan struct{}, 1),
 	}
 	m.engine(syncer, s.elector, s.budget)
 }

@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
@@ -77,6 +78,7 @@ type reporter struct {
 	syncer   *rbacsync.Syncer
 	requests func() map[string]int64
 	budget   *budget
+	sampled  func() []authz.Finding // of the last sample
 	now      func() time.Time
 	wake     chan struct{}
 	mu       sync.Mutex
@@ -182,7 +184,7 @@ func (p *reporter) status(st *rbacsync.State) status {
 	for kind, share := range p.budget.shares() {
 		out.Budget[kind] = fmt.Sprintf("%.0f %%", 100*share)
 	}
-	for _, f := range r.Findings {
+	for _, f := range slices.Concat(p.sampled(), r.Findings) {
 		out.Findings[f.Code]++
 		if len(out.Texts) < statusTexts {
 			out.Texts = append(out.Texts, clip(f.Code+": "+f.Text, statusLength))
@@ -238,7 +240,11 @@ func (st status) print(out io.Writer, leader string, now time.Time) {
 	if st.Failing != "" {
 		line("FAILING", "since %s: %s", st.Since.Format(time.RFC3339), st.Failing)
 	}
-	line("GitLab read", "%s ago: %s", now.Sub(st.Read).Round(time.Second), counts(st.Sources))
+	if st.Read.IsZero() {
+		line("GitLab read", "never")
+	} else {
+		line("GitLab read", "%s ago: %s", now.Sub(st.Read).Round(time.Second), counts(st.Sources))
+	}
 	line("at most old", "%s (when written, %s ago)", list(st.Staleness), now.Sub(st.Written).Round(time.Second))
 	line("held changes", "%d", st.Held)
 	if st.Hooks.Median == "" {

@@ -312,7 +312,7 @@ func TestDocumentedMember(t *testing.T) {
 		"created_by":{"id":2},"expires_at":"2012-10-22","access_level":30,"group_saml_identity":null}`), &m); err != nil {
 		t.Fatal(err)
 	}
-	row, ok, err := member(m.ID, m.Level, m.ExpiresAt)
+	row, ok, err := m.row()
 	if want := (authz.Member{User: 1, Level: 30, Expires: authz.Date{Year: 2012, Month: 10, Day: 22}}); !ok || err != nil || row != want {
 		t.Errorf("row %+v, %v, %v; want %+v", row, ok, err, want)
 	}

@@ -2,6 +2,7 @@ package gitlab
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -12,14 +13,18 @@ import (
 // blocked people and memberships whose last day is over, and its levels may lag behind for a moment. It is limited
 // to 200 requests a minute, so it is no way to read an instance.
 func (r *Reader) EffectiveMembers(ctx context.Context, id authz.SourceID) (map[int64]authz.Level, error) {
-	rows, err := offset(ctx, r.api, sourcePath(id)+"/members/all", url.Values{}, func(m restMember) int64 { return m.ID })
+	rows, err := offset[restMember](ctx, r.api, sourcePath(id)+"/members/all", url.Values{})
 	if err != nil {
 		return nil, err
 	}
 	out := make(map[int64]authz.Level, len(rows))
 	for _, m := range rows {
-		if m.ID > 0 && m.Level > int(authz.MinimalAccess) {
-			out[m.ID] = authz.Level(m.Level)
+		row, ok, err := m.row()
+		if err != nil {
+			return nil, fmt.Errorf("reading %s/members/all: %w", sourcePath(id), err)
+		}
+		if ok {
+			out[row.User] = row.Level
 		}
 	}
 	return out, nil

@@ -82,6 +82,22 @@ type pageInfo struct {
 	EndCursor   string `json:"endCursor"`
 }
 
+// UnmarshalJSON refuses an answer that does not tell whether there is a next page: it is not the last one for that.
+func (p *pageInfo) UnmarshalJSON(b []byte) error {
+	var in struct {
+		HasNextPage *bool  `json:"hasNextPage"`
+		EndCursor   string `json:"endCursor"`
+	}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return err
+	}
+	if in.HasNextPage == nil {
+		return errors.New("pageInfo without hasNextPage")
+	}
+	p.HasNextPage, p.EndCursor = *in.HasNextPage, in.EndCursor
+	return nil
+}
+
 type gqlUser struct {
 	ID        string     `json:"id"`
 	Username  string     `json:"username"`
@@ -94,7 +110,7 @@ type gqlUser struct {
 }
 
 type gqlMembers struct {
-	PageInfo pageInfo `json:"pageInfo"`
+	PageInfo *pageInfo `json:"pageInfo"`
 	Nodes    []*struct {
 		ExpiresAt   string `json:"expiresAt"`
 		AccessLevel *struct {
@@ -105,7 +121,7 @@ type gqlMembers struct {
 }
 
 type gqlShared struct {
-	PageInfo pageInfo `json:"pageInfo"`
+	PageInfo *pageInfo `json:"pageInfo"`
 	Nodes    []*struct {
 		ID string `json:"id"`
 	} `json:"nodes"`
@@ -128,8 +144,8 @@ type gqlSource struct { // a Group or a Project
 }
 
 type gqlPage[T any] struct {
-	PageInfo pageInfo `json:"pageInfo"`
-	Nodes    []*T     `json:"nodes"`
+	PageInfo *pageInfo `json:"pageInfo"`
+	Nodes    []*T      `json:"nodes"`
 }
 
 var gidPattern = regexp.MustCompile(`^gid://gitlab/(Group|Project|User)/([1-9][0-9]{0,18})$`)
@@ -148,13 +164,16 @@ func (u gqlUser) user() (authz.User, error) {
 	if err != nil {
 		return authz.User{}, err
 	}
+	if u.State == "" || u.Username == "" { // who is not active has no rights: nobody is that by half an answer
+		return authz.User{}, fmt.Errorf("user %d has no state or no username in the answer", id)
+	}
 	human := (u.Human != nil && *u.Human) || u.Type == "HUMAN" || (u.Bot != nil && !*u.Bot)
 	return authz.User{ID: id, Username: u.Username, Name: u.Name, State: authz.UserState(u.State), Human: human, CreatedAt: seconds(u.CreatedAt)}, nil
 }
 
 // rows turns nodes into rows. A row without user is a pending invitation by e-mail.
 func (m *gqlMembers) rows() ([]memberRow, error) {
-	if m == nil {
+	if m == nil || m.Nodes == nil || m.PageInfo == nil {
 		return nil, errors.New("the members are null: GitLab did not let us see them")
 	}
 	out := make([]memberRow, 0, len(m.Nodes))
@@ -329,19 +348,34 @@ func divisible(err error) bool {
 	return false
 }
 
-// decodePage decodes a connection and refuses null where an object must be.
-func decodePage[T any](raw json.RawMessage) (*gqlPage[T], error) {
+// decodeNodes decodes a connection and refuses null where an object must be.
+func decodeNodes[T any](raw json.RawMessage) (*gqlPage[T], error) {
 	var page *gqlPage[T]
+	if len(raw) == 0 {
+		return nil, errors.New("the answer lacks what was asked for")
+	}
 	if err := json.Unmarshal(raw, &page); err != nil {
 		return nil, fmt.Errorf("decoding a page: %w", err)
 	}
-	if page == nil {
+	if page == nil || page.Nodes == nil {
 		return nil, errors.New("a whole page is null")
 	}
 	for _, n := range page.Nodes {
 		if n == nil {
 			return nil, errors.New("an object of the page is null: GitLab did not let us see it")
 		}
+	}
+	return page, nil
+}
+
+// decodePage is decodeNodes for a page of a list, which must say whether it is the last one.
+func decodePage[T any](raw json.RawMessage) (*gqlPage[T], error) {
+	page, err := decodeNodes[T](raw)
+	if err != nil {
+		return nil, err
+	}
+	if page.PageInfo == nil {
+		return nil, errors.New("the answer does not tell whether there is a next page")
 	}
 	if page.PageInfo.HasNextPage && page.PageInfo.EndCursor == "" {
 		return nil, errors.New("there is a next page but no cursor for it")
@@ -439,7 +473,7 @@ func (g *gqlRead) takeGroup(n *gqlSource, bare bool) ([]*part, error) {
 	if p := n.GroupMembers.PageInfo; p.HasNextPage {
 		more = append(more, g.moreMembers(source, p.EndCursor))
 	}
-	if n.Shared == nil {
+	if n.Shared == nil || n.Shared.Nodes == nil || n.Shared.PageInfo == nil {
 		g.d.linksUnknown = true
 		return more, nil
 	}
@@ -468,8 +502,8 @@ func (g *gqlRead) takeShared(id int64, s *gqlShared) []*part {
 			id, g.api.pageSize),
 		cursor: s.PageInfo.EndCursor, cost: paged(1+1+14, true, 1),
 		done: func(raw json.RawMessage) ([]*part, []*part, error) {
-			page, err := decodePage[gqlSource](raw)
-			if err != nil || len(page.Nodes) != 1 || page.Nodes[0].Shared == nil {
+			page, err := decodeNodes[gqlSource](raw)
+			if err != nil || len(page.Nodes) != 1 || page.Nodes[0].Shared == nil || page.Nodes[0].Shared.Nodes == nil || page.Nodes[0].Shared.PageInfo == nil {
 				g.d.linksUnknown = true
 				return nil, nil, nil
 			}
@@ -547,7 +581,7 @@ func (g *gqlRead) moreMembers(source authz.SourceID, cursor string) *part {
 			field, typ, source.ID, inner, g.api.pageSize, fragments[1:]),
 		fragments: fragments, cursor: cursor, cost: paged(1+1+costRows, true, 1),
 		done: func(raw json.RawMessage) ([]*part, []*part, error) {
-			page, err := decodePage[gqlSource](raw)
+			page, err := decodeNodes[gqlSource](raw)
 			if err != nil {
 				return nil, nil, err
 			}

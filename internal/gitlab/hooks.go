@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
@@ -80,12 +81,19 @@ func NewHookRegistrar(o Options) (*HookRegistrar, error) {
 	return &HookRegistrar{api: a}, nil
 }
 
+type restHook struct {
+	ID  int64  `json:"id"`
+	URL string `json:"url"`
+}
+
+func (h restHook) id() (int64, error) { return positive(h.ID) }
+
 // Register makes GitLab send its system hooks to hookURL with the secret, and reports whether the hook is new. An
 // existing hook of that URL gets the secret again: an edit without one would delete it.
 func (r *HookRegistrar) Register(ctx context.Context, hookURL, secret string, verifyTLS bool) (created bool, err error) {
 	explain := func(doing string, resp *gl.Response, err error) error {
 		var e *callError
-		if !errors.As(r.api.explain(doing, resp, err), &e) {
+		if !errors.As(err, &e) && !errors.As(r.api.explain(doing, resp, err), &e) {
 			return errors.New(doing + ": failed")
 		}
 		out := *e
@@ -100,9 +108,9 @@ func (r *HookRegistrar) Register(ctx context.Context, hookURL, secret string, ve
 		}
 		return &out
 	}
-	hooks, resp, err := r.api.client.SystemHooks.ListHooks(gl.WithContext(ctx))
+	hooks, err := offset[restHook](ctx, r.api, "hooks", url.Values{}) // client-go's list is its first page
 	if err != nil {
-		return false, explain("listing system hooks", resp, err)
+		return false, explain("listing system hooks", nil, err)
 	}
 	no := false
 	for _, h := range hooks {
@@ -118,7 +126,7 @@ func (r *HookRegistrar) Register(ctx context.Context, hookURL, secret string, ve
 		}
 		return false, nil
 	}
-	_, resp, err = r.api.client.SystemHooks.AddHook(&gl.AddHookOptions{
+	_, resp, err := r.api.client.SystemHooks.AddHook(&gl.AddHookOptions{
 		URL: &hookURL, Token: &secret, PushEvents: &no, TagPushEvents: &no,
 		MergeRequestsEvents: &no, RepositoryUpdateEvents: &no, EnableSSLVerification: &verifyTLS,
 	}, gl.WithContext(ctx))

@@ -163,13 +163,19 @@ func (r *Reader) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
 		}
 	}
 	s := d.finish(r.includeUsers)
-	s.Issuer, s.Taken = r.api.base, taken
-	// A token that loses its administrator's view sees no private group any more: that must not look like their end.
+	s.Issuer, s.Taken, s.Admin = r.api.base, taken, info.Admin
+	// A token that loses its administrator's view sees no private group any more: that must not look like their end,
+	// also when it happens while the lists are read.
 	if info.Admin {
 		r.wasAdmin.Store(true)
-	} else if r.wasAdmin.Load() && s.MissingAll == "" {
-		s.MissingAll = "the reading token was an administrator's and is not any more, so what it does not see may still be there:" +
-			" give its owner the administrator role again, or put another administrator's token into the token file"
+		if err := r.seesAll(ctx); errors.Is(err, errHidden) {
+			s.Admin = false
+		} else if err != nil && s.MissingAll == "" {
+			s.MissingAll = "whether the reading token still is an administrator's was not to be learned: " + err.Error()
+		}
+	}
+	if r.wasAdmin.Load() && !s.Admin && s.MissingAll == "" {
+		s.MissingAll = authz.DemotedToken
 	}
 	return s, nil
 }
@@ -207,6 +213,9 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 	}
 	d.adopt()
 	d.takeProjects(list)
+	if err == nil {
+		err = d.consistent()
+	}
 	if err == nil {
 		err = r.settleLinks(ctx, d)
 	}
@@ -246,7 +255,7 @@ func (r *Reader) readLinks(ctx context.Context, d *draft, id int64, expected boo
 	defer d.mu.Unlock()
 	switch {
 	case errors.Is(err, ErrNotFound):
-		d.unread[authz.Group(id)] = "it vanished while it was read"
+		d.unread[authz.Group(id)] = vanished
 		return nil
 	case err != nil:
 		d.missing[authz.Group(id)] = "reading its links: " + err.Error()
@@ -262,6 +271,10 @@ func (r *Reader) readLinks(ctx context.Context, d *draft, id int64, expected boo
 	return nil
 }
 
+// vanished is why something is read again that a list has just named. Another 404 does not prove that it is gone: it
+// is missing in this round, and what the lists of the next one lack is judged there.
+const vanished = "a list names it, but GitLab answers 404 for it"
+
 // readREST reads everything without GraphQL: one request and more for each source.
 func (r *Reader) readREST(ctx context.Context, d *draft) error {
 	eg, egctx := errgroup.WithContext(ctx)
@@ -269,7 +282,7 @@ func (r *Reader) readREST(ctx context.Context, d *draft) error {
 	var projects []restProject
 	eg.Go(func() (err error) {
 		q := url.Values{"order_by": {"id"}, "sort": {"asc"}, "all_available": {"true"}}
-		groups, err = offset(egctx, r.api, "groups", q, func(g restGroup) int64 { return g.ID })
+		groups, err = offset[restGroup](egctx, r.api, "groups", q)
 		return err
 	})
 	eg.Go(func() (err error) { projects, err = r.listProjects(egctx); return err })
@@ -280,6 +293,9 @@ func (r *Reader) readREST(ctx context.Context, d *draft) error {
 	}
 	d.adopt()
 	d.takeProjects(projects)
+	if err == nil {
+		err = d.consistent()
+	}
 	if err == nil {
 		err = r.settleLinks(ctx, d)
 	}
@@ -298,7 +314,7 @@ func (r *Reader) readREST(ctx context.Context, d *draft) error {
 		d.mu.Lock()
 		switch {
 		case errors.Is(err, ErrNotFound):
-			d.unread[id] = "it vanished while it was read"
+			d.unread[id] = vanished
 		case err != nil:
 			d.missing[id] = err.Error()
 		default:
@@ -342,47 +358,35 @@ func each[T any](ctx context.Context, a *api, ids []T, do func(context.Context, 
 }
 
 func (r *Reader) listProjects(ctx context.Context) ([]restProject, error) {
-	seen := map[int64]restProject{}
-	err := keyset(ctx, r.api, "projects", url.Values{}, func(page []restProject) int {
-		before := len(seen)
-		for _, p := range page {
-			seen[p.ID] = p
-		}
-		return len(seen) - before
-	})
+	seen, err := keyset[restProject](ctx, r.api, "projects", url.Values{})
 	return slices.Collect(maps.Values(seen)), err
 }
 
 // listUsers reads all accounts, and then which of them are humans: REST tells that only by a filter. A server
 // that ignores the filter calls everybody human; then the user names of access-token bots must do.
 func (r *Reader) listUsers(ctx context.Context, d *draft) error {
-	all, humans := map[int64]restUser{}, map[int64]bool{}
-	if err := keyset(ctx, r.api, "users", url.Values{}, func(page []restUser) int {
-		before := len(all)
-		for _, u := range page {
-			all[u.ID] = u
-		}
-		return len(all) - before
-	}); err != nil {
+	all, err := keyset[restUser](ctx, r.api, "users", url.Values{})
+	if err != nil {
 		return err
 	}
-	if err := keyset(ctx, r.api, "users", url.Values{"humans": {"true"}}, func(page []restUser) int {
-		before := len(humans)
-		for _, u := range page {
-			humans[u.ID] = true
-			if _, ok := all[u.ID]; !ok {
-				all[u.ID] = u // came between the two lists
-			}
-		}
-		return len(humans) - before
-	}); err != nil {
+	humans, err := keyset[restUser](ctx, r.api, "users", url.Values{"humans": {"true"}})
+	if err != nil {
 		return err
+	}
+	if len(humans) == 0 { // somebody owns our token: nobody loses his rights for being no human by half an answer
+		return errors.New("reading users: GitLab lists no human at all, which can't be")
+	}
+	for id, u := range humans {
+		if _, ok := all[id]; !ok {
+			all[id] = u // came between the two lists
+		}
 	}
 	filtered := len(humans) < len(all)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, u := range all {
-		d.users[id] = u.user(humans[id] && (filtered || !tokenBot.MatchString(u.Username)))
+		_, human := humans[id]
+		d.users[id] = u.user(human && (filtered || !tokenBot.MatchString(u.Username)))
 	}
 	return nil
 }
@@ -403,6 +407,19 @@ func (d *draft) takeProjects(list []restProject) {
 		}
 		d.projects[p.ID] = out
 	}
+}
+
+// consistent returns an error when the list of groups is empty and projects are in groups: then it was not read.
+func (d *draft) consistent() error {
+	if len(d.groups) > 0 {
+		return nil
+	}
+	for id, p := range d.projects {
+		if p.Group != 0 {
+			return fmt.Errorf("reading groups: GitLab lists none, but project %d is in group %d", id, p.Group)
+		}
+	}
+	return nil
 }
 
 var errNoLinks = errors.New("GitLab's answer has no shared_with_groups")
@@ -460,16 +477,17 @@ func (d *draft) adopt() {
 const maxHeal = 200
 
 // heal reads sources one by one that the lists told incompletely: what appeared or vanished while reading, and
-// what GraphQL failed on. What can't be healed is missing.
+// what GraphQL failed on. What can't be healed is missing, also when GitLab answers 404: something has just named it.
 func (r *Reader) heal(ctx context.Context, d *draft) {
 	tried := map[authz.SourceID]bool{}
+	down := false
 	for {
 		d.wantReferenced()
 		var todo []authz.SourceID
 		for id, why := range d.unread {
 			switch {
 			case tried[id]:
-			case len(tried)+len(todo) >= maxHeal:
+			case down || len(tried)+len(todo) >= maxHeal:
 				d.missing[id] = why
 			default:
 				todo = append(todo, id)
@@ -483,10 +501,13 @@ func (r *Reader) heal(ctx context.Context, d *draft) {
 			tried[id] = true
 			why := d.unread[id]
 			delete(d.unread, id)
-			if err := r.readSource(ctx, d, id); err != nil && !errors.Is(err, ErrNotFound) {
+			if down {
+				d.missing[id] = why
+				continue
+			}
+			if err := r.readSource(ctx, d, id); err != nil {
 				d.missing[id] = why + "; reading it alone: " + err.Error()
-			} else if err != nil {
-				d.drop(id) // it vanished while we read
+				down = global(err) // the others would only wait, too
 			}
 			if ctx.Err() != nil {
 				return
@@ -586,24 +607,6 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 	return nil
 }
 
-// drop forgets what GitLab said does not exist any more.
-func (d *draft) drop(id authz.SourceID) {
-	delete(d.rows, id)
-	delete(d.missing, id)
-	switch id.Kind {
-	case authz.GroupSource:
-		delete(d.groups, id.ID)
-	case authz.ProjectSource:
-		delete(d.projects, id.ID)
-	case authz.UserSource:
-		delete(d.users, id.ID)
-		delete(d.rowUsers, id.ID)
-		for source, rows := range d.rows {
-			d.rows[source] = slices.DeleteFunc(slices.Clone(rows), func(m memberRow) bool { return m.User == id.ID })
-		}
-	}
-}
-
 // finish makes the Snapshot. Unless everybody is wanted it keeps only people who are named by something.
 func (d *draft) finish(everybody bool) *authz.Snapshot {
 	s := &authz.Snapshot{
@@ -636,8 +639,39 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 			name(row.User)
 		}
 	}
+	d.blur(s)
 	inheritFlags(s)
 	return s
+}
+
+// blur marks accounts about which an answer does not tell who or in which state they are, and everything in which such
+// an account, or one that could not be read at all, has a membership: without an account nobody has a right, and by
+// half an answer nobody loses one.
+func (d *draft) blur(s *authz.Snapshot) {
+	for id, u := range s.Users {
+		if u.State == "" || u.Username == "" {
+			s.Missing[authz.Person(id)] = "the answer does not tell its state or username"
+		}
+	}
+	unclear := func(id int64) bool {
+		_, known := s.Users[id]
+		return !known || s.Missing[authz.Person(id)] != ""
+	}
+	mark := func(source authz.SourceID, user int64) {
+		if s.Missing[source] == "" && unclear(user) {
+			s.Missing[source] = fmt.Sprintf("the account of its member %s could not be read", authz.Person(user))
+		}
+	}
+	for source, rows := range d.rows {
+		for _, row := range rows {
+			mark(source, row.User)
+		}
+	}
+	for id, p := range s.Projects {
+		if p.Owner != 0 {
+			mark(authz.Project(id), p.Owner)
+		}
+	}
 }
 
 // inheritFlags makes "archived" and "marked for deletion" look upwards everywhere: GraphQL's fields do so, REST's

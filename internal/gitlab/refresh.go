@@ -30,7 +30,7 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 		err := f.read(ctx, id)
 		if err == nil && f.notFound == id {
 			f.notFound = authz.SourceID{}
-			err = f.gone(ctx, id)
+			err = f.confirm(ctx, id)
 		}
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("reading changes from GitLab: %w", ctx.Err())
@@ -150,9 +150,18 @@ func (f *refresh) read(ctx context.Context, id authz.SourceID) (err error) {
 	return nil
 }
 
-// gone removes a source of which GitLab says it does not exist. GitLab says the same of what it hides, so this
+// confirm removes a source for which GitLab answered 404, if it says so of the source itself when asked again: the
+// first 404 may have been about its members alone, or an accident. GitLab says the same of what it hides, so this
 // counts only while the token is an administrator's: a token that lost that would else make everything vanish.
-func (f *refresh) gone(ctx context.Context, id authz.SourceID) error {
+func (f *refresh) confirm(ctx context.Context, id authz.SourceID) error {
+	var again struct {
+		ID int64 `json:"id"`
+	}
+	if _, err := f.r.api.get(ctx, sourcePath(id), nil, &again); err == nil {
+		return fmt.Errorf("reading %s: GitLab answered 404 for a part of it, and then for the whole that it is there; the next full reading tells", id)
+	} else if !errors.Is(err, ErrNotFound) {
+		return err
+	}
 	if f.admin == nil {
 		me, _, err := f.r.api.self(ctx)
 		if err != nil {
@@ -164,6 +173,12 @@ func (f *refresh) gone(ctx context.Context, id authz.SourceID) error {
 	if !*f.admin {
 		return fmt.Errorf("GitLab does not show %s: it may be deleted, or hidden from our token, which is not an administrator's; the next full reading tells", id)
 	}
+	f.gone(id)
+	return nil
+}
+
+// gone removes a source.
+func (f *refresh) gone(id authz.SourceID) {
 	switch id.Kind {
 	case authz.GroupSource:
 		delete(f.s.Groups, id.ID)
@@ -200,7 +215,6 @@ func (f *refresh) gone(ctx context.Context, id authz.SourceID) error {
 			}
 		}
 	}
-	return nil
 }
 
 // putGroup stores a group. Its path is part of the paths below it; its flags say something about all below it,

@@ -30,16 +30,17 @@ type (
 		IsAdmin   *bool      `json:"is_admin"`
 	}
 	restMember struct { // the id is the user's, created_at the membership's
-		ID        int64  `json:"id"`
+		ID        *int64 `json:"id"`
 		Username  string `json:"username"`
 		Name      string `json:"name"`
 		State     string `json:"state"`
-		Level     int    `json:"access_level"`
+		Level     *int   `json:"access_level"`
 		ExpiresAt string `json:"expires_at"`
+		Invited   string `json:"invite_email"`
 	}
 	restLink struct {
-		Group     int64  `json:"group_id"`
-		Level     int    `json:"group_access_level"`
+		Group     *int64 `json:"group_id"`
+		Level     *int   `json:"group_access_level"`
 		ExpiresAt string `json:"expires_at"`
 	}
 	restGroup struct {
@@ -96,14 +97,53 @@ func (g restGroup) group() authz.GitLabGroup {
 	}
 }
 
+// The ids of listed objects. An object without one is half an answer, as is a membership without an id; only a pending
+// invitation by e-mail has none, and counts for nobody.
+func (u restUser) id() (int64, error)    { return positive(u.ID) }
+func (g restGroup) id() (int64, error)   { return positive(g.ID) }
+func (p restProject) id() (int64, error) { return positive(p.ID) }
+
+func (m restMember) id() (int64, error) {
+	if m.ID == nil && m.Invited != "" {
+		return 0, nil
+	}
+	if m.ID == nil {
+		return 0, errors.New("a membership has no id of a user")
+	}
+	return positive(*m.ID)
+}
+
+func positive(id int64) (int64, error) {
+	if id <= 0 {
+		return 0, fmt.Errorf("an object has the id %d, want a positive number", id)
+	}
+	return id, nil
+}
+
+// row makes a membership of the answer, as member does.
+func (m restMember) row() (authz.Member, bool, error) {
+	id, err := m.id()
+	if err != nil || id == 0 {
+		return authz.Member{}, false, err
+	}
+	if m.Level == nil {
+		return authz.Member{}, false, fmt.Errorf("membership of user %d: it has no access_level", id)
+	}
+	return member(id, *m.Level, m.ExpiresAt)
+}
+
 // places knows groups and users by their paths, for answers that don't say of which kind a namespace is. 0 is
 // "unknown". Paths are compared as a whole: GitLab gives a path to one namespace only.
 type places struct {
 	group, user func(path string) int64
 }
 
-// adopt finds the parent of a group that looks like a subgroup but names none.
+// adopt finds the parent of a group that looks like a subgroup but names none. Where a group is must be certain: who
+// is in its parent has rights in it.
 func (p places) adopt(g *authz.GitLabGroup) error {
+	if g.Path == "" {
+		return errors.New("the answer does not tell its path")
+	}
 	i := strings.LastIndexByte(g.Path, '/')
 	if g.Parent != 0 || i < 0 {
 		return nil
@@ -119,6 +159,9 @@ func (p places) adopt(g *authz.GitLabGroup) error {
 // project returns the project without members. Where it is must be certain: who is in the group has rights in it.
 func (p restProject) project(at places) (authz.GitLabProject, error) {
 	out := authz.GitLabProject{ID: p.ID, Path: p.Path, CreatedAt: seconds(p.CreatedAt), Archived: p.Archived, MarkedForDeletion: p.DeletedOn != ""}
+	if p.Path == "" {
+		return out, errors.New("the answer does not tell the path of the project")
+	}
 	n := p.Namespace
 	path := p.Path[:max(0, strings.LastIndexByte(p.Path, '/'))]
 	if n != nil && n.FullPath != "" {
@@ -167,14 +210,16 @@ func (p restProject) project(at places) (authz.GitLabProject, error) {
 func links(in []restLink) ([]authz.Link, error) {
 	seen := map[int64]authz.Link{}
 	for _, l := range in {
+		if l.Group == nil || *l.Group <= 0 || l.Level == nil {
+			return nil, errors.New("an invitation of a group has no group_id or no group_access_level")
+		}
 		d, err := authz.ParseDate(l.ExpiresAt)
 		if err != nil {
-			return nil, fmt.Errorf("link of group %d: %w", l.Group, err)
+			return nil, fmt.Errorf("link of group %d: %w", *l.Group, err)
 		}
-		if l.Group <= 0 || l.Level <= int(authz.NoAccess) {
-			continue
+		if *l.Level > int(authz.NoAccess) {
+			seen[*l.Group] = authz.Link{Group: *l.Group, Level: authz.Level(*l.Level), Expires: d}
 		}
-		seen[l.Group] = authz.Link{Group: l.Group, Level: authz.Level(l.Level), Expires: d}
 	}
 	return slices.SortedFunc(maps.Values(seen), func(x, y authz.Link) int { return int(x.Group - y.Group) }), nil
 }
@@ -188,7 +233,10 @@ type memberRow struct {
 // member makes a row, or nothing for rows that are no membership: "No access", which GitLab shows where sharing
 // was locked, and "Minimal access", which GraphQL never shows and which gives no right anywhere.
 func member(user int64, level int, expires string) (authz.Member, bool, error) {
-	if user <= 0 || level <= int(authz.MinimalAccess) {
+	if level < int(authz.NoAccess) {
+		return authz.Member{}, false, fmt.Errorf("membership of user %d: there is no access level %d", user, level)
+	}
+	if level <= int(authz.MinimalAccess) {
 		return authz.Member{}, false, nil
 	}
 	d, err := authz.ParseDate(expires)
@@ -260,9 +308,38 @@ func (p *pager) turn(page int64) {
 
 var errCircle = errors.New("the pages of GitLab's list lead in a circle")
 
-// keyset lists everything below path by GitLab's keyset pagination, or however the server pages. each gets a page and
-// returns how many of its items are new.
-func keyset[T any](ctx context.Context, a *api, path string, q url.Values, each func([]T) (fresh int)) error {
+// listed is an item of a list.
+type listed interface{ id() (int64, error) }
+
+// page reads one page of a list. An answer that is no list, or holds items without an id, is no empty list: it is not
+// read.
+func page[T listed](ctx context.Context, a *api, path string, q url.Values) (map[int64]T, int, *gl.Response, error) {
+	var list *[]*T // a pointer, because "null" would look like an empty list
+	resp, err := a.get(ctx, path, q, &list)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	if list == nil {
+		return nil, 0, nil, fmt.Errorf("reading %s: %w: it answers null where a list must be", path, ErrNotGitLab)
+	}
+	out := make(map[int64]T, len(*list))
+	for _, it := range *list {
+		if it == nil {
+			return nil, 0, nil, fmt.Errorf("reading %s: an item of the list is null", path)
+		}
+		id, err := (*it).id()
+		if err != nil {
+			return nil, 0, nil, fmt.Errorf("reading %s: %w", path, err)
+		}
+		out[id] = *it
+	}
+	return out, len(*list), resp, nil
+}
+
+// keyset lists everything below path by GitLab's keyset pagination, or however the server pages. With an error it
+// returns what was read until then.
+func keyset[T listed](ctx context.Context, a *api, path string, q url.Values) (map[int64]T, error) {
+	items := map[int64]T{}
 	p := pager{q: maps.Clone(q), page: 1}
 	p.q.Set("pagination", "keyset")
 	p.q.Set("order_by", "id")
@@ -270,21 +347,22 @@ func keyset[T any](ctx context.Context, a *api, path string, q url.Values, each 
 	p.q.Set("per_page", strconv.Itoa(a.pageSize))
 	for seen := map[string]bool{}; ; {
 		if key := p.q.Encode(); seen[key] {
-			return fmt.Errorf("reading %s: %w", path, errCircle)
+			return items, fmt.Errorf("reading %s: %w", path, errCircle)
 		} else {
 			seen[key] = true
 		}
-		var page []T
-		resp, err := a.get(ctx, path, p.q, &page)
+		got, n, resp, err := page[T](ctx, a, path, p.q)
 		if err != nil {
-			return err
+			return items, err
 		}
-		more, err := p.next(resp, len(page), each(page), a.pageSize)
+		before := len(items)
+		maps.Copy(items, got)
+		more, err := p.next(resp, n, len(items)-before, a.pageSize)
 		if err != nil {
-			return fmt.Errorf("reading %s: %w", path, err)
+			return items, fmt.Errorf("reading %s: %w", path, err)
 		}
 		if !more {
-			return nil
+			return items, nil
 		}
 	}
 }
@@ -294,7 +372,7 @@ var errMoving = errors.New("the list kept changing while it was read")
 // offset lists everything below path by page numbers. Something deleted meanwhile moves later items to pages
 // already read, so they would be missed: the list is read again until its count was stable and fits. Beyond
 // 10,000 records GitLab names no count; such a list is read twice and merged.
-func offset[T any](ctx context.Context, a *api, path string, q url.Values, id func(T) int64) ([]T, error) {
+func offset[T listed](ctx context.Context, a *api, path string, q url.Values) ([]T, error) {
 	var last map[int64]T
 	for range 3 {
 		items := map[int64]T{}
@@ -305,28 +383,25 @@ func offset[T any](ctx context.Context, a *api, path string, q url.Values, id fu
 		p.q.Set("per_page", strconv.Itoa(a.pageSize))
 		p.q.Set("page", "1")
 		for more := true; more; {
-			var got []T
-			resp, err := a.get(ctx, path, p.q, &got)
+			got, n, resp, err := page[T](ctx, a, path, p.q)
 			if err != nil {
 				return nil, err
 			}
 			fresh := len(items)
-			for _, it := range got {
-				items[id(it)] = it
-			}
+			maps.Copy(items, got)
 			fresh = len(items) - fresh
-			if read += len(got); len(got) > 0 {
+			if read += n; n > 0 {
 				pages++
 			}
 			total, counted = resp.TotalItems, counted && resp.Header.Get("X-Total") != ""
 			if pages <= 1 {
 				first = total
 			}
-			if more, err = p.next(resp, len(got), fresh, a.pageSize); err != nil {
+			if more, err = p.next(resp, n, fresh, a.pageSize); err != nil {
 				return nil, fmt.Errorf("reading %s: %w", path, err)
 			}
 		}
-		done := pages <= 1 || (counted && first == total && len(items) == read && int64(read) == total)
+		done := (pages <= 1 && !counted) || (counted && first == total && len(items) == read && int64(read) == total)
 		if !done && last != nil && sameKeys(last, items) {
 			done = true // twice the same: the count means something else
 		}
@@ -364,18 +439,18 @@ func sourcePath(id authz.SourceID) string { return fmt.Sprintf("%ss/%d", id.Kind
 
 // members reads the direct rows of a group or project.
 func (a *api) members(ctx context.Context, id authz.SourceID) ([]memberRow, error) {
-	rows, err := offset(ctx, a, sourcePath(id)+"/members", url.Values{}, func(m restMember) int64 { return m.ID })
+	rows, err := offset[restMember](ctx, a, sourcePath(id)+"/members", url.Values{})
 	if err != nil {
 		return nil, err
 	}
 	out := make([]memberRow, 0, len(rows))
 	for _, m := range rows {
-		row, ok, err := member(m.ID, m.Level, m.ExpiresAt)
+		row, ok, err := m.row()
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("reading %s/members: %w", sourcePath(id), err)
 		}
 		if ok {
-			out = append(out, memberRow{Member: row, user: authz.User{ID: m.ID, Username: m.Username, Name: m.Name, State: authz.UserState(m.State)}})
+			out = append(out, memberRow{Member: row, user: authz.User{ID: row.User, Username: m.Username, Name: m.Name, State: authz.UserState(m.State)}})
 		}
 	}
 	return out, nil
@@ -409,12 +484,17 @@ func (a *api) user(ctx context.Context, id int64, humanKnown, human bool) (authz
 	if u.ID != id {
 		return authz.User{}, fmt.Errorf("reading user %d: the answer is about user %d", id, u.ID)
 	}
+	if u.State == "" || u.Username == "" { // who is not active has no rights: nobody is that by half an answer
+		return authz.User{}, fmt.Errorf("reading user %d: the answer has no state or no username", id)
+	}
 	if !humanKnown {
-		var list []restUser
-		if _, err := a.get(ctx, "users", url.Values{"username": {u.Username}, "humans": {"true"}}, &list); err != nil {
+		list, _, _, err := page[restUser](ctx, a, "users", url.Values{"username": {u.Username}, "humans": {"true"}})
+		if err != nil {
 			return authz.User{}, err
 		}
-		human = slices.ContainsFunc(list, func(h restUser) bool { return h.ID == id })
+		if _, human = list[id]; !human && len(list) > 0 {
+			return authz.User{}, fmt.Errorf("reading user %d: the list of humans of his username holds somebody else", id)
+		}
 	}
 	out := u.user(human)
 	if humanKnown {
@@ -425,8 +505,7 @@ func (a *api) user(ctx context.Context, id int64, humanKnown, human bool) (authz
 
 // listsGroups reports whether what answers has at least a list of groups.
 func (a *api) listsGroups(ctx context.Context) bool {
-	var list []restGroup
-	_, err := a.get(ctx, "groups", url.Values{"per_page": {"1"}}, &list)
+	_, _, _, err := page[restGroup](ctx, a, "groups", url.Values{"per_page": {"1"}})
 	return err == nil
 }
 

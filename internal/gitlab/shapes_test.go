@@ -30,6 +30,12 @@ func TestMemberShapes(t *testing.T) {
 		{name: "Minimal access", json: `{"id":7,"access_level":5}`, none: true},
 		{name: "No access, where sharing is locked", json: `{"id":7,"access_level":0}`, none: true},
 		{name: "a pending invitation", json: `{"id":null,"access_level":40,"invite_email":"x@y"}`, none: true},
+		{name: "no id", json: `{"access_level":40}`, bad: true},
+		{name: "no id and no invitation", json: `{"id":null,"access_level":40}`, bad: true},
+		{name: "id 0", json: `{"id":0,"access_level":40}`, bad: true},
+		{name: "no access_level", json: `{"id":7,"username":"ann","state":"active"}`, bad: true},
+		{name: "access_level null", json: `{"id":7,"access_level":null}`, bad: true},
+		{name: "a negative access_level", json: `{"id":7,"access_level":-1}`, bad: true},
 		{name: "an expiry that nobody understands", json: `{"id":7,"access_level":40,"expires_at":"soon"}`, bad: true},
 	} {
 		var m restMember
@@ -37,7 +43,7 @@ func TestMemberShapes(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
 		}
-		got, ok, err := member(m.ID, m.Level, m.ExpiresAt)
+		got, ok, err := m.row()
 		if (err != nil) != tt.bad || ok == (tt.none || tt.bad) {
 			t.Errorf("%s: %v, %v", tt.name, ok, err)
 		}
@@ -69,6 +75,27 @@ func TestUnknownLevelIsNoRight(t *testing.T) {
 		}
 		if role != want.role || (len(findings) == 1 && findings[0].Code == "unknown_level") != want.finding {
 			t.Errorf("level %d gives %q, findings %v", level, role, findings)
+		}
+	}
+}
+
+// TestLinkShapes: an invitation that does not tell whom, or up to which level, is not the end of one.
+func TestLinkShapes(t *testing.T) {
+	for in, bad := range map[string]bool{
+		`[]`: false,
+		`[{"group_id":3,"group_access_level":30,"expires_at":null}]`: false,
+		`[{"group_id":3}]`:                         true,
+		`[{"group_access_level":30}]`:              true,
+		`[{"group_id":0,"group_access_level":30}]`: true,
+		`[{}]`: true,
+		`[{"group_id":3,"group_access_level":30,"expires_at":"for now"}]`: true,
+	} {
+		var ls []restLink
+		if err := json.Unmarshal([]byte(in), &ls); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := links(ls); (err != nil) != bad {
+			t.Errorf("%s: %v", in, err)
 		}
 	}
 }

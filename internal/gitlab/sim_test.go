@@ -167,7 +167,7 @@ func (o *org) options() Options {
 func (o *org) want(everybody bool) *authz.Snapshot {
 	s := &authz.Snapshot{
 		Issuer: o.sim.URL(), Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
-		Missing: map[authz.SourceID]string{},
+		Missing: map[authz.SourceID]string{}, Admin: true,
 	}
 	o.w.View(func(v *gitlabsim.View) {
 		named := map[int64]bool{}
@@ -270,7 +270,7 @@ func TestFewRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A single page of projects has no header that says so with keyset pagination, so a second one is asked for.
-	want := map[string]int64{"graphql": 3, "projects": 2, "group": 6, "other": 1} // probe, schema, one page of all; links of six groups
+	want := map[string]int64{"graphql": 3, "projects": 2, "group": 6, "other": 2} // probe, schema, one page of all; links of six groups; who we are, before and after
 	if d := cmp.Diff(want, r.Requests()); d != "" {
 		t.Errorf("requests (-want +got)\n%s", d)
 	}

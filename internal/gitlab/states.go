@@ -2,7 +2,6 @@ package gitlab
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -53,19 +52,20 @@ func (r *Reader) statesGraphQL(ctx context.Context, ids []int64, into map[int64]
 	if err != nil {
 		return err
 	}
-	var page struct {
-		Nodes []struct {
-			ID    string `json:"id"`
-			State string `json:"state"`
-		} `json:"nodes"`
-	}
-	if err := json.Unmarshal(data["users"], &page); err != nil {
+	page, err := decodeNodes[struct {
+		ID    string `json:"id"`
+		State string `json:"state"`
+	}](data["users"])
+	if err != nil {
 		return fmt.Errorf("reading the states of accounts: %w", err)
 	}
 	for _, n := range page.Nodes {
 		id, err := gid(n.ID, "User")
 		if err != nil {
 			return err
+		}
+		if n.State == "" {
+			return fmt.Errorf("reading the states of accounts: user %d has none in the answer", id)
 		}
 		into[id] = authz.UserState(n.State)
 	}

@@ -36,10 +36,10 @@ func (r *Reader) MemberLevel(ctx context.Context, id authz.SourceID, user int64)
 	var m restMember
 	_, err := r.api.get(ctx, sourcePath(id)+"/members/all/"+strconv.FormatInt(user, 10), nil, &m)
 	switch {
-	case err == nil && m.ID != user:
-		return 0, fmt.Errorf("asking for user %d in %s: the answer is about user %d", user, id, m.ID)
+	case err == nil && (m.ID == nil || *m.ID != user || m.Level == nil):
+		return 0, fmt.Errorf("asking for user %d in %s: the answer does not tell his access_level there", user, id)
 	case err == nil:
-		return authz.Level(m.Level), nil
+		return authz.Level(*m.Level), nil
 	case !errors.Is(err, ErrNotFound):
 		return 0, err
 	}

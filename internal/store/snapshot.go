@@ -31,6 +31,7 @@ type line struct {
 
 type snapshotHeader struct {
 	Issuer     string `json:"issuer"`
+	Admin      bool   `json:"admin,omitempty"`
 	MissingAll string `json:"missingAll,omitempty"`
 	Lines      int    `json:"lines"` // that follow
 }
@@ -70,7 +71,7 @@ func encodeSnapshot(w io.Writer, st rbacsync.Stored) error {
 	b := bufio.NewWriter(w)
 	e := json.NewEncoder(b)
 	if err := e.Encode(line{Header: &snapshotHeader{
-		Issuer: s.Issuer, MissingAll: s.MissingAll, Lines: len(s.Users) + len(s.Groups) + len(s.Projects) + len(st.Names) + len(s.Missing),
+		Issuer: s.Issuer, Admin: s.Admin, MissingAll: s.MissingAll, Lines: len(s.Users) + len(s.Groups) + len(s.Projects) + len(st.Names) + len(s.Missing),
 	}}); err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func decodeSnapshot(r io.Reader) (rbacsync.Stored, error) {
 		return rbacsync.Stored{}, errors.New("it does not begin with a header")
 	}
 	s := &authz.Snapshot{
-		Issuer: first.Header.Issuer, MissingAll: first.Header.MissingAll, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
+		Issuer: first.Header.Issuer, Admin: first.Header.Admin, MissingAll: first.Header.MissingAll, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
 		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
 	}
 	st := rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{}}

@@ -53,12 +53,12 @@ func fill(v reflect.Value, n *int) {
 
 func snapshot(t *testing.T) rbacsync.Stored {
 	t.Helper()
-	if n := reflect.TypeFor[authz.Snapshot]().NumField(); n != 7 {
+	if n := reflect.TypeFor[authz.Snapshot]().NumField(); n != 8 {
 		t.Fatalf("authz.Snapshot has %d fields: store the new one, and count it here", n)
 	}
 	n := 0
 	s := &authz.Snapshot{
-		Issuer: "https://gitlab.example.com", Taken: time.Date(2026, 11, 22, 1, 2, 3, 4, time.UTC), MissingAll: "the list of groups",
+		Issuer: "https://gitlab.example.com", Taken: time.Date(2026, 11, 22, 1, 2, 3, 4, time.UTC), Admin: true, MissingAll: "the list of groups",
 		Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
 		Missing: map[authz.SourceID]string{authz.Group(7): "timeout", authz.Person(3): "x"},
 	}

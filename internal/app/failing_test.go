@@ -1,0 +1,61 @@
+package app
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// TestAFailedFullReadingIsShown: in the metrics and in `status`, also before there ever was a good one.
+func TestAFailedFullReadingIsShown(t *testing.T) {
+	m := newMetrics()
+	failure := errors.New("reading GitLab: not even a list was read completely: listing projects: 502")
+	m.round(rbacsync.Round{Read: "full", Started: day, Err: failure})
+	if n := value(t, m.registry, "gl_k8s_integrator_rounds_total", "full"); n != 1 {
+		t.Errorf("%v rounds", n)
+	}
+	if at := value(t, m.registry, "gl_k8s_integrator_last_good_round_timestamp_seconds"); at != 0 {
+		t.Errorf("the last good round was at %v", at)
+	}
+
+	if m.round(rbacsync.Round{Read: "full", Started: day}); value(t, m.registry, "gl_k8s_integrator_last_good_round_timestamp_seconds") != float64(day.Unix()) {
+		t.Error("a good round does not count as one")
+	}
+
+	kube := fake.NewClientset()
+	syncer, err := rbacsync.New(rbacsync.Options{Kube: kube, Logger: slog.New(slog.DiscardHandler), Policy: policyOf(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	differs := authz.Finding{Code: "members_differ", Source: authz.Group(7), Text: "somebody is missing"}
+	p := &reporter{
+		elector: &store.Elector{Identity: "a"}, mode: "enforce", syncer: syncer, now: func() time.Time { return day },
+		requests: func() map[string]int64 { return nil }, sampled: func() []authz.Finding { return []authz.Finding{differs} },
+		budget: &budget{requests: func() map[string]int64 { return nil }, now: func() time.Time { return day }},
+	}
+	var out bytes.Buffer
+	p.status(&rbacsync.State{Round: rbacsync.Round{Cause: "start", Read: "full", Started: day, Err: failure}, Err: failure, Since: day}).print(&out, "a", day)
+	for _, want := range []string{"FAILING          since 2026-11-22T12:00:00Z: " + failure.Error(), "GitLab read      never", "members_differ: somebody is missing"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("status without %q:\n%s", want, out.String())
+		}
+	}
+}
+
+func policyOf(t *testing.T) authz.Policy {
+	t.Helper()
+	p, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
