@@ -2,12 +2,14 @@ package authz_test
 
 import (
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 )
@@ -297,34 +299,60 @@ func TestAssignNames(t *testing.T) {
 	}
 }
 
+// FuzzAssignNames: whatever paths people choose, and whatever stands in the cluster already, names are injective, valid
+// and never reserved. Its seeds in testdata are the 2018 original's failures, and what fuzzing found worth keeping.
 func FuzzAssignNames(f *testing.F) {
 	for _, s := range []string{"haw/world", "Kube-System", "-._-", "a/b-g7", strings.Repeat("x", 300), "ä/ö", "kube-", "日本"} {
-		f.Add(s, s+"x", int64(7), int64(8))
+		f.Add(s, s+"x", s, "haw-world", "openshift-*", int64(7), int64(8))
 	}
-	f.Fuzz(func(t *testing.T, a, b string, x, y int64) {
+	simple := regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(-?\*)?$`)
+	f.Fuzz(func(t *testing.T, a, b, kept, foreign, reserved string, x, y int64) {
 		if x <= 0 || y <= 0 || x == y {
 			t.Skip()
 		}
-		sources := []authz.Source{{ID: authz.Group(x), Path: a}, {ID: authz.Group(y), Path: b}, {ID: authz.Project(x), Path: b}, {ID: authz.Person(y), Path: a}}
+		sources := []authz.Source{{ID: authz.Group(x), Path: a}, {ID: authz.Group(y), Path: b}, {ID: authz.Project(x), Path: b}, {ID: authz.Person(y), Path: a}, {ID: authz.Project(y), Path: a}}
 		taken := map[string]bool{"kube-system": true, "default": true, "haw-world": true}
-		names, findings := authz.AssignNames(sources, nil, taken, []string{"openshift-*"})
+		if len(validation.IsDNS1123Label(foreign)) == 0 {
+			taken[foreign] = true
+		}
+		have := map[authz.SourceID]string{} // one of them has a name from before it was renamed, and so has one that is gone
+		if len(validation.IsDNS1123Label(kept)) == 0 && !taken[kept] {
+			have[authz.Project(y)] = kept
+		}
+		if former := "former-" + kept; len(validation.IsDNS1123Label(former)) == 0 && !taken[former] {
+			have[authz.Person(x)] = former
+		}
+		names, findings := authz.AssignNames(sources, have, taken, []string{reserved})
 		if len(names)+len(findings) != len(sources) {
 			t.Fatalf("%d names and %d findings for %d sources", len(names), len(findings), len(sources))
 		}
 		seen := map[string]bool{}
-		for _, n := range names {
-			if seen[n] || taken[n] {
+		for id, n := range names {
+			if seen[n] || taken[n] || (have[authz.Person(x)] != "" && n == have[authz.Person(x)]) {
 				t.Fatalf("name %q is given twice or taken: %v", n, names)
 			}
 			seen[n] = true
-			if n == "" || len(n) > 63 || strings.Trim(n, "-") != n || strings.Trim(n, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			if old := have[id]; old != "" {
+				if n != old {
+					t.Fatalf("%s had %q and now has %q", id, old, n)
+				}
+				continue // once given it stays, whatever is reserved later
+			}
+			if len(validation.IsDNS1123Label(n)) > 0 {
 				t.Fatalf("%q is not an RFC 1123 label", n)
 			}
-			if strings.HasPrefix(n, "kube-") || strings.HasPrefix(n, "openshift-") {
+			if strings.HasPrefix(n, "kube-") || n == "default" || n == "gl-k8s-integrator" {
 				t.Fatalf("%q is reserved", n)
 			}
+			if simple.MatchString(reserved) {
+				prefix, open := strings.CutSuffix(reserved, "*")
+				if n == prefix || (open && strings.HasPrefix(n, prefix)) {
+					t.Fatalf("%q is reserved by %q", n, reserved)
+				}
+			}
 		}
-		again, _ := authz.AssignNames([]authz.Source{sources[3], sources[1], sources[2], sources[0]}, nil, taken, []string{"openshift-*"})
+		slices.Reverse(sources)
+		again, _ := authz.AssignNames(sources, have, taken, []string{reserved})
 		if !maps.Equal(names, again) {
 			t.Fatalf("the order of the sources matters: %v, %v", names, again)
 		}

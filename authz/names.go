@@ -37,7 +37,7 @@ func NormalizePath(path string) string {
 // AssignNames gives each source a namespace name. A source keeps the name it has; a new one gets the name its
 // path suggests, or that name with a suffix made of kind and id when it is empty, too long, reserved, taken by
 // another namespace, or of the suffixed form itself. Ties between new sources go to the lower id. A source whose
-// suffixed name is taken as well (by somebody else's namespace) gets none, and a Finding.
+// suffixed name is taken as well (by somebody else's namespace), or reserved, gets none, and a Finding.
 //
 // taken holds all other namespaces of the cluster, reserved further names ("*" at the end matches any rest);
 // both are compared after normalisation.
@@ -67,11 +67,8 @@ func AssignNames(sources []Source, have map[SourceID]string, taken map[string]bo
 		if name == "" || len(name) > maxName || ownSuffix.MatchString(name) || isReserved(name, reserved) || used[name] {
 			name = suffixed(name, s.ID, reserved)
 		}
-		if used[name] {
-			findings = append(findings, Finding{
-				"namespace_name_taken", s.ID,
-				fmt.Sprintf("%s gets no namespace: %q exists and belongs to somebody else", s.ID, name),
-			})
+		if why := cmp.Or(when(used[name], "exists and belongs to somebody else"), when(isReserved(name, reserved), "is reserved as well (authz.reservedNames)")); why != "" {
+			findings = append(findings, Finding{"namespace_name_taken", s.ID, fmt.Sprintf("%s gets no namespace: %q %s", s.ID, name, why)})
 			continue
 		}
 		used[name] = true
@@ -79,6 +76,13 @@ func AssignNames(sources []Source, have map[SourceID]string, taken map[string]bo
 	}
 	slices.SortFunc(findings, func(a, b Finding) int { return a.Source.Compare(b.Source) })
 	return names, findings
+}
+
+func when(yes bool, text string) string {
+	if yes {
+		return text
+	}
+	return ""
 }
 
 // suffixed appends "-g7", "-p42" or "-u3" and shortens the rest to fit. A name that is reserved as a whole

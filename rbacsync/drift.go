@@ -101,15 +101,19 @@ func tellDrift(ctx context.Context, client kubernetes.Interface, log *slog.Logge
 		if c.Old != nil {
 			ref.UID = c.Old.UID
 		}
-		at := metav1.NewTime(now)
-		_, err := client.CoreV1().Events(c.Key.Namespace).Create(ctx, &corev1.Event{
-			ObjectMeta:     metav1.ObjectMeta{GenerateName: "gl-k8s-integrator-", Namespace: c.Key.Namespace},
-			InvolvedObject: ref, Reason: "DriftRestored", Message: note, Type: corev1.EventTypeWarning,
-			Source: corev1.EventSource{Component: "gl-k8s-integrator"}, FirstTimestamp: at, LastTimestamp: at, Count: 1,
-		}, metav1.CreateOptions{})
-		if err != nil {
-			log.DebugContext(ctx, "no Event about drift", "namespace", c.Key.Namespace, "error", err)
-		}
+		tellOne(ctx, client, log, now, ref, note)
+	}
+}
+
+func tellOne(ctx context.Context, client kubernetes.Interface, log *slog.Logger, now time.Time, ref corev1.ObjectReference, note string) {
+	at := metav1.NewTime(now)
+	_, err := client.CoreV1().Events(ref.Namespace).Create(ctx, &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: "gl-k8s-integrator-", Namespace: ref.Namespace},
+		InvolvedObject: ref, Reason: "DriftRestored", Message: note, Type: corev1.EventTypeWarning,
+		Source: corev1.EventSource{Component: "gl-k8s-integrator"}, FirstTimestamp: at, LastTimestamp: at, Count: 1,
+	}, metav1.CreateOptions{})
+	if err != nil {
+		log.DebugContext(ctx, "no Event about drift", "namespace", ref.Namespace, "error", err)
 	}
 }
 

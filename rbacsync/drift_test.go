@@ -18,6 +18,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
 // counting counts the requests of a client by verb.
@@ -221,5 +222,75 @@ func TestClusterDriftIsPutBackAtOnceWithAnEvent(t *testing.T) {
 		if r.Err != nil && !strings.Contains(r.Err.Error(), "already exists") { // the foreign binding above
 			t.Errorf("round %q: %v", r.Cause, r.Err)
 		}
+	}
+}
+
+// TestClusterCICredentialsArePutBack: with the role that may not list Secrets. Somebody deletes the Secret with the CI
+// token, empties it, or deletes the ServiceAccount, whose tokens die with it.
+func TestClusterCICredentialsArePutBack(t *testing.T) {
+	c := realCluster(t)
+	var mu sync.Mutex
+	var last string // token that the project has
+	p := &ci.Provisioner{
+		Kube: c.own, Cluster: ci.Cluster{URL: c.cp.URL(), CA: c.cp.CA()}, Scope: "ICC-K8s", Now: time.Now, Lifetime: time.Hour,
+		Delivery: delivery(func(_ int64, vars []ci.Variable) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, v := range vars {
+				if v.Key == "KUBE_TOKEN" {
+					last = v.Value
+				}
+			}
+		}),
+	}
+	token := func() string { mu.Lock(); defer mu.Unlock(); return last }
+	s := newSyncer(t, rbacsync.Options{Reader: &gitlab{snap: org(75, "ci-drift")}, Kube: c.own, Watch: c.own, Interval: time.Hour, CI: p})
+	running(t, s)
+	const ns = "ci-drift-world"
+	eventually(t, "the first token", func() bool { return token() != "" })
+	secrets, ctx := c.admin.CoreV1().Secrets(ns), t.Context()
+	time.Sleep(time.Second) // our own writes are looked at once more, and no more
+	first := token()
+	for _, x := range []struct {
+		what   string
+		change func() error
+	}{
+		{"a deleted Secret", func() error { return secrets.Delete(ctx, kubename.CISecret, metav1.DeleteOptions{}) }},
+		{"an emptied Secret", func() error {
+			_, err := secrets.Patch(ctx, kubename.CISecret, types.MergePatchType, []byte(`{"data":null}`), metav1.PatchOptions{})
+			return err
+		}},
+		{"a deleted ServiceAccount", func() error {
+			return c.admin.CoreV1().ServiceAccounts(ns).Delete(ctx, kubename.CIServiceAccount, metav1.DeleteOptions{})
+		}},
+	} {
+		before := token()
+		if err := x.change(); err != nil {
+			t.Fatalf("%s: %v", x.what, err)
+		}
+		t.Logf("%s: put right after %v", x.what, eventually(t, x.what+" is put right and delivered", func() bool {
+			sec, err := secrets.Get(ctx, kubename.CISecret, metav1.GetOptions{})
+			return err == nil && token() != before && string(sec.Data["token"]) == token()
+		}))
+	}
+	if first == token() {
+		t.Error("the token is still the first one")
+	}
+	eventually(t, "an Event", func() bool {
+		events, err := c.admin.CoreV1().Events(ns).List(ctx, metav1.ListOptions{FieldSelector: "reason=DriftRestored,involvedObject.kind=Secret"})
+		return err == nil && len(events.Items) > 0
+	})
+	job, err := c.client(c.as(token()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the delivered token works", func() bool {
+		_, err := job.CoreV1().ConfigMaps(ns).List(ctx, metav1.ListOptions{})
+		return err == nil
+	})
+	done := token()
+	time.Sleep(2 * time.Second)
+	if token() != done {
+		t.Error("another token without a reason")
 	}
 }

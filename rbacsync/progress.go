@@ -70,7 +70,7 @@ func tellProgress(ctx context.Context, every time.Duration, total int, done *ato
 		}
 		if left, ok := p.Left(); ok && n%progressLog == 0 {
 			log.InfoContext(ctx, "changes are being made", "done", p.Done, "total", p.Total,
-				"per_second", int(p.Rate()), "left", left.Round(time.Second).String())
+				"perSecond", int(p.Rate()), "left", left.Round(time.Second).String())
 		}
 	}
 }

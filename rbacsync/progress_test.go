@@ -40,7 +40,7 @@ func TestProgress(t *testing.T) {
 	if lines := strings.Count(log.String(), `"msg":"changes are being made"`); lines < 1 || lines > len(told)/10 {
 		t.Errorf("%d lines in the log for %d reports", lines, len(told))
 	}
-	for _, want := range []string{`"total":`, `"done":`, `"per_second":`, `"left":"`} {
+	for _, want := range []string{`"total":`, `"done":`, `"perSecond":`, `"left":"`} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log lacks %s", want)
 		}

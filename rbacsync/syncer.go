@@ -197,7 +197,11 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer wg.Wait()
 	spaces := make(chan []ci.Namespace, 1)
 	if s.o.CI != nil && s.o.Mode == ModeEnforce {
-		wg.Go(func() { s.runCI(ctx, spaces) })
+		touched := make(chan touchedSecrets, 1)
+		wg.Go(func() { s.runCI(ctx, spaces, touched) })
+		if s.o.Watch != nil {
+			wg.Go(func() { s.watchCISecrets(ctx, touched) })
+		}
 	}
 	s.begin(ctx, &wg)
 	defer s.lead(false)
@@ -410,6 +414,9 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	done := r.Report.Made(r.Plan)
 	for _, c := range done {
 		s.drift.fights.restored(c.Key.Namespace)
+		if c.Action == Create && c.Key.Kind == KindServiceAccount && s.o.CI != nil {
+			s.Trigger([]authz.SourceID{c.Source}, causeDrift) // its tokens died with the one before
+		}
 	}
 	r.Duration = s.o.Now().Sub(started)
 	s.report(ctx, r)
@@ -417,8 +424,9 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 }
 
 // runCI keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
-func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace) {
+func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, changed <-chan touchedSecrets) {
 	var list []ci.Namespace
+	touched := touchedSecrets{} // to be looked at
 	var again <-chan time.Time
 	var pause time.Duration
 	for {
@@ -426,6 +434,12 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace) {
 		case <-ctx.Done():
 			return
 		case list = <-lists:
+		case more := <-changed:
+			maps.Copy(touched, more)
+			if again == nil {
+				again = time.After(secretPause)
+			}
+			continue
 		case <-again:
 		}
 		again = nil
@@ -433,7 +447,11 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace) {
 			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
 			continue
 		}
-		report := s.o.CI.Provision(ctx, list)
+		if list == nil {
+			continue // the first round is not over: it looks at everything
+		}
+		report := s.restoreCISecrets(ctx, touched, list)
+		clear(touched)
 		if len(report.Findings) == 0 {
 			pause = 0
 			continue

@@ -10,13 +10,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
@@ -360,6 +363,34 @@ func TestBug14LimitRange(t *testing.T) {
 			t.Errorf("%s created without being asked for", r)
 		}
 	}
+	// Told by a manifest, what is in it is made: "20m" stays 20 millicores, and one without a name is refused at the start.
+	kind, err := rbacsync.ParseTemplateKind("LimitRange")
+	s.ok(err)
+	const limits = "apiVersion: v1\nkind: LimitRange\nmetadata: {NAME}\nspec: {limits: [{type: Container, default: {cpu: 20m, memory: 25Mi}}]}\n"
+	load := func(name string) (*rbacsync.Templates, error) {
+		folder := fstest.MapFS{"limits.yaml": {Data: []byte(strings.Replace(limits, "NAME", name, 1))}}
+		return rbacsync.LoadTemplates(folder, []rbacsync.TemplateKind{kind})
+	}
+	if _, err := load("labels: {a: b}"); err == nil || !strings.Contains(err.Error(), "metadata.name") {
+		t.Errorf("a LimitRange without a name: %v", err)
+	}
+	templates, err := load("name: default")
+	s.ok(err)
+	scheme := runtime.NewScheme()
+	s.ok(corev1.AddToScheme(scheme))
+	client := dynamicfake.NewSimpleDynamicClient(scheme)
+	s = newStage(t, func(o *rbacsync.Options) {
+		o.Settings.Templates, o.Dynamic, o.OwnNamespace = templates, client, "gl-k8s-integrator"
+	})
+	g := s.group("haw", 0, "ann")
+	s.round()
+	l, err := client.Resource(kind.GVR()).Namespace(s.namespace(authz.Group(g))).Get(t.Context(), "default", metav1.GetOptions{})
+	s.ok(err)
+	text, err := json.Marshal(l.Object["spec"])
+	s.ok(err)
+	if !strings.Contains(string(text), `"cpu":"20m","memory":"25Mi"`) {
+		t.Errorf("made: %s", text)
+	}
 }
 
 // In 2018 the net-admin binding was deleted and made anew by each sync.
@@ -381,7 +412,7 @@ func TestBug15BindingMadeAnewByEachSync(t *testing.T) {
 }
 
 // In 2018 custom bindings were spared by their name alone, in whatever namespace: a binding of such a name was never
-// looked at. Here a name spares nothing: what carries our mark is ours, and what does not is not.
+// looked at; and files of custom objects were split at any "---", also within a PEM block, and read from backups. Here a name spares nothing: what carries our mark is ours, and what does not is not.
 func TestBug16BindingsSparedByName(t *testing.T) {
 	s := newStage(t, nil)
 	g, other := s.group("haw", 0, "ann"), s.group("other", 0, "ben")
@@ -399,6 +430,17 @@ func TestBug16BindingsSparedByName(t *testing.T) {
 	s.wantHolders(ns, "view")
 	if got := s.holders(theirs, "view"); !slices.Equal(got, []string{"somebody"}) {
 		t.Errorf("view in %s is held by %v", theirs, got)
+	}
+	kind, err := rbacsync.ParseTemplateKind("ConfigMap")
+	s.ok(err)
+	const pem = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ca}\ndata:\n  ca.crt: |\n    -----BEGIN CERTIFICATE-----\n    AAAA\n    -----END CERTIFICATE-----\n"
+	templates, err := rbacsync.LoadTemplates(fstest.MapFS{
+		"ca.yaml":    {Data: []byte(pem + "---\n" + strings.Replace(pem, "name: ca", "name: other", 1))},
+		"x.yaml.bak": {Data: []byte(strings.Replace(pem, "name: ca", "name: backup", 1))},
+	}, []rbacsync.TemplateKind{kind})
+	s.ok(err)
+	if len(templates.List) != 2 || templates.List[0].Name != "ca" || templates.List[1].Name != "other" {
+		t.Errorf("%d templates: %v", len(templates.List), templates.List)
 	}
 }
 

@@ -326,6 +326,9 @@ func (p *Provisioner) remember(n Namespace, s *corev1.Secret) {
 	p.checked[n.Name] = checked{n, until}
 }
 
+// Changed says that somebody may have changed the Secret of a namespace: the next Provision looks at it.
+func (p *Provisioner) Changed(ns string) { p.drop(ns) }
+
 func (p *Provisioner) drop(ns string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
