@@ -459,3 +459,36 @@ func TestRESTAndGraphQLAgree(t *testing.T) {
 		})
 	}
 }
+
+// TestADemotedTokenLosesNoInvitationInATargetedReading: GitLab leaves invited groups that a token may not see out of its
+// answer about a group that it may see.
+func TestADemotedTokenLosesNoInvitationInATargetedReading(t *testing.T) {
+	o := newOrg(t)
+	base := o.want(true)
+	haw, app := authz.Group(o.id["haw"]), authz.Project(o.id["app"])
+	for _, demoted := range []bool{true, false} {
+		r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
+			switch {
+			case r.URL.Path == "/api/v4/user" && demoted:
+				return answer(200, `{"id":1,"username":"root","state":"active"}`)
+			case r.URL.Path == "/api/v4/"+sourcePath(haw):
+				return answer(200, fmt.Sprintf(`{"id":%d,"full_path":"haw","shared_with_groups":[]}`, haw.ID))
+			case r.URL.Path == "/api/v4/"+sourcePath(app):
+				return answer(200, fmt.Sprintf(`{"id":%d,"path_with_namespace":"haw/world/app","namespace":{"id":%d,"kind":"group","full_path":"haw/world"},"shared_with_groups":[]}`, app.ID, o.id["world"]))
+			}
+			return nil
+		}, nil)
+		got, err := r.Refresh(t.Context(), base, []authz.SourceID{haw, app})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []authz.SourceID{haw, app} {
+			if (got.Missing[id] != "") != demoted {
+				t.Errorf("demoted %v: %s is missing: %q", demoted, id, got.Missing[id])
+			}
+		}
+		if kept := len(got.Groups[haw.ID].Links) > 0; kept != demoted {
+			t.Errorf("demoted %v: the link is kept: %v", demoted, kept)
+		}
+	}
+}
