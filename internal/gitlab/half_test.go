@@ -266,6 +266,30 @@ func TestAccountsWithoutStateAreUnread(t *testing.T) {
 	}
 }
 
+// TestAccountsOfGraphQLAreWholeOrUnread: neither an account without a state nor one of which it is not told whether it is
+// a person has a right.
+func TestAccountsOfGraphQLAreWholeOrUnread(t *testing.T) {
+	for in, ok := range map[string]bool{
+		`{"id":"gid://gitlab/User/7","username":"ann","state":"active","human":true}`:   true,
+		`{"id":"gid://gitlab/User/7","username":"ann","state":"blocked","human":false}`: true,
+		`{"id":"gid://gitlab/User/7","username":"ann","state":"active","type":"HUMAN"}`: true,
+		`{"id":"gid://gitlab/User/7","username":"ann","state":"active","bot":false}`:    true,
+		`{"id":"gid://gitlab/User/7","username":"ann","state":"active","human":null}`:   false,
+		`{"id":"gid://gitlab/User/7","username":"ann","human":true}`:                    false,
+		`{"id":"gid://gitlab/User/7","state":"active","human":true}`:                    false,
+		`{"username":"ann","state":"active","human":true}`:                              false,
+		`{}`: false,
+	} {
+		var u gqlUser
+		if err := json.Unmarshal([]byte(in), &u); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := u.user(); (err == nil) != ok {
+			t.Errorf("%s: %+v, %v", in, got, err)
+		}
+	}
+}
+
 // TestMemberLevelIsNoGuess: what GitLab answers when asked is evidence, so half an answer must not be one.
 func TestMemberLevelIsNoGuess(t *testing.T) {
 	o := newOrg(t)
