@@ -167,6 +167,9 @@ func (u gqlUser) user() (authz.User, error) {
 	if u.State == "" || u.Username == "" { // who is not active has no rights: nobody is that by half an answer
 		return authz.User{}, fmt.Errorf("user %d has no state or no username in the answer", id)
 	}
+	if u.Human == nil && u.Type == "" && u.Bot == nil {
+		return authz.User{}, fmt.Errorf("the answer does not tell whether user %d is a person", id)
+	}
 	human := (u.Human != nil && *u.Human) || u.Type == "HUMAN" || (u.Bot != nil && !*u.Bot)
 	return authz.User{ID: id, Username: u.Username, Name: u.Name, State: authz.UserState(u.State), Human: human, CreatedAt: seconds(u.CreatedAt)}, nil
 }

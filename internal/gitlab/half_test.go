@@ -267,6 +267,30 @@ func TestAccountsWithoutStateAreUnread(t *testing.T) {
 	}
 }
 
+// TestAccountsOfGraphQLAreWholeOrUnread: neither an account without a state nor one of which it is not told whether it is
+// a person has a right.
+func TestAccountsOfGraphQLAreWholeOrUnread(t *testing.T) {
+	for in, ok := range map[string]bool{
+		`{"id":"gid://gitlab/User/7","username":"ann","state":"active","human":true}`:   true,
+		`{"id":"gid://gitlab/User/7","username":"ann","state":"blocked","human":false}`: true,
+		`{"id":"gid://gitlab/User/7","username":"ann","state":"active","type":"HUMAN"}`: true,
+		`{"id":"gid://gitlab/User/7","username":"ann","state":"active","bot":false}`:    true,
+		`{"id":"gid://gitlab/User/7","username":"ann","state":"active","human":null}`:   false,
+		`{"id":"gid://gitlab/User/7","username":"ann","human":true}`:                    false,
+		`{"id":"gid://gitlab/User/7","state":"active","human":true}`:                    false,
+		`{"username":"ann","state":"active","human":true}`:                              false,
+		`{}`: false,
+	} {
+		var u gqlUser
+		if err := json.Unmarshal([]byte(in), &u); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := u.user(); (err == nil) != ok {
+			t.Errorf("%s: %+v, %v", in, got, err)
+		}
+	}
+}
+
 // TestMemberLevelIsNoGuess: what GitLab answers when asked is evidence, so half an answer must not be one.
 func TestMemberLevelIsNoGuess(t *testing.T) {
 	o := newOrg(t)
@@ -458,5 +482,38 @@ func TestRESTAndGraphQLAgree(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestADemotedTokenLosesNoInvitationInATargetedReading: GitLab leaves invited groups that a token may not see out of its
+// answer about a group that it may see.
+func TestADemotedTokenLosesNoInvitationInATargetedReading(t *testing.T) {
+	o := newOrg(t)
+	base := o.want(true)
+	haw, app := authz.Group(o.id["haw"]), authz.Project(o.id["app"])
+	for _, demoted := range []bool{true, false} {
+		r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
+			switch {
+			case r.URL.Path == "/api/v4/user" && demoted:
+				return answer(200, `{"id":1,"username":"root","state":"active"}`)
+			case r.URL.Path == "/api/v4/"+sourcePath(haw):
+				return answer(200, fmt.Sprintf(`{"id":%d,"full_path":"haw","shared_with_groups":[]}`, haw.ID))
+			case r.URL.Path == "/api/v4/"+sourcePath(app):
+				return answer(200, fmt.Sprintf(`{"id":%d,"path_with_namespace":"haw/world/app","namespace":{"id":%d,"kind":"group","full_path":"haw/world"},"shared_with_groups":[]}`, app.ID, o.id["world"]))
+			}
+			return nil
+		}, nil)
+		got, err := r.Refresh(t.Context(), base, []authz.SourceID{haw, app})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []authz.SourceID{haw, app} {
+			if (got.Missing[id] != "") != demoted {
+				t.Errorf("demoted %v: %s is missing: %q", demoted, id, got.Missing[id])
+			}
+		}
+		if kept := len(got.Groups[haw.ID].Links) > 0; kept != demoted {
+			t.Errorf("demoted %v: the link is kept: %v", demoted, kept)
+		}
 	}
 }

@@ -105,6 +105,9 @@ func (f *refresh) read(ctx context.Context, id authz.SourceID) (err error) {
 				return err
 			}
 		}
+		if err := f.mayLose(ctx, f.s.Groups[id.ID].Links, g.Links); err != nil {
+			return err
+		}
 		rows, err := a.members(ctx, id)
 		if err != nil {
 			return err
@@ -122,6 +125,9 @@ func (f *refresh) read(ctx context.Context, id authz.SourceID) (err error) {
 		}
 		p, err := rp.project(f.places())
 		if err != nil {
+			return err
+		}
+		if err := f.mayLose(ctx, f.s.Projects[id.ID].Links, p.Links); err != nil {
 			return err
 		}
 		rows, err := a.members(ctx, id)
@@ -162,18 +168,41 @@ func (f *refresh) confirm(ctx context.Context, id authz.SourceID) error {
 	} else if !errors.Is(err, ErrNotFound) {
 		return err
 	}
+	if admin, err := f.isAdmin(ctx); err != nil {
+		return err
+	} else if !admin {
+		return fmt.Errorf("GitLab does not show %s: it may be deleted, or hidden from our token, which is not an administrator's; the next full reading tells", id)
+	}
+	f.gone(id)
+	return nil
+}
+
+// isAdmin reports whether the token is an administrator's. GitLab is asked at most once.
+func (f *refresh) isAdmin(ctx context.Context) (bool, error) {
 	if f.admin == nil {
 		me, _, err := f.r.api.self(ctx)
 		if err != nil {
-			return err
+			return false, err
 		}
 		admin := me.IsAdmin != nil && *me.IsAdmin
 		f.admin = &admin
 	}
-	if !*f.admin {
-		return fmt.Errorf("GitLab does not show %s: it may be deleted, or hidden from our token, which is not an administrator's; the next full reading tells", id)
+	return *f.admin, nil
+}
+
+// mayLose returns an error when an invitation of a group is not told any more by a token that is not an administrator's
+// and was one: GitLab hides private groups from it.
+func (f *refresh) mayLose(ctx context.Context, old, now []authz.Link) error {
+	for _, l := range old {
+		if !f.s.Admin || slices.ContainsFunc(now, func(n authz.Link) bool { return n.Group == l.Group }) {
+			continue
+		}
+		if admin, err := f.isAdmin(ctx); err != nil {
+			return err
+		} else if !admin {
+			return errors.New(authz.DemotedToken)
+		}
 	}
-	f.gone(id)
 	return nil
 }
 
