@@ -46,7 +46,7 @@ func TestProgress(t *testing.T) {
 		}
 	}
 	told = nil
-	o.QPS, o.ProgressEvery = 0, 0
+	o.QPS, o.ProgressEvery = 0, time.Hour
 	rbacsync.Apply(t.Context(), fake.NewClientset(), plan, o)
 	if len(told) != 0 {
 		t.Errorf("a short plan: told %v", told)
