@@ -130,6 +130,7 @@ type GroupLink struct {
 
 // Variable is a project CI/CD variable.
 type Variable struct {
+	ID                                                      int64 // given by the World
 	Key, Value, VariableType, EnvironmentScope, Description string
 	Protected, Masked, Hidden, Raw                          bool
 }
@@ -195,6 +196,7 @@ type World struct {
 	userIDs, groupIDs, projectIDs        []int64
 	nextUser, nextNamespace, nextProject int64
 	nextMember, nextEnvironment          int64
+	nextVariable, nextCluster, nextAgent int64
 	namespaceOfUser                      map[int64]int64   // personal namespace id -> user id
 	subgroups, projectsOf                map[int64][]int64 // sorted ids
 	userNames, groupPaths, projectPaths  map[string]int64  // lower-cased full path -> id
@@ -210,6 +212,7 @@ func NewWorld(now func() time.Time) *World {
 	return &World{
 		now: now, users: map[int64]*User{}, groups: map[int64]*Group{}, projects: map[int64]*Project{},
 		nextUser: 1, nextNamespace: 1, nextProject: 1, nextMember: 1, nextEnvironment: 1,
+		nextVariable: 1, nextCluster: 1, nextAgent: 1,
 		namespaceOfUser: map[int64]int64{}, subgroups: map[int64][]int64{}, projectsOf: map[int64][]int64{},
 		userNames: map[string]int64{}, groupPaths: map[string]int64{}, projectPaths: map[string]int64{},
 		invitedIntoGroup: map[int64][]int64{}, invitedIntoProject: map[int64][]int64{},
@@ -767,6 +770,9 @@ func (w *World) AddProject(p Project) (int64, error) {
 		p.Name, p.CreatedAt, p.DefaultBranch = cmp.Or(p.Name, p.Path), w.created(p.CreatedAt), cmp.Or(p.DefaultBranch, "main")
 		p.Members, p.Links = c.fillRows(p.Members), slices.Clone(p.Links)
 		p.ProtectedBranches, p.Variables = slices.Clone(p.ProtectedBranches), slices.Clone(p.Variables)
+		for i := range p.Variables {
+			p.Variables[i].ID = take(&w.nextVariable, p.Variables[i].ID)
+		}
 		p.Environments = slices.Clone(p.Environments)
 		files := map[string]map[string]string{}
 		for branch, content := range p.Files {

@@ -72,6 +72,7 @@ func (w *World) CreateVariable(projectID int64, va Variable) error {
 		if len(p.Variables) >= maxVariables {
 			return invalid("base", fmt.Sprintf("Maximum number of project ci variables (%d) exceeded", maxVariables))
 		}
+		va.ID = take(&w.nextVariable, 0)
 		p.Variables = append(p.Variables, va)
 		return nil
 	})
@@ -92,7 +93,11 @@ func (w *World) SetVariable(projectID int64, va Variable) error {
 	if !exists {
 		return w.CreateVariable(projectID, va)
 	}
-	return w.updateVariable(projectID, va.Key, &va.EnvironmentScope, func(old *Variable) error { *old = va; return nil })
+	return w.updateVariable(projectID, va.Key, &va.EnvironmentScope, func(old *Variable) error {
+		va.ID = old.ID
+		*old = va
+		return nil
+	})
 }
 
 // RemoveVariable removes the variable with this key and scope.
