@@ -107,6 +107,8 @@ type Project struct {
 	ProtectedBranches   []string
 	Variables           []Variable
 	Environments        []Environment
+	Clusters            []Cluster
+	Agents              []Agent
 	Files               map[string]map[string]string // branch -> path -> content
 }
 
@@ -133,6 +135,25 @@ type Variable struct {
 	ID                                                      int64 // given by the World
 	Key, Value, VariableType, EnvironmentScope, Description string
 	Protected, Masked, Hidden, Raw                          bool
+}
+
+// Cluster is a certificate-based integration of a Kubernetes cluster with one project (deprecated since GitLab 14.5).
+type Cluster struct {
+	ID                                     int64
+	Name, EnvironmentScope, Domain         string
+	Enabled, Managed, PerEnvironment       bool
+	APIURL, CACert, Namespace, Token, Auth string
+	UserID                                 int64
+	CreatedAt                              time.Time
+}
+
+// Agent is a GitLab agent for Kubernetes. Its configuration is .gitlab/agents/NAME/config.yaml on the default branch of
+// the project.
+type Agent struct {
+	ID        int64
+	Name      string
+	UserID    int64
+	CreatedAt time.Time
 }
 
 // Environment is a deployment environment of a project.
