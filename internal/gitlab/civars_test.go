@@ -200,6 +200,13 @@ func TestCIVariablesComplexity(t *testing.T) {
 	}
 	sc, err := r.api.readSchema(t.Context(), true)
 	o.ok(err)
+	// A large instance: a page of each list goes into one request of an administrator, and groups with projects into one of
+	// anybody else. Else the number of requests would grow.
+	g := &gqlRead{api: r.api, d: newDraft(), schema: sc, vars: newVarsReading(wantedVars)}
+	both := costProbe + g.groups("", 100, false).cost + g.projects("", 100, false).cost
+	if both > defaultLimit || both+2*costUsers > 300 {
+		t.Errorf("groups and projects cost %d, with users %d", both, both+2*costUsers)
+	}
 	for _, n := range []int{1, 50, 100} {
 		g := &gqlRead{api: r.api, d: newDraft(), schema: sc, vars: newVarsReading(wantedVars)}
 		p := g.projects("", n, false)

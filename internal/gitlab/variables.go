@@ -299,9 +299,10 @@ func (w *Variables) Remove(ctx context.Context, project int64, scopes []string, 
 	return removed, errors.Join(errs...)
 }
 
-// stopWriting reports whether further variables of the project would fail in the same way.
+// stopWriting reports whether further variables of the project would fail in the same way. A full project is no such
+// reason: what it has already can still be updated.
 func stopWriting(err error) bool {
-	return err != nil && (global(err) || errors.Is(err, ErrNoMaintainer) || errors.Is(err, ErrBusy) || errors.Is(err, ErrVariableLimit))
+	return err != nil && (global(err) || errors.Is(err, ErrNoMaintainer) || errors.Is(err, ErrBusy))
 }
 
 // explain makes our error; neither the token nor any value that was sent or could be echoed survives it.

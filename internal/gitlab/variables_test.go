@@ -251,6 +251,14 @@ func TestVariableRefusals(t *testing.T) {
 		o.ok(o.w.CreateVariable(o.id["lib"], gitlabsim.Variable{Key: fmt.Sprintf("V%d", i), Value: "x"}))
 	}
 	good := Variable{Key: "K", Value: "hunter2-hunter2", EnvironmentScope: "ICC-K8s"}
+	// A full project still gets updates of what it has.
+	o.ok(o.w.RemoveVariable(o.id["lib"], "V0", "*"))
+	o.ok(o.w.CreateVariable(o.id["lib"], gitlabsim.Variable{Key: "Z", Value: "old-value", EnvironmentScope: "ICC-K8s", Description: Marker}))
+	z := good
+	z.Key = "Z"
+	if n, err := o.writer("root").Ensure(ctx, o.id["lib"], []Variable{good, z}, Have{}); n != 1 || !errors.Is(err, ErrVariableLimit) {
+		t.Errorf("full project: Ensure = %d, %v; want the other one written", n, err)
+	}
 	masked, scoped := good, good
 	masked.Masked, masked.Value = true, "hunter2 in several words"
 	scoped.EnvironmentScope = "not!a!scope"

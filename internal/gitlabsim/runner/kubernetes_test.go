@@ -211,3 +211,32 @@ func TestAgentKubeconfig(t *testing.T) {
 		t.Errorf("Free tier:\n%s", out)
 	}
 }
+
+// TestCertificateClusterKnowsNoProtection: GitLab gives the integration's variables to every job with the environment, also
+// on unprotected branches and to a fork's merge request that is run in the parent project. Only environments protect them.
+func TestCertificateClusterKnowsNoProtection(t *testing.T) {
+	f := newFixture(t)
+	f.cluster(t, "ICC-K8s", "")
+	f.variable(t, gitlabsim.Variable{Key: "EXPECTED", Value: "t0ken-of-ICC-K8s"})
+	f.variable(t, gitlabsim.Variable{Key: "KUBE_NAMESPACE", Value: "guarded", Protected: true, EnvironmentScope: "ICC-K8s"})
+	text := fmt.Sprintf(showKube, "environment: ICC-K8s, rules: [{when: always}],")
+	f.file(t, "feature", text)
+	job := f.job("feature")
+	job.TriggeredBy = f.dev
+	if out := output(run(t, f, job)); !strings.HasPrefix(out, "[https://k8s.example.com][ns]") || !strings.Contains(out, "same") {
+		t.Errorf("unprotected branch: %s", out)
+	}
+	if err := f.w.PutFile(f.fork, "main", ".gitlab-ci.yml", text); err != nil {
+		t.Fatal(err)
+	}
+	inParent := f.job("main")
+	inParent.SourceProjectID, inParent.PipelineSource, inParent.TriggeredBy = f.fork, mergeRequest, f.dev
+	if out := output(run(t, f, inParent)); !strings.HasPrefix(out, "[https://k8s.example.com][ns]") {
+		t.Errorf("fork in the parent project: %s", out)
+	}
+	inFork := inParent
+	inFork.ProjectID, inFork.SourceProjectID, inFork.TriggeredBy = f.fork, 0, f.forkAuthor
+	if out := output(run(t, f, inFork)); out != "[][]" {
+		t.Errorf("fork in itself: %s", out)
+	}
+}
