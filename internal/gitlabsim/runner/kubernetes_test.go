@@ -236,7 +236,7 @@ func TestCertificateClusterKnowsNoProtection(t *testing.T) {
 	}
 	inFork := inParent
 	inFork.ProjectID, inFork.SourceProjectID, inFork.TriggeredBy = f.fork, 0, f.forkAuthor
-	if out := output(run(t, f, inFork)); out != "[][]" {
+	if out := output(run(t, f, inFork)); out != "[][]\nsame" { // nothing is the same as nothing
 		t.Errorf("fork in itself: %s", out)
 	}
 }
