@@ -74,10 +74,10 @@ func (c *call) license() error {
 
 // scopeRank says how well an environment scope matches a name: exactly 2, by a pattern 1, as every name 0, not at all -1.
 func scopeRank(scope, name string) int {
-	switch {
-	case scope == "*":
+	switch scope {
+	case "*":
 		return 0
-	case scope == name:
+	case name:
 		return 2
 	}
 	parts := strings.Split(scope, "*")

@@ -2,6 +2,7 @@ package gitlabsim
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -203,9 +204,7 @@ func (s *Server) kasProxy(w http.ResponseWriter, r *http.Request) {
 			p.Out.URL.RawPath = ""
 			p.SetURL(target)
 			p.Out.Header.Del("Authorization")
-			for key, values := range identity {
-				p.Out.Header[key] = values
-			}
+			maps.Copy(p.Out.Header, identity)
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
 			refuse(http.StatusBadGateway, "the API server can't be reached: "+err.Error())
