@@ -102,12 +102,12 @@ func (d delivery) Deliver(ctx context.Context, project int64, vars []ci.Variable
 			Raw: true, EnvironmentScope: d.scope, Description: "do not edit",
 		})
 	}
-	return d.vars.Ensure(ctx, project, want)
+	return d.vars.Ensure(ctx, project, want, gitlab.Have{})
 }
 
 // Withdraw implements ci.Delivery.
 func (d delivery) Withdraw(ctx context.Context, project int64) error {
-	_, err := d.vars.Remove(ctx, project, d.scope)
+	_, err := d.vars.Remove(ctx, project, []string{d.scope}, nil, gitlab.Have{})
 	return err
 }
 

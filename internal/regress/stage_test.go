@@ -296,11 +296,11 @@ func (d delivery) Deliver(ctx context.Context, project int64, vars []ci.Variable
 			EnvironmentScope: "ICC-K8s", Description: "do not edit",
 		})
 	}
-	return d.vars.Ensure(ctx, project, want)
+	return d.vars.Ensure(ctx, project, want, gitlab.Have{})
 }
 
 func (d delivery) Withdraw(ctx context.Context, project int64) error {
-	_, err := d.vars.Remove(ctx, project, "ICC-K8s")
+	_, err := d.vars.Remove(ctx, project, []string{"ICC-K8s"}, nil, gitlab.Have{})
 	return err
 }
 
