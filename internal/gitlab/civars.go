@@ -166,7 +166,7 @@ func (g *gqlRead) takeVariables(project int64, page *gqlVariables) []*part {
 		text:   fmt.Sprintf("projects(ids: [\"gid://gitlab/Project/%d\"], first: 1){nodes{id %s}}", project, g.variablesText("%s")),
 		cursor: next, cost: paged(1+1+costVars, true, 1),
 		done: func(raw json.RawMessage) ([]*part, []*part, error) {
-			page, err := decodePage[gqlSource](raw)
+			page, err := decodeNodes[gqlSource](raw)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -230,7 +230,7 @@ func (r *Reader) readVariables(ctx context.Context, s *authz.Snapshot, ids []int
 		err := g.run(ctx, []*part{{
 			text: text, cost: paged(3+2+costVars, true, len(chunk)),
 			done: func(raw json.RawMessage) (next, more []*part, err error) {
-				page, err := decodePage[gqlSource](raw)
+				page, err := decodeNodes[gqlSource](raw)
 				if err != nil {
 					return nil, nil, err
 				}
