@@ -30,7 +30,7 @@ import (
 // ApplyOptions say how changes are written.
 type ApplyOptions struct {
 	Concurrency int     // writes at the same time; default 8
-	QPS         float32 // writes per second; 0: as fast as they go. The client has a limit of its own (rest.Config.QPS).
+	QPS         float32 // writes per second that take nothing away; 0: as fast as they go. The client has a limit of its own (rest.Config.QPS).
 	Cause       string  // what led to the changes, for the log
 	Logger      *slog.Logger
 	// May, optional, is asked before each write; an error stops it. A leader that was replaced learns it here.
@@ -203,7 +203,7 @@ func (a *applier) one(ctx context.Context, c Change) {
 }
 
 func (a *applier) write(ctx context.Context, c Change) error {
-	if a.limit != nil {
+	if a.limit != nil && !c.Revokes {
 		if err := a.limit.Wait(ctx); err != nil {
 			return err
 		}

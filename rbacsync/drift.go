@@ -95,7 +95,7 @@ func tellDrift(ctx context.Context, client kubernetes.Interface, log *slog.Logge
 			ref.APIVersion = "rbac.authorization.k8s.io/v1"
 		}
 		if x := c.extra(); x != nil {
-			ref.APIVersion, ref.Kind = x.Kind.GroupVersionKind.ToAPIVersionAndKind()
+			ref.APIVersion, ref.Kind = x.Kind.ToAPIVersionAndKind()
 			ref.Name = x.Name
 		}
 		if c.Old != nil {

@@ -45,6 +45,22 @@ func TestProgress(t *testing.T) {
 			t.Errorf("the log lacks %s", want)
 		}
 	}
+	// The rate slows down what gives, never what takes away.
+	full := organisation(4, 4)
+	have := apply(empty, plan)
+	for i := range full.Users {
+		u := full.Users[i]
+		u.State = "blocked"
+		full.Users[i] = u
+	}
+	revocations, _ := rbacsync.Plan(have, wantedFor(policy(t), full, have))
+	if len(revocations) < 4 || !revocations[len(revocations)-1].Revokes {
+		t.Fatalf("no plan of revocations:\n%s", rbacsync.Text(revocations))
+	}
+	o.QPS = 1
+	if r := rbacsync.Apply(t.Context(), fake.NewClientset(), revocations, o); r.Duration > time.Duration(len(revocations)-1)*time.Second/2 {
+		t.Errorf("%d revocations took %v", len(revocations), r.Duration)
+	}
 	told = nil
 	o.QPS, o.ProgressEvery = 0, time.Hour
 	rbacsync.Apply(t.Context(), fake.NewClientset(), plan, o)

@@ -119,7 +119,8 @@ type Syncer struct {
 	ciSpaces  map[string]ci.Namespace
 	brakes    brakes
 	templates templateStore
-	mirror    *mirror // while Run runs with Watch
+	excessive []authz.Finding // bindings of others, as of the last full reading
+	mirror    *mirror         // while Run runs with Watch
 	drift     struct {
 		fights fights
 		spaces map[string]bool // to be put back at
@@ -499,6 +500,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		}
 		s.addTemplates(ctx, &r, have, r.Read == "full")
 		want := s.desired(&r, have)
+		s.excess(ctx, &r, want)
 		plain := want
 		want = s.brake(ctx, &r, have, plain)
 		if want.Hold == "" {

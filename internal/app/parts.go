@@ -50,7 +50,7 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 		Reader: reader, Kube: c.kube, Policy: policy, Settings: set, Reserved: cfg.Authz.ReservedNames,
 		Mode: mode, Interval: cfg.RBACSync.Interval.Duration, Watch: c.watch,
 		Limits: limits(cfg), Held: heldStore(c), Dynamic: c.dynamic, DynamicWatch: c.follow, OwnNamespace: deploy.Namespace,
-		Apply: rbacsync.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency},
+		Apply: rbacsync.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond)},
 		CI:    provisioner, Now: time.Now, Logger: log,
 	}
 	if more != nil {

@@ -222,6 +222,9 @@ type RBACSync struct {
 	PodSecurityExceptions []PodSecurityException `json:"podSecurityExceptions,omitempty"`
 	// Writes to Kubernetes at the same time. Default 8.
 	Concurrency int `json:"concurrency,omitempty"`
+	// Writes to Kubernetes per second; what takes a right away is never slowed down. Default 0: as many as the API server
+	// takes.
+	WritesPerSecond float64 `json:"writesPerSecond,omitempty"`
 	// What becomes of a namespace whose group or project is gone from GitLab. Rights in it go at once in any case.
 	Deletion Deletion `json:"deletion,omitzero"`
 	// Existing namespaces that groups or projects may take over. An administrator also has to label the namespace

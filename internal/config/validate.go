@@ -128,6 +128,7 @@ func (r RBACSync) validate(f *faults) {
 	}
 	f.add(r.Mode != ModePlan && r.Mode != ModeEnforce, "rbacsync.mode", "want %s or %s, not %q", ModePlan, ModeEnforce, r.Mode)
 	f.add(r.Interval.Duration < 10*time.Second, "rbacsync.interval", "%s is too short: GitLab's API limits allow no less than 10s", r.Interval)
+	f.add(r.WritesPerSecond != 0 && (r.WritesPerSecond < 1 || r.WritesPerSecond > 1e5), "rbacsync.writesPerSecond", "want 0 (no limit) or 1 to 100000, not %v", r.WritesPerSecond)
 	f.add(r.Concurrency < 1 || r.Concurrency > 64, "rbacsync.concurrency", "want 1 to 64, not %d", r.Concurrency)
 	f.add(!slices.Contains(podSecurityLevels, r.PodSecurity), "rbacsync.podSecurity", "want one of %s, not %q", strings.Join(podSecurityLevels, ", "), r.PodSecurity)
 	for i, e := range r.PodSecurityExceptions {
