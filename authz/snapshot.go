@@ -118,6 +118,23 @@ type GitLabProject struct {
 	MarkedForDeletion bool
 	Members           []Member
 	Links             []Link
+
+	// Variables are CI/CD variables of the project, without their values; which ones is said where GitLab is read.
+	// VariablesRead says that GitLab told them: while it is false, nothing may be concluded from Variables, not even
+	// that there are none. Neither says anything about rights, and neither is stored.
+	Variables     []CIVariable `json:"-"`
+	VariablesRead bool         `json:"-"`
+}
+
+// CIVariable is what GitLab tells about a CI/CD variable, never its value.
+type CIVariable struct {
+	Key, Scope string // Scope is the environment scope
+	File       bool   // the job gets the path of a file with the value
+	Masked     bool
+	Protected  bool // only jobs on protected branches and tags get it
+	Raw        bool // references to other variables in the value are not expanded
+	Hidden     bool // GitLab shows the value to nobody
+	Ours       bool // its description says that this program manages it
 }
 
 // Snapshot is everything that was read from GitLab in one round: rows as GitLab stores them, not rights.

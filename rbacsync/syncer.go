@@ -107,6 +107,8 @@ type Syncer struct {
 	o     Options
 	state atomic.Pointer[State]
 
+	ciFindings atomic.Pointer[[]authz.Finding] // of the last pass of runCI
+
 	round     sync.Mutex // one round at a time
 	base      *authz.Snapshot
 	wanted    *Wanted // of the last round that knew it
@@ -163,8 +165,7 @@ func (s *Syncer) State() *State { return s.state.Load() }
 func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	r, spaces := s.do(ctx, request{full: true, causes: []string{cause}})
 	if s.o.CI != nil && s.o.Mode == ModeEnforce && r.Names != nil && ctx.Err() == nil {
-		r.CI = s.o.CI.Provision(ctx, spaces)
-		r.Findings = append(r.Findings, r.CI.Findings...)
+		r = s.onceCI(ctx, r, spaces)
 	}
 	return r, r.Err
 }
@@ -186,7 +187,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer wg.Wait()
 	spaces := make(chan []ci.Namespace, 1)
 	if s.o.CI != nil && s.o.Mode == ModeEnforce {
-		wg.Go(func() { s.runCI(ctx, spaces) })
+		disturbed := s.followCI(ctx, wg.Go)
+		wg.Go(func() { s.runCI(ctx, spaces, disturbed) })
 	}
 	s.begin(ctx, &wg)
 	defer s.lead(false)
@@ -253,7 +255,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 			}
 		}
 		if list != nil {
-			latest(spaces, list)
+			offerCI(spaces, list)
 		}
 	}
 	return ctx.Err()
@@ -351,33 +353,6 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	tellDrift(ctx, s.o.Kube, s.o.Logger, started, done)
 }
 
-// runCI keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
-func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace) {
-	var list []ci.Namespace
-	var again <-chan time.Time
-	var pause time.Duration
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case list = <-lists:
-		case <-again:
-		}
-		again = nil
-		if s.o.Apply.May != nil && s.o.Apply.May() != nil {
-			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
-			continue
-		}
-		report := s.o.CI.Provision(ctx, list)
-		if len(report.Findings) == 0 {
-			pause = 0
-			continue
-		}
-		pause = min(max(2*pause, 2*time.Second), s.o.Interval)
-		again = time.After(jitter(pause))
-	}
-}
-
 // sleep waits for d, a Trigger or the end.
 func (s *Syncer) sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(max(d, time.Millisecond))
@@ -425,7 +400,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		if want.Hold == "" {
 			s.wanted = want.bare()
 		}
-		spaces = ciSpaces(have, want, r.Report, r.Snapshot)
+		spaces = s.ciSpaces(&r, have, want)
 		return err
 	}()
 	r.Duration = s.o.Now().Sub(started)
@@ -467,10 +442,16 @@ func (s *Syncer) desired(r *Round, have *Observed) (*Wanted, []authz.Grant) {
 	known, names, findings := assign(have, sources, r.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
 	grants, more := s.o.Policy.Grants(r.Snapshot, r.Started)
 	r.Names, r.Findings = names, slices.Concat(r.Findings, findings, more)
-	want := Desired(Input{
+	in := Input{
 		Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
 		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings, Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started, Secrets: s.templates.secrets,
-	})
+	}
+	s.ciInput(&in, have)
+	want := Desired(in)
+	r.Findings = append(r.Findings, newCIView(&in).findings()...)
+	if found := s.ciFindings.Load(); found != nil {
+		r.Findings = append(r.Findings, *found...)
+	}
 	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && len(known) > 0 {
 		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
 	}
@@ -518,60 +499,6 @@ func (s *Syncer) report(ctx context.Context, r Round) {
 	if s.o.OnRound != nil {
 		s.o.OnRound(r)
 	}
-}
-
-// ciSpaces lists the namespaces that have, or lose, CI credentials: those of ours that stand or were just made, and
-// those whose source is gone. What can't be judged keeps what it has.
-func ciSpaces(have *Observed, want *Wanted, report Report, snap *authz.Snapshot) []ci.Namespace {
-	live := map[Key]*Live{}
-	for _, l := range have.Live {
-		if l.Key.Kind != KindRoleBinding {
-			live[l.Key] = l
-		}
-	}
-	failed := map[Key]bool{}
-	for _, f := range report.Failed {
-		failed[f.Change.Key] = true
-	}
-	wanted := map[string]bool{}
-	out := []ci.Namespace{}
-	add := func(name string, id authz.SourceID) *ci.Namespace {
-		n := ci.Namespace{Name: name, Source: id}
-		if sa := live[accountKey(name)]; sa != nil {
-			n.Account = sa.UID
-		}
-		out = append(out, n)
-		return &out[len(out)-1]
-	}
-	for i := range want.Objects {
-		o := &want.Objects[i]
-		if o.Space == nil {
-			continue
-		}
-		wanted[o.Key.Name] = true
-		switch l := live[o.Key]; {
-		case l != nil:
-			if !l.Deleting && want.owns(l, o.Space) {
-				add(o.Key.Name, o.Space.Source)
-			}
-		case !have.Foreign[o.Key] && !failed[o.Key] && want.Hold == "" && want.Untouchable[o.Space.Source] == "":
-			add(o.Key.Name, o.Space.Source)
-		}
-	}
-	if want.Hold != "" {
-		return out
-	}
-	for _, l := range have.Live {
-		if l.Space == nil || wanted[l.Key.Name] || l.Deleting || l.Space.Issuer != want.Issuer ||
-			l.Space.Source == (authz.SourceID{}) || want.Untouchable[l.Space.Source] != "" || want.Keep[l.Space.Source] {
-			continue
-		}
-		n := add(l.Key.Name, l.Space.Source)
-		n.Gone = true
-		_, n.Exists = snap.Projects[l.Space.Source.ID]
-		n.Exists = n.Exists && want.Paths[l.Space.Source] == "" // else it has another namespace, and its variables
-	}
-	return out
 }
 
 // request is what a round is asked for.
