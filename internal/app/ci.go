@@ -119,4 +119,3 @@ func foreignKeys(err error) (keys []string, only bool) {
 func (v variables) Remove(ctx context.Context, project int64, scope string, keep []string) (int, error) {
 	return v.api.RemoveAllBut(ctx, project, scope, keep)
 }
-

@@ -19,11 +19,7 @@ func (p *Provisioner) Follow(ctx context.Context, client kubernetes.Interface, p
 	for ctx.Err() == nil {
 		w, err := client.CoreV1().Secrets(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + kubename.CISecret})
 		if err == nil {
-			for e := range w.ResultChan() {
-				if s, ok := e.Object.(*corev1.Secret); ok && p.disturbed(s, e.Type == watch.Deleted) {
-					poke()
-				}
-			}
+			p.take(ctx, w, poke)
 			w.Stop()
 		} else if ctx.Err() == nil {
 			p.log().DebugContext(ctx, "the Secrets of CI tokens can't be watched, they are looked at from time to time", "error", err)
@@ -34,6 +30,23 @@ func (p *Provisioner) Follow(ctx context.Context, client kubernetes.Interface, p
 		case <-t.C:
 		}
 		t.Stop()
+	}
+}
+
+// take deals with what a watch tells until it ends.
+func (p *Provisioner) take(ctx context.Context, w watch.Interface, poke func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-w.ResultChan():
+			if !ok {
+				return
+			}
+			if s, ok := e.Object.(*corev1.Secret); ok && p.disturbed(s, e.Type == watch.Deleted) {
+				poke()
+			}
+		}
 	}
 }
 
