@@ -30,6 +30,14 @@ func ciSettings(cfg *config.Config) rbacsync.CISettings {
 	return s
 }
 
+// shownVariables says which variables the reader of GitLab tells, without values: those that CI credentials are in.
+func shownVariables(cfg *config.Config) gitlab.CIVariables {
+	if cfg.GitLab.WriteTokenFile == "" {
+		return gitlab.CIVariables{}
+	}
+	return gitlab.CIVariables{Scope: cfg.CI.Environment, Keys: ci.Keys()}
+}
+
 // newProvisioner returns what makes and hands over the CI credentials.
 func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provisioner, error) {
 	cluster := ci.Cluster{URL: c.publicURL, CA: c.publicCA}
@@ -55,8 +63,44 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 	if err != nil {
 		return nil, fmt.Errorf("setting up the writer of CI variables: %w", err)
 	}
-	p.Variables = variables{vars}
+	integrations, err := gitlab.NewClusters(o)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the writer of cluster integrations: %w", err)
+	}
+	p.Variables, p.Clusters = variables{vars}, integration{integrations}
+	if cfg.CI.Agent == nil {
+		return p, nil
+	}
+	envs, err := gitlab.NewEnvironments(o)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the reader of environments: %w", err)
+	}
+	ca, err := gitlabCA(cfg.GitLab)
+	if err != nil {
+		return nil, err
+	}
+	p.Agent = &ci.Agent{
+		ID: cfg.CI.Agent.ID, URL: cfg.CI.Agent.KASURL, CA: ca, Slug: envs.Slug,
+		Refused: func(ctx context.Context) (string, error) { return refused(ctx, envs, cfg.CI.Agent) },
+	}
 	return p, nil
+}
+
+// refused says why GitLab's agent can't be used, "" if it can.
+func refused(ctx context.Context, envs *gitlab.Environments, agent *config.CIAgent) (string, error) {
+	project, _ := config.ParseSource(agent.ConfigProject)
+	a, err := envs.Agent(ctx, project.ID, agent.ID)
+	if errors.Is(err, gitlab.ErrNotFound) {
+		return fmt.Sprintf("%s has no agent %d (ci.agent): correct its id and configProject", agent.ConfigProject, agent.ID), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if a.Name != agent.Name {
+		return fmt.Sprintf("agent %d of %s is called %q, not %q as ci.agent says: correct the id or the name", agent.ID, agent.ConfigProject, a.Name, agent.Name), nil
+	}
+	_, why, err := envs.Impersonation(ctx)
+	return why, err
 }
 
 // onThisMachine reports whether a URL leads to the machine itself: then jobs run here, too (demo and tests).
@@ -73,7 +117,7 @@ func onThisMachine(raw string) bool {
 type variables struct{ api *gitlab.Variables }
 
 // Ensure implements ci.VariableWriter.
-func (v variables) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, _ *ci.Known) (int, error) {
+func (v variables) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known) (int, error) {
 	want := make([]gitlab.Variable, 0, len(vars))
 	for _, x := range vars {
 		kind := gitlab.EnvVar
@@ -86,7 +130,11 @@ func (v variables) Ensure(ctx context.Context, project int64, scope string, vars
 			Raw: true, EnvironmentScope: scope, Description: "do not edit",
 		})
 	}
-	n, err := v.api.Ensure(ctx, project, want)
+	var have gitlab.Have
+	if known != nil {
+		have = gitlab.Have{Known: true, Variables: known.Variables}
+	}
+	n, err := v.api.Ensure(ctx, project, want, have)
 	return n, foreign(project, scope, err)
 }
 
@@ -117,5 +165,25 @@ func foreignKeys(err error) (keys []string, only bool) {
 
 // Remove implements ci.VariableWriter.
 func (v variables) Remove(ctx context.Context, project int64, scope string, keep []string) (int, error) {
-	return v.api.RemoveAllBut(ctx, project, scope, keep)
+	kept := make([]gitlab.Variable, 0, len(keep))
+	for _, key := range keep {
+		kept = append(kept, gitlab.Variable{Key: key, EnvironmentScope: scope})
+	}
+	return v.api.Remove(ctx, project, []string{scope}, kept, gitlab.Have{})
+}
+
+// integration hands CI credentials over as GitLab's deprecated cluster integration.
+type integration struct{ api *gitlab.Clusters }
+
+// Ensure implements ci.ClusterWriter.
+func (i integration) Ensure(ctx context.Context, project int64, scope string, c ci.Cluster, namespace, token string) (bool, error) {
+	return i.api.Ensure(ctx, project, gitlab.ProjectCluster{
+		Name: scope, Scope: scope, APIURL: c.URL, CA: string(c.CA), Namespace: namespace, Token: token,
+	})
+}
+
+// Remove implements ci.ClusterWriter.
+func (i integration) Remove(ctx context.Context, project int64, scope string) error {
+	_, err := i.api.Remove(ctx, project, []string{scope})
+	return err
 }

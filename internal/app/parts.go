@@ -18,7 +18,7 @@ import (
 func newReader(cfg *config.Config, c *clients, log *slog.Logger) (*gitlab.Reader, error) {
 	r, err := gitlab.NewReader(gitlab.Options{
 		BaseURL: cfg.GitLab.URL, Token: secretFile(cfg.GitLab.ReadTokenFile, "gitlab.readTokenFile"),
-		HTTPClient: c.gitlabHTTP, Logger: log, IncludeUsers: true,
+		HTTPClient: c.gitlabHTTP, Logger: log, IncludeUsers: true, CIVariables: shownVariables(cfg),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("setting up the reader of GitLab: %w", err)

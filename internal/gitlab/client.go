@@ -37,6 +37,8 @@ type Options struct {
 	IncludeUsers bool
 	// RESTOnly never tries GraphQL.
 	RESTOnly bool
+	// CIVariables are the variables that a Reader tells beside rights.
+	CIVariables CIVariables
 }
 
 // maxBody bounds an answer: a page of 100 sources with 100 members each stays far below it.

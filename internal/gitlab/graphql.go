@@ -23,17 +23,25 @@ type schema struct {
 	archived, marked, markedOn, sharedGroups bool   // of Group
 	human                                    string // how UserCore says that an account is a person: human, type or bot
 	userCreated                              bool
+	variable                                 string // the fields to ask of a CI/CD variable; "" = it does not tell them
 }
 
 var modernSchema = schema{archived: true, marked: true, sharedGroups: true, human: "human", userCreated: true}
 
 // Experiments such as markedForDeletion count as deprecated and are hidden unless asked for.
-const schemaQuery = `query Schema { group: __type(name: "Group") { fields(includeDeprecated: true) { name } } project: __type(name: "Project") { fields(includeDeprecated: true) { name } } user: __type(name: "UserCore") { fields(includeDeprecated: true) { name } } }`
+const (
+	schemaQuery    = `query Schema { group: __type(name: "Group") { fields(includeDeprecated: true) { name } } project: __type(name: "Project") { fields(includeDeprecated: true) { name } } user: __type(name: "UserCore") { fields(includeDeprecated: true) { name } }%s }`
+	schemaVariable = ` variable: __type(name: "CiProjectVariable") { fields(includeDeprecated: true) { name } }`
+)
 
 // readSchema asks what the server's types have. A server that does not tell is taken for a current one: should it
 // not be, the first page says so.
-func (a *api) readSchema(ctx context.Context) (schema, error) {
-	data, err := a.query(ctx, schemaQuery, nil)
+func (a *api) readSchema(ctx context.Context, variables bool) (schema, error) {
+	more := ""
+	if variables {
+		more = schemaVariable
+	}
+	data, err := a.query(ctx, fmt.Sprintf(schemaQuery, more), nil)
 	if err != nil {
 		if global(err) {
 			return schema{}, err
@@ -47,7 +55,9 @@ func (a *api) readSchema(ctx context.Context) (schema, error) {
 				Name string `json:"name"`
 			} `json:"fields"`
 		}
-		if err := json.Unmarshal(raw, &t); err != nil || t == nil || len(t.Fields) == 0 {
+		if err := json.Unmarshal(raw, &t); typ == "variable" && err == nil && t == nil {
+			continue // a server before 15
+		} else if err != nil || t == nil || len(t.Fields) == 0 {
 			return modernSchema, nil
 		}
 		for _, f := range t.Fields {
@@ -71,6 +81,7 @@ func (a *api) readSchema(ctx context.Context) (schema, error) {
 			s.human = f
 		}
 	}
+	s.variable = variableFields(has)
 	if s.human == "" {
 		return schema{}, fmt.Errorf("%w: it does not tell people from bots", errNoGraphQL)
 	}
@@ -122,9 +133,10 @@ type gqlSource struct { // a Group or a Project
 	Parent    *struct {
 		ID string `json:"id"`
 	} `json:"parent"`
-	Shared         *gqlShared  `json:"sharedGroups"`
-	GroupMembers   *gqlMembers `json:"groupMembers"`
-	ProjectMembers *gqlMembers `json:"projectMembers"`
+	Shared         *gqlShared    `json:"sharedGroups"`
+	GroupMembers   *gqlMembers   `json:"groupMembers"`
+	ProjectMembers *gqlMembers   `json:"projectMembers"`
+	Variables      *gqlVariables `json:"ciVariables"`
 }
 
 type gqlPage[T any] struct {
@@ -185,6 +197,7 @@ func (m *gqlMembers) rows() ([]memberRow, error) {
 type gqlRead struct {
 	api      *api
 	d        *draft
+	vars     *varsReading // nil: no variables wanted
 	schema   schema
 	limit    int
 	alone    bool // a request of several parts failed: send one at a time from now on
@@ -479,14 +492,22 @@ func (g *gqlRead) takeShared(id int64, s *gqlShared) []*part {
 	}}
 }
 
-// projects reads a page of projects, only the rows: everything else comes with the REST list, which is needed for
-// the links anyway.
+// projects reads a page of projects, only the rows and, where they are wanted, the variables: everything else comes with
+// the REST list, which is needed for the links anyway.
 func (g *gqlRead) projects(cursor string, size int, bare bool) *part {
+	return g.projectPage(cursor, size, bare, !bare && g.wantsVariables())
+}
+
+func (g *gqlRead) projectPage(cursor string, size int, bare, vars bool) *part {
 	fields, children, fragments := "id", 1+1+3, ""
 	if !bare {
 		fields += fmt.Sprintf(" projectMembers(first: %d, relations: [DIRECT]){...p}", g.api.pageSize)
 		children += costRows
 		fragments = "up"
+	}
+	if vars {
+		fields += " " + g.variablesText("")
+		children += costVars
 	}
 	return &part{
 		text:      fmt.Sprintf("projects(first: %d, after: %%s, sort: \"id_asc\"){pageInfo{hasNextPage endCursor} nodes{%s}}", size, fields),
@@ -514,6 +535,9 @@ func (g *gqlRead) projects(cursor string, size int, bare bool) *part {
 				if p := n.ProjectMembers.PageInfo; p.HasNextPage {
 					more = append(more, g.moreMembers(source, p.EndCursor))
 				}
+				if vars {
+					more = append(more, g.takeVariables(id, n.Variables)...)
+				}
 			}
 			if page.PageInfo.HasNextPage {
 				if page.PageInfo.EndCursor == cursor {
@@ -525,6 +549,10 @@ func (g *gqlRead) projects(cursor string, size int, bare bool) *part {
 		},
 		failed: func(err error) ([]*part, error) {
 			switch {
+			case vars: // members must not suffer from what is wrong with variables
+				g.vars.failures++
+				g.alone = false
+				return []*part{g.projectPage(cursor, size, false, false)}, nil
 			case size > 1:
 				return []*part{g.projects(cursor, size/2, false)}, nil
 			case !bare:

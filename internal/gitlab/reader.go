@@ -22,6 +22,8 @@ type Reader struct {
 	api          *api
 	includeUsers bool
 	restOnly     bool
+	variables    CIVariables
+	known        atomic.Pointer[known]
 	wasAdmin     atomic.Bool // GitLab showed, since the start, that the token is an administrator's
 }
 
@@ -31,7 +33,7 @@ func NewReader(o Options) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{api: a, includeUsers: o.IncludeUsers, restOnly: o.RESTOnly}, nil
+	return &Reader{api: a, includeUsers: o.IncludeUsers, restOnly: o.RESTOnly, variables: o.CIVariables}, nil
 }
 
 // Requests returns how many requests of each kind were sent so far, repetitions included.
@@ -113,6 +115,7 @@ type draft struct {
 	linksUnknown bool           // any group may have links
 	told         bool           // projects came with their links
 	untold       []int64        // projects in a list that tells of no links at all
+	vars         *varsReading   // nil: no variables are read
 }
 
 func newDraft() *draft {
@@ -176,11 +179,13 @@ func (r *Reader) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
 
 // readGraphQL reads groups, rows and people by GraphQL and projects with their links by REST.
 func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
-	s, err := r.api.readSchema(ctx)
+	d.vars = newVarsReading(r.variables)
+	s, err := r.api.readSchema(ctx, d.vars != nil)
 	if err != nil {
 		return err
 	}
-	g := &gqlRead{api: r.api, d: d, schema: s, limit: info.ComplexityLimit}
+	r.known.Store(&known{schema: s, limit: info.ComplexityLimit})
+	g := &gqlRead{api: r.api, d: d, vars: d.vars, schema: s, limit: info.ComplexityLimit}
 	size := r.api.pageSize
 	parts := []*part{g.groups("", size, false), g.projects("", size, false)}
 	if r.includeUsers {
@@ -626,6 +631,7 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 	}
 	for id, p := range d.projects {
 		p.Members = mergeMembers(d.rows[authz.Project(id)])
+		d.vars.put(&p)
 		s.Projects[id] = p
 		if p.Owner != 0 {
 			name(p.Owner)

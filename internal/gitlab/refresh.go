@@ -59,6 +59,7 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 		dropUnnamed(f.s)
 	}
 	inheritFlags(f.s)
+	f.r.readVariables(ctx, f.s, f.projectsRead())
 	return f.s, nil
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 )
 
 // Marker starts the description of every variable that is ours. Variables without it are somebody's own.
@@ -57,9 +59,23 @@ func (e *ForeignVariableError) Error() string {
 		" the project's CI/CD settings, then the next round writes ours", e.Project, e.Key, e.Scope, Marker)
 }
 
-// ErrMasking says that GitLab refused a value, most often because it can't be masked.
-var ErrMasking = errors.New("GitLab refused the variable: a masked value must be one line of at least 8 characters without spaces, a key" +
-	" only letters, digits and _, and a project has at most 8000 variables")
+// What GitLab refuses when variables are written, each with its cure.
+var (
+	// ErrMasking says that the value can't be masked.
+	ErrMasking = errors.New("GitLab refused the value, because it can't be masked: a masked value must be one line of at least 8 characters" +
+		" without spaces, and without raw only letters, digits and _+=/@:.~-: a token of the API server fits, so look at what the token is")
+	// ErrVariableLimit says that the project has as many variables as GitLab allows.
+	ErrVariableLimit = errors.New("the project has as many CI/CD variables as GitLab allows (8000 by default): delete some in the project's CI/CD" +
+		" settings, or raise the instance's limit project_ci_variables")
+	// ErrVariableRefused says that GitLab refuses the variable for another reason, which stands beside it.
+	ErrVariableRefused = errors.New("GitLab refused the variable as invalid: the environment scope may only have letters, digits, spaces and" +
+		" -_/${}.* and at most 255 characters; check ci.environment")
+	// ErrNoMaintainer says that the write token may not write in the project.
+	ErrNoMaintainer = errors.New("the write token needs the scope api and must belong to an administrator, or to a Maintainer of the project")
+)
+
+// errTaken says that a variable to be created is there already.
+var errTaken = errors.New("a variable with this key and scope exists already")
 
 // Variables writes CI/CD variables of projects with a token of its own, which needs the scope api and Maintainer in
 // the projects, or an administrator.
@@ -140,72 +156,122 @@ func fullDescription(d string) string {
 	return d
 }
 
-// Ensure makes the given variables exist as they are given, and returns how many it created or changed. It writes
-// only what differs and touches no variable that is not ours; a *ForeignVariableError names the first such one,
-// after all others were written.
-func (w *Variables) Ensure(ctx context.Context, project int64, want []Variable) (changed int, err error) {
+// Have is what is known about the variables of a project, from authz.GitLabProject. The zero Have knows nothing: then
+// they are listed first, which costs a request.
+type Have struct {
+	Known     bool
+	Variables []authz.CIVariable
+}
+
+// Ensure makes the given variables exist as they are given, and returns how many it created or changed. Without knowledge
+// it lists the project's variables and writes only what differs. With knowledge it writes all of them right away, because
+// values can't be known, and lists only when GitLab shows that the knowledge is outdated: ask only for what has to be written.
+//
+// No variable that is not ours is touched, as far as it was there when the knowledge was gained; a *ForeignVariableError
+// names each, after all others were written. Errors are ErrMasking, ErrVariableLimit, ErrVariableRefused, ErrNoMaintainer
+// and those of the client, and several of them joined.
+func (w *Variables) Ensure(ctx context.Context, project int64, want []Variable, have Have) (changed int, err error) {
 	for _, v := range want {
 		if !variableKey.MatchString(v.Key) || v.EnvironmentScope == "" {
 			return 0, fmt.Errorf("variable %q of project %d: the key may only have letters, digits and _, and the scope must be given", v.Key, project)
 		}
 	}
-	have, err := w.list(ctx, project)
-	if err != nil {
-		return 0, w.explain(project, "", want, nil, err)
+	listed := !have.Known
+	there := map[string]*existing{}
+	list := func() error {
+		rows, err := w.list(ctx, project)
+		if err != nil {
+			return w.explain(project, "", want, nil, err)
+		}
+		clear(there)
+		for _, row := range rows {
+			ours, _ := ownDescription(row.Description)
+			there[place(row.Key, row.EnvironmentScope)] = &existing{ours: ours, row: &row}
+		}
+		listed = true
+		return nil
+	}
+	for _, v := range have.Variables {
+		there[place(v.Key, v.Scope)] = &existing{ours: v.Ours}
+	}
+	if listed {
+		if err := list(); err != nil {
+			return 0, err
+		}
 	}
 	var errs []error
 	for _, v := range want {
-		i := slices.IndexFunc(have, func(h gl.ProjectVariable) bool { return h.Key == v.Key && h.EnvironmentScope == v.EnvironmentScope })
-		typ := gl.VariableTypeValue(v.Type)
-		if typ == "" {
-			typ = gl.EnvVariableType
-		}
-		description := fullDescription(v.Description)
-		if i < 0 {
-			_, resp, err := w.api.client.ProjectVariables.CreateVariable(project, &gl.CreateProjectVariableOptions{
-				Key: &v.Key, Value: &v.Value, Description: &description, EnvironmentScope: &v.EnvironmentScope,
-				Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &typ,
-			}, gl.WithContext(ctx))
-			if err != nil {
-				if err := w.explain(project, v.Key, want, resp, err); stopWriting(err) {
-					return changed, errors.Join(append(errs, err)...)
-				} else {
-					errs = append(errs, err)
-				}
-				continue
-			}
-			changed++
-			continue
-		}
-		h := have[i]
-		if ours, _ := ownDescription(h.Description); !ours {
-			errs = append(errs, &ForeignVariableError{Project: project, Key: v.Key, Scope: v.EnvironmentScope})
-			continue
-		}
-		if h.Value == v.Value && !h.Hidden && h.VariableType == typ && h.Masked == v.Masked && h.Protected == v.Protected && h.Raw == v.Raw && h.Description == description {
-			continue
-		}
-		_, resp, err := w.api.client.ProjectVariables.UpdateVariable(project, v.Key, &gl.UpdateProjectVariableOptions{
-			Value: &v.Value, Description: &description, Filter: &gl.VariableFilter{EnvironmentScope: v.EnvironmentScope},
-			Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &typ,
-		}, gl.WithContext(ctx))
-		if err != nil {
-			if err := w.explain(project, v.Key, want, resp, err); stopWriting(err) {
+		wrote, err := w.ensureOne(ctx, project, v, there[place(v.Key, v.EnvironmentScope)], want)
+		if !listed && (errors.Is(err, errTaken) || errors.Is(err, ErrNotFound)) {
+			if err := list(); err != nil {
 				return changed, errors.Join(append(errs, err)...)
-			} else {
-				errs = append(errs, err)
 			}
-			continue
+			wrote, err = w.ensureOne(ctx, project, v, there[place(v.Key, v.EnvironmentScope)], want)
 		}
-		changed++
+		if wrote {
+			changed++
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if stopWriting(err) {
+			break
+		}
 	}
 	return changed, errors.Join(errs...)
 }
 
-// Remove deletes our variables of one environment scope from a project and returns how many there were. A project
-// that does not exist has none.
-func (w *Variables) Remove(ctx context.Context, project int64, scope string) (removed int, err error) {
-	have, err := w.list(ctx, project)
+// existing is a variable that a project has; row is nil when only its existence is known.
+type existing struct {
+	ours bool
+	row  *gl.ProjectVariable
+}
+
+func place(key, scope string) string { return key + "\x00" + scope }
+
+// ensureOne writes one variable. sent are all values that must not appear in an error.
+func (w *Variables) ensureOne(ctx context.Context, project int64, v Variable, have *existing, sent []Variable) (wrote bool, err error) {
+	typ := gl.VariableTypeValue(v.Type)
+	if typ == "" {
+		typ = gl.EnvVariableType
+	}
+	description := fullDescription(v.Description)
+	var resp *gl.Response
+	switch {
+	case have == nil:
+		_, resp, err = w.api.client.ProjectVariables.CreateVariable(project, &gl.CreateProjectVariableOptions{
+			Key: &v.Key, Value: &v.Value, Description: &description, EnvironmentScope: &v.EnvironmentScope,
+			Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &typ,
+		}, gl.WithContext(ctx))
+	case !have.ours:
+		return false, &ForeignVariableError{Project: project, Key: v.Key, Scope: v.EnvironmentScope}
+	case have.row != nil && have.row.Value == v.Value && !have.row.Hidden && have.row.VariableType == typ && have.row.Masked == v.Masked &&
+		have.row.Protected == v.Protected && have.row.Raw == v.Raw && have.row.Description == description:
+		return false, nil
+	default:
+		_, resp, err = w.api.client.ProjectVariables.UpdateVariable(project, v.Key, &gl.UpdateProjectVariableOptions{
+			Value: &v.Value, Description: &description, Filter: &gl.VariableFilter{EnvironmentScope: v.EnvironmentScope},
+			Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &typ,
+		}, gl.WithContext(ctx))
+	}
+	return err == nil, w.explain(project, v.Key, sent, resp, err)
+}
+
+// Remove deletes our variables of the given environment scopes, other than those in keep, from a project and returns how
+// many there were. It names scopes, because another installation may have its own variables in the project under another
+// one. With knowledge that there are none it sends nothing. A project that does not exist has none.
+func (w *Variables) Remove(ctx context.Context, project int64, scopes []string, keep []Variable, known Have) (removed int, err error) {
+	kept := map[string]bool{}
+	for _, v := range keep {
+		kept[place(v.Key, v.EnvironmentScope)] = true
+	}
+	goes := func(key, scope string, ours bool) bool {
+		return ours && slices.Contains(scopes, scope) && !kept[place(key, scope)]
+	}
+	if known.Known && !slices.ContainsFunc(known.Variables, func(v authz.CIVariable) bool { return goes(v.Key, v.Scope, v.Ours) }) {
+		return 0, nil
+	}
+	have, err := w.list(ctx, project) // also with knowledge: what is deleted can't be brought back
 	if errors.Is(err, ErrNotFound) {
 		return 0, nil
 	}
@@ -214,11 +280,11 @@ func (w *Variables) Remove(ctx context.Context, project int64, scope string) (re
 	}
 	var errs []error
 	for _, h := range have {
-		if ours, _ := ownDescription(h.Description); !ours || h.EnvironmentScope != scope {
+		if ours, _ := ownDescription(h.Description); !goes(h.Key, h.EnvironmentScope, ours) {
 			continue
 		}
 		resp, err := w.api.client.ProjectVariables.RemoveVariable(project, h.Key,
-			&gl.RemoveProjectVariableOptions{Filter: &gl.VariableFilter{EnvironmentScope: scope}}, gl.WithContext(ctx))
+			&gl.RemoveProjectVariableOptions{Filter: &gl.VariableFilter{EnvironmentScope: h.EnvironmentScope}}, gl.WithContext(ctx))
 		err = w.explain(project, h.Key, nil, resp, err)
 		switch {
 		case err == nil:
@@ -235,7 +301,7 @@ func (w *Variables) Remove(ctx context.Context, project int64, scope string) (re
 
 // stopWriting reports whether further variables of the project would fail in the same way.
 func stopWriting(err error) bool {
-	return err != nil && (global(err) || errors.Is(err, ErrForbidden) || errors.Is(err, ErrBusy))
+	return err != nil && (global(err) || errors.Is(err, ErrNoMaintainer) || errors.Is(err, ErrBusy) || errors.Is(err, ErrVariableLimit))
 }
 
 // explain makes our error; neither the token nor any value that was sent or could be echoed survives it.
@@ -255,11 +321,11 @@ func (w *Variables) explain(project int64, key string, sent []Variable, resp *gl
 	out.doing = doing
 	switch out.status {
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		out.kind = ErrMasking
+		out.kind = refusal(out.detail)
 	case http.StatusForbidden:
-		out.kind = fmt.Errorf("%w; the write token needs the scope api and the role Maintainer in project %d", ErrForbidden, project)
+		out.kind = fmt.Errorf("%w (%w): project %d", ErrNoMaintainer, ErrForbidden, project)
 	case http.StatusNotFound:
-		out.kind = fmt.Errorf("%w: project %d, or the variable; the write token must see the project as Maintainer or administrator", ErrNotFound, project)
+		out.kind = fmt.Errorf("%w: project %d, or the variable; %w", ErrNotFound, project, ErrNoMaintainer)
 	}
 	for _, v := range sent {
 		for _, line := range append(strings.Split(v.Value, "\n"), v.Value, shorten(v.Value)) {
@@ -269,4 +335,17 @@ func (w *Variables) explain(project int64, key string, sent []Variable, resp *gl
 		}
 	}
 	return &out
+}
+
+// refusal tells the reasons of a 400 apart, by GitLab's own words.
+func refusal(detail string) error {
+	switch {
+	case strings.Contains(detail, "has already been taken"):
+		return errTaken
+	case strings.Contains(detail, "Maximum number of"):
+		return ErrVariableLimit
+	case strings.Contains(detail, "value:") && strings.Contains(detail, "invalid"), strings.Contains(detail, "masked:"):
+		return ErrMasking
+	}
+	return ErrVariableRefused
 }

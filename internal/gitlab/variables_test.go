@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 )
 
@@ -39,7 +40,7 @@ func TestVariables(t *testing.T) {
 	}
 	step := func(name string, wantChanged int) {
 		t.Helper()
-		if n, err := w.Ensure(ctx, app, want); n != wantChanged || err != nil {
+		if n, err := w.Ensure(ctx, app, want, Have{}); n != wantChanged || err != nil {
 			t.Fatalf("%s: Ensure = %d, %v; want %d", name, n, err, wantChanged)
 		}
 	}
@@ -81,7 +82,7 @@ func TestVariables(t *testing.T) {
 	o.ok(o.w.SetVariable(app, mine))
 	want = append([]Variable{{Key: "KUBE_NAMESPACE", Value: "haw-world", EnvironmentScope: scope, Raw: true}}, want...)
 	want[1].Value += "x"
-	n, err := w.Ensure(ctx, app, want)
+	n, err := w.Ensure(ctx, app, want, Have{})
 	var foreign *ForeignVariableError
 	if n != 1 || !errors.As(err, &foreign) || foreign.Key != "KUBE_NAMESPACE" || foreign.Project != app {
 		t.Errorf("Ensure = %d, %v; want the other one written and a ForeignVariableError", n, err)
@@ -91,13 +92,13 @@ func TestVariables(t *testing.T) {
 			t.Errorf("a foreign variable was changed: %+v", v)
 		}
 	}
-	if n, err := w.Remove(ctx, app, scope); n != 3 || err != nil {
+	if n, err := w.Remove(ctx, app, []string{scope}, nil, Have{}); n != 3 || err != nil {
 		t.Errorf("Remove = %d, %v; want 3", n, err)
 	}
 	if left := o.variables("app"); len(left) != 2 {
 		t.Errorf("left over: %+v; want the two foreign ones", left)
 	}
-	if n, err := w.Remove(ctx, 4711, scope); n != 0 || err != nil {
+	if n, err := w.Remove(ctx, 4711, []string{scope}, nil, Have{}); n != 0 || err != nil {
 		t.Errorf("Remove of a vanished project = %d, %v", n, err)
 	}
 }
@@ -115,10 +116,10 @@ func TestVariableErrors(t *testing.T) {
 	}{
 		{"can't be masked", "root", o.id["app"], ErrMasking, "KUBE_TOKEN of project"},
 		{"no permission", "erin", o.id["app"], ErrNotFound, "Maintainer"}, // GitLab hides what one can't see
-		{"developer", "bob", o.id["app"], ErrForbidden, "role Maintainer"},
+		{"developer", "bob", o.id["app"], ErrForbidden, "Maintainer"},
 		{"no such project", "root", 4711, ErrNotFound, "project 4711"},
 	} {
-		n, err := o.writer(tt.user).Ensure(ctx, tt.project, masked)
+		n, err := o.writer(tt.user).Ensure(ctx, tt.project, masked, Have{})
 		if n != 0 || !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.hint) {
 			t.Errorf("%s: Ensure = %d, %v; want %v with %q", tt.name, n, err, tt.kind, tt.hint)
 		}
@@ -126,7 +127,7 @@ func TestVariableErrors(t *testing.T) {
 			t.Errorf("%s: the value is in %q", tt.name, err)
 		}
 	}
-	if _, err := o.writer("root").Ensure(ctx, o.id["app"], []Variable{{Key: "A-B", Value: value, EnvironmentScope: "*"}}); err == nil || strings.Contains(err.Error(), "hunter2") {
+	if _, err := o.writer("root").Ensure(ctx, o.id["app"], []Variable{{Key: "A-B", Value: value, EnvironmentScope: "*"}}, Have{}); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("bad key: %v", err)
 	}
 	if b, err := json.Marshal(masked[0]); err != nil || strings.Contains(string(b), "hunter2") {
@@ -147,5 +148,133 @@ func TestOwnDescription(t *testing.T) {
 	}
 	if d := fullDescription(strings.Repeat("ä", 400)); len([]rune(d)) != 255 {
 		t.Errorf("a description of %d characters", len([]rune(d)))
+	}
+}
+
+// TestEnsureWithKnowledge: what the batched reading told saves the listing; outdated knowledge costs one.
+func TestEnsureWithKnowledge(t *testing.T) {
+	o := newOrg(t)
+	ctx, app := t.Context(), o.id["app"]
+	w := o.writer("root")
+	const scope = "ICC-K8s"
+	want := []Variable{
+		{Key: "KUBE_TOKEN", Value: "eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl", Masked: true, Raw: true, EnvironmentScope: scope},
+		{Key: "KUBE_URL", Value: "https://k8s.example.com:6443", EnvironmentScope: scope, Raw: true},
+	}
+	ours := []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: scope, Ours: true}, {Key: "KUBE_URL", Scope: scope, Ours: true}}
+	value := func(key string) string {
+		for _, v := range o.variables("app") {
+			if v.Key == key && v.EnvironmentScope == scope {
+				return v.Value
+			}
+		}
+		return ""
+	}
+	step := func(name string, have Have, changed, lists, posts, puts int) {
+		t.Helper()
+		o.sim.ResetRequests()
+		n, err := w.Ensure(ctx, app, want, have)
+		r := o.sim.Requests()
+		if n != changed || err != nil || r["GET /projects/:id/variables"] != lists || r["POST /projects/:id/variables"] != posts || r["PUT /projects/:id/variables/:key"] != puts {
+			t.Fatalf("%s: Ensure = %d, %v with %v; want %d changed, %d lists, %d posts, %d puts", name, n, err, r, changed, lists, posts, puts)
+		}
+		for _, v := range want {
+			if value(v.Key) != v.Value {
+				t.Fatalf("%s: %s has the value %q", name, v.Key, value(v.Key))
+			}
+		}
+	}
+	step("known to be empty", Have{Known: true}, 2, 0, 2, 0)
+	want[0].Value += "2"
+	step("known to be there", Have{Known: true, Variables: ours}, 2, 0, 0, 2)
+	want[0].Value += "3"
+	step("thought to be empty", Have{Known: true}, 1, 1, 1, 1) // the second one is as it should be, as the list says
+	o.ok(o.w.RemoveVariable(app, "KUBE_TOKEN", scope))
+	step("thought to be there", Have{Known: true, Variables: ours}, 1, 1, 1, 1)
+	step("in another scope", Have{Known: true, Variables: []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: "*"}, ours[0], ours[1]}}, 2, 0, 0, 2)
+
+	// A person's own variable, known or found out: reported, never written.
+	for name, have := range map[string]Have{
+		"known":        {Known: true, Variables: []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: scope}, ours[1]}},
+		"not known of": {Known: true, Variables: ours[1:]},
+		"listed":       {},
+	} {
+		o.ok(o.w.RemoveVariable(app, "KUBE_TOKEN", scope))
+		o.ok(o.w.SetVariable(app, gitlabsim.Variable{Key: "KUBE_TOKEN", Value: "my-own-value", EnvironmentScope: scope}))
+		_, err := w.Ensure(ctx, app, want, have)
+		var foreign *ForeignVariableError
+		if !errors.As(err, &foreign) || foreign.Key != "KUBE_TOKEN" || value("KUBE_TOKEN") != "my-own-value" || value("KUBE_URL") != want[1].Value {
+			t.Errorf("%s: %v; the variable has %q", name, err, value("KUBE_TOKEN"))
+		}
+	}
+	if _, err := w.Ensure(ctx, 4711, want, Have{Known: true, Variables: ours}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a vanished project: %v", err)
+	}
+}
+
+// TestRemoveLeftovers: a changed mode or scope leaves nothing of ours behind, and touches nothing else.
+func TestRemoveLeftovers(t *testing.T) {
+	o := newOrg(t)
+	ctx, app := t.Context(), o.id["app"]
+	w := o.writer("root")
+	set := func(key, scope, description string) {
+		t.Helper()
+		o.ok(o.w.SetVariable(app, gitlabsim.Variable{Key: key, Value: "some-value", EnvironmentScope: scope, Description: description}))
+	}
+	set("KUBECONFIG", "new", Marker)
+	set("KUBE_TOKEN", "new", Marker)
+	set("KUBE_TOKEN", "old", Marker+": x")
+	set("KUBE_TOKEN", "other-cluster", Marker)
+	set("KUBE_URL", "new", "my own")
+	keep := []Variable{{Key: "KUBECONFIG", EnvironmentScope: "new"}}
+	before := w.Requests()
+	if n, err := w.Remove(ctx, app, []string{"new", "old"}, keep, Have{Known: true, Variables: []authz.CIVariable{{Key: "KUBE_URL", Scope: "new"}, {Key: "KUBECONFIG", Scope: "new", Ours: true}}}); n != 0 || err != nil || len(w.Requests()) != len(before) {
+		t.Errorf("with knowledge of nothing to do: Remove = %d, %v with %v", n, err, w.Requests())
+	}
+	if n, err := w.Remove(ctx, app, []string{"new", "old"}, keep, Have{}); n != 2 || err != nil {
+		t.Errorf("Remove = %d, %v; want 2", n, err)
+	}
+	left := []string{}
+	for _, v := range o.variables("app") {
+		left = append(left, v.Key+" "+v.EnvironmentScope)
+	}
+	if d := cmp.Diff([]string{"KUBECONFIG new", "KUBE_TOKEN other-cluster", "KUBE_URL new"}, left); d != "" {
+		t.Errorf("(-want +left)\n%s", d)
+	}
+}
+
+// TestVariableRefusals: each reason has its own error, and none has a value.
+func TestVariableRefusals(t *testing.T) {
+	o := newOrg(t)
+	ctx := t.Context()
+	for i := range 8000 {
+		o.ok(o.w.CreateVariable(o.id["lib"], gitlabsim.Variable{Key: fmt.Sprintf("V%d", i), Value: "x"}))
+	}
+	good := Variable{Key: "K", Value: "hunter2-hunter2", EnvironmentScope: "ICC-K8s"}
+	masked, scoped := good, good
+	masked.Masked, masked.Value = true, "hunter2 in several words"
+	scoped.EnvironmentScope = "not!a!scope"
+	for _, tt := range []struct {
+		name, user, project string
+		v                   Variable
+		want                error
+	}{
+		{"masking", "root", "app", masked, ErrMasking},
+		{"limit", "root", "lib", good, ErrVariableLimit},
+		{"scope", "root", "app", scoped, ErrVariableRefused},
+		{"a developer's token", "bob", "app", good, ErrNoMaintainer},
+		{"a stranger's token", "erin", "app", good, ErrNoMaintainer},
+	} {
+		for _, have := range []Have{{}, {Known: true}} {
+			n, err := o.writer(tt.user).Ensure(ctx, o.id[tt.project], []Variable{tt.v}, have)
+			if n != 0 || !errors.Is(err, tt.want) || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%s, known %v: Ensure = %d, %v; want %v", tt.name, have.Known, n, err, tt.want)
+			}
+			for _, other := range []error{ErrMasking, ErrVariableLimit, ErrVariableRefused, ErrNoMaintainer} {
+				if other != tt.want && errors.Is(err, other) {
+					t.Errorf("%s: the error is also %q", tt.name, other)
+				}
+			}
+		}
 	}
 }

@@ -32,7 +32,7 @@ func hasResolver(typeName, field string) bool {
 	case "Group":
 		return slices.Contains([]string{"groupMembers", "projects", "sharedGroups", "sharedProjects"}, field)
 	case "Project":
-		return slices.Contains([]string{"projectMembers", "environments", "environment"}, field)
+		return slices.Contains([]string{"projectMembers", "environments", "environment", "ciVariables"}, field)
 	default:
 		return false
 	}

@@ -477,6 +477,8 @@ func (o gqlProject) resolve(x *execution, name string, args arguments) (any, err
 		return gqlRecord{"ProjectCiCdSetting", map[string]any{
 			"pipelineVariablesMinimumOverrideRole": "no_one_allowed", "jobTokenScopeEnabled": false, "inboundJobTokenScopeEnabled": true,
 		}}, nil
+	case "ciVariables":
+		return o.variables(args)
 	case "environments":
 		if x.calls[name]++; x.calls[name] > 1 {
 			return nil, gqlerror.Errorf("\"environments\" field can be requested only for 1 Project(s) at a time.")
@@ -499,6 +501,53 @@ func (o gqlProject) resolve(x *execution, name string, args arguments) (any, err
 	default: // description: not modelled
 		return nil, nil
 	}
+}
+
+// variables are null for everybody who may not administer the project's variables, without an error (authorize on the
+// field).
+func (o gqlProject) variables(args arguments) (any, error) {
+	if !o.w.mayAdminister(o.p) {
+		return nil, nil
+	}
+	by := gqlOrder{name: "id", desc: true} // what GitLab's keyset pagination falls back to
+	byKey := false
+	switch args.str("sort") {
+	case "KEY_ASC":
+		by, byKey = gqlOrder{name: "key"}, true
+	case "KEY_DESC":
+		by, byKey = gqlOrder{name: "key", desc: true}, true
+	}
+	by.name = "variables:" + by.name
+	rows := make([]gqlRow, 0, len(o.p.Variables))
+	for _, va := range o.p.Variables {
+		value, key := any(va.Value), ""
+		if va.Hidden {
+			value = nil
+		}
+		if byKey {
+			key = va.Key
+		}
+		rows = append(rows, gqlRow{key: key, id: va.ID, obj: gqlRecord{"CiProjectVariable", map[string]any{
+			"id": gid("Ci::Variable", va.ID), "key": va.Key, "value": value, "variableType": strings.ToUpper(va.VariableType),
+			"environmentScope": va.EnvironmentScope, "protected": va.Protected, "masked": va.Masked, "hidden": va.Hidden, "raw": va.Raw,
+			"description": gqlText(va.Description),
+		}}})
+	}
+	page, err := gqlPage("CiProjectVariableConnection", rows, by, args)
+	if err != nil {
+		return nil, err
+	}
+	return gqlVariables{page}, nil
+}
+
+// gqlVariables is a connection with one field more.
+type gqlVariables struct{ *gqlConnection }
+
+func (c gqlVariables) resolve(x *execution, name string, args arguments) (any, error) {
+	if name == "limit" {
+		return maxVariables, nil
+	}
+	return c.gqlConnection.resolve(x, name, args)
 }
 
 func (w *graphQLWorld) mayAdminister(p *Project) bool {

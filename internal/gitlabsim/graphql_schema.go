@@ -31,6 +31,9 @@ func loadGraphQLSchema(version string) (*ast.Schema, error) {
 		t := schema.Types[typeName]
 		t.Fields = slices.DeleteFunc(t.Fields, func(f *ast.FieldDefinition) bool { return slices.Contains(fields, f.Name) })
 	}
+	// raw came with 15.3, description with 16.2, hidden with 17.4.
+	since(16, 2, "CiProjectVariable", "description")
+	since(17, 4, "CiProjectVariable", "hidden")
 	since(18, 0, "Group", "archived", "isSelfArchived", "sharedGroups", "sharedProjects")
 	since(18, 1, "Project", "markedForDeletion")
 	since(18, 2, "Group", "markedForDeletion", "isSelfDeletionScheduled", "isSelfDeletionInProgress")

@@ -107,6 +107,8 @@ type Project struct {
 	ProtectedBranches   []string
 	Variables           []Variable
 	Environments        []Environment
+	Clusters            []Cluster
+	Agents              []Agent
 	Files               map[string]map[string]string // branch -> path -> content
 }
 
@@ -130,8 +132,28 @@ type GroupLink struct {
 
 // Variable is a project CI/CD variable.
 type Variable struct {
+	ID                                                      int64 // given by the World
 	Key, Value, VariableType, EnvironmentScope, Description string
 	Protected, Masked, Hidden, Raw                          bool
+}
+
+// Cluster is a certificate-based integration of a Kubernetes cluster with one project (deprecated since GitLab 14.5).
+type Cluster struct {
+	ID                                     int64
+	Name, EnvironmentScope, Domain         string
+	Enabled, Managed, PerEnvironment       bool
+	APIURL, CACert, Namespace, Token, Auth string
+	UserID                                 int64
+	CreatedAt                              time.Time
+}
+
+// Agent is a GitLab agent for Kubernetes. Its configuration is .gitlab/agents/NAME/config.yaml on the default branch of
+// the project.
+type Agent struct {
+	ID        int64
+	Name      string
+	UserID    int64
+	CreatedAt time.Time
 }
 
 // Environment is a deployment environment of a project.
@@ -195,6 +217,7 @@ type World struct {
 	userIDs, groupIDs, projectIDs        []int64
 	nextUser, nextNamespace, nextProject int64
 	nextMember, nextEnvironment          int64
+	nextVariable, nextCluster, nextAgent int64
 	namespaceOfUser                      map[int64]int64   // personal namespace id -> user id
 	subgroups, projectsOf                map[int64][]int64 // sorted ids
 	userNames, groupPaths, projectPaths  map[string]int64  // lower-cased full path -> id
@@ -210,6 +233,7 @@ func NewWorld(now func() time.Time) *World {
 	return &World{
 		now: now, users: map[int64]*User{}, groups: map[int64]*Group{}, projects: map[int64]*Project{},
 		nextUser: 1, nextNamespace: 1, nextProject: 1, nextMember: 1, nextEnvironment: 1,
+		nextVariable: 1, nextCluster: 1, nextAgent: 1,
 		namespaceOfUser: map[int64]int64{}, subgroups: map[int64][]int64{}, projectsOf: map[int64][]int64{},
 		userNames: map[string]int64{}, groupPaths: map[string]int64{}, projectPaths: map[string]int64{},
 		invitedIntoGroup: map[int64][]int64{}, invitedIntoProject: map[int64][]int64{},
@@ -767,6 +791,9 @@ func (w *World) AddProject(p Project) (int64, error) {
 		p.Name, p.CreatedAt, p.DefaultBranch = cmp.Or(p.Name, p.Path), w.created(p.CreatedAt), cmp.Or(p.DefaultBranch, "main")
 		p.Members, p.Links = c.fillRows(p.Members), slices.Clone(p.Links)
 		p.ProtectedBranches, p.Variables = slices.Clone(p.ProtectedBranches), slices.Clone(p.Variables)
+		for i := range p.Variables {
+			p.Variables[i].ID = take(&w.nextVariable, p.Variables[i].ID)
+		}
 		p.Environments = slices.Clone(p.Environments)
 		files := map[string]map[string]string{}
 		for branch, content := range p.Files {

@@ -80,6 +80,16 @@ func (s *Server) mountREST(r *mux.Router) {
 	get("/projects/:id/environments/:environment_id", (*call).getEnvironment)
 	del("/projects/:id/environments/:environment_id", (*call).deleteEnvironment)
 	post("/projects/:id/environments/:environment_id/stop", (*call).stopEnvironment)
+	get("/projects/:id/clusters", (*call).listClusters)
+	get("/projects/:id/clusters/:cluster_id", (*call).getCluster)
+	post("/projects/:id/clusters/user", (*call).createCluster)
+	put("/projects/:id/clusters/:cluster_id", (*call).updateCluster)
+	del("/projects/:id/clusters/:cluster_id", (*call).deleteCluster)
+	get("/projects/:id/cluster_agents", (*call).listAgents)
+	get("/projects/:id/cluster_agents/:agent_id", (*call).getAgent)
+	if strings.HasSuffix(s.opts.Version, "-ee") {
+		get("/license", (*call).license)
+	}
 
 	for kind, path := range map[SourceKind]string{KindGroup: "/groups/:id", KindProject: "/projects/:id"} {
 		bind := func(f func(*call, SourceKind) error) func(*call) error {
@@ -557,7 +567,7 @@ func (c *call) metadata() error {
 	}
 	return c.answer(http.StatusOK, map[string]any{
 		"version": c.s.opts.Version, "revision": "51a2bd6",
-		"kas":        map[string]any{"enabled": false, "externalUrl": nil, "externalK8sProxyUrl": nil, "version": nil},
+		"kas":        c.s.kasMetadata(),
 		"enterprise": strings.HasSuffix(c.s.opts.Version, "-ee"),
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"unicode/utf8"
 )
 
 // maxVariables is GitLab's limit of variables per project (facts 5.3).
@@ -29,9 +30,9 @@ func (va Variable) check() error {
 		return invalid("key", "can contain only letters, digits and '_'.")
 	case va.VariableType != "env_var" && va.VariableType != "file":
 		return badParameter("variable_type does not have a valid value")
-	case len(va.Description) > 255:
+	case utf8.RuneCountInString(va.Description) > 255:
 		return invalid("description", "is too long (maximum is 255 characters)")
-	case len(va.EnvironmentScope) > 255:
+	case utf8.RuneCountInString(va.EnvironmentScope) > 255:
 		return invalid("environment_scope", "is too long (maximum is 255 characters)")
 	case !variableScope.MatchString(va.EnvironmentScope):
 		return invalid("environment_scope", "can contain only letters, digits, '-', '_', '/', '$', '{', '}', '.', '*' and spaces, but it cannot start or end with '/'")
@@ -72,6 +73,7 @@ func (w *World) CreateVariable(projectID int64, va Variable) error {
 		if len(p.Variables) >= maxVariables {
 			return invalid("base", fmt.Sprintf("Maximum number of project ci variables (%d) exceeded", maxVariables))
 		}
+		va.ID = take(&w.nextVariable, 0)
 		p.Variables = append(p.Variables, va)
 		return nil
 	})
@@ -92,7 +94,11 @@ func (w *World) SetVariable(projectID int64, va Variable) error {
 	if !exists {
 		return w.CreateVariable(projectID, va)
 	}
-	return w.updateVariable(projectID, va.Key, &va.EnvironmentScope, func(old *Variable) error { *old = va; return nil })
+	return w.updateVariable(projectID, va.Key, &va.EnvironmentScope, func(old *Variable) error {
+		va.ID = old.ID
+		*old = va
+		return nil
+	})
 }
 
 // RemoveVariable removes the variable with this key and scope.

@@ -49,8 +49,17 @@ type Options struct {
 	RateLimits RateLimits
 	// HookCAs verifies system hook targets that speak TLS; nil = the system's.
 	HookCAs *x509.CertPool
-	// Version is what /version and /metadata say; default 19.1.0-ee.
+	// Version is what /version and /metadata say; default 19.1.0-ee. One without -ee is a Community Edition.
 	Version string
+	// License is the plan of the licence: premium, ultimate, an older one, or "" for an Enterprise Edition without licence.
+	License string
+	// CertificateClusters is the feature flag certificate_based_clusters, off by default as in GitLab since 15.0.
+	CertificateClusters bool
+	// LocalRequests is the setting that allows requests to the local network from webhooks and integrations; without it a
+	// cluster integration can't name an API URL there.
+	LocalRequests bool
+	// KAS connects the agents for Kubernetes; see KAS.
+	KAS KAS
 }
 
 // Server is a running simulated GitLab.
@@ -73,6 +82,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	requests map[string]int
+	features features
 }
 
 // New starts a simulated GitLab. Close stops it.
@@ -96,6 +106,7 @@ func New(opts Options) (*Server, error) {
 		return nil, fmt.Errorf("listening on %q: the simulated GitLab has well-known passwords and listens on loopback only; use 127.0.0.1", opts.Listen)
 	}
 	s := &Server{opts: opts, now: opts.Now, log: opts.Logger, requests: map[string]int{}, done: make(chan struct{})}
+	s.features = features{certificate: opts.CertificateClusters, local: opts.LocalRequests, plan: opts.License, kas: opts.KAS}
 	s.access, s.faults = newAccessState(), newFaultState()
 	s.limits = &limitState{limits: maps.Clone(opts.RateLimits), windows: map[limitKey]window{}}
 	if s.signing, err = newSigning(opts.UserKey, opts.CIKey); err != nil {
@@ -206,6 +217,7 @@ func (s *Server) handler() http.Handler {
 	s.mountOIDC(r)
 	s.mountREST(r)
 	s.mount(r, http.MethodPost, "/api/graphql", "/graphql", newGraphQLHandler(s))
+	r.PathPrefix(kasPath).Handler(s.counted("KAS "+kasPath, http.HandlerFunc(s.kasProxy)))
 	r.NotFoundHandler = s.counted("unknown", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotFound, map[string]any{"error": "404 Not Found"})
 	}))

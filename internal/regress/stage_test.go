@@ -296,11 +296,11 @@ func (d delivery) Ensure(ctx context.Context, project int64, scope string, vars 
 			EnvironmentScope: scope, Description: "do not edit",
 		})
 	}
-	return d.vars.Ensure(ctx, project, want)
+	return d.vars.Ensure(ctx, project, want, gitlab.Have{})
 }
 
 func (d delivery) Remove(ctx context.Context, project int64, scope string, _ []string) (int, error) {
-	return d.vars.Remove(ctx, project, scope)
+	return d.vars.Remove(ctx, project, []string{scope}, nil, gitlab.Have{})
 }
 
 // repository returns a file of the repository.

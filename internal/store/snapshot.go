@@ -19,7 +19,7 @@ import (
 type Snapshots struct{ Blob Blob }
 
 // line is one line of the stored form: exactly one field is set. The structs of authz are written as they are, so a
-// field that is added there is stored too.
+// field that is added there is stored too, unless its tag says otherwise.
 type line struct {
 	Header  *snapshotHeader      `json:"h,omitempty"`
 	User    *authz.User          `json:"u,omitempty"`

@@ -33,6 +33,11 @@ type Cluster struct {
 // IDTokenVariable is where a job of mode id-token has its ID token: the key under id_tokens in .gitlab-ci.yml.
 const IDTokenVariable = "KUBE_ID_TOKEN"
 
+// Keys returns the keys of all variables that a project may be given.
+func Keys() []string {
+	return []string{"KUBECONFIG", "KUBE_CA_PEM", "KUBE_CA_PEM_FILE", "KUBE_NAMESPACE", "KUBE_TOKEN", "KUBE_URL"}
+}
+
 // variables returns what a deploy job gets, sorted by key: nothing in a mode that needs none.
 func (p *Provisioner) variables(n Namespace, project Project, token string) ([]Variable, error) {
 	at, user := p.Cluster, &clientcmdapi.AuthInfo{}

@@ -246,6 +246,13 @@ func (p *pipeline) run(ctx context.Context, server *gitlabsim.Server) (Result, e
 	scoped := []variable{}
 	scoped = append(scoped, p.predefined(conf)...)
 	scoped = append(scoped, ofEnvironment...)
+	clusters, err := server.KubernetesVariables(jobContext, token)
+	if err != nil {
+		return Result{}, fmt.Errorf("making the variables of clusters: %w", err)
+	}
+	for _, v := range clusters {
+		scoped = append(scoped, variable{key: v.Key, value: v.Value, raw: true, file: v.File, masked: v.Masked})
+	}
 	scoped = append(scoped, conf.variables...)
 	scoped = append(scoped, projectVariables(p.project.Variables, environmentName, p.protected)...)
 	audiences := &collection{}

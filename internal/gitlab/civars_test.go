@@ -1,0 +1,260 @@
+package gitlab
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
+)
+
+var wantedVars = CIVariables{Scope: "ICC-K8s", Keys: []string{"KUBECONFIG", "KUBE_TOKEN"}}
+
+func withVars(o *Options) { o.CIVariables = wantedVars }
+
+func (o *org) variable(project string, va gitlabsim.Variable) {
+	o.t.Helper()
+	if va.Value == "" {
+		va.Value = "secret-value-of-" + va.Key
+	}
+	o.ok(o.w.SetVariable(o.id[project], va))
+}
+
+func (o *org) seedVariables() {
+	o.variable("app", gitlabsim.Variable{Key: "KUBECONFIG", EnvironmentScope: "ICC-K8s", VariableType: "file", Raw: true, Protected: true, Description: Marker + ": x"})
+	o.variable("app", gitlabsim.Variable{Key: "KUBE_TOKEN", EnvironmentScope: "ICC-K8s", Masked: true, Description: "by hand"})
+	o.variable("app", gitlabsim.Variable{Key: "KUBE_TOKEN", EnvironmentScope: "*", Hidden: true})                         // not ours, another scope
+	o.variable("app", gitlabsim.Variable{Key: "SOMETHING", EnvironmentScope: "ICC-K8s"})                                  // another key
+	o.variable("app", gitlabsim.Variable{Key: "KUBE_URL", EnvironmentScope: "old-scope", Raw: true, Description: Marker}) // a leftover of ours
+}
+
+func appVars() []authz.CIVariable {
+	return []authz.CIVariable{
+		{Key: "KUBECONFIG", Scope: "ICC-K8s", File: true, Protected: true, Raw: true, Ours: true},
+		{Key: "KUBE_TOKEN", Scope: "ICC-K8s", Masked: true},
+		{Key: "KUBE_URL", Scope: "old-scope", Raw: true, Ours: true},
+	}
+}
+
+// withoutVars compares what rights depend on.
+var withoutVars = cmp.Options{cmpopts.IgnoreFields(authz.GitLabProject{}, "Variables", "VariablesRead"), cmpopts.IgnoreFields(authz.Snapshot{}, "Taken")}
+
+func TestCIVariablesAreRead(t *testing.T) {
+	o := newOrg(t)
+	o.seedVariables()
+	var asked []string
+	r := o.faultyReader(func(_ *http.Request, body string) *http.Response { asked = append(asked, body); return nil }, withVars)
+	s, err := r.Snapshot(t.Context())
+	o.ok(err)
+	if d := cmp.Diff(appVars(), s.Projects[o.id["app"]].Variables); d != "" {
+		t.Errorf("(-want +read)\n%s", d)
+	}
+	for id, p := range s.Projects {
+		if !p.VariablesRead {
+			t.Errorf("project %d: its variables count as unread", id)
+		}
+	}
+	if d := cmp.Diff(o.want(true), s, append(withoutVars, cmpopts.EquateEmpty())...); d != "" {
+		t.Errorf("rights (-want +read)\n%s", d)
+	}
+	all := strings.Join(asked, "")
+	if !strings.Contains(all, "ciVariables") || strings.Contains(all, " value") {
+		t.Error("the queries must ask for variables, but not for their values")
+	}
+	if s, err = o.reader(nil).Snapshot(t.Context()); err != nil || s.Projects[o.id["app"]].VariablesRead {
+		t.Errorf("without being wanted they were read: %v", err)
+	}
+}
+
+func TestCIVariablesUnknown(t *testing.T) {
+	for _, tt := range []struct {
+		name, version, user string
+		change              func(*Options)
+		read                bool
+	}{
+		{name: "REST alone", change: func(o *Options) { withVars(o); o.RESTOnly = true }},
+		{name: "GitLab that does not tell descriptions", version: "16.1.0", change: withVars},
+		{name: "GitLab without hidden variables", version: "17.3.0", change: withVars, read: true},
+		{name: "token of a developer", user: "bob", change: withVars},
+		{name: "token of a maintainer", user: "carol", change: withVars, read: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := newOrgOf(t, tt.version)
+			o.seedVariables()
+			r := o.reader(func(op *Options) {
+				tt.change(op)
+				if tt.user != "" {
+					token := o.sim.TokenFor(tt.user, "read_api")
+					op.Token = func() (string, error) { return token, nil }
+				}
+			})
+			s, err := r.Snapshot(t.Context())
+			o.ok(err)
+			p, ok := s.Projects[o.id["app"]]
+			if !ok || p.VariablesRead != tt.read || len(p.Variables) > 0 != tt.read {
+				t.Errorf("listed %v, read %v, variables %v; want read %v", ok, p.VariablesRead, p.Variables, tt.read)
+			}
+		})
+	}
+}
+
+// TestCIVariablesNeverHarmMembers: whatever goes wrong with variables, rights are read as if they had not been asked for.
+func TestCIVariablesNeverHarmMembers(t *testing.T) {
+	failing := func(status int, body string) func(*http.Request, string) *http.Response {
+		return func(_ *http.Request, b string) *http.Response {
+			if strings.Contains(b, "ciVariables") {
+				return answer(status, body)
+			}
+			return nil
+		}
+	}
+	for name, strike := range map[string]func(*http.Request, string) *http.Response{
+		"error of the resolver": failing(200, `{"data":{"a0":null},"errors":[{"message":"Internal server error"}]}`),
+		"timeout":               failing(503, `{"errors":[{"message":"Request timed out"}]}`),
+		"too complex":           failing(200, `{"errors":[{"message":"Query has complexity of 301, which exceeds max complexity of 250"}]}`),
+		"schema not told": func(_ *http.Request, b string) *http.Response {
+			if strings.Contains(b, "query Schema") {
+				return answer(200, `{"errors":[{"message":"introspection is off"}]}`)
+			}
+			return failing(200, `{"errors":[{"message":"Field 'ciVariables' doesn't exist on type 'Project'"}]}`)(nil, b)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOrg(t)
+			o.seedVariables()
+			s, err := o.faultyReader(strike, withVars).Snapshot(t.Context())
+			o.ok(err)
+			if s.Projects[o.id["app"]].VariablesRead {
+				t.Error("unread variables count as read")
+			}
+			if d := cmp.Diff(o.want(true), s, append(withoutVars, cmpopts.EquateEmpty())...); d != "" {
+				t.Errorf("rights (-want +read)\n%s", d)
+			}
+		})
+	}
+}
+
+func TestCIVariablesOfManyPages(t *testing.T) {
+	o := newOrg(t)
+	o.seedVariables()
+	for i := range 20 {
+		o.variable("app", gitlabsim.Variable{Key: fmt.Sprintf("OTHER_%d", i)})
+	}
+	small := func(op *Options) { withVars(op); op.PageSize = 3 }
+	s, err := o.reader(small).Snapshot(t.Context())
+	o.ok(err)
+	if d := cmp.Diff(appVars(), s.Projects[o.id["app"]].Variables); d != "" {
+		t.Errorf("(-want +read)\n%s", d)
+	}
+	// Nobody can make us read without end: then the project is unknown, the others are not.
+	for i := range 3 * (maxVarPages + 2) {
+		o.variable("app", gitlabsim.Variable{Key: fmt.Sprintf("MANY_%d", i)})
+	}
+	s, err = o.reader(small).Snapshot(t.Context())
+	o.ok(err)
+	if p := s.Projects[o.id["app"]]; p.VariablesRead || len(p.Variables) > 0 {
+		t.Errorf("read %v, %v", p.VariablesRead, p.Variables)
+	}
+	if !s.Projects[o.id["lib"]].VariablesRead {
+		t.Error("another project became unknown")
+	}
+}
+
+// TestCIVariablesCostNoRequest: the pages of projects decide how many requests a large instance takes.
+func TestCIVariablesCostNoRequest(t *testing.T) {
+	o := newOrg(t)
+	for i := range 60 {
+		o.project(fmt.Sprintf("many%d", i), "haw")
+	}
+	count := func(change func(*Options)) int64 {
+		r := o.reader(func(op *Options) { op.PageSize = 3; change(op) })
+		_, err := r.Snapshot(t.Context())
+		o.ok(err)
+		return r.Requests()["graphql"]
+	}
+	without, with := count(func(*Options) {}), count(withVars)
+	if with != without {
+		t.Errorf("%d GraphQL requests with variables, %d without", with, without)
+	}
+}
+
+// TestCIVariablesComplexity: the query as it is sent to a large instance stays below the limit of a signed-in user.
+func TestCIVariablesComplexity(t *testing.T) {
+	o := newOrg(t)
+	token := o.sim.TokenFor("alice", "read_api")
+	r := o.reader(func(op *Options) {
+		withVars(op)
+		op.Token = func() (string, error) { return token, nil }
+	})
+	s, err := r.Snapshot(t.Context())
+	o.ok(err)
+	if !s.Projects[o.id["app"]].VariablesRead || r.Requests()["members"] > 0 {
+		t.Errorf("read %v with %v", s.Projects[o.id["app"]].VariablesRead, r.Requests())
+	}
+	sc, err := r.api.readSchema(t.Context(), true)
+	o.ok(err)
+	for _, n := range []int{1, 50, 100} {
+		g := &gqlRead{api: r.api, d: newDraft(), schema: sc, vars: newVarsReading(wantedVars)}
+		p := g.projects("", n, false)
+		data, err := r.api.query(t.Context(), "query X($c: String){queryComplexity{score} a: "+fmt.Sprintf(p.text, "$c")+"}"+g.fragments(p.fragments), nil)
+		o.ok(err)
+		if got := string(data["queryComplexity"]); got != fmt.Sprintf(`{"score":%d}`, p.cost+2) {
+			t.Errorf("pages of %d: the server counts %s, we count %d + 2", n, got, p.cost)
+		}
+	}
+}
+
+func TestCIVariablesAreRefreshed(t *testing.T) {
+	o := newOrg(t)
+	o.seedVariables()
+	r := o.reader(withVars)
+	base, err := r.Snapshot(t.Context())
+	o.ok(err)
+	o.ok(o.w.RemoveVariable(o.id["app"], "KUBECONFIG", "ICC-K8s"))
+	before := r.Requests()["graphql"]
+	s, err := r.Refresh(t.Context(), base, []authz.SourceID{authz.Project(o.id["app"]), authz.Project(o.id["lib"])})
+	o.ok(err)
+	if d := cmp.Diff(appVars()[1:], s.Projects[o.id["app"]].Variables); d != "" || !s.Projects[o.id["lib"]].VariablesRead {
+		t.Errorf("lib read: %v (-want +read)\n%s", s.Projects[o.id["lib"]].VariablesRead, d)
+	}
+	if n := r.Requests()["graphql"] - before; n != 1 {
+		t.Errorf("%d GraphQL requests, want 1", n)
+	}
+	if len(base.Projects[o.id["app"]].Variables) != 3 {
+		t.Error("the base was changed")
+	}
+	// A program that has just started refreshes what it loaded, without a full reading before.
+	s, err = o.reader(withVars).Refresh(t.Context(), base, []authz.SourceID{authz.Project(o.id["app"])})
+	o.ok(err)
+	if d := cmp.Diff(appVars()[1:], s.Projects[o.id["app"]].Variables); d != "" {
+		t.Errorf("(-want +read)\n%s", d)
+	}
+	broken := o.faultyReader(func(_ *http.Request, b string) *http.Response {
+		if strings.Contains(b, "ciVariables") {
+			return answer(503, "{}")
+		}
+		return nil
+	}, func(op *Options) { withVars(op); op.RetryWait = time.Millisecond })
+	s, err = broken.Refresh(t.Context(), base, []authz.SourceID{authz.Project(o.id["app"])})
+	o.ok(err)
+	if p := s.Projects[o.id["app"]]; p.VariablesRead || p.Variables != nil || len(p.Members) == 0 || len(s.Missing) > 0 {
+		t.Errorf("read %v, %v, %d members, missing %v", p.VariablesRead, p.Variables, len(p.Members), s.Missing)
+	}
+}
+
+func TestCIVariablesAreInterned(t *testing.T) {
+	v := newVarsReading(wantedVars)
+	for range 2 {
+		key := strings.Clone("KUBE_TOKEN")
+		if v.intern(key); !slices.Contains(wantedVars.Keys, v.intern(key)) || len(v.text) != 3 {
+			t.Errorf("%d texts", len(v.text))
+		}
+	}
+}
