@@ -207,3 +207,15 @@ func liveCI(have *Observed) map[string][]rbacv1.Subject {
 	}
 	return out
 }
+
+// ProjectsIn returns the projects of these sources whose jobs get their credentials in a mode.
+func (s CISettings) ProjectsIn(mode ci.Mode, snap *authz.Snapshot, sources []authz.Source) []authz.GitLabProject {
+	v := newCIView(&Input{Snapshot: snap, Settings: Settings{CI: s}})
+	var out []authz.GitLabProject
+	for _, src := range sources {
+		if m, _ := v.of(src.ID); src.ID.Kind == authz.ProjectSource && !src.ReadOnly && m == mode {
+			out = append(out, snap.Projects[src.ID.ID])
+		}
+	}
+	return out
+}
