@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"context"
+	"encoding/json"
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -27,7 +28,7 @@ const (
 	onlyNames    = "writes only objects of the names it uses"
 	onlyOpaque   = "writes only Opaque Secrets"
 	onlyBound    = "has to be bound to the Secret"
-	onlyGitLab   = "binds ClusterRoles to users of GitLab and to the gitlab-serviceaccount of the same namespace alone"
+	onlyGitLab   = "binds ClusterRoles to users of GitLab and to the gitlab-serviceaccount of the same namespace alone, and"
 )
 
 // TestSecurityInvariantOwnCage climbs with a stolen token of the integrator's ServiceAccount.
@@ -58,6 +59,16 @@ func TestSecurityInvariantOwnCage(t *testing.T) {
 	makeBinding := func(space string, b *rbacv1.RoleBinding) func(context.Context, kubernetes.Interface, string) error {
 		return func(ctx context.Context, c kubernetes.Interface, _ string) error { return bindIn(ctx, c, space, b) }
 	}
+	ciSubject := func(s rbacv1.Subject) func(context.Context, kubernetes.Interface, string) error {
+		return func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			patch, err := json.Marshal(map[string]any{"subjects": []rbacv1.Subject{s}})
+			if err != nil {
+				return err
+			}
+			_, err = c.RbacV1().RoleBindings(ns).Patch(ctx, kubename.CIRoleBinding, types.MergePatchType, patch, metav1.PatchOptions{})
+			return err
+		}
+	}
 	makeNamespace := func(meta metav1.ObjectMeta) func(context.Context, kubernetes.Interface, string) error {
 		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
 			_, err := c.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{})
@@ -84,6 +95,14 @@ func TestSecurityInvariantOwnCage(t *testing.T) {
 		{"bind itself in its own namespace", makeBinding(deploy.Namespace, binding(marked("gitlab-edit"), "edit", me)), onlyManaged},
 		{"bind itself in a managed namespace", makeBinding(ns, binding(marked("gitlab-x"), "edit", me)), onlyGitLab},
 		{"bind a group", makeBinding(ns, binding(marked("gitlab-x"), "view", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:authenticated"})), onlyGitLab},
+		{"bind jobs of an environment to edit", makeBinding(ns, binding(marked("gitlab-x"), "edit", group("gitlab:project_env:42:prod"))), onlyGitLab},
+		{"bind jobs of an environment elsewhere", makeBinding(ns, binding(marked("gitlab-x"), kubename.CIClusterRole, group("gitlab:project_env:42:prod"))), onlyGitLab},
+		{"bind all jobs of a project", ciSubject(group("gitlab:project:42")), onlyGitLab},
+		{"bind all jobs", ciSubject(group("gitlab:ci_job")), onlyGitLab},
+		{"bind jobs of any environment of a group", ciSubject(group("gitlab:group_env:7:prod")), onlyGitLab},
+		{"bind a slug that is none", ciSubject(group("gitlab:project_env:42:Prod")), onlyGitLab},
+		{"bind a project that is none", ciSubject(group("gitlab:project_env:0:prod")), onlyGitLab},
+		{"bind a group that only begins like one", ciSubject(group("gitlab:project_env:42:prod:x")), onlyGitLab},
 		{"bind a user who is not of GitLab", makeBinding(ns, binding(marked("gitlab-x"), "view", subject("system:kube-scheduler"))), onlyGitLab},
 		{"bind the CI ServiceAccount of elsewhere", makeBinding(ns, binding(marked("gitlab-x"), "view", account("default", kubename.CIServiceAccount))), onlyGitLab},
 		{"bind without a mark", makeBinding(ns, binding(metav1.ObjectMeta{Name: "gitlab-x"}, "view", subject(kubename.User(7)))), onlyMarked},

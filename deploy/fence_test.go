@@ -116,7 +116,7 @@ func managed(t *testing.T, name string) string {
 	for _, b := range []*rbacv1.RoleBinding{
 		binding(marked("gitlab-edit"), "edit", subject(kubename.User(maintainer))),
 		binding(marked("gitlab-view"), "view", subject(kubename.User(developer))),
-		binding(marked(kubename.CIRoleBinding), kubename.CIClusterRole, account(name, kubename.CIServiceAccount), subject(kubename.CIJob(42))),
+		binding(marked(kubename.CIRoleBinding), kubename.CIClusterRole, account(name, kubename.CIServiceAccount), subject(kubename.CIJob(42)), group("gitlab:project_env:42:icc-k8s-abc123")),
 	} {
 		_, err = own.RbacV1().RoleBindings(name).Create(ctx, b, metav1.CreateOptions{})
 		must(err)
@@ -415,6 +415,11 @@ func refused(t *testing.T, err error, want string) {
 	}
 }
 
+// group is the subject of a group of people or jobs.
+func group(name string) rbacv1.Subject {
+	return rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: name}
+}
+
 func TestSecurityInvariantTenantFence(t *testing.T) {
 	ns := managed(t, "fence-attacks")
 	for who, c := range map[string]kubernetes.Interface{
@@ -422,6 +427,7 @@ func TestSecurityInvariantTenantFence(t *testing.T) {
 		"CI ServiceAccount": serviceAccount(t, ns, kubename.CIServiceAccount),
 		"CI job":            as(t, kubename.CIJob(42), kubename.GroupCI),
 		"edit that impersonates the CI ServiceAccount": impersonator(t, ns),
+		"job by the agent":  as(t, kubename.AgentJobPrefix+"7", "gitlab:ci_job", "gitlab:project_env:42:icc-k8s-abc123"),
 	} {
 		for _, a := range tenantAttacks() {
 			t.Run(who+"/"+a.name, func(t *testing.T) {

@@ -126,6 +126,22 @@ func TestManifestsHoldTheNamesOfTheCode(t *testing.T) {
 			t.Errorf("the cage's pattern on %q = %v, want %v", name, got, want)
 		}
 	}
+	all := regexp.MustCompile(`matches\('([^']+)'\)`).FindAllStringSubmatch(cel(deploy.OwnCage), -1)
+	if len(all) != 2 {
+		t.Fatalf("the cage has %d patterns of names, want one of users and one of groups", len(all))
+	}
+	groups := regexp.MustCompile(all[1][1])
+	for _, slug := range []string{"production", "icc-k8s-abc123", "a", "a23456789012345678901234", "a234567890123456789012345", "", "Prod", "prod-", "-prod", "prod:x", "prod\n", "1"} {
+		name, ok := kubename.JobEnvironment(42, slug)
+		if groups.MatchString(name) != ok {
+			t.Errorf("the cage's pattern on %q = %v, kubename says %v", name, !ok, ok)
+		}
+	}
+	for _, name := range []string{"gitlab:project:42", "gitlab:project_env:0:prod", "gitlab:project_env:042:prod", "x-gitlab:project_env:42:prod", "gitlab:ci_job"} {
+		if groups.MatchString(name) {
+			t.Errorf("the cage lets the group %q be bound", name)
+		}
+	}
 	for _, name := range []string{kubename.RoleBinding("edit", 0), kubename.RoleBinding("view", 3), kubename.CIRoleBinding} {
 		if !strings.HasPrefix(name, "gitlab-") {
 			t.Errorf("RoleBinding %q: fence and cage keep only names that start with gitlab-", name)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
 // Settings say what a managed namespace looks like. The zero value of a field is its default.
@@ -30,8 +31,8 @@ type Settings struct {
 	Adopt []Adoption
 	// Templates are further objects of namespaces; nil: none.
 	Templates *Templates
-	// Secretless binds the identity of the project's own CI jobs (kubename.CIJob) like the CI ServiceAccount.
-	Secretless bool
+	// CI says how the jobs of projects get their credentials.
+	CI CISettings
 }
 
 // Input is everything Desired needs. It is read only.
@@ -48,6 +49,10 @@ type Input struct {
 	Now         time.Time // for deletion
 	// Secrets holds the data of those that templates copy, by name.
 	Secrets map[string]map[string]any
+	// CIStatus says what is known of a project's delivery into a namespace, CILive which subjects the CI binding of a
+	// namespace has besides the ServiceAccount. Both may be nil.
+	CIStatus func(namespace string, project int64) ci.Status
+	CILive   map[string][]rbacv1.Subject
 }
 
 // Wanted is what should be in the cluster, and what must not be touched.
@@ -111,6 +116,7 @@ func Desired(in Input) *Wanted {
 	if limit <= 0 {
 		limit = 2000
 	}
+	jobs := newCIView(&in)
 	w.Objects = make([]Object, 0, len(in.Sources)*(3+len(in.Roles)))
 	for _, src := range in.Sources {
 		w.Paths[src.ID] = src.Path
@@ -124,7 +130,7 @@ func Desired(in Input) *Wanted {
 				PodSecurity: in.Settings.standard(src.ID),
 			}},
 			Object{Key: accountKey(ns)},
-			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: in.Settings.ciBinding(src, ns)})
+			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: jobs.binding(src, ns)})
 		w.Objects = in.Settings.Templates.add(w.Objects, values{ns, printable(src.Path), src.ID}, in.Secrets)
 		for _, role := range slices.Concat(in.Roles, further[src.ID]) {
 			rest := users[bindingID{src.ID, role}]
@@ -150,18 +156,6 @@ func (s Settings) standard(id authz.SourceID) PodSecurity {
 		return podSecurity(s.PodSecurity)
 	}
 	return podSecurity("baseline")
-}
-
-func (s Settings) ciBinding(src authz.Source, ns string) *Binding {
-	b := &Binding{Role: kubename.CIClusterRole}
-	if src.ReadOnly {
-		return b
-	}
-	b.Others = []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: ns, Name: kubename.CIServiceAccount}}
-	if s.Secretless && src.ID.Kind == authz.ProjectSource {
-		b.Others = append(b.Others, userSubject(kubename.CIJob(src.ID.ID)))
-	}
-	return b
 }
 
 // furtherRoles returns which of the roles are granted where.

@@ -233,7 +233,7 @@ func TestClusterCICredentialsArePutBack(t *testing.T) {
 	var last string // token that the project has
 	p := &ci.Provisioner{
 		Kube: c.own, Cluster: ci.Cluster{URL: c.cp.URL(), CA: c.cp.CA()}, Scope: "ICC-K8s", Now: time.Now, Lifetime: time.Hour,
-		Delivery: delivery(func(_ int64, vars []ci.Variable) {
+		Variables: delivery(func(_ int64, vars []ci.Variable) {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, v := range vars {

@@ -48,6 +48,9 @@ func (s *Syncer) part(r *Round, req request) *part {
 		return nil
 	}
 	p := &part{affected: s.o.Policy.Affected(b.snap, r.Snapshot), spaces: map[string]bool{}}
+	for id := range req.changed { // also when nothing did: the round may be about something else than rights
+		p.affected[id] = true
+	}
 	for _, i := range b.held {
 		if p.affected[i.Source] {
 			return nil
@@ -64,6 +67,9 @@ func (s *Syncer) part(r *Round, req request) *part {
 			p.spaces[name] = true
 		}
 	}
+	if s.o.Settings.CI.shares(r.Snapshot, b.view.Namespace, p.affected) {
+		return nil
+	}
 	slices.SortFunc(p.sources, func(a, b authz.Source) int { return a.ID.Compare(b.ID) })
 	return p
 }
@@ -74,7 +80,9 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 	b := s.basis
 	have := s.mirror.observed(p.spaces)
 	grants, found := s.o.Policy.Grants(r.Snapshot, p.sources, r.Started)
-	want := Desired(s.input(r, p.sources, b.view.Namespace, grants)).bare()
+	in := s.input(r, p.sources, b.view.Namespace, grants)
+	s.ciInput(&in, have)
+	want := Desired(in).bare()
 	plan, more := Plan(have, want)
 	var v Verdict
 	if s.o.Limits != nil {
@@ -91,6 +99,9 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 			r.Findings = append(r.Findings, f)
 		}
 	}
+	if f := s.ciFindings.Load(); f != nil {
+		more = append(more, *f...)
+	}
 	for _, f := range slices.Concat(found, more) {
 		if p.affected[f.Source] {
 			r.Findings = append(r.Findings, f)
@@ -104,7 +115,7 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 		if err := s.write(ctx, r); err != nil {
 			return nil, true, err
 		}
-		spaces = s.knowSpaces(ciSpaces(have, want, r.Report, r.Snapshot), p.spaces)
+		spaces = s.knowSpaces(s.ciSpaces(r, have, want, p.sources), p.spaces)
 	}
 	s.build(r, want, view)
 	return spaces, true, nil
@@ -113,20 +124,18 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 // knowSpaces takes in what a round knows of CI credentials in these namespaces (nil: in all), and returns all.
 func (s *Syncer) knowSpaces(list []ci.Namespace, within map[string]bool) []ci.Namespace {
 	if within == nil {
-		s.ciSpaces = make(map[string]ci.Namespace, len(list))
+		s.ciKnown = make(map[string]ci.Namespace, len(list))
 	}
 	for ns := range within {
-		delete(s.ciSpaces, ns)
+		delete(s.ciKnown, ns)
+	}
+	all := slices.Clone(list)
+	for _, n := range s.ciKnown {
+		all = append(all, n)
 	}
 	for _, n := range list {
-		s.ciSpaces[n.Name] = n
-	}
-	if within == nil {
-		return list
-	}
-	all := make([]ci.Namespace, 0, len(s.ciSpaces))
-	for _, n := range s.ciSpaces {
-		all = append(all, n)
+		n.Lost = nil // is told once
+		s.ciKnown[n.Name] = n
 	}
 	slices.SortFunc(all, func(a, b ci.Namespace) int { return strings.Compare(a.Name, b.Name) })
 	return all

@@ -14,6 +14,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
 // company is a small GitLab; alice, bob and carol are 2, 3 and 4.
@@ -107,7 +108,7 @@ func TestPlanText(t *testing.T) {
 			in.Further = []string{"deployer"}
 			in.Grants = append(in.Grants, authz.Grant{Source: authz.Project(42), ClusterRole: "deployer", Users: []int64{3}})
 		}},
-		{"secretless", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Settings.Secretless = true }},
+		{"secretless", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Settings.CI.Mode = ci.ModeIDToken }},
 		{"privileged-by-id", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.Group(7): "privileged"}
 		}},

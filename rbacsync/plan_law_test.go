@@ -17,6 +17,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
 const issuer = "https://gitlab.example.com"
@@ -40,7 +41,10 @@ func randomWorld(r *rand.Rand) world {
 	}
 	w.in = rbacsync.Input{
 		Snapshot: snap, Names: map[authz.SourceID]string{}, Roles: roles,
-		Settings: rbacsync.Settings{MaxSubjects: 1 + r.IntN(4), Secretless: r.IntN(3) == 0},
+		Settings: rbacsync.Settings{MaxSubjects: 1 + r.IntN(4)},
+	}
+	if r.IntN(3) == 0 {
+		w.in.Settings.CI.Mode = ci.ModeIDToken
 	}
 	for id := range int64(8) {
 		if r.IntN(4) == 0 {
@@ -266,7 +270,7 @@ func checkRights(t *testing.T, fail func(string, ...any), w world, want *rbacsyn
 		}
 		for _, s := range l.Binding.Others {
 			own := s == rbacv1.Subject{Kind: "ServiceAccount", Namespace: l.Key.Namespace, Name: kubename.CIServiceAccount} ||
-				w.in.Settings.Secretless && s == rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: kubename.CIJob(id.ID)}
+				w.in.Settings.CI.Mode == ci.ModeIDToken && s == rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: kubename.CIJob(id.ID)}
 			if l.Key.Name != kubename.CIRoleBinding || !own || w.in.Names[id] != l.Key.Namespace {
 				fail("%s keeps the subject %v", l.Key, s)
 			}

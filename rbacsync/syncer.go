@@ -112,11 +112,13 @@ type Syncer struct {
 	o     Options
 	state atomic.Pointer[State]
 
+	ciFindings atomic.Pointer[[]authz.Finding] // of the last pass of runCI
+
 	round     sync.Mutex // one round at a time
 	base      *authz.Snapshot
-	basis     *basis      // what the next round may build on; nil: it looks at everything
-	wanted    *remembered // of the last round that knew it
-	ciSpaces  map[string]ci.Namespace
+	basis     *basis                  // what the next round may build on; nil: it looks at everything
+	wanted    *remembered             // of the last round that knew it
+	ciKnown   map[string]ci.Namespace // all that have, or lose, CI credentials
 	brakes    brakes
 	templates templateStore
 	excessive []authz.Finding // bindings of others, as of the last full reading
@@ -161,6 +163,9 @@ func New(o Options) (*Syncer, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Syncer{o: o, wake: make(chan struct{}, 1), brakes: brakes{saved: "?"}}
+	if o.CI != nil && o.CI.Changed == nil {
+		o.CI.Changed = s.lookAgain
+	}
 	if o.People != nil {
 		s.poll = &poller{every: cmp.Or(o.PollEvery, 10*time.Second), from: o.People, recent: o.Recent, now: o.Now, checked: map[int64]time.Time{}}
 	}
@@ -175,8 +180,7 @@ func (s *Syncer) State() *State { return s.state.Load() }
 func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	r, spaces := s.do(ctx, request{full: true, causes: []string{cause}})
 	if s.o.CI != nil && s.o.Mode == ModeEnforce && r.Names != nil && ctx.Err() == nil {
-		r.CI = s.o.CI.Provision(ctx, spaces)
-		r.Findings = append(r.Findings, r.CI.Findings...)
+		r = s.onceCI(ctx, r, spaces)
 	}
 	return r, r.Err
 }
@@ -198,11 +202,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer wg.Wait()
 	spaces := make(chan []ci.Namespace, 1)
 	if s.o.CI != nil && s.o.Mode == ModeEnforce {
-		touched := make(chan touchedSecrets, 1)
-		wg.Go(func() { s.runCI(ctx, spaces, touched) })
-		if s.o.Watch != nil {
-			wg.Go(func() { s.watchCISecrets(ctx, touched) })
-		}
+		disturbed := s.followCI(ctx, wg.Go)
+		wg.Go(func() { s.runCI(ctx, spaces, disturbed) })
 	}
 	s.begin(ctx, &wg)
 	defer s.lead(false)
@@ -219,7 +220,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		now := s.o.Now()
 		req := s.take()
 		switch {
-		case agenda.due(now) || !req.empty() || unread.due(now):
+		case agenda.due(now) || !req.idle() || unread.due(now):
 		case writing.due(now):
 			req.look, req.causes = true, append(req.causes, "retry")
 		case due(expiry, now):
@@ -285,7 +286,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 			writing.at = now.Add(jitter(moreQuestions))
 		}
 		if list != nil {
-			latest(spaces, list)
+			offerCI(spaces, list)
 		}
 	}
 	return ctx.Err()
@@ -424,44 +425,6 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	tellDrift(ctx, s.o.Kube, s.o.Logger, started, done)
 }
 
-// runCI keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
-func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, changed <-chan touchedSecrets) {
-	var list []ci.Namespace
-	touched := touchedSecrets{} // to be looked at
-	var again <-chan time.Time
-	var pause time.Duration
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case list = <-lists:
-		case more := <-changed:
-			maps.Copy(touched, more)
-			if again == nil {
-				again = time.After(secretPause)
-			}
-			continue
-		case <-again:
-		}
-		again = nil
-		if s.o.Apply.May != nil && s.o.Apply.May() != nil {
-			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
-			continue
-		}
-		if list == nil {
-			continue // the first round is not over: it looks at everything
-		}
-		report := s.restoreCISecrets(ctx, touched, list)
-		clear(touched)
-		if len(report.Findings) == 0 {
-			pause = 0
-			continue
-		}
-		pause = min(max(2*pause, 2*time.Second), s.o.Interval)
-		again = time.After(jitter(pause))
-	}
-}
-
 // sleep waits for d, a Trigger or the end.
 func (s *Syncer) sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(max(d, time.Millisecond))
@@ -519,7 +482,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		if want.Hold == "" {
 			s.wanted = remember(want)
 		}
-		spaces = s.knowSpaces(ciSpaces(have, want, r.Report, r.Snapshot), nil)
+		spaces = s.knowSpaces(s.ciSpaces(&r, have, want, s.o.Policy.Sources(r.Snapshot)), nil)
 		if err == nil {
 			s.build(&r, want, view)
 		}
@@ -600,7 +563,13 @@ func (s *Syncer) desired(r *Round, have *Observed) *Wanted {
 	known, names, findings := assign(have, sources, r.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
 	grants, more := s.o.Policy.Grants(r.Snapshot, sources, r.Started)
 	r.Names, r.Spaces, r.Findings = names, len(names), slices.Concat(r.Findings, findings, more)
-	want := Desired(s.input(r, sources, names, grants))
+	in := s.input(r, sources, names, grants)
+	s.ciInput(&in, have)
+	want := Desired(in)
+	r.Findings = append(r.Findings, newCIView(&in).findings()...)
+	if found := s.ciFindings.Load(); found != nil {
+		r.Findings = append(r.Findings, *found...)
+	}
 	inGitLab := func(id authz.SourceID) bool { return id.Kind != authz.UserSource } // a GitLab with people alone is one
 	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && slices.ContainsFunc(slices.Collect(maps.Keys(known)), inGitLab) {
 		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
@@ -681,60 +650,6 @@ func (s *Syncer) report(ctx context.Context, r Round) {
 	if s.o.OnRound != nil {
 		s.o.OnRound(r)
 	}
-}
-
-// ciSpaces lists the namespaces that have, or lose, CI credentials: those of ours that stand or were just made, and
-// those whose source is gone. What can't be judged keeps what it has.
-func ciSpaces(have *Observed, want *Wanted, report Report, snap *authz.Snapshot) []ci.Namespace {
-	live := map[Key]*Live{}
-	for _, l := range have.Live {
-		if l.Key.Kind != KindRoleBinding {
-			live[l.Key] = l
-		}
-	}
-	failed := map[Key]bool{}
-	for _, f := range report.Failed {
-		failed[f.Change.Key] = true
-	}
-	wanted := map[string]bool{}
-	out := []ci.Namespace{}
-	add := func(name string, id authz.SourceID) *ci.Namespace {
-		n := ci.Namespace{Name: name, Source: id}
-		if sa := live[accountKey(name)]; sa != nil {
-			n.Account = sa.UID
-		}
-		out = append(out, n)
-		return &out[len(out)-1]
-	}
-	for i := range want.Objects {
-		o := &want.Objects[i]
-		if o.Space == nil {
-			continue
-		}
-		wanted[o.Key.Name] = true
-		switch l := live[o.Key]; {
-		case l != nil:
-			if !l.Deleting && want.owns(l, o.Space) {
-				add(o.Key.Name, o.Space.Source)
-			}
-		case !have.Foreign[o.Key] && !failed[o.Key] && want.Hold == "" && want.Untouchable[o.Space.Source] == "":
-			add(o.Key.Name, o.Space.Source)
-		}
-	}
-	if want.Hold != "" {
-		return out
-	}
-	for _, l := range have.Live {
-		if l.Space == nil || wanted[l.Key.Name] || l.Deleting || l.Space.Issuer != want.Issuer ||
-			l.Space.Source == (authz.SourceID{}) || want.Untouchable[l.Space.Source] != "" || want.Keep[l.Space.Source] {
-			continue
-		}
-		n := add(l.Key.Name, l.Space.Source)
-		n.Gone = true
-		_, n.Exists = snap.Projects[l.Space.Source.ID]
-		n.Exists = n.Exists && want.Paths[l.Space.Source] == "" // else it has another namespace, and its variables
-	}
-	return out
 }
 
 // request is what a round is asked for.

@@ -36,7 +36,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), checkConfigCommand(s), tokenCommand(s), demoCommand(s), controlplaneCommand(s), demoTokenCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), checkConfigCommand(s), tokenCommand(s), demoCommand(s), controlplaneCommand(s), demoTokenCommand(s), versionCommand(s))
 	return root
 }
 
@@ -148,6 +148,23 @@ func syncCommand(s streams) *cobra.Command {
 			fmt.Fprintln(s.out, "Nothing was changed. Add --confirm to make these changes.")
 		}
 		return err
+	}
+	return cmd
+}
+
+func agentConfigCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "agent-config --config FILE",
+		Short: "Print the ci_access configuration of GitLab's agent for the projects with delivery agent",
+		Args:  cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := config.Load(*path)
+		if err != nil {
+			return err
+		}
+		return app.AgentConfig(cmd.Context(), cfg, warnings(s.err), s.out)
 	}
 	return cmd
 }

@@ -72,18 +72,27 @@ func connect(cfg *config.Config) (*clients, error) {
 
 // gitlabClient returns the HTTP client that trusts GitLab's certificate.
 func gitlabClient(g config.GitLab) (*http.Client, error) {
-	var ca []byte
-	if g.CAFile != "" {
-		var err error
-		if ca, err = os.ReadFile(g.CAFile); err != nil {
-			return nil, fmt.Errorf("reading gitlab.caFile: %w", err)
-		}
+	ca, err := gitlabCA(g)
+	if err != nil {
+		return nil, err
 	}
 	client, err := gitlab.NewHTTPClient(ca, gitlabTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("gitlab.caFile %s: %w", g.CAFile, err)
 	}
 	return client, nil
+}
+
+// gitlabCA returns the CA of GitLab's certificate in PEM, nil where the system's are meant.
+func gitlabCA(g config.GitLab) ([]byte, error) {
+	if g.CAFile == "" {
+		return nil, nil
+	}
+	ca, err := os.ReadFile(g.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading gitlab.caFile: %w", err)
+	}
+	return ca, nil
 }
 
 // restConfig reads the kubeconfig, or the pod's own ServiceAccount when there is none.

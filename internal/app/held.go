@@ -17,7 +17,7 @@ import (
 func settings(cfg *config.Config) (rbacsync.Settings, error) {
 	s := rbacsync.Settings{
 		PodSecurity: cfg.RBACSync.PodSecurity, PodSecurityFor: map[authz.SourceID]string{},
-		Secretless: cfg.Authn.CI != nil, // jobs whose ID tokens are accepted need the rights of their project's CI
+		CI: ciSettings(cfg),
 	}
 	for _, e := range cfg.RBACSync.PodSecurityExceptions {
 		if id, ok := config.ParseSource(e.Source); ok {

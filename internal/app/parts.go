@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -13,14 +12,13 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
 // newReader returns the reader of GitLab with the token that only reads.
 func newReader(cfg *config.Config, c *clients, log *slog.Logger) (*gitlab.Reader, error) {
 	r, err := gitlab.NewReader(gitlab.Options{
 		BaseURL: cfg.GitLab.URL, Token: secretFile(cfg.GitLab.ReadTokenFile, "gitlab.readTokenFile"),
-		HTTPClient: c.gitlabHTTP, Logger: log, IncludeUsers: true,
+		HTTPClient: c.gitlabHTTP, Logger: log, IncludeUsers: true, CIVariables: shownVariables(cfg),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("setting up the reader of GitLab: %w", err)
@@ -57,58 +55,6 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 		more(&o, reader)
 	}
 	return rbacsync.New(o)
-}
-
-// newProvisioner returns what makes and hands over the CI credentials.
-func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provisioner, error) {
-	p := &ci.Provisioner{
-		Kube: c.kube, Cluster: ci.Cluster{URL: c.publicURL, CA: c.publicCA}, Scope: cfg.CI.Environment,
-		Lifetime: cfg.CI.TokenLifetime.Duration, Unprotected: map[int64]bool{}, Now: time.Now, Logger: log,
-	}
-	for _, id := range cfg.CI.UnprotectedProjects {
-		p.Unprotected[id] = true
-	}
-	if cfg.CI.Delivery == config.DeliveryNone {
-		return p, nil
-	}
-	vars, err := gitlab.NewVariables(gitlab.Options{
-		BaseURL: cfg.GitLab.URL, Token: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"),
-		HTTPClient: c.gitlabHTTP, Logger: log,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("setting up the writer of CI variables: %w", err)
-	}
-	p.Delivery = delivery{vars: vars, scope: cfg.CI.Environment}
-	return p, nil
-}
-
-// delivery hands CI credentials over as project variables of one environment scope.
-type delivery struct {
-	vars  *gitlab.Variables
-	scope string
-}
-
-// Deliver implements ci.Delivery.
-func (d delivery) Deliver(ctx context.Context, project int64, vars []ci.Variable) (int, error) {
-	want := make([]gitlab.Variable, 0, len(vars))
-	for _, v := range vars {
-		kind := gitlab.EnvVar
-		if v.File {
-			kind = gitlab.File
-		}
-		// Raw: a "$" in a value is that character and no reference to another variable.
-		want = append(want, gitlab.Variable{
-			Key: v.Key, Value: v.Value, Type: kind, Masked: v.Masked, Protected: v.Protected,
-			Raw: true, EnvironmentScope: d.scope, Description: "do not edit",
-		})
-	}
-	return d.vars.Ensure(ctx, project, want, gitlab.Have{})
-}
-
-// Withdraw implements ci.Delivery.
-func (d delivery) Withdraw(ctx context.Context, project int64) error {
-	_, err := d.vars.Remove(ctx, project, []string{d.scope}, nil, gitlab.Have{})
-	return err
 }
 
 // newAuthenticator returns the judge of tokens.

@@ -66,4 +66,5 @@ func setDefaults(c *Config) {
 	text(&c.CI.Delivery, DeliveryVariables)
 	text(&c.CI.Environment, "ICC-K8s")
 	duration(&c.CI.TokenLifetime, 720*time.Hour)
+	duration(&c.CI.Handover, time.Hour)
 }

@@ -35,7 +35,7 @@ type GitLab struct {
 	CAFile string `json:"caFile,omitempty"`
 	// File with an access token of an administrator, scope read_api. Read again when it changes.
 	ReadTokenFile string `json:"readTokenFile"`
-	// File with an access token, scope api, that may write project variables. Only needed with ci.delivery: variables.
+	// File with an access token, scope api, that may write project variables. Needed for every ci.delivery but none.
 	WriteTokenFile string `json:"writeTokenFile,omitempty"`
 	// How many groups and projects, chosen by chance, are compared with GitLab's own lists of members after each full
 	// reading. Negative: none. Default 20.
@@ -297,16 +297,52 @@ type PodSecurityException struct {
 	Level string `json:"level"`
 }
 
-// CI says how deploy jobs get their credentials.
+// CI says how deploy jobs get their credentials. docs/ci.md says which way exposes what to whom.
 type CI struct {
-	// variables: project CI/CD variables scoped to the environment (default). none: nothing is handed over.
+	// variables: project CI/CD variables scoped to the environment (default). id-token: the same without a credential,
+	// the job shows its ID token (authn.ci). agent: the same through GitLab's agent (ci.agent). certificate: GitLab's
+	// deprecated cluster integration. none: nothing is handed over.
 	Delivery string `json:"delivery,omitempty"`
 	// Name of the GitLab environment whose jobs may deploy. Default ICC-K8s.
 	Environment string `json:"environment,omitempty"`
 	// Ids of projects whose credentials go to unprotected branches too. Everybody who can push there can deploy.
 	UnprotectedProjects []int64 `json:"unprotectedProjects,omitempty"`
-	// Lifetime asked for a token; it is replaced after 80 % of what the API server gave. Default 720h.
+	// Lifetime asked for a token; it is replaced when 75 to 80 % of what the API server gave are over. Default 720h.
 	TokenLifetime Duration `json:"tokenLifetime,omitzero"`
+	// How long what running jobs have still works after a project was moved to another delivery: at least the longest
+	// job timeout. Default 1h.
+	Handover Duration `json:"handover,omitzero"`
+	// Projects, and groups with everything below them, for which something else holds. The nearest counts, for each of
+	// delivery and namespace by itself.
+	Projects []CIProject `json:"projects,omitempty"`
+	// GitLab's agent for Kubernetes in this cluster. Needed for delivery agent.
+	Agent *CIAgent `json:"agent,omitempty"`
+}
+
+// CIProject is what holds for one project, or for everything below one group.
+type CIProject struct {
+	// Which: project/42 or group/7.
+	Source string `json:"source"`
+	// Path of that source, for the reader: when GitLab's is another one, a finding says so. It decides nothing.
+	Path string `json:"path,omitempty"`
+	// As ci.delivery.
+	Delivery string `json:"delivery,omitempty"`
+	// project: the project deploys into its own namespace (default). group: into that of the group it is in, with that
+	// group's credentials, if the group has a namespace.
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// CIAgent says which agent of GitLab serves the cluster.
+type CIAgent struct {
+	// Id of the agent, as GitLab shows it in the agent's page.
+	ID int64 `json:"id"`
+	// Name of the agent.
+	Name string `json:"name"`
+	// Project that holds the agent's configuration: project/12.
+	ConfigProject string `json:"configProject"`
+	// URL of GitLab's Kubernetes API proxy, e.g. https://kas.example.com/k8s-proxy/ or
+	// https://gitlab.example.com/-/kubernetes-agent/k8s-proxy/.
+	KASURL string `json:"kasURL"`
 }
 
 // Duration is a time.Duration written as "5m" or "720h".

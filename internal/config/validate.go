@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,12 +19,20 @@ const (
 	ModePlan    = "plan"
 	ModeEnforce = "enforce"
 
-	DeliveryVariables = "variables"
-	DeliveryNone      = "none"
+	DeliveryVariables   = "variables"
+	DeliveryIDToken     = "id-token"
+	DeliveryAgent       = "agent"
+	DeliveryCertificate = "certificate"
+	DeliveryNone        = "none"
+
+	NamespaceProject = "project"
+	NamespaceGroup   = "group"
 
 	DeletionRetain = "retain"
 	DeletionDelete = "delete"
 )
+
+var deliveries = []string{DeliveryVariables, DeliveryIDToken, DeliveryAgent, DeliveryCertificate, DeliveryNone}
 
 var podSecurityLevels = []string{"privileged", "baseline", "restricted"}
 
@@ -55,7 +64,7 @@ func validate(c *Config) []error {
 		f.add(bad, fmt.Sprintf("authz.reservedNames[%d]", i), "%q is not a name, or a name with * at its end", n)
 	}
 	c.RBACSync.validate(&f)
-	c.CI.validate(&f)
+	c.CI.validate(&f, c)
 	return f
 }
 
@@ -65,8 +74,9 @@ func (g GitLab) validate(f *faults, c *Config) {
 	f.add(strings.HasSuffix(g.URL, "/"), "gitlab.url", "must not end with a slash: it is compared with the issuer in tokens as it is")
 	f.add(g.ReadTokenFile == "", "gitlab.readTokenFile", "is missing: the path of a file with an administrator's access token, scope read_api")
 	f.add(g.SampleSize > 60, "gitlab.sampleSize", "want at most 60, not %d: GitLab allows 200 lists of members a minute", g.SampleSize)
-	f.add(c.CI.Delivery == DeliveryVariables && g.WriteTokenFile == "", "gitlab.writeTokenFile",
-		"is missing: ci.delivery %q writes project variables and needs a token with scope api; or set ci.delivery: none", DeliveryVariables)
+	if used := c.CI.deliveries(); g.WriteTokenFile == "" && slices.ContainsFunc(used, func(d string) bool { return d != DeliveryNone }) {
+		f.add(true, "gitlab.writeTokenFile", "is missing: ci.delivery %s writes into projects and needs a token with scope api; or set ci.delivery: none", strings.Join(used, ", "))
+	}
 }
 
 func (l Listeners) validate(f *faults) {
@@ -171,14 +181,61 @@ func (r RBACSync) validateAdoptions(f *faults) {
 	}
 }
 
-func (c CI) validate(f *faults) {
-	f.add(c.Delivery != DeliveryVariables && c.Delivery != DeliveryNone, "ci.delivery", "want %s or %s, not %q", DeliveryVariables, DeliveryNone, c.Delivery)
+// deliveries returns the ways of delivery that are in use, each once.
+func (c CI) deliveries() []string {
+	out := []string{c.Delivery}
+	for _, p := range c.Projects {
+		if p.Delivery != "" && !slices.Contains(out, p.Delivery) {
+			out = append(out, p.Delivery)
+		}
+	}
+	return out
+}
+
+func (c CI) validate(f *faults, all *Config) {
+	f.add(!slices.Contains(deliveries, c.Delivery), "ci.delivery", "want one of %s, not %q", strings.Join(deliveries, ", "), c.Delivery)
 	f.add(strings.ContainsAny(c.Environment, "*?\n"), "ci.environment", "%q must be one environment's exact name", c.Environment)
 	f.add(c.TokenLifetime.Duration < time.Hour, "ci.tokenLifetime", "%s is shorter than 1h: jobs would outlive their token", c.TokenLifetime)
+	f.add(c.Handover.Duration > 30*24*time.Hour, "ci.handover", "%s is more than 720h: jobs don't run that long", c.Handover)
 	for i, id := range c.UnprotectedProjects {
 		f.add(id <= 0, fmt.Sprintf("ci.unprotectedProjects[%d]", i), "%d is not a project id", id)
 	}
+	seen := map[string]bool{}
+	for i, p := range c.Projects {
+		p.validate(f, fmt.Sprintf("ci.projects[%d]", i), all)
+		f.add(seen[p.Source], fmt.Sprintf("ci.projects[%d].source", i), "%s is named twice", p.Source)
+		seen[p.Source] = true
+	}
+	used := c.deliveries()
+	f.add(slices.Contains(used, DeliveryIDToken) && all.Authn.CI == nil, "authn.ci",
+		"is missing: delivery %s lets jobs in by their ID tokens, for the audience in authn.ci.audience", DeliveryIDToken)
+	if slices.Contains(used, DeliveryAgent) && c.Agent == nil {
+		f.add(true, "ci.agent", "is missing: delivery %s goes through GitLab's agent", DeliveryAgent)
+	}
+	if c.Agent != nil {
+		c.Agent.validate(f)
+	}
 }
+
+func (p CIProject) validate(f *faults, path string, all *Config) {
+	id, ok := ParseSource(p.Source)
+	f.add(!ok || id.Kind == authz.UserSource, path+".source", "want project/ID or group/ID, not %q: what gives more rights names ids, because anybody can take a path", p.Source)
+	f.add(p.Delivery != "" && !slices.Contains(deliveries, p.Delivery), path+".delivery", "want one of %s, not %q", strings.Join(deliveries, ", "), p.Delivery)
+	f.add(p.Namespace != "" && p.Namespace != NamespaceProject && p.Namespace != NamespaceGroup, path+".namespace", "want %s or %s, not %q", NamespaceProject, NamespaceGroup, p.Namespace)
+	f.add(p.Delivery == "" && p.Namespace == "", path, "says neither delivery nor namespace")
+	f.add(p.Namespace == NamespaceGroup && !(slices.Contains(all.Authz.Kinds, NamespaceProject) && slices.Contains(all.Authz.Kinds, NamespaceGroup)),
+		path+".namespace", "%s needs groups and projects that get namespaces: authz.kinds must have both", NamespaceGroup)
+}
+
+func (a CIAgent) validate(f *faults) {
+	f.add(a.ID <= 0, "ci.agent.id", "%d is not the id of an agent", a.ID)
+	f.add(!agentName.MatchString(a.Name), "ci.agent.name", "%q is not the name of an agent: lower case letters, digits and -", a.Name)
+	id, ok := ParseSource(a.ConfigProject)
+	f.add(!ok || id.Kind != authz.ProjectSource, "ci.agent.configProject", "want project/ID, not %q", a.ConfigProject)
+	f.add(!isSafeURL(a.KASURL), "ci.agent.kasURL", "want https://host/k8s-proxy/, not %q", a.KASURL)
+}
+
+var agentName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 // Policy makes the authz.Policy that the section describes.
 func (a Authz) Policy() (authz.Policy, error) {

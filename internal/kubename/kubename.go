@@ -9,6 +9,7 @@ package kubename
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -23,6 +24,10 @@ const (
 	GroupUsers = "gitlab:users"
 	// GroupCI is the Kubernetes group of all CI jobs that authenticated with an ID token.
 	GroupCI = "gitlab:ci"
+	// AgentJobPrefix starts the user name that GitLab's agent impersonates for a CI job; the rest is the job's id.
+	AgentJobPrefix = "gitlab:ci_job:"
+	// environmentPrefix starts the group that GitLab's agent gives the jobs of one environment of one project.
+	environmentPrefix = "gitlab:project_env:"
 )
 
 // Names of the objects in a managed namespace.
@@ -60,6 +65,11 @@ const (
 	AnnotationMembers = domain + "gitlab-usernames"
 	// AnnotationRotateAt is the RFC 3339 time from which the CI token is replaced.
 	AnnotationRotateAt = domain + "rotate-at"
+	// AnnotationCIReaders is on the Secret of the CI token: the ids of the people who could have read the token since it
+	// was issued, comma-separated.
+	AnnotationCIReaders = domain + "ci-readers"
+	// AnnotationCIProjects is on the same Secret: what each project that deploys into the namespace was given, as JSON.
+	AnnotationCIProjects = domain + "ci-projects"
 )
 
 // Keys of an identity's extra fields.
@@ -89,6 +99,27 @@ func ParseUser(name string) (id int64, ok bool) {
 // ParseCIJob returns the GitLab project id in a name made by CIJob; ok is false for every other string.
 func ParseCIJob(name string) (project int64, ok bool) {
 	return parseID(strings.CutPrefix(name, CIPrefix))
+}
+
+// environmentSlug is GitLab's form of an environment's slug.
+var environmentSlug = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,22}[a-z0-9])?$`)
+
+// JobEnvironment returns the group that GitLab's agent gives, by impersonation, to the CI jobs of one environment of one
+// project: "gitlab:project_env:42:production". slug is GitLab's name for the environment in such places; ok is false
+// when it is not one.
+func JobEnvironment(project int64, slug string) (group string, ok bool) {
+	return environmentPrefix + strconv.FormatInt(project, 10) + ":" + slug, project > 0 && environmentSlug.MatchString(slug)
+}
+
+// ParseJobEnvironment returns project and slug in a name made by JobEnvironment; ok is false for every other string.
+func ParseJobEnvironment(group string) (project int64, slug string, ok bool) {
+	rest, ok := strings.CutPrefix(group, environmentPrefix)
+	id, slug, found := strings.Cut(rest, ":")
+	project, valid := parseID(id, ok && found)
+	if !valid || !environmentSlug.MatchString(slug) {
+		return 0, "", false
+	}
+	return project, slug, true
 }
 
 // ServiceAccountUser returns the user name kube-apiserver gives to CIServiceAccount of a namespace.

@@ -43,6 +43,23 @@ func TestNamesNeverMeet(t *testing.T) {
 	}
 }
 
+func TestJobEnvironment(t *testing.T) {
+	for slug, valid := range map[string]bool{"production": true, "icc-k8s-abc123": true, "a": true, "": false, "A": false, "a-": false, "1a": false, "a:b": false, "a234567890123456789012345": false} {
+		name, ok := kubename.JobEnvironment(42, slug)
+		if ok != valid {
+			t.Errorf("slug %q: %v, want %v", slug, ok, valid)
+		}
+		if project, got, parsed := kubename.ParseJobEnvironment(name); parsed != valid || valid && (project != 42 || got != slug) {
+			t.Errorf("%q parses as %d %q %v", name, project, got, parsed)
+		}
+	}
+	for _, bad := range []string{"gitlab:project_env:042:a", "gitlab:project_env:0:a", "gitlab:project_env:42", "gitlab:project:42", "gitlab:project_env::a"} {
+		if _, _, ok := kubename.ParseJobEnvironment(bad); ok {
+			t.Errorf("%q is taken for jobs of an environment", bad)
+		}
+	}
+}
+
 func TestServiceAccountUser(t *testing.T) {
 	if ns, ok := kubename.ParseServiceAccountUser(kubename.ServiceAccountUser("haw-world")); !ok || ns != "haw-world" {
 		t.Errorf("%q %v", ns, ok)

@@ -462,6 +462,14 @@ func TestBug17SecretOfTheHook(t *testing.T) {
 	}
 }
 
+// deploying is the namespace of a project that deploys there.
+func deploying(ns string, project int64) ci.Namespace {
+	return ci.Namespace{
+		Name: ns, Source: authz.Project(project), Mode: ci.ModeVariables,
+		Projects: []ci.Project{{ID: project, Mode: ci.ModeVariables, Bound: true}},
+	}
+}
+
 // In 2018 the token of the ServiceAccount was in the URL of a request to GitLab, and so in its access log.
 func TestBug18TokenInURL(t *testing.T) {
 	s := newStage(t, nil)
@@ -470,7 +478,7 @@ func TestBug18TokenInURL(t *testing.T) {
 	p, err := s.world.AddProject(gitlabsim.Project{NamespaceID: g, Path: "world"})
 	s.ok(err)
 	s.round()
-	report := s.provisioner().Provision(t.Context(), []ci.Namespace{{Name: s.namespace(authz.Project(p)), Source: authz.Project(p)}})
+	report := s.provisioner().Provision(t.Context(), []ci.Namespace{deploying(s.namespace(authz.Project(p)), p)})
 	if report.Delivered != 1 || len(report.Findings) > 0 {
 		t.Fatalf("%+v", report)
 	}
@@ -516,7 +524,7 @@ func TestBug19UnreachableGitLab(t *testing.T) {
 	if _, err := s.reader.Refresh(t.Context(), base, []authz.SourceID{authz.Project(p)}); err == nil {
 		t.Error("no error although GitLab is away")
 	}
-	report := s.provisioner().Provision(t.Context(), []ci.Namespace{{Name: ns, Source: authz.Project(p)}})
+	report := s.provisioner().Provision(t.Context(), []ci.Namespace{deploying(ns, p)})
 	if len(report.Findings) != 1 || report.Findings[0].Code != "ci_delivery_failed" {
 		t.Errorf("findings %v", report.Findings)
 	}

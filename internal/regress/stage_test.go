@@ -284,7 +284,7 @@ func (s *stage) binding(namespace, name, user string) {
 // delivery hands CI variables over as app does.
 type delivery struct{ vars *gitlab.Variables }
 
-func (d delivery) Deliver(ctx context.Context, project int64, vars []ci.Variable) (int, error) {
+func (d delivery) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, _ *ci.Known) (int, error) {
 	var want []gitlab.Variable
 	for _, v := range vars {
 		kind := gitlab.EnvVar
@@ -293,15 +293,14 @@ func (d delivery) Deliver(ctx context.Context, project int64, vars []ci.Variable
 		}
 		want = append(want, gitlab.Variable{
 			Key: v.Key, Value: v.Value, Type: kind, Masked: v.Masked, Protected: v.Protected, Raw: true,
-			EnvironmentScope: "ICC-K8s", Description: "do not edit",
+			EnvironmentScope: scope, Description: "do not edit",
 		})
 	}
 	return d.vars.Ensure(ctx, project, want, gitlab.Have{})
 }
 
-func (d delivery) Withdraw(ctx context.Context, project int64) error {
-	_, err := d.vars.Remove(ctx, project, []string{"ICC-K8s"}, nil, gitlab.Have{})
-	return err
+func (d delivery) Remove(ctx context.Context, project int64, scope string, _ []string) (int, error) {
+	return d.vars.Remove(ctx, project, []string{scope}, nil, gitlab.Have{})
 }
 
 // repository returns a file of the repository.
@@ -346,7 +345,7 @@ func (s *stage) provisioner() *ci.Provisioner {
 		HTTPClient: &http.Client{Transport: spy{s, hc.Transport}, Timeout: 10 * time.Second}, RetryWait: time.Millisecond, MaxRetries: 1,
 	})
 	s.ok(err)
-	return &ci.Provisioner{Kube: s.kube, Delivery: delivery{vars}, Cluster: ci.Cluster{URL: "https://k8s.example.com:6443"}, Scope: "ICC-K8s", Now: time.Now}
+	return &ci.Provisioner{Kube: s.kube, Variables: delivery{vars}, Cluster: ci.Cluster{URL: "https://k8s.example.com:6443"}, Scope: "ICC-K8s", Now: time.Now}
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

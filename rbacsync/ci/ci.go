@@ -1,285 +1,355 @@
 package ci
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	authnv1 "k8s.io/api/authentication/v1"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
-
-// AnnotationDelivered is on the Secret of the token: a digest of what the GitLab project was given.
-const AnnotationDelivered = "gl-k8s-integrator.io/delivered"
 
 // Defaults of a Provisioner.
 const (
 	DefaultLifetime = 90 * 24 * time.Hour
+	DefaultHandover = time.Hour
 	DefaultRecheck  = 5 * time.Minute
+	// DefaultRate keeps below 40 requests a second when every project gets all of its variables.
+	DefaultRate = 5
 )
 
-// Namespace is a managed namespace, as far as CI credentials are concerned.
-type Namespace struct {
-	Name    string
-	Source  authz.SourceID
-	Account types.UID // of the CI ServiceAccount, "" when it was made just now
-	// Gone is set when no source should have this namespace any more: its token is destroyed, and its variables
-	// are taken back if the GitLab project still Exists.
-	Gone   bool
-	Exists bool
-}
-
-// Provisioner keeps tokens fresh and delivered. Its methods may be called at the same time.
+// Provisioner keeps tokens fresh and delivered. Its methods may be called at the same time, but for Provision, which
+// one goroutine calls at a time.
 type Provisioner struct {
-	Kube     kubernetes.Interface
-	Delivery Delivery // nil: tokens stay in the cluster
-	Cluster  Cluster
-	Scope    string        // environment scope of the variables; a changed one is delivered again
-	Lifetime time.Duration // asked for; the API server may give less. 0: DefaultLifetime
-	// Unprotected holds the ids of projects whose variables jobs on unprotected branches get too. Everybody who can
-	// push a branch there can deploy.
-	Unprotected map[int64]bool
+	Kube kubernetes.Interface
+	// Variables and Clusters write into GitLab; a nil one makes the modes that need it findings.
+	Variables VariableWriter
+	Clusters  ClusterWriter
+	Agent     *Agent // nil: mode agent is a finding
+	Cluster   Cluster
+	Audience  string        // of ID tokens, for telling people
+	Scope     string        // the environment; a changed one is delivered again
+	Lifetime  time.Duration // asked for; the API server may give less. 0: DefaultLifetime
+	// Handover is how long what jobs had before still works after a project was moved to another mode: as long as jobs
+	// run. 0: DefaultHandover
+	Handover time.Duration
 	// Recheck is how long a Secret that was found in order is not looked at again. 0: DefaultRecheck
 	Recheck     time.Duration
-	Concurrency int // namespaces at the same time; default 4
-	Now         func() time.Time
-	Logger      *slog.Logger
+	Concurrency int     // namespaces at the same time; default 4
+	Rate        float64 // projects written to in a second; default DefaultRate
+	// Keys, optional, returns the ids of the keys of which the API server accepts tokens. See KeysOf.
+	Keys func(context.Context) (map[string]bool, error)
+	// Reach, optional, says why jobs could not reach the API server at Cluster. See Reach.
+	Reach func(context.Context) error
+	// Changed, optional, is called when Status has changed in a way that the namespace's CI binding depends on.
+	Changed func(authz.SourceID)
+	Now     func() time.Time
+	Logger  *slog.Logger
 
-	mu      sync.Mutex
-	checked map[string]checked // by namespace
+	keys  keyring
+	pace  *rate.Limiter
+	reach remembered
+	agent remembered
+
+	mu     sync.Mutex
+	states map[string]*state         // by namespace
+	lost   map[string]map[int64]bool // by namespace: who lost the right to read its token, and was not dealt with
+	home   map[int64]string          // where a project deploys
 }
 
-// checked is what is remembered of a Secret that was in order.
-type checked struct {
+// state is what is remembered of a namespace.
+type state struct {
 	namespace Namespace
-	until     time.Time
+	until     time.Time // until then it need not be looked at, unless it changes
+	failures  int
+	findings  []authz.Finding
+	records   map[int64]record
+	uid       types.UID // of the Secret
+	token     string    // sum of the token
+	life      time.Duration
+}
+
+// remembered is an answer that is not asked for again for a while.
+type remembered struct {
+	mu   sync.Mutex
+	text string
+	err  error
+	at   time.Time
+}
+
+func (r *remembered) get(now time.Time, every time.Duration, ask func() (string, error)) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.at.IsZero() || !now.Before(r.at.Add(every)) {
+		if r.text, r.err = ask(); r.err == nil {
+			r.at = now
+		}
+	}
+	return r.text, r.err
 }
 
 // Report is what one call of Provision did.
 type Report struct {
 	Issued    int // new tokens
 	Delivered int // projects that were written to
-	Findings  []authz.Finding
+	// Findings are all that are known, also of namespaces that were not looked at this time.
+	Findings []authz.Finding
+	// Next is when something is due again, at the latest; zero: never.
+	Next time.Time
+	// Stopped says that not everything was done.
+	Stopped bool
 }
 
-// Provision brings the Secrets and the variables of all these namespaces in order. What fails is in the report
-// and is tried again at the next call.
+// Provision brings the Secrets, and what projects are given, of all these namespaces in order. What fails is in the
+// report and is tried again at a later call, with growing pauses.
 func (p *Provisioner) Provision(ctx context.Context, namespaces []Namespace) Report {
-	var mu sync.Mutex
+	return p.ProvisionUntil(ctx, namespaces, func() bool { return false })
+}
+
+// ProvisionUntil is Provision that starts nothing new when stop is true. The next call goes on where it stopped.
+func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace, stop func() bool) Report {
+	p.begin(namespaces)
 	var report Report
+	if err := p.keys.look(ctx, p.Keys, p.Now(), p.recheck()); err != nil && ctx.Err() == nil {
+		report.Findings = append(report.Findings, authz.Finding{Code: "ci_keys_unread", Text: err.Error() + ": a change of these keys is not noticed"})
+	}
+	if p.Reach != nil {
+		text, _ := p.reach.get(p.Now(), p.recheck(), func() (string, error) {
+			if err := p.Reach(ctx); err != nil {
+				return err.Error(), nil
+			}
+			return "", nil
+		})
+		if text != "" && ctx.Err() == nil {
+			report.Findings = append(report.Findings, authz.Finding{Code: "ci_api_url", Text: text})
+		}
+	}
+	todo := p.todo(namespaces)
+	var done, issued, delivered atomic.Int64
 	var g errgroup.Group
-	g.SetLimit(p.concurrency())
-	for _, n := range namespaces {
-		if p.inOrder(n) {
-			continue
+	g.SetLimit(cmp.Or(max(p.Concurrency, 0), 4))
+	end := p.progress(ctx, &done, len(todo))
+	for _, n := range todo {
+		if ctx.Err() != nil || stop() {
+			report.Stopped = true
+			break
 		}
 		g.Go(func() error {
-			if ctx.Err() != nil {
-				return nil //nolint:nilerr // the caller knows its own context
-			}
-			issued, delivered, err := p.provision(ctx, n)
-			mu.Lock()
-			defer mu.Unlock()
-			if issued {
-				report.Issued++
-			}
-			if delivered {
-				report.Delivered++
-			}
-			if err != nil {
-				code := "ci_token_failed"
-				if de := (*deliveryError)(nil); errors.As(err, &de) {
-					code = "ci_delivery_failed"
-				}
-				p.log().WarnContext(ctx, "CI credentials not in order", "namespace", n.Name, "source", n.Source.String(), "error", err)
-				report.Findings = append(report.Findings, authz.Finding{Code: code, Source: n.Source, Text: err.Error()})
-			}
+			o := p.provision(ctx, n)
+			done.Add(1)
+			issued.Add(int64(o.issued))
+			delivered.Add(int64(o.delivered))
 			return nil
 		})
 	}
 	_ = g.Wait() // failures are findings
-	p.forget(namespaces)
-	slices.SortFunc(report.Findings, func(a, b authz.Finding) int {
-		if c := a.Source.Compare(b.Source); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Text, b.Text)
-	})
+	end()
+	report.Issued, report.Delivered = int(issued.Load()), int(delivered.Load())
+	p.finish(namespaces, &report)
 	return report
 }
 
-// RotateNamespace destroys the namespace's token at once and makes and delivers a new one: for when somebody who
-// could read it has lost the right to deploy. (Replacing the token in the Secret would leave the old one alive.)
-func (p *Provisioner) RotateNamespace(ctx context.Context, n Namespace) error {
-	p.drop(n.Name)
-	s, err := p.secret(ctx, n.Name)
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("rotating the CI token of namespace %s: %w", n.Name, err)
+// begin takes note of a list of namespaces.
+func (p *Provisioner) begin(namespaces []Namespace) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.states == nil {
+		p.states, p.lost = map[string]*state{}, map[string]map[int64]bool{}
 	}
-	if err == nil {
-		if err := p.destroy(ctx, s); err != nil {
-			return fmt.Errorf("rotating the CI token of namespace %s: %w", n.Name, err)
+	if p.pace == nil {
+		p.pace = rate.NewLimiter(rate.Limit(cmp.Or(max(p.Rate, 0), DefaultRate)), 10)
+	}
+	p.home = map[int64]string{}
+	present := make(map[string]bool, len(namespaces))
+	for _, n := range namespaces {
+		present[n.Name] = true
+		if !n.Gone {
+			for _, project := range n.Projects {
+				p.home[project.ID] = n.Name
+			}
+		}
+		for _, id := range n.Lost {
+			if p.lost[n.Name] == nil {
+				p.lost[n.Name] = map[int64]bool{}
+			}
+			p.lost[n.Name][id] = true
 		}
 	}
-	_, _, err = p.provision(ctx, n)
-	return err
+	maps.DeleteFunc(p.states, func(name string, _ *state) bool { return !present[name] })
+	maps.DeleteFunc(p.lost, func(name string, _ map[int64]bool) bool { return !present[name] })
+}
+
+// todo returns what has to be looked at: first where a token has to die, then by name, so that an interrupted pass
+// goes on where it stopped.
+func (p *Provisioner) todo(namespaces []Namespace) []Namespace {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.Now()
+	urgent := map[string]bool{}
+	var out []Namespace
+	for _, n := range namespaces {
+		st := p.states[n.Name]
+		if st != nil && st.namespace.Account == "" { // it was new then; now its uid is known
+			st.namespace.Account = n.Account
+		}
+		if st != nil && st.namespace.same(n) && now.Before(st.until) && p.lost[n.Name] == nil {
+			continue
+		}
+		urgent[n.Name] = n.Gone || p.lost[n.Name] != nil || st != nil && !n.Undecided && len(without(st.namespace.Readers, n.Readers)) > 0
+		out = append(out, n)
+	}
+	slices.SortFunc(out, func(a, b Namespace) int {
+		if urgent[a.Name] != urgent[b.Name] {
+			if urgent[a.Name] {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return out
+}
+
+// progress logs how far a pass is, every ten seconds, until the returned func is called.
+func (p *Provisioner) progress(ctx context.Context, done *atomic.Int64, total int) (end func()) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		start := time.Now()
+		t := time.NewTicker(10 * time.Second)
+		defer t.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-t.C:
+			}
+			left := "?"
+			if n := done.Load(); n > 0 {
+				left = (time.Since(start) / time.Duration(n) * time.Duration(int64(total)-n)).Round(time.Second).String()
+			}
+			p.log().InfoContext(ctx, "CI credentials are being brought in order", "done", done.Load(), "of", total, "left", left)
+		}
+	}()
+	return func() { close(stop); <-stopped }
+}
+
+// finish gathers what is known of all namespaces.
+func (p *Provisioner) finish(namespaces []Namespace, r *Report) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var short time.Duration
+	var where []string
+	for _, n := range namespaces {
+		st := p.states[n.Name]
+		if st == nil {
+			continue
+		}
+		r.Findings = append(r.Findings, st.findings...)
+		if r.Next.IsZero() || st.until.Before(r.Next) {
+			r.Next = st.until
+		}
+		if st.life > 0 && st.life < p.lifetime()*9/10 {
+			where = append(where, n.Name)
+			if short == 0 || st.life < short {
+				short = st.life
+			}
+		}
+	}
+	if len(where) > 0 {
+		r.Findings = append(r.Findings, authz.Finding{Code: "ci_token_lifetime", Text: fmt.Sprintf(
+			"the API server gives CI tokens %s instead of the %s asked for (ci.tokenLifetime), in %d namespaces (the first is %q): its flag --service-account-max-token-expiration says so."+
+				" They are replaced in time all the same; set ci.tokenLifetime to what it allows", short, p.lifetime(), len(where), slices.Min(where))})
+	}
+	slices.SortFunc(r.Findings, func(a, b authz.Finding) int {
+		return cmp.Or(a.Source.Compare(b.Source), strings.Compare(a.Code, b.Code), strings.Compare(a.Text, b.Text))
+	})
+}
+
+// Status returns what is known of a project's delivery into a namespace.
+func (p *Provisioner) Status(namespace string, project int64) Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.states[namespace]
+	if st == nil || st.records == nil {
+		return Status{}
+	}
+	r := st.records[project]
+	s := Status{Known: true, Mode: r.Mode, Refused: r.refused, Settled: r.Mode != "" && !p.Now().Before(r.Since.Add(p.handover()))}
+	if r.SlugOf == p.Scope {
+		s.Slug = r.Slug
+	}
+	return s
+}
+
+// provision brings one namespace in order and remembers what it found.
+func (p *Provisioner) provision(ctx context.Context, n Namespace) *work {
+	w := &work{p: p, n: n, next: p.Now().Add(p.recheck())}
+	p.mu.Lock()
+	old := p.states[n.Name]
+	if old != nil && old.records != nil {
+		w.before = maps.Clone(old.records)
+	}
+	for id := range p.lost[n.Name] {
+		w.lost = append(w.lost, id)
+	}
+	p.mu.Unlock()
+	slices.Sort(w.lost)
+	err := w.do(ctx)
+	if ctx.Err() != nil {
+		return w
+	}
+	if w.recs == nil && err != nil && old != nil {
+		w.recs = old.records
+	}
+	st := &state{namespace: n, until: w.next, findings: w.findings, records: w.recs, life: w.life}
+	if w.s != nil {
+		st.uid, st.token = w.s.UID, sum(string(w.s.Data[keyToken]))
+	}
+	if err != nil {
+		code := "ci_token_failed"
+		if _, ok := errors.AsType[*deliveryError](err); ok {
+			code = "ci_delivery_failed"
+		}
+		p.log().WarnContext(ctx, "CI credentials not in order", "namespace", n.Name, "source", n.Source.String(), "error", err)
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			st.findings = append(st.findings, authz.Finding{Code: code, Source: n.Source, Text: line})
+		}
+		if old != nil {
+			st.failures = old.failures
+		}
+		st.failures++
+		st.until = p.Now().Add(min(time.Second<<min(st.failures, 12), p.recheck()))
+	}
+	p.mu.Lock()
+	p.states[n.Name] = st
+	if w.settledLoss {
+		delete(p.lost, n.Name)
+	}
+	p.mu.Unlock()
+	if p.Changed != nil && w.changed {
+		p.Changed(n.Source)
+	}
+	return w
 }
 
 // deliveryError is a failure on GitLab's side.
 type deliveryError struct{ error }
 
 func (e *deliveryError) Unwrap() error { return e.error }
-
-func (p *Provisioner) provision(ctx context.Context, n Namespace) (issued, delivered bool, err error) {
-	if n.Gone {
-		return false, false, p.withdraw(ctx, n)
-	}
-	s, err := p.secret(ctx, n.Name)
-	if apierrors.IsNotFound(err) {
-		s, err = p.Kube.CoreV1().Secrets(n.Name).Create(ctx, &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Name: kubename.CISecret, Namespace: n.Name, Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}},
-			Type:       corev1.SecretTypeOpaque,
-		}, metav1.CreateOptions{})
-	}
-	if err != nil {
-		return false, false, fmt.Errorf("making Secret %s/%s: %w", n.Name, kubename.CISecret, err)
-	}
-	if why := stale(s, n.Account, p.Cluster, p.Now()); why != "" {
-		if s, err = p.issue(ctx, s); err != nil {
-			return false, false, err
-		}
-		issued = true
-		p.log().InfoContext(ctx, "CI token issued", "namespace", n.Name, "source", n.Source.String(), "why", why, "expires", string(s.Data[keyExpires]))
-	}
-	if p.Delivery != nil && n.Source.Kind == authz.ProjectSource {
-		if delivered, err = p.deliver(ctx, n, s); err != nil {
-			return issued, false, err
-		}
-	}
-	p.remember(n, s)
-	return issued, delivered, nil
-}
-
-// secret reads the Secret of a namespace; one without our mark is an error, because it belongs to somebody else.
-func (p *Provisioner) secret(ctx context.Context, ns string) (*corev1.Secret, error) {
-	s, err := p.Kube.CoreV1().Secrets(ns).Get(ctx, kubename.CISecret, metav1.GetOptions{})
-	if err != nil {
-		return nil, err
-	}
-	if s.Labels[kubename.LabelManagedBy] != kubename.ManagedBy || s.Type != corev1.SecretTypeOpaque {
-		return nil, fmt.Errorf("it exists without our owner mark or is not Opaque: delete Secret %s/%s if nothing else needs it", ns, kubename.CISecret)
-	}
-	return s, nil
-}
-
-// issue requests a token bound to the Secret and stores it there. The token before stays valid until it expires,
-// so that jobs which have it go on.
-func (p *Provisioner) issue(ctx context.Context, s *corev1.Secret) (*corev1.Secret, error) {
-	life := p.Lifetime
-	if life <= 0 {
-		life = DefaultLifetime
-	}
-	seconds := int64(life.Seconds())
-	now := p.Now()
-	tr, err := p.Kube.CoreV1().ServiceAccounts(s.Namespace).CreateToken(ctx, kubename.CIServiceAccount, &authnv1.TokenRequest{
-		Spec: authnv1.TokenRequestSpec{
-			ExpirationSeconds: &seconds,
-			BoundObjectRef:    &authnv1.BoundObjectReference{Kind: "Secret", APIVersion: "v1", Name: s.Name, UID: s.UID},
-		},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("requesting a token of ServiceAccount %s/%s: %w", s.Namespace, kubename.CIServiceAccount, err)
-	}
-	expires := tr.Status.ExpirationTimestamp.Time
-	s = s.DeepCopy()
-	if s.Annotations == nil {
-		s.Annotations = map[string]string{}
-	}
-	s.Annotations[kubename.AnnotationRotateAt] = now.Add(expires.Sub(now) * 8 / 10).UTC().Format(time.RFC3339)
-	s.Data = map[string][]byte{
-		keyToken: []byte(tr.Status.Token), keyCA: p.Cluster.CA, keyNamespace: []byte(s.Namespace),
-		keyExpires: []byte(expires.UTC().Format(time.RFC3339)),
-	}
-	return p.store(ctx, s)
-}
-
-// store writes the Secret; the resourceVersion in it makes the write conflict when somebody else was faster.
-func (p *Provisioner) store(ctx context.Context, s *corev1.Secret) (*corev1.Secret, error) {
-	s, err := p.Kube.CoreV1().Secrets(s.Namespace).Update(ctx, s, metav1.UpdateOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("writing Secret %s: %w", kubename.CISecret, err)
-	}
-	return s, nil
-}
-
-func (p *Provisioner) deliver(ctx context.Context, n Namespace, s *corev1.Secret) (bool, error) {
-	project := n.Source.ID
-	vars, err := Variables(p.Cluster, n.Name, string(s.Data[keyToken]), !p.Unprotected[project])
-	if err != nil {
-		return false, err
-	}
-	sum := digest(project, p.Scope, vars)
-	if s.Annotations[AnnotationDelivered] == sum {
-		return false, nil
-	}
-	changed, err := p.Delivery.Deliver(ctx, project, vars)
-	if err != nil {
-		return false, &deliveryError{fmt.Errorf("delivering CI credentials to GitLab project %d: %w", project, err)}
-	}
-	s = s.DeepCopy()
-	s.Annotations[AnnotationDelivered] = sum
-	if _, err := p.store(ctx, s); err != nil {
-		return true, err
-	}
-	p.log().InfoContext(ctx, "CI credentials delivered", "namespace", n.Name, "source", n.Source.String(), "changed", changed)
-	return true, nil
-}
-
-// withdraw takes the variables back and destroys the token of a namespace that no source should have.
-func (p *Provisioner) withdraw(ctx context.Context, n Namespace) error {
-	s, err := p.secret(ctx, n.Name)
-	if apierrors.IsNotFound(err) {
-		p.remember(n, nil)
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("reading Secret %s/%s: %w", n.Name, kubename.CISecret, err)
-	}
-	if p.Delivery != nil && n.Exists && n.Source.Kind == authz.ProjectSource && s.Annotations[AnnotationDelivered] != "" {
-		if err := p.Delivery.Withdraw(ctx, n.Source.ID); err != nil {
-			// The token dies all the same; what is left in GitLab is worth nothing.
-			p.log().WarnContext(ctx, "CI variables could not be taken back", "source", n.Source.String(), "error", err)
-		}
-	}
-	if err := p.destroy(ctx, s); err != nil {
-		return err
-	}
-	p.log().InfoContext(ctx, "CI token destroyed", "namespace", n.Name, "source", n.Source.String())
-	p.remember(n, nil)
-	return nil
-}
-
-func (p *Provisioner) destroy(ctx context.Context, s *corev1.Secret) error {
-	err := p.Kube.CoreV1().Secrets(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("deleting Secret %s/%s: %w", s.Namespace, s.Name, err)
-	}
-	return nil
-}
 
 func (p *Provisioner) log() *slog.Logger {
 	if p.Logger != nil {
@@ -288,64 +358,13 @@ func (p *Provisioner) log() *slog.Logger {
 	return slog.New(slog.DiscardHandler)
 }
 
-func (p *Provisioner) concurrency() int {
-	if p.Concurrency > 0 {
-		return p.Concurrency
+func positive(d, standard time.Duration) time.Duration {
+	if d > 0 {
+		return d
 	}
-	return 4
+	return standard
 }
 
-// inOrder reports whether the namespace was found in order a short time ago.
-func (p *Provisioner) inOrder(n Namespace) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c, ok := p.checked[n.Name]
-	if ok && c.namespace.Account == "" { // it was new then; now its uid is known
-		c.namespace.Account = n.Account
-	}
-	return ok && c.namespace == n && p.Now().Before(c.until)
-}
-
-// remember notes that the namespace is in order until it is time to look again. s is nil when it has no Secret.
-func (p *Provisioner) remember(n Namespace, s *corev1.Secret) {
-	recheck := p.Recheck
-	if recheck <= 0 {
-		recheck = DefaultRecheck
-	}
-	until := p.Now().Add(recheck)
-	if s != nil {
-		if rotate, err := time.Parse(time.RFC3339, s.Annotations[kubename.AnnotationRotateAt]); err == nil && rotate.Before(until) {
-			until = rotate
-		}
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.checked == nil {
-		p.checked = map[string]checked{}
-	}
-	p.checked[n.Name] = checked{n, until}
-}
-
-// Changed says that somebody may have changed the Secret of a namespace: the next Provision looks at it.
-func (p *Provisioner) Changed(ns string) { p.drop(ns) }
-
-func (p *Provisioner) drop(ns string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.checked, ns)
-}
-
-// forget drops what is remembered of namespaces that are not in the list any more.
-func (p *Provisioner) forget(present []Namespace) {
-	keep := make(map[string]bool, len(present))
-	for _, n := range present {
-		keep[n.Name] = true
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for name := range p.checked {
-		if !keep[name] {
-			delete(p.checked, name)
-		}
-	}
-}
+func (p *Provisioner) lifetime() time.Duration { return positive(p.Lifetime, DefaultLifetime) }
+func (p *Provisioner) handover() time.Duration { return positive(p.Handover, DefaultHandover) }
+func (p *Provisioner) recheck() time.Duration  { return positive(p.Recheck, DefaultRecheck) }

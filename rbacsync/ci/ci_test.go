@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,17 +38,22 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 // bench is a Provisioner on a fake cluster that grants tokens of ten hours, whatever was asked for.
 type bench struct {
 	*ci.Provisioner
-	kube    *fake.Clientset
-	gitlab  *variables
-	log     *bytes.Buffer
-	now     time.Time
-	issued  int
-	account types.UID
+	kube     *fake.Clientset
+	gitlab   *variables
+	clusters *clusters
+	refused  string
+	slugs    int
+	changed  []authz.SourceID
+	kid      string
+	log      *bytes.Buffer
+	now      time.Time
+	issued   int
+	account  types.UID
 }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{kube: fake.NewClientset(), gitlab: &variables{got: map[int64][]ci.Variable{}, fail: map[int64]error{}}, log: &bytes.Buffer{}, now: start, account: "sa-1"}
+	b := &bench{kube: fake.NewClientset(), gitlab: newVariables(), clusters: &clusters{got: map[int64]string{}}, log: &bytes.Buffer{}, now: start, account: "sa-1"}
 	var secrets int
 	b.kube.PrependReactor("create", "secrets", func(a ktesting.Action) (bool, runtime.Object, error) {
 		s, _ := a.(ktesting.CreateAction).GetObject().(*corev1.Secret)
@@ -71,19 +78,26 @@ func newBench(t *testing.T) *bench {
 // restarted returns a Provisioner that remembers nothing.
 func (b *bench) restarted() *ci.Provisioner {
 	return &ci.Provisioner{
-		Kube: b.kube, Delivery: b.gitlab, Cluster: ci.Cluster{URL: "https://k8s.example.com:6443", CA: []byte("PEM OF THE CA\n")},
-		Scope: "ICC-K8s", Now: func() time.Time { return b.now }, Concurrency: 1,
-		Logger: slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Kube: b.kube, Variables: b.gitlab, Clusters: b.clusters, Cluster: ci.Cluster{URL: "https://k8s.example.com:6443", CA: []byte("PEM OF THE CA\n")},
+		Scope: "ICC-K8s", Audience: "https://k8s.example.com", Lifetime: 10 * time.Hour, Now: func() time.Time { return b.now }, Concurrency: 1, Rate: 1e6,
+		Agent: &ci.Agent{
+			ID: 9, URL: "https://kas.example.com/k8s-proxy/",
+			Slug:    func(context.Context, int64, string) (string, error) { b.slugs++; return "icc-k8s-abc123", nil },
+			Refused: func(context.Context) (string, error) { return b.refused, nil },
+		},
+		Changed: func(id authz.SourceID) { b.changed = append(b.changed, id) },
+		Logger:  slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }
 
 func (b *bench) jwt(ns string, ref *authnv1.BoundObjectReference) string {
-	body, _ := json.Marshal(map[string]any{"n": b.issued, "kubernetes.io": map[string]any{
+	body, _ := json.Marshal(map[string]any{"n": b.issued, "iat": b.now.Unix(), "exp": b.now.Add(10 * time.Hour).Unix(), "kubernetes.io": map[string]any{
 		"namespace":      ns,
 		"serviceaccount": map[string]any{"name": kubename.CIServiceAccount, "uid": b.account},
 		"secret":         map[string]any{"name": ref.Name, "uid": ref.UID},
 	}})
-	return "eyJhbGciOiJSUzI1NiJ9." + base64.RawURLEncoding.EncodeToString(body) + ".c2ln"
+	head, _ := json.Marshal(map[string]string{"alg": "RS256", "kid": b.kid})
+	return base64.RawURLEncoding.EncodeToString(head) + "." + base64.RawURLEncoding.EncodeToString(body) + ".c2ln"
 }
 
 func (b *bench) secret(t *testing.T, ns string) *corev1.Secret {
@@ -95,37 +109,129 @@ func (b *bench) secret(t *testing.T, ns string) *corev1.Secret {
 	return s
 }
 
-// variables is a Delivery that keeps what it was given.
+// variables are projects' variables as GitLab keeps them: by project, scope and key.
 type variables struct {
-	mu        sync.Mutex
-	got       map[int64][]ci.Variable
-	fail      map[int64]error
-	calls     int
-	withdrawn []int64
+	mu      sync.Mutex
+	got     map[int64]map[string]map[string]ci.Variable
+	foreign map[int64][]string
+	fail    map[int64]error
+	calls   int
+	writes  int
+	unknown int // calls of Ensure that have to list first
+	removed []string
 }
 
-func (v *variables) Deliver(_ context.Context, project int64, vars []ci.Variable) (int, error) {
+func newVariables() *variables {
+	return &variables{got: map[int64]map[string]map[string]ci.Variable{}, foreign: map[int64][]string{}, fail: map[int64]error{}}
+}
+
+func (v *variables) Ensure(_ context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.calls++
+	if known == nil {
+		v.unknown++
+	}
 	if err := v.fail[project]; err != nil {
 		return 0, err
 	}
-	v.got[project] = vars
+	if v.got[project] == nil {
+		v.got[project] = map[string]map[string]ci.Variable{}
+	}
+	if v.got[project][scope] == nil {
+		v.got[project][scope] = map[string]ci.Variable{}
+	}
+	var foreign []string
+	for _, x := range vars {
+		if slices.Contains(v.foreign[project], x.Key) {
+			foreign = append(foreign, x.Key)
+			continue
+		}
+		v.got[project][scope][x.Key] = x
+		v.writes++
+	}
+	if foreign != nil {
+		return len(vars) - len(foreign), &ci.ForeignError{Project: project, Scope: scope, Keys: foreign}
+	}
 	return len(vars), nil
 }
 
-func (v *variables) Withdraw(_ context.Context, project int64) error {
+func (v *variables) Remove(_ context.Context, project int64, scope string, keep []string) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.withdrawn = append(v.withdrawn, project)
-	return nil
+	if err := v.fail[project]; err != nil {
+		return 0, err
+	}
+	v.removed = append(v.removed, fmt.Sprint(project, " ", scope))
+	n := 0
+	for key := range v.got[project][scope] {
+		if !slices.Contains(keep, key) {
+			delete(v.got[project][scope], key)
+			n++
+		}
+	}
+	return n, nil
+}
+
+// shows is what GitLab shows of a project's variables.
+func (v *variables) shows(project int64) []authz.CIVariable {
+	var out []authz.CIVariable
+	for scope, vars := range v.got[project] {
+		for _, x := range vars {
+			out = append(out, authz.CIVariable{Key: x.Key, Scope: scope, File: x.File, Masked: x.Masked, Protected: x.Protected, Raw: true, Ours: true})
+		}
+	}
+	for _, key := range v.foreign[project] {
+		out = append(out, authz.CIVariable{Key: key, Scope: "ICC-K8s"})
+	}
+	slices.SortFunc(out, func(a, b authz.CIVariable) int { return strings.Compare(a.Scope+a.Key, b.Scope+b.Key) })
+	return out
+}
+
+func (v *variables) keys(project int64, scope string) string {
+	return strings.Join(slices.Sorted(maps.Keys(v.got[project][scope])), " ")
+}
+
+// clusters is GitLab's cluster integration: by project, what it was given.
+type clusters struct {
+	got  map[int64]string
+	fail error
+}
+
+func (c *clusters) Ensure(_ context.Context, project int64, scope string, cluster ci.Cluster, namespace, token string) (bool, error) {
+	if c.fail != nil {
+		return false, c.fail
+	}
+	c.got[project] = strings.Join([]string{scope, cluster.URL, namespace, token}, " ")
+	return true, nil
+}
+
+func (c *clusters) Remove(_ context.Context, project int64, _ string) error {
+	delete(c.got, project)
+	return c.fail
 }
 
 var (
-	world = ci.Namespace{Name: "haw-world", Source: authz.Project(42), Account: "sa-1"}
-	haw   = ci.Namespace{Name: "haw", Source: authz.Group(7), Account: "sa-1"}
+	haw   = ci.Namespace{Name: "haw", Source: authz.Group(7), Account: "sa-1", Mode: ci.ModeVariables}
+	world = project("haw-world", 42, ci.ModeVariables)
 )
+
+// project is the namespace of a project that deploys there itself; its Maintainer is person 2.
+func project(ns string, id int64, mode ci.Mode) ci.Namespace {
+	return ci.Namespace{
+		Name: ns, Source: authz.Project(id), Account: "sa-1", Mode: mode, Readers: []int64{2}, Read: start.Add(-time.Minute),
+		Projects: []ci.Project{{ID: id, Mode: mode, Bound: true}},
+	}
+}
+
+// read is the namespace after another reading of GitLab, which shows the variables of its projects.
+func (b *bench) read(n ci.Namespace) ci.Namespace {
+	n.Read, n.Projects = b.now, slices.Clone(n.Projects)
+	for i := range n.Projects {
+		n.Projects[i].Variables, n.Projects[i].VariablesRead = b.gitlab.shows(n.Projects[i].ID), true
+	}
+	return n
+}
 
 func expect(t *testing.T, got ci.Report, issued, delivered int, codes ...string) {
 	t.Helper()
@@ -148,11 +254,19 @@ func TestProvisionMakesAndDelivers(t *testing.T) {
 		string(s.Data["ca.crt"]) != "PEM OF THE CA\n" || string(s.Data["expires"]) != "2026-01-02T13:04:05Z" {
 		t.Errorf("secret %v %v", s.ObjectMeta, s.Data)
 	}
-	if got := s.Annotations[kubename.AnnotationRotateAt]; got != "2026-01-02T11:04:05Z" {
-		t.Errorf("to be rotated at %s, want after 80 %% of the ten hours that were given", got)
+	rotate := map[string]bool{}
+	for _, ns := range []string{"haw", "haw-world"} {
+		at, err := time.Parse(time.RFC3339, b.secret(t, ns).Annotations[kubename.AnnotationRotateAt])
+		if after := at.Sub(start); err != nil || after < 7*time.Hour+30*time.Minute || after > 8*time.Hour {
+			t.Errorf("%s is to be rotated at %s, %v; want when 75 to 80 %% of the ten hours that were given are over", ns, at, err)
+		}
+		rotate[at.String()] = true
+	}
+	if len(rotate) != 2 {
+		t.Error("both tokens are rotated at the same moment")
 	}
 	vars := map[string]ci.Variable{}
-	for _, v := range b.gitlab.got[42] {
+	for _, v := range b.gitlab.got[42]["ICC-K8s"] {
 		vars[v.Key] = v
 		if !v.Protected {
 			t.Errorf("%s is not protected", v.Key)
@@ -218,7 +332,7 @@ func TestProvisionReplacesWhatCanNotWorkAnyMore(t *testing.T) {
 		issued, delivered int
 	}{
 		{"80 % of the life are over", func(b *bench, _ *testing.T) { b.now = start.Add(8 * time.Hour) }, 1, 1},
-		{"just before that", func(b *bench, _ *testing.T) { b.now = start.Add(8*time.Hour - time.Second) }, 0, 0},
+		{"just before that", func(b *bench, _ *testing.T) { b.now = start.Add(7*time.Hour + 29*time.Minute) }, 0, 0},
 		{"secret deleted", func(b *bench, t *testing.T) {
 			if err := b.kube.CoreV1().Secrets("haw-world").Delete(t.Context(), kubename.CISecret, metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
@@ -231,7 +345,6 @@ func TestProvisionReplacesWhatCanNotWorkAnyMore(t *testing.T) {
 		{"CA changed", func(b *bench, _ *testing.T) { b.Cluster.CA = []byte("ANOTHER") }, 1, 1},
 		{"URL changed", func(b *bench, _ *testing.T) { b.Cluster.URL = "https://other" }, 0, 1},
 		{"scope changed", func(b *bench, _ *testing.T) { b.Scope = "production" }, 0, 1},
-		{"unprotected", func(b *bench, _ *testing.T) { b.Unprotected = map[int64]bool{42: true} }, 0, 1},
 		{"ServiceAccount made anew", func(b *bench, _ *testing.T) { b.account = "sa-2" }, 1, 1},
 	}
 	for _, tt := range tests {
@@ -260,30 +373,15 @@ func TestAFailureIsAFindingAndOthersGoOn(t *testing.T) {
 	if _, err := b.kube.CoreV1().Secrets("haw").Create(t.Context(), foreign, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	other := ci.Namespace{Name: "haw-other", Source: authz.Project(43)}
+	other := project("haw-other", 43, ci.ModeVariables)
 	expect(t, b.Provision(t.Context(), []ci.Namespace{haw, world, other}), 2, 1, "ci_token_failed", "ci_delivery_failed")
 	if _, ok := b.secret(t, "haw").Data["token"]; ok {
 		t.Error("somebody else's Secret was written to")
 	}
 	b.gitlab.fail = nil
+	expect(t, b.Provision(t.Context(), []ci.Namespace{world, other}), 0, 0, "ci_delivery_failed") // not again at once
+	b.now = b.now.Add(3 * time.Second)
 	expect(t, b.Provision(t.Context(), []ci.Namespace{world, other}), 0, 1)
-}
-
-func TestRotateNamespaceKillsTheOldToken(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	b.Provision(t.Context(), []ci.Namespace{world})
-	old := b.secret(t, "haw-world")
-	if err := b.RotateNamespace(t.Context(), world); err != nil {
-		t.Fatal(err)
-	}
-	now := b.secret(t, "haw-world")
-	if now.UID == old.UID || string(now.Data["token"]) == string(old.Data["token"]) {
-		t.Error("the token is still bound to a Secret that exists")
-	}
-	if b.gitlab.calls != 2 {
-		t.Errorf("%d deliveries, want 2", b.gitlab.calls)
-	}
 }
 
 func TestGoneNamespaceLosesTokenAndVariables(t *testing.T) {
@@ -296,8 +394,8 @@ func TestGoneNamespaceLosesTokenAndVariables(t *testing.T) {
 	for range 2 {
 		expect(t, b.Provision(t.Context(), []ci.Namespace{goneGroup, gone}), 0, 0)
 	}
-	if d := cmp.Diff([]int64{42}, b.gitlab.withdrawn); d != "" {
-		t.Errorf("withdrawn (-want +got):\n%s", d)
+	if got := b.gitlab.keys(42, "ICC-K8s"); got != "" || len(b.gitlab.removed) != 1 {
+		t.Errorf("left in GitLab: %s; removals %v", got, b.gitlab.removed)
 	}
 	list, err := b.kube.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(list.Items) != 0 {
@@ -309,6 +407,6 @@ func TestGoneNamespaceLosesTokenAndVariables(t *testing.T) {
 func TestTokensStayInTheClusterWithoutDelivery(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.Delivery = nil
-	expect(t, b.Provision(t.Context(), []ci.Namespace{world}), 1, 0)
+	b.Variables, b.Clusters = nil, nil
+	expect(t, b.Provision(t.Context(), []ci.Namespace{project("haw-world", 42, ci.ModeNone)}), 1, 0)
 }

@@ -3,6 +3,7 @@ package ci
 import (
 	"encoding/base64"
 	"encoding/json"
+	"hash/fnv"
 	"strings"
 	"time"
 
@@ -23,6 +24,8 @@ const (
 // claims are what kube-apiserver writes into a bound token (KEP-1205). They are read without a check of the
 // signature, only to notice a token that can't work any more.
 type claims struct {
+	IssuedAt   int64 `json:"iat"`
+	Expiry     int64 `json:"exp"`
 	Kubernetes struct {
 		Namespace string `json:"namespace"`
 		Account   ref    `json:"serviceaccount"`
@@ -47,8 +50,24 @@ func parseClaims(token []byte) (c claims, ok bool) {
 	return c, json.Unmarshal(raw, &c) == nil
 }
 
-// stale says why the Secret needs a new token, or "".
-func stale(s *corev1.Secret, account types.UID, cluster Cluster, now time.Time) string {
+// keyID returns which of the API server's keys signed the token, "" if that can't be told.
+func keyID(token []byte) string {
+	head, _, _ := strings.Cut(string(token), ".")
+	raw, err := base64.RawURLEncoding.DecodeString(head)
+	var h struct {
+		KeyID string `json:"kid"`
+	}
+	if err != nil || json.Unmarshal(raw, &h) != nil {
+		return ""
+	}
+	return h.KeyID
+}
+
+// life returns how long the token was issued for, 0 if that can't be told.
+func (c claims) life() time.Duration { return time.Duration(c.Expiry-c.IssuedAt) * time.Second }
+
+// stale says why the Secret needs a new token, or "". retired reports whether the API server has given up a key.
+func stale(s *corev1.Secret, account types.UID, cluster Cluster, retired func(keyID string) bool, now time.Time) string {
 	c, ok := parseClaims(s.Data[keyToken])
 	rotate, err := time.Parse(time.RFC3339, s.Annotations[kubename.AnnotationRotateAt])
 	switch {
@@ -64,10 +83,21 @@ func stale(s *corev1.Secret, account types.UID, cluster Cluster, now time.Time) 
 		return "token of an earlier ServiceAccount"
 	case string(s.Data[keyCA]) != string(cluster.CA) || string(s.Data[keyNamespace]) != s.Namespace:
 		return "changed CA or namespace in the Secret"
+	case retired(keyID(s.Data[keyToken])):
+		return "the API server has given up the key that signed it"
 	case err != nil:
 		return "no time of rotation"
 	case !now.Before(rotate):
-		return "80 % of its life are over"
+		return "most of its life is over"
 	}
 	return ""
+}
+
+// rotateAt returns when to replace a token: when 75 to 80 % of its life are over, in each namespace at another
+// moment, so that tokens issued together are not all replaced together.
+func rotateAt(namespace string, issued, expires time.Time) time.Time {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(namespace)) // hash.Hash never returns an error
+	share := 0.80 - 0.05*float64(h.Sum32())/float64(1<<32)
+	return issued.Add(time.Duration(share * float64(expires.Sub(issued))))
 }

@@ -1,16 +1,18 @@
 package ci
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 )
 
 // Variable is one CI/CD variable of a GitLab project.
@@ -22,65 +24,122 @@ type Variable struct {
 	Protected bool // only jobs on protected branches and tags get it
 }
 
-// Delivery writes the variables into GitLab. It knows the environment scope they are written with, and touches no
-// variable of another scope. Its errors name neither values nor tokens.
-type Delivery interface {
-	// Deliver makes the project have exactly these variables of ours and returns how many had to be written.
-	Deliver(ctx context.Context, project int64, vars []Variable) (changed int, err error)
-	// Withdraw removes our variables from the project.
-	Withdraw(ctx context.Context, project int64) error
-}
-
 // Cluster is what a CI job must know of kube-apiserver, as jobs reach it.
 type Cluster struct {
 	URL string
-	CA  []byte // PEM
+	CA  []byte // PEM; empty: one that every system knows
 }
 
-// Variables returns what a deploy job gets, sorted by key.
-func Variables(c Cluster, namespace, token string, protected bool) ([]Variable, error) {
-	kubeconfig, err := kubeconfig(c, namespace, token)
+// IDTokenVariable is where a job of mode id-token has its ID token: the key under id_tokens in .gitlab-ci.yml.
+const IDTokenVariable = "KUBE_ID_TOKEN"
+
+// Keys returns the keys of all variables that a project may be given.
+func Keys() []string {
+	return []string{"KUBECONFIG", "KUBE_CA_PEM", "KUBE_CA_PEM_FILE", "KUBE_NAMESPACE", "KUBE_TOKEN", "KUBE_URL"}
+}
+
+// variables returns what a deploy job gets, sorted by key: nothing in a mode that needs none.
+func (p *Provisioner) variables(n Namespace, project Project, token string) ([]Variable, error) {
+	at, user := p.Cluster, &clientcmdapi.AuthInfo{}
+	switch project.Mode {
+	case ModeVariables:
+		user.Token = token
+	case ModeIDToken:
+		user.Exec = printing(IDTokenVariable, "", "this job has no ID token for the cluster: give it id_tokens: "+IDTokenVariable+": aud: "+p.Audience+" in .gitlab-ci.yml")
+	case ModeAgent:
+		at = Cluster{URL: p.Agent.URL, CA: p.Agent.CA}
+		user.Exec = printing("CI_JOB_TOKEN", "ci:"+strconv.FormatInt(p.Agent.ID, 10)+":", "there is no CI_JOB_TOKEN: this is not a job of GitLab CI")
+	case ModeCertificate, ModeNone:
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("unknown way of delivery %q", project.Mode)
+	}
+	kubeconfig, err := kubeconfig(at, n.Name, user)
 	if err != nil {
 		return nil, err
 	}
-	return []Variable{
-		{Key: "KUBECONFIG", Value: string(kubeconfig), File: true, Protected: protected},
-		{Key: "KUBE_CA_PEM", Value: string(c.CA), Protected: protected},
-		{Key: "KUBE_CA_PEM_FILE", Value: string(c.CA), File: true, Protected: protected},
-		{Key: "KUBE_NAMESPACE", Value: namespace, Protected: protected},
-		{Key: "KUBE_TOKEN", Value: token, Masked: true, Protected: protected},
-		{Key: "KUBE_URL", Value: c.URL, Protected: protected},
-	}, nil
+	protected := !project.Unprotected
+	vars := []Variable{{Key: "KUBECONFIG", Value: string(kubeconfig), File: true, Protected: protected}}
+	if len(at.CA) > 0 {
+		vars = append(vars,
+			Variable{Key: "KUBE_CA_PEM", Value: string(at.CA), Protected: protected},
+			Variable{Key: "KUBE_CA_PEM_FILE", Value: string(at.CA), File: true, Protected: protected})
+	}
+	vars = append(vars, Variable{Key: "KUBE_NAMESPACE", Value: n.Name, Protected: protected})
+	if project.Mode == ModeVariables {
+		vars = append(vars, Variable{Key: "KUBE_TOKEN", Value: token, Masked: true, Protected: protected})
+	}
+	return append(vars, Variable{Key: "KUBE_URL", Value: at.URL, Protected: protected}), nil
 }
 
-func kubeconfig(c Cluster, namespace, token string) ([]byte, error) {
+// printing makes kubectl get its token from an environment variable of the job, with prefix before it. A POSIX shell
+// is all it needs. What is in the variable goes into JSON, so only the characters of tokens are let through.
+func printing(variable, prefix, missing string) *clientcmdapi.ExecConfig {
+	const script = `LC_ALL=C
+t=${%[1]s-}
+case $t in
+''|*[!A-Za-z0-9._~+/=-]*) echo %[2]s >&2; exit 1 ;;
+esac
+printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%%s%%s"}}\n' %[3]s "$t"`
+	return &clientcmdapi.ExecConfig{
+		APIVersion: "client.authentication.k8s.io/v1", Command: "sh", InteractiveMode: clientcmdapi.NeverExecInteractiveMode,
+		Args: []string{"-c", fmt.Sprintf(script, variable, quote(missing), quote(prefix))},
+	}
+}
+
+// quote makes one word of a text for a POSIX shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+func kubeconfig(c Cluster, namespace string, user *clientcmdapi.AuthInfo) ([]byte, error) {
 	const name = "gitlab-deploy"
 	k := clientcmdapi.NewConfig()
 	k.Clusters[name] = &clientcmdapi.Cluster{Server: c.URL, CertificateAuthorityData: c.CA}
-	k.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: token}
+	k.AuthInfos[name] = user
 	k.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name, Namespace: namespace}
 	k.CurrentContext = name
 	out, err := clientcmd.Write(*k)
 	if err != nil {
-		return nil, fmt.Errorf("writing the kubeconfig of %s/%s: %w", namespace, kubename.CIServiceAccount, err)
+		return nil, fmt.Errorf("writing the kubeconfig for namespace %s: %w", namespace, err)
 	}
 	return out, nil
 }
 
-// digest is what tells a later round, also of another process, that the project has these variables already. The
-// token in it is of high entropy, so the digest gives nothing away.
-func digest(project int64, scope string, vars []Variable) string {
+// sumsOf tells a later round, also of another process, which of these variables a project has already. Of a value
+// with a secret in it, that secret is of high entropy, so the sum gives nothing away.
+func sumsOf(vars []Variable) map[string]string {
+	out := make(map[string]string, len(vars))
+	for _, v := range vars {
+		out[v.Key] = sum(v.Value, strconv.FormatBool(v.File), strconv.FormatBool(v.Masked), strconv.FormatBool(v.Protected))
+	}
+	return out
+}
+
+func sum(parts ...string) string {
 	h := sha256.New()
-	text := func(s string) {
+	for _, s := range parts {
 		_ = binary.Write(h, binary.BigEndian, uint64(len(s))) // hash.Hash never returns an error
 		h.Write([]byte(s))
 	}
-	_ = binary.Write(h, binary.BigEndian, project)
-	text(scope)
-	for _, v := range vars {
-		text(v.Key)
-		text(v.Value)
-		_ = binary.Write(h, binary.BigEndian, []bool{v.File, v.Masked, v.Protected})
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12])
+}
+
+// drift compares what a project should have with what GitLab showed: the keys that have to be written again, those
+// that somebody else has taken, and whether there is one of ours too many.
+func drift(want []Variable, have []authz.CIVariable, scope string) (again map[string]bool, foreign []string, leftover bool) {
+	again = map[string]bool{}
+	for _, w := range want {
+		i := slices.IndexFunc(have, func(h authz.CIVariable) bool { return h.Key == w.Key && h.Scope == scope })
+		switch {
+		case i < 0:
+			again[w.Key] = true
+		case !have[i].Ours:
+			foreign = append(foreign, w.Key)
+		case have[i].File != w.File || have[i].Masked != w.Masked || have[i].Protected != w.Protected || !have[i].Raw || have[i].Hidden:
+			again[w.Key] = true
+		}
 	}
-	return base64.RawStdEncoding.EncodeToString(h.Sum(nil))
+	for _, h := range have {
+		leftover = leftover || h.Ours && h.Scope == scope && !slices.ContainsFunc(want, func(w Variable) bool { return w.Key == h.Key })
+	}
+	return again, foreign, leftover
 }

@@ -1,0 +1,189 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+)
+
+// ciSettings says which project deploys where, and by which delivery.
+func ciSettings(cfg *config.Config) rbacsync.CISettings {
+	s := rbacsync.CISettings{Mode: ci.Mode(cfg.CI.Delivery), Unprotected: map[int64]bool{}}
+	for _, id := range cfg.CI.UnprotectedProjects {
+		s.Unprotected[id] = true
+	}
+	for _, e := range cfg.CI.Projects {
+		if id, ok := config.ParseSource(e.Source); ok {
+			s.Exceptions = append(s.Exceptions, rbacsync.CIException{Source: id, Path: e.Path, Mode: ci.Mode(e.Delivery), Target: rbacsync.Target(e.Namespace)})
+		}
+	}
+	return s
+}
+
+// shownVariables says which variables the reader of GitLab tells, without values: those that CI credentials are in.
+func shownVariables(cfg *config.Config) gitlab.CIVariables {
+	if cfg.GitLab.WriteTokenFile == "" {
+		return gitlab.CIVariables{}
+	}
+	return gitlab.CIVariables{Scope: cfg.CI.Environment, Keys: ci.Keys()}
+}
+
+// newProvisioner returns what makes and hands over the CI credentials.
+func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provisioner, error) {
+	cluster := ci.Cluster{URL: c.publicURL, CA: c.publicCA}
+	local := onThisMachine(cfg.GitLab.URL)
+	p := &ci.Provisioner{
+		Kube: c.kube, Cluster: cluster, Scope: cfg.CI.Environment,
+		Lifetime: cfg.CI.TokenLifetime.Duration, Handover: cfg.CI.Handover.Duration,
+		Keys:  ci.KeysOf(c.kube.Discovery().RESTClient()),
+		Reach: func(ctx context.Context) error { return ci.Reach(ctx, cluster, local) },
+		Now:   time.Now, Logger: log,
+	}
+	if cfg.Authn.CI != nil {
+		p.Audience = cfg.Authn.CI.Audience
+	}
+	if cfg.GitLab.WriteTokenFile == "" {
+		return p, nil
+	}
+	o := gitlab.Options{
+		BaseURL: cfg.GitLab.URL, Token: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"),
+		HTTPClient: c.gitlabHTTP, Logger: log,
+	}
+	vars, err := gitlab.NewVariables(o)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the writer of CI variables: %w", err)
+	}
+	integrations, err := gitlab.NewClusters(o)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the writer of cluster integrations: %w", err)
+	}
+	p.Variables, p.Clusters = variables{vars}, integration{integrations}
+	if cfg.CI.Agent == nil {
+		return p, nil
+	}
+	envs, err := gitlab.NewEnvironments(o)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the reader of environments: %w", err)
+	}
+	ca, err := gitlabCA(cfg.GitLab)
+	if err != nil {
+		return nil, err
+	}
+	p.Agent = &ci.Agent{
+		ID: cfg.CI.Agent.ID, URL: cfg.CI.Agent.KASURL, CA: ca, Slug: envs.Slug,
+		Refused: func(ctx context.Context) (string, error) { return refused(ctx, envs, cfg.CI.Agent) },
+	}
+	return p, nil
+}
+
+// refused says why GitLab's agent can't be used, "" if it can.
+func refused(ctx context.Context, envs *gitlab.Environments, agent *config.CIAgent) (string, error) {
+	project, _ := config.ParseSource(agent.ConfigProject)
+	a, err := envs.Agent(ctx, project.ID, agent.ID)
+	if errors.Is(err, gitlab.ErrNotFound) {
+		return fmt.Sprintf("%s has no agent %d (ci.agent): correct its id and configProject", agent.ConfigProject, agent.ID), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if a.Name != agent.Name {
+		return fmt.Sprintf("agent %d of %s is called %q, not %q as ci.agent says: correct the id or the name", agent.ID, agent.ConfigProject, a.Name, agent.Name), nil
+	}
+	_, why, err := envs.Impersonation(ctx)
+	return why, err
+}
+
+// onThisMachine reports whether a URL leads to the machine itself: then jobs run here, too (demo and tests).
+func onThisMachine(raw string) bool {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// variables hands CI credentials over as project variables.
+type variables struct{ api *gitlab.Variables }
+
+// Ensure implements ci.VariableWriter.
+func (v variables) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known) (int, error) {
+	want := make([]gitlab.Variable, 0, len(vars))
+	for _, x := range vars {
+		kind := gitlab.EnvVar
+		if x.File {
+			kind = gitlab.File
+		}
+		// Raw: a "$" in a value is that character and no reference to another variable.
+		want = append(want, gitlab.Variable{
+			Key: x.Key, Value: x.Value, Type: kind, Masked: x.Masked, Protected: x.Protected,
+			Raw: true, EnvironmentScope: scope, Description: "do not edit",
+		})
+	}
+	var have gitlab.Have
+	if known != nil {
+		have = gitlab.Have{Known: true, Variables: known.Variables}
+	}
+	n, err := v.api.Ensure(ctx, project, want, have)
+	return n, foreign(project, scope, err)
+}
+
+// foreign turns an error that says nothing but that somebody has variables of his own into ci's.
+func foreign(project int64, scope string, err error) error {
+	keys, only := foreignKeys(err)
+	if err == nil || !only {
+		return err
+	}
+	slices.Sort(keys)
+	return &ci.ForeignError{Project: project, Scope: scope, Keys: keys}
+}
+
+func foreignKeys(err error) (keys []string, only bool) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // each joined error is looked at
+		only = true
+		for _, e := range joined.Unwrap() {
+			more, all := foreignKeys(e)
+			keys, only = append(keys, more...), only && all
+		}
+		return keys, only
+	}
+	if f, ok := errors.AsType[*gitlab.ForeignVariableError](err); ok {
+		return []string{f.Key}, true
+	}
+	return nil, false
+}
+
+// Remove implements ci.VariableWriter.
+func (v variables) Remove(ctx context.Context, project int64, scope string, keep []string) (int, error) {
+	kept := make([]gitlab.Variable, 0, len(keep))
+	for _, key := range keep {
+		kept = append(kept, gitlab.Variable{Key: key, EnvironmentScope: scope})
+	}
+	return v.api.Remove(ctx, project, []string{scope}, kept, gitlab.Have{})
+}
+
+// integration hands CI credentials over as GitLab's deprecated cluster integration.
+type integration struct{ api *gitlab.Clusters }
+
+// Ensure implements ci.ClusterWriter.
+func (i integration) Ensure(ctx context.Context, project int64, scope string, c ci.Cluster, namespace, token string) (bool, error) {
+	return i.api.Ensure(ctx, project, gitlab.ProjectCluster{
+		Name: scope, Scope: scope, APIURL: c.URL, CA: string(c.CA), Namespace: namespace, Token: token,
+	})
+}
+
+// Remove implements ci.ClusterWriter.
+func (i integration) Remove(ctx context.Context, project int64, scope string) error {
+	_, err := i.api.Remove(ctx, project, []string{scope})
+	return err
+}

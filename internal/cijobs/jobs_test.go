@@ -1,0 +1,205 @@
+package cijobs_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim/runner"
+)
+
+// TestJobsDeployInEveryMode runs the mission's deploy job in each mode, and moves the project from each to the next
+// without a gap; in each, all who must not get in are refused.
+func TestJobsDeployInEveryMode(t *testing.T) {
+	e := newEnv(t)
+	id := e.project("haw/world")
+	ciUser := fmt.Sprintf("gitlab:ci:%d", id)
+
+	e.start(e.ci("variables", ""))
+	e.deploys("deploy")
+	e.refuses(nil)
+	vars := e.variables("haw/world")
+	if e.subjects() != "" || !vars["KUBE_TOKEN"].Masked || !vars["KUBECONFIG"].Protected || len(vars) != 6 {
+		t.Errorf("variables: subjects %q, variables %v", e.subjects(), keysOf(vars))
+	}
+	token := vars["KUBE_TOKEN"].Value
+
+	// To id-token: the token of running jobs works on, though it is nowhere in GitLab any more.
+	e.start(e.ci("id-token", ""))
+	e.awaitVariables("KUBECONFIG KUBE_CA_PEM KUBE_CA_PEM_FILE KUBE_NAMESPACE KUBE_URL")
+	if !e.works(token) || e.token() != token || e.subjects() != ciUser {
+		t.Errorf("right after the move to id-token: old token works %t, subjects %q", e.works(token), e.subjects())
+	}
+	e.deploys("deploy-with-id-token")
+	e.refuses(nil)
+	res, err := e.run(runner.Job{ProjectID: id, Ref: "main", JobName: "deploy"}, "alice")
+	if err != nil || res.Status == "success" || !strings.Contains(res.Log, "id_tokens") {
+		t.Errorf("without the addition the job does not say what it lacks: %v\n%s", err, res.Log)
+	}
+	// When running jobs are over, nothing is stored any more.
+	e.start(e.ci("id-token", "  handover: 1s\n"))
+	e.eventually(time.Minute, func() bool { return e.token() == "" && !e.works(token) }, func() string { return "the token of the mode before is still there" })
+	e.deploys("deploy-with-id-token")
+
+	// To the agent, with the configuration that agent-config prints.
+	var agentConfig bytes.Buffer
+	e.ok(app.AgentConfig(t.Context(), e.load(e.ci("agent", "")), slog.New(slog.DiscardHandler), &agentConfig))
+	e.ok(e.gitlab.World().PutFile(e.project("haw/infra"), "main", ".gitlab/agents/icc/config.yaml", agentConfig.String()))
+	e.gitlab.SetLicense("", false)
+	e.start(e.ci("agent", ""))
+	e.eventually(time.Minute, func() bool { return strings.Contains(e.log.String(), "licence") || e.slug() != "" }, func() string { return "nobody looks at the licence" })
+	time.Sleep(3 * time.Second)
+	if e.subjects() != ciUser {
+		t.Errorf("without a licence: subjects %q, want those of the mode before", e.subjects())
+	}
+	e.deploys("deploy-with-id-token")
+	e.gitlab.SetLicense("premium", false)
+	e.start(e.ci("agent", ""))
+	e.eventually(time.Minute, func() bool { return strings.Contains(e.variables("haw/world")["KUBECONFIG"].Value, e.kas()) }, func() string { return "the agent's kubeconfig does not arrive" })
+	group := fmt.Sprintf("gitlab:project_env:%d:%s", id, e.slug())
+	if e.slug() == "" || e.subjects() != ciUser+" "+group {
+		t.Errorf("right after the move to the agent: subjects %q, want %q, too", e.subjects(), group)
+	}
+	e.deploys("deploy")
+	e.start(e.ci("agent", "  handover: 1s\n"))
+	e.eventually(time.Minute, func() bool { return e.subjects() == group }, func() string { return "subjects " + e.subjects() + ", want " + group + " alone" })
+	e.deploys("deploy")
+	e.refuses(nil)
+
+	// To the certificate integration.
+	e.start(e.ci("certificate", "  handover: 1s\n"))
+	e.awaitVariables("")
+	if n := e.integrations(); n != 1 {
+		t.Errorf("%d cluster integrations", n)
+	}
+	e.deploys("deploy")
+	e.eventually(time.Minute, func() bool { return e.subjects() == "" }, func() string { return "subjects " + e.subjects() })
+	// What docs/ci.md says: GitLab gives it to unprotected branches, too, so a Developer can deploy.
+	e.refuses(regexp.MustCompile("unprotected branch|merge request"))
+	res, err = e.run(runner.Job{ProjectID: id, Ref: "bobs-branch", JobName: "deploy"}, "bob")
+	if err != nil || res.Status != "success" {
+		t.Errorf("docs/ci.md is wrong on certificate: %v\n%s", err, res.Log)
+	}
+
+	// And back.
+	token = e.token()
+	e.start(e.ci("variables", "  handover: 1s\n"))
+	e.awaitVariables("KUBECONFIG KUBE_CA_PEM KUBE_CA_PEM_FILE KUBE_NAMESPACE KUBE_TOKEN KUBE_URL")
+	e.eventually(time.Minute, func() bool { return e.integrations() == 0 }, func() string { return "the cluster integration is left in GitLab" })
+	e.deploys("deploy")
+	e.eventually(time.Minute, func() bool { return !e.works(token) }, func() string {
+		return "Developers could read the token in the integration; now that they may not deploy, it lives on"
+	})
+	e.deploys("deploy")
+	e.refuses(nil)
+	e.noSecretInTheLog()
+}
+
+// TestCredentialsDie: of a Maintainer who left, of a project that is left out, of a project that is removed.
+func TestCredentialsDie(t *testing.T) {
+	e := newEnv(t)
+	id := e.project("haw/world")
+	e.start("")
+	e.deploys("deploy")
+	old := e.variables("haw/world")["KUBE_TOKEN"].Value
+	e.ok(e.gitlab.World().SetMember(gitlabsim.KindProject, id, e.user("carol"), gitlabsim.Maintainer, ""))
+	e.ok(e.gitlab.World().RemoveMember(gitlabsim.KindProject, id, e.user("carol")))
+	e.ok(e.gitlab.FlushHooks(t.Context()))
+	e.deploys("deploy")
+
+	before := e.variables("haw/world")["KUBE_TOKEN"].Value
+	e.ok(e.gitlab.World().RemoveMember(gitlabsim.KindProject, id, e.user("alice")))
+	start := time.Now()
+	e.eventually(time.Minute, func() bool { return !e.works(before) }, func() string { return "the token that alice could read works on" })
+	t.Logf("a Maintainer was removed, the token that she could read is dead after %v", time.Since(start).Round(100*time.Millisecond))
+	e.ok(e.gitlab.World().SetMember(gitlabsim.KindProject, id, e.user("alice"), gitlabsim.Maintainer, ""))
+	e.deploys("deploy")
+	if e.works(old) {
+		t.Error("the first token works")
+	}
+
+	// A namespace that is not mapped any more: by token, ID token and agent.
+	for _, delivery := range []string{"variables", "id-token"} {
+		e.start(e.ci(delivery, "  handover: 1s\n"))
+		job := map[string]string{"variables": "deploy", "id-token": "deploy-with-id-token"}[delivery]
+		e.deploys(job)
+		token := e.token()
+		e.start(e.ci(delivery, "") + fmt.Sprintf("authz: {exclude: {sources: [project/%d]}}\n", id))
+		e.eventually(time.Minute, func() bool { return e.subjects() == "" && e.token() == "" && len(e.variables("haw/world")) == 0 }, func() string {
+			return fmt.Sprintf("left: subjects %q, variables %v", e.subjects(), keysOf(e.variables("haw/world")))
+		})
+		e.eventually(30*time.Second, func() bool { return token == "" || !e.works(token) }, func() string { return "the token of an unmapped namespace works" })
+		res, err := e.run(runner.Job{ProjectID: id, Ref: "main", JobName: "break-in"}, "alice")
+		if err != nil || strings.Contains(res.Log, "\nIN by") {
+			t.Errorf("a job of an unmapped project got in: %v\n%s", err, res.Log)
+		}
+	}
+
+	// A project that is removed in GitLab.
+	e.start("ci: {handover: 1s}\n")
+	e.deploys("deploy")
+	token := e.token()
+	e.ok(e.gitlab.World().DeleteProject(id))
+	e.eventually(time.Minute, func() bool { return !e.works(token) }, func() string { return "the token of a removed project works" })
+	e.noSecretInTheLog()
+}
+
+// TestTeamSharesANamespace: two projects deploy into the namespace of their group.
+func TestTeamSharesANamespace(t *testing.T) {
+	e := newEnv(t)
+	e.start(fmt.Sprintf("ci: {projects: [{source: project/%d, namespace: group}, {source: project/%d, namespace: group, delivery: id-token}]}\n", e.project("haw/world"), e.project("haw/other")))
+	for _, c := range []struct{ path, job, by string }{{"haw/world", "deploy", "alice"}, {"haw/other", "deploy-with-id-token", "carol"}} {
+		var last string
+		e.eventually(time.Minute, func() bool {
+			res, err := e.run(runner.Job{ProjectID: e.project(c.path), Ref: "main", JobName: c.job}, c.by)
+			e.ok(err)
+			last = res.Log
+			return res.Status == "success" && e.variables(c.path)["KUBE_NAMESPACE"].Value == "haw"
+		}, func() string { return c.path + " does not deploy into haw:\n" + last })
+	}
+}
+
+func (e *env) awaitVariables(keys string) {
+	e.Helper()
+	e.eventually(time.Minute, func() bool { return keysOf(e.variables("haw/world")) == keys }, func() string {
+		return fmt.Sprintf("the project has %q, want %q", keysOf(e.variables("haw/world")), keys)
+	})
+}
+
+// slug is that of haw/world's environment.
+func (e *env) slug() (slug string) {
+	e.gitlab.World().View(func(v *gitlabsim.View) {
+		for _, env := range v.ProjectByPath("haw/world").Environments {
+			if env.Name == "ICC-K8s" {
+				slug = env.Slug
+			}
+		}
+	})
+	return slug
+}
+
+func (e *env) integrations() (n int) {
+	e.gitlab.World().View(func(v *gitlabsim.View) { n = len(v.ProjectByPath("haw/world").Clusters) })
+	return n
+}
+
+var jwt = regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+`)
+
+func (e *env) noSecretInTheLog() {
+	e.Helper()
+	if found := jwt.FindString(e.log.String()); found != "" {
+		e.Error("a token is in the integrator's log")
+	}
+}
+
+func keysOf(vars map[string]gitlabsim.Variable) string {
+	return strings.Join(slices.Sorted(maps.Keys(vars)), " ")
+}

@@ -1,0 +1,67 @@
+package ci
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// Follow watches the Secrets until ctx ends and tells when somebody else has deleted one or changed its token, so that the
+// next Provision looks at its namespace. client must have no timeout. Watching one name needs no right to list Secrets.
+func (p *Provisioner) Follow(ctx context.Context, client kubernetes.Interface, tell func(namespace string, deleted bool)) {
+	told := false
+	for ctx.Err() == nil {
+		w, err := client.CoreV1().Secrets(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + kubename.CISecret})
+		if err == nil {
+			p.take(ctx, w, tell)
+			w.Stop()
+		} else if ctx.Err() == nil && !told {
+			p.log().WarnContext(ctx, "the Secrets of CI tokens can't be watched, they are looked at from time to time; if it is forbidden, apply deploy/manifests again", "error", err)
+			told = true
+		}
+		t := time.NewTimer(5 * time.Second)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// take deals with what a watch tells until it ends.
+func (p *Provisioner) take(ctx context.Context, w watch.Interface, tell func(string, bool)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-w.ResultChan():
+			if !ok {
+				return
+			}
+			if s, ok := e.Object.(*corev1.Secret); ok && p.disturbed(s, e.Type == watch.Deleted) {
+				tell(s.Namespace, e.Type == watch.Deleted)
+			}
+		}
+	}
+}
+
+// disturbed drops what is remembered of a Secret that is not as it was left, and reports whether that was so.
+func (p *Provisioner) disturbed(s *corev1.Secret, deleted bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.states[s.Namespace]
+	if st == nil || st.uid != s.UID { // our own, or one before it
+		return false
+	}
+	if !deleted && sum(string(s.Data[keyToken])) == st.token {
+		return false
+	}
+	st.until = time.Time{}
+	return true
+}

@@ -1,0 +1,145 @@
+package ci
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// Mode is how the jobs of a project get their credentials.
+type Mode string
+
+// The modes.
+const (
+	ModeVariables   Mode = "variables"   // project variables with a ServiceAccount token
+	ModeIDToken     Mode = "id-token"    // project variables without a credential: the job shows its own ID token
+	ModeAgent       Mode = "agent"       // the same through GitLab's agent, which impersonates the job
+	ModeCertificate Mode = "certificate" // GitLab's deprecated cluster integration
+	ModeNone        Mode = "none"        // nothing is handed over
+)
+
+// Secretless reports whether the mode needs no token of the ServiceAccount.
+func (m Mode) Secretless() bool { return m == ModeIDToken || m == ModeAgent }
+
+// writesVariables reports whether the mode hands over project variables.
+func (m Mode) writesVariables() bool { return m == ModeVariables || m.Secretless() }
+
+// Namespace is a managed namespace, as far as CI credentials are concerned.
+type Namespace struct {
+	Name    string
+	Source  authz.SourceID
+	Account types.UID // of the CI ServiceAccount, "" when it was made just now
+	// Mode is that of the source itself: with a secretless one, and no project that needs it, there is no token.
+	Mode Mode
+	// Projects are those that deploy here, by id.
+	Projects []Project
+	// Readers are the people who can read the token, in the namespace or in a project's variables: ascending ids.
+	Readers []int64
+	// Lost are people who just lost that.
+	Lost []int64
+	// Undecided is set when Projects and Readers may lack something: nothing is taken away then.
+	Undecided bool
+	// Gone is set when no source should have this namespace any more: its token is destroyed, and what was handed over
+	// is taken back if the GitLab project still Exists.
+	Gone   bool
+	Exists bool
+	// Read is when GitLab was read for Projects' Variables.
+	Read time.Time
+}
+
+// Project is a GitLab project that deploys into a namespace.
+type Project struct {
+	ID   int64
+	Mode Mode
+	// Unprotected hands its credentials to jobs on unprotected branches, too.
+	Unprotected bool
+	// Frozen is set when GitLab lets nobody change the project (archived): nothing is written there.
+	Frozen bool
+	// Bound says that the subject by which its jobs get their rights is in the namespace's CI binding.
+	Bound bool
+	// Variables is what GitLab showed of the project's variables, if VariablesRead.
+	Variables     []authz.CIVariable
+	VariablesRead bool
+}
+
+func (p Project) equal(o Project) bool {
+	return p.ID == o.ID && p.Mode == o.Mode && p.Unprotected == o.Unprotected && p.Frozen == o.Frozen && p.Bound == o.Bound &&
+		p.VariablesRead == o.VariablesRead && slices.Equal(p.Variables, o.Variables)
+}
+
+// same reports whether two descriptions lead to the same work; when GitLab was read is no reason to look again.
+func (n Namespace) same(o Namespace) bool {
+	return n.Name == o.Name && n.Source == o.Source && n.Account == o.Account && n.Mode == o.Mode && n.Undecided == o.Undecided &&
+		n.Gone == o.Gone && n.Exists == o.Exists && slices.Equal(n.Readers, o.Readers) && slices.EqualFunc(n.Projects, o.Projects, Project.equal)
+}
+
+// needsToken reports whether somebody uses a token of the namespace.
+func (n Namespace) needsToken() bool {
+	return !n.Mode.Secretless() || slices.ContainsFunc(n.Projects, func(p Project) bool { return !p.Mode.Secretless() })
+}
+
+// VariableWriter writes project variables in GitLab; those of others are left alone. Its errors say what to do, and name
+// neither values nor tokens.
+type VariableWriter interface {
+	// Ensure makes the project have these variables in the environment scope, and returns how many it had to write.
+	// known is what GitLab showed of the project's variables since we wrote there last, nil if that is not known. A
+	// *ForeignError says that all others were written.
+	Ensure(ctx context.Context, project int64, scope string, vars []Variable, known *Known) (written int, err error)
+	// Remove removes our variables of the environment scope, except those with a key in keep, and returns how many that
+	// were. A project that does not exist has none.
+	Remove(ctx context.Context, project int64, scope string, keep []string) (removed int, err error)
+}
+
+// Known is what GitLab showed of a project's variables.
+type Known struct{ Variables []authz.CIVariable }
+
+// ForeignError says that somebody has variables of his own where ours belong. They were not overwritten.
+type ForeignError struct {
+	Project int64
+	Scope   string
+	Keys    []string
+}
+
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("project %d has variables of its own with the environment scope %q and the key %s: deploy jobs get those. Delete or rename them in the"+
+		" project's CI/CD settings, ours follow by themselves", e.Project, e.Scope, strings.Join(e.Keys, ", "))
+}
+
+// ClusterWriter writes GitLab's deprecated cluster integration. Its errors say what to do, and name no token.
+type ClusterWriter interface {
+	// Ensure makes the project have the cluster, and reports whether it had to write.
+	Ensure(ctx context.Context, project int64, scope string, c Cluster, namespace, token string) (written bool, err error)
+	// Remove removes ours of the environment scope. A project that does not exist has none.
+	Remove(ctx context.Context, project int64, scope string) error
+}
+
+// Agent is GitLab's agent for Kubernetes in the cluster, and what it is asked about.
+type Agent struct {
+	ID  int64
+	URL string // of GitLab's Kubernetes API proxy (KAS)
+	CA  []byte // PEM, nil: one that every system knows
+	// Slug returns GitLab's slug of the project's environment, which it makes if it is not there.
+	Slug func(ctx context.Context, project int64, environment string) (string, error)
+	// Refused says why GitLab would not impersonate jobs, "" if it would.
+	Refused func(ctx context.Context) (why string, err error)
+}
+
+// Status is what is known of one project's delivery into one namespace.
+type Status struct {
+	// Known is false until the namespace's Secret was read.
+	Known bool
+	// Mode is the one whose credentials were delivered last.
+	Mode Mode
+	// Settled says that this is long enough ago for all jobs with older credentials to be over.
+	Settled bool
+	// Slug is GitLab's slug of the environment, "" if it is not known.
+	Slug string
+	// Refused says that the agent may not be used.
+	Refused bool
+}

@@ -1,0 +1,582 @@
+package ci_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+)
+
+const (
+	allKeys   = "KUBECONFIG KUBE_CA_PEM KUBE_CA_PEM_FILE KUBE_NAMESPACE KUBE_TOKEN KUBE_URL"
+	bareKeys  = "KUBECONFIG KUBE_CA_PEM KUBE_CA_PEM_FILE KUBE_NAMESPACE KUBE_URL"
+	agentKeys = "KUBECONFIG KUBE_NAMESPACE KUBE_URL" // no CA of its own was configured
+)
+
+func (b *bench) pass(t *testing.T, n ...ci.Namespace) ci.Report {
+	t.Helper()
+	return b.Provision(t.Context(), n)
+}
+
+// hasToken reports whether the namespace's Secret holds a token.
+func (b *bench) hasToken(t *testing.T, ns string) bool {
+	t.Helper()
+	return len(b.secret(t, ns).Data["token"]) > 0
+}
+
+// TestEveryMoveHasNoGap moves a project between all pairs of modes: when the new mode is delivered, what the old one
+// left in GitLab goes; the token, which running jobs have, and the old subject stay for an hour.
+func TestEveryMoveHasNoGap(t *testing.T) {
+	t.Parallel()
+	modes := []ci.Mode{ci.ModeVariables, ci.ModeIDToken, ci.ModeAgent, ci.ModeCertificate, ci.ModeNone}
+	keys := map[ci.Mode]string{ci.ModeVariables: allKeys, ci.ModeIDToken: bareKeys, ci.ModeAgent: agentKeys}
+	for _, from := range modes {
+		for _, to := range modes {
+			if from == to {
+				continue
+			}
+			for _, restart := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s to %s, restart %t", from, to, restart), func(t *testing.T) {
+					t.Parallel()
+					b := newBench(t)
+					expectNone := func(r ci.Report) {
+						t.Helper()
+						if len(r.Findings) > 0 {
+							t.Errorf("findings %v", r.Findings)
+						}
+					}
+					expectNone(b.pass(t, project("haw-world", 42, from)))
+					b.now = b.now.Add(2 * time.Hour)
+					expectNone(b.pass(t, b.read(project("haw-world", 42, from))))
+					if st := b.Status("haw-world", 42); st.Mode != from || !st.Settled {
+						t.Fatalf("status %+v two hours after the first delivery by %s", st, from)
+					}
+					token := string(b.secret(t, "haw-world").Data["token"])
+					if got, want := token != "", !from.Secretless(); got != want {
+						t.Errorf("a token in the cluster: %t, want %t", got, want)
+					}
+					if restart {
+						b.Provisioner = b.restarted()
+					}
+
+					if to.Secretless() { // the binding could not be written: nothing is delivered, nothing goes
+						waiting := project("haw-world", 42, to)
+						waiting.Projects[0].Bound = false
+						expectNone(b.pass(t, waiting))
+						if got := b.gitlab.keys(42, "ICC-K8s"); got != keys[from] {
+							t.Errorf("before the subject is bound the project has %q, want %q", got, keys[from])
+						}
+					}
+					n := project("haw-world", 42, to)
+					expectNone(b.pass(t, n))
+					if got := b.gitlab.keys(42, "ICC-K8s"); got != keys[to] {
+						t.Errorf("the project has %q, want %q", got, keys[to])
+					}
+					if got, want := b.clusters.got[42] != "", to == ci.ModeCertificate; got != want {
+						t.Errorf("cluster integration: %t, want %t", got, want)
+					}
+					if st := b.Status("haw-world", 42); st.Mode != to || st.Settled {
+						t.Errorf("status %+v right after the move", st)
+					}
+					if !from.Secretless() && string(b.secret(t, "haw-world").Data["token"]) != token {
+						t.Error("the token of running jobs is gone at once")
+					}
+					b.now = b.now.Add(61 * time.Minute)
+					expectNone(b.pass(t, b.read(n)))
+					if st := b.Status("haw-world", 42); !st.Settled {
+						t.Errorf("status %+v an hour after the move", st)
+					}
+					if got, want := b.hasToken(t, "haw-world"), !to.Secretless(); got != want {
+						t.Errorf("a token in the cluster after an hour: %t, want %t", got, want)
+					}
+					b.now = b.now.Add(10 * time.Minute)
+					calls := b.gitlab.calls + len(b.gitlab.removed)
+					expect(t, b.pass(t, b.read(n)), 0, 0)
+					if more := b.gitlab.calls + len(b.gitlab.removed) - calls; more > 0 {
+						t.Errorf("%d requests although nothing changed", more)
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestSomebodyLosesTheRightToDeploy(t *testing.T) {
+	t.Parallel()
+	with := func(readers ...int64) ci.Namespace {
+		n := project("haw-world", 42, ci.ModeVariables)
+		n.Readers = readers
+		return n
+	}
+	type change struct {
+		n      ci.Namespace
+		issued int
+	}
+	undecided := with(3)
+	undecided.Undecided = true
+	lost := with(2)
+	lost.Lost = []int64{9}
+	tests := map[string][]change{
+		"a new person changes nothing":              {{with(2), 1}, {with(2, 3), 0}},
+		"who leaves takes the token along":          {{with(2, 3), 1}, {with(3), 1}, {with(3), 0}},
+		"also who came later":                       {{with(2), 1}, {with(2, 3), 0}, {with(2), 1}},
+		"one comes, another goes":                   {{with(2), 1}, {with(3), 1}},
+		"not while it is undecided, but afterwards": {{with(2, 3), 1}, {undecided, 0}, {with(3), 1}},
+		"who was never noted":                       {{with(2), 1}, {lost, 1}, {with(2), 0}},
+	}
+	for name, changes := range tests {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restart %t", name, restart), func(t *testing.T) {
+				t.Parallel()
+				b := newBench(t)
+				for i, c := range changes {
+					var uid string
+					if i > 0 {
+						uid = string(b.secret(t, "haw-world").UID)
+					}
+					if restart {
+						b.Provisioner = b.restarted()
+					}
+					expect(t, b.pass(t, c.n), c.issued, c.issued)
+					if now := string(b.secret(t, "haw-world").UID); i > 0 && (now != uid) != (c.issued == 1) {
+						t.Errorf("step %d: Secret %s, was %s: the old token dies with its Secret alone", i, now, uid)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestLossIsNotForgotten: the token could not be destroyed at first.
+func TestLossIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	n := project("haw-world", 42, ci.ModeVariables)
+	b.pass(t, n)
+	b.gitlab.fail[42] = errors.New("503")
+	n.Lost = []int64{9}
+	expect(t, b.pass(t, n), 1, 0, "ci_delivery_failed")
+	n.Lost = nil
+	b.gitlab.fail = nil
+	b.now = b.now.Add(time.Minute)
+	expect(t, b.pass(t, n), 0, 1)
+	token := string(b.secret(t, "haw-world").Data["token"])
+	if b.gitlab.got[42]["ICC-K8s"]["KUBE_TOKEN"].Value != token {
+		t.Error("the new token was not delivered")
+	}
+}
+
+func TestRequestsPerProject(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.pass(t, b.read(project("haw-world", 42, ci.ModeVariables)))
+	if b.gitlab.calls != 1 || b.gitlab.writes != 6 || b.gitlab.unknown != 0 {
+		t.Errorf("%d calls, %d variables written, %d lists; want 1, 6 and none: GitLab has shown that there are none", b.gitlab.calls, b.gitlab.writes, b.gitlab.unknown)
+	}
+	for range 5 {
+		b.now = b.now.Add(10 * time.Minute)
+		b.pass(t, b.read(project("haw-world", 42, ci.ModeVariables)))
+	}
+	if b.gitlab.calls != 1 {
+		t.Errorf("%d calls in rounds without a change", b.gitlab.calls-1)
+	}
+	b.now = start.Add(8 * time.Hour) // rotation: only what the token is in
+	b.pass(t, b.read(project("haw-world", 42, ci.ModeVariables)))
+	if b.gitlab.calls != 2 || b.gitlab.writes != 8 || b.gitlab.unknown != 0 {
+		t.Errorf("%d variables written at the rotation, want KUBECONFIG and KUBE_TOKEN; %d lists", b.gitlab.writes-6, b.gitlab.unknown)
+	}
+}
+
+func TestDriftInGitLabIsRepaired(t *testing.T) {
+	t.Parallel()
+	mine := project("haw-world", 42, ci.ModeVariables)
+	setup := func(t *testing.T) *bench {
+		b := newBench(t)
+		b.pass(t, mine)
+		b.now = b.now.Add(time.Minute)
+		expect(t, b.pass(t, b.read(mine)), 0, 0)
+		b.now = b.now.Add(time.Minute)
+		return b
+	}
+	t.Run("deleted, made unprotected, unmasked", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		vars := b.gitlab.got[42]["ICC-K8s"]
+		delete(vars, "KUBE_URL")
+		token, kubeconfig := vars["KUBE_TOKEN"], vars["KUBECONFIG"]
+		token.Masked, kubeconfig.Protected = false, false
+		vars["KUBE_TOKEN"], vars["KUBECONFIG"] = token, kubeconfig
+		expect(t, b.pass(t, b.read(mine)), 0, 1)
+		if b.gitlab.writes != 9 || b.gitlab.keys(42, "ICC-K8s") != allKeys || !vars["KUBE_TOKEN"].Masked || !vars["KUBECONFIG"].Protected {
+			t.Errorf("%d written, has %s", b.gitlab.writes, b.gitlab.keys(42, "ICC-K8s"))
+		}
+	})
+	t.Run("what GitLab showed before our write is not drift", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		old := b.read(mine)
+		b.now = b.now.Add(time.Second)
+		b.pass(t, old)
+		b.now = b.now.Add(10 * time.Minute)
+		expect(t, b.pass(t, old), 0, 0)
+	})
+	t.Run("a token that is left over", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		n := project("haw-world", 42, ci.ModeIDToken)
+		b.pass(t, n)
+		b.gitlab.got[42]["ICC-K8s"]["KUBE_TOKEN"] = ci.Variable{Key: "KUBE_TOKEN", Value: "old"}
+		b.now = b.now.Add(time.Minute)
+		expect(t, b.pass(t, b.read(n)), 0, 1)
+		if got := b.gitlab.keys(42, "ICC-K8s"); got != bareKeys {
+			t.Errorf("the project has %s", got)
+		}
+	})
+	t.Run("somebody's own variable", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		b.gitlab.foreign[42] = []string{"KUBE_URL"}
+		expect(t, b.pass(t, b.read(mine)), 1, 1, "ci_foreign_variable")
+		for range 3 {
+			b.now = b.now.Add(10 * time.Minute)
+			expect(t, b.pass(t, b.read(mine)), 0, 0, "ci_foreign_variable")
+			b.Provisioner = b.restarted()
+		}
+		delete(b.gitlab.foreign, 42)
+		b.now = b.now.Add(10 * time.Minute)
+		expect(t, b.pass(t, b.read(mine)), 0, 1)
+		if b.gitlab.keys(42, "ICC-K8s") != allKeys {
+			t.Errorf("the project has %s", b.gitlab.keys(42, "ICC-K8s"))
+		}
+	})
+}
+
+// TestTwoProjectsShareANamespace: one moves out, and what it has from the group goes when it has its own.
+func TestTwoProjectsShareANamespace(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	shared := ci.Namespace{Name: "haw", Source: authz.Group(7), Account: "sa-1", Mode: ci.ModeVariables, Readers: []int64{2, 3}, Read: start.Add(-time.Minute)}
+	for _, id := range []int64{42, 43} {
+		shared.Projects = append(shared.Projects, ci.Project{ID: id, Mode: ci.ModeVariables, Bound: true})
+	}
+	own := project("haw-world", 42, ci.ModeVariables)
+	own.Projects = nil
+	expect(t, b.pass(t, own, shared), 2, 2)
+	for _, id := range []int64{42, 43} {
+		if got := b.gitlab.got[id]["ICC-K8s"]; got["KUBE_NAMESPACE"].Value != "haw" || got["KUBE_TOKEN"].Value != string(b.secret(t, "haw").Data["token"]) {
+			t.Errorf("project %d deploys into %s", id, got["KUBE_NAMESPACE"].Value)
+		}
+	}
+	own = project("haw-world", 42, ci.ModeVariables)
+	shared.Projects, shared.Readers = shared.Projects[1:], []int64{3} // the people of 42 can't read the group's token any more
+	old := string(b.secret(t, "haw").Data["token"])
+	b.pass(t, own, shared)
+	b.now = b.now.Add(time.Minute)
+	b.pass(t, own, shared)
+	if got := b.gitlab.got[42]["ICC-K8s"]; got["KUBE_NAMESPACE"].Value != "haw-world" || b.gitlab.keys(42, "ICC-K8s") != allKeys {
+		t.Errorf("project 42 has %v", got)
+	}
+	if string(b.secret(t, "haw").Data["token"]) == old {
+		t.Error("the token that the people of the other project know is still good")
+	}
+	if strings.Contains(b.secret(t, "haw").Annotations[kubename.AnnotationCIProjects], `"42"`) {
+		t.Error("the group's Secret still knows the project")
+	}
+}
+
+func TestAgentIsNeverAFallback(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	n := project("haw-world", 42, ci.ModeAgent)
+	n.Projects[0].Bound = false
+	b.refused = "GitLab has no licence"
+	expect(t, b.pass(t, n), 0, 0, "ci_agent_refused")
+	if st := b.Status("haw-world", 42); st.Slug != "" || !st.Refused || b.slugs > 0 || b.gitlab.calls > 0 {
+		t.Errorf("status %+v, %d questions, %d writes", st, b.slugs, b.gitlab.calls)
+	}
+	b.refused, b.now = "", b.now.Add(10*time.Minute)
+	b.changed = nil
+	expect(t, b.pass(t, n), 0, 0)
+	if st := b.Status("haw-world", 42); st.Slug != "icc-k8s-abc123" || st.Refused || !slices.Equal(b.changed, []authz.SourceID{authz.Project(42)}) {
+		t.Errorf("status %+v, told of %v", st, b.changed)
+	}
+	n = project("haw-world", 42, ci.ModeAgent)
+	expect(t, b.pass(t, n), 0, 1)
+	b.Provisioner = b.restarted()
+	b.pass(t, n)
+	if b.slugs != 1 || b.Status("haw-world", 42).Slug == "" {
+		t.Errorf("the slug was asked for %d times", b.slugs)
+	}
+	b.refused, b.now = "the licence is over", b.now.Add(10*time.Minute)
+	expect(t, b.pass(t, n), 0, 0, "ci_agent_refused")
+	if !b.Status("haw-world", 42).Refused {
+		t.Error("the right stays without a licence")
+	}
+}
+
+func TestCertificateFollowsTheToken(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	n := project("haw-world", 42, ci.ModeCertificate)
+	b.clusters.fail = errors.New("the administrator has to enable certificate_based_clusters")
+	expect(t, b.pass(t, n), 1, 0, "ci_delivery_failed")
+	b.clusters.fail, b.now = nil, b.now.Add(time.Minute)
+	expect(t, b.pass(t, n), 0, 1)
+	want := func() string {
+		return "ICC-K8s https://k8s.example.com:6443 haw-world " + string(b.secret(t, "haw-world").Data["token"])
+	}
+	if b.clusters.got[42] != want() {
+		t.Errorf("GitLab has %q", b.clusters.got[42])
+	}
+	b.now = b.now.Add(8 * time.Hour)
+	expect(t, b.pass(t, n), 1, 1)
+	if b.clusters.got[42] != want() {
+		t.Error("the rotated token did not arrive")
+	}
+	n.Gone, n.Exists, n.Projects = true, true, nil
+	b.pass(t, n)
+	if len(b.clusters.got) > 0 {
+		t.Errorf("left in GitLab: %v", b.clusters.got)
+	}
+}
+
+// TestHalfMadeClusterIsRemoved: the process ended between GitLab's answer and our note of it, and the configuration
+// was changed before the next start.
+func TestHalfMadeClusterIsRemoved(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.Clusters = dying{b.clusters, cancel}
+	b.Provision(ctx, []ci.Namespace{project("haw-world", 42, ci.ModeCertificate)})
+	if len(b.clusters.got) != 1 {
+		t.Fatal("there is nothing to clean up")
+	}
+	b.Provisioner = b.restarted()
+	b.pass(t, project("haw-world", 42, ci.ModeVariables))
+	if len(b.clusters.got) > 0 {
+		t.Error("the cluster integration is forgotten in GitLab")
+	}
+}
+
+type dying struct {
+	*clusters
+	cancel func()
+}
+
+func (d dying) Ensure(ctx context.Context, project int64, scope string, c ci.Cluster, namespace, token string) (bool, error) {
+	_, _ = d.clusters.Ensure(ctx, project, scope, c, namespace, token)
+	d.cancel()
+	return false, context.Canceled
+}
+
+func TestScopeMovesAlong(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.pass(t, world)
+	b.Scope = "production"
+	b.now = b.now.Add(10 * time.Minute)
+	expect(t, b.pass(t, world), 0, 1)
+	if b.gitlab.keys(42, "production") != allKeys || b.gitlab.keys(42, "ICC-K8s") != "" {
+		t.Errorf("production: %s, ICC-K8s: %s", b.gitlab.keys(42, "production"), b.gitlab.keys(42, "ICC-K8s"))
+	}
+}
+
+func TestArchivedProjectIsNotWrittenTo(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	n := project("haw-world", 42, ci.ModeVariables)
+	n.Projects[0].Frozen = true
+	expect(t, b.pass(t, n), 1, 0)
+	expect(t, b.pass(t, project("haw-world", 42, ci.ModeVariables)), 0, 1)
+}
+
+func TestSigningKeyOfTheAPIServerChanges(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.kid = "old"
+	keys := map[string]bool{"old": true}
+	var err error
+	ask := func(context.Context) (map[string]bool, error) { return keys, err }
+	b.Keys = ask
+	b.pass(t, world)
+	b.kid, keys = "new", map[string]bool{"new": true}
+	b.now = b.now.Add(20 * time.Minute)
+	expect(t, b.pass(t, world), 1, 1)
+	b.now = b.now.Add(20 * time.Minute)
+	expect(t, b.pass(t, world), 0, 0)
+	keys = nil // an answer without keys proves nothing
+	b.now = b.now.Add(20 * time.Minute)
+	expect(t, b.pass(t, world), 0, 0)
+	err, b.now = errors.New("forbidden"), b.now.Add(20*time.Minute)
+	expect(t, b.pass(t, world), 0, 0, "ci_keys_unread")
+}
+
+func TestShortLifetimeIsReported(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.Lifetime = 720 * time.Hour
+	r := b.pass(t, world, haw)
+	expect(t, r, 2, 1, "ci_token_lifetime")
+	for _, want := range []string{"10h0m0s instead of the 720h0m0s", "in 2 namespaces", "--service-account-max-token-expiration"} {
+		if len(r.Findings) != 1 || !strings.Contains(r.Findings[0].Text, want) {
+			t.Errorf("findings %v lack %q", r.Findings, want)
+		}
+	}
+	b.Provisioner = b.restarted()
+	b.Lifetime = 720 * time.Hour
+	expect(t, b.pass(t, world, haw), 0, 0, "ci_token_lifetime")
+}
+
+// TestPassGoesOnWhereItStopped: interrupted after each namespace, it does everything once; who lost comes first.
+func TestPassGoesOnWhereItStopped(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	var list []ci.Namespace
+	for id := range int64(6) {
+		list = append(list, project(fmt.Sprintf("ns-%d", id), id+1, ci.ModeVariables))
+	}
+	passes := 0
+	for stopped := true; stopped; passes++ {
+		if passes > 20 {
+			t.Fatal("it comes to no end")
+		}
+		n := 0
+		stopped = b.ProvisionUntil(t.Context(), list, func() bool { n++; return n > 1 }).Stopped
+	}
+	if b.gitlab.calls != 6 || passes < 6 {
+		t.Errorf("%d deliveries in %d passes", b.gitlab.calls, passes)
+	}
+	list[5].Readers = nil
+	b.now = b.now.Add(6 * time.Minute) // all are looked at again
+	n := 0
+	if r := b.ProvisionUntil(t.Context(), list, func() bool { n++; return n > 1 }); r.Issued != 1 {
+		t.Errorf("the token that has to die is not the first: %+v", r)
+	}
+}
+
+func TestDeletedSecretIsNoticed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.pass(t, world)
+	ctx, cancel := context.WithCancel(t.Context())
+	poked, ended := make(chan struct{}, 10), make(chan struct{})
+	go func() { defer close(ended); b.Follow(ctx, b.kube, func(string, bool) { poked <- struct{}{} }) }()
+	defer func() { cancel(); <-ended }()
+	for deadline := time.Now().Add(10 * time.Second); ; { // until the watch is there
+		if err := b.kube.CoreV1().Secrets("haw-world").Delete(t.Context(), kubename.CISecret, metav1.DeleteOptions{}); err == nil {
+			select {
+			case <-poked:
+				expect(t, b.pass(t, world), 1, 1)
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nobody noticed")
+		}
+		b.now = b.now.Add(6 * time.Minute)
+		b.pass(t, world)
+	}
+}
+
+// TestExecPlugins runs what kubectl runs, with every POSIX shell there is.
+func TestExecPlugins(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.Audience = `it's "quoted" $(touch x)`
+	b.pass(t, project("haw-world", 42, ci.ModeIDToken), project("haw-other", 43, ci.ModeAgent))
+	shells := 0
+	for _, shell := range []string{"sh", "dash", "bash", "busybox", "ksh", "mksh", "yash"} {
+		path, err := exec.LookPath(shell)
+		if err != nil {
+			continue
+		}
+		shells++
+		for _, tt := range []struct {
+			project     int64
+			env, token  string
+			complaining string
+		}{
+			{42, "KUBE_ID_TOKEN=ey.J0-x_y.z", "ey.J0-x_y.z", ""},
+			{42, "KUBE_ID_TOKEN=", "", b.Audience},
+			{42, "OTHER=1", "", "id_tokens"},
+			{42, `KUBE_ID_TOKEN=a"},"x`, "", "id_tokens"},
+			{42, "KUBE_ID_TOKEN=$(touch x)", "", "id_tokens"},
+			{43, "CI_JOB_TOKEN=glcbt-64_aBc.x", "ci:9:glcbt-64_aBc.x", ""},
+			{43, "CI_JOB_TOKEN=a b", "", "CI_JOB_TOKEN"},
+		} {
+			config, err := clientcmd.Load([]byte(b.gitlab.got[tt.project]["ICC-K8s"]["KUBECONFIG"].Value))
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := config.AuthInfos[config.Contexts[config.CurrentContext].AuthInfo].Exec
+			if e == nil || e.Command != "sh" {
+				t.Fatalf("no exec entry: %+v", e)
+			}
+			args := e.Args
+			if shell == "busybox" {
+				args = append([]string{"sh"}, args...)
+			}
+			cmd := exec.CommandContext(t.Context(), path, args...)
+			cmd.Dir, cmd.Env = t.TempDir(), []string{"PATH=/nowhere", tt.env}
+			var out, complaint bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &complaint
+			err = cmd.Run()
+			var cred struct {
+				APIVersion, Kind string
+				Status           struct{ Token string }
+			}
+			switch {
+			case tt.token == "" && (err == nil || out.Len() > 0 || !strings.Contains(complaint.String(), tt.complaining)):
+				t.Errorf("%s with %s: %v, prints %s, says %s", shell, tt.env, err, &out, &complaint)
+			case tt.token != "" && (err != nil || json.Unmarshal(out.Bytes(), &cred) != nil || cred.Status.Token != tt.token ||
+				cred.Kind != "ExecCredential" || cred.APIVersion != "client.authentication.k8s.io/v1"):
+				t.Errorf("%s with %s: %v, prints %s, says %s", shell, tt.env, err, &out, &complaint)
+			}
+			if files, _ := filepath.Glob(filepath.Join(cmd.Dir, "*")); len(files) > 0 {
+				t.Errorf("%s with %s ran something: %v", shell, tt.env, files)
+			}
+		}
+	}
+	if shells == 0 {
+		t.Error("no shell on this machine")
+	}
+	if _, err := os.Stat("x"); err == nil {
+		t.Error("something was run")
+	}
+}
+
+func TestNoSecretWhereNoneIsStored(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	n := project("haw-world", 42, ci.ModeIDToken)
+	b.pass(t, n)
+	if b.issued != 0 || b.hasToken(t, "haw-world") {
+		t.Error("a token was made")
+	}
+	s := b.secret(t, "haw-world")
+	if string(s.Data["ca.crt"]) != "PEM OF THE CA\n" || string(s.Data["namespace"]) != "haw-world" {
+		t.Errorf("data %v", s.Data)
+	}
+	b.Cluster.CA = []byte("ANOTHER")
+	b.now = b.now.Add(10 * time.Minute)
+	expect(t, b.pass(t, n), 0, 1)
+	if string(b.secret(t, "haw-world").Data["ca.crt"]) != "ANOTHER" {
+		t.Error("the Secret has the old CA")
+	}
+}

@@ -1,0 +1,149 @@
+package ci
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// record is what a project was given, durably: it is in an annotation of the Secret. There is no secret in it.
+type record struct {
+	Mode  Mode      `json:"mode,omitempty"`
+	Since time.Time `json:"since,omitzero"` // when the mode was delivered first
+	Scope string    `json:"scope,omitempty"`
+	// Sums tell for each part of what was delivered whether it is still the same.
+	Sums    map[string]string `json:"sums,omitempty"`
+	Written time.Time         `json:"written,omitzero"` // when GitLab was written to last
+	// Former are modes that left something in GitLab which has to be removed.
+	Former []former `json:"former,omitempty"`
+	Slug   string   `json:"slug,omitempty"`
+	SlugOf string   `json:"slugOf,omitempty"` // the environment with that slug
+	// Foreign are the keys of variables that somebody else has taken.
+	Foreign []string `json:"foreign,omitempty"`
+
+	refused bool // the agent may not be used; not durable
+}
+
+type former struct {
+	Mode  Mode   `json:"mode"`
+	Scope string `json:"scope"`
+}
+
+func (r record) clone() record {
+	r.Sums, r.Former, r.Foreign = maps.Clone(r.Sums), slices.Clone(r.Former), slices.Clone(r.Foreign)
+	return r
+}
+
+// leave notes that a mode has something in GitLab which is to go.
+func (r *record) leave(m Mode, scope string) {
+	if f := (former{m, scope}); m != "" && m != ModeNone && !slices.Contains(r.Former, f) {
+		r.Former = append(r.Former, f)
+	}
+}
+
+// maxAnnotation bounds one annotation; all of an object together may take 256 KiB.
+const maxAnnotation = 110 << 10
+
+// records reads what is kept on a Secret. What can't be read is as good as nothing: all is delivered again.
+func records(s *corev1.Secret) map[int64]record {
+	out := map[int64]record{}
+	var stored map[string]record
+	if json.Unmarshal([]byte(s.Annotations[kubename.AnnotationCIProjects]), &stored) != nil {
+		return out
+	}
+	for k, r := range stored {
+		if id, err := strconv.ParseInt(k, 10, 64); err == nil {
+			out[id] = r
+		}
+	}
+	return out
+}
+
+// setRecords keeps records on the Secret and reports whether that changed it.
+func setRecords(s *corev1.Secret, recs map[int64]record) (changed bool, err error) {
+	if len(recs) == 0 {
+		return annotate(s, kubename.AnnotationCIProjects, ""), nil
+	}
+	stored := make(map[string]record, len(recs))
+	for id, r := range recs {
+		stored[strconv.FormatInt(id, 10)] = r
+	}
+	text, err := json.Marshal(stored)
+	if err != nil {
+		return false, fmt.Errorf("writing down what was delivered: %w", err)
+	}
+	if len(text) > maxAnnotation {
+		return false, fmt.Errorf("%d projects deploy into namespace %s, more than can be kept track of: let some of them deploy into their own (ci.projects, namespace: project)", len(recs), s.Namespace)
+	}
+	return annotate(s, kubename.AnnotationCIProjects, string(text)), nil
+}
+
+// readers returns the people who could have read the token; known is false when that was never written down.
+func readers(s *corev1.Secret) (ids []int64, known bool) {
+	text, known := s.Annotations[kubename.AnnotationCIReaders]
+	if text == "" {
+		return nil, known
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		if id, err := strconv.ParseInt(part, 10, 64); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids, known
+}
+
+func setReaders(s *corev1.Secret, ids []int64) (changed bool, err error) {
+	parts := make([]string, 0, len(ids))
+	for _, id := range ids {
+		parts = append(parts, strconv.FormatInt(id, 10))
+	}
+	text := strings.Join(parts, ",")
+	if len(text) > maxAnnotation {
+		return false, fmt.Errorf("%d people can read the CI token of namespace %s, more than can be kept track of", len(ids), s.Namespace)
+	}
+	old, known := s.Annotations[kubename.AnnotationCIReaders]
+	if known && old == text {
+		return false, nil
+	}
+	if s.Annotations == nil {
+		s.Annotations = map[string]string{}
+	}
+	s.Annotations[kubename.AnnotationCIReaders] = text
+	return true, nil
+}
+
+// annotate sets an annotation, or removes it when the value is empty.
+func annotate(s *corev1.Secret, key, value string) (changed bool) {
+	if s.Annotations[key] == value {
+		return false
+	}
+	if s.Annotations == nil {
+		s.Annotations = map[string]string{}
+	}
+	if value == "" {
+		delete(s.Annotations, key)
+	} else {
+		s.Annotations[key] = value
+	}
+	return true
+}
+
+// without returns what of a is not in b; both are ascending.
+func without(a, b []int64) []int64 {
+	var out []int64
+	for _, id := range a {
+		if _, ok := slices.BinarySearch(b, id); !ok {
+			out = append(out, id)
+		}
+	}
+	return out
+}

@@ -1,0 +1,561 @@
+package ci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	authnv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// work is one look at one namespace.
+type work struct {
+	p      *Provisioner
+	n      Namespace
+	before map[int64]record // what was remembered: for when the Secret was deleted
+	lost   []int64          // who lost the right to read the token
+
+	s    *corev1.Secret
+	recs map[int64]record
+
+	issued, delivered int
+	findings          []authz.Finding
+	next              time.Time
+	life              time.Duration
+	settledLoss       bool // lost was dealt with
+	changed           bool // Status has changed
+}
+
+func (w *work) find(code string, project int64, text string) {
+	w.findings = append(w.findings, authz.Finding{Code: code, Source: authz.Project(project), Text: text})
+}
+
+// by makes the next look be no later than at.
+func (w *work) by(at time.Time) {
+	if at.Before(w.next) {
+		w.next = at
+	}
+}
+
+func (w *work) do(ctx context.Context) error {
+	var err error
+	if w.s, err = w.p.secret(ctx, w.n.Name); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("reading Secret %s/%s: %w", w.n.Name, kubename.CISecret, err)
+	}
+	if err != nil {
+		w.s = nil
+	}
+	if w.recs = w.before; w.s != nil {
+		w.recs = records(w.s)
+		for id, r := range w.recs {
+			r.refused = w.before[id].refused
+			w.recs[id] = r
+		}
+	} else if w.recs == nil {
+		w.recs = map[int64]record{}
+	}
+	if w.n.Gone {
+		return w.withdraw(ctx)
+	}
+	if err := w.killLost(ctx); err != nil {
+		return err
+	}
+	if err := w.token(ctx); err != nil {
+		return err
+	}
+	var errs []error
+	for _, project := range w.n.Projects {
+		if err := w.project(ctx, project); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if !w.n.Undecided {
+		errs = append(errs, w.departed(ctx))
+	}
+	errs = append(errs, w.retire(ctx))
+	if w.s != nil {
+		errs = append(errs, w.save(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// secret reads the Secret of a namespace; one without our mark is an error, because it belongs to somebody else.
+func (p *Provisioner) secret(ctx context.Context, ns string) (*corev1.Secret, error) {
+	s, err := p.Kube.CoreV1().Secrets(ns).Get(ctx, kubename.CISecret, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if s.Labels[kubename.LabelManagedBy] != kubename.ManagedBy || s.Type != corev1.SecretTypeOpaque {
+		return nil, fmt.Errorf("it exists without our owner mark or is not Opaque: delete Secret %s/%s if nothing else needs it", ns, kubename.CISecret)
+	}
+	return s, nil
+}
+
+// killLost destroys the token when somebody who could have read it since it was issued has lost the right to deploy.
+// (Replacing it in the Secret would leave the old one alive.)
+func (w *work) killLost(ctx context.Context) error {
+	if w.n.Undecided {
+		return nil
+	}
+	if w.s != nil && len(w.s.Data[keyToken]) > 0 {
+		had, _ := readers(w.s)
+		gone := without(slices.Compact(slices.Sorted(slices.Values(slices.Concat(had, w.lost)))), w.n.Readers)
+		if len(gone) > 0 {
+			if err := w.p.destroy(ctx, w.s); err != nil {
+				return err
+			}
+			w.p.log().InfoContext(ctx, "CI token destroyed: somebody who could read it has lost the right to deploy",
+				"namespace", w.n.Name, "source", w.n.Source.String(), "users", gone[:min(len(gone), 20)])
+			w.s = nil
+		}
+	}
+	w.settledLoss = true
+	return nil
+}
+
+// token makes the Secret, with a token that works if anybody needs one.
+func (w *work) token(ctx context.Context) error {
+	if w.s == nil {
+		s := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: kubename.CISecret, Namespace: w.n.Name, Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}},
+			Type:       corev1.SecretTypeOpaque,
+			Data:       map[string][]byte{keyCA: w.p.Cluster.CA, keyNamespace: []byte(w.n.Name)},
+		}
+		if _, err := setRecords(s, w.recs); err != nil {
+			return err
+		}
+		if _, err := setReaders(s, w.n.Readers); err != nil {
+			return err
+		}
+		var err error
+		if w.s, err = w.p.Kube.CoreV1().Secrets(w.n.Name).Create(ctx, s, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("making Secret %s/%s: %w", w.n.Name, kubename.CISecret, err)
+		}
+	}
+	if !w.n.needsToken() {
+		return nil
+	}
+	if why := stale(w.s, w.n.Account, w.p.Cluster, w.p.keys.retired, w.p.Now()); why != "" {
+		if err := w.issue(ctx, why); err != nil {
+			return err
+		}
+	}
+	if c, ok := parseClaims(w.s.Data[keyToken]); ok {
+		w.life = c.life()
+	}
+	if at, err := time.Parse(time.RFC3339, w.s.Annotations[kubename.AnnotationRotateAt]); err == nil {
+		w.by(at)
+	}
+	return nil
+}
+
+// issue requests a token bound to the Secret and stores it there. The token before stays valid until it expires, so
+// that jobs which have it go on.
+func (w *work) issue(ctx context.Context, why string) error {
+	p, now := w.p, w.p.Now()
+	seconds := int64(p.lifetime().Seconds())
+	tr, err := p.Kube.CoreV1().ServiceAccounts(w.n.Name).CreateToken(ctx, kubename.CIServiceAccount, &authnv1.TokenRequest{
+		Spec: authnv1.TokenRequestSpec{
+			ExpirationSeconds: &seconds,
+			BoundObjectRef:    &authnv1.BoundObjectReference{Kind: "Secret", APIVersion: "v1", Name: w.s.Name, UID: w.s.UID},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("requesting a token of ServiceAccount %s/%s: %w", w.n.Name, kubename.CIServiceAccount, err)
+	}
+	expires := tr.Status.ExpirationTimestamp.Time
+	s := w.s.DeepCopy()
+	annotate(s, kubename.AnnotationRotateAt, rotateAt(w.n.Name, now, expires).UTC().Format(time.RFC3339))
+	if had, _ := readers(s); !w.n.Undecided {
+		// Who could read the token before and can't now was found by killLost; this token he never saw.
+		if _, err := setReaders(s, slices.Compact(slices.Sorted(slices.Values(slices.Concat(had, w.n.Readers))))); err != nil {
+			return err
+		}
+	}
+	s.Data = map[string][]byte{
+		keyToken: []byte(tr.Status.Token), keyCA: p.Cluster.CA, keyNamespace: []byte(w.n.Name),
+		keyExpires: []byte(expires.UTC().Format(time.RFC3339)),
+	}
+	if err := w.store(ctx, s); err != nil {
+		return err
+	}
+	w.p.keys.issued(keyID(s.Data[keyToken]), now)
+	w.issued++
+	p.log().InfoContext(ctx, "CI token issued", "namespace", w.n.Name, "source", w.n.Source.String(), "why", why, "expires", string(s.Data[keyExpires]))
+	return nil
+}
+
+// store writes the Secret; the resourceVersion in it makes the write conflict when somebody else was faster.
+func (w *work) store(ctx context.Context, s *corev1.Secret) error {
+	stored, err := w.p.Kube.CoreV1().Secrets(s.Namespace).Update(ctx, s, metav1.UpdateOptions{})
+	if err != nil {
+		return fmt.Errorf("writing Secret %s/%s: %w", s.Namespace, kubename.CISecret, err)
+	}
+	w.s = stored
+	return nil
+}
+
+// save writes down what was delivered and who can read the token, if that is news.
+func (w *work) save(ctx context.Context) error {
+	s := w.s.DeepCopy()
+	changed, err := setRecords(s, w.recs)
+	if err != nil {
+		return err
+	}
+	if !w.n.Undecided {
+		more, err := setReaders(s, w.n.Readers)
+		if err != nil {
+			return err
+		}
+		changed = changed || more
+	}
+	if len(s.Data[keyToken]) == 0 && string(s.Data[keyCA]) != string(w.p.Cluster.CA) {
+		s.Data, changed = map[string][]byte{keyCA: w.p.Cluster.CA, keyNamespace: []byte(w.n.Name)}, true
+	}
+	if !changed {
+		return nil
+	}
+	return w.store(ctx, s)
+}
+
+// retire destroys a token that nobody needs any more, when all jobs that may have it are over.
+func (w *work) retire(ctx context.Context) error {
+	if w.n.needsToken() || w.n.Undecided || w.s == nil || len(w.s.Data[keyToken]) == 0 {
+		return nil
+	}
+	now := w.p.Now()
+	for _, project := range w.n.Projects {
+		r := w.recs[project.ID]
+		over := r.Since.Add(w.p.handover())
+		if r.Mode != project.Mode || now.Before(over) {
+			if r.Mode == project.Mode {
+				w.by(over)
+			}
+			return nil
+		}
+	}
+	if err := w.p.destroy(ctx, w.s); err != nil {
+		return err
+	}
+	w.p.log().InfoContext(ctx, "CI token destroyed: nobody needs it any more", "namespace", w.n.Name, "source", w.n.Source.String())
+	w.s = nil
+	return w.token(ctx)
+}
+
+func (p *Provisioner) destroy(ctx context.Context, s *corev1.Secret) error {
+	err := p.Kube.CoreV1().Secrets(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("deleting Secret %s/%s: %w", s.Namespace, s.Name, err)
+	}
+	return nil
+}
+
+// project gives one project what its jobs need, and takes back what an earlier mode left there.
+func (w *work) project(ctx context.Context, project Project) error {
+	rec := w.recs[project.ID].clone()
+	if project.Frozen {
+		return nil
+	}
+	if project.Mode == ModeAgent {
+		ok, err := w.agent(ctx, project, &rec)
+		w.recs[project.ID] = rec
+		if err != nil || !ok {
+			return err
+		}
+	}
+	if project.Mode.Secretless() && !project.Bound {
+		return nil // the round that writes the subject comes with a new list
+	}
+	vars, err := w.p.variables(w.n, project, string(w.s.Data[keyToken]))
+	if err != nil {
+		return err
+	}
+	d := w.compare(project, &rec, vars)
+	w.recs[project.ID] = rec
+	if rec.Mode == "" && project.Mode == ModeNone && d.empty() {
+		rec.Mode, rec.Scope, rec.Since = ModeNone, w.p.Scope, w.p.Now()
+		w.recs[project.ID] = rec
+	}
+	if d.empty() {
+		w.tellForeign(project, rec)
+		if over := rec.Since.Add(w.p.handover()); rec.Mode != "" && over.After(w.p.Now()) {
+			w.by(over) // a subject of the mode before is to go then
+		}
+		return nil
+	}
+	if err := w.p.pace.Wait(ctx); err != nil {
+		return err
+	}
+	written, err := w.hand(ctx, project, &rec, vars, d)
+	w.recs[project.ID] = rec
+	if err != nil {
+		return &deliveryError{fmt.Errorf("delivering CI credentials to GitLab project %d (%s): %w", project.ID, project.Mode, err)}
+	}
+	w.tellForeign(project, rec)
+	w.by(rec.Since.Add(w.p.handover()))
+	w.delivered++
+	w.p.log().InfoContext(ctx, "CI credentials delivered", "namespace", w.n.Name, "project", project.ID, "mode", string(project.Mode), "written", written)
+	return nil
+}
+
+func (w *work) tellForeign(project Project, rec record) {
+	if len(rec.Foreign) > 0 {
+		w.find("ci_foreign_variable", project.ID, (&ForeignError{project.ID, w.p.Scope, rec.Foreign}).Error())
+	}
+}
+
+// agent finds out what mode agent needs to know, and reports whether the project can be delivered.
+func (w *work) agent(ctx context.Context, project Project, rec *record) (bool, error) {
+	a := w.p.Agent
+	if a == nil {
+		return false, &deliveryError{fmt.Errorf("project %d is to use GitLab's agent, but none is configured (ci.agent)", project.ID)}
+	}
+	why, err := w.p.agent.get(w.p.Now(), w.p.recheck(), func() (string, error) { return a.Refused(ctx) })
+	if err != nil {
+		return false, &deliveryError{fmt.Errorf("asking GitLab whether its agent impersonates jobs: %w", err)}
+	}
+	if refused := why != ""; refused != rec.refused {
+		rec.refused, w.changed = refused, true
+	}
+	if rec.refused {
+		w.find("ci_agent_refused", project.ID, fmt.Sprintf("project %d gets no rights through GitLab's agent: %s", project.ID, why))
+		return false, nil
+	}
+	if rec.Slug != "" && rec.SlugOf == w.p.Scope {
+		return true, nil
+	}
+	if err := w.p.pace.Wait(ctx); err != nil {
+		return false, err
+	}
+	slug, err := a.Slug(ctx, project.ID, w.p.Scope)
+	if err != nil {
+		return false, &deliveryError{fmt.Errorf("reading the slug of environment %q of GitLab project %d: %w", w.p.Scope, project.ID, err)}
+	}
+	if _, ok := kubename.JobEnvironment(project.ID, slug); !ok {
+		return false, &deliveryError{fmt.Errorf("GitLab project %d: %q as slug of environment %q is not of the form that GitLab documents", project.ID, slug, w.p.Scope)}
+	}
+	rec.Slug, rec.SlugOf, w.changed = slug, w.p.Scope, true
+	return true, nil
+}
+
+// difference is what is to be done in a project.
+type difference struct {
+	sums     map[string]string
+	write    []Variable
+	cluster  bool // the cluster integration has to be written
+	moved    bool // from another mode or scope
+	leftover bool // GitLab showed variables of ours that are not wanted
+	known    *Known
+	former   bool
+}
+
+func (d difference) empty() bool {
+	return len(d.write) == 0 && !d.cluster && !d.moved && !d.leftover && !d.former
+}
+
+const clusterPart = "cluster"
+
+func (w *work) compare(project Project, rec *record, vars []Variable) difference {
+	p := w.p
+	d := difference{sums: sumsOf(vars), former: len(rec.Former) > 0}
+	if rec.Mode != "" || project.Mode != ModeNone {
+		d.moved = rec.Mode != project.Mode || rec.Scope != p.Scope
+	}
+	if project.Mode == ModeCertificate {
+		d.sums[clusterPart] = sum(p.Cluster.URL, string(p.Cluster.CA), w.n.Name, string(w.s.Data[keyToken]))
+		d.cluster = d.moved || rec.Sums[clusterPart] != d.sums[clusterPart]
+	}
+	var again map[string]bool
+	if project.VariablesRead && w.n.Read.After(rec.Written) {
+		again, rec.Foreign, d.leftover = drift(vars, project.Variables, p.Scope)
+		d.known = &Known{project.Variables}
+	}
+	for _, v := range vars {
+		if again[v.Key] || rec.Scope != p.Scope || rec.Sums[v.Key] != d.sums[v.Key] {
+			d.write = append(d.write, v)
+		}
+	}
+	return d
+}
+
+// hand writes what is different into GitLab: first what is new, then it takes back what is left of an earlier mode.
+func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Variable, d difference) (written int, err error) {
+	p := w.p
+	now := p.Now()
+	defer func() { rec.Written = now }() // what GitLab showed before is out of date, also after a failure
+	next := rec.clone()
+	if d.moved {
+		next.leave(rec.Mode, rec.Scope)
+	}
+	switch {
+	case project.Mode.writesVariables() && len(d.write) > 0:
+		if p.Variables == nil {
+			return 0, errNoWriter
+		}
+		next.Foreign = slices.DeleteFunc(next.Foreign, func(key string) bool {
+			return slices.ContainsFunc(d.write, func(v Variable) bool { return v.Key == key })
+		})
+		written, err = p.Variables.Ensure(ctx, project.ID, p.Scope, d.write, d.known)
+		if foreign, ok := errors.AsType[*ForeignError](err); ok {
+			next.Foreign, err = slices.Compact(slices.Sorted(slices.Values(slices.Concat(next.Foreign, foreign.Keys)))), nil
+		}
+	case d.cluster:
+		if p.Clusters == nil {
+			return 0, errNoWriter
+		}
+		if d.moved { // nothing shows later that a cluster is ours to remove, so it is written down before it is made
+			rec.leave(ModeCertificate, p.Scope)
+			w.recs[project.ID] = *rec
+			if err = w.save(ctx); err != nil {
+				return 0, err
+			}
+		}
+		var wrote bool
+		if wrote, err = p.Clusters.Ensure(ctx, project.ID, p.Scope, p.Cluster, w.n.Name, string(w.s.Data[keyToken])); wrote {
+			written++
+		}
+	}
+	if err != nil {
+		return written, err
+	}
+	if d.moved {
+		next.Mode, next.Since, next.Scope = project.Mode, now, p.Scope
+	}
+	next.Sums = d.sums
+	*rec = next
+	keep := slices.Sorted(maps.Keys(sumsOf(vars)))
+	if d.leftover {
+		rec.leave(ModeVariables, p.Scope)
+	}
+	return written, w.takeBack(ctx, project.ID, rec, func(f former) (bool, []string) {
+		if f.Scope != p.Scope {
+			return true, nil
+		}
+		if f.Mode == ModeCertificate {
+			return project.Mode != ModeCertificate, nil
+		}
+		return true, keep
+	})
+}
+
+var errNoWriter = errors.New("there is no token for writing to GitLab: name its file in gitlab.writeTokenFile")
+
+// takeBack removes what is left of former modes, as far as remove says so, and keeps in rec what could not be removed.
+func (w *work) takeBack(ctx context.Context, project int64, rec *record, remove func(former) (all bool, keep []string)) error {
+	var errs []error
+	var left []former
+	for _, f := range rec.Former {
+		all, keep := remove(f)
+		if !all {
+			continue
+		}
+		var err error
+		switch {
+		case f.Mode == ModeCertificate && w.p.Clusters == nil, f.Mode.writesVariables() && w.p.Variables == nil:
+			err = errNoWriter
+		case f.Mode == ModeCertificate:
+			err = w.p.Clusters.Remove(ctx, project, f.Scope)
+		case f.Mode.writesVariables():
+			_, err = w.p.Variables.Remove(ctx, project, f.Scope, keep)
+		}
+		if err != nil {
+			left = append(left, f)
+			errs = append(errs, fmt.Errorf("taking back what was delivered by %s: %w", f.Mode, err))
+		}
+	}
+	rec.Former = left
+	return errors.Join(errs...)
+}
+
+// departed takes back what projects have that deploy here no longer.
+func (w *work) departed(ctx context.Context) error {
+	var errs []error
+	for _, id := range slices.Sorted(maps.Keys(w.recs)) {
+		if slices.ContainsFunc(w.n.Projects, func(p Project) bool { return p.ID == id }) {
+			continue
+		}
+		done, err := w.leave(ctx, id)
+		if err != nil {
+			errs = append(errs, &deliveryError{fmt.Errorf("taking CI credentials back from GitLab project %d: %w", id, err)})
+		}
+		if done {
+			delete(w.recs, id)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// leave takes back what a project has from here, but for what another namespace has replaced. done is false while
+// that has not happened yet.
+func (w *work) leave(ctx context.Context, id int64) (done bool, err error) {
+	rec := w.recs[id].clone()
+	rec.leave(rec.Mode, rec.Scope)
+	home, there := w.p.deliveredElsewhere(id, w.n.Name)
+	if home != "" && there.Mode == "" {
+		w.by(w.p.Now().Add(10 * time.Second)) // what it has from here works until then
+		return false, nil
+	}
+	err = w.takeBack(ctx, id, &rec, func(f former) (bool, []string) {
+		switch {
+		case home == "" || f.Scope != there.Scope:
+			return true, nil
+		case f.Mode == ModeCertificate:
+			return there.Mode != ModeCertificate, nil
+		case there.Mode.writesVariables():
+			return true, slices.Sorted(maps.Keys(there.Sums))
+		}
+		return true, nil
+	})
+	w.recs[id] = rec
+	return err == nil, err
+}
+
+// deliveredElsewhere returns the other namespace that a project deploys into, "" if there is none, and what it was
+// given there.
+func (p *Provisioner) deliveredElsewhere(project int64, not string) (home string, r record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	home = p.home[project]
+	if home == "" || home == not {
+		return "", record{}
+	}
+	if st := p.states[home]; st != nil {
+		r = st.records[project]
+	}
+	return home, r
+}
+
+// withdraw takes everything back and destroys the token of a namespace that no source should have.
+func (w *work) withdraw(ctx context.Context) error {
+	w.settledLoss = true
+	if w.s == nil {
+		return nil
+	}
+	for _, id := range slices.Sorted(maps.Keys(w.recs)) {
+		if w.n.Source == authz.Project(id) && !w.n.Exists {
+			continue
+		}
+		if home, there := w.p.deliveredElsewhere(id, w.n.Name); home != "" && there.Mode == "" {
+			continue
+		}
+		if _, err := w.leave(ctx, id); err != nil {
+			// The token dies all the same; what is left in GitLab is worth nothing.
+			w.p.log().WarnContext(ctx, "CI credentials could not be taken back", "project", id, "error", err)
+		}
+	}
+	if err := w.p.destroy(ctx, w.s); err != nil {
+		return err
+	}
+	w.p.log().InfoContext(ctx, "CI token destroyed", "namespace", w.n.Name, "source", w.n.Source.String())
+	w.s, w.recs = nil, nil
+	return nil
+}

@@ -1,0 +1,235 @@
+package rbacsync
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+)
+
+// CISettings say how the jobs of projects get their credentials, and where they deploy. The zero value hands over
+// variables, to protected branches alone, each project in its own namespace.
+type CISettings struct {
+	Mode ci.Mode // default ci.ModeVariables
+	// Exceptions name projects, or groups for everything below them, by id: anybody can take a path. Of several that
+	// say something about a project the nearest counts.
+	Exceptions []CIException
+	// Unprotected holds the ids of projects whose credentials go to unprotected branches, too.
+	Unprotected map[int64]bool
+}
+
+// CIException is what is different for one project, or for all projects of a group.
+type CIException struct {
+	Source authz.SourceID
+	Path   string  // for people: another one in GitLab is a finding
+	Mode   ci.Mode // "": no exception
+	Target Target  // "": no exception
+}
+
+// Target is the namespace that a project deploys into.
+type Target string
+
+// The targets.
+const (
+	TargetProject Target = "project" // its own
+	TargetGroup   Target = "group"   // that of the group it is in, if that has one
+)
+
+// ciView answers for one round which project deploys where, and how.
+type ciView struct {
+	settings CISettings
+	snap     *authz.Snapshot
+	names    map[authz.SourceID]string
+	by       map[authz.SourceID]CIException
+	readOnly map[int64]bool    // projects in which nobody may change anything, as far as they deploy into groups
+	into     map[int64][]int64 // group to the projects that deploy into its namespace, ascending
+	status   func(string, int64) ci.Status
+	live     map[string][]rbacv1.Subject // namespace to the subjects of its CI binding
+}
+
+func newCIView(in *Input) *ciView {
+	v := &ciView{
+		settings: in.Settings.CI, snap: in.Snapshot, names: in.Names, by: map[authz.SourceID]CIException{},
+		readOnly: map[int64]bool{}, into: map[int64][]int64{}, status: in.CIStatus, live: in.CILive,
+	}
+	v.settings.Mode = cmp.Or(v.settings.Mode, ci.ModeVariables)
+	if v.status == nil {
+		v.status = func(string, int64) ci.Status { return ci.Status{} }
+	}
+	groups := false
+	for _, e := range v.settings.Exceptions {
+		v.by[e.Source] = e
+		groups = groups || e.Target == TargetGroup
+	}
+	if !groups {
+		return v
+	}
+	for _, src := range in.Sources {
+		if _, named := v.names[src.ID]; !named || src.ID.Kind != authz.ProjectSource {
+			continue
+		}
+		if home := v.home(src.ID.ID); home.Kind == authz.GroupSource {
+			v.into[home.ID] = append(v.into[home.ID], src.ID.ID)
+			v.readOnly[src.ID.ID] = src.ReadOnly
+		}
+	}
+	for _, list := range v.into {
+		slices.Sort(list)
+	}
+	return v
+}
+
+// of returns what holds for a source.
+func (v *ciView) of(id authz.SourceID) (mode ci.Mode, target Target) {
+	for at, ok := id, len(v.by) > 0; ok; at, ok = v.snap.Parent(at) {
+		e := v.by[at]
+		mode, target = cmp.Or(mode, e.Mode), cmp.Or(target, e.Target)
+	}
+	return cmp.Or(mode, v.settings.Mode), cmp.Or(target, TargetProject)
+}
+
+// home returns the source whose namespace a project deploys into.
+func (v *ciView) home(project int64) authz.SourceID {
+	group := authz.Group(v.snap.Projects[project].Group)
+	if _, target := v.of(authz.Project(project)); target == TargetGroup && group.ID != 0 && v.names[group] != "" {
+		return group
+	}
+	return authz.Project(project)
+}
+
+// shares reports whether one of these sources deploys into the namespace of another one, or has others deploy into its.
+func (s CISettings) shares(snap *authz.Snapshot, names map[authz.SourceID]string, among map[authz.SourceID]bool) bool {
+	if !slices.ContainsFunc(s.Exceptions, func(e CIException) bool { return e.Target == TargetGroup }) {
+		return false
+	}
+	v := newCIView(&Input{Snapshot: snap, Names: names, Settings: Settings{CI: s}})
+	for id, p := range snap.Projects {
+		if (among[authz.Project(id)] || among[authz.Group(p.Group)]) && v.home(id) != authz.Project(id) {
+			return true
+		}
+	}
+	return false
+}
+
+// deploying returns the projects that deploy into the namespace of a source.
+func (v *ciView) deploying(id authz.SourceID) []int64 {
+	switch id.Kind {
+	case authz.ProjectSource:
+		if v.home(id.ID) == id {
+			return []int64{id.ID}
+		}
+	case authz.GroupSource:
+		return v.into[id.ID]
+	case authz.UserSource: // nobody deploys there
+	}
+	return nil
+}
+
+// subject returns by what a project's jobs get their rights in its mode, besides the ServiceAccount; false when there is
+// nothing, or when it is not known yet.
+func (v *ciView) subject(ns string, project int64, mode ci.Mode) (rbacv1.Subject, bool) {
+	switch mode {
+	case ci.ModeIDToken:
+		return userSubject(kubename.CIJob(project)), true
+	case ci.ModeAgent:
+		if st := v.status(ns, project); st.Slug != "" && !st.Refused {
+			group, ok := kubename.JobEnvironment(project, st.Slug)
+			return rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: group}, ok
+		}
+	case ci.ModeVariables, ci.ModeCertificate, ci.ModeNone:
+	}
+	return rbacv1.Subject{}, false
+}
+
+// binding is what the CI binding of a namespace should say. A subject of a mode before stays as long as jobs run that
+// got their credentials in it: it is never added, only kept.
+func (v *ciView) binding(src authz.Source, ns string) *Binding {
+	b := &Binding{Role: kubename.CIClusterRole}
+	if src.ReadOnly {
+		return b
+	}
+	b.Others = []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: ns, Name: kubename.CIServiceAccount}}
+	for _, id := range v.deploying(src.ID) {
+		if v.readOnly[id] {
+			continue
+		}
+		mode, _ := v.of(authz.Project(id))
+		want, ok := v.subject(ns, id, mode)
+		if ok {
+			b.Others = append(b.Others, want)
+		}
+		st := v.status(ns, id)
+		if st.Settled && st.Mode == mode && st.Known {
+			continue
+		}
+		for _, s := range v.live[ns] {
+			project, viaAgent := jobsOf(s)
+			if project == id && s != want && !(viaAgent && st.Refused) {
+				b.Others = append(b.Others, s)
+			}
+		}
+	}
+	sortSubjects(b.Others)
+	return b
+}
+
+// jobsOf returns the project whose jobs a subject stands for, 0 for any other subject.
+func jobsOf(s rbacv1.Subject) (project int64, viaAgent bool) {
+	switch {
+	case s.Kind == rbacv1.UserKind && s == userSubject(s.Name):
+		project, _ = kubename.ParseCIJob(s.Name)
+	case s == rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: s.Name}:
+		project, _, viaAgent = kubename.ParseJobEnvironment(s.Name)
+	}
+	return project, viaAgent
+}
+
+// findings tells which exceptions name something that is not there, or that has another path.
+func (v *ciView) findings() []authz.Finding {
+	var out []authz.Finding
+	for _, e := range v.settings.Exceptions {
+		if v.snap.MissingAll != "" || v.snap.Missing[e.Source] != "" {
+			continue
+		}
+		path := v.snap.Projects[e.Source.ID].Path
+		if e.Source.Kind == authz.GroupSource {
+			path = v.snap.Groups[e.Source.ID].Path
+		}
+		switch {
+		case !v.snap.Contains(e.Source):
+			out = append(out, authz.Finding{Code: "ci_exception_unknown", Source: e.Source, Text: fmt.Sprintf("ci.projects names %s, which GitLab does not have: it says nothing", e.Source)})
+		case e.Path != "" && e.Path != path:
+			out = append(out, authz.Finding{Code: "ci_exception_path", Source: e.Source, Text: fmt.Sprintf(
+				"ci.projects says that %s is %q, in GitLab it is %q: the id counts; correct the path, or the id if it is the wrong one", e.Source, printable(e.Path), printable(path))})
+		}
+	}
+	return out
+}
+
+// liveCI returns the subjects of the CI bindings that name more than the ServiceAccount.
+func liveCI(have *Observed) map[string][]rbacv1.Subject {
+	out := map[string][]rbacv1.Subject{}
+	for _, l := range have.Live {
+		if l.Binding != nil && l.Key.Name == kubename.CIRoleBinding && len(l.Binding.Others) > 1 {
+			out[l.Key.Namespace] = l.Binding.Others
+		}
+	}
+	return out
+}
+
+// ProjectsIn returns the projects of these sources whose jobs get their credentials in a mode.
+func (s CISettings) ProjectsIn(mode ci.Mode, snap *authz.Snapshot, sources []authz.Source) []authz.GitLabProject {
+	v := newCIView(&Input{Snapshot: snap, Settings: Settings{CI: s}})
+	var out []authz.GitLabProject
+	for _, src := range sources {
+		if m, _ := v.of(src.ID); src.ID.Kind == authz.ProjectSource && !src.ReadOnly && m == mode {
+			out = append(out, snap.Projects[src.ID.ID])
+		}
+	}
+	return out
+}

@@ -1,0 +1,239 @@
+package rbacsync_test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	authnv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	ktesting "k8s.io/client-go/testing"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+)
+
+// subjectsOf returns the subjects of the CI binding in haw-world (or another namespace), by name.
+func subjectsOf(t *testing.T, in rbacsync.Input, ns string) string {
+	t.Helper()
+	for _, o := range rbacsync.Desired(in).Objects {
+		if o.Key.Namespace == ns && o.Key.Name == kubename.CIRoleBinding && o.Binding != nil {
+			var names []string
+			for _, s := range o.Binding.Others {
+				names = append(names, s.Name)
+			}
+			slices.Sort(names)
+			return strings.Join(names, " ")
+		}
+	}
+	t.Fatalf("no CI binding in %s", ns)
+	return ""
+}
+
+func TestCIBinding(t *testing.T) {
+	t.Parallel()
+	user := rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: "gitlab:ci:42"}
+	foreign := rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: "gitlab:ci:43"}
+	group := rbacv1.Subject{Kind: "Group", APIGroup: rbacv1.GroupName, Name: "gitlab:project_env:42:prod"}
+	strange := rbacv1.Subject{Kind: "Group", APIGroup: rbacv1.GroupName, Name: "gitlab:project:42"}
+	const sa = "gitlab-serviceaccount"
+	tests := []struct {
+		name     string
+		settings rbacsync.CISettings
+		status   ci.Status
+		live     []rbacv1.Subject
+		frozen   bool
+		want     string
+	}{
+		{"variables", rbacsync.CISettings{}, ci.Status{}, nil, false, sa},
+		{"id-token", rbacsync.CISettings{Mode: ci.ModeIDToken}, ci.Status{}, nil, false, sa + " gitlab:ci:42"},
+		{"agent, slug unknown", rbacsync.CISettings{Mode: ci.ModeAgent}, ci.Status{}, nil, false, sa},
+		{"agent, slug unknown after a restart", rbacsync.CISettings{Mode: ci.ModeAgent}, ci.Status{}, []rbacv1.Subject{group}, false, sa + " gitlab:project_env:42:prod"},
+		{"agent", rbacsync.CISettings{Mode: ci.ModeAgent}, ci.Status{Known: true, Slug: "prod"}, nil, false, sa + " gitlab:project_env:42:prod"},
+		{"agent refused", rbacsync.CISettings{Mode: ci.ModeAgent}, ci.Status{Known: true, Slug: "prod", Refused: true}, []rbacv1.Subject{group}, false, sa},
+		{"agent refused, the mode before stays", rbacsync.CISettings{Mode: ci.ModeAgent}, ci.Status{Known: true, Refused: true}, []rbacv1.Subject{user}, false, sa + " gitlab:ci:42"},
+		{"a slug that is none", rbacsync.CISettings{Mode: ci.ModeAgent}, ci.Status{Known: true, Slug: "x:y"}, nil, false, sa},
+		{"moved, new mode not delivered", rbacsync.CISettings{}, ci.Status{Known: true, Mode: ci.ModeIDToken, Settled: true}, []rbacv1.Subject{user}, false, sa + " gitlab:ci:42"},
+		{"moved, jobs may still run", rbacsync.CISettings{}, ci.Status{Known: true, Mode: ci.ModeVariables}, []rbacv1.Subject{user, group}, false, sa + " gitlab:ci:42 gitlab:project_env:42:prod"},
+		{"moved and over", rbacsync.CISettings{}, ci.Status{Known: true, Mode: ci.ModeVariables, Settled: true}, []rbacv1.Subject{user, group}, false, sa},
+		{"what is not live is not added", rbacsync.CISettings{}, ci.Status{Known: true, Mode: ci.ModeVariables}, nil, false, sa},
+		{"of other projects and by hand: gone at once", rbacsync.CISettings{}, ci.Status{}, []rbacv1.Subject{foreign, strange}, false, sa},
+		{"archived", rbacsync.CISettings{Mode: ci.ModeIDToken}, ci.Status{}, []rbacv1.Subject{user}, true, ""},
+		{"the nearest exception counts", rbacsync.CISettings{Mode: ci.ModeAgent, Exceptions: []rbacsync.CIException{
+			{Source: authz.Group(7), Mode: ci.ModeVariables}, {Source: authz.Project(42), Mode: ci.ModeIDToken},
+		}}, ci.Status{}, nil, false, sa + " gitlab:ci:42"},
+		{"of the group", rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.Group(7), Mode: ci.ModeIDToken}}}, ci.Status{}, nil, false, sa + " gitlab:ci:42"},
+		{"each of mode and namespace by itself", rbacsync.CISettings{Exceptions: []rbacsync.CIException{
+			{Source: authz.Group(7), Mode: ci.ModeIDToken}, {Source: authz.Project(42), Target: rbacsync.TargetProject},
+		}}, ci.Status{}, nil, false, sa + " gitlab:ci:42"},
+		{"it deploys elsewhere", rbacsync.CISettings{Mode: ci.ModeIDToken, Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup}}},
+			ci.Status{}, []rbacv1.Subject{user}, false, sa},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			in := company()
+			in.Settings.CI = tt.settings
+			in.CIStatus = func(string, int64) ci.Status { return tt.status }
+			in.CILive = map[string][]rbacv1.Subject{"haw-world": tt.live}
+			for i := range in.Sources {
+				in.Sources[i].ReadOnly = tt.frozen
+			}
+			if got := subjectsOf(t, in, "haw-world"); got != tt.want {
+				t.Errorf("subjects %q, want %q", got, tt.want)
+			}
+			if group := subjectsOf(t, in, "haw"); tt.name == "it deploys elsewhere" && group != sa+" gitlab:ci:42" {
+				t.Errorf("in the namespace of the group: %q", group)
+			}
+		})
+	}
+}
+
+func TestCIExceptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	snap := hawWorld()
+	s := newSyncer(t, rbacsync.Options{Reader: &gitlab{snap: snap}, Kube: fake.NewClientset(), Mode: rbacsync.ModePlan, Settings: rbacsync.Settings{CI: rbacsync.CISettings{Exceptions: []rbacsync.CIException{
+		{Source: authz.Project(42), Path: "haw/world", Mode: ci.ModeNone}, {Source: authz.Group(7), Path: "haw/other", Mode: ci.ModeNone}, {Source: authz.Project(99), Mode: ci.ModeNone},
+	}}}})
+	r, err := s.Once(t.Context(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range r.Findings {
+		if strings.HasPrefix(f.Code, "ci_") {
+			got = append(got, fmt.Sprint(f.Code, " ", f.Source))
+		}
+	}
+	if want := []string{"ci_exception_path group/7", "ci_exception_unknown project/99"}; !slices.Equal(got, want) {
+		t.Errorf("findings %v, want %v", got, want)
+	}
+}
+
+// provisioner is one on a fake cluster that makes tokens.
+func provisioner(t *testing.T, kube *fake.Clientset) *ci.Provisioner {
+	t.Helper()
+	made := 0
+	kube.PrependReactor("create", "secrets", func(a ktesting.Action) (bool, runtime.Object, error) {
+		s, _ := a.(ktesting.CreateAction).GetObject().(*corev1.Secret)
+		made++
+		s.UID = types.UID(fmt.Sprint("secret-", made)) // the fake gives none
+		return false, nil, nil
+	})
+	kube.PrependReactor("create", "serviceaccounts", func(a ktesting.Action) (bool, runtime.Object, error) {
+		if a.GetSubresource() != "token" {
+			return false, nil, nil
+		}
+		tr, _ := a.(ktesting.CreateAction).GetObject().(*authnv1.TokenRequest)
+		body := fmt.Sprintf(`{"kubernetes.io":{"namespace":%q,"serviceaccount":{"name":%q},"secret":{"uid":%q}}}`, a.GetNamespace(), kubename.CIServiceAccount, tr.Spec.BoundObjectRef.UID)
+		tr.Status = authnv1.TokenRequestStatus{Token: "e30." + base64.RawURLEncoding.EncodeToString([]byte(body)) + ".c2ln", ExpirationTimestamp: metav1.NewTime(time.Now().Add(1000 * time.Hour))}
+		return true, tr, nil
+	})
+	return &ci.Provisioner{Kube: kube, Variables: delivery(func(int64, []ci.Variable) {}), Scope: "ICC-K8s", Now: time.Now, Cluster: ci.Cluster{URL: "https://k8s"}}
+}
+
+// TestTokensDieWithRights: whose loss kills which token, after the brakes.
+func TestTokensDieWithRights(t *testing.T) {
+	t.Parallel()
+	type env struct {
+		g    *gitlab
+		kube *fake.Clientset
+		o    rbacsync.Options
+		s    *rbacsync.Syncer
+	}
+	start := func(t *testing.T, snap *authz.Snapshot, settings rbacsync.CISettings, limits *rbacsync.Limits) *env {
+		e := &env{g: &gitlab{snap: snap}, kube: fake.NewClientset()}
+		e.o = rbacsync.Options{Reader: e.g, Kube: e.kube, CI: provisioner(t, e.kube), Limits: limits, Settings: rbacsync.Settings{CI: settings}}
+		e.s = newSyncer(t, e.o)
+		once(t, e.s)
+		return e
+	}
+	// died says in which namespaces the token was made anew by a round on another state of GitLab.
+	died := func(t *testing.T, e *env, snap *authz.Snapshot) string {
+		t.Helper()
+		uids := func() map[string]types.UID {
+			list, err := e.kube.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := map[string]types.UID{}
+			for _, s := range list.Items {
+				out[s.Namespace] = s.UID
+			}
+			return out
+		}
+		before := uids()
+		e.g.snap = snap
+		once(t, e.s)
+		var out []string
+		for ns, uid := range uids() {
+			if before[ns] != uid {
+				out = append(out, ns)
+			}
+		}
+		slices.Sort(out)
+		return strings.Join(out, " ")
+	}
+	noOwner := func(s *authz.Snapshot) *authz.Snapshot {
+		n := *s
+		g := n.Groups[7]
+		g.Members = nil
+		n.Groups = map[int64]authz.GitLabGroup{7: g}
+		return &n
+	}
+	shared := rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup}}}
+	open := rbacsync.CISettings{Unprotected: map[int64]bool{42: true}}
+	tests := []struct {
+		name     string
+		settings rbacsync.CISettings
+		limits   *rbacsync.Limits
+		before   *authz.Snapshot
+		after    *authz.Snapshot
+		want     string
+	}{
+		{"an Owner of the group", rbacsync.CISettings{}, nil, hawWorld(), noOwner(hawWorld()), "haw haw-world"},
+		{"a Developer, who can't read it", rbacsync.CISettings{}, nil, hawWorld(), without(hawWorld(), 42, 3), ""},
+		{"a Developer of an unprotected project", open, nil, hawWorld(), without(hawWorld(), 42, 3), "haw-world"},
+		{"a Developer where it is in GitLab's integration", rbacsync.CISettings{Mode: ci.ModeCertificate}, nil, hawWorld(), without(hawWorld(), 42, 3), "haw-world"},
+		{"a Developer of an unprotected project that deploys into the group's", rbacsync.CISettings{Exceptions: shared.Exceptions, Unprotected: open.Unprotected}, nil, hawWorld(), without(hawWorld(), 42, 3), "haw"},
+		{"a loss that is held", open, &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1}}, crowded(), lose(crowded(), 11, 12, 13), ""},
+		{"a loss that is not", open, &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 3}}, crowded(), lose(crowded(), 11, 12, 13), "haw-world"},
+		{"somebody comes", rbacsync.CISettings{}, nil, noOwner(hawWorld()), hawWorld(), ""},
+		{"GitLab could not be read", rbacsync.CISettings{}, nil, hawWorld(), func() *authz.Snapshot {
+			s := noOwner(hawWorld())
+			s.Missing = map[authz.SourceID]string{authz.Group(7): "502"}
+			return s
+		}(), ""},
+	}
+	for _, tt := range tests {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restart %t", tt.name, restart), func(t *testing.T) {
+				t.Parallel()
+				e := start(t, tt.before, tt.settings, tt.limits)
+				if restart {
+					p := e.o.CI
+					e.o.CI = &ci.Provisioner{Kube: p.Kube, Variables: p.Variables, Scope: p.Scope, Now: p.Now, Cluster: p.Cluster}
+					if tt.limits == nil { // the brakes of a new process know nothing to compare with
+						e.s = newSyncer(t, e.o)
+					}
+				}
+				if got := died(t, e, tt.after); got != tt.want {
+					t.Errorf("tokens made anew in %q, want %q", got, tt.want)
+				}
+				if got := died(t, e, tt.after); got != "" {
+					t.Errorf("and again in %q", got)
+				}
+			})
+		}
+	}
+}
