@@ -151,6 +151,9 @@ func New(o Options) (*Syncer, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Syncer{o: o, wake: make(chan struct{}, 1), brakes: brakes{saved: "?"}}
+	if o.CI != nil && o.CI.Changed == nil {
+		o.CI.Changed = func(id authz.SourceID) { s.Trigger([]authz.SourceID{id}, "ci") }
+	}
 	if o.People != nil {
 		s.poll = &poller{every: cmp.Or(o.PollEvery, 10*time.Second), from: o.People, recent: o.Recent, now: o.Now, checked: map[int64]time.Time{}}
 	}
