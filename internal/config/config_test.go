@@ -141,3 +141,43 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestFaultsOfCI: every fault of the section ci at once, each with its path.
+func TestFaultsOfCI(t *testing.T) {
+	_, err := config.Parse([]byte(strings.Replace(minimal, ", writeTokenFile: /w", "", 1) + `authz: {kinds: [project]}
+ci:
+  delivery: id-token
+  handover: 2000h
+  agent: {id: 0, name: "My Agent", configProject: haw/infra, kasURL: "http://kas.example.com"}
+  projects:
+    - {source: haw/world, delivery: none}
+    - {source: user/3, delivery: none}
+    - {source: project/42, delivery: mail, namespace: team}
+    - {source: project/42, namespace: group}
+    - {source: project/43, path: haw/x}
+    - {source: group/7, delivery: agent}
+`))
+	if err == nil {
+		t.Fatal("no fault found")
+	}
+	for _, want := range []string{
+		"gitlab.writeTokenFile: is missing: ci.delivery id-token, none, mail, agent", "authn.ci: is missing", "ci.handover", "ci.agent.id", "ci.agent.name",
+		"ci.agent.configProject", "ci.agent.kasURL", "ci.projects[0].source: want project/ID or group/ID", "ci.projects[1].source", "ci.projects[2].delivery",
+		"ci.projects[2].namespace", "ci.projects[3].source: project/42 is named twice", "ci.projects[3].namespace: group needs groups and projects", "ci.projects[4]: says neither",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error lacks %q:\n%v", want, err)
+		}
+	}
+	_, err = config.Parse([]byte(minimal + "ci: {delivery: agent}\n"))
+	if err == nil || !strings.Contains(err.Error(), "ci.agent: is missing") {
+		t.Errorf("delivery agent without an agent: %v", err)
+	}
+	c, err := config.Parse([]byte(minimal + `ci:
+  agent: {id: 9, name: icc, configProject: project/12, kasURL: "https://kas.example.com/k8s-proxy/"}
+  projects: [{source: group/7, path: haw, delivery: agent, namespace: group}, {source: project/42, delivery: certificate}]
+`))
+	if err != nil || c.CI.Handover.Duration != time.Hour || len(c.CI.Projects) != 2 {
+		t.Errorf("a right section: %+v, %v", c, err)
+	}
+}
