@@ -21,12 +21,12 @@ func (b *bench) ci(ctx context.Context) (err error) {
 	if _, err := world.AddUser(gitlabsim.User{Username: "root", Admin: true}); err != nil {
 		return err
 	}
-	group, err := world.AddGroup(gitlabsim.Group{Path: "ci", Name: "ci"})
+	group, err := world.AddGroup(gitlabsim.Group{Path: "ci", Name: "ci", CreatedAt: born(0)})
 	if err != nil {
 		return err
 	}
 	for i := range ciProjects {
-		if _, err := world.AddProject(gitlabsim.Project{NamespaceID: group, Path: fmt.Sprintf("project-%d", i), Name: "p"}); err != nil {
+		if _, err := world.AddProject(gitlabsim.Project{NamespaceID: group, Path: fmt.Sprintf("project-%d", i), Name: "p", CreatedAt: born(i)}); err != nil {
 			return err
 		}
 	}
