@@ -102,7 +102,7 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 	if f := s.ciFindings.Load(); f != nil {
 		more = append(more, *f...)
 	}
-	for _, f := range slices.Concat(found, more) {
+	for _, f := range slices.Concat(found, more, s.excessive) {
 		if p.affected[f.Source] {
 			r.Findings = append(r.Findings, f)
 		}

@@ -56,6 +56,7 @@ type roundStatus struct {
 	Read     string    `json:"read"`
 	Started  time.Time `json:"started"`
 	Duration string    `json:"duration"`
+	Spaces   int       `json:"namespaces"`
 	Planned  int       `json:"planned"`
 	Applied  int       `json:"applied"`
 	Failed   int       `json:"failed"`
@@ -164,7 +165,7 @@ func (p *reporter) status(st *rbacsync.State) status {
 		Written: p.now().UTC(), Leader: p.elector.Identity, Mode: p.mode, Held: held, Hooks: hooks, Requests: p.requests(), Budget: map[string]string{},
 		Round: roundStatus{
 			Cause: r.Cause, Read: r.Read, Started: r.Started.UTC(), Duration: r.Duration.Round(time.Millisecond).String(),
-			Planned: len(r.Plan), Applied: r.Report.Applied, Failed: len(r.Report.Failed),
+			Spaces: r.Spaces, Planned: len(r.Plan), Applied: r.Report.Applied, Failed: len(r.Report.Failed),
 		},
 		Findings: map[string]int{}, Sources: map[string]int{},
 	}
@@ -236,7 +237,7 @@ func (st status) print(out io.Writer, leader string, now time.Time) {
 	line("leader", "%s", leader)
 	line("mode", "%s", st.Mode)
 	r := st.Round
-	line("last round", "%s (%s): %d planned, %d applied, %d failed, %s, at %s", r.Cause, r.Read, r.Planned, r.Applied, r.Failed, r.Duration, r.Started.Format(time.RFC3339))
+	line("last round", "%s (%s, %d namespaces looked at): %d planned, %d applied, %d failed, %s, at %s", r.Cause, r.Read, r.Spaces, r.Planned, r.Applied, r.Failed, r.Duration, r.Started.Format(time.RFC3339))
 	if st.Failing != "" {
 		line("FAILING", "since %s: %s", st.Since.Format(time.RFC3339), st.Failing)
 	}
