@@ -202,7 +202,7 @@ func (p *Provisioner) todo(namespaces []Namespace) []Namespace {
 	var out []Namespace
 	for _, n := range namespaces {
 		st := p.states[n.Name]
-		if st != nil && st.namespace.Account == "" { // it was new then; now its uid is known
+		if st != nil && st.namespace.Account == "" { // it was new then and has no token; now its uid is known
 			st.namespace.Account = n.Account
 		}
 		if st != nil && st.namespace.same(n) && now.Before(st.until) && p.lost[n.Name] == nil {
@@ -318,6 +318,9 @@ func (p *Provisioner) provision(ctx context.Context, n Namespace) *work {
 	st := &state{namespace: n, until: w.next, findings: w.findings, records: w.recs, life: w.life}
 	if w.s != nil {
 		st.uid, st.token = w.s.UID, sum(string(w.s.Data[keyToken]))
+		if c, ok := parseClaims(w.s.Data[keyToken]); ok && n.Account == "" { // the one that was made just now, or one after it
+			st.namespace.Account = types.UID(c.Kubernetes.Account.UID)
+		}
 	}
 	if err != nil {
 		code := "ci_token_failed"
