@@ -59,6 +59,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	collectSooner()
 	defer runtime.KeepAlive(heapFloor())
 	g, ctx := errgroup.WithContext(ctx)
 	for _, s := range servers {
