@@ -427,7 +427,7 @@ func TestSecurityInvariantTenantFence(t *testing.T) {
 		"CI ServiceAccount": serviceAccount(t, ns, kubename.CIServiceAccount),
 		"CI job":            as(t, kubename.CIJob(42), kubename.GroupCI),
 		"edit that impersonates the CI ServiceAccount": impersonator(t, ns),
-		"job by the agent":  as(t, kubename.AgentJobPrefix+"7", "gitlab:ci_job", "gitlab:project_env:42:icc-k8s-abc123"),
+		"job by the agent": as(t, kubename.AgentJobPrefix+"7", "gitlab:ci_job", "gitlab:project_env:42:icc-k8s-abc123"),
 	} {
 		for _, a := range tenantAttacks() {
 			t.Run(who+"/"+a.name, func(t *testing.T) {

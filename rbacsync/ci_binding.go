@@ -169,7 +169,7 @@ func (v *ciView) binding(src authz.Source, ns string) *Binding {
 		}
 		for _, s := range v.live[ns] {
 			project, viaAgent := jobsOf(s)
-			if project == id && s != want && !(viaAgent && st.Refused) {
+			if project == id && s != want && (!viaAgent || !st.Refused) {
 				b.Others = append(b.Others, s)
 			}
 		}

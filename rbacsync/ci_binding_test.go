@@ -76,8 +76,13 @@ func TestCIBinding(t *testing.T) {
 		{"each of mode and namespace by itself", rbacsync.CISettings{Exceptions: []rbacsync.CIException{
 			{Source: authz.Group(7), Mode: ci.ModeIDToken}, {Source: authz.Project(42), Target: rbacsync.TargetProject},
 		}}, ci.Status{}, nil, false, sa + " gitlab:ci:42"},
-		{"it deploys elsewhere", rbacsync.CISettings{Mode: ci.ModeIDToken, Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup}}},
-			ci.Status{}, []rbacv1.Subject{user}, false, sa},
+		{
+			"it deploys elsewhere",
+			rbacsync.CISettings{Mode: ci.ModeIDToken, Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup}}},
+			ci.Status{},
+			[]rbacv1.Subject{user},
+			false, sa,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -149,7 +149,7 @@ func foreign(project int64, scope string, err error) error {
 }
 
 func foreignKeys(err error) (keys []string, only bool) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // each joined error is looked at
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		only = true
 		for _, e := range joined.Unwrap() {
 			more, all := foreignKeys(e)

@@ -128,7 +128,6 @@ type env struct {
 
 	stop    context.CancelFunc
 	stopped chan error
-	clients []func()
 }
 
 type lockedBuffer struct {

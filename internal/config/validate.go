@@ -223,7 +223,7 @@ func (p CIProject) validate(f *faults, path string, all *Config) {
 	f.add(p.Delivery != "" && !slices.Contains(deliveries, p.Delivery), path+".delivery", "want one of %s, not %q", strings.Join(deliveries, ", "), p.Delivery)
 	f.add(p.Namespace != "" && p.Namespace != NamespaceProject && p.Namespace != NamespaceGroup, path+".namespace", "want %s or %s, not %q", NamespaceProject, NamespaceGroup, p.Namespace)
 	f.add(p.Delivery == "" && p.Namespace == "", path, "says neither delivery nor namespace")
-	f.add(p.Namespace == NamespaceGroup && !(slices.Contains(all.Authz.Kinds, NamespaceProject) && slices.Contains(all.Authz.Kinds, NamespaceGroup)),
+	f.add(p.Namespace == NamespaceGroup && (!slices.Contains(all.Authz.Kinds, NamespaceProject) || !slices.Contains(all.Authz.Kinds, NamespaceGroup)),
 		path+".namespace", "%s needs groups and projects that get namespaces: authz.kinds must have both", NamespaceGroup)
 }
 

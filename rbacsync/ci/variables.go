@@ -31,7 +31,7 @@ type Cluster struct {
 }
 
 // IDTokenVariable is where a job of mode id-token has its ID token: the key under id_tokens in .gitlab-ci.yml.
-const IDTokenVariable = "KUBE_ID_TOKEN"
+const IDTokenVariable = "KUBE_ID_TOKEN" //nolint:gosec // the name of a variable
 
 // Keys returns the keys of all variables that a project may be given.
 func Keys() []string {
