@@ -3,6 +3,7 @@ package rbacsync
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -68,6 +69,9 @@ type Evidence struct {
 	Levels   map[Membership]authz.Level
 	Past     []Past
 	Approved map[string]bool // Item.Key
+	// Size returns how many namespaces and people with rights, together, are in a top-level group (zero: in all), when
+	// the plan is only about a part of them; nil: everything is in the plan.
+	Size func(scope authz.SourceID) int
 }
 
 // Past is something that was let through because it was within its limit, for counting it in the window.
@@ -465,23 +469,38 @@ func (s *splitter) allowed(l Limit, scope authz.SourceID, n int) int {
 	if n <= l.Causes || l.Fraction <= 0 {
 		return l.Causes
 	}
+	size := s.e.Size
+	if size == nil {
+		size = func(scope authz.SourceID) int {
+			all := func(yield func([]Object) bool) { yield(s.want.Objects) }
+			return sizeOf(all, func(id authz.SourceID) bool { return scope.ID == 0 || s.scope(id) == scope })
+		}
+	}
+	return max(l.Causes, int(l.Fraction*float64(size(scope))))
+}
+
+// sizeOf counts the namespaces of the sources that are in it, and the people with rights there, each once. The objects
+// of a namespace follow it.
+func sizeOf(lists iter.Seq[[]Object], in func(authz.SourceID) bool) int {
 	people := map[int64]bool{}
 	spaces := 0
-	var here bool
-	for i := range s.want.Objects {
-		o := &s.want.Objects[i]
-		if o.Space != nil {
-			if here = scope.ID == 0 || s.scope(o.Space.Source) == scope; here {
-				spaces++
+	for list := range lists {
+		here := false
+		for i := range list {
+			o := &list[i]
+			if o.Space != nil {
+				if here = in(o.Space.Source); here {
+					spaces++
+				}
 			}
-		}
-		if here && o.Binding != nil {
-			for _, u := range o.Binding.Users {
-				people[u] = true
+			if here && o.Binding != nil {
+				for _, u := range o.Binding.Users {
+					people[u] = true
+				}
 			}
 		}
 	}
-	return max(l.Causes, int(l.Fraction*float64(spaces+len(people))))
+	return spaces + len(people)
 }
 
 // hold returns what is wanted with what is held left as it is.

@@ -2,6 +2,7 @@ package rbacsync
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +22,21 @@ type basis struct {
 	findings []authz.Finding
 	held     []Item
 	expires  time.Time // when a right ends by the clock: then everything is looked at
+	sizes    map[authz.SourceID]int
+}
+
+// size counts what the limits of revocations are fractions of (see Evidence.Size), once for each top-level group.
+func (s *Syncer) size(scope authz.SourceID) int {
+	b := s.basis
+	n, ok := b.sizes[scope]
+	if !ok {
+		n = sizeOf(maps.Values(s.wanted.objects), func(id authz.SourceID) bool { return scope.ID == 0 || b.snap.Top(id) == scope })
+		if b.sizes == nil {
+			b.sizes = map[authz.SourceID]int{}
+		}
+		b.sizes[scope] = n
+	}
+	return n
 }
 
 // build remembers what the next round may build on, if it may.
@@ -87,7 +103,7 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 	var v Verdict
 	if s.o.Limits != nil {
 		s.agreed()
-		v = s.o.Limits.Split(plan, want, Evidence{Snapshot: r.Snapshot, Before: s.brakes.before, Policy: s.o.Policy, Past: s.brakes.past}, r.Started)
+		v = s.o.Limits.Split(plan, want, Evidence{Snapshot: r.Snapshot, Before: s.brakes.before, Policy: s.o.Policy, Past: s.brakes.past, Size: s.size}, r.Started)
 		if len(v.Held) > 0 {
 			return nil, false, nil
 		}
@@ -117,7 +133,9 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 		}
 		spaces = s.knowSpaces(s.ciSpaces(r, have, want, p.sources), p.spaces)
 	}
-	s.build(r, want, view)
+	if s.build(r, want, view); s.basis != nil {
+		s.basis.sizes = b.sizes
+	}
 	return spaces, true, nil
 }
 

@@ -2,6 +2,7 @@ package rbacsync_test
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -72,6 +73,62 @@ func TestAPartIsAsGoodAsEverything(t *testing.T) {
 	if parts < others {
 		t.Errorf("only %d rounds looked at a part, %d at everything: this shows nothing", parts, others)
 	}
+}
+
+// TestAPartIsMeasuredByTheWhole: the limits of revocations are fractions of everything, also in a round that looks at one
+// namespace: 14 people of 72 projects, one after the other, are neither held nor a reason to look at everything.
+func TestAPartIsMeasuredByTheWhole(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		snap := hawWorld()
+		for i := range int64(70) {
+			snap.Users[100+i] = authz.User{ID: 100 + i, Username: fmt.Sprintf("dev%d", i), State: authz.StateActive, Human: true}
+			snap.Projects[100+i] = authz.GitLabProject{
+				ID: 100 + i, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: snap.Projects[42].CreatedAt,
+				Members: []authz.Member{{User: 100 + i, Level: authz.Developer}},
+			}
+		}
+		g := &gitlab{snap: snap}
+		kube := fake.NewClientset()
+		limits := rbacsync.DefaultLimits()
+		limits.Creations = 0 // all of them are new
+		var mu sync.Mutex
+		var rounds []rbacsync.Round
+		s := newSyncer(t, rbacsync.Options{
+			Reader: g, Kube: kube, Watch: kube, Interval: 1000 * time.Hour, Now: time.Now, Limits: &limits,
+			OnRound: func(r rbacsync.Round) { mu.Lock(); rounds = append(rounds, r); mu.Unlock() },
+		})
+		stop := run(t, s)
+		defer stop()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		mu.Lock()
+		rounds = nil
+		mu.Unlock()
+		for i := range int64(12) {
+			snap = without(snap, 100+i, 100+i)
+			g.set(func(g *gitlab) { g.snap = snap })
+			s.Trigger([]authz.SourceID{authz.Project(100 + i)}, "hook")
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		revoked := 0
+		for _, r := range rounds {
+			if r.Spaces == len(r.Names) || len(r.Held) > 0 {
+				t.Errorf("a round (%s, %s) looked at %d of %d namespaces and holds %v", r.Cause, r.Read, r.Spaces, len(r.Names), r.Held)
+			}
+			for _, c := range r.Plan {
+				if c.Revokes {
+					revoked++
+				}
+			}
+		}
+		if revoked != 12 {
+			t.Errorf("%d of 12 rights were taken", revoked)
+		}
+	})
 }
 
 func texts(rounds []rbacsync.Round) (out string) {

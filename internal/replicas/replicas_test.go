@@ -359,7 +359,7 @@ func TestReplicas(t *testing.T) {
 		w.eventually("the status is of the last round", 15*time.Second, func() bool {
 			out.Reset()
 			err := app.Status(t.Context(), cfg, &out)
-			return err == nil && strings.Contains(out.String(), "last round       hook user_remove_from_team (partial): 1 planned, 1 applied, 0 failed")
+			return err == nil && strings.Contains(out.String(), "last round       hook user_remove_from_team (partial, 1 namespaces looked at): 1 planned, 1 applied, 0 failed")
 		})
 		for _, want := range []string{"leader           ", "mode             enforce", "GitLab read      ", "projects 1", "present accounts", "requests         graphql "} {
 			if !strings.Contains(out.String(), want) {

@@ -128,7 +128,7 @@ func TestServeTellsWhatItDoes(t *testing.T) {
 	})
 	for _, want := range []string{
 		`(?m)^leader +\S+`, `(?m)^mode +enforce$`,
-		`(?m)^last round +hook user_remove_from_team \(partial\): \d+ planned, \d+ applied, 0 failed, \S+, at \S+Z$`,
+		`(?m)^last round +hook user_remove_from_team \(partial, \d+ namespaces looked at\): \d+ planned, \d+ applied, 0 failed, \S+, at \S+Z$`,
 		`(?m)^GitLab read +\d+s ago: .*projects 1`,
 		`(?m)^at most old +accounts \S+, everything \S+, present accounts \S+ \(when written, \S+ ago\)$`,
 		`(?m)^held changes +0$`,
