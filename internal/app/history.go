@@ -110,15 +110,11 @@ func shorten(names []string) []string {
 	return append(slices.Clone(names[:historyNames]), fmt.Sprintf("and %d more", len(names)-historyNames))
 }
 
-// run stores what add took in until ctx is done, and then what is left.
+// run stores what add took in until ctx is done. What is left then is for flush, when no round goes on any more.
 func (h *history) run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-			defer cancel()
-			h.save(last)
-			return
 		case <-h.wake:
 			h.save(ctx)
 			t := time.NewTimer(historyEvery)
@@ -129,6 +125,13 @@ func (h *history) run(ctx context.Context) {
 			t.Stop()
 		}
 	}
+}
+
+// flush stores what is left, also when ctx is done.
+func (h *history) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	h.save(ctx)
 }
 
 // save adds what is new to what is stored, which may be another process's.
@@ -153,10 +156,12 @@ func (h *history) save(ctx context.Context) {
 			return nil
 		})
 	}
-	if err == nil || ctx.Err() != nil {
+	if err == nil {
 		return
 	}
-	h.log.WarnContext(ctx, "the history of changes was not stored, trying again", "error", err)
+	if ctx.Err() == nil {
+		h.log.WarnContext(ctx, "the history of changes was not stored, trying again", "error", err)
+	}
 	h.mu.Lock()
 	h.new = append(fresh, h.new...)
 	h.mu.Unlock()

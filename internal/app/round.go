@@ -58,6 +58,11 @@ func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog
 		return rbacsync.Round{}, err
 	}
 	r, err := s.Once(ctx, "command")
+	if mode == rbacsync.ModeEnforce {
+		h := newHistory(c, log)
+		h.add(r)
+		h.flush(ctx)
+	}
 	if err != nil {
 		return r, explainKube(err)
 	}

@@ -81,7 +81,9 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	})
 	g.Go(func() error { syncer.Follow(ctx); return nil })
 	own.run(ctx, g)
-	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+	err = g.Wait()
+	own.history.flush(ctx)
+	if !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil

@@ -5,15 +5,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
@@ -158,6 +161,28 @@ func TestServeTellsWhatItDoes(t *testing.T) {
 		if !regexp.MustCompile(`(?m)^gl_k8s_integrator_` + want).Match(body) {
 			t.Errorf("the metrics lack %s", want)
 		}
+	}
+	// What is changed in the last second is in the history too, and what a round by hand changes.
+	for range 3 { // so that the last ones wait for the pause between two writes to be over
+		if _, err := w.admin.RbacV1().RoleBindings("haw-world").Patch(t.Context(), "gitlab-edit", types.MergePatchType, []byte(`{"subjects":null}`), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("the subjects are back", 10*time.Second, func() bool { return w.has("gitlab-edit", "alice") })
+	}
+	r.signal(syscall.SIGTERM)
+	if err := r.cmd.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+	w.remove("carol")
+	if err := app.Sync(t.Context(), cfg, slog.New(slog.DiscardHandler), io.Discard, io.Discard); err != nil {
+		t.Error(err)
+	}
+	var b bytes.Buffer
+	if err := app.History(t.Context(), cfg, "haw-world", &b); err != nil {
+		t.Fatal(err)
+	}
+	if history = b.String(); strings.Count(history, "[drift; ") != 4 || !regexp.MustCompile(`- gitlab:\d+ \(carol\)  \[command; `).MatchString(history) {
+		t.Error("the history lacks the last changes before the end, or those made by hand")
 	}
 	if t.Failed() {
 		t.Logf("history:\n%s\nstatus:\n%s\nmetrics:\n%s", history, status, body)
