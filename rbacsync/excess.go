@@ -127,3 +127,19 @@ func tooMuch(rb *rbacv1.RoleBinding, id authz.SourceID, given map[string][]int64
 	}
 	return out
 }
+
+// fence has the admission policies looked at with each full reading; meanwhile the last answer stands. Rights are still
+// given and taken: whoever can take the fence away is an administrator, and he may be about to replace it.
+func (s *Syncer) fence(ctx context.Context, r *Round) {
+	if s.o.Fence == nil || s.o.Mode != ModeEnforce {
+		return
+	}
+	if r.Read == "full" {
+		if s.unfenced = s.o.Fence(ctx); s.unfenced != nil && ctx.Err() == nil {
+			s.o.Logger.ErrorContext(ctx, "the tenant fence is not as it should be", "error", s.unfenced)
+		}
+	}
+	if s.unfenced != nil {
+		r.Findings = append(r.Findings, authz.Finding{Code: "fence", Text: s.unfenced.Error()})
+	}
+}

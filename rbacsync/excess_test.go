@@ -1,6 +1,8 @@
 package rbacsync_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -78,5 +80,28 @@ func TestBindingsOfOthersThatGiveMore(t *testing.T) {
 				t.Errorf("judged without knowing what GitLab gives: %v", r.Findings)
 			}
 		})
+	}
+}
+
+// TestAFenceThatIsTakenAway: it is looked at with each full reading, and a finding until it is back; rights are kept in
+// order all the same.
+func TestAFenceThatIsTakenAway(t *testing.T) {
+	t.Parallel()
+	kube := fake.NewClientset()
+	var gone error
+	g := &gitlab{snap: hawWorld()}
+	s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Fence: func(context.Context) error { return gone }})
+	if r := once(t, s); codes(r) != "" {
+		t.Fatalf("findings %v", r.Findings)
+	}
+	gone = errors.New("no policy")
+	g.set(func(g *gitlab) { g.snap = without(g.snap, 42, 3) })
+	if r := once(t, s); codes(r) != "fence" || r.Findings[0].Text != "no policy" {
+		t.Errorf("findings %v", r.Findings)
+	}
+	wantSubjects(t, kube, "haw-world", "gitlab-view")
+	gone = nil
+	if r := once(t, s); codes(r) != "" {
+		t.Errorf("findings %v", r.Findings)
 	}
 }

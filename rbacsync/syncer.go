@@ -71,6 +71,9 @@ type Options struct {
 	People    Poller
 	PollEvery time.Duration
 	Recent    func() map[int64]time.Time
+	// Fence, optional, returns what is wrong with the admission policies that keep tenants from climbing out of their
+	// rights. It is asked with each full reading: nobody gets less when they are gone, so it is a finding.
+	Fence func(context.Context) error
 	Now       func() time.Time
 	Logger    *slog.Logger
 	// OnRound, optional, is called after each round, for metrics. It must not block.
@@ -122,6 +125,7 @@ type Syncer struct {
 	brakes    brakes
 	templates templateStore
 	excessive []authz.Finding // bindings of others, as of the last full reading
+	unfenced  error           // what is wrong with the fence, as of the last full reading
 	mirror    *mirror         // while Run runs with Watch
 	drift     struct {
 		fights fights
@@ -464,6 +468,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		s.addTemplates(ctx, &r, have, r.Read == "full")
 		want := s.desired(&r, have)
 		s.excess(ctx, &r, want)
+		s.fence(ctx, &r)
 		plain := want
 		want = s.brake(ctx, &r, have, plain)
 		if want.Hold == "" {

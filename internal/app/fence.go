@@ -17,7 +17,7 @@ import (
 )
 
 // errNoFence keeps mode enforce from giving rights where tenants could climb out of them (docs/adr/0009).
-var errNoFence = errors.New("the tenant fence is not in the cluster as it should be, and without it whoever has edit can change what this program owns: apply deploy/manifests first, or use rbacsync.mode: plan")
+var errNoFence = errors.New("the tenant fence is not in the cluster as it should be, and without it whoever has edit can change what this program owns: apply deploy/manifests, or use rbacsync.mode: plan")
 
 // checkFence returns nil if every admission policy of deploy/ is in the cluster, bound, and as strict as there.
 func checkFence(ctx context.Context, kube kubernetes.Interface) error {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // TestFenceMustHold: mode enforce does not start with a fence that is missing, older, or only looks on.
@@ -79,5 +81,14 @@ func TestFenceMustHold(t *testing.T) {
 				t.Errorf("got %v, want it to say %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestServeWatchesTheFence: the engine of serve is told when the fence is gone.
+func TestServeWatchesTheFence(t *testing.T) {
+	o := rbacsync.Options{Kube: fake.NewClientset()}
+	newState(&clients{kube: o.Kube}, slog.New(slog.DiscardHandler)).options(&o, nil, newMetrics(), nil)
+	if err := o.Fence(t.Context()); !errors.Is(err, errNoFence) {
+		t.Errorf("without a fence: %v", err)
 	}
 }

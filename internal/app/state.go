@@ -43,6 +43,7 @@ func snapshotsOf(c *clients) store.Snapshots {
 func (s *state) options(o *rbacsync.Options, reader *gitlab.Reader, m *metrics, tell func(rbacsync.Round)) {
 	o.Inbox, o.Memory, o.Apply.May = s.inbox, s.snapshots, s.elector.May
 	o.People, o.Recent = reader, s.recent.all
+	o.Fence = func(ctx context.Context) error { return checkFence(ctx, o.Kube) }
 	s.budget = &budget{requests: reader.Requests, limits: gitlab.LimitsPerMinute(), now: time.Now}
 	o.OnRound = func(r rbacsync.Round) {
 		m.round(r)
