@@ -76,6 +76,9 @@ func TestCIBinding(t *testing.T) {
 		{"each of mode and namespace by itself", rbacsync.CISettings{Exceptions: []rbacsync.CIException{
 			{Source: authz.Group(7), Mode: ci.ModeIDToken}, {Source: authz.Project(42), Target: rbacsync.TargetProject},
 		}}, ci.Status{}, nil, false, sa + " gitlab:ci:42"},
+		{"not because of its group: Developers can make projects there", rbacsync.CISettings{Mode: ci.ModeIDToken, Exceptions: []rbacsync.CIException{
+			{Source: authz.Group(7), Target: rbacsync.TargetGroup},
+		}}, ci.Status{}, nil, false, sa + " gitlab:ci:42"},
 		{
 			"it deploys elsewhere",
 			rbacsync.CISettings{Mode: ci.ModeIDToken, Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup}}},

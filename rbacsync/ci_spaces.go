@@ -98,11 +98,11 @@ func (c *ciSpaces) space(name string, id authz.SourceID) ci.Namespace {
 	if sa := c.live[accountKey(name)]; sa != nil {
 		n.Account = sa.UID
 	}
-	n.Mode, _ = c.view.of(id)
+	n.Mode = c.view.mode(id)
 	open := false // somebody below Maintainer can read the token
 	for _, project := range c.view.deploying(id) {
 		p := c.snap.Projects[project]
-		mode, _ := c.view.of(authz.Project(project))
+		mode := c.view.mode(authz.Project(project))
 		_, bound := c.bound(name, project, mode)
 		n.Projects = append(n.Projects, ci.Project{
 			ID: project, Mode: mode, Unprotected: c.view.settings.Unprotected[project], Bound: bound,

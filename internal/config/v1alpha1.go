@@ -328,7 +328,7 @@ type CIProject struct {
 	// As ci.delivery.
 	Delivery string `json:"delivery,omitempty"`
 	// project: the project deploys into its own namespace (default). group: into that of the group it is in, with that
-	// group's credentials, if the group has a namespace.
+	// group's credentials, if the group has a namespace; only for a source project/ID.
 	Namespace string `json:"namespace,omitempty"`
 }
 
