@@ -48,7 +48,7 @@ type Cluster struct {
 	Kubeconfig string `json:"kubeconfig,omitempty"`
 	// URL of kube-apiserver as CI jobs and laptops reach it. Empty: the one of the kubeconfig.
 	PublicURL string `json:"publicURL,omitempty"`
-	// PEM file with the CA of that URL. Empty: the one of the kubeconfig.
+	// PEM file with the CA of that URL. Empty: the one of the kubeconfig. Read again when it changes.
 	PublicCAFile string `json:"publicCAFile,omitempty"`
 }
 

@@ -50,6 +50,8 @@ type Provisioner struct {
 	Recheck     time.Duration
 	Concurrency int     // namespaces at the same time; default 4
 	Rate        float64 // projects written to in a second; default DefaultRate
+	// CA, optional, reads Cluster's CA anew at each pass: it is in a file that is replaced beside us.
+	CA func() ([]byte, error)
 	// Keys, optional, returns the ids of the keys of which the API server accepts tokens. See KeysOf.
 	Keys func(context.Context) (map[string]bool, error)
 	// Reach, optional, says why jobs could not reach the API server at Cluster. See Reach.
@@ -123,6 +125,15 @@ func (p *Provisioner) Provision(ctx context.Context, namespaces []Namespace) Rep
 func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace, stop func() bool) Report {
 	p.begin(namespaces)
 	var report Report
+	if p.CA != nil {
+		if ca, err := p.CA(); err != nil {
+			report.Findings = append(report.Findings, authz.Finding{Code: "ci_ca_unread", Text: err.Error() + ": jobs go on with the CA that was read before"})
+		} else {
+			p.mu.Lock()
+			p.Cluster.CA = ca
+			p.mu.Unlock()
+		}
+	}
 	if err := p.keys.look(ctx, p.Keys, p.Now(), p.recheck()); err != nil && ctx.Err() == nil {
 		report.Findings = append(report.Findings, authz.Finding{Code: "ci_keys_unread", Text: err.Error() + ": a change of these keys is not noticed"})
 	}
