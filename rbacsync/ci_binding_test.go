@@ -1,11 +1,13 @@
 package rbacsync_test
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	authnv1 "k8s.io/api/authentication/v1"
@@ -244,4 +246,48 @@ func TestTokensDieWithRights(t *testing.T) {
 			})
 		}
 	}
+}
+
+// hanging is a GitLab that does not answer.
+type hanging struct{ delivery }
+
+func (hanging) Ensure(ctx context.Context, _ int64, _ string, _ []ci.Variable, _ *ci.Known) (int, error) {
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+// TestTokensDieWhileGitLabHangs: an Owner of the group leaves while credentials are being delivered.
+func TestTokensDieWhileGitLabHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g, kube := &gitlab{snap: hawWorld()}, fake.NewClientset()
+		p := provisioner(t, kube)
+		p.Variables = hanging{}
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, CI: p, Interval: time.Hour})
+		defer run(t, s)()
+		synctest.Wait()
+		get := func(ns string) *corev1.Secret {
+			t.Helper()
+			secret, err := kube.CoreV1().Secrets(ns).Get(t.Context(), kubename.CISecret, metav1.GetOptions{})
+			if err != nil || len(secret.Data["token"]) == 0 && secret.UID == "" {
+				t.Fatalf("%s: %v", ns, err)
+			}
+			return secret
+		}
+		before := map[string]types.UID{"haw": get("haw").UID, "haw-world": get("haw-world").UID}
+		g.set(func(g *gitlab) {
+			n := *g.snap
+			group := n.Groups[7]
+			group.Members = nil
+			n.Groups = map[int64]authz.GitLabGroup{7: group}
+			g.snap = &n
+		})
+		s.Trigger([]authz.SourceID{authz.Group(7)}, "hook")
+		synctest.Wait()
+		for ns, uid := range before {
+			if get(ns).UID == uid {
+				t.Errorf("%s: the token lives on", ns)
+			}
+		}
+	})
 }

@@ -191,6 +191,21 @@ func (c *ciSpaces) readers(ns string, id authz.SourceID, open bool) (now, lost [
 	return now, lost
 }
 
+// destroyCI hands lists on to runCI after it has destroyed the tokens that have to die: runCI may be waiting for GitLab.
+func (s *Syncer) destroyCI(ctx context.Context, lists <-chan []ci.Namespace, next chan []ci.Namespace) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case list := <-lists:
+			if s.o.Apply.May == nil || s.o.Apply.May() == nil {
+				s.o.CI.DestroyLost(ctx, list)
+			}
+			offerCI(next, list)
+		}
+	}
+}
+
 // runCI keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
 func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturbed <-chan map[string]bool) {
 	var list []ci.Namespace
@@ -227,7 +242,7 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturb
 	}
 }
 
-// offerCI hands a list to runCI in place of one that is still waiting. There is one caller.
+// offerCI hands a list to runCI in place of one that is still waiting. Each channel has one caller.
 func offerCI(lists chan []ci.Namespace, list []ci.Namespace) {
 	select {
 	case old := <-lists:
