@@ -474,7 +474,7 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 	next.Sums = d.sums
 	if !project.VariablesRead { // nothing will show that somebody has made room, so it is tried again
 		for _, key := range next.Foreign {
-			delete(next.Sums, key)
+			next.Sums[key] = ""
 		}
 	}
 	*rec = next
@@ -497,11 +497,14 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 // so neither counts as delivered, also when what is wanted changes back or the project leaves. It conflicts when another
 // replica has taken over the namespace: then nothing is written to GitLab.
 func (w *work) begin(ctx context.Context, project Project, rec *record, d difference) error {
+	if rec.Sums == nil {
+		rec.Sums = map[string]string{}
+	}
 	for _, v := range d.write {
-		delete(rec.Sums, v.Key)
+		rec.Sums[v.Key] = "" // it may be there, with one value or the other
 	}
 	if d.cluster {
-		delete(rec.Sums, clusterPart)
+		rec.Sums[clusterPart] = ""
 	}
 	if d.moved {
 		rec.leave(project.Mode, w.p.Scope)
