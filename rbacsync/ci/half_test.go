@@ -159,6 +159,32 @@ func TestTakingBackIsNotForgotten(t *testing.T) {
 	}
 }
 
+// TestWhatAGoneNamespaceGave is taken back when the project has what it gets elsewhere.
+func TestWhatAGoneNamespaceGave(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	shared := haw
+	shared.Projects, shared.Readers = world.Projects, world.Readers
+	b.pass(t, shared)
+	gone, own := haw, project("haw-world", 42, ci.ModeIDToken)
+	gone.Gone = true
+	own.Projects[0].Bound = false
+	b.pass(t, gone, own)
+	if got := b.gitlab.keys(42, "ICC-K8s"); got != allKeys {
+		t.Errorf("taken back before there is anything else: %s are left", got)
+	}
+	own = project("haw-world", 42, ci.ModeIDToken)
+	b.pass(t, gone, own)
+	b.now = b.now.Add(time.Minute)
+	b.pass(t, gone, own)
+	if got := b.gitlab.keys(42, "ICC-K8s"); got != bareKeys {
+		t.Errorf("the project has %s", got)
+	}
+	if _, err := b.kube.CoreV1().Secrets("haw").Get(t.Context(), kubename.CISecret, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the Secret of the namespace that is gone: %v", err)
+	}
+}
+
 // hanging is a GitLab that does not answer.
 type hanging struct {
 	*variables

@@ -612,10 +612,7 @@ func (p *Provisioner) deliveredElsewhere(project int64, not string) (home string
 // token remembers meanwhile what is left in GitLab.
 func (w *work) withdraw(ctx context.Context) error {
 	w.settledLoss = true
-	maps.DeleteFunc(w.recs, func(id int64, _ record) bool {
-		home, there := w.p.deliveredElsewhere(id, w.n.Name)
-		return w.n.Source == authz.Project(id) && !w.n.Exists || home != "" && there.Mode == ""
-	})
+	maps.DeleteFunc(w.recs, func(id int64, _ record) bool { return w.n.Source == authz.Project(id) && !w.n.Exists })
 	if w.s != nil && len(w.s.Data[keyToken]) > 0 {
 		if err := w.p.destroy(ctx, w.s); err != nil {
 			return err
