@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -288,4 +289,38 @@ func TestUndecidedMovesNothing(t *testing.T) {
 	if got := b.gitlab.keys(42, "ICC-K8s"); got != bareKeys {
 		t.Errorf("a project that is to have no stored credential has %s", got)
 	}
+}
+
+// slow is a GitLab that takes its time.
+type slow struct{ *variables }
+
+func (s slow) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known) (int, error) {
+	time.Sleep(200 * time.Millisecond)
+	return s.variables.Ensure(ctx, project, scope, vars, known)
+}
+
+// TestOwnDestructionIsNobodyElses: the watch tells of it while the new token is still being delivered.
+func TestOwnDestructionIsNobodyElses(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.pass(t, world)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b.Follow(ctx, b.kube, func(_ string, deleted bool) {
+			if deleted {
+				t.Error("the Secret that was destroyed because somebody lost a right is said to be deleted by somebody else")
+			}
+		})
+	}()
+	defer func() { cancel(); <-ended }()
+	for !slices.ContainsFunc(b.kube.Actions(), func(a ktesting.Action) bool { return a.GetVerb() == "watch" }) {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond) // the action is noted before the watch is there
+	lost := world
+	lost.Lost = []int64{9}
+	b.Variables = slow{b.gitlab}
+	expect(t, b.pass(t, lost), 1, 1)
 }
