@@ -216,6 +216,20 @@ func TestTokensDieWithRights(t *testing.T) {
 		{"a Developer of an unprotected project", open, nil, hawWorld(), without(hawWorld(), 42, 3), "haw-world"},
 		{"a Developer where it is in GitLab's integration", rbacsync.CISettings{Mode: ci.ModeCertificate}, nil, hawWorld(), without(hawWorld(), 42, 3), "haw-world"},
 		{"a Developer of an unprotected project that deploys into the group's", rbacsync.CISettings{Exceptions: shared.Exceptions, Unprotected: open.Unprotected}, nil, hawWorld(), without(hawWorld(), 42, 3), "haw"},
+		{
+			"a Developer of a project that deploys into the group's by GitLab's integration",
+			rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup, Mode: ci.ModeCertificate}}},
+			nil, hawWorld(), without(hawWorld(), 42, 3), "haw",
+		},
+		{
+			"a project that deploys into the group's could not be read",
+			rbacsync.CISettings{Exceptions: shared.Exceptions, Unprotected: open.Unprotected},
+			nil, hawWorld(), func() *authz.Snapshot {
+				s := without(hawWorld(), 42, 3)
+				s.Missing = map[authz.SourceID]string{authz.Project(42): "502"}
+				return s
+			}(), "",
+		},
 		{"a loss that is held", open, &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1}}, crowded(), lose(crowded(), 11, 12, 13), ""},
 		{"a loss that is not", open, &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 3}}, crowded(), lose(crowded(), 11, 12, 13), "haw-world"},
 		{"somebody comes", rbacsync.CISettings{}, nil, noOwner(hawWorld()), hawWorld(), ""},
@@ -244,6 +258,31 @@ func TestTokensDieWithRights(t *testing.T) {
 					t.Errorf("and again in %q", got)
 				}
 			})
+		}
+	}
+}
+
+// TestIDHandedOutAgain: after a restore GitLab gave the id of a project to another one, which must not get the credentials of
+// the namespace that belongs to the first.
+func TestIDHandedOutAgain(t *testing.T) {
+	t.Parallel()
+	for _, again := range []bool{false, true} {
+		g, kube := &gitlab{snap: hawWorld()}, fake.NewClientset()
+		p := provisioner(t, kube)
+		p.Recheck = time.Nanosecond
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, CI: p})
+		once(t, s)
+		if again {
+			other := g.snap.Projects[42]
+			other.CreatedAt = other.CreatedAt.Add(time.Hour)
+			g.snap.Projects[42] = other
+		}
+		var given []int64
+		p.Variables = delivery(func(id int64, _ []ci.Variable) { given = append(given, id) })
+		p.Scope = "production" // so that everything is delivered again
+		once(t, s)
+		if got := len(given) > 0; got == again {
+			t.Errorf("handed out again %t: credentials went to %v", again, given)
 		}
 	}
 }
