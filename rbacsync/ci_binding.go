@@ -28,7 +28,7 @@ type CIException struct {
 	Source authz.SourceID
 	Path   string  // for people: another one in GitLab is a finding
 	Mode   ci.Mode // "": no exception
-	Target Target  // "": no exception
+	Target Target  // "": no exception; of a group it says nothing, because Developers can make projects in a group
 }
 
 // Target is the namespace that a project deploys into.
@@ -84,19 +84,18 @@ func newCIView(in *Input) *ciView {
 	return v
 }
 
-// of returns what holds for a source.
-func (v *ciView) of(id authz.SourceID) (mode ci.Mode, target Target) {
+// mode returns how a source gets its credentials.
+func (v *ciView) mode(id authz.SourceID) (mode ci.Mode) {
 	for at, ok := id, len(v.by) > 0; ok; at, ok = v.snap.Parent(at) {
-		e := v.by[at]
-		mode, target = cmp.Or(mode, e.Mode), cmp.Or(target, e.Target)
+		mode = cmp.Or(mode, v.by[at].Mode)
 	}
-	return cmp.Or(mode, v.settings.Mode), cmp.Or(target, TargetProject)
+	return cmp.Or(mode, v.settings.Mode)
 }
 
 // home returns the source whose namespace a project deploys into.
 func (v *ciView) home(project int64) authz.SourceID {
 	group := authz.Group(v.snap.Projects[project].Group)
-	if _, target := v.of(authz.Project(project)); target == TargetGroup && group.ID != 0 && v.names[group] != "" {
+	if v.by[authz.Project(project)].Target == TargetGroup && group.ID != 0 && v.names[group] != "" {
 		return group
 	}
 	return authz.Project(project)
@@ -158,7 +157,7 @@ func (v *ciView) binding(src authz.Source, ns string) *Binding {
 		if v.readOnly[id] {
 			continue
 		}
-		mode, _ := v.of(authz.Project(id))
+		mode := v.mode(authz.Project(id))
 		want, ok := v.subject(ns, id, mode)
 		if ok {
 			b.Others = append(b.Others, want)
@@ -227,7 +226,7 @@ func (s CISettings) ProjectsIn(mode ci.Mode, snap *authz.Snapshot, sources []aut
 	v := newCIView(&Input{Snapshot: snap, Settings: Settings{CI: s}})
 	var out []authz.GitLabProject
 	for _, src := range sources {
-		if m, _ := v.of(src.ID); src.ID.Kind == authz.ProjectSource && !src.ReadOnly && m == mode {
+		if src.ID.Kind == authz.ProjectSource && !src.ReadOnly && v.mode(src.ID) == mode {
 			out = append(out, snap.Projects[src.ID.ID])
 		}
 	}

@@ -1,11 +1,13 @@
 package rbacsync_test
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	authnv1 "k8s.io/api/authentication/v1"
@@ -75,6 +77,9 @@ func TestCIBinding(t *testing.T) {
 		{"of the group", rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.Group(7), Mode: ci.ModeIDToken}}}, ci.Status{}, nil, false, sa + " gitlab:ci:42"},
 		{"each of mode and namespace by itself", rbacsync.CISettings{Exceptions: []rbacsync.CIException{
 			{Source: authz.Group(7), Mode: ci.ModeIDToken}, {Source: authz.Project(42), Target: rbacsync.TargetProject},
+		}}, ci.Status{}, nil, false, sa + " gitlab:ci:42"},
+		{"not because of its group: Developers can make projects there", rbacsync.CISettings{Mode: ci.ModeIDToken, Exceptions: []rbacsync.CIException{
+			{Source: authz.Group(7), Target: rbacsync.TargetGroup},
 		}}, ci.Status{}, nil, false, sa + " gitlab:ci:42"},
 		{
 			"it deploys elsewhere",
@@ -211,6 +216,20 @@ func TestTokensDieWithRights(t *testing.T) {
 		{"a Developer of an unprotected project", open, nil, hawWorld(), without(hawWorld(), 42, 3), "haw-world"},
 		{"a Developer where it is in GitLab's integration", rbacsync.CISettings{Mode: ci.ModeCertificate}, nil, hawWorld(), without(hawWorld(), 42, 3), "haw-world"},
 		{"a Developer of an unprotected project that deploys into the group's", rbacsync.CISettings{Exceptions: shared.Exceptions, Unprotected: open.Unprotected}, nil, hawWorld(), without(hawWorld(), 42, 3), "haw"},
+		{
+			"a Developer of a project that deploys into the group's by GitLab's integration",
+			rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup, Mode: ci.ModeCertificate}}},
+			nil, hawWorld(), without(hawWorld(), 42, 3), "haw",
+		},
+		{
+			"a project that deploys into the group's could not be read",
+			rbacsync.CISettings{Exceptions: shared.Exceptions, Unprotected: open.Unprotected},
+			nil, hawWorld(), func() *authz.Snapshot {
+				s := without(hawWorld(), 42, 3)
+				s.Missing = map[authz.SourceID]string{authz.Project(42): "502"}
+				return s
+			}(), "",
+		},
 		{"a loss that is held", open, &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1}}, crowded(), lose(crowded(), 11, 12, 13), ""},
 		{"a loss that is not", open, &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 3}}, crowded(), lose(crowded(), 11, 12, 13), "haw-world"},
 		{"somebody comes", rbacsync.CISettings{}, nil, noOwner(hawWorld()), hawWorld(), ""},
@@ -241,4 +260,73 @@ func TestTokensDieWithRights(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestIDHandedOutAgain: after a restore GitLab gave the id of a project to another one, which must not get the credentials of
+// the namespace that belongs to the first.
+func TestIDHandedOutAgain(t *testing.T) {
+	t.Parallel()
+	for _, again := range []bool{false, true} {
+		g, kube := &gitlab{snap: hawWorld()}, fake.NewClientset()
+		p := provisioner(t, kube)
+		p.Recheck = time.Nanosecond
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, CI: p})
+		once(t, s)
+		if again {
+			other := g.snap.Projects[42]
+			other.CreatedAt = other.CreatedAt.Add(time.Hour)
+			g.snap.Projects[42] = other
+		}
+		var given []int64
+		p.Variables = delivery(func(id int64, _ []ci.Variable) { given = append(given, id) })
+		p.Scope = "production" // so that everything is delivered again
+		once(t, s)
+		if got := len(given) > 0; got == again {
+			t.Errorf("handed out again %t: credentials went to %v", again, given)
+		}
+	}
+}
+
+// hanging is a GitLab that does not answer.
+type hanging struct{ delivery }
+
+func (hanging) Ensure(ctx context.Context, _ int64, _ string, _ []ci.Variable, _ *ci.Known) (int, error) {
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+// TestTokensDieWhileGitLabHangs: an Owner of the group leaves while credentials are being delivered.
+func TestTokensDieWhileGitLabHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g, kube := &gitlab{snap: hawWorld()}, fake.NewClientset()
+		p := provisioner(t, kube)
+		p.Variables = hanging{}
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, CI: p, Interval: time.Hour})
+		defer run(t, s)()
+		synctest.Wait()
+		get := func(ns string) *corev1.Secret {
+			t.Helper()
+			secret, err := kube.CoreV1().Secrets(ns).Get(t.Context(), kubename.CISecret, metav1.GetOptions{})
+			if err != nil || len(secret.Data["token"]) == 0 && secret.UID == "" {
+				t.Fatalf("%s: %v", ns, err)
+			}
+			return secret
+		}
+		before := map[string]types.UID{"haw": get("haw").UID, "haw-world": get("haw-world").UID}
+		g.set(func(g *gitlab) {
+			n := *g.snap
+			group := n.Groups[7]
+			group.Members = nil
+			n.Groups = map[int64]authz.GitLabGroup{7: group}
+			g.snap = &n
+		})
+		s.Trigger([]authz.SourceID{authz.Group(7)}, "hook")
+		synctest.Wait()
+		for ns, uid := range before {
+			if get(ns).UID == uid {
+				t.Errorf("%s: the token lives on", ns)
+			}
+		}
+	})
 }

@@ -98,11 +98,11 @@ func (c *ciSpaces) space(name string, id authz.SourceID) ci.Namespace {
 	if sa := c.live[accountKey(name)]; sa != nil {
 		n.Account = sa.UID
 	}
-	n.Mode, _ = c.view.of(id)
+	n.Mode = c.view.mode(id)
 	open := false // somebody below Maintainer can read the token
 	for _, project := range c.view.deploying(id) {
 		p := c.snap.Projects[project]
-		mode, _ := c.view.of(authz.Project(project))
+		mode := c.view.mode(authz.Project(project))
 		_, bound := c.bound(name, project, mode)
 		n.Projects = append(n.Projects, ci.Project{
 			ID: project, Mode: mode, Unprotected: c.view.settings.Unprotected[project], Bound: bound,
@@ -191,6 +191,21 @@ func (c *ciSpaces) readers(ns string, id authz.SourceID, open bool) (now, lost [
 	return now, lost
 }
 
+// destroyCI hands lists on to runCI after it has destroyed the tokens that have to die: runCI may be waiting for GitLab.
+func (s *Syncer) destroyCI(ctx context.Context, lists <-chan []ci.Namespace, next chan []ci.Namespace) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case list := <-lists:
+			if s.o.Apply.May == nil || s.o.Apply.May() == nil {
+				s.o.CI.DestroyLost(ctx, list)
+			}
+			offerCI(next, list)
+		}
+	}
+}
+
 // runCI keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
 func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturbed <-chan map[string]bool) {
 	var list []ci.Namespace
@@ -227,7 +242,7 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturb
 	}
 }
 
-// offerCI hands a list to runCI in place of one that is still waiting. There is one caller.
+// offerCI hands a list to runCI in place of one that is still waiting. Each channel has one caller.
 func offerCI(lists chan []ci.Namespace, list []ci.Namespace) {
 	select {
 	case old := <-lists:

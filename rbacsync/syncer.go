@@ -207,7 +207,9 @@ func (s *Syncer) Run(ctx context.Context) error {
 	spaces := make(chan []ci.Namespace, 1)
 	if s.o.CI != nil && s.o.Mode == ModeEnforce {
 		disturbed := s.followCI(ctx, wg.Go)
-		wg.Go(func() { s.runCI(ctx, spaces, disturbed) })
+		next := make(chan []ci.Namespace, 1)
+		wg.Go(func() { s.destroyCI(ctx, spaces, next) })
+		wg.Go(func() { s.runCI(ctx, next, disturbed) })
 	}
 	s.begin(ctx, &wg)
 	defer s.lead(false)

@@ -40,15 +40,18 @@ func shownVariables(cfg *config.Config) gitlab.CIVariables {
 
 // newProvisioner returns what makes and hands over the CI credentials.
 func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provisioner, error) {
-	cluster := ci.Cluster{URL: c.publicURL, CA: c.publicCA}
+	ca, err := c.publicCA()
+	if err != nil {
+		return nil, err
+	}
 	local := onThisMachine(cfg.GitLab.URL)
 	p := &ci.Provisioner{
-		Kube: c.kube, Cluster: cluster, Scope: cfg.CI.Environment,
+		Kube: c.kube, Cluster: ci.Cluster{URL: c.publicURL, CA: ca}, CA: c.publicCA, Scope: cfg.CI.Environment,
 		Lifetime: cfg.CI.TokenLifetime.Duration, Handover: cfg.CI.Handover.Duration,
-		Keys:  ci.KeysOf(c.kube.Discovery().RESTClient()),
-		Reach: func(ctx context.Context) error { return ci.Reach(ctx, cluster, local) },
-		Now:   time.Now, Logger: log,
+		Keys: ci.KeysOf(c.kube.Discovery().RESTClient()),
+		Now:  time.Now, Logger: log,
 	}
+	p.Reach = func(ctx context.Context) error { return ci.Reach(ctx, p.Cluster, local) }
 	if cfg.Authn.CI != nil {
 		p.Audience = cfg.Authn.CI.Audience
 	}
@@ -75,12 +78,12 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 	if err != nil {
 		return nil, fmt.Errorf("setting up the reader of environments: %w", err)
 	}
-	ca, err := gitlabCA(cfg.GitLab)
+	gitlabCA, err := gitlabCA(cfg.GitLab)
 	if err != nil {
 		return nil, err
 	}
 	p.Agent = &ci.Agent{
-		ID: cfg.CI.Agent.ID, URL: cfg.CI.Agent.KASURL, CA: ca, Slug: envs.Slug,
+		ID: cfg.CI.Agent.ID, URL: cfg.CI.Agent.KASURL, CA: gitlabCA, Slug: envs.Slug,
 		Refused: func(ctx context.Context) (string, error) { return refused(ctx, envs, cfg.CI.Agent) },
 	}
 	return p, nil

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,8 +28,8 @@ type clients struct {
 	dynamic    dynamic.Interface    // for objects from templates
 	follow     dynamic.Interface    // the same without a timeout
 	gitlabHTTP *http.Client
-	publicURL  string // of kube-apiserver, as CI jobs reach it
-	publicCA   []byte // PEM
+	publicURL  string                 // of kube-apiserver, as CI jobs reach it
+	publicCA   func() ([]byte, error) // PEM, as it is now
 }
 
 func connect(cfg *config.Config) (*clients, error) {
@@ -61,9 +62,7 @@ func connect(cfg *config.Config) (*clients, error) {
 	if c.publicURL == "" {
 		c.publicURL = rc.Host
 	}
-	if c.publicCA, err = publicCA(cfg.Cluster, rc); err != nil {
-		return nil, err
-	}
+	c.publicCA = publicCA(cfg.Cluster, rc)
 	if c.gitlabHTTP, err = gitlabClient(cfg.GitLab); err != nil {
 		return nil, err
 	}
@@ -114,23 +113,28 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 	return rc, nil
 }
 
-// publicCA returns the CA that CI jobs verify kube-apiserver with: the configured one, else the kubeconfig's.
-func publicCA(c config.Cluster, rc *rest.Config) ([]byte, error) {
+// publicCA returns what reads the CA that CI jobs verify kube-apiserver with: the configured one, else the kubeconfig's. It
+// is nil, without an error, when the API server's certificate is signed by a CA that every system knows.
+func publicCA(c config.Cluster, rc *rest.Config) func() ([]byte, error) {
 	file := c.PublicCAFile
-	if file == "" && len(rc.CAData) > 0 {
-		return rc.CAData, nil
-	}
-	if file == "" {
+	switch {
+	case file == "" && len(rc.CAData) > 0:
+		return func() ([]byte, error) { return rc.CAData, nil }
+	case file == "" && rc.CAFile == "":
+		return func() ([]byte, error) { return nil, nil }
+	case file == "":
 		file = rc.CAFile
 	}
-	if file == "" {
-		return nil, nil // the API server's certificate is signed by a CA that every system knows
+	return func() ([]byte, error) {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("reading the CA of kube-apiserver (cluster.publicCAFile): %w", err)
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(pem) { // also a file that is just being written
+			return nil, fmt.Errorf("reading the CA of kube-apiserver (cluster.publicCAFile): %s holds no certificate", file)
+		}
+		return pem, nil
 	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("reading the CA of kube-apiserver (cluster.publicCAFile): %w", err)
-	}
-	return pem, nil
 }
 
 // secretFile returns a func that reads a secret from a file each time, so that a rotated one is noticed. The

@@ -155,7 +155,7 @@ ci:
     - {source: project/42, delivery: mail, namespace: team}
     - {source: project/42, namespace: group}
     - {source: project/43, path: haw/x}
-    - {source: group/7, delivery: agent}
+    - {source: group/7, delivery: agent, namespace: group}
 `))
 	if err == nil {
 		t.Fatal("no fault found")
@@ -164,6 +164,7 @@ ci:
 		"gitlab.writeTokenFile: is missing: ci.delivery id-token, none, mail, agent", "authn.ci: is missing", "ci.handover", "ci.agent.id", "ci.agent.name",
 		"ci.agent.configProject", "ci.agent.kasURL", "ci.projects[0].source: want project/ID or group/ID", "ci.projects[1].source", "ci.projects[2].delivery",
 		"ci.projects[2].namespace", "ci.projects[3].source: project/42 is named twice", "ci.projects[3].namespace: group needs groups and projects", "ci.projects[4]: says neither",
+		"ci.projects[5].namespace: group must name a project",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error lacks %q:\n%v", want, err)
@@ -175,7 +176,7 @@ ci:
 	}
 	c, err := config.Parse([]byte(minimal + `ci:
   agent: {id: 9, name: icc, configProject: project/12, kasURL: "https://kas.example.com/k8s-proxy/"}
-  projects: [{source: group/7, path: haw, delivery: agent, namespace: group}, {source: project/42, delivery: certificate}]
+  projects: [{source: group/7, path: haw, delivery: agent}, {source: project/42, delivery: certificate, namespace: group}]
 `))
 	if err != nil || c.CI.Handover.Duration != time.Hour || len(c.CI.Projects) != 2 {
 		t.Errorf("a right section: %+v, %v", c, err)

@@ -48,7 +48,7 @@ type Cluster struct {
 	Kubeconfig string `json:"kubeconfig,omitempty"`
 	// URL of kube-apiserver as CI jobs and laptops reach it. Empty: the one of the kubeconfig.
 	PublicURL string `json:"publicURL,omitempty"`
-	// PEM file with the CA of that URL. Empty: the one of the kubeconfig.
+	// PEM file with the CA of that URL. Empty: the one of the kubeconfig. Read again when it changes.
 	PublicCAFile string `json:"publicCAFile,omitempty"`
 }
 
@@ -328,7 +328,7 @@ type CIProject struct {
 	// As ci.delivery.
 	Delivery string `json:"delivery,omitempty"`
 	// project: the project deploys into its own namespace (default). group: into that of the group it is in, with that
-	// group's credentials, if the group has a namespace.
+	// group's credentials, if the group has a namespace; only for a source project/ID.
 	Namespace string `json:"namespace,omitempty"`
 }
 

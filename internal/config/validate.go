@@ -222,6 +222,8 @@ func (p CIProject) validate(f *faults, path string, all *Config) {
 	f.add(!ok || id.Kind == authz.UserSource, path+".source", "want project/ID or group/ID, not %q: what gives more rights names ids, because anybody can take a path", p.Source)
 	f.add(p.Delivery != "" && !slices.Contains(deliveries, p.Delivery), path+".delivery", "want one of %s, not %q", strings.Join(deliveries, ", "), p.Delivery)
 	f.add(p.Namespace != "" && p.Namespace != NamespaceProject && p.Namespace != NamespaceGroup, path+".namespace", "want %s or %s, not %q", NamespaceProject, NamespaceGroup, p.Namespace)
+	f.add(p.Namespace == NamespaceGroup && id.Kind == authz.GroupSource, path+".namespace",
+		"%s must name a project: Developers can make projects in a group, and would get the credentials of its namespace", NamespaceGroup)
 	f.add(p.Delivery == "" && p.Namespace == "", path, "says neither delivery nor namespace")
 	f.add(p.Namespace == NamespaceGroup && (!slices.Contains(all.Authz.Kinds, NamespaceProject) || !slices.Contains(all.Authz.Kinds, NamespaceGroup)),
 		path+".namespace", "%s needs groups and projects that get namespaces: authz.kinds must have both", NamespaceGroup)

@@ -164,11 +164,11 @@ type Have struct {
 }
 
 // Ensure makes the given variables exist as they are given, and returns how many it created or changed. Without knowledge
-// it lists the project's variables and writes only what differs. With knowledge it writes all of them right away, because
-// values can't be known, and lists only when GitLab shows that the knowledge is outdated: ask only for what has to be written.
+// it lists the project's variables and writes only what differs. With knowledge that none of them is there it creates them
+// right away, and lists only when GitLab shows that the knowledge is outdated. What is known to be ours is looked at once
+// more before it is changed: it may have become somebody's own since, and what is overwritten can't be brought back.
 //
-// No variable that is not ours is touched, as far as it was there when the knowledge was gained; a *ForeignVariableError
-// names each, after all others were written. Errors are ErrMasking, ErrVariableLimit, ErrVariableRefused, ErrNoMaintainer
+// No variable that is not ours is touched; a *ForeignVariableError names each, after all others were written. Errors are ErrMasking, ErrVariableLimit, ErrVariableRefused, ErrNoMaintainer
 // and those of the client, and several of them joined.
 func (w *Variables) Ensure(ctx context.Context, project int64, want []Variable, have Have) (changed int, err error) {
 	for _, v := range want {
@@ -176,7 +176,11 @@ func (w *Variables) Ensure(ctx context.Context, project int64, want []Variable, 
 			return 0, fmt.Errorf("variable %q of project %d: the key may only have letters, digits and _, and the scope must be given", v.Key, project)
 		}
 	}
-	listed := !have.Known
+	listed := !have.Known || slices.ContainsFunc(want, func(v Variable) bool {
+		return slices.ContainsFunc(have.Variables, func(h authz.CIVariable) bool {
+			return h.Ours && h.Key == v.Key && h.Scope == v.EnvironmentScope
+		})
+	})
 	there := map[string]*existing{}
 	list := func() error {
 		rows, err := w.list(ctx, project)

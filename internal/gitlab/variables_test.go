@@ -186,17 +186,20 @@ func TestEnsureWithKnowledge(t *testing.T) {
 	}
 	step("known to be empty", Have{Known: true}, 2, 0, 2, 0)
 	want[0].Value += "2"
-	step("known to be there", Have{Known: true, Variables: ours}, 2, 0, 0, 2)
+	step("known to be there", Have{Known: true, Variables: ours}, 1, 1, 0, 1) // the second one is as it should be, as the list says
 	want[0].Value += "3"
 	step("thought to be empty", Have{Known: true}, 1, 1, 1, 1) // the second one is as it should be, as the list says
 	o.ok(o.w.RemoveVariable(app, "KUBE_TOKEN", scope))
-	step("thought to be there", Have{Known: true, Variables: ours}, 1, 1, 1, 1)
-	step("in another scope", Have{Known: true, Variables: []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: "*"}, ours[0], ours[1]}}, 2, 0, 0, 2)
+	step("thought to be there", Have{Known: true, Variables: ours}, 1, 1, 1, 0)
+	o.ok(o.w.RemoveVariable(app, "KUBE_TOKEN", scope))
+	o.ok(o.w.RemoveVariable(app, "KUBE_URL", scope))
+	step("in another scope", Have{Known: true, Variables: []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: "*", Ours: true}}}, 2, 0, 2, 0)
 
 	// A person's own variable, known or found out: reported, never written.
 	for name, have := range map[string]Have{
 		"known":        {Known: true, Variables: []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: scope}, ours[1]}},
 		"not known of": {Known: true, Variables: ours[1:]},
+		"ours once":    {Known: true, Variables: ours},
 		"listed":       {},
 	} {
 		o.ok(o.w.RemoveVariable(app, "KUBE_TOKEN", scope))

@@ -50,6 +50,8 @@ type Provisioner struct {
 	Recheck     time.Duration
 	Concurrency int     // namespaces at the same time; default 4
 	Rate        float64 // projects written to in a second; default DefaultRate
+	// CA, optional, reads Cluster's CA anew at each pass: it is in a file that is replaced beside us.
+	CA func() ([]byte, error)
 	// Keys, optional, returns the ids of the keys of which the API server accepts tokens. See KeysOf.
 	Keys func(context.Context) (map[string]bool, error)
 	// Reach, optional, says why jobs could not reach the API server at Cluster. See Reach.
@@ -123,6 +125,15 @@ func (p *Provisioner) Provision(ctx context.Context, namespaces []Namespace) Rep
 func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace, stop func() bool) Report {
 	p.begin(namespaces)
 	var report Report
+	if p.CA != nil {
+		if ca, err := p.CA(); err != nil {
+			report.Findings = append(report.Findings, authz.Finding{Code: "ci_ca_unread", Text: err.Error() + ": jobs go on with the CA that was read before"})
+		} else {
+			p.mu.Lock()
+			p.Cluster.CA = ca
+			p.mu.Unlock()
+		}
+	}
 	if err := p.keys.look(ctx, p.Keys, p.Now(), p.recheck()); err != nil && ctx.Err() == nil {
 		report.Findings = append(report.Findings, authz.Finding{Code: "ci_keys_unread", Text: err.Error() + ": a change of these keys is not noticed"})
 	}
@@ -140,7 +151,7 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 	todo := p.todo(namespaces)
 	var done, issued, delivered atomic.Int64
 	var g errgroup.Group
-	g.SetLimit(cmp.Or(max(p.Concurrency, 0), 4))
+	g.SetLimit(p.concurrency())
 	end := p.progress(ctx, &done, len(todo))
 	for _, n := range todo {
 		if ctx.Err() != nil || stop() {
@@ -295,19 +306,42 @@ func (p *Provisioner) Status(namespace string, project int64) Status {
 	return s
 }
 
-// provision brings one namespace in order and remembers what it found.
-func (p *Provisioner) provision(ctx context.Context, n Namespace) *work {
-	w := &work{p: p, n: n, next: p.Now().Add(p.recheck())}
+// DestroyLost destroys the tokens that people could read who have just lost that right, and nothing else: it waits for no
+// GitLab, and may be called while Provision does. The next Provision makes new ones.
+func (p *Provisioner) DestroyLost(ctx context.Context, namespaces []Namespace) {
+	var g errgroup.Group
+	g.SetLimit(p.concurrency())
+	for _, n := range namespaces {
+		if len(n.Lost) == 0 || n.Gone {
+			continue
+		}
+		g.Go(func() error {
+			w, _ := p.work(n)
+			w.lost = n.Lost
+			if err := w.destroyLost(ctx); err != nil && ctx.Err() == nil {
+				p.log().WarnContext(ctx, "CI token not destroyed yet, it is tried again at once", "namespace", n.Name, "source", n.Source.String(), "error", err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+}
+
+// work begins a look at one namespace with what is remembered of it.
+func (p *Provisioner) work(n Namespace) (w *work, old *state) {
+	w = &work{p: p, n: n, next: p.Now().Add(p.recheck())}
 	p.mu.Lock()
-	old := p.states[n.Name]
-	if old != nil && old.records != nil {
+	defer p.mu.Unlock()
+	if old = p.states[n.Name]; old != nil && old.records != nil {
 		w.before = maps.Clone(old.records)
 	}
-	for id := range p.lost[n.Name] {
-		w.lost = append(w.lost, id)
-	}
-	p.mu.Unlock()
-	slices.Sort(w.lost)
+	w.lost, w.ca = slices.Sorted(maps.Keys(p.lost[n.Name])), p.Cluster.CA
+	return w, old
+}
+
+// provision brings one namespace in order and remembers what it found.
+func (p *Provisioner) provision(ctx context.Context, n Namespace) *work {
+	w, old := p.work(n)
 	err := w.do(ctx)
 	if ctx.Err() != nil {
 		return w
@@ -368,6 +402,7 @@ func positive(d, standard time.Duration) time.Duration {
 	return standard
 }
 
+func (p *Provisioner) concurrency() int        { return cmp.Or(max(p.Concurrency, 0), 4) }
 func (p *Provisioner) lifetime() time.Duration { return positive(p.Lifetime, DefaultLifetime) }
 func (p *Provisioner) handover() time.Duration { return positive(p.Handover, DefaultHandover) }
 func (p *Provisioner) recheck() time.Duration  { return positive(p.Recheck, DefaultRecheck) }

@@ -119,6 +119,8 @@ type variables struct {
 	writes  int
 	unknown int // calls of Ensure that have to list first
 	removed []string
+	// removing, if set, is called before anything is taken back.
+	removing func()
 }
 
 func newVariables() *variables {
@@ -162,6 +164,9 @@ func (v *variables) Remove(_ context.Context, project int64, scope string, keep 
 	if err := v.fail[project]; err != nil {
 		return 0, err
 	}
+	if v.removing != nil {
+		v.removing()
+	}
 	v.removed = append(v.removed, fmt.Sprint(project, " ", scope))
 	n := 0
 	for key := range v.got[project][scope] {
@@ -194,8 +199,9 @@ func (v *variables) keys(project int64, scope string) string {
 
 // clusters is GitLab's cluster integration: by project, what it was given.
 type clusters struct {
-	got  map[int64]string
-	fail error
+	got      map[int64]string
+	fail     error
+	removing func() // as of variables
 }
 
 func (c *clusters) Ensure(_ context.Context, project int64, scope string, cluster ci.Cluster, namespace, token string) (bool, error) {
@@ -207,6 +213,9 @@ func (c *clusters) Ensure(_ context.Context, project int64, scope string, cluste
 }
 
 func (c *clusters) Remove(_ context.Context, project int64, _ string) error {
+	if c.removing != nil {
+		c.removing()
+	}
 	delete(c.got, project)
 	return c.fail
 }

@@ -83,6 +83,17 @@ func TestEveryMoveHasNoGap(t *testing.T) {
 						}
 					}
 					n := project("haw-world", 42, to)
+					b.gitlab.removing = func() {
+						for key := range strings.FieldsSeq(keys[to]) {
+							if _, ok := b.gitlab.got[42]["ICC-K8s"][key]; !ok {
+								t.Errorf("something is taken back before %s is there", key)
+							}
+						}
+						if to == ci.ModeCertificate && b.clusters.got[42] == "" {
+							t.Error("something is taken back before the cluster integration is there")
+						}
+					}
+					b.clusters.removing = b.gitlab.removing
 					expectNone(b.pass(t, n))
 					if got := b.gitlab.keys(42, "ICC-K8s"); got != keys[to] {
 						t.Errorf("the project has %q, want %q", got, keys[to])
@@ -329,6 +340,26 @@ func TestAgentIsNeverAFallback(t *testing.T) {
 	}
 }
 
+// TestAgentSlug: it belongs to one environment, and is none of GitLab's if it could name another project's.
+func TestAgentSlug(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	n := project("haw-world", 42, ci.ModeAgent)
+	b.pass(t, n)
+	b.Scope, b.now = "production", b.now.Add(10*time.Minute)
+	b.Agent.Slug = func(context.Context, int64, string) (string, error) { return "a:43:b", nil }
+	expect(t, b.pass(t, n), 0, 0, "ci_delivery_failed")
+	if st := b.Status("haw-world", 42); st.Slug != "" {
+		t.Errorf("status %+v", st)
+	}
+	b.Agent.Slug = func(context.Context, int64, string) (string, error) { return "production", nil }
+	b.now = b.now.Add(10 * time.Minute)
+	expect(t, b.pass(t, n), 0, 1)
+	if st := b.Status("haw-world", 42); st.Slug != "production" {
+		t.Errorf("status %+v", st)
+	}
+}
+
 func TestCertificateFollowsTheToken(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -418,6 +449,14 @@ func TestSigningKeyOfTheAPIServerChanges(t *testing.T) {
 	b.now = b.now.Add(20 * time.Minute)
 	expect(t, b.pass(t, world), 1, 1)
 	b.now = b.now.Add(20 * time.Minute)
+	expect(t, b.pass(t, world), 0, 0)
+	b.kid = "newest" // another API server has it already, the one that is asked does not list it yet
+	b.now = b.now.Add(8 * time.Hour)
+	expect(t, b.pass(t, world), 1, 1)
+	b.now = b.now.Add(6 * time.Minute)
+	expect(t, b.pass(t, world), 0, 0)
+	keys = map[string]bool{"newest": true}
+	b.now = b.now.Add(6 * time.Minute)
 	expect(t, b.pass(t, world), 0, 0)
 	keys = nil // an answer without keys proves nothing
 	b.now = b.now.Add(20 * time.Minute)

@@ -23,6 +23,7 @@ type work struct {
 	n      Namespace
 	before map[int64]record // what was remembered: for when the Secret was deleted
 	lost   []int64          // who lost the right to read the token
+	ca     []byte           // Cluster's, which changes between two passes
 
 	s    *corev1.Secret
 	recs map[int64]record
@@ -46,7 +47,8 @@ func (w *work) by(at time.Time) {
 	}
 }
 
-func (w *work) do(ctx context.Context) error {
+// load reads the Secret and what is kept on it.
+func (w *work) load(ctx context.Context) error {
 	var err error
 	if w.s, err = w.p.secret(ctx, w.n.Name); err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("reading Secret %s/%s: %w", w.n.Name, kubename.CISecret, err)
@@ -62,6 +64,13 @@ func (w *work) do(ctx context.Context) error {
 		}
 	} else if w.recs == nil {
 		w.recs = map[int64]record{}
+	}
+	return nil
+}
+
+func (w *work) do(ctx context.Context) error {
+	if err := w.load(ctx); err != nil {
+		return err
 	}
 	if w.n.Gone {
 		return w.withdraw(ctx)
@@ -122,23 +131,43 @@ func (w *work) killLost(ctx context.Context) error {
 	return nil
 }
 
+// destroyLost is killLost alone. What was kept on the Secret is kept on a new one, without a token.
+func (w *work) destroyLost(ctx context.Context) error {
+	if err := w.load(ctx); err != nil || w.s == nil {
+		return err
+	}
+	if err := w.killLost(ctx); err != nil || w.s != nil {
+		return err
+	}
+	return w.create(ctx)
+}
+
+// create makes the Secret, without a token, for what is kept on it.
+func (w *work) create(ctx context.Context) error {
+	s := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: kubename.CISecret, Namespace: w.n.Name, Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}},
+		Type:       corev1.SecretTypeOpaque,
+		Data:       map[string][]byte{keyCA: w.ca, keyNamespace: []byte(w.n.Name)},
+	}
+	if _, err := setRecords(s, w.recs); err != nil {
+		return err
+	}
+	if _, err := setReaders(s, w.n.Readers); err != nil {
+		return err
+	}
+	made, err := w.p.Kube.CoreV1().Secrets(w.n.Name).Create(ctx, s, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("making Secret %s/%s: %w", w.n.Name, kubename.CISecret, err)
+	}
+	w.s = made
+	return nil
+}
+
 // token makes the Secret, with a token that works if anybody needs one.
 func (w *work) token(ctx context.Context) error {
 	if w.s == nil {
-		s := &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Name: kubename.CISecret, Namespace: w.n.Name, Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}},
-			Type:       corev1.SecretTypeOpaque,
-			Data:       map[string][]byte{keyCA: w.p.Cluster.CA, keyNamespace: []byte(w.n.Name)},
-		}
-		if _, err := setRecords(s, w.recs); err != nil {
+		if err := w.create(ctx); err != nil {
 			return err
-		}
-		if _, err := setReaders(s, w.n.Readers); err != nil {
-			return err
-		}
-		var err error
-		if w.s, err = w.p.Kube.CoreV1().Secrets(w.n.Name).Create(ctx, s, metav1.CreateOptions{}); err != nil {
-			return fmt.Errorf("making Secret %s/%s: %w", w.n.Name, kubename.CISecret, err)
 		}
 	}
 	if !w.n.needsToken() {
@@ -252,6 +281,11 @@ func (w *work) retire(ctx context.Context) error {
 }
 
 func (p *Provisioner) destroy(ctx context.Context, s *corev1.Secret) error {
+	p.mu.Lock()
+	if st := p.states[s.Namespace]; st != nil && st.uid == s.UID {
+		st.uid = "" // or its end would look like somebody else's doing
+	}
+	p.mu.Unlock()
 	err := p.Kube.CoreV1().Secrets(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("deleting Secret %s/%s: %w", s.Namespace, s.Name, err)
@@ -264,6 +298,9 @@ func (w *work) project(ctx context.Context, project Project) error {
 	rec := w.recs[project.ID].clone()
 	if project.Frozen {
 		return nil
+	}
+	if w.n.Undecided && rec.Mode != "" && rec.Mode != project.Mode {
+		return nil // the group that says which mode may not have been read
 	}
 	if project.Mode == ModeAgent {
 		ok, err := w.agent(ctx, project, &rec)
@@ -384,6 +421,11 @@ func (w *work) compare(project Project, rec *record, vars []Variable) difference
 			d.write = append(d.write, v)
 		}
 	}
+	for key := range rec.Sums { // of a mode or scope before: takeBack removes all that is not wanted
+		if _, wanted := d.sums[key]; !wanted && !d.moved {
+			d.leftover = true
+		}
+	}
 	return d
 }
 
@@ -391,7 +433,7 @@ func (w *work) compare(project Project, rec *record, vars []Variable) difference
 func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Variable, d difference) (written int, err error) {
 	p := w.p
 	now := p.Now()
-	defer func() { rec.Written = now }() // what GitLab showed before is out of date, also after a failure
+	rec.Written = now // what GitLab showed before is out of date, also after a failure
 	next := rec.clone()
 	if d.moved {
 		next.leave(rec.Mode, rec.Scope)
@@ -400,6 +442,9 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 	case project.Mode.writesVariables() && len(d.write) > 0:
 		if p.Variables == nil {
 			return 0, errNoWriter
+		}
+		if err = w.begin(ctx, project, rec, d); err != nil {
+			return 0, err
 		}
 		next.Foreign = slices.DeleteFunc(next.Foreign, func(key string) bool {
 			return slices.ContainsFunc(d.write, func(v Variable) bool { return v.Key == key })
@@ -412,12 +457,8 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 		if p.Clusters == nil {
 			return 0, errNoWriter
 		}
-		if d.moved { // nothing shows later that a cluster is ours to remove, so it is written down before it is made
-			rec.leave(ModeCertificate, p.Scope)
-			w.recs[project.ID] = *rec
-			if err = w.save(ctx); err != nil {
-				return 0, err
-			}
+		if err = w.begin(ctx, project, rec, d); err != nil {
+			return 0, err
 		}
 		var wrote bool
 		if wrote, err = p.Clusters.Ensure(ctx, project.ID, p.Scope, p.Cluster, w.n.Name, string(w.s.Data[keyToken])); wrote {
@@ -431,6 +472,11 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 		next.Mode, next.Since, next.Scope = project.Mode, now, p.Scope
 	}
 	next.Sums = d.sums
+	if !project.VariablesRead { // nothing will show that somebody has made room, so it is tried again
+		for _, key := range next.Foreign {
+			next.Sums[key] = ""
+		}
+	}
 	*rec = next
 	keep := slices.Sorted(maps.Keys(sumsOf(vars)))
 	if d.leftover {
@@ -445,6 +491,26 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 		}
 		return true, keep
 	})
+}
+
+// begin writes down what GitLab is about to be told: if that ends halfway, nobody knows which of the two values a part has,
+// so neither counts as delivered, also when what is wanted changes back or the project leaves. It conflicts when another
+// replica has taken over the namespace: then nothing is written to GitLab.
+func (w *work) begin(ctx context.Context, project Project, rec *record, d difference) error {
+	if rec.Sums == nil {
+		rec.Sums = map[string]string{}
+	}
+	for _, v := range d.write {
+		rec.Sums[v.Key] = "" // it may be there, with one value or the other
+	}
+	if d.cluster {
+		rec.Sums[clusterPart] = ""
+	}
+	if d.moved {
+		rec.leave(project.Mode, w.p.Scope)
+	}
+	w.recs[project.ID] = *rec
+	return w.save(ctx)
 }
 
 var errNoWriter = errors.New("there is no token for writing to GitLab: name its file in gitlab.writeTokenFile")
@@ -478,11 +544,19 @@ func (w *work) takeBack(ctx context.Context, project int64, rec *record, remove 
 
 // departed takes back what projects have that deploy here no longer.
 func (w *work) departed(ctx context.Context) error {
-	var errs []error
+	var gone []int64
 	for _, id := range slices.Sorted(maps.Keys(w.recs)) {
-		if slices.ContainsFunc(w.n.Projects, func(p Project) bool { return p.ID == id }) {
-			continue
+		if !slices.ContainsFunc(w.n.Projects, func(p Project) bool { return p.ID == id }) {
+			gone = append(gone, id)
 		}
+	}
+	return w.takeAllBack(ctx, gone)
+}
+
+// takeAllBack takes back what these projects have from here, and forgets those that have nothing any more.
+func (w *work) takeAllBack(ctx context.Context, ids []int64) error {
+	var errs []error
+	for _, id := range ids {
 		done, err := w.leave(ctx, id)
 		if err != nil {
 			errs = append(errs, &deliveryError{fmt.Errorf("taking CI credentials back from GitLab project %d: %w", id, err)})
@@ -534,28 +608,31 @@ func (p *Provisioner) deliveredElsewhere(project int64, not string) (home string
 	return home, r
 }
 
-// withdraw takes everything back and destroys the token of a namespace that no source should have.
+// withdraw destroys the token of a namespace that no source should have, then takes everything back. A Secret without a
+// token remembers meanwhile what is left in GitLab.
 func (w *work) withdraw(ctx context.Context) error {
 	w.settledLoss = true
-	if w.s == nil {
-		return nil
+	maps.DeleteFunc(w.recs, func(id int64, _ record) bool { return w.n.Source == authz.Project(id) && !w.n.Exists })
+	if w.s != nil && len(w.s.Data[keyToken]) > 0 {
+		if err := w.p.destroy(ctx, w.s); err != nil {
+			return err
+		}
+		w.p.log().InfoContext(ctx, "CI token destroyed", "namespace", w.n.Name, "source", w.n.Source.String())
+		w.s = nil
 	}
-	for _, id := range slices.Sorted(maps.Keys(w.recs)) {
-		if w.n.Source == authz.Project(id) && !w.n.Exists {
-			continue
-		}
-		if home, there := w.p.deliveredElsewhere(id, w.n.Name); home != "" && there.Mode == "" {
-			continue
-		}
-		if _, err := w.leave(ctx, id); err != nil {
-			// The token dies all the same; what is left in GitLab is worth nothing.
-			w.p.log().WarnContext(ctx, "CI credentials could not be taken back", "project", id, "error", err)
+	if w.s == nil && len(w.recs) > 0 {
+		if err := w.create(ctx); err != nil {
+			return err
 		}
 	}
-	if err := w.p.destroy(ctx, w.s); err != nil {
-		return err
+	errs := []error{w.takeAllBack(ctx, slices.Sorted(maps.Keys(w.recs)))}
+	switch {
+	case w.s == nil:
+	case len(w.recs) > 0:
+		errs = append(errs, w.save(ctx))
+	default:
+		errs = append(errs, w.p.destroy(ctx, w.s))
+		w.s = nil
 	}
-	w.p.log().InfoContext(ctx, "CI token destroyed", "namespace", w.n.Name, "source", w.n.Source.String())
-	w.s, w.recs = nil, nil
-	return nil
+	return errors.Join(errs...)
 }
