@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -515,5 +516,47 @@ func TestADemotedTokenLosesNoInvitationInATargetedReading(t *testing.T) {
 		if kept := len(got.Groups[haw.ID].Links) > 0; kept != demoted {
 			t.Errorf("demoted %v: the link is kept: %v", demoted, kept)
 		}
+	}
+}
+
+// TestAnUnreadAccountStaysUnreadInATargetedReading: a full reading marked what somebody is a member of, because his
+// account could not be read. Reading one of these places again does not make his account known.
+func TestAnUnreadAccountStaysUnreadInATargetedReading(t *testing.T) {
+	o := newOrg(t)
+	bob := authz.Person(o.id["bob"])
+	lib, world := authz.Project(o.id["lib"]), authz.Group(o.id["world"])
+	for name, body := range map[string]string{
+		"fails":       "",
+		"has no id":   `{"username":"bob"}`,
+		"has no name": fmt.Sprintf(`{"id":%d,"state":"active"}`, bob.ID),
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := o.want(true)
+			delete(base.Users, bob.ID)
+			base.Missing[bob] = "the account could not be read"
+			blur(base)
+			down := true
+			r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
+				if r.URL.Path != "/api/v4/"+sourcePath(bob) || !down {
+					return nil
+				}
+				if body == "" {
+					return answer(500, "")
+				}
+				return answer(200, body)
+			}, nil)
+			got, err := r.Refresh(t.Context(), base, []authz.SourceID{lib, world})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.keeps(t, got)
+			down = false
+			if got, err = r.Refresh(t.Context(), got, slices.Collect(maps.Keys(got.Missing))); err != nil {
+				t.Fatal(err)
+			}
+			if d := diff(o.want(true), got); d != "" {
+				t.Errorf("when it can be read again (-GitLab +Refresh)\n%s", d)
+			}
+		})
 	}
 }

@@ -645,7 +645,7 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 			name(row.User)
 		}
 	}
-	d.blur(s)
+	blur(s)
 	inheritFlags(s)
 	return s
 }
@@ -653,27 +653,27 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 // blur marks accounts about which an answer does not tell who or in which state they are, and everything in which such
 // an account, or one that could not be read at all, has a membership: without an account nobody has a right, and by
 // half an answer nobody loses one.
-func (d *draft) blur(s *authz.Snapshot) {
+func blur(s *authz.Snapshot) {
+	whole := func(u authz.User) bool { return u.State != "" && u.Username != "" }
 	for id, u := range s.Users {
-		if u.State == "" || u.Username == "" {
+		if !whole(u) {
 			s.Missing[authz.Person(id)] = "the answer does not tell its state or username"
 		}
 	}
-	unclear := func(id int64) bool {
-		_, known := s.Users[id]
-		return !known || s.Missing[authz.Person(id)] != ""
-	}
 	mark := func(source authz.SourceID, user int64) {
-		if s.Missing[source] == "" && unclear(user) {
+		if !whole(s.Users[user]) && s.Missing[source] == "" {
 			s.Missing[source] = fmt.Sprintf("the account of its member %s could not be read", authz.Person(user))
 		}
 	}
-	for source, rows := range d.rows {
-		for _, row := range rows {
-			mark(source, row.User)
+	for id, g := range s.Groups {
+		for _, m := range g.Members {
+			mark(authz.Group(id), m.User)
 		}
 	}
 	for id, p := range s.Projects {
+		for _, m := range p.Members {
+			mark(authz.Project(id), m.User)
+		}
 		if p.Owner != 0 {
 			mark(authz.Project(id), p.Owner)
 		}

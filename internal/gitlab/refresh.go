@@ -58,6 +58,10 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 	if !r.includeUsers {
 		dropUnnamed(f.s)
 	}
+	for id := range f.fromRow { // it is not known to be a human or none: the next reading has to ask
+		delete(f.s.Users, id)
+	}
+	blur(f.s)
 	inheritFlags(f.s)
 	f.r.readVariables(ctx, f.s, f.projectsRead())
 	return f.s, nil
