@@ -193,6 +193,8 @@ func TestHalfAnswers(t *testing.T) {
 		{path: fmt.Sprintf("/api/v4/projects/%d/members", o.id["app"]), body: `null`},
 		{path: fmt.Sprintf("/api/v4/groups/%d", o.id["haw"]), body: `null`},
 		{path: fmt.Sprintf("/api/v4/groups/%d", o.id["haw"]), body: `{}`},
+		{path: fmt.Sprintf("/api/v4/groups/%d", o.id["haw"]), body: fmt.Sprintf(`{"id":%d,"full_path":"haw"}`, o.id["haw"])},
+		{path: fmt.Sprintf("/api/v4/groups/%d", o.id["haw"]), body: fmt.Sprintf(`{"id":%d,"full_path":"haw","shared_with_groups":null}`, o.id["haw"])},
 		{path: fmt.Sprintf("/api/v4/groups/%d", o.id["haw"]), body: fmt.Sprintf(`{"id":%d,"full_path":"haw","shared_with_groups":[{}]}`, o.id["haw"])},
 		{path: fmt.Sprintf("/api/v4/groups/%d", o.id["haw"]), body: fmt.Sprintf(`{"id":%d,"full_path":"haw","shared_with_groups":[{"group_id":%d}]}`, o.id["haw"], o.id["partner"])},
 		{path: "/api/v4/groups", body: `null`},

@@ -115,6 +115,8 @@ type draft struct {
 	linksUnknown bool           // any group may have links
 	told         bool           // projects came with their links
 	untold       []int64        // projects in a list that tells of no links at all
+	groupsTold   bool           // groups that were read alone came with their links
+	groupsUntold []int64        // groups whose answer tells of no links at all
 	vars         *varsReading   // nil: no variables are read
 }
 
@@ -242,22 +244,18 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 		ids = slices.Sorted(maps.Keys(d.groups))
 	}
 	ids = slices.DeleteFunc(ids, func(id int64) bool { return d.unread[authz.Group(id)] != "" }) // those are read whole later
-	return each(ctx, r.api, ids, func(ctx context.Context, id int64) error { return r.readLinks(ctx, d, id, d.invited[id]) })
+	return each(ctx, r.api, ids, func(ctx context.Context, id int64) error { return r.readLinks(ctx, d, id) })
 }
 
-// readLinks reads the links of one group. expected says that GraphQL told us of at least one.
-func (r *Reader) readLinks(ctx context.Context, d *draft, id int64, expected bool) error {
+// readLinks reads the links of one group.
+func (r *Reader) readLinks(ctx context.Context, d *draft, id int64) error {
 	rg, err := r.api.group(ctx, id)
-	var ls []authz.Link
-	switch {
-	case err != nil:
-	case rg.Links != nil:
-		ls, err = links(*rg.Links)
-	case expected:
-		err = errNoLinks
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	var ls []authz.Link
+	if err == nil {
+		ls, err = d.linksOf(rg)
+	}
 	switch {
 	case errors.Is(err, ErrNotFound):
 		d.unread[authz.Group(id)] = vanished
@@ -274,6 +272,20 @@ func (r *Reader) readLinks(ctx context.Context, d *draft, id int64, expected boo
 	g.Links = ls
 	d.groups[id] = g
 	return nil
+}
+
+// linksOf returns the links of a group that was read alone. An answer without any is no answer where GraphQL told us of
+// one; elsewhere the answers about other groups show whether this server has links to tell (see finish).
+func (d *draft) linksOf(g restGroup) ([]authz.Link, error) {
+	switch {
+	case g.Links != nil:
+		d.groupsTold = true
+		return links(*g.Links)
+	case d.invited[g.ID]:
+		return nil, errNoLinks
+	}
+	d.groupsUntold = append(d.groupsUntold, g.ID)
+	return nil, nil
 }
 
 // vanished is why something is read again that a list has just named. Another 404 does not prove that it is gone: it
@@ -327,7 +339,7 @@ func (r *Reader) readREST(ctx context.Context, d *draft) error {
 		}
 		d.mu.Unlock()
 		if err == nil && id.Kind == authz.GroupSource {
-			err = r.readLinks(ctx, d, id.ID, false)
+			err = r.readLinks(ctx, d, id.ID)
 		}
 		return err
 	})
@@ -571,10 +583,8 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 			return err
 		}
 		out := g.group()
-		if g.Links != nil {
-			if out.Links, err = links(*g.Links); err != nil {
-				return err
-			}
+		if out.Links, err = d.linksOf(g); err != nil {
+			return err
 		}
 		if err := d.places().adopt(&out); err != nil {
 			return err
@@ -614,6 +624,11 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 
 // finish makes the Snapshot. Unless everybody is wanted it keeps only people who are named by something.
 func (d *draft) finish(everybody bool) *authz.Snapshot {
+	if d.told || d.groupsTold {
+		for _, id := range d.groupsUntold {
+			d.missing[authz.Group(id)] = errNoLinks.Error()
+		}
+	}
 	s := &authz.Snapshot{
 		Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
 		Missing: d.missing, MissingAll: d.missingAll,

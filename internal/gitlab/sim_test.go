@@ -458,6 +458,29 @@ func TestOneBadGroupDoesNotHideTheRest(t *testing.T) {
 	}
 }
 
+// TestABadGroupWhoseLinksAreNotTold: GitLab's answer fails on a group, and REST tells no links of it, which those of the
+// others have.
+func TestABadGroupWhoseLinksAreNotTold(t *testing.T) {
+	o := newOrg(t)
+	world := authz.Group(o.id["world"])
+	r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
+		if r.URL.Path == "/api/v4/"+sourcePath(world) {
+			return answer(200, fmt.Sprintf(`{"id":%d,"parent_id":%d,"full_path":"haw/world"}`, world.ID, o.id["haw"]))
+		}
+		return nil
+	}, func(op *Options) {
+		op.HTTPClient = &http.Client{Transport: &poison{next: op.HTTPClient.Transport, path: `"fullPath":"haw/world"`}}
+	})
+	got, err := r.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Missing[world] == "" {
+		t.Errorf("missing %v", got.Missing)
+	}
+	o.keeps(t, got)
+}
+
 // poison turns every GraphQL answer that tells the members of one group into an error.
 type poison struct {
 	next http.RoundTripper
