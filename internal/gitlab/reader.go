@@ -42,7 +42,6 @@ func (r *Reader) Requests() map[string]int64 { return r.api.gate.requests() }
 // Info is what a GitLab says about itself and our token.
 type Info struct {
 	Version         string // "" when it does not tell
-	Enterprise      bool
 	User            authz.User
 	Admin           bool // GitLab showed that the token is an administrator's
 	GraphQL         bool
@@ -70,19 +69,18 @@ func (r *Reader) Probe(ctx context.Context) (Info, error) {
 		}
 	}
 	if !r.restOnly {
-		data, err := r.api.query(ctx, `query Probe { currentUser { id username state } metadata { version enterprise } queryComplexity { score limit } }`, nil)
+		data, err := r.api.query(ctx, `query Probe { currentUser { id username state } metadata { version } queryComplexity { score limit } }`, nil)
 		switch {
 		case err == nil:
 			info.GraphQL = true
 			var meta struct {
-				Version    string `json:"version"`
-				Enterprise bool   `json:"enterprise"`
+				Version string `json:"version"`
 			}
 			var complexity struct {
 				Limit int `json:"limit"`
 			}
 			if json.Unmarshal(data["metadata"], &meta) == nil {
-				info.Version, info.Enterprise = meta.Version, meta.Enterprise
+				info.Version = meta.Version
 			}
 			if json.Unmarshal(data["queryComplexity"], &complexity) == nil && complexity.Limit > 0 {
 				info.ComplexityLimit = complexity.Limit

@@ -603,7 +603,7 @@ func TestOldServers(t *testing.T) {
 
 // TestOldVersions reads servers whose schema really lacks what came later.
 func TestOldVersions(t *testing.T) {
-	for _, version := range []string{"15.11.13-ee", "16.11.2", "17.5.0-ee", "18.0.0", "18.3.0"} {
+	for _, version := range []string{"15.0.5", "15.11.13-ee", "16.11.2", "17.5.0-ee", "18.0.0", "18.3.0"} {
 		t.Run(version, func(t *testing.T) {
 			o := newOrgOf(t, version)
 			r := o.reader(func(op *Options) { op.PageSize = 4 })
