@@ -302,7 +302,6 @@ func (p *pager) next(resp *gl.Response, got, fresh, size int) (more bool, err er
 
 func (p *pager) turn(page int64) {
 	p.page = page
-	p.q.Del("pagination") // this server does not know it
 	p.q.Set("page", strconv.FormatInt(page, 10))
 }
 
@@ -336,8 +335,8 @@ func page[T listed](ctx context.Context, a *api, path string, q url.Values) (map
 	return out, len(*list), resp, nil
 }
 
-// keyset lists everything below path by GitLab's keyset pagination, or however the server pages. With an error it
-// returns what was read until then.
+// keyset lists everything below path by GitLab's keyset pagination. A server that answers by page numbers is read like
+// any such list. With an error it returns what was read until then.
 func keyset[T listed](ctx context.Context, a *api, path string, q url.Values) (map[int64]T, error) {
 	items := map[int64]T{}
 	p := pager{q: maps.Clone(q), page: 1}
@@ -364,15 +363,39 @@ func keyset[T listed](ctx context.Context, a *api, path string, q url.Values) (m
 		if !more {
 			return items, nil
 		}
+		if !p.linked {
+			q := maps.Clone(q)
+			q.Set("order_by", "id")
+			q.Set("sort", "asc")
+			all, err := numbered[T](ctx, a, path, q)
+			if err != nil {
+				return items, err
+			}
+			return all, nil
+		}
 	}
 }
 
 var errMoving = errors.New("the list kept changing while it was read")
 
-// offset lists everything below path by page numbers. Something deleted meanwhile moves later items to pages
-// already read, so they would be missed: the list is read again until its count was stable and fits. Beyond
-// 10,000 records GitLab names no count; such a list is read twice and merged.
+// offset lists everything below path by page numbers, in order of id.
 func offset[T listed](ctx context.Context, a *api, path string, q url.Values) ([]T, error) {
+	items, err := numbered[T](ctx, a, path, q)
+	if err != nil {
+		return nil, err
+	}
+	keys := slices.Sorted(maps.Keys(items))
+	out := make([]T, len(keys))
+	for i, k := range keys {
+		out[i] = items[k]
+	}
+	return out, nil
+}
+
+// numbered reads a list by page numbers. Something deleted meanwhile moves later items to pages already read, so they
+// would be missed: the list is read again until its count was stable and fits. Beyond 10,000 records GitLab names no
+// count; such a list is read twice and merged.
+func numbered[T listed](ctx context.Context, a *api, path string, q url.Values) (map[int64]T, error) {
 	var last map[int64]T
 	for range 3 {
 		items := map[int64]T{}
@@ -410,12 +433,7 @@ func offset[T listed](ctx context.Context, a *api, path string, q url.Values) ([
 			items, done = last, true
 		}
 		if done {
-			keys := slices.Sorted(maps.Keys(items))
-			out := make([]T, len(keys))
-			for i, k := range keys {
-				out[i] = items[k]
-			}
-			return out, nil
+			return items, nil
 		}
 		last = items
 	}
