@@ -810,6 +810,25 @@ func TestRefreshEqualsFullSnapshot(t *testing.T) {
 	}
 }
 
+// TestRenamedGroupTakesNobodyElseAlong: the hook of a rename is late, and its old path already belongs to another group.
+func TestRenamedGroupTakesNobodyElseAlong(t *testing.T) {
+	o := newOrg(t)
+	r := o.reader(nil)
+	s, err := r.Snapshot(t.Context())
+	o.ok(err)
+	old := authz.Group(o.id["haw"])
+	o.ok(o.w.RenameGroup(old.ID, "haw-hamburg", "HAW"))
+	taken := authz.Group(o.group("haw", ""))
+	below := authz.Project(o.project("theirs", "haw"))
+	for _, changed := range [][]authz.SourceID{{taken, below}, {old}} {
+		s, err = r.Refresh(t.Context(), s, changed)
+		o.ok(err)
+	}
+	if d := diff(o.want(true), s); d != "" {
+		t.Errorf("(-GitLab +Refresh)\n%s", d)
+	}
+}
+
 func TestRefreshFailures(t *testing.T) {
 	o := newOrg(t)
 	base := o.want(true)
