@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -92,6 +93,41 @@ func TestListsThatMove(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestALinkThatIsLost: one answer in the middle of a list comes without the link to the next page, or with a broken one.
+func TestALinkThatIsLost(t *testing.T) {
+	o := newOrg(t)
+	for _, tt := range []struct {
+		path, link string
+		at         int
+	}{
+		{path: "/api/v4/projects", at: 2},
+		{path: "/api/v4/projects", at: 1, link: "junk"},
+		{path: "/api/v4/users", at: 3},
+		{path: "/api/v4/users?humans", at: 3},
+		{path: "/api/v4/users?humans", at: 1, link: "junk"},
+	} {
+		seen := 0
+		got, err := o.reader(func(op *Options) {
+			inner := op.HTTPClient.Transport
+			op.RESTOnly, op.PageSize = true, 2
+			op.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				resp, err := inner.RoundTrip(r)
+				list, filter, _ := strings.Cut(tt.path, "?")
+				if err == nil && r.URL.Path == list && r.URL.Query().Has("humans") == (filter != "") && resp.Header.Get("Link") != "" {
+					if seen++; seen == tt.at {
+						resp.Header.Set("Link", tt.link)
+					}
+				}
+				return resp, err
+			})}
+		}).Snapshot(t.Context())
+		if err != nil || seen < tt.at {
+			t.Fatal(err, seen)
+		}
+		t.Run(fmt.Sprint(tt), func(t *testing.T) { o.keeps(t, got) })
 	}
 }
 

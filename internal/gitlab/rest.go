@@ -360,21 +360,34 @@ func keyset[T listed](ctx context.Context, a *api, path string, q url.Values) (m
 		if err != nil {
 			return items, fmt.Errorf("reading %s: %w", path, err)
 		}
-		if !more {
-			return items, nil
+		if more && p.linked {
+			continue
 		}
-		if !p.linked {
-			q := maps.Clone(q)
-			q.Set("order_by", "id")
-			q.Set("sort", "asc")
-			all, err := numbered[T](ctx, a, path, q)
-			if err != nil {
+		q := maps.Clone(q)
+		q.Set("order_by", "id")
+		q.Set("sort", "asc")
+		if !more {
+			// A full page that names no other one: the end, or a link that was lost on the way.
+			if n < a.pageSize || len(items) >= maxOffset {
+				return items, nil
+			}
+			q.Set("per_page", strconv.Itoa(a.pageSize))
+			q.Set("page", strconv.Itoa(len(items)/a.pageSize+1))
+			if beyond, _, _, err := page[T](ctx, a, path, q); err != nil || len(beyond) == 0 {
 				return items, err
 			}
-			return all, nil
 		}
+		all, err := numbered[T](ctx, a, path, q)
+		if err != nil {
+			return items, err
+		}
+		return all, nil
 	}
 }
+
+// maxOffset is how far GitLab counts by page numbers in lists that it also pages by keyset (source: GitLab's instance
+// limits).
+const maxOffset = 50_000
 
 var errMoving = errors.New("the list kept changing while it was read")
 
