@@ -527,25 +527,27 @@ func TestAnUnreadAccountStaysUnreadInATargetedReading(t *testing.T) {
 	o := newOrg(t)
 	bob := authz.Person(o.id["bob"])
 	lib, world := authz.Project(o.id["lib"]), authz.Group(o.id["world"])
-	for name, body := range map[string]string{
-		"fails":       "",
-		"has no id":   `{"username":"bob"}`,
-		"has no name": fmt.Sprintf(`{"id":%d,"state":"active"}`, bob.ID),
+	account := "/api/v4/" + sourcePath(bob)
+	for _, tt := range []struct{ name, path, body string }{
+		{"fails", account, ""},
+		{"has no id", account, `{"username":"bob"}`},
+		{"has no name", account, fmt.Sprintf(`{"id":%d,"state":"active"}`, bob.ID)},
+		{"is in no list", "/api/v4/users", `[]`}, // or was renamed in between
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			base := o.want(true)
 			delete(base.Users, bob.ID)
 			base.Missing[bob] = "the account could not be read"
 			blur(base)
 			down := true
 			r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
-				if r.URL.Path != "/api/v4/"+sourcePath(bob) || !down {
+				if r.URL.Path != tt.path || !down {
 					return nil
 				}
-				if body == "" {
+				if tt.body == "" {
 					return answer(500, "")
 				}
-				return answer(200, body)
+				return answer(200, tt.body)
 			}, nil)
 			got, err := r.Refresh(t.Context(), base, []authz.SourceID{lib, world})
 			if err != nil {

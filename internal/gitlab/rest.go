@@ -519,12 +519,22 @@ func (a *api) user(ctx context.Context, id int64, humanKnown, human bool) (authz
 		return authz.User{}, fmt.Errorf("reading user %d: the answer has no state or no username", id)
 	}
 	if !humanKnown {
-		list, _, _, err := page[restUser](ctx, a, "users", url.Values{"username": {u.Username}, "humans": {"true"}})
+		q := url.Values{"username": {u.Username}, "humans": {"true"}}
+		list, _, _, err := page[restUser](ctx, a, "users", q)
 		if err != nil {
 			return authz.User{}, err
 		}
 		if _, human = list[id]; !human && len(list) > 0 {
 			return authz.User{}, fmt.Errorf("reading user %d: the list of humans of his username holds somebody else", id)
+		}
+		if !human && authz.UserState(u.State) == authz.StateActive { // a bot is in the list of all
+			q.Del("humans")
+			if list, _, _, err = page[restUser](ctx, a, "users", q); err != nil {
+				return authz.User{}, err
+			}
+			if _, ok := list[id]; !ok {
+				return authz.User{}, fmt.Errorf("reading user %d: the list of all accounts of his username lacks him", id)
+			}
 		}
 	}
 	out := u.user(human)
