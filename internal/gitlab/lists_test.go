@@ -131,6 +131,24 @@ func TestALinkThatIsLost(t *testing.T) {
 	}
 }
 
+// TestTotalThatNeverFits: a list that is always shorter than GitLab says is not the whole one, also when it is empty.
+func TestTotalThatNeverFits(t *testing.T) {
+	for _, body := range []string{`[]`, `[{"id":1}]`} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Total", "2")
+			fmt.Fprint(w, body)
+		}))
+		a, err := newAPI(options(t, server.URL, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := offset[restHook](t.Context(), a, "hooks", url.Values{}); !errors.Is(err, errMoving) {
+			t.Errorf("%s: %v, %v", body, got, err)
+		}
+		server.Close()
+	}
+}
+
 // TestTotalThatDoesNotFitOnOnePage: GitLab says there are more than it sent. The list is read again.
 func TestTotalThatDoesNotFitOnOnePage(t *testing.T) {
 	n := 0

@@ -389,7 +389,7 @@ func keyset[T listed](ctx context.Context, a *api, path string, q url.Values) (m
 // limits).
 const maxOffset = 50_000
 
-var errMoving = errors.New("the list kept changing while it was read")
+var errMoving = errors.New("the list kept changing while it was read, or is shorter than GitLab says itself")
 
 // offset lists everything below path by page numbers, in order of id.
 func offset[T listed](ctx context.Context, a *api, path string, q url.Values) ([]T, error) {
@@ -438,8 +438,8 @@ func numbered[T listed](ctx context.Context, a *api, path string, q url.Values) 
 			}
 		}
 		done := (pages <= 1 && !counted) || (counted && first == total && len(items) == read && int64(read) == total)
-		if !done && last != nil && sameKeys(last, items) {
-			done = true // twice the same: the count means something else
+		if !done && last != nil && sameKeys(last, items) && (!counted || int64(read) >= total) {
+			done = true // twice the same: the count means something else than that some are lacking
 		}
 		if !done && !counted && last != nil {
 			maps.Copy(last, items)
