@@ -220,6 +220,11 @@ func parseTemplate(where string, doc []byte, kinds []TemplateKind) (*Template, [
 	if o.GetNamespace() != "" || o.GetGenerateName() != "" {
 		bad("metadata may not have a namespace or generateName: each namespace gets the object under its name")
 	}
+	for _, name := range []string{"labels", "annotations"} {
+		if _, _, err := unstructured.NestedStringMap(o.Object, "metadata", name); err != nil { // then none of them would count
+			bad("metadata.%s: each value is a string: put numbers, true and false in quotes", name)
+		}
+	}
 	notes := o.GetAnnotations()
 	t.CopyFrom = notes[copyAnnotation]
 	if list, ok := notes[forAnnotation]; ok {

@@ -1,14 +1,17 @@
 package gitlab
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -18,8 +21,22 @@ import (
 )
 
 // TestOffsetListsThatMove: something that is deleted between two pages moves the later ones forward, so that one is
-// never seen. GitLab names no total beyond 10,000 records, where only a second reading tells.
-func TestOffsetListsThatMove(t *testing.T) {
+// never seen. GitLab names no total beyond 10,000 records, where only a second reading tells. A list that is asked for by
+// keyset pagination is in the same danger where it comes by numbers: an account that the list of humans lacks has no
+// rights.
+func TestListsThatMove(t *testing.T) {
+	byOffset := func(ctx context.Context, a *api) ([]int64, error) {
+		list, err := offset[restHook](ctx, a, "hooks", url.Values{})
+		var ids []int64
+		for _, h := range list {
+			ids = append(ids, h.ID)
+		}
+		return ids, err
+	}
+	byKeyset := func(ctx context.Context, a *api) ([]int64, error) {
+		list, err := keyset[restHook](ctx, a, "hooks", url.Values{})
+		return slices.Collect(maps.Keys(list)), err
+	}
 	for _, tt := range []struct {
 		name    string
 		totals  bool
@@ -32,51 +49,103 @@ func TestOffsetListsThatMove(t *testing.T) {
 		{name: "one deleted, no total", deletes: 1},
 		{name: "always moving", totals: true, deletes: 1000, err: errMoving},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			list := []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20}
-			deleted, requests := 0, 0
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				page, _ := strconv.Atoi(r.URL.Query().Get("page"))
-				size, _ := strconv.Atoi(r.URL.Query().Get("per_page"))
-				from, to := min((page-1)*size, len(list)), min(page*size, len(list))
-				if requests++; tt.totals {
-					w.Header().Set("X-Total", strconv.Itoa(len(list)))
+		for name, read := range map[string]func(context.Context, *api) ([]int64, error){"offset": byOffset, "keyset": byKeyset} {
+			t.Run(tt.name+"/"+name, func(t *testing.T) {
+				list := []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20}
+				deleted, requests := 0, 0
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					page, _ := strconv.Atoi(r.URL.Query().Get("page"))
+					page = max(page, 1)
+					size, _ := strconv.Atoi(r.URL.Query().Get("per_page"))
+					from, to := min((page-1)*size, len(list)), min(page*size, len(list))
+					if requests++; tt.totals {
+						w.Header().Set("X-Total", strconv.Itoa(len(list)))
+					}
+					w.Header().Set("X-Page", strconv.Itoa(page))
+					w.Header().Set("X-Next-Page", "")
+					if to < len(list) {
+						w.Header().Set("X-Next-Page", strconv.Itoa(page+1))
+					}
+					out := []map[string]any{}
+					for _, id := range list[from:to] {
+						out = append(out, map[string]any{"id": id, "url": "x"})
+					}
+					_ = json.NewEncoder(w).Encode(out)
+					if deleted < tt.deletes && len(list) > 4 {
+						list, deleted = slices.Delete(list, 0, 1), deleted+1
+					}
+				}))
+				defer server.Close()
+				o := options(t, server.URL, nil)
+				o.PageSize = 3
+				a, err := newAPI(o)
+				if err != nil {
+					t.Fatal(err)
 				}
-				w.Header().Set("X-Page", strconv.Itoa(page))
-				w.Header().Set("X-Next-Page", "")
-				if to < len(list) {
-					w.Header().Set("X-Next-Page", strconv.Itoa(page+1))
+				got, err := read(t.Context(), a)
+				if !errors.Is(err, tt.err) {
+					t.Fatalf("error %v, want %v after %d requests", err, tt.err, requests)
 				}
-				out := []map[string]any{}
-				for _, id := range list[from:to] {
-					out = append(out, map[string]any{"id": id, "url": "x"})
+				for _, id := range list {
+					if tt.err == nil && !slices.Contains(got, int64(id)) {
+						t.Errorf("%d was there all the time and is not in the list %v", id, got)
+					}
 				}
-				_ = json.NewEncoder(w).Encode(out)
-				if deleted < tt.deletes && len(list) > 4 {
-					list, deleted = slices.Delete(list, 0, 1), deleted+1
+			})
+		}
+	}
+}
+
+// TestALinkThatIsLost: one answer in the middle of a list comes without the link to the next page, or with a broken one.
+func TestALinkThatIsLost(t *testing.T) {
+	o := newOrg(t)
+	for _, tt := range []struct {
+		path, link string
+		at         int
+	}{
+		{path: "/api/v4/projects", at: 2},
+		{path: "/api/v4/projects", at: 1, link: "junk"},
+		{path: "/api/v4/users", at: 3},
+		{path: "/api/v4/users?humans", at: 3},
+		{path: "/api/v4/users?humans", at: 1, link: "junk"},
+	} {
+		seen := 0
+		got, err := o.reader(func(op *Options) {
+			inner := op.HTTPClient.Transport
+			op.RESTOnly, op.PageSize = true, 2
+			op.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				resp, err := inner.RoundTrip(r)
+				list, filter, _ := strings.Cut(tt.path, "?")
+				if err == nil && r.URL.Path == list && r.URL.Query().Has("humans") == (filter != "") && resp.Header.Get("Link") != "" {
+					if seen++; seen == tt.at {
+						resp.Header.Set("Link", tt.link)
+					}
 				}
-			}))
-			defer server.Close()
-			o := options(t, server.URL, nil)
-			o.PageSize = 3
-			a, err := newAPI(o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := offset[restHook](t.Context(), a, "hooks", url.Values{})
-			if !errors.Is(err, tt.err) {
-				t.Fatalf("error %v, want %v after %d requests", err, tt.err, requests)
-			}
-			have := map[int64]bool{}
-			for _, h := range got {
-				have[h.ID] = true
-			}
-			for _, id := range list {
-				if tt.err == nil && !have[int64(id)] {
-					t.Errorf("%d was there all the time and is not in the list %v", id, got)
-				}
-			}
-		})
+				return resp, err
+			})}
+		}).Snapshot(t.Context())
+		if err != nil || seen < tt.at {
+			t.Fatal(err, seen)
+		}
+		t.Run(fmt.Sprint(tt), func(t *testing.T) { o.keeps(t, got) })
+	}
+}
+
+// TestTotalThatNeverFits: a list that is always shorter than GitLab says is not the whole one, also when it is empty.
+func TestTotalThatNeverFits(t *testing.T) {
+	for _, body := range []string{`[]`, `[{"id":1}]`} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Total", "2")
+			fmt.Fprint(w, body)
+		}))
+		a, err := newAPI(options(t, server.URL, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := offset[restHook](t.Context(), a, "hooks", url.Values{}); !errors.Is(err, errMoving) {
+			t.Errorf("%s: %v, %v", body, got, err)
+		}
+		server.Close()
 	}
 }
 

@@ -42,7 +42,6 @@ func (r *Reader) Requests() map[string]int64 { return r.api.gate.requests() }
 // Info is what a GitLab says about itself and our token.
 type Info struct {
 	Version         string // "" when it does not tell
-	Enterprise      bool
 	User            authz.User
 	Admin           bool // GitLab showed that the token is an administrator's
 	GraphQL         bool
@@ -70,19 +69,18 @@ func (r *Reader) Probe(ctx context.Context) (Info, error) {
 		}
 	}
 	if !r.restOnly {
-		data, err := r.api.query(ctx, `query Probe { currentUser { id username state } metadata { version enterprise } queryComplexity { score limit } }`, nil)
+		data, err := r.api.query(ctx, `query Probe { currentUser { id username state } metadata { version } queryComplexity { score limit } }`, nil)
 		switch {
 		case err == nil:
 			info.GraphQL = true
 			var meta struct {
-				Version    string `json:"version"`
-				Enterprise bool   `json:"enterprise"`
+				Version string `json:"version"`
 			}
 			var complexity struct {
 				Limit int `json:"limit"`
 			}
 			if json.Unmarshal(data["metadata"], &meta) == nil {
-				info.Version, info.Enterprise = meta.Version, meta.Enterprise
+				info.Version = meta.Version
 			}
 			if json.Unmarshal(data["queryComplexity"], &complexity) == nil && complexity.Limit > 0 {
 				info.ComplexityLimit = complexity.Limit
@@ -115,6 +113,8 @@ type draft struct {
 	linksUnknown bool           // any group may have links
 	told         bool           // projects came with their links
 	untold       []int64        // projects in a list that tells of no links at all
+	groupsTold   bool           // groups that were read alone came with their links
+	groupsUntold []int64        // groups whose answer tells of no links at all
 	vars         *varsReading   // nil: no variables are read
 }
 
@@ -242,22 +242,18 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 		ids = slices.Sorted(maps.Keys(d.groups))
 	}
 	ids = slices.DeleteFunc(ids, func(id int64) bool { return d.unread[authz.Group(id)] != "" }) // those are read whole later
-	return each(ctx, r.api, ids, func(ctx context.Context, id int64) error { return r.readLinks(ctx, d, id, d.invited[id]) })
+	return each(ctx, r.api, ids, func(ctx context.Context, id int64) error { return r.readLinks(ctx, d, id) })
 }
 
-// readLinks reads the links of one group. expected says that GraphQL told us of at least one.
-func (r *Reader) readLinks(ctx context.Context, d *draft, id int64, expected bool) error {
+// readLinks reads the links of one group.
+func (r *Reader) readLinks(ctx context.Context, d *draft, id int64) error {
 	rg, err := r.api.group(ctx, id)
-	var ls []authz.Link
-	switch {
-	case err != nil:
-	case rg.Links != nil:
-		ls, err = links(*rg.Links)
-	case expected:
-		err = errNoLinks
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	var ls []authz.Link
+	if err == nil {
+		ls, err = d.linksOf(rg)
+	}
 	switch {
 	case errors.Is(err, ErrNotFound):
 		d.unread[authz.Group(id)] = vanished
@@ -274,6 +270,20 @@ func (r *Reader) readLinks(ctx context.Context, d *draft, id int64, expected boo
 	g.Links = ls
 	d.groups[id] = g
 	return nil
+}
+
+// linksOf returns the links of a group that was read alone. An answer without any is no answer where GraphQL told us of
+// one; elsewhere the answers about other groups show whether this server has links to tell (see finish).
+func (d *draft) linksOf(g restGroup) ([]authz.Link, error) {
+	switch {
+	case g.Links != nil:
+		d.groupsTold = true
+		return links(*g.Links)
+	case d.invited[g.ID]:
+		return nil, errNoLinks
+	}
+	d.groupsUntold = append(d.groupsUntold, g.ID)
+	return nil, nil
 }
 
 // vanished is why something is read again that a list has just named. Another 404 does not prove that it is gone: it
@@ -327,7 +337,7 @@ func (r *Reader) readREST(ctx context.Context, d *draft) error {
 		}
 		d.mu.Unlock()
 		if err == nil && id.Kind == authz.GroupSource {
-			err = r.readLinks(ctx, d, id.ID, false)
+			err = r.readLinks(ctx, d, id.ID)
 		}
 		return err
 	})
@@ -571,10 +581,8 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 			return err
 		}
 		out := g.group()
-		if g.Links != nil {
-			if out.Links, err = links(*g.Links); err != nil {
-				return err
-			}
+		if out.Links, err = d.linksOf(g); err != nil {
+			return err
 		}
 		if err := d.places().adopt(&out); err != nil {
 			return err
@@ -614,6 +622,11 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 
 // finish makes the Snapshot. Unless everybody is wanted it keeps only people who are named by something.
 func (d *draft) finish(everybody bool) *authz.Snapshot {
+	if d.told || d.groupsTold {
+		for _, id := range d.groupsUntold {
+			d.missing[authz.Group(id)] = errNoLinks.Error()
+		}
+	}
 	s := &authz.Snapshot{
 		Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
 		Missing: d.missing, MissingAll: d.missingAll,
@@ -645,7 +658,7 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 			name(row.User)
 		}
 	}
-	d.blur(s)
+	blur(s)
 	inheritFlags(s)
 	return s
 }
@@ -653,27 +666,27 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 // blur marks accounts about which an answer does not tell who or in which state they are, and everything in which such
 // an account, or one that could not be read at all, has a membership: without an account nobody has a right, and by
 // half an answer nobody loses one.
-func (d *draft) blur(s *authz.Snapshot) {
+func blur(s *authz.Snapshot) {
+	whole := func(u authz.User) bool { return u.State != "" && u.Username != "" }
 	for id, u := range s.Users {
-		if u.State == "" || u.Username == "" {
+		if !whole(u) {
 			s.Missing[authz.Person(id)] = "the answer does not tell its state or username"
 		}
 	}
-	unclear := func(id int64) bool {
-		_, known := s.Users[id]
-		return !known || s.Missing[authz.Person(id)] != ""
-	}
 	mark := func(source authz.SourceID, user int64) {
-		if s.Missing[source] == "" && unclear(user) {
+		if !whole(s.Users[user]) && s.Missing[source] == "" {
 			s.Missing[source] = fmt.Sprintf("the account of its member %s could not be read", authz.Person(user))
 		}
 	}
-	for source, rows := range d.rows {
-		for _, row := range rows {
-			mark(source, row.User)
+	for id, g := range s.Groups {
+		for _, m := range g.Members {
+			mark(authz.Group(id), m.User)
 		}
 	}
 	for id, p := range s.Projects {
+		for _, m := range p.Members {
+			mark(authz.Project(id), m.User)
+		}
 		if p.Owner != 0 {
 			mark(authz.Project(id), p.Owner)
 		}

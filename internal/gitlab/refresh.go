@@ -58,6 +58,10 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 	if !r.includeUsers {
 		dropUnnamed(f.s)
 	}
+	for id := range f.fromRow { // it is not known to be a human or none: the next reading has to ask
+		delete(f.s.Users, id)
+	}
+	blur(f.s)
 	inheritFlags(f.s)
 	f.r.readVariables(ctx, f.s, f.projectsRead())
 	return f.s, nil
@@ -263,24 +267,25 @@ func (f *refresh) putGroup(g authz.GitLabGroup) {
 		f.wantBelow(g.ID)
 	}
 	if old.Path != g.Path {
-		f.movePaths(old.Path, g.Path)
+		f.movePaths(g, old.Path)
 	}
 }
 
-// movePaths renames everything below a path.
-func (f *refresh) movePaths(from, to string) {
+// movePaths renames everything below a group that had the path from, which may be another group's by now.
+func (f *refresh) movePaths(moved authz.GitLabGroup, from string) {
 	if from == "" {
 		return
 	}
+	top := authz.Group(moved.ID)
 	for id, g := range f.s.Groups {
-		if rest, ok := strings.CutPrefix(g.Path, from+"/"); ok {
-			g.Path = to + "/" + rest
+		if rest, ok := strings.CutPrefix(g.Path, from+"/"); ok && f.s.Within(authz.Group(id), top) {
+			g.Path = moved.Path + "/" + rest
 			f.s.Groups[id] = g
 		}
 	}
 	for id, p := range f.s.Projects {
-		if rest, ok := strings.CutPrefix(p.Path, from+"/"); ok {
-			p.Path = to + "/" + rest
+		if rest, ok := strings.CutPrefix(p.Path, from+"/"); ok && f.s.Within(authz.Project(id), top) {
+			p.Path = moved.Path + "/" + rest
 			f.s.Projects[id] = p
 		}
 	}

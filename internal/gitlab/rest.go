@@ -302,7 +302,6 @@ func (p *pager) next(resp *gl.Response, got, fresh, size int) (more bool, err er
 
 func (p *pager) turn(page int64) {
 	p.page = page
-	p.q.Del("pagination") // this server does not know it
 	p.q.Set("page", strconv.FormatInt(page, 10))
 }
 
@@ -336,8 +335,8 @@ func page[T listed](ctx context.Context, a *api, path string, q url.Values) (map
 	return out, len(*list), resp, nil
 }
 
-// keyset lists everything below path by GitLab's keyset pagination, or however the server pages. With an error it
-// returns what was read until then.
+// keyset lists everything below path by GitLab's keyset pagination. A server that answers by page numbers is read like
+// any such list. With an error it returns what was read until then.
 func keyset[T listed](ctx context.Context, a *api, path string, q url.Values) (map[int64]T, error) {
 	items := map[int64]T{}
 	p := pager{q: maps.Clone(q), page: 1}
@@ -361,18 +360,55 @@ func keyset[T listed](ctx context.Context, a *api, path string, q url.Values) (m
 		if err != nil {
 			return items, fmt.Errorf("reading %s: %w", path, err)
 		}
-		if !more {
-			return items, nil
+		if more && p.linked {
+			continue
 		}
+		q := maps.Clone(q)
+		q.Set("order_by", "id")
+		q.Set("sort", "asc")
+		if !more {
+			// A full page that names no other one: the end, or a link that was lost on the way.
+			if n < a.pageSize || len(items) >= maxOffset {
+				return items, nil
+			}
+			q.Set("per_page", strconv.Itoa(a.pageSize))
+			q.Set("page", strconv.Itoa(len(items)/a.pageSize+1))
+			if beyond, _, _, err := page[T](ctx, a, path, q); err != nil || len(beyond) == 0 {
+				return items, err
+			}
+		}
+		all, err := numbered[T](ctx, a, path, q)
+		if err != nil {
+			return items, err
+		}
+		return all, nil
 	}
 }
 
-var errMoving = errors.New("the list kept changing while it was read")
+// maxOffset is how far GitLab counts by page numbers in lists that it also pages by keyset (source: GitLab's instance
+// limits).
+const maxOffset = 50_000
 
-// offset lists everything below path by page numbers. Something deleted meanwhile moves later items to pages
-// already read, so they would be missed: the list is read again until its count was stable and fits. Beyond
-// 10,000 records GitLab names no count; such a list is read twice and merged.
+var errMoving = errors.New("the list kept changing while it was read, or is shorter than GitLab says itself")
+
+// offset lists everything below path by page numbers, in order of id.
 func offset[T listed](ctx context.Context, a *api, path string, q url.Values) ([]T, error) {
+	items, err := numbered[T](ctx, a, path, q)
+	if err != nil {
+		return nil, err
+	}
+	keys := slices.Sorted(maps.Keys(items))
+	out := make([]T, len(keys))
+	for i, k := range keys {
+		out[i] = items[k]
+	}
+	return out, nil
+}
+
+// numbered reads a list by page numbers. Something deleted meanwhile moves later items to pages already read, so they
+// would be missed: the list is read again until its count was stable and fits. Beyond 10,000 records GitLab names no
+// count; such a list is read twice and merged.
+func numbered[T listed](ctx context.Context, a *api, path string, q url.Values) (map[int64]T, error) {
 	var last map[int64]T
 	for range 3 {
 		items := map[int64]T{}
@@ -402,20 +438,15 @@ func offset[T listed](ctx context.Context, a *api, path string, q url.Values) ([
 			}
 		}
 		done := (pages <= 1 && !counted) || (counted && first == total && len(items) == read && int64(read) == total)
-		if !done && last != nil && sameKeys(last, items) {
-			done = true // twice the same: the count means something else
+		if !done && last != nil && sameKeys(last, items) && (!counted || int64(read) >= total) {
+			done = true // twice the same: the count means something else than that some are lacking
 		}
 		if !done && !counted && last != nil {
 			maps.Copy(last, items)
 			items, done = last, true
 		}
 		if done {
-			keys := slices.Sorted(maps.Keys(items))
-			out := make([]T, len(keys))
-			for i, k := range keys {
-				out[i] = items[k]
-			}
-			return out, nil
+			return items, nil
 		}
 		last = items
 	}
@@ -488,12 +519,22 @@ func (a *api) user(ctx context.Context, id int64, humanKnown, human bool) (authz
 		return authz.User{}, fmt.Errorf("reading user %d: the answer has no state or no username", id)
 	}
 	if !humanKnown {
-		list, _, _, err := page[restUser](ctx, a, "users", url.Values{"username": {u.Username}, "humans": {"true"}})
+		q := url.Values{"username": {u.Username}, "humans": {"true"}}
+		list, _, _, err := page[restUser](ctx, a, "users", q)
 		if err != nil {
 			return authz.User{}, err
 		}
 		if _, human = list[id]; !human && len(list) > 0 {
 			return authz.User{}, fmt.Errorf("reading user %d: the list of humans of his username holds somebody else", id)
+		}
+		if !human && authz.UserState(u.State) == authz.StateActive { // a bot is in the list of all
+			q.Del("humans")
+			if list, _, _, err = page[restUser](ctx, a, "users", q); err != nil {
+				return authz.User{}, err
+			}
+			if _, ok := list[id]; !ok {
+				return authz.User{}, fmt.Errorf("reading user %d: the list of all accounts of his username lacks him", id)
+			}
 		}
 	}
 	out := u.user(human)

@@ -458,6 +458,29 @@ func TestOneBadGroupDoesNotHideTheRest(t *testing.T) {
 	}
 }
 
+// TestABadGroupWhoseLinksAreNotTold: GitLab's answer fails on a group, and REST tells no links of it, which those of the
+// others have.
+func TestABadGroupWhoseLinksAreNotTold(t *testing.T) {
+	o := newOrg(t)
+	world := authz.Group(o.id["world"])
+	r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
+		if r.URL.Path == "/api/v4/"+sourcePath(world) {
+			return answer(200, fmt.Sprintf(`{"id":%d,"parent_id":%d,"full_path":"haw/world"}`, world.ID, o.id["haw"]))
+		}
+		return nil
+	}, func(op *Options) {
+		op.HTTPClient = &http.Client{Transport: &poison{next: op.HTTPClient.Transport, path: `"fullPath":"haw/world"`}}
+	})
+	got, err := r.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Missing[world] == "" {
+		t.Errorf("missing %v", got.Missing)
+	}
+	o.keeps(t, got)
+}
+
 // poison turns every GraphQL answer that tells the members of one group into an error.
 type poison struct {
 	next http.RoundTripper
@@ -580,7 +603,7 @@ func TestOldServers(t *testing.T) {
 
 // TestOldVersions reads servers whose schema really lacks what came later.
 func TestOldVersions(t *testing.T) {
-	for _, version := range []string{"15.11.13-ee", "16.11.2", "17.5.0-ee", "18.0.0", "18.3.0"} {
+	for _, version := range []string{"15.0.5", "15.11.13-ee", "16.11.2", "17.5.0-ee", "18.0.0", "18.3.0"} {
 		t.Run(version, func(t *testing.T) {
 			o := newOrgOf(t, version)
 			r := o.reader(func(op *Options) { op.PageSize = 4 })
@@ -784,6 +807,25 @@ func TestRefreshEqualsFullSnapshot(t *testing.T) {
 				t.Errorf("(-full +refreshed)\n%s", d)
 			}
 		})
+	}
+}
+
+// TestRenamedGroupTakesNobodyElseAlong: the hook of a rename is late, and its old path already belongs to another group.
+func TestRenamedGroupTakesNobodyElseAlong(t *testing.T) {
+	o := newOrg(t)
+	r := o.reader(nil)
+	s, err := r.Snapshot(t.Context())
+	o.ok(err)
+	old := authz.Group(o.id["haw"])
+	o.ok(o.w.RenameGroup(old.ID, "haw-hamburg", "HAW"))
+	taken := authz.Group(o.group("haw", ""))
+	below := authz.Project(o.project("theirs", "haw"))
+	for _, changed := range [][]authz.SourceID{{taken, below}, {old}} {
+		s, err = r.Refresh(t.Context(), s, changed)
+		o.ok(err)
+	}
+	if d := diff(o.want(true), s); d != "" {
+		t.Errorf("(-GitLab +Refresh)\n%s", d)
 	}
 }
 

@@ -31,6 +31,7 @@ func loadGraphQLSchema(version string) (*ast.Schema, error) {
 		t := schema.Types[typeName]
 		t.Fields = slices.DeleteFunc(t.Fields, func(f *ast.FieldDefinition) bool { return slices.Contains(fields, f.Name) })
 	}
+	since(15, 6, "Metadata", "enterprise") // source: GitLab's metadata API documentation
 	// raw came with 15.3, description with 16.2, hidden with 17.4.
 	since(16, 2, "CiProjectVariable", "description")
 	since(17, 4, "CiProjectVariable", "hidden")
