@@ -2,9 +2,12 @@ package rbacsync_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,4 +200,89 @@ func (h *halfRead) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
 	}
 	time.Sleep(d)
 	return old, nil
+}
+
+// TestABlockDuringAReadingOfEverythingStays: the reading met the account before it was blocked, and so much else changed
+// meanwhile that not all can be read again before it counts; or nothing can.
+func TestABlockDuringAReadingOfEverythingStays(t *testing.T) {
+	t.Parallel()
+	for _, others := range []int64{1, 300} {
+		synctest.Test(t, func(t *testing.T) {
+			before := hawWorld()
+			for i := range others {
+				before.Projects[100+i] = authz.GitLabProject{ID: 100 + i, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: before.Projects[42].CreatedAt}
+			}
+			after := authztest.Clone(before)
+			after.Users[3] = authz.User{ID: 3, Username: "bob", State: "blocked", Human: true}
+			g := &singly{halfRead: halfRead{gitlab: gitlab{snap: before}}}
+			kube := fake.NewClientset()
+			var given atomic.Int64
+			s := newSyncer(t, rbacsync.Options{
+				Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now,
+				OnRound: func(r rbacsync.Round) {
+					for _, c := range r.Plan {
+						if added, _ := c.Subjects(); slices.Contains(added, "gitlab:3 (bob)") || slices.Contains(added, "gitlab:3") {
+							given.Add(1)
+						}
+					}
+				},
+			})
+			stop := run(t, s)
+			defer stop()
+			time.Sleep(time.Second)
+			wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3")
+			if given.Swap(0) != 1 {
+				t.Fatal("the test does not see what is given")
+			}
+
+			g.set(func(gl *gitlab) { gl.snap = after })
+			g.hold(10*time.Minute, before)
+			s.Trigger(nil, "everything")
+			time.Sleep(time.Second)
+			changed := []authz.SourceID{authz.Person(3)}
+			for i := range others {
+				changed = append(changed, authz.Project(100+i))
+			}
+			s.Trigger(changed, "hook")
+			time.Sleep(time.Minute)
+			wantSubjects(t, kube, "haw-world", "gitlab-view")
+			if others == 1 { // when the reading ends, GitLab is away
+				g.set(func(gl *gitlab) { gl.err = errors.New("502") })
+			}
+			time.Sleep(10 * time.Minute)
+			if got := s.State().Round.Snapshot.Taken; others == 1 && !got.Equal(before.Taken) {
+				t.Errorf("the reading did not count: %v", got)
+			}
+			g.set(func(gl *gitlab) { gl.err = nil })
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			wantSubjects(t, kube, "haw-world", "gitlab-view")
+			if n := given.Load(); n > 0 {
+				t.Errorf("somebody blocked got his right back %d times", n)
+			}
+		})
+	}
+}
+
+// singly is a halfRead whose targeted readings bring nothing but what they were asked for.
+type singly struct{ halfRead }
+
+func (s *singly) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
+	now, err := s.gitlab.Refresh(ctx, base, changed)
+	if err != nil {
+		return nil, err
+	}
+	out := authztest.Clone(base)
+	for _, id := range changed {
+		delete(out.Missing, id)
+		switch id.Kind {
+		case authz.GroupSource:
+			out.Groups[id.ID] = now.Groups[id.ID]
+		case authz.ProjectSource:
+			out.Projects[id.ID] = now.Projects[id.ID]
+		case authz.UserSource:
+			out.Users[id.ID] = now.Users[id.ID]
+		}
+	}
+	return out, nil
 }

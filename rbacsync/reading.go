@@ -62,19 +62,33 @@ const maxAgain = 200
 func (s *Syncer) readAgain(ctx context.Context, snap *authz.Snapshot, changed map[authz.SourceID]bool) *authz.Snapshot {
 	ids := slices.SortedFunc(maps.Keys(changed), authz.SourceID.Compare)
 	now := ids[:min(len(ids), maxAgain)]
-	again, err := s.o.Reader.Refresh(ctx, snap, now)
-	if err == nil && len(now) == len(ids) {
-		return again
-	}
-	if err == nil {
-		snap, ids = again, ids[maxAgain:]
+	left := ids[len(now):]
+	if again, err := s.o.Reader.Refresh(ctx, snap, now); err == nil {
+		snap = again
+	} else {
+		left = ids
 	}
 	out := *snap
-	if out.Missing = maps.Clone(snap.Missing); out.Missing == nil {
+	out.Missing, out.Users = maps.Clone(snap.Missing), maps.Clone(snap.Users)
+	if out.Missing == nil {
 		out.Missing = map[authz.SourceID]string{}
 	}
-	for _, id := range ids {
+	for _, id := range left {
 		out.Missing[id] = "it changed while GitLab was being read, and was not read again yet"
+	}
+	if s.base == nil {
+		return &out
+	}
+	// What is missing of a group or a project keeps all that hangs on it as it is. An account has no such shelter: of it
+	// counts what was known before, or somebody blocked meanwhile would get his rights back.
+	for _, id := range ids {
+		switch u, known := s.base.Users[id.ID]; {
+		case id.Kind != authz.UserSource || out.Missing[id] == "":
+		case known:
+			out.Users[id.ID] = u
+		default:
+			delete(out.Users, id.ID)
+		}
 	}
 	return &out
 }
