@@ -60,7 +60,7 @@ const maxPart = 3000
 // part returns what a round has to look at; nil is everything.
 func (s *Syncer) part(r *Round, req request) *part {
 	b := s.basis
-	if b == nil || s.mirror == nil || s.wanted == nil || r.Read != "partial" || req.full || len(s.brakes.approved) > 0 || due(b.expires, r.Started) {
+	if b == nil || s.mirror == nil || !s.mirror.isReady() || s.wanted == nil || r.Read != "partial" || req.full || len(s.brakes.approved) > 0 || due(b.expires, r.Started) {
 		return nil
 	}
 	p := &part{affected: s.o.Policy.Affected(b.snap, r.Snapshot), spaces: map[string]bool{}}

@@ -123,9 +123,10 @@ type Syncer struct {
 	templates templateStore
 	excessive []authz.Finding // bindings of others, as of the last full reading
 	mirror    *mirror         // while Run runs with Watch
+	sighted   bool            // the first sight of the mirror was waited for
 	drift     struct {
 		fights fights
-		spaces map[string]bool // to be put back at
+		spaces map[string]bool // to be looked at again, at
 		at     time.Time
 	}
 
@@ -272,7 +273,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		}
 		switch {
 		case round.Snapshot == nil: // nothing was to be written
-		case round.Err == nil && round.Report.Deferred > 0:
+		case round.Err == nil && len(round.Report.Deferred) > 0:
 			writing = retry{at: now}
 		case round.Err == nil && round.Spaces < len(round.Names): // a part: it says nothing about the rest
 		case round.Err == nil:
@@ -318,7 +319,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) {
 	defer s.round.Unlock()
 	s.brakes = brakes{saved: "?"}
 	s.failing.err = nil
-	s.base, s.basis, s.wanted, s.mirror = nil, nil, nil, nil // what was read while another one led is not to be built on
+	s.base, s.basis, s.wanted, s.mirror, s.sighted = nil, nil, nil, nil, false // what was read while another one led is not to be built on
 	s.drift.fights, s.drift.spaces, s.drift.at = fights{}, map[string]bool{}, time.Time{}
 	s.take() // the first round reads everything
 	s.lead(true)
@@ -354,10 +355,12 @@ const firstSight = 30 * time.Second
 
 // observe returns what the cluster holds: from the watches, or by listing it where there are none.
 func (s *Syncer) observe(ctx context.Context) (*Observed, error) {
-	if s.mirror != nil {
-		if err := s.mirror.await(ctx, firstSight); err == nil {
-			return s.mirror.observed(nil), nil
-		}
+	if s.mirror != nil && !s.sighted {
+		s.sighted = true
+		_ = s.mirror.await(ctx, firstSight) // if it takes longer, or is forbidden, everything is listed
+	}
+	if s.mirror != nil && s.mirror.isReady() {
+		return s.mirror.observed(nil), nil
 	}
 	return Observe(ctx, s.o.Kube, s.o.Policy.ClusterRoles())
 }
@@ -377,8 +380,7 @@ func (s *Syncer) write(ctx context.Context, r *Round) error {
 	r.Findings = append(r.Findings, r.Report.Findings...)
 	for _, f := range r.Report.Refused {
 		if s.mirror != nil && apierrors.IsConflict(f.Err) { // somebody, say the controller of quotas, was faster
-			s.drift.spaces[f.Change.Key.Namespace] = true
-			s.drift.at = s.o.Now().Add(100 * time.Millisecond)
+			s.postpone(f.Change.Key.Namespace, s.o.Now().Add(100*time.Millisecond))
 		}
 	}
 	return r.Report.Err()
@@ -389,19 +391,26 @@ func (s *Syncer) write(ctx context.Context, r *Round) error {
 func (s *Syncer) restoreDrift(ctx context.Context) {
 	s.round.Lock()
 	defer s.round.Unlock()
-	if s.mirror == nil || s.wanted == nil {
+	if s.mirror == nil || s.wanted == nil || !s.mirror.isReady() {
 		return
 	}
 	started := s.o.Now()
-	maps.Copy(s.drift.spaces, s.mirror.drifted())
+	spaces := map[string]bool{}
+	maps.Copy(spaces, s.mirror.drifted())
 	if s.templates.mirror != nil {
-		maps.Copy(s.drift.spaces, s.templates.mirror.drifted())
+		maps.Copy(spaces, s.templates.mirror.drifted())
 	}
-	if len(s.drift.spaces) == 0 || s.o.Mode != ModeEnforce || (!s.drift.at.IsZero() && started.Before(s.drift.at)) {
+	if due(s.drift.at, started) {
+		maps.Copy(spaces, s.drift.spaces)
+		s.drift.spaces, s.drift.at = map[string]bool{}, time.Time{}
+	}
+	if len(spaces) == 0 || s.o.Mode != ModeEnforce {
 		return
 	}
-	var now map[string]bool
-	now, s.drift.spaces, s.drift.at = s.drift.fights.due(s.drift.spaces, started)
+	now, later, until := s.drift.fights.due(spaces, started)
+	for ns := range later {
+		s.postpone(ns, until)
+	}
 	r := Round{Cause: causeDrift, Read: "none", Started: started}
 	have, want := s.watched(s.mirror.observed(now), s.wanted.within(now), now)
 	r.Plan, _ = Plan(have, want)
@@ -410,8 +419,10 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	}
 	r.Err = s.write(ctx, &r)
 	for _, f := range r.Report.Failed {
-		s.drift.spaces[f.Change.Key.Namespace] = true // again, a little later
-		s.drift.at = started.Add(time.Second)
+		s.postpone(f.Change.Key.Namespace, started.Add(time.Second)) // again, a little later
+	}
+	for _, c := range r.Report.Deferred {
+		s.postpone(c.Key.Namespace, started)
 	}
 	done := r.Report.Made(r.Plan)
 	for _, c := range done {
@@ -423,6 +434,14 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	r.Duration = s.o.Now().Sub(started)
 	s.report(ctx, r)
 	tellDrift(ctx, s.o.Kube, s.o.Logger, started, done)
+}
+
+// postpone has a namespace looked at again for drift: at a time, or before, when another one is.
+func (s *Syncer) postpone(ns string, at time.Time) {
+	s.drift.spaces[ns] = true
+	if s.drift.at.IsZero() || at.Before(s.drift.at) {
+		s.drift.at = at
+	}
 }
 
 // sleep waits for d, a Trigger or the end.
@@ -489,7 +508,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		return err
 	}()
 	r.Duration = s.o.Now().Sub(started)
-	if r.Err == nil && r.Snapshot != nil && r.Report.Deferred == 0 {
+	if r.Err == nil && r.Snapshot != nil && len(r.Report.Deferred) == 0 {
 		r.Done, _ = settled(req.tickets, unread(req, r.Snapshot))
 	}
 	s.finish(ctx, r)
