@@ -220,6 +220,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		s.restoreDrift(ctx)
 		now := s.o.Now()
 		req := s.take()
+		req.merge(agenda.waiting)
 		switch {
 		case agenda.due(now) || !req.idle() || unread.due(now):
 		case writing.due(now):
@@ -230,6 +231,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 			s.sleep(ctx, earliest(agenda.at(now), unread.at, writing.at, expiry, s.drift.at).Sub(now))
 			continue
 		}
+		agenda.waiting = request{}
 		// What could not be read waits for its time. Hooks and expiries go on meanwhile with what is known.
 		if unread.due(now) {
 			req.merge(agenda.carried)
@@ -261,6 +263,10 @@ func (s *Syncer) Run(ctx context.Context) error {
 			agenda.full = now.Add(jitter(s.o.Interval))
 		}
 		left := remaining(req, round)
+		if req.result != nil && round.Snapshot == nil && s.known() { // to read single things everything need not be read
+			agenda.fresh.tickets = left.partial().tickets
+			agenda.waiting, left = agenda.fresh, left.whole()
+		}
 		switch {
 		case !left.empty():
 			agenda.carried.merge(left)
@@ -681,7 +687,7 @@ type request struct {
 	result  *result // of a reading of everything that was done beside the rounds
 }
 
-// maxChanged is how many sources are read one by one; more are a full round.
+// maxChanged is how many sources wait to be read one by one; of more, everything is read.
 const maxChanged = 500
 
 func (r *request) empty() bool { return !r.full && len(r.changed) == 0 }
