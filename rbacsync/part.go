@@ -83,8 +83,10 @@ func (s *Syncer) part(r *Round, req request) *part {
 			p.spaces[name] = true
 		}
 	}
-	if s.o.Settings.CI.shares(r.Snapshot, b.view.Namespace, p.affected) {
-		return nil
+	for _, snap := range []*authz.Snapshot{b.snap, r.Snapshot} { // a project that is moved away leaves the namespace of its group
+		if s.o.Settings.CI.shares(snap, b.view.Namespace, p.affected) {
+			return nil
+		}
 	}
 	slices.SortFunc(p.sources, func(a, b authz.Source) int { return a.ID.Compare(b.ID) })
 	return p

@@ -16,7 +16,9 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
 // TestAPartIsAsGoodAsEverything: after a round that looked only at what a change can concern, a round over everything
@@ -131,6 +133,37 @@ func TestAPartIsMeasuredByTheWhole(t *testing.T) {
 		if revoked != 12 {
 			t.Errorf("%d of 12 rights were taken", revoked)
 		}
+	})
+}
+
+// TestAProjectThatIsMovedAwayLeavesTheNamespaceOfItsGroup: its jobs deployed there. The round that the transfer leads to
+// looks at that namespace as well, though the group itself did not change.
+func TestAProjectThatIsMovedAwayLeavesTheNamespaceOfItsGroup(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		snap := authztest.Clone(hawWorld())
+		snap.Groups[8] = authz.GitLabGroup{ID: 8, Path: "other", CreatedAt: snap.Groups[7].CreatedAt}
+		g := &gitlab{snap: snap}
+		kube := fake.NewClientset()
+		s := newSyncer(t, rbacsync.Options{
+			Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now,
+			Settings: rbacsync.Settings{CI: rbacsync.CISettings{
+				Exceptions: []rbacsync.CIException{{Source: authz.Group(7), Mode: ci.ModeIDToken, Target: rbacsync.TargetGroup}},
+			}},
+		})
+		stop := run(t, s)
+		defer stop()
+		time.Sleep(time.Second)
+		wantSubjects(t, kube, "haw", kubename.CIRoleBinding, kubename.CIServiceAccount, "gitlab:ci:42")
+
+		moved := authztest.Clone(snap)
+		p := moved.Projects[42]
+		p.Group, p.Path = 8, "other/world"
+		moved.Projects[42] = p
+		g.set(func(g *gitlab) { g.snap = moved })
+		s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+		time.Sleep(time.Second)
+		wantSubjects(t, kube, "haw", kubename.CIRoleBinding, kubename.CIServiceAccount)
 	})
 }
 
