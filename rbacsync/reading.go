@@ -27,14 +27,16 @@ type reading struct {
 type result struct {
 	snap *authz.Snapshot
 	err  error
+	base *authz.Snapshot // what was known when it began; nil: nothing
 }
 
 // startReading reads everything beside the rounds.
 func (s *Syncer) startReading(ctx context.Context, wg *sync.WaitGroup, req request) *reading {
 	r := &reading{request: req, out: make(chan result, 1), during: map[authz.SourceID]bool{}}
+	base := s.known()
 	wg.Go(func() {
 		snap, err := s.o.Reader.Snapshot(ctx)
-		r.out <- result{snap, err}
+		r.out <- result{snap, err, base}
 		s.poke()
 	})
 	return r
@@ -69,6 +71,26 @@ func turnOf(id authz.SourceID) int {
 		return 0
 	}
 	return 1
+}
+
+// accounts returns the people of whom something else is known than before. It may have come with the rows of a group or
+// project, which name their states.
+func accounts(before, now *authz.Snapshot) []authz.SourceID {
+	var out []authz.SourceID
+	if before == nil || now == nil {
+		return nil
+	}
+	for id, u := range now.Users {
+		if old, known := before.Users[id]; !known || old.State != u.State || old.Human != u.Human {
+			out = append(out, authz.Person(id))
+		}
+	}
+	for id := range before.Users {
+		if _, there := now.Users[id]; !there {
+			out = append(out, authz.Person(id))
+		}
+	}
+	return out
 }
 
 // readAgain reads again what changed while everything was read.

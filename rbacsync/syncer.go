@@ -237,7 +237,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 			req.merge(agenda.carried)
 			agenda.carried, unread.at = request{}, time.Time{}
 		}
-		req, ok := agenda.next(req, now, s.known(), func(r request) *reading { return s.startReading(ctx, &wg, r) })
+		req, ok := agenda.next(req, now, s.known() != nil, func(r request) *reading { return s.startReading(ctx, &wg, r) })
 		if !ok { // a reading beside the rounds comes first
 			continue
 		}
@@ -263,7 +263,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 			agenda.full = now.Add(jitter(s.o.Interval))
 		}
 		left := remaining(req, round)
-		if req.result != nil && round.Snapshot == nil && s.known() { // to read single things everything need not be read
+		if req.result != nil && round.Snapshot == nil && s.known() != nil { // to read single things everything need not be read
 			agenda.fresh.tickets = left.partial().tickets
 			agenda.waiting, left = agenda.fresh, left.whole()
 		}
@@ -312,11 +312,11 @@ func (r *retry) later(now time.Time, least, interval time.Duration) {
 	r.at = now.Add(jitter(r.pause))
 }
 
-// known reports whether something was read that targeted readings can start from.
-func (s *Syncer) known() bool {
+// known returns what targeted readings can start from; nil while nothing was read.
+func (s *Syncer) known() *authz.Snapshot {
 	s.round.Lock()
 	defer s.round.Unlock()
-	return s.base != nil
+	return s.base
 }
 
 // begin resets what another run left, and starts to follow the cluster.
@@ -532,6 +532,9 @@ func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string
 		how = "full"
 		if snap, err = req.result.snap, req.result.err; err == nil && snap != nil {
 			err = s.complete(ctx, snap)
+		}
+		for _, id := range accounts(req.result.base, s.base) {
+			req.changed[id] = true
 		}
 		if err == nil && snap != nil && len(req.changed) > 0 {
 			snap = s.readAgain(ctx, snap, req.changed)
