@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
@@ -33,6 +34,12 @@ func Verify(policy *admissionv1.ValidatingAdmissionPolicy, binding *admissionv1.
 	if !slices.Equal(policy.Spec.Variables, want.Spec.Variables) || !slices.Equal(policy.Spec.MatchConditions, want.Spec.MatchConditions) {
 		errs = append(errs, errors.New("its variables or matchConditions are others"))
 	}
+	if policy.Spec.MatchConstraints == nil || !covers(policy.Spec.MatchConstraints, want.Spec.MatchConstraints.ResourceRules) {
+		errs = append(errs, errors.New("its matchConstraints leave something out"))
+	}
+	if policy.Spec.ParamKind != nil || binding.Spec.ParamRef != nil { // without its parameter a policy can be passed over
+		errs = append(errs, errors.New("it hangs on a parameter"))
+	}
 	if !slices.Contains(binding.Spec.ValidationActions, admissionv1.Deny) {
 		errs = append(errs, fmt.Errorf("its binding does not deny, it has %v", binding.Spec.ValidationActions))
 	}
@@ -40,6 +47,27 @@ func Verify(policy *admissionv1.ValidatingAdmissionPolicy, binding *admissionv1.
 		errs = append(errs, errors.New("its binding is narrowed or bound to another policy"))
 	}
 	return errors.Join(errs...)
+}
+
+// covers reports whether all requests of these rules are looked at, in all namespaces.
+func covers(m *admissionv1.MatchResources, rules []admissionv1.NamedRuleWithOperations) bool {
+	for _, s := range []*metav1.LabelSelector{m.NamespaceSelector, m.ObjectSelector} {
+		if s != nil && len(s.MatchLabels)+len(s.MatchExpressions) > 0 {
+			return false
+		}
+	}
+	if len(m.ExcludeResourceRules) > 0 || (m.MatchPolicy != nil && *m.MatchPolicy != admissionv1.Equivalent) {
+		return false
+	}
+	for _, want := range rules {
+		if !slices.ContainsFunc(m.ResourceRules, func(r admissionv1.NamedRuleWithOperations) bool {
+			return len(r.ResourceNames) == 0 && (r.Scope == nil || *r.Scope == admissionv1.AllScopes) && slices.Equal(r.Operations, want.Operations) &&
+				slices.Equal(r.APIGroups, want.APIGroups) && slices.Equal(r.APIVersions, want.APIVersions) && slices.Equal(r.Resources, want.Resources)
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 func wantedPolicy(name string) (*admissionv1.ValidatingAdmissionPolicy, error) {

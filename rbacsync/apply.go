@@ -52,7 +52,7 @@ type ApplyOptions struct {
 type Report struct {
 	Applied  int
 	Failed   []Failure
-	Deferred int // changes that were left for the next round, because something more urgent came in
+	Deferred []Change // left for the next round, because something more urgent came in
 	// Refused are changes of objects from templates that could not be written. A template may not fit what GitLab users
 	// chose (a path in a label), so they fail no round; the finding template_failed says why.
 	Refused  []Failure
@@ -65,6 +65,9 @@ func (r Report) Made(plan []Change) []Change {
 	not := map[Key]bool{}
 	for _, f := range slices.Concat(r.Failed, r.Refused) {
 		not[f.Change.Key] = true
+	}
+	for _, c := range r.Deferred {
+		not[c.Key] = true
 	}
 	return slices.DeleteFunc(slices.Clone(plan), func(c Change) bool { return not[c.Key] })
 }
@@ -126,7 +129,7 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o
 		g.SetLimit(o.Concurrency)
 		for i, c := range now {
 			if o.pause != nil && c.step != stepRevoke && o.pause(time.Since(start)) {
-				a.deferred(len(now) - i + len(changes))
+				a.deferred(slices.Concat(now[i:], changes))
 				changes = nil
 				break
 			}
@@ -140,10 +143,10 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o
 	return a.report
 }
 
-func (a *applier) deferred(n int) {
+func (a *applier) deferred(left []Change) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.report.Deferred = n
+	a.report.Deferred = left
 }
 
 type applier struct {

@@ -136,7 +136,7 @@ type remembered struct {
 
 func remember(w *Wanted) *remembered {
 	r := &remembered{plain: *w, objects: make(map[string][]Object, len(w.Paths))}
-	r.plain.Objects = nil
+	r.plain.Objects, r.plain.Gone = nil, nil // what GitLab answered counts in its own round only
 	for rest := w.Objects; len(rest) > 0; {
 		ns := rest[0].Key.Namespace
 		r.objects[ns], rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })

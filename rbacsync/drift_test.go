@@ -2,18 +2,24 @@ package rbacsync_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -293,4 +299,182 @@ func TestClusterCICredentialsArePutBack(t *testing.T) {
 	if token() != done {
 		t.Error("another token without a reason")
 	}
+}
+
+// TestAFightOverOneNamespaceHoldsUpNoOther: somebody changes one namespace again and again, so it has to wait; another
+// one is put back at once.
+func TestAFightOverOneNamespaceHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		s := newSyncer(t, rbacsync.Options{Reader: &gitlab{snap: hawWorld()}, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now})
+		defer run(t, s)()
+		time.Sleep(time.Second)
+		for range 100 {
+			if len(subjects(t, kube, "haw-world", "gitlab-edit")) == 0 {
+				break
+			}
+			emptyBinding(t, kube, "haw-world", "gitlab-edit")
+			time.Sleep(100 * time.Millisecond)
+		}
+		wantSubjects(t, kube, "haw-world", "gitlab-edit")
+		emptyBinding(t, kube, "haw", "gitlab-edit")
+		time.Sleep(100 * time.Millisecond)
+		wantSubjects(t, kube, "haw", "gitlab-edit", "gitlab:2") // it waits for no fight over another one
+		time.Sleep(time.Minute)
+		wantSubjects(t, kube, "haw-world", "gitlab-edit", "gitlab:2") // in the end that is put back, too
+	})
+}
+
+// TestDriftThatMakesRoomIsPutBackAfterwards: hooks come in while much is put back. What these leave out is put back
+// afterwards, and is not reported as made before.
+func TestDriftThatMakesRoomIsPutBackAfterwards(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		var slow atomic.Bool
+		seen := &rounds{}
+		s := newSyncer(t, rbacsync.Options{
+			Reader: &gitlab{snap: hawWorld()}, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now, OnRound: seen.add,
+			Apply: rbacsync.ApplyOptions{Concurrency: 1, May: func() error {
+				if slow.Load() {
+					time.Sleep(600 * time.Millisecond)
+				}
+				return nil
+			}},
+		})
+		defer run(t, s)()
+		time.Sleep(time.Second)
+		slow.Store(true)
+		all := [][2]string{
+			{"haw-world", "gitlab-view"},
+			{"haw-world", "gitlab-edit"},
+			{"haw-world", kubename.CIRoleBinding},
+			{"haw", "gitlab-edit"},
+			{"haw", kubename.CIRoleBinding},
+		}
+		for _, x := range all {
+			emptyBinding(t, kube, x[0], x[1])
+		}
+		for range 30 {
+			time.Sleep(100 * time.Millisecond)
+			s.Trigger([]authz.SourceID{authz.Project(999)}, "hook") // which puts nothing back by itself
+		}
+		time.Sleep(10 * time.Second)
+		for _, x := range all {
+			if len(subjects(t, kube, x[0], x[1])) == 0 {
+				t.Errorf("%v is not put back", x)
+			}
+		}
+		seen.mu.Lock()
+		defer seen.mu.Unlock()
+		deferred := 0
+		for _, r := range seen.all {
+			deferred += len(r.Report.Deferred)
+			if made := len(r.Report.Made(r.Plan)); made != r.Report.Applied {
+				t.Errorf("round %s: %d changes applied, %d reported as made", r.Cause, r.Report.Applied, made)
+			}
+		}
+		if deferred == 0 {
+			t.Error("nothing made room: this shows nothing")
+		}
+	})
+}
+
+func emptyBinding(t *testing.T, kube kubernetes.Interface, ns, name string) {
+	t.Helper()
+	if _, err := kube.RbacV1().RoleBindings(ns).Patch(t.Context(), name, types.MergePatchType, []byte(`{"subjects":null}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// listless is a GitLab that answers single questions, and whose full readings can be broken.
+type listless struct {
+	halfGitLab
+	verified
+}
+
+func (l *listless) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
+	return l.halfGitLab.Snapshot(ctx)
+}
+
+func (l *listless) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
+	return l.halfGitLab.Refresh(ctx, base, changed)
+}
+
+// TestDriftDeletesNoNamespace: that a project is gone was answered long ago; no full reading has come through since, and
+// somebody changes its namespace. Whether it still is gone nobody knows.
+func TestDriftDeletesNoNamespace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		snap := copySnap(hawWorld())
+		snap.Projects[43] = authz.GitLabProject{ID: 43, Group: 7, Path: "haw/old", CreatedAt: snap.Projects[42].CreatedAt}
+		g := &listless{halfGitLab: halfGitLab{gitlab: gitlab{snap: snap}}}
+		g.verified = verified{gitlab: &g.halfGitLab.gitlab, exists: map[authz.SourceID]bool{authz.Project(43): false}}
+		kube := fake.NewClientset()
+		s := newSyncer(t, rbacsync.Options{
+			Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now, Settings: rbacsync.Settings{DeleteAfter: 24 * time.Hour},
+		})
+		defer run(t, s)()
+		time.Sleep(time.Second)
+		g.halfGitLab.set(func(gl *gitlab) { gl.snap = copySnap(hawWorld()) })
+		s.Trigger(nil, "everything")
+		time.Sleep(time.Minute)
+		ns, err := kube.CoreV1().Namespaces().Get(t.Context(), "haw-old", metav1.GetOptions{})
+		if err != nil || ns.Annotations[kubename.AnnotationGoneSince] == "" {
+			t.Fatalf("not noted as gone: %v, %v", ns, err)
+		}
+		g.halfGitLab.set(func(*gitlab) { g.broken = true })
+		time.Sleep(25 * time.Hour)
+		s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+		time.Sleep(time.Second)
+		ns.Labels["pod-security.kubernetes.io/enforce"] = "privileged"
+		if _, err := kube.CoreV1().Namespaces().Update(t.Context(), ns, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if _, err := kube.CoreV1().Namespaces().Get(t.Context(), "haw-old", metav1.GetOptions{}); err != nil {
+			t.Errorf("the namespace was deleted on an answer of yesterday: %v", err)
+		}
+	})
+}
+
+// TestAPartIsNotMadeOfHalfAWatch: a list that the watches begin with can't be read. Hooks are dealt with by listing all
+// that is needed, and don't wait for the watches each time.
+func TestAPartIsNotMadeOfHalfAWatch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kube, half := fake.NewClientset(), fake.NewClientset()
+		half.PrependReactor("list", "rolebindings", func(kubetesting.Action) (bool, runtime.Object, error) {
+			return true, nil, errors.New("forbidden")
+		})
+		g := &gitlab{snap: hawWorld()}
+		if _, err := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube}).Once(t.Context(), "before"); err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		s := newSyncer(t, rbacsync.Options{
+			Reader: g, Kube: kube, Watch: half, Interval: time.Hour, Now: time.Now,
+			OnRound: func(r rbacsync.Round) {
+				mu.Lock()
+				defer mu.Unlock()
+				if r.Err != nil {
+					t.Errorf("round %s: %v", r.Cause, r.Err)
+				}
+			},
+		})
+		stop := run(t, s)
+		defer stop()
+		time.Sleep(time.Minute)
+		wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3")
+		for _, snap := range []*authz.Snapshot{without(hawWorld(), 42, 3), hawWorld(), without(hawWorld(), 42, 3)} {
+			g.set(func(g *gitlab) { g.snap = snap })
+			s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if n := len(subjects(t, kube, "haw-world", "gitlab-view")); n != len(snap.Projects[42].Members) {
+				t.Errorf("%d subjects a second after the hook, want %d", n, len(snap.Projects[42].Members))
+			}
+		}
+	})
 }

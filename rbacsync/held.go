@@ -429,7 +429,7 @@ func (s *Syncer) saveHeld(ctx context.Context, r *Round) {
 // GitLab answers is no inference any more: a second plan goes on with it. It returns what is to be made so now.
 func (s *Syncer) settle(ctx context.Context, r *Round, have *Observed, want, plain *Wanted) (*Wanted, error) {
 	v, ok := s.o.Reader.(Verifier)
-	if !ok || want.Hold != "" || r.Report.Deferred > 0 || ctx.Err() != nil {
+	if !ok || want.Hold != "" || len(r.Report.Deferred) > 0 || ctx.Err() != nil {
 		return want, nil
 	}
 	gone, levels := s.questions(r, have, plain)

@@ -60,7 +60,7 @@ const maxPart = 3000
 // part returns what a round has to look at; nil is everything.
 func (s *Syncer) part(r *Round, req request) *part {
 	b := s.basis
-	if b == nil || s.mirror == nil || s.wanted == nil || r.Read != "partial" || req.full || len(s.brakes.approved) > 0 || due(b.expires, r.Started) {
+	if b == nil || s.mirror == nil || !s.mirror.isReady() || s.wanted == nil || r.Read != "partial" || req.full || len(s.brakes.approved) > 0 || due(b.expires, r.Started) {
 		return nil
 	}
 	p := &part{affected: s.o.Policy.Affected(b.snap, r.Snapshot), spaces: map[string]bool{}}
@@ -83,8 +83,10 @@ func (s *Syncer) part(r *Round, req request) *part {
 			p.spaces[name] = true
 		}
 	}
-	if s.o.Settings.CI.shares(r.Snapshot, b.view.Namespace, p.affected) {
-		return nil
+	for _, snap := range []*authz.Snapshot{b.snap, r.Snapshot} { // a project that is moved away leaves the namespace of its group
+		if s.o.Settings.CI.shares(snap, b.view.Namespace, p.affected) {
+			return nil
+		}
 	}
 	slices.SortFunc(p.sources, func(a, b authz.Source) int { return a.ID.Compare(b.ID) })
 	return p

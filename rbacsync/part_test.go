@@ -2,9 +2,12 @@ package rbacsync_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,7 +16,9 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
 // TestAPartIsAsGoodAsEverything: after a round that looked only at what a change can concern, a round over everything
@@ -131,6 +136,37 @@ func TestAPartIsMeasuredByTheWhole(t *testing.T) {
 	})
 }
 
+// TestAProjectThatIsMovedAwayLeavesTheNamespaceOfItsGroup: its jobs deployed there. The round that the transfer leads to
+// looks at that namespace as well, though the group itself did not change.
+func TestAProjectThatIsMovedAwayLeavesTheNamespaceOfItsGroup(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		snap := authztest.Clone(hawWorld())
+		snap.Groups[8] = authz.GitLabGroup{ID: 8, Path: "other", CreatedAt: snap.Groups[7].CreatedAt}
+		g := &gitlab{snap: snap}
+		kube := fake.NewClientset()
+		s := newSyncer(t, rbacsync.Options{
+			Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now,
+			Settings: rbacsync.Settings{CI: rbacsync.CISettings{
+				Exceptions: []rbacsync.CIException{{Source: authz.Group(7), Mode: ci.ModeIDToken, Target: rbacsync.TargetGroup}},
+			}},
+		})
+		stop := run(t, s)
+		defer stop()
+		time.Sleep(time.Second)
+		wantSubjects(t, kube, "haw", kubename.CIRoleBinding, kubename.CIServiceAccount, "gitlab:ci:42")
+
+		moved := authztest.Clone(snap)
+		p := moved.Projects[42]
+		p.Group, p.Path = 8, "other/world"
+		moved.Projects[42] = p
+		g.set(func(g *gitlab) { g.snap = moved })
+		s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+		time.Sleep(time.Second)
+		wantSubjects(t, kube, "haw", kubename.CIRoleBinding, kubename.CIServiceAccount)
+	})
+}
+
 func texts(rounds []rbacsync.Round) (out string) {
 	for _, r := range rounds {
 		out += r.Cause + " (" + r.Read + "): " + rbacsync.Text(r.Plan)
@@ -197,4 +233,317 @@ func (h *halfRead) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
 	}
 	time.Sleep(d)
 	return old, nil
+}
+
+// TestABlockDuringAReadingOfEverythingStays: the reading met the account before it was blocked, and so much else changed
+// meanwhile that not all can be read again before it counts; or nothing can.
+func TestABlockDuringAReadingOfEverythingStays(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		others int64
+		told   authz.SourceID // what was read again when the block became known
+	}{{1, authz.Person(3)}, {60, authz.Person(3)}, {60, authz.Project(159)}} {
+		others := c.others
+		synctest.Test(t, func(t *testing.T) {
+			before := hawWorld()
+			for i := range others {
+				before.Projects[100+i] = authz.GitLabProject{ID: 100 + i, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: before.Projects[42].CreatedAt}
+			}
+			after := authztest.Clone(before)
+			after.Users[3] = authz.User{ID: 3, Username: "bob", State: "blocked", Human: true}
+			g := &singly{halfRead: halfRead{gitlab: gitlab{snap: before}}, tells: map[authz.SourceID]int64{authz.Project(159): 3}}
+			kube := fake.NewClientset()
+			var given atomic.Int64
+			s := newSyncer(t, rbacsync.Options{
+				Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now,
+				OnRound: func(r rbacsync.Round) {
+					for _, c := range r.Plan {
+						if added, _ := c.Subjects(); slices.Contains(added, "gitlab:3 (bob)") || slices.Contains(added, "gitlab:3") {
+							given.Add(1)
+						}
+					}
+				},
+			})
+			stop := run(t, s)
+			defer stop()
+			time.Sleep(time.Second)
+			wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3")
+			if given.Swap(0) != 1 {
+				t.Fatal("the test does not see what is given")
+			}
+
+			g.set(func(gl *gitlab) { gl.snap = after })
+			g.hold(10*time.Minute, before)
+			s.Trigger(nil, "everything")
+			time.Sleep(time.Second)
+			changed := []authz.SourceID{c.told}
+			for i := range others {
+				changed = append(changed, authz.Project(100+i))
+			}
+			s.Trigger(changed, "hook")
+			time.Sleep(time.Minute)
+			wantSubjects(t, kube, "haw-world", "gitlab-view")
+			if others == 1 { // when the reading ends, GitLab is away
+				g.set(func(gl *gitlab) { gl.err = errors.New("502") })
+			}
+			time.Sleep(10 * time.Minute)
+			if got := s.State().Round.Snapshot.Taken; others == 1 && !got.Equal(before.Taken) {
+				t.Errorf("the reading did not count: %v", got)
+			}
+			g.set(func(gl *gitlab) { gl.err = nil })
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			wantSubjects(t, kube, "haw-world", "gitlab-view")
+			if n := given.Load(); n > 0 {
+				t.Errorf("somebody blocked got his right back %d times", n)
+			}
+		})
+	}
+}
+
+// singly is a halfRead whose targeted readings bring nothing but what they were asked for.
+type singly struct {
+	halfRead
+	tells map[authz.SourceID]int64 // whose account the rows of a source tell of
+}
+
+func (s *singly) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
+	now, err := s.gitlab.Refresh(ctx, base, changed)
+	if err != nil {
+		return nil, err
+	}
+	out := authztest.Clone(base)
+	for _, id := range changed {
+		delete(out.Missing, id)
+		if u := s.tells[id]; u != 0 {
+			out.Users[u] = now.Users[u]
+		}
+		switch id.Kind {
+		case authz.GroupSource:
+			if out.Groups[id.ID] = now.Groups[id.ID]; !now.Contains(id) {
+				delete(out.Groups, id.ID)
+			}
+		case authz.ProjectSource:
+			out.Projects[id.ID] = now.Projects[id.ID]
+		case authz.UserSource:
+			out.Users[id.ID] = now.Users[id.ID]
+		}
+	}
+	return out, nil
+}
+
+// TestNobodyKeepsABlockWaiting: GitLab takes a tenth of a second for each thing that is read again, and somebody has changed
+// very many of his. A block is carried out at once; of the rest what came first is read first, and nothing is left out.
+func TestNobodyKeepsABlockWaiting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		snap := hawWorld()
+		var many []authz.SourceID
+		for i := range int64(150) {
+			snap.Projects[100+i] = authz.GitLabProject{ID: 100 + i, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: snap.Projects[42].CreatedAt}
+			many = append(many, authz.Project(100+i))
+		}
+		g := &slowly{singly: singly{halfRead: halfRead{gitlab: gitlab{snap: snap}}}, read: map[authz.SourceID]int{}}
+		kube := fake.NewClientset()
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now})
+		stop := run(t, s)
+		defer stop()
+		time.Sleep(time.Second)
+		wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3")
+
+		blocked := authztest.Clone(without(snap, 42, 2))
+		blocked.Users[3] = authz.User{ID: 3, Username: "bob", State: "blocked", Human: true}
+		g.set(func(gl *gitlab) { gl.snap = blocked })
+		s.Trigger(many, "hook")
+		time.Sleep(time.Second)
+		s.Trigger([]authz.SourceID{authz.Person(3)}, "poll")
+		time.Sleep(5 * time.Second)
+		wantSubjects(t, kube, "haw-world", "gitlab-view")
+		s.Trigger([]authz.SourceID{authz.Project(42), authz.Group(7)}, "hook") // smaller numbers come no earlier
+		s.Trigger(many[:10], "hook")
+		time.Sleep(6 * time.Second)
+		g.mu.Lock()
+		if n := g.read[authz.Project(42)]; n > 0 {
+			t.Error("what came last was read before what waits")
+		}
+		g.mu.Unlock()
+		time.Sleep(time.Minute)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for _, id := range append(many, authz.Project(42), authz.Group(7), authz.Person(3)) {
+			if g.read[id] == 0 {
+				t.Errorf("%s was never read again", id)
+			}
+		}
+	})
+}
+
+// slowly is a singly that takes a while for each thing.
+type slowly struct {
+	singly
+	read map[authz.SourceID]int
+}
+
+func (s *slowly) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
+	time.Sleep(time.Duration(len(changed)) * 100 * time.Millisecond)
+	s.mu.Lock()
+	for _, id := range changed {
+		s.read[id]++
+	}
+	s.mu.Unlock()
+	return s.singly.Refresh(ctx, base, changed)
+}
+
+// TestTooMuchToReadOneByOneIsNotBelievedOfAnOlderReading: so much changes during a reading that it is left to another one.
+// What the first one met before gives nothing, and its end settles no ticket of what came after its beginning.
+func TestTooMuchToReadOneByOneIsNotBelievedOfAnOlderReading(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		base := without(hawWorld(), 42, 3)
+		met := authztest.Clone(base)
+		met.Projects[42] = hawWorld().Projects[42] // bob was there for a moment
+		g := &singly{halfRead: halfRead{gitlab: gitlab{snap: base}}}
+		kube := fake.NewClientset()
+		in := &box{}
+		var mu sync.Mutex
+		var all []rbacsync.Round
+		s := newSyncer(t, rbacsync.Options{
+			Reader: g, Kube: kube, Watch: kube, Interval: 1000 * time.Hour, Now: time.Now, Inbox: in,
+			OnRound: func(r rbacsync.Round) { mu.Lock(); defer mu.Unlock(); all = append(all, r) },
+		})
+		stop := run(t, s)
+		defer stop()
+		time.Sleep(time.Second)
+		g.hold(10*time.Minute, met)
+		s.Trigger(nil, "everything")
+		time.Sleep(time.Minute)
+		var tickets []rbacsync.Ticket
+		for i := range int64(600) { // by number, project/42 is among the first of them
+			tickets = append(tickets, rbacsync.Ticket{Key: fmt.Sprintf("group-%d", 100+i), Changed: []authz.SourceID{authz.Group(100 + i)}})
+		}
+		tickets = append(tickets, rbacsync.Ticket{Key: "project-42", Changed: []authz.SourceID{authz.Project(42)}})
+		in.put(tickets)
+		time.Sleep(8 * time.Minute)
+		if n := in.left(); n < 500 {
+			t.Errorf("%d of 601 tickets are left, of things that nobody has read", n)
+		}
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		if n := in.left(); n != 0 {
+			t.Errorf("%d tickets are left in the end", n)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		ended := 0
+		for _, r := range all {
+			if r.Read == "full" {
+				ended++
+			}
+			if ended == 2 && r.Read == "full" && len(r.Done) > 0 {
+				t.Errorf("the reading that began before settles %d tickets", len(r.Done))
+			}
+			for _, c := range r.Plan {
+				if added, _ := c.Subjects(); r.Cause != "start" && len(added) > 0 {
+					t.Errorf("round %s (%s) gives %v", r.Cause, r.Read, added)
+				}
+			}
+		}
+		if ended != 3 {
+			t.Errorf("%d readings of everything, want 3", ended)
+		}
+	})
+}
+
+// box is an Inbox in memory.
+type box struct {
+	mu      sync.Mutex
+	tickets map[string]bool
+	take    func([]rbacsync.Ticket)
+}
+
+func (b *box) Follow(ctx context.Context, take func([]rbacsync.Ticket)) {
+	b.mu.Lock()
+	b.take = take
+	b.mu.Unlock()
+	<-ctx.Done()
+}
+
+func (b *box) Remove(_ context.Context, done []rbacsync.Ticket) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, t := range done {
+		delete(b.tickets, t.Key)
+	}
+	return nil
+}
+
+func (b *box) put(tickets []rbacsync.Ticket) {
+	b.mu.Lock()
+	b.tickets = map[string]bool{}
+	for _, t := range tickets {
+		b.tickets[t.Key] = true
+	}
+	take := b.take
+	b.mu.Unlock()
+	take(tickets)
+}
+
+func (b *box) left() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.tickets)
+}
+
+// TestAHookDoesNotWaitForTheNextTryOfAReading: a reading of everything fails just when a hook comes in. Single things can
+// be read all the same.
+func TestAHookDoesNotWaitForTheNextTryOfAReading(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &failingAtTheEnd{singly: singly{halfRead: halfRead{gitlab: gitlab{snap: hawWorld()}}}, tries: make(chan struct{}, 100)}
+		kube := fake.NewClientset()
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now})
+		stop := run(t, s)
+		defer stop()
+		time.Sleep(time.Second)
+		var try atomic.Int64
+		g.end.Store(new(func() {
+			n := try.Add(1)
+			if n%8 > 0 {
+				return // the pauses between two tries grow
+			}
+			snap := hawWorld()
+			if n%16 == 8 {
+				snap = without(snap, 42, 3)
+			}
+			g.set(func(gl *gitlab) { gl.snap = snap })
+			s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+		}))
+		for range 200 {
+			<-g.tries
+			time.Sleep(5 * time.Second)
+			want := 0
+			g.set(func(gl *gitlab) { want = len(gl.snap.Projects[42].Members) })
+			if n := len(subjects(t, kube, "haw-world", "gitlab-view")); n != want {
+				t.Fatalf("%d subjects 5 s after the hook, want %d", n, want)
+			}
+		}
+	})
+}
+
+// failingAtTheEnd is a singly whose readings of everything fail after a while, once end is set, which is called then.
+type failingAtTheEnd struct {
+	singly
+	end   atomic.Pointer[func()]
+	tries chan struct{}
+}
+
+func (f *failingAtTheEnd) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
+	end := f.end.Load()
+	if end == nil {
+		return f.singly.Snapshot(ctx)
+	}
+	time.Sleep(10 * time.Second)
+	(*end)()
+	f.tries <- struct{}{}
+	return nil, errors.New("502")
 }

@@ -1,6 +1,7 @@
 package rbacsync
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -26,14 +27,16 @@ type reading struct {
 type result struct {
 	snap *authz.Snapshot
 	err  error
+	base *authz.Snapshot // what was known when it began; nil: nothing
 }
 
 // startReading reads everything beside the rounds.
 func (s *Syncer) startReading(ctx context.Context, wg *sync.WaitGroup, req request) *reading {
 	r := &reading{request: req, out: make(chan result, 1), during: map[authz.SourceID]bool{}}
+	base := s.known()
 	wg.Go(func() {
 		snap, err := s.o.Reader.Snapshot(ctx)
-		r.out <- result{snap, err}
+		r.out <- result{snap, err, base}
 		s.poke()
 	})
 	return r
@@ -54,38 +57,88 @@ func (r *reading) done() bool {
 	return r.got != nil
 }
 
-// maxAgain is how many things that changed during a reading are read again at once; others are left alone until a round
-// of their own has read them.
-const maxAgain = 200
+// atOnce is how many things a round reads one by one, and how many of those that changed during a reading are read again
+// before it counts. Each takes GitLab a moment, and whoever comes next waits for all of them.
+const atOnce = 20
+
+// firstToRead sorts people before groups and projects: of what takes rights away, a block takes the most.
+func firstToRead(a, b authz.SourceID) int {
+	return cmp.Or(cmp.Compare(turnOf(a), turnOf(b)), a.Compare(b))
+}
+
+func turnOf(id authz.SourceID) int {
+	if id.Kind == authz.UserSource {
+		return 0
+	}
+	return 1
+}
+
+// accounts returns the people of whom something else is known than before. It may have come with the rows of a group or
+// project, which name their states.
+func accounts(before, now *authz.Snapshot) []authz.SourceID {
+	var out []authz.SourceID
+	if before == nil || now == nil {
+		return nil
+	}
+	for id, u := range now.Users {
+		if old, known := before.Users[id]; !known || old.State != u.State || old.Human != u.Human {
+			out = append(out, authz.Person(id))
+		}
+	}
+	for id := range before.Users {
+		if _, there := now.Users[id]; !there {
+			out = append(out, authz.Person(id))
+		}
+	}
+	return out
+}
 
 // readAgain reads again what changed while everything was read.
 func (s *Syncer) readAgain(ctx context.Context, snap *authz.Snapshot, changed map[authz.SourceID]bool) *authz.Snapshot {
-	ids := slices.SortedFunc(maps.Keys(changed), authz.SourceID.Compare)
-	now := ids[:min(len(ids), maxAgain)]
-	again, err := s.o.Reader.Refresh(ctx, snap, now)
-	if err == nil && len(now) == len(ids) {
-		return again
-	}
-	if err == nil {
-		snap, ids = again, ids[maxAgain:]
+	ids := slices.SortedFunc(maps.Keys(changed), firstToRead)
+	now := ids[:min(len(ids), atOnce)]
+	left := ids[len(now):]
+	if again, err := s.o.Reader.Refresh(ctx, snap, now); err == nil {
+		snap = again
+	} else {
+		left = ids
 	}
 	out := *snap
-	if out.Missing = maps.Clone(snap.Missing); out.Missing == nil {
+	out.Missing, out.Users = maps.Clone(snap.Missing), maps.Clone(snap.Users)
+	if out.Missing == nil {
 		out.Missing = map[authz.SourceID]string{}
 	}
-	for _, id := range ids {
+	for _, id := range left {
 		out.Missing[id] = "it changed while GitLab was being read, and was not read again yet"
+	}
+	if s.base == nil {
+		return &out
+	}
+	// What is missing of a group or a project keeps all that hangs on it as it is. An account has no such shelter: of it
+	// counts what was known before, or somebody blocked meanwhile would get his rights back.
+	for _, id := range ids {
+		switch u, known := s.base.Users[id.ID]; {
+		case id.Kind != authz.UserSource || out.Missing[id] == "":
+		case known:
+			out.Users[id.ID] = u
+		default:
+			delete(out.Users, id.ID)
+		}
 	}
 	return &out
 }
 
 // agenda is what a Syncer that runs has to do next.
 type agenda struct {
-	full    time.Time // when everything is to be read again
-	first   bool      // nothing was read yet
-	carried request   // what a round before should have done, for the next one
-	reading *reading  // nil: none is under way
-	later   request   // what waits for the reading under way to end
+	full    time.Time              // when everything is to be read again
+	first   bool                   // nothing was read yet
+	carried request                // what a round before should have done, for the next one
+	reading *reading               // nil: none is under way
+	later   request                // what waits for the reading under way to end
+	waiting request                // what had no room in a round yet
+	since   map[authz.SourceID]int // of waiting: the take it came with
+	takes   int
+	fresh   request // what came in for the reading that has just ended, and was not read by a round of its own
 }
 
 // due reports whether everything is to be read now, or was.
@@ -110,9 +163,10 @@ func (a *agenda) next(req request, now time.Time, known bool, start func(request
 	if a.reading.done() {
 		out := a.reading.request
 		out.result = a.reading.got
+		a.fresh = a.later.partial()
+		a.fresh.merge(req.partial())
 		out.merge(request{changed: a.reading.during})
-		out.merge(a.later.partial())
-		out.merge(req.partial())
+		out.merge(a.fresh)
 		a.later = a.later.whole()
 		a.later.merge(req.whole())
 		a.reading = nil
@@ -128,11 +182,12 @@ func (a *agenda) next(req request, now time.Time, known bool, start func(request
 		}
 		a.first = false
 	}
+	if known {
+		req = a.share(req)
+	}
 	if req.full {
 		whole := req.whole()
-		if req = req.partial(); len(req.changed) > maxChanged { // everything is as quick
-			whole.tickets, req = append(whole.tickets, req.tickets...), request{}
-		}
+		req = req.partial()
 		if a.reading == nil {
 			a.reading = start(whole)
 		} else {
@@ -150,4 +205,56 @@ func (a *agenda) next(req request, now time.Time, known bool, start func(request
 		maps.Copy(a.reading.during, req.changed)
 	}
 	return req, true
+}
+
+// share leaves as much of a request as a round reads one by one: people, and of the rest what came first, so that nobody
+// who changes many things keeps those of others waiting. The rest waits for the next round; of too much, everything is
+// read.
+func (a *agenda) share(req request) request {
+	if len(req.changed) <= atOnce {
+		clear(a.since)
+		return req
+	}
+	if a.since == nil {
+		a.since = map[authz.SourceID]int{}
+	}
+	a.takes++
+	for id := range req.changed {
+		if a.since[id] == 0 {
+			a.since[id] = a.takes
+		}
+	}
+	ids := slices.SortedFunc(maps.Keys(req.changed), func(x, y authz.SourceID) int {
+		return cmp.Or(cmp.Compare(turnOf(x), turnOf(y)), cmp.Compare(a.since[x], a.since[y]), x.Compare(y))
+	})
+	out, rest := req, request{changed: map[authz.SourceID]bool{}, causes: req.causes}
+	out.changed, out.tickets = map[authz.SourceID]bool{}, nil
+	for _, id := range ids[:atOnce] {
+		out.changed[id] = true
+		delete(a.since, id)
+	}
+	for _, id := range ids[atOnce:] {
+		rest.changed[id] = true
+	}
+	for _, t := range req.tickets {
+		if slices.ContainsFunc(t.Changed, func(id authz.SourceID) bool { return rest.changed[id] }) {
+			rest.tickets = append(rest.tickets, t)
+		} else {
+			out.tickets = append(out.tickets, t)
+		}
+	}
+	if len(rest.changed) <= maxChanged {
+		a.waiting = rest
+		return out
+	}
+	out.full = true
+	clear(a.since)
+	for _, t := range rest.tickets {
+		t.Changed = nil // dealt with when everything was read
+		out.tickets = append(out.tickets, t)
+	}
+	if a.reading != nil { // which may have met these things before
+		maps.Copy(a.reading.during, rest.changed)
+	}
+	return out
 }

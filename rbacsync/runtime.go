@@ -42,7 +42,7 @@ func remaining(req request, r Round) request {
 		return request{full: req.full, changed: req.changed, tickets: req.tickets}
 	}
 	left := unread(req, r.Snapshot)
-	if r.Err != nil || r.Report.Deferred > 0 {
+	if r.Err != nil || len(r.Report.Deferred) > 0 {
 		left.tickets = req.tickets
 	} else {
 		_, left.tickets = settled(req.tickets, left)

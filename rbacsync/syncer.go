@@ -127,9 +127,10 @@ type Syncer struct {
 	excessive []authz.Finding // bindings of others, as of the last full reading
 	unfenced  error           // what is wrong with the fence, as of the last full reading
 	mirror    *mirror         // while Run runs with Watch
+	sighted   bool            // the first sight of the mirror was waited for
 	drift     struct {
 		fights fights
-		spaces map[string]bool // to be put back at
+		spaces map[string]bool // to be looked at again, at
 		at     time.Time
 	}
 
@@ -225,6 +226,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		s.restoreDrift(ctx)
 		now := s.o.Now()
 		req := s.take()
+		req.merge(agenda.waiting)
 		switch {
 		case agenda.due(now) || !req.idle() || unread.due(now):
 		case writing.due(now):
@@ -235,12 +237,13 @@ func (s *Syncer) Run(ctx context.Context) error {
 			s.sleep(ctx, earliest(agenda.at(now), unread.at, writing.at, expiry, s.drift.at).Sub(now))
 			continue
 		}
+		agenda.waiting = request{}
 		// What could not be read waits for its time. Hooks and expiries go on meanwhile with what is known.
 		if unread.due(now) {
 			req.merge(agenda.carried)
 			agenda.carried, unread.at = request{}, time.Time{}
 		}
-		req, ok := agenda.next(req, now, s.known(), func(r request) *reading { return s.startReading(ctx, &wg, r) })
+		req, ok := agenda.next(req, now, s.known() != nil, func(r request) *reading { return s.startReading(ctx, &wg, r) })
 		if !ok { // a reading beside the rounds comes first
 			continue
 		}
@@ -266,6 +269,10 @@ func (s *Syncer) Run(ctx context.Context) error {
 			agenda.full = now.Add(jitter(s.o.Interval))
 		}
 		left := remaining(req, round)
+		if req.result != nil && round.Snapshot == nil && s.known() != nil { // to read single things everything need not be read
+			agenda.fresh.tickets = left.partial().tickets
+			agenda.waiting, left = agenda.fresh, left.whole()
+		}
 		switch {
 		case !left.empty():
 			agenda.carried.merge(left)
@@ -278,7 +285,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		}
 		switch {
 		case round.Snapshot == nil: // nothing was to be written
-		case round.Err == nil && round.Report.Deferred > 0:
+		case round.Err == nil && len(round.Report.Deferred) > 0:
 			writing = retry{at: now}
 		case round.Err == nil && round.Spaces < len(round.Names): // a part: it says nothing about the rest
 		case round.Err == nil:
@@ -311,11 +318,11 @@ func (r *retry) later(now time.Time, least, interval time.Duration) {
 	r.at = now.Add(jitter(r.pause))
 }
 
-// known reports whether something was read that targeted readings can start from.
-func (s *Syncer) known() bool {
+// known returns what targeted readings can start from; nil while nothing was read.
+func (s *Syncer) known() *authz.Snapshot {
 	s.round.Lock()
 	defer s.round.Unlock()
-	return s.base != nil
+	return s.base
 }
 
 // begin resets what another run left, and starts to follow the cluster.
@@ -324,7 +331,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) {
 	defer s.round.Unlock()
 	s.brakes = brakes{saved: "?"}
 	s.failing.err = nil
-	s.base, s.basis, s.wanted, s.mirror = nil, nil, nil, nil // what was read while another one led is not to be built on
+	s.base, s.basis, s.wanted, s.mirror, s.sighted = nil, nil, nil, nil, false // what was read while another one led is not to be built on
 	s.drift.fights, s.drift.spaces, s.drift.at = fights{}, map[string]bool{}, time.Time{}
 	s.take() // the first round reads everything
 	s.lead(true)
@@ -360,10 +367,12 @@ const firstSight = 30 * time.Second
 
 // observe returns what the cluster holds: from the watches, or by listing it where there are none.
 func (s *Syncer) observe(ctx context.Context) (*Observed, error) {
-	if s.mirror != nil {
-		if err := s.mirror.await(ctx, firstSight); err == nil {
-			return s.mirror.observed(nil), nil
-		}
+	if s.mirror != nil && !s.sighted {
+		s.sighted = true
+		_ = s.mirror.await(ctx, firstSight) // if it takes longer, or is forbidden, everything is listed
+	}
+	if s.mirror != nil && s.mirror.isReady() {
+		return s.mirror.observed(nil), nil
 	}
 	return Observe(ctx, s.o.Kube, s.o.Policy.ClusterRoles())
 }
@@ -383,8 +392,7 @@ func (s *Syncer) write(ctx context.Context, r *Round) error {
 	r.Findings = append(r.Findings, r.Report.Findings...)
 	for _, f := range r.Report.Refused {
 		if s.mirror != nil && apierrors.IsConflict(f.Err) { // somebody, say the controller of quotas, was faster
-			s.drift.spaces[f.Change.Key.Namespace] = true
-			s.drift.at = s.o.Now().Add(100 * time.Millisecond)
+			s.postpone(f.Change.Key.Namespace, s.o.Now().Add(100*time.Millisecond))
 		}
 	}
 	return r.Report.Err()
@@ -395,19 +403,26 @@ func (s *Syncer) write(ctx context.Context, r *Round) error {
 func (s *Syncer) restoreDrift(ctx context.Context) {
 	s.round.Lock()
 	defer s.round.Unlock()
-	if s.mirror == nil || s.wanted == nil {
+	if s.mirror == nil || s.wanted == nil || !s.mirror.isReady() {
 		return
 	}
 	started := s.o.Now()
-	maps.Copy(s.drift.spaces, s.mirror.drifted())
+	spaces := map[string]bool{}
+	maps.Copy(spaces, s.mirror.drifted())
 	if s.templates.mirror != nil {
-		maps.Copy(s.drift.spaces, s.templates.mirror.drifted())
+		maps.Copy(spaces, s.templates.mirror.drifted())
 	}
-	if len(s.drift.spaces) == 0 || s.o.Mode != ModeEnforce || (!s.drift.at.IsZero() && started.Before(s.drift.at)) {
+	if due(s.drift.at, started) {
+		maps.Copy(spaces, s.drift.spaces)
+		s.drift.spaces, s.drift.at = map[string]bool{}, time.Time{}
+	}
+	if len(spaces) == 0 || s.o.Mode != ModeEnforce {
 		return
 	}
-	var now map[string]bool
-	now, s.drift.spaces, s.drift.at = s.drift.fights.due(s.drift.spaces, started)
+	now, later, until := s.drift.fights.due(spaces, started)
+	for ns := range later {
+		s.postpone(ns, until)
+	}
 	r := Round{Cause: causeDrift, Read: "none", Started: started}
 	have, want := s.watched(s.mirror.observed(now), s.wanted.within(now), now)
 	r.Plan, _ = Plan(have, want)
@@ -416,8 +431,10 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	}
 	r.Err = s.write(ctx, &r)
 	for _, f := range r.Report.Failed {
-		s.drift.spaces[f.Change.Key.Namespace] = true // again, a little later
-		s.drift.at = started.Add(time.Second)
+		s.postpone(f.Change.Key.Namespace, started.Add(time.Second)) // again, a little later
+	}
+	for _, c := range r.Report.Deferred {
+		s.postpone(c.Key.Namespace, started)
 	}
 	done := r.Report.Made(r.Plan)
 	for _, c := range done {
@@ -429,6 +446,14 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	r.Duration = s.o.Now().Sub(started)
 	s.report(ctx, r)
 	tellDrift(ctx, s.o.Kube, s.o.Logger, started, done)
+}
+
+// postpone has a namespace looked at again for drift: at a time, or before, when another one is.
+func (s *Syncer) postpone(ns string, at time.Time) {
+	s.drift.spaces[ns] = true
+	if s.drift.at.IsZero() || at.Before(s.drift.at) {
+		s.drift.at = at
+	}
 }
 
 // sleep waits for d, a Trigger or the end.
@@ -496,7 +521,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		return err
 	}()
 	r.Duration = s.o.Now().Sub(started)
-	if r.Err == nil && r.Snapshot != nil && r.Report.Deferred == 0 {
+	if r.Err == nil && r.Snapshot != nil && len(r.Report.Deferred) == 0 {
 		r.Done, _ = settled(req.tickets, unread(req, r.Snapshot))
 	}
 	s.finish(ctx, r)
@@ -514,6 +539,9 @@ func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string
 		how = "full"
 		if snap, err = req.result.snap, req.result.err; err == nil && snap != nil {
 			err = s.complete(ctx, snap)
+		}
+		for _, id := range accounts(req.result.base, s.base) {
+			req.changed[id] = true
 		}
 		if err == nil && snap != nil && len(req.changed) > 0 {
 			snap = s.readAgain(ctx, snap, req.changed)
@@ -669,7 +697,7 @@ type request struct {
 	result  *result // of a reading of everything that was done beside the rounds
 }
 
-// maxChanged is how many sources are read one by one; more are a full round.
+// maxChanged is how many sources wait to be read one by one; of more, everything is read.
 const maxChanged = 500
 
 func (r *request) empty() bool { return !r.full && len(r.changed) == 0 }

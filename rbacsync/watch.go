@@ -166,6 +166,9 @@ func (m *mirror) replace(i int, entries []entry, version string) {
 	if first {
 		if m.synced++; m.synced == len(m.feeds) {
 			close(m.ready)
+			if m.notify != nil {
+				m.notify() // of what was touched before
+			}
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 
@@ -39,6 +40,28 @@ func TestFenceMustHold(t *testing.T) {
 			p.Spec.MatchConditions[0].Expression = "false"
 			return true
 		}, "matchConditions are others"},
+		{"for some kinds", func(p *admissionv1.ValidatingAdmissionPolicy, _ *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			p.Spec.MatchConstraints.ResourceRules[0].Resources = []string{"namespaces"}
+			return true
+		}, "leave something out"},
+		{"not for some kinds", func(p *admissionv1.ValidatingAdmissionPolicy, _ *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			p.Spec.MatchConstraints.ExcludeResourceRules = p.Spec.MatchConstraints.ResourceRules
+			return true
+		}, "leave something out"},
+		{"for some namespaces", func(p *admissionv1.ValidatingAdmissionPolicy, _ *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			p.Spec.MatchConstraints.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"fenced": "yes"}}
+			return true
+		}, "leave something out"},
+		{"with the defaults of the API server", func(p *admissionv1.ValidatingAdmissionPolicy, _ *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			m := p.Spec.MatchConstraints
+			m.NamespaceSelector, m.ObjectSelector = new(metav1.LabelSelector), new(metav1.LabelSelector)
+			m.MatchPolicy, m.ResourceRules[0].Scope = new(admissionv1.Equivalent), new(admissionv1.AllScopes)
+			return true
+		}, ""},
+		{"only with a parameter", func(_ *admissionv1.ValidatingAdmissionPolicy, b *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			b.Spec.ParamRef = &admissionv1.ParamRef{Name: "none"}
+			return true
+		}, "parameter"},
 		{"bound to some namespaces", func(_ *admissionv1.ValidatingAdmissionPolicy, b *admissionv1.ValidatingAdmissionPolicyBinding) bool {
 			b.Spec.MatchResources = new(admissionv1.MatchResources)
 			return true
