@@ -361,7 +361,7 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 // agreed notes which Snapshot the whole cluster agrees with.
 func (s *Syncer) agreed() {
 	st, b := s.State(), &s.brakes
-	if st != nil && st.View.Snapshot != nil && (b.before == nil || (st.Round.Err == nil && len(st.Round.Held) == 0 && s.o.Mode == ModeEnforce)) {
+	if st != nil && st.View.Snapshot != nil && (b.before == nil || (st.Round.Err == nil && !st.Round.unwritten && len(st.Round.Held) == 0 && s.o.Mode == ModeEnforce)) {
 		b.before = st.View.Snapshot
 	}
 }

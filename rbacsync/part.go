@@ -13,16 +13,18 @@ import (
 
 // A hook changes little, so its round looks only at the namespaces that the change can concern: what it costs does not
 // hang on the size of GitLab, and a right is gone in milliseconds (docs/adr/0060). Whatever is not plain sailing (names
-// to give, namespaces whose source is gone, something held, a failure before) is a round over everything.
+// to give, namespaces whose source is gone, something held) is a round over everything. So is what could not be written,
+// later; hooks don't wait for that, because there may always be an object that nobody can write.
 
-// basis is the last round over everything that the cluster agreed with, as rounds since then have carried it on.
+// basis is the last round over everything, as rounds since then have carried it on.
 type basis struct {
-	snap     *authz.Snapshot
-	view     authz.View
-	findings []authz.Finding
-	held     []Item
-	expires  time.Time // when a right ends by the clock: then everything is looked at
-	sizes    map[authz.SourceID]int
+	snap      *authz.Snapshot
+	view      authz.View
+	findings  []authz.Finding
+	held      []Item
+	unwritten bool
+	expires   time.Time // when a right ends by the clock: then everything is looked at
+	sizes     map[authz.SourceID]int
 }
 
 // size counts what the limits of revocations are fractions of (see Evidence.Size), once for each top-level group.
@@ -43,7 +45,10 @@ func (s *Syncer) size(scope authz.SourceID) int {
 func (s *Syncer) build(r *Round, want *Wanted, view authz.View) {
 	s.basis = nil
 	if want.Hold == "" && r.Snapshot.MissingAll == "" {
-		s.basis = &basis{snap: r.Snapshot, view: view, findings: r.Findings, held: r.Held, expires: authz.NextExpiry(r.Snapshot, r.Started)}
+		s.basis = &basis{
+			snap: r.Snapshot, view: view, findings: r.Findings, held: r.Held, unwritten: r.unwritten,
+			expires: authz.NextExpiry(r.Snapshot, r.Started),
+		}
 	}
 }
 
@@ -111,6 +116,7 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 		}
 	}
 	s.basis = nil // until this round is through
+	r.part, r.unwritten = true, b.unwritten
 	r.Plan, r.Names, r.Spaces, r.Held = plan, b.view.Namespace, len(p.spaces), b.held
 	for _, f := range b.findings {
 		if !p.affected[f.Source] {
@@ -130,15 +136,14 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 	s.publish(&State{View: view, Round: *r})
 	if s.o.Mode == ModeEnforce {
 		s.brakes.pass(v.Passed)
-		if err := s.write(ctx, r); err != nil {
-			return nil, true, err
-		}
+		err = s.write(ctx, r)
+		r.unwritten = r.unwritten || err != nil
 		spaces = s.knowSpaces(s.ciSpaces(r, have, want, p.sources), p.spaces)
 	}
 	if s.build(r, want, view); s.basis != nil {
 		s.basis.sizes = b.sizes
 	}
-	return spaces, true, nil
+	return spaces, true, err
 }
 
 // knowSpaces takes in what a round knows of CI credentials in these namespaces (nil: in all), and returns all.

@@ -12,7 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
@@ -164,6 +166,49 @@ func TestAProjectThatIsMovedAwayLeavesTheNamespaceOfItsGroup(t *testing.T) {
 		s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
 		time.Sleep(time.Second)
 		wantSubjects(t, kube, "haw", kubename.CIRoleBinding, kubename.CIServiceAccount)
+	})
+}
+
+// TestWhatCannotBeWrittenDelaysNobody: an object that can't be written in one namespace makes no hook about another one
+// look at everything; it is written when it can be.
+func TestWhatCannotBeWrittenDelaysNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		var full atomic.Bool
+		full.Store(true)
+		kube.PrependReactor("create", "rolebindings", func(a kubetesting.Action) (bool, runtime.Object, error) {
+			return full.Load() && a.GetNamespace() == "haw", nil, errors.New("exceeded quota")
+		})
+		g := &gitlab{snap: hawWorld()}
+		seen := &rounds{}
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now, OnRound: seen.add})
+		defer run(t, s)()
+		time.Sleep(10 * time.Minute) // until it is tried once a minute
+		whole := func() (n int) {
+			seen.mu.Lock()
+			defer seen.mu.Unlock()
+			for _, r := range seen.all {
+				if r.Read == "partial" && r.Spaces == len(r.Names) {
+					n++
+				}
+			}
+			return n
+		}
+		for _, snap := range []*authz.Snapshot{without(hawWorld(), 42, 3), hawWorld(), without(hawWorld(), 42, 3)} {
+			g.set(func(g *gitlab) { g.snap = snap })
+			s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+			time.Sleep(time.Second)
+			if n := len(subjects(t, kube, "haw-world", "gitlab-view")); n != len(snap.Projects[42].Members) {
+				t.Errorf("%d subjects a second after the hook, want %d", n, len(snap.Projects[42].Members))
+			}
+		}
+		if n := whole(); n > 0 {
+			t.Errorf("%d hooks made rounds over everything", n)
+		}
+		full.Store(false)
+		time.Sleep(2 * time.Minute)
+		wantSubjects(t, kube, "haw", "gitlab-edit", "gitlab:2")
 	})
 }
 

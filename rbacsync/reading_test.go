@@ -71,6 +71,9 @@ func TestAFullReadingWithoutAListIsAFailedRound(t *testing.T) {
 			if r.Read == "full" && (r.Err == nil || !strings.Contains(r.Err.Error(), "listing projects: 502") || r.Names != nil || len(r.Plan) > 0) {
 				t.Errorf("round %s: error %v, %d planned", r.Cause, r.Err, len(r.Plan))
 			}
+			if r.Cause == "unknown" {
+				t.Errorf("a round without a cause: %s", r.Read)
+			}
 		}
 		mu.Unlock()
 		g.set(func(*gitlab) {

@@ -39,9 +39,10 @@ func unread(req request, snap *authz.Snapshot) request {
 // could not be read, and the tickets while something could not be written.
 func remaining(req request, r Round) request {
 	if r.Snapshot == nil {
-		return request{full: req.full, changed: req.changed, tickets: req.tickets}
+		return request{full: req.full, changed: req.changed, causes: req.causes, tickets: req.tickets}
 	}
 	left := unread(req, r.Snapshot)
+	left.causes = req.causes
 	if r.Err != nil || len(r.Report.Deferred) > 0 {
 		left.tickets = req.tickets
 	} else {

@@ -73,9 +73,9 @@ type Options struct {
 	Recent    func() map[int64]time.Time
 	// Fence, optional, returns what is wrong with the admission policies that keep tenants from climbing out of their
 	// rights. It is asked with each full reading: nobody gets less when they are gone, so it is a finding.
-	Fence func(context.Context) error
-	Now       func() time.Time
-	Logger    *slog.Logger
+	Fence  func(context.Context) error
+	Now    func() time.Time
+	Logger *slog.Logger
 	// OnRound, optional, is called after each round, for metrics. It must not block.
 	OnRound func(Round)
 }
@@ -97,6 +97,8 @@ type Round struct {
 	Duration time.Duration
 	Err      error // why the round could not be finished, or what could not be written
 
+	part      bool // it looked only at what a change can concern
+	unwritten bool // it, or one before over everything, could not write all
 	unplanned int  // how many Findings there were before the plan
 	unasked   bool // there is more to ask GitLab about than one round may
 }
@@ -247,7 +249,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		if !ok { // a reading beside the rounds comes first
 			continue
 		}
-		req.tickets, open = append(req.tickets, open...), nil
+		req.open = open
 		round, list := s.do(ctx, req)
 		if ctx.Err() != nil {
 			break
@@ -280,14 +282,17 @@ func (s *Syncer) Run(ctx context.Context) error {
 		case agenda.carried.empty():
 			unread = retry{}
 		}
+		if round.covers() {
+			open = nil
+		}
 		if left.empty() {
-			open = left.tickets
+			open = append(open, left.tickets...)
 		}
 		switch {
 		case round.Snapshot == nil: // nothing was to be written
 		case round.Err == nil && len(round.Report.Deferred) > 0:
 			writing = retry{at: now}
-		case round.Err == nil && round.Spaces < len(round.Names): // a part: it says nothing about the rest
+		case round.Err == nil && round.part: // it says nothing about the rest
 		case round.Err == nil:
 			writing = retry{}
 		case round.Report.onlyConflicts(): // the watch brings what we did not know yet
@@ -515,17 +520,24 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 			s.wanted = remember(want)
 		}
 		spaces = s.knowSpaces(s.ciSpaces(&r, have, want, s.o.Policy.Sources(r.Snapshot)), nil)
-		if err == nil {
-			s.build(&r, want, view)
-		}
+		r.unwritten = err != nil
+		s.build(&r, want, view)
 		return err
 	}()
 	r.Duration = s.o.Now().Sub(started)
 	if r.Err == nil && r.Snapshot != nil && len(r.Report.Deferred) == 0 {
 		r.Done, _ = settled(req.tickets, unread(req, r.Snapshot))
 	}
+	if r.covers() {
+		r.Done = append(r.Done, req.open...)
+	}
 	s.finish(ctx, r)
 	return r, spaces
+}
+
+// covers reports whether the cluster agrees with the round's Snapshot everywhere.
+func (r *Round) covers() bool {
+	return r.Err == nil && r.Snapshot != nil && !r.part && len(r.Report.Deferred) == 0
 }
 
 // read returns the Snapshot the round works on: a full one when asked for or when there is none yet, the last one
@@ -693,8 +705,9 @@ type request struct {
 	changed map[authz.SourceID]bool
 	causes  []string
 	tickets []Ticket
-	look    bool    // do a round even if there is nothing to read
-	result  *result // of a reading of everything that was done beside the rounds
+	open    []Ticket // what these rounds before have read and could not write: dealt with by one that covers everything
+	look    bool     // do a round even if there is nothing to read
+	result  *result  // of a reading of everything that was done beside the rounds
 }
 
 // maxChanged is how many sources wait to be read one by one; of more, everything is read.

@@ -69,7 +69,7 @@ func (m *mirror) follow(ctx context.Context, i int) {
 		entries, version, err := f.read(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				m.log.WarnContext(ctx, "the cluster can't be read, trying again", "error", err)
+				m.log.WarnContext(ctx, "the cluster can't be read, trying again"+cure(err), "error", err)
 			}
 			pause = min(max(2*pause, 500*time.Millisecond), 30*time.Second)
 			rest(ctx, jitter(pause))
@@ -94,6 +94,14 @@ func (m *mirror) follow(ctx context.Context, i int) {
 			}
 		}
 	}
+}
+
+// cure returns what helps when a role lacks something; "" for other errors.
+func cure(err error) string {
+	if apierrors.IsForbidden(err) {
+		return ": apply the roles in deploy/manifests again, and for templates the one in deploy/optional/templates.yaml"
+	}
+	return ""
 }
 
 // stream watches one feed from a version on, and returns the version to go on from; "" when it has to be listed.
