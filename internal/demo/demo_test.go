@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -23,6 +24,21 @@ type testWriter struct{ t *testing.T }
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(strings.TrimRight(string(p), "\n"))
 	return len(p), nil
+}
+
+// TestNothingIsToldAfterAnInterrupt: a command that was broken off proves nothing.
+func TestNothingIsToldAfterAnInterrupt(t *testing.T) {
+	var shown strings.Builder
+	ctx, interrupt := context.WithCancel(t.Context())
+	r := &Report{out: untilDone{&shown, ctx.Done()}, secret: hide}
+	r.Say("before")
+	interrupt()
+	r.Say("after")
+	r.Check(true, "refused")
+	r.show("signal: killed")
+	if shown.String() != "   before\n" {
+		t.Errorf("told:\n%s", shown.String())
+	}
 }
 
 // TestStory runs each step of `make demo` as a test, on a real control plane.
