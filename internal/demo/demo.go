@@ -92,7 +92,7 @@ func keepLog(dir string, e *Env) (string, error) {
 func (e *Env) stay(ctx context.Context, o Options) error {
 	fmt.Fprintf(o.Out, "\nEverything stays up until you press Ctrl-C. Go on by hand, in another terminal:\n\n")
 	fmt.Fprintf(o.Out, "  cd %s\n", e.work)
-	fmt.Fprintf(o.Out, "  export PATH=%s:$PATH\n\n", filepath.Dir(e.Cluster.Kubectl()))
+	fmt.Fprintf(o.Out, "  export PATH=%s:$PATH\n  export KUBECACHEDIR=%s\n\n", filepath.Dir(e.Cluster.Kubectl()), filepath.Join(e.home, "cache"))
 	for _, name := range []string{"alice", "bob", "carol", "david", "dave", "mallory"} {
 		if err := e.byHand(o.Program, name); err != nil {
 			return err

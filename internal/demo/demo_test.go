@@ -53,6 +53,7 @@ func TestStory(t *testing.T) {
 	}
 	t.Run("The real kubelogin", func(t *testing.T) { kubelogin(t, e) })
 	t.Run("The commands of the docs", func(t *testing.T) { docs(t, e) })
+	t.Run("A plan", func(t *testing.T) { plan(t, e) })
 	var shown strings.Builder
 	for _, s := range Steps() {
 		t.Run(s.Title, func(t *testing.T) {

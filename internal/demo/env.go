@@ -41,7 +41,7 @@ type Env struct {
 	home       string // an empty $HOME
 	configFile string
 	log        syncBuffer
-	logFile    *os.File // the same, for people who look on
+	logFile    *os.File           // the same, for people who look on
 	revocation time.Duration      // measured by the step that removes alice
 	stop       context.CancelFunc // of the integrator
 	stopped    chan error
