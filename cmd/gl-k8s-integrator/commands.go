@@ -106,7 +106,7 @@ func serveCommand(s streams) *cobra.Command {
 func planCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan --config FILE",
-		Short: "Show what would change; exit 0: nothing, 2: changes, 1: error",
+		Short: "Show what would change in the cluster; exit 0: nothing, 2: changes, 1: error",
 		Args:  cobra.NoArgs,
 	}
 	path := configFlag(cmd)
@@ -129,7 +129,7 @@ func planCommand(s streams) *cobra.Command {
 func syncCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sync --config FILE [--confirm]",
-		Short: "Run one full round; without --confirm only show it",
+		Short: "Run one full round, in the cluster and in GitLab; without --confirm only show the plan (exit 0)",
 		Args:  cobra.NoArgs,
 	}
 	path := configFlag(cmd)
@@ -145,7 +145,7 @@ func syncCommand(s streams) *cobra.Command {
 		}
 		changes, err := app.Plan(cmd.Context(), cfg, log, s.out)
 		if err == nil && changes > 0 {
-			fmt.Fprintln(s.out, "Nothing was changed. Add --confirm to make these changes.")
+			fmt.Fprintln(s.out, "Nothing was changed. Add --confirm to make these changes (not beside a running serve).")
 		}
 		return err
 	}

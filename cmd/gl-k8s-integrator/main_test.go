@@ -69,6 +69,24 @@ func TestCommandsInTheDocsExist(t *testing.T) {
 			}
 		}
 	}
+	for file, command := range map[string]*regexp.Regexp{
+		"gl-k8s-integrator.service": regexp.MustCompile(`(?m)^ExecStart=\S+/gl-k8s-integrator (.*)$`),
+		"deployment.yaml":           regexp.MustCompile(`command: \[/gl-k8s-integrator, (.*)\]`),
+	} {
+		text, err := os.ReadFile("../../deploy/optional/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := command.FindSubmatch(text)
+		if m == nil {
+			t.Errorf("%s does not start the program", file)
+			continue
+		}
+		cmd, rest, err := rootCommand(streams{}).Find(strings.Fields(strings.ReplaceAll(string(m[1]), ",", "")))
+		if err != nil || cmd.Name() != "serve" || cmd.ParseFlags(rest) != nil {
+			t.Errorf("%s: %q is not how serve is started", file, m[1])
+		}
+	}
 	if seen < 10 {
 		t.Errorf("only %d commands were found in the docs", seen)
 	}

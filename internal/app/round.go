@@ -12,15 +12,16 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// Plan reads GitLab and the cluster, prints what would change, and returns how many changes that are. It writes
-// nothing anywhere.
+// Plan reads GitLab and the cluster, prints what would change in the cluster, and returns how many changes
+// that are. It writes nothing anywhere.
 func Plan(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writer) (changes int, err error) {
 	r, err := once(ctx, cfg, rbacsync.ModePlan, log, nil)
 	if err != nil {
 		return 0, err
 	}
-	if _, err := io.WriteString(out, rbacsync.Text(r.Plan)); err != nil {
-		return 0, err
+	printPlan(out, r.Plan)
+	if cfg.GitLab.WriteTokenFile != "" {
+		fmt.Fprintln(out, "This is about the cluster alone. What CI jobs are given in GitLab follows after it.")
 	}
 	printFindings(out, r.Findings)
 	return len(r.Plan), nil
@@ -38,8 +39,8 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 	}
 	r, err := once(ctx, cfg, rbacsync.ModeEnforce, log, progressBar(progress))
 	if r.Names != nil {
-		fmt.Fprint(out, rbacsync.Text(r.Plan))
-		fmt.Fprintf(out, "%d of %d changes made; CI: %d new tokens, %d projects written to\n", r.Report.Applied, len(r.Plan), r.CI.Issued, r.CI.Delivered)
+		printPlan(out, r.Plan)
+		fmt.Fprintf(out, "cluster: %d of %d changes made; CI: %d new tokens, %d projects written to in GitLab\n", r.Report.Applied, len(r.Plan), r.CI.Issued, r.CI.Delivered)
 		printFindings(out, r.Findings)
 	}
 	return err
@@ -72,6 +73,14 @@ func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog
 	}
 	r.Findings = append(r.Findings, sample.sample(ctx, r.Snapshot)...)
 	return r, nil
+}
+
+func printPlan(out io.Writer, plan []rbacsync.Change) {
+	if len(plan) == 0 {
+		fmt.Fprintln(out, "cluster: nothing to change")
+		return
+	}
+	fmt.Fprint(out, rbacsync.Text(plan))
 }
 
 func printFindings(out io.Writer, findings []authz.Finding) {

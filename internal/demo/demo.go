@@ -39,17 +39,24 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, e.Close()) }()
+	defer func() {
+		left := e.Close()
+		if err = errors.Join(err, left); left == nil && ctx.Err() != nil {
+			fmt.Fprintln(o.Out, "Stopped: nothing runs any more, and the demo's folder is gone.")
+		}
+	}()
 	started := time.Now()
 
 	steps := Steps()
+	told := untilDone{o.Out, ctx.Done()}
 	var failed int
 	for i, s := range steps {
-		fmt.Fprintf(o.Out, "\n%d. %s\n", i+1, s.Title)
-		r := &Report{out: o.Out, secret: hide}
+		fmt.Fprintf(told, "\n%d. %s\n", i+1, s.Title)
+		r := &Report{out: told, secret: hide}
 		s.Run(ctx, e, r)
 		failed += len(r.failed)
 		if ctx.Err() != nil {
+			fmt.Fprintf(o.Out, "\nStopping in step %d.\n", i+1)
 			return fmt.Errorf("stopped in step %d: %w", i+1, ctx.Err())
 		}
 	}
@@ -85,15 +92,20 @@ func keepLog(dir string, e *Env) (string, error) {
 func (e *Env) stay(ctx context.Context, o Options) error {
 	fmt.Fprintf(o.Out, "\nEverything stays up until you press Ctrl-C. Go on by hand, in another terminal:\n\n")
 	fmt.Fprintf(o.Out, "  cd %s\n", e.work)
-	fmt.Fprintf(o.Out, "  export PATH=%s:$PATH\n\n", filepath.Dir(e.Cluster.Kubectl()))
-	for _, name := range []string{"bob", "carol", "david", "mallory"} {
+	fmt.Fprintf(o.Out, "  export PATH=%s:$PATH\n  export KUBECACHEDIR=%s\n\n", filepath.Dir(e.Cluster.Kubectl()), filepath.Join(e.home, "cache"))
+	for _, name := range []string{"alice", "bob", "carol", "david", "dave", "mallory"} {
 		if err := e.byHand(o.Program, name); err != nil {
 			return err
 		}
 		fmt.Fprintf(o.Out, "  kubectl --kubeconfig %s.kubeconfig auth whoami\n", name)
 	}
 	fmt.Fprintf(o.Out, "\n  kubectl --kubeconfig %s get namespaces --show-labels      (cluster administrator)\n", e.Cluster.AdminKubeconfig())
-	fmt.Fprintf(o.Out, "\nThose files log in by themselves, since this is a simulation. With the real kubelogin and a browser:\n\n")
+	fmt.Fprint(o.Out, "\nThe integrator:\n\n")
+	for _, command := range []string{"status", "plan", "history -n haw-world"} {
+		fmt.Fprintf(o.Out, "  %s %s --config %s\n", o.Program, command, e.configFile)
+	}
+	fmt.Fprintf(o.Out, "  tail -f %s\n", e.logFile.Name())
+	fmt.Fprintf(o.Out, "\nThe kubeconfigs of people log in by themselves, since this is a simulation. With the real kubelogin and a browser:\n\n")
 	fmt.Fprintf(o.Out, "  kubectl oidc-login get-token --oidc-issuer-url=%s --oidc-client-id=%s --certificate-authority=%s/gitlab-ca.crt\n", e.GitLab.URL(), clientID, e.dir)
 	fmt.Fprintf(o.Out, "\nAccounts of the simulated GitLab (%s), user name / password:\n\n", e.GitLab.URL())
 	fmt.Fprint(o.Out, "  root / root-password (administrator)   alice / alice-password (removed from haw/world)   bob / bob-password\n"+

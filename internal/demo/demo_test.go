@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -25,6 +26,21 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// TestNothingIsToldAfterAnInterrupt: a command that was broken off proves nothing.
+func TestNothingIsToldAfterAnInterrupt(t *testing.T) {
+	var shown strings.Builder
+	ctx, interrupt := context.WithCancel(t.Context())
+	r := &Report{out: untilDone{&shown, ctx.Done()}, secret: hide}
+	r.Say("before")
+	interrupt()
+	r.Say("after")
+	r.Check(true, "refused")
+	r.show("signal: killed")
+	if shown.String() != "   before\n" {
+		t.Errorf("told:\n%s", shown.String())
+	}
+}
+
 // TestStory runs each step of `make demo` as a test, on a real control plane.
 func TestStory(t *testing.T) {
 	if testing.Short() {
@@ -37,6 +53,7 @@ func TestStory(t *testing.T) {
 	}
 	t.Run("The real kubelogin", func(t *testing.T) { kubelogin(t, e) })
 	t.Run("The commands of the docs", func(t *testing.T) { docs(t, e) })
+	t.Run("A plan", func(t *testing.T) { plan(t, e) })
 	var shown strings.Builder
 	for _, s := range Steps() {
 		t.Run(s.Title, func(t *testing.T) {

@@ -1,15 +1,19 @@
 package demo
 
 import (
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 )
 
-var shellBlock = regexp.MustCompile("(?s)```\n(.*?)```")
+var shellBlock = regexp.MustCompile("(?s)```[a-z ]*\n(.*?)```")
 
 // commands returns the lines of a page's shell blocks that begin with prefix, with continuation lines joined.
 func commands(t *testing.T, page, prefix string) []string {
@@ -67,5 +71,44 @@ func docs(t *testing.T, e *Env) {
 	}
 	for _, line := range apply {
 		run(root, e.Cluster.AdminKubeconfig(), line+" --server-side --force-conflicts --dry-run=server")
+	}
+	quotes(t, e)
+}
+
+// quotes provokes the messages that the pages explain.
+func quotes(t *testing.T, e *Env) {
+	yesterday, err := e.yesterday("alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		page string
+		who  person
+		said string // "…" stands for anything
+	}{
+		{"ci.md", person{"job", "/dev/null"}, `failed to download openapi: Get "http://localhost:8080/…": … connection refused`},
+		{"user.md", yesterday, `failed to download openapi: the server has asked for the client to provide credentials`},
+	} {
+		o := e.kubectl(t.Context(), c.who, "apply", "-f", "deploy_new.yaml")
+		if !regexp.MustCompile(strings.ReplaceAll(regexp.QuoteMeta(c.said), "…", ".*")).MatchString(o.text) {
+			t.Errorf("kubectl says %q, not %q", o.text, c.said)
+		}
+		if page, err := os.ReadFile(filepath.Join("..", "..", "docs", c.page)); err != nil || !strings.Contains(string(page), c.said) {
+			t.Errorf("docs/%s does not explain %q: %v", c.page, c.said, err)
+		}
+	}
+}
+
+// plan looks at a cluster that is in step: it says so, and what it does not show.
+func plan(t *testing.T, e *Env) {
+	cfg, err := config.Load(e.configFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	changes, err := app.Plan(t.Context(), cfg, slog.New(slog.DiscardHandler), &out)
+	want := "cluster: nothing to change\nThis is about the cluster alone. What CI jobs are given in GitLab follows after it.\n"
+	if err != nil || changes != 0 || out.String() != want {
+		t.Errorf("plan: %d changes, %v, want none\n%s", changes, err, out.String())
 	}
 }

@@ -41,6 +41,7 @@ type Env struct {
 	home       string // an empty $HOME
 	configFile string
 	log        syncBuffer
+	logFile    *os.File           // the same, for people who look on
 	revocation time.Duration      // measured by the step that removes alice
 	stop       context.CancelFunc // of the integrator
 	stopped    chan error
@@ -204,9 +205,12 @@ func (e *Env) startIntegrator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if e.logFile, err = os.Create(filepath.Join(e.dir, "integrator.log")); err != nil {
+		return fmt.Errorf("making the integrator's log: %w", err)
+	}
 	ctx, e.stop = context.WithCancel(ctx)
 	e.stopped = make(chan error, 1)
-	log := slog.New(slog.NewJSONHandler(&e.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := slog.New(slog.NewJSONHandler(io.MultiWriter(&e.log, e.logFile), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	go func() { e.stopped <- app.Serve(ctx, cfg, log) }()
 	return nil
 }
@@ -249,6 +253,9 @@ func (e *Env) Close() error {
 		if err := <-e.stopped; err != nil && !errors.Is(err, context.Canceled) {
 			errs = append(errs, fmt.Errorf("stopping the integrator: %w", err))
 		}
+	}
+	if e.logFile != nil {
+		errs = append(errs, e.logFile.Close())
 	}
 	if e.Cluster != nil {
 		errs = append(errs, e.Cluster.Stop())

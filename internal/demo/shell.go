@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -20,6 +21,21 @@ type Report struct {
 	out    io.Writer
 	failed []string
 	secret func(string) string // hides credentials in output
+}
+
+// untilDone drops what is written once the story is interrupted: what a step finds then proves nothing.
+type untilDone struct {
+	w    io.Writer
+	done <-chan struct{}
+}
+
+func (u untilDone) Write(p []byte) (int, error) {
+	select {
+	case <-u.done:
+		return len(p), nil
+	default:
+		return u.w.Write(p)
+	}
 }
 
 // Say prints a sentence of the story.
@@ -80,6 +96,7 @@ func (e *Env) kubectl(ctx context.Context, p person, args ...string) output {
 	var text bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &text, &text
 	cmd.WaitDelay = 5 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C ends the story, not this one command
 	err := cmd.Run()
 	o := output{text: text.String(), code: cmd.ProcessState.ExitCode()}
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {

@@ -1,0 +1,193 @@
+package deploy_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+)
+
+func installPage(t *testing.T) string {
+	t.Helper()
+	page, err := os.ReadFile("../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(page)
+}
+
+// block returns the text of the page's only block of that kind.
+func block(t *testing.T, kind string) string {
+	t.Helper()
+	found := regexp.MustCompile("(?s)```"+kind+"\n(.*?)```").FindAllStringSubmatch(installPage(t), -1)
+	if len(found) != 1 {
+		t.Fatalf("docs/install.md has %d blocks %q, want one", len(found), kind)
+	}
+	return found[0][1]
+}
+
+func shell(t *testing.T, dir, script string, env ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-ec", script)
+	cmd.Dir, cmd.Env = dir, append([]string{"HOME=" + dir, "PATH=/usr/bin:/bin"}, env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// TestCertificatesOfTheDocs: with the certificates that docs/install.md makes, kube-apiserver and the webhook know each
+// other, and neither takes the other's part.
+func TestCertificatesOfTheDocs(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("needs openssl")
+	}
+	dir := t.TempDir()
+	shell(t, dir, block(t, "sh certificates"))
+	pair := func(name string) tls.Certificate {
+		t.Helper()
+		p, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	ca, err := os.ReadFile(filepath.Join(dir, "webhook-ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	handshake := func(server, client tls.Certificate) error {
+		a, b := net.Pipe()
+		defer a.Close()
+		defer b.Close()
+		s := tls.Server(a, &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, MinVersion: tls.VersionTLS13})
+		c := tls.Client(b, &tls.Config{Certificates: []tls.Certificate{client}, RootCAs: pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13})
+		result := make(chan error, 1)
+		go func() { result <- c.HandshakeContext(t.Context()); _ = b.Close() }()
+		err := s.HandshakeContext(t.Context())
+		if clientErr := <-result; clientErr != nil {
+			return clientErr
+		}
+		return err
+	}
+	webhook, apiserver := pair("tls"), pair("apiserver-client")
+	if err := handshake(webhook, apiserver); err != nil {
+		t.Error(err)
+	}
+	if handshake(webhook, webhook) == nil || handshake(apiserver, apiserver) == nil {
+		t.Error("a certificate serves for both sides")
+	}
+}
+
+// TestCredentialsOfTheDocs: the kubeconfig that docs/install.md makes is the integrator's ServiceAccount.
+func TestCredentialsOfTheDocs(t *testing.T) {
+	as(t, "")
+	dir := t.TempDir()
+	deployDir, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(deployDir, filepath.Join(dir, "deploy")); err != nil {
+		t.Fatal(err)
+	}
+	script := strings.ReplaceAll(block(t, "sh credentials"), "https://icc.example.com:6443", cluster.URL())
+	shell(t, dir, "PATH="+filepath.Dir(cluster.Kubectl())+":$PATH\n"+script, "KUBECONFIG="+cluster.AdminKubeconfig())
+	cfg, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "integrator.kubeconfig"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := clientFor(t, cfg)
+	me, err := own.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "system:serviceaccount:" + deploy.Namespace + ":" + deploy.ServiceAccount; me.Status.UserInfo.Username != want {
+		t.Errorf("it is %s, want %s", me.Status.UserInfo.Username, want)
+	}
+	_, err = own.CoreV1().Secrets(deploy.Namespace).Get(t.Context(), "gl-k8s-integrator-token", metav1.GetOptions{})
+	refused(t, err, "cannot get resource")
+	if info, err := os.Stat(filepath.Join(dir, "integrator-token")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("others can read the token: %v, %v", info, err)
+	}
+}
+
+// TestStaticPodOfTheDocs: every file that kube-apiserver is told to read is under what is mounted into it.
+func TestStaticPodOfTheDocs(t *testing.T) {
+	var pod corev1.Pod
+	if err := yaml.UnmarshalStrict([]byte(block(t, "yaml static pod")), &pod); err != nil {
+		t.Fatal(err)
+	}
+	mount, volume := pod.Spec.Containers[0].VolumeMounts[0], pod.Spec.Volumes[0]
+	if mount.Name != volume.Name || mount.MountPath != volume.HostPath.Path {
+		t.Errorf("mount %v and volume %v don't belong together", mount, volume)
+	}
+	_, section, _ := strings.Cut(installPage(t), "## 4. kube-apiserver")
+	section, _, _ = strings.Cut(section, "\n## ")
+	files := regexp.MustCompile(`/etc/[a-zA-Z0-9./-]+\.[a-z]+`).FindAllString(section, -1)
+	if len(files) < 6 {
+		t.Fatalf("only %d files: %v", len(files), files)
+	}
+	for _, f := range files {
+		if filepath.Dir(f) != mount.MountPath {
+			t.Errorf("%s is not in %s", f, mount.MountPath)
+		}
+	}
+}
+
+// TestExampleDeployment: Pod Security of the namespace lets it run, and its command and ports belong together. In the
+// host network it would be refused, as docs/install.md says.
+func TestExampleDeployment(t *testing.T) {
+	admin := as(t, "")
+	file, err := os.ReadFile("optional/deployment.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs := bytes.SplitN(file, []byte("\n---\n"), 2)
+	var d appsv1.Deployment
+	var s corev1.Service
+	for i, into := range []any{&d, &s} {
+		if err := yaml.UnmarshalStrict(docs[i], into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dryRun := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+	if _, err := admin.AppsV1().Deployments(deploy.Namespace).Create(t.Context(), &d, dryRun); err != nil {
+		t.Error(err)
+	}
+	if _, err := admin.CoreV1().Services(deploy.Namespace).Create(t.Context(), &s, dryRun); err != nil {
+		t.Error(err)
+	}
+	pod := &corev1.Pod{ObjectMeta: *d.Spec.Template.ObjectMeta.DeepCopy(), Spec: d.Spec.Template.Spec}
+	pod.GenerateName = "example-"
+	if _, err := admin.CoreV1().Pods(deploy.Namespace).Create(t.Context(), pod, dryRun); err != nil {
+		t.Errorf("the pod of the Deployment: %v", err)
+	}
+	pod.Spec.HostNetwork = true
+	_, err = admin.CoreV1().Pods(deploy.Namespace).Create(t.Context(), pod, dryRun)
+	refused(t, err, "host namespaces")
+	ports := map[string]bool{}
+	for _, p := range d.Spec.Template.Spec.Containers[0].Ports {
+		ports[p.Name] = true
+	}
+	for _, p := range s.Spec.Ports {
+		if !ports[p.TargetPort.StrVal] {
+			t.Errorf("the Service leads to the port %s, which the pod has not", p.TargetPort.StrVal)
+		}
+	}
+}
