@@ -150,7 +150,7 @@ func TestAProjectThatIsMovedAwayLeavesTheNamespaceOfItsGroup(t *testing.T) {
 		s := newSyncer(t, rbacsync.Options{
 			Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now,
 			Settings: rbacsync.Settings{CI: rbacsync.CISettings{
-				Exceptions: []rbacsync.CIException{{Source: authz.Group(7), Mode: ci.ModeIDToken, Target: rbacsync.TargetGroup}},
+				Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Mode: ci.ModeIDToken, Target: rbacsync.TargetGroup}},
 			}},
 		})
 		stop := run(t, s)

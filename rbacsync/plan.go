@@ -97,7 +97,8 @@ func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
 	}
 	for _, issuer := range sortedKeys(p.others) {
 		names := p.others[issuer]
-		p.find("other_issuer", authz.SourceID{}, "%d namespaces belong to the GitLab %q (the first is %q): left alone", len(names), issuer, names[0])
+		p.find("other_issuer", authz.SourceID{}, "%d namespaces belong to the GitLab %q (the first is %q) and gitlab.url is %q: left alone; write the URL as GitLab itself does (its external_url)",
+			len(names), issuer, names[0], p.want.Issuer)
 	}
 	sortChanges(p.changes)
 	slices.SortFunc(p.findings, func(a, b authz.Finding) int {

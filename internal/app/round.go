@@ -51,6 +51,9 @@ func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog
 	if err != nil {
 		return rbacsync.Round{}, err
 	}
+	if err := checkIssuer(ctx, c.gitlabHTTP, cfg.GitLab.URL); err != nil {
+		return rbacsync.Round{}, err
+	}
 	s, err := newSyncer(cfg, c, mode, log, func(o *rbacsync.Options, _ *gitlab.Reader) {
 		o.Apply.Progress = progress
 		o.Memory = snapshotsOf(c) // tells whether the last reading was an administrator's

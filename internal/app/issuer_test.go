@@ -1,0 +1,61 @@
+package app
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+)
+
+// TestAGitLabUnderAnotherName: plan reads nothing of a GitLab that calls itself by another URL than gitlab.url; one that
+// does not tell is read.
+func TestAGitLabUnderAnotherName(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"token": "glpat-x", "kubeconfig": "{apiVersion: v1, kind: Config, clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], contexts: [{name: c, context: {cluster: c}}], current-context: c}",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ name, answer, want string }{
+		{"another name", `{"issuer": "https://gitlab.example.com"}`, `calls itself "https://gitlab.example.com"`},
+		{"its own name", `{"issuer": "SELF"}`, "reading GitLab"},
+		{"no name", `{}`, "reading GitLab"},
+		{"no document", `<html>`, "reading GitLab"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var self string
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/.well-known/openid-configuration" {
+					w.WriteHeader(http.StatusNotFound)
+					return
+				}
+				_, _ = io.WriteString(w, strings.ReplaceAll(c.answer, "SELF", self))
+			}))
+			defer s.Close()
+			self = s.URL
+			cfg, err := config.Parse([]byte(`apiVersion: gl-k8s-integrator/v1alpha1
+kind: Config
+gitlab: {url: "` + s.URL + `", readTokenFile: ` + dir + `/token}
+cluster: {kubeconfig: ` + dir + `/kubeconfig}
+listeners: {webhooks: {address: "127.0.0.1:0", certFile: a, keyFile: b}}
+authn: {clientIDs: [kubelogin]}
+ci: {delivery: none}
+`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Plan(t.Context(), cfg, slog.New(slog.DiscardHandler), io.Discard)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+}
