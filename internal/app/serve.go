@@ -122,7 +122,7 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		err = add(httpserver.Options{
 			Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
 			Handler: httpserver.Limit(maxHooks, m.overflow("hooks"), httpserver.Mux(
-				httpserver.Route{Path: "/hooks/gitlab", Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
+				httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
 			)),
 		})
 		if err != nil {
