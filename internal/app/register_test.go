@@ -51,7 +51,7 @@ func TestRegisterHook(t *testing.T) {
 		if out, err := register(url); err != nil || !strings.Contains(out, want) || strings.Contains(out, "s3cret") {
 			t.Errorf("%q, %v; want %q", out, err, want)
 		}
-	}	// Hooks that go elsewhere are named, and removed only when asked for by id.
+	} // Hooks that go elsewhere are named, and removed only when asked for by id.
 	const behind = "https://proxy.example.com/gl"
 	out, err := ask(Registration{URL: behind, RewrittenPath: true})
 	if err != nil || !strings.Contains(out, "also sends its system hooks to "+url+" (hook 1)") {
