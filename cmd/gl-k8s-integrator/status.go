@@ -43,7 +43,10 @@ func historyCommand(s streams) *cobra.Command {
 }
 
 func hooksCommand(s streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "hooks", Short: "The system hooks by which GitLab tells of changes", Args: cobra.NoArgs}
+	cmd := &cobra.Command{
+		Use: "hooks", Short: "The system hooks by which GitLab tells of changes", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, // without it a mistyped command would be help and exit 0
+	}
 	register := &cobra.Command{
 		Use:   "register --config FILE --url URL",
 		Short: "Install the system hook in GitLab, or set its secret and settings again",

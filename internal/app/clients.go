@@ -90,7 +90,7 @@ func gitlabCA(g config.GitLab) ([]byte, error) {
 	}
 	ca, err := os.ReadFile(g.CAFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading gitlab.caFile: %w", err)
+		return nil, fmt.Errorf("reading gitlab.caFile: %w: name the PEM file with the CA of GitLab's certificate, or leave it out to trust the system's", err)
 	}
 	return ca, nil
 }
@@ -109,7 +109,7 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 	}
 	rc, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("reading cluster.kubeconfig %s: %w", kubeconfig, err)
+		return nil, fmt.Errorf("reading cluster.kubeconfig %s: %w: name a file here that kubectl works with", kubeconfig, err)
 	}
 	return rc, nil
 }
@@ -128,7 +128,7 @@ func publicCA(c config.Cluster, rc *rest.Config) ([]byte, error) {
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("reading the CA of kube-apiserver (cluster.publicCAFile): %w", err)
+		return nil, fmt.Errorf("reading the CA of kube-apiserver: %w: name its PEM file in cluster.publicCAFile", err)
 	}
 	return pem, nil
 }

@@ -211,6 +211,15 @@ func History(ctx context.Context, cfg *config.Config, namespace string, out io.W
 	if err != nil {
 		return explainKube(err)
 	}
+	printHistory(out, all, namespace)
+	return nil
+}
+
+func printHistory(out io.Writer, all []change, namespace string) {
+	if len(all) == 0 {
+		fmt.Fprintln(out, "no change is remembered yet: a leader in mode enforce writes down those it makes")
+		return
+	}
 	if namespace == "" {
 		count := map[string]int{}
 		for _, x := range all {
@@ -219,7 +228,7 @@ func History(ctx context.Context, cfg *config.Config, namespace string, out io.W
 		for _, ns := range slices.Sorted(maps.Keys(count)) {
 			fmt.Fprintf(out, "%s: %d\n", ns, count[ns])
 		}
-		return nil
+		return
 	}
 	n := 0
 	for _, x := range all {
@@ -231,5 +240,4 @@ func History(ctx context.Context, cfg *config.Config, namespace string, out io.W
 	if n == 0 {
 		fmt.Fprintf(out, "no change of namespace %s is remembered\n", namespace)
 	}
-	return nil
 }
