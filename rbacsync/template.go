@@ -206,6 +206,10 @@ func parseTemplate(where string, doc []byte, kinds []TemplateKind) (*Template, [
 	if len(o.Object) == 0 {
 		return nil, nil
 	}
+	if o.GetAPIVersion() == "" || o.GetKind() == "" {
+		bad("apiVersion or kind is missing")
+		return nil, faults
+	}
 	t := &Template{file: where, Name: o.GetName(), kinds: map[authz.SourceKind]bool{}, ids: map[authz.SourceID]bool{}}
 	gvk := o.GroupVersionKind()
 	i := slices.IndexFunc(kinds, func(k TemplateKind) bool { return k.GroupVersionKind == gvk })

@@ -90,6 +90,7 @@ func TestTemplateFaultsAllAtOnce(t *testing.T) {
 		"f.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: keys}\ndata: {a: x, a: y}\n",
 		"g.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: number, annotations: {gl-k8s-integrator.io/for: project, revision: 5}}\n",
 		"h.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: flag, labels: {team: platform, public: true}}\n",
+		"i.yaml": "kind: ConfigMap\nmetadata: {name: i}\n",
 	})
 	if err == nil {
 		t.Fatal("accepted")
@@ -100,6 +101,7 @@ func TestTemplateFaultsAllAtOnce(t *testing.T) {
 		"$(SOURCE) is not a field", "a Secret is named gitlab-pull-secret or", "the type of a Secret is", "has no data of its own", "only one whose name starts with gl-k8s-integrator-shared-",
 		"both make the ConfigMap \"twice\"", "want group, project, user, or an id such as group/7, not \"haw/world\"", "f.yaml, document 1: not valid YAML",
 		"g.yaml, document 1: metadata.annotations: each value is a string", "h.yaml, document 1: metadata.labels: each value is a string",
+		"i.yaml, document 1: apiVersion or kind is missing",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error lacks %q", want)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -178,8 +179,8 @@ func checkConfigCommand(s streams) *cobra.Command {
 			bad := 0
 			for _, p := range paths {
 				cfg, err := config.Load(p)
-				if err == nil {
-					err = app.CheckFiles(cfg)
+				if cfg != nil {
+					err = errors.Join(err, app.CheckFiles(cfg))
 				}
 				if err != nil {
 					bad++

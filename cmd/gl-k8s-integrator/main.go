@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
 // version is set by the linker.
@@ -35,9 +37,12 @@ func main() {
 
 // run executes one command line and returns the exit status.
 func run(ctx context.Context, args []string, s streams) int {
-	cmd := rootCommand(s)
-	cmd.SetArgs(args)
-	switch err := cmd.ExecuteContext(ctx); {
+	root := rootCommand(s)
+	root.SetArgs(args)
+	understood := false
+	noteRuns(root, &understood)
+	cmd, err := root.ExecuteContextC(ctx)
+	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errChanges):
@@ -49,6 +54,26 @@ func run(ctx context.Context, args []string, s streams) int {
 		return exitError
 	default:
 		fmt.Fprintf(s.err, "gl-k8s-integrator: %v\n", err)
+		if !understood {
+			if cmd.HasParent() {
+				fmt.Fprintf(s.err, "Usage: %s\n", cmd.UseLine())
+			}
+			fmt.Fprintf(s.err, "See %s --help\n", cmd.CommandPath())
+		}
 		return exitError
+	}
+}
+
+// noteRuns makes the command, whichever it is, note that its command line was understood: an error before that is one of
+// the command line.
+func noteRuns(cmd *cobra.Command, understood *bool) {
+	if f := cmd.RunE; f != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			*understood = true
+			return f(cmd, args)
+		}
+	}
+	for _, c := range cmd.Commands() {
+		noteRuns(c, understood)
 	}
 }

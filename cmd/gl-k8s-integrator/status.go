@@ -43,7 +43,10 @@ func historyCommand(s streams) *cobra.Command {
 }
 
 func hooksCommand(s streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "hooks", Short: "The system hooks by which GitLab tells of changes", Args: cobra.NoArgs}
+	cmd := &cobra.Command{
+		Use: "hooks", Short: "The system hooks by which GitLab tells of changes", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, // without it a mistyped command would be help and exit 0
+	}
 	register := &cobra.Command{
 		Use:   "register --config FILE --url URL",
 		Short: "Install the system hook in GitLab, or set its secret and settings again",
@@ -51,6 +54,8 @@ func hooksCommand(s streams) *cobra.Command {
 	}
 	path := configFlag(register)
 	url := register.Flags().String("url", "", "address of listeners.hooks as GitLab reaches it, with the path /hooks/gitlab (required)")
+	rewritten := register.Flags().Bool("rewritten-path", false, "the path is another one, and a proxy changes it to /hooks/gitlab")
+	remove := register.Flags().Int64Slice("remove", nil, "ids of earlier hooks of the integrator to remove, as this command names them")
 	insecure := register.Flags().Bool("insecure-skip-tls-verify", false, "let GitLab not verify the certificate of that address")
 	if err := register.MarkFlagRequired("url"); err != nil {
 		panic(err) // only for a flag that does not exist
@@ -60,7 +65,7 @@ func hooksCommand(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return app.RegisterHook(cmd.Context(), cfg, *url, !*insecure, s.out)
+		return app.RegisterHook(cmd.Context(), cfg, app.Registration{URL: *url, RewrittenPath: *rewritten, Verify: !*insecure, Remove: *remove}, s.out)
 	}
 	cmd.AddCommand(register)
 	return cmd

@@ -37,7 +37,7 @@ type agentProject struct {
 // AgentConfig prints the configuration that GitLab's agent needs for the projects with delivery agent.
 func AgentConfig(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writer) error {
 	if cfg.CI.Agent == nil {
-		return errors.New("no agent is configured: ci.agent")
+		return errors.New("no agent is configured: set ci.agent (id, name, configProject and kasURL; docs/configuration.md says what they are)")
 	}
 	gc, err := gitlabClient(cfg.GitLab)
 	if err != nil {
@@ -58,8 +58,20 @@ func AgentConfig(ctx context.Context, cfg *config.Config, log *slog.Logger, out 
 	if snap.MissingAll != "" {
 		return fmt.Errorf("reading GitLab: %s", snap.MissingAll)
 	}
+	for i, p := range cfg.CI.Projects {
+		id, _ := config.ParseSource(p.Source)
+		if why := snap.Missing[id]; why != "" {
+			log.WarnContext(ctx, "what could not be read of GitLab may be missing here", "at", fmt.Sprintf("ci.projects[%d]", i), "source", p.Source, "error", why)
+		} else if !snap.Contains(id) {
+			log.WarnContext(ctx, "GitLab has nothing of this id, so the entry is for no project: correct or remove it", "at", fmt.Sprintf("ci.projects[%d]", i), "source", p.Source)
+		}
+	}
 	settings := ciSettings(cfg)
-	text, err := agentConfig(cfg, settings.ProjectsIn(ci.ModeAgent, snap, policy.Sources(snap)), settings.Unprotected)
+	projects := settings.ProjectsIn(ci.ModeAgent, snap, policy.Sources(snap))
+	if len(projects) == 0 {
+		log.WarnContext(ctx, "no project with a namespace has delivery agent, so this lets no job in: see ci.delivery, ci.projects and authz")
+	}
+	text, err := agentConfig(cfg, projects, settings.Unprotected)
 	if err != nil {
 		return err
 	}

@@ -89,7 +89,7 @@ func gitlabCA(g config.GitLab) ([]byte, error) {
 	}
 	ca, err := os.ReadFile(g.CAFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading gitlab.caFile: %w", err)
+		return nil, fmt.Errorf("reading gitlab.caFile: %w: name the PEM file with the CA of GitLab's certificate, or leave it out to trust the system's", err)
 	}
 	return ca, nil
 }
@@ -108,7 +108,7 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 	}
 	rc, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("reading cluster.kubeconfig %s: %w", kubeconfig, err)
+		return nil, fmt.Errorf("reading cluster.kubeconfig %s: %w: name a file here that kubectl works with", kubeconfig, err)
 	}
 	return rc, nil
 }
@@ -128,10 +128,10 @@ func publicCA(c config.Cluster, rc *rest.Config) func() ([]byte, error) {
 	return func() ([]byte, error) {
 		pem, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("reading the CA of kube-apiserver (cluster.publicCAFile): %w", err)
+			return nil, fmt.Errorf("reading the CA of kube-apiserver: %w: name its PEM file in cluster.publicCAFile", err)
 		}
 		if !x509.NewCertPool().AppendCertsFromPEM(pem) { // also a file that is just being written
-			return nil, fmt.Errorf("reading the CA of kube-apiserver (cluster.publicCAFile): %s holds no certificate", file)
+			return nil, fmt.Errorf("reading the CA of kube-apiserver: %s holds no certificate: name its PEM file in cluster.publicCAFile", file)
 		}
 		return pem, nil
 	}

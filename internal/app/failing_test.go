@@ -40,11 +40,12 @@ func TestAFailedFullReadingIsShown(t *testing.T) {
 	p := &reporter{
 		elector: &store.Elector{Identity: "a"}, mode: "enforce", syncer: syncer, now: func() time.Time { return day },
 		requests: func() map[string]int64 { return nil }, sampled: func() []authz.Finding { return []authz.Finding{differs} },
-		budget: &budget{requests: func() map[string]int64 { return nil }, now: func() time.Time { return day }},
+		secrets: func() error { return errors.New("reading listeners.hooks.secretFile: open s: no such file") },
+		budget:  &budget{requests: func() map[string]int64 { return nil }, now: func() time.Time { return day }},
 	}
 	var out bytes.Buffer
 	p.status(&rbacsync.State{Round: rbacsync.Round{Cause: "start", Read: "full", Started: day, Err: failure}, Err: failure, Since: day}).print(&out, "a", day)
-	for _, want := range []string{"FAILING          since 2026-11-22T12:00:00Z: " + failure.Error(), "GitLab read      never", "members_differ: somebody is missing"} {
+	for _, want := range []string{"FAILING          since 2026-11-22T12:00:00Z: " + failure.Error(), "GitLab read      never", "members_differ: somebody is missing", "HOOKS REFUSED    reading listeners.hooks.secretFile: open s"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("status without %q:\n%s", want, out.String())
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -60,10 +61,15 @@ func awaitFence(ctx context.Context, kube kubernetes.Interface, log *slog.Logger
 	}
 }
 
+// ownUser is what kube-apiserver calls the integrator.
+const ownUser = "system:serviceaccount:" + deploy.Namespace + ":" + deploy.ServiceAccount
+
 // explainKube adds what to do to the errors of kube-apiserver that an administrator can fix.
 func explainKube(err error) error {
 	netErr := net.Error(nil)
 	switch {
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), `User "`) && !strings.Contains(err.Error(), `User "`+ownUser+`"`):
+		return fmt.Errorf("%w: this needs an administrator's kubeconfig, or the integrator's own: set cluster.kubeconfig", err)
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("%w: give the integrator's ServiceAccount the roles in deploy/manifests", err)
 	case apierrors.IsUnauthorized(err):

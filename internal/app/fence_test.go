@@ -2,13 +2,16 @@ package app
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
@@ -113,5 +116,25 @@ func TestServeWatchesTheFence(t *testing.T) {
 	newState(&clients{kube: o.Kube}, slog.New(slog.DiscardHandler)).options(&o, nil, newMetrics(), nil)
 	if err := o.Fence(t.Context()); !errors.Is(err, errNoFence) {
 		t.Errorf("without a fence: %v", err)
+	}
+}
+
+// TestForbiddenSaysWhoIsMeant: the integrator needs its roles, a person another kubeconfig.
+func TestForbiddenSaysWhoIsMeant(t *testing.T) {
+	for user, want := range map[string]string{
+		"system:serviceaccount:gl-k8s-integrator:gl-k8s-integrator": "give the integrator's ServiceAccount the roles",
+		"gitlab:4":         "an administrator's kubeconfig",
+		"system:anonymous": "an administrator's kubeconfig",
+	} {
+		// as kube-apiserver writes it
+		cause := fmt.Errorf(`User %q cannot get resource "configmaps" in API group "" in the namespace "gl-k8s-integrator"`, user)
+		err := explainKube(apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "gl-k8s-integrator-status", cause))
+		if !strings.Contains(err.Error(), want) || !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v; want %q", user, err, want)
+		}
+	}
+	denied := apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "x", errors.New("the cage"))
+	if err := explainKube(denied); strings.Contains(err.Error(), "kubeconfig") {
+		t.Errorf("a refusal that names nobody: %v", err)
 	}
 }

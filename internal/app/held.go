@@ -43,13 +43,9 @@ func templates(cfg *config.Config) (*rbacsync.Templates, error) {
 	if c.Folder == "" {
 		return nil, nil //nolint:nilnil // no templates is a good answer
 	}
-	kinds := make([]rbacsync.TemplateKind, 0, len(c.Kinds))
-	for _, k := range c.Kinds {
-		kind, err := rbacsync.ParseTemplateKind(k)
-		if err != nil {
-			return nil, err
-		}
-		kinds = append(kinds, kind)
+	kinds, err := templateKinds(cfg)
+	if err != nil {
+		return nil, err
 	}
 	t, err := rbacsync.LoadTemplates(os.DirFS(c.Folder), kinds)
 	if err != nil {
@@ -58,15 +54,31 @@ func templates(cfg *config.Config) (*rbacsync.Templates, error) {
 	return t, nil
 }
 
-// CheckFiles checks what a configuration refers to: the templates.
+func templateKinds(cfg *config.Config) ([]rbacsync.TemplateKind, error) {
+	kinds := make([]rbacsync.TemplateKind, 0, len(cfg.RBACSync.Templates.Kinds))
+	for _, k := range cfg.RBACSync.Templates.Kinds {
+		kind, err := rbacsync.ParseTemplateKind(k)
+		if err != nil {
+			return nil, err
+		}
+		kinds = append(kinds, kind)
+	}
+	return kinds, nil
+}
+
+// CheckFiles checks what a configuration refers to: the templates. The configuration may have faults, which config.Load
+// has told: templates are not judged by kinds that can't be read.
 func CheckFiles(cfg *config.Config) error {
+	if _, err := templateKinds(cfg); err != nil {
+		return nil
+	}
 	_, err := templates(cfg)
 	return err
 }
 
 func limits(cfg *config.Config) *rbacsync.Limits {
 	l := cfg.RBACSync.Limits
-	if l.Off {
+	if l.Disabled {
 		return nil
 	}
 	return &rbacsync.Limits{

@@ -216,6 +216,15 @@ func History(ctx context.Context, cfg *config.Config, namespace string, out io.W
 	if err != nil {
 		return explainKube(err)
 	}
+	printHistory(out, all, namespace)
+	return nil
+}
+
+func printHistory(out io.Writer, all []change, namespace string) {
+	if len(all) == 0 {
+		fmt.Fprintln(out, "no change is remembered yet: a leader in mode enforce writes down those it makes")
+		return
+	}
 	if namespace == "" {
 		count := map[string]int{}
 		for _, x := range all {
@@ -224,7 +233,7 @@ func History(ctx context.Context, cfg *config.Config, namespace string, out io.W
 		for _, ns := range slices.Sorted(maps.Keys(count)) {
 			fmt.Fprintf(out, "%s: %d\n", ns, count[ns])
 		}
-		return nil
+		return
 	}
 	n := 0
 	for _, x := range all {
@@ -236,5 +245,4 @@ func History(ctx context.Context, cfg *config.Config, namespace string, out io.W
 	if n == 0 {
 		fmt.Fprintf(out, "no change of namespace %s is remembered\n", namespace)
 	}
-	return nil
 }

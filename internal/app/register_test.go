@@ -27,11 +27,13 @@ func TestRegisterHook(t *testing.T) {
 	}
 	cfg := &config.Config{}
 	cfg.GitLab.URL, cfg.GitLab.CAFile = sim.URL(), file("ca", string(sim.CA()))
-	register := func(url string) (string, error) {
+	ask := func(r Registration) (string, error) {
 		var out bytes.Buffer
-		err := RegisterHook(t.Context(), cfg, url, true, &out)
+		r.Verify = true
+		err := RegisterHook(t.Context(), cfg, r, &out)
 		return out.String(), err
 	}
+	register := func(url string) (string, error) { return ask(Registration{URL: url}) }
 	const url = "https://integrator.example.com/hooks/gitlab"
 	refused := func(url, want string) {
 		t.Helper()
@@ -40,6 +42,7 @@ func TestRegisterHook(t *testing.T) {
 		}
 	}
 	refused("integrator.example.com", "--url: want https://")
+	refused("https://integrator.example.com/", "is not /hooks/gitlab")
 	refused(url, "listeners.hooks.secretFile")
 	cfg.Listeners.Hooks.SecretFile = file("secret", "s3cret-of-the-hook")
 	refused(url, "gitlab.writeTokenFile")
@@ -48,5 +51,26 @@ func TestRegisterHook(t *testing.T) {
 		if out, err := register(url); err != nil || !strings.Contains(out, want) || strings.Contains(out, "s3cret") {
 			t.Errorf("%q, %v; want %q", out, err, want)
 		}
+	} // Hooks that go elsewhere are named, and removed only when asked for by id.
+	const behind = "https://proxy.example.com/gl"
+	out, err := ask(Registration{URL: behind, RewrittenPath: true})
+	if err != nil || !strings.Contains(out, "also sends its system hooks to "+url+" (hook 1)") {
+		t.Errorf("%q, %v", out, err)
+	}
+	stranger, err := sim.AddSystemHook(gitlabsim.SeedHook{URL: "https://else.example.com/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []int64{2, stranger, 77} { // the one in use, somebody else's, none
+		if out, err := ask(Registration{URL: behind, RewrittenPath: true, Remove: []int64{1, id}}); err == nil || out != "" || !strings.Contains(err.Error(), "nothing was changed") {
+			t.Errorf("--remove %d: %q, %v", id, out, err)
+		}
+	}
+	out, err = ask(Registration{URL: behind, RewrittenPath: true, Remove: []int64{1}})
+	if err != nil || !strings.Contains(out, url+" (hook 1) is removed") || strings.Contains(out, "also sends") {
+		t.Errorf("%q, %v", out, err)
+	}
+	if out, err = register(url); err != nil || !strings.Contains(out, "from now on") || !strings.Contains(out, behind+" (hook 2)") || strings.Contains(out, "else.example.com") {
+		t.Errorf("%q, %v", out, err)
 	}
 }

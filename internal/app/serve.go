@@ -46,7 +46,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	own.observe(c, cfg.RBACSync.Mode, syncer, sample, m, log)
+	own.observe(c, cfg, syncer, sample, m, log)
 	who.seenOne = own.recent.note
 	who.last = lastSnapshot(syncer)
 	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, who)
@@ -124,7 +124,7 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		err = add(httpserver.Options{
 			Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
 			Handler: httpserver.Limit(maxHooks, m.overflow("hooks"), httpserver.Mux(
-				httpserver.Route{Path: "/hooks/gitlab", Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
+				httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
 			)),
 		})
 		if err != nil {
@@ -141,8 +141,25 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 	return servers, err
 }
 
-// hookHandler takes GitLab's system hooks and puts what they name into the inbox, which the leader follows.
+// hookHandler takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that
+// can't be read is told, but is no reason not to start: it may be mounted later.
 func hookHandler(h config.HooksListener, log *slog.Logger, inbox *store.Inbox) *rbacsync.Hook {
+	if err := hookSecrets(h); err != nil {
+		log.Error("system hooks are refused until their secret can be read", "error", err)
+	}
+	hook := &rbacsync.Hook{
+		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
+			e, err := gitlab.ParseSystemHook(body)
+			return e.Changed, e.Ignored, e.Name, err
+		},
+		Trigger: inbox.Put, Now: time.Now, Logger: log,
+	}
+	hook.Secret, hook.SigningKey = hookFiles(h)
+	return hook
+}
+
+// hookFiles reads what hooks are checked with; nil for what is not configured.
+func hookFiles(h config.HooksListener) (secret, signingKey func() ([]byte, error)) {
 	bytesOf := func(path, what string) func() ([]byte, error) {
 		if path == "" {
 			return nil
@@ -150,15 +167,25 @@ func hookHandler(h config.HooksListener, log *slog.Logger, inbox *store.Inbox) *
 		read := secretFile(path, what)
 		return func() ([]byte, error) { s, err := read(); return []byte(s), err }
 	}
-	return &rbacsync.Hook{
-		Secret:     bytesOf(h.SecretFile, "listeners.hooks.secretFile"),
-		SigningKey: bytesOf(h.SigningKeyFile, "listeners.hooks.signingKeyFile"),
-		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
-			e, err := gitlab.ParseSystemHook(body)
-			return e.Changed, e.Ignored, e.Name, err
-		},
-		Trigger: inbox.Put, Now: time.Now, Logger: log,
+	return bytesOf(h.SecretFile, "listeners.hooks.secretFile"), bytesOf(h.SigningKeyFile, "listeners.hooks.signingKeyFile")
+}
+
+// hookSecrets returns why hooks can't be checked now, nil if they can or none are expected.
+func hookSecrets(h config.HooksListener) error {
+	if h.Address == "" {
+		return nil
 	}
+	var errs []error
+	secret, key := hookFiles(h)
+	for _, read := range []func() ([]byte, error){secret, key} {
+		if read == nil {
+			continue
+		}
+		if _, err := read(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // view returns what explanations are made from; false until the first round has read GitLab.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -54,10 +55,10 @@ func (s *state) options(o *rbacsync.Options, reader *gitlab.Reader, m *metrics, 
 }
 
 // observe completes what needs the engine itself.
-func (s *state) observe(c *clients, mode string, syncer *rbacsync.Syncer, sample *sampler, m *metrics, log *slog.Logger) {
+func (s *state) observe(c *clients, cfg *config.Config, syncer *rbacsync.Syncer, sample *sampler, m *metrics, log *slog.Logger) {
 	s.reporter = &reporter{
-		kube: c.kube, log: log, mode: mode, elector: s.elector, syncer: syncer, requests: s.budget.requests, budget: s.budget,
-		sampled: sample.last, now: time.Now, wake: make(chan struct{}, 1),
+		kube: c.kube, log: log, mode: cfg.RBACSync.Mode, elector: s.elector, syncer: syncer, requests: s.budget.requests, budget: s.budget,
+		sampled: sample.last, secrets: func() error { return hookSecrets(cfg.Listeners.Hooks) }, now: time.Now, wake: make(chan struct{}, 1),
 	}
 	m.engine(syncer, s.elector, s.budget)
 }

@@ -49,6 +49,7 @@ type hookStatus struct {
 	Count   int    `json:"count"` // since the leader's start
 	Median  string `json:"median,omitempty"`
 	Slowest string `json:"slowest,omitempty"`
+	Refused string `json:"refused,omitempty"` // why the leader can't check hooks
 }
 
 type roundStatus struct {
@@ -80,6 +81,7 @@ type reporter struct {
 	requests func() map[string]int64
 	budget   *budget
 	sampled  func() []authz.Finding // of the last sample
+	secrets  func() error           // why hooks can't be checked
 	now      func() time.Time
 	wake     chan struct{}
 	mu       sync.Mutex
@@ -161,6 +163,9 @@ func (p *reporter) status(st *rbacsync.State) status {
 		hooks.Median, hooks.Slowest = sorted[len(sorted)/2].Round(time.Millisecond).String(), sorted[len(sorted)-1].Round(time.Millisecond).String()
 	}
 	p.mu.Unlock()
+	if err := p.secrets(); err != nil {
+		hooks.Refused = clip(err.Error(), statusLength)
+	}
 	out := status{
 		Written: p.now().UTC(), Leader: p.elector.Identity, Mode: p.mode, Held: held, Hooks: hooks, Requests: p.requests(), Budget: map[string]string{},
 		Round: roundStatus{
@@ -252,6 +257,9 @@ func (st status) print(out io.Writer, leader string, now time.Time) {
 		line("hooks", "%d dealt with", st.Hooks.Count)
 	} else {
 		line("hooks", "%d dealt with, from receipt to applied %s (median of the last %d), slowest %s", st.Hooks.Count, st.Hooks.Median, hookTimes, st.Hooks.Slowest)
+	}
+	if st.Hooks.Refused != "" {
+		line("HOOKS REFUSED", "%s", st.Hooks.Refused)
 	}
 	line("requests", "%s", counts(st.Requests))
 	line("of the limits", "%s", list(st.Budget))

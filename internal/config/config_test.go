@@ -1,11 +1,14 @@
 package config_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 )
@@ -77,11 +80,11 @@ Ci: {}
 		"apiVersion: want", "gitlab.url: want https", "gitlab.url: must not end", `unknown field "gitlab.readTokenfile"`, "gitlab.readTokenFile: is missing",
 		"cluster.publicURL", "listeners.webhooks.certFile", "listeners.webhooks.clientCAFile", "listeners.hooks.secretFile", "listeners.hooks.certFile",
 		"listeners.webhooks.maxInFlight", "authn.maxTokenBytes", "authn.keys: give url or file", "authn.keys.url", "authn.apiAudiences[0]",
-		"authn.require.groups[0]", "authn.leeway", "authn.ci.audience: must not be one of", "authz: roles[0].levels: unknown GitLab access level \"boss\"", "authz: kinds: unknown kind \"team\"",
+		"authn.require.groups[0]", "authn.leeway", "authn.ci.audience: must not be one of", "authz.roles[0].levels: unknown GitLab access level \"boss\"", "authz.kinds: unknown kind \"team\"",
 		"authz.reservedNames[0]", "rbacsync.mode", "rbacsync.podSecurity:", "rbacsync.interval", "podSecurityExceptions[0].source", "ci.delivery", "ci.environment",
-		"authz: exclude.sources[0]: want group/ID", "authz: exclude.paths[0]: \"**\" would leave out everything", "authz: exclude.paths[1]: \"a[b\" is not a pattern",
-		"authz: extra[0].source: want group/ID", "authz: extra[0]: below: there is nothing below project/1", "authz: extra[0]: clusterRole is empty",
-		"authz: extra[0]: levels or a group id", "authz: archived: want view, none or keep",
+		"authz.exclude.sources[0]: want group/ID", "authz.exclude.paths[0]: \"**\" would leave out everything", "authz.exclude.paths[1]: \"a[b\" is not a pattern",
+		"authz.extra[0].source: want group/ID", "authz.extra[0]: below: there is nothing below project/1", "authz.extra[0]: clusterRole is empty",
+		"authz.extra[0]: levels or a group id", "authz.archived: want view, none or keep",
 		"rbacsync.deletion.policy: want retain or delete", "rbacsync.deletion.grace: 1m0s is too short", "rbacsync.adopt[0].source", "rbacsync.adopt[0].namespace",
 		"rbacsync.adopt[2]: the namespace or the source is adopted twice", "rbacsync.limits.perGroup.count", "rbacsync.limits.overall.fraction",
 		"rbacsync.limits.creationsPerHour", "rbacsync.limits.creationsExempt[0]",
@@ -96,11 +99,118 @@ Ci: {}
 	}
 }
 
+// TestFaultsDoNotHideEachOther: a value of a wrong type hides neither another one nor an unknown key, and nothing is told
+// that only follows from it.
+func TestFaultsDoNotHideEachOther(t *testing.T) {
+	_, err := config.Parse([]byte(`apiVersion: gl-k8s-integrator/v1alpha1
+kind: Config
+gitlab: {url: "https://gitlab.example.com", readtokenFile: /r, readTokenFile: /r, caFile: [a]}
+cluster: 7
+listeners:
+  webhooks: {address: 8443, certFile: /c, keyFile: {a: b}}
+  hooks: {address: "127.0.0.1:1", signingKeyFile: 5}
+authn:
+  clientIDs: 5f1c0a7e
+  leeway: 10
+  require: {groups: [1.5, x]}
+  ci: text
+authz:
+  bots: "yes"
+  kinds: {group: true}
+  roles: [{clusterRole: edit, levels: []}, view]
+rbacsync:
+  interval: 5
+  concurrency: many
+  limits: {overall: {fraction: half}}
+  adopt: [{}, {}]
+frob: 1
+frob: 2
+ci: {delivery: [none], projects: [{source: 1, namespace: group}, {source: 2}]}
+`))
+	want := `line 23: key "frob" already set in map
+authn.ci: want a section, not text
+authn.clientIDs: want a list, not text: put it in [ ]
+authn.leeway: want a duration such as 30s, 5m or 24h, not 10
+authn.require.groups[0]: want a whole number, not 1.5
+authn.require.groups[1]: want a whole number, not text
+authz.bots: want true or false, not text
+authz.kinds: want a list, not a section
+authz.roles[1]: want a section, not text
+ci.delivery: want text, not a list
+ci.projects[0].source: want text, not 1: put it in quotes
+ci.projects[1].source: want text, not 2: put it in quotes
+cluster: want a section, not 7
+unknown field "frob"
+gitlab.caFile: want text, not a list
+unknown field "gitlab.readtokenFile"
+listeners.hooks.signingKeyFile: want text, not 5: put it in quotes
+listeners.webhooks.address: want text, not 8443: put it in quotes
+listeners.webhooks.keyFile: want text, not a section
+rbacsync.concurrency: want a whole number, not text
+rbacsync.interval: want a duration such as 30s, 5m or 24h, not 5
+rbacsync.limits.overall.fraction: want a number, not text
+authz.roles[0].levels: is empty: nobody would get the role; name access levels, or leave the role out
+rbacsync.adopt[0].source: want group/ID, project/ID or user/ID, not ""
+rbacsync.adopt[0].namespace: "" is not the name of a namespace that can be given away
+rbacsync.adopt[1].source: want group/ID, project/ID or user/ID, not ""
+rbacsync.adopt[1].namespace: "" is not the name of a namespace that can be given away`
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	if d := cmp.Diff(strings.Split(want, "\n"), strings.Split(err.Error(), "\n")); d != "" {
+		t.Errorf("faults (-want +got)\n%s", d)
+	}
+	for in, want := range map[string]string{
+		"- a\n": "the file: want a section, not a list", "text": "the file: want a section, not text",
+	} {
+		if _, err := config.Parse([]byte(in)); err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %s", in, err, want)
+		}
+	}
+}
+
+// TestListenersOnOneAddress: serve could bind only one of them.
+func TestListenersOnOneAddress(t *testing.T) {
+	for address, bad := range map[string]bool{
+		"127.0.0.1:8443": true, "localhost:8443": true, "0.0.0.0:8443": true, ":8443": true, "[::]:8443": true,
+		"127.0.0.1:8444": false, "127.0.0.2:8443": false, "[::1]:8443": false,
+	} {
+		_, err := config.Parse([]byte(strings.Replace(minimal, "keyFile: /k}", `keyFile: /k}, metrics: {address: "`+address+`"}`, 1)))
+		if got := err != nil && strings.Contains(err.Error(), "listeners.metrics.address: "+address+" can't be listened on beside 127.0.0.1:8443 (listeners.webhooks.address)"); got != bad {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	if _, err := config.Parse([]byte(strings.Replace(minimal, `8443", certFile: /c, keyFile: /k}`, `0", certFile: /c, keyFile: /k}, metrics: {address: "127.0.0.1:0"}`, 1))); err != nil {
+		t.Errorf("two ports that the system chooses: %v", err)
+	}
+}
+
+// TestBrakesOff: the key was "off" once, which YAML takes for false.
+func TestBrakesOff(t *testing.T) {
+	for _, text := range []string{"rbacsync: {limits: {disabled: true}}\n", "rbacsync:\n  limits:\n    disabled: true\n"} {
+		if c, err := config.Parse([]byte(minimal + text)); err != nil || !c.RBACSync.Limits.Disabled {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// TestLineOfYAMLFault: the line where the fault was noticed, as an editor counts.
+func TestLineOfYAMLFault(t *testing.T) {
+	for in, want := range map[string]int{
+		"a: 1\nb:\n  c: 1\n d: 2\n": 4, "a: 1\nb: [1]\n  c: 2\n": 3, "a: 1\n- b\n": 2, "a: 1\nb: {c: 1\nd: 2\n": 3,
+		"a: 1\nb: @x\n": 2, "a: 1\n\tb: 2\n": 2, "kind: Config\ngitlab: [\n": 2,
+	} {
+		if _, err := config.Parse([]byte(in)); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("not valid YAML: line %d: ", want)) {
+			t.Errorf("%q: %v, want line %d", in, err, want)
+		}
+	}
+}
+
 func TestBadYAML(t *testing.T) {
 	for in, want := range map[string]string{
 		"a: [":                                      "not valid YAML",
 		minimal + "authn: {clientIDs: [x]}\n":       "already",
-		minimal + "rbacsync: {mode: on}\n":          "rbacsync.mode: want string, not bool",
+		minimal + "rbacsync: {mode: on}\n":          "rbacsync.mode: want text, not true: put it in quotes",
 		minimal + "rbacsync: {interval: often}\n":   "not a duration",
 		minimal + "rbacsync: {interval: \"-5m\"}\n": "negative",
 	} {

@@ -1,20 +1,25 @@
 package config
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 
-	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
 // maxSize bounds the file: a configuration is a few kilobytes.
 const maxSize = 1 << 20
 
-// Load reads, checks and completes the file. The error holds every fault that was found, one per line.
+// Load reads, checks and completes the file. The error holds every fault that was found, one per line. What could be
+// taken of a faulty file is returned beside the error, so that its faults elsewhere can be told at once too; nil if the
+// file can't be read.
 func Load(path string) (*Config, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -29,27 +34,51 @@ func Load(path string) (*Config, error) {
 	}
 	c, err := Parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("configuration %s:\n  %s", path, strings.ReplaceAll(err.Error(), "\n", "\n  "))
+		return c, fmt.Errorf("configuration %s:\n  %s", path, strings.ReplaceAll(err.Error(), "\n", "\n  "))
 	}
 	return c, nil
 }
 
 // Parse is Load for bytes. Relative paths in the file are left as they are.
 func Parse(data []byte) (*Config, error) {
-	// Strict conversion first: it refuses keys that appear twice. Then the case-exact decoder: encoding/json and
-	// yaml.UnmarshalStrict would take "Web" for "web" and silently drop one of the two.
-	asJSON, err := yaml.YAMLToJSONStrict(data)
-	if err != nil {
-		return nil, fmt.Errorf("not valid YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
-	}
 	c := new(Config)
-	strict, err := kjson.UnmarshalStrict(asJSON, c)
+	var twice error
+	asJSON, err := yaml.YAMLToJSONStrict(data) // it refuses keys that appear twice
 	if err != nil {
-		err = fmt.Errorf("wrong type of value: %s", typeError.ReplaceAllString(err.Error(), "$2: want $3, not $1"))
+		twice = errors.New(strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: unmarshal errors:\n  "), "\n  ", "\n"))
+		if asJSON, err = yaml.YAMLToJSON(data); err != nil {
+			return c, fmt.Errorf("not valid YAML: %s", whereYAML(err, data))
+		}
+	}
+	var tree any
+	j := json.NewDecoder(bytes.NewReader(asJSON))
+	j.UseNumber() // else a large id changes
+	if err := j.Decode(&tree); err != nil {
+		return c, fmt.Errorf("not valid YAML: %w", err)
+	}
+	var d decoder
+	d.decode("", tree, reflect.ValueOf(c).Elem())
+	if !(&faults{unread: d.unread}).known("rbacsync.templates") {
+		c.RBACSync.Templates = Templates{} // a folder is not looked at by half of its rules
 	}
 	setDefaults(c)
-	return c, errors.Join(err, errors.Join(strict...), errors.Join(validate(c)...))
+	return c, errors.Join(twice, errors.Join(d.faults...), errors.Join(validate(c, d.unread)...))
 }
 
-// typeError turns the decoder's sentence about Go types into one about the file.
-var typeError = regexp.MustCompile(`^json: cannot unmarshal (\S+) into Go struct field \w+\.(\S+) of type (?:\w+\.)?(\S+)$`)
+// lineBefore are the errors of the YAML parser, which counts lines from 0. Those of its scanner are right.
+var lineBefore = regexp.MustCompile(`^line (\d+): did not find expected (?:key|node content|'-' indicator|',' or|<)`)
+
+// whereYAML returns the text of a YAML error with the line where the fault was noticed.
+func whereYAML(err error, data []byte) string {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	m := lineBefore.FindStringSubmatch(text)
+	if m == nil {
+		return text
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		return text
+	}
+	last := bytes.Count(bytes.TrimRight(data, "\n"), []byte("\n")) + 1 // the end of the file is noticed behind it
+	return strings.Replace(text, m[1], strconv.Itoa(min(n+1, last)), 1)
+}

@@ -278,7 +278,7 @@ type Limits struct {
 	// Ids of people whose new groups and projects are not counted, e.g. of an account that imports many.
 	CreationsExempt []int64 `json:"creationsExempt,omitempty"`
 	// No brakes at all.
-	Off bool `json:"off,omitempty"`
+	Disabled bool `json:"disabled,omitempty"`
 }
 
 // Limit is the larger of two.

@@ -37,26 +37,45 @@ var deliveries = []string{DeliveryVariables, DeliveryIDToken, DeliveryAgent, Del
 var podSecurityLevels = []string{"privileged", "baseline", "restricted"}
 
 // faults collects what is wrong, each with its path.
-type faults []error
+type faults struct {
+	list   []error
+	unread []string // keys whose value could not be taken: that is told, and what follows from it is not
+}
 
 func (f *faults) add(bad bool, path, format string, args ...any) {
-	if bad {
-		*f = append(*f, fmt.Errorf("%s: %s", path, fmt.Sprintf(format, args...)))
+	if bad && f.known(path) {
+		f.list = append(f.list, fmt.Errorf("%s: %s", path, fmt.Sprintf(format, args...)))
 	}
 }
 
-// validate returns every fault of a configuration whose defaults are set.
-func validate(c *Config) []error {
-	var f faults
+// known reports whether the values at these paths, and all in them, are what the file says. A rule that compares keys
+// asks for the others.
+func (f *faults) known(paths ...string) bool {
+	within := func(path, section string) bool {
+		rest, ok := strings.CutPrefix(path, section)
+		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	}
+	return !slices.ContainsFunc(f.unread, func(u string) bool {
+		return u == "" || slices.ContainsFunc(paths, func(p string) bool { return within(p, u) || within(u, p) })
+	})
+}
+
+// validate returns every fault of a configuration whose defaults are set, but those that come from unread keys.
+func validate(c *Config, unread []string) []error {
+	f := faults{unread: unread}
 	f.add(c.APIVersion != APIVersion, "apiVersion", "want %q, not %q", APIVersion, c.APIVersion)
 	f.add(c.Kind != Kind, "kind", "want %q, not %q", Kind, c.Kind)
 	c.GitLab.validate(&f, c)
 	c.Listeners.validate(&f)
-	c.Authn.validate(&f)
+	c.Authn.validate(&f, c)
 	f.add(c.Cluster.PublicURL != "" && !isSafeURL(c.Cluster.PublicURL), "cluster.publicURL", "want https://host[:port], not %q", c.Cluster.PublicURL)
 	if _, err := c.Authz.Policy(); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
-			f.add(true, "authz", "%s", line)
+			at, what, ok := strings.Cut(line, ": ")
+			if !ok {
+				at, what = "", line
+			}
+			f.add(true, strings.TrimSuffix("authz."+at, "."), "%s", what)
 		}
 	}
 	for i, n := range c.Authz.ReservedNames {
@@ -65,7 +84,7 @@ func validate(c *Config) []error {
 	}
 	c.RBACSync.validate(&f)
 	c.CI.validate(&f, c)
-	return f
+	return f.list
 }
 
 func (g GitLab) validate(f *faults, c *Config) {
@@ -74,7 +93,7 @@ func (g GitLab) validate(f *faults, c *Config) {
 	f.add(strings.HasSuffix(g.URL, "/"), "gitlab.url", "must not end with a slash: it is compared with the issuer in tokens as it is")
 	f.add(g.ReadTokenFile == "", "gitlab.readTokenFile", "is missing: the path of a file with an administrator's access token, scope read_api")
 	f.add(g.SampleSize > 60, "gitlab.sampleSize", "want at most 60, not %d: GitLab allows 200 lists of members a minute", g.SampleSize)
-	if used := c.CI.deliveries(); g.WriteTokenFile == "" && slices.ContainsFunc(used, func(d string) bool { return d != DeliveryNone }) {
+	if used := c.CI.deliveries(); g.WriteTokenFile == "" && f.known("ci") && slices.ContainsFunc(used, func(d string) bool { return d != DeliveryNone }) {
 		f.add(true, "gitlab.writeTokenFile", "is missing: ci.delivery %s writes into projects and needs a token with scope api; or set ci.delivery: none", strings.Join(used, ", "))
 	}
 }
@@ -84,8 +103,8 @@ func (l Listeners) validate(f *faults) {
 		f.add(true, "listeners.webhooks.address", "%s", bad)
 	}
 	f.add(l.Webhooks.CertFile == "", "listeners.webhooks.certFile", "is missing: kube-apiserver speaks to webhooks by TLS only")
-	f.add(l.Webhooks.KeyFile == "", "listeners.webhooks.keyFile", "is missing")
-	f.add(l.Webhooks.ClientCAFile == "" && !isLoopback(l.Webhooks.Address), "listeners.webhooks.clientCAFile",
+	f.add(l.Webhooks.KeyFile == "", "listeners.webhooks.keyFile", "is missing: the PEM file with the key of certFile")
+	f.add(l.Webhooks.ClientCAFile == "" && !isLoopback(l.Webhooks.Address) && f.known("listeners.webhooks.address"), "listeners.webhooks.clientCAFile",
 		"is missing: only on a loopback address may callers go without a client certificate")
 	f.add(l.Webhooks.MaxInFlight < 1 || l.Webhooks.MaxInFlight > 100000, "listeners.webhooks.maxInFlight", "want 1 to 100000, not %d", l.Webhooks.MaxInFlight)
 	h := l.Hooks
@@ -93,7 +112,7 @@ func (l Listeners) validate(f *faults) {
 		if bad := badAddress(h.Address); bad != "" {
 			f.add(true, "listeners.hooks.address", "%s", bad)
 		}
-		f.add(h.SecretFile == "" && h.SigningKeyFile == "", "listeners.hooks.secretFile", "is missing: the file with the secret token of GitLab's system hook")
+		f.add(h.SecretFile == "" && h.SigningKeyFile == "" && f.known("listeners.hooks.signingKeyFile"), "listeners.hooks.secretFile", "is missing: the file with the secret token of GitLab's system hook")
 		f.add(h.CertFile == "" && !isLoopback(h.Address), "listeners.hooks.certFile", "is missing: only a loopback address may speak plain HTTP")
 		f.add((h.CertFile == "") != (h.KeyFile == ""), "listeners.hooks", "certFile and keyFile belong together")
 	}
@@ -102,9 +121,22 @@ func (l Listeners) validate(f *faults) {
 			f.add(true, "listeners.metrics.address", "%s", bad)
 		}
 	}
+	l.validateClashes(f)
 }
 
-func (a Authn) validate(f *faults) {
+// validateClashes finds addresses of which only one can be listened on.
+func (l Listeners) validateClashes(f *faults) {
+	all := []struct{ path, address string }{
+		{"listeners.webhooks.address", l.Webhooks.Address}, {"listeners.hooks.address", l.Hooks.Address}, {"listeners.metrics.address", l.Metrics.Address},
+	}
+	for i, a := range all {
+		for _, b := range all[:i] {
+			f.add(clash(a.address, b.address) && f.known(b.path), a.path, "%s can't be listened on beside %s (%s): give each listener a port of its own", a.address, b.address, b.path)
+		}
+	}
+}
+
+func (a Authn) validate(f *faults, all *Config) {
 	f.add(len(a.ClientIDs) == 0, "authn.clientIDs", "is missing: the application id that kubelogin logs in with")
 	for i, id := range a.ClientIDs {
 		f.add(strings.TrimSpace(id) == "", fmt.Sprintf("authn.clientIDs[%d]", i), "is empty")
@@ -123,9 +155,9 @@ func (a Authn) validate(f *faults) {
 		return
 	}
 	f.add(a.CI.Audience == "", "authn.ci.audience", "is missing: the aud that jobs write into their id_tokens")
-	f.add(slices.Contains(a.ClientIDs, a.CI.Audience), "authn.ci.audience",
+	f.add(slices.Contains(a.ClientIDs, a.CI.Audience) && f.known("authn.clientIDs"), "authn.ci.audience",
 		"must not be one of authn.clientIDs: the audience is what tells a person's token from a job's")
-	f.add(!isSafeURL(a.CI.Issuer), "authn.ci.issuer", "want an https URL, not %q", a.CI.Issuer)
+	f.add(a.CI.Issuer != all.GitLab.URL && !isSafeURL(a.CI.Issuer), "authn.ci.issuer", "want an https URL, not %q", a.CI.Issuer)
 }
 
 func (r RBACSync) validate(f *faults) {
@@ -159,7 +191,7 @@ func (l Limits) validate(f *faults) {
 		name  string
 		limit Limit
 	}{{"perGroup", l.PerGroup}, {"overall", l.Overall}} {
-		f.add(e.limit.Count < 0, "rbacsync.limits."+e.name+".count", "%d is negative: for no brakes set rbacsync.limits.off", e.limit.Count)
+		f.add(e.limit.Count < 0, "rbacsync.limits."+e.name+".count", "%d is negative: for no brakes set rbacsync.limits.disabled", e.limit.Count)
 		f.add(!(e.limit.Fraction >= 0 && e.limit.Fraction <= 1), "rbacsync.limits."+e.name+".fraction", "want 0 to 1, not %v", e.limit.Fraction)
 	}
 	f.add(l.CreationsPerHour < 0, "rbacsync.limits.creationsPerHour", "%d is negative", l.CreationsPerHour)
@@ -176,7 +208,7 @@ func (r RBACSync) validateAdoptions(f *faults) {
 		f.add(!ok, path+".source", "want group/ID, project/ID or user/ID, not %q", a.Source)
 		bad := a.Namespace == "" || authz.NormalizePath(a.Namespace) != a.Namespace || a.Namespace == "default" || strings.HasPrefix(a.Namespace, "kube-")
 		f.add(bad, path+".namespace", "%q is not the name of a namespace that can be given away", a.Namespace)
-		f.add(spaces[a.Namespace] || sources[a.Source], path, "the namespace or the source is adopted twice")
+		f.add((a.Namespace != "" && spaces[a.Namespace]) || (a.Source != "" && sources[a.Source]), path, "the namespace or the source is adopted twice")
 		spaces[a.Namespace], sources[a.Source] = true, true
 	}
 }
@@ -203,13 +235,13 @@ func (c CI) validate(f *faults, all *Config) {
 	seen := map[string]bool{}
 	for i, p := range c.Projects {
 		p.validate(f, fmt.Sprintf("ci.projects[%d]", i), all)
-		f.add(seen[p.Source], fmt.Sprintf("ci.projects[%d].source", i), "%s is named twice", p.Source)
+		f.add(p.Source != "" && seen[p.Source], fmt.Sprintf("ci.projects[%d].source", i), "%s is named twice", p.Source)
 		seen[p.Source] = true
 	}
 	used := c.deliveries()
-	f.add(slices.Contains(used, DeliveryIDToken) && all.Authn.CI == nil, "authn.ci",
+	f.add(slices.Contains(used, DeliveryIDToken) && all.Authn.CI == nil && f.known("ci"), "authn.ci",
 		"is missing: delivery %s lets jobs in by their ID tokens, for the audience in authn.ci.audience", DeliveryIDToken)
-	if slices.Contains(used, DeliveryAgent) && c.Agent == nil {
+	if slices.Contains(used, DeliveryAgent) && c.Agent == nil && f.known("ci") {
 		f.add(true, "ci.agent", "is missing: delivery %s goes through GitLab's agent", DeliveryAgent)
 	}
 	if c.Agent != nil {
@@ -225,7 +257,7 @@ func (p CIProject) validate(f *faults, path string, all *Config) {
 	f.add(p.Namespace == NamespaceGroup && id.Kind == authz.GroupSource, path+".namespace",
 		"%s must name a project: Developers can make projects in a group, and would get the credentials of its namespace", NamespaceGroup)
 	f.add(p.Delivery == "" && p.Namespace == "", path, "says neither delivery nor namespace")
-	f.add(p.Namespace == NamespaceGroup && (!slices.Contains(all.Authz.Kinds, NamespaceProject) || !slices.Contains(all.Authz.Kinds, NamespaceGroup)),
+	f.add(p.Namespace == NamespaceGroup && f.known("authz.kinds") && (!slices.Contains(all.Authz.Kinds, NamespaceProject) || !slices.Contains(all.Authz.Kinds, NamespaceGroup)),
 		path+".namespace", "%s needs groups and projects that get namespaces: authz.kinds must have both", NamespaceGroup)
 }
 
@@ -264,7 +296,9 @@ func (a Authz) Policy() (authz.Policy, error) {
 		return id
 	}
 	for i, r := range a.Roles {
-		pc.Roles = append(pc.Roles, authz.Role{ClusterRole: r.ClusterRole, Levels: levels(fmt.Sprintf("roles[%d]", i), r.Levels)})
+		path := fmt.Sprintf("roles[%d]", i)
+		errs.add(len(r.Levels) == 0, path+".levels", "is empty: nobody would get the role; name access levels, or leave the role out")
+		pc.Roles = append(pc.Roles, authz.Role{ClusterRole: r.ClusterRole, Levels: levels(path, r.Levels)})
 	}
 	for _, k := range a.Kinds {
 		pc.Kinds = append(pc.Kinds, authz.SourceKind(k))
@@ -285,7 +319,7 @@ func (a Authz) Policy() (authz.Policy, error) {
 		}
 	}
 	p, err := authz.NewPolicy(pc)
-	return p, errors.Join(append(errs, err)...)
+	return p, errors.Join(append(errs.list, err)...)
 }
 
 // ParseSource reads "group/7", "project/42" or "user/3".
@@ -310,6 +344,20 @@ func badAddress(a string) string {
 		return fmt.Sprintf("want host:port, not %q", a)
 	}
 	return ""
+}
+
+// clash reports whether two addresses name the same port of one interface, or of all.
+func clash(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" || portA == "" {
+		return false
+	}
+	covers := func(host, other string) bool {
+		return host == "" || host == "::" || (host == "0.0.0.0" && !strings.Contains(other, ":"))
+	}
+	local := func(host string) string { return strings.Replace(host, "localhost", "127.0.0.1", 1) }
+	return covers(hostA, hostB) || covers(hostB, hostA) || local(hostA) == local(hostB)
 }
 
 func isLoopback(address string) bool {

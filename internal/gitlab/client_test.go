@@ -61,6 +61,8 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{name: "maintenance", handler: answer(502, `<html>GitLab is not responding</html>`), kind: ErrBusy},
 		{name: "redirect elsewhere", handler: http.RedirectHandler("https://evil.example.com/api/v4/user", http.StatusFound), kind: ErrNotGitLab, hint: "https://evil.example.com"},
 		{name: "unknown CA", handler: answer(200, `{}`), tls: true, kind: ErrCertificate, hint: "caFile"},
+		{name: "http to a TLS port", handler: answer(400, "Client sent an HTTP request to an HTTPS server.\n"), kind: ErrNotGitLab, hint: "(the URL says http, but this port speaks TLS: write https)"},
+		{name: "the same, of nginx", handler: answer(400, "<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>"), kind: ErrNotGitLab, hint: "write https"},
 		{name: "down", handler: answer(200, `{}`), down: true, kind: ErrUnreachable, hint: "check the URL"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"unicode"
 
@@ -31,6 +32,9 @@ var (
 	ErrBusy      = errors.New("GitLab limits our requests or has an error of its own: the next round tries again;" +
 		" if it stays, raise the API rate limits for this user or look into GitLab's log")
 )
+
+// plainToTLS is how TLS servers (Go's, nginx, Apache) answer plain HTTP.
+var plainToTLS = regexp.MustCompile(`(?i)HTTP request (?:was sent )?to an? HTTPS (?:server|port)|HTTP request was sent to HTTPS port|speaking plain HTTP to an SSL-enabled`)
 
 // callError is a failed request: what was tried, of what kind the failure is, and GitLab's own words. It does not
 // wrap client-go's error, whose text is not under our control.
@@ -126,6 +130,8 @@ func (a *api) explain(doing string, resp *gl.Response, err error) error {
 			e.kind = ErrForbidden
 		case answer.StatusCode == http.StatusTooManyRequests || (answer.StatusCode >= 500 && answer.StatusCode != http.StatusNotImplemented):
 			e.kind = ErrBusy
+		case answer.StatusCode == http.StatusBadRequest && plainToTLS.MatchString(answer.Message):
+			e.kind, e.detail = ErrNotGitLab, "the URL says http, but this port speaks TLS: write https"
 		}
 	case errors.As(err, &syntax), errors.As(err, &wrong):
 		e.kind = ErrNotGitLab

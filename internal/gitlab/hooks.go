@@ -81,57 +81,109 @@ func NewHookRegistrar(o Options) (*HookRegistrar, error) {
 	return &HookRegistrar{api: a}, nil
 }
 
+// SystemHook is one that looks like ours.
+type SystemHook struct {
+	ID  int64
+	URL string // without credentials
+}
+
 type restHook struct {
-	ID  int64  `json:"id"`
-	URL string `json:"url"`
+	ID   int64  `json:"id"`
+	URL  string `json:"url"`
+	Name string `json:"name"`
 }
 
 func (h restHook) id() (int64, error) { return positive(h.ID) }
 
+const (
+	hookName = "gl-k8s-integrator" // in GitLab, on the hooks that Register makes
+	hookPath = "/hooks/gitlab"     // of hooks without a name: an older GitLab drops it
+)
+
 // Register makes GitLab send its system hooks to hookURL with the secret, and reports whether the hook is new. An
 // existing hook of that URL gets the secret again: an edit without one would delete it.
 func (r *HookRegistrar) Register(ctx context.Context, hookURL, secret string, verifyTLS bool) (created bool, err error) {
-	explain := func(doing string, resp *gl.Response, err error) error {
-		var e *callError
-		if !errors.As(err, &e) && !errors.As(r.api.explain(doing, resp, err), &e) {
-			return errors.New(doing + ": failed")
-		}
-		out := *e
-		if len(secret) >= 4 {
-			out.detail = strings.ReplaceAll(out.detail, secret, "[secret]")
-		}
-		switch out.status {
-		case http.StatusForbidden:
-			out.kind = fmt.Errorf("%w; system hooks need an administrator's token with the scope api", ErrForbidden)
-		case http.StatusUnprocessableEntity, http.StatusBadRequest:
-			out.kind = errors.New(`GitLab refused the URL: allow "requests to the local network from system hooks" in its admin settings (Network → Outbound requests) when it is a local address`)
-		}
-		return &out
-	}
-	hooks, err := offset[restHook](ctx, r.api, "hooks", url.Values{}) // client-go's list is its first page
+	hooks, err := r.list(ctx)
 	if err != nil {
-		return false, explain("listing system hooks", nil, err)
+		return false, err
 	}
-	no := false
+	no, name := false, hookName
 	for _, h := range hooks {
 		if h.URL != hookURL {
 			continue
 		}
 		_, resp, err := r.api.client.SystemHooks.EditHook(h.ID, &gl.EditHookOptions{
-			URL: &hookURL, Token: &secret, PushEvents: &no, TagPushEvents: &no,
+			URL: &hookURL, Name: &name, Token: &secret, PushEvents: &no, TagPushEvents: &no,
 			MergeRequestsEvents: &no, RepositoryUpdateEvents: &no, EnableSSLVerification: &verifyTLS,
 		}, gl.WithContext(ctx))
 		if err != nil {
-			return false, explain("updating the system hook", resp, err)
+			return false, r.explain("updating the system hook", secret, resp, err)
 		}
 		return false, nil
 	}
 	_, resp, err := r.api.client.SystemHooks.AddHook(&gl.AddHookOptions{
-		URL: &hookURL, Token: &secret, PushEvents: &no, TagPushEvents: &no,
+		URL: &hookURL, Name: &name, Token: &secret, PushEvents: &no, TagPushEvents: &no,
 		MergeRequestsEvents: &no, RepositoryUpdateEvents: &no, EnableSSLVerification: &verifyTLS,
 	}, gl.WithContext(ctx))
 	if err != nil {
-		return false, explain("adding the system hook", resp, err)
+		return false, r.explain("adding the system hook", secret, resp, err)
 	}
 	return true, nil
+}
+
+// Others returns the hooks that Register made, as far as can be told by name and path, beside the one of hookURL. They may
+// be those of another integrator on the same GitLab.
+func (r *HookRegistrar) Others(ctx context.Context, hookURL string) ([]SystemHook, error) {
+	hooks, err := r.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []SystemHook
+	registered := false
+	for _, h := range hooks {
+		u, err := url.Parse(h.URL)
+		switch {
+		case h.URL == hookURL && !registered: // that is the one that Register sets again
+			registered = true
+		case err == nil && (h.Name == hookName || u.Path == hookPath):
+			u.User = nil
+			out = append(out, SystemHook{ID: h.ID, URL: u.String()})
+		}
+	}
+	return out, nil
+}
+
+// Remove removes a hook.
+func (r *HookRegistrar) Remove(ctx context.Context, id int64) error {
+	resp, err := r.api.client.SystemHooks.DeleteHook(id, gl.WithContext(ctx))
+	if err != nil {
+		return r.explain(fmt.Sprintf("removing system hook %d", id), "", resp, err)
+	}
+	return nil
+}
+
+func (r *HookRegistrar) list(ctx context.Context) ([]restHook, error) {
+	hooks, err := offset[restHook](ctx, r.api, "hooks", url.Values{}) // client-go's list is its first page
+	if err != nil {
+		return nil, r.explain("listing system hooks", "", nil, err)
+	}
+	return hooks, nil
+}
+
+func (r *HookRegistrar) explain(doing, secret string, resp *gl.Response, err error) error {
+	var e *callError
+	if !errors.As(err, &e) && !errors.As(r.api.explain(doing, resp, err), &e) {
+		return errors.New(doing + ": failed")
+	}
+	out := *e
+	if len(secret) >= 4 {
+		out.detail = strings.ReplaceAll(out.detail, secret, "[secret]")
+	}
+	switch out.status {
+	case http.StatusForbidden:
+		out.kind = fmt.Errorf("%w; system hooks need an administrator's token with the scope api", ErrForbidden)
+	case http.StatusUnprocessableEntity, http.StatusBadRequest:
+		out.kind = errors.New(`GitLab refused the URL: allow "requests to the local network from system hooks" in its admin settings (Network → Outbound requests) when it is a local address`)
+	}
+	return &out
 }

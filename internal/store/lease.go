@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -78,6 +79,8 @@ func (e *Elector) Leader() (identity string, me bool) {
 func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) error {
 	var seen *coordinationv1.Lease // as last read
 	var since time.Time            // when it was first seen so
+	var told string                // the last warning
+	var toldAt time.Time
 	for ctx.Err() == nil {
 		began := e.now()
 		lease, err := e.leases().Get(ctx, NameLease, metav1.GetOptions{})
@@ -100,7 +103,10 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) err
 		}
 		if err != nil {
 			if ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
-				e.Logger.WarnContext(ctx, "the lease can't be taken, trying again", "error", err)
+				if err = explain(err); err.Error() != told || e.now().Sub(toldAt) >= warnEvery {
+					told, toldAt = err.Error(), e.now()
+					e.Logger.WarnContext(ctx, "the lease can't be taken, trying again", "error", err)
+				}
 			}
 			e.pause(ctx)
 			continue
@@ -112,6 +118,17 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) err
 		seen = nil
 	}
 	return ctx.Err()
+}
+
+// warnEvery is how often the same trouble is told again: it may last until an administrator comes.
+const warnEvery = 30 * time.Second
+
+// explain adds what to do where the cluster is not ready for us.
+func explain(err error) error {
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		return fmt.Errorf("%w: apply deploy/manifests, with which the integrator's namespace and roles come", err)
+	}
+	return err
 }
 
 // leading runs lead and renews the Lease meanwhile.
