@@ -408,6 +408,9 @@ func TestUnreadIsNotEmpty(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			pages = 0
 			got, err := o.faultyReader(tt.strike, func(op *Options) { op.PageSize, op.RESTOnly = 3, tt.rest }).Snapshot(t.Context())
+			if err != nil && tt.all {
+				return // the list that fails may fail before anything else was read
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
