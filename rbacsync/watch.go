@@ -69,7 +69,7 @@ func (m *mirror) follow(ctx context.Context, i int) {
 		entries, version, err := f.read(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				m.log.WarnContext(ctx, "the cluster can't be read, trying again"+cure(err), "error", err)
+				m.log.WarnContext(ctx, "the cluster can't be read, trying again", "error", cure(err))
 			}
 			pause = min(max(2*pause, 500*time.Millisecond), 30*time.Second)
 			rest(ctx, jitter(pause))
@@ -96,12 +96,12 @@ func (m *mirror) follow(ctx context.Context, i int) {
 	}
 }
 
-// cure returns what helps when a role lacks something; "" for other errors.
-func cure(err error) string {
+// cure adds what helps to an error when a role lacks something.
+func cure(err error) error {
 	if apierrors.IsForbidden(err) {
-		return ": apply the roles in deploy/manifests again, and for templates the one in deploy/optional/templates.yaml"
+		return fmt.Errorf("%w: apply the roles in deploy/manifests again, and for templates the one in deploy/optional/templates.yaml", err)
 	}
-	return ""
+	return err
 }
 
 // stream watches one feed from a version on, and returns the version to go on from; "" when it has to be listed.
