@@ -378,7 +378,8 @@ func (s *singly) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 }
 
 // TestNobodyKeepsABlockWaiting: GitLab takes a tenth of a second for each thing that is read again, and somebody has changed
-// very many of his. A block is carried out at once; of the rest what came first is read first, and nothing is left out.
+// very many of his. A block is carried out at once; other top-level groups have turns of their own; of the rest what came
+// first is read first, and nothing is left out.
 func TestNobodyKeepsABlockWaiting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -388,6 +389,8 @@ func TestNobodyKeepsABlockWaiting(t *testing.T) {
 			snap.Projects[100+i] = authz.GitLabProject{ID: 100 + i, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: snap.Projects[42].CreatedAt}
 			many = append(many, authz.Project(100+i))
 		}
+		snap.Groups[8] = authz.GitLabGroup{ID: 8, Path: "calm", CreatedAt: snap.Groups[7].CreatedAt}
+		snap.Projects[900] = authz.GitLabProject{ID: 900, Group: 8, Path: "calm/p", CreatedAt: snap.Groups[7].CreatedAt, Members: []authz.Member{{User: 2, Level: authz.Developer}}}
 		g := &slowly{singly: singly{halfRead: halfRead{gitlab: gitlab{snap: snap}}}, read: map[authz.SourceID]int{}}
 		kube := fake.NewClientset()
 		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now})
@@ -404,9 +407,14 @@ func TestNobodyKeepsABlockWaiting(t *testing.T) {
 		s.Trigger([]authz.SourceID{authz.Person(3)}, "poll")
 		time.Sleep(5 * time.Second)
 		wantSubjects(t, kube, "haw-world", "gitlab-view")
+		wantSubjects(t, kube, "calm-p", "gitlab-view", "gitlab:2")
+		g.set(func(gl *gitlab) { gl.snap = without(gl.snap, 900, 2) })
+		s.Trigger([]authz.SourceID{authz.Project(900)}, "hook")
+		time.Sleep(5 * time.Second)
+		wantSubjects(t, kube, "calm-p", "gitlab-view") // another top-level group has turns of its own
 		s.Trigger([]authz.SourceID{authz.Project(42), authz.Group(7)}, "hook") // smaller numbers come no earlier
 		s.Trigger(many[:10], "hook")
-		time.Sleep(6 * time.Second)
+		time.Sleep(2 * time.Second)
 		g.mu.Lock()
 		if n := g.read[authz.Project(42)]; n > 0 {
 			t.Error("what came last was read before what waits")

@@ -139,6 +139,8 @@ type agenda struct {
 	since   map[authz.SourceID]int // of waiting: the take it came with
 	takes   int
 	fresh   request // what came in for the reading that has just ended, and was not read by a round of its own
+	// top returns whose turn something takes: that of its top-level group; of all that is not known yet, one together.
+	top func(authz.SourceID) authz.SourceID
 }
 
 // due reports whether everything is to be read now, or was.
@@ -207,9 +209,9 @@ func (a *agenda) next(req request, now time.Time, known bool, start func(request
 	return req, true
 }
 
-// share leaves as much of a request as a round reads one by one: people, and of the rest what came first, so that nobody
-// who changes many things keeps those of others waiting. The rest waits for the next round; of too much, everything is
-// read.
+// share leaves as much of a request as a round reads one by one: people, and of the rest one thing of each top-level group
+// after another, in each of them what came first. So nobody who changes many things keeps those of others waiting. The
+// rest waits for the next round; of too much, everything is read.
 func (a *agenda) share(req request) request {
 	if len(req.changed) <= atOnce {
 		clear(a.since)
@@ -225,8 +227,17 @@ func (a *agenda) share(req request) request {
 		}
 	}
 	ids := slices.SortedFunc(maps.Keys(req.changed), func(x, y authz.SourceID) int {
-		return cmp.Or(cmp.Compare(turnOf(x), turnOf(y)), cmp.Compare(a.since[x], a.since[y]), x.Compare(y))
+		return cmp.Or(cmp.Compare(a.since[x], a.since[y]), x.Compare(y))
 	})
+	turn, taken := map[authz.SourceID]int{}, map[authz.SourceID]int{}
+	for _, id := range ids {
+		if turnOf(id) > 0 {
+			top := a.top(id)
+			taken[top]++
+			turn[id] = taken[top]
+		}
+	}
+	slices.SortStableFunc(ids, func(x, y authz.SourceID) int { return cmp.Compare(turn[x], turn[y]) })
 	out, rest := req, request{changed: map[authz.SourceID]bool{}, causes: req.causes}
 	out.changed, out.tickets = map[authz.SourceID]bool{}, nil
 	for _, id := range ids[:atOnce] {

@@ -218,7 +218,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer s.lead(false)
 	done, offers := s.helpers(ctx, &wg)
 	var (
-		agenda  = agenda{full: s.o.Now(), first: true}
+		agenda  = agenda{full: s.o.Now(), first: true, top: s.topOf}
 		expiry  time.Time // when the next right expires
 		unread  retry     // of what GitLab did not tell
 		writing retry     // of what the cluster did not take
@@ -328,6 +328,14 @@ func (s *Syncer) known() *authz.Snapshot {
 	s.round.Lock()
 	defer s.round.Unlock()
 	return s.base
+}
+
+// topOf returns the top-level group of a source as far as it was read before; zero for what is not known yet.
+func (s *Syncer) topOf(id authz.SourceID) authz.SourceID {
+	if base := s.known(); base != nil && base.Contains(id) {
+		return base.Top(id)
+	}
+	return authz.SourceID{}
 }
 
 // begin resets what another run left, and starts to follow the cluster.
