@@ -63,6 +63,21 @@ func settled(tickets []Ticket, left request) (done, open []Ticket) {
 	return done, open
 }
 
+// newest returns the last ticket of each key: those before it are not in the Inbox any more.
+func newest(tickets []Ticket) []Ticket {
+	var out []Ticket
+	at := map[string]int{}
+	for _, t := range tickets {
+		if i, ok := at[t.Key]; ok {
+			out[i] = t
+			continue
+		}
+		at[t.Key] = len(out)
+		out = append(out, t)
+	}
+	return out
+}
+
 // clear takes tickets out of the Inbox when they are dealt with, beside the rounds. What can't be taken out stays,
 // which costs the next leader a needless reading.
 func (s *Syncer) clear(ctx context.Context, done <-chan []Ticket) {

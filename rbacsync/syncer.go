@@ -286,7 +286,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 			open = nil
 		}
 		if left.empty() {
-			open = append(open, left.tickets...)
+			open = newest(append(open, left.tickets...))
 		}
 		switch {
 		case round.Snapshot == nil: // nothing was to be written
