@@ -195,9 +195,20 @@ func (e *Elector) release(ctx context.Context, lease *coordinationv1.Lease) {
 	e.hold(time.Time{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	free := lease.DeepCopy() // with its resourceVersion: somebody else's Lease stays his
-	free.Spec.HolderIdentity = nil
-	if _, err := e.leases().Update(ctx, free, metav1.UpdateOptions{}); err != nil {
+	free := func(lease *coordinationv1.Lease) error {
+		l := lease.DeepCopy() // with its resourceVersion: somebody else's Lease stays his
+		l.Spec.HolderIdentity = nil
+		_, err := e.leases().Update(ctx, l, metav1.UpdateOptions{})
+		return err
+	}
+	err := free(lease)
+	if apierrors.IsConflict(err) { // by our own renewal, if it was broken off and came through all the same
+		var now *coordinationv1.Lease
+		if now, err = e.leases().Get(ctx, NameLease, metav1.GetOptions{}); err == nil && value(now.Spec.HolderIdentity) == e.Identity {
+			err = free(now)
+		}
+	}
+	if err != nil {
 		e.Logger.InfoContext(ctx, "the lease was not released: others wait until it expires", "error", err)
 	}
 }

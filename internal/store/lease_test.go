@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
@@ -45,5 +47,40 @@ func TestNoNamespaceYet(t *testing.T) {
 	}
 	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "apply deploy/manifests") {
 		t.Errorf("after %d tries the log is\n%s", tries, got)
+	}
+}
+
+// TestALeaseIsGivenBackAfterABrokenRenewal: the end comes while the Lease is being renewed; kube-apiserver has done it, and
+// the answer is lost.
+func TestALeaseIsGivenBackAfterABrokenRenewal(t *testing.T) {
+	kube := fake.NewClientset()
+	ctx, cancel := context.WithCancel(t.Context())
+	version := 0
+	kube.PrependReactor("*", "leases", func(a ktesting.Action) (bool, runtime.Object, error) { // the fake knows no conflicts
+		if w, ok := a.(ktesting.UpdateAction); ok && a.GetVerb() == "update" {
+			l := w.GetObject().(*coordinationv1.Lease)
+			if l.ResourceVersion != strconv.Itoa(version) {
+				return true, nil, apierrors.NewConflict(schema.GroupResource{Resource: "leases"}, l.Name, errors.New("changed"))
+			}
+			version++
+			l.ResourceVersion = strconv.Itoa(version)
+			if version == 1 {
+				cancel()
+				_ = kube.Tracker().Update(a.GetResource(), l, l.Namespace)
+				return true, nil, context.Canceled
+			}
+		}
+		if w, ok := a.(ktesting.CreateAction); ok && a.GetVerb() == "create" {
+			w.GetObject().(*coordinationv1.Lease).ResourceVersion = "0"
+		}
+		return false, nil, nil
+	})
+	e := &store.Elector{Client: kube, Namespace: deploy.Namespace, Identity: "a", Every: time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
+	if err := e.Run(ctx, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	lease, err := kube.CoordinationV1().Leases(deploy.Namespace).Get(t.Context(), store.NameLease, metav1.GetOptions{})
+	if err != nil || lease.Spec.HolderIdentity != nil {
+		t.Errorf("the Lease is still held: %v, %v", lease, err)
 	}
 }
