@@ -78,7 +78,7 @@ func start(ctx context.Context) error {
 	return err
 }
 
-// own returns a client of the integrator's ServiceAccount.
+// own returns a client of the integrator's ServiceAccount. What the test has stored is deleted when it ends.
 func own(t *testing.T) *kubernetes.Clientset {
 	t.Helper()
 	if testing.Short() {
@@ -88,6 +88,17 @@ func own(t *testing.T) *kubernetes.Clientset {
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
+	t.Cleanup(func() {
+		ctx, ours := context.Background(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=gl-k8s-integrator"}
+		core, leases := shared.admin.CoreV1(), shared.admin.CoordinationV1().Leases(deploy.Namespace)
+		for _, remove := range []func(context.Context, metav1.DeleteOptions, metav1.ListOptions) error{
+			core.ConfigMaps(deploy.Namespace).DeleteCollection, core.Secrets(deploy.Namespace).DeleteCollection, leases.DeleteCollection,
+		} {
+			if err := remove(ctx, metav1.DeleteOptions{}, ours); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	return shared.own
 }
 
