@@ -65,7 +65,11 @@ func hooksCommand(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return app.RegisterHook(cmd.Context(), cfg, app.Registration{URL: *url, RewrittenPath: *rewritten, Verify: !*insecure, Remove: *remove}, s.out)
+		want := app.Registration{URL: *url, RewrittenPath: *rewritten, Verify: !*insecure, Remove: *remove}
+		if want.Cluster, err = app.ClusterID(cmd.Context(), cfg); err != nil {
+			return err
+		}
+		return app.RegisterHook(cmd.Context(), cfg, want, s.out)
 	}
 	cmd.AddCommand(register)
 	return cmd

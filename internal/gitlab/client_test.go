@@ -258,7 +258,7 @@ func TestPostIsNotRepeated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.Ensure(t.Context(), 1, []Variable{{Key: "K", Value: "v", EnvironmentScope: "*"}, {Key: "L", Value: "v", EnvironmentScope: "*"}}, Have{})
+	_, err = w.Ensure(t.Context(), 1, []Variable{{Key: "K", Value: "v", EnvironmentScope: "*"}, {Key: "L", Value: "v", EnvironmentScope: "*"}}, Have{}, us)
 	if !errors.Is(err, ErrBusy) || posts.Load() != 1 {
 		t.Errorf("error %v after %d posts, want ErrBusy after 1", err, posts.Load())
 	}

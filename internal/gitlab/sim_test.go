@@ -875,7 +875,7 @@ func TestHooksNameWhatChanged(t *testing.T) {
 	reg, err := NewHookRegistrar(opts)
 	o.ok(err)
 	for _, want := range []bool{true, false} {
-		created, err := reg.Register(t.Context(), hook.URL, "hook-secret", true)
+		created, err := reg.Register(t.Context(), hook.URL, "hook-secret", true, us)
 		if err != nil || created != want {
 			t.Fatalf("Register = %v, %v; want %v", created, err, want)
 		}
