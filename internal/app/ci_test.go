@@ -331,6 +331,26 @@ func TestMarksThatNameNoCluster(t *testing.T) {
 		b.expect(ci.ModeVariables, nil)
 		b.owns(true)
 	})
+	t.Run("an integrator of the version before overwrites ours", func(t *testing.T) {
+		t.Parallel()
+		e := newEstate(t, "")
+		a := e.cluster("a")
+		a.pass(ci.ModeVariables, nil)
+		for _, v := range e.variables() {
+			if v.Key == "KUBE_TOKEN" || v.Key == "KUBECONFIG" { // what a rotation writes
+				v.Value, v.Description = "that-of-the-other-cluster", gitlab.Marker+": do not edit"
+				e.set(v)
+			}
+		}
+		before := e.variables()
+		a.expect(ci.ModeVariables, nil, "ci_other_cluster")
+		a.expect(ci.ModeVariables, rotated, "ci_other_cluster")
+		a.restart()
+		a.expect(ci.ModeVariables, nil, "ci_other_cluster")
+		if !maps.Equal(before, e.variables()) {
+			t.Error("the two overwrite each other")
+		}
+	})
 	t.Run("rebuilt cluster", func(t *testing.T) {
 		t.Parallel()
 		e := newEstate(t, "")
