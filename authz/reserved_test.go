@@ -183,8 +183,12 @@ func TestNoFreshSourceGetsAReservedName(t *testing.T) {
 // TestGivenNamesThatAreReserved: they stay, and somebody is told.
 func TestGivenNamesThatAreReserved(t *testing.T) {
 	sources := []authz.Source{
-		{ID: authz.Group(9), Path: "com"}, {ID: authz.Person(3), Path: "de"}, {ID: authz.Group(4), Path: "renamed"},
-		{ID: authz.Group(5), Path: "intra"}, {ID: authz.Group(6), Path: "fine"}, {ID: authz.Group(7), Path: "svc"},
+		{ID: authz.Group(9), Path: "com"},
+		{ID: authz.Person(3), Path: "de"},
+		{ID: authz.Group(4), Path: "renamed"},
+		{ID: authz.Group(5), Path: "intra"},
+		{ID: authz.Group(6), Path: "fine"},
+		{ID: authz.Group(7), Path: "svc"},
 	}
 	have := map[authz.SourceID]string{authz.Group(9): "com", authz.Group(4): "monitoring", authz.Group(5): "intra", authz.Group(6): "fine"}
 	names, findings := authz.AssignNames(sources, have, nil, []string{"Intra"})
