@@ -20,6 +20,9 @@ import (
 // TestClusterDeletion: noted, deleted with the real ServiceAccount, in its cage.
 func TestClusterDeletion(t *testing.T) {
 	c := realCluster(t)
+	if err := deploy.ApplyForDeletion(t.Context(), c.cp.AdminConfig()); err != nil {
+		t.Fatal(err)
+	}
 	full := org(310, "deletion")
 	g := &verified{gitlab: &gitlab{snap: full}, exists: map[authz.SourceID]bool{authz.Project(1310): false}}
 	now := &clock{time.Now()}
