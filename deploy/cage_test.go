@@ -161,6 +161,11 @@ func TestSecurityInvariantOwnCage(t *testing.T) {
 		{"choose the nodes of a namespace", patchMeta(ns, `{"annotations":{"scheduler.alpha.kubernetes.io/node-selector":"node-role.kubernetes.io/control-plane="}}`), onlyOwnMeta},
 		{"take an annotation of others off", patchMeta(labelled, `{"annotations":{"contact":null}}`), onlyOwnMeta},
 		{"have a namespace deleted by the garbage collector", patchMeta(ns, `{"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"gone","uid":"0"}]}`), onlyOwnMeta},
+		{"give the CI ServiceAccount a role of the cloud", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().ServiceAccounts(ns).Patch(ctx, kubename.CIServiceAccount, types.MergePatchType,
+				[]byte(`{"metadata":{"annotations":{"eks.amazonaws.com/role-arn":"x"}}}`), metav1.PatchOptions{})
+			return err
+		}, onlyOwnMeta},
 		{"keep a namespace from going", patchMeta(ns, `{"finalizers":["example.com/never"]}`), onlyOwnMeta},
 		{"delete a namespace of ours", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			return c.CoreV1().Namespaces().Delete(ctx, ns, metav1.DeleteOptions{})
@@ -481,7 +486,7 @@ func TestIntegratorCanDoItsWork(t *testing.T) {
 	ok("emptying a binding", err)
 	ok("deleting a binding", c.RbacV1().RoleBindings(ns).Delete(ctx, "gitlab-edit", metav1.DeleteOptions{}))
 	ok("making it anew", bindIn(ctx, c, ns, binding(marked("gitlab-edit"), "edit", subject(kubename.User(7)), subject(kubename.User(8)))))
-	_, err = c.CoreV1().ServiceAccounts(ns).Patch(ctx, kubename.CIServiceAccount, types.MergePatchType, []byte(`{"metadata":{"annotations":{"a":"b"}}}`), metav1.PatchOptions{})
+	_, err = c.CoreV1().ServiceAccounts(ns).Patch(ctx, kubename.CIServiceAccount, types.MergePatchType, []byte(`{"metadata":{"annotations":{"gl-k8s-integrator.io/a":"b"}}}`), metav1.PatchOptions{})
 	ok("changing the ServiceAccount", err)
 	_, err = c.CoreV1().Events(ns).Create(ctx, event(ns), metav1.CreateOptions{})
 	ok("making an Event", err)
