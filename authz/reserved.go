@@ -26,19 +26,12 @@ const (
 	whyConfig = "authz.reservedNames says so"
 )
 
-// reservedForms are expressions that work in Go and CEL alike (RE2). Assigned country codes are added now and then, and
-// so are top-level domains in other scripts.
-var reservedForms = []struct{ form, why string }{
-	{"[a-z][a-z]", whyDNS},
-	{"xn--.*", whyDNS},
-}
-
 // reservedNames are those that are no top-level domains; "*" at the end matches any rest.
 var reservedNames = []struct{ names, why string }{
 	{"default kube-* kubernetes gl-k8s-integrator", whySystem},
-	// Parts of the cluster's own DNS names, special-use names (RFC 2606, 6761, 6762 appendix G, 7686, 8375, 9476), and
-	// what is used as a top-level domain although it is none.
-	{"svc pod cluster local arpa " +
+	// Top-level domains in other scripts, also new ones; parts of the cluster's own DNS names; special-use names
+	// (RFC 2606, 6761, 6762 appendix G, 7686, 8375, 9476); what is used as a top-level domain although it is none.
+	{"xn--* svc pod cluster local arpa " +
 		"alt example invalid localhost onion test " +
 		"corp consul domain home intern internal intranet lan localdomain mail private", whyDNS},
 	{"argo argo-cd argo-events argo-rollouts argo-workflows argocd " +
@@ -58,9 +51,8 @@ var fixedNames = newReservation()
 // reservation is a set of reserved names; its methods don't change it.
 type reservation struct {
 	names    map[string]string // why, by name
-	prefixes []string          // sorted
-	whys     []string          // of prefixes
-	forms    []*regexp.Regexp  // of reservedForms
+	prefixes []string
+	whys     []string // of prefixes
 }
 
 func newReservation() *reservation {
@@ -74,9 +66,6 @@ func newReservation() *reservation {
 		if name := strings.TrimSpace(line); !strings.HasPrefix(name, "#") {
 			r.add(name, whyDNS)
 		}
-	}
-	for _, f := range reservedForms {
-		r.forms = append(r.forms, regexp.MustCompile("^("+f.form+")$"))
 	}
 	return r
 }
@@ -111,24 +100,23 @@ func (r *reservation) why(name string) string {
 			return r.whys[i]
 		}
 	}
-	for i, f := range r.forms {
-		if f.MatchString(name) {
-			return reservedForms[i].why
-		}
-	}
 	return ""
 }
 
 // Reserved returns why a namespace of this name is given to nobody, whatever the configuration says, or "".
-func Reserved(name string) string { return fixedNames.why(name) }
+func Reserved(name string) string {
+	if len(name) == 2 && isLetter(name[0]) && isLetter(name[1]) { // a country code, now or later
+		return whyDNS
+	}
+	return fixedNames.why(name)
+}
+
+func isLetter(c byte) bool { return c >= 'a' && c <= 'z' }
 
 // ReservedExpression returns the rule of Reserved in two parts, for where it has to be written in another language: the
 // names that are reserved, sorted, and a regular expression (RE2) of further ones. No name matches both.
 func ReservedExpression() (names []string, expression string) {
-	var forms []string
-	for _, f := range reservedForms {
-		forms = append(forms, f.form)
-	}
+	forms := []string{"[a-z][a-z]"}
 	for _, p := range fixedNames.prefixes {
 		forms = append(forms, regexp.QuoteMeta(p)+".*")
 	}

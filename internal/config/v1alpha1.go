@@ -249,7 +249,7 @@ type Templates struct {
 // Deletion says when namespaces are deleted.
 type Deletion struct {
 	// retain: never (default). delete: when the grace period is over and GitLab still answers that the source does not
-	// exist.
+	// exist; needs deploy/optional/namespace-deletion.yaml.
 	Policy string `json:"policy,omitempty"`
 	// How long a namespace is kept first; the source coming back within it restores all. At least 1h. Default 168h.
 	Grace Duration `json:"grace,omitzero"`
