@@ -17,6 +17,23 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
+// TestClusterReservedName: who takes a path that means something to others gets a namespace, under another name, and the cage
+// lets it be made.
+func TestClusterReservedName(t *testing.T) {
+	c := realCluster(t)
+	for i, path := range []string{"com", "svc", "de", "cert-manager", "openshift-monitoring"} {
+		id := int64(2306 + i)
+		r := once(t, newSyncer(t, rbacsync.Options{Reader: &gitlab{snap: org(id, path)}, Kube: c.own}))
+		name := r.Names[authz.Group(id)]
+		if name == path || name == "" || r.Names[authz.Project(id+1000)] == path {
+			t.Errorf("group %s has the namespace %q", path, name)
+		}
+		if _, err := c.admin.CoreV1().Namespaces().Get(t.Context(), name, metav1.GetOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestClusterPrivileged: a namespace becomes privileged with the entry and an administrator's label, never with one of both.
 // The integrator is in its cage, and no round fails.
 func TestClusterPrivileged(t *testing.T) {
