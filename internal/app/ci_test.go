@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -78,6 +81,28 @@ func (e *estate) variables() map[string]gitlabsim.Variable {
 func (e *estate) clusters() (out []gitlabsim.Cluster) {
 	e.sim.World().View(func(v *gitlabsim.View) { out = append(out, v.Project(e.project).Clusters...) })
 	return out
+}
+
+// rename gives a cluster integration another name.
+func (e *estate) rename(id int64, name string) {
+	e.t.Helper()
+	hc := e.sim.Client()
+	defer hc.CloseIdleConnections()
+	body := strings.NewReader(url.Values{"name": {name}}.Encode())
+	req, err := http.NewRequestWithContext(e.t.Context(), http.MethodPut, fmt.Sprintf("%s/api/v4/projects/%d/clusters/%d", e.sim.URL(), e.project, id), body)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	req.Header.Set("PRIVATE-TOKEN", e.sim.TokenFor("root", "api"))
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := hc.Do(req)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || e.clusters()[0].Name != name {
+		e.t.Fatalf("renaming the integration: %s", resp.Status)
+	}
 }
 
 // value returns the value of a variable of the environment ICC-K8s.
@@ -379,6 +404,16 @@ func TestTwoClustersIntegrations(t *testing.T) {
 		t.Errorf("GitLab has %v", e.clusters())
 	}
 	a.expect(ci.ModeCertificate, rotated)
+
+	// The version before named no cluster, but the API URL tells.
+	old := e.clusters()[0]
+	e.rename(old.ID, regexp.MustCompile(`\(cluster [^,]*, `).ReplaceAllString(old.Name, "("))
+	b.expect(ci.ModeCertificate, nil, "ci_other_cluster")
+	a.restart()
+	a.expect(ci.ModeCertificate, rotated)
+	if got := e.clusters(); len(got) != 1 || got[0].APIURL != a.p.Cluster.URL || !strings.Contains(got[0].Name, a.id) {
+		t.Errorf("after an upgrade GitLab has %v", got)
+	}
 	b.replace = []string{a.id}
 	b.restart()
 	b.expect(ci.ModeCertificate, nil)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -169,6 +170,37 @@ func TestDescription(t *testing.T) {
 	v.Description = strings.Repeat("ä", 400)
 	if d := v.description(); len([]rune(d)) != 255 {
 		t.Errorf("a description of %d characters", len([]rune(d)))
+	}
+}
+
+// TestWhose is the whole table: what the mark says counts, our record only where the mark names no cluster.
+func TestWhose(t *testing.T) {
+	const gone = "00000000-0000-4000-8000-00000000000c"
+	name := map[owner]string{ours: "ours", otherCluster: "another cluster's", somebodys: "somebody's"}
+	for _, replaces := range [][]string{nil, {gone}, {Unnamed}, {gone, Unnamed}} {
+		for _, wrote := range []bool{false, true} {
+			c := Claim{Cluster: us.Cluster, Replaces: replaces, Wrote: func(string, string) bool { return wrote }}
+			record := map[bool]owner{true: ours, false: otherCluster}
+			for description, want := range map[string]owner{
+				"":                       map[bool]owner{true: ours, false: somebodys}[wrote],
+				"by hand":                somebodys,
+				"by hand, not " + Marker: somebodys,
+				Marker + ": do not edit": record[wrote || slices.Contains(replaces, Unnamed)],
+				Variable{Cluster: us.Cluster}.description(): ours,
+				Variable{Cluster: them}.description():       otherCluster,
+				Variable{Cluster: gone}.description():       record[slices.Contains(replaces, gone)],
+			} {
+				text, err := json.Marshal(description)
+				o := restVariable{Key: "K", Value: "v", Description: text}
+				if got, _ := c.variable(o); err != nil || got != want {
+					t.Errorf("%q, replaces %v, we wrote it: %v: %s, want %s", description, replaces, wrote, name[got], name[want])
+				}
+				o.Hidden = true // nobody sees the value, so our record says nothing
+				if got, _ := c.variable(o); got == ours && (description == "" || description == Marker+": do not edit" && !slices.Contains(replaces, Unnamed)) {
+					t.Errorf("%q, hidden: ours", description)
+				}
+			}
+		}
 	}
 }
 
