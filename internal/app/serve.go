@@ -41,7 +41,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	own := newState(c, log)
 	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(o *rbacsync.Options, r *gitlab.Reader) {
-		own.options(o, r, m, func(r rbacsync.Round) { who.take(r.Snapshot); sample.offer(r) })
+		own.options(o, cfg, r, m, func(r rbacsync.Round) { who.take(r.Snapshot); sample.offer(r) })
 	})
 	if err != nil {
 		return err
