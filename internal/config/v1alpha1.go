@@ -164,7 +164,7 @@ type Authz struct {
 	// as before.
 	Exclude Exclude `json:"exclude,omitzero"`
 	// Further ClusterRoles in single groups or projects, by GitLab id. Also name them in the integrator's own
-	// ClusterRole (verb bind).
+	// ClusterRole (verbs bind and get).
 	Extra []ExtraRole `json:"extra,omitempty"`
 	// What rights are left in what GitLab has archived: view (the weakest role, default), none, or keep.
 	Archived string `json:"archived,omitempty"`
