@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -272,6 +274,60 @@ func TestInbox(t *testing.T) {
 	}
 	eventually(t, "the request for everything", func() bool { a := leader.all(); return a[len(a)-1].Key == "all" && len(a[len(a)-1].Changed) == 0 })
 }
+
+// TestInboxAfterARestartOfTheAPIServer: kube-apiserver keeps no events from before its start, and the inbox was written
+// before it. Whoever follows hears at once of what is put afterwards, and is not refused again and again.
+func TestInboxAfterARestartOfTheAPIServer(t *testing.T) {
+	kube, ctx := own(t), t.Context()
+	var log lines
+	box := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: slog.New(slog.NewTextHandler(&log, nil)), Now: time.Now}
+	if err := box.Put(ctx, []authz.SourceID{authz.Project(1)}, "hook before"); err != nil {
+		t.Fatal(err)
+	}
+	leader := follow(t, box)
+	eventually(t, "what was put before", func() bool { return len(leader.all()) == 1 })
+	// Something else is written, so that the inbox is older than all that the API server reads at its start.
+	if _, err := shared.admin.CoreV1().ConfigMaps("default").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "later"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := shared.cp.RestartAPIServer(ctx); err != nil {
+		t.Fatal(err)
+	}
+	fresh := follow(t, &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: box.Logger, Now: time.Now})
+	eventually(t, "what was put before, by a new leader", func() bool { return len(fresh.all()) == 1 })
+	time.Sleep(6 * time.Second) // longer than any pause between two attempts, so that the one of before follows again
+	quiet := log.String()
+	for i := range int64(3) {
+		began := time.Now()
+		if err := box.Put(ctx, []authz.SourceID{authz.Project(i + 2)}, "hook after"); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []*tray{leader, fresh} {
+			eventually(t, "what was put afterwards", func() bool { return slices.Contains(keys(f.all()), fmt.Sprintf("project-%d", i+2)) })
+		}
+		took := time.Since(began)
+		t.Logf("taken after %v", took)
+		if took > 2*time.Second { // a loaded machine; on an idle one it takes some milliseconds
+			t.Errorf("a hook was taken after %v", took)
+		}
+	}
+	time.Sleep(6 * time.Second)
+	if more := strings.TrimPrefix(log.String(), quiet); more != "" {
+		t.Errorf("it goes on complaining:\n%s", more)
+	}
+	if strings.Contains(log.String(), "too old resource version") {
+		t.Errorf("the watch was refused:\n%s", log.String())
+	}
+}
+
+// lines is a log that several goroutines write.
+type lines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.b.Write(p) }
+func (l *lines) String() string              { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
 func TestOneLeadsAndTheNextTakesOver(t *testing.T) {
 	kube := own(t)
