@@ -458,7 +458,7 @@ func (s *splitter) over(items []Item) map[Right]bool {
 		n := len(causes[scope])
 		if scope.ID == 0 {
 			if allowed := s.allowed(s.limits.Policy, scope, n); n > allowed {
-				why[scope] = fmt.Sprintf("a change of the configuration takes rights from %d people, groups or projects, the limit is %d", n, allowed)
+				why[scope] = fmt.Sprintf("its change takes rights from %d people, groups or projects, the limit is %d", n, allowed)
 			}
 			continue
 		}
