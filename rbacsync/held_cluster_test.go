@@ -20,6 +20,64 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
+// TestClusterReservedName: who takes a path that means something to others gets a namespace, under another name, and the cage
+// lets it be made.
+func TestClusterReservedName(t *testing.T) {
+	c := realCluster(t)
+	for i, path := range []string{"com", "svc", "de", "cert-manager", "openshift-monitoring"} {
+		id := int64(2306 + i)
+		r := once(t, newSyncer(t, rbacsync.Options{Reader: &gitlab{snap: org(id, path)}, Kube: c.own}))
+		name := r.Names[authz.Group(id)]
+		if name == path || name == "" || r.Names[authz.Project(id+1000)] == path {
+			t.Errorf("group %s has the namespace %q", path, name)
+		}
+		if _, err := c.admin.CoreV1().Namespaces().Get(t.Context(), name, metav1.GetOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestClusterPrivileged: a namespace becomes privileged with the entry and an administrator's label, never with one of both.
+// The integrator is in its cage, and no round fails.
+func TestClusterPrivileged(t *testing.T) {
+	c := realCluster(t)
+	full := org(305, "privileged")
+	level := func() string {
+		n, err := c.admin.CoreV1().Namespaces().Get(t.Context(), "privileged-world", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.Labels["pod-security.kubernetes.io/enforce"] + " " + n.Labels["pod-security.kubernetes.io/warn"]
+	}
+	label := func() {
+		t.Helper()
+		if _, err := c.admin.CoreV1().Namespaces().Patch(t.Context(), "privileged-world", types.MergePatchType,
+			[]byte(`{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"privileged"}}}`), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	round := func(exceptions map[authz.SourceID]string) string {
+		t.Helper()
+		r := once(t, newSyncer(t, rbacsync.Options{Reader: &gitlab{snap: full}, Kube: c.own, Settings: rbacsync.Settings{PodSecurityFor: exceptions}}))
+		return codes(r)
+	}
+	entry := map[authz.SourceID]string{authz.Project(1305): "privileged"}
+	if got := round(entry); !strings.Contains(got, "pod_security_waits") || level() != "baseline baseline" {
+		t.Errorf("with the entry alone: %s, findings %s", level(), got)
+	}
+	label()
+	if got := round(entry); strings.Contains(got, "pod_security_waits") || level() != "privileged privileged" {
+		t.Errorf("with both: %s, findings %s", level(), got)
+	}
+	if got := round(nil); level() != "baseline baseline" {
+		t.Errorf("without the entry: %s, findings %s", level(), got)
+	}
+	label()
+	if got := round(nil); level() != "baseline baseline" {
+		t.Errorf("with the label alone: %s, findings %s", level(), got)
+	}
+}
+
 // TestClusterDeletion: noted, deleted with the real ServiceAccount, in its cage.
 func TestClusterDeletion(t *testing.T) {
 	c := realCluster(t)
@@ -49,6 +107,15 @@ func TestClusterDeletion(t *testing.T) {
 	g.snap.Projects = map[int64]authz.GitLabProject{}
 	once(t, s)
 	now.at = now.at.Add(61 * time.Minute)
+	if r, err := s.Once(t.Context(), "test"); err == nil || !strings.Contains(err.Error(), "deploy/optional/namespace-deletion.yaml") {
+		t.Errorf("without the right to delete: %v\n%s", err, rbacsync.Text(r.Plan))
+	}
+	if err := deploy.ApplyForDeletion(t.Context(), c.cp.AdminConfig()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the right to delete", func() bool {
+		return c.own.CoreV1().Namespaces().Delete(t.Context(), "deletion-world", metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}) == nil
+	})
 	if r := once(t, s); !strings.Contains(rbacsync.Text(r.Plan), "delete Namespace deletion-world") {
 		t.Errorf("after the grace period:\n%s%s", rbacsync.Text(r.Plan), codes(r))
 	}
