@@ -342,6 +342,27 @@ func TestAPolicyThatTakesMuchIsHeld(t *testing.T) {
 	}
 }
 
+// TestAPolicyIsNotAgreedWithWhileNothingIsChanged: a GitLab that shows nothing is not believed, and a round that therefore
+// changes nothing is no proof that the cluster agrees with the policy, nor with that GitLab.
+func TestAPolicyIsNotAgreedWithWhileNothingIsChanged(t *testing.T) {
+	t.Parallel()
+	roles := roleSet{"edit": "yes", "view": "yes", kubename.CIClusterRole: "yes"}
+	kube, m, limits := roles.cluster(), &memory{}, rbacsync.DefaultLimits()
+	g := &gitlab{snap: crowded()}
+	once(t, enforcing(t, kube, g, m, withRoles(t, authz.DefaultRoles()...), &limits))
+	empty := copySnap(g.snap)
+	clear(empty.Groups)
+	clear(empty.Projects)
+	full := g.snap
+	g.snap = empty
+	s := enforcing(t, kube, g, m, withRoles(t, authz.DefaultRoles()[:1]...), &limits)
+	once(t, s)
+	g.snap = full
+	if r := once(t, s); len(r.Held) != 11 {
+		t.Errorf("%d rights are held, want 11:\n%s", len(r.Held), rbacsync.HeldText(r.Held))
+	}
+}
+
 // TestADemotionInGitLabIsNotThePolicysDoing: after a change of the policy was made, or while nothing is known of one before,
 // GitLab's lower levels go on at once.
 func TestADemotionInGitLabIsNotThePolicysDoing(t *testing.T) {

@@ -23,7 +23,7 @@ import (
 //     whoever makes new groups to fill the limit is held himself.
 //   - What is approved goes on and does not count.
 //
-// What a change of the policy takes is counted by itself: see byPolicy. It is held as a whole, and approved as a whole.
+// What a change of the policy takes is counted by itself: see policyChange. It is held as a whole, and approved as a whole.
 //
 // New namespaces are counted per person: see creations.
 type Limits struct {
