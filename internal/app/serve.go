@@ -44,7 +44,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	var roles *clusterroles.Reader
 	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(o *rbacsync.Options, r *gitlab.Reader) {
 		roles = o.Roles
-		own.options(o, r, m, func(r rbacsync.Round) { who.take(r.Snapshot); sample.offer(r) })
+		own.options(o, cfg, r, m, func(r rbacsync.Round) { who.take(r.Snapshot); sample.offer(r) })
 	})
 	if err != nil {
 		return err

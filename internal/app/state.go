@@ -39,10 +39,10 @@ func snapshotsOf(c *clients) store.Snapshots {
 }
 
 // options adds to an engine what only `serve` has. tell is called after each round.
-func (s *state) options(o *rbacsync.Options, reader *gitlab.Reader, m *metrics, tell func(rbacsync.Round)) {
+func (s *state) options(o *rbacsync.Options, cfg *config.Config, reader *gitlab.Reader, m *metrics, tell func(rbacsync.Round)) {
 	o.Inbox, o.Apply.May = s.inbox, s.elector.May
 	o.People, o.Recent = reader, s.recent.all
-	o.Fence = func(ctx context.Context) error { return checkFence(ctx, o.Kube) }
+	o.Fence = func(ctx context.Context) error { return lookAtFence(ctx, o.Kube, cfg.Authz) }
 	s.budget = &budget{requests: reader.Requests, limits: gitlab.LimitsPerMinute(), now: time.Now}
 	o.OnRound = func(r rbacsync.Round) {
 		m.round(r)
