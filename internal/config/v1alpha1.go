@@ -271,6 +271,9 @@ type Limits struct {
 	PerGroup Limit `json:"perGroup,omitzero"`
 	// The same for all of GitLab. Default 50 and 0.02.
 	Overall Limit `json:"overall,omitzero"`
+	// People, groups and projects that may lose rights by a change of authz in this file. Default 10 and 0: to confirm a
+	// larger change, approve it.
+	Policy Limit `json:"policy,omitzero"`
 	// The window. Default 1h.
 	Window Duration `json:"window,omitzero"`
 	// New namespaces per person and hour. Default 20.

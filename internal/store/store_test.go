@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -74,7 +75,51 @@ func snapshot(t *testing.T) rbacsync.Stored {
 		u.ID, g.ID, p.ID = id, id, id
 		s.Users[id], s.Groups[id], s.Projects[id] = u, g, p
 	}
-	return rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{authz.Group(7): "haw", authz.Person(3): "bob"}}
+	st := rbacsync.Stored{
+		Snapshot: s, Names: map[authz.SourceID]string{authz.Group(7): "haw", authz.Person(3): "bob"}, Before: s, Policy: new(authz.PolicyConfig),
+	}
+	fill(reflect.ValueOf(st.Policy).Elem(), &n)
+	fill(reflect.ValueOf(&st.Past).Elem(), &n)
+	return st
+}
+
+// TestTheSnapshotBeforeComesBack: it is stored as what differs.
+func TestTheSnapshotBeforeComesBack(t *testing.T) {
+	kube, ctx := own(t), t.Context()
+	s := store.Snapshots{Blob: store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameSnapshot}}
+	st := snapshot(t)
+	other := &authz.Snapshot{
+		Issuer: st.Snapshot.Issuer, Taken: st.Snapshot.Taken.Add(-time.Hour),
+		Users: maps.Clone(st.Snapshot.Users), Groups: maps.Clone(st.Snapshot.Groups), Projects: maps.Clone(st.Snapshot.Projects),
+	}
+	for id, p := range other.Projects {
+		p.Variables, p.VariablesRead = nil, false
+		other.Projects[id] = p
+	}
+	u, g, p := other.Users[1], other.Groups[1], other.Projects[1]
+	u.State, g.Path, p.Members = "blocked", "elsewhere", nil
+	other.Users[1], other.Groups[1], other.Projects[1] = u, g, p
+	u.ID, g.ID, p.ID = 77, 77, 77
+	other.Users[77], other.Groups[77], other.Projects[77] = u, g, p
+	delete(other.Users, 2)
+	delete(other.Groups, 2)
+	delete(other.Projects, 2)
+	for name, before := range map[string]*authz.Snapshot{"another one": other, "none": nil} {
+		st.Before = before
+		if err := s.Save(ctx, st); err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := s.Load(ctx, "")
+		if err != nil || got == nil {
+			t.Fatal(got, err)
+		}
+		if d := cmp.Diff(before, got.Before); d != "" {
+			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+		if len(got.Snapshot.Users) != 3 || got.Snapshot.Users[1].State == "blocked" {
+			t.Errorf("%s: the Snapshot itself has the users %v", name, got.Snapshot.Users)
+		}
+	}
 }
 
 func TestASnapshotComesBackWithEveryField(t *testing.T) {
