@@ -15,7 +15,7 @@ type possessions struct {
 }
 
 // maxChanged is how many sources may have changed since the index was made: they are looked at one by one.
-const maxChanged = 32
+const maxChanged = 16
 
 // table says in which namespaces people have which ClusterRole, on one day: memberships end at the start of a day (UTC).
 type table struct {
@@ -26,6 +26,10 @@ type table struct {
 }
 
 type entry struct{ role, source int32 }
+
+func (e entry) compare(o entry) int {
+	return cmp.Or(cmp.Compare(e.role, o.role), cmp.Compare(e.source, o.source))
+}
 
 type span struct{ from, to int32 }
 
@@ -70,7 +74,7 @@ func newTable(v View, now time.Time) *table {
 		v.each(r, id, func(role int, user int64) { rights = append(rights, right{user, entry{int32(role), int32(i)}}) })
 	}
 	slices.SortFunc(rights, func(a, b right) int {
-		return cmp.Or(cmp.Compare(a.user, b.user), cmp.Compare(a.role, b.role), cmp.Compare(a.source, b.source))
+		return cmp.Or(cmp.Compare(a.user, b.user), a.compare(b.entry))
 	})
 	rights = slices.Compact(rights) // two mappings may give one right
 	t.entries = make([]entry, len(rights))
@@ -98,16 +102,14 @@ func (v View) each(r *resolver, id SourceID, give func(role int, user int64)) {
 func (v View) possessions(user int64, now time.Time, most int) (first []possession, all int) {
 	t := v.own.at(v, now)
 	s := t.of[user]
-	for _, e := range t.entries[s.from:s.to] {
-		id := t.sources[e.source]
-		if v.changed[id] {
-			continue
-		}
-		if all++; len(first) < most {
-			first = append(first, possession{int(e.role), v.Namespace[id]})
-		} else if len(v.changed) == 0 {
-			all = int(s.to - s.from)
+	entries := t.entries[s.from:s.to]
+	all = len(entries) - t.count(entries, v)
+	for _, e := range entries {
+		if len(first) == most {
 			break
+		}
+		if id := t.sources[e.source]; !v.changed[id] {
+			first = append(first, possession{int(e.role), v.Namespace[id]})
 		}
 	}
 	if len(v.changed) == 0 {
@@ -130,4 +132,20 @@ func (v View) possessions(user int64, now time.Time, most int) (first []possessi
 	}
 	slices.SortFunc(first, func(a, b possession) int { return cmp.Or(cmp.Compare(a.role, b.role), cmp.Compare(a.ns, b.ns)) })
 	return first[:min(len(first), most)], all
+}
+
+// count returns how many of one person's entries are about changed sources, without looking at all of them.
+func (t *table) count(entries []entry, v View) (n int) {
+	for id := range v.changed {
+		at, found := slices.BinarySearchFunc(t.sources, v.Namespace[id], func(s SourceID, ns string) int { return cmp.Compare(v.Namespace[s], ns) })
+		for role := range len(v.rank) {
+			if !found {
+				break
+			}
+			if _, has := slices.BinarySearchFunc(entries, entry{int32(role), int32(at)}, entry.compare); has {
+				n++
+			}
+		}
+	}
+	return n
 }

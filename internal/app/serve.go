@@ -58,7 +58,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	m.keys(auth.KeyStatus, time.Now)
 	ready := func() error { return errors.Join(auth.Ready(), who.ready()) }
-	servers, err := listeners(cfg, log, auth, ready, syncer, roles, own, m)
+	servers, err := listeners(cfg, log, auth, ready, view(syncer, roles), own, m)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 }
 
 // listeners binds the three ports; if one can't be bound the others are given back.
-func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, syncer *rbacsync.Syncer, roles *clusterroles.Reader, own *state, m *metrics) (_ []*httpserver.Server, err error) {
+func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, view func() (authz.View, bool), own *state, m *metrics) (_ []*httpserver.Server, err error) {
 	var servers []*httpserver.Server
 	defer func() {
 		if err != nil {
@@ -114,7 +114,7 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 	}
 	err = add(webhooks(
 		cfg, m, reviewRoute(cfg, auth, log, m),
-		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view(syncer, roles), cfg.Authz.LoginHint, time.Now, log)},
+		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)},
 	))
 	if err != nil {
 		return nil, err
