@@ -27,6 +27,10 @@ type table struct {
 
 type entry struct{ role, source int32 }
 
+func newEntry(role, source int) entry {
+	return entry{int32(role), int32(source)} //nolint:gosec // there are far fewer namespaces
+}
+
 func (e entry) compare(o entry) int {
 	return cmp.Or(cmp.Compare(e.role, o.role), cmp.Compare(e.source, o.source))
 }
@@ -71,7 +75,7 @@ func newTable(v View, now time.Time) *table {
 	var rights []right
 	r := newResolver(v.Snapshot, now)
 	for i, id := range t.sources {
-		v.each(r, id, func(role int, user int64) { rights = append(rights, right{user, entry{int32(role), int32(i)}}) })
+		v.each(r, id, func(role int, user int64) { rights = append(rights, right{user, newEntry(role, i)}) })
 	}
 	slices.SortFunc(rights, func(a, b right) int {
 		return cmp.Or(cmp.Compare(a.user, b.user), a.compare(b.entry))
@@ -142,7 +146,7 @@ func (t *table) count(entries []entry, v View) (n int) {
 			if !found {
 				break
 			}
-			if _, has := slices.BinarySearchFunc(entries, entry{int32(role), int32(at)}, entry.compare); has {
+			if _, has := slices.BinarySearchFunc(entries, newEntry(role, at), entry.compare); has {
 				n++
 			}
 		}
