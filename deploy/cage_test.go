@@ -3,6 +3,8 @@ package deploy_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -20,15 +22,21 @@ import (
 )
 
 const (
-	onlyManaged  = "writes only in namespaces that carry the label"
-	noTakeover   = "never takes over an existing namespace, nor gives one up"
-	noSystemName = "makes no namespace with a name of the system"
-	sourceStays  = "of a namespace never changes"
-	onlyMarked   = "changes only objects that carry its mark"
-	onlyNames    = "writes only objects of the names it uses"
-	onlyOpaque   = "writes only Opaque Secrets"
-	onlyBound    = "has to be bound to the Secret"
-	onlyGitLab   = "binds ClusterRoles to users of GitLab and to the gitlab-serviceaccount of the same namespace alone, and"
+	onlyManaged    = "writes only in namespaces that carry the label"
+	noTakeover     = "never takes over an existing namespace, nor gives one up"
+	noNameOfOthers = "that means something to others"
+	noPrivileged   = "only the level baseline or restricted"
+	noOldVersion   = "to no old version"
+	onlyOwnMeta    = "only its own and Pod Security's labels and annotations"
+	notForever     = "lives no longer than 90 days"
+	noDeletion     = `cannot delete resource "namespaces"`
+	noSystemName   = "makes no namespace with a name of the system"
+	sourceStays    = "of a namespace never changes"
+	onlyMarked     = "changes only objects that carry its mark"
+	onlyNames      = "writes only objects of the names it uses"
+	onlyOpaque     = "writes only Opaque Secrets"
+	onlyBound      = "has to be bound to the Secret"
+	onlyGitLab     = "binds ClusterRoles to users of GitLab and to the gitlab-serviceaccount of the same namespace alone, and"
 )
 
 // TestSecurityInvariantOwnCage climbs with a stolen token of the integrator's ServiceAccount.
@@ -81,6 +89,17 @@ func TestSecurityInvariantOwnCage(t *testing.T) {
 			return err
 		}
 	}
+	patchMeta := func(space, meta string) func(context.Context, kubernetes.Interface, string) error {
+		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
+			_, err := c.CoreV1().Namespaces().Patch(ctx, space, types.MergePatchType, []byte(`{"metadata":`+meta+`}`), metav1.PatchOptions{})
+			return err
+		}
+	}
+	labelled := managed(t, "cage-labelled")
+	if _, err := admin.CoreV1().Namespaces().Patch(t.Context(), labelled, types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"team":"blue"},"annotations":{"contact":"blue@example.com"}}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	patchBinding := func(name string, body []byte) func(context.Context, kubernetes.Interface, string) error {
 		return func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			_, err := c.RbacV1().RoleBindings(ns).Patch(ctx, name, types.MergePatchType, body, metav1.PatchOptions{})
@@ -125,16 +144,57 @@ func TestSecurityInvariantOwnCage(t *testing.T) {
 
 		{"mark kube-system as its own", patchNamespace("kube-system", kubename.LabelManagedBy, kubename.ManagedBy), noTakeover},
 		{"mark a namespace of others as its own", patchNamespace("plain", kubename.LabelManagedBy, kubename.ManagedBy), noTakeover},
-		{"relabel a namespace of others", patchNamespace("plain", "pod-security.kubernetes.io/enforce", "privileged"), noTakeover},
+		{"relabel a namespace of others", patchNamespace("plain", "pod-security.kubernetes.io/enforce", "privileged"), noTakeover + "|" + noPrivileged},
 		{"give up a namespace", patchNamespace(ns, kubename.LabelManagedBy, nil), noTakeover},
 		{"give a namespace to another group", patchNamespace(ns, kubename.LabelSource, "group-8"), sourceStays},
 		{"take a namespace from its group", patchNamespace(ns, kubename.LabelSource, nil), sourceStays},
-		{"make a namespace without a mark", makeNamespace(metav1.ObjectMeta{Name: "bare"}), noTakeover},
-		{"make a system namespace", makeNamespace(marked("kube-more")), noSystemName},
-		{"make a namespace of a generated name", makeNamespace(metav1.ObjectMeta{GenerateName: "kube-", Labels: mark}), noSystemName},
+		{"make a privileged namespace", makeNamespace(metav1.ObjectMeta{Name: "evil", Labels: withLabel(podSecurityEnforce, "privileged")}), noPrivileged},
+		{"make a namespace without a Pod Security level", makeNamespace(marked("evil")), noPrivileged},
+		{"make a namespace with an old version of the level", makeNamespace(metav1.ObjectMeta{Name: "evil", Labels: withLabel(podSecurityEnforce, "baseline", podSecurityEnforce+"-version", "v1.0")}), noOldVersion},
+		{"make a namespace privileged", patchNamespace(ns, podSecurityEnforce, "privileged"), noPrivileged},
+		{"take a namespace's level off", patchNamespace(ns, podSecurityEnforce, nil), noPrivileged},
+		{"pin a level to an old version", patchNamespace(ns, podSecurityEnforce+"-version", "v1.0"), noOldVersion},
+		{"make a namespace that others obey", makeNamespace(metav1.ObjectMeta{Name: "evil", Labels: withLabel(podSecurityEnforce, "baseline", "istio-injection", "enabled")}), onlyOwnMeta},
+		{"make a namespace that other controllers obey", patchNamespace(ns, "istio-injection", "enabled"), onlyOwnMeta},
+		{"take a label of others off", patchNamespace(labelled, "team", nil), onlyOwnMeta},
+		{"change a label of others", patchNamespace(labelled, "team", "red"), onlyOwnMeta},
+		{"choose the nodes of a namespace", patchMeta(ns, `{"annotations":{"scheduler.alpha.kubernetes.io/node-selector":"node-role.kubernetes.io/control-plane="}}`), onlyOwnMeta},
+		{"take an annotation of others off", patchMeta(labelled, `{"annotations":{"contact":null}}`), onlyOwnMeta},
+		{"have a namespace deleted by the garbage collector", patchMeta(ns, `{"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"gone","uid":"0"}]}`), onlyOwnMeta},
+		{"give the CI ServiceAccount a role of the cloud", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().ServiceAccounts(ns).Patch(ctx, kubename.CIServiceAccount, types.MergePatchType,
+				[]byte(`{"metadata":{"annotations":{"eks.amazonaws.com/role-arn":"x"}}}`), metav1.PatchOptions{})
+			return err
+		}, onlyOwnMeta},
+		{"keep a namespace from going", patchMeta(ns, `{"finalizers":["example.com/never"]}`), onlyOwnMeta},
+		{"delete a namespace of ours", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			return c.CoreV1().Namespaces().Delete(ctx, ns, metav1.DeleteOptions{})
+		}, noDeletion},
+		{"make the namespace com", makeNamespace(secured("com")), noNameOfOthers},
+		{"make the namespace de", makeNamespace(secured("de")), noNameOfOthers},
+		{"make the namespace svc", makeNamespace(secured("svc")), noNameOfOthers},
+		{"make the namespace zuerich", makeNamespace(secured("zuerich")), noNameOfOthers},
+		{"make a namespace of another script", makeNamespace(secured("xn--p1ai")), noNameOfOthers},
+		{"make the namespace cert-manager", makeNamespace(secured("cert-manager")), noNameOfOthers},
+		{"make a namespace of a product", makeNamespace(secured("openshift-monitoring")), noNameOfOthers},
+		{"mint a token for ever", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			s, err := c.CoreV1().Secrets(ns).Get(ctx, kubename.CISecret, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			seconds := int64(100 * 365 * 24 * 3600)
+			_, err = c.CoreV1().ServiceAccounts(ns).CreateToken(ctx, kubename.CIServiceAccount, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+				ExpirationSeconds: &seconds,
+				BoundObjectRef:    &authenticationv1.BoundObjectReference{Kind: "Secret", APIVersion: "v1", Name: s.Name, UID: s.UID},
+			}}, metav1.CreateOptions{})
+			return err
+		}, notForever},
+		{"make a namespace without a mark", makeNamespace(metav1.ObjectMeta{Name: "bare", Labels: map[string]string{podSecurityEnforce: "baseline"}}), noTakeover},
+		{"make a system namespace", makeNamespace(secured("kube-more")), noSystemName},
+		{"make a namespace of a generated name", makeNamespace(metav1.ObjectMeta{GenerateName: "kube-", Labels: withLabel(podSecurityEnforce, "baseline")}), noSystemName},
 		{"delete a namespace of others", func(ctx context.Context, c kubernetes.Interface, _ string) error {
 			return c.CoreV1().Namespaces().Delete(ctx, "plain", metav1.DeleteOptions{})
-		}, noTakeover},
+		}, noDeletion},
 		{"finalize a namespace", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			_, err := c.CoreV1().Namespaces().Finalize(ctx, &corev1.Namespace{ObjectMeta: marked(ns)}, metav1.UpdateOptions{})
 			return err
@@ -194,6 +254,109 @@ func TestSecurityInvariantOwnCage(t *testing.T) {
 		}
 		refused(t, makeSecret(other, withMark(tokenSecret(kubename.CISecret)))(t.Context(), c, other), onlyOpaque)
 	})
+}
+
+const podSecurityEnforce = "pod-security.kubernetes.io/enforce"
+
+// withLabel returns our mark and further labels, given as key, value, key, value.
+func withLabel(more ...string) map[string]string {
+	labels := maps.Clone(mark)
+	for i := 0; i < len(more); i += 2 {
+		labels[more[i]] = more[i+1]
+	}
+	return labels
+}
+
+// secured is the metadata of a namespace as the integrator makes it.
+func secured(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: name, Labels: withLabel(podSecurityEnforce, "baseline")}
+}
+
+// TestSecurityInvariantStolenTokenIsNotRoot goes the whole way from a stolen token of the integrator to the nodes: it ends
+// before a pod that could reach one.
+func TestSecurityInvariantStolenTokenIsNotRoot(t *testing.T) {
+	admin, c := as(t, ""), integrator(t)
+	ctx := t.Context()
+	ns := managed(t, "cage-stolen") // a namespace, its ServiceAccount, bindings, and a token stored in a Secret: all allowed
+	refused(t, func() error {
+		_, err := c.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType, labelPatch(podSecurityEnforce, "privileged"), metav1.PatchOptions{})
+		return err
+	}(), noPrivileged)
+	root := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "root"}, Spec: corev1.PodSpec{
+		Containers: []corev1.Container{{Name: "root", Image: "root", SecurityContext: &corev1.SecurityContext{Privileged: new(true)}}},
+		Volumes:    []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}},
+	}}
+	s, err := c.CoreV1().Secrets(ns).Get(ctx, kubename.CISecret, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := cluster.AdminConfig()
+	cfg.CertData, cfg.KeyData, cfg.BearerToken = nil, nil, string(s.Data["token"])
+	ci := clientFor(t, cfg)
+	thief := as(t, kubename.User(maintainer)) // whom the thief bound to edit
+	for who, c := range map[string]kubernetes.Interface{"with the token": ci, "as a user it bound": thief} {
+		t.Run(who, func(t *testing.T) {
+			_, err := c.CoreV1().Pods(ns).Create(ctx, root, metav1.CreateOptions{})
+			refused(t, err, `violates PodSecurity "baseline`)
+		})
+	}
+
+	// Where an administrator has chosen the level, the integrator's writes go on, and it can only make it stricter.
+	open := managed(t, "cage-open")
+	level := func(c kubernetes.Interface, value any) error {
+		_, err := c.CoreV1().Namespaces().Patch(ctx, open, types.MergePatchType, labelPatch(podSecurityEnforce, value), metav1.PatchOptions{})
+		return err
+	}
+	path := func(value string) error {
+		_, err := c.CoreV1().Namespaces().Patch(ctx, open, types.MergePatchType,
+			[]byte(`{"metadata":{"annotations":{"gl-k8s-integrator.io/path":"`+value+`"},"labels":{"pod-security.kubernetes.io/warn":"privileged"}}}`), metav1.PatchOptions{})
+		return err
+	}
+	for _, value := range []any{"privileged", nil} {
+		if err := level(admin, value); err != nil {
+			t.Fatal(err)
+		}
+		if err := path(fmt.Sprint(value)); err != nil {
+			t.Errorf("with the level %v of an administrator: %v", value, err)
+		}
+		if err := level(c, "restricted"); err != nil {
+			t.Errorf("from %v to restricted: %v", value, err)
+		}
+		refused(t, level(c, "privileged"), noPrivileged)
+		refused(t, level(c, nil), noPrivileged)
+	}
+}
+
+// mayDelete gives the integrator the right to delete namespaces until the end of the test: the others are about the rights
+// without it.
+func mayDelete(t *testing.T) {
+	t.Helper()
+	admin := as(t, "")
+	if err := deploy.ApplyForDeletion(t.Context(), cluster.AdminConfig()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = admin.RbacV1().ClusterRoleBindings().Delete(context.WithoutCancel(t.Context()), deploy.ServiceAccount+"-namespace-deletion", metav1.DeleteOptions{})
+	})
+}
+
+// TestDeletionIsARightOfItsOwn: with deploy/optional/namespace-deletion.yaml the integrator deletes marked namespaces,
+// and no others.
+func TestDeletionIsARightOfItsOwn(t *testing.T) {
+	ns := managed(t, "cage-deletion")
+	admin, c := as(t, ""), integrator(t)
+	mayDelete(t)
+	if _, err := admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "unmarked"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	remove := func(name string) error {
+		return c.CoreV1().Namespaces().Delete(t.Context(), name, metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
+	}
+	eventually(t, "the right", func() bool { return remove(ns) == nil })
+	refused(t, remove("unmarked"), noTakeover)
+	if err := c.CoreV1().Namespaces().Delete(t.Context(), ns, metav1.DeleteOptions{}); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestSecurityInvariantOwnCageWithTemplates climbs with the rights of deploy/optional/templates.yaml on top.
@@ -299,7 +462,7 @@ func event(ns string) *corev1.Event {
 
 // TestIntegratorCanDoItsWork: with its own ServiceAccount and nothing else. Creation is what managed does.
 func TestIntegratorCanDoItsWork(t *testing.T) {
-	ns := managed(t, "work")
+	ns := managed(t, "cage-work")
 	c, ctx := integrator(t), t.Context()
 	ok := func(what string, err error) {
 		t.Helper()
@@ -317,13 +480,13 @@ func TestIntegratorCanDoItsWork(t *testing.T) {
 	if len(bindings.Items) < 3 {
 		t.Errorf("%d RoleBindings with our mark, want 3 at least", len(bindings.Items))
 	}
-	_, err = c.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType, []byte(`{"metadata":{"annotations":{"a":"b"},"labels":{"pod-security.kubernetes.io/enforce":"restricted"}}}`), metav1.PatchOptions{})
+	_, err = c.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType, []byte(`{"metadata":{"annotations":{"gl-k8s-integrator.io/path":"b"},"labels":{"pod-security.kubernetes.io/enforce":"restricted"}}}`), metav1.PatchOptions{})
 	ok("changing a namespace", err)
 	_, err = c.RbacV1().RoleBindings(ns).Patch(ctx, "gitlab-edit", types.MergePatchType, []byte(`{"subjects":[]}`), metav1.PatchOptions{})
 	ok("emptying a binding", err)
 	ok("deleting a binding", c.RbacV1().RoleBindings(ns).Delete(ctx, "gitlab-edit", metav1.DeleteOptions{}))
 	ok("making it anew", bindIn(ctx, c, ns, binding(marked("gitlab-edit"), "edit", subject(kubename.User(7)), subject(kubename.User(8)))))
-	_, err = c.CoreV1().ServiceAccounts(ns).Patch(ctx, kubename.CIServiceAccount, types.MergePatchType, []byte(`{"metadata":{"annotations":{"a":"b"}}}`), metav1.PatchOptions{})
+	_, err = c.CoreV1().ServiceAccounts(ns).Patch(ctx, kubename.CIServiceAccount, types.MergePatchType, []byte(`{"metadata":{"annotations":{"gl-k8s-integrator.io/a":"b"}}}`), metav1.PatchOptions{})
 	ok("changing the ServiceAccount", err)
 	_, err = c.CoreV1().Events(ns).Create(ctx, event(ns), metav1.CreateOptions{})
 	ok("making an Event", err)

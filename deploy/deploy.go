@@ -62,6 +62,14 @@ func Manifests() ([]*unstructured.Unstructured, error) { return decode("manifest
 // ForTemplates returns the further rights that namespace templates need; they are not among Manifests.
 func ForTemplates() ([]*unstructured.Unstructured, error) { return decode("optional/templates.yaml") }
 
+// DeletionFile gives the right to delete namespaces; it is not among Manifests.
+const DeletionFile = "deploy/optional/namespace-deletion.yaml"
+
+// ForDeletion returns what DeletionFile holds.
+func ForDeletion() ([]*unstructured.Unstructured, error) {
+	return decode("optional/namespace-deletion.yaml")
+}
+
 func decode(pattern string) ([]*unstructured.Unstructured, error) {
 	files, err := fs.Glob(manifests, pattern)
 	if err != nil {
@@ -109,6 +117,15 @@ func Apply(ctx context.Context, cfg *rest.Config) error {
 // ApplyForTemplates applies ForTemplates.
 func ApplyForTemplates(ctx context.Context, cfg *rest.Config) error {
 	objects, err := ForTemplates()
+	if err != nil {
+		return err
+	}
+	return applyAll(ctx, cfg, objects)
+}
+
+// ApplyForDeletion applies ForDeletion.
+func ApplyForDeletion(ctx context.Context, cfg *rest.Config) error {
+	objects, err := ForDeletion()
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
@@ -113,7 +115,7 @@ func TestManifestsHoldTheNamesOfTheCode(t *testing.T) {
 			}
 		}
 	}
-	m := regexp.MustCompile(`matches\('([^']+)'\)`).FindStringSubmatch(cel(deploy.OwnCage))
+	m := regexp.MustCompile(`matches\('(\^gitlab:[^']+)'\)`).FindStringSubmatch(cel(deploy.OwnCage))
 	if m == nil {
 		t.Fatal("the cage has no pattern for user names")
 	}
@@ -126,7 +128,7 @@ func TestManifestsHoldTheNamesOfTheCode(t *testing.T) {
 			t.Errorf("the cage's pattern on %q = %v, want %v", name, got, want)
 		}
 	}
-	all := regexp.MustCompile(`matches\('([^']+)'\)`).FindAllStringSubmatch(cel(deploy.OwnCage), -1)
+	all := regexp.MustCompile(`matches\('(\^gitlab:[^']+)'\)`).FindAllStringSubmatch(cel(deploy.OwnCage), -1)
 	if len(all) != 2 {
 		t.Fatalf("the cage has %d patterns of names, want one of users and one of groups", len(all))
 	}
@@ -141,6 +143,9 @@ func TestManifestsHoldTheNamesOfTheCode(t *testing.T) {
 		if groups.MatchString(name) {
 			t.Errorf("the cage lets the group %q be bound", name)
 		}
+	}
+	if seconds := fmt.Sprintf("<= %d", int(config.MaxTokenLifetime.Seconds())); !strings.Contains(cel(deploy.OwnCage), seconds) {
+		t.Errorf("the cage does not say %q, as the configuration does", seconds)
 	}
 	for _, name := range []string{kubename.RoleBinding("edit", 0), kubename.RoleBinding("view", 3), kubename.CIRoleBinding} {
 		if !strings.HasPrefix(name, "gitlab-") {
@@ -164,6 +169,9 @@ func TestSecurityInvariantIntegratorRole(t *testing.T) {
 			if slices.Contains(r.Verbs, verb) {
 				t.Errorf("a rule with %s: %v", verb, r)
 			}
+		}
+		if slices.Contains(r.Resources, "namespaces") && slices.Contains(r.Verbs, "delete") {
+			t.Errorf("a rule to delete namespaces, which belongs into %s: %v", deploy.DeletionFile, r)
 		}
 		switch {
 		case slices.Contains(r.Verbs, "bind"):

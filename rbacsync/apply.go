@@ -318,7 +318,11 @@ func (a *applier) remove(ctx context.Context, c Change) error {
 	case KindRoleBinding:
 		return a.client.RbacV1().RoleBindings(k.Namespace).Delete(ctx, k.Name, o)
 	case KindNamespace:
-		return a.client.CoreV1().Namespaces().Delete(ctx, k.Name, o)
+		err := a.client.CoreV1().Namespaces().Delete(ctx, k.Name, o)
+		if apierrors.IsForbidden(err) {
+			err = fmt.Errorf("%w: apply deploy/optional/namespace-deletion.yaml, or set rbacsync.deletion.policy: retain", err)
+		}
+		return err
 	case KindTemplate: // writeTemplate
 	}
 	return fmt.Errorf("deleting a %s is not something this program does", c.Key.Kind)

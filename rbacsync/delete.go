@@ -123,5 +123,10 @@ func assign(have *Observed, sources []authz.Source, issuer string, adoptions []A
 	wait, findings := adopt(adoptions, have, sources, known, taken)
 	sources = slices.DeleteFunc(slices.Clone(sources), func(s authz.Source) bool { return wait[s.ID] })
 	names, more := authz.AssignNames(sources, known, taken, reserved)
+	more = slices.DeleteFunc(more, func(f authz.Finding) bool { // an administrator wrote that it shall be so
+		return f.Code == "namespace_name_reserved" && slices.ContainsFunc(adoptions, func(a Adoption) bool {
+			return a.Source == f.Source && a.Namespace == known[f.Source]
+		})
+	})
 	return known, names, append(findings, more...)
 }

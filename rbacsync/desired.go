@@ -17,10 +17,10 @@ import (
 
 // Settings say what a managed namespace looks like. The zero value of a field is its default.
 type Settings struct {
-	// PodSecurity is the Pod Security standard of namespaces; default "baseline".
+	// PodSecurity is the Pod Security standard of namespaces, "baseline" or "restricted"; default "baseline".
 	PodSecurity string
 	// PodSecurityFor holds other standards for single sources. They are named by id, because anybody can make a
-	// path that matches a pattern.
+	// path that matches a pattern. "privileged" is only kept where an administrator has labelled the namespace so.
 	PodSecurityFor map[authz.SourceID]string
 	// MaxSubjects is the highest number of subjects in one RoleBinding; default 2,000. A subject takes about 80
 	// bytes and etcd refuses objects over 1.5 MiB.
@@ -155,7 +155,7 @@ func (s Settings) standard(id authz.SourceID) PodSecurity {
 	if s.PodSecurity != "" {
 		return podSecurity(s.PodSecurity)
 	}
-	return podSecurity("baseline")
+	return podSecurity(levelBaseline)
 }
 
 // furtherRoles returns which of the roles are granted where.

@@ -34,6 +34,8 @@ func roleFindings(roles clusterroles.Roles) []authz.Finding {
 	for _, name := range slices.Sorted(maps.Keys(roles)) {
 		var text string
 		switch r := roles[name]; {
+		case r.Exists.Verdict == clusterroles.No && name == kubename.CIClusterRole:
+			text = fmt.Sprintf("CI jobs can't be given ClusterRole %q: %s. Apply deploy/manifests/20-gitlab-group-master.yaml", name, r.Exists.Reason)
 		case r.Exists.Verdict == clusterroles.No:
 			text = fmt.Sprintf("nobody can be given ClusterRole %q: %s. Correct its name in the configuration, or make it", name, r.Exists.Reason)
 		case r.Bindable.Verdict == clusterroles.No:

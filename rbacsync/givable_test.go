@@ -23,7 +23,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// roleSet is what a cluster has of ClusterRoles, by name: "yes", "missing", "unbindable" or "unasked".
+// roleSet is what a cluster has of ClusterRoles, by name: "yes", "missing", "unbindable", "unasked", or "old" for one that
+// the integrator's role of earlier versions names: it may be bound, and not be got.
 type roleSet map[string]string
 
 // cluster returns an API server that has them, and refuses bindings that can't be made, as a real one does.
@@ -36,6 +37,8 @@ func (rs roleSet) cluster() *fake.Clientset {
 			return true, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}}, nil
 		case "unasked":
 			return true, nil, apierrors.NewInternalError(fmt.Errorf("etcd is away"))
+		case "old":
+			return true, nil, apierrors.NewForbidden(rbacv1.Resource("clusterroles"), name, fmt.Errorf("RBAC"))
 		}
 		return true, nil, apierrors.NewNotFound(rbacv1.Resource("clusterroles"), name)
 	})
@@ -88,7 +91,7 @@ func enforcing(t *testing.T, kube *fake.Clientset, g rbacsync.Reader, m *memory,
 // process before remembers, whether the mistyped name may be bound or not, and whether it can be asked for.
 func TestAMistypedClusterRoleTakesNothing(t *testing.T) {
 	t.Parallel()
-	for _, how := range []string{"missing", "unbindable", "unasked"} {
+	for _, how := range []string{"missing", "unbindable", "unasked", "old"} {
 		for _, remembered := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, remembered %t", how, remembered), func(t *testing.T) {
 				t.Parallel()
@@ -116,7 +119,7 @@ func TestAMistypedClusterRoleTakesNothing(t *testing.T) {
 						t.Errorf("the finding lacks %q: %s", want, text)
 					}
 				}
-				if how != "unasked" {
+				if how == "missing" || how == "unbindable" {
 					if _, err := kube.RbacV1().RoleBindings("haw-world").Get(t.Context(), "gitlab-viewx", metav1.GetOptions{}); err == nil {
 						t.Error("there is a binding to a role that can't be given")
 					}
@@ -148,6 +151,60 @@ func TestAMistypedClusterRoleTakesNothing(t *testing.T) {
 	}
 }
 
+// TestTheRoleOfAnEarlierVersionIsNoOutage: nothing is known of any ClusterRole, and rights are given and taken all the same.
+func TestTheRoleOfAnEarlierVersionIsNoOutage(t *testing.T) {
+	t.Parallel()
+	roles := roleSet{"edit": "old", "view": "old", kubename.CIClusterRole: "old"}
+	kube, limits := roles.cluster(), rbacsync.DefaultLimits()
+	g := &gitlab{snap: crowded()}
+	s := enforcing(t, kube, g, &memory{}, withRoles(t, authz.DefaultRoles()...), &limits)
+	r := once(t, s)
+	if text := findingOf(r, "cluster_role"); !strings.Contains(text, "10-integrator-role.yaml") || strings.Count(codes(r), "cluster_role") != 3 {
+		t.Errorf("findings %s: %s", codes(r), text)
+	}
+	wantSubjects(t, kube, "haw-world", "gitlab-edit", "gitlab:2")
+	wantSubjects(t, kube, "haw-world", kubename.CIRoleBinding, kubename.CIServiceAccount)
+	if n := len(subjects(t, kube, "haw-world", "gitlab-view")); n != 11 {
+		t.Errorf("%d readers, want 11", n)
+	}
+	g.snap = lose(g.snap, 11, 2)
+	once(t, s)
+	wantSubjects(t, kube, "haw-world", "gitlab-edit")
+	if n := len(subjects(t, kube, "haw-world", "gitlab-view")); n != 10 {
+		t.Errorf("%d readers, want 10", n)
+	}
+}
+
+// TestALargeChangeOfThePolicyCanBeApproved: not all that it takes fits into a ConfigMap, and it is approved as a whole.
+func TestALargeChangeOfThePolicyCanBeApproved(t *testing.T) {
+	t.Parallel()
+	store := rbacsync.HeldStore{Kube: fake.NewClientset(), Namespace: "gl-k8s-integrator"}
+	var items []rbacsync.Item
+	for id := range int64(600_000) {
+		items = append(items, rbacsync.Item{Source: authz.Project(id%20_000 + 1), Role: "view", User: id + 1, Cause: authz.Person(id + 1), Change: "c0ffee", Why: "much"})
+	}
+	one := rbacsync.Item{Source: authz.Project(1), Role: "view", User: 1, Cause: authz.Person(1), Scope: authz.Group(1), Why: "missing"}
+	items = append(items, one)
+	if err := store.Save(t.Context(), items); err != nil {
+		t.Fatal(err)
+	}
+	shown, err := store.Load(t.Context())
+	if err != nil || rbacsync.HashOf(shown) != rbacsync.HashOf(items) || shown[len(shown)-1] != one {
+		t.Fatalf("%d items are shown, %v", len(shown), err)
+	}
+	for _, s := range rbacsync.Sections(shown) {
+		if _, err := store.Approve(t.Context(), s.Hash); err != nil {
+			t.Fatal(err)
+		}
+	}
+	approved, err := store.Approvals(t.Context())
+	for _, i := range items {
+		if !approved[i.Key()] {
+			t.Fatalf("%s is not approved: %v", i.Key(), err)
+		}
+	}
+}
+
 func findingOf(r rbacsync.Round, code string) string {
 	for _, f := range r.Findings {
 		if f.Code == code {
@@ -160,7 +217,7 @@ func findingOf(r rbacsync.Round, code string) string {
 // TestDemotionToARoleThatCanNotBeGiven: the stronger right goes; a promotion to one leaves the weaker.
 func TestDemotionToARoleThatCanNotBeGiven(t *testing.T) {
 	t.Parallel()
-	for _, how := range []string{"missing", "unbindable", "unasked"} {
+	for _, how := range []string{"missing", "unbindable", "unasked", "old"} {
 		roles := roleSet{"edit": "yes", "view": "yes", kubename.CIClusterRole: "yes"}
 		kube, m, limits := roles.cluster(), &memory{}, rbacsync.DefaultLimits()
 		g := &gitlab{snap: hawWorld()}
@@ -246,7 +303,7 @@ func TestAPolicyThatTakesMuchIsHeld(t *testing.T) {
 				s = enforcing(t, kube, g, m, config(change), &limits) // another leader
 				r = once(t, s)
 				wantSubjects(t, kube, "haw-world", "gitlab-view", before...)
-				if len(Sections(r.Held)) != 1 || len(r.Held) < 10 || !strings.Contains(findingOf(r, "held"), "the configuration") {
+				if len(rbacsync.Sections(r.Held)) != 1 || len(r.Held) < 10 || !strings.Contains(findingOf(r, "held"), "the configuration") {
 					t.Errorf("held:\n%s\n%s", rbacsync.HeldText(r.Held), findingOf(r, "held"))
 				}
 
@@ -285,8 +342,27 @@ func TestAPolicyThatTakesMuchIsHeld(t *testing.T) {
 	}
 }
 
-// Sections is rbacsync.Sections.
-func Sections(held []rbacsync.Item) []rbacsync.Section { return rbacsync.Sections(held) }
+// TestAPolicyIsNotAgreedWithWhileNothingIsChanged: a GitLab that shows nothing is not believed, and a round that therefore
+// changes nothing is no proof that the cluster agrees with the policy, nor with that GitLab.
+func TestAPolicyIsNotAgreedWithWhileNothingIsChanged(t *testing.T) {
+	t.Parallel()
+	roles := roleSet{"edit": "yes", "view": "yes", kubename.CIClusterRole: "yes"}
+	kube, m, limits := roles.cluster(), &memory{}, rbacsync.DefaultLimits()
+	g := &gitlab{snap: crowded()}
+	once(t, enforcing(t, kube, g, m, withRoles(t, authz.DefaultRoles()...), &limits))
+	empty := copySnap(g.snap)
+	clear(empty.Groups)
+	clear(empty.Projects)
+	full := g.snap
+	g.snap = empty
+	s := enforcing(t, kube, g, m, withRoles(t, authz.DefaultRoles()[:1]...), &limits)
+	once(t, s)
+	g.snap = full
+	r := once(t, s)
+	if len(r.Held) != 11 || slices.ContainsFunc(r.Held, func(i rbacsync.Item) bool { return i.Change == "" }) {
+		t.Errorf("want 11 rights held because of the configuration:\n%s", rbacsync.HeldText(r.Held))
+	}
+}
 
 // TestADemotionInGitLabIsNotThePolicysDoing: after a change of the policy was made, or while nothing is known of one before,
 // GitLab's lower levels go on at once.
@@ -363,7 +439,7 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 				g.snap = randomChange(r, g)
 				for name := range roles {
 					if roles[name] = "yes"; r.IntN(8) == 0 && name != kubename.CIClusterRole {
-						roles[name] = []string{"missing", "unbindable", "unasked"}[r.IntN(3)]
+						roles[name] = []string{"missing", "unbindable", "unasked", "old"}[r.IntN(4)]
 					}
 				}
 			}

@@ -396,7 +396,7 @@ func (s *Syncer) agreed() {
 	if st == nil || st.View.Snapshot == nil || st.Round.Cause == CauseStored {
 		return
 	}
-	clean := st.Round.Err == nil && !st.Round.unwritten && len(st.Round.Held) == 0 && s.o.Mode == ModeEnforce
+	clean := st.Round.Err == nil && !st.Round.unwritten && !st.Round.hold && len(st.Round.Held) == 0 && s.o.Mode == ModeEnforce
 	if clean || b.before == nil {
 		b.before = st.View.Snapshot
 	}

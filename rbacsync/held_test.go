@@ -497,6 +497,42 @@ func TestRestoredGitLabTouchesNothing(t *testing.T) {
 	wantSubjects(t, kube, "haw", "gitlab-edit", "gitlab:2")
 }
 
+// TestReservedNameIsKnown: a namespace whose name is reserved keeps it, and is a finding until an entry of rbacsync.adopt
+// says that it is wanted.
+func TestReservedNameIsKnown(t *testing.T) {
+	t.Parallel()
+	snap := hawWorld()
+	g := snap.Groups[7]
+	g.Path = "com"
+	snap.Groups[7] = g
+	for _, c := range []struct {
+		name  string
+		adopt []rbacsync.Adoption
+		want  bool
+	}{
+		{"nothing said", nil, true},
+		{"for another source", []rbacsync.Adoption{{Namespace: "com", Source: authz.Project(42)}}, true},
+		{"another namespace", []rbacsync.Adoption{{Namespace: "org", Source: authz.Group(7)}}, true},
+		{"wanted", []rbacsync.Adoption{{Namespace: "com", Source: authz.Group(7)}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			kube := fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+				Name: "com", UID: "u", ResourceVersion: "1",
+				Labels:      map[string]string{kubename.LabelManagedBy: kubename.ManagedBy, kubename.LabelSource: "group-7"},
+				Annotations: map[string]string{kubename.AnnotationIssuer: issuer},
+			}})
+			r := once(t, newSyncer(t, rbacsync.Options{Reader: &gitlab{snap: snap}, Kube: kube, Settings: rbacsync.Settings{Adopt: c.adopt}}))
+			if r.Names[authz.Group(7)] != "com" {
+				t.Errorf("names %v", r.Names)
+			}
+			if got := strings.Contains(codes(r), "namespace_name_reserved"); got != c.want {
+				t.Errorf("findings %s, want it among them: %v", codes(r), c.want)
+			}
+		})
+	}
+}
+
 // TestAdoption: an existing namespace is taken over only with a configuration entry that names the id, and an
 // administrator's mark on it.
 func TestAdoption(t *testing.T) {

@@ -23,7 +23,7 @@ import (
 //     whoever makes new groups to fill the limit is held himself.
 //   - What is approved goes on and does not count.
 //
-// What a change of the policy takes is counted by itself: see byPolicy. It is held as a whole, and approved as a whole.
+// What a change of the policy takes is counted by itself: see policyChange. It is held as a whole, and approved as a whole.
 //
 // New namespaces are counted per person: see creations.
 type Limits struct {
@@ -458,7 +458,7 @@ func (s *splitter) over(items []Item) map[Right]bool {
 		n := len(causes[scope])
 		if scope.ID == 0 {
 			if allowed := s.allowed(s.limits.Policy, scope, n); n > allowed {
-				why[scope] = fmt.Sprintf("a change of the configuration takes rights from %d people, groups or projects, the limit is %d", n, allowed)
+				why[scope] = fmt.Sprintf("its change takes rights from %d people, groups or projects, the limit is %d", n, allowed)
 			}
 			continue
 		}

@@ -98,6 +98,13 @@ type PodSecurity struct {
 	Enforce, EnforceVersion, Audit, AuditVersion, Warn, WarnVersion string
 }
 
+// The levels of Pod Security.
+const (
+	levelPrivileged = "privileged"
+	levelBaseline   = "baseline"
+	levelRestricted = "restricted"
+)
+
 // podSecurity makes a standard from the level that is enforced; the same level is audited and warned about.
 func podSecurity(level string) PodSecurity {
 	return PodSecurity{level, "latest", level, "latest", level, "latest"}

@@ -277,10 +277,27 @@ func (p *planner) create(o *Object, why string) {
 	switch {
 	case o.Space != nil:
 		at = stepNamespace
+		space := *o.Space
+		p.loosened(o.Key.Name, &space, "")
+		o = &Object{Key: o.Key, Space: &space}
 	case o.Extra != nil:
 		at = stepTemplate
 	}
 	p.change(Change{Action: Create, Key: o.Key, New: o, Why: why, step: at})
+}
+
+// loosened keeps a namespace from being made privileged by us, which our own cage (docs/adr/0073) refuses: an
+// administrator sets that label. Until then the level that is there stays, live, or baseline.
+func (p *planner) loosened(ns string, want *Space, live string) {
+	if want.PodSecurity.Enforce != levelPrivileged || live == levelPrivileged {
+		return
+	}
+	if live != levelRestricted {
+		live = levelBaseline
+	}
+	want.PodSecurity = podSecurity(live)
+	p.find("pod_security_waits", want.Source, "namespace %q stays at the Pod Security level %s: only an administrator can set what rbacsync.podSecurityExceptions says for %s: kubectl label namespace %s %senforce=%s --overwrite",
+		ns, live, want.Source, ns, podSecurityLabel, levelPrivileged)
 }
 
 // compare plans one object that is there and should be. all is everything that should be in the namespace.
@@ -291,6 +308,7 @@ func (p *planner) compare(l *Live, o *Object, all []Object, why string) {
 		if want.CreatedAt == "" { // GitLab did not say: keep what it said before
 			want.CreatedAt = l.Space.CreatedAt
 		}
+		p.loosened(o.Key.Name, &want, l.Space.PodSecurity.Enforce)
 		if want != *l.Space {
 			p.change(Change{Action: Update, Key: o.Key, Old: l, New: &Object{Key: o.Key, Space: &want}, Why: why, step: stepNamespace})
 		}

@@ -112,6 +112,14 @@ func TestPlanText(t *testing.T) {
 		{"privileged-by-id", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.Group(7): "privileged"}
 		}},
+		{"privileged-by-id-and-label", func(in *rbacsync.Input, have *rbacsync.Observed) {
+			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.Group(7): "privileged"}
+			find(have, rbacsync.NamespaceKey("haw")).Space.PodSecurity.Enforce = "privileged"
+		}},
+		{"privileged-by-id-and-new", func(in *rbacsync.Input, have *rbacsync.Observed) {
+			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.Group(7): "privileged"}
+			have.Live = nil
+		}},
 		{"copy-of-a-namespace", func(_ *rbacsync.Input, have *rbacsync.Observed) {
 			for _, k := range []rbacsync.Key{rbacsync.NamespaceKey("haw"), binding("haw", "gitlab-edit")} {
 				c := *find(have, k)

@@ -104,6 +104,7 @@ type Round struct {
 
 	part      bool // it looked only at what a change can concern
 	unwritten bool // it, or one before over everything, could not write all
+	hold      bool // nothing was to be changed (Wanted.Hold)
 	withheld  int  // how many rights are left because what should come instead can't be given
 	unplanned int  // how many Findings there were before the plan
 	unasked   bool // there is more to ask GitLab about than one round may
@@ -192,7 +193,7 @@ func (s *Syncer) State() *State { return s.state.Load() }
 // round; a round whose plan could only be written in part has both.
 func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	r, spaces := s.do(ctx, request{full: true, causes: []string{cause}})
-	if s.o.Memory != nil && s.o.Mode == ModeEnforce && r.Snapshot != nil && ctx.Err() == nil {
+	if s.o.Memory != nil && s.o.Mode == ModeEnforce && r.Names != nil && ctx.Err() == nil {
 		if err := s.o.Memory.Save(ctx, s.stored(r)); err != nil {
 			s.o.Logger.WarnContext(ctx, notStored, "error", err)
 		}
@@ -266,7 +267,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 			break
 		}
 		now = s.o.Now()
-		if round.Snapshot != nil && round.Snapshot.MissingAll == "" && offers != nil {
+		if round.Names != nil && round.Snapshot.MissingAll == "" && offers != nil {
 			latest(offers, s.stored(round))
 		}
 		if len(round.Done) > 0 && done != nil {
@@ -544,6 +545,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 			s.o.Roles.Look(ctx)
 		}
 		plain := want
+		r.hold = want.Hold != ""
 		want = s.brake(ctx, &r, have, plain)
 		if want.Hold == "" {
 			s.wanted = remember(want)

@@ -10,11 +10,13 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 )
 
 // errNoFence keeps mode enforce from giving rights where tenants could climb out of them (docs/adr/0009).
@@ -42,15 +44,39 @@ func checkFence(ctx context.Context, kube kubernetes.Interface) error {
 	return nil
 }
 
+// errNoDeletion keeps what was configured from failing in each round once a namespace is due.
+var errNoDeletion = errors.New("rbacsync.deletion.policy is delete, and nobody has given the right to delete namespaces: apply " + deploy.DeletionFile + ", or set rbacsync.deletion.policy: retain")
+
+// checkEnforce returns nil if the cluster is ready for mode enforce: the fence holds, and deletion, if it is configured,
+// is allowed.
+func checkEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Config) error {
+	if err := checkFence(ctx, kube); err != nil {
+		return err
+	}
+	if cfg.RBACSync.Deletion.Policy != config.DeletionDelete {
+		return nil
+	}
+	review, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "delete", Resource: "namespaces"}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return explainKube(fmt.Errorf("asking whether namespaces may be deleted: %w", err))
+	}
+	if !review.Status.Allowed {
+		return errNoDeletion
+	}
+	return nil
+}
+
 // fenceRetry is the pause between two looks while kube-apiserver is away.
 const fenceRetry = 2 * time.Second
 
-// awaitFence is checkFence for a start before kube-apiserver: it waits for the API server, but not for a fence that
-// an administrator has to apply.
-func awaitFence(ctx context.Context, kube kubernetes.Interface, log *slog.Logger) error {
+// awaitEnforce is checkEnforce for a start before kube-apiserver: it waits for the API server, but not for what an
+// administrator has to apply.
+func awaitEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Config, log *slog.Logger) error {
 	for {
-		err := checkFence(ctx, kube)
-		if err == nil || errors.Is(err, errNoFence) || apierrors.IsForbidden(err) || ctx.Err() != nil {
+		err := checkEnforce(ctx, kube, cfg)
+		if err == nil || errors.Is(err, errNoFence) || errors.Is(err, errNoDeletion) || apierrors.IsForbidden(err) || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
 		log.WarnContext(ctx, "waiting for kube-apiserver", "error", err)

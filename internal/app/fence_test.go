@@ -8,13 +8,16 @@ import (
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -107,6 +110,55 @@ func TestFenceMustHold(t *testing.T) {
 				t.Errorf("got %v, want it to say %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestDeletionNeedsItsRight: mode enforce does not start with a deletion policy that every deletion would fail under.
+func TestDeletionNeedsItsRight(t *testing.T) {
+	objects, err := deploy.Manifests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var there []runtime.Object
+	for _, o := range objects {
+		var into runtime.Object
+		switch o.GetKind() {
+		case "ValidatingAdmissionPolicy":
+			into = new(admissionv1.ValidatingAdmissionPolicy)
+		case "ValidatingAdmissionPolicyBinding":
+			into = new(admissionv1.ValidatingAdmissionPolicyBinding)
+		default:
+			continue
+		}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, into); err != nil {
+			t.Fatal(err)
+		}
+		there = append(there, into)
+	}
+	for _, c := range []struct {
+		policy  string
+		allowed bool
+		want    error
+	}{
+		{config.DeletionRetain, false, nil},
+		{config.DeletionDelete, false, errNoDeletion},
+		{config.DeletionDelete, true, nil},
+	} {
+		kube := fake.NewClientset(there...)
+		kube.PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			r := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
+			r.Status.Allowed = c.allowed && r.Spec.ResourceAttributes.Verb == "delete" && r.Spec.ResourceAttributes.Resource == "namespaces"
+			return true, r, nil
+		})
+		cfg := &config.Config{}
+		cfg.RBACSync.Deletion.Policy = c.policy
+		err := awaitEnforce(t.Context(), kube, cfg, slog.New(slog.DiscardHandler))
+		if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) {
+			t.Errorf("policy %s, allowed %v: got %v, want %v", c.policy, c.allowed, err, c.want)
+		}
+		if err != nil && !strings.Contains(err.Error(), "deploy/optional/namespace-deletion.yaml") {
+			t.Errorf("%v does not name the file", err)
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 	if err != nil {
 		return err
 	}
-	if err := checkFence(ctx, c.kube); err != nil {
+	if err := checkEnforce(ctx, c.kube, cfg); err != nil {
 		return err
 	}
 	r, err := once(ctx, cfg, rbacsync.ModeEnforce, log, progressBar(progress))

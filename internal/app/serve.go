@@ -77,7 +77,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	g.Go(func() error {
 		if cfg.RBACSync.Mode == config.ModeEnforce {
-			if err := awaitFence(ctx, c.kube, log); err != nil {
+			if err := awaitEnforce(ctx, c.kube, cfg, log); err != nil {
 				return err
 			}
 		}

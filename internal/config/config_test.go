@@ -37,6 +37,30 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestWhatTheCageRefuses: what kube-apiserver would refuse to the integrator is refused here, with a reason.
+func TestWhatTheCageRefuses(t *testing.T) {
+	const base = `apiVersion: gl-k8s-integrator/v1alpha1
+kind: Config
+gitlab: {url: "https://gitlab.example.com", readTokenFile: /r, writeTokenFile: /w}
+cluster: {publicURL: "https://icc.example.com:6443"}
+listeners: {webhooks: {address: "127.0.0.1:8443", certFile: /c, keyFile: /k}}
+authn: {clientIDs: [a]}
+`
+	for more, want := range map[string]string{
+		"rbacsync: {podSecurity: privileged}":                                         "rbacsync.podSecurity: want one of baseline, restricted",
+		"rbacsync: {podSecurityExceptions: [{source: project/1, level: privileged}]}": "",
+		"rbacsync: {adopt: [{namespace: gl-k8s-integrator, source: group/1}]}":        "rbacsync.adopt[0].namespace",
+		"rbacsync: {adopt: [{namespace: monitoring, source: group/1}]}":               "",
+		"ci: {tokenLifetime: 2161h}":                                                  "ci.tokenLifetime: 2161h0m0s is more than 2160h0m0s",
+		"ci: {tokenLifetime: 2160h}":                                                  "",
+	} {
+		_, err := config.Parse([]byte(base + more))
+		if (want == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", more, err, want)
+		}
+	}
+}
+
 // TestAllFaultsAtOnce: who fixes a file wants to fix it once.
 func TestAllFaultsAtOnce(t *testing.T) {
 	_, err := config.Parse([]byte(`apiVersion: v1

@@ -155,8 +155,8 @@ type Authz struct {
 	Roles []Role `json:"roles,omitempty"`
 	// What gets a namespace. Default [group, project, user].
 	Kinds []string `json:"kinds,omitempty"`
-	// Further names that no namespace may get; "*" at the end matches any rest. kube-*, default and
-	// gl-k8s-integrator always are.
+	// Further names that no namespace may get; "*" at the end matches any rest. Top-level domains, names of the
+	// cluster's DNS, kube-*, default and usual names of infrastructure always are: see docs/operations.md.
 	ReservedNames []string `json:"reservedNames,omitempty"`
 	// Give rights to access-token users and service accounts too.
 	Bots bool `json:"bots,omitempty"`
@@ -216,9 +216,10 @@ type RBACSync struct {
 	Mode string `json:"mode,omitempty"`
 	// Time between two full rounds. Default 5m.
 	Interval Duration `json:"interval,omitzero"`
-	// Pod Security standard that namespaces enforce: baseline (default), restricted or privileged.
+	// Pod Security standard that namespaces enforce: baseline (default) or restricted.
 	PodSecurity string `json:"podSecurity,omitempty"`
-	// Exceptions from podSecurity, by GitLab id.
+	// Exceptions from podSecurity, by GitLab id. For privileged an administrator also has to label the namespace
+	// pod-security.kubernetes.io/enforce=privileged.
 	PodSecurityExceptions []PodSecurityException `json:"podSecurityExceptions,omitempty"`
 	// Writes to Kubernetes at the same time. Default 8.
 	Concurrency int `json:"concurrency,omitempty"`
@@ -248,7 +249,7 @@ type Templates struct {
 // Deletion says when namespaces are deleted.
 type Deletion struct {
 	// retain: never (default). delete: when the grace period is over and GitLab still answers that the source does not
-	// exist.
+	// exist; needs deploy/optional/namespace-deletion.yaml.
 	Policy string `json:"policy,omitempty"`
 	// How long a namespace is kept first; the source coming back within it restores all. At least 1h. Default 168h.
 	Grace Duration `json:"grace,omitzero"`
@@ -310,7 +311,7 @@ type CI struct {
 	Environment string `json:"environment,omitempty"`
 	// Ids of projects whose credentials go to unprotected branches too. Everybody who can push there can deploy.
 	UnprotectedProjects []int64 `json:"unprotectedProjects,omitempty"`
-	// Lifetime asked for a token; it is replaced when 75 to 80 % of what the API server gave are over. Default 720h.
+	// Lifetime asked for a token; it is replaced when 75 to 80 % of what the API server gave are over. At most 2160h. Default 720h.
 	TokenLifetime Duration `json:"tokenLifetime,omitzero"`
 	// How long what running jobs have still works after a project was moved to another delivery: at least the longest
 	// job timeout. Default 1h.

@@ -32,9 +32,15 @@ const (
 	DeletionDelete = "delete"
 )
 
+// MaxTokenLifetime is the longest life of a CI token that the cage in deploy/manifests lets us ask for.
+const MaxTokenLifetime = 90 * 24 * time.Hour
+
 var deliveries = []string{DeliveryVariables, DeliveryIDToken, DeliveryAgent, DeliveryCertificate, DeliveryNone}
 
-var podSecurityLevels = []string{"privileged", "baseline", "restricted"}
+var (
+	podSecurityLevels   = []string{"privileged", "baseline", "restricted"}
+	podSecurityDefaults = []string{"baseline", "restricted"}
+)
 
 // faults collects what is wrong, each with its path.
 type faults struct {
@@ -172,7 +178,8 @@ func (r RBACSync) validate(f *faults) {
 	f.add(r.Interval.Duration < 10*time.Second, "rbacsync.interval", "%s is too short: GitLab's API limits allow no less than 10s", r.Interval)
 	f.add(r.WritesPerSecond != 0 && (r.WritesPerSecond < 1 || r.WritesPerSecond > 1e5), "rbacsync.writesPerSecond", "want 0 (no limit) or 1 to 100000, not %v", r.WritesPerSecond)
 	f.add(r.Concurrency < 1 || r.Concurrency > 64, "rbacsync.concurrency", "want 1 to 64, not %d", r.Concurrency)
-	f.add(!slices.Contains(podSecurityLevels, r.PodSecurity), "rbacsync.podSecurity", "want one of %s, not %q", strings.Join(podSecurityLevels, ", "), r.PodSecurity)
+	f.add(!slices.Contains(podSecurityDefaults, r.PodSecurity), "rbacsync.podSecurity", "want one of %s, not %q; another level is for single sources (rbacsync.podSecurityExceptions)",
+		strings.Join(podSecurityDefaults, ", "), r.PodSecurity)
 	for i, e := range r.PodSecurityExceptions {
 		path := fmt.Sprintf("rbacsync.podSecurityExceptions[%d]", i)
 		_, ok := ParseSource(e.Source)
@@ -206,7 +213,7 @@ func (r RBACSync) validateAdoptions(f *faults) {
 		path := fmt.Sprintf("rbacsync.adopt[%d]", i)
 		_, ok := ParseSource(a.Source)
 		f.add(!ok, path+".source", "want group/ID, project/ID or user/ID, not %q", a.Source)
-		bad := a.Namespace == "" || authz.NormalizePath(a.Namespace) != a.Namespace || a.Namespace == "default" || strings.HasPrefix(a.Namespace, "kube-")
+		bad := a.Namespace == "" || authz.NormalizePath(a.Namespace) != a.Namespace || a.Namespace == "default" || a.Namespace == "gl-k8s-integrator" || strings.HasPrefix(a.Namespace, "kube-")
 		f.add(bad, path+".namespace", "%q is not the name of a namespace that can be given away", a.Namespace)
 		f.add((a.Namespace != "" && spaces[a.Namespace]) || (a.Source != "" && sources[a.Source]), path, "the namespace or the source is adopted twice")
 		spaces[a.Namespace], sources[a.Source] = true, true
@@ -228,6 +235,7 @@ func (c CI) validate(f *faults, all *Config) {
 	f.add(!slices.Contains(deliveries, c.Delivery), "ci.delivery", "want one of %s, not %q", strings.Join(deliveries, ", "), c.Delivery)
 	f.add(strings.ContainsAny(c.Environment, "*?\n"), "ci.environment", "%q must be one environment's exact name", c.Environment)
 	f.add(c.TokenLifetime.Duration < time.Hour, "ci.tokenLifetime", "%s is shorter than 1h: jobs would outlive their token", c.TokenLifetime)
+	f.add(c.TokenLifetime.Duration > MaxTokenLifetime, "ci.tokenLifetime", "%s is more than %s, which deploy/manifests/40-own-cage.yaml allows", c.TokenLifetime, Duration{MaxTokenLifetime})
 	f.add(c.Handover.Duration > 30*24*time.Hour, "ci.handover", "%s is more than 720h: jobs don't run that long", c.Handover)
 	for i, id := range c.UnprotectedProjects {
 		f.add(id <= 0, fmt.Sprintf("ci.unprotectedProjects[%d]", i), "%d is not a project id", id)
