@@ -261,7 +261,7 @@ func TestYoursIsWhatGrantsSay(t *testing.T) {
 					continue
 				}
 				_, got, _ := strings.Cut(v.Person(user, authz.Question{Verb: "list", Resource: "namespaces"}, at), "namespaces. ")
-				if want := listed(v, user, at); got != want {
+				if want := yoursByGrants(v, user, at); got != want {
 					t.Fatalf("seed %d: user %d at %v:\ngot  %s\nwant %s", seed, user, at, got, want)
 				}
 			}
@@ -292,8 +292,8 @@ func circular(s *authz.Snapshot) bool {
 	return false
 }
 
-// listed makes the list from all rights.
-func listed(v authz.View, user int64, at time.Time) string {
+// yoursByGrants makes the list from all rights.
+func yoursByGrants(v authz.View, user int64, at time.Time) string {
 	by := map[string][]string{}
 	grants, _ := v.Policy.Grants(v.Snapshot, v.Policy.Sources(v.Snapshot), at)
 	for _, g := range grants {
