@@ -135,7 +135,7 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 		}
 	}
 	s.wanted.replace(want, p.spaces)
-	view := b.view.With(r.Snapshot)
+	view := b.view.With(r.Snapshot, p.affected)
 	s.publish(&State{View: view, Round: *r})
 	if s.o.Mode == ModeEnforce {
 		s.brakes.pass(v.Passed)

@@ -58,7 +58,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	m.keys(auth.KeyStatus, time.Now)
 	ready := func() error { return errors.Join(auth.Ready(), who.ready()) }
-	servers, err := listeners(cfg, log, auth, ready, syncer, own, m)
+	servers, err := listeners(cfg, log, auth, ready, view(syncer, roles), own, m)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 }
 
 // listeners binds the three ports; if one can't be bound the others are given back.
-func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, syncer *rbacsync.Syncer, own *state, m *metrics) (_ []*httpserver.Server, err error) {
+func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, view func() (authz.View, bool), own *state, m *metrics) (_ []*httpserver.Server, err error) {
 	var servers []*httpserver.Server
 	defer func() {
 		if err != nil {
@@ -112,13 +112,9 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		servers = append(servers, s)
 		return nil
 	}
-	proof, err := newProver(cfg.Listeners.Webhooks.KeyFile)
-	if err != nil {
-		return nil, err
-	}
 	err = add(webhooks(
-		cfg, m, reviewRoute(cfg, proving{auth, proof}, log, m),
-		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view(syncer), proof.of, cfg.Authz.LoginHint, time.Now, log)},
+		cfg, m, reviewRoute(cfg, auth, log, m),
+		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)},
 	))
 	if err != nil {
 		return nil, err
@@ -193,12 +189,29 @@ func hookSecrets(h config.HooksListener) error {
 }
 
 // view returns what explanations are made from; false until the first round has read GitLab.
-func view(s *rbacsync.Syncer) func() (authz.View, bool) {
+func view(s *rbacsync.Syncer, roles *clusterroles.Reader) func() (authz.View, bool) {
 	return func() (authz.View, bool) {
 		st := s.State()
 		if st == nil || st.View.Snapshot == nil {
 			return authz.View{}, false
 		}
-		return st.View, true
+		return st.View.WithRules(rulesOf(roles.Roles())), true
 	}
+}
+
+// rulesOf returns the rules of the ClusterRoles that could be read, or are known not to exist and so allow nothing.
+func rulesOf(roles clusterroles.Roles) map[string][]authz.Rule {
+	out := make(map[string][]authz.Rule, len(roles))
+	for name, role := range roles {
+		if role.Exists.Verdict == clusterroles.Unknown && role.Rules == nil {
+			continue
+		}
+		rules := make([]authz.Rule, 0, len(role.Rules))
+		for i := range role.Rules {
+			r := &role.Rules[i]
+			rules = append(rules, authz.Rule{Verbs: r.Verbs, Groups: r.APIGroups, Resources: r.Resources, Names: r.ResourceNames})
+		}
+		out[name] = rules
+	}
+	return out
 }

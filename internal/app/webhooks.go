@@ -17,12 +17,16 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 )
 
-// webhooks describes the port that kube-apiserver asks.
+// webhooks describes the port that kube-apiserver asks. Each route has slots of its own, so that a flood of refusals takes
+// none of the logins'.
 func webhooks(cfg *config.Config, m *metrics, routes ...httpserver.Route) httpserver.Options {
 	w := cfg.Listeners.Webhooks
+	for i, r := range routes {
+		routes[i].Handler = httpserver.Limit(w.MaxInFlight, m.overflow("webhooks"), r.Handler)
+	}
 	return httpserver.Options{
 		Name: "webhooks", Address: w.Address, CertFile: w.CertFile, KeyFile: w.KeyFile, ClientCAFile: w.ClientCAFile, DemandClientCert: true,
-		Handler: httpserver.Limit(w.MaxInFlight, m.overflow("webhooks"), httpserver.Mux(routes...)),
+		Handler: httpserver.Mux(routes...),
 	}
 }
 
@@ -47,13 +51,9 @@ func ServeAuthn(ctx context.Context, cfg *config.Config, log *slog.Logger, bound
 	if err != nil {
 		return err
 	}
-	proof, err := newProver(cfg.Listeners.Webhooks.KeyFile)
-	if err != nil {
-		return err
-	}
 	m := newMetrics()
 	m.keys(auth.KeyStatus, time.Now)
-	opts := webhooks(cfg, m, reviewRoute(cfg, proving{auth, proof}, log, m))
+	opts := webhooks(cfg, m, reviewRoute(cfg, auth, log, m))
 	opts.Logger = log
 	s, err := httpserver.New(opts)
 	if err != nil {

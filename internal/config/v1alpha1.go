@@ -72,7 +72,7 @@ type Listener struct {
 	KeyFile string `json:"keyFile"`
 	// PEM file with the CA whose client certificates are demanded. May be empty only on a loopback address.
 	ClientCAFile string `json:"clientCAFile,omitempty"`
-	// Requests answered at the same time; what is over is answered 503 at once instead of waiting. Default 256.
+	// Requests answered at the same time, for logins and for refusals each; what is over is answered 503 at once instead of waiting. Default 256.
 	MaxInFlight int `json:"maxInFlight,omitempty"`
 }
 

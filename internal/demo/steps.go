@@ -111,7 +111,7 @@ func developer(ctx context.Context, e *Env, r *Report) {
 	o = e.run(ctx, r, bob, "apply", "-f", "bob/deploy_new.yaml")
 	r.Check(o.code != 0 && o.has("orbidden", "Developer in haw/world", "ask alice"), "his apply is refused, and kubectl says why and whom to ask")
 	o = e.run(ctx, r, bob, "delete", "-f", "deploy_new.yaml")
-	r.Check(o.code != 0 && o.has("forbidden", "changes need Maintainer or Owner"), "so is deleting")
+	r.Check(o.code != 0 && o.has("forbidden", "delete deployments needs Maintainer or Owner"), "so is deleting")
 	o = e.run(ctx, r, bob, "get", "namespaces")
 	r.Check(o.code != 0 && o.has("Your namespaces:", "haw-world (view)") && !o.has("kube-system"), "all namespaces can't be listed; the refusal lists his own")
 }

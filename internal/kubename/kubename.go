@@ -81,8 +81,6 @@ const (
 	ExtraJob       = domain + "gitlab-job-id"
 	ExtraRef       = domain + "gitlab-ref"
 	ExtraEnv       = domain + "gitlab-environment"
-	// ExtraProof shows the explaining webhook that a request is this identity's own (docs/adr/0011).
-	ExtraProof = domain + "proof"
 )
 
 // User returns the Kubernetes user name of the GitLab user with that id: "gitlab:42".
