@@ -63,8 +63,8 @@ type Provisioner struct {
 
 	keys  keyring
 	pace  *rate.Limiter
-	reach remembered
-	agent remembered
+	reach remembered[string]
+	agent remembered[AgentState]
 
 	mu     sync.Mutex
 	states map[string]*state         // by namespace
@@ -85,22 +85,22 @@ type state struct {
 }
 
 // remembered is an answer that is not asked for again for a while.
-type remembered struct {
-	mu   sync.Mutex
-	text string
-	err  error
-	at   time.Time
+type remembered[T any] struct {
+	mu     sync.Mutex
+	answer T
+	err    error
+	at     time.Time
 }
 
-func (r *remembered) get(now time.Time, every time.Duration, ask func() (string, error)) (string, error) {
+func (r *remembered[T]) get(now time.Time, every time.Duration, ask func() (T, error)) (T, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.at.IsZero() || !now.Before(r.at.Add(every)) {
-		if r.text, r.err = ask(); r.err == nil {
+		if r.answer, r.err = ask(); r.err == nil {
 			r.at = now
 		}
 	}
-	return r.text, r.err
+	return r.answer, r.err
 }
 
 // Report is what one call of Provision did.

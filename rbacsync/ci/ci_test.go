@@ -42,6 +42,7 @@ type bench struct {
 	gitlab   *variables
 	clusters *clusters
 	refused  string
+	context  string
 	slugs    int
 	changed  []authz.SourceID
 	kid      string
@@ -83,7 +84,7 @@ func (b *bench) restarted() *ci.Provisioner {
 		Agent: &ci.Agent{
 			ID: 9, URL: "https://kas.example.com/k8s-proxy/",
 			Slug:    func(context.Context, int64, string) (string, error) { b.slugs++; return "icc-k8s-abc123", nil },
-			Refused: func(context.Context) (string, error) { return b.refused, nil },
+			Look:    func(context.Context) (ci.AgentState, error) { return ci.AgentState{Refused: b.refused, Context: b.context}, nil },
 		},
 		Changed: func(id authz.SourceID) { b.changed = append(b.changed, id) },
 		Logger:  slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -32,6 +32,7 @@ type work struct {
 	findings          []authz.Finding
 	next              time.Time
 	life              time.Duration
+	agentContext      string // AgentState's, for projects of mode agent
 	settledLoss       bool // lost was dealt with
 	changed           bool // Status has changed
 }
@@ -312,7 +313,7 @@ func (w *work) project(ctx context.Context, project Project) error {
 	if project.Mode.Secretless() && !project.Bound {
 		return nil // the round that writes the subject comes with a new list
 	}
-	vars, err := w.p.variables(w.n, project, string(w.s.Data[keyToken]))
+	vars, err := w.p.variables(w.n, project, string(w.s.Data[keyToken]), w.agentContext)
 	if err != nil {
 		return err
 	}
@@ -356,15 +357,16 @@ func (w *work) agent(ctx context.Context, project Project, rec *record) (bool, e
 	if a == nil {
 		return false, &deliveryError{fmt.Errorf("project %d is to use GitLab's agent, but none is configured (ci.agent)", project.ID)}
 	}
-	why, err := w.p.agent.get(w.p.Now(), w.p.recheck(), func() (string, error) { return a.Refused(ctx) })
+	state, err := w.p.agent.get(w.p.Now(), w.p.recheck(), func() (AgentState, error) { return a.Look(ctx) })
 	if err != nil {
 		return false, &deliveryError{fmt.Errorf("asking GitLab whether its agent impersonates jobs: %w", err)}
 	}
-	if refused := why != ""; refused != rec.refused {
+	w.agentContext = state.Context
+	if refused := state.Refused != ""; refused != rec.refused {
 		rec.refused, w.changed = refused, true
 	}
 	if rec.refused {
-		w.find("ci_agent_refused", project.ID, fmt.Sprintf("project %d gets no rights through GitLab's agent: %s", project.ID, why))
+		w.find("ci_agent_refused", project.ID, fmt.Sprintf("project %d gets no rights through GitLab's agent: %s", project.ID, state.Refused))
 		return false, nil
 	}
 	if rec.Slug != "" && rec.SlugOf == w.p.Scope {
