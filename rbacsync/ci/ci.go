@@ -62,6 +62,7 @@ type Provisioner struct {
 	Logger  *slog.Logger
 
 	keys  keyring
+	fit   fit
 	pace  *rate.Limiter
 	reach remembered[string]
 	agent remembered[AgentState]
@@ -128,6 +129,10 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 	if p.CA != nil {
 		if ca, err := p.CA(); err != nil {
 			report.Findings = append(report.Findings, authz.Finding{Code: "ci_ca_unread", Text: err.Error() + ": jobs go on with the CA that was read before"})
+		} else if ca, err = p.fit.cut(ctx, Cluster{URL: p.Cluster.URL, CA: ca}); err != nil {
+			report.Findings = append(report.Findings, authz.Finding{Code: "ci_ca_too_large", Text: fmt.Sprintf(
+				"the CA bundle for jobs has more than %d bytes, and which of its certificates they need can't be seen, because the API server can't be verified at %s: %v:"+
+					" set cluster.publicCAFile to a file with the API server's CA alone", wholeCA, p.Cluster.URL, err)})
 		} else {
 			p.mu.Lock()
 			p.Cluster.CA = ca

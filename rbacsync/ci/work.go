@@ -33,8 +33,8 @@ type work struct {
 	next              time.Time
 	life              time.Duration
 	agentContext      string // AgentState's, for projects of mode agent
-	settledLoss       bool // lost was dealt with
-	changed           bool // Status has changed
+	settledLoss       bool   // lost was dealt with
+	changed           bool   // Status has changed
 }
 
 func (w *work) find(code string, project int64, text string) {
@@ -317,6 +317,9 @@ func (w *work) project(ctx context.Context, project Project) error {
 	if err != nil {
 		return err
 	}
+	if err := w.checkSizes(project, vars); err != nil {
+		return err
+	}
 	d := w.compare(project, &rec, vars)
 	w.recs[project.ID] = rec
 	if rec.Mode == "" && project.Mode == ModeNone && d.empty() {
@@ -349,6 +352,21 @@ func (w *work) tellForeign(project Project, rec record) {
 	if len(rec.Foreign) > 0 {
 		w.find("ci_foreign_variable", project.ID, (&ForeignError{project.ID, w.p.Scope, rec.Foreign}).Error())
 	}
+}
+
+// checkSizes refuses what is too large for a job, also what GitLab makes of a cluster integration.
+func (w *work) checkSizes(project Project, vars []Variable) error {
+	caFrom := "cluster.publicCAFile"
+	if project.Mode == ModeAgent {
+		caFrom = "gitlab.caFile"
+	}
+	if project.Mode == ModeCertificate {
+		vars = []Variable{{Key: "KUBE_CA_PEM", Value: string(w.p.Cluster.CA)}}
+	}
+	if err := checkSizes(vars, caFrom); err != nil {
+		return &deliveryError{fmt.Errorf("delivering CI credentials to GitLab project %d (%s): %w", project.ID, project.Mode, err)}
+	}
+	return nil
 }
 
 // agent finds out what mode agent needs to know, and reports whether the project can be delivered.
