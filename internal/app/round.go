@@ -56,7 +56,7 @@ func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog
 	}
 	s, err := newSyncer(cfg, c, mode, log, func(o *rbacsync.Options, _ *gitlab.Reader) {
 		o.Apply.Progress = progress
-		o.Memory = snapshotsOf(c) // tells whether the last reading was an administrator's
+		o.Fence = func(ctx context.Context) error { return checkFence(ctx, c.kube) }
 	})
 	if err != nil {
 		return rbacsync.Round{}, err

@@ -16,22 +16,20 @@ import (
 
 // state is what the program keeps in its own namespace.
 type state struct {
-	elector   *store.Elector
-	inbox     *store.Inbox
-	snapshots store.Snapshots
-	history   *history
-	recent    *recent
-	budget    *budget
-	reporter  *reporter
+	elector  *store.Elector
+	inbox    *store.Inbox
+	history  *history
+	recent   *recent
+	budget   *budget
+	reporter *reporter
 }
 
 func newState(c *clients, log *slog.Logger) *state {
 	return &state{
-		elector:   &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
-		inbox:     &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
-		snapshots: snapshotsOf(c),
-		history:   newHistory(c, log),
-		recent:    &recent{now: time.Now, seen: map[int64]time.Time{}},
+		elector: &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
+		inbox:   &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
+		history: newHistory(c, log),
+		recent:  &recent{now: time.Now, seen: map[int64]time.Time{}},
 	}
 }
 
@@ -42,7 +40,7 @@ func snapshotsOf(c *clients) store.Snapshots {
 
 // options adds to an engine what only `serve` has. tell is called after each round.
 func (s *state) options(o *rbacsync.Options, reader *gitlab.Reader, m *metrics, tell func(rbacsync.Round)) {
-	o.Inbox, o.Memory, o.Apply.May = s.inbox, s.snapshots, s.elector.May
+	o.Inbox, o.Apply.May = s.inbox, s.elector.May
 	o.People, o.Recent = reader, s.recent.all
 	o.Fence = func(ctx context.Context) error { return checkFence(ctx, o.Kube) }
 	s.budget = &budget{requests: reader.Requests, limits: gitlab.LimitsPerMinute(), now: time.Now}

@@ -170,7 +170,7 @@ func (p *reporter) status(st *rbacsync.State) status {
 		Written: p.now().UTC(), Leader: p.elector.Identity, Mode: p.mode, Held: held, Hooks: hooks, Requests: p.requests(), Budget: map[string]string{},
 		Round: roundStatus{
 			Cause: r.Cause, Read: r.Read, Started: r.Started.UTC(), Duration: r.Duration.Round(time.Millisecond).String(),
-			Spaces: r.Spaces, Planned: len(r.Plan), Applied: r.Report.Applied, Failed: len(r.Report.Failed),
+			Spaces: r.Spaces, Planned: len(r.Plan), Applied: r.Report.Applied, Failed: r.Unwritten,
 		},
 		Findings: map[string]int{}, Sources: map[string]int{},
 	}

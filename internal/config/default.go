@@ -61,6 +61,9 @@ func setDefaults(c *Config) {
 	if limits.Overall == (Limit{}) {
 		limits.Overall = Limit{Count: 50, Fraction: 0.02}
 	}
+	if limits.Policy == (Limit{}) {
+		limits.Policy = Limit{Count: 10}
+	}
 	duration(&limits.Window, time.Hour)
 	number(&limits.CreationsPerHour, 20)
 	text(&c.CI.Delivery, DeliveryVariables)

@@ -164,7 +164,7 @@ type Authz struct {
 	// as before.
 	Exclude Exclude `json:"exclude,omitzero"`
 	// Further ClusterRoles in single groups or projects, by GitLab id. Also name them in the integrator's own
-	// ClusterRole (verb bind).
+	// ClusterRole (verbs bind and get).
 	Extra []ExtraRole `json:"extra,omitempty"`
 	// What rights are left in what GitLab has archived: view (the weakest role, default), none, or keep.
 	Archived string `json:"archived,omitempty"`
@@ -272,6 +272,9 @@ type Limits struct {
 	PerGroup Limit `json:"perGroup,omitzero"`
 	// The same for all of GitLab. Default 50 and 0.02.
 	Overall Limit `json:"overall,omitzero"`
+	// People, groups and projects that may lose rights by a change of authz in this file. Default 10 and 0: to confirm a
+	// larger change, approve it.
+	Policy Limit `json:"policy,omitzero"`
 	// The window. Default 1h.
 	Window Duration `json:"window,omitzero"`
 	// New namespaces per person and hour. Default 20.

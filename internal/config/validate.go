@@ -197,7 +197,7 @@ func (l Limits) validate(f *faults) {
 	for _, e := range []struct {
 		name  string
 		limit Limit
-	}{{"perGroup", l.PerGroup}, {"overall", l.Overall}} {
+	}{{"perGroup", l.PerGroup}, {"overall", l.Overall}, {"policy", l.Policy}} {
 		f.add(e.limit.Count < 0, "rbacsync.limits."+e.name+".count", "%d is negative: for no brakes set rbacsync.limits.disabled", e.limit.Count)
 		f.add(!(e.limit.Fraction >= 0 && e.limit.Fraction <= 1), "rbacsync.limits."+e.name+".fraction", "want 0 to 1, not %v", e.limit.Fraction)
 	}
