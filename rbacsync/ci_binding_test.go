@@ -133,6 +133,9 @@ func TestCIExceptionsAreChecked(t *testing.T) {
 // provisioner is one on a fake cluster that makes tokens.
 func provisioner(t *testing.T, kube *fake.Clientset) *ci.Provisioner {
 	t.Helper()
+	if err := kube.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "this-cluster"}}); err != nil {
+		t.Fatal(err)
+	}
 	made := 0
 	kube.PrependReactor("create", "secrets", func(a ktesting.Action) (bool, runtime.Object, error) {
 		s, _ := a.(ktesting.CreateAction).GetObject().(*corev1.Secret)
@@ -290,7 +293,7 @@ func TestIDHandedOutAgain(t *testing.T) {
 // hanging is a GitLab that does not answer.
 type hanging struct{ delivery }
 
-func (hanging) Ensure(ctx context.Context, _ int64, _ string, _ []ci.Variable, _ *ci.Known) (int, error) {
+func (hanging) Ensure(ctx context.Context, _ int64, _ string, _ []ci.Variable, _ *ci.Known, _ ci.Claim) (int, error) {
 	<-ctx.Done()
 	return 0, ctx.Err()
 }
