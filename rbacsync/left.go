@@ -152,15 +152,25 @@ func lostSpaces(live []*Live, want *Wanted, weak map[string]bool) map[string]los
 			losses[l.Key.Namespace] = losses[l.Key.Namespace].and(noted)
 		}
 	}
+	bound := map[string][]Object{} // as it is, where it is not known what should be
+	for _, l := range live {
+		ns := l.Key.Namespace
+		if _, noted := losses[ns]; noted && (want.Hold != "" || want.Untouchable[sources[ns]] != "") {
+			bound[ns] = append(bound[ns], l.Object)
+		}
+	}
 	out := map[string]lostSpace{}
 	for ns, l := range losses {
 		source, ours := sources[ns]
-		strong := strongIn(want.inside(ns), weak)
-		l.users = slices.DeleteFunc(l.users, func(id int64) bool { return strong[id] })
-		if !ours || len(l.users) == 0 {
-			continue
+		objects, unknown := bound[ns]
+		if !unknown {
+			objects = want.inside(ns)
 		}
-		out[ns] = lostSpace{ns, source, l, people(l.users, want.Users), weak}
+		strong := strongIn(objects, weak)
+		l.users = slices.DeleteFunc(l.users, func(id int64) bool { return strong[id] })
+		if ours && len(l.users) > 0 {
+			out[ns] = lostSpace{ns, source, l, people(l.users, want.Users), weak}
+		}
 	}
 	return out
 }
@@ -289,16 +299,19 @@ func (k *leftLooker) look(ctx context.Context, spaces map[string]lostSpace) []au
 		s, l := spaces[ns], known[ns]
 		l.at = k.now()
 		found, err := k.read(ctx, &s)
-		if ctx.Err() != nil {
-			break
+		if err == nil || found != nil {
+			l.finding = found
 		}
-		if l.finding = found; err != nil {
+		if err != nil {
 			if unread++; first == "" {
 				first = err.Error()
 			}
 		}
 		l.clean = err == nil && found == nil && l.at.After(l.loss.Add(leftAfter))
 		known[ns] = l
+		if ctx.Err() != nil {
+			break
+		}
 	}
 	var out []authz.Finding
 	for _, ns := range slices.Sorted(maps.Keys(known)) {

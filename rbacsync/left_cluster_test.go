@@ -1,10 +1,13 @@
 package rbacsync_test
 
 import (
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,7 +62,7 @@ func TestClusterWhatIsLeftBehind(t *testing.T) {
 	}
 	do := func(block string) string {
 		t.Helper()
-		cmd := exec.CommandContext(ctx, "/bin/sh", "-ec", strings.ReplaceAll(docs[block], "kubectl ", c.cp.Kubectl()+" ")) //nolint:gosec // our own page
+		cmd := exec.CommandContext(ctx, "/bin/sh", "-ec", strings.ReplaceAll(docs[block], "kubectl ", c.cp.Kubectl()+" "))
 		cmd.Env = []string{"HOME=" + t.TempDir(), "PATH=/usr/bin:/bin", "KUBECONFIG=" + c.cp.AdminKubeconfig()}
 		out, err := cmd.CombinedOutput()
 		if docs[block] == "" || err != nil {
@@ -169,6 +172,58 @@ func TestClusterWhatIsLeftBehind(t *testing.T) {
 	do("sh wanted")
 	s.Trigger(nil, "test")
 	eventually(t, "the finding to go away when it is wanted", func() bool { return left() == "" })
+}
+
+// noPods lets no list of pods through until its channel is closed.
+type noPods struct {
+	next http.RoundTripper
+	open chan struct{}
+	seen atomic.Bool
+}
+
+func (h *noPods) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(r.URL.Path, "/pods") {
+		h.seen.Store(true)
+		select {
+		case <-h.open:
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		}
+	}
+	return h.next.RoundTrip(r)
+}
+
+// TestClusterNothingWaitsForWhatIsLeft: while pods can't be listed, the next right is taken all the same.
+func TestClusterNothingWaitsForWhatIsLeft(t *testing.T) {
+	c := realCluster(t)
+	h := &noPods{open: make(chan struct{})}
+	cfg := c.as(c.token)
+	cfg.Wrap(func(rt http.RoundTripper) http.RoundTripper { h.next = rt; return h })
+	kube, err := c.client(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, seen := org(330, "hangs"), &rounds{}
+	g := &gitlab{snap: full}
+	s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, OnRound: seen.add})
+	running(t, s)
+	eventually(t, "the first round", func() bool { return len(seen.causes()) > 0 })
+	c.leaveThings(t, "hangs-world")
+	leaves := func(user int64) {
+		g.set(func(g *gitlab) { g.snap = copySnap(g.snap); delete(g.snap.Users, user) })
+		s.Trigger([]authz.SourceID{authz.Group(330), authz.Project(1330)}, "hook")
+	}
+	leaves(2)
+	eventually(t, "a list of pods", h.seen.Load)
+	c.may(t, true, "gitlab:3", "hangs-world", "get", "", "pods")
+	leaves(3)
+	c.may(t, false, "gitlab:3", "hangs-world", "get", "", "pods")
+	s.Trigger(nil, "interval")
+	eventually(t, "a full round", func() bool { return slices.Contains(seen.causes(), "interval") })
+	close(h.open)
+	eventually(t, "the finding", func() bool {
+		return slices.ContainsFunc(s.State().Round.Findings, func(f authz.Finding) bool { return f.Code == "left_behind" && strings.Contains(f.Text, "worker") })
+	})
 }
 
 func eventuallyWithin(t *testing.T, limit time.Duration, what string, ok func() bool) {

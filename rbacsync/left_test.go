@@ -1,6 +1,7 @@
 package rbacsync
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -181,6 +182,45 @@ func TestWhoHasLost(t *testing.T) {
 	}
 }
 
+// TestWhereSomebodyHasLost: who has the right again has lost nothing, also where GitLab was not read.
+func TestWhereSomebodyHasLost(t *testing.T) {
+	t.Parallel()
+	weak, issuer := map[string]bool{"view": true}, "https://gitlab.example.com"
+	edit := func(note string, users ...int64) Object {
+		return Object{Key: Key{"haw", KindRoleBinding, "gitlab-edit"}, Binding: &Binding{Role: "edit", Users: users, Loss: note}}
+	}
+	note := loss{lostAt, []int64{2, 9}}.String()
+	space := func(issuer string) *Live {
+		return &Live{Object: Object{Key: NamespaceKey("haw"), Space: &Space{Source: authz.Group(7), Issuer: issuer}}}
+	}
+	unread := map[authz.SourceID]string{authz.Group(7): "502"}
+	for _, c := range []struct {
+		name string
+		live []*Live
+		want Wanted
+		who  string // "" is nowhere
+	}{
+		{"nobody", []*Live{space(issuer), {Object: edit("", 1)}}, Wanted{}, ""},
+		{"both", []*Live{space(issuer), {Object: edit(note, 1)}}, Wanted{}, "gitlab:2, gitlab:9"},
+		{"one is back", []*Live{space(issuer), {Object: edit(note, 1)}}, Wanted{Objects: []Object{edit("", 1, 9)}}, "gitlab:2"},
+		{"both are back", []*Live{space(issuer), {Object: edit(note, 1)}}, Wanted{Objects: []Object{edit("", 2, 9)}}, ""},
+		{"both are back, GitLab was not read", []*Live{space(issuer), {Object: edit(note, 2, 9)}}, Wanted{Untouchable: unread}, ""},
+		{"both are back, nothing may be changed", []*Live{space(issuer), {Object: edit(note, 2, 9)}}, Wanted{Hold: "no"}, ""},
+		{"GitLab was not read", []*Live{space(issuer), {Object: edit(note, 1)}}, Wanted{Untouchable: unread, Objects: []Object{edit("", 2)}}, "gitlab:2, gitlab:9"},
+		{"another GitLab's", []*Live{space("https://other.example.com"), {Object: edit(note)}}, Wanted{}, ""},
+		{"unreadable", []*Live{space(issuer), {Object: edit("yesterday")}}, Wanted{}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.want.Issuer = issuer
+			found := lostSpaces(c.live, &c.want, weak)
+			if found["haw"].who != c.who || (len(found) > 0) != (c.who != "") {
+				t.Errorf("found %v, want %q", found, c.who)
+			}
+		})
+	}
+}
+
 // rolesOf returns the roles of Owner, Maintainer and Developer.
 func rolesOf(owner, maintainer, developer string) []authz.Role {
 	var out []authz.Role
@@ -220,6 +260,14 @@ func TestLookingForWhatWasLeft(t *testing.T) {
 	if found = k.look(t.Context(), spaces); len(found) != 1 || !strings.Contains(found[0].Text, "p (as bot)") {
 		t.Errorf("with it: %v", found)
 	}
+	forbidden = true
+	kube.PrependReactor("list", "rolebindings", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return forbidden, nil, apierrors.NewInternalError(errors.New("down"))
+	})
+	if found = k.look(t.Context(), spaces); len(found) != 2 || !strings.Contains(found[0].Text, "p (as bot)") || !strings.Contains(found[1].Text, "listing role bindings in haw") {
+		t.Errorf("while nothing can be read, the last answer: %v", found)
+	}
+	forbidden = false
 	if err := kube.RbacV1().RoleBindings("haw").Delete(t.Context(), "b", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
