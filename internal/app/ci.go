@@ -48,7 +48,7 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 	local := onThisMachine(cfg.GitLab.URL)
 	p := &ci.Provisioner{
 		Kube: c.kube, Replaces: cfg.Cluster.Replaces, Cluster: ci.Cluster{URL: c.publicURL, CA: ca}, CA: c.publicCA, Scope: cfg.CI.Environment,
-		Lifetime: cfg.CI.TokenLifetime.Duration, Handover: cfg.CI.Handover.Duration,
+		Lifetime: cfg.CI.TokenLifetime.Duration, Handover: cfg.CI.Handover.Duration, Withhold: cfg.CI.TokenHold.Duration,
 		Keys: ci.KeysOf(c.kube.Discovery().RESTClient()),
 		Now:  time.Now, Logger: log,
 	}

@@ -239,6 +239,7 @@ func (c CI) validate(f *faults, all *Config) {
 	f.add(strings.ContainsAny(c.Environment, "*?\n"), "ci.environment", "%q must be one environment's exact name", c.Environment)
 	f.add(c.TokenLifetime.Duration < time.Hour, "ci.tokenLifetime", "%s is shorter than 1h: jobs would outlive their token", c.TokenLifetime)
 	f.add(c.TokenLifetime.Duration > MaxTokenLifetime, "ci.tokenLifetime", "%s is more than %s, which deploy/manifests/40-own-cage.yaml allows", c.TokenLifetime, Duration{MaxTokenLifetime})
+	f.add(c.TokenHold.Duration < 0, "ci.tokenHold", "%s is negative", c.TokenHold)
 	f.add(c.Handover.Duration > 30*24*time.Hour, "ci.handover", "%s is more than 720h: jobs don't run that long", c.Handover)
 	for i, id := range c.UnprotectedProjects {
 		f.add(id <= 0, fmt.Sprintf("ci.unprotectedProjects[%d]", i), "%d is not a project id", id)

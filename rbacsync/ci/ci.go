@@ -49,6 +49,10 @@ type Provisioner struct {
 	// Handover is how long what jobs had before still works after a project was moved to another mode: as long as jobs
 	// run. 0: DefaultHandover
 	Handover time.Duration
+	// Withhold is how long no token is written into the Secret that people can read, after somebody has lost the right to
+	// read it: as long as a watch can live. 0: until an administrator removes kubename.AnnotationWithheldSince, because
+	// kube-apiserver lets a client choose how long its watch lives (timeoutSeconds).
+	Withhold time.Duration
 	// Recheck is how long a Secret that was found in order is not looked at again. 0: DefaultRecheck
 	Recheck     time.Duration
 	Concurrency int     // namespaces at the same time; default 4
@@ -88,7 +92,8 @@ type state struct {
 	findings  []authz.Finding
 	records   map[int64]record
 	uid       types.UID // of the Secret
-	token     string    // sum of the token
+	anchor    types.UID
+	token     string // sum of the token
 	life      time.Duration
 }
 
@@ -113,7 +118,7 @@ func (r *remembered[T]) get(now time.Time, every time.Duration, ask func() (T, e
 
 // Report is what one call of Provision did.
 type Report struct {
-	Issued    int // new tokens
+	Issued    int // new tokens in Secrets
 	Delivered int // projects that were written to
 	// Findings are all that are known, also of namespaces that were not looked at this time.
 	Findings []authz.Finding
@@ -345,18 +350,22 @@ func (p *Provisioner) Status(namespace string, project int64) Status {
 }
 
 // DestroyLost destroys the tokens that people could read who have just lost that right, and nothing else: it waits for no
-// GitLab, and may be called while Provision does. The next Provision makes new ones.
+// GitLab, and may be called while Provision does. The next Provision makes new ones. Where that was done, Lost is emptied.
 func (p *Provisioner) DestroyLost(ctx context.Context, namespaces []Namespace) {
 	var g errgroup.Group
 	g.SetLimit(p.concurrency())
-	for _, n := range namespaces {
+	for i, n := range namespaces {
 		if len(n.Lost) == 0 || n.Gone {
 			continue
 		}
 		g.Go(func() error {
 			w, _ := p.work(n)
 			w.lost = n.Lost
-			if err := w.destroyLost(ctx); err != nil && ctx.Err() == nil {
+			err := w.destroyLost(ctx)
+			if err == nil && w.settledLoss && w.s != nil {
+				namespaces[i].Lost = nil // dealt with: what is made from now on they have never seen
+			}
+			if err != nil && ctx.Err() == nil {
 				p.log().WarnContext(ctx, "CI token not destroyed yet, it is tried again at once", "namespace", n.Name, "source", n.Source.String(), "error", err)
 			}
 			return nil
@@ -388,6 +397,9 @@ func (p *Provisioner) provision(ctx context.Context, n Namespace) *work {
 		w.recs = old.records
 	}
 	st := &state{namespace: n, until: w.next, findings: w.findings, records: w.recs, life: w.life}
+	if w.anchor != nil {
+		st.anchor = w.anchor.UID
+	}
 	if w.s != nil {
 		st.uid, st.token = w.s.UID, sum(string(w.s.Data[keyToken]))
 		if c, ok := parseClaims(w.s.Data[keyToken]); ok && n.Account == "" { // the one that was made just now, or one after it

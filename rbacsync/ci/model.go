@@ -27,6 +27,9 @@ const (
 // Secretless reports whether the mode needs no token of the ServiceAccount.
 func (m Mode) Secretless() bool { return m == ModeIDToken || m == ModeAgent }
 
+// handsToken reports whether the mode hands over a token of the ServiceAccount.
+func (m Mode) handsToken() bool { return m == ModeVariables || m == ModeCertificate }
+
 // writesVariables reports whether the mode hands over project variables.
 func (m Mode) writesVariables() bool { return m == ModeVariables || m.Secretless() }
 
@@ -82,6 +85,11 @@ func (n Namespace) same(o Namespace) bool {
 // needsToken reports whether somebody uses a token of the namespace.
 func (n Namespace) needsToken() bool {
 	return !n.Mode.Secretless() || slices.ContainsFunc(n.Projects, func(p Project) bool { return !p.Mode.Secretless() })
+}
+
+// deliversToken reports whether GitLab is given a token of the namespace.
+func (n Namespace) deliversToken() bool {
+	return slices.ContainsFunc(n.Projects, func(p Project) bool { return p.Mode.handsToken() })
 }
 
 // VariableWriter writes project variables in GitLab; those of others are left alone. Its errors say what to do, and name

@@ -73,6 +73,11 @@ func (p *Provisioner) variables(n Namespace, project Project, token, agentContex
 	return append(vars, Variable{Key: "KUBE_URL", Value: at.URL, Protected: protected}), nil
 }
 
+// holdsToken reports whether the variable of that key has a token of the ServiceAccount in it.
+func (m Mode) holdsToken(key string) bool {
+	return m == ModeVariables && (key == "KUBECONFIG" || key == "KUBE_TOKEN")
+}
+
 // printing makes kubectl get its token from an environment variable of the job, with prefix before it. A POSIX shell
 // is all it needs. What is in the variable goes into JSON, so only the characters of tokens are let through.
 func printing(variable, prefix, missing string) *clientcmdapi.ExecConfig {
