@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"time"
 
@@ -20,9 +21,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
-
-// maxHooks limits hooks under way at the same time. What is over is answered 503 at once.
-const maxHooks = 64
 
 // Serve runs the program until ctx ends. GitLab and kube-apiserver may be away when it starts: it says so in the
 // log and tries again. Everything it started has ended when it returns.
@@ -66,7 +64,6 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	defer runtime.KeepAlive(heapFloor())
 	g, ctx := errgroup.WithContext(ctx)
 	for _, s := range servers {
-		log.InfoContext(ctx, "listening", "url", s.URL())
 		g.Go(func() error { return s.Run(ctx) })
 	}
 	g.Go(func() error { auth.Run(ctx); return nil })
@@ -120,25 +117,39 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		return nil, err
 	}
 	if h := cfg.Listeners.Hooks; h.Address != "" {
-		hook := hookHandler(h, log, own.inbox)
-		err = add(httpserver.Options{
-			Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
-			Handler: httpserver.Limit(maxHooks, m.overflow("hooks"), httpserver.Mux(
-				httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
-			)),
-		})
+		err = add(hookPort(h, m, hookHandler(h, log, own.inbox)))
 		if err != nil {
 			return nil, err
 		}
 	}
 	if a := cfg.Listeners.Metrics.Address; a != "" {
-		err = add(httpserver.Options{Name: "metrics", Address: a, Handler: httpserver.Mux(
-			httpserver.Route{Path: "/metrics", Handler: m.handler()},
-			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
-			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(ready)},
-		)})
+		err = add(metricsPort(a, m, ready))
 	}
 	return servers, err
+}
+
+// hookPort describes the port that GitLab sends hooks to. Whoever reaches it can send half a request.
+func hookPort(h config.HooksListener, m *metrics, hook http.Handler) httpserver.Options {
+	return httpserver.Options{
+		Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
+		MaxConns: shareDescriptors(descriptors()).hooks, IdleTimeout: strangeIdle, Rejected: m.rejected("hooks"),
+		Handler: httpserver.Limit(maxHooks, m.overflow("hooks"), httpserver.Bodies(maxBodies, bodyTime, httpserver.Mux(
+			httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
+		))),
+	}
+}
+
+// metricsPort describes the port of metrics and health. Health has no limit but that of connections.
+func metricsPort(address string, m *metrics, ready func() error) httpserver.Options {
+	return httpserver.Options{
+		Name: "metrics", Address: address,
+		MaxConns: shareDescriptors(descriptors()).metrics, IdleTimeout: 2 * time.Minute, Rejected: m.rejected("metrics"),
+		Handler: httpserver.Mux(
+			httpserver.Route{Path: "/metrics", Handler: httpserver.Limit(maxScrapes, m.overflow("metrics"), m.handler())},
+			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
+			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(ready)},
+		),
+	}
 }
 
 // hookHandler takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that
