@@ -51,9 +51,6 @@ func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog
 	if err != nil {
 		return rbacsync.Round{}, err
 	}
-	if err := checkIssuer(ctx, c.gitlabHTTP, cfg.GitLab.URL); err != nil {
-		return rbacsync.Round{}, err
-	}
 	s, err := newSyncer(cfg, c, mode, log, func(o *rbacsync.Options, _ *gitlab.Reader) {
 		o.Apply.Progress = progress
 		o.Fence = func(ctx context.Context) error { return checkFence(ctx, c.kube) }
