@@ -78,4 +78,11 @@ ci: {delivery: none}
 			t.Errorf("%s with require {%s}: want %s, got\n%s", tc.name, tc.require, tc.code, got)
 		}
 	}
+
+	other, err := sim.MintUserIDToken(alice, "another-app", gitlabsim.TokenOptions{})
+	must(err)
+	tokens["other"] = other
+	if got := inspect("other", ""); !strings.Contains(got, `people's tokens are for "kubelogin"; this one is for "another-app"`) {
+		t.Errorf("the two audiences are not named:\n%s", got)
+	}
 }
