@@ -71,7 +71,7 @@ func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog
 	if err != nil {
 		return r, err
 	}
-	r.Findings = append(r.Findings, sample.sample(ctx, r.Snapshot)...)
+	r.Findings = append(append(r.Findings, sample.sample(ctx, r.Snapshot)...), explainFindings(cfg.Authz.Explain)...)
 	return r, nil
 }
 

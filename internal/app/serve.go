@@ -60,6 +60,9 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	for _, f := range explainFindings(cfg.Authz.Explain) {
+		log.WarnContext(ctx, f.Text, "code", f.Code)
+	}
 	collectSooner()
 	defer runtime.KeepAlive(heapFloor())
 	g, ctx := errgroup.WithContext(ctx)
@@ -109,10 +112,7 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		servers = append(servers, s)
 		return nil
 	}
-	err = add(webhooks(
-		cfg, m, reviewRoute(cfg, auth, log, m),
-		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)},
-	))
+	err = add(webhooks(cfg, m, append(explainRoutes(cfg, view, log), reviewRoute(cfg, auth, log, m))...))
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +126,14 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		err = add(metricsPort(a, m, ready))
 	}
 	return servers, err
+}
+
+// explainRoutes is the SubjectAccessReview webhook, unless refusals are not to be explained.
+func explainRoutes(cfg *config.Config, view func() (authz.View, bool), log *slog.Logger) []httpserver.Route {
+	if cfg.Authz.Explain.Disabled {
+		return nil
+	}
+	return []httpserver.Route{{Path: "/authorize", Handler: sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)}}
 }
 
 // hookPort describes the port that GitLab sends hooks to. Whoever reaches it can send half a request.

@@ -92,6 +92,7 @@ func validate(c *Config, unread []string) []error {
 		bad := authz.NormalizePath(strings.TrimSuffix(n, "*")) == "" || strings.Contains(strings.TrimSuffix(n, "*"), "*")
 		f.add(bad, fmt.Sprintf("authz.reservedNames[%d]", i), "%q is not a name, or a name with * at its end", n)
 	}
+	f.add(c.Authz.Explain.Replicas < 0, "authz.explain.replicas", "%d is negative", c.Authz.Explain.Replicas)
 	c.RBACSync.validate(&f)
 	c.CI.validate(&f, c)
 	return f.list
