@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -48,8 +49,9 @@ func proveIssuer(ctx context.Context, client *http.Client, url string) error {
 // in the cluster carries a name that GitLab's tokens carry too; what was read before goes on while GitLab is away.
 type provenReader struct {
 	*gitlab.Reader
-	prove func(context.Context) error
-	done  atomic.Bool
+	prove     func(context.Context) error
+	tokenFile string
+	done      atomic.Bool
 }
 
 // Snapshot implements rbacsync.Reader.
@@ -57,7 +59,8 @@ func (r *provenReader) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
 	if err := r.proven(ctx); err != nil {
 		return nil, err
 	}
-	return r.Reader.Snapshot(ctx)
+	s, err := r.Reader.Snapshot(ctx)
+	return s, r.named(err)
 }
 
 // Refresh implements rbacsync.Reader.
@@ -65,7 +68,16 @@ func (r *provenReader) Refresh(ctx context.Context, base *authz.Snapshot, change
 	if err := r.proven(ctx); err != nil {
 		return nil, err
 	}
-	return r.Reader.Refresh(ctx, base, changed)
+	s, err := r.Reader.Refresh(ctx, base, changed)
+	return s, r.named(err)
+}
+
+// named adds to GitLab's refusal of the token which file it is in.
+func (r *provenReader) named(err error) error {
+	if errors.Is(err, gitlab.ErrUnauthorized) {
+		return fmt.Errorf("with the token in gitlab.readTokenFile %s: %w", r.tokenFile, err)
+	}
+	return err
 }
 
 func (r *provenReader) proven(ctx context.Context) error {

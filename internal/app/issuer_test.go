@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 )
 
 // TestAGitLabUnderAnotherName: nothing is read, and so nothing marked, of a GitLab that has not said that gitlab.url is its
@@ -64,5 +67,16 @@ ci: {delivery: none}
 				t.Errorf("error %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestARefusedTokenIsNamedByItsFile: whoever reads the error has several token files.
+func TestARefusedTokenIsNamedByItsFile(t *testing.T) {
+	r := &provenReader{tokenFile: "/etc/x/read-token"}
+	if err := r.named(fmt.Errorf("reading groups: %w", gitlab.ErrUnauthorized)); !errors.Is(err, gitlab.ErrUnauthorized) || !strings.Contains(err.Error(), "gitlab.readTokenFile /etc/x/read-token") {
+		t.Error(err)
+	}
+	if err := r.named(nil); err != nil {
+		t.Error(err)
 	}
 }

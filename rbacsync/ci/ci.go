@@ -369,19 +369,10 @@ func (p *Provisioner) provision(ctx context.Context, n Namespace) *work {
 			st.failures = old.failures
 		}
 		st.failures++
-		st.until = p.Now().Add(min(time.Second<<min(st.failures, 12), p.patience()))
-	} else if len(st.findings) > 0 {
-		st.until = earlier(st.until, p.Now().Add(p.patience()))
+		st.until = p.Now().Add(min(time.Second<<min(st.failures, 12), p.recheck()))
 	}
 	p.mu.Lock()
 	p.states[n.Name] = st
-	if err == nil && old != nil && old.failures > 0 { // what was in the way may have been in the way of others
-		for _, other := range p.states {
-			if other.failures > 0 {
-				other.until = p.Now()
-			}
-		}
-	}
 	if w.settledLoss {
 		delete(p.lost, n.Name)
 	}
@@ -412,27 +403,6 @@ func positive(d, standard time.Duration) time.Duration {
 }
 
 func (p *Provisioner) concurrency() int        { return cmp.Or(max(p.Concurrency, 0), 4) }
-// patience is how long a namespace with a finding is left alone at most, so that the finding goes soon after its cause: five
-// minutes, and more where so many have one that looking at them would be most of what GitLab is asked.
-func (p *Provisioner) patience() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	n := 0
-	for _, st := range p.states {
-		if len(st.findings) > 0 {
-			n++
-		}
-	}
-	return min(p.recheck(), max(5*time.Minute, time.Duration(n)*100*time.Millisecond))
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
 func (p *Provisioner) lifetime() time.Duration { return positive(p.Lifetime, DefaultLifetime) }
 func (p *Provisioner) handover() time.Duration { return positive(p.Handover, DefaultHandover) }
 func (p *Provisioner) recheck() time.Duration  { return positive(p.Recheck, DefaultRecheck) }

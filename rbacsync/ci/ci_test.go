@@ -393,41 +393,6 @@ func TestAFailureIsAFindingAndOthersGoOn(t *testing.T) {
 	expect(t, b.Provision(t.Context(), []ci.Namespace{world, other}), 0, 1)
 }
 
-// TestFindingsGoWithTheirCause: however long it lasted, a finding is gone within five minutes after its cause, and when one
-// namespace is in order again, the others that failed are looked at at once.
-func TestFindingsGoWithTheirCause(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	other := project("haw-other", 43, ci.ModeVariables)
-	all := []ci.Namespace{world, other}
-	b.gitlab.fail[42], b.gitlab.fail[43] = errors.New("403 Forbidden"), errors.New("403 Forbidden")
-	for range 100 { // more than eight hours
-		b.Provision(t.Context(), all)
-		b.now = b.now.Add(5 * time.Minute)
-	}
-	b.Provision(t.Context(), all)
-	b.gitlab.fail = nil
-	b.now = b.now.Add(5*time.Minute + time.Second)
-	if r := b.Provision(t.Context(), all); len(r.Findings) != 0 {
-		t.Errorf("five minutes after the cause: %v", r.Findings)
-	}
-
-	b = newBench(t)
-	b.gitlab.fail[42] = errors.New("403 Forbidden")
-	for range 20 {
-		b.Provision(t.Context(), []ci.Namespace{world})
-		b.now = b.now.Add(5 * time.Minute)
-	}
-	b.gitlab.fail[43] = errors.New("403 Forbidden")
-	b.Provision(t.Context(), all) // the one has waited long, the other begins
-	b.gitlab.fail = nil
-	b.now = b.now.Add(3 * time.Second)
-	b.Provision(t.Context(), all)
-	if r := b.Provision(t.Context(), all); len(r.Findings) != 0 {
-		t.Errorf("after another one is in order: %v", r.Findings)
-	}
-}
-
 func TestGoneNamespaceLosesTokenAndVariables(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
