@@ -668,8 +668,11 @@ func TestOthersAreNotFenced(t *testing.T) {
 	for _, space := range []string{ns, "operator"} {
 		ok("binding the operator", bindIn(ctx, admin, space, binding(metav1.ObjectMeta{Name: "operator"}, kubename.CIClusterRole, account("operator", "operator"))))
 		operator := serviceAccount(t, "operator", "operator")
-		_, err = operator.CoreV1().Secrets(space).Create(ctx, tokenSecret("for-default"), metav1.CreateOptions{})
-		ok("an operator makes a token Secret in "+space, err)
+		// The API server learns of the binding a moment later.
+		eventually(t, "an operator to make a token Secret in "+space, func() bool {
+			_, err := operator.CoreV1().Secrets(space).Create(ctx, tokenSecret("for-default"), metav1.CreateOptions{})
+			return err == nil
+		})
 		_, err = operator.CoreV1().ResourceQuotas(space).Create(ctx, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "by-operator"}}, metav1.CreateOptions{})
 		ok("an operator makes a quota in "+space, err)
 		awaitDefaultAccount(t, space)
