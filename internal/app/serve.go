@@ -61,7 +61,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	for _, f := range explainFindings(cfg.Authz.Explain) {
-		log.WarnContext(ctx, f.Text, "code", f.Code)
+		log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
 	}
 	collectSooner()
 	defer runtime.KeepAlive(heapFloor())

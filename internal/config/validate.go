@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	validpath "k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -355,7 +355,7 @@ func (a Authz) Policy() (authz.Policy, error) {
 		return id
 	}
 	clusterRole := func(path, name string) {
-		for _, bad := range validpath.IsValidPathSegmentName(name) { // as kube-apiserver judges names of ClusterRoles
+		for _, bad := range content.IsPathSegmentName(name) { // as kube-apiserver judges names of ClusterRoles
 			errs.add(true, path+".clusterRole", "%q is not the name of a ClusterRole: it %s", name, bad)
 		}
 	}
@@ -435,6 +435,7 @@ func validateBlanks(f *faults, path string, v reflect.Value) {
 	case reflect.String:
 		s := v.String()
 		f.add(s != strings.TrimSpace(s) && strings.TrimSpace(s) != "", path, "begins or ends with a blank: leave it out")
+	default: // no text
 	}
 }
 

@@ -2,6 +2,7 @@ package httpserver
 
 import (
 	"container/list"
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -15,7 +16,7 @@ func Bodies(n int, patience time.Duration, next http.Handler) http.Handler {
 	p := &bodies{max: n, patience: patience, reading: list.New()}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b := &slowBody{ReadCloser: r.Body, all: p, control: http.NewResponseController(w)}
-		defer b.leave()
+		defer b.leave(false)
 		r.Body = b
 		next.ServeHTTP(w, r)
 	})
@@ -44,7 +45,7 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
-		b.leave()
+		b.leave(errors.Is(err, io.EOF))
 	}
 	return n, err
 }
@@ -64,8 +65,9 @@ func (b *slowBody) enter() {
 	b.place = all.reading.PushBack(b)
 }
 
-// leave ends the time limit of a body that is read, so that it does not end the request.
-func (b *slowBody) leave() {
+// leave gives up the place. The time limit ends with a body that was read, so that it does not end the request; any other
+// keeps it, for net/http reads what is left before it answers.
+func (b *slowBody) leave(whole bool) {
 	b.all.mu.Lock()
 	defer b.all.mu.Unlock()
 	if b.place == nil {
@@ -73,5 +75,7 @@ func (b *slowBody) leave() {
 	}
 	b.all.reading.Remove(b.place)
 	b.place = nil
-	_ = b.control.SetReadDeadline(time.Time{}) // as above
+	if whole {
+		_ = b.control.SetReadDeadline(time.Time{}) // as above
+	}
 }

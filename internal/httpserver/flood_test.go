@@ -66,7 +66,7 @@ func TestSlowBodiesHoldNoSlots(t *testing.T) {
 			ended := make(chan error, 20)
 			for range cap(ended) {
 				body, hold := io.Pipe()
-				c := client(t, config)
+				c := client(t, config.Clone())
 				go func() {
 					resp, err := c.Post(s.URL(), "text/plain", body)
 					if err == nil {
@@ -84,7 +84,7 @@ func TestSlowBodiesHoldNoSlots(t *testing.T) {
 				go func() { _, _ = io.WriteString(hold, "half") }()
 				t.Cleanup(func() { hold.CloseWithError(io.ErrUnexpectedEOF) })
 			}
-			c := client(t, config)
+			c := client(t, config.Clone())
 			for range 20 {
 				if got := post(t, c, s.URL(), strings.Repeat("x", 100)); got != http.StatusOK {
 					t.Errorf("a whole request was answered %d", got)

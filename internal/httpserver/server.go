@@ -195,7 +195,7 @@ type handshakes struct {
 // Write implements io.Writer.
 func (h *handshakes) Write(line []byte) (int, error) {
 	if n, ok := h.lines.Allow(time.Now()); ok {
-		h.log.LogAttrs(context.Background(), slog.LevelInfo, strings.TrimSpace(string(line)), slog.Int64("suppressed", n))
+		h.log.LogAttrs(context.Background(), slog.LevelInfo, "connection failed", slog.String("error", strings.TrimSpace(string(line))), slog.Int64("suppressed", n))
 	}
 	return len(line), nil
 }
