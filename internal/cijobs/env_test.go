@@ -85,6 +85,14 @@ deploy-with-id-token:
   script:
     - kubectl apply -f deploy_new.yaml
 
+deploy-in-context:
+  stage: deploy
+  environment:
+    name: ICC-K8s
+  script:
+    - kubectl config use-context haw/infra:icc
+    - kubectl apply -f deploy_new.yaml
+
 deploy-to-staging:
   stage: deploy
   environment:

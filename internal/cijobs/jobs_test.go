@@ -72,6 +72,7 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 	e.start(e.ci("agent", "  handover: 1s\n"))
 	e.eventually(time.Minute, func() bool { return e.subjects() == group }, func() string { return "subjects " + e.subjects() + ", want " + group + " alone" })
 	e.deploys("deploy")
+	e.deploys("deploy-in-context")
 	e.refuses(nil)
 
 	// To the certificate integration.

@@ -295,7 +295,7 @@ func attacker(ctx context.Context, e *Env, r *Report) {
 		return
 	}
 	o = e.run(ctx, r, mallory, ci, "create", "--validate=false", "-f", "asking.yaml", "-o", "jsonpath={.status.reason}")
-	r.Check(o.code == 0 && o.has("told to the person alone") && !o.has("haw"), "she may ask what dave may do in her namespace, but is not told where he has rights")
+	r.Check(o.code == 0 && o.has("is not one you have a GitLab role in") && !o.has("haw"), "she may ask what dave may do in her namespace, and learns nothing of where else they have rights")
 	manifest := filepath.Join(e.work, "privileged.yaml")
 	if err := os.WriteFile(manifest, []byte(privilegedPod), 0o600); err != nil {
 		r.Fail("writing a manifest", err)

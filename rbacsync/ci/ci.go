@@ -62,9 +62,10 @@ type Provisioner struct {
 	Logger  *slog.Logger
 
 	keys  keyring
+	fit   fit
 	pace  *rate.Limiter
-	reach remembered
-	agent remembered
+	reach remembered[string]
+	agent remembered[AgentState]
 
 	mu     sync.Mutex
 	states map[string]*state         // by namespace
@@ -85,22 +86,22 @@ type state struct {
 }
 
 // remembered is an answer that is not asked for again for a while.
-type remembered struct {
-	mu   sync.Mutex
-	text string
-	err  error
-	at   time.Time
+type remembered[T any] struct {
+	mu     sync.Mutex
+	answer T
+	err    error
+	at     time.Time
 }
 
-func (r *remembered) get(now time.Time, every time.Duration, ask func() (string, error)) (string, error) {
+func (r *remembered[T]) get(now time.Time, every time.Duration, ask func() (T, error)) (T, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.at.IsZero() || !now.Before(r.at.Add(every)) {
-		if r.text, r.err = ask(); r.err == nil {
+		if r.answer, r.err = ask(); r.err == nil {
 			r.at = now
 		}
 	}
-	return r.text, r.err
+	return r.answer, r.err
 }
 
 // Report is what one call of Provision did.
@@ -128,6 +129,10 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 	if p.CA != nil {
 		if ca, err := p.CA(); err != nil {
 			report.Findings = append(report.Findings, authz.Finding{Code: "ci_ca_unread", Text: err.Error() + ": jobs go on with the CA that was read before"})
+		} else if ca, err = p.fit.cut(ctx, Cluster{URL: p.Cluster.URL, CA: ca}); err != nil {
+			report.Findings = append(report.Findings, authz.Finding{Code: "ci_ca_too_large", Text: fmt.Sprintf(
+				"the CA bundle for jobs has more than %d bytes, and which of its certificates they need can't be seen, because the API server can't be verified at %s: %v:"+
+					" set cluster.publicCAFile to a file with the API server's CA alone", wholeCA, p.Cluster.URL, err)})
 		} else {
 			p.mu.Lock()
 			p.Cluster.CA = ca

@@ -42,6 +42,7 @@ type bench struct {
 	gitlab   *variables
 	clusters *clusters
 	refused  string
+	context  string
 	slugs    int
 	changed  []authz.SourceID
 	kid      string
@@ -82,8 +83,10 @@ func (b *bench) restarted() *ci.Provisioner {
 		Scope: "ICC-K8s", Audience: "https://k8s.example.com", Lifetime: 10 * time.Hour, Now: func() time.Time { return b.now }, Concurrency: 1, Rate: 1e6,
 		Agent: &ci.Agent{
 			ID: 9, URL: "https://kas.example.com/k8s-proxy/",
-			Slug:    func(context.Context, int64, string) (string, error) { b.slugs++; return "icc-k8s-abc123", nil },
-			Refused: func(context.Context) (string, error) { return b.refused, nil },
+			Slug: func(context.Context, int64, string) (string, error) { b.slugs++; return "icc-k8s-abc123", nil },
+			Look: func(context.Context) (ci.AgentState, error) {
+				return ci.AgentState{Refused: b.refused, Context: b.context}, nil
+			},
 		},
 		Changed: func(id authz.SourceID) { b.changed = append(b.changed, id) },
 		Logger:  slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -126,8 +126,17 @@ type Agent struct {
 	CA  []byte // PEM, nil: one that every system knows
 	// Slug returns GitLab's slug of the project's environment, which it makes if it is not there.
 	Slug func(ctx context.Context, project int64, environment string) (string, error)
+	// Look asks GitLab about the agent.
+	Look func(ctx context.Context) (AgentState, error)
+}
+
+// AgentState is what GitLab says of an agent.
+type AgentState struct {
 	// Refused says why GitLab would not impersonate jobs, "" if it would.
-	Refused func(ctx context.Context) (why string, err error)
+	Refused string
+	// Context is the agent's name in the kubeconfig that GitLab itself gives to jobs, "group/project:agent"; "" if it is
+	// not known (https://docs.gitlab.com/user/clusters/agent/ci_cd_workflow/).
+	Context string
 }
 
 // Status is what is known of one project's delivery into one namespace.

@@ -14,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -617,5 +619,42 @@ func TestNoSecretWhereNoneIsStored(t *testing.T) {
 	expect(t, b.pass(t, n), 0, 1)
 	if string(b.secret(t, "haw-world").Data["ca.crt"]) != "ANOTHER" {
 		t.Error("the Secret has the old CA")
+	}
+}
+
+// TestAgentContext: what GitLab documents for jobs of its agent, kubectl config use-context group/project:agent, works with
+// our kubeconfig in mode agent, which is current without it; and the name follows GitLab's.
+func TestAgentContext(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.context = "haw/infra:icc"
+	n := []ci.Namespace{project("haw-world", 42, ci.ModeAgent), project("haw-other", 43, ci.ModeVariables)}
+	load := func(project int64) *clientcmdapi.Config {
+		t.Helper()
+		config, err := clientcmd.Load([]byte(b.gitlab.got[project]["ICC-K8s"]["KUBECONFIG"].Value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return config
+	}
+	b.pass(t, n...)
+	config := load(42)
+	if d := cmp.Diff(config.Contexts[config.CurrentContext], config.Contexts["haw/infra:icc"]); d != "" || config.CurrentContext == "haw/infra:icc" {
+		t.Errorf("current is %q; GitLab's context (-current +GitLab's):\n%s", config.CurrentContext, d)
+	}
+	if _, ok := load(43).Contexts["haw/infra:icc"]; ok {
+		t.Error("the agent's context in another mode")
+	}
+	b.context = "haw/moved:icc"
+	b.now = b.now.Add(10 * time.Minute)
+	expect(t, b.pass(t, n...), 0, 1)
+	if _, ok := load(42).Contexts["haw/moved:icc"]; !ok {
+		t.Error("the context did not follow the configuration project's path")
+	}
+	b.context = "" // an answer without the path
+	b.now = b.now.Add(10 * time.Minute)
+	b.pass(t, n...)
+	if got := len(load(42).Contexts); got != 1 {
+		t.Errorf("%d contexts without a known path", got)
 	}
 }

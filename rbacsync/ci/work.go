@@ -32,8 +32,9 @@ type work struct {
 	findings          []authz.Finding
 	next              time.Time
 	life              time.Duration
-	settledLoss       bool // lost was dealt with
-	changed           bool // Status has changed
+	agentContext      string // AgentState's, for projects of mode agent
+	settledLoss       bool   // lost was dealt with
+	changed           bool   // Status has changed
 }
 
 func (w *work) find(code string, project int64, text string) {
@@ -312,8 +313,11 @@ func (w *work) project(ctx context.Context, project Project) error {
 	if project.Mode.Secretless() && !project.Bound {
 		return nil // the round that writes the subject comes with a new list
 	}
-	vars, err := w.p.variables(w.n, project, string(w.s.Data[keyToken]))
+	vars, err := w.p.variables(w.n, project, string(w.s.Data[keyToken]), w.agentContext)
 	if err != nil {
+		return err
+	}
+	if err := w.checkSizes(project, vars); err != nil {
 		return err
 	}
 	d := w.compare(project, &rec, vars)
@@ -350,21 +354,37 @@ func (w *work) tellForeign(project Project, rec record) {
 	}
 }
 
+// checkSizes refuses what is too large for a job, also what GitLab makes of a cluster integration.
+func (w *work) checkSizes(project Project, vars []Variable) error {
+	caFrom := "cluster.publicCAFile"
+	if project.Mode == ModeAgent {
+		caFrom = "gitlab.caFile"
+	}
+	if project.Mode == ModeCertificate {
+		vars = []Variable{{Key: "KUBE_CA_PEM", Value: string(w.p.Cluster.CA)}}
+	}
+	if err := checkSizes(vars, caFrom); err != nil {
+		return &deliveryError{fmt.Errorf("delivering CI credentials to GitLab project %d (%s): %w", project.ID, project.Mode, err)}
+	}
+	return nil
+}
+
 // agent finds out what mode agent needs to know, and reports whether the project can be delivered.
 func (w *work) agent(ctx context.Context, project Project, rec *record) (bool, error) {
 	a := w.p.Agent
 	if a == nil {
 		return false, &deliveryError{fmt.Errorf("project %d is to use GitLab's agent, but none is configured (ci.agent)", project.ID)}
 	}
-	why, err := w.p.agent.get(w.p.Now(), w.p.recheck(), func() (string, error) { return a.Refused(ctx) })
+	state, err := w.p.agent.get(w.p.Now(), w.p.recheck(), func() (AgentState, error) { return a.Look(ctx) })
 	if err != nil {
 		return false, &deliveryError{fmt.Errorf("asking GitLab whether its agent impersonates jobs: %w", err)}
 	}
-	if refused := why != ""; refused != rec.refused {
+	w.agentContext = state.Context
+	if refused := state.Refused != ""; refused != rec.refused {
 		rec.refused, w.changed = refused, true
 	}
 	if rec.refused {
-		w.find("ci_agent_refused", project.ID, fmt.Sprintf("project %d gets no rights through GitLab's agent: %s", project.ID, why))
+		w.find("ci_agent_refused", project.ID, fmt.Sprintf("project %d gets no rights through GitLab's agent: %s", project.ID, state.Refused))
 		return false, nil
 	}
 	if rec.Slug != "" && rec.SlugOf == w.p.Scope {
