@@ -134,7 +134,10 @@ type CIVariable struct {
 	Protected  bool // only jobs on protected branches and tags get it
 	Raw        bool // references to other variables in the value are not expanded
 	Hidden     bool // GitLab shows the value to nobody
-	Ours       bool // its description says that this program manages it
+	// Marked says that its description is that of this program, and Cluster which cluster's: "" where the version before
+	// wrote it, which named none.
+	Marked  bool
+	Cluster string
 }
 
 // Snapshot is everything that was read from GitLab in one round: rows as GitLab stores them, not rights.

@@ -55,25 +55,39 @@ func integrator(t *testing.T) kubernetes.Interface {
 	return clientFor(t, cfg)
 }
 
-// impersonator has the built-in edit in a namespace, by an account and token of its own, and uses what edit holds there:
-// it impersonates the CI ServiceAccount.
-func impersonator(t *testing.T, ns string) kubernetes.Interface {
+// withToken returns the configuration of a client with a token of its own, so that what it impersonates is asked of it.
+func withToken(t *testing.T, ns, name string) *rest.Config {
 	t.Helper()
-	admin := as(t, "").CoreV1().ServiceAccounts("default")
-	name := "editor-of-" + ns
-	if _, err := admin.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = admin.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}) })
-	if err := bindIn(t.Context(), as(t, ""), ns, binding(metav1.ObjectMeta{Name: "editor"}, "edit", account("default", name))); err != nil {
-		t.Fatal(err)
-	}
-	tr, err := admin.CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	tr, err := as(t, "").CoreV1().ServiceAccounts(ns).CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := cluster.AdminConfig()
 	cfg.CertData, cfg.KeyData, cfg.BearerToken = nil, nil, tr.Status.Token
+	return cfg
+}
+
+// accountWith makes a ServiceAccount outside of all that is managed, binds it to the ClusterRole in ns, and returns its
+// configuration.
+func accountWith(t *testing.T, ns, role string) *rest.Config {
+	t.Helper()
+	admin := as(t, "").CoreV1().ServiceAccounts("default")
+	name := role + "-of-" + ns
+	if _, err := admin.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}) })
+	if err := bindIn(t.Context(), as(t, ""), ns, binding(metav1.ObjectMeta{Name: name}, role, account("default", name))); err != nil {
+		t.Fatal(err)
+	}
+	return withToken(t, "default", name)
+}
+
+// impersonator has the built-in edit in a namespace, by an account and token of its own, and uses what edit holds there:
+// it impersonates the CI ServiceAccount.
+func impersonator(t *testing.T, ns string) kubernetes.Interface {
+	t.Helper()
+	cfg := accountWith(t, ns, "edit")
 	cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + ns + ":" + kubename.CIServiceAccount}
 	return clientFor(t, cfg)
 }

@@ -173,6 +173,9 @@ func TestSecurityInvariantIntegratorRole(t *testing.T) {
 		if slices.Contains(r.Resources, "namespaces") && slices.Contains(r.Verbs, "delete") {
 			t.Errorf("a rule to delete namespaces, which belongs into %s: %v", deploy.DeletionFile, r)
 		}
+		if slices.Contains(r.Resources, "pods") && !slices.Equal(r.Verbs, []string{"list"}) {
+			t.Errorf("verbs %v on pods, want list alone", r.Verbs)
+		}
 		switch {
 		case slices.Contains(r.Verbs, "bind"):
 			bind = append(bind, r.ResourceNames...)

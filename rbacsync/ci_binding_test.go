@@ -135,6 +135,9 @@ func TestCIExceptionsAreChecked(t *testing.T) {
 // provisioner is one on a fake cluster that makes tokens.
 func provisioner(t *testing.T, kube *fake.Clientset) *ci.Provisioner {
 	t.Helper()
+	if err := kube.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "this-cluster"}}); err != nil {
+		t.Fatal(err)
+	}
 	made := 0
 	kube.PrependReactor("create", "secrets", func(a ktesting.Action) (bool, runtime.Object, error) {
 		s, _ := a.(ktesting.CreateAction).GetObject().(*corev1.Secret)
@@ -292,7 +295,7 @@ func TestIDHandedOutAgain(t *testing.T) {
 // hanging is a GitLab that does not answer.
 type hanging struct{ delivery }
 
-func (hanging) Ensure(ctx context.Context, _ int64, _ string, _ []ci.Variable, _ *ci.Known) (int, error) {
+func (hanging) Ensure(ctx context.Context, _ int64, _ string, _ []ci.Variable, _ *ci.Known, _ ci.Claim) (int, error) {
 	<-ctx.Done()
 	return 0, ctx.Err()
 }
@@ -339,11 +342,11 @@ type refusing struct {
 	on *atomic.Bool
 }
 
-func (r refusing) Ensure(ctx context.Context, id int64, scope string, vars []ci.Variable, known *ci.Known) (int, error) {
+func (r refusing) Ensure(ctx context.Context, id int64, scope string, vars []ci.Variable, known *ci.Known, claim ci.Claim) (int, error) {
 	if r.on.Load() {
 		return 0, errors.New("403 Forbidden")
 	}
-	return r.delivery.Ensure(ctx, id, scope, vars, known)
+	return r.delivery.Ensure(ctx, id, scope, vars, known, claim)
 }
 
 // TestCIFindingsGoWithTheirCause: what a pass over credentials finds, or no longer finds, is told then, not with the next

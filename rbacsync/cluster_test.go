@@ -388,12 +388,14 @@ func TestClusterCIToken(t *testing.T) {
 // delivery is a VariableWriter that only notes.
 type delivery func(project int64, vars []ci.Variable)
 
-func (d delivery) Ensure(_ context.Context, project int64, _ string, vars []ci.Variable, _ *ci.Known) (int, error) {
+func (d delivery) Ensure(_ context.Context, project int64, _ string, vars []ci.Variable, _ *ci.Known, _ ci.Claim) (int, error) {
 	d(project, vars)
 	return len(vars), nil
 }
 
-func (delivery) Remove(context.Context, int64, string, []string) (int, error) { return 0, nil }
+func (delivery) Remove(context.Context, int64, string, []string, ci.Claim) (int, error) {
+	return 0, nil
+}
 
 func TestClusterOfManyNamespaces(t *testing.T) {
 	c := realCluster(t)

@@ -566,7 +566,7 @@ func (s *Syncer) settle(ctx context.Context, r *Round, have *Observed, want, pla
 	done, report := r.Plan, r.Report
 	r.Findings = append(r.Findings[:r.unplanned], report.Findings...)
 	want = s.brake(ctx, r, now, &again)
-	err := s.write(ctx, r)
+	err := s.write(ctx, r, want)
 	r.Plan = append(done, r.Plan...)
 	r.Report.Applied += report.Applied
 	r.Report.Failed = append(report.Failed, r.Report.Failed...)

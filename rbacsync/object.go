@@ -119,6 +119,7 @@ type Binding struct {
 	Users   []int64          // GitLab users, ascending
 	Others  []rbacv1.Subject // all other subjects, sorted
 	Members string           // annotation: user names behind Users, for people
+	Loss    string           // annotation: who lost the right to change things by it (loss); "" in what is wanted, and no difference
 }
 
 func (b *Binding) empty() bool { return len(b.Users) == 0 && len(b.Others) == 0 }
@@ -191,6 +192,9 @@ func (o *Object) annotations() map[string]string {
 	}
 	if o.Binding != nil {
 		out[kubename.AnnotationMembers] = o.Binding.Members
+		if o.Binding.Loss != "" { // else it stays as it is
+			out[kubename.AnnotationLoss] = o.Binding.Loss
+		}
 	}
 	return out
 }

@@ -129,7 +129,7 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 	if f := s.ciFindings.Load(); f != nil {
 		more = append(more, *f...)
 	}
-	for _, f := range slices.Concat(found, more, s.excessive) {
+	for _, f := range slices.Concat(found, more, s.excessive, s.left()) {
 		if p.affected[f.Source] {
 			r.Findings = append(r.Findings, f)
 		}
@@ -139,11 +139,12 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 	s.publish(&State{View: view, Round: *r})
 	if s.o.Mode == ModeEnforce {
 		s.brakes.pass(v.Passed)
-		err = s.write(ctx, r)
+		err = s.write(ctx, r, want)
 		r.unwritten = r.unwritten || err != nil
 		r.Unwritten = max(b.failed, len(r.Report.Failed))
 		spaces = s.knowSpaces(s.ciSpaces(r, have, want, p.sources), p.spaces)
 	}
+	r.losses = s.knowLosses(r, have, want, p.spaces)
 	if s.build(r, want, view); s.basis != nil {
 		s.basis.sizes = b.sizes
 	}

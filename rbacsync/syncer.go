@@ -108,6 +108,8 @@ type Round struct {
 	withheld  int  // how many rights are left because what should come instead can't be given
 	unplanned int  // how many Findings there were before the plan
 	unasked   bool // there is more to ask GitLab about than one round may
+
+	losses map[string]lostSpace // nil: need not be looked at
 }
 
 // State is what the last rounds left, for explaining and for status.
@@ -124,7 +126,8 @@ type Syncer struct {
 	o     Options
 	state atomic.Pointer[State]
 
-	ciFindings atomic.Pointer[[]authz.Finding] // of the last pass of runCI
+	ciFindings   atomic.Pointer[[]authz.Finding] // of the last pass of runCI
+	leftFindings atomic.Pointer[[]authz.Finding] // of the last pass of runLeft
 
 	round     sync.Mutex // one round at a time
 	base      *authz.Snapshot
@@ -134,9 +137,10 @@ type Syncer struct {
 	brakes    brakes
 	templates templateStore
 	excessive []authz.Finding // bindings of others, as of the last full reading
-	unfenced  error           // what is wrong with the fence, as of the last full reading
-	mirror    *mirror         // while Run runs with Watch
-	sighted   bool            // the first sight of the mirror was waited for
+	lost      map[string]lostSpace
+	unfenced  error   // what is wrong with the fence, as of the last full reading
+	mirror    *mirror // while Run runs with Watch
+	sighted   bool    // the first sight of the mirror was waited for
 	drift     struct {
 		fights fights
 		spaces map[string]bool // to be looked at again, at
@@ -201,6 +205,10 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	if s.o.CI != nil && s.o.Mode == ModeEnforce && r.Names != nil && ctx.Err() == nil {
 		r = s.onceCI(ctx, r, spaces)
 	}
+	if r.losses != nil && ctx.Err() == nil {
+		k := &leftLooker{kube: s.o.Kube, now: s.o.Now}
+		r.Findings = append(r.Findings, k.look(ctx, r.losses)...)
+	}
 	return r, r.Err
 }
 
@@ -226,6 +234,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 		wg.Go(func() { s.destroyCI(ctx, spaces, next) })
 		wg.Go(func() { s.runCI(ctx, next, disturbed) })
 	}
+	losses := make(chan map[string]lostSpace, 1)
+	wg.Go(func() { s.runLeft(ctx, losses) })
 	s.begin(ctx, &wg)
 	defer s.lead(false)
 	done, offers := s.helpers(ctx, &wg)
@@ -318,6 +328,9 @@ func (s *Syncer) Run(ctx context.Context) error {
 		if list != nil {
 			offerCI(spaces, list)
 		}
+		if round.losses != nil {
+			latest(losses, round.losses)
+		}
 	}
 	return ctx.Err()
 }
@@ -403,10 +416,11 @@ func (s *Syncer) observe(ctx context.Context) (*Observed, error) {
 }
 
 // write carries out a plan, in ModeEnforce.
-func (s *Syncer) write(ctx context.Context, r *Round) error {
+func (s *Syncer) write(ctx context.Context, r *Round, want *Wanted) error {
 	if s.o.Mode != ModeEnforce {
 		return nil
 	}
+	noteLosses(r.Plan, want, weakRoles(s.o.Policy), s.o.Now())
 	opts := s.o.Apply
 	opts.Cause, opts.Logger = r.Cause, s.o.Logger
 	opts.dynamic, opts.wroteTemplate = s.o.Dynamic, s.templates.wrote
@@ -469,7 +483,7 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	if len(r.Plan) == 0 {
 		return
 	}
-	r.Err = s.write(ctx, &r)
+	r.Err = s.write(ctx, &r, want)
 	for _, f := range r.Report.Failed {
 		s.postpone(f.Change.Key.Namespace, started.Add(time.Second)) // again, a little later
 	}
@@ -535,6 +549,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		s.addTemplates(ctx, &r, have, r.Read == "full")
 		want := s.desired(&r, have)
 		s.excess(ctx, &r, want)
+		r.Findings = append(r.Findings, s.left()...)
 		s.fence(ctx, &r)
 		s.recall(ctx, &r)
 		if s.o.Mode != ModeEnforce { // nothing is let through that would count in the next round
@@ -553,9 +568,10 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		// Published before it is applied: whoever is refused a moment later is told why.
 		view := authz.NewView(r.Snapshot, s.o.Policy, r.Names)
 		s.publish(&State{View: view, Round: r})
-		err = s.write(ctx, &r)
+		err = s.write(ctx, &r, want)
 		want, more := s.settle(ctx, &r, have, want, plain)
 		err = errors.Join(err, more)
+		r.losses = s.knowLosses(&r, have, want, nil)
 		if s.o.Mode != ModeEnforce {
 			s.build(&r, want, view)
 			return err

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
@@ -56,6 +58,7 @@ func hooksCommand(s streams) *cobra.Command {
 	url := register.Flags().String("url", "", "address of listeners.hooks as GitLab reaches it, with the path /hooks/gitlab (required)")
 	rewritten := register.Flags().Bool("rewritten-path", false, "the path is another one, and a proxy changes it to /hooks/gitlab")
 	remove := register.Flags().Int64Slice("remove", nil, "ids of earlier hooks of the integrator to remove, as this command names them")
+	cluster := register.Flags().String("cluster-id", "", "UID of the cluster's namespace kube-system (default: read from the cluster)")
 	insecure := register.Flags().Bool("insecure-skip-tls-verify", false, "let GitLab not verify the certificate of that address")
 	if err := register.MarkFlagRequired("url"); err != nil {
 		panic(err) // only for a flag that does not exist
@@ -65,7 +68,13 @@ func hooksCommand(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return app.RegisterHook(cmd.Context(), cfg, app.Registration{URL: *url, RewrittenPath: *rewritten, Verify: !*insecure, Remove: *remove}, s.out)
+		want := app.Registration{URL: *url, RewrittenPath: *rewritten, Verify: !*insecure, Remove: *remove, Cluster: *cluster}
+		if want.Cluster == "" {
+			if want.Cluster, err = app.ClusterID(cmd.Context(), cfg); err != nil {
+				return fmt.Errorf("%w: give --cluster-id, which `kubectl get namespace kube-system -o jsonpath={.metadata.uid}` prints", err)
+			}
+		}
+		return app.RegisterHook(cmd.Context(), cfg, want, s.out)
 	}
 	cmd.AddCommand(register)
 	return cmd

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
@@ -46,7 +47,7 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 	}
 	local := onThisMachine(cfg.GitLab.URL)
 	p := &ci.Provisioner{
-		Kube: c.kube, Cluster: ci.Cluster{URL: c.publicURL, CA: ca}, CA: c.publicCA, Scope: cfg.CI.Environment,
+		Kube: c.kube, Replaces: cfg.Cluster.Replaces, Cluster: ci.Cluster{URL: c.publicURL, CA: ca}, CA: c.publicCA, Scope: cfg.CI.Environment,
 		Lifetime: cfg.CI.TokenLifetime.Duration, Handover: cfg.CI.Handover.Duration,
 		Keys: ci.KeysOf(c.kube.Discovery().RESTClient()),
 		Now:  time.Now, Logger: log,
@@ -71,6 +72,7 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 		return nil, fmt.Errorf("setting up the writer of cluster integrations: %w", err)
 	}
 	p.Variables, p.Clusters = variables{vars}, integration{integrations}
+	p.TooOld = func(ctx context.Context, mode ci.Mode) (string, error) { return tooOld(ctx, vars, mode) }
 	if cfg.CI.Agent == nil {
 		return p, nil
 	}
@@ -87,6 +89,19 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 		Look: func(ctx context.Context) (ci.AgentState, error) { return agentState(ctx, envs, cfg.CI.Agent) },
 	}
 	return p, nil
+}
+
+// tooOld says why this GitLab can't have a delivery, "" if it can.
+func tooOld(ctx context.Context, vars *gitlab.Variables, mode ci.Mode) (string, error) {
+	needs, ok := map[ci.Mode]gitlabversion.Feature{ci.ModeIDToken: gitlabversion.IDTokens, ci.ModeAgent: gitlabversion.AgentEnvironments}[mode]
+	if !ok {
+		return "", nil
+	}
+	v, err := vars.Version(ctx)
+	if err != nil || v.Has(needs) {
+		return "", err
+	}
+	return fmt.Sprintf("delivery %s needs GitLab %s or newer, and this one is %s: upgrade GitLab, or choose another delivery in ci.delivery or ci.projects", mode, needs.Since(), v), nil
 }
 
 // agentState returns what GitLab says of its agent that ci.agent names.
@@ -124,7 +139,7 @@ func onThisMachine(raw string) bool {
 type variables struct{ api *gitlab.Variables }
 
 // Ensure implements ci.VariableWriter.
-func (v variables) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known) (int, error) {
+func (v variables) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known, claim ci.Claim) (int, error) {
 	want := make([]gitlab.Variable, 0, len(vars))
 	for _, x := range vars {
 		kind := gitlab.EnvVar
@@ -141,8 +156,15 @@ func (v variables) Ensure(ctx context.Context, project int64, scope string, vars
 	if known != nil {
 		have = gitlab.Have{Known: true, Variables: known.Variables}
 	}
-	n, err := v.api.Ensure(ctx, project, want, have)
+	n, err := v.api.Ensure(ctx, project, want, have, claimed(claim))
+	if other, ok := errors.AsType[*gitlab.OtherClusterError](err); ok {
+		return n, &ci.OtherClusterError{Project: project, Scope: scope, Cluster: other.Cluster, Keys: other.Keys}
+	}
 	return n, foreign(project, scope, err)
+}
+
+func claimed(c ci.Claim) gitlab.Claim {
+	return gitlab.Claim{Cluster: c.Cluster, Replaces: c.Replaces, Wrote: c.Wrote}
 }
 
 // foreign turns an error that says nothing but that somebody has variables of his own into ci's.
@@ -171,26 +193,30 @@ func foreignKeys(err error) (keys []string, only bool) {
 }
 
 // Remove implements ci.VariableWriter.
-func (v variables) Remove(ctx context.Context, project int64, scope string, keep []string) (int, error) {
+func (v variables) Remove(ctx context.Context, project int64, scope string, keep []string, claim ci.Claim) (int, error) {
 	kept := make([]gitlab.Variable, 0, len(keep))
 	for _, key := range keep {
 		kept = append(kept, gitlab.Variable{Key: key, EnvironmentScope: scope})
 	}
-	return v.api.Remove(ctx, project, []string{scope}, kept, gitlab.Have{})
+	return v.api.Remove(ctx, project, []string{scope}, kept, gitlab.Have{}, claimed(claim))
 }
 
 // integration hands CI credentials over as GitLab's deprecated cluster integration.
 type integration struct{ api *gitlab.Clusters }
 
 // Ensure implements ci.ClusterWriter.
-func (i integration) Ensure(ctx context.Context, project int64, scope string, c ci.Cluster, namespace, token string) (bool, error) {
-	return i.api.Ensure(ctx, project, gitlab.ProjectCluster{
+func (i integration) Ensure(ctx context.Context, project int64, scope string, c ci.Cluster, namespace, token string, claim ci.Claim) (bool, error) {
+	wrote, err := i.api.Ensure(ctx, project, gitlab.ProjectCluster{
 		Name: scope, Scope: scope, APIURL: c.URL, CA: string(c.CA), Namespace: namespace, Token: token,
-	})
+	}, claimed(claim))
+	if other, ok := errors.AsType[*gitlab.OtherClusterError](err); ok {
+		err = &ci.OtherClusterError{Project: project, Scope: scope, Cluster: other.Cluster}
+	}
+	return wrote, err
 }
 
 // Remove implements ci.ClusterWriter.
-func (i integration) Remove(ctx context.Context, project int64, scope string) error {
-	_, err := i.api.Remove(ctx, project, []string{scope})
+func (i integration) Remove(ctx context.Context, project int64, scope string, c ci.Cluster, claim ci.Claim) error {
+	_, err := i.api.Remove(ctx, project, []string{scope}, c.URL, claimed(claim))
 	return err
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
 // hookPath is where listeners.hooks takes system hooks.
@@ -22,6 +23,16 @@ type Registration struct {
 	RewrittenPath bool    // a proxy makes hookPath of the URL's path
 	Verify        bool    // GitLab verifies the certificate
 	Remove        []int64 // ids of earlier hooks of ours
+	Cluster       string  // id of this cluster; see ClusterID
+}
+
+// ClusterID returns the id of the configured cluster, which names it in GitLab.
+func ClusterID(ctx context.Context, cfg *config.Config) (string, error) {
+	c, err := connect(cfg)
+	if err != nil {
+		return "", err
+	}
+	return ci.ClusterID(ctx, c.kube)
 }
 
 // RegisterHook makes GitLab send its system hooks to a URL, with the secret of the configuration, and tells of the
@@ -55,16 +66,24 @@ func RegisterHook(ctx context.Context, cfg *config.Config, want Registration, ou
 	if err != nil {
 		return err
 	}
-	others, err := registrar.Others(ctx, want.URL)
+	if err := registrar.Supported(ctx); err != nil {
+		return err
+	}
+	claim := gitlab.Claim{Cluster: want.Cluster, Replaces: cfg.Cluster.Replaces}
+	others, err := registrar.Others(ctx, want.URL, claim)
 	if err != nil {
 		return err
 	}
 	for _, id := range want.Remove {
-		if !slices.ContainsFunc(others, func(h gitlab.SystemHook) bool { return h.ID == id }) {
+		i := slices.IndexFunc(others, func(h gitlab.SystemHook) bool { return h.ID == id })
+		if i >= 0 && others[i].Other {
+			return fmt.Errorf("--remove: system hook %d belongs to another cluster (id %q); nothing was changed: add the id to cluster.replaces if that cluster is no more", id, others[i].Cluster)
+		}
+		if i < 0 {
 			return fmt.Errorf("--remove: system hook %d is not an earlier one of an integrator; nothing was changed: look at the hooks in GitLab's admin area", id)
 		}
 	}
-	created, err := registrar.Register(ctx, want.URL, secret, want.Verify)
+	created, err := registrar.Register(ctx, want.URL, secret, want.Verify, claim)
 	if err != nil {
 		return err
 	}
@@ -74,6 +93,10 @@ func RegisterHook(ctx context.Context, cfg *config.Config, want Registration, ou
 		fmt.Fprintf(out, "The system hook to %s was there; its secret and settings are set again.\n", want.URL)
 	}
 	for _, h := range others {
+		if h.Other {
+			fmt.Fprintf(out, "GitLab also sends its system hooks to %s (hook %d), for another cluster (id %q).\n", h.URL, h.ID, h.Cluster)
+			continue
+		}
 		if !slices.Contains(want.Remove, h.ID) {
 			fmt.Fprintf(out, "GitLab also sends its system hooks to %s (hook %d). If no integrator is there any more, add --remove %d.\n", h.URL, h.ID, h.ID)
 			continue

@@ -30,6 +30,9 @@ func TestRegisterHook(t *testing.T) {
 	ask := func(r Registration) (string, error) {
 		var out bytes.Buffer
 		r.Verify = true
+		if r.Cluster == "" {
+			r.Cluster = "00000000-0000-4000-8000-00000000000a"
+		}
 		err := RegisterHook(t.Context(), cfg, r, &out)
 		return out.String(), err
 	}
@@ -70,6 +73,27 @@ func TestRegisterHook(t *testing.T) {
 	if err != nil || !strings.Contains(out, url+" (hook 1) is removed") || strings.Contains(out, "also sends") {
 		t.Errorf("%q, %v", out, err)
 	}
+	// Another cluster's integrator does not take our hook over, nor remove it, but for a cluster that it replaces.
+	const other = "00000000-0000-4000-8000-00000000000b"
+	if out, err := ask(Registration{URL: behind, RewrittenPath: true, Cluster: other}); err == nil || out != "" || !strings.Contains(err.Error(), "-00000000000a\"") || !strings.Contains(err.Error(), "cluster.replaces") {
+		t.Errorf("the hook of another cluster is taken over: %q, %v", out, err)
+	}
+	if out, err := ask(Registration{URL: url, Cluster: other, Remove: []int64{2}}); err == nil || out != "" || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("the hook of another cluster is removed: %q, %v", out, err)
+	}
+	out, err = ask(Registration{URL: "https://b.example.com/hooks/gitlab", Cluster: other})
+	if err != nil || !strings.Contains(out, "hook 2), for another cluster") || strings.Contains(out, "--remove") {
+		t.Errorf("%q, %v", out, err)
+	}
+	cfg.Cluster.Replaces = []string{"00000000-0000-4000-8000-00000000000a"}
+	if out, err = ask(Registration{URL: behind, RewrittenPath: true, Cluster: other}); err != nil || !strings.Contains(out, "was there") {
+		t.Errorf("a rebuilt cluster: %q, %v", out, err)
+	}
+	cfg.Cluster.Replaces = []string{other}
+	if out, err = ask(Registration{URL: behind, RewrittenPath: true, Remove: []int64{4}}); err != nil || !strings.Contains(out, "(hook 4) is removed") {
+		t.Errorf("back again: %q, %v", out, err)
+	}
+	cfg.Cluster.Replaces = nil
 	if out, err = register(url); err != nil || !strings.Contains(out, "from now on") || !strings.Contains(out, behind+" (hook 2)") || strings.Contains(out, "else.example.com") {
 		t.Errorf("%q, %v", out, err)
 	}

@@ -93,6 +93,18 @@ deploy-in-context:
     - kubectl config use-context haw/infra:icc
     - kubectl apply -f deploy_new.yaml
 
+deploy-by-hand:
+  stage: deploy
+  environment:
+    name: ICC-K8s
+  script:
+    - export KUBECONFIG=$PWD/own
+    - kubectl config set-cluster own --server="$KUBE_URL" --certificate-authority="$KUBE_CA_PEM_FILE"
+    - kubectl config set-credentials deploy --token="$KUBE_TOKEN"
+    - kubectl config set-context own --cluster=own --user=deploy --namespace="$KUBE_NAMESPACE"
+    - kubectl config use-context own
+    - kubectl apply -f deploy_new.yaml
+
 deploy-to-staging:
   stage: deploy
   environment:

@@ -25,6 +25,7 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 
 	e.start(e.ci("variables", ""))
 	e.deploys("deploy")
+	e.deploys("deploy-by-hand")
 	e.refuses(nil)
 	vars := e.variables("haw/world")
 	if e.subjects() != "" || !vars["KUBE_TOKEN"].Masked || !vars["KUBECONFIG"].Protected || len(vars) != 6 {
@@ -43,6 +44,11 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 	res, err := e.run(runner.Job{ProjectID: id, Ref: "main", JobName: "deploy"}, "alice")
 	if err != nil || res.Status == "success" || !strings.Contains(res.Log, "id_tokens") {
 		t.Errorf("without the addition the job does not say what it lacks: %v\n%s", err, res.Log)
+	}
+	// What docs/ci.md says of a job that makes its own kubeconfig.
+	res, err = e.run(runner.Job{ProjectID: id, Ref: "main", JobName: "deploy-by-hand"}, "alice")
+	if err != nil || res.Status == "success" || !strings.Contains(res.Log, "Please enter Username:") {
+		t.Errorf("docs/ci.md is wrong on set-credentials without a token: %v\n%s", err, res.Log)
 	}
 	// When running jobs are over, nothing is stored any more.
 	e.start(e.ci("id-token", "  handover: 1s\n"))

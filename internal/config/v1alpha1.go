@@ -50,6 +50,10 @@ type Cluster struct {
 	PublicURL string `json:"publicURL,omitempty"`
 	// PEM file with the CA of that URL. Empty: the one of the kubeconfig. Read again when it changes.
 	PublicCAFile string `json:"publicCAFile,omitempty"`
+	// Ids of clusters that are no more and whose place this one takes: what names them in GitLab (CI variables, cluster
+	// integrations, system hooks) becomes this cluster's. The finding ci_other_cluster tells the id. The word "unnamed" stands
+	// for what the version before wrote, which named no cluster.
+	Replaces []string `json:"replaces,omitempty"`
 }
 
 // Listeners are the three ports of `serve`.

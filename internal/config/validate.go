@@ -79,6 +79,9 @@ func validate(c *Config, unread []string) []error {
 	c.Authn.validate(&f, c)
 	validateBlanks(&f, "", reflect.ValueOf(*c))
 	f.add(c.Cluster.PublicURL != "" && !isSafeURL(c.Cluster.PublicURL), "cluster.publicURL", "want https://host[:port], not %q", redacted(c.Cluster.PublicURL))
+	for i, id := range c.Cluster.Replaces {
+		f.add(id != "unnamed" && !clusterID.MatchString(id), fmt.Sprintf("cluster.replaces[%d]", i), "want the id of a cluster, as the finding ci_other_cluster tells it, or unnamed, not %q", id)
+	}
 	if _, err := c.Authz.Policy(); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			at, what, ok := strings.Cut(line, ": ")
@@ -327,6 +330,9 @@ func (a CIAgent) validate(f *faults) {
 	f.add(!ok || id.Kind != authz.ProjectSource, "ci.agent.configProject", "want project/ID, not %q", a.ConfigProject)
 	f.add(!isSafeURL(a.KASURL), "ci.agent.kasURL", "want https://host/k8s-proxy/, not %q", redacted(a.KASURL))
 }
+
+// clusterID is the form of a Kubernetes UID.
+var clusterID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 var agentName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 

@@ -88,13 +88,13 @@ func (v *varsReading) take(project int64, page *gqlVariables) (next string) {
 		return ""
 	}
 	for _, n := range page.Nodes {
-		ours, _ := ownDescription(n.Description)
-		if !ours && (n.Scope != v.want.Scope || !slices.Contains(v.want.Keys, n.Key)) {
+		marked, cluster, _ := parseDescription(n.Description)
+		if !marked && (n.Scope != v.want.Scope || !slices.Contains(v.want.Keys, n.Key)) {
 			continue
 		}
 		v.of[project] = append(v.of[project], authz.CIVariable{
 			Key: v.intern(n.Key), Scope: v.intern(n.Scope), File: n.Type == "FILE", Masked: n.Masked, Protected: n.Protected,
-			Raw: n.Raw, Hidden: n.Hidden, Ours: ours,
+			Raw: n.Raw, Hidden: n.Hidden, Marked: marked, Cluster: v.intern(cluster),
 		})
 	}
 	if !page.PageInfo.HasNextPage {

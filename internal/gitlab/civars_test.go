@@ -28,7 +28,7 @@ func (o *org) variable(project string, va gitlabsim.Variable) {
 }
 
 func (o *org) seedVariables() {
-	o.variable("app", gitlabsim.Variable{Key: "KUBECONFIG", EnvironmentScope: "ICC-K8s", VariableType: "file", Raw: true, Protected: true, Description: Marker + ": x"})
+	o.variable("app", gitlabsim.Variable{Key: "KUBECONFIG", EnvironmentScope: "ICC-K8s", VariableType: "file", Raw: true, Protected: true, Description: Variable{Cluster: them, Description: "x"}.description()})
 	o.variable("app", gitlabsim.Variable{Key: "KUBE_TOKEN", EnvironmentScope: "ICC-K8s", Masked: true, Description: "by hand"})
 	o.variable("app", gitlabsim.Variable{Key: "KUBE_TOKEN", EnvironmentScope: "*", Hidden: true})                         // not ours, another scope
 	o.variable("app", gitlabsim.Variable{Key: "SOMETHING", EnvironmentScope: "ICC-K8s"})                                  // another key
@@ -37,9 +37,9 @@ func (o *org) seedVariables() {
 
 func appVars() []authz.CIVariable {
 	return []authz.CIVariable{
-		{Key: "KUBECONFIG", Scope: "ICC-K8s", File: true, Protected: true, Raw: true, Ours: true},
+		{Key: "KUBECONFIG", Scope: "ICC-K8s", File: true, Protected: true, Raw: true, Marked: true, Cluster: them},
 		{Key: "KUBE_TOKEN", Scope: "ICC-K8s", Masked: true},
-		{Key: "KUBE_URL", Scope: "old-scope", Raw: true, Ours: true},
+		{Key: "KUBE_URL", Scope: "old-scope", Raw: true, Marked: true},
 	}
 }
 

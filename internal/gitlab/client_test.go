@@ -101,7 +101,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 
 func TestTrustsGivenCA(t *testing.T) {
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, `{"id":1,"username":"root","is_admin":true}`)
+		_, _ = io.WriteString(w, `{"id":1,"username":"root","is_admin":true,"version":"18.5.0"}`) // to every path
 	}))
 	defer srv.Close()
 	hc, err := NewHTTPClient(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), time.Minute)
@@ -170,7 +170,7 @@ func TestTokenIsReadAgain(t *testing.T) {
 }
 
 func TestRetries(t *testing.T) {
-	ok := `{"id":7,"username":"x","is_admin":true}`
+	ok := `{"id":7,"username":"x","is_admin":true,"version":"18.5.0"}` // to every path
 	for _, tt := range []struct {
 		name    string
 		header  http.Header
@@ -207,14 +207,14 @@ func TestRetries(t *testing.T) {
 			}
 			start := time.Now()
 			info, err := r.Probe(t.Context())
-			if err != nil || info.User.ID != 7 || n.Load() != 2 {
+			if err != nil || info.User.ID != 7 || n.Load() != 3 { // the account, once more, and the version
 				t.Errorf("Probe = %+v, %v after %d requests", info, err, n.Load())
 			}
 			if d := time.Since(start); d < tt.atLeast {
 				t.Errorf("waited %v, want at least %v", d, tt.atLeast)
 			}
-			if got := r.Requests()["other"]; got != 2 {
-				t.Errorf("counted %d requests, want 2", got)
+			if got := r.Requests()["other"]; got != 3 {
+				t.Errorf("counted %d requests, want 3", got)
 			}
 		})
 	}
@@ -258,7 +258,7 @@ func TestPostIsNotRepeated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.Ensure(t.Context(), 1, []Variable{{Key: "K", Value: "v", EnvironmentScope: "*"}, {Key: "L", Value: "v", EnvironmentScope: "*"}}, Have{})
+	_, err = w.Ensure(t.Context(), 1, []Variable{{Key: "K", Value: "v", EnvironmentScope: "*"}, {Key: "L", Value: "v", EnvironmentScope: "*"}}, Have{}, us)
 	if !errors.Is(err, ErrBusy) || posts.Load() != 1 {
 		t.Errorf("error %v after %d posts, want ErrBusy after 1", err, posts.Load())
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -66,10 +67,13 @@ func (c ProjectCluster) GoString() string { return c.String() }
 
 // fullName tells whose the integration is, and which token it has: GitLab never shows that, so without the digest each
 // round would have to write it again. The token is of high entropy, so the digest gives nothing away.
-func (c ProjectCluster) fullName() string {
+func (c ProjectCluster) fullName(cluster string) string {
 	sum := sha256.Sum256([]byte("cluster token\x00" + c.Token))
-	return fmt.Sprintf("%s: %s (token %s)", ClusterMarker, c.Name, hex.EncodeToString(sum[:6]))
+	return fmt.Sprintf("%s: %s (%s%s, token %s)", ClusterMarker, c.Name, clusterWord, cluster, hex.EncodeToString(sum[:6]))
 }
+
+// ownName is what fullName makes; before clusters were named, it was without the first part in parentheses.
+var ownName = regexp.MustCompile(`^` + ClusterMarker + `: .*\((?:` + clusterWord + `([^\s,()]+), )?token [0-9a-f]+\)$`)
 
 // What GitLab refuses of the certificate-based integration, each with its cure.
 var (
@@ -122,12 +126,19 @@ type restCluster struct {
 	} `json:"platform_kubernetes"`
 }
 
-func (c restCluster) ours() bool { return strings.HasPrefix(c.Name, ClusterMarker+": ") }
+// integration judges whose it is. The mark of the version before names no cluster, but the API URL does.
+func (c Claim) integration(h restCluster, apiURL string) (whose owner, cluster string) {
+	m := ownName.FindStringSubmatch(h.Name)
+	if m == nil {
+		return somebodys, ""
+	}
+	return c.whose(true, m[1], func() bool { return h.Platform.APIURL == apiURL }), m[1]
+}
 
-// Ensure makes the project have this integration, unmanaged, and reports whether anything had to be written. An
-// integration of somebody else with the same scope is a *ForeignClusterError. Other errors are ErrCertificateOff,
+// Ensure makes the project have this integration, unmanaged, and reports whether anything had to be written. One with the
+// same scope that is another cluster's by the claim is an *OtherClusterError, one of somebody else a *ForeignClusterError. Other errors are ErrCertificateOff,
 // ErrClusterURL, ErrClusterRefused, ErrNoMaintainer and those of the client.
-func (w *Clusters) Ensure(ctx context.Context, project int64, c ProjectCluster) (changed bool, err error) {
+func (w *Clusters) Ensure(ctx context.Context, project int64, c ProjectCluster, claim Claim) (changed bool, err error) {
 	if c.Scope == "" || c.APIURL == "" || c.Token == "" {
 		return false, fmt.Errorf("cluster integration of project %d: scope, API URL and token must be given", project)
 	}
@@ -137,19 +148,23 @@ func (w *Clusters) Ensure(ctx context.Context, project int64, c ProjectCluster) 
 	}
 	c.CA = strings.TrimSpace(c.CA) // as GitLab stores it
 	doing := fmt.Sprintf("writing the cluster integration of project %d with scope %q", project, c.Scope)
+	name := c.fullName(claim.Cluster)
 	platform := map[string]any{"api_url": c.APIURL, "ca_cert": c.CA, "namespace": c.Namespace, "token": c.Token}
 	body := map[string]any{
-		"name": c.fullName(), "enabled": true, "managed": false, "namespace_per_environment": false, "environment_scope": c.Scope,
+		"name": name, "enabled": true, "managed": false, "namespace_per_environment": false, "environment_scope": c.Scope,
 		"platform_kubernetes_attributes": platform,
 	}
 	base := fmt.Sprintf("projects/%d/clusters", project)
 	i := slices.IndexFunc(have, func(h restCluster) bool { return h.Scope == c.Scope })
 	if i >= 0 {
 		h := have[i]
+		whose, cluster := claim.integration(h, c.APIURL)
 		switch {
-		case !h.ours():
+		case whose == otherCluster:
+			return false, &OtherClusterError{Project: project, Scope: h.Scope, Cluster: cluster}
+		case whose == somebodys:
 			return false, &ForeignClusterError{Project: project, Name: h.Name, Scope: h.Scope}
-		case h.Name == c.fullName() && h.Enabled && !h.Managed && h.Platform.APIURL == c.APIURL && h.Platform.Namespace == c.Namespace &&
+		case h.Name == name && h.Enabled && !h.Managed && h.Platform.APIURL == c.APIURL && h.Platform.Namespace == c.Namespace &&
 			strings.TrimSpace(h.Platform.CA) == c.CA:
 			return false, nil
 		case !h.Managed:
@@ -166,9 +181,10 @@ func (w *Clusters) Ensure(ctx context.Context, project int64, c ProjectCluster) 
 	return err == nil, explainCluster(project, err)
 }
 
-// Remove deletes our integrations of the given environment scopes from a project and returns how many there were. A
+// Remove deletes our integrations of the given environment scopes from a project and returns how many there were; apiURL is
+// that of the API server, as Ensure was given it. A
 // project that does not exist has none, and neither has one of a GitLab that has them switched off.
-func (w *Clusters) Remove(ctx context.Context, project int64, scopes []string) (removed int, err error) {
+func (w *Clusters) Remove(ctx context.Context, project int64, scopes []string, apiURL string, claim Claim) (removed int, err error) {
 	have, err := w.list(ctx, project)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCertificateOff) {
 		return 0, nil
@@ -178,7 +194,7 @@ func (w *Clusters) Remove(ctx context.Context, project int64, scopes []string) (
 	}
 	var errs []error
 	for _, h := range have {
-		if !h.ours() || !slices.Contains(scopes, h.Scope) {
+		if whose, _ := claim.integration(h, apiURL); whose != ours || !slices.Contains(scopes, h.Scope) {
 			continue
 		}
 		err := w.api.do(ctx, fmt.Sprintf("removing the cluster integration of project %d with scope %q", project, h.Scope), http.MethodDelete,

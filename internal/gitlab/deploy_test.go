@@ -44,7 +44,7 @@ func TestClusters(t *testing.T) {
 	want := wantedCluster()
 	step := func(name string, changed bool, check func(gitlabsim.Cluster) bool) {
 		t.Helper()
-		got, err := w.Ensure(ctx, app, want)
+		got, err := w.Ensure(ctx, app, want, us)
 		cs := o.clustersOf("app")
 		if got != changed || err != nil || len(cs) != 1 || cs[0].Managed || !cs[0].Enabled || !check(cs[0]) {
 			t.Fatalf("%s: Ensure = %v, %v; GitLab has %d integrations", name, got, err, len(cs))
@@ -59,13 +59,13 @@ func TestClusters(t *testing.T) {
 	want.APIURL = "https://other.example.com"
 	step("another URL", true, func(c gitlabsim.Cluster) bool { return c.APIURL == want.APIURL })
 	step("again", false, func(gitlabsim.Cluster) bool { return true })
-	if n, err := w.Remove(ctx, app, []string{"other"}); n != 0 || err != nil {
+	if n, err := w.Remove(ctx, app, []string{"other"}, wantedCluster().APIURL, us); n != 0 || err != nil {
 		t.Errorf("Remove of another scope = %d, %v", n, err)
 	}
-	if n, err := w.Remove(ctx, app, []string{"ICC-K8s"}); n != 1 || err != nil || len(o.clustersOf("app")) != 0 {
+	if n, err := w.Remove(ctx, app, []string{"ICC-K8s"}, wantedCluster().APIURL, us); n != 1 || err != nil || len(o.clustersOf("app")) != 0 {
 		t.Errorf("Remove = %d, %v", n, err)
 	}
-	if n, err := w.Remove(ctx, 4711, []string{"ICC-K8s"}); n != 0 || err != nil {
+	if n, err := w.Remove(ctx, 4711, []string{"ICC-K8s"}, wantedCluster().APIURL, us); n != 0 || err != nil {
 		t.Errorf("Remove in a vanished project = %d, %v", n, err)
 	}
 }
@@ -78,12 +78,12 @@ func TestClusterOfSomebodyElse(t *testing.T) {
 	o.ok(w.api.do(ctx, "", http.MethodPost, fmt.Sprintf("projects/%d/clusters/user", app), nil, map[string]any{
 		"name": "my own", "environment_scope": foreign.Scope, "platform_kubernetes_attributes": map[string]any{"api_url": "https://mine.example.com", "token": "mine"},
 	}, nil))
-	_, err := w.Ensure(ctx, app, foreign)
+	_, err := w.Ensure(ctx, app, foreign, us)
 	var fe *ForeignClusterError
 	if !errors.As(err, &fe) || fe.Scope != foreign.Scope || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("Ensure: %v", err)
 	}
-	if n, err := w.Remove(ctx, app, []string{foreign.Scope}); n != 0 || err != nil || o.clustersOf("app")[0].Token != "mine" {
+	if n, err := w.Remove(ctx, app, []string{foreign.Scope}, wantedCluster().APIURL, us); n != 0 || err != nil || o.clustersOf("app")[0].Token != "mine" {
 		t.Errorf("Remove = %d, %v", n, err)
 	}
 }
@@ -91,10 +91,10 @@ func TestClusterOfSomebodyElse(t *testing.T) {
 func TestClusterRefusals(t *testing.T) {
 	o := newOrg(t)
 	ctx, app := t.Context(), o.id["app"]
-	if _, err := o.clusters("root").Ensure(ctx, app, wantedCluster()); !errors.Is(err, ErrCertificateOff) {
+	if _, err := o.clusters("root").Ensure(ctx, app, wantedCluster(), us); !errors.Is(err, ErrCertificateOff) {
 		t.Errorf("feature off: %v", err)
 	}
-	if n, err := o.clusters("root").Remove(ctx, app, []string{"ICC-K8s"}); n != 0 || err != nil {
+	if n, err := o.clusters("root").Remove(ctx, app, []string{"ICC-K8s"}, wantedCluster().APIURL, us); n != 0 || err != nil {
 		t.Errorf("feature off: Remove = %d, %v", n, err)
 	}
 	o.sim.SetCertificateClusters(true)
@@ -113,7 +113,7 @@ func TestClusterRefusals(t *testing.T) {
 	} {
 		c := wantedCluster()
 		tt.change(&c)
-		changed, err := o.clusters(tt.user).Ensure(ctx, tt.project, c)
+		changed, err := o.clusters(tt.user).Ensure(ctx, tt.project, c, us)
 		if changed || !errors.Is(err, tt.want) || errors.Is(err, ErrCertificateOff) {
 			t.Errorf("%s: Ensure = %v, %v; want %v", tt.name, changed, err, tt.want)
 		}
@@ -136,7 +136,7 @@ func TestClusterRefusals(t *testing.T) {
 	inner.HTTPClient = &hc
 	w, err := NewClusters(inner)
 	o.ok(err)
-	if _, err := w.Ensure(ctx, app, wantedCluster()); err == nil || strings.Contains(err.Error(), "hunter2") {
+	if _, err := w.Ensure(ctx, app, wantedCluster(), us); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("echoed: %v", err)
 	}
 }

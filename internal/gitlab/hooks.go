@@ -81,10 +81,20 @@ func NewHookRegistrar(o Options) (*HookRegistrar, error) {
 	return &HookRegistrar{api: a}, nil
 }
 
-// SystemHook is one that looks like ours.
+// SystemHook is one that looks like an integrator's.
 type SystemHook struct {
-	ID  int64
-	URL string // without credentials
+	ID      int64
+	URL     string // without credentials
+	Cluster string // id of the cluster that it is for, "" if its name does not tell
+	Other   bool   // it is another cluster's by the Claim
+}
+
+// OtherHookError says that the hook of this URL belongs to another cluster. Nothing was written.
+type OtherHookError struct{ Hook SystemHook }
+
+func (e *OtherHookError) Error() string {
+	return fmt.Sprintf("system hook %d, which goes to %s, belongs to another cluster (id %q): give this cluster's listeners.hooks a URL of its own, or, if"+
+		" that cluster is no more, add its id to cluster.replaces", e.Hook.ID, e.Hook.URL, shorten(e.Hook.Cluster))
 }
 
 type restHook struct {
@@ -96,21 +106,38 @@ type restHook struct {
 func (h restHook) id() (int64, error) { return positive(h.ID) }
 
 const (
-	hookName = "gl-k8s-integrator" // in GitLab, on the hooks that Register makes
+	hookName = "gl-k8s-integrator" // in GitLab, on the hooks that Register makes, followed by the cluster
 	hookPath = "/hooks/gitlab"     // of hooks without a name: an older GitLab drops it
 )
 
+// hook makes of a hook what can be told of it; false if nothing says that an integrator made it.
+func (c Claim) hook(h restHook) (SystemHook, bool) {
+	u, err := url.Parse(h.URL)
+	if err != nil {
+		return SystemHook{}, false
+	}
+	rest, named := strings.CutPrefix(h.Name, hookName)
+	cluster, hasCluster := strings.CutPrefix(rest, ": "+clusterWord)
+	named = named && (rest == "" || hasCluster)
+	u.User = nil
+	return SystemHook{ID: h.ID, URL: u.String(), Cluster: cluster, Other: cluster != "" && !c.names(cluster)}, named || u.Path == hookPath
+}
+
 // Register makes GitLab send its system hooks to hookURL with the secret, and reports whether the hook is new. An
-// existing hook of that URL gets the secret again: an edit without one would delete it.
-func (r *HookRegistrar) Register(ctx context.Context, hookURL, secret string, verifyTLS bool) (created bool, err error) {
+// existing hook of that URL gets the secret again: an edit without one would delete it. If it is another cluster's by the
+// claim, that is an *OtherHookError.
+func (r *HookRegistrar) Register(ctx context.Context, hookURL, secret string, verifyTLS bool, claim Claim) (created bool, err error) {
 	hooks, err := r.list(ctx)
 	if err != nil {
 		return false, err
 	}
-	no, name := false, hookName
+	no, name := false, hookName+": "+clusterWord+claim.Cluster
 	for _, h := range hooks {
 		if h.URL != hookURL {
 			continue
+		}
+		if known, _ := claim.hook(h); known.Other {
+			return false, &OtherHookError{known}
 		}
 		_, resp, err := r.api.client.SystemHooks.EditHook(h.ID, &gl.EditHookOptions{
 			URL: &hookURL, Name: &name, Token: &secret, PushEvents: &no, TagPushEvents: &no,
@@ -131,9 +158,9 @@ func (r *HookRegistrar) Register(ctx context.Context, hookURL, secret string, ve
 	return true, nil
 }
 
-// Others returns the hooks that Register made, as far as can be told by name and path, beside the one of hookURL. They may
-// be those of another integrator on the same GitLab.
-func (r *HookRegistrar) Others(ctx context.Context, hookURL string) ([]SystemHook, error) {
+// Others returns the hooks that integrators made, as far as can be told by name and path, beside the one of hookURL. They may
+// be another cluster's.
+func (r *HookRegistrar) Others(ctx context.Context, hookURL string, claim Claim) ([]SystemHook, error) {
 	hooks, err := r.list(ctx)
 	if err != nil {
 		return nil, err
@@ -141,13 +168,10 @@ func (r *HookRegistrar) Others(ctx context.Context, hookURL string) ([]SystemHoo
 	var out []SystemHook
 	registered := false
 	for _, h := range hooks {
-		u, err := url.Parse(h.URL)
-		switch {
-		case h.URL == hookURL && !registered: // that is the one that Register sets again
+		if h.URL == hookURL && !registered { // that is the one that Register sets again
 			registered = true
-		case err == nil && (h.Name == hookName || u.Path == hookPath):
-			u.User = nil
-			out = append(out, SystemHook{ID: h.ID, URL: u.String()})
+		} else if other, ok := claim.hook(h); ok {
+			out = append(out, other)
 		}
 	}
 	return out, nil

@@ -207,7 +207,7 @@ func TestRegisterFindsItsHookOnAnyPage(t *testing.T) {
 	o.ok(err)
 	var got []bool
 	for range 2 {
-		created, err := reg.Register(t.Context(), "https://integrator.example.com/hooks/gitlab", "hook-secret", true)
+		created, err := reg.Register(t.Context(), "https://integrator.example.com/hooks/gitlab", "hook-secret", true, us)
 		o.ok(err)
 		got = append(got, created)
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
 // Reader reads a GitLab instance with a token that only reads. Its methods may be used at the same time.
@@ -94,6 +95,16 @@ func (r *Reader) Probe(ctx context.Context) (Info, error) {
 		default:
 			info.Warnings = append(info.Warnings, "GraphQL is not usable, reading by REST alone, which takes many more requests: "+err.Error())
 		}
+	}
+	if info.Version == "" {
+		info.Version, _ = r.api.version(ctx) // not knowing it is the next warning
+	}
+	v, err := supported(info.Version)
+	if err != nil {
+		return info, err
+	}
+	if v == (gitlabversion.Version{}) && ctx.Err() == nil {
+		info.Warnings = append(info.Warnings, fmt.Sprintf("GitLab does not tell its version (it says %q): it is taken for the newest", shorten(info.Version)))
 	}
 	return info, nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
 // org is the world most tests read: every kind of row, link and flag once.
@@ -618,9 +619,11 @@ func TestOldVersions(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			v, _ := gitlabversion.Parse(version)
 			for _, s := range []*authz.Snapshot{got, rest} {
 				for id, g := range s.Groups {
 					g.Archived = false // not known there
+					g.MarkedForDeletion = g.MarkedForDeletion && v.Has(gitlabversion.GroupDeletionDate)
 					s.Groups[id] = g
 				}
 				for id, p := range s.Projects {
@@ -875,7 +878,7 @@ func TestHooksNameWhatChanged(t *testing.T) {
 	reg, err := NewHookRegistrar(opts)
 	o.ok(err)
 	for _, want := range []bool{true, false} {
-		created, err := reg.Register(t.Context(), hook.URL, "hook-secret", true)
+		created, err := reg.Register(t.Context(), hook.URL, "hook-secret", true, us)
 		if err != nil || created != want {
 			t.Fatalf("Register = %v, %v; want %v", created, err, want)
 		}

@@ -1,7 +1,9 @@
 package gitlab
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -37,8 +39,9 @@ type Variable struct {
 	Raw              bool
 	EnvironmentScope string
 	Description      string
+	Cluster          string // id of the cluster that it belongs to: set by List, and by Ensure to the Claim's
 
-	Ours   bool // set by List: it carries our Marker
+	Marked bool // set by List: it carries our Marker
 	Hidden bool // set by List: GitLab does not show the value
 }
 
@@ -103,10 +106,10 @@ func (w *Variables) List(ctx context.Context, project int64) ([]Variable, error)
 	}
 	out := make([]Variable, 0, len(rows))
 	for _, v := range rows {
-		ours, description := ownDescription(v.Description)
+		marked, cluster, description := parseDescription(v.description())
 		out = append(out, Variable{
-			Key: v.Key, Value: v.Value, Type: VariableType(v.VariableType), Masked: v.Masked, Protected: v.Protected, Raw: v.Raw,
-			EnvironmentScope: v.EnvironmentScope, Description: description, Ours: ours, Hidden: v.Hidden,
+			Key: v.Key, Value: v.Value, Type: v.Type, Masked: v.Masked, Protected: v.Protected, Raw: v.Raw != nil && *v.Raw,
+			EnvironmentScope: v.EnvironmentScope, Description: description, Cluster: cluster, Marked: marked, Hidden: v.Hidden,
 		})
 	}
 	slices.SortFunc(out, func(a, b Variable) int {
@@ -115,12 +118,32 @@ func (w *Variables) List(ctx context.Context, project int64) ([]Variable, error)
 	return out, nil
 }
 
-func (w *Variables) list(ctx context.Context, project int64) ([]gl.ProjectVariable, error) {
-	var out []gl.ProjectVariable
+// restVariable is a variable as GitLab shows it. What a GitLab does not know it leaves out.
+type restVariable struct {
+	Key              string       `json:"key"`
+	Value            string       `json:"value"`
+	Type             VariableType `json:"variable_type"`
+	Masked           bool         `json:"masked"`
+	Hidden           bool         `json:"hidden"`
+	Protected        bool         `json:"protected"`
+	Raw              *bool        `json:"raw"`
+	EnvironmentScope string       `json:"environment_scope"`
+	// Description is nil in a GitLab before 16.2, and "null" where there is none.
+	Description json.RawMessage `json:"description"`
+}
+
+func (v restVariable) description() string {
+	var d string
+	_ = json.Unmarshal(v.Description, &d) // what is no text is no description of ours
+	return d
+}
+
+func (w *Variables) list(ctx context.Context, project int64) ([]restVariable, error) {
+	var out []restVariable
 	q := url.Values{"per_page": {"100"}}
 	for page := int64(1); ; {
 		q.Set("page", fmt.Sprint(page))
-		var rows []gl.ProjectVariable
+		var rows []restVariable
 		resp, err := w.api.get(ctx, fmt.Sprintf("projects/%d/variables", project), q, &rows)
 		if err != nil {
 			return nil, err
@@ -133,27 +156,102 @@ func (w *Variables) list(ctx context.Context, project int64) ([]gl.ProjectVariab
 	}
 }
 
-func ownDescription(d string) (ours bool, rest string) {
-	rest, ours = strings.CutPrefix(d, Marker)
-	if !ours {
-		return false, d
+const clusterWord = "cluster "
+
+// parseDescription tells whether a description is ours, and which cluster it names. Before clusters were named it was the
+// Marker alone, with or without a text.
+func parseDescription(d string) (marked bool, cluster, rest string) {
+	rest, marked = strings.CutPrefix(d, Marker)
+	if !marked || rest == "" {
+		return marked, "", rest
 	}
-	if rest == "" {
-		return true, ""
+	if rest, marked = strings.CutPrefix(rest, ": "); !marked {
+		return false, "", d
 	}
-	rest, ours = strings.CutPrefix(rest, ": ")
-	return ours, rest
+	if named, ok := strings.CutPrefix(rest, clusterWord); ok {
+		cluster, rest, _ = strings.Cut(named, ": ")
+	}
+	return true, cluster, rest
 }
 
-func fullDescription(d string) string {
-	if d == "" {
-		return Marker
+func (v Variable) description() string {
+	parts := []string{Marker}
+	if v.Cluster != "" {
+		parts = append(parts, clusterWord+v.Cluster)
 	}
-	d = Marker + ": " + shorten(d)
+	if v.Description != "" {
+		parts = append(parts, shorten(v.Description))
+	}
+	d := strings.Join(parts, ": ")
 	if r := []rune(d); len(r) > 255 { // GitLab's limit
 		d = string(r[:255])
 	}
 	return d
+}
+
+// Unnamed stands in Claim.Replaces for all marks of the version before, which name no cluster.
+const Unnamed = "unnamed"
+
+// Claim says what of all that GitLab has belongs to this cluster: what our mark is on with its id, or with that of a cluster
+// whose place it takes. Where no cluster is named, or a GitLab before 16.2 has no place for a mark, only our own record
+// tells, and what it does not know is not ours.
+type Claim struct {
+	Cluster  string   // id of this cluster
+	Replaces []string // ids of clusters whose place it takes, or Unnamed
+	// Wrote reports whether the value of this key is one that we wrote, as far as our record knows. nil: none is.
+	Wrote func(key, value string) bool
+}
+
+func (c Claim) names(cluster string) bool {
+	return cluster == c.Cluster || slices.Contains(c.Replaces, cluster)
+}
+
+// owner says whose a variable or an integration is.
+type owner int
+
+const (
+	somebodys owner = iota // somebody's own
+	ours
+	otherCluster // an integrator's of another cluster
+)
+
+// whose judges by the mark, and by wrote where that does not tell.
+func (c Claim) whose(marked bool, cluster string, wrote func() bool) owner {
+	switch {
+	case marked && cluster != "" && c.names(cluster), marked && cluster == "" && slices.Contains(c.Replaces, Unnamed):
+		return ours
+	case marked && cluster == "" && wrote():
+		return ours
+	case marked:
+		return otherCluster
+	}
+	return somebodys
+}
+
+func (c Claim) variable(v restVariable) (whose owner, cluster string) {
+	wrote := func() bool { return c.Wrote != nil && !v.Hidden && c.Wrote(v.Key, v.Value) }
+	d := v.description()
+	marked, cluster, _ := parseDescription(d)
+	if !marked && d == "" && wrote() {
+		return ours, ""
+	}
+	return c.whose(marked, cluster, wrote), cluster
+}
+
+// OtherClusterError says that what is in the place of ours belongs to another cluster. Nothing was written.
+type OtherClusterError struct {
+	Project int64
+	Scope   string
+	Cluster string   // its id, "" if the mark names none
+	Keys    []string // of variables; none: the cluster integration
+}
+
+func (e *OtherClusterError) Error() string {
+	what := "the cluster integration"
+	if len(e.Keys) > 0 {
+		what = "the variables " + strings.Join(e.Keys, ", ")
+	}
+	return fmt.Sprintf("%s of project %d with the environment scope %q belong to another cluster (id %q)", what, e.Project, e.Scope, shorten(e.Cluster))
 }
 
 // Have is what is known about the variables of a project, from authz.GitLabProject. The zero Have knows nothing: then
@@ -165,52 +263,47 @@ type Have struct {
 
 // Ensure makes the given variables exist as they are given, and returns how many it created or changed. Without knowledge
 // it lists the project's variables and writes only what differs. With knowledge that none of them is there it creates them
-// right away, and lists only when GitLab shows that the knowledge is outdated. What is known to be ours is looked at once
+// right away, and lists only when GitLab shows that the knowledge is outdated. What is known to be there is looked at once
 // more before it is changed: it may have become somebody's own since, and what is overwritten can't be brought back.
 //
-// No variable that is not ours is touched; a *ForeignVariableError names each, after all others were written. Errors are ErrMasking, ErrVariableLimit, ErrVariableRefused, ErrNoMaintainer
+// No variable that is not ours by the claim is touched. If one of the same scope is another cluster's, that is an
+// *OtherClusterError and nothing is written, because a job needs all of them from one cluster. For each of somebody's own there
+// is a *ForeignVariableError, after all others were written. Errors are ErrMasking, ErrVariableLimit, ErrVariableRefused, ErrNoMaintainer
 // and those of the client, and several of them joined.
-func (w *Variables) Ensure(ctx context.Context, project int64, want []Variable, have Have) (changed int, err error) {
+func (w *Variables) Ensure(ctx context.Context, project int64, want []Variable, have Have, claim Claim) (changed int, err error) {
 	for _, v := range want {
 		if !variableKey.MatchString(v.Key) || v.EnvironmentScope == "" {
 			return 0, fmt.Errorf("variable %q of project %d: the key may only have letters, digits and _, and the scope must be given", v.Key, project)
 		}
 	}
-	listed := !have.Known || slices.ContainsFunc(want, func(v Variable) bool {
-		return slices.ContainsFunc(have.Variables, func(h authz.CIVariable) bool {
-			return h.Ours && h.Key == v.Key && h.Scope == v.EnvironmentScope
-		})
-	})
-	there := map[string]*existing{}
+	want = slices.Clone(want)
+	for i := range want {
+		want[i].Cluster = claim.Cluster
+	}
+	there := map[string]existing{}
+	listed := false
 	list := func() error {
 		rows, err := w.list(ctx, project)
 		if err != nil {
 			return w.explain(project, "", want, nil, err)
 		}
-		clear(there)
-		for _, row := range rows {
-			ours, _ := ownDescription(row.Description)
-			there[place(row.Key, row.EnvironmentScope)] = &existing{ours: ours, row: &row}
-		}
 		listed = true
-		return nil
+		there = claim.judge(rows)
+		return taken(project, there, want)
 	}
-	for _, v := range have.Variables {
-		there[place(v.Key, v.Scope)] = &existing{ours: v.Ours}
-	}
-	if listed {
+	if !have.Known || slices.ContainsFunc(have.Variables, func(h authz.CIVariable) bool { return concerns(h, want) }) {
 		if err := list(); err != nil {
 			return 0, err
 		}
 	}
 	var errs []error
 	for _, v := range want {
-		wrote, err := w.ensureOne(ctx, project, v, there[place(v.Key, v.EnvironmentScope)], want)
+		wrote, err := w.ensureOne(ctx, project, v, there, want)
 		if !listed && (errors.Is(err, errTaken) || errors.Is(err, ErrNotFound)) {
 			if err := list(); err != nil {
 				return changed, errors.Join(append(errs, err)...)
 			}
-			wrote, err = w.ensureOne(ctx, project, v, there[place(v.Key, v.EnvironmentScope)], want)
+			wrote, err = w.ensureOne(ctx, project, v, there, want)
 		}
 		if wrote {
 			changed++
@@ -225,54 +318,100 @@ func (w *Variables) Ensure(ctx context.Context, project int64, want []Variable, 
 	return changed, errors.Join(errs...)
 }
 
-// existing is a variable that a project has; row is nil when only its existence is known.
+// concerns reports whether a variable that is known to be there may be one that is wanted, or another cluster's beside it.
+func concerns(h authz.CIVariable, want []Variable) bool {
+	return slices.ContainsFunc(want, func(v Variable) bool { return h.Scope == v.EnvironmentScope && (h.Marked || h.Key == v.Key) })
+}
+
+// existing is a variable that a project has.
 type existing struct {
-	ours bool
-	row  *gl.ProjectVariable
+	whose   owner
+	cluster string // that its mark names
+	row     restVariable
 }
 
 func place(key, scope string) string { return key + "\x00" + scope }
 
-// ensureOne writes one variable. sent are all values that must not appear in an error.
-func (w *Variables) ensureOne(ctx context.Context, project int64, v Variable, have *existing, sent []Variable) (wrote bool, err error) {
-	typ := gl.VariableTypeValue(v.Type)
-	if typ == "" {
-		typ = gl.EnvVariableType
+// judge says whose the variables of a project are. Values that are the same in two clusters, such as the namespace, don't tell
+// them apart: where a mark names no cluster, all of a scope are ours or none is.
+func (c Claim) judge(rows []restVariable) map[string]existing {
+	out := make(map[string]existing, len(rows))
+	taken := map[string]bool{} // scopes in which another cluster has some
+	for _, row := range rows {
+		whose, cluster := c.variable(row)
+		out[place(row.Key, row.EnvironmentScope)] = existing{whose, cluster, row}
+		taken[row.EnvironmentScope] = taken[row.EnvironmentScope] || whose == otherCluster
 	}
-	description := fullDescription(v.Description)
+	for at, e := range out {
+		if e.whose == ours && e.cluster == "" && taken[e.row.EnvironmentScope] && !slices.Contains(c.Replaces, Unnamed) {
+			e.whose = otherCluster
+			out[at] = e
+		}
+	}
+	return out
+}
+
+// taken returns an *OtherClusterError if another cluster has variables in a scope of those wanted.
+func taken(project int64, have map[string]existing, want []Variable) error {
+	var other *OtherClusterError
+	for _, e := range have {
+		if e.whose != otherCluster || !slices.ContainsFunc(want, func(v Variable) bool { return v.EnvironmentScope == e.row.EnvironmentScope }) {
+			continue
+		}
+		if other == nil {
+			other = &OtherClusterError{Project: project, Scope: e.row.EnvironmentScope}
+		}
+		other.Keys = append(other.Keys, e.row.Key)
+		other.Cluster = max(other.Cluster, e.cluster)
+	}
+	if other == nil {
+		return nil
+	}
+	slices.Sort(other.Keys)
+	return other
+}
+
+// as reports whether GitLab has the variable already as it should be. What an older GitLab does not know does not differ.
+func (v restVariable) as(want Variable, typ VariableType) bool {
+	return v.Value == want.Value && !v.Hidden && v.Type == typ && v.Masked == want.Masked && v.Protected == want.Protected &&
+		(v.Raw == nil || *v.Raw == want.Raw) && (v.Description == nil || v.description() == want.description())
+}
+
+// ensureOne writes one variable. sent are all values that must not appear in an error.
+func (w *Variables) ensureOne(ctx context.Context, project int64, v Variable, there map[string]existing, sent []Variable) (wrote bool, err error) {
+	typ := VariableType(cmp.Or(string(v.Type), string(EnvVar)))
+	glType, description := gl.VariableTypeValue(typ), v.description()
+	have, exists := there[place(v.Key, v.EnvironmentScope)]
 	var resp *gl.Response
 	switch {
-	case have == nil:
+	case !exists:
 		_, resp, err = w.api.client.ProjectVariables.CreateVariable(project, &gl.CreateProjectVariableOptions{
 			Key: &v.Key, Value: &v.Value, Description: &description, EnvironmentScope: &v.EnvironmentScope,
-			Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &typ,
+			Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &glType,
 		}, gl.WithContext(ctx))
-	case !have.ours:
+	case have.whose != ours:
 		return false, &ForeignVariableError{Project: project, Key: v.Key, Scope: v.EnvironmentScope}
-	case have.row != nil && have.row.Value == v.Value && !have.row.Hidden && have.row.VariableType == typ && have.row.Masked == v.Masked &&
-		have.row.Protected == v.Protected && have.row.Raw == v.Raw && have.row.Description == description:
+	case have.row.as(v, typ):
 		return false, nil
 	default:
 		_, resp, err = w.api.client.ProjectVariables.UpdateVariable(project, v.Key, &gl.UpdateProjectVariableOptions{
 			Value: &v.Value, Description: &description, Filter: &gl.VariableFilter{EnvironmentScope: v.EnvironmentScope},
-			Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &typ,
+			Masked: &v.Masked, Protected: &v.Protected, Raw: &v.Raw, VariableType: &glType,
 		}, gl.WithContext(ctx))
 	}
 	return err == nil, w.explain(project, v.Key, sent, resp, err)
 }
 
 // Remove deletes our variables of the given environment scopes, other than those in keep, from a project and returns how
-// many there were. It names scopes, because another installation may have its own variables in the project under another
+// many there were. It names scopes, because the project may have some of another installation under another
 // one. With knowledge that there are none it sends nothing. A project that does not exist has none.
-func (w *Variables) Remove(ctx context.Context, project int64, scopes []string, keep []Variable, known Have) (removed int, err error) {
+func (w *Variables) Remove(ctx context.Context, project int64, scopes []string, keep []Variable, known Have, claim Claim) (removed int, err error) {
 	kept := map[string]bool{}
 	for _, v := range keep {
 		kept[place(v.Key, v.EnvironmentScope)] = true
 	}
-	goes := func(key, scope string, ours bool) bool {
-		return ours && slices.Contains(scopes, scope) && !kept[place(key, scope)]
-	}
-	if known.Known && !slices.ContainsFunc(known.Variables, func(v authz.CIVariable) bool { return goes(v.Key, v.Scope, v.Ours) }) {
+	goes := func(key, scope string) bool { return slices.Contains(scopes, scope) && !kept[place(key, scope)] }
+	if known.Known && !slices.ContainsFunc(known.Variables, func(v authz.CIVariable) bool { return v.Marked && goes(v.Key, v.Scope) }) {
 		return 0, nil
 	}
 	have, err := w.list(ctx, project) // also with knowledge: what is deleted can't be brought back
@@ -283,8 +422,9 @@ func (w *Variables) Remove(ctx context.Context, project int64, scopes []string, 
 		return 0, w.explain(project, "", nil, nil, err)
 	}
 	var errs []error
+	judged := claim.judge(have)
 	for _, h := range have {
-		if ours, _ := ownDescription(h.Description); !goes(h.Key, h.EnvironmentScope, ours) {
+		if judged[place(h.Key, h.EnvironmentScope)].whose != ours || !goes(h.Key, h.EnvironmentScope) {
 			continue
 		}
 		resp, err := w.api.client.ProjectVariables.RemoveVariable(project, h.Key,

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,6 +24,11 @@ func (o *org) writer(user string) *Variables {
 	return w
 }
 
+// us is this cluster, them is another one.
+var us = Claim{Cluster: "00000000-0000-4000-8000-00000000000a"}
+
+const them = "00000000-0000-4000-8000-00000000000b"
+
 func (o *org) variables(project string) (out []gitlabsim.Variable) {
 	o.w.View(func(v *gitlabsim.View) { out = append(out, v.Project(o.id[project]).Variables...) })
 	return out
@@ -34,13 +40,13 @@ func TestVariables(t *testing.T) {
 	w := o.writer("root")
 	const scope = "ICC-K8s"
 	want := []Variable{
-		{Key: "KUBECONFIG", Value: "apiVersion: v1\nkind: Config\n", Type: File, Protected: true, Raw: true, EnvironmentScope: scope, Description: "namespace haw-world"},
-		{Key: "KUBE_TOKEN", Value: "eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl", Type: EnvVar, Masked: true, Protected: true, Raw: true, EnvironmentScope: scope},
-		{Key: "KUBE_URL", Value: "https://k8s.example.com:6443", EnvironmentScope: scope, Raw: true},
+		{Key: "KUBECONFIG", Value: "apiVersion: v1\nkind: Config\n", Type: File, Protected: true, Raw: true, EnvironmentScope: scope, Cluster: us.Cluster, Description: "namespace haw-world"},
+		{Key: "KUBE_TOKEN", Value: "eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl", Type: EnvVar, Masked: true, Protected: true, Raw: true, EnvironmentScope: scope, Cluster: us.Cluster},
+		{Key: "KUBE_URL", Value: "https://k8s.example.com:6443", EnvironmentScope: scope, Cluster: us.Cluster, Raw: true},
 	}
 	step := func(name string, wantChanged int) {
 		t.Helper()
-		if n, err := w.Ensure(ctx, app, want, Have{}); n != wantChanged || err != nil {
+		if n, err := w.Ensure(ctx, app, want, Have{}, us); n != wantChanged || err != nil {
 			t.Fatalf("%s: Ensure = %d, %v; want %d", name, n, err, wantChanged)
 		}
 	}
@@ -54,7 +60,7 @@ func TestVariables(t *testing.T) {
 	o.ok(err)
 	listed := []Variable{}
 	for _, v := range want {
-		v.Ours = true
+		v.Marked = true
 		if v.Type == "" {
 			v.Type = EnvVar
 		}
@@ -82,7 +88,7 @@ func TestVariables(t *testing.T) {
 	o.ok(o.w.SetVariable(app, mine))
 	want = append([]Variable{{Key: "KUBE_NAMESPACE", Value: "haw-world", EnvironmentScope: scope, Raw: true}}, want...)
 	want[1].Value += "x"
-	n, err := w.Ensure(ctx, app, want, Have{})
+	n, err := w.Ensure(ctx, app, want, Have{}, us)
 	var foreign *ForeignVariableError
 	if n != 1 || !errors.As(err, &foreign) || foreign.Key != "KUBE_NAMESPACE" || foreign.Project != app {
 		t.Errorf("Ensure = %d, %v; want the other one written and a ForeignVariableError", n, err)
@@ -92,13 +98,13 @@ func TestVariables(t *testing.T) {
 			t.Errorf("a foreign variable was changed: %+v", v)
 		}
 	}
-	if n, err := w.Remove(ctx, app, []string{scope}, nil, Have{}); n != 3 || err != nil {
+	if n, err := w.Remove(ctx, app, []string{scope}, nil, Have{}, us); n != 3 || err != nil {
 		t.Errorf("Remove = %d, %v; want 3", n, err)
 	}
 	if left := o.variables("app"); len(left) != 2 {
 		t.Errorf("left over: %+v; want the two foreign ones", left)
 	}
-	if n, err := w.Remove(ctx, 4711, []string{scope}, nil, Have{}); n != 0 || err != nil {
+	if n, err := w.Remove(ctx, 4711, []string{scope}, nil, Have{}, us); n != 0 || err != nil {
 		t.Errorf("Remove of a vanished project = %d, %v", n, err)
 	}
 }
@@ -119,7 +125,7 @@ func TestVariableErrors(t *testing.T) {
 		{"developer", "bob", o.id["app"], ErrForbidden, "Maintainer"},
 		{"no such project", "root", 4711, ErrNotFound, "project 4711"},
 	} {
-		n, err := o.writer(tt.user).Ensure(ctx, tt.project, masked, Have{})
+		n, err := o.writer(tt.user).Ensure(ctx, tt.project, masked, Have{}, us)
 		if n != 0 || !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.hint) {
 			t.Errorf("%s: Ensure = %d, %v; want %v with %q", tt.name, n, err, tt.kind, tt.hint)
 		}
@@ -127,7 +133,7 @@ func TestVariableErrors(t *testing.T) {
 			t.Errorf("%s: the value is in %q", tt.name, err)
 		}
 	}
-	if _, err := o.writer("root").Ensure(ctx, o.id["app"], []Variable{{Key: "A-B", Value: value, EnvironmentScope: "*"}}, Have{}); err == nil || strings.Contains(err.Error(), "hunter2") {
+	if _, err := o.writer("root").Ensure(ctx, o.id["app"], []Variable{{Key: "A-B", Value: value, EnvironmentScope: "*"}}, Have{}, us); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("bad key: %v", err)
 	}
 	if b, err := json.Marshal(masked[0]); err != nil || strings.Contains(string(b), "hunter2") {
@@ -140,14 +146,61 @@ func TestVariableErrors(t *testing.T) {
 	}
 }
 
-func TestOwnDescription(t *testing.T) {
-	for d, ours := range map[string]bool{"": false, Marker: true, Marker + ": x": true, Marker + " not": false, "not " + Marker: false, strings.ToLower(Marker): false} {
-		if got, _ := ownDescription(d); got != ours {
-			t.Errorf("%q: ours = %v, want %v", d, got, ours)
+func TestDescription(t *testing.T) {
+	for d, want := range map[string][3]string{
+		"":                                    {"false", "", ""},
+		Marker:                                {"true", "", ""},
+		Marker + ": x":                        {"true", "", "x"},
+		Marker + ": cluster 4-2":              {"true", "4-2", ""},
+		Marker + ": cluster 4-2: do not edit": {"true", "4-2", "do not edit"},
+		Marker + " not":                       {"false", "", Marker + " not"},
+		"not " + Marker:                       {"false", "", "not " + Marker},
+		strings.ToLower(Marker):               {"false", "", strings.ToLower(Marker)},
+	} {
+		if marked, cluster, rest := parseDescription(d); [3]string{fmt.Sprint(marked), cluster, rest} != want && marked {
+			t.Errorf("%q: %v %q %q, want %v", d, marked, cluster, rest, want)
+		} else if fmt.Sprint(marked) != want[0] {
+			t.Errorf("%q: marked %v", d, marked)
 		}
 	}
-	if d := fullDescription(strings.Repeat("ä", 400)); len([]rune(d)) != 255 {
+	v := Variable{Cluster: us.Cluster, Description: "do not edit"}
+	if marked, cluster, rest := parseDescription(v.description()); !marked || cluster != us.Cluster || rest != "do not edit" {
+		t.Errorf("%q: %v %q %q", v.description(), marked, cluster, rest)
+	}
+	v.Description = strings.Repeat("ä", 400)
+	if d := v.description(); len([]rune(d)) != 255 {
 		t.Errorf("a description of %d characters", len([]rune(d)))
+	}
+}
+
+// TestWhose is the whole table: what the mark says counts, our record only where the mark names no cluster.
+func TestWhose(t *testing.T) {
+	const gone = "00000000-0000-4000-8000-00000000000c"
+	name := map[owner]string{ours: "ours", otherCluster: "another cluster's", somebodys: "somebody's"}
+	for _, replaces := range [][]string{nil, {gone}, {Unnamed}, {gone, Unnamed}} {
+		for _, wrote := range []bool{false, true} {
+			c := Claim{Cluster: us.Cluster, Replaces: replaces, Wrote: func(string, string) bool { return wrote }}
+			record := map[bool]owner{true: ours, false: otherCluster}
+			for description, want := range map[string]owner{
+				"":                       map[bool]owner{true: ours, false: somebodys}[wrote],
+				"by hand":                somebodys,
+				"by hand, not " + Marker: somebodys,
+				Marker + ": do not edit": record[wrote || slices.Contains(replaces, Unnamed)],
+				Variable{Cluster: us.Cluster}.description(): ours,
+				Variable{Cluster: them}.description():       otherCluster,
+				Variable{Cluster: gone}.description():       record[slices.Contains(replaces, gone)],
+			} {
+				text, err := json.Marshal(description)
+				o := restVariable{Key: "K", Value: "v", Description: text}
+				if got, _ := c.variable(o); err != nil || got != want {
+					t.Errorf("%q, replaces %v, we wrote it: %v: %s, want %s", description, replaces, wrote, name[got], name[want])
+				}
+				o.Hidden = true // nobody sees the value, so our record says nothing
+				if got, _ := c.variable(o); got == ours && (description == "" || description == Marker+": do not edit" && !slices.Contains(replaces, Unnamed)) {
+					t.Errorf("%q, hidden: ours", description)
+				}
+			}
+		}
 	}
 }
 
@@ -158,10 +211,10 @@ func TestEnsureWithKnowledge(t *testing.T) {
 	w := o.writer("root")
 	const scope = "ICC-K8s"
 	want := []Variable{
-		{Key: "KUBE_TOKEN", Value: "eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl", Masked: true, Raw: true, EnvironmentScope: scope},
-		{Key: "KUBE_URL", Value: "https://k8s.example.com:6443", EnvironmentScope: scope, Raw: true},
+		{Key: "KUBE_TOKEN", Value: "eyJhbGciOi.eyJpc3MiOi.c2lnbmF0dXJl", Masked: true, Raw: true, EnvironmentScope: scope, Cluster: us.Cluster},
+		{Key: "KUBE_URL", Value: "https://k8s.example.com:6443", EnvironmentScope: scope, Cluster: us.Cluster, Raw: true},
 	}
-	ours := []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: scope, Ours: true}, {Key: "KUBE_URL", Scope: scope, Ours: true}}
+	ours := []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: scope, Marked: true}, {Key: "KUBE_URL", Scope: scope, Marked: true}}
 	value := func(key string) string {
 		for _, v := range o.variables("app") {
 			if v.Key == key && v.EnvironmentScope == scope {
@@ -173,7 +226,7 @@ func TestEnsureWithKnowledge(t *testing.T) {
 	step := func(name string, have Have, changed, lists, posts, puts int) {
 		t.Helper()
 		o.sim.ResetRequests()
-		n, err := w.Ensure(ctx, app, want, have)
+		n, err := w.Ensure(ctx, app, want, have, us)
 		r := o.sim.Requests()
 		if n != changed || err != nil || r["GET /projects/:id/variables"] != lists || r["POST /projects/:id/variables"] != posts || r["PUT /projects/:id/variables/:key"] != puts {
 			t.Fatalf("%s: Ensure = %d, %v with %v; want %d changed, %d lists, %d posts, %d puts", name, n, err, r, changed, lists, posts, puts)
@@ -193,7 +246,7 @@ func TestEnsureWithKnowledge(t *testing.T) {
 	step("thought to be there", Have{Known: true, Variables: ours}, 1, 1, 1, 0)
 	o.ok(o.w.RemoveVariable(app, "KUBE_TOKEN", scope))
 	o.ok(o.w.RemoveVariable(app, "KUBE_URL", scope))
-	step("in another scope", Have{Known: true, Variables: []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: "*", Ours: true}}}, 2, 0, 2, 0)
+	step("in another scope", Have{Known: true, Variables: []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: "*", Marked: true}}}, 2, 0, 2, 0)
 
 	// A person's own variable, known or found out: reported, never written.
 	for name, have := range map[string]Have{
@@ -204,13 +257,13 @@ func TestEnsureWithKnowledge(t *testing.T) {
 	} {
 		o.ok(o.w.RemoveVariable(app, "KUBE_TOKEN", scope))
 		o.ok(o.w.SetVariable(app, gitlabsim.Variable{Key: "KUBE_TOKEN", Value: "my-own-value", EnvironmentScope: scope}))
-		_, err := w.Ensure(ctx, app, want, have)
+		_, err := w.Ensure(ctx, app, want, have, us)
 		var foreign *ForeignVariableError
 		if !errors.As(err, &foreign) || foreign.Key != "KUBE_TOKEN" || value("KUBE_TOKEN") != "my-own-value" || value("KUBE_URL") != want[1].Value {
 			t.Errorf("%s: %v; the variable has %q", name, err, value("KUBE_TOKEN"))
 		}
 	}
-	if _, err := w.Ensure(ctx, 4711, want, Have{Known: true, Variables: ours}); !errors.Is(err, ErrNotFound) {
+	if _, err := w.Ensure(ctx, 4711, want, Have{Known: true, Variables: ours}, us); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a vanished project: %v", err)
 	}
 }
@@ -224,24 +277,27 @@ func TestRemoveLeftovers(t *testing.T) {
 		t.Helper()
 		o.ok(o.w.SetVariable(app, gitlabsim.Variable{Key: key, Value: "some-value", EnvironmentScope: scope, Description: description}))
 	}
-	set("KUBECONFIG", "new", Marker)
-	set("KUBE_TOKEN", "new", Marker)
-	set("KUBE_TOKEN", "old", Marker+": x")
-	set("KUBE_TOKEN", "other-cluster", Marker)
+	mark := Variable{Cluster: us.Cluster}.description()
+	set("KUBECONFIG", "new", mark)
+	set("KUBE_TOKEN", "new", mark)
+	set("KUBE_TOKEN", "old", mark+": x")
+	set("KUBE_TOKEN", "other-scope", mark)
+	set("KUBE_CA_PEM", "new", Variable{Cluster: them}.description())
+	set("KUBE_NAMESPACE", "new", Marker) // nothing says whose
 	set("KUBE_URL", "new", "my own")
 	keep := []Variable{{Key: "KUBECONFIG", EnvironmentScope: "new"}}
 	before := w.Requests()
-	if n, err := w.Remove(ctx, app, []string{"new", "old"}, keep, Have{Known: true, Variables: []authz.CIVariable{{Key: "KUBE_URL", Scope: "new"}, {Key: "KUBECONFIG", Scope: "new", Ours: true}}}); n != 0 || err != nil || len(w.Requests()) != len(before) {
+	if n, err := w.Remove(ctx, app, []string{"new", "old"}, keep, Have{Known: true, Variables: []authz.CIVariable{{Key: "KUBE_URL", Scope: "new"}, {Key: "KUBECONFIG", Scope: "new", Marked: true}}}, us); n != 0 || err != nil || len(w.Requests()) != len(before) {
 		t.Errorf("with knowledge of nothing to do: Remove = %d, %v with %v", n, err, w.Requests())
 	}
-	if n, err := w.Remove(ctx, app, []string{"new", "old"}, keep, Have{}); n != 2 || err != nil {
+	if n, err := w.Remove(ctx, app, []string{"new", "old"}, keep, Have{}, us); n != 2 || err != nil {
 		t.Errorf("Remove = %d, %v; want 2", n, err)
 	}
 	left := []string{}
 	for _, v := range o.variables("app") {
 		left = append(left, v.Key+" "+v.EnvironmentScope)
 	}
-	if d := cmp.Diff([]string{"KUBECONFIG new", "KUBE_TOKEN other-cluster", "KUBE_URL new"}, left); d != "" {
+	if d := cmp.Diff([]string{"KUBECONFIG new", "KUBE_TOKEN other-scope", "KUBE_CA_PEM new", "KUBE_NAMESPACE new", "KUBE_URL new"}, left); d != "" {
 		t.Errorf("(-want +left)\n%s", d)
 	}
 }
@@ -256,10 +312,10 @@ func TestVariableRefusals(t *testing.T) {
 	good := Variable{Key: "K", Value: "hunter2-hunter2", EnvironmentScope: "ICC-K8s"}
 	// A full project still gets updates of what it has.
 	o.ok(o.w.RemoveVariable(o.id["lib"], "V0", "*"))
-	o.ok(o.w.CreateVariable(o.id["lib"], gitlabsim.Variable{Key: "Z", Value: "old-value", EnvironmentScope: "ICC-K8s", Description: Marker}))
+	o.ok(o.w.CreateVariable(o.id["lib"], gitlabsim.Variable{Key: "Z", Value: "old-value", EnvironmentScope: "ICC-K8s", Description: Variable{Cluster: us.Cluster}.description()}))
 	z := good
 	z.Key = "Z"
-	if n, err := o.writer("root").Ensure(ctx, o.id["lib"], []Variable{good, z}, Have{}); n != 1 || !errors.Is(err, ErrVariableLimit) {
+	if n, err := o.writer("root").Ensure(ctx, o.id["lib"], []Variable{good, z}, Have{}, us); n != 1 || !errors.Is(err, ErrVariableLimit) {
 		t.Errorf("full project: Ensure = %d, %v; want the other one written", n, err)
 	}
 	masked, scoped := good, good
@@ -277,7 +333,7 @@ func TestVariableRefusals(t *testing.T) {
 		{"a stranger's token", "erin", "app", good, ErrNoMaintainer},
 	} {
 		for _, have := range []Have{{}, {Known: true}} {
-			n, err := o.writer(tt.user).Ensure(ctx, o.id[tt.project], []Variable{tt.v}, have)
+			n, err := o.writer(tt.user).Ensure(ctx, o.id[tt.project], []Variable{tt.v}, have, us)
 			if n != 0 || !errors.Is(err, tt.want) || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%s, known %v: Ensure = %d, %v; want %v", tt.name, have.Known, n, err, tt.want)
 			}

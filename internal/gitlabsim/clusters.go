@@ -1,6 +1,7 @@
 package gitlabsim
 
 import (
+	"cmp"
 	"encoding/pem"
 	"fmt"
 	"net"
@@ -96,9 +97,22 @@ type JobVariable struct {
 	File, Masked bool
 }
 
+// KubernetesActive is `only: kubernetes: active`: whether the project has a cluster integration for all environments, because
+// GitLab asks before it knows the job's.
+func (s *Server) KubernetesActive(projectID int64) (active bool) {
+	if !s.feature().certificate {
+		return false
+	}
+	s.world.View(func(v *View) {
+		p := v.Project(projectID)
+		active = p != nil && slices.ContainsFunc(p.Clusters, func(x Cluster) bool { return x.Enabled && x.EnvironmentScope == "*" })
+	})
+	return active
+}
+
 // DeploymentVariables are those of the cluster integration for a job with this environment; none without environment, and
-// none while the feature is off.
-func (s *Server) DeploymentVariables(projectID int64, environment string) (out []JobVariable, err error) {
+// none while the feature is off. namespace, if given, is what the job asks for instead of the integration's.
+func (s *Server) DeploymentVariables(projectID int64, environment, namespace string) (out []JobVariable, err error) {
 	if environment == "" || !s.feature().certificate {
 		return nil, nil
 	}
@@ -116,7 +130,7 @@ func (s *Server) DeploymentVariables(projectID int64, environment string) (out [
 			}
 		}
 		if best >= 0 {
-			out, err = cl.variables(p, environment)
+			out, err = cl.variables(p, environment, namespace)
 		}
 	})
 	return out, err
@@ -124,7 +138,7 @@ func (s *Server) DeploymentVariables(projectID int64, environment string) (out [
 
 // variables are those of Clusters::Platforms::Kubernetes. Of a managed cluster GitLab gives token and namespace only after it
 // has made a ServiceAccount, which is not simulated.
-func (cl Cluster) variables(p *Project, environment string) ([]JobVariable, error) {
+func (cl Cluster) variables(p *Project, environment, asked string) ([]JobVariable, error) {
 	out := []JobVariable{{Key: "KUBE_URL", Value: cl.APIURL}}
 	if cl.CACert != "" {
 		out = append(out, JobVariable{Key: "KUBE_CA_PEM", Value: cl.CACert}, JobVariable{Key: "KUBE_CA_PEM_FILE", Value: cl.CACert, File: true})
@@ -132,7 +146,7 @@ func (cl Cluster) variables(p *Project, environment string) ([]JobVariable, erro
 	if cl.Managed {
 		return out, nil
 	}
-	namespace := cl.Namespace
+	namespace := cmp.Or(asked, cl.Namespace)
 	if namespace == "" {
 		namespace = strings.ToLower(fmt.Sprintf("%s-%d", p.Path, p.ID))
 		if cl.PerEnvironment {
@@ -551,7 +565,7 @@ func (c *call) getAgent() error {
 // KubernetesVariables are all that GitLab gives to a job because of clusters: those of the integration, and a KUBECONFIG with
 // one context for each agent that the job may use, merged into the integration's, whose context stays the current one.
 func (s *Server) KubernetesVariables(job JobContext, jobToken string) ([]JobVariable, error) {
-	out, err := s.DeploymentVariables(job.ProjectID, job.Environment)
+	out, err := s.DeploymentVariables(job.ProjectID, job.Environment, job.KubernetesNamespace)
 	if err != nil {
 		return nil, err
 	}

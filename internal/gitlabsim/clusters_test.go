@@ -59,7 +59,7 @@ func TestDeploymentVariablesByScope(t *testing.T) {
 		}
 	}
 	for environment, want := range map[string]string{"ICC-K8s": "token-ICC-K8s", "ICC-x": "token-ICC-*", "icc-k8s": "token-*", "": ""} {
-		vars, err := f.DeploymentVariables(20, environment)
+		vars, err := f.DeploymentVariables(20, environment, "")
 		got := ""
 		for _, v := range vars {
 			if v.Key == "KUBE_TOKEN" {

@@ -4,9 +4,12 @@ import (
 	_ "embed"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/vektah/gqlparser/v2"
 	"github.com/vektah/gqlparser/v2/ast"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
 //go:embed schema/gitlab.graphql
@@ -19,31 +22,23 @@ func loadGraphQLSchema(version string) (*ast.Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the embedded GraphQL schema: %w", err)
 	}
-	var major, minor int
-	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
-		return nil, fmt.Errorf("reading the GitLab version %q: %w", version, err)
+	v, ok := gitlabversion.Parse(version)
+	if !ok {
+		return nil, fmt.Errorf("reading the GitLab version %q: want one like 19.1.0-ee", version)
 	}
-	// Where no source names the release, the field counts as new in 18.0: GitLab 17 is known not to have it.
-	since := func(newMajor, newMinor int, typeName string, fields ...string) {
-		if major > newMajor || major == newMajor && minor >= newMinor {
-			return
+	for _, e := range gitlabversion.Table() {
+		if !v.Before(e.Since) {
+			continue
 		}
-		t := schema.Types[typeName]
-		t.Fields = slices.DeleteFunc(t.Fields, func(f *ast.FieldDefinition) bool { return slices.Contains(fields, f.Name) })
-	}
-	since(15, 6, "Metadata", "enterprise") // source: GitLab's metadata API documentation
-	// raw came with 15.3, description with 16.2, hidden with 17.4.
-	since(16, 2, "CiProjectVariable", "description")
-	since(17, 4, "CiProjectVariable", "hidden")
-	since(18, 0, "Group", "archived", "isSelfArchived", "sharedGroups", "sharedProjects")
-	since(18, 1, "Project", "markedForDeletion")
-	since(18, 2, "Group", "markedForDeletion", "isSelfDeletionScheduled", "isSelfDeletionInProgress")
-	since(18, 3, "Project", "isSelfDeletionScheduled", "isSelfDeletionInProgress")
-	since(18, 6, "Project", "isSelfArchived")
-	if major < 18 {
-		projects := schema.Query.Fields.ForName("projects")
-		newer := []string{"active", "namespacePath", "notAimedForDeletion"}
-		projects.Arguments = slices.DeleteFunc(projects.Arguments, func(a *ast.ArgumentDefinition) bool { return slices.Contains(newer, a.Name) })
+		for typ, fields := range e.Fields {
+			t := schema.Types[typ]
+			t.Fields = slices.DeleteFunc(t.Fields, func(f *ast.FieldDefinition) bool { return slices.Contains(fields, f.Name) })
+		}
+		for field, arguments := range e.Arguments {
+			typ, name, _ := strings.Cut(field, ".")
+			f := schema.Types[typ].Fields.ForName(name)
+			f.Arguments = slices.DeleteFunc(f.Arguments, func(a *ast.ArgumentDefinition) bool { return slices.Contains(arguments, a.Name) })
+		}
 	}
 	return schema, nil
 }

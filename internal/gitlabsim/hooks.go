@@ -20,6 +20,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
 // hookTimeout is GitLab's webhook_timeout (facts 4.4).
@@ -300,15 +302,23 @@ func newUUID() string {
 
 // The admin API of system hooks.
 
-func (hook *systemHook) json() map[string]any {
-	return map[string]any{
-		"id": hook.ID, "url": hook.URL, "name": hook.Name, "description": hook.Description, "created_at": apiTime(hook.CreatedAt),
+// showHook is a hook as this version shows it.
+func (s *Server) showHook(hook *systemHook) map[string]any {
+	out := map[string]any{
+		"id": hook.ID, "url": hook.URL, "created_at": apiTime(hook.CreatedAt),
 		"push_events": hook.Push, "tag_push_events": hook.TagPush, "merge_requests_events": hook.MergeRequests,
 		"repository_update_events": hook.RepositoryUpdate, "enable_ssl_verification": hook.SSLVerification,
 		"push_events_branch_filter": nil, "branch_filter_strategy": "wildcard", "custom_webhook_template": nil, "custom_headers": []any{},
 		"alert_status": "executable", "disabled_until": nil, "url_variables": []any{},
-		"token_present": hook.Token != "", "signing_token_present": hook.SigningToken != "",
+		"token_present": hook.Token != "",
 	}
+	if s.Has(gitlabversion.HookName) {
+		out["name"], out["description"] = hook.Name, hook.Description
+	}
+	if s.Has(gitlabversion.HookSigning) {
+		out["signing_token_present"] = hook.SigningToken != ""
+	}
+	return out
 }
 
 func (c *call) requireAdmin() error {
@@ -328,9 +338,13 @@ func (hook *systemHook) fill(c *call) error {
 		}
 	}
 	set("url", &hook.URL)
-	set("name", &hook.Name)
-	set("description", &hook.Description)
-	set("signing_token", &hook.SigningToken)
+	if c.s.Has(gitlabversion.HookName) {
+		set("name", &hook.Name)
+		set("description", &hook.Description)
+	}
+	if c.s.Has(gitlabversion.HookSigning) {
+		set("signing_token", &hook.SigningToken)
+	}
 	hook.Token, _ = c.text("token") // an edit without token deletes the secret (facts 4.2)
 	var err error
 	flag := func(key string, into *bool) {
@@ -378,7 +392,7 @@ func (c *call) listHooks() error {
 	c.s.hooks.mu.Lock()
 	items := []map[string]any{}
 	for _, id := range slices.Sorted(maps.Keys(c.s.hooks.hooks)) {
-		items = append(items, c.s.hooks.hooks[id].json())
+		items = append(items, c.s.showHook(c.s.hooks.hooks[id]))
 	}
 	c.s.hooks.mu.Unlock()
 	page, err := paginate(c, items, "")
@@ -393,7 +407,7 @@ func (c *call) getHook() error {
 	if err != nil {
 		return err
 	}
-	return c.answer(http.StatusOK, hook.json())
+	return c.answer(http.StatusOK, c.s.showHook(hook))
 }
 
 func (c *call) createHook() error {
@@ -409,7 +423,7 @@ func (c *call) createHook() error {
 	}
 	id := c.s.hooks.add(hook)
 	c.s.hooks.mu.Lock()
-	body := c.s.hooks.hooks[id].json()
+	body := c.s.showHook(c.s.hooks.hooks[id])
 	c.s.hooks.mu.Unlock()
 	return c.answer(http.StatusCreated, body)
 }
@@ -425,7 +439,7 @@ func (c *call) editHook() error {
 	c.s.hooks.mu.Lock()
 	c.s.hooks.hooks[hook.ID] = hook
 	c.s.hooks.mu.Unlock()
-	return c.answer(http.StatusOK, hook.json())
+	return c.answer(http.StatusOK, c.s.showHook(hook))
 }
 
 func (c *call) deleteHook() error {

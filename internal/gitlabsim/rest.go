@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
 // call is one request of the REST API.
@@ -565,11 +567,11 @@ func (c *call) metadata() error {
 	if err := c.requireUser(); err != nil {
 		return err
 	}
-	return c.answer(http.StatusOK, map[string]any{
-		"version": c.s.opts.Version, "revision": "51a2bd6",
-		"kas":        c.s.kasMetadata(),
-		"enterprise": strings.HasSuffix(c.s.opts.Version, "-ee"),
-	})
+	out := map[string]any{"version": c.s.opts.Version, "revision": "51a2bd6", "kas": c.s.kasMetadata()}
+	if c.s.Has(gitlabversion.MetadataEnterprise) {
+		out["enterprise"] = strings.HasSuffix(c.s.opts.Version, "-ee")
+	}
+	return c.answer(http.StatusOK, out)
 }
 
 func (c *call) currentToken() error {

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"unicode/utf8"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
 // maxVariables is GitLab's limit of variables per project (facts 5.3).
@@ -167,15 +169,25 @@ func (p *Project) variable(key string, scope *string) (int, error) {
 	return found, nil
 }
 
-func (va Variable) json() map[string]any {
+// showVariable is a variable as this version shows it.
+func (s *Server) showVariable(va Variable) map[string]any {
 	var value any = va.Value
 	if va.Hidden {
 		value = nil
 	}
-	return map[string]any{
-		"variable_type": va.VariableType, "key": va.Key, "value": value, "hidden": va.Hidden, "protected": va.Protected,
-		"masked": va.Masked, "raw": va.Raw, "environment_scope": va.EnvironmentScope, "description": nullable(va.Description),
+	out := map[string]any{
+		"variable_type": va.VariableType, "key": va.Key, "value": value, "protected": va.Protected, "masked": va.Masked, "environment_scope": va.EnvironmentScope,
 	}
+	if s.Has(gitlabversion.VariableRaw) {
+		out["raw"] = va.Raw
+	}
+	if s.Has(gitlabversion.VariableDescription) {
+		out["description"] = nullable(va.Description)
+	}
+	if s.Has(gitlabversion.VariableHidden) {
+		out["hidden"] = va.Hidden
+	}
+	return out
 }
 
 // scopeFilter reads filter[environment_scope] from query or body.
@@ -186,17 +198,22 @@ func (c *call) scopeFilter() *string {
 	return nil
 }
 
-// fill reads the attributes that are given.
+// fill reads the attributes that are given. GitLab ignores those that it does not know.
 func (va *Variable) fill(c *call) error {
-	for key, into := range map[string]*string{
-		"value": &va.Value, "variable_type": &va.VariableType,
-		"environment_scope": &va.EnvironmentScope, "description": &va.Description,
-	} {
+	texts := map[string]*string{"value": &va.Value, "variable_type": &va.VariableType, "environment_scope": &va.EnvironmentScope}
+	if c.s.Has(gitlabversion.VariableDescription) {
+		texts["description"] = &va.Description
+	}
+	for key, into := range texts {
 		if t, ok := c.text(key); ok {
 			*into = t
 		}
 	}
-	for key, into := range map[string]*bool{"protected": &va.Protected, "masked": &va.Masked, "raw": &va.Raw} {
+	flags := map[string]*bool{"protected": &va.Protected, "masked": &va.Masked}
+	if c.s.Has(gitlabversion.VariableRaw) {
+		flags["raw"] = &va.Raw
+	}
+	for key, into := range flags {
 		value, given, err := c.flag(key)
 		if err != nil {
 			return err
@@ -218,7 +235,7 @@ func (c *call) listVariables() error {
 		page, err := paginate(c, p.Variables, "")
 		out = make([]map[string]any, len(page))
 		for i, va := range page {
-			out[i] = va.json()
+			out[i] = c.s.showVariable(va)
 		}
 		return err
 	})
@@ -237,7 +254,7 @@ func (c *call) answerVariable(status int, project int64, key string, scope *stri
 		}
 		i, err := p.variable(key, scope)
 		if err == nil {
-			body = p.Variables[i].json()
+			body = c.s.showVariable(p.Variables[i])
 		}
 		return err
 	})
@@ -263,13 +280,15 @@ func (c *call) createVariable() error {
 	if err := c.require("key", "value"); err != nil {
 		return err
 	}
-	va := Variable{Raw: true} // default of the newest GitLab; older ones had false (facts 5.3)
+	va := Variable{Raw: c.s.Has(gitlabversion.VariableRaw)} // default of the newest GitLab; older ones had false (facts 5.3)
 	va.Key, _ = c.text("key")
 	if err := va.fill(c); err != nil {
 		return err
 	}
-	if va.Hidden, _, err = c.flag("masked_and_hidden"); err != nil {
-		return err
+	if c.s.Has(gitlabversion.VariableHidden) {
+		if va.Hidden, _, err = c.flag("masked_and_hidden"); err != nil {
+			return err
+		}
 	}
 	va = va.withDefaults()
 	if err := c.s.world.CreateVariable(id, va); err != nil {

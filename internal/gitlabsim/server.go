@@ -23,6 +23,8 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
 // Options configures New. The zero value is an empty GitLab on a free loopback port.
@@ -49,7 +51,8 @@ type Options struct {
 	RateLimits RateLimits
 	// HookCAs verifies system hook targets that speak TLS; nil = the system's.
 	HookCAs *x509.CertPool
-	// Version is what /version and /metadata say; default 19.1.0-ee. One without -ee is a Community Edition.
+	// Version is what /version and /metadata say; default 19.1.0-ee. One without -ee is a Community Edition. What such a
+	// GitLab lacks by package gitlabversion, in GraphQL, REST or .gitlab-ci.yml, this one lacks too.
 	Version string
 	// License is the plan of the licence: premium, ultimate, an older one, or "" for an Enterprise Edition without licence.
 	License string
@@ -64,15 +67,16 @@ type Options struct {
 
 // Server is a running simulated GitLab.
 type Server struct {
-	opts   Options
-	now    func() time.Time
-	log    *slog.Logger
-	world  *World
-	url    string
-	caPEM  []byte
-	http   *http.Server
-	listen *listener
-	done   chan struct{} // closed when http has stopped serving
+	opts    Options
+	release gitlabversion.Version
+	now     func() time.Time
+	log     *slog.Logger
+	world   *World
+	url     string
+	caPEM   []byte
+	http    *http.Server
+	listen  *listener
+	done    chan struct{} // closed when http has stopped serving
 
 	access  *accessState
 	signing *signing
@@ -84,6 +88,9 @@ type Server struct {
 	requests map[string]int
 	features features
 }
+
+// Has reports whether a GitLab of this version has the feature.
+func (s *Server) Has(f gitlabversion.Feature) bool { return s.release.Has(f) }
 
 // New starts a simulated GitLab. Close stops it.
 func New(opts Options) (*Server, error) {
@@ -105,7 +112,11 @@ func New(opts Options) (*Server, error) {
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return nil, fmt.Errorf("listening on %q: the simulated GitLab has well-known passwords and listens on loopback only; use 127.0.0.1", opts.Listen)
 	}
+	var ok bool
 	s := &Server{opts: opts, now: opts.Now, log: opts.Logger, requests: map[string]int{}, done: make(chan struct{})}
+	if s.release, ok = gitlabversion.Parse(opts.Version); !ok {
+		return nil, fmt.Errorf("reading the GitLab version %q: want one like 19.1.0-ee", opts.Version)
+	}
 	s.features = features{certificate: opts.CertificateClusters, local: opts.LocalRequests, plan: opts.License, kas: opts.KAS}
 	s.access, s.faults = newAccessState(), newFaultState()
 	s.limits = &limitState{limits: maps.Clone(opts.RateLimits), windows: map[limitKey]window{}}

@@ -206,6 +206,8 @@ type JobContext struct {
 	Environment       string // "" = the job has no environment
 	DeploymentTier    string // default from the name, as in GitLab
 	EnvironmentAction string // default start
+	// KubernetesNamespace is environment:kubernetes:namespace: it replaces that of the cluster integration.
+	KubernetesNamespace string
 	// EnvironmentProtected is always false on CE.
 	EnvironmentProtected bool
 	PipelineSource       string // default push

@@ -63,6 +63,9 @@ const (
 	AnnotationGoneSince = domain + "gone-since"
 	// AnnotationMembers lists the GitLab user names behind the subjects of a binding, for people.
 	AnnotationMembers = domain + "gitlab-usernames"
+	// AnnotationLoss is on a binding: when somebody last lost the right to change things in the namespace by it, RFC 3339,
+	// and the ids of those who did.
+	AnnotationLoss = domain + "lost"
 	// AnnotationRotateAt is the RFC 3339 time from which the CI token is replaced.
 	AnnotationRotateAt = domain + "rotate-at"
 	// AnnotationCIReaders is on the Secret of the CI token: the ids of the people who could have read the token since it

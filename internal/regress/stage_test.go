@@ -284,7 +284,7 @@ func (s *stage) binding(namespace, name, user string) {
 // delivery hands CI variables over as app does.
 type delivery struct{ vars *gitlab.Variables }
 
-func (d delivery) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, _ *ci.Known) (int, error) {
+func (d delivery) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, _ *ci.Known, claim ci.Claim) (int, error) {
 	var want []gitlab.Variable
 	for _, v := range vars {
 		kind := gitlab.EnvVar
@@ -296,11 +296,11 @@ func (d delivery) Ensure(ctx context.Context, project int64, scope string, vars 
 			EnvironmentScope: scope, Description: "do not edit",
 		})
 	}
-	return d.vars.Ensure(ctx, project, want, gitlab.Have{})
+	return d.vars.Ensure(ctx, project, want, gitlab.Have{}, gitlab.Claim{Cluster: claim.Cluster, Wrote: claim.Wrote})
 }
 
-func (d delivery) Remove(ctx context.Context, project int64, scope string, _ []string) (int, error) {
-	return d.vars.Remove(ctx, project, []string{scope}, nil, gitlab.Have{})
+func (d delivery) Remove(ctx context.Context, project int64, scope string, _ []string, claim ci.Claim) (int, error) {
+	return d.vars.Remove(ctx, project, []string{scope}, nil, gitlab.Have{}, gitlab.Claim{Cluster: claim.Cluster, Wrote: claim.Wrote})
 }
 
 // repository returns a file of the repository.
@@ -337,6 +337,7 @@ func (s *stage) withTokens() *string {
 
 func (s *stage) provisioner() *ci.Provisioner {
 	s.Helper()
+	s.ok(s.kube.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "this-cluster"}}))
 	write := s.gitlab.TokenFor("root", "api")
 	hc := s.gitlab.Client()
 	s.Cleanup(hc.CloseIdleConnections)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
@@ -40,9 +41,11 @@ type Provisioner struct {
 	Clusters  ClusterWriter
 	Agent     *Agent // nil: mode agent is a finding
 	Cluster   Cluster
-	Audience  string        // of ID tokens, for telling people
-	Scope     string        // the environment; a changed one is delivered again
-	Lifetime  time.Duration // asked for; the API server may give less. 0: DefaultLifetime
+	// Replaces are ids of clusters that are no more: what names them in GitLab is ours. See Claim.
+	Replaces []string
+	Audience string        // of ID tokens, for telling people
+	Scope    string        // the environment; a changed one is delivered again
+	Lifetime time.Duration // asked for; the API server may give less. 0: DefaultLifetime
 	// Handover is how long what jobs had before still works after a project was moved to another mode: as long as jobs
 	// run. 0: DefaultHandover
 	Handover time.Duration
@@ -56,16 +59,20 @@ type Provisioner struct {
 	Keys func(context.Context) (map[string]bool, error)
 	// Reach, optional, says why jobs could not reach the API server at Cluster. See Reach.
 	Reach func(context.Context) error
+	// TooOld, optional, says why this GitLab is too old for a mode, "" if it is not. While it can't be asked, it is not.
+	TooOld func(context.Context, Mode) (why string, err error)
 	// Changed, optional, is called when Status has changed in a way that the namespace's CI binding depends on.
 	Changed func(authz.SourceID)
 	Now     func() time.Time
 	Logger  *slog.Logger
 
+	id    string // of the cluster, "" until it was read
 	keys  keyring
 	fit   fit
 	pace  *rate.Limiter
 	reach remembered[string]
 	agent remembered[AgentState]
+	old   map[Mode]*remembered[string]
 
 	mu     sync.Mutex
 	states map[string]*state         // by namespace
@@ -153,6 +160,12 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 			report.Findings = append(report.Findings, authz.Finding{Code: "ci_api_url", Text: text})
 		}
 	}
+	if p.id == "" {
+		var err error
+		if p.id, err = ClusterID(ctx, p.Kube); err != nil && ctx.Err() == nil {
+			report.Findings = append(report.Findings, authz.Finding{Code: "ci_cluster_unread", Text: err.Error() + ": until then nothing is written to GitLab"})
+		}
+	}
 	todo := p.todo(namespaces)
 	var done, issued, delivered atomic.Int64
 	var g errgroup.Group
@@ -178,6 +191,23 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 	return report
 }
 
+// ClusterID returns what names a cluster in GitLab: the UID of its namespace kube-system, which lives as long as the cluster.
+func ClusterID(ctx context.Context, kube kubernetes.Interface) (string, error) {
+	ns, err := kube.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	if err != nil {
+		return "", fmt.Errorf("reading which cluster this is, by the UID of namespace %s: %w", metav1.NamespaceSystem, err)
+	}
+	if ns.UID == "" {
+		return "", fmt.Errorf("reading which cluster this is: namespace %s has no UID", metav1.NamespaceSystem)
+	}
+	return string(ns.UID), nil
+}
+
+func (p *Provisioner) claim(rec *record) Claim {
+	known := rec.clone()
+	return Claim{Cluster: p.id, Replaces: p.Replaces, Wrote: known.wrote}
+}
+
 // begin takes note of a list of namespaces.
 func (p *Provisioner) begin(namespaces []Namespace) {
 	p.mu.Lock()
@@ -187,6 +217,9 @@ func (p *Provisioner) begin(namespaces []Namespace) {
 	}
 	if p.pace == nil {
 		p.pace = rate.NewLimiter(rate.Limit(cmp.Or(max(p.Rate, 0), DefaultRate)), 10)
+	}
+	if p.old == nil {
+		p.old = map[Mode]*remembered[string]{ModeIDToken: {}, ModeAgent: {}}
 	}
 	p.home = map[int64]string{}
 	present := make(map[string]bool, len(namespaces))

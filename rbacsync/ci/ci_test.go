@@ -35,6 +35,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
+const thisCluster = "00000000-0000-4000-8000-00000000000a"
+
+var system = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: thisCluster}}
+
 // bench is a Provisioner on a fake cluster that grants tokens of ten hours, whatever was asked for.
 type bench struct {
 	*ci.Provisioner
@@ -54,7 +58,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{kube: fake.NewClientset(), gitlab: newVariables(), clusters: &clusters{got: map[int64]string{}}, log: &bytes.Buffer{}, now: start, account: "sa-1"}
+	b := &bench{kube: fake.NewClientset(system), gitlab: newVariables(), clusters: &clusters{got: map[int64]string{}}, log: &bytes.Buffer{}, now: start, account: "sa-1"}
 	var secrets int
 	b.kube.PrependReactor("create", "secrets", func(a ktesting.Action) (bool, runtime.Object, error) {
 		s, _ := a.(ktesting.CreateAction).GetObject().(*corev1.Secret)
@@ -130,7 +134,7 @@ func newVariables() *variables {
 	return &variables{got: map[int64]map[string]map[string]ci.Variable{}, foreign: map[int64][]string{}, fail: map[int64]error{}}
 }
 
-func (v *variables) Ensure(_ context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known) (int, error) {
+func (v *variables) Ensure(_ context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known, _ ci.Claim) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.calls++
@@ -161,7 +165,7 @@ func (v *variables) Ensure(_ context.Context, project int64, scope string, vars 
 	return len(vars), nil
 }
 
-func (v *variables) Remove(_ context.Context, project int64, scope string, keep []string) (int, error) {
+func (v *variables) Remove(_ context.Context, project int64, scope string, keep []string, _ ci.Claim) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err := v.fail[project]; err != nil {
@@ -186,7 +190,7 @@ func (v *variables) shows(project int64) []authz.CIVariable {
 	var out []authz.CIVariable
 	for scope, vars := range v.got[project] {
 		for _, x := range vars {
-			out = append(out, authz.CIVariable{Key: x.Key, Scope: scope, File: x.File, Masked: x.Masked, Protected: x.Protected, Raw: true, Ours: true})
+			out = append(out, authz.CIVariable{Key: x.Key, Scope: scope, File: x.File, Masked: x.Masked, Protected: x.Protected, Raw: true, Marked: true, Cluster: thisCluster})
 		}
 	}
 	for _, key := range v.foreign[project] {
@@ -207,7 +211,7 @@ type clusters struct {
 	removing func() // as of variables
 }
 
-func (c *clusters) Ensure(_ context.Context, project int64, scope string, cluster ci.Cluster, namespace, token string) (bool, error) {
+func (c *clusters) Ensure(_ context.Context, project int64, scope string, cluster ci.Cluster, namespace, token string, _ ci.Claim) (bool, error) {
 	if c.fail != nil {
 		return false, c.fail
 	}
@@ -215,7 +219,7 @@ func (c *clusters) Ensure(_ context.Context, project int64, scope string, cluste
 	return true, nil
 }
 
-func (c *clusters) Remove(_ context.Context, project int64, _ string) error {
+func (c *clusters) Remove(_ context.Context, project int64, _ string, _ ci.Cluster, _ ci.Claim) error {
 	if c.removing != nil {
 		c.removing()
 	}

@@ -89,11 +89,47 @@ func (n Namespace) needsToken() bool {
 type VariableWriter interface {
 	// Ensure makes the project have these variables in the environment scope, and returns how many it had to write.
 	// known is what GitLab showed of the project's variables since we wrote there last, nil if that is not known. A
-	// *ForeignError says that all others were written.
-	Ensure(ctx context.Context, project int64, scope string, vars []Variable, known *Known) (written int, err error)
+	// *ForeignError says that all others were written, an *OtherClusterError that none was.
+	Ensure(ctx context.Context, project int64, scope string, vars []Variable, known *Known, claim Claim) (written int, err error)
 	// Remove removes our variables of the environment scope, except those with a key in keep, and returns how many that
 	// were. A project that does not exist has none.
-	Remove(ctx context.Context, project int64, scope string, keep []string) (removed int, err error)
+	Remove(ctx context.Context, project int64, scope string, keep []string, claim Claim) (removed int, err error)
+}
+
+// Unnamed stands in Replaces for all marks of the version before, which name no cluster.
+const Unnamed = "unnamed"
+
+// Claim says which of the marked things in GitLab are ours: those of our cluster, and of those that it replaces. Where a mark
+// names no cluster, or GitLab has no place for one, our record tells.
+type Claim struct {
+	Cluster  string   // id of this cluster; what is written names it
+	Replaces []string // ids of clusters whose place it takes, or Unnamed
+	// Wrote reports whether the value of this variable is one that we wrote, as far as our record knows.
+	Wrote func(key, value string) bool
+}
+
+func (c Claim) names(cluster string) bool {
+	return cluster == c.Cluster || slices.Contains(c.Replaces, cluster)
+}
+
+// OtherClusterError says that what is in the place of ours belongs to another cluster. Nothing was written.
+type OtherClusterError struct {
+	Project int64
+	Scope   string
+	Cluster string   // its id, "" if the mark names none
+	Keys    []string // of variables; none: the cluster integration
+}
+
+func (e *OtherClusterError) Error() string {
+	what, other, id := "a cluster integration", fmt.Sprintf("another cluster (id %q)", e.Cluster), e.Cluster
+	if len(e.Keys) > 0 {
+		what = "variables (" + strings.Join(e.Keys, ", ") + ")"
+	}
+	if id == "" {
+		other, id = "an integrator whose mark names no cluster", Unnamed
+	}
+	return fmt.Sprintf("project %d has %s with the environment scope %q of %s; nothing was written. If that cluster is in use, give one of the two its own"+
+		" ci.environment. If this cluster takes its place, add %q to cluster.replaces", e.Project, what, e.Scope, other, id)
 }
 
 // Known is what GitLab showed of a project's variables.
@@ -113,10 +149,11 @@ func (e *ForeignError) Error() string {
 
 // ClusterWriter writes GitLab's deprecated cluster integration. Its errors say what to do, and name no token.
 type ClusterWriter interface {
-	// Ensure makes the project have the cluster, and reports whether it had to write.
-	Ensure(ctx context.Context, project int64, scope string, c Cluster, namespace, token string) (written bool, err error)
+	// Ensure makes the project have the cluster, and reports whether it had to write. An *OtherClusterError says that another
+	// cluster has one there.
+	Ensure(ctx context.Context, project int64, scope string, c Cluster, namespace, token string, claim Claim) (written bool, err error)
 	// Remove removes ours of the environment scope. A project that does not exist has none.
-	Remove(ctx context.Context, project int64, scope string) error
+	Remove(ctx context.Context, project int64, scope string, c Cluster, claim Claim) error
 }
 
 // Agent is GitLab's agent for Kubernetes in the cluster, and what it is asked about.

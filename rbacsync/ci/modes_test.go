@@ -411,8 +411,8 @@ type dying struct {
 	cancel func()
 }
 
-func (d dying) Ensure(ctx context.Context, project int64, scope string, c ci.Cluster, namespace, token string) (bool, error) {
-	_, _ = d.clusters.Ensure(ctx, project, scope, c, namespace, token)
+func (d dying) Ensure(ctx context.Context, project int64, scope string, c ci.Cluster, namespace, token string, claim ci.Claim) (bool, error) {
+	_, _ = d.clusters.Ensure(ctx, project, scope, c, namespace, token, claim)
 	d.cancel()
 	return false, context.Canceled
 }

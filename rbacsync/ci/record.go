@@ -28,8 +28,18 @@ type record struct {
 	SlugOf string   `json:"slugOf,omitempty"` // the environment with that slug
 	// Foreign are the keys of variables that somebody else has taken.
 	Foreign []string `json:"foreign,omitempty"`
+	// Doubt are sums that parts may still have, beside those in Sums: of what was about to be written when we ended, and of
+	// what is to be taken back. Where GitLab's mark does not tell whose a variable is, these do.
+	Doubt map[string][]string `json:"doubt,omitempty"`
+	// Other is set while another cluster's variables or integration are in the place of ours.
+	Other *other `json:"other,omitempty"`
 
 	refused bool // the agent may not be used; not durable
+}
+
+type other struct {
+	Cluster string   `json:"cluster,omitempty"`
+	Keys    []string `json:"keys,omitempty"`
 }
 
 type former struct {
@@ -39,6 +49,7 @@ type former struct {
 
 func (r record) clone() record {
 	r.Sums, r.Former, r.Foreign = maps.Clone(r.Sums), slices.Clone(r.Former), slices.Clone(r.Foreign)
+	r.Doubt = maps.Clone(r.Doubt) // its lists are replaced, never changed
 	return r
 }
 
@@ -47,6 +58,47 @@ func (r *record) leave(m Mode, scope string) {
 	if f := (former{m, scope}); m != "" && m != ModeNone && !slices.Contains(r.Former, f) {
 		r.Former = append(r.Former, f)
 	}
+}
+
+// maxDoubt bounds how many sums of one part are in doubt: each failure leaves one.
+const maxDoubt = 8
+
+// doubt notes that a part may have this sum in GitLab.
+func (r *record) doubt(key, sum string) {
+	if sum == "" || key == clusterPart || slices.Contains(r.Doubt[key], sum) {
+		return
+	}
+	if r.Doubt == nil {
+		r.Doubt = map[string][]string{}
+	}
+	sums := append(slices.Clone(r.Doubt[key]), sum)
+	r.Doubt[key] = sums[max(0, len(sums)-maxDoubt):]
+}
+
+// sums returns all sums that a variable of ours may have in GitLab: none if we don't know it as ours.
+func (r *record) sums(key string) []string {
+	if slices.Contains(r.Foreign, key) {
+		return nil
+	}
+	out := r.Doubt[key]
+	if s := r.Sums[key]; s != "" {
+		out = append(slices.Clone(out), s)
+	}
+	return out
+}
+
+// wrote reports whether a value is what we wrote, with whatever attributes it has now.
+func (r *record) wrote(key, value string) bool {
+	have := r.sums(key)
+	if len(have) == 0 {
+		return false
+	}
+	for i := range 8 {
+		if slices.Contains(have, sumOf(Variable{Value: value, File: i&1 > 0, Masked: i&2 > 0, Protected: i&4 > 0})) {
+			return true
+		}
+	}
+	return false
 }
 
 // maxAnnotation bounds one annotation; all of an object together may take 256 KiB.

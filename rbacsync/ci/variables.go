@@ -114,9 +114,13 @@ func kubeconfig(c Cluster, namespace string, user *clientcmdapi.AuthInfo, alias 
 func sumsOf(vars []Variable) map[string]string {
 	out := make(map[string]string, len(vars))
 	for _, v := range vars {
-		out[v.Key] = sum(v.Value, strconv.FormatBool(v.File), strconv.FormatBool(v.Masked), strconv.FormatBool(v.Protected))
+		out[v.Key] = sumOf(v)
 	}
 	return out
+}
+
+func sumOf(v Variable) string {
+	return sum(v.Value, strconv.FormatBool(v.File), strconv.FormatBool(v.Masked), strconv.FormatBool(v.Protected))
 }
 
 func sum(parts ...string) string {
@@ -128,23 +132,46 @@ func sum(parts ...string) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12])
 }
 
-// drift compares what a project should have with what GitLab showed: the keys that have to be written again, those
-// that somebody else has taken, and whether there is one of ours too many.
-func drift(want []Variable, have []authz.CIVariable, scope string) (again map[string]bool, foreign []string, leftover bool) {
-	again = map[string]bool{}
+// seen is what GitLab showed of a project's variables, compared with what it should have.
+type seen struct {
+	again    map[string]bool // keys that have to be written again, or looked at closely, because the mark alone does not tell whose they are
+	foreign  []string        // keys that somebody else has taken
+	other    *other          // what is another cluster's
+	leftover bool            // there is one of ours too many
+}
+
+// drift compares what a project should have with what GitLab showed.
+func drift(want []Variable, have []authz.CIVariable, scope string, claim Claim, rec *record) seen {
+	out := seen{again: map[string]bool{}}
 	for _, w := range want {
-		i := slices.IndexFunc(have, func(h authz.CIVariable) bool { return h.Key == w.Key && h.Scope == scope })
-		switch {
-		case i < 0:
-			again[w.Key] = true
-		case !have[i].Ours:
-			foreign = append(foreign, w.Key)
-		case have[i].File != w.File || have[i].Masked != w.Masked || have[i].Protected != w.Protected || !have[i].Raw || have[i].Hidden:
-			again[w.Key] = true
+		if !slices.ContainsFunc(have, func(h authz.CIVariable) bool { return h.Key == w.Key && h.Scope == scope }) {
+			out.again[w.Key] = true
 		}
 	}
 	for _, h := range have {
-		leftover = leftover || h.Ours && h.Scope == scope && !slices.ContainsFunc(want, func(w Variable) bool { return w.Key == h.Key })
+		if h.Scope != scope {
+			continue
+		}
+		i := slices.IndexFunc(want, func(w Variable) bool { return w.Key == h.Key })
+		named := h.Marked && h.Cluster != ""
+		ours := named && claim.names(h.Cluster) || h.Marked && !named && slices.Contains(claim.Replaces, Unnamed)
+		maybe := !named && len(rec.sums(h.Key)) > 0 && (rec.Other == nil || !slices.Contains(rec.Other.Keys, h.Key))
+		switch {
+		case !ours && !maybe && h.Marked:
+			if out.other == nil {
+				out.other = &other{}
+			}
+			out.other.Keys, out.other.Cluster = append(out.other.Keys, h.Key), max(out.other.Cluster, h.Cluster)
+		case !ours && !maybe:
+			if i >= 0 {
+				out.foreign = append(out.foreign, h.Key)
+			}
+		case i < 0:
+			out.leftover = out.leftover || h.Marked
+		case !ours || h.Cluster != claim.Cluster || h.File != want[i].File || h.Masked != want[i].Masked || h.Protected != want[i].Protected || !h.Raw || h.Hidden:
+			out.again[h.Key] = true
+		}
 	}
-	return again, foreign, leftover
+	slices.Sort(out.foreign)
+	return out
 }

@@ -300,8 +300,15 @@ func (w *work) project(ctx context.Context, project Project) error {
 	if project.Frozen {
 		return nil
 	}
+	if w.p.id == "" {
+		w.by(w.p.Now().Add(10 * time.Second))
+		return nil // nothing is written that does not say whose it is
+	}
 	if w.n.Undecided && rec.Mode != "" && rec.Mode != project.Mode {
 		return nil // the group that says which mode may not have been read
+	}
+	if w.tooOld(ctx, project) {
+		return nil
 	}
 	if project.Mode == ModeAgent {
 		ok, err := w.agent(ctx, project, &rec)
@@ -322,12 +329,16 @@ func (w *work) project(ctx context.Context, project Project) error {
 	}
 	d := w.compare(project, &rec, vars)
 	w.recs[project.ID] = rec
+	if d.taken {
+		w.tell(project, rec)
+		return nil
+	}
 	if rec.Mode == "" && project.Mode == ModeNone && d.empty() {
 		rec.Mode, rec.Scope, rec.Since = ModeNone, w.p.Scope, w.p.Now()
 		w.recs[project.ID] = rec
 	}
 	if d.empty() {
-		w.tellForeign(project, rec)
+		w.tell(project, rec)
 		if over := rec.Since.Add(w.p.handover()); rec.Mode != "" && over.After(w.p.Now()) {
 			w.by(over) // a subject of the mode before is to go then
 		}
@@ -341,14 +352,22 @@ func (w *work) project(ctx context.Context, project Project) error {
 	if err != nil {
 		return &deliveryError{fmt.Errorf("delivering CI credentials to GitLab project %d (%s): %w", project.ID, project.Mode, err)}
 	}
-	w.tellForeign(project, rec)
+	w.tell(project, rec)
+	if rec.Other != nil {
+		return nil
+	}
 	w.by(rec.Since.Add(w.p.handover()))
 	w.delivered++
 	w.p.log().InfoContext(ctx, "CI credentials delivered", "namespace", w.n.Name, "project", project.ID, "mode", string(project.Mode), "written", written)
 	return nil
 }
 
-func (w *work) tellForeign(project Project, rec record) {
+// tell reports what others have in the place of ours.
+func (w *work) tell(project Project, rec record) {
+	if rec.Other != nil {
+		w.find("ci_other_cluster", project.ID, (&OtherClusterError{project.ID, w.p.Scope, rec.Other.Cluster, rec.Other.Keys}).Error())
+		return
+	}
 	if len(rec.Foreign) > 0 {
 		w.find("ci_foreign_variable", project.ID, (&ForeignError{project.ID, w.p.Scope, rec.Foreign}).Error())
 	}
@@ -367,6 +386,20 @@ func (w *work) checkSizes(project Project, vars []Variable) error {
 		return &deliveryError{fmt.Errorf("delivering CI credentials to GitLab project %d (%s): %w", project.ID, project.Mode, err)}
 	}
 	return nil
+}
+
+// tooOld reports whether GitLab is too old for the project's mode; then the project keeps what it has.
+func (w *work) tooOld(ctx context.Context, project Project) bool {
+	asked := w.p.old[project.Mode]
+	if asked == nil || w.p.TooOld == nil {
+		return false
+	}
+	why, err := asked.get(w.p.Now(), w.p.recheck(), func() (string, error) { return w.p.TooOld(ctx, project.Mode) })
+	if err != nil || why == "" {
+		return false
+	}
+	w.find("ci_gitlab_version", project.ID, fmt.Sprintf("project %d gets no credentials: %s", project.ID, why))
+	return true
 }
 
 // agent finds out what mode agent needs to know, and reports whether the project can be delivered.
@@ -413,6 +446,7 @@ type difference struct {
 	leftover bool // GitLab showed variables of ours that are not wanted
 	known    *Known
 	former   bool
+	taken    bool // another cluster has it all
 }
 
 func (d difference) empty() bool {
@@ -427,13 +461,24 @@ func (w *work) compare(project Project, rec *record, vars []Variable) difference
 	if rec.Mode != "" || project.Mode != ModeNone {
 		d.moved = rec.Mode != project.Mode || rec.Scope != p.Scope
 	}
+	if project.Mode == ModeNone {
+		rec.Other = nil
+	}
 	if project.Mode == ModeCertificate {
 		d.sums[clusterPart] = sum(p.Cluster.URL, string(p.Cluster.CA), w.n.Name, string(w.s.Data[keyToken]))
 		d.cluster = d.moved || rec.Sums[clusterPart] != d.sums[clusterPart]
 	}
 	var again map[string]bool
 	if project.VariablesRead && w.n.Read.After(rec.Written) {
-		again, rec.Foreign, d.leftover = drift(vars, project.Variables, p.Scope)
+		s := drift(vars, project.Variables, p.Scope, p.claim(rec), rec)
+		if project.Mode.writesVariables() && s.other != nil {
+			rec.Other, d.taken = s.other, true
+			return d
+		}
+		if project.Mode.writesVariables() {
+			rec.Other = nil
+		}
+		again, rec.Foreign, d.leftover = s.again, s.foreign, s.leftover
 		d.known = &Known{project.Variables}
 	}
 	for _, v := range vars {
@@ -453,8 +498,16 @@ func (w *work) compare(project Project, rec *record, vars []Variable) difference
 func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Variable, d difference) (written int, err error) {
 	p := w.p
 	now := p.Now()
-	rec.Written = now // what GitLab showed before is out of date, also after a failure
+	before := rec.clone()
+	rec.Written = now     // what GitLab showed before is out of date, also after a failure
+	claim := p.claim(rec) // before what is about to be written is noted: that is not ours yet
+	for key, s := range rec.Sums {
+		if !slices.Contains(rec.Foreign, key) {
+			rec.doubt(key, s)
+		}
+	}
 	next := rec.clone()
+	next.Other = nil
 	if d.moved {
 		next.leave(rec.Mode, rec.Scope)
 	}
@@ -469,7 +522,7 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 		next.Foreign = slices.DeleteFunc(next.Foreign, func(key string) bool {
 			return slices.ContainsFunc(d.write, func(v Variable) bool { return v.Key == key })
 		})
-		written, err = p.Variables.Ensure(ctx, project.ID, p.Scope, d.write, d.known)
+		written, err = p.Variables.Ensure(ctx, project.ID, p.Scope, d.write, d.known, claim)
 		if foreign, ok := errors.AsType[*ForeignError](err); ok {
 			next.Foreign, err = slices.Compact(slices.Sorted(slices.Values(slices.Concat(next.Foreign, foreign.Keys)))), nil
 		}
@@ -481,9 +534,14 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 			return 0, err
 		}
 		var wrote bool
-		if wrote, err = p.Clusters.Ensure(ctx, project.ID, p.Scope, p.Cluster, w.n.Name, string(w.s.Data[keyToken])); wrote {
+		if wrote, err = p.Clusters.Ensure(ctx, project.ID, p.Scope, p.Cluster, w.n.Name, string(w.s.Data[keyToken]), claim); wrote {
 			written++
 		}
+	}
+	if taken, ok := errors.AsType[*OtherClusterError](err); ok {
+		*rec = before
+		rec.Written, rec.Other = now, &other{Cluster: taken.Cluster, Keys: taken.Keys}
+		return 0, nil
 	}
 	if err != nil {
 		return written, err
@@ -522,6 +580,7 @@ func (w *work) begin(ctx context.Context, project Project, rec *record, d differ
 	}
 	for _, v := range d.write {
 		rec.Sums[v.Key] = "" // it may be there, with one value or the other
+		rec.doubt(v.Key, d.sums[v.Key])
 	}
 	if d.cluster {
 		rec.Sums[clusterPart] = ""
@@ -537,6 +596,7 @@ var errNoWriter = errors.New("there is no token for writing to GitLab: name its 
 
 // takeBack removes what is left of former modes, as far as remove says so, and keeps in rec what could not be removed.
 func (w *work) takeBack(ctx context.Context, project int64, rec *record, remove func(former) (all bool, keep []string)) error {
+	claim := w.p.claim(rec)
 	var errs []error
 	var left []former
 	for _, f := range rec.Former {
@@ -549,16 +609,18 @@ func (w *work) takeBack(ctx context.Context, project int64, rec *record, remove 
 		case f.Mode == ModeCertificate && w.p.Clusters == nil, f.Mode.writesVariables() && w.p.Variables == nil:
 			err = errNoWriter
 		case f.Mode == ModeCertificate:
-			err = w.p.Clusters.Remove(ctx, project, f.Scope)
+			err = w.p.Clusters.Remove(ctx, project, f.Scope, w.p.Cluster, claim)
 		case f.Mode.writesVariables():
-			_, err = w.p.Variables.Remove(ctx, project, f.Scope, keep)
+			_, err = w.p.Variables.Remove(ctx, project, f.Scope, keep, claim)
 		}
 		if err != nil {
 			left = append(left, f)
 			errs = append(errs, fmt.Errorf("taking back what was delivered by %s: %w", f.Mode, err))
 		}
 	}
-	rec.Former = left
+	if rec.Former = left; len(left) == 0 {
+		rec.Doubt = nil
+	}
 	return errors.Join(errs...)
 }
 
@@ -575,6 +637,10 @@ func (w *work) departed(ctx context.Context) error {
 
 // takeAllBack takes back what these projects have from here, and forgets those that have nothing any more.
 func (w *work) takeAllBack(ctx context.Context, ids []int64) error {
+	if w.p.id == "" && len(ids) > 0 {
+		w.by(w.p.Now().Add(10 * time.Second))
+		return nil
+	}
 	var errs []error
 	for _, id := range ids {
 		done, err := w.leave(ctx, id)

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -68,6 +69,52 @@ func TestCertificateClusterVariables(t *testing.T) {
 	if out := output(run(t, f, f.job("main"))); out != "[mine][]" {
 		t.Errorf("flag off: %s", out)
 	}
+}
+
+// TestKubernetesOfTheJob: the namespace that a job asks for, and the conditions on the integration.
+func TestKubernetesOfTheJob(t *testing.T) {
+	f := newFixture(t)
+	f.cluster(t, "ICC-K8s", "")
+	for text, want := range map[string]string{
+		`environment: {name: ICC-K8s, kubernetes: {namespace: "team-$CI_COMMIT_BRANCH"}}, script: ['echo $KUBE_NAMESPACE', 'grep -c "namespace: team-main" $KUBECONFIG']`: "team-main\n1",
+		`environment: ICC-K8s, rules: [{if: $KUBECONFIG}], script: [echo ran]`:                                                                                            "ran",
+		`environment: other, rules: [{if: $KUBECONFIG}], script: [echo ran]`:                                                                                              "not in pipeline",
+		`environment: ICC-K8s, only: {kubernetes: active}, script: [echo ran]`:                                                                                            "not in pipeline",
+		`environment: ICC-K8s, except: {kubernetes: active}, script: [echo ran]`:                                                                                          "ran",
+	} {
+		if got := f.outcome(t, text); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	f.cluster(t, "*", "") // only such a one counts as active: the condition knows no environment
+	for text, want := range map[string]string{
+		`only: {kubernetes: active}, script: [echo ran]`:                 "ran",
+		`only: {kubernetes: active, refs: [tags]}, script: [echo ran]`:   "not in pipeline",
+		`except: {kubernetes: active}, script: [echo ran]`:               "not in pipeline",
+		`only: {kubernetes: active, refs: [main]}, script: [echo again]`: "again",
+	} {
+		if got := f.outcome(t, text); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	f.server.SetCertificateClusters(false)
+	if got := f.outcome(t, `only: {kubernetes: active}, script: [echo ran]`); got != "not in pipeline" {
+		t.Errorf("switched off: %q", got)
+	}
+}
+
+// outcome is what a job on main prints, or that it is not part of the pipeline.
+func (f *fixture) outcome(t *testing.T, job string) string {
+	t.Helper()
+	f.file(t, "main", "deploy: {"+job+"}")
+	r, err := Run(t.Context(), f.server, f.job("main"))
+	if errors.Is(err, ErrNotInPipeline) {
+		return "not in pipeline"
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return output(r)
 }
 
 // kube is an API server that tells whom it saw.

@@ -3,7 +3,9 @@
 //
 // It promises GitLab's rules for who gets which variable: environment scopes, protected refs, precedence, expansion, files,
 // ID tokens. It refuses keywords that it does not implement where ignoring them could change that. It does not promise
-// isolation: the script runs as the user of this process. There are no stages, artifacts, caches, images or retries.
+// isolation: the script runs as the user of this process. One job is run, as if those before it had succeeded and as if whoever
+// triggered the pipeline had started it by hand where that is needed: there are no artifacts of other jobs (nor variables from
+// them), no caches, images, services or retries.
 package runner
 
 import (
@@ -24,10 +26,14 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
 // ErrNotInPipeline says that rules, only or except keep the job out of this pipeline.
 var ErrNotInPipeline = errors.New("the job is not part of this pipeline")
+
+// ErrNotStarted says that the job is part of the pipeline, and GitLab would not start it now.
+var ErrNotStarted = errors.New("the job is not started")
 
 const mergeRequest = "merge_request_event"
 
@@ -182,37 +188,151 @@ func commit(ref string, files map[string]string) string {
 	return hex.EncodeToString(h.Sum(nil))[:40]
 }
 
-func (p *pipeline) run(ctx context.Context, server *gitlabsim.Server) (Result, error) {
-	conf, err := parseConfig(p.files[".gitlab-ci.yml"], p.job.JobName)
-	if err != nil {
-		return Result{}, err
-	}
-	// What is known before the job has an environment: only variables of all environments.
-	early := &collection{}
-	early.add(p.predefined(conf)...)
-	early.add(conf.variables...)
-	early.add(projectVariables(p.project.Variables, "", p.protected)...)
-	selected, extra, err := conf.selects(p.job.Ref, p.job.Tag, p.job.PipelineSource, func(key string) (string, bool) {
-		if _, ok := early.byKey[key]; !ok {
-			return "", false
-		}
-		value, err := early.value(key)
-		return value, err == nil
-	})
-	if err != nil {
-		return Result{}, err
-	}
-	if !selected {
-		return Result{}, ErrNotInPipeline
-	}
-	conf.variables = append(conf.variables, extra...)
-	early.add(extra...)
-	early.add(projectVariables(p.project.Variables, "", p.protected)...)
+// decision is what GitLab finds out about a job when it makes the pipeline.
+type decision struct {
+	selected bool
+	when     string
+	added    []variable // by the rule that decided
+}
 
-	environmentName := ""
+// decide evaluates rules, only and except with the variables that GitLab has then (Gitlab::Ci::Build::Context::Build): those
+// of the job's environment are among them, also those of clusters; ID tokens and what the job has only when it runs are not.
+func (p *pipeline) decide(server *gitlabsim.Server, conf *config) (decision, error) {
+	simple, err := p.simple(server, conf)
+	if err != nil {
+		return decision{}, err
+	}
+	known := simple
+	if e := conf.environment; e != nil {
+		name, namespace, err := e.expand(simple)
+		if err != nil {
+			return decision{}, err
+		}
+		vars := []variable{fixed("CI_ENVIRONMENT_NAME", name), fixed("CI_ENVIRONMENT_ACTION", e.action)}
+		tier := e.tier
+		if i := slices.IndexFunc(p.project.Environments, func(x gitlabsim.Environment) bool { return x.Name == name }); i >= 0 {
+			tier = cmp.Or(tier, p.project.Environments[i].Tier)
+		}
+		if tier != "" {
+			vars = append(vars, fixed("CI_ENVIRONMENT_TIER", tier))
+		}
+		if e.url != "" {
+			vars = append(vars, variable{key: "CI_ENVIRONMENT_URL", value: e.url})
+		}
+		if known, err = p.collect(server, conf, vars, name, namespace, ""); err != nil {
+			return decision{}, err
+		}
+	}
+	var d decision
+	d.selected, d.when, d.added, err = conf.selects(pipelineFacts{
+		ref: p.job.Ref, tag: p.job.Tag, source: p.job.PipelineSource, project: p.path, kubernetes: server.KubernetesActive(p.project.ID),
+		lookup: func(key string) (string, bool) {
+			if _, ok := known.byKey[key]; !ok {
+				return "", false
+			}
+			value, err := known.value(key)
+			return value, err == nil
+		},
+	})
+	return d, err
+}
+
+// simple are the variables that do not depend on the environment: its name may use them.
+func (p *pipeline) simple(server *gitlabsim.Server, conf *config) (*collection, error) {
+	return p.collect(server, conf, nil, "", "", "")
+}
+
+// collect puts variables in the order of Gitlab::Ci::Variables::Builder: what comes later wins. token is the job's, "" before
+// it has one.
+func (p *pipeline) collect(server *gitlabsim.Server, conf *config, ofEnvironment []variable, environment, namespace, token string) (*collection, error) {
+	job := p.context(conf, environment)
+	job.KubernetesNamespace = namespace
+	clusters, err := server.KubernetesVariables(job, token)
+	if err != nil {
+		return nil, fmt.Errorf("making the variables of clusters: %w", err)
+	}
+	c := &collection{}
+	c.add(p.predefined(conf)...)
+	c.add(ofEnvironment...)
+	for _, v := range clusters {
+		c.add(variable{key: v.Key, value: v.Value, raw: true, file: v.File, masked: v.Masked})
+	}
+	c.add(conf.variables...)
+	c.add(projectVariables(p.project.Variables, environment, p.protected)...)
+	return c, nil
+}
+
+// expand returns the name of the environment and its Kubernetes namespace.
+func (e *environment) expand(simple *collection) (name, namespace string, err error) {
+	if name, err = simple.expand(e.name); err != nil {
+		return "", "", err
+	}
+	namespace, err = simple.expand(e.namespace)
+	return name, namespace, err
+}
+
+// choose reads the file, and says whether the job is part of the pipeline and starts.
+func (p *pipeline) choose(server *gitlabsim.Server) (*config, error) {
+	file, err := parseFile(p.files[".gitlab-ci.yml"], server.Has(gitlabversion.IDTokens))
+	if err != nil {
+		return nil, err
+	}
+	conf, err := file.job(p.job.JobName)
+	if err != nil {
+		return nil, err
+	}
+	d, err := p.decide(server, conf)
+	if err != nil {
+		return nil, err
+	}
+	if !d.selected {
+		return nil, ErrNotInPipeline
+	}
+	for _, n := range conf.needs {
+		if err := p.needed(server, file, n); err != nil {
+			return nil, err
+		}
+	}
+	if d.when == "on_failure" {
+		return nil, fmt.Errorf("%w: `when: on_failure`, and no job before it has failed", ErrNotStarted)
+	}
+	if d.when == "manual" && p.user == nil {
+		return nil, fmt.Errorf("%w: `when: manual`, and nobody starts it", ErrNotStarted)
+	}
+	conf.when, conf.variables = d.when, append(conf.variables, d.added...)
+	return conf, nil
+}
+
+// needed checks that a job which this one needs is part of the pipeline.
+func (p *pipeline) needed(server *gitlabsim.Server, file *ciFile, n need) error {
+	if _, there := file.keys[n.job]; n.optional && !there {
+		return nil
+	}
+	conf, err := file.job(n.job)
+	if err != nil {
+		return err
+	}
+	d, err := p.decide(server, conf)
+	if err != nil || d.selected || n.optional {
+		return err
+	}
+	return fmt.Errorf("'%s' job needs '%s' job, but '%s' does not exist in the pipeline. This might be because of the only, except, or rules keywords."+
+		" To need a job that sometimes does not exist in the pipeline, use needs:optional", p.job.JobName, n.job, n.job)
+}
+
+func (p *pipeline) run(ctx context.Context, server *gitlabsim.Server) (Result, error) {
+	conf, err := p.choose(server)
+	if err != nil {
+		return Result{}, err
+	}
+	environmentName, namespace := "", ""
 	var ofEnvironment []variable
 	if conf.environment != nil {
-		if environmentName, err = early.expand(conf.environment.name); err != nil {
+		simple, err := p.simple(server, conf)
+		if err != nil {
+			return Result{}, err
+		}
+		if environmentName, namespace, err = conf.environment.expand(simple); err != nil {
 			return Result{}, err
 		}
 		env, err := server.World().EnsureEnvironment(p.project.ID, environmentName)
@@ -242,21 +362,11 @@ func (p *pipeline) run(ctx context.Context, server *gitlabsim.Server) (Result, e
 	token := server.JobToken(jobContext)
 	defer server.RevokeToken(token)
 
-	// The order is that of Ci::Build#variables: what comes later wins. So a project variable replaces even an ID token.
-	scoped := []variable{}
-	scoped = append(scoped, p.predefined(conf)...)
-	scoped = append(scoped, ofEnvironment...)
-	clusters, err := server.KubernetesVariables(jobContext, token)
+	// What comes later wins. So a project variable replaces even an ID token.
+	audiences, err := p.collect(server, conf, ofEnvironment, environmentName, namespace, token)
 	if err != nil {
-		return Result{}, fmt.Errorf("making the variables of clusters: %w", err)
+		return Result{}, err
 	}
-	for _, v := range clusters {
-		scoped = append(scoped, variable{key: v.Key, value: v.Value, raw: true, file: v.File, masked: v.Masked})
-	}
-	scoped = append(scoped, conf.variables...)
-	scoped = append(scoped, projectVariables(p.project.Variables, environmentName, p.protected)...)
-	audiences := &collection{}
-	audiences.add(scoped...)
 	all := &collection{}
 	all.add(p.persisted(dir, token)...)
 	for key, aud := range conf.idTokens {
@@ -272,7 +382,9 @@ func (p *pipeline) run(ctx context.Context, server *gitlabsim.Server) (Result, e
 		}
 		all.add(variable{key: key, value: value, raw: true, masked: true})
 	}
-	all.add(scoped...)
+	for _, key := range audiences.keys() {
+		all.add(audiences.byKey[key])
+	}
 	return p.execute(ctx, conf, all, dir)
 }
 
@@ -315,7 +427,10 @@ func (p *pipeline) predefined(conf *config) []variable {
 		fixed("CI_DEFAULT_BRANCH", p.project.DefaultBranch), fixed("CI_PIPELINE_SOURCE", p.job.PipelineSource),
 		fixed("CI_COMMIT_SHA", p.sha), fixed("CI_COMMIT_SHORT_SHA", p.sha[:8]), fixed("CI_COMMIT_REF_NAME", p.job.Ref),
 		fixed("CI_COMMIT_REF_SLUG", slug(p.job.Ref)), fixed("CI_COMMIT_REF_PROTECTED", strconv.FormatBool(p.protected)),
-		fixed("CI_JOB_NAME", p.job.JobName), fixed("CI_JOB_STAGE", conf.stage),
+		fixed("CI_JOB_NAME", conf.name), fixed("CI_JOB_STAGE", conf.stage),
+	}
+	if conf.when == "manual" || conf.when == "delayed" {
+		out = append(out, fixed("CI_JOB_MANUAL", "true"))
 	}
 	switch {
 	case p.job.Tag:

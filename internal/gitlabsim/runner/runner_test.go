@@ -199,6 +199,7 @@ func TestVariablesOfTheJob(t *testing.T) {
 variables: {FROM: global, LEVEL: global, NUMBER: 7}
 default:
   before_script: [echo before]
+stages: [ship]
 deploy:
   stage: ship
   image: alpine
@@ -564,32 +565,67 @@ func TestHostileRepository(t *testing.T) {
 	}
 }
 
+func parseConfig(text, job string) (*config, error) {
+	f, err := parseFile(text, true)
+	if err != nil {
+		return nil, err
+	}
+	return f.job(job)
+}
+
 func TestConfigRefusals(t *testing.T) {
 	for text, want := range map[string]string{
 		`[a]`:                                "it must be a mapping",
 		`a: {a: 1, a: 2}`:                    "already set in map",
 		`other: {script: [x]}`:               `there is no job "deploy"`,
-		`deploy: {script: [x], extends: .y}`: `does not implement the keyword "extends"`,
-		`deploy: {script: [x], secrets: {}}`: `does not implement the keyword "secrets"`,
-		`deploy: {script: [x], inherit: {variables: false}}`: `does not implement the keyword "inherit"`,
-		"include: x\ndeploy: {script: [x]}":                  `does not implement the keyword "include"`,
-		"workflow: {}\ndeploy: {script: [x]}":                `does not implement the keyword "workflow"`,
-		"default: {hooks: {}}\ndeploy: {script: [x]}":        `default: the simulated runner does not implement the keyword "hooks"`,
+		`deploy: {script: [x], extends: .y}`: "deploy: unknown keys in `extends` (.y)",
+		`{.y: text, deploy: {script: [x], extends: .y}}`:                                             "deploy: invalid base hashes in `extends` (.y)",
+		`{.y: {extends: deploy}, deploy: {script: [x], extends: .y}}`:                                "circular dependency detected in `extends`",
+		`{.y: {extends: .none}, deploy: {script: [x]}}`:                                              ".y: unknown keys in `extends` (.none)",
+		`deploy: {script: [x], extends: [7]}`:                                                        "extends should be an array of strings or a string",
+		`deploy: {script: [x], surprise: 1}`:                                                         "jobs:deploy config contains unknown keys: surprise",
+		`deploy: {script: [x], stage: production}`:                                                   "chosen stage production does not exist; available stages are .pre, build, test, deploy, .post",
+		`deploy: {script: [x], when: never}`:                                                         "when should be one of",
+		`deploy: {script: [x], when: delayed}`:                                                       "start in should be a duration",
+		`deploy: {script: [x], start_in: 1 day}`:                                                     "start in must be blank",
+		`deploy: {script: [x], needs: [build]}`:                                                      "undefined need: build",
+		`deploy: {script: [x], dependencies: [build]}`:                                               "undefined dependency: build",
+		`{late: {script: [x], stage: deploy}, deploy: {script: [x], needs: [late]}}`:                 "need late is not defined in current or prior stages",
+		`{late: {script: [x], stage: deploy}, deploy: {script: [x], dependencies: [late]}}`:          "dependency late is not defined in current or prior stages",
+		`{a: {script: [x]}, b: {script: [x]}, deploy: {script: [x], needs: [a], dependencies: [b]}}`: "dependencies the b should be part of needs",
+		`{a: {script: [x], only: [tags]}, deploy: {script: [x], needs: [a]}}`:                        "'deploy' job needs 'a' job, but 'a' does not exist in the pipeline",
+		`deploy: {script: [x], needs: [{job: a, project: b}]}`:                                       `does not implement the keyword "project"`,
+		`deploy: {script: [x], needs: [{artifacts: true}]}`:                                          "job can't be blank",
+		"deploy:\n  script: !reference [.a, script]":                                                 "does not implement `!reference`",
+		`deploy: {script: x, only: {kubernetes: inactive}}`:                                          "kubernetes unknown value",
+		`deploy: {script: x, only: {variables: ["$A =="]}}`:                                          "Invalid expression syntax",
+		`deploy: {script: x, only: {surprise: 1}}`:                                                   "unknown keys: surprise",
+		`deploy: {script: x, rules: [{surprise: 1}]}`:                                                "unknown keys: surprise",
+		`deploy: {script: x, rules: [{when: sometimes}]}`:                                            "when unknown value: sometimes",
+		`deploy: {script: x, rules: [{start_in: 1 day}]}`:                                            "disallowed keys: start_in",
+		`deploy: {script: x, rules: [{if: $A}], start_in: 1 day}`:                                    "may not be used with `rules`",
+		`deploy: {script: [x], secrets: {}}`:                                                         `does not implement the keyword "secrets"`,
+		`deploy: {script: [x], inherit: {surprise: false}}`:                                          "unknown keys: surprise",
+		"include: x\ndeploy: {script: [x]}":                                                          `does not implement the keyword "include"`,
+		"workflow: {}\ndeploy: {script: [x]}":                                                        `does not implement the keyword "workflow"`,
+		"default: {hooks: {}}\ndeploy: {script: [x]}":                                                `default: the simulated runner does not implement the keyword "hooks"`,
 		`deploy: {}`:          "script can't be blank",
 		`deploy: {script: 7}`: "should be a string or a nested array",
-		`deploy: {script: x, variables: {A: true}}`:                               "either a string or a hash",
-		`deploy: {script: x, variables: {A: {values: 1}}}`:                        "invalid data keys: values",
-		`deploy: {script: x, variables: {"A B": 1}}`:                              "is no name of a variable",
-		`deploy: {script: x, environment: {url: x}}`:                              "name can't be blank",
-		`deploy: {script: x, environment: {name: x, kubernetes: {namespace: z}}}`: `does not implement the keyword "kubernetes"`,
-		`deploy: {script: x, environment: {name: x, action: wait}}`:               "action should be",
-		`deploy: {script: x, id_tokens: {A: {}}}`:                                 "needs aud",
-		`deploy: {script: x, rules: [{changes: [a]}]}`:                            `does not implement the keyword "changes"`,
-		`deploy: {script: x, rules: [{if: "$A =="}]}`:                             "invalid expression syntax: $A ==",
-		`deploy: {script: x, rules: [{if: $A}], only: [main]}`:                    "may not be used with `rules`",
-		`deploy: {script: x, only: {changes: [a]}}`:                               `does not implement the keyword "changes"`,
-		`deploy: {script: x, variables: {A: $B, B: $A}}`:                          "circular variable reference",
-		`deploy: {script: x, environment: "a;b"}`:                                 "can contain only letters",
+		`deploy: {script: x, variables: {A: true}}`:                                            "either a string or a hash",
+		`deploy: {script: x, variables: {A: {values: 1}}}`:                                     "invalid data keys: values",
+		`deploy: {script: x, variables: {"A B": 1}}`:                                           "is no name of a variable",
+		`deploy: {script: x, environment: {url: x}}`:                                           "name can't be blank",
+		`deploy: {script: x, environment: {name: x, kubernetes: {surprise: z}}}`:               "unknown keys: surprise",
+		`deploy: {script: x, environment: {name: x, kubernetes: {}}}`:                          "can't be blank",
+		`deploy: {script: x, environment: {name: x, kubernetes: {dashboard: {namespace: a}}}}`: "agent can't be blank",
+		`deploy: {script: x, environment: {name: x, action: wait}}`:                            "action should be",
+		`deploy: {script: x, id_tokens: {A: {}}}`:                                              "needs aud",
+		`deploy: {script: x, rules: [{changes: [a]}]}`:                                         `does not implement the keyword "changes"`,
+		`deploy: {script: x, rules: [{if: "$A =="}]}`:                                          "invalid expression syntax: $A ==",
+		`deploy: {script: x, rules: [{if: $A}], only: [main]}`:                                 "may not be used with `rules`",
+		`deploy: {script: x, only: {changes: [a]}}`:                                            `does not implement the keyword "changes"`,
+		`deploy: {script: x, variables: {A: $B, B: $A}}`:                                       "circular variable reference",
+		`deploy: {script: x, environment: "a;b"}`:                                              "can contain only letters",
 	} {
 		_, err := parseConfig(text, "deploy")
 		if err == nil { // found only when the job is about to run
@@ -650,6 +686,117 @@ func TestPipelineRules(t *testing.T) {
 	job.PipelineSource = mergeRequest
 	if _, err := Run(t.Context(), f.server, job); !errors.Is(err, ErrNotInPipeline) {
 		t.Errorf("a plain job in a merge request pipeline: %v", err)
+	}
+}
+
+// TestRulesSeeVariablesOfTheEnvironment, as GitLab does since 14, but only where the job would get them.
+func TestRulesSeeVariablesOfTheEnvironment(t *testing.T) {
+	f := newFixture(t)
+	f.variable(t, gitlabsim.Variable{Key: "KUBECONFIG", Value: "apiVersion: v1", VariableType: "file", EnvironmentScope: "ICC-K8s", Protected: true})
+	for text, want := range map[string]map[string]bool{
+		`environment: ICC-K8s, rules: [{if: $KUBECONFIG}]`:                                                                 {"main": true, "feature": false},
+		`environment: {name: "ICC-$SUFFIX"}, variables: {SUFFIX: K8s}, rules: [{if: $KUBECONFIG}]`:                         {"main": true, "feature": false},
+		`environment: other, rules: [{if: $KUBECONFIG}]`:                                                                   {"main": false},
+		`rules: [{if: $KUBECONFIG}]`:                                                                                       {"main": false},
+		`environment: ICC-K8s, only: {variables: [$KUBECONFIG]}`:                                                           {"main": true, "feature": false},
+		`environment: ICC-K8s, except: {variables: [$KUBECONFIG]}`:                                                         {"main": false, "feature": true},
+		`environment: ICC-K8s, rules: [{if: '$CI_ENVIRONMENT_NAME == "ICC-K8s" && $CI_ENVIRONMENT_ACTION == "start"'}]`:    {"main": true},
+		`environment: ICC-K8s, rules: [{if: '$CI_ENVIRONMENT_SLUG || $CI_ENVIRONMENT_ID || $CI_JOB_TOKEN || $CI_JOB_ID'}]`: {"main": false},
+	} {
+		for branch, selected := range want {
+			f.file(t, branch, "deploy: {script: [echo ran], "+text+"}")
+			_, err := Run(t.Context(), f.server, f.job(branch))
+			if errors.Is(err, ErrNotInPipeline) == selected || err != nil && !errors.Is(err, ErrNotInPipeline) {
+				t.Errorf("%s on %s: %v, want it in the pipeline: %v", text, branch, err, selected)
+			}
+		}
+	}
+}
+
+// TestRealFiles: what people write beside the script, and what it does.
+func TestRealFiles(t *testing.T) {
+	f := newFixture(t)
+	for text, want := range map[string]string{
+		// extends: hashes are merged, lists replaced, the last parent and the job win.
+		`{.a: {variables: {A: a, B: a}, script: [echo a]}, .b: {extends: .a, variables: {B: b, C: b}}, deploy: {extends: .b, variables: {C: job}, script: ['echo $A$B$C']}}`:                                          "abjob",
+		`{.a: {script: [echo a], environment: {name: one}}, .b: {script: [echo b], environment: {action: prepare}}, deploy: {extends: [.a, .b], after_script: ['echo $CI_ENVIRONMENT_NAME $CI_ENVIRONMENT_ACTION']}}`: "b\nRunning after_script\none prepare",
+		`{.a: {rules: [{when: never}]}, deploy: {extends: .a, rules: null, script: [echo ran]}}`:                                                                                                                      "ran",
+		// when
+		`deploy: {when: manual, script: ['echo $CI_JOB_MANUAL']}`:                                                 "true",
+		`deploy: {when: delayed, start_in: 30 minutes, script: ['echo $CI_JOB_MANUAL']}`:                          "true",
+		`deploy: {when: always, script: ['echo [$CI_JOB_MANUAL]']}`:                                               "[]",
+		`deploy: {when: on_failure, script: [echo ran]}`:                                                          "not started",
+		`deploy: {when: manual, rules: [{if: $CI_COMMIT_BRANCH}], script: ['echo $CI_JOB_MANUAL']}`:               "true",
+		`deploy: {rules: [{when: manual, allow_failure: true}], script: ['echo $CI_JOB_MANUAL']}`:                 "true",
+		`deploy: {rules: [[{if: $NOPE}], [[{when: delayed, start_in: 1 day}]]], script: ['echo $CI_JOB_MANUAL']}`: "true",
+		`deploy: {rules: [{when: on_failure}], script: [echo ran]}`:                                               "not started",
+		// needs, dependencies, stages
+		`{build: {stage: build, script: [x], artifacts: {paths: [y]}}, deploy: {stage: deploy, needs: [build], dependencies: [build], script: [echo ran]}}`:        "ran",
+		`{build: {stage: build, script: [x]}, deploy: {stage: deploy, dependencies: [], script: [echo ran]}}`:                                                      "ran",
+		`{build: {script: [x], only: [tags]}, deploy: {needs: [{job: build, optional: true, artifacts: false}, {job: gone, optional: true}], script: [echo ran]}}`: "ran",
+		`{stages: [one, two], a: {stage: one, script: [x]}, deploy: {stage: two, needs: [a], script: ['echo $CI_JOB_STAGE']}}`:                                     "two",
+		`deploy: {stage: .post, needs: [], script: ['echo $CI_JOB_STAGE']}`:                                                                                        ".post",
+		// inherit
+		`{variables: {A: a, B: b}, before_script: [echo before], deploy: {inherit: {variables: [B], default: false}, script: ['echo [$A][$B]']}}`:              "[][b]",
+		`{variables: {A: a}, default: {before_script: [echo before]}, deploy: {inherit: {variables: false, default: [before_script]}, script: ['echo [$A]']}}`: "before\n[]",
+		// only and except
+		`deploy: {only: {refs: [main@acme/app], variables: [$CI_COMMIT_BRANCH]}, script: [echo ran]}`: "ran",
+		`deploy: {only: [main@acme/other], script: [echo ran]}`:                                       "not in pipeline",
+		`deploy: {only: {refs: [main], variables: [$NOPE]}, script: [echo ran]}`:                      "not in pipeline",
+		`deploy: {only: [/^MA/i], script: [echo ran]}`:                                                "ran",
+		`deploy: {except: {refs: [tags], variables: [$NOPE]}, script: [echo ran]}`:                    "ran",
+		`deploy: {only: [pushes], script: [echo ran]}`:                                                "ran",
+		// the rest that has no influence
+		`deploy: {environment: {name: x, kubernetes: {agent: "a/b:c", namespace: d, dashboard: {namespace: e}}, on_stop: s, auto_stop_in: 1 day}, cache: {}, retry: 2, services: [x], script: [echo ran]}`: "ran",
+	} {
+		f.file(t, "main", text)
+		r, err := Run(t.Context(), f.server, f.job("main"))
+		got := output(r)
+		switch {
+		case errors.Is(err, ErrNotInPipeline):
+			got = "not in pipeline"
+		case errors.Is(err, ErrNotStarted):
+			got = "not started"
+		case err != nil:
+			t.Errorf("%s: %v", text, err)
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	f.file(t, "main", "deploy: {when: manual, script: [x]}")
+	job := f.job("main")
+	job.TriggeredBy = 0
+	if _, err := Run(t.Context(), f.server, job); !errors.Is(err, ErrNotStarted) {
+		t.Errorf("a manual job that nobody starts: %v", err)
+	}
+}
+
+// TestExtendsDepth: ten levels above the job are followed, as in GitLab.
+func TestExtendsDepth(t *testing.T) {
+	chain := func(n int) string {
+		text := "deploy: {extends: .a0, script: [x]}\n"
+		for i := range n {
+			text += fmt.Sprintf(".a%d: {extends: .a%d}\n", i, i+1)
+		}
+		return text + fmt.Sprintf(".a%d: {variables: {A: a}}\n", n)
+	}
+	if c, err := parseConfig(chain(10), "deploy"); err != nil || len(c.variables) != 1 {
+		t.Errorf("ten: %v", err)
+	}
+	if _, err := parseConfig(chain(11), "deploy"); err == nil || !strings.Contains(err.Error(), "nesting too deep in `extends`") {
+		t.Errorf("eleven: %v", err)
+	}
+}
+
+// TestIDTokensOfAnOldGitLab are a keyword that it does not know.
+func TestIDTokensOfAnOldGitLab(t *testing.T) {
+	f, err := parseFile("deploy: {script: [x], id_tokens: {A: {aud: a}}}", false)
+	if err == nil {
+		_, err = f.job("deploy")
+	}
+	if err == nil || !strings.Contains(err.Error(), "unknown keys: id_tokens") {
+		t.Error(err)
 	}
 }
 
