@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -47,7 +48,11 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 		return nil, err
 	}
 	o := rbacsync.Options{
-		Reader: reader, Kube: c.kube, Policy: policy, Settings: set, Reserved: cfg.Authz.ReservedNames,
+		Reader: &provenReader{
+			Reader: reader, tokenFile: cfg.GitLab.ReadTokenFile,
+			prove: func(ctx context.Context) error { return proveIssuer(ctx, c.gitlabHTTP, cfg.GitLab.URL) },
+		},
+		Kube: c.kube, Policy: policy, Settings: set, Reserved: cfg.Authz.ReservedNames,
 		Mode: mode, Interval: cfg.RBACSync.Interval.Duration, Watch: c.watch,
 		Limits: limits(cfg), Held: heldStore(c), Dynamic: c.dynamic, DynamicWatch: c.follow, OwnNamespace: deploy.Namespace,
 		Apply: rbacsync.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond)},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"time"
 
@@ -20,9 +21,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
-
-// maxHooks limits hooks under way at the same time. What is over is answered 503 at once.
-const maxHooks = 64
 
 // Serve runs the program until ctx ends. GitLab and kube-apiserver may be away when it starts: it says so in the
 // log and tries again. Everything it started has ended when it returns.
@@ -62,11 +60,13 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	for _, f := range explainFindings(cfg.Authz.Explain) {
+		log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
+	}
 	collectSooner()
 	defer runtime.KeepAlive(heapFloor())
 	g, ctx := errgroup.WithContext(ctx)
 	for _, s := range servers {
-		log.InfoContext(ctx, "listening", "url", s.URL())
 		g.Go(func() error { return s.Run(ctx) })
 	}
 	g.Go(func() error { auth.Run(ctx); return nil })
@@ -112,33 +112,52 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		servers = append(servers, s)
 		return nil
 	}
-	err = add(webhooks(
-		cfg, m, reviewRoute(cfg, auth, log, m),
-		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)},
-	))
+	err = add(webhooks(cfg, m, append(explainRoutes(cfg, view, log), reviewRoute(cfg, auth, log, m))...))
 	if err != nil {
 		return nil, err
 	}
 	if h := cfg.Listeners.Hooks; h.Address != "" {
-		hook := hookHandler(h, log, own.inbox)
-		err = add(httpserver.Options{
-			Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
-			Handler: httpserver.Limit(maxHooks, m.overflow("hooks"), httpserver.Mux(
-				httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
-			)),
-		})
+		err = add(hookPort(h, m, hookHandler(h, log, own.inbox)))
 		if err != nil {
 			return nil, err
 		}
 	}
 	if a := cfg.Listeners.Metrics.Address; a != "" {
-		err = add(httpserver.Options{Name: "metrics", Address: a, Handler: httpserver.Mux(
-			httpserver.Route{Path: "/metrics", Handler: m.handler()},
-			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
-			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(ready)},
-		)})
+		err = add(metricsPort(a, m, ready))
 	}
 	return servers, err
+}
+
+// explainRoutes is the SubjectAccessReview webhook, unless refusals are not to be explained.
+func explainRoutes(cfg *config.Config, view func() (authz.View, bool), log *slog.Logger) []httpserver.Route {
+	if cfg.Authz.Explain.Disabled {
+		return nil
+	}
+	return []httpserver.Route{{Path: "/authorize", Handler: sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)}}
+}
+
+// hookPort describes the port that GitLab sends hooks to. Whoever reaches it can send half a request.
+func hookPort(h config.HooksListener, m *metrics, hook http.Handler) httpserver.Options {
+	return httpserver.Options{
+		Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
+		MaxConns: shareDescriptors(descriptors()).hooks, IdleTimeout: strangeIdle, Rejected: m.rejected("hooks"),
+		Handler: httpserver.Limit(maxHooks, m.overflow("hooks"), httpserver.Bodies(maxBodies, bodyTime, httpserver.Mux(
+			httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
+		))),
+	}
+}
+
+// metricsPort describes the port of metrics and health. Health has no limit but that of connections.
+func metricsPort(address string, m *metrics, ready func() error) httpserver.Options {
+	return httpserver.Options{
+		Name: "metrics", Address: address,
+		MaxConns: shareDescriptors(descriptors()).metrics, IdleTimeout: 2 * time.Minute, Rejected: m.rejected("metrics"),
+		Handler: httpserver.Mux(
+			httpserver.Route{Path: "/metrics", Handler: httpserver.Limit(maxScrapes, m.overflow("metrics"), m.handler())},
+			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
+			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(ready)},
+		),
+	}
 }
 
 // hookHandler takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that

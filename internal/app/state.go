@@ -3,10 +3,12 @@ package app
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
@@ -45,7 +47,9 @@ func (s *state) options(o *rbacsync.Options, cfg *config.Config, reader *gitlab.
 	o.Fence = func(ctx context.Context) error { return lookAtFence(ctx, o.Kube, cfg.Authz) }
 	s.budget = &budget{requests: reader.Requests, limits: gitlab.LimitsPerMinute(), now: time.Now}
 	o.OnRound = func(r rbacsync.Round) {
-		m.round(r)
+		counted := r
+		counted.Findings = slices.Concat(r.Findings, explainFindings(cfg.Authz.Explain))
+		m.round(counted)
 		s.history.add(r)
 		s.reporter.add(r)
 		tell(r)
@@ -56,7 +60,7 @@ func (s *state) options(o *rbacsync.Options, cfg *config.Config, reader *gitlab.
 func (s *state) observe(c *clients, cfg *config.Config, syncer *rbacsync.Syncer, sample *sampler, m *metrics, log *slog.Logger) {
 	s.reporter = &reporter{
 		kube: c.kube, log: log, mode: cfg.RBACSync.Mode, elector: s.elector, syncer: syncer, requests: s.budget.requests, budget: s.budget,
-		sampled: sample.last, secrets: func() error { return hookSecrets(cfg.Listeners.Hooks) }, now: time.Now, wake: make(chan struct{}, 1),
+		sampled: func() []authz.Finding { return slices.Concat(explainFindings(cfg.Authz.Explain), sample.last()) }, secrets: func() error { return hookSecrets(cfg.Listeners.Hooks) }, now: time.Now, wake: make(chan struct{}, 1),
 	}
 	m.engine(syncer, s.elector, s.budget)
 }

@@ -80,7 +80,7 @@ type reporter struct {
 	syncer   *rbacsync.Syncer
 	requests func() map[string]int64
 	budget   *budget
-	sampled  func() []authz.Finding // of the last sample
+	sampled  func() []authz.Finding // of the last sample and of the configuration
 	secrets  func() error           // why hooks can't be checked
 	now      func() time.Time
 	wake     chan struct{}

@@ -22,10 +22,13 @@ import (
 func webhooks(cfg *config.Config, m *metrics, routes ...httpserver.Route) httpserver.Options {
 	w := cfg.Listeners.Webhooks
 	for i, r := range routes {
-		routes[i].Handler = httpserver.Limit(w.MaxInFlight, m.overflow("webhooks"), r.Handler)
+		// Without a client CA, whoever reaches this port can send half a request: those take no more than half of the slots.
+		slow := httpserver.Bodies(max(1, w.MaxInFlight/2), bodyTime, r.Handler)
+		routes[i].Handler = httpserver.Limit(w.MaxInFlight, m.overflow("webhooks"), slow)
 	}
 	return httpserver.Options{
 		Name: "webhooks", Address: w.Address, CertFile: w.CertFile, KeyFile: w.KeyFile, ClientCAFile: w.ClientCAFile, DemandClientCert: true,
+		MaxConns: shareDescriptors(descriptors()).webhooks, MaxStreams: 250, Rejected: m.rejected("webhooks"),
 		Handler: httpserver.Mux(routes...),
 	}
 }

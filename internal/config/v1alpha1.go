@@ -176,6 +176,16 @@ type Authz struct {
 	MarkedForDeletion string `json:"markedForDeletion,omitempty"`
 	// The sentence that tells a person how to log in.
 	LoginHint string `json:"loginHint,omitempty"`
+	// The webhook that explains refusals.
+	Explain Explain `json:"explain,omitzero"`
+}
+
+// Explain is about the webhook that explains refusals. While kube-apiserver names it and it is away, refusals are HTTP 500.
+type Explain struct {
+	// Refusals are not explained: /authorize is not served. Take the webhook out of kube-apiserver's configuration first.
+	Disabled bool `json:"disabled,omitempty"`
+	// How many integrators answer under the address that kube-apiserver has. Fewer than 2 are a finding. Default 1.
+	Replicas int `json:"replicas,omitempty"`
 }
 
 // Role maps access levels to a ClusterRole.
