@@ -153,7 +153,9 @@ func (b *bench) works(t *testing.T, ns, token string) bool {
 }
 
 // token returns the token that GitLab has for a project.
-func (b *bench) token(project int64) string { return b.gitlab.got[project][b.Scope]["KUBE_TOKEN"].Value }
+func (b *bench) token(project int64) string {
+	return b.gitlab.got[project][b.Scope]["KUBE_TOKEN"].Value
+}
 
 // variables are projects' variables as GitLab keeps them: by project, scope and key.
 type variables struct {
