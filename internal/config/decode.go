@@ -92,7 +92,7 @@ func levelName(n json.Number) string {
 
 // wrong notes a value of a wrong type. Text is not repeated: it may be a secret in the wrong place.
 func (d *decoder) wrong(path string, node any, want reflect.Type) {
-	var have, cure string
+	var have, hint string
 	switch node := node.(type) {
 	case string:
 		have = "text"
@@ -103,9 +103,9 @@ func (d *decoder) wrong(path string, node any, want reflect.Type) {
 	default:
 		have = fmt.Sprint(node)
 		if want.Kind() == reflect.String {
-			cure = ": put it in quotes"
+			hint = ": put it in quotes"
 			if n, ok := node.(json.Number); ok && levelEntry.MatchString(path) {
-				cure = levelName(n)
+				hint = levelName(n)
 			}
 		}
 	}
@@ -117,8 +117,8 @@ func (d *decoder) wrong(path string, node any, want reflect.Type) {
 		kind = "a duration such as 30s, 5m or 24h"
 	}
 	if kind == "a list" && have != "a section" {
-		cure = ": put it in [ ]"
+		hint = ": put it in [ ]"
 	}
 	d.unread = append(d.unread, path)
-	d.faults = append(d.faults, fmt.Errorf("%s: want %s, not %s%s", cmp.Or(path, "the file"), kind, have, cure))
+	d.faults = append(d.faults, fmt.Errorf("%s: want %s, not %s%s", cmp.Or(path, "the file"), kind, have, hint))
 }
