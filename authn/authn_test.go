@@ -273,3 +273,27 @@ func TestKeyFile(t *testing.T) {
 		t.Errorf("withdrawn key: got %s", got)
 	}
 }
+
+// TestRefusalsSayByHowMuch: of times by how much, of audiences which are right.
+func TestRefusalsSayByHowMuch(t *testing.T) {
+	gitlab, now := authntest.New(t), time.Now().Truncate(time.Second)
+	gitlab.Now = func() time.Time { return now }
+	gl, err := authn.New(authn.Config{
+		Issuer: gitlab.URL, ClientIDs: []string{"kubelogin", "web"}, CIAudience: "https://k8s.example.com", Environments: []string{"ICC-K8s"},
+		HTTPClient: gitlab.Client(), Now: gitlab.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(d time.Duration) int64 { return gitlab.Now().Add(d).Unix() }
+	for want, claims := range map[string]authntest.Claims{
+		"issued_in_future: the token was issued 10m0s in the future": {"iat": at(10 * time.Minute), "exp": at(time.Hour)},
+		"not_yet_valid: the token is valid only in 5m0s":             {"nbf": at(5 * time.Minute)},
+		"token_expired: the token expired 8m0s ago":                  {"iat": at(-time.Hour), "exp": at(-8 * time.Minute)},
+		`wrong_audience: the token is meant for another application: people's tokens are for "kubelogin" or "web", those of CI jobs for "https://k8s.example.com"`: {"aud": "s3cret"},
+	} {
+		if _, err := gl.Authenticate(t.Context(), gitlab.UserToken(42, "kubelogin", claims)); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -293,7 +294,7 @@ func (g *GitLab) choose(aud audience) (verifier, error) {
 		v, ours := g.verifiers[a]
 		switch {
 		case !ours:
-			return verifier{}, denied(CodeWrongAudience)
+			return verifier{}, &DeniedError{Code: CodeWrongAudience, Detail: g.wrongAudience()}
 		case i > 0 && v.kind != chosen.kind:
 			return verifier{}, denied(CodeMixedAudience)
 		case i == 0:
@@ -301,6 +302,23 @@ func (g *GitLab) choose(aud audience) (verifier, error) {
 		}
 	}
 	return chosen, nil
+}
+
+// wrongAudience names the audiences that are ours. That of the token may be anything, so it is not repeated.
+func (g *GitLab) wrongAudience() string {
+	text := "the token is meant for another application: people's tokens are for " + quoted(g.cfg.ClientIDs)
+	if g.cfg.CIAudience != "" {
+		text += fmt.Sprintf(", those of CI jobs for %q", g.cfg.CIAudience)
+	}
+	return text
+}
+
+func quoted(list []string) string {
+	var out []string
+	for _, s := range list {
+		out = append(out, strconv.Quote(s))
+	}
+	return strings.Join(out, " or ")
 }
 
 // verify returns the identity, or whether at least the signature is proven.
@@ -351,9 +369,9 @@ func (g *GitLab) checkTimes(now time.Time, c *claims) error {
 	case c.Expiry.t.Before(now.Add(-leeway)):
 		return &DeniedError{Code: CodeTokenExpired, Detail: fmt.Sprintf("the token expired %s ago", now.Sub(c.Expiry.t).Round(time.Second))}
 	case c.IssuedAt.t.After(now.Add(leeway + issueSlack)):
-		return denied(CodeIssuedInFuture)
+		return &DeniedError{Code: CodeIssuedInFuture, Detail: "the token was issued " + c.IssuedAt.t.Sub(now).Round(time.Second).String() + " in the future"}
 	case c.NotBefore.present && c.NotBefore.t.After(now.Add(leeway)):
-		return denied(CodeNotYetValid)
+		return &DeniedError{Code: CodeNotYetValid, Detail: "the token is valid only in " + c.NotBefore.t.Sub(now).Round(time.Second).String()}
 	default:
 		return nil
 	}

@@ -11,8 +11,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
 )
 
 const (
@@ -47,7 +48,11 @@ func Handler(a Authenticator, logger *slog.Logger, observe func(Review), apiAudi
 	if observe == nil {
 		observe = func(Review) {}
 	}
-	return &handler{authn: a, log: logger, observe: observe, audiences: slices.Clone(apiAudiences)}
+	h := &handler{authn: a, log: logger, observe: observe, audiences: slices.Clone(apiAudiences), lines: map[Code]*logsample.Lines{}}
+	for _, r := range reasons {
+		h.lines[r.Code] = new(logsample.Lines)
+	}
+	return h
 }
 
 type handler struct {
@@ -55,25 +60,7 @@ type handler struct {
 	log       *slog.Logger
 	observe   func(Review)
 	audiences []string
-	foreign   sampler
-}
-
-// sampler lets one line per second through and counts the others.
-type sampler struct {
-	next       atomic.Int64 // Unix nanoseconds
-	suppressed atomic.Int64
-}
-
-const samplePause = time.Second
-
-// allow reports whether a line may be written now, and how many were not since the last one.
-func (s *sampler) allow(now time.Time) (suppressed int64, ok bool) {
-	next := s.next.Load()
-	if now.UnixNano() < next || !s.next.CompareAndSwap(next, now.Add(samplePause).UnixNano()) {
-		s.suppressed.Add(1)
-		return 0, false
-	}
-	return s.suppressed.Swap(0), true
+	lines     map[Code]*logsample.Lines // for each reason but ok
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -165,8 +152,8 @@ func kindOf(id Identity, err error) Kind {
 	}
 }
 
-// record writes the one log line of a review and tells the observer. It never sees the token. Of what is not ours one
-// line per second is written, with the number of those left out before it.
+// record writes the one log line of a review and tells the observer. It never sees the token. Of what is not
+// authenticated one line per second and reason is written, with the number of those left out before it.
 func (h *handler) record(r *http.Request, seen Review, start time.Time, id Identity, err error) {
 	seen.Duration = time.Since(start)
 	h.observe(seen)
@@ -179,9 +166,9 @@ func (h *handler) record(r *http.Request, seen Review, start time.Time, id Ident
 		return
 	}
 	attrs := make([]slog.Attr, 0, 8)
-	if seen.Outcome == OutcomeNotMine || seen.Outcome == OutcomeMalformed {
-		// Anybody can send these, as often as he likes: they must not fill the log.
-		suppressed, ok := h.foreign.allow(start)
+	if lines := h.lines[seen.Code]; seen.Outcome != OutcomeOK && lines != nil {
+		// Anybody can send these, as often as they like: they must not fill the log.
+		suppressed, ok := lines.Allow(start)
 		if !ok {
 			return
 		}

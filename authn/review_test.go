@@ -307,8 +307,8 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// TestOneLinePerReview: each judged token leaves one line with the request's id; of foreign ones one a second, which
-// counts the others.
+// TestOneLinePerReview: each token that is good leaves one line with the request's id; of all others one a second for each
+// reason, which counts the others.
 func TestOneLinePerReview(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logs lockedBuffer
@@ -339,23 +339,30 @@ func TestOneLinePerReview(t *testing.T) {
 		send()
 		outcome = &authn.DeniedError{Code: authn.CodeUserBlocked, Kind: authn.KindUser, Username: "gitlab:7"}
 		send()
+		time.Sleep(time.Second)
 		send()
 		if got := lines(); len(got) != 3 || got[0]["user"] != "gitlab:42" || got[0]["outcome"] != "ok" || got[1]["reason"] != "user_blocked" ||
 			got[1]["user"] != "gitlab:7" || got[2]["requestId"] != "0123456789abcdef" {
 			t.Fatalf("got %v", got)
 		}
-		outcome = authn.ErrNotMine
-		for range 100 {
+		written := 3
+		for _, outcome = range []error{
+			authn.ErrNotMine, &authn.DeniedError{Code: authn.CodeBadSignature}, &authn.DeniedError{Code: authn.CodeTokenExpired, Proven: true, Username: "gitlab:7"},
+			&authn.UndecidedError{Code: authn.CodeKeysUnavailable},
+		} {
+			for range 100 {
+				send()
+			}
+			time.Sleep(time.Second)
 			send()
-		}
-		time.Sleep(time.Second)
-		send()
-		got := lines()
-		if len(got) != 5 {
-			t.Fatalf("101 foreign tokens in a second and a moment: %d lines, want 2", len(got)-3)
-		}
-		if got[3]["suppressed"] != 0.0 || got[4]["suppressed"] != 99.0 || got[4]["reason"] != "not_mine" {
-			t.Errorf("got %v", got[3:])
+			got := lines()[written:]
+			if len(got) != 2 {
+				t.Fatalf("%v 101 times in a second and a moment: %d lines, want 2", outcome, len(got))
+			}
+			if got[0]["suppressed"] != 0.0 || got[1]["suppressed"] != 99.0 || got[1]["reason"] != string(authn.CodeOf(outcome)) {
+				t.Errorf("got %v", got)
+			}
+			written += 2
 		}
 	})
 }

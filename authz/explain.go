@@ -3,6 +3,7 @@ package authz
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -10,45 +11,66 @@ import (
 )
 
 // View is what an explanation is made from: one Snapshot with the namespaces of its round. It is not changed after
-// NewView or With made it.
+// NewView, With or WithRules made it.
 type View struct {
 	Snapshot  *Snapshot
 	Policy    Policy
 	Namespace map[SourceID]string
 	Source    map[string]SourceID // the reverse of Namespace
+
+	rules   map[string][]Rule
+	rank    map[string]int // of Policy.ClusterRoles
+	own     *possessions
+	changed map[SourceID]bool // since own was made
 }
 
 // NewView indexes one round.
 func NewView(s *Snapshot, p Policy, namespace map[SourceID]string) View {
-	v := View{Snapshot: s, Policy: p, Namespace: namespace, Source: make(map[string]SourceID, len(namespace))}
+	v := View{Snapshot: s, Policy: p, Namespace: namespace, Source: make(map[string]SourceID, len(namespace)), rank: map[string]int{}, own: &possessions{}}
 	for src, ns := range namespace {
 		v.Source[ns] = src
+	}
+	for i, role := range p.ClusterRoles() {
+		v.rank[role] = i
 	}
 	return v
 }
 
-// With returns the View with a later Snapshot and the same namespaces.
-func (v View) With(s *Snapshot) View {
+// With returns the View with a later Snapshot and the same namespaces. changed are the sources in which rights can
+// differ, at least (Policy.Affected).
+func (v View) With(s *Snapshot, changed map[SourceID]bool) View {
 	v.Snapshot = s
+	if len(v.changed)+len(changed) > maxChanged || !v.own.made() {
+		v.own, v.changed = &possessions{}, nil
+		return v
+	}
+	both := maps.Clone(changed)
+	maps.Copy(both, v.changed)
+	v.changed = both
 	return v
 }
 
-// Question is a refused request, as far as an explanation needs it.
-type Question struct {
-	Namespace string // empty for cluster-wide requests
-	Verb      string
-	Resource  string // plural, lower case; empty for a non-resource request
+// WithRules returns the View with what the ClusterRoles allow. One that is missing there was not read yet, and nothing is
+// promised of it.
+func (v View) WithRules(rules map[string][]Rule) View {
+	v.rules = rules
+	return v
 }
 
-// reads are the verbs for which view is enough.
-var reads = []string{"get", "list", "watch"}
-
-// Person explains to a GitLab user why a request was refused. Paths and people of a source are told only to
-// somebody who has some membership in it; everybody else gets one sentence, which is the same for a namespace
-// that does not exist, so that nothing can be learned by asking.
+// Person explains to a GitLab user why a request was refused.
+//
+// Tenants may ask about anybody in their own namespaces (LocalSubjectAccessReview). So the answer about a namespace is
+// made of what the members of its group or project see in GitLab anyway: its path, and its members with their accounts
+// and levels. Of somebody who is no member there is one sentence, whoever it is and whether or not the namespace
+// exists. Only questions about the whole cluster, which tenants can't ask about others, tell of the person's account
+// and other namespaces (docs/adr/0080).
 func (v View) Person(user int64, q Question, now time.Time) string {
 	u, known := v.Snapshot.Users[user]
+	src, managed := v.Source[q.Namespace]
+	access, member := accessOf(v.Snapshot, src, user, now)
 	switch {
+	case q.Namespace != "" && (!managed || !member || !known):
+		return fmt.Sprintf("namespace %q is not one you have a GitLab role in, if it exists. %s", clean(q.Namespace), howToList)
 	case !known:
 		return "GitLab's rights for your account were not read yet. Try again in a minute."
 	case u.State != StateActive:
@@ -60,52 +82,128 @@ func (v View) Person(user int64, q Question, now time.Time) string {
 	case q.Namespace == "":
 		return v.clusterWide(user, q, now)
 	}
-	src, managed := v.Source[q.Namespace]
-	access, member := accessOf(v.Snapshot, src, user, now)
-	if !managed || !member {
-		return fmt.Sprintf("namespace %q is not one you have a GitLab role in, if it exists. %s", clean(q.Namespace), v.yours(user, now))
-	}
-	return v.memberRefused(src, access, q, now)
+	return v.memberRefused(src, access.Level, q, now)
 }
 
-// CIServiceAccount explains a refusal to a job that uses the token of a namespace's CI ServiceAccount.
+// howToList ends what is said to somebody who may be in the wrong namespace.
+const howToList = `"kubectl get namespaces" is refused too, and lists yours.`
+
+// CIServiceAccount explains a refusal to a job that uses the token of a namespace's CI ServiceAccount. It says nothing
+// that the account's name does not.
 func (v View) CIServiceAccount(own string, q Question) string {
 	if q.Namespace == own {
-		return fmt.Sprintf("the CI ServiceAccount may read, change and delete everything in namespace %q, but not do this (%s %s).",
-			clean(own), clean(q.Verb), clean(q.Resource))
+		return fmt.Sprintf("the CI ServiceAccount may read, change and delete everything in namespace %q, but not do this (%s).", clean(own), q.what())
 	}
 	return fmt.Sprintf("this token belongs to the CI of namespace %q and is good for that namespace alone.", clean(own))
 }
 
-// CIJob explains a refusal to a job that authenticated with its ID token.
+// CIJob explains a refusal to a job that authenticated with its ID token. As with Person, what it says about a namespace
+// hangs on that namespace alone.
 func (v View) CIJob(project int64, q Question) string {
 	own, ok := v.Namespace[Project(project)]
-	if !ok {
+	switch {
+	case ok && q.Namespace == own:
+		return v.CIServiceAccount(own, q)
+	case q.Namespace != "":
+		return fmt.Sprintf("namespace %q is not the one of this job's project, if it exists. %s", clean(q.Namespace), howToList)
+	case !ok:
 		return fmt.Sprintf("GitLab project %d has no namespace in this cluster.", project)
 	}
-	return v.CIServiceAccount(own, q)
+	return fmt.Sprintf("CI jobs have rights in one namespace only (kubectl -n NAMESPACE …). That of this job's project is %q.", clean(own))
 }
 
-// memberRefused speaks to somebody who has a membership in the source, and so may hear its path and people.
-func (v View) memberRefused(src SourceID, a Access, q Question, now time.Time) string {
-	where := clean(v.path(src))
-	role := v.Policy.roleIn(v.Snapshot, src, a.Level)
-	strongest := v.Policy.roles[0]
+// memberRefused speaks to somebody who is a member of the source, and so may hear its path and people.
+func (v View) memberRefused(id SourceID, level Level, q Question, now time.Time) string {
+	where := clean(v.path(id))
+	frozen := v.Policy.frozen(v.Snapshot, id)
+	src, ok := v.Policy.Source(v.Snapshot, id)
 	switch {
-	case role == "" && v.Policy.frozen(v.Snapshot, src) == FrozenNone:
+	case !ok:
+		return fmt.Sprintf("%s is left out here by configuration. Ask the cluster's administrators.", where)
+	case frozen == FrozenNone:
 		return fmt.Sprintf("%s is archived or marked for deletion in GitLab: nobody has rights there.", where)
-	case role == "":
-		return fmt.Sprintf("you are %s in %s, which gives no right in the cluster; %s%s.", a.Level, where, v.needs(v.Policy.roles), v.ask(src, now))
-	case v.Policy.frozen(v.Snapshot, src) != FrozenKeep:
-		return fmt.Sprintf("%s is archived or marked for deletion in GitLab: nobody may change it, you keep %q.", where, role)
-	case role == strongest.ClusterRole:
-		return fmt.Sprintf("you are %s in %s, which gives the ClusterRole %q in namespace %q, and that does not include %s %s. Ask the cluster's administrators.",
-			a.Level, where, role, q.Namespace, clean(q.Verb), clean(q.Resource))
-	case slices.Contains(reads, q.Verb):
-		return fmt.Sprintf("you are %s in %s, whose ClusterRole %q does not include reading %s; %s%s.",
-			a.Level, where, role, clean(q.Resource), v.needs(v.Policy.roles[:1]), v.ask(src, now))
 	}
-	return fmt.Sprintf("you are %s in %s, which may read; changes need %s%s.", a.Level, where, levels(strongest), v.ask(src, now))
+	roles := v.rolesOf(src.ID, level, frozen)
+	you := fmt.Sprintf("you are %s in %s, which gives no right in the cluster", level, where)
+	if len(roles) > 0 {
+		you = fmt.Sprintf("you are %s in %s (%s)", level, where, quoted(roles))
+	}
+	if v.allow(roles, q) == yes {
+		return fmt.Sprintf("%s, which allows %s, but the cluster does not have that right yet. Try again in a minute, then ask the cluster's administrators.", you, q.what())
+	}
+	able, known := v.able(src.ID, frozen, q)
+	if len(able) > 0 {
+		return fmt.Sprintf("%s; %s needs %s%s.", you, q.what(), levels(able), v.ask(src.ID, able, now))
+	}
+	if frozen != FrozenKeep && known {
+		if later, _ := v.able(src.ID, FrozenKeep, q); len(later) > 0 {
+			return fmt.Sprintf("%s, and that is archived or marked for deletion in GitLab: nobody may %s there meanwhile.", you, q.what())
+		}
+	}
+	if !known {
+		return fmt.Sprintf("%s, and that does not allow %s.", you, q.what())
+	}
+	return fmt.Sprintf("%s; no GitLab role there allows %s. Ask the cluster's administrators.", you, q.what())
+}
+
+// rolesOf returns the ClusterRoles that a level gives in a source. What extra mappings give to the members of other groups
+// is not in it: who is in those is not for the members of this source to know.
+func (v View) rolesOf(id SourceID, l Level, frozen Frozen) []string {
+	var out []string
+	if role := v.Policy.roleFor(frozen, l); role != "" {
+		out = append(out, role)
+	}
+	if frozen != FrozenKeep {
+		return out
+	}
+	for _, e := range v.Policy.extra {
+		if (e.Group == 0 || Group(e.Group) == id) && e.covers(v.Snapshot, id) && e.counts(l) && !slices.Contains(out, e.ClusterRole) {
+			out = append(out, e.ClusterRole)
+		}
+	}
+	return out
+}
+
+// verdict is what ClusterRoles say to a request.
+type verdict int
+
+const (
+	no verdict = iota
+	unknown
+	yes
+)
+
+// allow reports whether one of the ClusterRoles allows the request.
+func (v View) allow(roles []string, q Question) verdict {
+	out := no
+	for _, role := range roles {
+		rules, read := v.rules[role]
+		if !read {
+			out = max(out, unknown)
+		}
+		if slices.ContainsFunc(rules, func(r Rule) bool { return r.Allows(q) }) {
+			return yes
+		}
+	}
+	return out
+}
+
+// able returns the levels in a source that allow the request, ascending. known is false if there may be others.
+func (v View) able(id SourceID, frozen Frozen, q Question) (able []Level, known bool) {
+	known = true
+	for _, l := range slices.Sorted(maps.Keys(levelNames)) {
+		if l <= MinimalAccess || (id.Kind == UserSource && l != Owner) {
+			continue
+		}
+		switch v.allow(v.rolesOf(id, l, frozen), q) {
+		case yes:
+			able = append(able, l)
+		case unknown:
+			known = false
+		case no:
+		}
+	}
+	return able, known
 }
 
 // clusterWide answers requests outside any namespace; a refused list of namespaces names the asker's own.
@@ -119,77 +217,97 @@ func (v View) clusterWide(user int64, q Question, now time.Time) string {
 	return "your GitLab roles give rights inside namespaces only (kubectl -n NAMESPACE …). " + v.yours(user, now)
 }
 
-// maxListed is how many namespaces or people a sentence names.
-const maxListed = 10
+// maxListed is how many namespaces a sentence names: more than most people have, and still no flood.
+const maxListed = 100
 
-// yours lists the namespaces in which the person has a right. It looks for him alone: what that costs does not hang
-// on how many rights the others have.
+// yours lists the namespaces in which the person has a right, by role.
 func (v View) yours(user int64, now time.Time) string {
-	r := newResolver(v.Snapshot, now)
-	r.only = user
-	var own []string
-	for id, ns := range v.Namespace {
-		src, ok := v.Policy.Source(v.Snapshot, id)
-		if !ok {
-			continue
-		}
-		v.Policy.each(r, src, func(role string, _ standing) {
-			own = append(own, fmt.Sprintf("%s (%s)", ns, role))
-		}, func(standing) {})
-	}
-	if len(own) == 0 {
+	first, all := v.possessions(user, now, maxListed)
+	if all == 0 {
 		return "You have no namespaces yet: ask a Maintainer of your group to add you in GitLab."
 	}
-	slices.Sort(own)
-	return "Your namespaces: " + list(slices.Compact(own)) + "."
+	var b strings.Builder
+	b.WriteString("Your namespaces: ")
+	names := v.Policy.ClusterRoles()
+	for i, p := range first {
+		b.WriteString(p.ns)
+		switch {
+		case i+1 == len(first) || first[i+1].role != p.role:
+			fmt.Fprintf(&b, " (%s)", names[p.role])
+			if i+1 < len(first) {
+				b.WriteString("; ")
+			}
+		default:
+			b.WriteString(", ")
+		}
+	}
+	if all > len(first) {
+		fmt.Fprintf(&b, "; and %d more, which are named after your groups and projects in GitLab, as haw-world after haw/world", all-len(first))
+	}
+	b.WriteByte('.')
+	return b.String()
 }
 
-// ask names people who can do what the asker can't, nearest first, as " (ask alice, dave)".
-func (v View) ask(src SourceID, now time.Time) string {
+// maxAsked is how many people a sentence names.
+const maxAsked = 3
+
+// ask names members with one of these levels, as " (ask alice, dave)": first those with the strongest role, then those
+// who are members of the source itself.
+func (v View) ask(id SourceID, able []Level, now time.Time) string {
 	type contact struct {
-		name string
-		far  int
+		weaker, far bool
+		name        string
 	}
-	var people []contact
-	for a := range Members(v.Snapshot, src, now).All() {
-		u, ok := v.Snapshot.Users[a.User]
-		if !ok || !v.Policy.mayHaveRights(u) || v.Policy.roleIn(v.Snapshot, src, a.Level) != v.Policy.roles[0].ClusterRole {
+	rank := func(b bool) int {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	people := make([]contact, 0, maxAsked+1)
+	for _, a := range newResolver(v.Snapshot, now).of(id) {
+		if !slices.Contains(able, a.level) {
 			continue
 		}
-		far := 0
-		if a.Why.Row != src {
-			far = 1
+		u, ok := v.Snapshot.Users[a.user]
+		if !ok || !v.Policy.mayHaveRights(u) {
+			continue
 		}
-		people = append(people, contact{clean(u.Username), far})
+		people = append(people, contact{v.Policy.roleIn(v.Snapshot, id, a.level) != v.Policy.roles[0].ClusterRole, a.row != refOf(id), clean(u.Username)})
+		slices.SortFunc(people, func(a, b contact) int {
+			return cmp.Or(cmp.Compare(rank(a.weaker), rank(b.weaker)), cmp.Compare(rank(a.far), rank(b.far)), cmp.Compare(a.name, b.name))
+		})
+		people = people[:min(len(people), maxAsked)]
 	}
-	slices.SortFunc(people, func(a, b contact) int {
-		return cmp.Or(cmp.Compare(a.far, b.far), cmp.Compare(a.name, b.name))
-	})
-	names := make([]string, 0, len(people))
-	for _, p := range people[:min(3, len(people))] {
-		names = append(names, p.name)
-	}
-	if len(names) == 0 {
+	if len(people) == 0 {
 		return ""
+	}
+	names := make([]string, 0, len(people))
+	for _, p := range people {
+		names = append(names, p.name)
 	}
 	return " (ask " + strings.Join(names, ", ") + ")"
 }
 
-// needs says which levels give anything: "Developer reads (view), Maintainer or Owner changes (edit)".
-func (v View) needs(roles []Role) string {
-	parts := make([]string, 0, len(roles))
-	for _, r := range slices.Backward(roles) {
-		parts = append(parts, fmt.Sprintf("%s gives %q", levels(r), r.ClusterRole))
-	}
-	return strings.Join(parts, ", ")
-}
-
-func levels(r Role) string {
-	names := make([]string, 0, len(r.Levels))
-	for _, l := range slices.Sorted(slices.Values(r.Levels)) {
+// levels lists names of levels: "Developer, Maintainer or Owner".
+func levels(list []Level) string {
+	names := make([]string, 0, len(list))
+	for _, l := range list {
 		names = append(names, l.String())
 	}
-	return strings.Join(names, " or ")
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
+
+// quoted lists ClusterRoles.
+func quoted(roles []string) string {
+	if len(roles) == 1 {
+		return fmt.Sprintf("ClusterRole %q", roles[0])
+	}
+	return fmt.Sprintf("ClusterRoles %q", roles)
 }
 
 func (v View) path(id SourceID) string {
@@ -202,13 +320,6 @@ func (v View) path(id SourceID) string {
 		return v.Snapshot.Users[id.ID].Username
 	}
 	return id.String()
-}
-
-func list(items []string) string {
-	if len(items) <= maxListed {
-		return strings.Join(items, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(items[:maxListed], ", "), len(items)-maxListed)
 }
 
 // clean makes what GitLab users wrote fit for a terminal: printable, on one line, of bounded length.

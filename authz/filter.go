@@ -188,11 +188,16 @@ func (e Extra) of(r *resolver, id SourceID) []standing {
 	}
 	var out []standing
 	for _, a := range from {
-		if slices.Contains(e.Levels, a.level) || (len(e.Levels) == 0 && a.level.Known() && a.level > MinimalAccess) {
+		if e.counts(a.level) {
 			out = append(out, a)
 		}
 	}
 	return out
+}
+
+// counts reports whether the mapping gives its role to a level: in its source, or in its group.
+func (e Extra) counts(l Level) bool {
+	return slices.Contains(e.Levels, l) || (len(e.Levels) == 0 && l.Known() && l > MinimalAccess)
 }
 
 // findings compares the comments of the mapping with GitLab.

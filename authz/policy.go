@@ -18,6 +18,7 @@ type Role struct {
 
 // Policy says what a GitLab role means in the cluster. Make one with NewPolicy; it is not changed afterwards.
 type Policy struct {
+	config   PolicyConfig
 	roles    []Role
 	byLevel  map[Level]string
 	kinds    map[SourceKind]bool
@@ -64,7 +65,7 @@ func DefaultRoles() []Role {
 
 // NewPolicy checks a PolicyConfig and returns all of its faults at once.
 func NewPolicy(c PolicyConfig) (Policy, error) {
-	p := Policy{roles: slices.Clone(c.Roles), byLevel: map[Level]string{}, kinds: map[SourceKind]bool{}, withBots: c.Bots}
+	p := Policy{config: c, roles: slices.Clone(c.Roles), byLevel: map[Level]string{}, kinds: map[SourceKind]bool{}, withBots: c.Bots}
 	var errs []error
 	if len(c.Roles) == 0 {
 		errs = append(errs, errors.New("roles: at least one role is needed"))
@@ -122,6 +123,9 @@ func NewPolicy(c PolicyConfig) (Policy, error) {
 	}
 	return p, errors.Join(errs...)
 }
+
+// Config returns what the Policy was made of. It must not be changed.
+func (p Policy) Config() PolicyConfig { return p.config }
 
 // BaseRoles returns the ClusterRoles of the levels, strongest first. Every namespace has a binding of each.
 func (p Policy) BaseRoles() []string {

@@ -42,8 +42,9 @@ const (
 	// Namespace is where the integrator runs, ServiceAccount what it runs as.
 	Namespace      = "gl-k8s-integrator"
 	ServiceAccount = "gl-k8s-integrator"
-	// TenantFence and OwnCage are the ValidatingAdmissionPolicies; their bindings have the same names.
+	// TenantFence, TenantPods and OwnCage are the ValidatingAdmissionPolicies; their bindings have the same names.
 	TenantFence = "gl-k8s-integrator-tenant-fence"
+	TenantPods  = "gl-k8s-integrator-tenant-pods"
 	OwnCage     = "gl-k8s-integrator-own-cage"
 )
 
@@ -54,7 +55,7 @@ const fieldManager = "gl-k8s-integrator-deploy"
 const effectiveWithin = 30 * time.Second
 
 // Policies returns the names of the admission policies; the binding of each has the same name.
-func Policies() []string { return []string{TenantFence, OwnCage} }
+func Policies() []string { return []string{TenantFence, TenantPods, OwnCage} }
 
 // Manifests returns all objects in the order in which they are to be applied.
 func Manifests() ([]*unstructured.Unstructured, error) { return decode("manifests/*.yaml") }
@@ -175,7 +176,8 @@ func resourceOf(gvk schema.GroupVersionKind) (schema.GroupVersionResource, error
 }
 
 // awaitPolicies asks for something that each policy must refuse, as one whom RBAC lets do everything, until it is
-// refused. Nothing is written if it is not: they are dry runs.
+// refused. Nothing is written if it is not: they are dry runs. TenantPods, which refuses nothing outside of managed
+// namespaces, was applied before OwnCage, and the API server takes what it sees of policies as a whole.
 func awaitPolicies(ctx context.Context, cfg *rest.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, effectiveWithin)
 	defer cancel()

@@ -55,25 +55,39 @@ func integrator(t *testing.T) kubernetes.Interface {
 	return clientFor(t, cfg)
 }
 
-// impersonator has the built-in edit in a namespace, by an account and token of its own, and uses what edit holds there:
-// it impersonates the CI ServiceAccount.
-func impersonator(t *testing.T, ns string) kubernetes.Interface {
+// withToken returns the configuration of a client with a token of its own, so that what it impersonates is asked of it.
+func withToken(t *testing.T, ns, name string) *rest.Config {
 	t.Helper()
-	admin := as(t, "").CoreV1().ServiceAccounts("default")
-	name := "editor-of-" + ns
-	if _, err := admin.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = admin.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}) })
-	if err := bindIn(t.Context(), as(t, ""), ns, binding(metav1.ObjectMeta{Name: "editor"}, "edit", account("default", name))); err != nil {
-		t.Fatal(err)
-	}
-	tr, err := admin.CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	tr, err := as(t, "").CoreV1().ServiceAccounts(ns).CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := cluster.AdminConfig()
 	cfg.CertData, cfg.KeyData, cfg.BearerToken = nil, nil, tr.Status.Token
+	return cfg
+}
+
+// accountWith makes a ServiceAccount outside of all that is managed, binds it to the ClusterRole in ns, and returns its
+// configuration.
+func accountWith(t *testing.T, ns, role string) *rest.Config {
+	t.Helper()
+	admin := as(t, "").CoreV1().ServiceAccounts("default")
+	name := role + "-of-" + ns
+	if _, err := admin.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}) })
+	if err := bindIn(t.Context(), as(t, ""), ns, binding(metav1.ObjectMeta{Name: name}, role, account("default", name))); err != nil {
+		t.Fatal(err)
+	}
+	return withToken(t, "default", name)
+}
+
+// impersonator has the built-in edit in a namespace, by an account and token of its own, and uses what edit holds there:
+// it impersonates the CI ServiceAccount.
+func impersonator(t *testing.T, ns string) kubernetes.Interface {
+	t.Helper()
+	cfg := accountWith(t, ns, "edit")
 	cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + ns + ":" + kubename.CIServiceAccount}
 	return clientFor(t, cfg)
 }
@@ -182,10 +196,18 @@ const (
 	onlyOwnSAs    = "may name only ServiceAccounts of its own namespace"
 	keptName      = "this name is kept for gl-k8s-integrator"
 	noOwnToken    = "a ServiceAccount can't make tokens here"
-	noStatus      = "is written by Kubernetes alone"
-	noEndpoints   = "endpoints are made by Kubernetes"
-	noExternalIPs = "can't have externalIPs"
-	rbacEscalates = "attempting to grant RBAC permissions not currently held"
+	noPodToken    = "a token bound to a pod, or of exactly 3607 seconds"
+	notTheirs     = "names others than ServiceAccounts of this namespace"
+	noEvents      = "Events of gl-k8s-integrator are written by itself alone"
+	noCIPods      = "pods can't run as gitlab-serviceaccount"
+	noLongVolume  = "a token in a projected volume may live 24 hours at most"
+	noPriority    = "pods here can't have a priority of the system"
+
+	noPodCertificate = "PodCertificateRequests are made by the kubelet alone"
+	noStatus         = "is written by Kubernetes alone"
+	noEndpoints      = "endpoints are made by Kubernetes"
+	noExternalIPs    = "can't have externalIPs"
+	rbacEscalates    = "attempting to grant RBAC permissions not currently held"
 )
 
 func token(ctx context.Context, c kubernetes.Interface, ns, name string, seconds int64) error {
@@ -352,13 +374,56 @@ func tenantAttacks() []attack {
 			_, err := c.RbacV1().RoleBindings(ns).Patch(ctx, "by-admin", types.MergePatchType,
 				merge(map[string]any{"subjects": []rbacv1.Subject{subject(kubename.User(99))}}), metav1.PatchOptions{})
 			return err
-		}, onlyOwnSAs},
+		}, onlyOwnSAs + "|" + notTheirs},
 		{"take a name of ours", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			return bindIn(ctx, c, ns, binding(metav1.ObjectMeta{Name: "gitlab-edit-1"}, "view", account(ns, "default")))
 		}, keptName},
-		{"take a generated name of ours", func(ctx context.Context, c kubernetes.Interface, ns string) error {
-			return bindIn(ctx, c, ns, binding(metav1.ObjectMeta{GenerateName: "gitlab-"}, "view", account(ns, "default")))
-		}, keptName},
+		{"mint a token that kube-apiserver stretches to a year", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			return podToken(ctx, c, ns, 3607)
+		}, noPodToken + "|" + noOwnToken},
+		{"mint a token bound to a pod", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			return podToken(ctx, c, ns, 3600)
+		}, noPodToken + "|" + noOwnToken},
+		{"mint a token of 3607 seconds", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			return token(ctx, c, ns, "default", 3607)
+		}, noPodToken + "|" + noOwnToken},
+		{"delete the administrator's binding", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			return c.RbacV1().RoleBindings(ns).Delete(ctx, "by-admin", metav1.DeleteOptions{})
+		}, notTheirs},
+		{"empty the administrator's binding", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.RbacV1().RoleBindings(ns).Patch(ctx, "by-admin", types.MergePatchType, []byte(`{"subjects":[]}`), metav1.PatchOptions{})
+			return err
+		}, notTheirs},
+		{"delete all bindings at once", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			return c.RbacV1().RoleBindings(ns).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
+		}, notTheirs + "|" + ownsObject},
+		{"ask for the certificate of a pod", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CertificatesV1().PodCertificateRequests(ns).Create(ctx, podCertificateRequest(), metav1.CreateOptions{})
+			return err
+		}, noPodCertificate},
+		{"forge an Event of ours", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().Events(ns).Create(ctx, &corev1.Event{
+				ObjectMeta: metav1.ObjectMeta{GenerateName: "x-"}, InvolvedObject: corev1.ObjectReference{Namespace: ns},
+				Source: corev1.EventSource{Component: "gl-k8s-integrator"},
+			}, metav1.CreateOptions{})
+			return err
+		}, noEvents},
+		{"make a Deployment of pods with our mark", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.AppsV1().Deployments(ns).Create(ctx, markedDeployment("marked"), metav1.CreateOptions{})
+			return err
+		}, ownsMark},
+		{"run a pod as the CI ServiceAccount", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().Pods(ns).Create(ctx, pod(func(p *corev1.PodSpec) { p.ServiceAccountName = kubename.CIServiceAccount }), metav1.CreateOptions{})
+			return err
+		}, noCIPods},
+		{"give a pod a token of a week", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().Pods(ns).Create(ctx, pod(projected(7*24*3600)), metav1.CreateOptions{})
+			return err
+		}, noLongVolume},
+		{"push out the pods of others", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().Pods(ns).Create(ctx, pod(func(p *corev1.PodSpec) { p.PriorityClassName = "system-cluster-critical" }), metav1.CreateOptions{})
+			return err
+		}, noPriority},
 		// What RBAC and Pod Security refuse; here to see that the roles of deploy/ leave it to them.
 		{"raise its own ServiceAccount", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			return bindIn(ctx, c, ns, binding(metav1.ObjectMeta{Name: "x"}, "cluster-admin", account(ns, "default")))
@@ -449,6 +514,15 @@ func TestSecurityInvariantTenantFence(t *testing.T) {
 				{Verb: "impersonate", Resource: "groups"},
 				{Verb: "impersonate", Resource: "serviceaccounts", Namespace: "kube-system"},
 				{Verb: "impersonate", Resource: "serviceaccounts", Namespace: ns},
+				// Constrained impersonation asks for these, of the identity and of what is done as it.
+				{Verb: "impersonate:user-info", Group: "authentication.k8s.io", Resource: "users"},
+				{Verb: "impersonate:user-info", Group: "authentication.k8s.io", Resource: "groups"},
+				{Verb: "impersonate:arbitrary-node", Group: "authentication.k8s.io", Resource: "nodes"},
+				{Verb: "impersonate:associated-node", Group: "authentication.k8s.io", Resource: "nodes"},
+				{Verb: "impersonate:serviceaccount", Group: "authentication.k8s.io", Resource: "serviceaccounts", Namespace: ns},
+				{Verb: "impersonate-on:user-info:get", Resource: "secrets", Namespace: ns},
+				{Verb: "impersonate-on:serviceaccount:get", Resource: "secrets", Namespace: ns},
+				{Verb: "impersonate-on:arbitrary-node:create", Resource: "pods", Namespace: ns},
 				{Verb: "bind", Group: rbacv1.GroupName, Resource: "clusterroles", Namespace: ns},
 				{Verb: "escalate", Group: rbacv1.GroupName, Resource: "roles", Namespace: ns},
 			} {
@@ -458,7 +532,7 @@ func TestSecurityInvariantTenantFence(t *testing.T) {
 					t.Fatal(err)
 				}
 				// The built-in edit may impersonate the ServiceAccounts of its namespace: that is why the fence holds those.
-				if want := who == "maintainer" && what.Resource == "serviceaccounts" && what.Namespace == ns; r.Status.Allowed != want {
+				if want := who == "maintainer" && what.Verb == "impersonate" && what.Resource == "serviceaccounts" && what.Namespace == ns; r.Status.Allowed != want {
 					t.Errorf("%s may %s %s in %q: %t, want %t", who, what.Verb, what.Resource, what.Namespace, r.Status.Allowed, want)
 				}
 			}
@@ -608,8 +682,11 @@ func TestOthersAreNotFenced(t *testing.T) {
 	for _, space := range []string{ns, "operator"} {
 		ok("binding the operator", bindIn(ctx, admin, space, binding(metav1.ObjectMeta{Name: "operator"}, kubename.CIClusterRole, account("operator", "operator"))))
 		operator := serviceAccount(t, "operator", "operator")
-		_, err = operator.CoreV1().Secrets(space).Create(ctx, tokenSecret("for-default"), metav1.CreateOptions{})
-		ok("an operator makes a token Secret in "+space, err)
+		// The API server learns of the binding a moment later.
+		eventually(t, "an operator to make a token Secret in "+space, func() bool {
+			_, err := operator.CoreV1().Secrets(space).Create(ctx, tokenSecret("for-default"), metav1.CreateOptions{})
+			return err == nil
+		})
 		_, err = operator.CoreV1().ResourceQuotas(space).Create(ctx, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "by-operator"}}, metav1.CreateOptions{})
 		ok("an operator makes a quota in "+space, err)
 		awaitDefaultAccount(t, space)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
@@ -158,10 +160,11 @@ func TestExampleDeployment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	docs := bytes.SplitN(file, []byte("\n---\n"), 2)
+	docs := bytes.SplitN(file, []byte("\n---\n"), 3)
 	var d appsv1.Deployment
 	var s corev1.Service
-	for i, into := range []any{&d, &s} {
+	var n networkingv1.NetworkPolicy
+	for i, into := range []any{&d, &s, &n} {
 		if err := yaml.UnmarshalStrict(docs[i], into); err != nil {
 			t.Fatal(err)
 		}
@@ -171,6 +174,9 @@ func TestExampleDeployment(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := admin.CoreV1().Services(deploy.Namespace).Create(t.Context(), &s, dryRun); err != nil {
+		t.Error(err)
+	}
+	if _, err := admin.NetworkingV1().NetworkPolicies(deploy.Namespace).Create(t.Context(), &n, dryRun); err != nil {
 		t.Error(err)
 	}
 	pod := &corev1.Pod{ObjectMeta: *d.Spec.Template.ObjectMeta.DeepCopy(), Spec: d.Spec.Template.Spec}
@@ -189,5 +195,22 @@ func TestExampleDeployment(t *testing.T) {
 		if !ports[p.TargetPort.StrVal] {
 			t.Errorf("the Service leads to the port %s, which the pod has not", p.TargetPort.StrVal)
 		}
+	}
+	if !maps.Equal(n.Spec.PodSelector.MatchLabels, d.Spec.Template.Labels) {
+		t.Errorf("the NetworkPolicy is about %v, the pods have %v", n.Spec.PodSelector.MatchLabels, d.Spec.Template.Labels)
+	}
+	for _, rule := range n.Spec.Ingress {
+		if len(rule.From) == 0 {
+			t.Error("the NetworkPolicy lets everybody in")
+		}
+		for _, p := range rule.Ports {
+			if !ports[p.Port.StrVal] {
+				t.Errorf("the NetworkPolicy names the port %s, which the pod has not, or which has a rule already", p.Port.StrVal)
+			}
+			delete(ports, p.Port.StrVal)
+		}
+	}
+	if len(ports) > 0 {
+		t.Errorf("the NetworkPolicy closes ports: %v", ports)
 	}
 }

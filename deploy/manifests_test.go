@@ -103,9 +103,9 @@ func TestManifestsHoldTheNamesOfTheCode(t *testing.T) {
 		return b.String()
 	}
 	for policy, names := range map[string][]string{
-		deploy.TenantFence: {kubename.LabelManagedBy, kubename.ManagedBy, kubename.UserPrefix, kubename.CIServiceAccount, kubename.CISecret},
+		deploy.TenantFence: {kubename.LabelManagedBy, kubename.ManagedBy, kubename.UserPrefix, kubename.CIServiceAccount, kubename.CISecret, kubename.CIAnchor},
 		deploy.OwnCage: {
-			kubename.LabelManagedBy, kubename.ManagedBy, kubename.LabelSource, kubename.CIServiceAccount, kubename.CISecret, deploy.Namespace,
+			kubename.LabelManagedBy, kubename.ManagedBy, kubename.LabelSource, kubename.CIServiceAccount, kubename.CISecret, kubename.CIAnchor, deploy.Namespace,
 			"system:serviceaccount:" + deploy.Namespace + ":" + deploy.ServiceAccount,
 		},
 	} {
@@ -173,6 +173,9 @@ func TestSecurityInvariantIntegratorRole(t *testing.T) {
 		if slices.Contains(r.Resources, "namespaces") && slices.Contains(r.Verbs, "delete") {
 			t.Errorf("a rule to delete namespaces, which belongs into %s: %v", deploy.DeletionFile, r)
 		}
+		if slices.Contains(r.Resources, "pods") && !slices.Equal(r.Verbs, []string{"list"}) {
+			t.Errorf("verbs %v on pods, want list alone", r.Verbs)
+		}
 		switch {
 		case slices.Contains(r.Verbs, "bind"):
 			bind = append(bind, r.ResourceNames...)
@@ -191,7 +194,7 @@ func TestSecurityInvariantIntegratorRole(t *testing.T) {
 	if diff := cmp.Diff([]string{kubename.CIServiceAccount}, tokens); diff != "" {
 		t.Errorf("ServiceAccounts it may make tokens of (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{kubename.CISecret}, secrets); diff != "" {
+	if diff := cmp.Diff([]string{kubename.CISecret, kubename.CIAnchor}, secrets); diff != "" {
 		t.Errorf("Secrets it may read (-want +got):\n%s", diff)
 	}
 

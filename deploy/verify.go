@@ -3,9 +3,12 @@ package deploy
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -31,10 +34,10 @@ func Verify(policy *admissionv1.ValidatingAdmissionPolicy, binding *admissionv1.
 			errs = append(errs, fmt.Errorf("it lacks the rule %q", v.Message))
 		}
 	}
-	if !slices.Equal(policy.Spec.Variables, want.Spec.Variables) || !slices.Equal(policy.Spec.MatchConditions, want.Spec.MatchConditions) {
+	if !slices.EqualFunc(policy.Spec.Variables, want.Spec.Variables, sameVariable) || !slices.Equal(policy.Spec.MatchConditions, want.Spec.MatchConditions) {
 		errs = append(errs, errors.New("its variables or matchConditions are others"))
 	}
-	if policy.Spec.MatchConstraints == nil || !covers(policy.Spec.MatchConstraints, want.Spec.MatchConstraints.ResourceRules) {
+	if policy.Spec.MatchConstraints == nil || !covers(policy.Spec.MatchConstraints, want.Spec.MatchConstraints) {
 		errs = append(errs, errors.New("its matchConstraints leave something out"))
 	}
 	if policy.Spec.ParamKind != nil || binding.Spec.ParamRef != nil { // without its parameter a policy can be passed over
@@ -49,17 +52,63 @@ func Verify(policy *admissionv1.ValidatingAdmissionPolicy, binding *admissionv1.
 	return errors.Join(errs...)
 }
 
-// covers reports whether all requests of these rules are looked at, in all namespaces.
-func covers(m *admissionv1.MatchResources, rules []admissionv1.NamedRuleWithOperations) bool {
-	for _, s := range []*metav1.LabelSelector{m.NamespaceSelector, m.ObjectSelector} {
-		if s != nil && len(s.MatchLabels)+len(s.MatchExpressions) > 0 {
-			return false
+// rolesVariable lists, in TenantFence, the ClusterRoles whose RoleBindings' names tenants can't take.
+const rolesVariable = "roles"
+
+var listOfNames = regexp.MustCompile(`^\[('[-a-z0-9.]+'(, *)?)*\]$`)
+
+// sameVariable: an administrator may add to the list of roles.
+func sameVariable(got, want admissionv1.Variable) bool {
+	if got.Name != rolesVariable || want.Name != rolesVariable {
+		return got == want
+	}
+	return !slices.ContainsFunc(names(want.Expression), func(role string) bool { return !slices.Contains(names(got.Expression), role) })
+}
+
+// names returns the strings in a CEL list of strings, nil for any other expression.
+func names(expression string) []string {
+	expression = strings.TrimSpace(expression)
+	if !listOfNames.MatchString(expression) {
+		return nil
+	}
+	var out []string
+	for _, quoted := range regexp.MustCompile(`'[^']+'`).FindAllString(expression, -1) {
+		out = append(out, strings.Trim(quoted, "'"))
+	}
+	return out
+}
+
+// VerifyRoles reports which of these ClusterRoles TenantFence does not know: a tenant could take the name of their
+// RoleBinding before the integrator does.
+func VerifyRoles(fence *admissionv1.ValidatingAdmissionPolicy, roles []string) error {
+	var kept, missing []string
+	for _, v := range fence.Spec.Variables {
+		if v.Name == rolesVariable {
+			kept = names(v.Expression)
 		}
+	}
+	for _, role := range roles {
+		if !slices.Contains(kept, role) && !slices.Contains(missing, role) {
+			missing = append(missing, role)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("tenants can take the names of the RoleBindings of %s: add these ClusterRoles to the variable %q of the policy %s, in deploy/manifests/30-tenant-fence.yaml",
+		strings.Join(missing, ", "), rolesVariable, TenantFence)
+}
+
+// covers reports whether all requests that wanted names are looked at.
+func covers(m, wanted *admissionv1.MatchResources) bool {
+	empty := func(s *metav1.LabelSelector) bool { return s == nil || len(s.MatchLabels)+len(s.MatchExpressions) == 0 }
+	if !empty(m.ObjectSelector) || (!empty(m.NamespaceSelector) && !equality.Semantic.DeepEqual(m.NamespaceSelector, wanted.NamespaceSelector)) {
+		return false
 	}
 	if len(m.ExcludeResourceRules) > 0 || (m.MatchPolicy != nil && *m.MatchPolicy != admissionv1.Equivalent) {
 		return false
 	}
-	for _, want := range rules {
+	for _, want := range wanted.ResourceRules {
 		if !slices.ContainsFunc(m.ResourceRules, func(r admissionv1.NamedRuleWithOperations) bool {
 			return len(r.ResourceNames) == 0 && (r.Scope == nil || *r.Scope == admissionv1.AllScopes) && slices.Equal(r.Operations, want.Operations) &&
 				slices.Equal(r.APIGroups, want.APIGroups) && slices.Equal(r.APIVersions, want.APIVersions) && slices.Equal(r.Resources, want.Resources)

@@ -3,9 +3,11 @@ package rbacsync_test
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -330,6 +332,45 @@ func TestTokensDieWhileGitLabHangs(t *testing.T) {
 			if get(ns).UID == uid {
 				t.Errorf("%s: the token lives on", ns)
 			}
+		}
+	})
+}
+
+// refusing is a GitLab that refuses to be written to.
+type refusing struct {
+	delivery
+	on *atomic.Bool
+}
+
+func (r refusing) Ensure(ctx context.Context, id int64, scope string, vars []ci.Variable, known *ci.Known, claim ci.Claim) (int, error) {
+	if r.on.Load() {
+		return 0, errors.New("403 Forbidden")
+	}
+	return r.delivery.Ensure(ctx, id, scope, vars, known, claim)
+}
+
+// TestCIFindingsGoWithTheirCause: what a pass over credentials finds, or no longer finds, is told then, not with the next
+// reading of GitLab.
+func TestCIFindingsGoWithTheirCause(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g, kube, on := &gitlab{snap: hawWorld()}, fake.NewClientset(), new(atomic.Bool)
+		p := provisioner(t, kube)
+		p.Variables = refusing{delivery(func(int64, []ci.Variable) {}), on}
+		on.Store(true)
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, CI: p, Interval: 24 * time.Hour})
+		defer run(t, s)()
+		failed := func() bool {
+			return slices.ContainsFunc(s.State().Round.Findings, func(f authz.Finding) bool { return f.Code == "ci_delivery_failed" })
+		}
+		time.Sleep(time.Minute)
+		if !failed() {
+			t.Errorf("not told: %v", s.State().Round.Findings)
+		}
+		on.Store(false)
+		time.Sleep(6 * time.Minute)
+		if failed() {
+			t.Errorf("still told: %v", s.State().Round.Findings)
 		}
 	})
 }

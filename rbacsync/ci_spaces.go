@@ -228,7 +228,9 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturb
 			continue
 		}
 		report := s.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 })
-		s.ciFindings.Store(&report.Findings)
+		if before := s.ciFindings.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
+			s.lookAgain(authz.SourceID{}) // else they would be told as they were until the next reading of GitLab
+		}
 		if report.Issued > 0 {
 			s.tellCI(ctx, touched, list)
 		}
@@ -240,6 +242,11 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturb
 			again = time.After(max(report.Next.Sub(s.o.Now()), 100*time.Millisecond))
 		}
 	}
+}
+
+// sameFindings compares what findings are about; a text may differ each time.
+func sameFindings(a, b []authz.Finding) bool {
+	return slices.EqualFunc(a, b, func(a, b authz.Finding) bool { return a.Code == b.Code && a.Source == b.Source })
 }
 
 // offerCI hands a list to runCI in place of one that is still waiting. Each channel has one caller.

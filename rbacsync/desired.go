@@ -64,7 +64,7 @@ type Wanted struct {
 	Untouchable map[authz.SourceID]string
 	// Hold, when set, says why nothing at all may be changed: not even the set of sources is known.
 	Hold string
-	// Keep holds the sources that are missing in GitLab's lists and whose rights are held nevertheless (Limits).
+	// Keep holds the sources that should have no namespace (any more) and whose rights are held nevertheless (Limits).
 	Keep map[authz.SourceID]bool
 	// Adopt holds the namespaces that a source may take over.
 	Adopt map[string]authz.SourceID

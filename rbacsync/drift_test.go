@@ -256,27 +256,43 @@ func TestClusterCICredentialsArePutBack(t *testing.T) {
 	eventually(t, "the first token", func() bool { return token() != "" })
 	secrets, ctx := c.admin.CoreV1().Secrets(ns), t.Context()
 	time.Sleep(time.Second) // our own writes are looked at once more, and no more
+	own := func() string {  // the token in the Secret
+		sec, err := secrets.Get(ctx, kubename.CISecret, metav1.GetOptions{})
+		if err != nil {
+			return ""
+		}
+		return string(sec.Data["token"])
+	}
+	works := func(token string) bool {
+		job, err := c.client(c.as(token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = job.CoreV1().ConfigMaps(ns).List(ctx, metav1.ListOptions{})
+		return err == nil
+	}
 	first := token()
 	for _, x := range []struct {
-		what   string
-		change func() error
+		what                string
+		change              func() error
+		secret, gitlabToken bool // which token is another one afterwards
 	}{
-		{"a deleted Secret", func() error { return secrets.Delete(ctx, kubename.CISecret, metav1.DeleteOptions{}) }},
+		{"a deleted anchor", func() error { return secrets.Delete(ctx, kubename.CIAnchor, metav1.DeleteOptions{}) }, false, true},
+		{"a deleted Secret", func() error { return secrets.Delete(ctx, kubename.CISecret, metav1.DeleteOptions{}) }, true, false},
 		{"an emptied Secret", func() error {
 			_, err := secrets.Patch(ctx, kubename.CISecret, types.MergePatchType, []byte(`{"data":null}`), metav1.PatchOptions{})
 			return err
-		}},
+		}, true, false},
 		{"a deleted ServiceAccount", func() error {
 			return c.admin.CoreV1().ServiceAccounts(ns).Delete(ctx, kubename.CIServiceAccount, metav1.DeleteOptions{})
-		}},
+		}, true, true},
 	} {
-		before := token()
+		before, kept := token(), own()
 		if err := x.change(); err != nil {
 			t.Fatalf("%s: %v", x.what, err)
 		}
 		t.Logf("%s: put right after %v", x.what, eventually(t, x.what+" is put right and delivered", func() bool {
-			sec, err := secrets.Get(ctx, kubename.CISecret, metav1.GetOptions{})
-			return err == nil && token() != before && string(sec.Data["token"]) == token()
+			return (token() != before) == x.gitlabToken && own() != "" && (own() != kept) == x.secret && works(token()) && works(own())
 		}))
 	}
 	if first == token() {

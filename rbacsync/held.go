@@ -40,6 +40,7 @@ func HashOf(items []Item) string {
 		keys = append(keys, i.Key())
 	}
 	slices.Sort(keys)
+	keys = slices.Compact(keys)
 	sum := sha256.Sum256([]byte(strings.Join(keys, "\n")))
 	return hex.EncodeToString(sum[:8])
 }
@@ -51,7 +52,18 @@ type Section struct {
 	Items []Item
 }
 
-// Sections divides what is held by top-level group (of namespaces: by person).
+// inConfiguration is what a change of the policy is called.
+const inConfiguration = "the configuration"
+
+// place names the part for people.
+func (s Section) place() string {
+	if s.Scope == (authz.SourceID{}) {
+		return inConfiguration
+	}
+	return s.Scope.String()
+}
+
+// Sections divides what is held by top-level group (of namespaces: by person); what a change of the policy takes is one part.
 func Sections(held []Item) []Section {
 	var out []Section
 	for len(held) > 0 {
@@ -76,7 +88,7 @@ func HeldText(held []Item) string {
 	var b strings.Builder
 	sections := Sections(held)
 	for _, s := range sections {
-		fmt.Fprintf(&b, "%s  %s: %s\n", s.Hash, s.Scope, s.Items[0].Why)
+		fmt.Fprintf(&b, "%s  %s: %s\n", s.Hash, s.place(), s.Items[0].Why)
 		for n, i := range s.Items {
 			if n == maxShown {
 				fmt.Fprintf(&b, "    and %d more\n", len(s.Items)-n)
@@ -91,7 +103,11 @@ func HeldText(held []Item) string {
 				who = fmt.Sprintf(": %s (user/%d) loses %s", cmp.Or(printable(i.Name), "?"), i.User, i.Role)
 			}
 			verb := map[bool]string{true: "new namespace for", false: "in"}[i.Role == ""]
-			fmt.Fprintf(&b, "    %s %s %s%s, because of %s\n", verb, i.Source, printable(i.Path), who, i.Cause)
+			cause := i.Cause.String()
+			if i.Change != "" {
+				cause = inConfiguration
+			}
+			fmt.Fprintf(&b, "    %s %s %s%s, because of %s\n", verb, i.Source, printable(i.Path), who, cause)
 		}
 	}
 	fmt.Fprintf(&b, "held: %d. Approve a part by its hash, or all by %s:  gl-k8s-integrator approve --config FILE HASH\n", len(held), HashOf(held))
@@ -115,8 +131,19 @@ func (h HeldStore) Load(ctx context.Context) ([]Item, error) {
 	return items, err
 }
 
+// maxOfChange is how much of what one change of the policy takes is kept: a ConfigMap has no room for all rights of a
+// large GitLab, and all of it has one key.
+const maxOfChange = 5000
+
 // Save keeps what is held for Load.
 func (h HeldStore) Save(ctx context.Context, items []Item) error {
+	ofChange := 0
+	items = slices.DeleteFunc(slices.Clone(items), func(i Item) bool {
+		if i.Change != "" {
+			ofChange++
+		}
+		return i.Change != "" && ofChange > maxOfChange
+	})
 	return h.save(ctx, HeldConfigMap, func([]byte) (any, error) { return items, nil })
 }
 
@@ -297,9 +324,11 @@ const (
 	moreQuestions = 30 * time.Second
 )
 
-// brakes is what a Syncer remembers for its Limits.
+// brakes is what a Syncer remembers for its Limits. What is of before, policy and past is in the Memory too.
 type brakes struct {
+	recalled bool // the Memory was asked
 	before   *authz.Snapshot
+	policy   *authz.Policy // the last one that the whole cluster agreed with
 	past     []Past
 	approved map[string]bool // nil: not read yet
 	saved    string          // hash of what HeldStore has; "?" is unknown
@@ -312,9 +341,12 @@ type brakes struct {
 // Plan, Held and Findings.
 func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Wanted) *Wanted {
 	var findings []authz.Finding
-	want = s.checkTemplates(have, want)
+	r.unplanned = len(r.Findings)
+	want = s.withhold(r, have, s.checkTemplates(have, want))
+	if s.o.Roles != nil {
+		r.Findings = append(r.Findings, roleFindings(s.o.Roles.Roles())...)
+	}
 	first := len(r.Findings)
-	r.unplanned = first
 	r.Plan, findings = Plan(have, want)
 	r.Findings, r.Held = append(r.Findings, findings...), nil
 	if s.o.Limits == nil || want.Hold != "" {
@@ -323,9 +355,9 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 	b := &s.brakes
 	s.agreed()
 	b.past = slices.DeleteFunc(b.past, func(p Past) bool { return r.Started.Sub(p.At) > creationMemory })
-	e := Evidence{Snapshot: r.Snapshot, Before: b.before, Policy: s.o.Policy, Gone: b.gone, Levels: b.levels, Past: b.past, Approved: b.approved}
+	e := Evidence{Snapshot: r.Snapshot, Before: b.before, Policy: s.o.Policy, Was: b.policy, Gone: b.gone, Levels: b.levels, Past: b.past, Approved: b.approved}
 	v := s.o.Limits.Split(r.Plan, want, e, r.Started)
-	if s.o.Held != nil && (len(v.Held) > 0 || b.approved == nil || len(b.approved) > 0) {
+	if s.o.Held != nil && (len(v.Wanted) > 0 || b.approved == nil || len(b.approved) > 0) {
 		if approved, err := s.o.Held.Approvals(ctx); err != nil {
 			r.Findings = append(r.Findings, authz.Finding{Code: "approvals_unreadable", Text: err.Error()})
 		} else {
@@ -348,11 +380,11 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 	for _, sec := range Sections(v.Held) {
 		r.Findings = append(r.Findings, authz.Finding{
 			Code: "held", Source: sec.Scope,
-			Text: fmt.Sprintf("%d changes of %s are held: %s; see plan --held, approve with %s", len(sec.Items), sec.Scope, sec.Items[0].Why, sec.Hash),
+			Text: fmt.Sprintf("%d changes of %s are held: %s; see plan --held, approve with %s", len(sec.Items), sec.place(), sec.Items[0].Why, sec.Hash),
 		})
 	}
+	b.pass(v.Passed)
 	if s.o.Mode == ModeEnforce {
-		b.pass(v.Passed)
 		s.saveHeld(ctx, r)
 	}
 	return v.Want
@@ -361,9 +393,78 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 // agreed notes which Snapshot the whole cluster agrees with.
 func (s *Syncer) agreed() {
 	st, b := s.State(), &s.brakes
-	if st != nil && st.View.Snapshot != nil && (b.before == nil || (st.Round.Err == nil && !st.Round.unwritten && len(st.Round.Held) == 0 && s.o.Mode == ModeEnforce)) {
+	if st == nil || st.View.Snapshot == nil || st.Round.Cause == CauseStored {
+		return
+	}
+	clean := st.Round.Err == nil && !st.Round.unwritten && !st.Round.hold && len(st.Round.Held) == 0 && s.o.Mode == ModeEnforce
+	if clean || b.before == nil {
 		b.before = st.View.Snapshot
 	}
+	// What is taken later, because it could not be read or given now, is still to be known as the new policy's doing.
+	if clean && !st.Round.part && st.Round.withheld == 0 && (b.policy == nil || len(s.o.Policy.Untouchable(st.View.Snapshot)) == 0) {
+		b.policy = &s.o.Policy
+	}
+}
+
+// recall takes in what a process before this one knew, once.
+func (s *Syncer) recall(ctx context.Context, r *Round) {
+	b := &s.brakes
+	if b.recalled || s.o.Memory == nil {
+		return
+	}
+	st, _, err := s.o.Memory.Load(ctx, "")
+	if err != nil {
+		r.Findings = append(r.Findings, authz.Finding{Code: "memory_unread", Text: "what was stored of the rounds before can't be read, so more than usual may be held: " + err.Error()})
+		return
+	}
+	b.recalled = true
+	if st == nil || st.Snapshot.Issuer != r.Snapshot.Issuer {
+		return
+	}
+	b.before, b.past = st.Before, st.Past
+	if st.Policy != nil {
+		if p, err := authz.NewPolicy(*st.Policy); err == nil { // else an older version let pass what this one does not
+			b.policy = &p
+		}
+	}
+}
+
+// stored is what the Memory is to keep after a round.
+func (s *Syncer) stored(r Round) Stored {
+	s.round.Lock()
+	defer s.round.Unlock()
+	s.agreed()
+	st := Stored{Snapshot: r.Snapshot, Names: r.Names, Before: s.brakes.before, Past: slices.Clone(s.brakes.past)}
+	if s.brakes.policy != nil {
+		c := s.brakes.policy.Config()
+		st.Policy = &c
+	}
+	return st
+}
+
+// withhold is the function of that name, with what this Syncer knows.
+func (s *Syncer) withhold(r *Round, have *Observed, want *Wanted) *Wanted {
+	if s.o.Roles == nil {
+		return want
+	}
+	var before func(Right) bool
+	if was := s.brakes.policy; was != nil {
+		var gives map[Right]bool
+		before = func(right Right) bool {
+			if gives == nil {
+				ids := map[authz.SourceID]bool{}
+				for i := range want.Objects {
+					if o := want.Objects[i].Space; o != nil {
+						ids[o.Source] = true
+					}
+				}
+				gives = rightsIn(*was, r.Snapshot, ids, r.Started)
+			}
+			return gives[right]
+		}
+	}
+	want, r.withheld = withhold(have, want, s.o.Roles.Roles(), s.o.Policy, before)
+	return want
 }
 
 // pass notes what goes on and counts from now on.
@@ -414,7 +515,11 @@ func (s *Syncer) forget(ctx context.Context, r *Round, want *Wanted, wanted map[
 
 // saveHeld shows what is held to plan --held; it writes only what is new.
 func (s *Syncer) saveHeld(ctx context.Context, r *Round) {
-	hash := HashOf(r.Held)
+	single := slices.Clone(r.Held)
+	for i := range single {
+		single[i].Change = "" // the hash of a change of the policy says nothing about whom it concerns
+	}
+	hash := HashOf(single)
 	if s.o.Held == nil || s.brakes.saved == hash {
 		return
 	}
@@ -450,15 +555,18 @@ func (s *Syncer) settle(ctx context.Context, r *Round, have *Observed, want, pla
 			again.Untouchable[id] = "GitLab's lists lack it, but GitLab answers for it"
 		}
 	}
-	now, err := s.observe(ctx)
-	if err != nil {
-		return want, err
+	now := have.with(r.Plan)
+	if s.o.Mode == ModeEnforce {
+		var err error
+		if now, err = s.observe(ctx); err != nil {
+			return want, err
+		}
+		s.addTemplates(ctx, r, now, false)
 	}
-	s.addTemplates(ctx, r, now, false)
 	done, report := r.Plan, r.Report
 	r.Findings = append(r.Findings[:r.unplanned], report.Findings...)
 	want = s.brake(ctx, r, now, &again)
-	err = s.write(ctx, r)
+	err := s.write(ctx, r, want)
 	r.Plan = append(done, r.Plan...)
 	r.Report.Applied += report.Applied
 	r.Report.Failed = append(report.Failed, r.Report.Failed...)

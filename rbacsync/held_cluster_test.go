@@ -1,18 +1,21 @@
 package rbacsync_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
@@ -276,6 +279,88 @@ func TestClusterRenameAndTransfer(t *testing.T) {
 		}
 		if nsObj, err := core.Namespaces().Get(ctx, ns, metav1.GetOptions{}); err != nil || nsObj.Annotations[kubename.AnnotationPath] != name+"/earth" {
 			t.Errorf("lost %t: annotations %v, %v", lost, nsObj.Annotations, err)
+		}
+	}
+}
+
+// TestClusterMistypedClusterRole: with the real role of the integrator, which neither names "viewx" nor may read it. Then the
+// role is named and does not exist, which kube-apiserver accepts in a binding that gives nothing; then it exists.
+func TestClusterMistypedClusterRole(t *testing.T) {
+	c := realCluster(t)
+	g := &gitlab{snap: org(311, "mistyped")}
+	m, limits := &memory{}, rbacsync.DefaultLimits()
+	start := func(p authz.Policy) *rbacsync.Syncer {
+		s, err := rbacsync.New(rbacsync.Options{
+			Reader: g, Kube: c.own, Policy: p, Mode: rbacsync.ModeEnforce, Memory: m, Limits: &limits,
+			Roles: clusterroles.New(c.own, append(p.ClusterRoles(), kubename.CIClusterRole)...),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if r := once(t, start(withRoles(t, authz.DefaultRoles()...))); findingOf(r, "cluster_role") != "" {
+		t.Errorf("as in deploy: %s", findingOf(r, "cluster_role"))
+	}
+	c.may(t, true, "gitlab:3", "mistyped-world", "get", "", "pods")
+	s := start(withRoles(t, role("edit", authz.Maintainer, authz.Owner), role("viewx", authz.Developer)))
+	r := once(t, s)
+	if text := findingOf(r, "cluster_role"); !strings.Contains(text, `"viewx": the integrator has no right to bind it`) || len(r.Plan) != 0 {
+		t.Errorf("finding %q, plan:\n%s", text, rbacsync.Text(r.Plan))
+	}
+	c.may(t, true, "gitlab:3", "mistyped-world", "get", "", "pods")
+
+	rule := rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"clusterroles"}, ResourceNames: []string{"viewx"}, Verbs: []string{"bind", "get"}}
+	grant := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "mistyped-grant"}, Rules: []rbacv1.PolicyRule{rule}}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: grant.Name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: grant.Name},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: deploy.ServiceAccount, Namespace: deploy.Namespace}},
+	}
+	view, err := c.admin.RbacV1().ClusterRoles().Get(t.Context(), "view", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	viewx := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "viewx"}, Rules: view.Rules}
+	if _, err := c.admin.RbacV1().ClusterRoles().Create(t.Context(), grant, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.admin.RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		for _, err := range []error{
+			c.admin.RbacV1().ClusterRoleBindings().Delete(ctx, grant.Name, metav1.DeleteOptions{}),
+			c.admin.RbacV1().ClusterRoles().Delete(ctx, grant.Name, metav1.DeleteOptions{}),
+			c.admin.RbacV1().ClusterRoles().Delete(ctx, viewx.Name, metav1.DeleteOptions{}),
+		} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	until := func(want string) {
+		t.Helper()
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			r := once(t, s)
+			if text := findingOf(r, "cluster_role"); strings.Contains(text, want) && (want != "" || text == "") {
+				return
+			} else if time.Now().After(deadline) {
+				t.Fatalf("the finding is %q, want %q", text, want)
+			}
+		}
+	}
+	until("the cluster has no ClusterRole of this name")
+	c.may(t, true, "gitlab:3", "mistyped-world", "get", "", "pods")
+	if _, err := c.admin.RbacV1().ClusterRoles().Create(t.Context(), viewx, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	until("")
+	c.may(t, true, "gitlab:3", "mistyped-world", "get", "", "pods")
+	for name, want := range map[string]int{"gitlab-view": 0, "gitlab-viewx": 1} {
+		b, err := c.admin.RbacV1().RoleBindings("mistyped-world").Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || len(b.Subjects) != want {
+			t.Errorf("%s has %v, %v; want %d", name, b.Subjects, err, want)
 		}
 	}
 }

@@ -17,10 +17,12 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
 )
 
 const (
 	maxHookBody    = 1 << 20
+	maxSignedBody  = 256 << 10 // is read before anything is proven
 	hookClockSkew  = 5 * time.Minute
 	rememberedKeys = 4096
 	maxKeyLen      = 256
@@ -44,6 +46,8 @@ type Hook struct {
 	Now     func() time.Time
 	Logger  *slog.Logger // all fields but SigningKey are required
 
+	lines logsample.Lines // of refusals
+
 	mu   sync.Mutex
 	seen map[string]bool
 	ring []string // the keys in seen, oldest at next
@@ -59,8 +63,14 @@ func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only POST", http.StatusMethodNotAllowed)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxHookBody))
+	limit, err := h.admit(r)
 	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		h.noteRefused(r, slog.LevelWarn, "hook refused: its body was not read to its end", "error", err)
 		if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
 			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
 			return
@@ -68,19 +78,13 @@ func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "unreadable body", http.StatusBadRequest)
 		return
 	}
-	switch err := h.proof(r, body); {
-	case errors.Is(err, errNoProof):
-		h.Logger.WarnContext(r.Context(), "hook refused: no valid token or signature", "remote", r.RemoteAddr)
-		http.Error(w, "unauthorized", http.StatusUnauthorized)
-		return
-	case err != nil:
-		h.Logger.ErrorContext(r.Context(), "hook refused: its secret can't be read", "error", err)
-		http.Error(w, "unavailable", http.StatusServiceUnavailable)
+	if err := h.proof(r, body); err != nil {
+		h.refuse(w, r, err)
 		return
 	}
 	changed, ignored, name, err := h.Parse(body)
 	if err != nil {
-		h.Logger.WarnContext(r.Context(), "hook refused: not a system hook", "error", err)
+		h.noteRefused(r, slog.LevelWarn, "hook refused: not a system hook", "error", err)
 		http.Error(w, "not a system hook", http.StatusBadRequest)
 		return
 	}
@@ -102,18 +106,60 @@ func (h *Hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// admit judges what can be judged before the body is read, and returns how much may be read. A token is proven by it; a
+// signature is not, but must have the form and the time of one.
+func (h *Hook) admit(r *http.Request) (limit int64, err error) {
+	if !h.claimsSignature(r) {
+		return maxHookBody, h.token(r)
+	}
+	if _, ok := h.fresh(r); !ok {
+		return 0, errNoProof
+	}
+	return maxSignedBody, nil
+}
+
+// claimsSignature reports whether a request is to be judged by a signature.
+func (h *Hook) claimsSignature(r *http.Request) bool {
+	return h.SigningKey != nil && r.Header.Get("Webhook-Signature") != ""
+}
+
+// refuse answers a request without proof. Its body is not read, so the connection ends: net/http would else wait for it.
+func (h *Hook) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	w.Header().Set("Connection", "close")
+	if errors.Is(err, errNoProof) {
+		h.noteRefused(r, slog.LevelWarn, "hook refused: no valid token or signature", "remote", r.RemoteAddr)
+		http.Error(w, "unauthorized", http.StatusUnauthorized)
+		return
+	}
+	h.noteRefused(r, slog.LevelError, "hook refused: its secret can't be read", "error", err)
+	http.Error(w, "unavailable", http.StatusServiceUnavailable)
+}
+
+// noteRefused writes one line per second, with the number of those left out before it: anybody can send as many requests
+// as they like.
+func (h *Hook) noteRefused(r *http.Request, level slog.Level, msg string, args ...any) {
+	if n, ok := h.lines.Allow(time.Now()); ok {
+		h.Logger.Log(r.Context(), level, msg, append(args, "suppressed", n)...) //nolint:sloglint // the messages are the callers' constants
+	}
+}
+
 // proof returns nil when the request comes from somebody who knows our secret or has signed with our key.
 func (h *Hook) proof(r *http.Request, body []byte) error {
-	if sig := r.Header.Get("Webhook-Signature"); sig != "" && h.SigningKey != nil {
-		key, err := h.SigningKey()
-		if err != nil {
-			return err
-		}
-		if h.signed(key, r, sig, body) {
-			return nil
-		}
-		return errNoProof
+	if !h.claimsSignature(r) {
+		return h.token(r)
 	}
+	key, err := h.SigningKey()
+	if err != nil {
+		return err
+	}
+	if h.signed(key, r, r.Header.Get("Webhook-Signature"), body) {
+		return nil
+	}
+	return errNoProof
+}
+
+// token returns nil when the request carries our secret.
+func (h *Hook) token(r *http.Request) error {
 	if h.Secret == nil {
 		return errNoProof
 	}
@@ -140,9 +186,9 @@ func (h *Hook) signed(key []byte, r *http.Request, header string, body []byte) b
 	if err != nil || len(raw) == 0 {
 		return false
 	}
-	id, at := r.Header.Get("Webhook-Id"), r.Header.Get("Webhook-Timestamp")
-	sec, err := strconv.ParseInt(at, 10, 64)
-	if err != nil || h.Now().Sub(time.Unix(sec, 0)).Abs() > hookClockSkew {
+	id := r.Header.Get("Webhook-Id")
+	at, ok := h.fresh(r)
+	if !ok {
 		return false
 	}
 	mac := hmac.New(sha256.New, raw)
@@ -157,6 +203,13 @@ func (h *Hook) signed(key []byte, r *http.Request, header string, body []byte) b
 		}
 	}
 	return false
+}
+
+// fresh returns the time of a signature as it was signed; false if it is not now.
+func (h *Hook) fresh(r *http.Request) (at string, ok bool) {
+	at = r.Header.Get("Webhook-Timestamp")
+	sec, err := strconv.ParseInt(at, 10, 64)
+	return at, err == nil && h.Now().Sub(time.Unix(sec, 0)).Abs() <= hookClockSkew
 }
 
 // repeated reports whether the request was taken before. GitLab keeps Idempotency-Key (and webhook-id, which is the

@@ -23,10 +23,13 @@ import (
 //     whoever makes new groups to fill the limit is held himself.
 //   - What is approved goes on and does not count.
 //
+// What a change of the policy takes is counted by itself: see policyChange. It is held as a whole, and approved as a whole.
+//
 // New namespaces are counted per person: see creations.
 type Limits struct {
 	PerGroup Limit
 	Overall  Limit
+	Policy   Limit         // people, groups and projects that may lose something by a change of the policy
 	Window   time.Duration // default 1 hour
 	// Creations is how many namespaces one person may have made per hour; 0: no limit.
 	Creations int
@@ -45,7 +48,7 @@ func (l Limit) off() bool { return l.Causes <= 0 && l.Fraction <= 0 }
 // DefaultLimits are those of a new installation.
 func DefaultLimits() Limits {
 	return Limits{
-		PerGroup: Limit{Causes: 10, Fraction: 0.1}, Overall: Limit{Causes: 50, Fraction: 0.02},
+		PerGroup: Limit{Causes: 10, Fraction: 0.1}, Overall: Limit{Causes: 50, Fraction: 0.02}, Policy: Limit{Causes: 10},
 		Window: time.Hour, Creations: 20,
 	}
 }
@@ -63,6 +66,8 @@ type Evidence struct {
 	// right came from.
 	Before *authz.Snapshot
 	Policy authz.Policy
+	// Was is the last Policy that the whole cluster agreed with; nil when it is not known.
+	Was *authz.Policy
 	// Gone holds the sources that are missing in GitLab's lists and that GitLab was asked about: true for 404.
 	Gone map[authz.SourceID]bool
 	// Levels holds what GitLab answered about single memberships: 0 for 404.
@@ -77,7 +82,7 @@ type Evidence struct {
 // Past is something that was let through because it was within its limit, for counting it in the window.
 type Past struct {
 	At    time.Time
-	Scope authz.SourceID // the top-level group; of a creation, the person
+	Scope authz.SourceID // the top-level group; of a creation, the person; zero: a change of the policy
 	Cause authz.SourceID // of a creation, the source
 	Made  bool           // a creation
 }
@@ -88,16 +93,21 @@ type Item struct {
 	Role   string // "" for a namespace that is not made yet
 	User   int64  // 0: the CI of the namespace
 	Cause  authz.SourceID
-	Scope  authz.SourceID
-	Ask    Membership // what GitLab could be asked to settle it; zero: nothing
-	Path   string     // of Source, for people
-	Name   string     // of User, for people
+	Scope  authz.SourceID // zero: a change of the policy takes it
+	Change string         // of the policy, by its content; "" if it is not the reason
+	Ask    Membership     // what GitLab could be asked to settle it; zero: nothing
+	Path   string         // of Source, for people
+	Name   string         // of User, for people
 	Why    string
 }
 
-// Key names what is held, whatever the reason: it is what an approval is about.
+// Key names what is held, whatever the reason: it is what an approval is about. All that one change of the policy takes
+// has one key.
 func (i Item) Key() string {
-	if i.Role == "" {
+	switch {
+	case i.Change != "":
+		return "policy " + i.Change
+	case i.Role == "":
 		return "create " + i.Source.String()
 	}
 	return fmt.Sprintf("revoke %s %s %d", i.Source, i.Role, i.User)
@@ -139,7 +149,7 @@ func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time)
 	wait := s.creations(changes)
 	s.v.Want = s.hold(changes, held, wait)
 	slices.SortFunc(s.v.Held, func(a, b Item) int {
-		return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause), cmp.Compare(a.Key(), b.Key()))
+		return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause), cmp.Compare(a.Key(), b.Key()), a.Source.Compare(b.Source), cmp.Compare(a.Role, b.Role))
 	})
 	return s.v
 }
@@ -159,6 +169,7 @@ type splitter struct {
 	before  authz.Lookup // the one before, with what has expired until now
 	ever    authz.Lookup // the one before, as if nothing had expired
 	lookups map[lookupKey]authz.Standings
+	change  policyChange
 }
 
 // access returns what a person has in a source: which 0 now, 1 before, 2 before and regardless of expiry.
@@ -201,34 +212,45 @@ func (w *Wanted) inside(ns string) []Object {
 	return w.Objects[from:to]
 }
 
-// inferred lists the revocations that nothing but an absence speaks for.
+// inferred lists the revocations that nothing but an absence speaks for, and those that a change of the policy makes.
 func (s *splitter) inferred(changes []Change) []Item {
 	var items []Item
-	seen := map[string]bool{}
+	seen := map[Right]bool{}
+	s.change = s.policyChange(changes)
 	for _, c := range changes {
 		users, others := s.lost(c)
-		if others && !s.e.Snapshot.Contains(c.Source) {
-			users = append(users, 0) // its CI: it goes with the source
+		if others {
+			users = append(users, 0) // its CI
 		}
 		for _, u := range users {
 			i := Item{Source: c.Source, Role: c.Old.Binding.Role, User: u, Path: s.path(c.Source), Name: s.e.Snapshot.Users[u].Username}
 			if i.Name == "" && s.e.Before != nil {
 				i.Name = s.e.Before.Users[u].Username
 			}
-			var inferred bool
-			if i.Cause, i.Ask, inferred = s.judge(c.Source, i.Role, u); !inferred {
-				continue
+			if s.change.takes(i.right()) {
+				i.Change, i.Cause = s.change.id, c.Source
+				if u != 0 {
+					i.Cause = authz.Person(u)
+				}
+			} else {
+				if u == 0 && s.e.Snapshot.Contains(c.Source) {
+					continue // another way to get credentials
+				}
+				var inferred bool
+				if i.Cause, i.Ask, inferred = s.judge(c.Source, i.Role, u); !inferred {
+					continue
+				}
+				i.Scope = s.scope(c.Source)
 			}
 			s.v.Wanted[i.Key()] = true
 			if s.e.Approved[i.Key()] {
 				s.v.Approved[Approval{i.Source, i.Role}] = true
 				continue
 			}
-			if seen[i.Key()] {
+			if seen[i.right()] {
 				continue
 			}
-			seen[i.Key()] = true
-			i.Scope = s.scope(c.Source)
+			seen[i.right()] = true
 			items = append(items, i)
 		}
 	}
@@ -404,8 +426,8 @@ func (s *splitter) path(id authz.SourceID) string {
 	return ""
 }
 
-// over applies the limits to what is inferred. It returns the keys of what is held.
-func (s *splitter) over(items []Item) map[string]bool {
+// over applies the limits to what is inferred. It returns what is held.
+func (s *splitter) over(items []Item) map[Right]bool {
 	causes := map[authz.SourceID]map[authz.SourceID]bool{} // scope to its causes, those of the window included
 	past := map[authz.SourceID]bool{}
 	add := func(scope, cause authz.SourceID) {
@@ -423,7 +445,7 @@ func (s *splitter) over(items []Item) map[string]bool {
 	}
 	for _, p := range s.e.Past {
 		if !p.Made && s.now.Sub(p.At) < s.limits.Window {
-			past[p.Cause] = true
+			past[p.Cause] = past[p.Cause] || p.Scope.ID != 0
 			add(p.Scope, p.Cause)
 		}
 	}
@@ -431,8 +453,15 @@ func (s *splitter) over(items []Item) map[string]bool {
 	// The oldest first: what somebody made to fill the overall limit comes last.
 	slices.SortFunc(now, func(a, b authz.SourceID) int { return cmp.Or(cmp.Compare(a.ID, b.ID), a.Compare(b)) })
 	overall := maps.Clone(past)
+	maps.DeleteFunc(overall, func(_ authz.SourceID, counts bool) bool { return !counts })
 	for _, scope := range now {
 		n := len(causes[scope])
+		if scope.ID == 0 {
+			if allowed := s.allowed(s.limits.Policy, scope, n); n > allowed {
+				why[scope] = fmt.Sprintf("its change takes rights from %d people, groups or projects, the limit is %d", n, allowed)
+			}
+			continue
+		}
 		if allowed := s.allowed(s.limits.PerGroup, scope, n); n > allowed {
 			why[scope] = fmt.Sprintf("%d people, groups or projects are missing in it within %s, the limit is %d", n, s.limits.Window, allowed)
 			continue
@@ -445,11 +474,11 @@ func (s *splitter) over(items []Item) map[string]bool {
 		}
 		overall = with
 	}
-	held := map[string]bool{}
+	held := map[Right]bool{}
 	noted := map[Past]bool{}
 	for _, i := range items {
 		if i.Why = why[i.Scope]; i.Why != "" {
-			held[i.Key()] = true
+			held[i.right()] = true
 			s.v.Held = append(s.v.Held, i)
 			continue
 		}
@@ -504,7 +533,7 @@ func sizeOf(lists iter.Seq[[]Object], in func(authz.SourceID) bool) int {
 }
 
 // hold returns what is wanted with what is held left as it is.
-func (s *splitter) hold(changes []Change, held map[string]bool, wait map[authz.SourceID]bool) *Wanted {
+func (s *splitter) hold(changes []Change, held map[Right]bool, wait map[authz.SourceID]bool) *Wanted {
 	if len(held)+len(wait) == 0 {
 		return s.want
 	}
@@ -518,12 +547,12 @@ func (s *splitter) hold(changes []Change, held map[string]bool, wait map[authz.S
 			continue
 		}
 		role := c.Old.Binding.Role
-		users = slices.DeleteFunc(users, func(u int64) bool { return !held[Item{Source: c.Source, Role: role, User: u}.Key()] })
-		others = others && held[Item{Source: c.Source, Role: role}.Key()]
+		users = slices.DeleteFunc(users, func(u int64) bool { return !held[Right{c.Source, role, u}] })
+		others = others && held[Right{c.Source, role, 0}]
 		if len(users) == 0 && !others {
 			continue
 		}
-		if !s.e.Snapshot.Contains(c.Source) {
+		if _, wanted := s.want.Paths[c.Source]; !wanted {
 			w.Keep[c.Source] = true
 		}
 		b := Binding{Role: role, Others: c.New.Binding.Others}

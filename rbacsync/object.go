@@ -119,6 +119,7 @@ type Binding struct {
 	Users   []int64          // GitLab users, ascending
 	Others  []rbacv1.Subject // all other subjects, sorted
 	Members string           // annotation: user names behind Users, for people
+	Loss    string           // annotation: who lost the right to change things by it (loss); "" in what is wanted, and no difference
 }
 
 func (b *Binding) empty() bool { return len(b.Users) == 0 && len(b.Others) == 0 }
@@ -191,6 +192,9 @@ func (o *Object) annotations() map[string]string {
 	}
 	if o.Binding != nil {
 		out[kubename.AnnotationMembers] = o.Binding.Members
+		if o.Binding.Loss != "" { // else it stays as it is
+			out[kubename.AnnotationLoss] = o.Binding.Loss
+		}
 	}
 	return out
 }
@@ -265,6 +269,34 @@ func (o *Observed) Names(issuer string) (have map[authz.SourceID]string, taken m
 		have[id] = l.Key.Name
 	}
 	return have, taken
+}
+
+// with returns what the cluster would hold after these changes.
+func (o *Observed) with(changes []Change) *Observed {
+	after := &Observed{Foreign: o.Foreign}
+	changed := make(map[Key]bool, len(changes))
+	for _, c := range changes {
+		changed[c.Key] = true
+		if c.New == nil {
+			continue
+		}
+		l := &Live{Object: *c.New}
+		if c.Old != nil {
+			l.UID, l.ResourceVersion, l.Born, l.Deleting = c.Old.UID, c.Old.ResourceVersion, c.Old.Born, c.Old.Deleting
+		}
+		if l.Extra != nil {
+			x := *l.Extra
+			x.Verified, l.Extra = x.Hash, &x
+		}
+		after.Live = append(after.Live, l)
+	}
+	for _, l := range o.Live {
+		if !changed[l.Key] {
+			after.Live = append(after.Live, l)
+		}
+	}
+	slices.SortFunc(after.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
+	return after
 }
 
 // createdAt writes GitLab's created_at in whole seconds: GitLab's two APIs differ in their fractions.

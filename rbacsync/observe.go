@@ -176,7 +176,9 @@ func (f feed) read(ctx context.Context) (entries []entry, version string, err er
 }
 
 func liveBinding(rb *rbacv1.RoleBinding) *Binding {
-	return bindingOf(rb.RoleRef, rb.Subjects, rb.Annotations[kubename.AnnotationMembers])
+	b := bindingOf(rb.RoleRef, rb.Subjects, rb.Annotations[kubename.AnnotationMembers])
+	b.Loss = rb.Annotations[kubename.AnnotationLoss]
+	return b
 }
 
 func liveOf(key Key, m *metav1.ObjectMeta) *Live {

@@ -23,6 +23,7 @@ type basis struct {
 	findings  []authz.Finding
 	held      []Item
 	unwritten bool
+	failed    int       // how many changes could not be written
 	expires   time.Time // when a right ends by the clock: then everything is looked at
 	sizes     map[authz.SourceID]int
 }
@@ -46,7 +47,7 @@ func (s *Syncer) build(r *Round, want *Wanted, view authz.View) {
 	s.basis = nil
 	if want.Hold == "" && r.Snapshot.MissingAll == "" {
 		s.basis = &basis{
-			snap: r.Snapshot, view: view, findings: r.Findings, held: r.Held, unwritten: r.unwritten,
+			snap: r.Snapshot, view: view, findings: r.Findings, held: r.Held, unwritten: r.unwritten, failed: r.Unwritten,
 			expires: authz.NextExpiry(r.Snapshot, r.Started),
 		}
 	}
@@ -105,12 +106,14 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 	grants, found := s.o.Policy.Grants(r.Snapshot, p.sources, r.Started)
 	in := s.input(r, p.sources, b.view.Namespace, grants)
 	s.ciInput(&in, have)
-	want := Desired(in).bare()
+	want := s.withhold(r, have, Desired(in).bare())
 	plan, more := Plan(have, want)
 	var v Verdict
 	if s.o.Limits != nil {
 		s.agreed()
-		v = s.o.Limits.Split(plan, want, Evidence{Snapshot: r.Snapshot, Before: s.brakes.before, Policy: s.o.Policy, Past: s.brakes.past, Size: s.size}, r.Started)
+		v = s.o.Limits.Split(plan, want, Evidence{
+			Snapshot: r.Snapshot, Before: s.brakes.before, Policy: s.o.Policy, Was: s.brakes.policy, Past: s.brakes.past, Size: s.size,
+		}, r.Started)
 		if len(v.Held) > 0 {
 			return nil, false, nil
 		}
@@ -126,20 +129,22 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 	if f := s.ciFindings.Load(); f != nil {
 		more = append(more, *f...)
 	}
-	for _, f := range slices.Concat(found, more, s.excessive) {
+	for _, f := range slices.Concat(found, more, s.excessive, s.left()) {
 		if p.affected[f.Source] {
 			r.Findings = append(r.Findings, f)
 		}
 	}
 	s.wanted.replace(want, p.spaces)
-	view := b.view.With(r.Snapshot)
+	view := b.view.With(r.Snapshot, p.affected)
 	s.publish(&State{View: view, Round: *r})
 	if s.o.Mode == ModeEnforce {
 		s.brakes.pass(v.Passed)
-		err = s.write(ctx, r)
+		err = s.write(ctx, r, want)
 		r.unwritten = r.unwritten || err != nil
+		r.Unwritten = max(b.failed, len(r.Report.Failed))
 		spaces = s.knowSpaces(s.ciSpaces(r, have, want, p.sources), p.spaces)
 	}
+	r.losses = s.knowLosses(r, have, want, p.spaces)
 	if s.build(r, want, view); s.basis != nil {
 		s.basis.sizes = b.sizes
 	}

@@ -23,13 +23,20 @@ type Inbox interface {
 	Remove(ctx context.Context, done []Ticket) error
 }
 
-// Stored is what is kept beyond the life of a process: the last Snapshot and the names of the namespaces.
+// Stored is what is kept beyond the life of a process: the last Snapshot and the names of the namespaces, and what the
+// next plan is judged by (see Evidence).
 type Stored struct {
 	Snapshot *authz.Snapshot
 	Names    map[authz.SourceID]string
+	// Before is the last Snapshot that the whole cluster agreed with, often Snapshot itself; nil: not known. Of it only the
+	// issuer, the users, the groups and the projects are stored.
+	Before *authz.Snapshot
+	// Policy is what the last policy was made of that the whole cluster agreed with; nil: not known.
+	Policy *authz.PolicyConfig
+	Past   []Past
 }
 
-// Memory keeps the last Snapshot, for other replicas and for the next start.
+// Memory keeps what one process has to know of those before it, for other replicas and for the next start.
 type Memory interface {
 	Save(ctx context.Context, s Stored) error
 	// Load returns what is stored and its version; nil when nothing is, or nothing but the version in have.

@@ -105,6 +105,8 @@ func (s *Syncer) clear(ctx context.Context, done <-chan []Ticket) {
 	}
 }
 
+const notStored = "the Snapshot was not stored: a restart during an outage of GitLab would know less"
+
 // saves keeps the last Snapshot in the Memory. A large one takes a while, so it is done beside the rounds and not
 // after each of them; the last one is saved before it returns.
 func (s *Syncer) saves(ctx context.Context, offers <-chan Stored) {
@@ -113,7 +115,7 @@ func (s *Syncer) saves(ctx context.Context, offers <-chan Stored) {
 			return // it is another one's to save now
 		}
 		if err := s.o.Memory.Save(ctx, st); err != nil && ctx.Err() == nil {
-			s.o.Logger.WarnContext(ctx, "the Snapshot was not stored: a restart during an outage of GitLab would know less", "error", err)
+			s.o.Logger.WarnContext(ctx, notStored, "error", err)
 		}
 	}
 	for {

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
@@ -71,6 +72,8 @@ type Options struct {
 	People    Poller
 	PollEvery time.Duration
 	Recent    func() map[int64]time.Time
+	// Roles, optional, looks up the ClusterRoles of the Policy and of CI: nobody loses a right for one that can't be given.
+	Roles *clusterroles.Reader
 	// Fence, optional, returns what is wrong with the admission policies that keep tenants from climbing out of their
 	// rights. It is asked with each full reading: nobody gets less when they are gone, so it is a finding.
 	Fence  func(context.Context) error
@@ -96,11 +99,17 @@ type Round struct {
 	Started  time.Time
 	Duration time.Duration
 	Err      error // why the round could not be finished, or what could not be written
+	// Unwritten is how many changes the cluster did not take: in this round, or in the last one over everything.
+	Unwritten int
 
 	part      bool // it looked only at what a change can concern
 	unwritten bool // it, or one before over everything, could not write all
+	hold      bool // nothing was to be changed (Wanted.Hold)
+	withheld  int  // how many rights are left because what should come instead can't be given
 	unplanned int  // how many Findings there were before the plan
 	unasked   bool // there is more to ask GitLab about than one round may
+
+	losses map[string]lostSpace // nil: need not be looked at
 }
 
 // State is what the last rounds left, for explaining and for status.
@@ -117,7 +126,8 @@ type Syncer struct {
 	o     Options
 	state atomic.Pointer[State]
 
-	ciFindings atomic.Pointer[[]authz.Finding] // of the last pass of runCI
+	ciFindings   atomic.Pointer[[]authz.Finding] // of the last pass of runCI
+	leftFindings atomic.Pointer[[]authz.Finding] // of the last pass of runLeft
 
 	round     sync.Mutex // one round at a time
 	base      *authz.Snapshot
@@ -127,9 +137,10 @@ type Syncer struct {
 	brakes    brakes
 	templates templateStore
 	excessive []authz.Finding // bindings of others, as of the last full reading
-	unfenced  error           // what is wrong with the fence, as of the last full reading
-	mirror    *mirror         // while Run runs with Watch
-	sighted   bool            // the first sight of the mirror was waited for
+	lost      map[string]lostSpace
+	unfenced  error   // what is wrong with the fence, as of the last full reading
+	mirror    *mirror // while Run runs with Watch
+	sighted   bool    // the first sight of the mirror was waited for
 	drift     struct {
 		fights fights
 		spaces map[string]bool // to be looked at again, at
@@ -186,8 +197,17 @@ func (s *Syncer) State() *State { return s.state.Load() }
 // round; a round whose plan could only be written in part has both.
 func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	r, spaces := s.do(ctx, request{full: true, causes: []string{cause}})
+	if s.o.Memory != nil && s.o.Mode == ModeEnforce && r.Names != nil && ctx.Err() == nil {
+		if err := s.o.Memory.Save(ctx, s.stored(r)); err != nil {
+			s.o.Logger.WarnContext(ctx, notStored, "error", err)
+		}
+	}
 	if s.o.CI != nil && s.o.Mode == ModeEnforce && r.Names != nil && ctx.Err() == nil {
 		r = s.onceCI(ctx, r, spaces)
+	}
+	if r.losses != nil && ctx.Err() == nil {
+		k := &leftLooker{kube: s.o.Kube, now: s.o.Now}
+		r.Findings = append(r.Findings, k.look(ctx, r.losses)...)
 	}
 	return r, r.Err
 }
@@ -214,6 +234,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 		wg.Go(func() { s.destroyCI(ctx, spaces, next) })
 		wg.Go(func() { s.runCI(ctx, next, disturbed) })
 	}
+	losses := make(chan map[string]lostSpace, 1)
+	wg.Go(func() { s.runLeft(ctx, losses) })
 	s.begin(ctx, &wg)
 	defer s.lead(false)
 	done, offers := s.helpers(ctx, &wg)
@@ -255,8 +277,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 			break
 		}
 		now = s.o.Now()
-		if round.Snapshot != nil && round.Snapshot.MissingAll == "" && offers != nil {
-			latest(offers, Stored{Snapshot: round.Snapshot, Names: round.Names})
+		if round.Names != nil && round.Snapshot.MissingAll == "" && offers != nil {
+			latest(offers, s.stored(round))
 		}
 		if len(round.Done) > 0 && done != nil {
 			select {
@@ -305,6 +327,9 @@ func (s *Syncer) Run(ctx context.Context) error {
 		}
 		if list != nil {
 			offerCI(spaces, list)
+		}
+		if round.losses != nil {
+			latest(losses, round.losses)
 		}
 	}
 	return ctx.Err()
@@ -390,8 +415,12 @@ func (s *Syncer) observe(ctx context.Context) (*Observed, error) {
 	return Observe(ctx, s.o.Kube, s.o.Policy.ClusterRoles())
 }
 
-// write carries out a plan.
-func (s *Syncer) write(ctx context.Context, r *Round) error {
+// write carries out a plan, in ModeEnforce.
+func (s *Syncer) write(ctx context.Context, r *Round, want *Wanted) error {
+	if s.o.Mode != ModeEnforce {
+		return nil
+	}
+	noteLosses(r.Plan, want, weakRoles(s.o.Policy), s.o.Now())
 	opts := s.o.Apply
 	opts.Cause, opts.Logger = r.Cause, s.o.Logger
 	opts.dynamic, opts.wroteTemplate = s.o.Dynamic, s.templates.wrote
@@ -409,6 +438,18 @@ func (s *Syncer) write(ctx context.Context, r *Round) error {
 		}
 	}
 	return r.Report.Err()
+}
+
+// refused counts what the cluster did not take, and says so: rounds over a part, which come after it, don't try again.
+func (s *Syncer) refused(r *Round) {
+	r.Unwritten = len(r.Report.Failed)
+	if r.Unwritten == 0 || r.Report.onlyConflicts() {
+		return
+	}
+	f := r.Report.Failed[0]
+	r.Findings = append(r.Findings, authz.Finding{
+		Code: "unwritten", Text: fmt.Sprintf("%d changes could not be written and are tried again; the first: %s %s: %v", r.Unwritten, f.Change.Action, f.Change.Key, f.Err),
+	})
 }
 
 // restoreDrift puts back what others changed, without reading GitLab: what should be there is known. It waits for
@@ -442,7 +483,7 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	if len(r.Plan) == 0 {
 		return
 	}
-	r.Err = s.write(ctx, &r)
+	r.Err = s.write(ctx, &r, want)
 	for _, f := range r.Report.Failed {
 		s.postpone(f.Change.Key.Namespace, started.Add(time.Second)) // again, a little later
 	}
@@ -508,8 +549,18 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		s.addTemplates(ctx, &r, have, r.Read == "full")
 		want := s.desired(&r, have)
 		s.excess(ctx, &r, want)
+		r.Findings = append(r.Findings, s.left()...)
 		s.fence(ctx, &r)
+		s.recall(ctx, &r)
+		if s.o.Mode != ModeEnforce { // nothing is let through that would count in the next round
+			past := slices.Clone(s.brakes.past)
+			defer func() { s.brakes.past = past }()
+		}
+		if s.o.Roles != nil {
+			s.o.Roles.Look(ctx)
+		}
 		plain := want
+		r.hold = want.Hold != ""
 		want = s.brake(ctx, &r, have, plain)
 		if want.Hold == "" {
 			s.wanted = remember(want)
@@ -517,18 +568,20 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		// Published before it is applied: whoever is refused a moment later is told why.
 		view := authz.NewView(r.Snapshot, s.o.Policy, r.Names)
 		s.publish(&State{View: view, Round: r})
-		if s.o.Mode != ModeEnforce {
-			s.build(&r, want, view)
-			return nil
-		}
-		err = s.write(ctx, &r)
+		err = s.write(ctx, &r, want)
 		want, more := s.settle(ctx, &r, have, want, plain)
 		err = errors.Join(err, more)
+		r.losses = s.knowLosses(&r, have, want, nil)
+		if s.o.Mode != ModeEnforce {
+			s.build(&r, want, view)
+			return err
+		}
 		if want.Hold == "" {
 			s.wanted = remember(want)
 		}
 		spaces = s.knowSpaces(s.ciSpaces(&r, have, want, s.o.Policy.Sources(r.Snapshot)), nil)
 		r.unwritten = err != nil
+		s.refused(&r)
 		s.build(&r, want, view)
 		return err
 	}()

@@ -4,7 +4,6 @@
 package sarwebhook
 
 import (
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"io"
@@ -28,10 +27,9 @@ const anonymous = "system:anonymous"
 // Handler answers SubjectAccessReviews of authorization.k8s.io/v1. view returns the state to explain from; ok is
 // false until the first one was read. loginHint is told to anonymous requests even then.
 //
-// proof returns what authn put into the extra fields of an identity (kubename.ExtraProof). Tenants may create
-// LocalSubjectAccessReviews about anybody, which no admission policy can refuse and which look here like real
-// requests; but they don't know another person's proof, and without it nothing is told about anybody.
-func Handler(view func() (v authz.View, ok bool), proof func(username string) string, loginHint string, now func() time.Time, log *slog.Logger) http.Handler {
+// Tenants may create LocalSubjectAccessReviews about anybody in their namespaces, which no admission policy can refuse and
+// which look here like real requests. So a reason must be fit for whoever asks there (authz.View.Person).
+func Handler(view func() (v authz.View, ok bool), loginHint string, now func() time.Time, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		review, status, err := decode(w, r)
 		if err != nil {
@@ -41,7 +39,7 @@ func Handler(view func() (v authz.View, ok bool), proof func(username string) st
 		v, ok := view()
 		reason := "you are not logged in. " + loginHint
 		if review.Spec.User != anonymous {
-			reason = explain(v, ok, proven(review.Spec, proof), review.Spec, now())
+			reason = explain(v, ok, review.Spec, now())
 		}
 		log.DebugContext(r.Context(), "explained a refusal", "user", review.Spec.User, "reason", reason)
 		answer := authorizationv1.SubjectAccessReview{
@@ -55,18 +53,9 @@ func Handler(view func() (v authz.View, ok bool), proof func(username string) st
 	})
 }
 
-// notTheAsker is all that is said about a GitLab identity without its proof.
-const notTheAsker = "GitLab's roles do not allow this. Why is told to the person alone, who asks with a login of his own."
-
-// proven reports whether the review carries the proof that authn gave to this identity at login.
-func proven(spec authorizationv1.SubjectAccessReviewSpec, proof func(string) string) bool {
-	got := spec.Extra[kubename.ExtraProof]
-	return len(got) == 1 && subtle.ConstantTimeCompare([]byte(got[0]), []byte(proof(spec.User))) == 1
-}
-
 // explain chooses the explanation by the kind of identity, which its name tells. What it says of a CI
 // ServiceAccount is in that name already.
-func explain(v authz.View, ready, proven bool, spec authorizationv1.SubjectAccessReviewSpec, now time.Time) string {
+func explain(v authz.View, ready bool, spec authorizationv1.SubjectAccessReviewSpec, now time.Time) string {
 	q := question(spec)
 	if ns, ok := kubename.ParseServiceAccountUser(spec.User); ok {
 		return v.CIServiceAccount(ns, q)
@@ -76,8 +65,6 @@ func explain(v authz.View, ready, proven bool, spec authorizationv1.SubjectAcces
 	switch {
 	case !isJob && !isPerson:
 		return ""
-	case !proven:
-		return notTheAsker
 	case !ready:
 		return "GitLab's rights were not read yet since the integrator started. Try again in a minute."
 	case isJob:
@@ -88,11 +75,7 @@ func explain(v authz.View, ready, proven bool, spec authorizationv1.SubjectAcces
 
 func question(spec authorizationv1.SubjectAccessReviewSpec) authz.Question {
 	if a := spec.ResourceAttributes; a != nil {
-		resource := a.Resource
-		if a.Subresource != "" {
-			resource += "/" + a.Subresource
-		}
-		return authz.Question{Namespace: a.Namespace, Verb: a.Verb, Resource: resource}
+		return authz.Question{Namespace: a.Namespace, Verb: a.Verb, Group: a.Group, Resource: a.Resource, Subresource: a.Subresource, Name: a.Name}
 	}
 	if a := spec.NonResourceAttributes; a != nil {
 		return authz.Question{Verb: a.Verb}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
 func handler(t *testing.T, ready bool) http.Handler {
@@ -24,21 +23,28 @@ func handler(t *testing.T, ready bool) http.Handler {
 		t.Fatal(err)
 	}
 	s := &authz.Snapshot{
-		Users: map[int64]authz.User{2: {ID: 2, Username: "bob", State: authz.StateActive, Human: true}},
+		Users: map[int64]authz.User{
+			2: {ID: 2, Username: "bob", State: authz.StateActive, Human: true},
+			3: {ID: 3, Username: "mallory", State: "blocked", Human: true},
+		},
 		Projects: map[int64]authz.GitLabProject{
 			42: {ID: 42, Path: "haw/world", Members: []authz.Member{{User: 2, Level: authz.Developer}}},
 		},
 	}
-	v := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(42): "haw-world"})
+	v := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(42): "haw-world"}).WithRules(map[string][]authz.Rule{
+		"view": {{Verbs: []string{"get", "list"}, Groups: []string{""}, Resources: []string{"pods"}}},
+		"edit": {
+			{Verbs: []string{"*"}, Groups: []string{""}, Resources: []string{"pods"}},
+			{Verbs: []string{"get"}, Groups: []string{""}, Resources: []string{"secrets"}, Names: []string{"mine"}},
+		},
+	})
 	return sarwebhook.Handler(func() (authz.View, bool) {
 		if !ready {
 			return authz.View{}, false
 		}
 		return v, true
-	}, proof, "Use kubelogin.", time.Now, slog.New(slog.DiscardHandler))
+	}, "Use kubelogin.", time.Now, slog.New(slog.DiscardHandler))
 }
-
-func proof(username string) string { return "proof of " + username }
 
 func post(h http.Handler, contentType, body string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, "/authorize", strings.NewReader(body))
@@ -51,7 +57,7 @@ func post(h http.Handler, contentType, body string) *httptest.ResponseRecorder {
 func review(user, namespace, verb, resource string) string {
 	b, _ := json.Marshal(map[string]any{
 		"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-		"spec": map[string]any{"user": user, "extra": map[string]any{kubename.ExtraProof: []string{proof(user)}}, "resourceAttributes": map[string]any{"namespace": namespace, "verb": verb, "resource": resource}},
+		"spec": map[string]any{"user": user, "resourceAttributes": map[string]any{"namespace": namespace, "verb": verb, "resource": resource}},
 	})
 	return string(b)
 }
@@ -65,11 +71,13 @@ func TestReasonsByIdentity(t *testing.T) {
 		{"nobody", "system:anonymous", "haw-world", true, "you are not logged in. Use kubelogin."},
 		{"nobody, before the first round", "system:anonymous", "", false, "you are not logged in. Use kubelogin."},
 		{"a person before the first round", "gitlab:2", "haw-world", false, "GitLab's rights were not read yet since the integrator started. Try again in a minute."},
-		{"a person", "gitlab:2", "haw-world", true, "you are Developer in haw/world, which may read; changes need Maintainer or Owner."},
+		{"a person", "gitlab:2", "haw-world", true, `you are Developer in haw/world (ClusterRole "view"); create pods needs Maintainer or Owner.`},
 		{"the CI ServiceAccount elsewhere", "system:serviceaccount:haw-world:gitlab-serviceaccount", "other", true, `this token belongs to the CI of namespace "haw-world" and is good for that namespace alone.`},
 		{"an unmanaged namespace sounds the same, so that asking tells nothing", "system:serviceaccount:foreign:gitlab-serviceaccount", "other", true, `this token belongs to the CI of namespace "foreign" and is good for that namespace alone.`},
-		{"a CI job", "gitlab:ci:42", "other", true, `this token belongs to the CI of namespace "haw-world" and is good for that namespace alone.`},
-		{"a CI job of a project without a namespace", "gitlab:ci:7", "other", true, "GitLab project 7 has no namespace in this cluster."},
+		{"a CI job", "gitlab:ci:42", "", true, `CI jobs have rights in one namespace only (kubectl -n NAMESPACE …). That of this job's project is "haw-world".`},
+		{"a CI job in its namespace", "gitlab:ci:42", "haw-world", true, `the CI ServiceAccount may read, change and delete everything in namespace "haw-world", but not do this (create pods).`},
+		{"a CI job elsewhere", "gitlab:ci:42", "other", true, `namespace "other" is not the one of this job's project, if it exists. "kubectl get namespaces" is refused too, and lists yours.`},
+		{"a CI job of a project without a namespace", "gitlab:ci:7", "", true, "GitLab project 7 has no namespace in this cluster."},
 		{"somebody of another authenticator", "system:node:x", "other", true, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -86,22 +94,40 @@ func TestReasonsByIdentity(t *testing.T) {
 	}
 }
 
-// TestReviewsAboutOthersTellNothing: in his own namespace a tenant may ask about anybody (LocalSubjectAccessReview).
+// TestReviewsAboutOthersTellNothing: in their own namespace tenants may ask about anybody (LocalSubjectAccessReview),
+// with any groups and extra fields.
 func TestReviewsAboutOthersTellNothing(t *testing.T) {
 	h := handler(t, true)
-	seen := map[string]bool{}
-	for _, user := range []string{"gitlab:2", "gitlab:99", "gitlab:ci:42", "gitlab:ci:99"} {
-		for _, extra := range []string{"", proof("gitlab:7")} {
-			body := strings.ReplaceAll(review(user, "mallory", "list", "pods"), proof(user), extra)
+	for _, users := range [][]string{{"gitlab:2", "gitlab:3", "gitlab:99"}, {"gitlab:ci:42", "gitlab:ci:99"}} {
+		seen := map[string]bool{}
+		for _, user := range users {
+			body := strings.Replace(review(user, "mallory", "list", "pods"), `"spec":{`, `"spec":{"groups":["gitlab:people"],"extra":{"a":["b"]},`, 1)
 			var got authorizationv1.SubjectAccessReview
 			if err := json.Unmarshal(post(h, "application/json", body).Body.Bytes(), &got); err != nil {
 				t.Fatal(err)
 			}
 			seen[got.Status.Reason] = true
 		}
+		if len(seen) != 1 || seen[""] {
+			t.Errorf("what is told differs: %v", seen)
+		}
 	}
-	if len(seen) != 1 || seen[""] {
-		t.Errorf("what is told differs: %v", seen)
+}
+
+// TestQuestionIsWhole: the remedy hangs on all that RBAC looks at.
+func TestQuestionIsWhole(t *testing.T) {
+	for attributes, want := range map[string]string{
+		`"group":"","resource":"pods","verb":"create"`:                             "Maintainer or Owner",
+		`"group":"apps","resource":"pods","verb":"create"`:                         "no GitLab role",
+		`"resource":"pods","subresource":"exec","verb":"create"`:                   "no GitLab role",
+		`"resource":"secrets","verb":"get","name":"mine"`:                          "Maintainer or Owner",
+		`"resource":"secrets","verb":"get","name":"another"`:                       "no GitLab role",
+		`"group":"apps","resource":"deployments","subresource":"scale","verb":"*"`: "no GitLab role",
+	} {
+		body := `{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":"gitlab:2","resourceAttributes":{"namespace":"haw-world",` + attributes + `}}}`
+		if got := post(handler(t, true), "application/json", body).Body.String(); !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %q", attributes, got, want)
+		}
 	}
 }
 
@@ -133,7 +159,7 @@ func FuzzReview(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":"gitlab:2","nonResourceAttributes":{"verb":"get"}}}`))
 	f.Add([]byte(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		h := sarwebhook.Handler(func() (authz.View, bool) { return authz.View{}, false }, proof, "", time.Now, slog.New(slog.DiscardHandler))
+		h := sarwebhook.Handler(func() (authz.View, bool) { return authz.View{}, false }, "", time.Now, slog.New(slog.DiscardHandler))
 		w := post(h, "application/json", string(body))
 		if w.Code != http.StatusOK {
 			return

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -99,6 +100,7 @@ func serveCommand(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		log.InfoContext(cmd.Context(), "starting", "version", version, "mode", cfg.RBACSync.Mode, "config", *path, "gitlab", cfg.GitLab.URL)
 		return app.Serve(cmd.Context(), cfg, log)
 	}
 	return cmd
@@ -171,30 +173,52 @@ func agentConfigCommand(s streams) *cobra.Command {
 }
 
 func checkConfigCommand(s streams) *cobra.Command {
-	return &cobra.Command{
-		Use:   "check-config FILE…",
-		Short: "Check configuration files and tell all their faults",
-		Args:  cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, paths []string) error {
-			bad := 0
-			for _, p := range paths {
-				cfg, err := config.Load(p)
-				if cfg != nil {
-					err = errors.Join(err, app.CheckFiles(cfg))
-				}
-				if err != nil {
-					bad++
-					fmt.Fprintln(s.err, err)
-					continue
-				}
-				fmt.Fprintf(s.out, "%s: ok\n", p)
-			}
-			if bad > 0 {
-				return fmt.Errorf("%d of %d files have faults", bad, len(paths))
-			}
-			return nil
-		},
+	cmd := &cobra.Command{
+		Use:   "check-config [--no-files] [--config FILE] [FILE…]",
+		Short: "Check configuration files, and the files they name, and tell all their faults",
 	}
+	path := cmd.Flags().String("config", "", "path of a configuration file, as other commands take it")
+	noFiles := cmd.Flags().Bool("no-files", false, "don't look at certificates, tokens and so on: they are on another machine")
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 && *path == "" {
+			return errors.New("name a configuration file")
+		}
+		return nil
+	}
+	cmd.RunE = func(_ *cobra.Command, paths []string) error {
+		if *path != "" {
+			paths = append([]string{*path}, paths...)
+		}
+		bad := 0
+		for _, p := range paths {
+			cfg, err := config.Load(p)
+			if cfg != nil {
+				err = errors.Join(err, app.CheckFiles(cfg))
+				if !*noFiles {
+					err = errors.Join(err, inFile(p, app.CheckNamedFiles(cfg)))
+				}
+			}
+			if err != nil {
+				bad++
+				fmt.Fprintln(s.err, err)
+				continue
+			}
+			fmt.Fprintf(s.out, "%s: ok\n", p)
+		}
+		if bad > 0 {
+			return fmt.Errorf("%d of %d files have faults", bad, len(paths))
+		}
+		return nil
+	}
+	return cmd
+}
+
+// inFile says which configuration names the files that have faults.
+func inFile(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("files named in %s (--no-files leaves them out):\n  %s", path, strings.ReplaceAll(err.Error(), "\n", "\n  "))
 }
 
 func demoCommand(s streams) *cobra.Command {

@@ -48,7 +48,7 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 	local := onThisMachine(cfg.GitLab.URL)
 	p := &ci.Provisioner{
 		Kube: c.kube, Replaces: cfg.Cluster.Replaces, Cluster: ci.Cluster{URL: c.publicURL, CA: ca}, CA: c.publicCA, Scope: cfg.CI.Environment,
-		Lifetime: cfg.CI.TokenLifetime.Duration, Handover: cfg.CI.Handover.Duration,
+		Lifetime: cfg.CI.TokenLifetime.Duration, Handover: cfg.CI.Handover.Duration, Withhold: cfg.CI.TokenHold.Duration,
 		Keys: ci.KeysOf(c.kube.Discovery().RESTClient()),
 		Now:  time.Now, Logger: log,
 	}
@@ -86,7 +86,7 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 	}
 	p.Agent = &ci.Agent{
 		ID: cfg.CI.Agent.ID, URL: cfg.CI.Agent.KASURL, CA: gitlabCA, Slug: envs.Slug,
-		Refused: func(ctx context.Context) (string, error) { return refused(ctx, envs, cfg.CI.Agent) },
+		Look: func(ctx context.Context) (ci.AgentState, error) { return agentState(ctx, envs, cfg.CI.Agent) },
 	}
 	return p, nil
 }
@@ -104,21 +104,25 @@ func tooOld(ctx context.Context, vars *gitlab.Variables, mode ci.Mode) (string, 
 	return fmt.Sprintf("delivery %s needs GitLab %s or newer, and this one is %s: upgrade GitLab, or choose another delivery in ci.delivery or ci.projects", mode, needs.Since(), v), nil
 }
 
-// refused says why GitLab's agent can't be used, "" if it can.
-func refused(ctx context.Context, envs *gitlab.Environments, agent *config.CIAgent) (string, error) {
+// agentState returns what GitLab says of its agent that ci.agent names.
+func agentState(ctx context.Context, envs *gitlab.Environments, agent *config.CIAgent) (ci.AgentState, error) {
 	project, _ := config.ParseSource(agent.ConfigProject)
 	a, err := envs.Agent(ctx, project.ID, agent.ID)
 	if errors.Is(err, gitlab.ErrNotFound) {
-		return fmt.Sprintf("%s has no agent %d (ci.agent): correct its id and configProject", agent.ConfigProject, agent.ID), nil
+		return ci.AgentState{Refused: fmt.Sprintf("%s has no agent %d (ci.agent): correct its id and configProject", agent.ConfigProject, agent.ID)}, nil
 	}
 	if err != nil {
-		return "", err
+		return ci.AgentState{}, err
 	}
 	if a.Name != agent.Name {
-		return fmt.Sprintf("agent %d of %s is called %q, not %q as ci.agent says: correct the id or the name", agent.ID, agent.ConfigProject, a.Name, agent.Name), nil
+		return ci.AgentState{Refused: fmt.Sprintf("agent %d of %s is called %q, not %q as ci.agent says: correct the id or the name", agent.ID, agent.ConfigProject, a.Name, agent.Name)}, nil
 	}
 	_, why, err := envs.Impersonation(ctx)
-	return why, err
+	state := ci.AgentState{Refused: why}
+	if a.ConfigProject != "" {
+		state.Context = a.Context()
+	}
+	return state, err
 }
 
 // onThisMachine reports whether a URL leads to the machine itself: then jobs run here, too (demo and tests).

@@ -145,10 +145,9 @@ func secretFile(path, what string) func() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("reading %s: %w", what, err)
 		}
-		secret := strings.TrimSpace(string(data))
-		if secret == "" || strings.ContainsAny(secret, " \t\r\n") {
-			return "", fmt.Errorf("reading %s: %s must hold the secret alone, on one line", what, path)
+		if err := holdsSecret(data); err != nil {
+			return "", fmt.Errorf("reading %s %s: %w", what, path, err)
 		}
-		return secret, nil
+		return strings.TrimSpace(string(data)), nil
 	}
 }

@@ -44,6 +44,26 @@ func checkFence(ctx context.Context, kube kubernetes.Interface) error {
 	return nil
 }
 
+// lookAtFence is checkFence for a running engine: it also finds ClusterRoles of the configuration whose names the fence
+// doesn't keep. That is no reason not to start: the finding foreign_object tells if a tenant took one.
+func lookAtFence(ctx context.Context, kube kubernetes.Interface, policy config.Authz) error {
+	if err := checkFence(ctx, kube); err != nil {
+		return err
+	}
+	fence, err := kube.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(ctx, deploy.TenantFence, metav1.GetOptions{})
+	if err != nil {
+		return explainKube(fmt.Errorf("looking for the tenant fence: %w", err))
+	}
+	var names []string
+	for _, r := range policy.Roles {
+		names = append(names, r.ClusterRole)
+	}
+	for _, r := range policy.Extra {
+		names = append(names, r.ClusterRole)
+	}
+	return deploy.VerifyRoles(fence, names)
+}
+
 // errNoDeletion keeps what was configured from failing in each round once a namespace is due.
 var errNoDeletion = errors.New("rbacsync.deletion.policy is delete, and nobody has given the right to delete namespaces: apply " + deploy.DeletionFile + ", or set rbacsync.deletion.policy: retain")
 

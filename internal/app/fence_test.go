@@ -162,10 +162,56 @@ func TestDeletionNeedsItsRight(t *testing.T) {
 	}
 }
 
+// TestFenceKeepsTheNamesOfRoles: a configured ClusterRole that the fence doesn't know is told, and an administrator may
+// add it to the fence, but take none away.
+func TestFenceKeepsTheNamesOfRoles(t *testing.T) {
+	for _, c := range []struct{ list, want string }{
+		{"['edit', 'view']", "RoleBindings of deployer, debugger: add"},
+		{"['edit', 'view', 'deployer']", "RoleBindings of debugger: add"},
+		{"['edit', 'view', 'deployer', 'debugger']", ""},
+		{"['edit']", "variables or matchConditions are others"},
+		{"['edit', 'view'].filter(r, false)", "variables or matchConditions are others"},
+	} {
+		objects, err := deploy.Manifests()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var there []runtime.Object
+		for _, o := range objects {
+			var into runtime.Object
+			switch o.GetKind() {
+			case "ValidatingAdmissionPolicy":
+				into = new(admissionv1.ValidatingAdmissionPolicy)
+			case "ValidatingAdmissionPolicyBinding":
+				into = new(admissionv1.ValidatingAdmissionPolicyBinding)
+			default:
+				continue
+			}
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, into); err != nil {
+				t.Fatal(err)
+			}
+			if p, ok := into.(*admissionv1.ValidatingAdmissionPolicy); ok && p.Name == deploy.TenantFence {
+				for i := range p.Spec.Variables {
+					if p.Spec.Variables[i].Name == "roles" {
+						p.Spec.Variables[i].Expression = c.list
+					}
+				}
+			}
+			there = append(there, into)
+		}
+		err = lookAtFence(t.Context(), fake.NewClientset(there...), config.Authz{
+			Roles: []config.Role{{ClusterRole: "edit"}, {ClusterRole: "deployer"}}, Extra: []config.ExtraRole{{ClusterRole: "debugger"}},
+		})
+		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", c.list, err, c.want)
+		}
+	}
+}
+
 // TestServeWatchesTheFence: the engine of serve is told when the fence is gone.
 func TestServeWatchesTheFence(t *testing.T) {
 	o := rbacsync.Options{Kube: fake.NewClientset()}
-	newState(&clients{kube: o.Kube}, slog.New(slog.DiscardHandler)).options(&o, nil, newMetrics(), nil)
+	newState(&clients{kube: o.Kube}, slog.New(slog.DiscardHandler)).options(&o, &config.Config{}, nil, newMetrics(), nil)
 	if err := o.Fence(t.Context()); !errors.Is(err, errNoFence) {
 		t.Errorf("without a fence: %v", err)
 	}

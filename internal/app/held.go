@@ -84,6 +84,7 @@ func limits(cfg *config.Config) *rbacsync.Limits {
 	return &rbacsync.Limits{
 		PerGroup: rbacsync.Limit{Causes: l.PerGroup.Count, Fraction: l.PerGroup.Fraction},
 		Overall:  rbacsync.Limit{Causes: l.Overall.Count, Fraction: l.Overall.Fraction},
+		Policy:   rbacsync.Limit{Causes: l.Policy.Count, Fraction: l.Policy.Fraction},
 		Window:   l.Window.Duration, Creations: l.CreationsPerHour, Exempt: l.CreationsExempt,
 	}
 }

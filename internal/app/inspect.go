@@ -21,8 +21,11 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
-// inspectTimeout bounds what an inspection asks of GitLab.
-const inspectTimeout = 30 * time.Second
+// inspectTimeout bounds an inspection, and accountTimeout what it asks of GitLab about one account.
+const (
+	inspectTimeout = 30 * time.Second
+	accountTimeout = 5 * time.Second
+)
 
 // Inspect prints what the webhook would answer to a token, why, what helps, and what the token says. It reads GitLab's
 // keys, and of the account only its state, and reports whether the token would be authenticated. cfg may be nil: then
@@ -35,7 +38,7 @@ func Inspect(ctx context.Context, cfg *config.Config, token string, out io.Write
 	} else {
 		ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 		defer cancel()
-		if ok, proven, err = judge(ctx, cfg, token, &b); err != nil {
+		if ok, proven, err = judge(ctx, cfg, token, out, &b); err != nil {
 			return false, err
 		}
 	}
@@ -44,7 +47,8 @@ func Inspect(ctx context.Context, cfg *config.Config, token string, out io.Write
 	return ok, err
 }
 
-func judge(ctx context.Context, cfg *config.Config, token string, b *bytes.Buffer) (ok, proven bool, err error) {
+// judge writes what it finds to b; what is known before GitLab is asked about the account, to now at once.
+func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer, b *bytes.Buffer) (ok, proven bool, err error) {
 	client, err := gitlabClient(cfg.GitLab)
 	if err != nil {
 		return false, false, err
@@ -64,6 +68,7 @@ func judge(ctx context.Context, cfg *config.Config, token string, b *bytes.Buffe
 		}
 	}
 	if reviewErr == nil {
+		fmt.Fprintln(now, "token:   good by itself; asking GitLab about the account")
 		who, err := newPeopleOf(cfg)
 		if err != nil {
 			return false, false, err
@@ -100,6 +105,9 @@ func judge(ctx context.Context, cfg *config.Config, token string, b *bytes.Buffe
 		if denied.Detail != "" {
 			text = denied.Detail
 		}
+		if _, claims := unverified(token); denied.Code == authn.CodeWrongAudience && claims != nil {
+			text += "; this one is for " + pretty(claims["aud"], "")
+		}
 	}
 	fmt.Fprintf(b, "code:    %s\nreason:  %s\ncure:    %s\n", reason.Code, printable(text), reason.Cure)
 	return ok, proven, nil
@@ -132,6 +140,8 @@ func learn(ctx context.Context, cfg *config.Config, client *http.Client, p *peop
 	if account == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
+	defer cancel()
 	person := authz.Person(account)
 	base := &authz.Snapshot{Users: map[int64]authz.User{account: {ID: account, State: authz.StateActive}}}
 	s, err := reader.Refresh(ctx, base, []authz.SourceID{person})
@@ -181,9 +191,17 @@ func printClaims(b *bytes.Buffer, token string, proven bool) {
 		n, _ := claims[name].(json.Number)
 		if f, err := n.Float64(); err == nil && f > 0 && f < 1e11 {
 			t := time.Unix(int64(f), 0).UTC()
-			fmt.Fprintf(b, "%s:     %s (%s from now)\n", name, t.Format(time.RFC3339), time.Until(t).Round(time.Second))
+			fmt.Fprintf(b, "%s:     %s (%s)\n", name, t.Format(time.RFC3339), fromNow(time.Until(t)))
 		}
 	}
+}
+
+// fromNow says in words how far a time is from now.
+func fromNow(d time.Duration) string {
+	if d = d.Round(time.Second); d < 0 {
+		return (-d).String() + " ago"
+	}
+	return "in " + d.String()
 }
 
 func pretty(v any, indent string) string {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
@@ -77,5 +78,25 @@ ci: {delivery: none}
 		if got := inspect(tc.name, tc.require); !strings.Contains(got, "code:    "+tc.code+"\n") {
 			t.Errorf("%s with require {%s}: want %s, got\n%s", tc.name, tc.require, tc.code, got)
 		}
+	}
+
+	other, err := sim.MintUserIDToken(alice, "another-app", gitlabsim.TokenOptions{})
+	must(err)
+	tokens["other"] = other
+	if got := inspect("other", ""); !strings.Contains(got, `people's tokens are for "kubelogin"; this one is for "another-app"`) {
+		t.Errorf("the two audiences are not named:\n%s", got)
+	}
+
+	// GitLab's API hangs: a refusal waits for none of it, and a good token not long.
+	sim.SetFaults(gitlabsim.Faults{Rules: []gitlabsim.FaultRule{{PathPrefix: "/api/", Latency: time.Minute}}})
+	begun := time.Now()
+	inspect("other", "")
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("a refusal that needs no API took %v", took)
+	}
+	begun = time.Now()
+	got := inspect("alice", "")
+	if took := time.Since(begun); took > accountTimeout+5*time.Second || !strings.Contains(got, "the account's state in GitLab is not known here") || !strings.HasPrefix(got, "token:   good by itself") {
+		t.Errorf("after %v:\n%s", took, got)
 	}
 }

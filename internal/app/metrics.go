@@ -20,6 +20,7 @@ type metrics struct {
 	reviews   *prometheus.CounterVec
 	latency   prometheus.Histogram
 	refused   *prometheus.CounterVec
+	closed    *prometheus.CounterVec
 	rounds    *prometheus.CounterVec
 	lastRound prometheus.Gauge
 	duration  prometheus.Gauge
@@ -46,6 +47,10 @@ func newMetrics() *metrics {
 			Namespace: ns, Name: "overload_total",
 			Help: "Requests answered 503 because too many were under way.",
 		}, []string{"listener"}),
+		closed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: ns, Name: "connections_closed_total",
+			Help: "Connections that were closed because the listener had too many.",
+		}, []string{"listener"}),
 		rounds: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: ns, Name: "rounds_total",
 			Help: "Rounds of the sync engine by how much was read and how they ended.",
@@ -67,7 +72,7 @@ func newMetrics() *metrics {
 		Namespace: ns, Name: "hook_to_applied_seconds",
 		Help: "Time from the receipt of a hook to the end of the round that dealt with it.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 14),
 	})
-	m.registry.MustRegister(m.held, m.drift, m.hooks, m.reviews, m.latency, m.refused, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
+	m.registry.MustRegister(m.held, m.drift, m.hooks, m.reviews, m.latency, m.refused, m.closed, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -169,6 +174,11 @@ func (m *metrics) review(r authn.Review) {
 
 func (m *metrics) overflow(listener string) func() {
 	c := m.refused.WithLabelValues(listener)
+	return c.Inc
+}
+
+func (m *metrics) rejected(listener string) func() {
+	c := m.closed.WithLabelValues(listener)
 	return c.Inc
 }
 

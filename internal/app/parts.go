@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -9,8 +10,10 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -45,11 +48,16 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 		return nil, err
 	}
 	o := rbacsync.Options{
-		Reader: reader, Kube: c.kube, Policy: policy, Settings: set, Reserved: cfg.Authz.ReservedNames,
+		Reader: &provenReader{
+			Reader: reader, tokenFile: cfg.GitLab.ReadTokenFile,
+			prove: func(ctx context.Context) error { return proveIssuer(ctx, c.gitlabHTTP, cfg.GitLab.URL) },
+		},
+		Kube: c.kube, Policy: policy, Settings: set, Reserved: cfg.Authz.ReservedNames,
 		Mode: mode, Interval: cfg.RBACSync.Interval.Duration, Watch: c.watch,
 		Limits: limits(cfg), Held: heldStore(c), Dynamic: c.dynamic, DynamicWatch: c.follow, OwnNamespace: deploy.Namespace,
 		Apply: rbacsync.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond)},
 		CI:    provisioner, Now: time.Now, Logger: log,
+		Memory: snapshotsOf(c), Roles: clusterroles.New(c.kube, append(policy.ClusterRoles(), kubename.CIClusterRole)...),
 	}
 	if more != nil {
 		more(&o, reader)

@@ -51,12 +51,9 @@ func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog
 	if err != nil {
 		return rbacsync.Round{}, err
 	}
-	if err := checkIssuer(ctx, c.gitlabHTTP, cfg.GitLab.URL); err != nil {
-		return rbacsync.Round{}, err
-	}
 	s, err := newSyncer(cfg, c, mode, log, func(o *rbacsync.Options, _ *gitlab.Reader) {
 		o.Apply.Progress = progress
-		o.Memory = snapshotsOf(c) // tells whether the last reading was an administrator's
+		o.Fence = func(ctx context.Context) error { return checkFence(ctx, c.kube) }
 	})
 	if err != nil {
 		return rbacsync.Round{}, err
@@ -74,7 +71,7 @@ func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog
 	if err != nil {
 		return r, err
 	}
-	r.Findings = append(r.Findings, sample.sample(ctx, r.Snapshot)...)
+	r.Findings = append(append(r.Findings, sample.sample(ctx, r.Snapshot)...), explainFindings(cfg.Authz.Explain)...)
 	return r, nil
 }
 

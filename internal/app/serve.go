@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"time"
 
@@ -13,15 +14,13 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
-
-// maxHooks limits hooks under way at the same time. What is over is answered 503 at once.
-const maxHooks = 64
 
 // Serve runs the program until ctx ends. GitLab and kube-apiserver may be away when it starts: it says so in the
 // log and tries again. Everything it started has ended when it returns.
@@ -40,8 +39,10 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	own := newState(c, log)
+	var roles *clusterroles.Reader
 	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(o *rbacsync.Options, r *gitlab.Reader) {
-		own.options(o, r, m, func(r rbacsync.Round) { who.take(r.Snapshot); sample.offer(r) })
+		roles = o.Roles
+		own.options(o, cfg, r, m, func(r rbacsync.Round) { who.take(r.Snapshot); sample.offer(r) })
 	})
 	if err != nil {
 		return err
@@ -55,19 +56,22 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	m.keys(auth.KeyStatus, time.Now)
 	ready := func() error { return errors.Join(auth.Ready(), who.ready()) }
-	servers, err := listeners(cfg, log, auth, ready, syncer, own, m)
+	servers, err := listeners(cfg, log, auth, ready, view(syncer, roles), own, m)
 	if err != nil {
 		return err
+	}
+	for _, f := range explainFindings(cfg.Authz.Explain) {
+		log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
 	}
 	collectSooner()
 	defer runtime.KeepAlive(heapFloor())
 	g, ctx := errgroup.WithContext(ctx)
 	for _, s := range servers {
-		log.InfoContext(ctx, "listening", "url", s.URL())
 		g.Go(func() error { return s.Run(ctx) })
 	}
 	g.Go(func() error { auth.Run(ctx); return nil })
 	g.Go(func() error { sample.run(ctx); return nil })
+	g.Go(func() error { roles.Run(ctx, clusterroles.Every); return nil })
 	if cfg.Authn.Keys.File == "" {
 		g.Go(func() error { newKeyStore(cfg, c, auth, log).run(ctx); return nil })
 	}
@@ -90,7 +94,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 }
 
 // listeners binds the three ports; if one can't be bound the others are given back.
-func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, syncer *rbacsync.Syncer, own *state, m *metrics) (_ []*httpserver.Server, err error) {
+func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, view func() (authz.View, bool), own *state, m *metrics) (_ []*httpserver.Server, err error) {
 	var servers []*httpserver.Server
 	defer func() {
 		if err != nil {
@@ -108,37 +112,52 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		servers = append(servers, s)
 		return nil
 	}
-	proof, err := newProver(cfg.Listeners.Webhooks.KeyFile)
-	if err != nil {
-		return nil, err
-	}
-	err = add(webhooks(
-		cfg, m, reviewRoute(cfg, proving{auth, proof}, log, m),
-		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(view(syncer), proof.of, cfg.Authz.LoginHint, time.Now, log)},
-	))
+	err = add(webhooks(cfg, m, append(explainRoutes(cfg, view, log), reviewRoute(cfg, auth, log, m))...))
 	if err != nil {
 		return nil, err
 	}
 	if h := cfg.Listeners.Hooks; h.Address != "" {
-		hook := hookHandler(h, log, own.inbox)
-		err = add(httpserver.Options{
-			Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
-			Handler: httpserver.Limit(maxHooks, m.overflow("hooks"), httpserver.Mux(
-				httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
-			)),
-		})
+		err = add(hookPort(h, m, hookHandler(h, log, own.inbox)))
 		if err != nil {
 			return nil, err
 		}
 	}
 	if a := cfg.Listeners.Metrics.Address; a != "" {
-		err = add(httpserver.Options{Name: "metrics", Address: a, Handler: httpserver.Mux(
-			httpserver.Route{Path: "/metrics", Handler: m.handler()},
-			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
-			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(ready)},
-		)})
+		err = add(metricsPort(a, m, ready))
 	}
 	return servers, err
+}
+
+// explainRoutes is the SubjectAccessReview webhook, unless refusals are not to be explained.
+func explainRoutes(cfg *config.Config, view func() (authz.View, bool), log *slog.Logger) []httpserver.Route {
+	if cfg.Authz.Explain.Disabled {
+		return nil
+	}
+	return []httpserver.Route{{Path: "/authorize", Handler: sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)}}
+}
+
+// hookPort describes the port that GitLab sends hooks to. Whoever reaches it can send half a request.
+func hookPort(h config.HooksListener, m *metrics, hook http.Handler) httpserver.Options {
+	return httpserver.Options{
+		Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
+		MaxConns: shareDescriptors(descriptors()).hooks, IdleTimeout: strangeIdle, Rejected: m.rejected("hooks"),
+		Handler: httpserver.Limit(maxHooks, m.overflow("hooks"), httpserver.Bodies(maxBodies, bodyTime, httpserver.Mux(
+			httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
+		))),
+	}
+}
+
+// metricsPort describes the port of metrics and health. Health has no limit but that of connections.
+func metricsPort(address string, m *metrics, ready func() error) httpserver.Options {
+	return httpserver.Options{
+		Name: "metrics", Address: address,
+		MaxConns: shareDescriptors(descriptors()).metrics, IdleTimeout: 2 * time.Minute, Rejected: m.rejected("metrics"),
+		Handler: httpserver.Mux(
+			httpserver.Route{Path: "/metrics", Handler: httpserver.Limit(maxScrapes, m.overflow("metrics"), m.handler())},
+			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
+			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(ready)},
+		),
+	}
 }
 
 // hookHandler takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that
@@ -189,12 +208,29 @@ func hookSecrets(h config.HooksListener) error {
 }
 
 // view returns what explanations are made from; false until the first round has read GitLab.
-func view(s *rbacsync.Syncer) func() (authz.View, bool) {
+func view(s *rbacsync.Syncer, roles *clusterroles.Reader) func() (authz.View, bool) {
 	return func() (authz.View, bool) {
 		st := s.State()
 		if st == nil || st.View.Snapshot == nil {
 			return authz.View{}, false
 		}
-		return st.View, true
+		return st.View.WithRules(rulesOf(roles.Roles())), true
 	}
+}
+
+// rulesOf returns the rules of the ClusterRoles that could be read, or are known not to exist and so allow nothing.
+func rulesOf(roles clusterroles.Roles) map[string][]authz.Rule {
+	out := make(map[string][]authz.Rule, len(roles))
+	for name, role := range roles {
+		if role.Exists.Verdict == clusterroles.Unknown && role.Rules == nil {
+			continue
+		}
+		rules := make([]authz.Rule, 0, len(role.Rules))
+		for i := range role.Rules {
+			r := &role.Rules[i]
+			rules = append(rules, authz.Rule{Verbs: r.Verbs, Groups: r.APIGroups, Resources: r.Resources, Names: r.ResourceNames})
+		}
+		out[name] = rules
+	}
+	return out
 }

@@ -3,10 +3,12 @@ package app
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
@@ -16,22 +18,20 @@ import (
 
 // state is what the program keeps in its own namespace.
 type state struct {
-	elector   *store.Elector
-	inbox     *store.Inbox
-	snapshots store.Snapshots
-	history   *history
-	recent    *recent
-	budget    *budget
-	reporter  *reporter
+	elector  *store.Elector
+	inbox    *store.Inbox
+	history  *history
+	recent   *recent
+	budget   *budget
+	reporter *reporter
 }
 
 func newState(c *clients, log *slog.Logger) *state {
 	return &state{
-		elector:   &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
-		inbox:     &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
-		snapshots: snapshotsOf(c),
-		history:   newHistory(c, log),
-		recent:    &recent{now: time.Now, seen: map[int64]time.Time{}},
+		elector: &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
+		inbox:   &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
+		history: newHistory(c, log),
+		recent:  &recent{now: time.Now, seen: map[int64]time.Time{}},
 	}
 }
 
@@ -41,13 +41,15 @@ func snapshotsOf(c *clients) store.Snapshots {
 }
 
 // options adds to an engine what only `serve` has. tell is called after each round.
-func (s *state) options(o *rbacsync.Options, reader *gitlab.Reader, m *metrics, tell func(rbacsync.Round)) {
-	o.Inbox, o.Memory, o.Apply.May = s.inbox, s.snapshots, s.elector.May
+func (s *state) options(o *rbacsync.Options, cfg *config.Config, reader *gitlab.Reader, m *metrics, tell func(rbacsync.Round)) {
+	o.Inbox, o.Apply.May = s.inbox, s.elector.May
 	o.People, o.Recent = reader, s.recent.all
-	o.Fence = func(ctx context.Context) error { return checkFence(ctx, o.Kube) }
+	o.Fence = func(ctx context.Context) error { return lookAtFence(ctx, o.Kube, cfg.Authz) }
 	s.budget = &budget{requests: reader.Requests, limits: gitlab.LimitsPerMinute(), now: time.Now}
 	o.OnRound = func(r rbacsync.Round) {
-		m.round(r)
+		counted := r
+		counted.Findings = slices.Concat(r.Findings, explainFindings(cfg.Authz.Explain))
+		m.round(counted)
 		s.history.add(r)
 		s.reporter.add(r)
 		tell(r)
@@ -58,7 +60,7 @@ func (s *state) options(o *rbacsync.Options, reader *gitlab.Reader, m *metrics, 
 func (s *state) observe(c *clients, cfg *config.Config, syncer *rbacsync.Syncer, sample *sampler, m *metrics, log *slog.Logger) {
 	s.reporter = &reporter{
 		kube: c.kube, log: log, mode: cfg.RBACSync.Mode, elector: s.elector, syncer: syncer, requests: s.budget.requests, budget: s.budget,
-		sampled: sample.last, secrets: func() error { return hookSecrets(cfg.Listeners.Hooks) }, now: time.Now, wake: make(chan struct{}, 1),
+		sampled: func() []authz.Finding { return slices.Concat(explainFindings(cfg.Authz.Explain), sample.last()) }, secrets: func() error { return hookSecrets(cfg.Listeners.Hooks) }, now: time.Now, wake: make(chan struct{}, 1),
 	}
 	m.engine(syncer, s.elector, s.budget)
 }

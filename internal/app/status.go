@@ -80,7 +80,7 @@ type reporter struct {
 	syncer   *rbacsync.Syncer
 	requests func() map[string]int64
 	budget   *budget
-	sampled  func() []authz.Finding // of the last sample
+	sampled  func() []authz.Finding // of the last sample and of the configuration
 	secrets  func() error           // why hooks can't be checked
 	now      func() time.Time
 	wake     chan struct{}
@@ -170,7 +170,7 @@ func (p *reporter) status(st *rbacsync.State) status {
 		Written: p.now().UTC(), Leader: p.elector.Identity, Mode: p.mode, Held: held, Hooks: hooks, Requests: p.requests(), Budget: map[string]string{},
 		Round: roundStatus{
 			Cause: r.Cause, Read: r.Read, Started: r.Started.UTC(), Duration: r.Duration.Round(time.Millisecond).String(),
-			Spaces: r.Spaces, Planned: len(r.Plan), Applied: r.Report.Applied, Failed: len(r.Report.Failed),
+			Spaces: r.Spaces, Planned: len(r.Plan), Applied: r.Report.Applied, Failed: r.Unwritten,
 		},
 		Findings: map[string]int{}, Sources: map[string]int{},
 	}

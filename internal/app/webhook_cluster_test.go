@@ -70,7 +70,7 @@ func realAPIServer(t *testing.T, version string) {
 		t.Fatal(err)
 	}
 	count := &asked{codes: map[authn.Code]int{}, versions: map[string]int{}}
-	cluster := startWithWebhook(t, version, authn.Handler(gl, nil, count.observe), count)
+	cluster := startWithWebhook(t, controlplane.Options{AuthnVersion: version}, authn.Handler(gl, nil, count.observe), count)
 
 	user := func(changes authntest.Claims) string { return gitlab.UserToken(42, "kubelogin", changes) }
 	job := func(changes authntest.Claims) string { return gitlab.CIToken(20, "https://k8s.example.com", changes) }
@@ -121,8 +121,9 @@ func realAPIServer(t *testing.T, version string) {
 	}
 }
 
-// startWithWebhook starts a control plane that asks h, over TLS with client certificates.
-func startWithWebhook(t *testing.T, version string, h http.Handler, count *asked) *controlplane.Cluster {
+// startWithWebhook starts a control plane that asks h about tokens, over TLS with client certificates; about refusals, too,
+// if the options have an AuthzWebhook, which is filled in here.
+func startWithWebhook(t *testing.T, o controlplane.Options, h http.Handler, count *asked) *controlplane.Cluster {
 	t.Helper()
 	authority, err := localcert.NewAuthority("webhook")
 	if err != nil {
@@ -171,10 +172,14 @@ func startWithWebhook(t *testing.T, version string, h http.Handler, count *asked
 			t.Error(err)
 		}
 	})
-	cluster, err := controlplane.Start(t.Context(), controlplane.Options{
-		AuthnVersion: version,
-		AuthnWebhook: &controlplane.Webhook{URL: s.URL() + "/authenticate", CA: authority.PEM, ClientCert: client.Cert, ClientKey: client.Key},
-	})
+	hook := controlplane.Webhook{URL: s.URL() + "/authenticate", CA: authority.PEM, ClientCert: client.Cert, ClientKey: client.Key}
+	o.AuthnWebhook = &hook
+	if o.AuthzWebhook != nil {
+		explains := hook
+		explains.URL = s.URL() + "/authorize"
+		o.AuthzWebhook = &explains
+	}
+	cluster, err := controlplane.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

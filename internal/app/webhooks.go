@@ -17,12 +17,19 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 )
 
-// webhooks describes the port that kube-apiserver asks.
+// webhooks describes the port that kube-apiserver asks. Each route has slots of its own, so that a flood of refusals takes
+// none of the logins'.
 func webhooks(cfg *config.Config, m *metrics, routes ...httpserver.Route) httpserver.Options {
 	w := cfg.Listeners.Webhooks
+	for i, r := range routes {
+		// Without a client CA, whoever reaches this port can send half a request: those take no more than half of the slots.
+		slow := httpserver.Bodies(max(1, w.MaxInFlight/2), bodyTime, r.Handler)
+		routes[i].Handler = httpserver.Limit(w.MaxInFlight, m.overflow("webhooks"), slow)
+	}
 	return httpserver.Options{
 		Name: "webhooks", Address: w.Address, CertFile: w.CertFile, KeyFile: w.KeyFile, ClientCAFile: w.ClientCAFile, DemandClientCert: true,
-		Handler: httpserver.Limit(w.MaxInFlight, m.overflow("webhooks"), httpserver.Mux(routes...)),
+		MaxConns: shareDescriptors(descriptors()).webhooks, MaxStreams: 250, Rejected: m.rejected("webhooks"),
+		Handler: httpserver.Mux(routes...),
 	}
 }
 
@@ -47,13 +54,9 @@ func ServeAuthn(ctx context.Context, cfg *config.Config, log *slog.Logger, bound
 	if err != nil {
 		return err
 	}
-	proof, err := newProver(cfg.Listeners.Webhooks.KeyFile)
-	if err != nil {
-		return err
-	}
 	m := newMetrics()
 	m.keys(auth.KeyStatus, time.Now)
-	opts := webhooks(cfg, m, reviewRoute(cfg, proving{auth, proof}, log, m))
+	opts := webhooks(cfg, m, reviewRoute(cfg, auth, log, m))
 	opts.Logger = log
 	s, err := httpserver.New(opts)
 	if err != nil {

@@ -41,6 +41,37 @@ func TestOverloadIsAnsweredAtOnce(t *testing.T) {
 	}
 }
 
+// TestRefusalsTakeNoSlotOfLogins: while all slots of /authorize are taken, logins are judged.
+func TestRefusalsTakeNoSlotOfLogins(t *testing.T) {
+	cfg := &config.Config{Listeners: config.Listeners{Webhooks: config.Listener{MaxInFlight: 1}}}
+	busy, release := make(chan struct{}), make(chan struct{})
+	h := webhooks(
+		cfg, newMetrics(),
+		httpserver.Route{Path: "/authorize", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			close(busy)
+			<-release
+		})},
+		httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})},
+	).Handler
+	refused := make(chan struct{})
+	go func() {
+		defer close(refused)
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/authorize", nil))
+	}()
+	<-busy
+	codes := map[string]int{}
+	for _, path := range []string{"/authorize", "/authenticate"} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, nil))
+		codes[path] = w.Code
+	}
+	close(release)
+	<-refused
+	if codes["/authorize"] != http.StatusServiceUnavailable || codes["/authenticate"] != http.StatusOK {
+		t.Errorf("got %v", codes)
+	}
+}
+
 func scrape(m *metrics) string {
 	w := httptest.NewRecorder()
 	m.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))

@@ -85,6 +85,14 @@ deploy-with-id-token:
   script:
     - kubectl apply -f deploy_new.yaml
 
+deploy-in-context:
+  stage: deploy
+  environment:
+    name: ICC-K8s
+  script:
+    - kubectl config use-context haw/infra:icc
+    - kubectl apply -f deploy_new.yaml
+
 deploy-by-hand:
   stage: deploy
   environment:
@@ -321,10 +329,15 @@ func (e *env) run(job runner.Job, by string) (runner.Result, error) {
 // deploys waits until a job of haw/world on main deploys, and fails if it does not come to that.
 func (e *env) deploys(job string) {
 	e.Helper()
+	e.deploysAs(job, "alice")
+}
+
+func (e *env) deploysAs(job, user string) {
+	e.Helper()
 	var last string
 	e.eventually(time.Minute, func() bool {
 		_ = e.kube.AppsV1().Deployments("haw-world").Delete(e.Context(), "world", metav1.DeleteOptions{})
-		res, err := e.run(runner.Job{ProjectID: e.project("haw/world"), Ref: "main", JobName: job}, "alice")
+		res, err := e.run(runner.Job{ProjectID: e.project("haw/world"), Ref: "main", JobName: job}, user)
 		e.ok(err)
 		last = res.Log
 		_, err = e.kube.AppsV1().Deployments("haw-world").Get(e.Context(), "world", metav1.GetOptions{})

@@ -5,15 +5,24 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim/runner"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
 // TestJobsDeployInEveryMode runs the mission's deploy job in each mode, and moves the project from each to the next
@@ -36,7 +45,7 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 	// To id-token: the token of running jobs works on, though it is nowhere in GitLab any more.
 	e.start(e.ci("id-token", ""))
 	e.awaitVariables("KUBECONFIG KUBE_CA_PEM KUBE_CA_PEM_FILE KUBE_NAMESPACE KUBE_URL")
-	if !e.works(token) || e.token() != token || e.subjects() != ciUser {
+	if !e.works(token) || !e.works(e.token()) || e.token() == token || e.subjects() != ciUser {
 		t.Errorf("right after the move to id-token: old token works %t, subjects %q", e.works(token), e.subjects())
 	}
 	e.deploys("deploy-with-id-token")
@@ -78,6 +87,7 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 	e.start(e.ci("agent", "  handover: 1s\n"))
 	e.eventually(time.Minute, func() bool { return e.subjects() == group }, func() string { return "subjects " + e.subjects() + ", want " + group + " alone" })
 	e.deploys("deploy")
+	e.deploys("deploy-in-context")
 	e.refuses(nil)
 
 	// To the certificate integration.
@@ -96,7 +106,7 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 	}
 
 	// And back.
-	token = e.token()
+	token = e.integrationToken()
 	e.start(e.ci("variables", "  handover: 1s\n"))
 	e.awaitVariables("KUBECONFIG KUBE_CA_PEM KUBE_CA_PEM_FILE KUBE_NAMESPACE KUBE_TOKEN KUBE_URL")
 	e.eventually(time.Minute, func() bool { return e.integrations() == 0 }, func() string { return "the cluster integration is left in GitLab" })
@@ -121,10 +131,39 @@ func TestCredentialsDie(t *testing.T) {
 	e.ok(e.gitlab.FlushHooks(t.Context()))
 	e.deploys("deploy")
 
+	// She watches the Secrets of the namespace from before she is removed, which the API server never ends by itself.
+	seen := e.watchSecrets(e.user("alice"))
 	before := e.variables("haw/world")["KUBE_TOKEN"].Value
 	e.ok(e.gitlab.World().RemoveMember(gitlabsim.KindProject, id, e.user("alice")))
 	start := time.Now()
 	e.eventually(time.Minute, func() bool { return !e.works(before) }, func() string { return "the token that alice could read works on" })
+	e.deploysAs("deploy", "dave")
+	e.start("") // also a new process
+	e.deploysAs("deploy", "dave")
+	e.eventually(30*time.Second, func() bool { return len(seen()) > 1 }, func() string { return "her watch shows nothing: then this test proves nothing" })
+	for name, tokens := range seen() {
+		for _, token := range tokens {
+			e.eventually(20*time.Second, func() bool { return !e.works(token) }, func() string { return "her watch showed a token in Secret " + name + " that works" })
+			if token == e.variables("haw/world")["KUBE_TOKEN"].Value {
+				t.Error("her watch showed what GitLab has now")
+			}
+		}
+	}
+	// What docs/ci.md says to an administrator.
+	page, err := os.ReadFile("../../docs/ci.md")
+	e.ok(err)
+	command := regexp.MustCompile(`kubectl annotate secret .*`).FindString(string(page))
+	if e.token() != "" || command == "" {
+		t.Fatalf("the Secret has a token %t, docs/ci.md has %q", e.token() != "", command)
+	}
+	cmd := exec.CommandContext(t.Context(), e.cluster.Kubectl(), strings.Fields(command)[1:]...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+e.cluster.AdminKubeconfig())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+	e.start("")
+	e.eventually(time.Minute, func() bool { return e.works(e.token()) }, func() string { return "no token in the Secret after an administrator allowed it" })
 	t.Logf("a Maintainer was removed, the token that she could read is dead after %v", time.Since(start).Round(100*time.Millisecond))
 	e.ok(e.gitlab.World().SetMember(gitlabsim.KindProject, id, e.user("alice"), gitlabsim.Maintainer, ""))
 	e.deploys("deploy")
@@ -137,7 +176,7 @@ func TestCredentialsDie(t *testing.T) {
 		e.start(e.ci(delivery, "  handover: 1s\n"))
 		job := map[string]string{"variables": "deploy", "id-token": "deploy-with-id-token"}[delivery]
 		e.deploys(job)
-		token := e.token()
+		token := e.variables("haw/world")["KUBE_TOKEN"].Value
 		e.start(e.ci(delivery, "") + fmt.Sprintf("authz: {exclude: {sources: [project/%d]}}\n", id))
 		e.eventually(time.Minute, func() bool { return e.subjects() == "" && e.token() == "" && len(e.variables("haw/world")) == 0 }, func() string {
 			return fmt.Sprintf("left: subjects %q, variables %v", e.subjects(), keysOf(e.variables("haw/world")))
@@ -152,7 +191,7 @@ func TestCredentialsDie(t *testing.T) {
 	// A project that is removed in GitLab.
 	e.start("ci: {handover: 1s}\n")
 	e.deploys("deploy")
-	token := e.token()
+	token := e.variables("haw/world")["KUBE_TOKEN"].Value
 	e.ok(e.gitlab.World().DeleteProject(id))
 	e.eventually(time.Minute, func() bool { return !e.works(token) }, func() string { return "the token of a removed project works" })
 	e.noSecretInTheLog()
@@ -190,6 +229,51 @@ func (e *env) slug() (slug string) {
 		}
 	})
 	return slug
+}
+
+// integrationToken is the token in the cluster integration of haw/world.
+func (e *env) integrationToken() (token string) {
+	e.gitlab.World().View(func(v *gitlabsim.View) {
+		for _, c := range v.ProjectByPath("haw/world").Clusters {
+			token = c.Token
+		}
+	})
+	return token
+}
+
+// watchSecrets watches the Secrets of haw-world as a person, and returns what tokens it has shown, by Secret.
+func (e *env) watchSecrets(user int64) func() map[string][]string {
+	e.Helper()
+	cfg := e.cluster.AdminConfig()
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: kubename.User(user), Groups: []string{kubename.GroupUsers}}
+	cfg.Timeout = 0
+	c, err := kubernetes.NewForConfig(cfg)
+	e.ok(err)
+	hour := int64(3600)
+	w, err := c.CoreV1().Secrets("haw-world").Watch(e.Context(), metav1.ListOptions{TimeoutSeconds: &hour})
+	e.ok(err)
+	var mu sync.Mutex
+	seen, done := map[string][]string{}, make(chan struct{})
+	go func() {
+		defer close(done)
+		for event := range w.ResultChan() {
+			if s, ok := event.Object.(*corev1.Secret); ok {
+				mu.Lock()
+				tokens := seen[s.Name]
+				if token := string(s.Data["token"]); token != "" {
+					tokens = append(tokens, token)
+				}
+				seen[s.Name] = tokens
+				mu.Unlock()
+			}
+		}
+	}()
+	e.Cleanup(func() { w.Stop(); <-done })
+	return func() map[string][]string {
+		mu.Lock()
+		defer mu.Unlock()
+		return maps.Clone(seen)
+	}
 }
 
 func (e *env) integrations() (n int) {

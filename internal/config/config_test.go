@@ -101,7 +101,7 @@ Ci: {}
 		t.Fatal("accepted")
 	}
 	for _, want := range []string{
-		"apiVersion: want", "gitlab.url: want https", "gitlab.url: must not end", `unknown field "gitlab.readTokenfile"`, "gitlab.readTokenFile: is missing",
+		"apiVersion: want", "gitlab.url: want GitLab's external URL", `unknown field "gitlab.readTokenfile"`, "gitlab.readTokenFile: is missing",
 		"cluster.publicURL", "listeners.webhooks.certFile", "listeners.webhooks.clientCAFile", "listeners.hooks.secretFile", "listeners.hooks.certFile",
 		"listeners.webhooks.maxInFlight", "authn.maxTokenBytes", "authn.keys: give url or file", "authn.keys.url", "authn.apiAudiences[0]",
 		"authn.require.groups[0]", "authn.leeway", "authn.ci.audience: must not be one of", "authz.roles[0].levels: unknown GitLab access level \"boss\"", "authz.kinds: unknown kind \"team\"",

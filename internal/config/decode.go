@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 )
 
 // decoder puts a parsed file into the configuration, key by key. A decoder of JSON tells the first value of a wrong type
@@ -73,9 +76,23 @@ func (d *decoder) value(path string, node any, into reflect.Value) {
 	}
 }
 
+// levelEntry matches the paths of access levels, which are written by name.
+var levelEntry = regexp.MustCompile(`\.levels\[\d+\]$`)
+
+// levelName says what to write for a number that GitLab's API has for an access level.
+func levelName(n json.Number) string {
+	i, err := n.Int64()
+	if l := authz.Level(i); err == nil && l.Known() {
+		if _, err := authz.ParseLevel(l.String()); err == nil {
+			return ": write " + strings.ToLower(l.String())
+		}
+	}
+	return ": write guest, planner, reporter, developer, maintainer or owner"
+}
+
 // wrong notes a value of a wrong type. Text is not repeated: it may be a secret in the wrong place.
 func (d *decoder) wrong(path string, node any, want reflect.Type) {
-	var have, cure string
+	var have, hint string
 	switch node := node.(type) {
 	case string:
 		have = "text"
@@ -86,7 +103,10 @@ func (d *decoder) wrong(path string, node any, want reflect.Type) {
 	default:
 		have = fmt.Sprint(node)
 		if want.Kind() == reflect.String {
-			cure = ": put it in quotes"
+			hint = ": put it in quotes"
+			if n, ok := node.(json.Number); ok && levelEntry.MatchString(path) {
+				hint = levelName(n)
+			}
 		}
 	}
 	kind := map[reflect.Kind]string{
@@ -97,8 +117,8 @@ func (d *decoder) wrong(path string, node any, want reflect.Type) {
 		kind = "a duration such as 30s, 5m or 24h"
 	}
 	if kind == "a list" && have != "a section" {
-		cure = ": put it in [ ]"
+		hint = ": put it in [ ]"
 	}
 	d.unread = append(d.unread, path)
-	d.faults = append(d.faults, fmt.Errorf("%s: want %s, not %s%s", cmp.Or(path, "the file"), kind, have, cure))
+	d.faults = append(d.faults, fmt.Errorf("%s: want %s, not %s%s", cmp.Or(path, "the file"), kind, have, hint))
 }

@@ -45,6 +45,7 @@ func setDefaults(c *Config) {
 	text(&c.Authz.Archived, "view")
 	text(&c.Authz.MarkedForDeletion, "view")
 	text(&c.Authz.LoginHint, "Log in with kubelogin (kubectl oidc-login) through "+c.GitLab.URL+".")
+	number(&c.Authz.Explain.Replicas, 1)
 	text(&c.RBACSync.Mode, ModePlan)
 	duration(&c.RBACSync.Interval, 5*time.Minute)
 	text(&c.RBACSync.PodSecurity, "baseline")
@@ -60,6 +61,9 @@ func setDefaults(c *Config) {
 	}
 	if limits.Overall == (Limit{}) {
 		limits.Overall = Limit{Count: 50, Fraction: 0.02}
+	}
+	if limits.Policy == (Limit{}) {
+		limits.Policy = Limit{Count: 10}
 	}
 	duration(&limits.Window, time.Hour)
 	number(&limits.CreationsPerHour, 20)

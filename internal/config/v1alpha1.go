@@ -76,7 +76,7 @@ type Listener struct {
 	KeyFile string `json:"keyFile"`
 	// PEM file with the CA whose client certificates are demanded. May be empty only on a loopback address.
 	ClientCAFile string `json:"clientCAFile,omitempty"`
-	// Requests answered at the same time; what is over is answered 503 at once instead of waiting. Default 256.
+	// Requests answered at the same time, for logins and for refusals each; what is over is answered 503 at once instead of waiting. Default 256.
 	MaxInFlight int `json:"maxInFlight,omitempty"`
 }
 
@@ -168,7 +168,7 @@ type Authz struct {
 	// as before.
 	Exclude Exclude `json:"exclude,omitzero"`
 	// Further ClusterRoles in single groups or projects, by GitLab id. Also name them in the integrator's own
-	// ClusterRole (verb bind).
+	// ClusterRole (verbs bind and get).
 	Extra []ExtraRole `json:"extra,omitempty"`
 	// What rights are left in what GitLab has archived: view (the weakest role, default), none, or keep.
 	Archived string `json:"archived,omitempty"`
@@ -176,6 +176,16 @@ type Authz struct {
 	MarkedForDeletion string `json:"markedForDeletion,omitempty"`
 	// The sentence that tells a person how to log in.
 	LoginHint string `json:"loginHint,omitempty"`
+	// The webhook that explains refusals.
+	Explain Explain `json:"explain,omitzero"`
+}
+
+// Explain is about the webhook that explains refusals. While kube-apiserver names it and it is away, refusals are HTTP 500.
+type Explain struct {
+	// Refusals are not explained: /authorize is not served. Take the webhook out of kube-apiserver's configuration first.
+	Disabled bool `json:"disabled,omitempty"`
+	// How many integrators answer under the address that kube-apiserver has. Fewer than 2 are a finding. Default 1.
+	Replicas int `json:"replicas,omitempty"`
 }
 
 // Role maps access levels to a ClusterRole.
@@ -276,6 +286,9 @@ type Limits struct {
 	PerGroup Limit `json:"perGroup,omitzero"`
 	// The same for all of GitLab. Default 50 and 0.02.
 	Overall Limit `json:"overall,omitzero"`
+	// People, groups and projects that may lose rights by a change of authz in this file. Default 10 and 0: to confirm a
+	// larger change, approve it.
+	Policy Limit `json:"policy,omitzero"`
 	// The window. Default 1h.
 	Window Duration `json:"window,omitzero"`
 	// New namespaces per person and hour. Default 20.
@@ -317,6 +330,9 @@ type CI struct {
 	// How long what running jobs have still works after a project was moved to another delivery: at least the longest
 	// job timeout. Default 1h.
 	Handover Duration `json:"handover,omitzero"`
+	// How long the Secret gitlab-serviceaccount-token of a namespace stays without a token after somebody has lost the
+	// right to read it: as long as a watch of theirs can live. Default 0: until an administrator allows a new one.
+	TokenHold Duration `json:"tokenHold,omitzero"`
 	// Projects, and groups with everything below them, for which something else holds. The nearest counts, for each of
 	// delivery and namespace by itself.
 	Projects []CIProject `json:"projects,omitempty"`

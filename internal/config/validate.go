@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/api/validate/content"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -74,10 +77,11 @@ func validate(c *Config, unread []string) []error {
 	c.GitLab.validate(&f, c)
 	c.Listeners.validate(&f)
 	c.Authn.validate(&f, c)
+	validateBlanks(&f, "", reflect.ValueOf(*c))
+	f.add(c.Cluster.PublicURL != "" && !isSafeURL(c.Cluster.PublicURL), "cluster.publicURL", "want https://host[:port], not %q", redacted(c.Cluster.PublicURL))
 	for i, id := range c.Cluster.Replaces {
 		f.add(id != "unnamed" && !clusterID.MatchString(id), fmt.Sprintf("cluster.replaces[%d]", i), "want the id of a cluster, as the finding ci_other_cluster tells it, or unnamed, not %q", id)
 	}
-	f.add(c.Cluster.PublicURL != "" && !isSafeURL(c.Cluster.PublicURL), "cluster.publicURL", "want https://host[:port], not %q", c.Cluster.PublicURL)
 	if _, err := c.Authz.Policy(); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			at, what, ok := strings.Cut(line, ": ")
@@ -91,6 +95,7 @@ func validate(c *Config, unread []string) []error {
 		bad := authz.NormalizePath(strings.TrimSuffix(n, "*")) == "" || strings.Contains(strings.TrimSuffix(n, "*"), "*")
 		f.add(bad, fmt.Sprintf("authz.reservedNames[%d]", i), "%q is not a name, or a name with * at its end", n)
 	}
+	f.add(c.Authz.Explain.Replicas < 0, "authz.explain.replicas", "%d is negative", c.Authz.Explain.Replicas)
 	c.RBACSync.validate(&f)
 	c.CI.validate(&f, c)
 	return f.list
@@ -98,13 +103,36 @@ func validate(c *Config, unread []string) []error {
 
 func (g GitLab) validate(f *faults, c *Config) {
 	f.add(g.URL == "", "gitlab.url", "is missing: the address of GitLab, e.g. https://gitlab.example.com")
-	f.add(g.URL != "" && !isSafeURL(g.URL), "gitlab.url", "want https://host[:port][/path], not %q", g.URL)
-	f.add(strings.HasSuffix(g.URL, "/"), "gitlab.url", "must not end with a slash: it is compared with the issuer in tokens as it is")
+	g.validateURL(f)
 	f.add(g.ReadTokenFile == "", "gitlab.readTokenFile", "is missing: the path of a file with an administrator's access token, scope read_api")
 	f.add(g.SampleSize > 60, "gitlab.sampleSize", "want at most 60, not %d: GitLab allows 200 lists of members a minute", g.SampleSize)
 	if used := c.CI.deliveries(); g.WriteTokenFile == "" && f.known("ci") && slices.ContainsFunc(used, func(d string) bool { return d != DeliveryNone }) {
 		f.add(true, "gitlab.writeTokenFile", "is missing: ci.delivery %s writes into projects and needs a token with scope api; or set ci.delivery: none", strings.Join(used, ", "))
 	}
+}
+
+// notInExternalURL matches what people copy behind GitLab's external URL: its API, its pages of login and administration,
+// and a slash.
+var notInExternalURL = regexp.MustCompile(`(?i)/(api(/.*)?|users/sign_in.*|oauth(/.*)?|admin(/.*)?|\.well-known/.*|-/.*)?/*$`)
+
+// validateURL compares gitlab.url with what GitLab can write into tokens as their issuer.
+func (g GitLab) validateURL(f *faults) {
+	if g.URL == "" {
+		return
+	}
+	if u, err := url.Parse(strings.TrimSpace(g.URL)); err == nil && u.Host != "" {
+		u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawPath = nil, "", false, "", ""
+		u.Host = strings.ToLower(u.Host)
+		u.Path = notInExternalURL.ReplaceAllString(u.Path, "")
+		if u.Scheme == "http" && !isSafeURL(u.String()) {
+			u.Scheme = "https"
+		}
+		if right := u.String(); right != g.URL && isSafeURL(right) {
+			f.add(true, "gitlab.url", "want GitLab's external URL as it stands in tokens (iss): https, and no API path, user, query or slash at the end: write %s", right)
+			return
+		}
+	}
+	f.add(!isSafeURL(g.URL), "gitlab.url", "want https://host[:port][/path], not %q", redacted(g.URL))
 }
 
 func (l Listeners) validate(f *faults) {
@@ -153,20 +181,43 @@ func (a Authn) validate(f *faults, all *Config) {
 	f.add(a.Leeway.Duration > time.Minute, "authn.leeway", "%s is more than a minute: set the clocks instead", a.Leeway)
 	f.add(a.MaxTokenBytes < 2048 || a.MaxTokenBytes > 512<<10, "authn.maxTokenBytes", "want 2048 to %d, not %d", 512<<10, a.MaxTokenBytes)
 	f.add(a.Keys.URL != "" && a.Keys.File != "", "authn.keys", "give url or file, not both")
-	f.add(a.Keys.URL != "" && !isSafeURL(a.Keys.URL), "authn.keys.url", "want an https URL, not %q", a.Keys.URL)
+	f.add(a.Keys.URL != "" && !isSafeURL(a.Keys.URL), "authn.keys.url", "want an https URL, not %q", redacted(a.Keys.URL))
 	for i, aud := range a.APIAudiences {
 		f.add(strings.TrimSpace(aud) == "", fmt.Sprintf("authn.apiAudiences[%d]", i), "is empty")
 	}
 	for i, id := range a.Require.Groups {
 		f.add(id <= 0, fmt.Sprintf("authn.require.groups[%d]", i), "%d is not a group id", id)
 	}
+	a.validateAudiences(f)
 	if a.CI == nil {
 		return
 	}
 	f.add(a.CI.Audience == "", "authn.ci.audience", "is missing: the aud that jobs write into their id_tokens")
 	f.add(slices.Contains(a.ClientIDs, a.CI.Audience) && f.known("authn.clientIDs"), "authn.ci.audience",
 		"must not be one of authn.clientIDs: the audience is what tells a person's token from a job's")
-	f.add(a.CI.Issuer != all.GitLab.URL && !isSafeURL(a.CI.Issuer), "authn.ci.issuer", "want an https URL, not %q", a.CI.Issuer)
+	f.add(a.CI.Issuer != all.GitLab.URL && !isSafeURL(a.CI.Issuer), "authn.ci.issuer", "want an https URL, not %q", redacted(a.CI.Issuer))
+}
+
+// validateAudiences finds an audience that is named twice: each says alone what a token is for. That of CI jobs among those of
+// people has a rule of its own.
+func (a Authn) validateAudiences(f *faults) {
+	seen := map[string]string{}
+	add := func(path, audience string) {
+		if first := seen[audience]; audience != "" && first != "" {
+			f.add(f.known(first), path, "%q is %s already: each audience says alone what a token is for", audience, first)
+			return
+		}
+		seen[audience] = path
+	}
+	for i, id := range a.ClientIDs {
+		add(fmt.Sprintf("authn.clientIDs[%d]", i), id)
+	}
+	for i, id := range a.APIAudiences {
+		add(fmt.Sprintf("authn.apiAudiences[%d]", i), id)
+	}
+	if a.CI != nil && !slices.Contains(a.ClientIDs, a.CI.Audience) {
+		add("authn.ci.audience", a.CI.Audience)
+	}
 }
 
 func (r RBACSync) validate(f *faults) {
@@ -200,7 +251,7 @@ func (l Limits) validate(f *faults) {
 	for _, e := range []struct {
 		name  string
 		limit Limit
-	}{{"perGroup", l.PerGroup}, {"overall", l.Overall}} {
+	}{{"perGroup", l.PerGroup}, {"overall", l.Overall}, {"policy", l.Policy}} {
 		f.add(e.limit.Count < 0, "rbacsync.limits."+e.name+".count", "%d is negative: for no brakes set rbacsync.limits.disabled", e.limit.Count)
 		f.add(!(e.limit.Fraction >= 0 && e.limit.Fraction <= 1), "rbacsync.limits."+e.name+".fraction", "want 0 to 1, not %v", e.limit.Fraction)
 	}
@@ -239,6 +290,7 @@ func (c CI) validate(f *faults, all *Config) {
 	f.add(strings.ContainsAny(c.Environment, "*?\n"), "ci.environment", "%q must be one environment's exact name", c.Environment)
 	f.add(c.TokenLifetime.Duration < time.Hour, "ci.tokenLifetime", "%s is shorter than 1h: jobs would outlive their token", c.TokenLifetime)
 	f.add(c.TokenLifetime.Duration > MaxTokenLifetime, "ci.tokenLifetime", "%s is more than %s, which deploy/manifests/40-own-cage.yaml allows", c.TokenLifetime, Duration{MaxTokenLifetime})
+	f.add(c.TokenHold.Duration < 0, "ci.tokenHold", "%s is negative", c.TokenHold)
 	f.add(c.Handover.Duration > 30*24*time.Hour, "ci.handover", "%s is more than 720h: jobs don't run that long", c.Handover)
 	for i, id := range c.UnprotectedProjects {
 		f.add(id <= 0, fmt.Sprintf("ci.unprotectedProjects[%d]", i), "%d is not a project id", id)
@@ -277,7 +329,7 @@ func (a CIAgent) validate(f *faults) {
 	f.add(!agentName.MatchString(a.Name), "ci.agent.name", "%q is not the name of an agent: lower case letters, digits and -", a.Name)
 	id, ok := ParseSource(a.ConfigProject)
 	f.add(!ok || id.Kind != authz.ProjectSource, "ci.agent.configProject", "want project/ID, not %q", a.ConfigProject)
-	f.add(!isSafeURL(a.KASURL), "ci.agent.kasURL", "want https://host/k8s-proxy/, not %q", a.KASURL)
+	f.add(!isSafeURL(a.KASURL), "ci.agent.kasURL", "want https://host/k8s-proxy/, not %q", redacted(a.KASURL))
 }
 
 // clusterID is the form of a Kubernetes UID.
@@ -309,8 +361,14 @@ func (a Authz) Policy() (authz.Policy, error) {
 		errs.add(!ok, path, "want group/ID, project/ID or user/ID, not %q", s)
 		return id
 	}
+	clusterRole := func(path, name string) {
+		for _, bad := range content.IsPathSegmentName(name) { // as kube-apiserver judges names of ClusterRoles
+			errs.add(true, path+".clusterRole", "%q is not the name of a ClusterRole: it %s", name, bad)
+		}
+	}
 	for i, r := range a.Roles {
 		path := fmt.Sprintf("roles[%d]", i)
+		clusterRole(path, r.ClusterRole)
 		errs.add(len(r.Levels) == 0, path+".levels", "is empty: nobody would get the role; name access levels, or leave the role out")
 		pc.Roles = append(pc.Roles, authz.Role{ClusterRole: r.ClusterRole, Levels: levels(path, r.Levels)})
 	}
@@ -324,6 +382,7 @@ func (a Authz) Policy() (authz.Policy, error) {
 	}
 	for i, e := range a.Extra {
 		path := fmt.Sprintf("extra[%d]", i)
+		clusterRole(path, e.ClusterRole)
 		x := authz.Extra{
 			Source: source(path+".source", e.Source), Path: e.Path, Below: e.Below, ClusterRole: e.ClusterRole,
 			Levels: levels(path, e.Levels), Group: e.Group, GroupPath: e.GroupPath,
@@ -348,6 +407,43 @@ func isSafeURL(s string) bool {
 		return false
 	}
 	return u.Scheme == "https" || (u.Scheme == "http" && isLoopback(net.JoinHostPort(u.Hostname(), "0")))
+}
+
+// redacted returns a URL without a password, and nothing of what can't be read as one: it may hold a secret.
+func redacted(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return "(not a URL)"
+	}
+	if u.RawQuery != "" {
+		u.RawQuery = "…"
+	}
+	return u.Redacted()
+}
+
+// validateBlanks finds text that begins or ends with a blank: it is compared letter by letter with what has none.
+func validateBlanks(f *faults, path string, v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			validateBlanks(f, path, v.Elem())
+		}
+	case reflect.Struct:
+		for field, value := range v.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if name != "" {
+				validateBlanks(f, strings.TrimPrefix(path+"."+name, "."), value)
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			validateBlanks(f, fmt.Sprintf("%s[%d]", path, i), v.Index(i))
+		}
+	case reflect.String:
+		s := v.String()
+		f.add(s != strings.TrimSpace(s) && strings.TrimSpace(s) != "", path, "begins or ends with a blank: leave it out")
+	default: // no text
+	}
 }
 
 func badAddress(a string) string {

@@ -68,6 +68,7 @@ type Cluster struct {
 	admin   localcert.Pair
 	manager localcert.Pair
 	port    int
+	flags   []string // of kube-apiserver
 
 	procs    []*process // in the order of their start
 	watchdog *watchdog  // nil where the kernel does its work
@@ -183,7 +184,8 @@ func (c *Cluster) startAPIServer(ctx context.Context, o Options) error {
 				return err
 			}
 		}
-		if err := c.run("kube-apiserver", c.bins.APIServer, apiServerFlags(c.dir, c.port, o)); err != nil {
+		c.flags = apiServerFlags(c.dir, c.port, o)
+		if err := c.run(apiServer, c.bins.APIServer, c.flags); err != nil {
 			return err
 		}
 		api := c.procs[len(c.procs)-1]
@@ -194,6 +196,23 @@ func (c *Cluster) startAPIServer(ctx context.Context, o Options) error {
 		}
 		return err
 	}
+}
+
+const apiServer = "kube-apiserver"
+
+// RestartAPIServer stops kube-apiserver and starts it again, with the same flags, port and state, and returns when it is
+// ready. No other method may be called meanwhile.
+func (c *Cluster) RestartAPIServer(ctx context.Context) error {
+	i := slices.IndexFunc(c.procs, func(p *process) bool { return p.name == apiServer })
+	c.procs[i].stop(3 * time.Second)
+	c.procs = slices.Delete(c.procs, i, i+1)
+	if err := c.run(apiServer, c.bins.APIServer, c.flags); err != nil {
+		return err
+	}
+	// The others expect it to be stopped before etcd, which it needs.
+	last := len(c.procs) - 1
+	c.procs = slices.Insert(c.procs[:last:last], i, c.procs[last])
+	return c.awaitReadyz(ctx)
 }
 
 func (c *Cluster) run(name, bin string, flags []string) error {

@@ -179,6 +179,23 @@ func TestClusterIsReadyAndStops(t *testing.T) {
 		}
 	})
 
+	t.Run("restart of kube-apiserver", func(t *testing.T) {
+		before := c.Pids()
+		if _, err := kubectl(t, c, c.AdminKubeconfig(), "create", "configmap", "kept"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.RestartAPIServer(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := kubectl(t, c, c.AdminKubeconfig(), "get", "configmap", "kept", "-o", "name"); err != nil {
+			t.Errorf("what was there before: %s, %v", out, err)
+		}
+		after := c.Pids()
+		if len(after) != 3 || after[0] != before[0] || after[1] == before[1] || after[2] != before[2] {
+			t.Errorf("the processes were %v and are %v: want another second one", before, after)
+		}
+	})
+
 	t.Run("stop", func(t *testing.T) {
 		pids := c.Pids()
 		begin := time.Now()

@@ -29,7 +29,6 @@ type Options struct {
 // Run tells the whole story. The error is that of the start, or names how many checks failed. Whatever happens,
 // everything that was started has ended when it returns.
 func Run(ctx context.Context, o Options) (err error) {
-	began := time.Now()
 	fmt.Fprint(o.Out, "gl-k8s-integrator: the whole job on a real API server. GitLab, its people and their passwords are simulated.\n\nStarting\n")
 	if _, err := controlplane.EnsureBinaries(ctx, o.Out); err != nil {
 		return err
@@ -71,7 +70,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		return fmt.Errorf("the story failed: %d checks are marked ✗ above", failed)
 	}
-	fmt.Fprintf(o.Out, "\n✓ The whole story holds: %d steps in %s.\n", len(steps), time.Since(began).Round(time.Second))
+	fmt.Fprintf(o.Out, "\n✓ The whole story holds: %d steps in %s.\n", len(steps), time.Since(started).Round(time.Second))
 	if o.Once {
 		return nil
 	}

@@ -111,7 +111,7 @@ func developer(ctx context.Context, e *Env, r *Report) {
 	o = e.run(ctx, r, bob, "apply", "-f", "bob/deploy_new.yaml")
 	r.Check(o.code != 0 && o.has("orbidden", "Developer in haw/world", "ask alice"), "his apply is refused, and kubectl says why and whom to ask")
 	o = e.run(ctx, r, bob, "delete", "-f", "deploy_new.yaml")
-	r.Check(o.code != 0 && o.has("forbidden", "changes need Maintainer or Owner"), "so is deleting")
+	r.Check(o.code != 0 && o.has("forbidden", "delete deployments needs Maintainer or Owner"), "so is deleting")
 	o = e.run(ctx, r, bob, "get", "namespaces")
 	r.Check(o.code != 0 && o.has("Your namespaces:", "haw-world (view)") && !o.has("kube-system"), "all namespaces can't be listed; the refusal lists his own")
 }
@@ -295,7 +295,7 @@ func attacker(ctx context.Context, e *Env, r *Report) {
 		return
 	}
 	o = e.run(ctx, r, mallory, ci, "create", "--validate=false", "-f", "asking.yaml", "-o", "jsonpath={.status.reason}")
-	r.Check(o.code == 0 && o.has("told to the person alone") && !o.has("haw"), "she may ask what dave may do in her namespace, but is not told where he has rights")
+	r.Check(o.code == 0 && o.has("is not one you have a GitLab role in") && !o.has("haw"), "she may ask what dave may do in her namespace, and learns nothing of where else they have rights")
 	manifest := filepath.Join(e.work, "privileged.yaml")
 	if err := os.WriteFile(manifest, []byte(privilegedPod), 0o600); err != nil {
 		r.Fail("writing a manifest", err)

@@ -13,10 +13,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
 )
 
 // Options describe one listener. Zero durations and sizes mean their defaults.
@@ -47,12 +51,25 @@ type Options struct {
 	ShutdownTimeout time.Duration
 	// MaxHeaderBytes limits request headers. Default 64 KiB.
 	MaxHeaderBytes int
+	// MaxConns limits open connections: when all are taken, silent and idle ones give way. Default 64.
+	MaxConns int
+	// MaxStreams limits the requests under way on one HTTP/2 connection. Default 16.
+	MaxStreams int
+	// Rejected, if not nil, is called for each connection that was closed for want of room (metrics).
+	Rejected func()
 }
+
+// streamBuffer and connBuffer bound what is kept of the bodies that one HTTP/2 connection sends ahead of their reading. Go's
+// own limit is 1 MiB for each.
+const (
+	streamBuffer = 64 << 10
+	connBuffer   = 256 << 10
+)
 
 // Server is one listener, bound and ready to Run.
 type Server struct {
 	opts     Options
-	listener net.Listener
+	listener *conns
 	files    *files // nil: plain HTTP
 	http     *http.Server
 }
@@ -93,7 +110,7 @@ func New(opts Options) (_ *Server, err error) {
 			return nil, fmt.Errorf("%w; is the port taken, or the address of another machine?", err)
 		}
 	}
-	s.listener = opts.Listener
+	s.listener = newConns(opts.Listener, orDefault(opts.MaxConns, 64), opts.Rejected)
 	if opts.DemandClientCert && opts.ClientCAFile == "" && !loopback(s.listener.Addr()) {
 		return nil, fmt.Errorf("%s is not a loopback address, so clients must show a certificate: give the CA file of "+
 			"kube-apiserver's client certificate (and a server certificate), or bind to 127.0.0.1", s.listener.Addr())
@@ -105,8 +122,13 @@ func New(opts Options) (_ *Server, err error) {
 		WriteTimeout:      orDefault(opts.WriteTimeout, 30*time.Second),
 		IdleTimeout:       orDefault(opts.IdleTimeout, 3*time.Minute),
 		MaxHeaderBytes:    orDefault(opts.MaxHeaderBytes, 64<<10),
-		// net/http writes failed handshakes here: of use when a client certificate is wrong, noise otherwise.
-		ErrorLog: slog.NewLogLogger(opts.Logger.Handler(), slog.LevelInfo),
+		ConnState:         s.listener.state,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: orDefault(opts.MaxStreams, 16), MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: connBuffer,
+		},
+		// net/http writes failed handshakes here: of use when a client certificate is wrong, noise otherwise, and anybody
+		// can make as many as they like.
+		ErrorLog: log.New(&handshakes{log: opts.Logger}, "", 0),
 	}
 	if s.files != nil {
 		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.files.config}
@@ -162,6 +184,20 @@ func (s *Server) Run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// handshakes takes the lines of net/http, and lets one per second through.
+type handshakes struct {
+	log   *slog.Logger
+	lines logsample.Lines
+}
+
+// Write implements io.Writer.
+func (h *handshakes) Write(line []byte) (int, error) {
+	if n, ok := h.lines.Allow(time.Now()); ok {
+		h.log.LogAttrs(context.Background(), slog.LevelInfo, "connection failed", slog.String("error", strings.TrimSpace(string(line))), slog.Int64("suppressed", n))
+	}
+	return len(line), nil
 }
 
 func loopback(addr net.Addr) bool {

@@ -34,8 +34,10 @@ const (
 const (
 	// CIServiceAccount is the ServiceAccount whose token CI jobs deploy with.
 	CIServiceAccount = "gitlab-serviceaccount"
-	// CISecret stores the token of CIServiceAccount; the token is bound to it and dies with it.
+	// CISecret stores a token of CIServiceAccount for people; the token is bound to it and dies with it.
 	CISecret = "gitlab-serviceaccount-token"
+	// CIAnchor is the Secret, without a token, that the tokens given to GitLab are bound to.
+	CIAnchor = "gitlab-serviceaccount-anchor"
 	// CIClusterRole is the ClusterRole that CIServiceAccount is bound to, inside its namespace only.
 	CIClusterRole = "gitlab-group-master"
 	// CIRoleBinding binds CIServiceAccount to CIClusterRole.
@@ -63,11 +65,17 @@ const (
 	AnnotationGoneSince = domain + "gone-since"
 	// AnnotationMembers lists the GitLab user names behind the subjects of a binding, for people.
 	AnnotationMembers = domain + "gitlab-usernames"
+	// AnnotationLoss is on a binding: when somebody last lost the right to change things in the namespace by it, RFC 3339,
+	// and the ids of those who did.
+	AnnotationLoss = domain + "lost"
 	// AnnotationRotateAt is the RFC 3339 time from which the CI token is replaced.
 	AnnotationRotateAt = domain + "rotate-at"
 	// AnnotationCIReaders is on the Secret of the CI token: the ids of the people who could have read the token since it
 	// was issued, comma-separated.
 	AnnotationCIReaders = domain + "ci-readers"
+	// AnnotationWithheldSince is on CISecret and CIAnchor: the RFC 3339 time at which somebody last lost the right to read
+	// CISecret. While it is there, no token is written into that; an administrator may remove it from both.
+	AnnotationWithheldSince = domain + "token-withheld-since"
 	// AnnotationCIProjects is on the same Secret: what each project that deploys into the namespace was given, as JSON.
 	AnnotationCIProjects = domain + "ci-projects"
 )
@@ -81,8 +89,6 @@ const (
 	ExtraJob       = domain + "gitlab-job-id"
 	ExtraRef       = domain + "gitlab-ref"
 	ExtraEnv       = domain + "gitlab-environment"
-	// ExtraProof shows the explaining webhook that a request is this identity's own (docs/adr/0011).
-	ExtraProof = domain + "proof"
 )
 
 // User returns the Kubernetes user name of the GitLab user with that id: "gitlab:42".

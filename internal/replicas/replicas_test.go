@@ -33,7 +33,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
@@ -80,7 +79,6 @@ type world struct {
 	admin   kubernetes.Interface
 	client  http.Client
 	project int64
-	proofs  map[string]authzv1.ExtraValue // of a login, by person: the replicas share the key they are made with
 }
 
 // replica is one process.
@@ -261,7 +259,6 @@ func (r *replica) why(name string) string {
 		TypeMeta: metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1", Kind: "SubjectAccessReview"},
 		Spec: authzv1.SubjectAccessReviewSpec{
 			User:               fmt.Sprintf("gitlab:%d", r.w.user(name)),
-			Extra:              map[string]authzv1.ExtraValue{kubename.ExtraProof: r.proof(name)},
 			ResourceAttributes: &authzv1.ResourceAttributes{Namespace: "haw-world", Verb: "delete", Resource: "pods"},
 		},
 	})
@@ -276,35 +273,6 @@ func (r *replica) why(name string) string {
 		return string(answer)
 	}
 	return out.Status.Reason
-}
-
-// proof is what a login of that person puts into the extra fields.
-func (r *replica) proof(name string) authzv1.ExtraValue {
-	if p := r.w.proofs[name]; len(p) > 0 {
-		return p
-	}
-	token, err := r.w.gitlab.MintUserIDToken(r.w.user(name), "kubelogin", gitlabsim.TokenOptions{})
-	if err != nil {
-		return nil
-	}
-	body, _ := json.Marshal(authnv1.TokenReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: "authentication.k8s.io/v1", Kind: "TokenReview"},
-		Spec:     authnv1.TokenReviewSpec{Token: token},
-	})
-	res, err := r.w.client.Post("https://"+r.webhooks+"/authenticate", "application/json", bytes.NewReader(body))
-	if err != nil {
-		return nil
-	}
-	defer res.Body.Close()
-	var out authnv1.TokenReview
-	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
-		return nil
-	}
-	if r.w.proofs == nil {
-		r.w.proofs = map[string]authzv1.ExtraValue{}
-	}
-	r.w.proofs[name] = authzv1.ExtraValue(out.Status.User.Extra[kubename.ExtraProof])
-	return r.w.proofs[name]
 }
 
 func freePort(t *testing.T) string {

@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 
@@ -178,13 +179,14 @@ func (b *Inbox) follow(ctx context.Context, news func(*corev1.ConfigMap)) error 
 		return err
 	}
 	news(cm)
-	// The right to watch one name is given by a field selector of that name.
-	w, err := b.Watch.CoreV1().ConfigMaps(b.Namespace).Watch(ctx, metav1.ListOptions{
-		FieldSelector: "metadata.name=" + NameInbox, ResourceVersion: cm.ResourceVersion,
-	})
+	// The right to watch one name is given by a field selector of that name. Without a version the watch begins with the
+	// object as it is. It MUST NOT start from the object's own version: kube-apiserver keeps no events from before its own
+	// start, and refuses every version older than that for as long as nobody writes the object.
+	w, err := b.Watch.CoreV1().ConfigMaps(b.Namespace).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + NameInbox})
 	if err != nil {
 		return err
 	}
+	last := cm.ResourceVersion
 	defer w.Stop()
 	for {
 		select {
@@ -199,11 +201,18 @@ func (b *Inbox) follow(ctx context.Context, news func(*corev1.ConfigMap)) error 
 				return apierrors.FromObject(e.Object)
 			case e.Type == watch.Deleted: // by hand: what is lost with it comes with the next full round
 				return nil
-			case cm != nil:
+			case cm != nil && !older(cm.ResourceVersion, last): // a watch may begin a little in the past
+				last = cm.ResourceVersion
 				news(cm)
 			}
 		}
 	}
+}
+
+// older reports whether version a is before b. Versions that can't be compared are in the order they came.
+func older(a, b string) bool {
+	c, err := resourceversion.CompareResourceVersion(a, b)
+	return err == nil && c < 0
 }
 
 // Remove takes entries out that a round has dealt with, unless they were put again since.

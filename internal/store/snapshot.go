@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -27,6 +28,16 @@ type line struct {
 	Project *authz.GitLabProject `json:"p,omitempty"`
 	Name    *nameLine            `json:"n,omitempty"`
 	Missing *nameLine            `json:"m,omitempty"`
+	// Before, of the Snapshot of that name, is what differs there.
+	Before *beforeLine `json:"b,omitempty"`
+}
+
+// beforeLine is one thing that the Snapshot before has otherwise, or has not.
+type beforeLine struct {
+	User    *authz.User          `json:"u,omitempty"`
+	Group   *authz.GitLabGroup   `json:"g,omitempty"`
+	Project *authz.GitLabProject `json:"p,omitempty"`
+	Not     string               `json:"not,omitempty"` // a SourceID
 }
 
 type snapshotHeader struct {
@@ -34,6 +45,11 @@ type snapshotHeader struct {
 	Admin      bool   `json:"admin,omitempty"`
 	MissingAll string `json:"missingAll,omitempty"`
 	Lines      int    `json:"lines"` // that follow
+	// Before is when Stored.Before was taken; nil when that is the Snapshot itself, as it always was to versions that did
+	// not store it; the zero time when there is none.
+	Before *time.Time          `json:"before,omitempty"`
+	Policy *authz.PolicyConfig `json:"policy,omitempty"`
+	Past   []rbacsync.Past     `json:"past,omitempty"`
 }
 
 type nameLine struct {
@@ -70,9 +86,18 @@ func encodeSnapshot(w io.Writer, st rbacsync.Stored) error {
 	s := st.Snapshot
 	b := bufio.NewWriter(w)
 	e := json.NewEncoder(b)
-	if err := e.Encode(line{Header: &snapshotHeader{
-		Issuer: s.Issuer, Admin: s.Admin, MissingAll: s.MissingAll, Lines: len(s.Users) + len(s.Groups) + len(s.Projects) + len(st.Names) + len(s.Missing),
-	}}); err != nil {
+	before := difference(s, st.Before)
+	h := &snapshotHeader{
+		Issuer: s.Issuer, Admin: s.Admin, MissingAll: s.MissingAll, Policy: st.Policy, Past: st.Past,
+		Lines: len(s.Users) + len(s.Groups) + len(s.Projects) + len(st.Names) + len(s.Missing) + len(before),
+	}
+	switch {
+	case st.Before == nil:
+		h.Before = new(time.Time)
+	case st.Before != s:
+		h.Before = &st.Before.Taken
+	}
+	if err := e.Encode(line{Header: h}); err != nil {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Users)) {
@@ -103,7 +128,99 @@ func encodeSnapshot(w io.Writer, st rbacsync.Stored) error {
 			return err
 		}
 	}
+	for i := range before {
+		if err := e.Encode(line{Before: &before[i]}); err != nil {
+			return err
+		}
+	}
 	return b.Flush()
+}
+
+// difference lists what makes the Snapshot before out of the other one.
+func difference(s, before *authz.Snapshot) []beforeLine {
+	var out []beforeLine
+	if before == nil || before == s {
+		return nil
+	}
+	for _, id := range slices.Sorted(maps.Keys(before.Users)) {
+		if u, ok := s.Users[id]; !ok || !reflect.DeepEqual(u, before.Users[id]) {
+			u = before.Users[id]
+			out = append(out, beforeLine{User: &u})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(before.Groups)) {
+		if g, ok := s.Groups[id]; !ok || !reflect.DeepEqual(g, before.Groups[id]) {
+			g = before.Groups[id]
+			out = append(out, beforeLine{Group: &g})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(before.Projects)) {
+		if p, ok := s.Projects[id]; !ok || !reflect.DeepEqual(stored(p), stored(before.Projects[id])) {
+			p = before.Projects[id]
+			out = append(out, beforeLine{Project: &p})
+		}
+	}
+	var not []authz.SourceID
+	for id := range s.Users {
+		if _, ok := before.Users[id]; !ok {
+			not = append(not, authz.Person(id))
+		}
+	}
+	for id := range s.Groups {
+		if _, ok := before.Groups[id]; !ok {
+			not = append(not, authz.Group(id))
+		}
+	}
+	for id := range s.Projects {
+		if _, ok := before.Projects[id]; !ok {
+			not = append(not, authz.Project(id))
+		}
+	}
+	slices.SortFunc(not, authz.SourceID.Compare)
+	for _, id := range not {
+		out = append(out, beforeLine{Not: id.Label()})
+	}
+	return out
+}
+
+// stored returns what is stored of a project.
+func stored(p authz.GitLabProject) authz.GitLabProject {
+	p.Variables, p.VariablesRead = nil, false
+	return p
+}
+
+// beforeOf returns an independent start for Stored.Before.
+func beforeOf(h *snapshotHeader, s *authz.Snapshot) *authz.Snapshot {
+	switch {
+	case h.Before == nil:
+		return s
+	case h.Before.IsZero():
+		return nil
+	}
+	return &authz.Snapshot{Issuer: s.Issuer, Taken: *h.Before, Users: maps.Clone(s.Users), Groups: maps.Clone(s.Groups), Projects: maps.Clone(s.Projects)}
+}
+
+// take makes the Snapshot before what the line says.
+func (l *beforeLine) take(before *authz.Snapshot) {
+	switch {
+	case before == nil:
+	case l.User != nil:
+		before.Users[l.User.ID] = *l.User
+	case l.Group != nil:
+		before.Groups[l.Group.ID] = *l.Group
+	case l.Project != nil:
+		before.Projects[l.Project.ID] = *l.Project
+	default:
+		id, _ := authz.ParseLabel(l.Not)
+		switch id.Kind {
+		case authz.UserSource:
+			delete(before.Users, id.ID)
+		case authz.GroupSource:
+			delete(before.Groups, id.ID)
+		case authz.ProjectSource:
+			delete(before.Projects, id.ID)
+		}
+	}
 }
 
 func decodeSnapshot(r io.Reader) (rbacsync.Stored, error) {
@@ -119,13 +236,18 @@ func decodeSnapshot(r io.Reader) (rbacsync.Stored, error) {
 		Issuer: first.Header.Issuer, Admin: first.Header.Admin, MissingAll: first.Header.MissingAll, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
 		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
 	}
-	st := rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{}}
+	st := rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past}
 	for range first.Header.Lines {
 		var l line
 		if err := d.Decode(&l); err != nil {
 			return rbacsync.Stored{}, err
 		}
+		if l.Before != nil && st.Before == nil { // what differs comes after what there is
+			st.Before = beforeOf(first.Header, s)
+		}
 		switch {
+		case l.Before != nil:
+			l.Before.take(st.Before)
 		case l.User != nil:
 			s.Users[l.User.ID] = *l.User
 		case l.Group != nil:
@@ -141,6 +263,9 @@ func decodeSnapshot(r io.Reader) (rbacsync.Stored, error) {
 				s.Missing[id] = l.Missing.Text
 			}
 		}
+	}
+	if st.Before == nil {
+		st.Before = beforeOf(first.Header, s)
 	}
 	return st, nil
 }

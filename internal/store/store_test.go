@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -72,7 +75,51 @@ func snapshot(t *testing.T) rbacsync.Stored {
 		u.ID, g.ID, p.ID = id, id, id
 		s.Users[id], s.Groups[id], s.Projects[id] = u, g, p
 	}
-	return rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{authz.Group(7): "haw", authz.Person(3): "bob"}}
+	st := rbacsync.Stored{
+		Snapshot: s, Names: map[authz.SourceID]string{authz.Group(7): "haw", authz.Person(3): "bob"}, Before: s, Policy: new(authz.PolicyConfig),
+	}
+	fill(reflect.ValueOf(st.Policy).Elem(), &n)
+	fill(reflect.ValueOf(&st.Past).Elem(), &n)
+	return st
+}
+
+// TestTheSnapshotBeforeComesBack: it is stored as what differs.
+func TestTheSnapshotBeforeComesBack(t *testing.T) {
+	kube, ctx := own(t), t.Context()
+	s := store.Snapshots{Blob: store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameSnapshot}}
+	st := snapshot(t)
+	other := &authz.Snapshot{
+		Issuer: st.Snapshot.Issuer, Taken: st.Snapshot.Taken.Add(-time.Hour),
+		Users: maps.Clone(st.Snapshot.Users), Groups: maps.Clone(st.Snapshot.Groups), Projects: maps.Clone(st.Snapshot.Projects),
+	}
+	for id, p := range other.Projects {
+		p.Variables, p.VariablesRead = nil, false
+		other.Projects[id] = p
+	}
+	u, g, p := other.Users[1], other.Groups[1], other.Projects[1]
+	u.State, g.Path, p.Members = "blocked", "elsewhere", nil
+	other.Users[1], other.Groups[1], other.Projects[1] = u, g, p
+	u.ID, g.ID, p.ID = 77, 77, 77
+	other.Users[77], other.Groups[77], other.Projects[77] = u, g, p
+	delete(other.Users, 2)
+	delete(other.Groups, 2)
+	delete(other.Projects, 2)
+	for name, before := range map[string]*authz.Snapshot{"another one": other, "none": nil} {
+		st.Before = before
+		if err := s.Save(ctx, st); err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := s.Load(ctx, "")
+		if err != nil || got == nil {
+			t.Fatal(got, err)
+		}
+		if d := cmp.Diff(before, got.Before); d != "" {
+			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+		if len(got.Snapshot.Users) != 3 || got.Snapshot.Users[1].State == "blocked" {
+			t.Errorf("%s: the Snapshot itself has the users %v", name, got.Snapshot.Users)
+		}
+	}
 }
 
 func TestASnapshotComesBackWithEveryField(t *testing.T) {
@@ -272,6 +319,61 @@ func TestInbox(t *testing.T) {
 	}
 	eventually(t, "the request for everything", func() bool { a := leader.all(); return a[len(a)-1].Key == "all" && len(a[len(a)-1].Changed) == 0 })
 }
+
+// TestInboxAfterARestartOfTheAPIServer: kube-apiserver keeps no events from before its start, and the inbox was written
+// before it. Whoever follows hears at once of what is put afterwards, and is not refused again and again.
+func TestInboxAfterARestartOfTheAPIServer(t *testing.T) {
+	kube, ctx := own(t), t.Context()
+	var log lines
+	box := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: slog.New(slog.NewTextHandler(&log, nil)), Now: time.Now}
+	if err := box.Put(ctx, []authz.SourceID{authz.Project(1)}, "hook before"); err != nil {
+		t.Fatal(err)
+	}
+	leader := follow(t, box)
+	eventually(t, "what was put before", func() bool { return len(leader.all()) == 1 })
+	// Something else is written, so that the inbox is older than all that the API server reads at its start.
+	if _, err := shared.admin.CoreV1().ConfigMaps("default").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "later"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := shared.cp.RestartAPIServer(ctx); err != nil {
+		t.Fatal(err)
+	}
+	fresh := follow(t, &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: box.Logger, Now: time.Now})
+	eventually(t, "what was put before, by a new leader", func() bool { return len(fresh.all()) == 1 })
+	time.Sleep(6 * time.Second) // longer than any pause between two attempts, so that the one of before follows again
+	quiet := log.String()
+	for i := range int64(3) {
+		began := time.Now()
+		if err := box.Put(ctx, []authz.SourceID{authz.Project(i + 2)}, "hook after"); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []*tray{leader, fresh} {
+			eventually(t, "what was put afterwards", func() bool { return slices.Contains(keys(f.all()), fmt.Sprintf("project-%d", i+2)) })
+		}
+		took := time.Since(began)
+		t.Logf("taken after %v", took)
+		if took > 2*time.Second { // a loaded machine; on an idle one it takes some milliseconds
+			t.Errorf("a hook was taken after %v", took)
+		}
+	}
+	time.Sleep(6 * time.Second)
+	if more := strings.TrimPrefix(log.String(), quiet); more != "" {
+		t.Errorf("it goes on complaining:\n%s", more)
+	}
+	if strings.Contains(log.String(), "too old resource version") {
+		t.Errorf("the watch was refused:\n%s", log.String())
+	}
+}
+
+// lines is a log that several goroutines write.
+type lines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.b.Write(p) }
+
+func (l *lines) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
 func TestOneLeadsAndTheNextTakesOver(t *testing.T) {
 	kube := own(t)

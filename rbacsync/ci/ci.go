@@ -49,6 +49,10 @@ type Provisioner struct {
 	// Handover is how long what jobs had before still works after a project was moved to another mode: as long as jobs
 	// run. 0: DefaultHandover
 	Handover time.Duration
+	// Withhold is how long no token is written into the Secret that people can read, after somebody has lost the right to
+	// read it: as long as a watch can live. 0: until an administrator removes kubename.AnnotationWithheldSince, because
+	// kube-apiserver lets a client choose how long its watch lives (timeoutSeconds).
+	Withhold time.Duration
 	// Recheck is how long a Secret that was found in order is not looked at again. 0: DefaultRecheck
 	Recheck     time.Duration
 	Concurrency int     // namespaces at the same time; default 4
@@ -68,10 +72,11 @@ type Provisioner struct {
 
 	id    string // of the cluster, "" until it was read
 	keys  keyring
+	fit   fit
 	pace  *rate.Limiter
-	reach remembered
-	agent remembered
-	old   map[Mode]*remembered
+	reach remembered[string]
+	agent remembered[AgentState]
+	old   map[Mode]*remembered[string]
 
 	mu     sync.Mutex
 	states map[string]*state         // by namespace
@@ -87,32 +92,33 @@ type state struct {
 	findings  []authz.Finding
 	records   map[int64]record
 	uid       types.UID // of the Secret
-	token     string    // sum of the token
+	anchor    types.UID
+	token     string // sum of the token
 	life      time.Duration
 }
 
 // remembered is an answer that is not asked for again for a while.
-type remembered struct {
-	mu   sync.Mutex
-	text string
-	err  error
-	at   time.Time
+type remembered[T any] struct {
+	mu     sync.Mutex
+	answer T
+	err    error
+	at     time.Time
 }
 
-func (r *remembered) get(now time.Time, every time.Duration, ask func() (string, error)) (string, error) {
+func (r *remembered[T]) get(now time.Time, every time.Duration, ask func() (T, error)) (T, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.at.IsZero() || !now.Before(r.at.Add(every)) {
-		if r.text, r.err = ask(); r.err == nil {
+		if r.answer, r.err = ask(); r.err == nil {
 			r.at = now
 		}
 	}
-	return r.text, r.err
+	return r.answer, r.err
 }
 
 // Report is what one call of Provision did.
 type Report struct {
-	Issued    int // new tokens
+	Issued    int // new tokens in Secrets
 	Delivered int // projects that were written to
 	// Findings are all that are known, also of namespaces that were not looked at this time.
 	Findings []authz.Finding
@@ -135,6 +141,10 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 	if p.CA != nil {
 		if ca, err := p.CA(); err != nil {
 			report.Findings = append(report.Findings, authz.Finding{Code: "ci_ca_unread", Text: err.Error() + ": jobs go on with the CA that was read before"})
+		} else if ca, err = p.fit.cut(ctx, Cluster{URL: p.Cluster.URL, CA: ca}); err != nil {
+			report.Findings = append(report.Findings, authz.Finding{Code: "ci_ca_too_large", Text: fmt.Sprintf(
+				"the CA bundle for jobs has more than %d bytes, and which of its certificates they need can't be seen, because the API server can't be verified at %s: %v:"+
+					" set cluster.publicCAFile to a file with the API server's CA alone", wholeCA, p.Cluster.URL, err)})
 		} else {
 			p.mu.Lock()
 			p.Cluster.CA = ca
@@ -214,7 +224,7 @@ func (p *Provisioner) begin(namespaces []Namespace) {
 		p.pace = rate.NewLimiter(rate.Limit(cmp.Or(max(p.Rate, 0), DefaultRate)), 10)
 	}
 	if p.old == nil {
-		p.old = map[Mode]*remembered{ModeIDToken: {}, ModeAgent: {}}
+		p.old = map[Mode]*remembered[string]{ModeIDToken: {}, ModeAgent: {}}
 	}
 	p.home = map[int64]string{}
 	present := make(map[string]bool, len(namespaces))
@@ -340,18 +350,22 @@ func (p *Provisioner) Status(namespace string, project int64) Status {
 }
 
 // DestroyLost destroys the tokens that people could read who have just lost that right, and nothing else: it waits for no
-// GitLab, and may be called while Provision does. The next Provision makes new ones.
+// GitLab, and may be called while Provision does. The next Provision makes new ones. Where that was done, Lost is emptied.
 func (p *Provisioner) DestroyLost(ctx context.Context, namespaces []Namespace) {
 	var g errgroup.Group
 	g.SetLimit(p.concurrency())
-	for _, n := range namespaces {
+	for i, n := range namespaces {
 		if len(n.Lost) == 0 || n.Gone {
 			continue
 		}
 		g.Go(func() error {
 			w, _ := p.work(n)
 			w.lost = n.Lost
-			if err := w.destroyLost(ctx); err != nil && ctx.Err() == nil {
+			err := w.destroyLost(ctx)
+			if err == nil && w.settledLoss && w.s != nil {
+				namespaces[i].Lost = nil // dealt with: what is made from now on they have never seen
+			}
+			if err != nil && ctx.Err() == nil {
 				p.log().WarnContext(ctx, "CI token not destroyed yet, it is tried again at once", "namespace", n.Name, "source", n.Source.String(), "error", err)
 			}
 			return nil
@@ -383,6 +397,9 @@ func (p *Provisioner) provision(ctx context.Context, n Namespace) *work {
 		w.recs = old.records
 	}
 	st := &state{namespace: n, until: w.next, findings: w.findings, records: w.recs, life: w.life}
+	if w.anchor != nil {
+		st.anchor = w.anchor.UID
+	}
 	if w.s != nil {
 		st.uid, st.token = w.s.UID, sum(string(w.s.Data[keyToken]))
 		if c, ok := parseClaims(w.s.Data[keyToken]); ok && n.Account == "" { // the one that was made just now, or one after it

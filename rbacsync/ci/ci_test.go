@@ -46,6 +46,7 @@ type bench struct {
 	gitlab   *variables
 	clusters *clusters
 	refused  string
+	context  string
 	slugs    int
 	changed  []authz.SourceID
 	kid      string
@@ -86,8 +87,10 @@ func (b *bench) restarted() *ci.Provisioner {
 		Scope: "ICC-K8s", Audience: "https://k8s.example.com", Lifetime: 10 * time.Hour, Now: func() time.Time { return b.now }, Concurrency: 1, Rate: 1e6,
 		Agent: &ci.Agent{
 			ID: 9, URL: "https://kas.example.com/k8s-proxy/",
-			Slug:    func(context.Context, int64, string) (string, error) { b.slugs++; return "icc-k8s-abc123", nil },
-			Refused: func(context.Context) (string, error) { return b.refused, nil },
+			Slug: func(context.Context, int64, string) (string, error) { b.slugs++; return "icc-k8s-abc123", nil },
+			Look: func(context.Context) (ci.AgentState, error) {
+				return ci.AgentState{Refused: b.refused, Context: b.context}, nil
+			},
 		},
 		Changed: func(id authz.SourceID) { b.changed = append(b.changed, id) },
 		Logger:  slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -104,6 +107,16 @@ func (b *bench) jwt(ns string, ref *authnv1.BoundObjectReference) string {
 	return base64.RawURLEncoding.EncodeToString(head) + "." + base64.RawURLEncoding.EncodeToString(body) + ".c2ln"
 }
 
+// secrets returns all Secrets of the cluster.
+func (b *bench) secrets(t *testing.T) []corev1.Secret {
+	t.Helper()
+	list, err := b.kube.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
+}
+
 func (b *bench) secret(t *testing.T, ns string) *corev1.Secret {
 	t.Helper()
 	s, err := b.kube.CoreV1().Secrets(ns).Get(t.Context(), kubename.CISecret, metav1.GetOptions{})
@@ -111,6 +124,37 @@ func (b *bench) secret(t *testing.T, ns string) *corev1.Secret {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// works reports whether kube-apiserver would accept a token: what it is bound to is there, and the ServiceAccount too.
+func (b *bench) works(t *testing.T, ns, token string) bool {
+	t.Helper()
+	var claims map[string]json.RawMessage
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return false
+	}
+	body, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err == nil {
+		err = json.Unmarshal(body, &claims)
+	}
+	var bound struct {
+		Secret  struct{ Name, UID string } `json:"secret"`
+		Account struct{ UID string }       `json:"serviceaccount"`
+	}
+	if err == nil {
+		err = json.Unmarshal(claims["kubernetes.io"], &bound)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := b.kube.CoreV1().Secrets(ns).Get(t.Context(), bound.Secret.Name, metav1.GetOptions{})
+	return err == nil && string(s.UID) == bound.Secret.UID && bound.Account.UID == string(b.account)
+}
+
+// token returns the token that GitLab has for a project.
+func (b *bench) token(project int64) string {
+	return b.gitlab.got[project][b.Scope]["KUBE_TOKEN"].Value
 }
 
 // variables are projects' variables as GitLab keeps them: by project, scope and key.
@@ -278,6 +322,15 @@ func TestProvisionMakesAndDelivers(t *testing.T) {
 	if len(rotate) != 2 {
 		t.Error("both tokens are rotated at the same moment")
 	}
+	if !b.works(t, "haw-world", token) || !b.works(t, "haw-world", b.token(42)) || b.token(42) == token {
+		t.Error("want two tokens, one for people in the Secret and one for GitLab, and both work")
+	}
+	token = b.token(42)
+	for _, s := range b.secrets(t) {
+		if strings.Contains(fmt.Sprint(s), token) || strings.Contains(string(s.Data["token"]), token) {
+			t.Errorf("GitLab's token is in Secret %s", s.Name)
+		}
+	}
 	vars := map[string]ci.Variable{}
 	for _, v := range b.gitlab.got[42]["ICC-K8s"] {
 		vars[v.Key] = v
@@ -350,11 +403,17 @@ func TestProvisionReplacesWhatCanNotWorkAnyMore(t *testing.T) {
 			if err := b.kube.CoreV1().Secrets("haw-world").Delete(t.Context(), kubename.CISecret, metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
 			}
-		}, 1, 1},
-		{"secret restored from a backup", edit(func(s *corev1.Secret) { s.UID = "another" }), 1, 1},
-		{"token emptied", edit(func(s *corev1.Secret) { s.Data["token"] = nil }), 1, 1},
-		{"garbage as token", edit(func(s *corev1.Secret) { s.Data["token"] = []byte("a.b.c") }), 1, 1},
-		{"annotation lost", edit(func(s *corev1.Secret) { delete(s.Annotations, kubename.AnnotationRotateAt) }), 1, 1},
+		}, 1, 0},
+		{"anchor deleted", func(b *bench, t *testing.T) {
+			if err := b.kube.CoreV1().Secrets("haw-world").Delete(t.Context(), kubename.CIAnchor, metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}, 0, 1},
+		{"secret restored from a backup", edit(func(s *corev1.Secret) { s.UID = "another" }), 1, 0},
+		{"token emptied", edit(func(s *corev1.Secret) { s.Data["token"] = nil }), 1, 0},
+		{"garbage as token", edit(func(s *corev1.Secret) { s.Data["token"] = []byte("a.b.c") }), 1, 0},
+		{"annotation lost", edit(func(s *corev1.Secret) { delete(s.Annotations, kubename.AnnotationRotateAt) }), 1, 0},
+		{"records lost, as those of a version before", edit(func(s *corev1.Secret) { delete(s.Annotations, kubename.AnnotationCIProjects) }), 0, 1},
 		{"CA changed", func(b *bench, _ *testing.T) { b.Cluster.CA = []byte("ANOTHER") }, 1, 1},
 		{"URL changed", func(b *bench, _ *testing.T) { b.Cluster.URL = "https://other" }, 0, 1},
 		{"scope changed", func(b *bench, _ *testing.T) { b.Scope = "production" }, 0, 1},
@@ -373,6 +432,9 @@ func TestProvisionReplacesWhatCanNotWorkAnyMore(t *testing.T) {
 			b.now = b.now.Add(6 * time.Minute)
 			if tt.name != "just before that" {
 				expect(t, b.Provision(t.Context(), []ci.Namespace{n}), 0, 0)
+			}
+			if !b.works(t, "haw-world", string(b.secret(t, "haw-world").Data["token"])) || !b.works(t, "haw-world", b.token(42)) {
+				t.Error("a token does not work")
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package ci
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,9 +16,17 @@ import (
 // Follow watches the Secrets until ctx ends and tells when somebody else has deleted one or changed its token, so that the
 // next Provision looks at its namespace. client must have no timeout. Watching one name needs no right to list Secrets.
 func (p *Provisioner) Follow(ctx context.Context, client kubernetes.Interface, tell func(namespace string, deleted bool)) {
+	var wg sync.WaitGroup
+	for _, name := range []string{kubename.CISecret, kubename.CIAnchor} { // a field selector takes one name
+		wg.Go(func() { p.follow(ctx, client, name, tell) })
+	}
+	wg.Wait()
+}
+
+func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, name string, tell func(namespace string, deleted bool)) {
 	told := false
 	for ctx.Err() == nil {
-		w, err := client.CoreV1().Secrets(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + kubename.CISecret})
+		w, err := client.CoreV1().Secrets(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
 		if err == nil {
 			p.take(ctx, w, tell)
 			w.Stop()
@@ -45,7 +54,7 @@ func (p *Provisioner) take(ctx context.Context, w watch.Interface, tell func(str
 				return
 			}
 			if s, ok := e.Object.(*corev1.Secret); ok && p.disturbed(s, e.Type == watch.Deleted) {
-				tell(s.Namespace, e.Type == watch.Deleted)
+				tell(s.Namespace, e.Type == watch.Deleted && s.Name == kubename.CISecret)
 			}
 		}
 	}
@@ -56,10 +65,12 @@ func (p *Provisioner) disturbed(s *corev1.Secret, deleted bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.states[s.Namespace]
-	if st == nil || st.uid != s.UID { // our own, or one before it
+	switch {
+	case st == nil || st.uid != s.UID && st.anchor != s.UID: // our own, or one before it
 		return false
-	}
-	if !deleted && sum(string(s.Data[keyToken])) == st.token {
+	case st.anchor == s.UID && !deleted:
+		return false
+	case !deleted && sum(string(s.Data[keyToken])) == st.token:
 		return false
 	}
 	st.until = time.Time{}

@@ -27,6 +27,9 @@ const (
 // Secretless reports whether the mode needs no token of the ServiceAccount.
 func (m Mode) Secretless() bool { return m == ModeIDToken || m == ModeAgent }
 
+// handsToken reports whether the mode hands over a token of the ServiceAccount.
+func (m Mode) handsToken() bool { return m == ModeVariables || m == ModeCertificate }
+
 // writesVariables reports whether the mode hands over project variables.
 func (m Mode) writesVariables() bool { return m == ModeVariables || m.Secretless() }
 
@@ -82,6 +85,11 @@ func (n Namespace) same(o Namespace) bool {
 // needsToken reports whether somebody uses a token of the namespace.
 func (n Namespace) needsToken() bool {
 	return !n.Mode.Secretless() || slices.ContainsFunc(n.Projects, func(p Project) bool { return !p.Mode.Secretless() })
+}
+
+// deliversToken reports whether GitLab is given a token of the namespace.
+func (n Namespace) deliversToken() bool {
+	return slices.ContainsFunc(n.Projects, func(p Project) bool { return p.Mode.handsToken() })
 }
 
 // VariableWriter writes project variables in GitLab; those of others are left alone. Its errors say what to do, and name
@@ -163,8 +171,17 @@ type Agent struct {
 	CA  []byte // PEM, nil: one that every system knows
 	// Slug returns GitLab's slug of the project's environment, which it makes if it is not there.
 	Slug func(ctx context.Context, project int64, environment string) (string, error)
+	// Look asks GitLab about the agent.
+	Look func(ctx context.Context) (AgentState, error)
+}
+
+// AgentState is what GitLab says of an agent.
+type AgentState struct {
 	// Refused says why GitLab would not impersonate jobs, "" if it would.
-	Refused func(ctx context.Context) (why string, err error)
+	Refused string
+	// Context is the agent's name in the kubeconfig that GitLab itself gives to jobs, "group/project:agent"; "" if it is
+	// not known (https://docs.gitlab.com/user/clusters/agent/ci_cd_workflow/).
+	Context string
 }
 
 // Status is what is known of one project's delivery into one namespace.

@@ -14,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -155,17 +157,34 @@ func TestSomebodyLosesTheRightToDeploy(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, restart %t", name, restart), func(t *testing.T) {
 				t.Parallel()
 				b := newBench(t)
+				seen := map[string]bool{} // all tokens there ever were, true: it has to be dead
 				for i, c := range changes {
-					var uid string
-					if i > 0 {
-						uid = string(b.secret(t, "haw-world").UID)
-					}
 					if restart {
 						b.Provisioner = b.restarted()
 					}
-					expect(t, b.pass(t, c.n), c.issued, c.issued)
-					if now := string(b.secret(t, "haw-world").UID); i > 0 && (now != uid) != (c.issued == 1) {
-						t.Errorf("step %d: Secret %s, was %s: the old token dies with its Secret alone", i, now, uid)
+					made := 0
+					if i == 0 {
+						made = 1
+					} else if c.issued == 1 {
+						for token := range seen {
+							seen[token] = true
+						}
+					}
+					expect(t, b.pass(t, c.n), made, c.issued)
+					if c.issued == 1 && i > 0 && len(b.secret(t, "haw-world").Data["token"]) > 0 {
+						t.Errorf("step %d: a token where somebody may still watch", i)
+					}
+					for token, dead := range seen {
+						if b.works(t, "haw-world", token) == dead {
+							t.Errorf("step %d: a token works that should not, or the other way round", i)
+						}
+					}
+					if !b.works(t, "haw-world", b.token(42)) {
+						t.Errorf("step %d: what GitLab has does not work", i)
+					}
+					seen[b.token(42)] = false
+					if token := string(b.secret(t, "haw-world").Data["token"]); token != "" {
+						seen[token] = false
 					}
 				}
 			})
@@ -181,13 +200,15 @@ func TestLossIsNotForgotten(t *testing.T) {
 	b.pass(t, n)
 	b.gitlab.fail[42] = errors.New("503")
 	n.Lost = []int64{9}
-	expect(t, b.pass(t, n), 1, 0, "ci_delivery_failed")
+	expect(t, b.pass(t, n), 0, 0, "ci_delivery_failed")
+	if b.works(t, "haw-world", b.token(42)) {
+		t.Error("the token that was lost works")
+	}
 	n.Lost = nil
 	b.gitlab.fail = nil
 	b.now = b.now.Add(time.Minute)
 	expect(t, b.pass(t, n), 0, 1)
-	token := string(b.secret(t, "haw-world").Data["token"])
-	if b.gitlab.got[42]["ICC-K8s"]["KUBE_TOKEN"].Value != token {
+	if !b.works(t, "haw-world", b.token(42)) {
 		t.Error("the new token was not delivered")
 	}
 }
@@ -289,21 +310,23 @@ func TestTwoProjectsShareANamespace(t *testing.T) {
 	own.Projects = nil
 	expect(t, b.pass(t, own, shared), 2, 2)
 	for _, id := range []int64{42, 43} {
-		if got := b.gitlab.got[id]["ICC-K8s"]; got["KUBE_NAMESPACE"].Value != "haw" || got["KUBE_TOKEN"].Value != string(b.secret(t, "haw").Data["token"]) {
+		if got := b.gitlab.got[id]["ICC-K8s"]; got["KUBE_NAMESPACE"].Value != "haw" || !b.works(t, "haw", got["KUBE_TOKEN"].Value) {
 			t.Errorf("project %d deploys into %s", id, got["KUBE_NAMESPACE"].Value)
 		}
 	}
 	own = project("haw-world", 42, ci.ModeVariables)
 	shared.Projects, shared.Readers = shared.Projects[1:], []int64{3} // the people of 42 can't read the group's token any more
-	old := string(b.secret(t, "haw").Data["token"])
+	old := []string{string(b.secret(t, "haw").Data["token"]), b.token(42), b.token(43)}
 	b.pass(t, own, shared)
 	b.now = b.now.Add(time.Minute)
 	b.pass(t, own, shared)
 	if got := b.gitlab.got[42]["ICC-K8s"]; got["KUBE_NAMESPACE"].Value != "haw-world" || b.gitlab.keys(42, "ICC-K8s") != allKeys {
 		t.Errorf("project 42 has %v", got)
 	}
-	if string(b.secret(t, "haw").Data["token"]) == old {
-		t.Error("the token that the people of the other project know is still good")
+	for _, token := range old {
+		if b.works(t, "haw", token) {
+			t.Error("a token that the people of the other project know is still good")
+		}
 	}
 	if strings.Contains(b.secret(t, "haw").Annotations[kubename.AnnotationCIProjects], `"42"`) {
 		t.Error("the group's Secret still knows the project")
@@ -368,15 +391,17 @@ func TestCertificateFollowsTheToken(t *testing.T) {
 	expect(t, b.pass(t, n), 1, 0, "ci_delivery_failed")
 	b.clusters.fail, b.now = nil, b.now.Add(time.Minute)
 	expect(t, b.pass(t, n), 0, 1)
-	want := func() string {
-		return "ICC-K8s https://k8s.example.com:6443 haw-world " + string(b.secret(t, "haw-world").Data["token"])
+	good := func() bool {
+		token, found := strings.CutPrefix(b.clusters.got[42], "ICC-K8s https://k8s.example.com:6443 haw-world ")
+		return found && b.works(t, "haw-world", token)
 	}
-	if b.clusters.got[42] != want() {
-		t.Errorf("GitLab has %q", b.clusters.got[42])
+	before := b.clusters.got[42]
+	if !good() {
+		t.Errorf("GitLab has %q", before)
 	}
 	b.now = b.now.Add(8 * time.Hour)
 	expect(t, b.pass(t, n), 1, 1)
-	if b.clusters.got[42] != want() {
+	if !good() || b.clusters.got[42] == before {
 		t.Error("the rotated token did not arrive")
 	}
 	n.Gone, n.Exists, n.Projects = true, true, nil
@@ -503,7 +528,8 @@ func TestPassGoesOnWhereItStopped(t *testing.T) {
 	list[5].Readers = nil
 	b.now = b.now.Add(6 * time.Minute) // all are looked at again
 	n := 0
-	if r := b.ProvisionUntil(t.Context(), list, func() bool { n++; return n > 1 }); r.Issued != 1 {
+	given := b.token(6)
+	if r := b.ProvisionUntil(t.Context(), list, func() bool { n++; return n > 1 }); r.Delivered != 1 || b.works(t, "ns-5", given) {
 		t.Errorf("the token that has to die is not the first: %+v", r)
 	}
 }
@@ -520,7 +546,7 @@ func TestDeletedSecretIsNoticed(t *testing.T) {
 		if err := b.kube.CoreV1().Secrets("haw-world").Delete(t.Context(), kubename.CISecret, metav1.DeleteOptions{}); err == nil {
 			select {
 			case <-poked:
-				expect(t, b.pass(t, world), 1, 1)
+				expect(t, b.pass(t, world), 1, 0)
 				return
 			case <-time.After(100 * time.Millisecond):
 			}
@@ -617,5 +643,42 @@ func TestNoSecretWhereNoneIsStored(t *testing.T) {
 	expect(t, b.pass(t, n), 0, 1)
 	if string(b.secret(t, "haw-world").Data["ca.crt"]) != "ANOTHER" {
 		t.Error("the Secret has the old CA")
+	}
+}
+
+// TestAgentContext: what GitLab documents for jobs of its agent, kubectl config use-context group/project:agent, works with
+// our kubeconfig in mode agent, which is current without it; and the name follows GitLab's.
+func TestAgentContext(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.context = "haw/infra:icc"
+	n := []ci.Namespace{project("haw-world", 42, ci.ModeAgent), project("haw-other", 43, ci.ModeVariables)}
+	load := func(project int64) *clientcmdapi.Config {
+		t.Helper()
+		config, err := clientcmd.Load([]byte(b.gitlab.got[project]["ICC-K8s"]["KUBECONFIG"].Value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return config
+	}
+	b.pass(t, n...)
+	config := load(42)
+	if d := cmp.Diff(config.Contexts[config.CurrentContext], config.Contexts["haw/infra:icc"]); d != "" || config.CurrentContext == "haw/infra:icc" {
+		t.Errorf("current is %q; GitLab's context (-current +GitLab's):\n%s", config.CurrentContext, d)
+	}
+	if _, ok := load(43).Contexts["haw/infra:icc"]; ok {
+		t.Error("the agent's context in another mode")
+	}
+	b.context = "haw/moved:icc"
+	b.now = b.now.Add(10 * time.Minute)
+	expect(t, b.pass(t, n...), 0, 1)
+	if _, ok := load(42).Contexts["haw/moved:icc"]; !ok {
+		t.Error("the context did not follow the configuration project's path")
+	}
+	b.context = "" // an answer without the path
+	b.now = b.now.Add(10 * time.Minute)
+	b.pass(t, n...)
+	if got := len(load(42).Contexts); got != 1 {
+		t.Errorf("%d contexts without a known path", got)
 	}
 }

@@ -1,6 +1,7 @@
 package ci
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -43,12 +44,8 @@ func Reach(ctx context.Context, c Cluster, local bool) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
-	port := u.Port()
-	if port == "" {
-		port = "443"
-	}
 	d := tls.Dialer{Config: conf}
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, port(u)))
 	if err == nil {
 		return conn.Close()
 	}
@@ -57,3 +54,6 @@ func Reach(ctx context.Context, c Cluster, local bool) error {
 	}
 	return fmt.Errorf("CI jobs may not reach the API server at %s, which can't be reached from here: %w: open the way, or %s", c.URL, err, cure)
 }
+
+// port returns the port that an https URL leads to.
+func port(u *url.URL) string { return cmp.Or(u.Port(), "443") }

@@ -34,6 +34,9 @@ type record struct {
 	// Other is set while another cluster's variables or integration are in the place of ours.
 	Other *other `json:"other,omitempty"`
 
+	// Token is the one that is in what was delivered.
+	Token *issued `json:"token,omitempty"`
+
 	refused bool // the agent may not be used; not durable
 }
 

@@ -38,23 +38,24 @@ func Keys() []string {
 	return []string{"KUBECONFIG", "KUBE_CA_PEM", "KUBE_CA_PEM_FILE", "KUBE_NAMESPACE", "KUBE_TOKEN", "KUBE_URL"}
 }
 
-// variables returns what a deploy job gets, sorted by key: nothing in a mode that needs none.
-func (p *Provisioner) variables(n Namespace, project Project, token string) ([]Variable, error) {
-	at, user := p.Cluster, &clientcmdapi.AuthInfo{}
+// variables returns what a deploy job gets, sorted by key: nothing in a mode that needs none. agentContext is a second name
+// of the kubeconfig's context in mode agent, if not empty.
+func (p *Provisioner) variables(n Namespace, project Project, token, agentContext string) ([]Variable, error) {
+	at, user, alias := p.Cluster, &clientcmdapi.AuthInfo{}, ""
 	switch project.Mode {
 	case ModeVariables:
 		user.Token = token
 	case ModeIDToken:
 		user.Exec = printing(IDTokenVariable, "", "this job has no ID token for the cluster: give it id_tokens: "+IDTokenVariable+": aud: "+p.Audience+" in .gitlab-ci.yml")
 	case ModeAgent:
-		at = Cluster{URL: p.Agent.URL, CA: p.Agent.CA}
+		at, alias = Cluster{URL: p.Agent.URL, CA: p.Agent.CA}, agentContext
 		user.Exec = printing("CI_JOB_TOKEN", "ci:"+strconv.FormatInt(p.Agent.ID, 10)+":", "there is no CI_JOB_TOKEN: this is not a job of GitLab CI")
 	case ModeCertificate, ModeNone:
 		return nil, nil
 	default:
 		return nil, fmt.Errorf("unknown way of delivery %q", project.Mode)
 	}
-	kubeconfig, err := kubeconfig(at, n.Name, user)
+	kubeconfig, err := kubeconfig(at, n.Name, user, alias)
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +71,11 @@ func (p *Provisioner) variables(n Namespace, project Project, token string) ([]V
 		vars = append(vars, Variable{Key: "KUBE_TOKEN", Value: token, Masked: true, Protected: protected})
 	}
 	return append(vars, Variable{Key: "KUBE_URL", Value: at.URL, Protected: protected}), nil
+}
+
+// holdsToken reports whether the variable of that key has a token of the ServiceAccount in it.
+func (m Mode) holdsToken(key string) bool {
+	return m == ModeVariables && (key == "KUBECONFIG" || key == "KUBE_TOKEN")
 }
 
 // printing makes kubectl get its token from an environment variable of the job, with prefix before it. A POSIX shell
@@ -90,12 +96,16 @@ printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",
 // quote makes one word of a text for a POSIX shell.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-func kubeconfig(c Cluster, namespace string, user *clientcmdapi.AuthInfo) ([]byte, error) {
+// kubeconfig writes a kubeconfig with one current context. alias, if not empty, is the name of a second one that is the same.
+func kubeconfig(c Cluster, namespace string, user *clientcmdapi.AuthInfo, alias string) ([]byte, error) {
 	const name = "gitlab-deploy"
 	k := clientcmdapi.NewConfig()
 	k.Clusters[name] = &clientcmdapi.Cluster{Server: c.URL, CertificateAuthorityData: c.CA}
 	k.AuthInfos[name] = user
 	k.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name, Namespace: namespace}
+	if alias != "" {
+		k.Contexts[alias] = k.Contexts[name]
+	}
 	k.CurrentContext = name
 	out, err := clientcmd.Write(*k)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	authnv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,15 +24,19 @@ type work struct {
 	lost   []int64          // who lost the right to read the token
 	ca     []byte           // Cluster's, which changes between two passes
 
-	s    *corev1.Secret
-	recs map[int64]record
+	s      *corev1.Secret // kubename.CISecret
+	anchor *corev1.Secret // kubename.CIAnchor
+	recs   map[int64]record
+	// withheldSince is when somebody last lost the right to read s; zero: nobody did, or that is over.
+	withheldSince time.Time
 
 	issued, delivered int
 	findings          []authz.Finding
 	next              time.Time
 	life              time.Duration
-	settledLoss       bool // lost was dealt with
-	changed           bool // Status has changed
+	agentContext      string // AgentState's, for projects of mode agent
+	settledLoss       bool   // lost was dealt with
+	changed           bool   // Status has changed
 }
 
 func (w *work) find(code string, project int64, text string) {
@@ -50,12 +53,13 @@ func (w *work) by(at time.Time) {
 // load reads the Secret and what is kept on it.
 func (w *work) load(ctx context.Context) error {
 	var err error
-	if w.s, err = w.p.secret(ctx, w.n.Name); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("reading Secret %s/%s: %w", w.n.Name, kubename.CISecret, err)
+	if w.s, err = w.p.secret(ctx, w.n.Name, kubename.CISecret); err != nil {
+		return err
 	}
-	if err != nil {
-		w.s = nil
+	if w.anchor, err = w.p.secret(ctx, w.n.Name, kubename.CIAnchor); err != nil {
+		return err
 	}
+	w.readMarks()
 	if w.recs = w.before; w.s != nil {
 		w.recs = records(w.s)
 		for id, r := range w.recs {
@@ -97,35 +101,54 @@ func (w *work) do(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// secret reads the Secret of a namespace; one without our mark is an error, because it belongs to somebody else.
-func (p *Provisioner) secret(ctx context.Context, ns string) (*corev1.Secret, error) {
-	s, err := p.Kube.CoreV1().Secrets(ns).Get(ctx, kubename.CISecret, metav1.GetOptions{})
-	if err != nil {
-		return nil, err
-	}
-	if s.Labels[kubename.LabelManagedBy] != kubename.ManagedBy || s.Type != corev1.SecretTypeOpaque {
-		return nil, fmt.Errorf("it exists without our owner mark or is not Opaque: delete Secret %s/%s if nothing else needs it", ns, kubename.CISecret)
+// secret reads a Secret of a namespace, nil if there is none; one without our mark is an error, because it belongs to
+// somebody else.
+func (p *Provisioner) secret(ctx context.Context, ns, name string) (*corev1.Secret, error) {
+	s, err := p.Kube.CoreV1().Secrets(ns).Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil //nolint:nilnil // what is not there is no error
+	case apierrors.IsForbidden(err):
+		return nil, fmt.Errorf("reading Secret %s/%s: %w: apply deploy/manifests again", ns, name, err)
+	case err != nil:
+		return nil, fmt.Errorf("reading Secret %s/%s: %w", ns, name, err)
+	case s.Labels[kubename.LabelManagedBy] != kubename.ManagedBy || s.Type != corev1.SecretTypeOpaque:
+		return nil, fmt.Errorf("reading Secret %s/%s: it exists without our owner mark or is not Opaque: delete it if nothing else needs it", ns, name)
 	}
 	return s, nil
 }
 
-// killLost destroys the token when somebody who could have read it since it was issued has lost the right to deploy.
-// (Replacing it in the Secret would leave the old one alive.)
+// killLost destroys the tokens when somebody who could have read one since it was issued has lost the right to deploy, and
+// notes when that was. (Replacing one in the Secret would leave the old one alive.) The Secret, which knows who could read,
+// ends last, and only when the time of the loss is on the new anchor: so nothing is forgotten if this ends halfway.
 func (w *work) killLost(ctx context.Context) error {
 	if w.n.Undecided {
 		return nil
 	}
-	if w.s != nil && len(w.s.Data[keyToken]) > 0 {
-		had, _ := readers(w.s)
-		gone := without(slices.Compact(slices.Sorted(slices.Values(slices.Concat(had, w.lost)))), w.n.Readers)
-		if len(gone) > 0 {
+	var had []int64
+	if w.s != nil {
+		had, _ = readers(w.s)
+	}
+	gone := without(slices.Compact(slices.Sorted(slices.Values(slices.Concat(had, w.lost)))), w.n.Readers)
+	if len(gone) > 0 {
+		w.withheldSince = w.p.Now()
+		readable := w.s != nil && len(w.s.Data[keyToken]) > 0
+		if w.anchor != nil || readable {
+			if err := w.p.destroy(ctx, w.anchor); err != nil {
+				return err
+			}
+			if err := w.makeAnchor(ctx); err != nil {
+				return err
+			}
+		}
+		if readable {
 			if err := w.p.destroy(ctx, w.s); err != nil {
 				return err
 			}
-			w.p.log().InfoContext(ctx, "CI token destroyed: somebody who could read it has lost the right to deploy",
-				"namespace", w.n.Name, "source", w.n.Source.String(), "users", gone[:min(len(gone), 20)])
 			w.s = nil
 		}
+		w.p.log().InfoContext(ctx, "CI tokens destroyed: somebody who could read them has lost the right to deploy",
+			"namespace", w.n.Name, "source", w.n.Source.String(), "users", gone[:min(len(gone), 20)])
 	}
 	w.settledLoss = true
 	return nil
@@ -133,11 +156,14 @@ func (w *work) killLost(ctx context.Context) error {
 
 // destroyLost is killLost alone. What was kept on the Secret is kept on a new one, without a token.
 func (w *work) destroyLost(ctx context.Context) error {
-	if err := w.load(ctx); err != nil || w.s == nil {
+	if err := w.load(ctx); err != nil || w.s == nil && w.anchor == nil {
 		return err
 	}
-	if err := w.killLost(ctx); err != nil || w.s != nil {
+	if err := w.killLost(ctx); err != nil {
 		return err
+	}
+	if w.s != nil {
+		return w.save(ctx)
 	}
 	return w.create(ctx)
 }
@@ -155,6 +181,7 @@ func (w *work) create(ctx context.Context) error {
 	if _, err := setReaders(s, w.n.Readers); err != nil {
 		return err
 	}
+	w.mark(s)
 	made, err := w.p.Kube.CoreV1().Secrets(w.n.Name).Create(ctx, s, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("making Secret %s/%s: %w", w.n.Name, kubename.CISecret, err)
@@ -163,7 +190,7 @@ func (w *work) create(ctx context.Context) error {
 	return nil
 }
 
-// token makes the Secret, with a token that works if anybody needs one.
+// token makes the Secrets, with a token that works if anybody needs one and nobody who should not can see it.
 func (w *work) token(ctx context.Context) error {
 	if w.s == nil {
 		if err := w.create(ctx); err != nil {
@@ -171,6 +198,14 @@ func (w *work) token(ctx context.Context) error {
 		}
 	}
 	if !w.n.needsToken() {
+		return nil
+	}
+	if w.anchor == nil && w.n.deliversToken() {
+		if err := w.makeAnchor(ctx); err != nil {
+			return err
+		}
+	}
+	if len(w.s.Data[keyToken]) == 0 && w.withheld() {
 		return nil
 	}
 	if why := stale(w.s, w.n.Account, w.p.Cluster, w.p.keys.retired, w.p.Now()); why != "" {
@@ -191,18 +226,12 @@ func (w *work) token(ctx context.Context) error {
 // that jobs which have it go on.
 func (w *work) issue(ctx context.Context, why string) error {
 	p, now := w.p, w.p.Now()
-	seconds := int64(p.lifetime().Seconds())
-	tr, err := p.Kube.CoreV1().ServiceAccounts(w.n.Name).CreateToken(ctx, kubename.CIServiceAccount, &authnv1.TokenRequest{
-		Spec: authnv1.TokenRequestSpec{
-			ExpirationSeconds: &seconds,
-			BoundObjectRef:    &authnv1.BoundObjectReference{Kind: "Secret", APIVersion: "v1", Name: w.s.Name, UID: w.s.UID},
-		},
-	}, metav1.CreateOptions{})
+	token, expires, err := w.request(ctx, w.s)
 	if err != nil {
-		return fmt.Errorf("requesting a token of ServiceAccount %s/%s: %w", w.n.Name, kubename.CIServiceAccount, err)
+		return err
 	}
-	expires := tr.Status.ExpirationTimestamp.Time
 	s := w.s.DeepCopy()
+	annotate(s, kubename.AnnotationWithheldSince, "")
 	annotate(s, kubename.AnnotationRotateAt, rotateAt(w.n.Name, now, expires).UTC().Format(time.RFC3339))
 	if had, _ := readers(s); !w.n.Undecided {
 		// Who could read the token before and can't now was found by killLost; this token he never saw.
@@ -211,13 +240,12 @@ func (w *work) issue(ctx context.Context, why string) error {
 		}
 	}
 	s.Data = map[string][]byte{
-		keyToken: []byte(tr.Status.Token), keyCA: p.Cluster.CA, keyNamespace: []byte(w.n.Name),
+		keyToken: []byte(token), keyCA: p.Cluster.CA, keyNamespace: []byte(w.n.Name),
 		keyExpires: []byte(expires.UTC().Format(time.RFC3339)),
 	}
 	if err := w.store(ctx, s); err != nil {
 		return err
 	}
-	w.p.keys.issued(keyID(s.Data[keyToken]), now)
 	w.issued++
 	p.log().InfoContext(ctx, "CI token issued", "namespace", w.n.Name, "source", w.n.Source.String(), "why", why, "expires", string(s.Data[keyExpires]))
 	return nil
@@ -247,6 +275,7 @@ func (w *work) save(ctx context.Context) error {
 		}
 		changed = changed || more
 	}
+	changed = w.mark(s) || changed
 	if len(s.Data[keyToken]) == 0 && string(s.Data[keyCA]) != string(w.p.Cluster.CA) {
 		s.Data, changed = map[string][]byte{keyCA: w.p.Cluster.CA, keyNamespace: []byte(w.n.Name)}, true
 	}
@@ -258,7 +287,7 @@ func (w *work) save(ctx context.Context) error {
 
 // retire destroys a token that nobody needs any more, when all jobs that may have it are over.
 func (w *work) retire(ctx context.Context) error {
-	if w.n.needsToken() || w.n.Undecided || w.s == nil || len(w.s.Data[keyToken]) == 0 {
+	if w.n.needsToken() && (w.anchor == nil || w.n.deliversToken()) || w.n.Undecided || w.s == nil || w.anchor == nil && len(w.s.Data[keyToken]) == 0 {
 		return nil
 	}
 	now := w.p.Now()
@@ -272,18 +301,34 @@ func (w *work) retire(ctx context.Context) error {
 			return nil
 		}
 	}
+	if err := w.p.destroy(ctx, w.anchor); err != nil {
+		return err
+	}
+	w.anchor = nil
+	w.p.log().InfoContext(ctx, "CI tokens destroyed: nobody needs them any more", "namespace", w.n.Name, "source", w.n.Source.String())
+	if w.n.needsToken() || len(w.s.Data[keyToken]) == 0 {
+		return nil
+	}
 	if err := w.p.destroy(ctx, w.s); err != nil {
 		return err
 	}
-	w.p.log().InfoContext(ctx, "CI token destroyed: nobody needs it any more", "namespace", w.n.Name, "source", w.n.Source.String())
 	w.s = nil
 	return w.token(ctx)
 }
 
+// destroy deletes a Secret, if there is one, and with it the tokens that are bound to it.
 func (p *Provisioner) destroy(ctx context.Context, s *corev1.Secret) error {
+	if s == nil {
+		return nil
+	}
 	p.mu.Lock()
-	if st := p.states[s.Namespace]; st != nil && st.uid == s.UID {
-		st.uid = "" // or its end would look like somebody else's doing
+	if st := p.states[s.Namespace]; st != nil { // or its end would look like somebody else's doing
+		if st.uid == s.UID {
+			st.uid = ""
+		}
+		if st.anchor == s.UID {
+			st.anchor = ""
+		}
 	}
 	p.mu.Unlock()
 	err := p.Kube.CoreV1().Secrets(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}})
@@ -319,8 +364,11 @@ func (w *work) project(ctx context.Context, project Project) error {
 	if project.Mode.Secretless() && !project.Bound {
 		return nil // the round that writes the subject comes with a new list
 	}
-	vars, err := w.p.variables(w.n, project, string(w.s.Data[keyToken]))
+	vars, err := w.p.variables(w.n, project, rec.Token.id(w), w.agentContext)
 	if err != nil {
+		return err
+	}
+	if err := w.checkSizes(project, vars); err != nil {
 		return err
 	}
 	d := w.compare(project, &rec, vars)
@@ -335,6 +383,7 @@ func (w *work) project(ctx context.Context, project Project) error {
 	}
 	if d.empty() {
 		w.tell(project, rec)
+		w.keeps(project, rec.Token)
 		if over := rec.Since.Add(w.p.handover()); rec.Mode != "" && over.After(w.p.Now()) {
 			w.by(over) // a subject of the mode before is to go then
 		}
@@ -342,6 +391,11 @@ func (w *work) project(ctx context.Context, project Project) error {
 	}
 	if err := w.p.pace.Wait(ctx); err != nil {
 		return err
+	}
+	if d.cluster || slices.ContainsFunc(d.write, func(v Variable) bool { return project.Mode.holdsToken(v.Key) }) {
+		if err := w.renew(ctx, project, &d); err != nil {
+			return err
+		}
 	}
 	written, err := w.hand(ctx, project, &rec, vars, d)
 	w.recs[project.ID] = rec
@@ -353,9 +407,59 @@ func (w *work) project(ctx context.Context, project Project) error {
 		return nil
 	}
 	w.by(rec.Since.Add(w.p.handover()))
+	w.keeps(project, rec.Token)
 	w.delivered++
 	w.p.log().InfoContext(ctx, "CI credentials delivered", "namespace", w.n.Name, "project", project.ID, "mode", string(project.Mode), "written", written)
 	return nil
+}
+
+// keeps notes until when a project can keep its token.
+func (w *work) keeps(project Project, t *issued) {
+	if project.Mode.handsToken() && t != nil {
+		w.by(t.Rotate)
+		w.life = t.Expires.Sub(t.Since)
+	}
+}
+
+// renew gets a new token for all parts that have one: the one before is kept nowhere.
+func (w *work) renew(ctx context.Context, project Project, d *difference) error {
+	t, err := w.issueForGitLab(ctx, project.ID)
+	if err != nil {
+		return err
+	}
+	parts, err := w.p.variables(w.n, project, t.ID, w.agentContext)
+	if err != nil {
+		return err
+	}
+	vars, err := w.p.variables(w.n, project, t.token, w.agentContext)
+	if err != nil {
+		return err
+	}
+	if err := w.checkSizes(project, vars); err != nil {
+		return err
+	}
+	write := func(key string) bool {
+		return slices.ContainsFunc(d.write, func(v Variable) bool { return v.Key == key })
+	}
+	var all []Variable
+	for i, v := range vars {
+		if project.Mode.holdsToken(v.Key) {
+			t.Parts[v.Key], d.sums[v.Key] = sumOf(parts[i]), sumOf(v)
+		}
+		if project.Mode.holdsToken(v.Key) || write(v.Key) {
+			all = append(all, v)
+		}
+	}
+	d.write, d.token = all, t
+	if project.Mode == ModeCertificate {
+		d.sums[clusterPart] = w.clusterSum(t.ID)
+	}
+	return nil
+}
+
+// clusterSum tells whether a cluster integration is still the same.
+func (w *work) clusterSum(tokenID string) string {
+	return sum(w.p.Cluster.URL, string(w.p.Cluster.CA), w.n.Name, tokenID)
 }
 
 // tell reports what others have in the place of ours.
@@ -367,6 +471,21 @@ func (w *work) tell(project Project, rec record) {
 	if len(rec.Foreign) > 0 {
 		w.find("ci_foreign_variable", project.ID, (&ForeignError{project.ID, w.p.Scope, rec.Foreign}).Error())
 	}
+}
+
+// checkSizes refuses what is too large for a job, also what GitLab makes of a cluster integration.
+func (w *work) checkSizes(project Project, vars []Variable) error {
+	caFrom := "cluster.publicCAFile"
+	if project.Mode == ModeAgent {
+		caFrom = "gitlab.caFile"
+	}
+	if project.Mode == ModeCertificate {
+		vars = []Variable{{Key: "KUBE_CA_PEM", Value: string(w.p.Cluster.CA)}}
+	}
+	if err := checkSizes(vars, caFrom); err != nil {
+		return &deliveryError{fmt.Errorf("delivering CI credentials to GitLab project %d (%s): %w", project.ID, project.Mode, err)}
+	}
+	return nil
 }
 
 // tooOld reports whether GitLab is too old for the project's mode; then the project keeps what it has.
@@ -389,15 +508,16 @@ func (w *work) agent(ctx context.Context, project Project, rec *record) (bool, e
 	if a == nil {
 		return false, &deliveryError{fmt.Errorf("project %d is to use GitLab's agent, but none is configured (ci.agent)", project.ID)}
 	}
-	why, err := w.p.agent.get(w.p.Now(), w.p.recheck(), func() (string, error) { return a.Refused(ctx) })
+	state, err := w.p.agent.get(w.p.Now(), w.p.recheck(), func() (AgentState, error) { return a.Look(ctx) })
 	if err != nil {
 		return false, &deliveryError{fmt.Errorf("asking GitLab whether its agent impersonates jobs: %w", err)}
 	}
-	if refused := why != ""; refused != rec.refused {
+	w.agentContext = state.Context
+	if refused := state.Refused != ""; refused != rec.refused {
 		rec.refused, w.changed = refused, true
 	}
 	if rec.refused {
-		w.find("ci_agent_refused", project.ID, fmt.Sprintf("project %d gets no rights through GitLab's agent: %s", project.ID, why))
+		w.find("ci_agent_refused", project.ID, fmt.Sprintf("project %d gets no rights through GitLab's agent: %s", project.ID, state.Refused))
 		return false, nil
 	}
 	if rec.Slug != "" && rec.SlugOf == w.p.Scope {
@@ -426,7 +546,8 @@ type difference struct {
 	leftover bool // GitLab showed variables of ours that are not wanted
 	known    *Known
 	former   bool
-	taken    bool // another cluster has it all
+	token    *issued // the one in what is to be written, if there is one
+	taken    bool    // another cluster has it all
 }
 
 func (d difference) empty() bool {
@@ -445,7 +566,7 @@ func (w *work) compare(project Project, rec *record, vars []Variable) difference
 		rec.Other = nil
 	}
 	if project.Mode == ModeCertificate {
-		d.sums[clusterPart] = sum(p.Cluster.URL, string(p.Cluster.CA), w.n.Name, string(w.s.Data[keyToken]))
+		d.sums[clusterPart] = w.clusterSum(rec.Token.id(w))
 		d.cluster = d.moved || rec.Sums[clusterPart] != d.sums[clusterPart]
 	}
 	var again map[string]bool
@@ -462,7 +583,12 @@ func (w *work) compare(project Project, rec *record, vars []Variable) difference
 		d.known = &Known{project.Variables}
 	}
 	for _, v := range vars {
-		if again[v.Key] || rec.Scope != p.Scope || rec.Sums[v.Key] != d.sums[v.Key] {
+		same := rec.Sums[v.Key] == d.sums[v.Key]
+		if project.Mode.holdsToken(v.Key) { // the token in it is not known any more: its sum is kept, and all else is compared
+			same = rec.Token != nil && rec.Token.Parts[v.Key] == d.sums[v.Key] && rec.Sums[v.Key] != ""
+			d.sums[v.Key] = rec.Sums[v.Key]
+		}
+		if again[v.Key] || rec.Scope != p.Scope || !same {
 			d.write = append(d.write, v)
 		}
 	}
@@ -514,7 +640,7 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 			return 0, err
 		}
 		var wrote bool
-		if wrote, err = p.Clusters.Ensure(ctx, project.ID, p.Scope, p.Cluster, w.n.Name, string(w.s.Data[keyToken]), claim); wrote {
+		if wrote, err = p.Clusters.Ensure(ctx, project.ID, p.Scope, p.Cluster, w.n.Name, d.token.token, claim); wrote {
 			written++
 		}
 	}
@@ -530,6 +656,12 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 		next.Mode, next.Since, next.Scope = project.Mode, now, p.Scope
 	}
 	next.Sums = d.sums
+	if d.token != nil {
+		next.Token = d.token
+	}
+	if !project.Mode.handsToken() {
+		next.Token = nil
+	}
 	if !project.VariablesRead { // nothing will show that somebody has made room, so it is tried again
 		for _, key := range next.Foreign {
 			next.Sums[key] = ""
@@ -679,11 +811,15 @@ func (p *Provisioner) deliveredElsewhere(project int64, not string) (home string
 func (w *work) withdraw(ctx context.Context) error {
 	w.settledLoss = true
 	maps.DeleteFunc(w.recs, func(id int64, _ record) bool { return w.n.Source == authz.Project(id) && !w.n.Exists })
+	if err := w.p.destroy(ctx, w.anchor); err != nil {
+		return err
+	}
+	w.anchor = nil
 	if w.s != nil && len(w.s.Data[keyToken]) > 0 {
 		if err := w.p.destroy(ctx, w.s); err != nil {
 			return err
 		}
-		w.p.log().InfoContext(ctx, "CI token destroyed", "namespace", w.n.Name, "source", w.n.Source.String())
+		w.p.log().InfoContext(ctx, "CI tokens destroyed", "namespace", w.n.Name, "source", w.n.Source.String())
 		w.s = nil
 	}
 	if w.s == nil && len(w.recs) > 0 {

@@ -1,0 +1,85 @@
+package app
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+)
+
+// fileKeys calls f for each key of a configuration that names a file.
+func fileKeys(path string, v reflect.Value, f func(path string, v reflect.Value)) {
+	if v.Kind() != reflect.Struct {
+		return
+	}
+	for field, value := range v.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		at := strings.TrimPrefix(path+"."+name, ".")
+		if regexp.MustCompile(`(File|^file|^kubeconfig)$`).MatchString(name) {
+			f(at, value)
+			continue
+		}
+		fileKeys(at, value, f)
+	}
+}
+
+// TestEveryNamedFileIsLookedAt: for each key that names a file, one that is not there, an empty one and one with something
+// else is a fault with the key and the path, and without the content.
+func TestEveryNamedFileIsLookedAt(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{"empty": "", "else": "s3cret words\nof another file"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := 0
+	fileKeys("", reflect.ValueOf(config.Config{}), func(key string, _ reflect.Value) {
+		n++
+		for _, name := range []string{"missing", "empty", "else"} {
+			cfg, file := new(config.Config), filepath.Join(dir, name)
+			fileKeys("", reflect.ValueOf(cfg).Elem(), func(k string, v reflect.Value) {
+				if k == key {
+					v.SetString(file)
+				}
+			})
+			if strings.HasSuffix(key, "keyFile") && name != "missing" {
+				continue // judged beside its certificate
+			}
+			err := CheckNamedFiles(cfg)
+			if err == nil || !strings.HasPrefix(err.Error(), key+": ") || !strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("%s names a file that is %s: %v", key, name, err)
+			}
+		}
+	})
+	if n != 13 {
+		t.Errorf("%d keys name files", n)
+	}
+}
+
+func TestFromNow(t *testing.T) {
+	for d, want := range map[time.Duration]string{-8*time.Minute - 4*time.Second: "8m4s ago", 90 * time.Second: "in 1m30s", 0: "in 0s"} {
+		if got := fromNow(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
+// TestSecretErrorsNameTheFile: whatever is wrong with it.
+func TestSecretErrorsNameTheFile(t *testing.T) {
+	dir := t.TempDir()
+	for i, content := range []string{"", "two words", "two\nlines"} {
+		file := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := secretFile(file, "gitlab.readTokenFile")(); err == nil || !strings.Contains(err.Error(), "gitlab.readTokenFile "+file) {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+}

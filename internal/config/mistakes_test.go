@@ -1,0 +1,64 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+)
+
+// TestTheRightURLIsNamed: whatever was copied behind GitLab's external URL is refused with the URL to write; no user and no
+// query is repeated.
+func TestTheRightURLIsNamed(t *testing.T) {
+	for _, external := range []string{"https://gitlab.example.com", "https://example.com/gitlab", "https://gitlab.example.com:8443", "https://example.com/api-things"} {
+		file := func(url string) []byte { return []byte(strings.Replace(minimal, "https://gitlab.example.com", url, 1)) }
+		if _, err := config.Parse(file(external)); err != nil {
+			t.Errorf("%s: %v", external, err)
+		}
+		host := strings.TrimPrefix(external, "https://")
+		for _, wrong := range []string{
+			external + "/", external + "//", external + "/api", external + "/api/", external + "/api/v4", external + "/api/v4/", external + "/api/v4/projects", external + "/api/graphql", external + "/-/graphql-explorer",
+			external + "/users/sign_in", external + "/admin/users", external + "/.well-known/openid-configuration", external + "?private_token=s3cret",
+			external + "#top", external + "/api/v4?private_token=s3cret", "https://root:s3cret@" + host, "https://s3cret@" + host + "/api/v4", "HTTPS://" + strings.ToUpper(host[:3]) + host[3:],
+		} {
+			_, err := config.Parse(file(wrong))
+			if err == nil || !strings.HasSuffix(strings.TrimSpace(err.Error()), ": write "+external) || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("%s: %v", wrong, err)
+			}
+		}
+	}
+	for _, wrong := range []string{"http://root:s3cret@gitlab.example.com", "ftp://x:s3cret@y", "https://s3cret:x", "gitlab.example.com"} {
+		_, err := config.Parse([]byte(strings.Replace(minimal, "https://gitlab.example.com", wrong, 1)))
+		if err == nil || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
+}
+
+// TestMistakesAreToldInOneTrip: each mistake with its remedy, all at once.
+func TestMistakesAreToldInOneTrip(t *testing.T) {
+	_, err := config.Parse([]byte(`apiVersion: gl-k8s-integrator/v1alpha1
+kind: Config
+gitlab: {url: "https://gitlab.example.com", readTokenFile: "/r ", writeTokenFile: /w}
+listeners: {webhooks: {address: "127.0.0.1:8443", certFile: /c, keyFile: /k}}
+authn: {clientIDs: [one, two, one], apiAudiences: [three, two], ci: {audience: three}}
+authz:
+  roles: [{clusterRole: a/b, levels: [30, 31]}, {clusterRole: "..", levels: [owner]}]
+  extra: [{source: project/1, clusterRole: "50%", levels: [40]}]
+ci: {environment: "ICC-K8s "}
+`))
+	if err == nil {
+		t.Fatal("no fault found")
+	}
+	for _, want := range []string{
+		"authz.roles[0].levels[0]: want text, not 30: write developer", "authz.roles[0].levels[1]: want text, not 31: write guest, planner",
+		"authz.extra[0].levels[0]: want text, not 40: write maintainer",
+		`authz.roles[0].clusterRole: "a/b" is not the name of a ClusterRole`, `authz.roles[1].clusterRole: ".."`, `authz.extra[0].clusterRole: "50%"`,
+		`authn.clientIDs[2]: "one" is authn.clientIDs[0] already`, `authn.apiAudiences[1]: "two" is authn.clientIDs[1] already`, `authn.ci.audience: "three" is authn.apiAudiences[0] already`,
+		"ci.environment: begins or ends with a blank", "gitlab.readTokenFile: begins or ends with a blank",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error lacks %q:\n%v", want, err)
+		}
+	}
+}

@@ -1,0 +1,213 @@
+package httpserver_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+)
+
+var readAll = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	if _, err := io.ReadAll(r.Body); err != nil {
+		http.Error(w, "unreadable", http.StatusBadRequest)
+		return
+	}
+	_, _ = io.WriteString(w, "read")
+})
+
+func dial(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func post(t *testing.T, c *http.Client, url, body string) int {
+	t.Helper()
+	resp, err := c.Post(url, "text/plain", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+// TestSlowBodiesHoldNoSlots: however many bodies are half sent, whole ones are read at once; a half one is given up when its
+// time is over, and its slot is free again.
+func TestSlowBodiesHoldNoSlots(t *testing.T) {
+	for _, withTLS := range []bool{false, true} {
+		t.Run(fmt.Sprintf("TLS %v", withTLS), func(t *testing.T) {
+			opts := httpserver.Options{Handler: httpserver.Limit(8, nil, httpserver.Bodies(4, time.Second, readAll))}
+			var config *tls.Config
+			if withTLS {
+				ca, files := newAuthority(t), newFiles(t)
+				cert, key := ca.issue(1)
+				write(t, files.cert, cert)
+				write(t, files.key, key)
+				opts.CertFile, opts.KeyFile = files.cert, files.key
+				config = &tls.Config{RootCAs: ca.pool()}
+			}
+			s := start(t, opts)
+			ended := make(chan error, 20)
+			for range cap(ended) {
+				if !withTLS {
+					conn := dial(t, s.Addr().String())
+					fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+					go func() {
+						answer, err := io.ReadAll(conn) // until the server closes it
+						if err == nil && strings.Contains(string(answer), " 200 ") {
+							err = errors.New("half a body was taken for a whole one")
+						}
+						ended <- err
+					}()
+					continue
+				}
+				body, hold := io.Pipe()
+				c := client(t, config.Clone())
+				go func() {
+					resp, err := c.Post(s.URL(), "text/plain", body)
+					if err == nil {
+						if resp.StatusCode == http.StatusOK {
+							err = errors.New("half a body was taken for a whole one")
+						}
+						resp.Body.Close()
+					}
+					ended <- err
+				}()
+				go func() { _, _ = io.WriteString(hold, "half") }()
+				t.Cleanup(func() { hold.CloseWithError(io.ErrUnexpectedEOF) })
+			}
+			c := client(t, config.Clone())
+			for range 20 {
+				if got := post(t, c, s.URL(), strings.Repeat("x", 100)); got != http.StatusOK {
+					t.Errorf("a whole request was answered %d", got)
+				}
+			}
+			for range cap(ended) {
+				select {
+				case err := <-ended:
+					if err != nil {
+						t.Error(err)
+					}
+				case <-time.After(5 * time.Second):
+					t.Fatal("a half-sent request is still held")
+				}
+			}
+		})
+	}
+}
+
+// TestReadBodyHasNoDeadline: the time limit of a body does not end a request whose body was read.
+func TestReadBodyHasNoDeadline(t *testing.T) {
+	s := start(t, httpserver.Options{Handler: httpserver.Bodies(1, 50*time.Millisecond, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		select {
+		case <-r.Context().Done():
+			w.WriteHeader(http.StatusTeapot)
+		case <-time.After(300 * time.Millisecond):
+		}
+	}))})
+	if got := post(t, client(t, nil), s.URL(), "whole"); got != http.StatusOK {
+		t.Errorf("status %d", got)
+	}
+}
+
+// TestIdleConnectionsKeepNobodyOut: when all connections are taken by silent ones, a new client is served; one that is at
+// work is not closed.
+func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
+	entered, release := make(chan struct{}, 1), make(chan struct{})
+	var closed atomic.Int64
+	s := start(t, httpserver.Options{MaxConns: 8, Rejected: func() { closed.Add(1) }, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/work" {
+			entered <- struct{}{}
+			<-release
+		}
+		_, _ = io.WriteString(w, "hello")
+	})})
+	work := dial(t, s.Addr().String())
+	fmt.Fprint(work, "GET /work HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-entered
+	for range 100 {
+		dial(t, s.Addr().String())
+	}
+	if _, body := get(t, client(t, nil), s.URL()); body != "hello" {
+		t.Errorf("got %q", body)
+	}
+	if n := closed.Load(); n < 93 {
+		t.Errorf("%d connections were closed, want at least 93 of 102", n)
+	}
+	close(release)
+	resp, err := http.ReadResponse(bufio.NewReader(work), nil)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("the request at work: %v %v", resp, err)
+	}
+}
+
+// TestAClientWithACertificateGoesLast: connections that never finish a handshake don't push out one that has.
+func TestAClientWithACertificateGoesLast(t *testing.T) {
+	ca, files := newAuthority(t), newFiles(t)
+	cert, key := ca.issue(1)
+	write(t, files.cert, cert)
+	write(t, files.key, key)
+	write(t, files.ca, ca.pem())
+	var conns atomic.Int64
+	s := start(t, httpserver.Options{
+		MaxConns: 8, Handler: hello, CertFile: files.cert, KeyFile: files.key, ClientCAFile: files.ca,
+	})
+	tr := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: ca.pool(), Certificates: []tls.Certificate{ca.pair(2)}}}
+	tr.DialContext = (&countingDialer{n: &conns}).DialContext
+	t.Cleanup(tr.CloseIdleConnections)
+	c := &http.Client{Transport: tr}
+	get(t, c, s.URL())
+	for range 100 {
+		dial(t, s.Addr().String())
+	}
+	get(t, c, s.URL())
+	if conns.Load() != 1 {
+		t.Errorf("the client had to connect %d times", conns.Load())
+	}
+}
+
+// TestHandshakesFillNoLog: failed handshakes write one line a second.
+func TestHandshakesFillNoLog(t *testing.T) {
+	ca, files, logs := newAuthority(t), newFiles(t), &lockedBuffer{}
+	cert, key := ca.issue(1)
+	write(t, files.cert, cert)
+	write(t, files.key, key)
+	s := start(t, httpserver.Options{Handler: hello, CertFile: files.cert, KeyFile: files.key, Logger: slog.New(slog.NewTextHandler(logs, nil))})
+	begun := time.Now()
+	for range 200 {
+		conn := dial(t, s.Addr().String())
+		fmt.Fprint(conn, "no TLS at all\r\n\r\n")
+		_, _ = io.ReadAll(conn)
+	}
+	lines := strings.Count(logs.String(), "TLS handshake error")
+	if most := int(time.Since(begun)/time.Second) + 1; lines < 1 || lines > most {
+		t.Errorf("%d lines, want 1 to %d", lines, most)
+	}
+}
+
+type countingDialer struct {
+	net.Dialer
+	n *atomic.Int64
+}
+
+func (d *countingDialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	d.n.Add(1)
+	return d.Dialer.DialContext(ctx, network, addr)
+}

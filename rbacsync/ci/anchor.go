@@ -1,0 +1,135 @@
+package ci
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	authnv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// A watch is authorised once, when it begins, and shows what is written long after its owner has lost the right to read
+// it. So a token that GitLab gets is never written into the cluster: it is bound to the anchor, a Secret without a token, and
+// dies with that. The token in the Secret that people can read is another one, and after a loss there is none for a while
+// (docs/adr/0074).
+
+// issued is what is kept of a token that GitLab was given.
+type issued struct {
+	ID      string    `json:"id"`      // a digest of the token, which is of high entropy
+	Anchor  types.UID `json:"anchor"`  // what it is bound to
+	Account types.UID `json:"account"` // of the ServiceAccount
+	Key     string    `json:"key,omitempty"`
+	Since   time.Time `json:"since"`
+	Expires time.Time `json:"expires"`
+	Rotate  time.Time `json:"rotate"`
+	// Parts tell for each part with the token in it whether all else in that part is still the same.
+	Parts map[string]string `json:"parts,omitempty"`
+
+	token string
+}
+
+// works reports whether what GitLab has is good for a while: nothing shows that the token can't work any more, and most of
+// its life is ahead.
+func (t *issued) works(w *work) bool {
+	return t != nil && w.anchor != nil && t.Anchor == w.anchor.UID && (w.n.Account == "" || t.Account == w.n.Account) &&
+		!w.p.keys.retired(t.Key) && w.p.Now().Before(t.Rotate)
+}
+
+// id stands for the token where only a change of it matters.
+func (t *issued) id(w *work) string {
+	if t.works(w) {
+		return t.ID
+	}
+	return "none"
+}
+
+// issueForGitLab requests a token for one delivery.
+func (w *work) issueForGitLab(ctx context.Context, project int64) (*issued, error) {
+	now := w.p.Now()
+	token, expires, err := w.request(ctx, w.anchor)
+	if err != nil {
+		return nil, err
+	}
+	t := &issued{
+		ID: sum(token), Anchor: w.anchor.UID, Key: keyID([]byte(token)), Since: now, Expires: expires,
+		Rotate: rotateAt(w.n.Name, now, expires), Parts: map[string]string{}, token: token,
+	}
+	if c, ok := parseClaims([]byte(token)); ok {
+		t.Account = types.UID(c.Kubernetes.Account.UID)
+	}
+	w.p.log().InfoContext(ctx, "CI token issued for GitLab", "namespace", w.n.Name, "project", project, "expires", expires.UTC().Format(time.RFC3339))
+	return t, nil
+}
+
+// request asks for a token that dies with a Secret.
+func (w *work) request(ctx context.Context, bound *corev1.Secret) (token string, expires time.Time, err error) {
+	seconds := int64(w.p.lifetime().Seconds())
+	tr, err := w.p.Kube.CoreV1().ServiceAccounts(w.n.Name).CreateToken(ctx, kubename.CIServiceAccount, &authnv1.TokenRequest{
+		Spec: authnv1.TokenRequestSpec{
+			ExpirationSeconds: &seconds,
+			BoundObjectRef:    &authnv1.BoundObjectReference{Kind: "Secret", APIVersion: "v1", Name: bound.Name, UID: bound.UID},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("requesting a token of ServiceAccount %s/%s: %w", w.n.Name, kubename.CIServiceAccount, err)
+	}
+	w.p.keys.issued(keyID([]byte(tr.Status.Token)), w.p.Now())
+	return tr.Status.Token, tr.Status.ExpirationTimestamp.Time, nil
+}
+
+// makeAnchor makes the anchor, with the mark of a loss if there was one.
+func (w *work) makeAnchor(ctx context.Context) error {
+	s := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: kubename.CIAnchor, Namespace: w.n.Name, Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}},
+		Type:       corev1.SecretTypeOpaque,
+	}
+	w.mark(s)
+	made, err := w.p.Kube.CoreV1().Secrets(w.n.Name).Create(ctx, s, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("making Secret %s/%s: %w", w.n.Name, kubename.CIAnchor, err)
+	}
+	w.anchor = made
+	return nil
+}
+
+// mark notes on a Secret when somebody lost the right to read it.
+func (w *work) mark(s *corev1.Secret) (changed bool) {
+	if w.withheldSince.IsZero() {
+		return false
+	}
+	return annotate(s, kubename.AnnotationWithheldSince, w.withheldSince.UTC().Format(time.RFC3339))
+}
+
+// readMarks takes the later of what the two Secrets say: either may have been made anew since.
+func (w *work) readMarks() {
+	for _, s := range []*corev1.Secret{w.s, w.anchor} {
+		if s == nil {
+			continue
+		}
+		if at, err := time.Parse(time.RFC3339, s.Annotations[kubename.AnnotationWithheldSince]); err == nil && at.After(w.withheldSince) {
+			w.withheldSince = at
+		}
+	}
+}
+
+// withheld reports whether no token may be written where people can read it: somebody who lost that right may still watch.
+func (w *work) withheld() bool {
+	if w.withheldSince.IsZero() {
+		return false
+	}
+	if w.p.Withhold <= 0 {
+		return true
+	}
+	over := w.withheldSince.Add(w.p.Withhold)
+	if w.p.Now().Before(over) {
+		w.by(over)
+		return true
+	}
+	w.withheldSince = time.Time{}
+	return false
+}

@@ -1,0 +1,221 @@
+package rbacsync
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// givable says whether bindings to a ClusterRole give what they should: it exists, and we may make them. The reason is
+// empty for Yes.
+func givable(r clusterroles.Role) clusterroles.Answer {
+	for _, a := range []clusterroles.Answer{r.Bindable, r.Exists} {
+		if a.Verdict == clusterroles.No {
+			return a
+		}
+	}
+	for _, a := range []clusterroles.Answer{r.Bindable, r.Exists} {
+		if a.Verdict == clusterroles.Unknown {
+			return a
+		}
+	}
+	return clusterroles.Answer{Verdict: clusterroles.Yes}
+}
+
+// roleFindings says which ClusterRoles can't be given, or may not, and what to do.
+func roleFindings(roles clusterroles.Roles) []authz.Finding {
+	const where = "deploy/manifests/10-integrator-role.yaml"
+	var out []authz.Finding
+	for _, name := range slices.Sorted(maps.Keys(roles)) {
+		var text string
+		switch r := roles[name]; {
+		case r.Exists.Verdict == clusterroles.No && name == kubename.CIClusterRole:
+			text = fmt.Sprintf("CI jobs can't be given ClusterRole %q: %s. Apply deploy/manifests/20-gitlab-group-master.yaml", name, r.Exists.Reason)
+		case r.Exists.Verdict == clusterroles.No:
+			text = fmt.Sprintf("nobody can be given ClusterRole %q: %s. Correct its name in the configuration, or make it", name, r.Exists.Reason)
+		case r.Bindable.Verdict == clusterroles.No:
+			text = fmt.Sprintf("nobody can be given ClusterRole %q: %s. Correct its name in the configuration, or add it to the rule with the verb bind in %s and apply that",
+				name, r.Bindable.Reason, where)
+		case r.Exists.Verdict == clusterroles.Unknown && r.Bindable.Verdict == clusterroles.Yes:
+			text = fmt.Sprintf("it is not known whether ClusterRole %q exists: %s. Apply %s, whose rule with the verb bind has the verb get too", name, r.Exists.Reason, where)
+		case r.Bindable.Verdict == clusterroles.Unknown:
+			text = fmt.Sprintf("it is not known whether ClusterRole %q can be given: %s", name, r.Bindable.Reason)
+		default:
+			continue
+		}
+		out = append(out, authz.Finding{Code: "cluster_role", Text: text + ". Until then nobody loses a right on account of it"})
+	}
+	return out
+}
+
+// withholder makes a Wanted out of another one, in which no right is taken for one that can't be given.
+type withholder struct {
+	roles     clusterroles.Roles
+	base, all []string // the policy's, strongest first
+	// before reports whether the policy of before gives a right on what GitLab says now; nil: that policy is not known.
+	before func(Right) bool
+	live   map[string][]*Live // our bindings, by namespace
+	out    []Object
+	kept   int
+}
+
+// withhold leaves in the cluster what somebody would lose for a ClusterRole that can't be given, or might not, and asks
+// for no binding to one that can't. It returns how many rights are left so. A right that is stronger than the one that
+// can't be given goes all the same (docs/adr/0083).
+func withhold(have *Observed, want *Wanted, roles clusterroles.Roles, p authz.Policy, before func(Right) bool) (*Wanted, int) {
+	h := &withholder{roles: roles, base: p.BaseRoles(), all: p.ClusterRoles(), before: before, live: map[string][]*Live{}}
+	fine := true
+	for _, r := range roles {
+		fine = fine && givable(r).Verdict == clusterroles.Yes
+	}
+	if fine || want.Hold != "" {
+		return want, 0
+	}
+	spaces := map[string]*Live{}
+	for _, l := range have.Live {
+		switch {
+		case l.Space != nil:
+			spaces[l.Key.Name] = l
+		case l.Binding != nil && isNameOf(l.Key.Name, l.Binding.Role):
+			h.live[l.Key.Namespace] = append(h.live[l.Key.Namespace], l)
+		}
+	}
+	for rest := want.Objects; len(rest) > 0; {
+		var objects []Object
+		ns := rest[0].Key.Namespace
+		objects, rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })
+		var live []*Live
+		space := objects[0].Space
+		if l := spaces[ns]; l != nil && space != nil && want.owns(l, space) {
+			live = h.live[ns]
+		}
+		if space == nil {
+			h.out = append(h.out, objects...)
+			continue
+		}
+		h.namespace(space.Source, objects, live, want.Users)
+	}
+	w := *want
+	w.Objects = h.out
+	slices.SortFunc(w.Objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
+	return &w, h.kept
+}
+
+// isNameOf reports whether a binding to the role is called so.
+func isNameOf(name, role string) bool {
+	if role == kubename.CIClusterRole && name == kubename.CIRoleBinding {
+		return true
+	}
+	first := kubename.RoleBinding(role, 0)
+	return name == first || strings.HasPrefix(name, first+"-")
+}
+
+func (h *withholder) verdict(role string) clusterroles.Verdict {
+	r, asked := h.roles[role]
+	if !asked {
+		return clusterroles.Yes
+	}
+	return givable(r).Verdict
+}
+
+func (h *withholder) namespace(id authz.SourceID, objects []Object, live []*Live, users map[int64]authz.User) {
+	lacks := map[int64][]string{} // user to the roles they should have, and might not get
+	var out []Object
+	for _, o := range objects {
+		if o.Binding == nil || h.verdict(o.Binding.Role) == clusterroles.Yes {
+			out = append(out, o)
+			continue
+		}
+		for _, u := range o.Binding.Users {
+			if h.verdict(o.Binding.Role) == clusterroles.Unknown || h.roles[o.Binding.Role].Exists.Verdict == clusterroles.No || !hasLive(live, o.Binding.Role, u) {
+				lacks[u] = append(lacks[u], o.Binding.Role)
+			}
+		}
+		if h.verdict(o.Binding.Role) == clusterroles.Unknown {
+			out = append(out, o)
+		}
+	}
+	for _, l := range live { // who has it, and should, keeps it
+		if h.verdict(l.Binding.Role) == clusterroles.No {
+			out = append(out, left(l, objects, users))
+		}
+	}
+	for _, l := range live {
+		var keep []int64
+		for _, u := range l.Binding.Users {
+			if !elsewhere(objects, l.Binding.Role, u) && slices.ContainsFunc(lacks[u], func(r string) bool { return h.keeps(Right{id, l.Binding.Role, u}, r) }) {
+				keep = append(keep, u)
+			}
+		}
+		if len(keep) > 0 {
+			h.kept += len(keep)
+			out = keepIn(out, l, keep, users)
+		}
+	}
+	h.out = append(h.out, out...)
+}
+
+// keeps reports whether a right is left because the role that should come instead of it might not.
+func (h *withholder) keeps(r Right, instead string) bool {
+	has, gets := slices.Index(h.base, r.Role), slices.Index(h.base, instead)
+	switch {
+	case has >= 0 && gets >= 0:
+		return has > gets
+	case h.before != nil:
+		return h.before(r)
+	}
+	return !slices.Contains(h.all, r.Role)
+}
+
+func hasLive(live []*Live, role string, user int64) bool {
+	return slices.ContainsFunc(live, func(l *Live) bool {
+		_, has := slices.BinarySearch(l.Binding.Users, user)
+		return has && l.Binding.Role == role
+	})
+}
+
+// left returns the binding as it is, without those who should not be in it.
+func left(l *Live, objects []Object, users map[int64]authz.User) Object {
+	b := &Binding{Role: l.Binding.Role, Members: l.Binding.Members}
+	for _, u := range l.Binding.Users {
+		if elsewhere(objects, b.Role, u) {
+			b.Users = append(b.Users, u)
+		}
+	}
+	for _, s := range l.Binding.Others {
+		if slices.ContainsFunc(objects, func(o Object) bool {
+			return o.Binding != nil && o.Binding.Role == b.Role && slices.Contains(o.Binding.Others, s)
+		}) {
+			b.Others = append(b.Others, s)
+		}
+	}
+	if len(b.Users) != len(l.Binding.Users) {
+		b.Members = memberNames(b.Users, users)
+	}
+	return Object{Key: l.Key, Binding: b}
+}
+
+// keepIn adds people to the binding as it should be; if there should be none, it is one with them alone.
+func keepIn(objects []Object, l *Live, keep []int64, users map[int64]authz.User) []Object {
+	b := &Binding{Role: l.Binding.Role}
+	i := slices.IndexFunc(objects, func(o Object) bool { return o.Key == l.Key })
+	if i >= 0 {
+		*b = *objects[i].Binding
+	}
+	b.Users = slices.Compact(slices.Sorted(slices.Values(slices.Concat(b.Users, keep))))
+	b.Others = slices.Clone(b.Others)
+	b.Members = memberNames(b.Users, users)
+	if slices.Equal(b.Users, l.Binding.Users) {
+		b.Members = l.Binding.Members // no write for a name alone
+	}
+	if i >= 0 {
+		objects[i].Binding = b
+		return objects
+	}
+	return append(objects, Object{Key: l.Key, Binding: b})
+}

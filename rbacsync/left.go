@@ -1,0 +1,412 @@
+package rbacsync
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// Who loses the right to change a namespace may leave something there that goes on acting for them: a ServiceAccount
+// with a role, pods that run as it. The loss is noted on our RoleBinding by the same write that takes the right away, so
+// that it outlives this process; what was left is looked for afterwards, beside the rounds (docs/adr/0098).
+
+const (
+	// leftAfter is how long after a loss a binding that is made still counts as left behind: a token of a ServiceAccount,
+	// made before the loss, can make it, and tenants' tokens live no longer (deploy/manifests/30-tenant-fence.yaml).
+	leftAfter = 24 * time.Hour
+	maxLosers = 20  // ids that are noted of a loss
+	maxLeft   = 200 // namespaces that are looked at in one go
+	maxNamed  = 10  // bindings, and pods, that a finding names
+	lookFor   = 30 * time.Second
+)
+
+// loss is who could change a namespace and can't any more.
+type loss struct {
+	at    time.Time // when the last of them lost it, in whole seconds
+	users []int64   // the last maxLosers of them, the latest at the end
+}
+
+// String returns the form in which a loss is noted: "2026-11-28T08:40:00Z 7,9".
+func (l loss) String() string {
+	ids := make([]string, len(l.users))
+	for i, id := range l.users {
+		ids[i] = strconv.FormatInt(id, 10)
+	}
+	return l.at.UTC().Format(time.RFC3339) + " " + strings.Join(ids, ",")
+}
+
+// parseLoss reads what String returned. What cannot be read is no loss: only administrators can write there.
+func parseLoss(s string) (loss, bool) {
+	at, ids, _ := strings.Cut(s, " ")
+	t, err := time.Parse(time.RFC3339, at)
+	if err != nil {
+		return loss{}, false
+	}
+	l := loss{at: t}
+	for id := range strings.SplitSeq(ids, ",") {
+		n, err := strconv.ParseInt(id, 10, 64)
+		if err != nil {
+			return loss{}, false
+		}
+		l.users = append(l.users, n)
+	}
+	return l, true
+}
+
+// and returns both losses as one.
+func (l loss) and(o loss) loss {
+	if o.at.Before(l.at) {
+		l, o = o, l
+	}
+	users := slices.DeleteFunc(slices.Clone(l.users), func(id int64) bool { return slices.Contains(o.users, id) })
+	users = append(users, o.users...)
+	return loss{o.at, users[max(0, len(users)-maxLosers):]}
+}
+
+// weakRoles returns the roles with which nobody changes anything: those that only levels below Maintainer have.
+func weakRoles(p authz.Policy) map[string]bool {
+	weak := map[string]bool{}
+	for _, role := range p.BaseRoles() {
+		weak[role] = true
+	}
+	for _, l := range []authz.Level{authz.Maintainer, authz.Owner} {
+		delete(weak, p.RoleIn(&authz.Snapshot{}, authz.SourceID{}, l))
+	}
+	return weak
+}
+
+// strongIn returns who has another role than a weak one by these bindings.
+func strongIn(objects []Object, weak map[string]bool) map[int64]bool {
+	strong := map[int64]bool{}
+	for i := range objects {
+		if b := objects[i].Binding; b != nil && !weak[b.Role] {
+			for _, id := range b.Users {
+				strong[id] = true
+			}
+		}
+	}
+	return strong
+}
+
+// noteLosses adds to the changes of bindings who loses by them the right to change the namespace, and keeps what was
+// noted before. It changes nothing that plan and want share.
+func noteLosses(plan []Change, want *Wanted, weak map[string]bool, now time.Time) {
+	strong := map[string]map[int64]bool{} // by namespace
+	for i := range plan {
+		c := &plan[i]
+		if c.Old == nil || c.New == nil || c.Old.Binding == nil || c.New.Binding == nil {
+			continue
+		}
+		note := c.Old.Binding.Loss
+		if !weak[c.Old.Binding.Role] {
+			ns := c.Key.Namespace
+			if strong[ns] == nil {
+				strong[ns] = strongIn(want.inside(ns), weak)
+			}
+			lost := slices.DeleteFunc(slices.Clone(c.Old.Binding.Users), func(id int64) bool { return strong[ns][id] })
+			if len(lost) > 0 {
+				before, _ := parseLoss(note)
+				note = before.and(loss{now.Truncate(time.Second), lost}).String()
+			}
+		}
+		if note != "" {
+			o, b := *c.New, *c.New.Binding
+			b.Loss, o.Binding, c.New = note, &b, &o
+		}
+	}
+}
+
+// lostSpace is a namespace in which somebody lost the right to change it, and did not get it back.
+type lostSpace struct {
+	name   string
+	source authz.SourceID
+	loss   loss
+	who    string // the people, for a finding
+	weak   map[string]bool
+}
+
+// lostSpaces lists those among the bindings in live.
+func lostSpaces(live []*Live, want *Wanted, weak map[string]bool) map[string]lostSpace {
+	sources, losses := map[string]authz.SourceID{}, map[string]loss{}
+	for _, l := range live {
+		if l.Space != nil && l.Space.Issuer == want.Issuer {
+			sources[l.Key.Name] = l.Space.Source
+		}
+		if l.Binding == nil || l.Binding.Loss == "" {
+			continue
+		}
+		if noted, ok := parseLoss(l.Binding.Loss); ok {
+			losses[l.Key.Namespace] = losses[l.Key.Namespace].and(noted)
+		}
+	}
+	bound := map[string][]Object{} // as it is, where it is not known what should be
+	for _, l := range live {
+		ns := l.Key.Namespace
+		if _, noted := losses[ns]; noted && (want.Hold != "" || want.Untouchable[sources[ns]] != "") {
+			bound[ns] = append(bound[ns], l.Object)
+		}
+	}
+	out := map[string]lostSpace{}
+	for ns, l := range losses {
+		source, ours := sources[ns]
+		objects, unknown := bound[ns]
+		if !unknown {
+			objects = want.inside(ns)
+		}
+		strong := strongIn(objects, weak)
+		l.users = slices.DeleteFunc(l.users, func(id int64) bool { return strong[id] })
+		if ours && len(l.users) > 0 {
+			out[ns] = lostSpace{ns, source, l, people(l.users, want.Users), weak}
+		}
+	}
+	return out
+}
+
+// people names the last five of them.
+func people(ids []int64, users map[int64]authz.User) string {
+	var names []string
+	for _, id := range ids[max(0, len(ids)-5):] {
+		name := kubename.User(id)
+		if u, known := users[id]; known {
+			name += " (" + printable(u.Username) + ")"
+		}
+		names = append(names, name)
+	}
+	if more := len(ids) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
+}
+
+// actors returns the ServiceAccounts of the namespace that a binding of somebody else's gives more than a weak role.
+// The account of CI jobs is not among them: what its token may do does not hang on who left, and the token is replaced.
+func (s *lostSpace) actors(rb *rbacv1.RoleBinding) []string {
+	if rb.DeletionTimestamp != nil || rb.CreationTimestamp.After(s.loss.at.Add(leftAfter)) ||
+		rb.Labels[kubename.LabelManagedBy] == kubename.ManagedBy || s.weak[bindingOf(rb.RoleRef, nil, "").Role] {
+		return nil
+	}
+	var names []string
+	for _, sub := range rb.Subjects {
+		if sub.Kind == rbacv1.ServiceAccountKind && sub.Namespace == s.name && sub.Name != kubename.CIServiceAccount {
+			names = append(names, sub.Name)
+		}
+	}
+	return names
+}
+
+// accounts returns the ServiceAccounts whose pods act for whoever left: that of CI jobs, whose pods the fence refuses
+// and which are from before it, and those of the bindings that were left.
+func (s *lostSpace) accounts(bindings []rbacv1.RoleBinding) []string {
+	var names []string
+	for i := range bindings {
+		names = append(names, s.actors(&bindings[i])...)
+	}
+	slices.Sort(names)
+	return append([]string{kubename.CIServiceAccount}, slices.Compact(names)...)
+}
+
+// leftBehind returns what is left in a namespace of those who lost the right to change it; nil: nothing. It is pure.
+// Pods count however old they are: a controller makes them anew.
+func leftBehind(s *lostSpace, bindings []rbacv1.RoleBinding, pods []corev1.Pod) *authz.Finding {
+	var bound, run []string
+	for i := range bindings {
+		rb := &bindings[i]
+		if names := s.actors(rb); len(names) > 0 {
+			bound = append(bound, fmt.Sprintf("%s (%s for %s)", rb.Name, bindingOf(rb.RoleRef, nil, "").Role, named(names, 3)))
+		}
+	}
+	accounts := s.accounts(bindings)
+	for i := range pods {
+		if account := pods[i].Spec.ServiceAccountName; slices.Contains(accounts, account) {
+			run = append(run, fmt.Sprintf("%s (as %s)", pods[i].Name, account))
+		}
+	}
+	if len(bound)+len(run) == 0 {
+		return nil
+	}
+	slices.Sort(bound)
+	slices.Sort(run)
+	var what []string
+	if len(bound) > 0 {
+		what = append(what, "RoleBindings of ServiceAccounts: "+named(bound, maxNamed))
+	}
+	if len(run) > 0 {
+		what = append(what, "pods: "+named(run, maxNamed))
+	}
+	return &authz.Finding{Code: "left_behind", Source: s.source, Text: fmt.Sprintf(
+		"in namespace %s, where %s lost the right to change things (the last at %s), there still are %s; Secrets with tokens can't be listed by this program: see docs/leaving.md for how to end it, or to say that it is wanted",
+		s.name, s.who, s.loss.at.UTC().Format(time.RFC3339), strings.Join(what, "; "))}
+}
+
+// named lists the first of the names and counts the rest.
+func named(names []string, limit int) string {
+	if len(names) > limit {
+		names = append(slices.Clone(names[:limit]), fmt.Sprintf("%d more", len(names)-limit))
+	}
+	return strings.Join(names, ", ")
+}
+
+// leftLooker looks for what was left behind. It is used by one goroutine at a time.
+type leftLooker struct {
+	kube   kubernetes.Interface
+	now    func() time.Time
+	spaces map[string]looked
+}
+
+// looked is what is known of a namespace with a loss.
+type looked struct {
+	loss    time.Time
+	at      time.Time // zero: never
+	clean   bool      // nothing was left, and nothing can be any more
+	finding *authz.Finding
+}
+
+// look returns what was left behind in these namespaces. Those that were looked at longest ago come first; what there
+// is no time for keeps its last answer.
+func (k *leftLooker) look(ctx context.Context, spaces map[string]lostSpace) []authz.Finding {
+	ctx, cancel := context.WithTimeout(ctx, lookFor)
+	defer cancel()
+	var due []string
+	known := make(map[string]looked, len(spaces))
+	for ns, s := range spaces {
+		old := k.spaces[ns]
+		if !old.loss.Equal(s.loss.at) {
+			old = looked{loss: s.loss.at}
+		}
+		if known[ns] = old; !old.clean {
+			due = append(due, ns)
+		}
+	}
+	k.spaces = known
+	slices.SortFunc(due, func(a, b string) int {
+		return cmp.Or(known[a].at.Compare(known[b].at), known[b].loss.Compare(known[a].loss), strings.Compare(a, b))
+	})
+	unread, first := 0, ""
+	for _, ns := range due[:min(len(due), maxLeft)] {
+		s, l := spaces[ns], known[ns]
+		l.at = k.now()
+		found, err := k.read(ctx, &s)
+		if err == nil || found != nil {
+			l.finding = found
+		}
+		if err != nil {
+			if unread++; first == "" {
+				first = err.Error()
+			}
+		}
+		l.clean = err == nil && found == nil && l.at.After(l.loss.Add(leftAfter))
+		known[ns] = l
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	var out []authz.Finding
+	for _, ns := range slices.Sorted(maps.Keys(known)) {
+		if f := known[ns].finding; f != nil {
+			out = append(out, *f)
+		}
+	}
+	if more := len(out) - maxExcess; more > 0 {
+		out = append(out[:maxExcess], authz.Finding{Code: "left_behind", Text: fmt.Sprintf("and something is left in %d more namespaces", more)})
+	}
+	if unread > 0 {
+		out = append(out, authz.Finding{Code: "left_behind", Text: fmt.Sprintf(
+			"in %d namespaces where somebody lost the right to change things it could not be seen what they left; the first: %s; if that is forbidden, apply deploy/manifests again", unread, first)})
+	}
+	return out
+}
+
+// read looks at one namespace. With an error, the finding has what could be read.
+func (k *leftLooker) read(ctx context.Context, s *lostSpace) (*authz.Finding, error) {
+	list, err := k.kube.RbacV1().RoleBindings(s.name).List(ctx, metav1.ListOptions{LabelSelector: notOurs, Limit: pageSize})
+	if err != nil {
+		return nil, fmt.Errorf("listing role bindings in %s: %w", s.name, err)
+	}
+	var pods []corev1.Pod
+	accounts := s.accounts(list.Items)
+	for _, account := range accounts[:min(len(accounts), maxNamed+1)] {
+		some, err := k.kube.CoreV1().Pods(s.name).List(ctx, metav1.ListOptions{FieldSelector: "spec.serviceAccountName=" + account, Limit: 100})
+		if err != nil {
+			return leftBehind(s, list.Items, pods), fmt.Errorf("listing pods in %s: %w", s.name, err)
+		}
+		for i := range some.Items {
+			if some.Items[i].Spec.ServiceAccountName == account {
+				pods = append(pods, some.Items[i])
+			}
+		}
+	}
+	return leftBehind(s, list.Items, pods), nil
+}
+
+// knowLosses takes in the losses of a round in these namespaces (nil: in all), its own ones included. It returns them
+// all when they are to be looked at, with each full reading and after a new loss; else nil.
+func (s *Syncer) knowLosses(r *Round, have *Observed, want *Wanted, within map[string]bool) map[string]lostSpace {
+	live := slices.Clip(have.Live)
+	for _, c := range r.Report.Made(r.Plan) {
+		if c.New != nil && c.New.Binding != nil {
+			live = append(live, &Live{Object: *c.New})
+		}
+	}
+	found := lostSpaces(live, want, weakRoles(s.o.Policy))
+	before := s.lost
+	s.lost = map[string]lostSpace{}
+	if within != nil {
+		maps.Copy(s.lost, before)
+		maps.DeleteFunc(s.lost, func(ns string, _ lostSpace) bool { return within[ns] })
+	}
+	news := r.Read == "full"
+	for ns, l := range found {
+		s.lost[ns] = l
+		news = news || !before[ns].loss.at.Equal(l.loss.at)
+	}
+	if !news {
+		return nil
+	}
+	return maps.Clone(s.lost)
+}
+
+// left returns what was found when it was last looked for.
+func (s *Syncer) left() []authz.Finding {
+	if f := s.leftFindings.Load(); f != nil {
+		return *f
+	}
+	return nil
+}
+
+// runLeft looks for what was left behind, until ctx ends, so that no round waits for it. What is new is told by a
+// round that reads nothing.
+func (s *Syncer) runLeft(ctx context.Context, lists <-chan map[string]lostSpace) {
+	k := &leftLooker{kube: s.o.Kube, now: s.o.Now}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case spaces := <-lists:
+			found := k.look(ctx, spaces)
+			if ctx.Err() != nil {
+				return
+			}
+			if !slices.Equal(found, s.left()) {
+				s.leftFindings.Store(&found)
+				s.mu.Lock()
+				s.pending.look = true
+				s.pending.causes = append(s.pending.causes[:min(len(s.pending.causes), 4)], "left behind")
+				s.mu.Unlock()
+				s.poke()
+			}
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package rbacsync
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// Right names what one person has in the namespace of one source; user 0 is the CI of the namespace.
+type Right struct {
+	Source authz.SourceID
+	Role   string
+	User   int64
+}
+
+func (i Item) right() Right { return Right{i.Source, i.Role, i.User} }
+
+// policyChange is what becomes of the rights in the cluster by another policy than the one that they come from.
+type policyChange struct {
+	id    string // by content; "" for none
+	taken map[Right]bool
+}
+
+func (c policyChange) takes(r Right) bool { return c.taken[r] }
+
+// changeOf names the change from one policy to another by what they are made of; "" for none.
+func changeOf(was *authz.Policy, is authz.Policy) string {
+	from := []byte("unknown")
+	to, err := json.Marshal(is.Config())
+	if was != nil && err == nil {
+		from, err = json.Marshal(was.Config())
+	}
+	if err != nil || string(from) == string(to) { // it consists of texts and numbers
+		return ""
+	}
+	sum := sha256.Sum256(slices.Concat(from, []byte("\n"), to))
+	return hex.EncodeToString(sum[:8])
+}
+
+// policyChange finds the rights that are lost because the policy changed, and not because GitLab did (docs/adr/0082):
+// what the policy of before gives on what GitLab says now; unless the present policy would have given it on what GitLab
+// said before, for then GitLab is the reason. Without a policy of before it is what GitLab does not explain either.
+func (s *splitter) policyChange(changes []Change) policyChange {
+	out := policyChange{id: changeOf(s.e.Was, s.e.Policy), taken: map[Right]bool{}}
+	if s.limits.Policy.off() || out.id == "" {
+		return policyChange{}
+	}
+	lost := map[Right]bool{}
+	sources := map[authz.SourceID]bool{}
+	for _, c := range changes {
+		users, others := s.lost(c)
+		if others {
+			users = append(users, 0)
+		}
+		if !s.e.Snapshot.Contains(c.Source) {
+			continue
+		}
+		for _, u := range users {
+			if role := c.Old.Binding.Role; !s.promoted(c.Key.Namespace, role, u) {
+				lost[Right{c.Source, role, u}], sources[c.Source] = true, true
+			}
+		}
+	}
+	if len(lost) == 0 {
+		return out
+	}
+	now, before := map[Right]bool{}, map[Right]bool{}
+	if s.e.Was != nil {
+		now = rightsIn(*s.e.Was, s.e.Snapshot, sources, s.now)
+	}
+	if s.e.Before != nil {
+		before = rightsIn(s.e.Policy, s.e.Before, sources, s.now)
+	}
+	for r := range lost {
+		if !before[r] && (now[r] || s.e.Was == nil && s.unexplained(r)) {
+			out.taken[r] = true
+		}
+	}
+	return out
+}
+
+// rightsIn returns what a policy gives in some sources.
+func rightsIn(p authz.Policy, snap *authz.Snapshot, ids map[authz.SourceID]bool, now time.Time) map[Right]bool {
+	out := map[Right]bool{}
+	var sources []authz.Source
+	for id := range ids {
+		if src, ok := p.Source(snap, id); ok {
+			sources = append(sources, src)
+			if !src.ReadOnly {
+				out[Right{id, kubename.CIClusterRole, 0}] = true
+			}
+		}
+	}
+	grants, _ := p.Grants(snap, sources, now)
+	for _, g := range grants {
+		for _, u := range g.Users {
+			out[Right{g.Source, g.ClusterRole, u}] = true
+		}
+	}
+	return out
+}
+
+// promoted reports whether a person who loses a role gets a stronger one in the namespace.
+func (s *splitter) promoted(ns, role string, user int64) bool {
+	stronger := s.e.Policy.BaseRoles()
+	stronger = stronger[:max(0, slices.Index(stronger, role))]
+	return user != 0 && slices.ContainsFunc(stronger, func(r string) bool { return elsewhere(s.want.inside(ns), r, user) })
+}
+
+// unexplained reports whether GitLab shows no reason why a right is lost. A lower level is one only if it was seen to be
+// higher.
+func (s *splitter) unexplained(r Right) bool {
+	active := func(user int64) bool { return s.e.Snapshot.Users[user].State == authz.StateActive }
+	if r.User != 0 && !active(r.User) || r.Source.Kind == authz.UserSource && !active(r.Source.ID) {
+		return false
+	}
+	if _, wanted := s.e.Policy.Source(s.e.Snapshot, r.Source); !wanted || r.User == 0 {
+		return !wanted
+	}
+	have, _ := s.access(0, r.Source, r.User)
+	return have.Level > authz.MinimalAccess || !slices.Contains(s.e.Policy.ClusterRoles(), r.Role)
+}

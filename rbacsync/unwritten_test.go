@@ -1,0 +1,43 @@
+package rbacsync_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	kubetesting "k8s.io/client-go/testing"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// TestWhatCannotBeWrittenIsToldAfterAHook: a round about something else does not make the last one look as if all of it had
+// been written.
+func TestWhatCannotBeWrittenIsToldAfterAHook(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		kube.PrependReactor("create", "rolebindings", func(a kubetesting.Action) (bool, runtime.Object, error) {
+			return a.GetNamespace() == "haw", nil, errors.New("exceeded quota")
+		})
+		g := &gitlab{snap: hawWorld()}
+		inbox := &box{}
+		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now, Inbox: inbox})
+		defer run(t, s)()
+		time.Sleep(10 * time.Minute)
+		g.set(func(g *gitlab) { g.snap = without(hawWorld(), 42, 3) })
+		inbox.put([]rbacsync.Ticket{{Key: "project-42", Value: "1", Changed: []authz.SourceID{authz.Project(42)}, Cause: "hook"}})
+		time.Sleep(time.Second)
+		r := s.State().Round
+		if r.Cause != "hook" || r.Spaces != 1 || len(r.Report.Failed) != 0 {
+			t.Fatalf("the last round is %q over %d namespaces, %d failed", r.Cause, r.Spaces, len(r.Report.Failed))
+		}
+		if r.Unwritten == 0 || !strings.Contains(findingOf(r, "unwritten"), "exceeded quota") {
+			t.Errorf("after the hook: %d unwritten, finding %q", r.Unwritten, findingOf(r, "unwritten"))
+		}
+	})
+}
