@@ -287,7 +287,7 @@ func (w *work) save(ctx context.Context) error {
 
 // retire destroys a token that nobody needs any more, when all jobs that may have it are over.
 func (w *work) retire(ctx context.Context) error {
-	if w.n.needsToken() && (w.anchor == nil || w.n.deliversToken()) || w.n.Undecided || w.s == nil || w.anchor == nil && len(w.s.Data[keyToken]) == 0 {
+	if w.n.needsToken() || w.n.Undecided || w.s == nil || w.anchor == nil && len(w.s.Data[keyToken]) == 0 {
 		return nil
 	}
 	now := w.p.Now()
@@ -306,7 +306,7 @@ func (w *work) retire(ctx context.Context) error {
 	}
 	w.anchor = nil
 	w.p.log().InfoContext(ctx, "CI tokens destroyed: nobody needs them any more", "namespace", w.n.Name, "source", w.n.Source.String())
-	if w.n.needsToken() || len(w.s.Data[keyToken]) == 0 {
+	if len(w.s.Data[keyToken]) == 0 {
 		return nil
 	}
 	if err := w.p.destroy(ctx, w.s); err != nil {
