@@ -231,3 +231,39 @@ func TestLawsOfMoves(t *testing.T) {
 		checkMoves(t, seed)
 	}
 }
+
+// TestNothingIsTakenForABindingThatIsNotOurs: where somebody else's binding has the name of the one that should give more,
+// people keep what they have, and the plan is at rest.
+func TestNothingIsTakenForABindingThatIsNotOurs(t *testing.T) {
+	t.Parallel()
+	input := func(first string) rbacsync.Input {
+		src := authz.Source{ID: authz.Project(1), Path: "p"}
+		return rbacsync.Input{
+			Snapshot: &authz.Snapshot{Issuer: issuer}, Sources: []authz.Source{src}, Names: map[authz.SourceID]string{src.ID: "ns"}, Roles: roles,
+			Grants: []authz.Grant{{Source: src.ID, ClusterRole: first, Users: []int64{2}}},
+		}
+	}
+	for _, tc := range []struct{ from, to, kept string }{{"view", "edit", "view"}, {"edit", "view", ""}} {
+		plan, _ := rbacsync.Plan(&rbacsync.Observed{}, rbacsync.Desired(input(tc.from)))
+		have := apply(&rbacsync.Observed{Foreign: map[rbacsync.Key]bool{}}, plan)
+		foreign := rbacsync.Key{Namespace: "ns", Kind: rbacsync.KindRoleBinding, Name: "gitlab-" + tc.to}
+		have.Foreign[foreign] = true
+		have.Live = slices.DeleteFunc(have.Live, func(l *rbacsync.Live) bool { return l.Key == foreign })
+		for range 2 {
+			plan, findings := rbacsync.Plan(have, rbacsync.Desired(input(tc.to)))
+			if len(findings) != 1 || findings[0].Code != "foreign_object" {
+				t.Errorf("%s to %s: findings %v", tc.from, tc.to, findings)
+			}
+			have = apply(have, plan)
+		}
+		kept := ""
+		for _, l := range have.Live {
+			if l.Binding != nil && len(l.Binding.Users) > 0 {
+				kept += l.Binding.Role
+			}
+		}
+		if kept != tc.kept {
+			t.Errorf("%s to %s: has %q, want %q", tc.from, tc.to, kept, tc.kept)
+		}
+	}
+}
