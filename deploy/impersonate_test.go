@@ -16,7 +16,7 @@ import (
 // others, with credentials of a tenant's own. An administrator sends the same ones, and an account with the verbs of
 // constrained impersonation (Kubernetes 1.36 and later) shows that these count here.
 func TestTenantsImpersonateNobody(t *testing.T) {
-	ns := managed(t, "fence-others")
+	ns := managed(t, "fence-impersonate")
 	ctx := t.Context()
 	list := func(cfg *rest.Config, who rest.ImpersonationConfig, in string) error {
 		as := rest.CopyConfig(cfg)
