@@ -7,7 +7,7 @@ TESTFLAGS ?= -race -shuffle=on -p 1 -timeout 25m
 LINT = go tool -modfile=internal/lint/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint fuzz bench bench-sync bench-authn verify controlplane fmt
+.PHONY: help build demo test lint fuzz bench bench-sync bench-authn bench-explain verify controlplane fmt
 
 help: ## show this help
 	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"
@@ -53,6 +53,9 @@ bench-sync: build controlplane ## print BENCH lines: the sync engine at 10,000 p
 
 bench-authn: ## print BENCH lines: what a token review costs, beside a constant handler (about 5 minutes; ARGS=-quick: one)
 	go run ./internal/bench/authn $(ARGS)
+
+bench-explain: ## print BENCH lines: what the reason for a refusal costs at 20,000 namespaces (half a minute)
+	@go test -run '^$$' -bench '^BenchmarkRefusal$$' ./authz | awk '/^BenchmarkRefusal/ { sub(/-[0-9]+$$/, "", $$1); sub(/BenchmarkRefusal/, "", $$1); gsub("/", ".", $$1); printf "BENCH refusal%s %.1f us\n", $$1, $$3 / 1000 }'
 
 verify: ## check that generated files, formatting and go.mod are up to date
 	go generate ./...
