@@ -16,7 +16,8 @@ import (
 const python = "/usr/bin/python3"
 
 // TestPythonGitlab drives the REST API with a client that is not ours, python-gitlab: its reading of pages, errors and
-// parameters is the one that much of the world has. want.json is what GitLab's documentation and code say about the fixture.
+// parameters is the one that much of the world has. want.json holds the answers it
+// should see; those about shares and pages past the end were looked up in GitLab's code, the others follow our facts about its API.
 func TestPythonGitlab(t *testing.T) {
 	if exec.Command(python, "-c", "import gitlab").Run() != nil {
 		t.Skip("SKIPPED: python3-gitlab is not installed (apt-get install python3-gitlab): no foreign client has driven the simulated REST API")
