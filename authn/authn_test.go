@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -295,5 +296,24 @@ func TestRefusalsSayByHowMuch(t *testing.T) {
 		if _, err := gl.Authenticate(t.Context(), gitlab.UserToken(42, "kubelogin", claims)); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+}
+
+// TestManyGroups: a person in 500 groups with long paths is let in by default; a token above the limit is not.
+func TestManyGroups(t *testing.T) {
+	i, c := newIssuer(t)
+	g := newGitLab(t, config(i, c))
+	in := func(n int) string {
+		groups := make([]string, n)
+		for k := range groups {
+			groups[k] = fmt.Sprintf("faculty-of-engineering/department-%04d/course-%04d/team-%04d", k, k, k)
+		}
+		return i.UserToken(42, client, authntest.Claims{"groups_direct": groups})
+	}
+	if got := verdict(t, g, in(500)); got != authn.CodeOK {
+		t.Errorf("500 groups: %s", got)
+	}
+	if got := verdict(t, g, in(1500)); got != authn.CodeTokenTooLarge {
+		t.Errorf("1500 groups: %s", got)
 	}
 }

@@ -40,7 +40,7 @@ type Config struct {
 	MaxCIAge time.Duration
 	// Leeway covers differences between clocks. Default 10 s.
 	Leeway time.Duration
-	// MaxTokenBytes is the size limit of a token. Default 16 KiB.
+	// MaxTokenBytes is the size limit of a token. Default 64 KiB.
 	MaxTokenBytes int
 
 	// JWKSURL replaces discovery, for a GitLab that is read through another host name than its external URL.
@@ -91,7 +91,7 @@ func New(cfg Config) (*GitLab, error) {
 	}
 	cfg.MaxCIAge = orDefault(cfg.MaxCIAge, time.Hour)
 	cfg.Leeway = orDefault(cfg.Leeway, 10*time.Second)
-	cfg.MaxTokenBytes = orDefault(cfg.MaxTokenBytes, 16<<10)
+	cfg.MaxTokenBytes = orDefault(cfg.MaxTokenBytes, 64<<10)
 	cfg.KeyRefresh = orDefault(cfg.KeyRefresh, 5*time.Minute)
 	cfg.MinFetchInterval = orDefault(cfg.MinFetchInterval, 10*time.Second)
 	cfg.MaxKeyAge = orDefault(cfg.MaxKeyAge, 24*time.Hour)

@@ -97,7 +97,7 @@ func (w *workshop) fill(v any) any {
 	case string:
 		switch v {
 		case "$huge":
-			return slices.Repeat([]string{"a-rather-long/group-name"}, 1000)
+			return slices.Repeat([]string{"a-rather-long/group-name"}, 3000)
 		case "$jwk":
 			return w.keys["other"].JWK()
 		}

@@ -6,32 +6,37 @@ import (
 	"time"
 )
 
-// recent remembers whose tokens were reviewed lately, so that their accounts are polled first.
+// recent remembers whose tokens were reviewed lately, so that their accounts are polled first. It keeps two
+// generations, because a review must not pay for looking through everybody: who is seen goes into the young one, and
+// when that one is full or an hour old, it takes the place of the old one, which is forgotten as a whole.
 type recent struct {
 	now func() time.Time
 
-	mu   sync.Mutex
-	seen map[int64]time.Time
+	mu         sync.Mutex
+	young, old map[int64]time.Time
+	since      time.Time // when young began
 }
 
-// maxRecent bounds the memory: who logs in beyond it is polled in turn like everybody else.
-const maxRecent = 5000
+// maxRecent bounds each generation, so that the last maxRecent people are always known. Who was pushed out is polled in
+// turn like everybody else.
+const maxRecent = 20_000
 
 func (r *recent) note(id int64) {
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.seen) >= maxRecent {
-		maps.DeleteFunc(r.seen, func(_ int64, at time.Time) bool { return now.Sub(at) > time.Hour })
-		if len(r.seen) >= maxRecent {
-			return
-		}
+	if _, known := r.young[id]; r.young == nil || now.Sub(r.since) > time.Hour || !known && len(r.young) >= maxRecent {
+		r.young, r.old, r.since = map[int64]time.Time{}, r.young, now
 	}
-	r.seen[id] = now
+	r.young[id] = now
 }
 
+// all returns when each of them was last seen.
 func (r *recent) all() map[int64]time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return maps.Clone(r.seen)
+	all := make(map[int64]time.Time, len(r.old)+len(r.young))
+	maps.Copy(all, r.old)
+	maps.Copy(all, r.young)
+	return all
 }

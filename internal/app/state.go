@@ -31,7 +31,7 @@ func newState(c *clients, log *slog.Logger) *state {
 		elector: &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
 		inbox:   &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
 		history: newHistory(c, log),
-		recent:  &recent{now: time.Now, seen: map[int64]time.Time{}},
+		recent:  &recent{now: time.Now},
 	}
 }
 

@@ -25,7 +25,7 @@ func setDefaults(c *Config) {
 	}
 	number(&c.GitLab.SampleSize, 20)
 	number(&c.Listeners.Webhooks.MaxInFlight, 256)
-	number(&c.Authn.MaxTokenBytes, 16<<10)
+	number(&c.Authn.MaxTokenBytes, 64<<10)
 	duration(&c.Authn.Leeway, 10*time.Second)
 	duration(&c.Authn.KeyRefresh, 5*time.Minute)
 	duration(&c.Authn.KeyMaxAge, 24*time.Hour)

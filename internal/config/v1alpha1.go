@@ -113,7 +113,8 @@ type Authn struct {
 	KeyMaxAge Duration `json:"keyMaxAge,omitzero"`
 	// Where the signing keys come from instead of GitLab's discovery document.
 	Keys AuthnKeys `json:"keys,omitzero"`
-	// Largest accepted token. A person in very many groups has a large one. Default 16384.
+	// Largest accepted token. A person in very many groups has a large one; kube-apiserver reads up to 1 MiB of headers,
+	// a balancer in front of it often less. Default 65536.
 	MaxTokenBytes int `json:"maxTokenBytes,omitempty"`
 	// The API audiences that reviews may ask for, as in kube-apiserver's --api-audiences. Empty: status.audiences
 	// stays empty, which kube-apiserver takes as its own.
