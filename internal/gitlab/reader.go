@@ -25,6 +25,7 @@ type Reader struct {
 	restOnly     bool
 	variables    CIVariables
 	known        atomic.Pointer[known]
+	absences     absences
 	wasAdmin     atomic.Bool // GitLab showed, since the start, that the token is an administrator's
 }
 
@@ -34,7 +35,7 @@ func NewReader(o Options) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{api: a, includeUsers: o.IncludeUsers, restOnly: o.RESTOnly, variables: o.CIVariables}, nil
+	return &Reader{api: a, includeUsers: o.IncludeUsers, restOnly: o.RESTOnly, variables: o.CIVariables, absences: absences{pause: secondLook}}, nil
 }
 
 // Requests returns how many requests of each kind were sent so far, repetitions included.
@@ -86,7 +87,7 @@ func (r *Reader) Probe(ctx context.Context) (Info, error) {
 			if json.Unmarshal(data["queryComplexity"], &complexity) == nil && complexity.Limit > 0 {
 				info.ComplexityLimit = complexity.Limit
 			}
-		case errors.Is(err, ErrBusy) || (global(err) && !errors.Is(err, ErrUnauthorized)) || ctx.Err() != nil:
+		case limited(err) || (global(err) && !errors.Is(err, ErrUnauthorized)) || ctx.Err() != nil:
 			return info, err
 		case selfErr != nil && errors.Is(err, ErrNotFound) && errors.Is(selfErr, ErrNotFound) && !r.api.listsGroups(ctx):
 			return info, &callError{doing: "looking for GitLab at " + r.api.base, kind: ErrNotGitLab}
@@ -215,8 +216,8 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 	eg, egctx := errgroup.WithContext(ctx)
 	eg.Go(func() error {
 		err := g.run(egctx, parts)
-		if err != nil && !global(err) && !errors.Is(err, ErrBusy) && !errors.Is(err, errNoGraphQL) {
-			err = fmt.Errorf("%w: %w", errNoGraphQL, err) // it answers, but not with what we need: REST may
+		if err != nil && !global(err) && !limited(err) && !errors.Is(err, errNoGraphQL) {
+			err = fmt.Errorf("%w: %w", errNoGraphQL, err) // it does not give what we need: REST may
 		}
 		return err
 	})
