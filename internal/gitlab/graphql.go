@@ -509,7 +509,10 @@ func (g *gqlRead) takeShared(id int64, s *gqlShared) []*part {
 			g.d.linksUnknown = true
 			continue
 		}
-		g.d.invited[target] = true
+		if g.d.invited[target] == nil {
+			g.d.invited[target] = map[int64]bool{}
+		}
+		g.d.invited[target][id] = true
 	}
 	if !s.PageInfo.HasNextPage {
 		return nil
