@@ -144,6 +144,7 @@ func learn(ctx context.Context, cfg *config.Config, client *http.Client, p *peop
 	defer cancel()
 	person := authz.Person(account)
 	base := &authz.Snapshot{Users: map[int64]authz.User{account: {ID: account, State: authz.StateActive}}}
+	reader.Deleted(person) // nothing is taken away here: GitLab's first answer is told
 	s, err := reader.Refresh(ctx, base, []authz.SourceID{person})
 	if err != nil {
 		return err

@@ -40,8 +40,9 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	own := newState(c, log)
 	var roles *clusterroles.Reader
+	var reader *gitlab.Reader
 	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(o *rbacsync.Options, r *gitlab.Reader) {
-		roles = o.Roles
+		roles, reader = o.Roles, r
 		own.options(o, cfg, r, m, func(r rbacsync.Round) { who.take(r.Snapshot); sample.offer(r) })
 	})
 	if err != nil {
@@ -56,7 +57,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	m.keys(auth.KeyStatus, time.Now)
 	ready := func() error { return errors.Join(auth.Ready(), who.ready()) }
-	servers, err := listeners(cfg, log, auth, ready, view(syncer, roles), own, m)
+	servers, err := listeners(cfg, log, auth, ready, view(syncer, roles), reader.Deleted, own, m)
 	if err != nil {
 		return err
 	}
@@ -94,7 +95,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 }
 
 // listeners binds the three ports; if one can't be bound the others are given back.
-func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, view func() (authz.View, bool), own *state, m *metrics) (_ []*httpserver.Server, err error) {
+func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, view func() (authz.View, bool), deleted func(...authz.SourceID), own *state, m *metrics) (_ []*httpserver.Server, err error) {
 	var servers []*httpserver.Server
 	defer func() {
 		if err != nil {
@@ -117,7 +118,7 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		return nil, err
 	}
 	if h := cfg.Listeners.Hooks; h.Address != "" {
-		err = add(hookPort(h, m, hookHandler(h, log, own.inbox)))
+		err = add(hookPort(h, m, hookHandler(h, log, own.inbox, deleted)))
 		if err != nil {
 			return nil, err
 		}
@@ -161,14 +162,18 @@ func metricsPort(address string, m *metrics, ready func() error) httpserver.Opti
 }
 
 // hookHandler takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that
-// can't be read is told, but is no reason not to start: it may be mounted later.
-func hookHandler(h config.HooksListener, log *slog.Logger, inbox *store.Inbox) *rbacsync.Hook {
+// can't be read is told, but is no reason not to start: it may be mounted later. deleted learns of deletions, which is of use
+// where the leader itself got the hook.
+func hookHandler(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, deleted func(...authz.SourceID)) *rbacsync.Hook {
 	if err := hookSecrets(h); err != nil {
 		log.Error("system hooks are refused until their secret can be read", "error", err)
 	}
 	hook := &rbacsync.Hook{
 		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
 			e, err := gitlab.ParseSystemHook(body)
+			if err == nil && e.Deleted {
+				deleted(e.Changed...)
+			}
 			return e.Changed, e.Ignored, e.Name, err
 		},
 		Trigger: inbox.Put, Now: time.Now, Logger: log,

@@ -348,11 +348,23 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		next = http.DefaultTransport
 	}
 	resp, err := next.RoundTrip(req)
-	if err == nil {
-		resp.Body = &cappedBody{ReadCloser: resp.Body, left: maxBody}
+	if err != nil {
+		return resp, err
 	}
-	return resp, err
+	resp.Body = &cappedBody{ReadCloser: resp.Body, left: maxBody}
+	resp.Header.Del(ownHeader)
+	if resp.StatusCode == http.StatusNotFound {
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+		if err == nil && saysAbsent(body) {
+			resp.Header.Set(ownHeader, "yes")
+		}
+	}
+	return resp, nil
 }
+
+// ownHeader marks an answer whose body is GitLab's 404 about an object: client-go does not read the body of a 404. It never
+// comes from outside.
+const ownHeader = "Gl-K8s-Integrator-Own-404"
 
 var errTooLarge = fmt.Errorf("the answer is larger than %d MiB", maxBody>>20)
 

@@ -29,9 +29,26 @@ var (
 	ErrCertificate = errors.New("the certificate of GitLab is not trusted: name the CA that signed it in the configuration (gitlab.caFile)," +
 		" and use the host name that the certificate is for")
 	ErrNotGitLab = errors.New("what answered is not GitLab's API: check gitlab.url, also its path and https")
-	ErrBusy      = errors.New("GitLab limits our requests or has an error of its own: the next round tries again;" +
-		" if it stays, raise the API rate limits for this user or look into GitLab's log")
+	ErrBusy      = errors.New("GitLab limits our requests: the next round tries again; if it stays, raise the API rate limits for this user")
+	// ErrFailing is an answer of the kind 5xx. Such an error is ErrBusy as well: later it may succeed.
+	ErrFailing = errors.New("GitLab, or a proxy before it, has an error of its own: the next round tries again; if it stays, look into its log")
 )
+
+// errAbsent marks the ErrNotFound that GitLab itself gives about an object. Only this one is evidence that something does
+// not exist: a proxy, or a route that this version lacks, answers 404 as well.
+var errAbsent = errors.New("GitLab says that the object does not exist")
+
+// own404 is the message of GitLab's API about an object that it does not have or hides: "404 Project Not Found", "404 Not
+// found" (source: lib/api/helpers.rb, not_found!; lib/api/api.rb for records). A route it does not know is an "error".
+var own404 = regexp.MustCompile(`^404 (?:[A-Z][A-Za-z]* ){0,4}Not [Ff]ound$`)
+
+// saysAbsent reports whether the body of a 404 is GitLab's word about an object.
+func saysAbsent(body []byte) bool {
+	var b struct {
+		Message string `json:"message"`
+	}
+	return json.Unmarshal(body, &b) == nil && own404.MatchString(b.Message)
+}
 
 // plainToTLS is how TLS servers (Go's, nginx, Apache) answer plain HTTP.
 var plainToTLS = regexp.MustCompile(`(?i)HTTP request (?:was sent )?to an? HTTPS (?:server|port)|HTTP request was sent to HTTPS port|speaking plain HTTP to an SSL-enabled`)
@@ -43,7 +60,7 @@ type callError struct {
 	kind   error
 	detail string
 	status int
-	cause  error // a context or GraphQL error, or nil
+	cause  error // a context or GraphQL error, a further kind, or nil
 }
 
 func (e *callError) Error() string {
@@ -120,6 +137,11 @@ func (a *api) explain(doing string, resp *gl.Response, err error) error {
 		e.kind = ErrNotGitLab
 	case errors.Is(err, gl.ErrNotFound):
 		e.kind, e.detail, e.status = ErrNotFound, "", http.StatusNotFound
+		if resp != nil && resp.Response != nil && resp.Header.Get(ownHeader) != "" {
+			e.cause = errAbsent
+		} else {
+			e.detail = "the answer is not GitLab's about an object: it may be a proxy's"
+		}
 	case errors.As(err, &answer):
 		e.detail = fmt.Sprintf("HTTP %d: %s", answer.StatusCode, shorten(answer.Message))
 		e.status = answer.StatusCode
@@ -128,8 +150,10 @@ func (a *api) explain(doing string, resp *gl.Response, err error) error {
 			e.kind = ErrUnauthorized
 		case answer.StatusCode == http.StatusForbidden:
 			e.kind = ErrForbidden
-		case answer.StatusCode == http.StatusTooManyRequests || (answer.StatusCode >= 500 && answer.StatusCode != http.StatusNotImplemented):
+		case answer.StatusCode == http.StatusTooManyRequests:
 			e.kind = ErrBusy
+		case answer.StatusCode >= 500 && answer.StatusCode != http.StatusNotImplemented:
+			e.kind, e.cause = ErrFailing, ErrBusy
 		case answer.StatusCode == http.StatusBadRequest && plainToTLS.MatchString(answer.Message):
 			e.kind, e.detail = ErrNotGitLab, "the URL says http, but this port speaks TLS: write https"
 		}
@@ -155,6 +179,9 @@ func global(err error) bool {
 	return errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrToken) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrCertificate) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
+
+// limited reports whether GitLab wants fewer requests, by whichever API. A 5xx of one API says nothing about the other.
+func limited(err error) bool { return errors.Is(err, ErrBusy) && !errors.Is(err, ErrFailing) }
 
 // hopeless reports whether repeating a request can't help.
 func hopeless(err error) bool {

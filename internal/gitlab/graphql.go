@@ -224,6 +224,7 @@ type gqlRead struct {
 	limit    int
 	alone    bool // a request of several parts failed: send one at a time from now on
 	failures int  // in a row
+	answered bool // a request succeeded
 
 	ascEnd, descEnd time.Time // users: how far the reading from both ends came
 	usersDone       bool
@@ -311,7 +312,7 @@ func (g *gqlRead) send(ctx context.Context, parts []*part) (next, more []*part, 
 	}
 	data, err := g.api.query(ctx, "query Sync("+decl.String()+"){queryComplexity{score limit}"+q.String()+"}"+g.fragments(used.String()), vars)
 	if err == nil {
-		g.failures = 0
+		g.failures, g.answered = 0, true
 		for i, p := range parts {
 			raw, ok := data["a"+strconv.Itoa(i)]
 			if !ok {
@@ -332,7 +333,7 @@ func (g *gqlRead) send(ctx context.Context, parts []*part) (next, more []*part, 
 		return nil, nil, fmt.Errorf("%w: %w", errNoGraphQL, err)
 	}
 	g.failures++
-	if !divisible(err) || g.failures > 24 || ctx.Err() != nil {
+	if !divisible(err) || g.failures > 24 || (!g.answered && g.failures > 8) || ctx.Err() != nil {
 		return nil, nil, err
 	}
 	if len(parts) == 1 {
@@ -508,7 +509,10 @@ func (g *gqlRead) takeShared(id int64, s *gqlShared) []*part {
 			g.d.linksUnknown = true
 			continue
 		}
-		g.d.invited[target] = true
+		if g.d.invited[target] == nil {
+			g.d.invited[target] = map[int64]bool{}
+		}
+		g.d.invited[target][id] = true
 	}
 	if !s.PageInfo.HasNextPage {
 		return nil

@@ -19,6 +19,7 @@ import (
 type Event struct {
 	Name    string
 	Changed []authz.SourceID
+	Deleted bool // it says that what it names was deleted: see Reader.Deleted
 	Ignored bool // it is not about rights, or of a kind we don't know
 }
 
@@ -66,6 +67,7 @@ func ParseSystemHook(body []byte) (Event, error) {
 		return Event{}, fmt.Errorf("reading system hook %q: it names no %s id", e.Name, kind)
 	}
 	e.Changed = []authz.SourceID{{Kind: kind, ID: id}}
+	e.Deleted = strings.HasSuffix(e.Name, "_destroy")
 	return e, nil
 }
 

@@ -25,6 +25,7 @@ func TestParseSystemHook(t *testing.T) {
 		{body: `{"event_name":"project_transfer","project_id":73,"project_namespace_id":23}`, want: Event{Name: "project_transfer", Changed: []authz.SourceID{authz.Project(73)}}},
 		{body: `{"event_name":"group_rename","group_id":64,"full_path":"parent-group/better-name"}`, want: Event{Name: "group_rename", Changed: []authz.SourceID{authz.Group(64)}}},
 		{body: `{"event_name":"user_failed_login","user_id":26,"state":"blocked"}`, want: Event{Name: "user_failed_login", Changed: []authz.SourceID{authz.Person(26)}}},
+		{body: `{"event_name":"project_destroy","project_id":73}`, want: Event{Name: "project_destroy", Changed: []authz.SourceID{authz.Project(73)}, Deleted: true}},
 		{body: `{"event_name":"user_access_request_to_group","group_id":78}`, want: Event{Name: "user_access_request_to_group", Ignored: true}},
 		{body: `{"event_name":"key_create","id":4}`, want: Event{Name: "key_create", Ignored: true}},
 		{body: `{"event_name":"of_tomorrow","group_id":{"x":1}}`, want: Event{Name: "of_tomorrow", Ignored: true}},

@@ -25,6 +25,7 @@ type Reader struct {
 	restOnly     bool
 	variables    CIVariables
 	known        atomic.Pointer[known]
+	absences     absences
 	wasAdmin     atomic.Bool // GitLab showed, since the start, that the token is an administrator's
 }
 
@@ -34,7 +35,7 @@ func NewReader(o Options) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{api: a, includeUsers: o.IncludeUsers, restOnly: o.RESTOnly, variables: o.CIVariables}, nil
+	return &Reader{api: a, includeUsers: o.IncludeUsers, restOnly: o.RESTOnly, variables: o.CIVariables, absences: absences{pause: secondLook}}, nil
 }
 
 // Requests returns how many requests of each kind were sent so far, repetitions included.
@@ -86,7 +87,7 @@ func (r *Reader) Probe(ctx context.Context) (Info, error) {
 			if json.Unmarshal(data["queryComplexity"], &complexity) == nil && complexity.Limit > 0 {
 				info.ComplexityLimit = complexity.Limit
 			}
-		case errors.Is(err, ErrBusy) || (global(err) && !errors.Is(err, ErrUnauthorized)) || ctx.Err() != nil:
+		case limited(err) || (global(err) && !errors.Is(err, ErrUnauthorized)) || ctx.Err() != nil:
 			return info, err
 		case selfErr != nil && errors.Is(err, ErrNotFound) && errors.Is(selfErr, ErrNotFound) && !r.api.listsGroups(ctx):
 			return info, &callError{doing: "looking for GitLab at " + r.api.base, kind: ErrNotGitLab}
@@ -120,20 +121,20 @@ type draft struct {
 	unread       map[authz.SourceID]string // to be tried again one by one
 	missing      map[authz.SourceID]string
 	missingAll   string
-	invited      map[int64]bool // groups into which some group was invited
-	linksUnknown bool           // any group may have links
-	told         bool           // projects came with their links
-	untold       []int64        // projects in a list that tells of no links at all
-	groupsTold   bool           // groups that were read alone came with their links
-	groupsUntold []int64        // groups whose answer tells of no links at all
-	vars         *varsReading   // nil: no variables are read
+	invited      map[int64]map[int64]bool // groups into which some group was invited, and by GraphQL which
+	linksUnknown bool                     // any group may have links
+	told         bool                     // projects came with their links
+	untold       []int64                  // projects in a list that tells of no links at all
+	groupsTold   bool                     // groups that were read alone came with their links
+	groupsUntold []int64                  // groups whose answer tells of no links at all
+	vars         *varsReading             // nil: no variables are read
 }
 
 func newDraft() *draft {
 	return &draft{
 		users: map[int64]authz.User{}, rowUsers: map[int64]authz.User{}, groups: map[int64]authz.GitLabGroup{},
 		projects: map[int64]authz.GitLabProject{}, rows: map[authz.SourceID][]memberRow{}, unread: map[authz.SourceID]string{},
-		missing: map[authz.SourceID]string{}, invited: map[int64]bool{},
+		missing: map[authz.SourceID]string{}, invited: map[int64]map[int64]bool{},
 	}
 }
 
@@ -215,8 +216,8 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 	eg, egctx := errgroup.WithContext(ctx)
 	eg.Go(func() error {
 		err := g.run(egctx, parts)
-		if err != nil && !global(err) && !errors.Is(err, ErrBusy) && !errors.Is(err, errNoGraphQL) {
-			err = fmt.Errorf("%w: %w", errNoGraphQL, err) // it answers, but not with what we need: REST may
+		if err != nil && !global(err) && !limited(err) && !errors.Is(err, errNoGraphQL) {
+			err = fmt.Errorf("%w: %w", errNoGraphQL, err) // it does not give what we need: REST may
 		}
 		return err
 	})
@@ -283,14 +284,38 @@ func (r *Reader) readLinks(ctx context.Context, d *draft, id int64) error {
 	return nil
 }
 
+// errContradiction means that two answers of one reading exclude each other. Neither is believed: one of them may be cut short.
+var errContradiction = errors.New("two answers of GitLab contradict each other")
+
+// putRows takes the rows that were read alone, unless other rows of this source were read before and these lack one of them
+// or show it otherwise.
+func (d *draft) putRows(id authz.SourceID, rows []memberRow) error {
+	for _, before := range d.rows[id] {
+		i := slices.IndexFunc(rows, func(r memberRow) bool { return r.User == before.User })
+		switch {
+		case i < 0:
+			return fmt.Errorf("%w: user %d is a member of %s in one and not in the other", errContradiction, before.User, id)
+		case rows[i].Member != before.Member:
+			return fmt.Errorf("%w: the membership of user %d in %s is not the same in both", errContradiction, before.User, id)
+		}
+	}
+	d.rows[id] = rows
+	return nil
+}
+
 // linksOf returns the links of a group that was read alone. An answer without any is no answer where GraphQL told us of
 // one; elsewhere the answers about other groups show whether this server has links to tell (see finish).
 func (d *draft) linksOf(g restGroup) ([]authz.Link, error) {
 	switch {
 	case g.Links != nil:
 		d.groupsTold = true
+		for id := range d.invited[g.ID] {
+			if !slices.ContainsFunc(*g.Links, func(l restLink) bool { return l.Group != nil && *l.Group == id }) {
+				return nil, fmt.Errorf("%w: GraphQL tells that group %d is invited into it, and REST does not", errContradiction, id)
+			}
+		}
 		return links(*g.Links)
-	case d.invited[g.ID]:
+	case d.invited[g.ID] != nil:
 		return nil, errNoLinks
 	}
 	d.groupsUntold = append(d.groupsUntold, g.ID)
@@ -374,7 +399,7 @@ func each[T any](ctx context.Context, a *api, ids []T, do func(context.Context, 
 				return nil
 			}
 			row++
-			if global(err) || row >= 10 && !errors.Is(err, ErrNotFound) {
+			if global(err) || row >= 10 && !errors.Is(err, ErrNotFound) && !errors.Is(err, errContradiction) {
 				return err
 			}
 			return nil
@@ -598,7 +623,10 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 		if err := d.places().adopt(&out); err != nil {
 			return err
 		}
-		d.groups[id.ID], d.rows[id] = out, rows
+		d.groups[id.ID] = out
+		if err := d.putRows(id, rows); err != nil {
+			return err
+		}
 	case authz.ProjectSource:
 		p, err := r.api.project(ctx, id.ID)
 		if err != nil {
@@ -615,7 +643,10 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 		if err != nil {
 			return err
 		}
-		d.projects[id.ID], d.rows[id] = out, rows
+		d.projects[id.ID] = out
+		if err := d.putRows(id, rows); err != nil {
+			return err
+		}
 	case authz.UserSource:
 		known, ok := d.users[id.ID]
 		if !ok {

@@ -17,7 +17,7 @@ import (
 // Missing. Taken stays that of base, because most of the Snapshot is that old. The error is for when nothing at
 // all could be read: then the changes are still to be done.
 func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
-	f := &refresh{r: r, s: copySnapshot(base), done: map[authz.SourceID]bool{}, fromRow: map[int64]bool{}}
+	f := &refresh{r: r, s: copySnapshot(base), done: map[authz.SourceID]bool{}, below: map[authz.SourceID]bool{}, fromRow: map[int64]bool{}}
 	for _, id := range changed {
 		f.want(id)
 	}
@@ -51,6 +51,7 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 		}
 		read++
 		delete(f.s.Missing, id)
+		r.absences.forget(id)
 	}
 	if read == 0 && lastErr != nil && errors.Is(lastErr, ErrBusy) {
 		return nil, lastErr
@@ -73,8 +74,9 @@ type refresh struct {
 	queue    []authz.SourceID
 	done     map[authz.SourceID]bool
 	notFound authz.SourceID
-	fromRow  map[int64]bool // people only known from a row so far
-	admin    *bool          // whether the token is an administrator's, once it was asked
+	below    map[authz.SourceID]bool // what was in a group that is gone
+	fromRow  map[int64]bool          // people only known from a row so far
+	admin    *bool                   // whether the token is an administrator's, once it was asked
 }
 
 func (f *refresh) want(id authz.SourceID) {
@@ -87,7 +89,7 @@ func (f *refresh) want(id authz.SourceID) {
 // read reads one source into the copy. When GitLab answers 404 it sets notFound.
 func (f *refresh) read(ctx context.Context, id authz.SourceID) (err error) {
 	defer func() {
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, errAbsent) {
 			f.notFound, err = id, nil
 		}
 	}()
@@ -163,20 +165,24 @@ func (f *refresh) read(ctx context.Context, id authz.SourceID) (err error) {
 
 // confirm removes a source for which GitLab answered 404, if it says so of the source itself when asked again: the
 // first 404 may have been about its members alone, or an accident. GitLab says the same of what it hides, so this
-// counts only while the token is an administrator's: a token that lost that would else make everything vanish.
+// counts only while the token is an administrator's: a token that lost that would else make everything vanish. It says it
+// twice at some distance in time (see absences), unless a hook says the same, or what it was in is gone by this rule.
 func (f *refresh) confirm(ctx context.Context, id authz.SourceID) error {
 	var again struct {
 		ID int64 `json:"id"`
 	}
 	if _, err := f.r.api.get(ctx, sourcePath(id), nil, &again); err == nil {
 		return fmt.Errorf("reading %s: GitLab answered 404 for a part of it, and then for the whole that it is there; the next full reading tells", id)
-	} else if !errors.Is(err, ErrNotFound) {
+	} else if !errors.Is(err, errAbsent) {
 		return err
 	}
 	if admin, err := f.isAdmin(ctx); err != nil {
 		return err
 	} else if !admin {
 		return fmt.Errorf("GitLab does not show %s: it may be deleted, or hidden from our token, which is not an administrator's; the next full reading tells", id)
+	}
+	if wait := f.r.absences.wait(id, f.r.api.now()); wait > 0 && !f.below[id] {
+		return fmt.Errorf("GitLab says that %s does not exist: it is asked once more in %s, when an accident may be over", id, wait)
 	}
 	f.gone(id)
 	return nil
@@ -216,7 +222,9 @@ func (f *refresh) gone(id authz.SourceID) {
 	switch id.Kind {
 	case authz.GroupSource:
 		delete(f.s.Groups, id.ID)
-		f.wantBelow(id.ID)
+		for _, below := range f.wantBelow(id.ID) {
+			f.below[below] = true
+		}
 		for gid, g := range f.s.Groups {
 			if kept, cut := withoutLink(g.Links, id.ID); cut {
 				g.Links = kept
@@ -340,23 +348,27 @@ func (f *refresh) wantLinks(ls []authz.Link) {
 	}
 }
 
-// wantBelow reads all subgroups and projects of a group again.
-func (f *refresh) wantBelow(id int64) {
+// wantBelow reads all subgroups and projects of a group again, and returns them.
+func (f *refresh) wantBelow(id int64) (all []authz.SourceID) {
 	below := map[int64]bool{id: true}
 	for grew := true; grew; {
 		grew = false
 		for gid, g := range f.s.Groups {
 			if below[g.Parent] && !below[gid] {
 				below[gid], grew = true, true
-				f.want(authz.Group(gid))
+				all = append(all, authz.Group(gid))
 			}
 		}
 	}
 	for pid, p := range f.s.Projects {
 		if below[p.Group] {
-			f.want(authz.Project(pid))
+			all = append(all, authz.Project(pid))
 		}
 	}
+	for _, id := range all {
+		f.want(id)
+	}
+	return all
 }
 
 func (f *refresh) places() places {

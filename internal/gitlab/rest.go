@@ -363,6 +363,9 @@ func keyset[T listed](ctx context.Context, a *api, path string, q url.Values) (m
 		if more && p.linked {
 			continue
 		}
+		if !more && int64(len(items)) < resp.TotalItems {
+			return items, fmt.Errorf("reading %s: %w", path, errMoving)
+		}
 		q := maps.Clone(q)
 		q.Set("order_by", "id")
 		q.Set("sort", "asc")

@@ -21,7 +21,7 @@ func (r *Reader) States(ctx context.Context, ids []int64) (states map[int64]auth
 	states = make(map[int64]authz.UserState, len(ids))
 	if !r.restOnly {
 		err := r.statesGraphQL(ctx, ids, states)
-		if err == nil || global(err) || errors.Is(err, ErrBusy) || ctx.Err() != nil {
+		if err == nil || global(err) || limited(err) || ctx.Err() != nil {
 			return states, more, err
 		}
 	}
@@ -32,7 +32,7 @@ func (r *Reader) States(ctx context.Context, ids []int64) (states map[int64]auth
 	}
 	for _, id := range ids {
 		u, err := r.api.user(ctx, id, true, true)
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, errAbsent) {
 			continue
 		}
 		if err != nil {

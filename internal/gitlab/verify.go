@@ -12,7 +12,7 @@ import (
 // errHidden says that a 404 proves nothing.
 var errHidden = errors.New("GitLab answers 404, but our token is not shown to be an administrator's: GitLab may only be hiding it")
 
-// Exists reports whether GitLab has a group, project or user; false is its 404. GitLab answers 404 also for what it
+// Exists reports whether GitLab has a group, project or user; false is its own 404, in its own words. GitLab answers 404 also for what it
 // hides, so a 404 counts only while the token is an administrator's, which is asked anew each time.
 func (r *Reader) Exists(ctx context.Context, id authz.SourceID) (bool, error) {
 	var found struct {
@@ -24,7 +24,7 @@ func (r *Reader) Exists(ctx context.Context, id authz.SourceID) (bool, error) {
 		return false, fmt.Errorf("asking for %s: the answer is about id %d", id, found.ID)
 	case err == nil:
 		return true, nil
-	case !errors.Is(err, ErrNotFound):
+	case !errors.Is(err, errAbsent):
 		return false, err
 	}
 	return false, r.seesAll(ctx)
@@ -40,7 +40,7 @@ func (r *Reader) MemberLevel(ctx context.Context, id authz.SourceID, user int64)
 		return 0, fmt.Errorf("asking for user %d in %s: the answer does not tell his access_level there", user, id)
 	case err == nil:
 		return authz.Level(*m.Level), nil
-	case !errors.Is(err, ErrNotFound):
+	case !errors.Is(err, errAbsent):
 		return 0, err
 	}
 	return 0, r.seesAll(ctx)
