@@ -25,6 +25,8 @@ controlplane: build ## build or find etcd, kube-apiserver, kube-controller-manag
 
 test: build controlplane ## run all tests, against a real API server
 	@echo "== go vet"; go vet ./...
+	@/usr/bin/python3 -c 'import gitlab' 2>/dev/null || echo "SKIPPED: python3-gitlab is not installed: no foreign client drives the simulated REST API (.ci/run installs it)"
+	@cmp -s internal/gitlabsim/runner/testdata/gitlab-ci-local/package-lock.json "$${XDG_CACHE_HOME:-$$HOME/.cache}/gl-k8s-integrator/gitlab-ci-local/node_modules/.installed" && command -v node >/dev/null || echo "SKIPPED: gitlab-ci-local is not installed: no foreign reader of .gitlab-ci.yml is compared with the simulated runner (.ci/run installs it)"
 	@echo "== tests (several minutes; packages that start a control plane take the longest)"
 	@failed=; go test $(TESTFLAGS) ./... || failed=1; \
 	  echo "== kube-apiserver's own webhook client, a module of its own"; (cd internal/conformance && go vet ./... && go test ./...) || failed=1; \

@@ -58,9 +58,11 @@ type Report struct {
 	Refused  []Failure
 	Findings []authz.Finding
 	Duration time.Duration
+
+	partly []Change // what was written of Failed ones: see applier.chain
 }
 
-// Made returns those of the planned changes that were written.
+// Made returns those of the planned changes that were written, and what was written of others.
 func (r Report) Made(plan []Change) []Change {
 	not := map[Key]bool{}
 	for _, f := range slices.Concat(r.Failed, r.Refused) {
@@ -69,7 +71,7 @@ func (r Report) Made(plan []Change) []Change {
 	for _, c := range r.Deferred {
 		not[c.Key] = true
 	}
-	return slices.DeleteFunc(slices.Clone(plan), func(c Change) bool { return not[c.Key] })
+	return append(slices.DeleteFunc(slices.Clone(plan), func(c Change) bool { return not[c.Key] }), r.partly...)
 }
 
 // Failure is a change that could not be written.
@@ -100,12 +102,13 @@ func (r Report) onlyConflicts() bool {
 var errNoNamespace = errors.New("its namespace could not be created")
 
 // Apply writes the changes of a Plan: step after step, so that everything that takes a right away is written
-// before anything is given, and namespaces before their content. A failure does not stop the others. Every write
+// before anything is given, and namespaces before their content. Only where people move between the bindings of a
+// namespace, the changes are written one by one: see applier.chain. A failure does not stop the others. Every write
 // to an existing object carries the uid and resourceVersion it was planned on, so a plan that is out of date
 // conflicts instead of undoing somebody else's later write.
 func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o ApplyOptions) Report {
 	start := time.Now()
-	a := &applier{client: client, log: o.Logger, cause: o.Cause, may: o.May, wrote: o.wrote, dynamic: o.dynamic, wroteTemplate: o.wroteTemplate, unborn: map[string]bool{}}
+	a := &applier{client: client, log: o.Logger, cause: o.Cause, may: o.May, wrote: o.wrote, dynamic: o.dynamic, wroteTemplate: o.wroteTemplate, unborn: map[string]bool{}, answers: map[Key]*Live{}}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -115,7 +118,8 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o
 	if o.Concurrency <= 0 {
 		o.Concurrency = 8
 	}
-	changes = sorted(changes, func(x, y Change) int { return int(x.step) - int(y.step) })
+	changes = slices.Clone(changes)
+	slices.SortStableFunc(changes, func(x, y Change) int { return int(x.step) - int(y.step) })
 	telling, told := context.WithCancel(ctx)
 	var teller sync.WaitGroup
 	total := len(changes)
@@ -127,13 +131,21 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o
 		now, changes = cut(changes, func(c Change) bool { return c.step == changes[0].step })
 		var g errgroup.Group
 		g.SetLimit(o.Concurrency)
-		for i, c := range now {
-			if o.pause != nil && c.step != stepRevoke && o.pause(time.Since(start)) {
-				a.deferred(slices.Concat(now[i:], changes))
+		units := unitsOf(now)
+		for i, u := range units {
+			if o.pause != nil && u[0].step != stepRevoke && o.pause(time.Since(start)) {
+				a.deferred(slices.Concat(slices.Concat(units[i:]...), changes))
 				changes = nil
 				break
 			}
-			g.Go(func() error { a.one(ctx, c); a.done.Add(1); return nil })
+			g.Go(func() error {
+				if u[0].chained {
+					a.chain(ctx, u)
+				} else {
+					a.note(ctx, u[0], a.write(ctx, u[0]))
+				}
+				return nil
+			})
 		}
 		_ = g.Wait() // failures are in the report
 	}
@@ -164,27 +176,19 @@ type applier struct {
 	mu     sync.Mutex
 	report Report
 	unborn map[string]bool // namespaces that could not be created
+	// answers are what the API server made of bindings that are written twice (chain); nil until then.
+	answers map[Key]*Live
 }
 
-func (a *applier) one(ctx context.Context, c Change) {
-	err := a.write(ctx, c)
-	added, lost := c.Subjects()
-	kind, name, role := c.Key.Kind.String(), c.Key.Name, ""
-	if x := c.extra(); x != nil {
-		kind, name = x.Kind.Kind, x.Name
-	}
-	for _, o := range []*Object{c.New, c.old()} {
-		if o != nil && o.Binding != nil {
-			role = cmp.Or(role, o.Binding.Role)
-		}
-	}
-	log := a.log.With("action", c.Action.String(), "kind", kind, "namespace", c.Key.Namespace, "name", name, "source", c.Source.String(),
-		"role", role, "added", added, "removed", lost, "why", c.Why, "cause", a.cause)
-	if err == nil {
-		log.InfoContext(ctx, "change applied")
-	} else {
-		log.WarnContext(ctx, "change failed", "error", err)
-	}
+// note puts what became of a change into the log and the report.
+func (a *applier) note(ctx context.Context, c Change, err error) {
+	a.tell(ctx, c, err)
+	a.count(c, err)
+}
+
+// count puts into the report what became of a change.
+func (a *applier) count(c Change, err error) {
+	a.done.Add(1)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err == nil {
@@ -205,8 +209,29 @@ func (a *applier) one(ctx context.Context, c Change) {
 	a.report.Failed = append(a.report.Failed, Failure{c, err})
 }
 
+// tell puts a write into the log.
+func (a *applier) tell(ctx context.Context, c Change, err error) {
+	added, lost := c.Subjects()
+	kind, name, role := c.Key.Kind.String(), c.Key.Name, ""
+	if x := c.extra(); x != nil {
+		kind, name = x.Kind.Kind, x.Name
+	}
+	for _, o := range []*Object{c.New, c.old()} {
+		if o != nil && o.Binding != nil {
+			role = cmp.Or(role, o.Binding.Role)
+		}
+	}
+	log := a.log.With("action", c.Action.String(), "kind", kind, "namespace", c.Key.Namespace, "name", name, "source", c.Source.String(),
+		"role", role, "added", added, "removed", lost, "why", c.Why, "cause", a.cause)
+	if err == nil {
+		log.InfoContext(ctx, "change applied")
+	} else {
+		log.WarnContext(ctx, "change failed", "error", err)
+	}
+}
+
 func (a *applier) write(ctx context.Context, c Change) error {
-	if a.limit != nil && !c.Revokes {
+	if a.limit != nil && !c.Revokes && c.step != stepRevoke {
 		if err := a.limit.Wait(ctx); err != nil {
 			return err
 		}
@@ -272,11 +297,20 @@ func (a *applier) create(ctx context.Context, o *Object) error {
 
 // took hands on what the API server made of a write.
 func (a *applier) took(obj runtime.Object, err error) error {
-	if err != nil || a.wrote == nil {
+	if err != nil {
 		return err
 	}
-	if e, err := entryOf(obj); err == nil && e.live != nil {
+	e, err := entryOf(obj)
+	if err != nil || e.live == nil {
+		return nil
+	}
+	if a.wrote != nil {
 		a.wrote(e.live)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, again := a.answers[e.key]; again {
+		a.answers[e.key] = e.live
 	}
 	return nil
 }

@@ -411,3 +411,72 @@ func TestClusterOfManyNamespaces(t *testing.T) {
 		t.Errorf("%d changes in the second round", len(r.Plan))
 	}
 }
+
+// TestClusterPromotes: whoever is promoted or moves between two bindings of a role keeps, on a real API server, what GitLab
+// gives before and after, at each moment; whoever is demoted does not keep the more.
+func TestClusterPromotes(t *testing.T) {
+	c := realCluster(t)
+	level := func(l authz.Level, more int64) *authz.Snapshot {
+		snap := org(90, "promotes")
+		snap.Users = maps.Clone(snap.Users)
+		p := snap.Projects[1090]
+		p.Members = []authz.Member{{User: 3, Level: l}}
+		for u := 100 + more; u < 110; u++ { // others, so that the bindings have shards and people move between them
+			snap.Users[u] = authz.User{ID: u, Username: fmt.Sprint("u", u), State: authz.StateActive, Human: true}
+			p.Members = append(p.Members, authz.Member{User: u, Level: authz.Developer})
+		}
+		snap.Projects[1090] = p
+		return snap
+	}
+	g := &gitlab{snap: level(authz.Developer, 0)}
+	s := newSyncer(t, rbacsync.Options{Reader: g, Kube: c.own, Settings: rbacsync.Settings{MaxSubjects: 3}})
+	once(t, s)
+	slow := newSyncer(t, rbacsync.Options{Reader: g, Kube: c.own, Settings: rbacsync.Settings{MaxSubjects: 3}, Apply: rbacsync.ApplyOptions{QPS: 4}})
+	const ns = "promotes-world"
+	for round := range int64(3) {
+		for _, user := range []string{"gitlab:3", "gitlab:105", "gitlab:109"} {
+			c.may(t, true, user, ns, "get", "", "pods")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var polling sync.WaitGroup
+		for _, user := range []string{"gitlab:3", "gitlab:105", "gitlab:109"} {
+			polling.Go(func() { c.keeps(ctx, t, user, ns) })
+		}
+		g.set(func(g *gitlab) { g.snap = level(authz.Maintainer, 1+round) })
+		once(t, slow)
+		c.may(t, true, "gitlab:3", ns, "create", "", "pods")
+		cancel()
+		polling.Wait()
+		g.set(func(g *gitlab) { g.snap = level(authz.Developer, 0) })
+		once(t, s)
+		c.may(t, false, "gitlab:3", ns, "create", "", "pods")
+	}
+	c.may(t, true, "gitlab:3", ns, "get", "", "pods")
+}
+
+// keeps asks until ctx is done whether a person may read pods, which must never be denied.
+func (c *cluster) keeps(ctx context.Context, t *testing.T, user, ns string) {
+	t.Helper()
+	asked, lacked := 0, 0
+	for ctx.Err() == nil {
+		r, err := c.admin.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authzv1.SubjectAccessReview{
+			Spec: authzv1.SubjectAccessReviewSpec{
+				User: user, Groups: []string{"system:authenticated"},
+				ResourceAttributes: &authzv1.ResourceAttributes{Namespace: ns, Verb: "get", Resource: "pods"},
+			},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			if ctx.Err() == nil {
+				t.Errorf("asking about %s: %v", user, err)
+			}
+			break
+		}
+		if asked++; !r.Status.Allowed {
+			lacked++
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if asked < 10 || lacked > 0 {
+		t.Errorf("%s: of %d questions %d were answered with no", user, asked, lacked)
+	}
+}

@@ -73,7 +73,9 @@ type Wanted struct {
 	DeleteAfter time.Duration
 	Now         time.Time
 	Gone        map[authz.SourceID]bool
-	snap        *authz.Snapshot
+	// Roles are the policy's ClusterRoles, from the strongest to the weakest; Further are those that can't be compared.
+	Roles, Further []string
+	snap           *authz.Snapshot
 	// Users are for showing user names in a plan.
 	Users map[int64]authz.User
 }
@@ -99,6 +101,7 @@ func Desired(in Input) *Wanted {
 	w := &Wanted{
 		Issuer: in.Snapshot.Issuer, Paths: make(map[authz.SourceID]string, len(in.Sources)),
 		Untouchable: in.Untouchable, Hold: in.Snapshot.MissingAll, Users: in.Snapshot.Users,
+		Roles: in.Roles, Further: in.Further,
 	}
 	if w.Untouchable == nil {
 		w.Untouchable = authz.Untouchable(in.Snapshot)

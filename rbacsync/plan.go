@@ -37,6 +37,11 @@ type Change struct {
 
 	step  step
 	users map[int64]authz.User
+	// chained changes of one namespace are written one after the other, in this order: see link.
+	chained bool
+	order   int
+	// instead holds, of the people who leave the binding, in which others they get at least the same right by this plan.
+	instead map[int64][]Key
 }
 
 // step is when a change is written; each step is finished before the next one starts.
@@ -44,6 +49,7 @@ type step uint8
 
 const (
 	stepRevoke    step = iota // whatever takes a right away
+	stepPromote               // gives more to people, and then takes the less
 	stepNamespace             // namespaces before their content
 	stepTemplate              // quotas and policies before somebody gets rights
 	stepGrant
@@ -52,7 +58,8 @@ const (
 )
 
 // Plan returns what has to be written so that have becomes want, sorted: revocations first, then by step, action
-// and key; and what an administrator should know. It is pure, does not depend on the order of its input, and is
+// and key; and what an administrator should know. Where people move from one binding to another Apply has a better
+// order, see link. Plan is pure, does not depend on the order of its input, and is
 // empty when it was applied.
 //
 //	namespace in the cluster                 source in GitLab      what is planned
@@ -109,6 +116,12 @@ func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
 
 func sortChanges(changes []Change) {
 	slices.SortFunc(changes, func(a, b Change) int {
+		switch {
+		case a.Revokes && !b.Revokes:
+			return -1
+		case b.Revokes && !a.Revokes:
+			return 1
+		}
 		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.Action, b.Action), a.Key.Compare(b.Key))
 	})
 }
@@ -215,7 +228,8 @@ func (p *planner) orphan(ns string, live *Live, h []*Live, w []Object) {
 func (p *planner) content(id authz.SourceID, ns *Live, h []*Live, w []Object) {
 	p.source = id
 	why := fmt.Sprintf("%s %s", id, printable(p.want.Paths[id]))
-	all := w
+	w = p.cede(ns, h, w)
+	all, first := w, len(p.changes)
 	var stuck bool
 	for len(h) > 0 || len(w) > 0 {
 		c := -1
@@ -254,6 +268,7 @@ func (p *planner) content(id authz.SourceID, ns *Live, h []*Live, w []Object) {
 			w = w[1:]
 		}
 	}
+	p.link(p.changes[first:], all)
 	if stuck {
 		p.find("namespace_terminating", id, "namespace %q is being deleted: what is missing in it is made when it is gone", ns.Key.Name)
 	}

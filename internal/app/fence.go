@@ -88,18 +88,27 @@ func checkEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Co
 	return nil
 }
 
-// fenceRetry is the pause between two looks while kube-apiserver is away.
-const fenceRetry = 2 * time.Second
+// fenceRetry is the pause between two looks at a cluster that is not ready, fenceWarn the pause between two lines in the log
+// about the same.
+const (
+	fenceRetry = 2 * time.Second
+	fenceWarn  = 30 * time.Second
+)
 
-// awaitEnforce is checkEnforce for a start before kube-apiserver: it waits for the API server, but not for what an
-// administrator has to apply.
+// awaitEnforce waits until the cluster is ready for mode enforce: for kube-apiserver, and for what an administrator has to
+// apply. Until then nothing is written; the webhooks don't hang on it and answer.
 func awaitEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Config, log *slog.Logger) error {
+	var told string
+	var toldAt time.Time
 	for {
 		err := checkEnforce(ctx, kube, cfg)
-		if err == nil || errors.Is(err, errNoFence) || errors.Is(err, errNoDeletion) || apierrors.IsForbidden(err) || ctx.Err() != nil {
-			return errors.Join(err, ctx.Err())
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
 		}
-		log.WarnContext(ctx, "waiting for kube-apiserver", "error", err)
+		if now := time.Now(); err.Error() != told || now.Sub(toldAt) >= fenceWarn {
+			told, toldAt = err.Error(), now
+			log.ErrorContext(ctx, "mode enforce waits, no rights are given or taken", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(fenceRetry):

@@ -1,11 +1,14 @@
 package app
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -113,8 +116,9 @@ func TestFenceMustHold(t *testing.T) {
 	}
 }
 
-// TestDeletionNeedsItsRight: mode enforce does not start with a deletion policy that every deletion would fail under.
-func TestDeletionNeedsItsRight(t *testing.T) {
+// fenceObjects are the admission policies of deploy/ and their bindings.
+func fenceObjects(t *testing.T) []runtime.Object {
+	t.Helper()
 	objects, err := deploy.Manifests()
 	if err != nil {
 		t.Fatal(err)
@@ -135,6 +139,12 @@ func TestDeletionNeedsItsRight(t *testing.T) {
 		}
 		there = append(there, into)
 	}
+	return there
+}
+
+// TestDeletionNeedsItsRight: mode enforce does not start with a deletion policy that every deletion would fail under.
+func TestDeletionNeedsItsRight(t *testing.T) {
+	there := fenceObjects(t)
 	for _, c := range []struct {
 		policy  string
 		allowed bool
@@ -152,7 +162,7 @@ func TestDeletionNeedsItsRight(t *testing.T) {
 		})
 		cfg := &config.Config{}
 		cfg.RBACSync.Deletion.Policy = c.policy
-		err := awaitEnforce(t.Context(), kube, cfg, slog.New(slog.DiscardHandler))
+		err := checkEnforce(t.Context(), kube, cfg)
 		if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) {
 			t.Errorf("policy %s, allowed %v: got %v, want %v", c.policy, c.allowed, err, c.want)
 		}
@@ -160,6 +170,32 @@ func TestDeletionNeedsItsRight(t *testing.T) {
 			t.Errorf("%v does not name the file", err)
 		}
 	}
+}
+
+// TestEnforceWaitsForTheFence: a start without the fence does not end the process, which also authenticates; it says now and
+// then what to apply, and goes on when that is done.
+func TestEnforceWaitsForTheFence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		var log bytes.Buffer
+		done := make(chan error, 1)
+		go func() {
+			done <- awaitEnforce(t.Context(), kube, &config.Config{}, slog.New(slog.NewTextHandler(&log, nil)))
+		}()
+		time.Sleep(61 * time.Second)
+		synctest.Wait()
+		if n := strings.Count(log.String(), "apply deploy/manifests"); n != 3 || len(done) > 0 {
+			t.Errorf("after a minute %d lines, ended %v:\n%s", n, len(done) > 0, log.String())
+		}
+		for _, o := range fenceObjects(t) {
+			if err := kube.Tracker().Add(o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := <-done; err != nil {
+			t.Errorf("with the fence: %v", err)
+		}
+	})
 }
 
 // TestFenceKeepsTheNamesOfRoles: a configured ClusterRole that the fence doesn't know is told, and an administrator may

@@ -1,7 +1,9 @@
 package app
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"time"
@@ -24,8 +26,9 @@ type keyStore struct {
 	auth   *authn.GitLab
 	origin string // issuer and key URL: keys of elsewhere are not ours
 	log    *slog.Logger
-	// look is the pause between two looks; save how often unchanged keys are written again, for their age.
-	look, save time.Duration
+	// look is the pause between two looks; save how often unchanged keys are written again, for their age; check how often
+	// it is seen whether the Secret still holds them.
+	look, save, check time.Duration
 }
 
 // keySecret is named in deploy/manifests.
@@ -41,12 +44,14 @@ func newKeyStore(cfg *config.Config, c *clients, auth *authn.GitLab, log *slog.L
 	return &keyStore{
 		kube: c.kube, auth: auth, log: log, origin: cfg.GitLab.URL + " " + cfg.Authn.Keys.URL,
 		look: 5 * time.Second, save: min(time.Hour, cfg.Authn.KeyMaxAge.Duration/4),
+		check: time.Minute,
 	}
 }
 
 // run restores the keys as soon as kube-apiserver answers, then keeps the Secret up to date until ctx ends.
 func (k *keyStore) run(ctx context.Context) {
 	restored, told := false, false
+	checked := time.Now()
 	var saved struct {
 		jwks    string
 		fetched time.Time
@@ -59,8 +64,18 @@ func (k *keyStore) run(ctx context.Context) {
 			}
 		}
 		jwks, fetched := k.auth.Keys()
+		if restored && len(saved.jwks) > 0 && time.Since(checked) >= k.check {
+			var kept bool
+			if kept, err = k.kept(ctx, jwks, fetched); err == nil {
+				checked = time.Now()
+			}
+			if err == nil && !kept {
+				saved.jwks = ""
+				k.log.WarnContext(ctx, "the Secret with GitLab's signing keys was deleted or changed: it is put back", "secret", keySecret)
+			}
+		}
 		// Nothing is written over what could not be read yet: it may be newer.
-		if restored && len(jwks) > 0 && (string(jwks) != saved.jwks || fetched.Sub(saved.fetched) >= k.save) {
+		if err == nil && restored && len(jwks) > 0 && (string(jwks) != saved.jwks || fetched.Sub(saved.fetched) >= k.save) {
 			if err = k.write(ctx, jwks, fetched); err == nil {
 				saved.jwks, saved.fetched = string(jwks), fetched
 			}
@@ -99,6 +114,25 @@ func (k *keyStore) restore(ctx context.Context) error {
 	}
 	k.log.InfoContext(ctx, "kept signing keys restored", "read", fetched)
 	return nil
+}
+
+// kept reports whether the Secret still holds these keys, or later ones, which another replica has read.
+func (k *keyStore) kept(ctx context.Context, jwks []byte, fetched time.Time) (bool, error) {
+	s, err := k.kube.CoreV1().Secrets(deploy.Namespace).Get(ctx, keySecret, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading Secret %s/%s: %w", deploy.Namespace, keySecret, err)
+	}
+	at, err := time.Parse(time.RFC3339Nano, string(s.Data[fieldFetched]))
+	switch {
+	case err != nil || string(s.Data[fieldOrigin]) != k.origin || at.After(time.Now().Add(time.Minute)):
+		return false, nil //nolint:nilerr // what can't be read is not ours
+	case bytes.Equal(s.Data[fieldJWKS], jwks):
+		return true, nil
+	}
+	return at.After(fetched) && json.Valid(s.Data[fieldJWKS]), nil
 }
 
 func (k *keyStore) write(ctx context.Context, jwks []byte, fetched time.Time) error {

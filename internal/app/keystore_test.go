@@ -83,3 +83,76 @@ func TestKeysSurviveARestart(t *testing.T) {
 		t.Error("wrote though no keys are known")
 	}
 }
+
+// TestKeysArePutBack: whatever is done to the Secret with GitLab's keys, they are in it again; but later keys of another
+// replica stay.
+func TestKeysArePutBack(t *testing.T) {
+	gitlab := authntest.New(t)
+	a, err := authn.New(authn.Config{Issuer: gitlab.URL, ClientIDs: []string{"app"}, HTTPClient: gitlab.Client()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Authenticate(t.Context(), gitlab.UserToken(42, "app", nil)); err != nil {
+		t.Fatal(err)
+	}
+	keys, fetched := a.Keys()
+	later, future := fetched.Add(time.Second).UTC().Format(time.RFC3339Nano), fetched.Add(time.Hour).UTC().Format(time.RFC3339Nano)
+	kube := fake.NewClientset()
+	secrets := kube.CoreV1().Secrets(deploy.Namespace)
+	is := func(want string) bool {
+		for range 2000 {
+			if s, err := secrets.Get(t.Context(), keySecret, metav1.GetOptions{}); err == nil && string(s.Data[fieldJWKS]) == want && string(s.Data[fieldOrigin]) == gitlab.URL {
+				return true
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+		return false
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	store := &keyStore{kube: kube, auth: a, origin: gitlab.URL, log: slog.New(slog.DiscardHandler), look: time.Millisecond, save: time.Hour, check: time.Millisecond}
+	go func() { defer close(ended); store.run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	if !is(string(keys)) {
+		t.Fatal("not written")
+	}
+	for name, fields := range map[string]map[string]string{
+		"deleted":              nil,
+		"emptied":              {fieldJWKS: "", fieldFetched: "", fieldOrigin: ""},
+		"other keys":           {fieldJWKS: `{"keys":[]}`},
+		"not JSON, later":      {fieldJWKS: "{", fieldFetched: later},
+		"of another GitLab":    {fieldOrigin: "https://other.example.com"},
+		"other, in the future": {fieldJWKS: `{"keys":[]}`, fieldFetched: future},
+	} {
+		s, err := secrets.Get(t.Context(), keySecret, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, v := range fields {
+			s.Data[k] = []byte(v)
+		}
+		if fields == nil {
+			err = secrets.Delete(t.Context(), keySecret, metav1.DeleteOptions{})
+		} else {
+			_, err = secrets.Update(t.Context(), s, metav1.UpdateOptions{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !is(string(keys)) {
+			t.Errorf("%s: not put back", name)
+		}
+	}
+	s, err := secrets.Get(t.Context(), keySecret, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Data[fieldJWKS], s.Data[fieldFetched] = []byte(`{"keys":[]}`), []byte(later)
+	if _, err := secrets.Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if !is(`{"keys":[]}`) {
+		t.Error("later keys of another replica were overwritten")
+	}
+}

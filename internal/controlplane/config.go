@@ -41,7 +41,7 @@ authorizers:
         || (request.user.startsWith('system:serviceaccount:') && request.user.endsWith(':%s'))
     authorizedTTL: 1s
     unauthorizedTTL: 1s
-    timeout: 3s
+    timeout: 2s
     failurePolicy: NoOpinion
     connectionInfo: {type: KubeConfigFile, kubeConfigFile: %q}
 `, kubename.UserPrefix, kubename.CIServiceAccount, webhookKubeconfig)

@@ -108,7 +108,9 @@ func plan(t *testing.T, e *Env) {
 	var out strings.Builder
 	changes, err := app.Plan(t.Context(), cfg, slog.New(slog.DiscardHandler), &out)
 	want := "cluster: nothing to change\nThis is about the cluster alone. What CI jobs are given in GitLab follows after it.\n"
-	if err != nil || changes != 0 || out.String() != want {
+	rest, ok := strings.CutPrefix(out.String(), want)
+	alone := strings.HasPrefix(rest, "finding explain_single: ") && strings.Count(rest, "\n") == 1 // the demo runs one integrator
+	if err != nil || changes != 0 || !ok || !alone {
 		t.Errorf("plan: %d changes, %v, want none\n%s", changes, err, out.String())
 	}
 }

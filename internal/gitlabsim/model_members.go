@@ -269,7 +269,7 @@ func (c *changes) share(links *[]GroupLink, index map[int64][]int64, id, invited
 
 func (c *changes) unshare(links *[]GroupLink, index map[int64][]int64, id, invitedID int64) error {
 	if !slices.ContainsFunc(*links, func(l GroupLink) bool { return l.GroupID == invitedID }) {
-		return message(http.StatusNotFound, "404 Not found")
+		return notFound("Group Link")
 	}
 	*links = withoutLink(*links, invitedID)
 	removeFrom(index, invitedID, id)

@@ -393,7 +393,8 @@ func paginate[T any](c *call, items []T, limited string) ([]T, error) {
 	h.Set("X-Page", strconv.Itoa(page))
 	h.Set("X-Per-Page", strconv.Itoa(per))
 	h.Set("X-Next-Page", number(page+1, to < total))
-	h.Set("X-Prev-Page", number(page-1, page > 1))
+	hasPrevious := page > 1 && page <= pages // kaminari: a page past the end has none
+	h.Set("X-Prev-Page", number(page-1, hasPrevious))
 	links := []string{}
 	link := func(p int, rel string) {
 		q := copyQuery(c.query)
@@ -401,7 +402,7 @@ func paginate[T any](c *call, items []T, limited string) ([]T, error) {
 		q.Set("per_page", strconv.Itoa(per))
 		links = append(links, c.link(q, rel))
 	}
-	if page > 1 {
+	if hasPrevious {
 		link(page-1, "prev")
 	}
 	if to < total {

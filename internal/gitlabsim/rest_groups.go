@@ -319,8 +319,8 @@ func (c *call) listGroupProjects() error {
 	return c.answer(http.StatusOK, out)
 }
 
-// shareParams reads group_id, group_access and expires_at.
-func (c *call) shareParams() (invited int64, level int, expires string, err error) {
+// shareParams reads group_id, group_access and expires_at. absent is the answer for a group that the caller does not see.
+func (c *call) shareParams(absent error) (invited int64, level int, expires string, err error) {
 	if err := c.require("group_id", "group_access"); err != nil {
 		return 0, 0, "", err
 	}
@@ -335,7 +335,7 @@ func (c *call) shareParams() (invited int64, level int, expires string, err erro
 	expires, _ = c.text("expires_at")
 	return invited, int(n), expires, c.view(func(v *View) error {
 		if g := v.Group(invited); g == nil || !v.canReadGroup(c.user, g) {
-			return message(http.StatusNotFound, "404 Not Found")
+			return absent
 		}
 		return nil
 	})
@@ -353,14 +353,25 @@ func (c *call) ownedGroup() (id int64, err error) {
 	return id, err
 }
 
+// shared says whether the group is invited already: the API changes no invitation, it only adds and removes them.
+func (c *call) shared(invited int64, links func(v *View) []GroupLink) (found bool) {
+	c.s.world.View(func(v *View) {
+		found = slices.ContainsFunc(links(v), func(l GroupLink) bool { return l.GroupID == invited })
+	})
+	return found
+}
+
 func (c *call) shareGroup() error {
 	id, err := c.ownedGroup()
 	if err != nil {
 		return err
 	}
-	invited, level, expires, err := c.shareParams()
+	invited, level, expires, err := c.shareParams(notFound("Group"))
 	if err != nil {
 		return err
+	}
+	if c.shared(invited, func(v *View) []GroupLink { return v.Group(id).Links }) {
+		return message(http.StatusConflict, "Shared group The group has already been shared with this group")
 	}
 	if err := c.s.world.ShareGroup(id, invited, level, expires); err != nil {
 		return err

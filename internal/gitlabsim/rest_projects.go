@@ -250,9 +250,12 @@ func (c *call) shareProject() error {
 	if err != nil {
 		return err
 	}
-	invited, level, expires, err := c.shareParams()
+	invited, level, expires, err := c.shareParams(message(http.StatusNotFound, "Not Found"))
 	if err != nil {
 		return err
+	}
+	if c.shared(invited, func(v *View) []GroupLink { return v.Project(id).Links }) {
+		return message(http.StatusConflict, "Group already shared with this group")
 	}
 	if err := c.s.world.ShareProject(id, invited, level, expires); err != nil {
 		return err

@@ -248,7 +248,7 @@ func TestShareAPI(t *testing.T) {
 		t.Error("the list of groups has shared_with_groups")
 	}
 	equal(t, "unshare", f.do("DELETE", api+"/groups/7/share/9", admin, nil).status, 204)
-	f.want(f.do("DELETE", api+"/groups/7/share/9", admin, nil), 404, `{"message":"404 Not found"}`)
+	f.want(f.do("DELETE", api+"/groups/7/share/9", admin, nil), 404, `{"message":"404 Group Link Not Found"}`)
 	if err := f.World().SetShareWithGroupLock(7, true); err != nil {
 		t.Fatal(err)
 	}

@@ -246,10 +246,11 @@ func (e *Elector) note(holder string) {
 	e.holder = holder
 }
 
-// expiry is how long after its last renewal a Lease is free.
+// expiry is how long after its last renewal a Lease is free: never later than one of ours, whatever it says, so that a
+// Lease somebody wrote by hand, or another program, stops nothing for long.
 func (e *Elector) expiry(l *coordinationv1.Lease) time.Duration {
 	if s := value(l.Spec.LeaseDurationSeconds); s > 0 {
-		return time.Duration(s) * time.Second
+		return min(time.Duration(s)*time.Second, e.duration())
 	}
 	return e.duration()
 }

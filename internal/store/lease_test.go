@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -83,4 +84,28 @@ func TestALeaseIsGivenBackAfterABrokenRenewal(t *testing.T) {
 	if err != nil || lease.Spec.HolderIdentity != nil {
 		t.Errorf("the Lease is still held: %v, %v", lease, err)
 	}
+}
+
+// TestALeaseOfAGhostIsTaken: a Lease that nobody renews is free after our own term, whatever term and time of renewal it
+// says.
+func TestALeaseOfAGhostIsTaken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hour, ghost, future := int32(3600), "ghost", metav1.NewMicroTime(time.Now().Add(24*time.Hour))
+		kube := fake.NewClientset(&coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Name: store.NameLease, Namespace: deploy.Namespace},
+			Spec:       coordinationv1.LeaseSpec{HolderIdentity: &ghost, LeaseDurationSeconds: &hour, RenewTime: &future, AcquireTime: &future},
+		})
+		e := &store.Elector{Client: kube, Namespace: deploy.Namespace, Identity: "a", Logger: slog.New(slog.DiscardHandler)}
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		led := errors.New("it leads")
+		if err := e.Run(ctx, func(context.Context) error { return led }); !errors.Is(err, led) {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took < 7*time.Second || took > 10*time.Second {
+			t.Errorf("led after %v, want its own term of 8 s", took)
+		}
+	})
 }

@@ -6,7 +6,26 @@ import (
 	"strings"
 )
 
-var token = regexp.MustCompile(`^\s*(?:(&&|\|\||==|!=|=~|!~|\(|\))|(\$[a-zA-Z_][a-zA-Z0-9_]*)|"([^"]*)"|'([^']*)'|(/(?:\\/|[^/])+/)(i?)|(null))`)
+var token = regexp.MustCompile(`^\s*(?:(&&|\|\||==|!=|=~|!~|\(|\))|(\$[a-zA-Z_][a-zA-Z0-9_]*)|"([^"]*)"|'([^']*)'|(` + patternText + `)|(null))`)
+
+// patternText is Lexeme::Pattern's form (lib/gitlab/ci/pipeline/expression/lexeme/pattern.rb): at least two characters.
+const patternText = `/(?:[^/]|\\/)+[^\\]/[ismU]*`
+
+var wholePattern = regexp.MustCompile(`^` + patternText + `$`)
+
+// compile reads /…/ and its flags; false = not of that form, or no RE2.
+func compile(text string) (*regexp.Regexp, bool) {
+	if !wholePattern.MatchString(text) {
+		return nil, false
+	}
+	end := strings.LastIndex(text, "/")
+	expr := strings.ReplaceAll(text[1:end], `\/`, `/`)
+	if flags := text[end+1:]; flags != "" {
+		expr = "(?" + flags + ")" + expr
+	}
+	re, err := regexp.Compile(expr)
+	return re, err == nil
+}
 
 // condition is `rules:if` (doc/ci/jobs/job_rules.md): variables, texts and null compared with == != =~ !~, joined by && and
 // ||, of which && binds tighter, and parentheses.
@@ -98,17 +117,24 @@ func (c *condition) comparison() (bool, error) {
 		equal := left.present == right.present && left.text == right.text
 		return equal == (operator == "=="), nil
 	default:
-		pattern := right.pattern
-		if pattern == nil { // a variable that holds /…/
-			inner, ok := strings.CutPrefix(right.text, "/")
-			if !ok || !strings.HasSuffix(inner, "/") {
-				return false, c.invalid()
-			}
-			if pattern, err = regexp.Compile(strings.TrimSuffix(inner, "/")); err != nil {
-				return false, c.invalid()
-			}
-		}
-		return (left.present && pattern.MatchString(left.text)) == (operator == "=~"), nil
+		return right.matches(left) == (operator == "=~"), nil
+	}
+}
+
+// matches is the right side of =~. A text, of a variable or in quotes, is a pattern if it has the form of one; of any other it
+// is asked, against all expectation, whether it contains the left side (doc/ci/jobs/job_rules.md, "Unexpected behavior").
+func (o operand) matches(left operand) bool {
+	pattern, ok := o.pattern, o.pattern != nil
+	if !ok {
+		pattern, ok = compile(o.text)
+	}
+	switch {
+	case ok:
+		return left.present && pattern.MatchString(left.text)
+	case !o.present:
+		return false
+	default:
+		return strings.Contains(o.text, left.text)
 	}
 }
 
@@ -123,16 +149,12 @@ func (c *condition) operand() (operand, error) {
 		text, ok := c.lookup(m[2][1:])
 		return operand{text: text, present: ok}, nil
 	case m[5] != "":
-		expr := strings.ReplaceAll(m[5][1:len(m[5])-1], `\/`, `/`)
-		if m[6] != "" {
-			expr = "(?i)" + expr
-		}
-		re, err := regexp.Compile(expr)
-		if err != nil {
+		re, ok := compile(m[5])
+		if !ok {
 			return operand{}, c.invalid()
 		}
 		return operand{pattern: re}, nil
-	case m[7] != "":
+	case m[6] != "":
 		return operand{}, nil
 	default:
 		return operand{text: m[3] + m[4], present: true}, nil

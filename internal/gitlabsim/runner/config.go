@@ -100,7 +100,8 @@ func parseFile(text string, idTokens bool) (*ciFile, error) {
 	if referenceTag.MatchString(text) {
 		return nil, errors.New("reading .gitlab-ci.yml: the simulated runner does not implement `!reference`")
 	}
-	raw, err := yaml.YAMLToJSONStrict([]byte(text))
+	// Not strict: as for GitLab's parser the last of two equal keys wins, and a key after a merge (<<) replaces what was merged.
+	raw, err := yaml.YAMLToJSON([]byte(text))
 	if err != nil {
 		return nil, fmt.Errorf("reading .gitlab-ci.yml: %w", err)
 	}

@@ -576,7 +576,6 @@ func parseConfig(text, job string) (*config, error) {
 func TestConfigRefusals(t *testing.T) {
 	for text, want := range map[string]string{
 		`[a]`:                                "it must be a mapping",
-		`a: {a: 1, a: 2}`:                    "already set in map",
 		`other: {script: [x]}`:               `there is no job "deploy"`,
 		`deploy: {script: [x], extends: .y}`: "deploy: unknown keys in `extends` (.y)",
 		`{.y: text, deploy: {script: [x], extends: .y}}`:                                             "deploy: invalid base hashes in `extends` (.y)",
@@ -651,14 +650,21 @@ func TestPipelineRules(t *testing.T) {
 		`$CI_COMMIT_BRANCH !~ /x\/y/`: true, `$CI_COMMIT_BRANCH =~ $PATTERN`: true, `$NOPE =~ /.*/`: false,
 		`$NOPE && $NOPE || $CI_COMMIT_BRANCH`: true, `$NOPE && ($NOPE || $CI_COMMIT_BRANCH)`: false,
 		`$CI_COMMIT_BRANCH == "main" && $EMPTY != "x"`: true,
+		`"23" =~ "1234"`: true, `"23" =~ /1234/`: false, `"5" !~ "1234"`: true, // as documented
+		`$CI_COMMIT_BRANCH =~ $NOPE`: false, `$CI_COMMIT_BRANCH !~ $NOPE`: true, `"/^(/" =~ "/^(/"`: true,
 	} {
 		if got, err := evaluate(text, lookup); err != nil || got != want {
 			t.Errorf("%s: %t %v, want %t", text, got, err, want)
 		}
 	}
 
+	if _, err := evaluate(`$CI_COMMIT_BRANCH =~ /./`, lookup); err == nil {
+		t.Error("a pattern of one character is accepted")
+	}
+
 	f := newFixture(t)
 	for text, want := range map[string]string{
+		`script: [echo first], script: [echo last]`: "last",
 		`rules: [{if: '$CI_COMMIT_BRANCH == "main"', variables: {A: rule}}, {variables: {A: other}}], variables: {A: job}, script: [echo $A]`: "rule",
 		`rules: [{if: $A, when: never}, {when: always}], script: [echo ran]`:                                                                  "ran",
 		`rules: [{if: $CI_COMMIT_BRANCH, when: never}, {when: always}], script: [echo ran]`:                                                   "not in pipeline",

@@ -1,0 +1,296 @@
+package rbacsync
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// atLeast reports whether nobody loses a right who has role instead of the other one: it is the same, or a stronger one
+// by the order of the policy. A role that is no longer in the policy was perhaps only renamed, and counts as weaker.
+func (w *Wanted) atLeast(role, other string) bool {
+	if role == other {
+		return true
+	}
+	is, was := slices.Index(w.Roles, role), slices.Index(w.Roles, other)
+	if is < 0 || other == kubename.CIClusterRole || slices.Contains(w.Further, other) {
+		return false
+	}
+	return was < 0 || is < was
+}
+
+// link finds, among the changes of one namespace, those by which people move from one binding to another, and says in
+// which order they are written: strongest role first. A promotion gives before it takes so, and a demotion takes the
+// more before it gives the less. all is what the namespace should hold.
+func (p *planner) link(changes []Change, all []Object) {
+	gets := map[int64][]*Change{}
+	for i := range changes {
+		c := &changes[i]
+		if c.Key.Kind != KindRoleBinding {
+			continue
+		}
+		gained, _ := c.moves()
+		for _, u := range gained {
+			gets[u] = append(gets[u], c)
+		}
+	}
+	at := stepGrant
+	var chain []*Change
+	join := func(c *Change) {
+		if !c.chained {
+			c.chained = true
+			chain = append(chain, c)
+		}
+	}
+	for i := range changes {
+		c := &changes[i]
+		if c.Key.Kind != KindRoleBinding || c.Old == nil {
+			continue
+		}
+		_, lost := c.moves()
+		for _, u := range lost {
+			for _, g := range gets[u] {
+				switch {
+				case g == c:
+				case p.want.atLeast(g.New.Binding.Role, c.Old.Binding.Role):
+					if c.instead == nil {
+						c.instead = map[int64][]Key{}
+					}
+					c.instead[u] = append(c.instead[u], g.Key)
+					join(c)
+					join(g)
+				case slices.Contains(p.want.Roles, g.New.Binding.Role) && slices.Contains(p.want.Roles, c.Old.Binding.Role):
+					join(c)
+					join(g)
+				}
+			}
+		}
+	}
+	for _, c := range chain {
+		switch {
+		case p.revokes(c, all):
+			at = stepRevoke
+		case c.Revokes && at != stepRevoke:
+			at = stepPromote
+		}
+	}
+	slices.SortFunc(chain, func(a, b *Change) int { return cmp.Or(cmp.Compare(p.rank(a), p.rank(b)), a.Key.Compare(b.Key)) })
+	for i, c := range chain {
+		c.step, c.order = at, i
+	}
+}
+
+// rank is the place of a change in its chain, by the role that it is about: those outside the policy come last.
+func (p *planner) rank(c *Change) int {
+	role := ""
+	switch {
+	case c.New != nil:
+		role = c.New.Binding.Role
+	case c.Old != nil:
+		role = c.Old.Binding.Role
+	}
+	if i := slices.Index(p.want.Roles, role); i >= 0 {
+		return i
+	}
+	return len(p.want.Roles)
+}
+
+// moves returns who gets the role of a binding by a change, and who loses it.
+func (c *Change) moves() (gained, lost []int64) {
+	var before, after []int64
+	if c.Old != nil {
+		before = c.Old.Binding.Users
+	}
+	if c.New != nil {
+		after = c.New.Binding.Users
+	}
+	if c.Action == Replace {
+		return after, before
+	}
+	return diff(before, after)
+}
+
+// revokes reports whether somebody loses a right by the change for which all that should be in the namespace has
+// neither the same nor a stronger one.
+func (p *planner) revokes(c *Change, all []Object) bool {
+	if !c.Revokes || c.Old == nil {
+		return false
+	}
+	for _, s := range c.Old.Binding.Others {
+		if c.New == nil || !slices.Contains(c.New.Binding.Others, s) {
+			return true
+		}
+	}
+	_, lost := c.moves()
+	return slices.ContainsFunc(lost, func(u int64) bool {
+		return !slices.ContainsFunc(all, func(o Object) bool {
+			return o.Binding != nil && p.want.atLeast(o.Binding.Role, c.Old.Binding.Role) && has(o.Binding, u)
+		})
+	})
+}
+
+func has(b *Binding, user int64) bool {
+	_, ok := slices.BinarySearch(b.Users, user)
+	return ok
+}
+
+// cede leaves people what they have where the binding that should give them more is one that we may not write, because
+// somebody else's stands in its place or the namespace is being deleted.
+func (p *planner) cede(ns *Live, h []*Live, w []Object) []Object {
+	var missing []*Object
+	for i := range w {
+		o := &w[i]
+		_, there := slices.BinarySearchFunc(h, o.Key, func(l *Live, k Key) int { return l.Key.Compare(k) })
+		if o.Binding != nil && !there && (p.have.Foreign[o.Key] || ns != nil && ns.Deleting) {
+			missing = append(missing, o)
+		}
+	}
+	if len(missing) == 0 {
+		return w
+	}
+	out := slices.Clone(w)
+	for _, l := range h {
+		if l.Binding == nil || !isNameOf(l.Key.Name, l.Binding.Role) {
+			continue
+		}
+		var keep []int64
+		for _, u := range l.Binding.Users {
+			if slices.ContainsFunc(missing, func(o *Object) bool {
+				return o.Key != l.Key && p.want.atLeast(o.Binding.Role, l.Binding.Role) && has(o.Binding, u)
+			}) {
+				keep = append(keep, u)
+			}
+		}
+		if len(keep) > 0 {
+			out = keepIn(out, l, keep, p.want.Users)
+		}
+	}
+	slices.SortFunc(out, func(a, b Object) int { return a.Key.Compare(b.Key) })
+	return out
+}
+
+// unitsOf groups changes into what is written by itself: single ones, and the chain of a namespace in its order. A unit
+// takes the place of its first change.
+func unitsOf(changes []Change) [][]Change {
+	units := make([][]Change, 0, len(changes))
+	at := map[string]int{}
+	for _, c := range changes {
+		if i, ok := at[c.Key.Namespace]; ok && c.chained {
+			units[i] = append(units[i], c)
+			continue
+		}
+		if c.chained {
+			at[c.Key.Namespace] = len(units)
+		}
+		units = append(units, []Change{c})
+	}
+	for _, u := range units {
+		slices.SortFunc(u, func(a, b Change) int { return cmp.Compare(a.order, b.order) })
+	}
+	return units
+}
+
+// chain writes the changes of one namespace between whose bindings people move, one after the other. Who should have
+// the same right by another binding, or a stronger one, leaves the old one only when the other is written: if that
+// fails they stay, and the change counts as failed. All others lose at once what they should.
+func (a *applier) chain(ctx context.Context, changes []Change) {
+	done := map[Key]error{} // what became of those that were tried
+	var open []Change
+	for _, c := range changes {
+		people, _ := c.waiting(done)
+		if len(people) == 0 {
+			done[c.Key] = a.write(ctx, c)
+			a.note(ctx, c, done[c.Key])
+			continue
+		}
+		a.mu.Lock()
+		a.answers[c.Key] = nil
+		a.mu.Unlock()
+		if done[c.Key] = a.writePart(ctx, c.keeping(people)); done[c.Key] != nil {
+			a.count(c, done[c.Key])
+			continue
+		}
+		open = append(open, c)
+	}
+	for _, c := range open {
+		a.finish(ctx, c, done)
+	}
+}
+
+// finish takes out of a binding who stayed in it until now, as far as they are in another one.
+func (a *applier) finish(ctx context.Context, c Change, done map[Key]error) {
+	rest, cause := c.waiting(done)
+	next := c.keeping(rest)
+	a.mu.Lock()
+	live := a.answers[c.Key]
+	delete(a.answers, c.Key)
+	a.mu.Unlock()
+	if live != nil { // else its first write would have changed nothing
+		next.Old = live
+	}
+	err := a.writePart(ctx, next)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d people stay in it until they have their other binding: %w", len(rest), cause)
+		a.tell(ctx, c, err)
+	} else if err != nil && live == nil {
+		next.New = nil
+	} else if err != nil {
+		next.New = &live.Object
+	}
+	if written := next.New; err != nil && written != nil && !written.Binding.equal(c.Old.Binding) {
+		part := c
+		part.New = written
+		a.mu.Lock()
+		a.report.partly = append(a.report.partly, part)
+		a.mu.Unlock()
+	}
+	a.count(c, err)
+}
+
+// writePart writes what there is to write of a change.
+func (a *applier) writePart(ctx context.Context, c Change) error {
+	if c.New.Binding.equal(c.Old.Binding) {
+		return nil
+	}
+	err := a.write(ctx, c)
+	a.tell(ctx, c, err)
+	return err
+}
+
+// waiting returns who leaves a binding for others of which none is written yet, and why the last of those is not.
+func (c *Change) waiting(done map[Key]error) (people []int64, why error) {
+	if c.Action != Update { // of a Replace nobody can keep the role
+		return nil, nil
+	}
+	for _, u := range slices.Sorted(maps.Keys(c.instead)) {
+		there := slices.ContainsFunc(c.instead[u], func(k Key) bool {
+			err, tried := done[k]
+			if err != nil {
+				why = err
+			}
+			return tried && err == nil
+		})
+		if !there {
+			people = append(people, u)
+		}
+	}
+	return people, why
+}
+
+// keeping returns the change without taking anything from these people.
+func (c Change) keeping(people []int64) Change {
+	if len(people) == 0 {
+		return c
+	}
+	b := *c.New.Binding
+	b.Users = slices.Sorted(slices.Values(slices.Concat(b.Users, people)))
+	if b.Members = memberNames(b.Users, c.users); slices.Equal(b.Users, c.Old.Binding.Users) {
+		b.Members = c.Old.Binding.Members // no write for a name alone
+	}
+	c.New = &Object{Key: c.Key, Binding: &b}
+	return c
+}
