@@ -5,7 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	_ "embed"
+	"embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,16 +21,37 @@ import (
 	"time"
 )
 
-// The nested module in tools/ fixes the versions of what is built. Its files can't be embedded from there (an
-// embedding never crosses into another module), so copies lie in toolsmod/; a test keeps both equal.
+// The nested modules in tools/ and kubelogin/ fix the versions of what is built. Their files can't be embedded from
+// there (an embedding never crosses into another module), so copies lie in toolsmod/ and kubeloginmod/; a test keeps
+// them equal. kubelogin has a module of its own, so that a new version of it never rebuilds the control plane.
 var (
-	//go:embed toolsmod/go.mod.txt
-	toolsMod []byte
-	//go:embed toolsmod/go.sum.txt
-	toolsSum []byte
-	//go:embed toolsmod/tools.go.txt
-	toolsGo []byte
+	//go:embed toolsmod
+	toolsFiles embed.FS
+	//go:embed kubeloginmod
+	kubeloginFiles embed.FS
+
+	controlPlane  = readModule(toolsFiles, "toolsmod")
+	kubeloginOnly = readModule(kubeloginFiles, "kubeloginmod")
 )
+
+// module is a nested module: the content of its files by name.
+type module map[string][]byte
+
+// moduleFiles are the names of a nested module's files, in the order in which cacheKey reads them.
+func moduleFiles() []string { return []string{"go.mod", "go.sum", "tools.go"} }
+
+// readModule reads the embedded copy of a nested module; it panics where the program was built without one.
+func readModule(files embed.FS, dir string) module {
+	m := module{}
+	for _, name := range moduleFiles() {
+		content, err := files.ReadFile(dir + "/" + name + ".txt")
+		if err != nil {
+			panic(err)
+		}
+		m[name] = content
+	}
+	return m
+}
 
 // AssetsEnv names the folder that setup-envtest installs its binaries in; EnsureBinaries prefers it.
 const AssetsEnv = "KUBEBUILDER_ASSETS"
@@ -99,79 +120,110 @@ func EnsureBinaries(ctx context.Context, progress io.Writer) (Binaries, error) {
 	return b, nil
 }
 
-// EnsureKubelogin returns the path of the real kubelogin (github.com/int128/kubelogin): $KUBELOGIN if set, else
-// kubelogin or kubectl-oidc_login of the PATH. It builds nothing; ErrNoKubelogin says that there is none.
-func EnsureKubelogin() (string, error) {
+// EnsureKubelogin returns the path of the real kubelogin (github.com/int128/kubelogin): $KUBELOGIN if set, else the
+// one in the user's cache folder, which it builds if it is missing; progress, which may be nil, is told so.
+func EnsureKubelogin(ctx context.Context, progress io.Writer) (string, error) {
 	if p := os.Getenv("KUBELOGIN"); p != "" {
 		if p, err := filepath.Abs(p); err == nil && isExecutable(p) {
 			return p, nil
 		}
 		return "", fmt.Errorf("the environment variable KUBELOGIN is %q, which is no executable file", p)
 	}
-	for _, name := range []string{"kubelogin", "kubectl-oidc_login"} {
-		if p, err := exec.LookPath(name); err == nil {
-			return p, nil
-		}
+	if progress == nil {
+		progress = io.Discard
 	}
-	return "", ErrNoKubelogin
+	const pkg = "github.com/int128/kubelogin"
+	version := kubeloginOnly.version(pkg)
+	dir, err := cacheDir("kubelogin", kubeloginOnly.cacheKey(version))
+	if err != nil {
+		return "", err
+	}
+	err = ensure(ctx, progress, recipe{
+		what: "kubelogin " + version, usually: "1 minute", instead: "set KUBELOGIN to the path of one",
+		files: kubeloginOnly, ldflags: "-s -w -X main.version=" + version,
+	}, dir, []target{{"kubelogin", pkg, "1 minute"}})
+	return filepath.Join(dir, "kubelogin"), err
 }
 
-// ErrNoKubelogin is the error of EnsureKubelogin on a machine without kubelogin.
-var ErrNoKubelogin = errors.New("no kubelogin on this machine: install github.com/int128/kubelogin, or set KUBELOGIN to its path")
+// recipe is how the programs of one nested module are built.
+type recipe struct {
+	what, usually string // for messages: "Kubernetes v1.37.2", "11 minutes"
+	instead       string // what to do on a machine without Go
+	files         module
+	ldflags       string
+}
 
-// buildAll builds those of the targets that the cache folder lacks.
+// buildAll builds those of the control plane's targets that the cache folder lacks.
 func buildAll(ctx context.Context, progress io.Writer, ts []target) (Binaries, error) {
-	k8s, etcd := moduleVersion(toolsMod, "k8s.io/kubernetes"), moduleVersion(toolsMod, "go.etcd.io/etcd/server/v3")
-	cache, err := os.UserCacheDir()
+	k8s, etcd := controlPlane.version("k8s.io/kubernetes"), controlPlane.version("go.etcd.io/etcd/server/v3")
+	dir, err := cacheDir("controlplane", controlPlane.cacheKey("k8s-"+k8s+"-etcd-"+etcd))
 	if err != nil {
-		return Binaries{}, fmt.Errorf("finding the user's cache folder: %w: set HOME or XDG_CACHE_HOME", err)
+		return Binaries{}, err
 	}
-	dir := filepath.Join(cache, "gl-k8s-integrator", "controlplane", cacheKey(k8s, etcd))
+	err = ensure(ctx, progress, recipe{
+		what: "Kubernetes " + k8s, usually: "11 minutes",
+		instead: "set " + AssetsEnv + " to a folder with kube-apiserver, etcd and kubectl",
+		files:   controlPlane, ldflags: ldflags(k8s),
+	}, dir, ts)
+	if err != nil {
+		return Binaries{}, err
+	}
 	b := binariesIn(dir)
 	b.Version = k8s
+	return b, nil
+}
+
+// cacheDir is the folder of one set of programs of a kind; it need not exist.
+func cacheDir(kind, key string) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the user's cache folder: %w: set HOME or XDG_CACHE_HOME", err)
+	}
+	return filepath.Join(cache, "gl-k8s-integrator", kind, key), nil
+}
+
+// ensure builds those of the targets that dir lacks.
+func ensure(ctx context.Context, progress io.Writer, r recipe, dir string, ts []target) error {
 	if len(lacking(dir, ts)) == 0 {
-		return b, nil
+		return nil
 	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return Binaries{}, fmt.Errorf("making the cache folder: %w", err)
+		return fmt.Errorf("making the cache folder: %w", err)
 	}
 	unlock, err := lockDir(ctx, dir, progress)
 	if err != nil {
-		return Binaries{}, err
+		return err
 	}
 	defer unlock()
 	todo := lacking(dir, ts) // another process may have built them while this one waited
 	if len(todo) == 0 {
-		return b, nil
+		return nil
 	}
-	if err := build(ctx, progress, dir, k8s, todo); err != nil {
-		return Binaries{}, err
-	}
-	return b, nil
+	return build(ctx, progress, r, dir, todo)
 }
 
 // build compiles the targets into dir, each under a temporary name until it is complete.
-func build(ctx context.Context, progress io.Writer, dir, version string, ts []target) error {
+func build(ctx context.Context, progress io.Writer, r recipe, dir string, ts []target) error {
 	goTool, err := exec.LookPath("go")
 	if err != nil {
-		return fmt.Errorf("building Kubernetes %s needs Go, and there is no go command on the PATH: install Go, or set %s to a folder with kube-apiserver, etcd and kubectl", version, AssetsEnv)
+		return fmt.Errorf("building %s needs Go, and there is no go command on the PATH: install Go, or %s", r.what, r.instead)
 	}
 	src, err := os.MkdirTemp("", "gl-k8s-build-")
 	if err != nil {
 		return fmt.Errorf("making a folder to build in: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(src) }()
-	for name, content := range map[string][]byte{"go.mod": toolsMod, "go.sum": toolsSum, "tools.go": toolsGo} {
+	for name, content := range r.files {
 		if err := os.WriteFile(filepath.Join(src, name), content, 0o600); err != nil {
 			return fmt.Errorf("writing the module to build from: %w", err)
 		}
 	}
 	p := &lineWriter{w: progress}
-	p.printf("Building Kubernetes %s from Go modules into %s, once: on 2 cores this takes about 11 minutes, less when Go's build cache is warm.", version, dir)
+	p.printf("Building %s from Go modules into %s, once: on 2 cores this takes about %s, less when Go's build cache is warm.", r.what, dir, r.usually)
 	for i, t := range ts {
 		p.printf("[%d/%d] %s: usually up to %s …", i+1, len(ts), t.name, t.usually)
 		start := time.Now()
-		if err := buildOne(ctx, p, goTool, src, dir, version, t); err != nil {
+		if err := buildOne(ctx, p, goTool, src, dir, r.ldflags, t); err != nil {
 			return err
 		}
 		size := int64(0)
@@ -183,11 +235,11 @@ func build(ctx context.Context, progress io.Writer, dir, version string, ts []ta
 	return nil
 }
 
-func buildOne(ctx context.Context, p *lineWriter, goTool, src, dir, version string, t target) error {
+func buildOne(ctx context.Context, p *lineWriter, goTool, src, dir, flags string, t target) error {
 	tmp := filepath.Join(dir, fmt.Sprintf(".%s.%d.tmp", t.name, os.Getpid()))
 	defer func() { _ = os.Remove(tmp) }()
 	// Linker flags alone: they reuse every compiled package that a build without them left in the cache.
-	cmd := exec.CommandContext(ctx, goTool, "build", "-mod=readonly", "-buildvcs=false", "-ldflags", ldflags(version), "-o", tmp, t.pkg)
+	cmd := exec.CommandContext(ctx, goTool, "build", "-mod=readonly", "-buildvcs=false", "-ldflags", flags, "-o", tmp, t.pkg)
 	cmd.Dir = src
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)
 	var output bytes.Buffer
@@ -225,21 +277,21 @@ func ldflags(version string) string {
 	return strings.Join(flags, " ")
 }
 
-// cacheKey names the folder of one set of binaries: whatever changes what is built changes the key.
-func cacheKey(k8s, etcd string) string {
+// cacheKey names the folder of one set of programs: whatever changes what is built changes the key.
+func (m module) cacheKey(versions string) string {
 	h := sha256.New()
-	for _, content := range [][]byte{toolsMod, toolsSum, toolsGo} {
-		fmt.Fprintf(h, "%d\n%s", len(content), content)
+	for _, name := range moduleFiles() {
+		fmt.Fprintf(h, "%d\n%s", len(m[name]), m[name])
 	}
-	return fmt.Sprintf("k8s-%s-etcd-%s-%s-%s-%s", k8s, etcd, runtime.GOOS, runtime.GOARCH, hex.EncodeToString(h.Sum(nil))[:12])
+	return fmt.Sprintf("%s-%s-%s-%s", versions, runtime.GOOS, runtime.GOARCH, hex.EncodeToString(h.Sum(nil))[:12])
 }
 
-// moduleVersion returns the version that a go.mod requires of a module, "" if it does not.
-func moduleVersion(gomod []byte, module string) string {
-	s := bufio.NewScanner(bytes.NewReader(gomod))
+// version returns the version that the module requires of another, "" if it does not.
+func (m module) version(other string) string {
+	s := bufio.NewScanner(bytes.NewReader(m["go.mod"]))
 	for s.Scan() {
 		fields := strings.Fields(strings.TrimPrefix(strings.TrimSpace(s.Text()), "require "))
-		if len(fields) >= 2 && fields[0] == module {
+		if len(fields) >= 2 && fields[0] == other {
 			return fields[1]
 		}
 	}
@@ -287,12 +339,12 @@ func lockDir(ctx context.Context, dir string, progress io.Writer) (unlock func()
 			return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
 		}
 		if !waited {
-			fmt.Fprintf(progress, "Another process is building the control plane (it holds %s); waiting for it …\n", f.Name())
+			fmt.Fprintf(progress, "Another process is building the same programs (it holds %s); waiting for it …\n", f.Name())
 		}
 		select {
 		case <-ctx.Done():
 			_ = f.Close()
-			return nil, fmt.Errorf("waiting for another process to build the control plane: %w", ctx.Err())
+			return nil, fmt.Errorf("waiting for another process to build the same programs: %w", ctx.Err())
 		case <-time.After(300 * time.Millisecond):
 		}
 	}

@@ -13,29 +13,31 @@ import (
 	"time"
 )
 
-// TestEmbeddedModule keeps the copies of the nested module's files equal to it.
-func TestEmbeddedModule(t *testing.T) {
-	for name, got := range map[string][]byte{"go.mod": toolsMod, "go.sum": toolsSum, "tools.go": toolsGo} {
-		want, err := os.ReadFile(filepath.Join("tools", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got, want) {
-			t.Errorf("toolsmod/%s.txt differs from tools/%s: cp internal/controlplane/tools/%s internal/controlplane/toolsmod/%s.txt", name, name, name, name)
+// TestEmbeddedModules keeps the copies of the nested modules' files equal to them.
+func TestEmbeddedModules(t *testing.T) {
+	for dir, m := range map[string]module{"tools": controlPlane, "kubelogin": kubeloginOnly} {
+		for name, got := range m {
+			want, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%[1]smod/%[2]s.txt differs from %[1]s/%[2]s: cp internal/controlplane/%[1]s/%[2]s internal/controlplane/%[1]smod/%[2]s.txt", dir, name)
+			}
 		}
 	}
 }
 
 func TestModuleVersion(t *testing.T) {
-	for module, prefix := range map[string]string{"k8s.io/kubernetes": "v1.", "go.etcd.io/etcd/server/v3": "v3."} {
-		if got := moduleVersion(toolsMod, module); !strings.HasPrefix(got, prefix) {
-			t.Errorf("moduleVersion(%s) = %q, want %s…", module, got, prefix)
+	for name, prefix := range map[string]string{"k8s.io/kubernetes": "v1.", "go.etcd.io/etcd/server/v3": "v3."} {
+		if got := controlPlane.version(name); !strings.HasPrefix(got, prefix) {
+			t.Errorf("version(%s) = %q, want %s…", name, got, prefix)
 		}
 	}
-	if got := moduleVersion([]byte("module m\nrequire a.b/c v1.2.3\n"), "a.b/c"); got != "v1.2.3" {
+	if got := (module{"go.mod": []byte("module m\nrequire a.b/c v1.2.3\n")}).version("a.b/c"); got != "v1.2.3" {
 		t.Errorf("single-line require: %q, want v1.2.3", got)
 	}
-	if got := moduleVersion(toolsMod, "k8s.io"); got != "" {
+	if got := controlPlane.version("k8s.io"); got != "" {
 		t.Errorf("a module that is not required: %q, want none", got)
 	}
 }
@@ -170,18 +172,31 @@ func TestNoGoToolchain(t *testing.T) {
 }
 
 func TestEnsureKubelogin(t *testing.T) {
-	dir := t.TempDir()
-	t.Setenv("PATH", dir)
+	path, cache := t.TempDir(), t.TempDir()
+	t.Setenv("PATH", path+":/usr/bin:/bin")
+	t.Setenv("XDG_CACHE_HOME", cache)
+	t.Setenv("HOME", cache)
 	t.Setenv("KUBELOGIN", "")
-	if _, err := EnsureKubelogin(); !errors.Is(err, ErrNoKubelogin) {
-		t.Errorf("err = %v, want ErrNoKubelogin", err)
+	fakeBinary(t, path, "go", fakeGo)
+	out := new(bytes.Buffer)
+	got, err := EnsureKubelogin(t.Context(), out)
+	if err != nil || !strings.Contains(out.String(), "Building kubelogin v1.36.3 ") {
+		t.Fatalf("EnsureKubelogin: %v, printed %q, want kubelogin v1.36.3 built", err, out)
 	}
-	fakeBinary(t, dir, "kubectl-oidc_login", "exit 0")
-	if got, err := EnsureKubelogin(); err != nil || got != filepath.Join(dir, "kubectl-oidc_login") {
-		t.Errorf("EnsureKubelogin = %q, %v, want the one on the PATH", got, err)
+	if content, err := os.ReadFile(got); err != nil || string(content) != "github.com/int128/kubelogin\n" {
+		t.Errorf("kubelogin is %q, %v", content, err)
 	}
-	t.Setenv("KUBELOGIN", filepath.Join(dir, "nothing"))
-	if _, err := EnsureKubelogin(); err == nil || !strings.Contains(err.Error(), "KUBELOGIN") {
+	out.Reset()
+	if again, err := EnsureKubelogin(t.Context(), out); err != nil || again != got || out.Len() > 0 {
+		t.Errorf("the second call: %q, %v, printed %q, want the same and nothing", again, err, out)
+	}
+	fakeBinary(t, path, "own", "exit 0")
+	t.Setenv("KUBELOGIN", filepath.Join(path, "own"))
+	if got, err := EnsureKubelogin(t.Context(), nil); err != nil || got != filepath.Join(path, "own") {
+		t.Errorf("EnsureKubelogin = %q, %v, want the one that KUBELOGIN names", got, err)
+	}
+	t.Setenv("KUBELOGIN", filepath.Join(path, "nothing"))
+	if _, err := EnsureKubelogin(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "KUBELOGIN") {
 		t.Errorf("err = %v, want one that names KUBELOGIN", err)
 	}
 }

@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,10 +41,7 @@ func browser() int {
 // kubelogin logs alice in through the real kubelogin as kubectl's exec plugin: the flags are those of docs/user.md,
 // plus a browser that needs no person.
 func kubelogin(t *testing.T, e *Env) {
-	program, err := controlplane.EnsureKubelogin()
-	if errors.Is(err, controlplane.ErrNoKubelogin) {
-		t.Skip(err)
-	}
+	program, err := controlplane.EnsureKubelogin(t.Context(), os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
