@@ -61,5 +61,6 @@ verify: ## check that generated files, formatting and go.mod are up to date
 	go generate ./...
 	go mod tidy
 	cd internal/conformance && go mod tidy
+	cd internal/controlplane/kubelogin && go mod tidy
 	@test -z "$$($(LINT) gofumpt -l $$(git ls-files '*.go'))" || { echo "not formatted: run make fmt"; exit 1; }
 	git diff --exit-code
