@@ -93,6 +93,9 @@ func newStage(t *testing.T, change func(*rbacsync.Options), inCluster ...*corev1
 		Secret: func() ([]byte, error) { return []byte(secret), nil }, Now: time.Now, Logger: logger,
 		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
 			e, err := gitlab.ParseSystemHook(body)
+			if err == nil && e.Deleted {
+				s.reader.Deleted(e.Changed...)
+			}
 			return e.Changed, e.Ignored, e.Name, err
 		},
 		Trigger: func(_ context.Context, ids []authz.SourceID, _ string) error {
