@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -204,6 +205,7 @@ const (
 	noPriority    = "pods here can't have a priority of the system"
 
 	noPodCertificate = "PodCertificateRequests are made by the kubelet alone"
+	noCapacity       = "CSIStorageCapacities are made by storage drivers alone"
 	noStatus         = "is written by Kubernetes alone"
 	noEndpoints      = "endpoints are made by Kubernetes"
 	noExternalIPs    = "can't have externalIPs"
@@ -250,6 +252,10 @@ func tenantAttacks() []attack {
 		{"rewrite our annotations on the namespace", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			_, err := c.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType,
 				merge(map[string]any{"metadata": map[string]any{"annotations": map[string]any{kubename.AnnotationIssuer: "https://evil.example.com"}}}), metav1.PatchOptions{})
+			return err
+		}, ownsNamespace},
+		{"add an empty annotation to the namespace", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType, []byte(`{"metadata":{"annotations":{"scheduler.alpha.kubernetes.io/node-selector":""}}}`), metav1.PatchOptions{})
 			return err
 		}, ownsNamespace},
 		{"take our mark off the namespace", func(ctx context.Context, c kubernetes.Interface, ns string) error {
@@ -401,6 +407,12 @@ func tenantAttacks() []attack {
 			_, err := c.CertificatesV1().PodCertificateRequests(ns).Create(ctx, podCertificateRequest(), metav1.CreateOptions{})
 			return err
 		}, noPodCertificate},
+		{"lie to the scheduler about storage", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+			_, err := c.StorageV1().CSIStorageCapacities(ns).Create(ctx, &storagev1.CSIStorageCapacity{
+				ObjectMeta: metav1.ObjectMeta{GenerateName: "x-"}, StorageClassName: "fast", NodeTopology: &metav1.LabelSelector{}, Capacity: new(resource.MustParse("1Ei")),
+			}, metav1.CreateOptions{})
+			return err
+		}, noCapacity},
 		{"forge an Event of ours", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			_, err := c.CoreV1().Events(ns).Create(ctx, &corev1.Event{
 				ObjectMeta: metav1.ObjectMeta{GenerateName: "x-"}, InvolvedObject: corev1.ObjectReference{Namespace: ns},
