@@ -55,7 +55,8 @@ func Verify(policy *admissionv1.ValidatingAdmissionPolicy, binding *admissionv1.
 // rolesVariable lists, in TenantFence, the ClusterRoles whose RoleBindings' names tenants can't take.
 const rolesVariable = "roles"
 
-var listOfNames = regexp.MustCompile(`^\[('[-a-z0-9.]+'(, *)?)*\]$`)
+// listOfNames: the name of a ClusterRole may have nearly any character (IsPathSegmentName), such as "acme:deployer".
+var listOfNames = regexp.MustCompile(`^\[('[^'\\]+'(, *)?)*\]$`)
 
 // sameVariable: an administrator may add to the list of roles.
 func sameVariable(got, want admissionv1.Variable) bool {

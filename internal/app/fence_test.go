@@ -205,6 +205,7 @@ func TestFenceKeepsTheNamesOfRoles(t *testing.T) {
 		{"['edit', 'view']", "RoleBindings of deployer, debugger: add"},
 		{"['edit', 'view', 'deployer']", "RoleBindings of debugger: add"},
 		{"['edit', 'view', 'deployer', 'debugger']", ""},
+		{"['edit', 'view', 'deployer', 'debugger', 'Acme:reader']", ""}, // as RBAC allows names
 		{"['edit']", "variables or matchConditions are others"},
 		{"['edit', 'view'].filter(r, false)", "variables or matchConditions are others"},
 	} {
