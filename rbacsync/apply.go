@@ -339,9 +339,26 @@ func (a *applier) update(ctx context.Context, c Change) error {
 		obj, err = a.client.CoreV1().ServiceAccounts(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
 	case KindRoleBinding:
 		obj, err = a.client.RbacV1().RoleBindings(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
+		if c.Revokes && (apierrors.IsForbidden(err) || apierrors.IsNotFound(err)) { // not found: the ClusterRole
+			return a.deleteInstead(ctx, c, err)
+		}
 	case KindTemplate: // writeTemplate
 	}
 	return a.took(obj, err)
+}
+
+// deleteInstead takes a right away where the binding may not be changed: without the right to bind its ClusterRole
+// kube-apiserver refuses every change of subjects, also one that only takes some out, but not a deletion (docs/adr/0083).
+func (a *applier) deleteInstead(ctx context.Context, c Change, refused error) error {
+	if err := a.remove(ctx, c); err != nil {
+		return errors.Join(refused, fmt.Errorf("deleting it instead: %w", err))
+	}
+	a.log.WarnContext(ctx, "a binding that may not be changed was deleted", "namespace", c.Key.Namespace, "name", c.Key.Name, "role", c.Old.Binding.Role, "subjects", c.Old.Binding.subjects(), "error", refused)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.report.Findings = append(a.report.Findings, authz.Finding{Code: "cluster_role", Source: c.Source, Text: fmt.Sprintf(
+		"%s was deleted with all that were in it, because somebody lost the right and the integrator may not bind ClusterRole %q: it is made again when it may", c.Key, c.Old.Binding.Role)})
+	return nil
 }
 
 func (a *applier) remove(ctx context.Context, c Change) error {

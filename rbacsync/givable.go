@@ -48,7 +48,11 @@ func roleFindings(roles clusterroles.Roles) []authz.Finding {
 		default:
 			continue
 		}
-		out = append(out, authz.Finding{Code: "cluster_role", Text: text + ". Until then nobody loses a right on account of it"})
+		text += ". Until then nobody loses a right on account of it"
+		if roles[name].Bindable.Verdict == clusterroles.No {
+			text += ", but where GitLab takes it from one person, all lose it in that namespace: the binding can only be deleted"
+		}
+		out = append(out, authz.Finding{Code: "cluster_role", Text: text})
 	}
 	return out
 }
@@ -141,9 +145,14 @@ func (h *withholder) namespace(id authz.SourceID, objects []Object, live []*Live
 		}
 	}
 	for _, l := range live { // who has it, and should, keeps it
-		if h.verdict(l.Binding.Role) == clusterroles.No {
-			out = append(out, left(l, objects, users))
+		if h.verdict(l.Binding.Role) != clusterroles.No {
+			continue
 		}
+		o := h.left(l, objects, users)
+		if fewer := len(o.Binding.Users)+len(o.Binding.Others) < len(l.Binding.Users)+len(l.Binding.Others); fewer && h.roles[l.Binding.Role].Bindable.Verdict == clusterroles.No {
+			continue // it can only be deleted
+		}
+		out = append(out, o)
 	}
 	for _, l := range live {
 		var keep []int64
@@ -179,11 +188,13 @@ func hasLive(live []*Live, role string, user int64) bool {
 	})
 }
 
-// left returns the binding as it is, without those who should not be in it.
-func left(l *Live, objects []Object, users map[int64]authz.User) Object {
+// left returns the binding as it is, without those who should not be in it. Who has a stronger role now stays: a change of
+// this binding costs all others in it, if it may not be bound (applier.deleteInstead).
+func (h *withholder) left(l *Live, objects []Object, users map[int64]authz.User) Object {
 	b := &Binding{Role: l.Binding.Role, Members: l.Binding.Members}
+	stronger := h.base[:max(0, slices.Index(h.base, b.Role))]
 	for _, u := range l.Binding.Users {
-		if elsewhere(objects, b.Role, u) {
+		if elsewhere(objects, b.Role, u) || slices.ContainsFunc(stronger, func(r string) bool { return elsewhere(objects, r, u) }) {
 			b.Users = append(b.Users, u)
 		}
 	}

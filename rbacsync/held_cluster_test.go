@@ -2,6 +2,7 @@ package rbacsync_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -363,4 +364,109 @@ func TestClusterMistypedClusterRole(t *testing.T) {
 			t.Errorf("%s has %v, %v; want %d", name, b.Subjects, err, want)
 		}
 	}
+}
+
+// mayBind lets the integrator bind these ClusterRoles alone, and waits until kube-apiserver knows it.
+func (c *cluster) mayBind(t *testing.T, roles ...string) {
+	t.Helper()
+	r, err := c.admin.RbacV1().ClusterRoles().Get(t.Context(), deploy.ServiceAccount, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range r.Rules {
+		if slices.Contains(r.Rules[i].Verbs, "bind") {
+			r.Rules[i].ResourceNames = roles
+		}
+	}
+	if _, err := c.admin.RbacV1().ClusterRoles().Update(t.Context(), r, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	all := []string{"edit", "view", kubename.CIClusterRole}
+	eventually(t, "the right to bind "+strings.Join(roles, ", "), func() bool {
+		found := clusterroles.New(c.own, all...).Look(t.Context())
+		for _, name := range all {
+			if (found[name].Bindable.Verdict == clusterroles.Yes) != slices.Contains(roles, name) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// TestClusterSecurityInvariantTakenWithoutTheRightToBind: kube-apiserver refuses any change of a binding to a role that we may
+// not bind, such as after deploy/manifests was applied over an administrator's further roles. What GitLab takes goes all the same; a
+// promotion costs nobody anything; and a role that left the configuration together with the right to bind it is given back.
+func TestClusterSecurityInvariantTakenWithoutTheRightToBind(t *testing.T) {
+	c := realCluster(t)
+	t.Cleanup(func() {
+		if err := deploy.Apply(context.WithoutCancel(t.Context()), c.cp.AdminConfig()); err != nil {
+			t.Error(err)
+		}
+	})
+	full := org(312, "unbound")
+	full.Users[4] = authz.User{ID: 4, Username: "dave", State: authz.StateActive, Human: true}
+	full.Users[5] = authz.User{ID: 5, Username: "erin", State: authz.StateActive, Human: true}
+	project := full.Projects[1312]
+	project.Members = append(slices.Clone(project.Members), authz.Member{User: 4, Level: authz.Developer}, authz.Member{User: 5, Level: authz.Developer})
+	full.Projects[1312] = project
+	g, limits := &gitlab{snap: full}, rbacsync.DefaultLimits()
+	m := &memory{}
+	start := func(p authz.Policy) *rbacsync.Syncer {
+		s, err := rbacsync.New(rbacsync.Options{
+			Reader: g, Kube: c.own, Policy: p, Mode: rbacsync.ModeEnforce, Memory: m, Limits: &limits,
+			Roles: clusterroles.New(c.own, append(p.ClusterRoles(), kubename.CIClusterRole)...),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := start(withRoles(t, authz.DefaultRoles()...))
+	once(t, s)
+	for _, user := range []string{"gitlab:3", "gitlab:4", "gitlab:5"} {
+		c.may(t, true, user, "unbound-world", "get", "", "pods")
+	}
+
+	c.mayBind(t, "edit", kubename.CIClusterRole)
+	snap := copySnap(full)
+	p := snap.Projects[1312]
+	p.Members = slices.Clone(p.Members)
+	for i := range p.Members {
+		if p.Members[i].User == 5 {
+			p.Members[i].Level = authz.Maintainer
+		}
+	}
+	snap.Projects[1312] = p
+	g.snap = snap
+	once(t, s)
+	c.may(t, true, "gitlab:5", "unbound-world", "delete", "", "pods")
+	c.may(t, true, "gitlab:3", "unbound-world", "get", "", "pods")
+
+	snap = copySnap(snap)
+	u := snap.Users[4]
+	u.State = "blocked"
+	snap.Users[4] = u
+	g.snap = snap
+	r := once(t, s)
+	if plan := rbacsync.Text(r.Plan); !strings.Contains(plan, "- gitlab:4 ") || !strings.Contains(plan, "- gitlab:3 ") || len(r.Held) != 0 {
+		t.Errorf("what the plan says:\n%s%s", plan, rbacsync.HeldText(r.Held))
+	}
+	if !slices.ContainsFunc(r.Findings, func(f authz.Finding) bool {
+		return f.Code == "cluster_role" && strings.Contains(f.Text, "was deleted with all that were in it")
+	}) {
+		t.Errorf("no finding says it: %v", r.Findings)
+	}
+	c.may(t, false, "gitlab:4", "unbound-world", "get", "", "pods")
+	if r := once(t, s); len(r.Plan) != 0 {
+		t.Errorf("the next round plans:\n%s", rbacsync.Text(r.Plan))
+	}
+
+	c.mayBind(t, "edit", "view", kubename.CIClusterRole)
+	once(t, s)
+	c.may(t, true, "gitlab:3", "unbound-world", "get", "", "pods")
+
+	c.mayBind(t, "edit", kubename.CIClusterRole)
+	once(t, start(withRoles(t, authz.DefaultRoles()[0])))
+	c.may(t, false, "gitlab:3", "unbound-world", "get", "", "pods")
+	c.may(t, true, "gitlab:5", "unbound-world", "delete", "", "pods")
 }
