@@ -198,7 +198,7 @@ func TestEnforceWaitsForTheFence(t *testing.T) {
 	})
 }
 
-// TestFenceKeepsTheNamesOfRoles: a configured ClusterRole that the fence doesn't know is told, and an administrator may
+// TestFenceKeepsTheNamesOfRoles: a configured ClusterRole that the fence doesn't know is a finding, and an administrator may
 // add it to the fence, but take none away.
 func TestFenceKeepsTheNamesOfRoles(t *testing.T) {
 	for _, c := range []struct{ list, want string }{
