@@ -103,7 +103,7 @@ func newRemedies(t *testing.T, admin kubernetes.Interface, seed uint64, rules ma
 	for _, src := range p.Sources(s) {
 		names[src.ID] = fmt.Sprintf("o%d-%s", seed, src.ID.Label())
 	}
-	e.view = authz.NewView(s, p, names).WithRules(rules)
+	e.view = authz.NewView(s, p, names).WithRules(rules).WithGaps(map[authz.SourceID]authz.Gap{})
 	e.bind()
 	return e
 }
@@ -278,7 +278,7 @@ func TestTenantsLearnNothingByAsking(t *testing.T) {
 	for id, state := range map[int64]authz.UserState{mallory: authz.StateActive, guest: authz.StateActive, owner: authz.StateActive, blocked: "blocked"} {
 		s.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("user%d", id), State: state, Human: true}
 	}
-	view := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(1): "mine", authz.Project(2): "theirs"})
+	view := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(1): "mine", authz.Project(2): "theirs"}).WithGaps(map[authz.SourceID]authz.Gap{})
 	count := &asked{codes: map[authn.Code]int{}, versions: map[string]int{}}
 	cluster := startWithWebhook(t, controlplane.Options{AuthnVersion: "v1", AuthzWebhook: &controlplane.Webhook{}}, httpserver.Mux(
 		httpserver.Route{Path: "/authenticate", Handler: authn.Handler(gl, log, count.observe)},
