@@ -69,7 +69,7 @@ func startProvider(t *testing.T) (issuer, caFile string, client *http.Client) {
 	_ = l.Close()
 	cmd := exec.Command("puma", "-q", "-e", "production", "-b", fmt.Sprintf("ssl://%s?key=%[2]s/tls.key&cert=%[2]s/tls.crt", address, dir), "config.ru")
 	cmd.Dir = "testdata"
-	cmd.Env = append(os.Environ(), "ISSUER=https://"+address, "SIGNING_KEY="+dir+"/signing.key", "CLIENT_ID=kubectl", "REDIRECT_URIS=http://localhost:8000")
+	cmd.Env = append(os.Environ(), "ISSUER=https://"+address, "SIGNING_KEY="+dir+"/signing.key", "CLIENT_ID=kubectl", "REDIRECT_URIS=http://localhost:8000 http://127.0.0.1/ urn:ietf:wg:oauth:2.0:oob")
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
