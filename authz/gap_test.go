@@ -305,3 +305,33 @@ func TestCIBeforeAnythingIsKnown(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestDocsExplainEachReason: docs/user.md has a line for each reason, in the words that are said.
+func TestDocsExplainEachReason(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "docs", "user.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts, err := os.ReadFile(filepath.Join("testdata", "absences.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for line := range strings.Lines(string(page)) {
+		if row, ok := strings.CutPrefix(line, "  | `"); ok {
+			row, _, _ = strings.Cut(row, "`")
+			rows = append(rows, row)
+			if !strings.Contains(string(texts), row) {
+				t.Errorf("nobody says %q", row)
+			}
+		}
+	}
+	for why, words := range reasons {
+		if why == authz.AbsentHeld {
+			words = "it waits for its turn"
+		}
+		if !slices.ContainsFunc(rows, func(row string) bool { return strings.Contains(row, words) }) {
+			t.Errorf("docs/user.md does not explain %q", words)
+		}
+	}
+}

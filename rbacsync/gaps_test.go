@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -330,7 +329,7 @@ func TestGapsOfCI(t *testing.T) {
 	const says = `the CI of namespace "haw-world" should have ClusterRole "gitlab-group-master" there, but it is not in the cluster yet: it could not be written`
 	for _, got := range []string{s.State().View.CIServiceAccount("haw-world", q), s.State().View.CIJob(42, q)} {
 		if !strings.HasPrefix(got, says) {
-			t.Error(fmt.Sprintf("%s\nwant %s", got, says))
+			t.Errorf("%s\nwant %s", got, says)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 		explain := view(s, roles)
 		now.Store(&explain)
 	}
-	// kube-apiserver remembers a refusal for half a minute: each step asks something else.
+	// kube-apiserver remembers a refusal for a while (unauthorizedTTL): each step asks something else.
 	person := clientWith(t, cluster, issuer.UserToken(alice, "kubelogin", nil))
 	refusal := func(ns, verb, resource string) string {
 		t.Helper()
