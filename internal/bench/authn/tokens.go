@@ -146,7 +146,7 @@ func (i *issuer) foreign(n int) [][]byte {
 				"iss": "https://login.example.org", "sub": strconv.Itoa(k), "aud": clientID, "exp": time.Now().Unix() + 3600, "email": "somebody@example.org",
 			}) + "." + signature
 		case 2:
-			token = "glpat-" + signature[:20]
+			token = signature[:20]
 		default:
 			token = signature[:40] + "." + signature[40:200] + "." + signature[200:]
 		}
