@@ -64,10 +64,10 @@ func TestTheCAChanges(t *testing.T) {
 	}
 	both := append(append([]byte{}, a...), b...)
 	for _, step := range []struct {
-		name       string
-		now        content
+		name         string
+		now          content
 		goodA, goodB bool
-		says       string
+		says         string
 	}{
 		{"the first", content{pem: a}, true, false, ""},
 		{"another", content{pem: b}, false, true, ""},
