@@ -71,11 +71,7 @@ func connect(cfg *config.Config) (*clients, error) {
 
 // gitlabClient returns the HTTP client that trusts GitLab's certificate, also when its CA changes.
 func gitlabClient(g config.GitLab) (*http.Client, error) {
-	client, err := gitlab.NewWatchingHTTPClient(gitlabCA(g), gitlabTimeout)
-	if err != nil {
-		return nil, fmt.Errorf("setting up the connection to GitLab: %w", err)
-	}
-	return client, nil
+	return gitlab.NewWatchingHTTPClient(gitlabCA(g), gitlabTimeout)
 }
 
 // gitlabCA returns what reads the CA of GitLab's certificate in PEM as it is now; nil where the system's are meant.
