@@ -49,8 +49,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	own.observe(c, cfg, syncer, sample, m, log)
-	who.seenOne = own.recent.note
-	who.last = lastSnapshot(syncer)
+	who.watch(own.recent, lastSnapshot(syncer))
 	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, who)
 	if err != nil {
 		return err
