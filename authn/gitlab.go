@@ -67,6 +67,9 @@ type Config struct {
 	// (known is false) no person is let in, but the answer is "not decided" instead of "refused". CI jobs are not asked
 	// about: their tokens name a project.
 	Admitted func(id int64) (admitted, known bool)
+	// CIProject says whether the jobs of a project are let in; it must answer from memory. With CIAudience it must be
+	// set: whoever has a project of any kind, be it their own, gets tokens for that audience.
+	CIProject func(id int64) ProjectStanding
 }
 
 // GitLab is the Authenticator of one GitLab.
@@ -172,6 +175,9 @@ func (c *Config) validate() error {
 	}
 	if c.CIAudience != "" && (len(c.Environments) == 0 || slices.Contains(c.Environments, "")) {
 		fault("environments: none, or an empty name; name the environment that CI jobs must have")
+	}
+	if c.CIAudience != "" && c.CIProject == nil {
+		fault("CI projects: not given; everybody who has a project in GitLab gets tokens for the CI audience, so say whose jobs are let in")
 	}
 	if c.MaxCIAge < 0 || c.Leeway < 0 || c.KeyRefresh < 0 || c.MinFetchInterval < 0 || c.MaxKeyAge < 0 || c.MaxTokenBytes < 0 {
 		fault("durations and sizes: must not be negative")

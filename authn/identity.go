@@ -78,6 +78,17 @@ func (g *GitLab) ciIdentity(now time.Time, c *claims, expiry time.Time) (Identit
 		err.Username = kubename.CIJob(project)
 		return Identity{}, err
 	}
+	switch g.cfg.CIProject(project) {
+	case ProjectServed:
+	case ProjectNotServed:
+		return Identity{}, &DeniedError{Code: CodeCIProjectNotServed, Username: kubename.CIJob(project)}
+	case ProjectOtherDelivery:
+		return Identity{}, &DeniedError{Code: CodeCIOtherDelivery, Username: kubename.CIJob(project)}
+	case ProjectUnread:
+		fallthrough
+	default:
+		return Identity{}, &UndecidedError{Code: CodeCIProjectsUnread}
+	}
 	e := extra{}
 	e.add(kubename.ExtraProjectID, c.ProjectID)
 	e.add(kubename.ExtraProject, c.ProjectPath)

@@ -68,11 +68,14 @@ const (
 	CodeCIRefUnprotected   Code = "ci_ref_unprotected"
 	CodeCITokenTooOld      Code = "ci_token_too_old"
 	CodeCIUserNotActive    Code = "ci_user_not_active"
+	CodeCIProjectNotServed Code = "ci_project_not_served"
+	CodeCIOtherDelivery    Code = "ci_other_delivery"
 
 	CodeKeysUnavailable   Code = "keys_unavailable"
 	CodeKeysTooOld        Code = "keys_too_old"
 	CodeDiscoveryMismatch Code = "discovery_mismatch"
 	CodeAdmissionUnknown  Code = "admission_unknown"
+	CodeCIProjectsUnread  Code = "ci_projects_unread"
 	CodeReviewCancelled   Code = "review_cancelled"
 	CodeUnsafeIdentity    Code = "unsafe_identity"
 	CodeInternal          Code = "internal_error"
@@ -148,10 +151,14 @@ var reasons = []Reason{
 	{CodeCITokenTooOld, OutcomeDenied, "the job started too long ago", "Deploy earlier in the job or in a job of its own, or raise the configured maximum age."},
 	{CodeCIUserNotActive, OutcomeDenied, "the account that started the job is not active in GitLab", "Have somebody with an active account start the job."},
 
+	{CodeCIProjectNotServed, OutcomeDenied, "no jobs of this project have rights in this cluster", "A new project counts from the next reading of GitLab. One that is archived, marked for deletion or left out (authz.exclude, authz.kinds) has none."},
+	{CodeCIOtherDelivery, OutcomeDenied, "the jobs of this project get in by other credentials than ID tokens", "Use the credentials that the job is given (KUBECONFIG), or have an administrator of this cluster choose delivery id-token for the project (ci.projects)."},
+
 	{CodeKeysUnavailable, OutcomeUndecided, "GitLab's signing keys could not be read", "Check that GitLab is up and that this program reaches it and trusts its certificate; reviews recover by themselves."},
 	{CodeKeysTooOld, OutcomeUndecided, "GitLab's signing keys could not be read for too long", "Bring GitLab back; known keys are used up to the configured maximum age only."},
 	{CodeDiscoveryMismatch, OutcomeUndecided, "GitLab's discovery document does not belong to the configured issuer", "Configure the issuer exactly as GitLab's external_url; where GitLab is read through another host name, configure the key URL."},
 	{CodeAdmissionUnknown, OutcomeUndecided, "GitLab has not been read yet, so it is not known whom this cluster lets in", "Wait for the first round; if it does not come, see why GitLab can't be read. Only with authn.require."},
+	{CodeCIProjectsUnread, OutcomeUndecided, "GitLab has not been read yet, or not this project, so it is not known whether its jobs are let in", "Wait for the first round; if it does not come, or names the project as unread, see why GitLab can't be read."},
 	{CodeReviewCancelled, OutcomeUndecided, "the caller gave up before the review was done", "Look for a slow GitLab or an overloaded machine."},
 	{CodeUnsafeIdentity, OutcomeUndecided, "the identity is empty or reserved", "This is a bug: report it."},
 	{CodeInternal, OutcomeUndecided, "the review failed inside this program", "This is a bug: report it, with the log line of the same request id."},

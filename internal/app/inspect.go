@@ -55,7 +55,7 @@ func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer,
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	// First by the token alone: only one that stands names an account that is worth a question to GitLab.
-	alone, err := newAuthenticator(cfg, client, quiet, &people{})
+	alone, err := newAuthenticator(cfg, client, quiet, nil)
 	if err != nil {
 		return false, false, err
 	}

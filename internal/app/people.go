@@ -6,15 +6,19 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
-// people is what authentication knows of GitLab's accounts. It is made anew from each Snapshot and answers from
+// people is what authentication knows of GitLab's accounts, and of the projects whose jobs get in by ID tokens. It is made anew from each Snapshot and answers from
 // memory, so that no review ever waits for GitLab.
 type people struct {
 	require config.AuthnRequire
 	policy  authz.Policy
+	ci      *rbacsync.CISettings // nil: no job gets in by its ID token
 	now     func() time.Time
 
 	mu    sync.Mutex // one Snapshot is taken at a time
@@ -47,6 +51,8 @@ type knowledge struct {
 	// admitted are those who meet a condition; complete is false until GitLab could be read as a whole once.
 	admitted map[int64]bool
 	complete bool
+	// projects are the standings of those projects of which they are known.
+	projects map[int64]authn.ProjectStanding
 }
 
 // stateDeleted is no state of GitLab's: there such an account is not listed at all.
@@ -94,7 +100,55 @@ func (p *people) take(s *authz.Snapshot) {
 			}
 		}
 	}
+	k.projects = p.standings(s, old.projects)
 	p.known.Store(k)
+}
+
+// standings returns what is known of each project. Of one that could not be judged now counts what was known before.
+func (p *people) standings(s *authz.Snapshot, before map[int64]authn.ProjectStanding) map[int64]authn.ProjectStanding {
+	if p.ci == nil {
+		return nil
+	}
+	sources := make([]authz.Source, 0, len(s.Projects))
+	for id := range s.Projects {
+		if src, ok := p.policy.Source(s, authz.Project(id)); ok {
+			sources = append(sources, src)
+		}
+	}
+	modes := p.ci.Modes(s, sources)
+	out := make(map[int64]authn.ProjectStanding, len(s.Projects))
+	for id := range s.Projects {
+		switch mode, mapped := modes[id]; {
+		case unreadProject(s, id):
+		case !mapped:
+			out[id] = authn.ProjectNotServed
+		case mode != ci.ModeIDToken:
+			out[id] = authn.ProjectOtherDelivery
+		default:
+			out[id] = authn.ProjectServed
+		}
+	}
+	for id, standing := range before {
+		if unreadProject(s, id) {
+			out[id] = standing
+		}
+	}
+	return out
+}
+
+// unreadProject reports whether something is missing that says how a project's jobs get in: the project itself, what it is
+// in, or the list of all.
+func unreadProject(s *authz.Snapshot, project int64) bool {
+	at, ok := authz.Project(project), true
+	for range 64 { // GitLab allows 20 levels of groups, and a wrong answer may go round in a circle
+		if s.MissingAll != "" || s.Missing[at] != "" || at.Kind == authz.GroupSource && !s.Contains(at) {
+			return true
+		}
+		if at, ok = s.Parent(at); !ok {
+			return false
+		}
+	}
+	return true
 }
 
 func (p *people) admit(s *authz.Snapshot) map[int64]bool {
@@ -135,6 +189,21 @@ func (p *people) admitted(id int64) (admitted, known bool) {
 		return false, false
 	}
 	return k.admitted[id], k.admitted[id] || k.complete
+}
+
+// project is authn.Config.CIProject.
+func (p *people) project(id int64) authn.ProjectStanding {
+	k := p.look()
+	if k == nil {
+		return authn.ProjectUnread
+	}
+	if standing, known := k.projects[id]; known {
+		return standing
+	}
+	if _, there := k.snapshot.Projects[id]; there || !k.complete || unreadProject(k.snapshot, id) {
+		return authn.ProjectUnread
+	}
+	return authn.ProjectNotServed
 }
 
 // ready returns nil if people can be judged.
