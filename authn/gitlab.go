@@ -60,8 +60,9 @@ type Config struct {
 	Now func() time.Time
 	// Logger gets changes of the keys; decisions are logged by Handler. Default: nothing is logged.
 	Logger *slog.Logger
-	// UserState returns GitLab's state of the account ("active", "blocked", …) if it is known; it must answer from
-	// memory. A person known not to be active is refused; an unknown one is judged by the token alone. May be nil.
+	// UserState returns GitLab's state of the account ("active", "blocked", …, and those below) if it is known; it must
+	// answer from memory. A person known not to be active is refused; an unknown one is judged by the token alone. May
+	// be nil.
 	UserState func(id int64) (state string, known bool)
 	// Admitted, if set, limits people to those it admits; it must answer from memory. As long as it knows nothing
 	// (known is false) no person is let in, but the answer is "not decided" instead of "refused". CI jobs are not asked
@@ -71,6 +72,15 @@ type Config struct {
 	// set: whoever has a project of any kind, be it their own, gets tokens for that audience.
 	CIProject func(id int64) ProjectStanding
 }
+
+// States of an account beside GitLab's own.
+const (
+	// StateDeleted: GitLab does not have the account.
+	StateDeleted = "deleted"
+	// StateNotHuman: the account is active, and nobody's: an access token's bot, a service account, a placeholder, or one
+	// of GitLab's own, such as the ghost. It can't log in; it may start jobs.
+	StateNotHuman = "not_human"
+)
 
 // GitLab is the Authenticator of one GitLab.
 type GitLab struct {

@@ -130,8 +130,10 @@ func (g *GitLab) ciProblem(now time.Time, c *claims, project int64) *DeniedError
 		return denied(CodeCITokenTooOld)
 	}
 	// user_id is empty for a job without a user.
-	if user, ok := number(c.UserID); ok && g.userProblem(user) != "" {
-		return denied(CodeCIUserNotActive)
+	if user, ok := number(c.UserID); ok {
+		if code := g.userProblem(user); code != "" && code != CodeUserNotHuman {
+			return denied(CodeCIUserNotActive)
+		}
 	}
 	return nil
 }
@@ -157,8 +159,10 @@ func (g *GitLab) userProblem(id int64) Code {
 		return CodeUserDeactivated
 	case "blocked_pending_approval":
 		return CodeUserPendingApproval
-	case "deleted":
+	case StateDeleted:
 		return CodeUserDeleted
+	case StateNotHuman:
+		return CodeUserNotHuman
 	default:
 		return CodeUserNotActive
 	}

@@ -57,6 +57,7 @@ const (
 	CodeUserPendingApproval Code = "user_pending_approval"
 	CodeUserDeleted         Code = "user_deleted"
 	CodeUserNotActive       Code = "user_not_active"
+	CodeUserNotHuman        Code = "user_not_human"
 	CodeUserNotAdmitted     Code = "user_not_admitted"
 
 	CodeCIIsUserToken      Code = "ci_is_user_token"
@@ -137,8 +138,9 @@ var reasons = []Reason{
 	{CodeUserBanned, OutcomeDenied, "the GitLab account is banned", "A GitLab administrator can lift the ban."},
 	{CodeUserDeactivated, OutcomeDenied, "the GitLab account is deactivated", "Sign in to GitLab once; that activates the account."},
 	{CodeUserPendingApproval, OutcomeDenied, "the GitLab account waits for approval", "A GitLab administrator can approve it."},
-	{CodeUserDeleted, OutcomeDenied, "the GitLab account was deleted", "Nothing: the id will not come back."},
+	{CodeUserDeleted, OutcomeDenied, "GitLab does not have the account: it was deleted, or is newer than the last reading", "A new account counts from the next reading of GitLab. A deleted one does not come back."},
 	{CodeUserNotActive, OutcomeDenied, "the GitLab account is not active", "Ask a GitLab administrator about the account's state."},
+	{CodeUserNotHuman, OutcomeDenied, "the GitLab account is nobody's: a bot, a service account, a placeholder or one of GitLab's own", "Log in as a person; give programs a ServiceAccount of the cluster."},
 	{CodeUserNotAdmitted, OutcomeDenied, "the GitLab account is not among those this cluster lets in", "Become a member of a group or project with rights here (authn.require); it counts from the next reading of GitLab."},
 
 	{CodeCIIsUserToken, OutcomeDenied, "a person's token was made for the audience of CI jobs", "Give the CI audience a name of its own, one that is no OAuth application's client id."},

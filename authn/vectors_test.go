@@ -250,7 +250,7 @@ func (w *workshop) handler(world string, observe func(authn.Review)) (h http.Han
 	cfg.UserState = func(id int64) (string, bool) {
 		state, known := map[int64]string{
 			1: "active", 101: "blocked", 102: "ldap_blocked", 103: "banned", 104: "deactivated",
-			105: "blocked_pending_approval", 106: "deleted", 107: "something new", 108: "",
+			105: "blocked_pending_approval", 106: "deleted", 107: "something new", 108: "", 109: authn.StateNotHuman,
 		}[id]
 		return state, known
 	}

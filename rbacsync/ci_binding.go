@@ -221,6 +221,24 @@ func liveCI(have *Observed) map[string][]rbacv1.Subject {
 	return out
 }
 
+// jobsIn returns the projects whose jobs CI bindings give rights by their ID tokens, each with the namespace. Beside those
+// whose delivery is that, they are those that had it before, as long as jobs of that time may run.
+func jobsIn(objects []Object) map[int64]string {
+	out := map[int64]string{}
+	for i := range objects {
+		o := &objects[i]
+		if o.Binding == nil || o.Key.Name != kubename.CIRoleBinding {
+			continue
+		}
+		for _, s := range o.Binding.Others {
+			if project, viaAgent := jobsOf(s); project != 0 && !viaAgent {
+				out[project] = o.Key.Namespace
+			}
+		}
+	}
+	return out
+}
+
 // Modes returns how the jobs of each project get their credentials, for those of these sources whose jobs have rights.
 func (s CISettings) Modes(snap *authz.Snapshot, sources []authz.Source) map[int64]ci.Mode {
 	v := newCIView(&Input{Snapshot: snap, Settings: Settings{CI: s}})

@@ -434,7 +434,7 @@ func (s *Syncer) stored(r Round) Stored {
 	s.round.Lock()
 	defer s.round.Unlock()
 	s.agreed()
-	st := Stored{Snapshot: r.Snapshot, Names: r.Names, Before: s.brakes.before, Past: slices.Clone(s.brakes.past)}
+	st := Stored{Snapshot: r.Snapshot, Names: r.Names, Jobs: s.State().Jobs, Before: s.brakes.before, Past: slices.Clone(s.brakes.past)}
 	if s.brakes.policy != nil {
 		c := s.brakes.policy.Config()
 		st.Policy = &c

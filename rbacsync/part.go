@@ -135,6 +135,7 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 		}
 	}
 	s.wanted.replace(want, p.spaces)
+	s.jobs = replaceJobs(s.jobs, jobsIn(want.Objects), p.spaces)
 	view := b.view.With(r.Snapshot, p.affected)
 	s.publish(&State{View: view, Round: *r})
 	if s.o.Mode == ModeEnforce {
@@ -149,6 +150,17 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 		s.basis.sizes = b.sizes
 	}
 	return spaces, true, err
+}
+
+// replaceJobs returns the jobs of before with those that a round found in these namespaces.
+func replaceJobs(before, found map[int64]string, spaces map[string]bool) map[int64]string {
+	out := maps.Clone(before)
+	maps.DeleteFunc(out, func(_ int64, ns string) bool { return spaces[ns] })
+	if out == nil {
+		return found
+	}
+	maps.Copy(out, found)
+	return out
 }
 
 // knowSpaces takes in what a round knows of CI credentials in these namespaces (nil: in all), and returns all.

@@ -25,6 +25,9 @@ type people struct {
 	known atomic.Pointer[knowledge]
 
 	seenOne func(id int64) // if set, is told who was asked about
+	// still, if set, reports whether the jobs of a project with another delivery have rights by their ID tokens all the
+	// same, because they may have begun before it was moved.
+	still func(project int64) bool
 
 	// last, if set, returns the last published Snapshot. It is asked at each review, because a round publishes what
 	// it read before it writes to the cluster, which may take long.
@@ -45,8 +48,7 @@ func (p *people) look() *knowledge {
 // knowledge is immutable once published.
 type knowledge struct {
 	snapshot *authz.Snapshot
-	// states are GitLab's states of the accounts, stateDeleted for one that an earlier Snapshot had and that is gone
-	// in a complete one.
+	// states are GitLab's states of the accounts, and authn's where GitLab has none. See state.
 	states map[int64]string
 	// admitted are those who meet a condition; complete is false until GitLab could be read as a whole once.
 	admitted map[int64]bool
@@ -55,8 +57,17 @@ type knowledge struct {
 	projects map[int64]authn.ProjectStanding
 }
 
-// stateDeleted is no state of GitLab's: there such an account is not listed at all.
-const stateDeleted = "deleted"
+// state returns what is known of an account. Its absence means something once everybody was read: it does not exist.
+func (k *knowledge) state(id int64) (string, bool) {
+	if state, known := k.states[id]; known {
+		return state, true
+	}
+	_, unread := k.snapshot.Missing[authz.Person(id)]
+	if _, there := k.snapshot.Users[id]; there || unread || !k.complete {
+		return "", false
+	}
+	return authn.StateDeleted, true
+}
 
 // conditional reports whether a valid token alone does not suffice.
 func (p *people) conditional() bool { return p.require.MappedRight || len(p.require.Groups) > 0 }
@@ -76,20 +87,40 @@ func (p *people) take(s *authz.Snapshot) {
 		return
 	}
 	k := &knowledge{snapshot: s, states: make(map[int64]string, len(s.Users)), complete: old.complete || s.MissingAll == ""}
+	bots := p.policy.Config().Bots
 	for id, u := range s.Users {
-		if u.State != "" { // half an answer: what was known stays
+		_, unread := s.Missing[authz.Person(id)]
+		switch {
+		case u.State == "":
+		case u.State == authz.StateActive && !u.Human && !unread && !bots:
+			k.states[id] = authn.StateNotHuman
+		default:
 			k.states[id] = string(u.State)
 		}
 	}
-	for id, state := range old.states {
+	// Absence means something only where everybody was read; else what was known stays.
+	stays := func(id int64) {
 		if _, there := k.states[id]; there {
-			continue
+			return
 		}
-		// Absence means something only where everybody was read; else what was known stays.
-		if _, unread := s.Missing[authz.Person(id)]; s.MissingAll == "" && !unread {
-			state = stateDeleted
+		if state, known := old.state(id); known {
+			k.states[id] = state
 		}
-		k.states[id] = state
+	}
+	if s.MissingAll != "" {
+		for id := range old.states {
+			stays(id)
+		}
+	}
+	for id := range s.Missing {
+		if id.Kind == authz.UserSource {
+			stays(id.ID)
+		}
+	}
+	for id, u := range s.Users {
+		if u.State == "" { // half an answer
+			stays(id)
+		}
 	}
 	if p.conditional() {
 		k.admitted = p.admit(s)
@@ -178,8 +209,7 @@ func (p *people) state(id int64) (string, bool) {
 	if k == nil {
 		return "", false
 	}
-	state, known := k.states[id]
-	return state, known
+	return k.state(id)
 }
 
 // admitted is authn.Config.Admitted.
@@ -198,6 +228,9 @@ func (p *people) project(id int64) authn.ProjectStanding {
 		return authn.ProjectUnread
 	}
 	if standing, known := k.projects[id]; known {
+		if standing == authn.ProjectOtherDelivery && p.still != nil && p.still(id) {
+			return authn.ProjectServed
+		}
 		return standing
 	}
 	if _, there := k.snapshot.Projects[id]; there || !k.complete || unreadProject(k.snapshot, id) {

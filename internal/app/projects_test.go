@@ -88,6 +88,9 @@ func TestOnlyJobsOfServedProjectsGetIn(t *testing.T) {
 	want("a group unread and unknown", map[int64]authn.ProjectStanding{82: other, 83: unread})
 
 	p.take(projectsIn(4*time.Minute, map[int64]int64{70: 8, 82: 7}))
+	p.still = func(id int64) bool { return id != 84 }
+	want("jobs of before the move", map[int64]authn.ProjectStanding{70: served, 71: not, 72: not, 82: served, 999999: not})
+	p.still = nil
 	want("removed, and moved", map[int64]authn.ProjectStanding{70: other, 71: not, 72: not, 81: not, 82: served, 83: not, 84: not})
 }
 

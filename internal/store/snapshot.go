@@ -50,6 +50,7 @@ type snapshotHeader struct {
 	Before *time.Time          `json:"before,omitempty"`
 	Policy *authz.PolicyConfig `json:"policy,omitempty"`
 	Past   []rbacsync.Past     `json:"past,omitempty"`
+	Jobs   map[int64]string    `json:"jobs,omitempty"`
 }
 
 type nameLine struct {
@@ -88,7 +89,7 @@ func encodeSnapshot(w io.Writer, st rbacsync.Stored) error {
 	e := json.NewEncoder(b)
 	before := difference(s, st.Before)
 	h := &snapshotHeader{
-		Issuer: s.Issuer, Admin: s.Admin, MissingAll: s.MissingAll, Policy: st.Policy, Past: st.Past,
+		Issuer: s.Issuer, Admin: s.Admin, MissingAll: s.MissingAll, Policy: st.Policy, Past: st.Past, Jobs: st.Jobs,
 		Lines: len(s.Users) + len(s.Groups) + len(s.Projects) + len(st.Names) + len(s.Missing) + len(before),
 	}
 	switch {
@@ -236,7 +237,7 @@ func decodeSnapshot(r io.Reader) (rbacsync.Stored, error) {
 		Issuer: first.Header.Issuer, Admin: first.Header.Admin, MissingAll: first.Header.MissingAll, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
 		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
 	}
-	st := rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past}
+	st := rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past, Jobs: first.Header.Jobs}
 	for range first.Header.Lines {
 		var l line
 		if err := d.Decode(&l); err != nil {
