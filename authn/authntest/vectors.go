@@ -84,6 +84,11 @@ func NewWorkshop(tb testing.TB, i *Issuer) *Workshop {
 	}}
 }
 
+// For returns a Workshop with the same keys for the tokens of another issuer.
+func (w *Workshop) For(tb testing.TB, i *Issuer) *Workshop {
+	return &Workshop{tb: tb, issuer: i, ec: w.ec, KeyOf: w.KeyOf}
+}
+
 // Keys are the keys that vectors expect to be published: not "other", "withdrawn" and "old".
 func (w *Workshop) Keys() []jose.JSONWebKey {
 	enc := w.KeyOf["enc"].JWK()
