@@ -1,7 +1,9 @@
 package demo
 
 import (
+	"encoding/json"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 )
 
 var shellBlock = regexp.MustCompile("(?s)```[a-z ]*\n(.*?)```")
@@ -55,7 +59,10 @@ func docs(t *testing.T, e *Env) {
 	kubeconfig := filepath.Join(laptop, "config")
 	for _, line := range config {
 		run(laptop, kubeconfig, line)
+		run(laptop, filepath.Join(laptop, "second"), strings.ReplaceAll(line, " icc", " lab")) // of another cluster
 	}
+	merged(t, e, kubeconfig, filepath.Join(laptop, "second"))
+	redirectURIs(t, e)
 	written, err := os.ReadFile(kubeconfig)
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +80,53 @@ func docs(t *testing.T, e *Env) {
 		run(root, e.Cluster.AdminKubeconfig(), line+" --server-side --force-conflicts --dry-run=server")
 	}
 	quotes(t, e)
+}
+
+// merged has kubectl merge the files of two clusters, made by the same commands with another name: nothing of the
+// second gets lost.
+func merged(t *testing.T, e *Env, files ...string) {
+	cmd := exec.CommandContext(t.Context(), e.Cluster.Kubectl(), "config", "view", "--merge", "--output=json")
+	cmd.Env = []string{"KUBECONFIG=" + strings.Join(files, string(os.PathListSeparator))}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	type entry struct{ Name string }
+	var view struct{ Clusters, Users, Contexts []entry }
+	if err := json.Unmarshal(out, &view); err != nil {
+		t.Fatal(err)
+	}
+	if len(view.Clusters) != 2 || len(view.Users) != 2 || len(view.Contexts) != 2 {
+		t.Errorf("two files by docs/user.md, merged: %+v", view)
+	}
+}
+
+// redirectURIs compares what docs/install.md has registered with what GitLab of the demo has, and with the ports of
+// kubelogin.
+func redirectURIs(t *testing.T, e *Env) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "install.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _, _ := strings.Cut(string(page), "\n2. ")
+	said := regexp.MustCompile("`((?:http://localhost|urn:)[^`]*)`").FindAllStringSubmatch(text, -1)
+	if len(said) != 3 {
+		t.Fatalf("docs/install.md names %d redirect URIs: %q", len(said), said)
+	}
+	for _, uri := range said {
+		q := url.Values{"client_id": {clientID}, "redirect_uri": {uri[1]}, "response_type": {"code"}, "scope": {"openid"}}
+		if _, err := gitlabsim.Login(t.Context(), e.GitLab.Client(), e.GitLab.URL()+"/oauth/authorize?"+q.Encode(), "alice", "alice-password"); err != nil {
+			t.Errorf("redirect URI %s of docs/install.md: %v", uri[1], err)
+		}
+	}
+	program, err := controlplane.EnsureKubelogin(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	help, err := exec.CommandContext(t.Context(), program, "get-token", "--help").Output()
+	if want := "(default [127.0.0.1:8000,127.0.0.1:18000])"; err != nil || !strings.Contains(string(help), want) {
+		t.Errorf("kubelogin does not listen at %s: %v\n%s", want, err, help)
+	}
 }
 
 // quotes provokes the messages that the pages explain.

@@ -89,7 +89,7 @@ func TestRealKubelogin(t *testing.T) {
 var visit = regexp.MustCompile(`visit the following URL in your browser: (\S+)`)
 
 // TestRealKubeloginByKeyboard is the login on a machine without a browser: the person opens the page elsewhere, and
-// types the code that the browser's address line then has.
+// types the code that GitLab shows there.
 func TestRealKubeloginByKeyboard(t *testing.T) {
 	kubelogin, err := controlplane.EnsureKubelogin(t.Context(), os.Stderr)
 	if err != nil {
@@ -144,7 +144,7 @@ func TestRealKubeloginByKeyboard(t *testing.T) {
 		}
 		return page, cred.Status.Token
 	}
-	page, token := login("http://localhost:8000")
+	page, token := login(outOfBand)
 	if page == nil || token == "" {
 		t.Fatal("no token by keyboard")
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -20,6 +21,10 @@ const (
 	accessTokenLifetime = 7200 * time.Second
 	sessionCookie       = "_gitlab_session"
 	formCookie          = "_gitlab_form"
+	// outOfBand is the redirect URI of clients that no browser can reach: GitLab shows the code on a page of its own
+	// (doorkeeper's URIChecker.oob_uri?, Authorization::Code#oob_redirect).
+	outOfBand  = "urn:ietf:wg:oauth:2.0:oob"
+	nativePage = "/oauth/authorize/native"
 )
 
 func (s *Server) mountOIDC(r *mux.Router) {
@@ -28,6 +33,7 @@ func (s *Server) mountOIDC(r *mux.Router) {
 	handle(http.MethodGet, "/.well-known/oauth-authorization-server", s.discovery)
 	handle(http.MethodGet, "/oauth/discovery/keys", s.keys)
 	handle(http.MethodGet, "/oauth/authorize", s.authorize)
+	handle(http.MethodGet, nativePage, s.native)
 	handle(http.MethodPost, "/users/sign_in", s.signIn)
 	handle(http.MethodPost, "/oauth/token", s.token)
 	handle(http.MethodGet, "/oauth/token/info", s.tokenInfo)
@@ -86,43 +92,42 @@ var oauthErrors = map[string]string{
 	"unsupported_grant_type":        "The authorization grant type is not supported by the authorization server.",
 }
 
-// authorize is GET /oauth/authorize: checks the request, asks for a login if there is no session, and then
-// hands out a code. Applications count as trusted, so there is no consent page.
-func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	s.access.mu.Lock()
-	app, known := s.access.apps[q.Get("client_id")]
-	s.access.mu.Unlock()
-	// A wrong client or redirect URI is shown and never redirected to: the URI can't be trusted.
-	if !known {
-		errorPage(w, http.StatusUnauthorized, oauthErrors["invalid_client"])
-		return
-	}
-	redirect := q.Get("redirect_uri")
-	if !slices.ContainsFunc(app.RedirectURIs, func(allowed string) bool { return redirectMatches(allowed, redirect) }) {
-		errorPage(w, http.StatusBadRequest, oauthErrors["invalid_redirect_uri"])
-		return
-	}
-	fail := func(code string) {
-		redirectTo(w, r, redirect, url.Values{"error": {code}, "error_description": {oauthErrors[code]}}, q.Get("state"))
-	}
+// authorizeProblem is what GitLab finds wrong with a request for a code, or "". GitLab shows all of it on a page with
+// status 200 and redirects nothing to the client (app/controllers/oauth/authorizations_controller.rb).
+func authorizeProblem(app Application, known bool, q url.Values) string {
 	scopes := strings.Fields(q.Get("scope"))
 	switch {
+	case !known:
+		return "invalid_client"
+	case !slices.ContainsFunc(app.RedirectURIs, func(allowed string) bool { return redirectMatches(allowed, q.Get("redirect_uri")) }):
+		return "invalid_redirect_uri"
 	case q.Get("response_type") != "code":
-		fail("unsupported_response_type")
-		return
+		return "unsupported_response_type"
 	case len(scopes) == 0 || slices.ContainsFunc(scopes, func(sc string) bool { return !slices.Contains(app.Scopes, sc) }):
-		fail("invalid_scope")
-		return
+		return "invalid_scope"
 	case q.Get("code_challenge") != "" && q.Get("code_challenge_method") != "plain" && q.Get("code_challenge_method") != "S256":
-		fail("invalid_code_challenge_method")
-		return
+		return "invalid_code_challenge_method"
 	}
+	return ""
+}
+
+// authorize is GET /oauth/authorize: asks for a login if there is no session, checks the request, and then hands out
+// a code. Applications count as trusted, so there is no consent page.
+func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
 	user := s.sessionUser(r)
 	if user == nil {
 		s.loginForm(w, r.URL.RawQuery, "", http.StatusOK)
 		return
 	}
+	s.access.mu.Lock()
+	app, known := s.access.apps[q.Get("client_id")]
+	s.access.mu.Unlock()
+	if problem := authorizeProblem(app, known, q); problem != "" {
+		errorPage(w, http.StatusOK, oauthErrors[problem])
+		return
+	}
+	redirect, scopes := q.Get("redirect_uri"), strings.Fields(q.Get("scope"))
 	code := randomHex(32)
 	s.access.mu.Lock()
 	s.access.grants[code] = grant{
@@ -130,7 +135,20 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 		challenge: q.Get("code_challenge"), method: q.Get("code_challenge_method"), created: s.now(),
 	}
 	s.access.mu.Unlock()
+	if redirect == outOfBand {
+		http.Redirect(w, r, nativePage+"?"+url.Values{"code": {code}}.Encode(), http.StatusFound)
+		return
+	}
 	redirectTo(w, r, redirect, url.Values{"code": {code}}, q.Get("state"))
+}
+
+// native is the page that shows a code to somebody who types it in elsewhere.
+func (s *Server) native(w http.ResponseWriter, r *http.Request) {
+	if s.sessionUser(r) == nil {
+		s.loginForm(w, r.URL.RawQuery, "", http.StatusOK)
+		return
+	}
+	page(w, http.StatusOK, codePage, r.URL.Query().Get("code"))
 }
 
 func redirectTo(w http.ResponseWriter, r *http.Request, target string, params url.Values, state string) {
@@ -277,7 +295,6 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	f := r.PostForm
 	app, ok := s.clientOf(r)
 	if !ok {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="GitLab", error="invalid_client"`)
 		oauthError(w, http.StatusUnauthorized, "invalid_client", "")
 		return
 	}
@@ -288,6 +305,10 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	case "":
 		missing("grant_type")
 	case "authorization_code":
+		if f.Get("code") == "" {
+			missing("code")
+			return
+		}
 		if f.Get("redirect_uri") == "" {
 			missing("redirect_uri")
 			return
@@ -418,6 +439,8 @@ func oauthError(w http.ResponseWriter, status int, code, description string) {
 	if description == "" {
 		description = oauthErrors[code]
 	}
+	// doorkeeper's ErrorResponse, with the realm that GitLab leaves as it is.
+	w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer realm=%q, error=%q, error_description=%q", "Doorkeeper", code, description))
 	writeJSON(w, status, map[string]any{"error": code, "error_description": description})
 }
 
@@ -470,7 +493,7 @@ func (s *Server) tokenInfo(w http.ResponseWriter, r *http.Request) {
 func (s *Server) userinfo(w http.ResponseWriter, r *http.Request) {
 	t, err := s.tokenOf(r)
 	if err != nil || t == nil || s.activeUser(t.userID) == nil {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="GitLab", error="invalid_token"`)
+		w.Header().Set("WWW-Authenticate", `Bearer realm="Doorkeeper", error="invalid_token"`)
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}

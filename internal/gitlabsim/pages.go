@@ -33,6 +33,11 @@ var problemPage = template.Must(template.New("problem").Parse(`<!DOCTYPE html>
 <h1>{{.Status}}</h1><p role="alert">{{.Text}}</p></body></html>
 `))
 
+var codePage = template.Must(template.New("code").Parse(`<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>GitLab (simulated)</title></head><body>
+<h1>Authorization code:</h1><p><code id="authorization_code">{{.}}</code></p></body></html>
+`))
+
 func (s *Server) loginForm(w http.ResponseWriter, returnTo, problem string, status int) {
 	token := randomHex(32)
 	s.access.mu.Lock()
@@ -63,10 +68,12 @@ var (
 	csrfField   = regexp.MustCompile(`name="authenticity_token" value="([0-9a-f]+)"`)
 	returnField = regexp.MustCompile(`name="return_to" value="([^"]*)"`)
 	alert       = regexp.MustCompile(`<p role="alert">([^<]*)</p>`)
+	shownCode   = regexp.MustCompile(`<code id="authorization_code">([^<]*)</code>`)
 )
 
 // Login plays the browser: it opens an authorization URL, fills in the login form and returns the redirect to
-// the client's callback, without following it. client must trust the server's CA (see Server.Client); its
+// the client's callback, without following it; or the address of the page that shows the code, where the client has
+// no callback (redirect URI urn:ietf:wg:oauth:2.0:oob). client must trust the server's CA (see Server.Client); its
 // cookies are not used.
 func Login(ctx context.Context, client *http.Client, authorizeURL, username, password string) (callback string, err error) {
 	jar, err := cookiejar.New(nil)
@@ -104,6 +111,9 @@ func Login(ctx context.Context, client *http.Client, authorizeURL, username, pas
 	res, err = fetch(ctx, browser, http.MethodPost, base.Scheme+"://"+base.Host+"/users/sign_in", form)
 	if err != nil {
 		return "", err
+	}
+	if m := shownCode.FindStringSubmatch(res.body); m != nil { // the page for a client that no browser can reach
+		return nativePage + "?" + url.Values{"code": {html.UnescapeString(m[1])}}.Encode(), nil
 	}
 	if res.location == "" {
 		return "", fmt.Errorf("logging in as %q: GitLab answers %d: %s", username, res.status, res.alert())

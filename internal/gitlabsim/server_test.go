@@ -69,7 +69,7 @@ projects:
 - {id: 22, path: open/site, visibility: public}
 applications:
 - uid: kubectl
-  redirectURIs: ["http://localhost:8000", "http://localhost:18000", "http://127.0.0.1/cb"]
+  redirectURIs: ["http://localhost:8000", "http://localhost:18000", "urn:ietf:wg:oauth:2.0:oob", "http://127.0.0.1/cb"]
   scopes: [openid, email]
 - {uid: web, secret: gloas-x, confidential: true, redirectURIs: ["https://web.example.com/cb"], scopes: [openid, read_api, api]}
 tokens:

@@ -181,7 +181,9 @@ func (s *Server) userClaims(userID int64, scopes []string, userinfo bool) (map[s
 				all[v.FullPath(d)] = true
 			}
 		}
-		claims["groups"] = slices.Sorted(maps.Keys(all))
+		paths := slices.AppendSeq([]string{}, maps.Keys(all))
+		slices.Sort(paths)
+		claims["groups"] = paths // [] where there are none: only nil and "" are left out
 		for level, name := range map[int]string{Owner: "owner", Maintainer: "maintainer", Developer: "developer"} {
 			if paths := roles[level]; len(paths) > 0 {
 				slices.Sort(paths)

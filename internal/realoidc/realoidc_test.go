@@ -1,5 +1,5 @@
-// Package realoidc logs in with the real kubelogin at GitLab's own library of OpenID Connect, and has our webhook judge
-// the token: neither side of the login is ours.
+// Package realoidc logs in with the real kubelogin at GitLab's own library of OpenID Connect, and has a real
+// kube-apiserver ask our webhook about the token: neither side of the login is ours.
 package realoidc
 
 import (
@@ -21,11 +21,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
@@ -69,7 +73,7 @@ func startProvider(t *testing.T) (issuer, caFile string, client *http.Client) {
 	_ = l.Close()
 	cmd := exec.Command("puma", "-q", "-e", "production", "-b", fmt.Sprintf("ssl://%s?key=%[2]s/tls.key&cert=%[2]s/tls.crt", address, dir), "config.ru")
 	cmd.Dir = "testdata"
-	cmd.Env = append(os.Environ(), "ISSUER=https://"+address, "SIGNING_KEY="+dir+"/signing.key", "CLIENT_ID=kubectl", "REDIRECT_URIS=http://localhost:8000")
+	cmd.Env = append(os.Environ(), "ISSUER=https://"+address, "SIGNING_KEY="+dir+"/signing.key", "CLIENT_ID=kubectl", "REDIRECT_URIS=http://localhost:8000 http://127.0.0.1/ urn:ietf:wg:oauth:2.0:oob")
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
@@ -108,7 +112,7 @@ func TestLogin(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, kubelogin, "get-token", "--oidc-issuer-url="+issuer, "--oidc-client-id=kubectl", "--certificate-authority="+caFile,
-		"--token-cache-storage=none", "--grant-type=authcode-keyboard", "--oidc-redirect-url=http://localhost:8000")
+		"--token-cache-storage=none", "--grant-type=authcode-keyboard", "--oidc-redirect-url=urn:ietf:wg:oauth:2.0:oob")
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	stdin, _ := cmd.StdinPipe()
@@ -128,30 +132,42 @@ func TestLogin(t *testing.T) {
 		fmt.Fprintln(stdin, answer.Query().Get("code"))
 	}
 	_ = stdin.Close()
-	rest, _ := io.ReadAll(problems)
+	remaining, _ := io.ReadAll(problems)
 	if err := cmd.Wait(); err != nil {
-		t.Fatalf("kubelogin: %v\n%s", err, rest)
+		t.Fatalf("kubelogin: %v\n%s", err, remaining)
 	}
 	var cred struct{ Status struct{ Token string } }
 	if err := json.Unmarshal(out.Bytes(), &cred); err != nil {
 		t.Fatal(err)
 	}
-	for clientID, want := range map[string]string{"kubectl": "gitlab:41", "another": ""} {
-		gl, err := authn.New(authn.Config{Issuer: issuer, ClientIDs: []string{clientID}, HTTPClient: client})
+	var judge atomic.Pointer[authn.Authenticator]
+	webhook := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		authn.Handler(*judge.Load(), nil, nil).ServeHTTP(w, r)
+	}))
+	t.Cleanup(webhook.Close)
+	cluster, err := controlplane.Start(t.Context(), controlplane.Options{AuthnWebhook: &controlplane.Webhook{
+		URL: webhook.URL, CA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: webhook.Certificate().Raw}),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cluster.Stop() })
+	as := rest.AnonymousClientConfig(cluster.AdminConfig())
+	as.BearerToken = cred.Status.Token
+	kube, err := kubernetes.NewForConfig(as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ clientID, want string }{{"another", ""}, {"kubectl", "gitlab:41"}} { // a refusal is not kept by kube-apiserver
+		gl, err := authn.New(authn.Config{Issuer: issuer, ClientIDs: []string{c.clientID}, HTTPClient: client})
 		if err != nil {
 			t.Fatal(err)
 		}
-		body, _ := json.Marshal(map[string]any{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": map[string]string{"token": cred.Status.Token}})
-		w := httptest.NewRecorder()
-		r := httptest.NewRequest(http.MethodPost, "/authenticate", strings.NewReader(string(body)))
-		r.Header.Set("Content-Type", "application/json")
-		authn.Handler(gl, nil, nil).ServeHTTP(w, r)
-		var review authenticationv1.TokenReview
-		if err := json.Unmarshal(w.Body.Bytes(), &review); err != nil {
-			t.Fatalf("%v: %s", err, w.Body)
-		}
-		if got := review.Status; got.User.Username != want || got.Authenticated != (want != "") {
-			t.Errorf("audience %s: %+v, want %q", clientID, got, want)
+		var a authn.Authenticator = gl
+		judge.Store(&a)
+		self, err := kube.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		if got := self.Status.UserInfo.Username; got != c.want || apierrors.IsUnauthorized(err) != (c.want == "") {
+			t.Errorf("audience %s: kube-apiserver knows %q, %v, want %q", c.clientID, got, err, c.want)
 		}
 	}
 }

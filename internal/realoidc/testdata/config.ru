@@ -88,10 +88,12 @@ Doorkeeper::OpenidConnect.configure do
   subject { |user| user.id }
   expiration 120
   claims do
-    normal_claim(:sub_legacy, response: %i[id_token user_info]) { |user| Digest::SHA256.hexdigest("#{user.id}-secret") }
+    normal_claim(:sub_legacy, scope: :openid, response: %i[id_token user_info]) { |user| Digest::SHA256.hexdigest("#{user.id}-secret") }
     %i[name nickname preferred_username].each { |c| normal_claim(c, scope: :openid, response: %i[id_token user_info]) { |user| user.username } }
-    normal_claim(:email, scope: :openid, response: %i[id_token user_info]) { |user| user.email }
-    normal_claim(:email_verified, scope: :openid, response: %i[id_token user_info]) { true }
+    %i[profile picture].each { |c| normal_claim(c, scope: :openid, response: %i[id_token user_info]) { |user| "https://gitlab.example.com/#{user.username}" } }
+    normal_claim(:email, scope: :openid, response: %i[id_token user_info]) { |_, scopes| scopes.exists?(:email) ? 'alice@example.com' : nil }
+    normal_claim(:email_verified, scope: :openid, response: %i[id_token user_info]) { |_, scopes| scopes.exists?(:email) || nil }
+    normal_claim(:groups, scope: :openid, response: [:user_info]) { [] }
     normal_claim(:groups_direct, scope: :openid, response: [:id_token]) { %w[haw haw/world] }
   end
 end
@@ -100,4 +102,5 @@ Provider.initialize!
 User.create!(id: 41, username: 'alice', email: 'alice@example.com', current_sign_in_at: Time.now)
 Doorkeeper::Application.create!(name: 'kubectl', uid: ENV.fetch('CLIENT_ID'), secret: 'unused', confidential: false,
                                 redirect_uri: ENV.fetch('REDIRECT_URIS'), scopes: 'openid profile email')
+Doorkeeper::Application.create!(name: 'web', uid: 'web', secret: 'gloas-x', redirect_uri: 'http://localhost:8000', scopes: 'openid')
 run Provider
