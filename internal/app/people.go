@@ -170,14 +170,16 @@ func (p *people) standings(s *authz.Snapshot, before map[int64]authn.ProjectStan
 // unreadProject reports whether something is missing that says how a project's jobs get in: the project itself, what it is
 // in, or the list of all.
 func unreadProject(s *authz.Snapshot, project int64) bool {
-	at, ok := authz.Project(project), true
+	at := authz.Project(project)
 	for range 64 { // GitLab allows 20 levels of groups, and a wrong answer may go round in a circle
 		if s.MissingAll != "" || s.Missing[at] != "" || at.Kind == authz.GroupSource && !s.Contains(at) {
 			return true
 		}
-		if at, ok = s.Parent(at); !ok {
+		parent, ok := s.Parent(at)
+		if !ok {
 			return false
 		}
+		at = parent
 	}
 	return true
 }
