@@ -41,6 +41,21 @@ const (
 	KindCI      Kind = "ci"
 )
 
+// ProjectStanding is what is known of a project whose job shows a token.
+type ProjectStanding int
+
+// The standings. Only the jobs of ProjectServed are let in.
+const (
+	// ProjectUnread: it is not known yet, so nothing is decided.
+	ProjectUnread ProjectStanding = iota
+	// ProjectServed: its jobs get in by their ID tokens.
+	ProjectServed
+	// ProjectNotServed: no jobs of it have rights here, or GitLab does not have it.
+	ProjectNotServed
+	// ProjectOtherDelivery: its jobs get other credentials.
+	ProjectOtherDelivery
+)
+
 // DeniedError says that a token claims to be of this GitLab and is refused. Its text is safe to show: it holds
 // nothing that the token's author chose.
 type DeniedError struct {

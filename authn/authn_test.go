@@ -61,9 +61,11 @@ func newIssuer(t testing.TB) (*authntest.Issuer, *clock) {
 func config(i *authntest.Issuer, c *clock) authn.Config {
 	return authn.Config{
 		Issuer: i.URL, ClientIDs: []string{client, client2}, CIAudience: ciAud, Environments: []string{"ICC-K8s"},
-		UnprotectedProjects: map[int64]bool{43: true}, HTTPClient: i.Client(), Now: c.now,
+		UnprotectedProjects: map[int64]bool{43: true}, HTTPClient: i.Client(), Now: c.now, CIProject: served,
 	}
 }
+
+func served(int64) authn.ProjectStanding { return authn.ProjectServed }
 
 func newGitLab(t testing.TB, cfg authn.Config) *authn.GitLab {
 	t.Helper()
@@ -146,7 +148,8 @@ func TestNewReportsAllFaults(t *testing.T) {
 			func(c *authn.Config) { c.CIAudience, c.Environments = client, []string{"ICC-K8s"} },
 			[]string{"audiences of their own"},
 		},
-		"no environment": {func(c *authn.Config) { c.CIAudience = ciAud }, []string{"environments: none"}},
+		"no environment": {func(c *authn.Config) { c.CIAudience, c.CIProject = ciAud, served }, []string{"environments: none"}},
+		"every project":  {func(c *authn.Config) { c.CIAudience, c.Environments = ciAud, []string{"ICC-K8s"} }, []string{"CI projects: not given"}},
 		"CI issuer":      {func(c *authn.Config) { c.CIIssuer = "ci" }, []string{"CI issuer"}},
 		"nothing": {
 			func(c *authn.Config) { *c = authn.Config{Leeway: time.Hour, MaxCIAge: -1} },
@@ -281,7 +284,7 @@ func TestRefusalsSayByHowMuch(t *testing.T) {
 	gitlab.Now = func() time.Time { return now }
 	gl, err := authn.New(authn.Config{
 		Issuer: gitlab.URL, ClientIDs: []string{"kubelogin", "web"}, CIAudience: "https://k8s.example.com", Environments: []string{"ICC-K8s"},
-		HTTPClient: gitlab.Client(), Now: gitlab.Now,
+		HTTPClient: gitlab.Client(), Now: gitlab.Now, CIProject: served,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,12 @@ func ExampleNew() {
 		ClientIDs:    []string{"5f1c0ffee"}, // of kubelogin's OAuth application
 		CIAudience:   "https://k8s.example.com",
 		Environments: []string{"ICC-K8s"},
+		CIProject: func(id int64) authn.ProjectStanding { // whose jobs are let in
+			if id == 20 {
+				return authn.ProjectServed
+			}
+			return authn.ProjectNotServed
+		},
 	})
 	if err != nil {
 		fmt.Println(err)

@@ -60,14 +60,27 @@ type Config struct {
 	Now func() time.Time
 	// Logger gets changes of the keys; decisions are logged by Handler. Default: nothing is logged.
 	Logger *slog.Logger
-	// UserState returns GitLab's state of the account ("active", "blocked", …) if it is known; it must answer from
-	// memory. A person known not to be active is refused; an unknown one is judged by the token alone. May be nil.
+	// UserState returns GitLab's state of the account ("active", "blocked", …, and those below) if it is known; it must
+	// answer from memory. A person known not to be active is refused; an unknown one is judged by the token alone. May
+	// be nil.
 	UserState func(id int64) (state string, known bool)
 	// Admitted, if set, limits people to those it admits; it must answer from memory. As long as it knows nothing
 	// (known is false) no person is let in, but the answer is "not decided" instead of "refused". CI jobs are not asked
 	// about: their tokens name a project.
 	Admitted func(id int64) (admitted, known bool)
+	// CIProject says whether the jobs of a project are let in; it must answer from memory. With CIAudience it must be
+	// set: whoever has a project of any kind, be it their own, gets tokens for that audience.
+	CIProject func(id int64) ProjectStanding
 }
+
+// States of an account beside GitLab's own.
+const (
+	// StateDeleted: GitLab does not have the account.
+	StateDeleted = "deleted"
+	// StateNotHuman: the account is active, and nobody's: an access token's bot, a service account, a placeholder, or one
+	// of GitLab's own, such as the ghost. It can't log in; it may start jobs.
+	StateNotHuman = "not_human"
+)
 
 // GitLab is the Authenticator of one GitLab.
 type GitLab struct {
@@ -172,6 +185,9 @@ func (c *Config) validate() error {
 	}
 	if c.CIAudience != "" && (len(c.Environments) == 0 || slices.Contains(c.Environments, "")) {
 		fault("environments: none, or an empty name; name the environment that CI jobs must have")
+	}
+	if c.CIAudience != "" && c.CIProject == nil {
+		fault("CI projects: not given; everybody who has a project in GitLab gets tokens for the CI audience, so say whose jobs are let in")
 	}
 	if c.MaxCIAge < 0 || c.Leeway < 0 || c.KeyRefresh < 0 || c.MinFetchInterval < 0 || c.MaxKeyAge < 0 || c.MaxTokenBytes < 0 {
 		fault("durations and sizes: must not be negative")

@@ -78,6 +78,17 @@ func (g *GitLab) ciIdentity(now time.Time, c *claims, expiry time.Time) (Identit
 		err.Username = kubename.CIJob(project)
 		return Identity{}, err
 	}
+	switch g.cfg.CIProject(project) {
+	case ProjectServed:
+	case ProjectNotServed:
+		return Identity{}, &DeniedError{Code: CodeCIProjectNotServed, Username: kubename.CIJob(project)}
+	case ProjectOtherDelivery:
+		return Identity{}, &DeniedError{Code: CodeCIOtherDelivery, Username: kubename.CIJob(project)}
+	case ProjectUnread:
+		fallthrough
+	default:
+		return Identity{}, &UndecidedError{Code: CodeCIProjectsUnread}
+	}
 	e := extra{}
 	e.add(kubename.ExtraProjectID, c.ProjectID)
 	e.add(kubename.ExtraProject, c.ProjectPath)
@@ -119,8 +130,10 @@ func (g *GitLab) ciProblem(now time.Time, c *claims, project int64) *DeniedError
 		return denied(CodeCITokenTooOld)
 	}
 	// user_id is empty for a job without a user.
-	if user, ok := number(c.UserID); ok && g.userProblem(user) != "" {
-		return denied(CodeCIUserNotActive)
+	if user, ok := number(c.UserID); ok {
+		if code := g.userProblem(user); code != "" && code != CodeUserNotHuman {
+			return denied(CodeCIUserNotActive)
+		}
 	}
 	return nil
 }
@@ -146,8 +159,10 @@ func (g *GitLab) userProblem(id int64) Code {
 		return CodeUserDeactivated
 	case "blocked_pending_approval":
 		return CodeUserPendingApproval
-	case "deleted":
+	case StateDeleted:
 		return CodeUserDeleted
+	case StateNotHuman:
+		return CodeUserNotHuman
 	default:
 		return CodeUserNotActive
 	}

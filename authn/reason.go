@@ -61,6 +61,7 @@ const (
 	CodeUserPendingApproval Code = "user_pending_approval"
 	CodeUserDeleted         Code = "user_deleted"
 	CodeUserNotActive       Code = "user_not_active"
+	CodeUserNotHuman        Code = "user_not_human"
 	CodeUserNotAdmitted     Code = "user_not_admitted"
 
 	CodeCIIsUserToken      Code = "ci_is_user_token"
@@ -72,12 +73,15 @@ const (
 	CodeCIRefUnprotected   Code = "ci_ref_unprotected"
 	CodeCITokenTooOld      Code = "ci_token_too_old"
 	CodeCIUserNotActive    Code = "ci_user_not_active"
+	CodeCIProjectNotServed Code = "ci_project_not_served"
+	CodeCIOtherDelivery    Code = "ci_other_delivery"
 
 	CodeKeysUnavailable   Code = "keys_unavailable"
 	CodeKeyNotReadYet     Code = "key_not_read_yet"
 	CodeKeysTooOld        Code = "keys_too_old"
 	CodeDiscoveryMismatch Code = "discovery_mismatch"
 	CodeAdmissionUnknown  Code = "admission_unknown"
+	CodeCIProjectsUnread  Code = "ci_projects_unread"
 	CodeReviewCancelled   Code = "review_cancelled"
 	CodeUnsafeIdentity    Code = "unsafe_identity"
 	CodeInternal          Code = "internal_error"
@@ -143,8 +147,9 @@ var reasons = []Reason{
 	{CodeUserBanned, OutcomeDenied, "the GitLab account is banned", "A GitLab administrator can lift the ban."},
 	{CodeUserDeactivated, OutcomeDenied, "the GitLab account is deactivated", "Sign in to GitLab once; that activates the account."},
 	{CodeUserPendingApproval, OutcomeDenied, "the GitLab account waits for approval", "A GitLab administrator can approve it."},
-	{CodeUserDeleted, OutcomeDenied, "the GitLab account was deleted", "Nothing: the id will not come back."},
+	{CodeUserDeleted, OutcomeDenied, "GitLab does not have the account: it was deleted, or is newer than the last reading", "A new account counts from the next reading of GitLab. A deleted one does not come back."},
 	{CodeUserNotActive, OutcomeDenied, "the GitLab account is not active", "Ask a GitLab administrator about the account's state."},
+	{CodeUserNotHuman, OutcomeDenied, "the GitLab account is nobody's: a bot, a service account, a placeholder or one of GitLab's own", "Log in as a person; give programs a ServiceAccount of the cluster."},
 	{CodeUserNotAdmitted, OutcomeDenied, "the GitLab account is not among those this cluster lets in", "Become a member of a group or project with rights here (authn.require); it counts from the next reading of GitLab."},
 
 	{CodeCIIsUserToken, OutcomeDenied, "a person's token was made for the audience of CI jobs", "Give the CI audience a name of its own, one that is no OAuth application's client id."},
@@ -157,11 +162,15 @@ var reasons = []Reason{
 	{CodeCITokenTooOld, OutcomeDenied, "the job started too long ago", "Deploy earlier in the job or in a job of its own, or raise the configured maximum age."},
 	{CodeCIUserNotActive, OutcomeDenied, "the account that started the job is not active in GitLab", "Have somebody with an active account start the job."},
 
+	{CodeCIProjectNotServed, OutcomeDenied, "no jobs of this project have rights in this cluster", "A new project counts from the next reading of GitLab. One that is archived, marked for deletion or left out (authz.exclude, authz.kinds) has none."},
+	{CodeCIOtherDelivery, OutcomeDenied, "the jobs of this project get in by other credentials than ID tokens", "Use the credentials that the job is given (KUBECONFIG), or have an administrator of this cluster choose delivery id-token for the project (ci.projects)."},
+
 	{CodeKeysUnavailable, OutcomeUndecided, "GitLab's signing keys could not be read", "Check that GitLab is up and that this program reaches it and trusts its certificate; reviews recover by themselves."},
 	{CodeKeyNotReadYet, OutcomeUndecided, "the token's key is not among GitLab's, but these were read before the token came and may not be read again yet", "Try again in 10 seconds: after a change of GitLab's keys this is usual; if it is unknown_key then, see there."},
 	{CodeKeysTooOld, OutcomeUndecided, "GitLab's signing keys could not be read for too long", "Bring GitLab back; known keys are used up to the configured maximum age only."},
 	{CodeDiscoveryMismatch, OutcomeUndecided, "GitLab's discovery document does not belong to the configured issuer", "Configure the issuer exactly as GitLab's external_url; where GitLab is read through another host name, configure the key URL."},
 	{CodeAdmissionUnknown, OutcomeUndecided, "GitLab has not been read yet, so it is not known whom this cluster lets in", "Wait for the first round; if it does not come, see why GitLab can't be read. Only with authn.require."},
+	{CodeCIProjectsUnread, OutcomeUndecided, "GitLab has not been read yet, or not this project, so it is not known whether its jobs are let in", "Wait for the first round; if it does not come, or names the project as unread, see why GitLab can't be read."},
 	{CodeReviewCancelled, OutcomeUndecided, "the caller gave up before the review was done", "Look for a slow GitLab or an overloaded machine."},
 	{CodeUnsafeIdentity, OutcomeUndecided, "the identity is empty or reserved", "This is a bug: report it."},
 	{CodeInternal, OutcomeUndecided, "the review failed inside this program", "This is a bug: report it, with the log line of the same request id."},

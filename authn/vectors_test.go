@@ -3,245 +3,33 @@ package authn_test
 import (
 	"bytes"
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
-	"crypto/sha512"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	jose "github.com/go-jose/go-jose/v4"
-	"sigs.k8s.io/yaml"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn/authntest"
 )
 
-// vector is one entry of testdata/tokens.yaml, which explains the fields.
-type vector struct {
-	Name       string         `json:"name"`
-	World      string         `json:"world"`
-	Base       string         `json:"base"`
-	ID         int64          `json:"id"`
-	Aud        *string        `json:"aud"`
-	Claims     map[string]any `json:"claims"`
-	Payload    string         `json:"payload"`
-	Forge      map[string]any `json:"forge"`
-	Header     map[string]any `json:"header"`
-	HeaderText string         `json:"headerText"`
-	Key        string         `json:"key"`
-	Sign       string         `json:"sign"`
-	Token      *string        `json:"token"`
-	Request    struct {
-		Method      string `json:"method"`
-		ContentType string `json:"contentType"`
-		Body        string `json:"body"`
-	} `json:"request"`
-	Want authn.Code `json:"want"`
-}
-
 // workshop makes the tokens of the vectors and the worlds they are sent to.
 type workshop struct {
+	*authntest.Workshop
 	t      *testing.T
 	issuer *authntest.Issuer
 	clock  *clock
-	keys   map[string]authntest.Key
-	ec     *ecdsa.PrivateKey
 }
 
 func newWorkshop(t *testing.T) *workshop {
 	i, c := newIssuer(t)
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &workshop{t: t, issuer: i, clock: c, ec: ec, keys: map[string]authntest.Key{
-		"": i.UserKey, "user": i.UserKey, "ci": i.CIKey, "other": authntest.NewKey(t, 2048), "withdrawn": authntest.NewKey(t, 2048),
-		"weak": authntest.NewKey(t, 1024), "enc": authntest.NewKey(t, 2048), "old": authntest.NewKey(t, 2048),
-	}}
-	w.publish()
+	w := &workshop{Workshop: authntest.NewWorkshop(t, i), t: t, issuer: i, clock: c}
+	i.Publish(w.Keys()...)
 	return w
-}
-
-// publish publishes all keys but "other" and "withdrawn", and more.
-func (w *workshop) publish(more ...jose.JSONWebKey) {
-	enc := w.keys["enc"].JWK()
-	enc.Use = "enc"
-	w.issuer.Publish(append(more, w.keys["user"].JWK(), w.keys["ci"].JWK(), w.keys["weak"].JWK(), enc,
-		jose.JSONWebKey{Key: w.ec.Public(), KeyID: "ec", Algorithm: "ES256", Use: "sig"})...)
-}
-
-var timeMark = regexp.MustCompile(`\$now([+-][\d.]+)`)
-
-// fill replaces the marks in a value of the file.
-func (w *workshop) fill(v any) any {
-	switch v := v.(type) {
-	case string:
-		switch v {
-		case "$huge":
-			return slices.Repeat([]string{"a-rather-long/group-name"}, 3000)
-		case "$jwk":
-			return w.keys["other"].JWK()
-		}
-		if m := timeMark.FindStringSubmatch(v); m != nil && m[0] == v {
-			return json.Number(w.at(m[1]))
-		}
-		return w.text(v)
-	case []any:
-		out := make([]any, len(v))
-		for i := range v {
-			out[i] = w.fill(v[i])
-		}
-		return out
-	case map[string]any:
-		out := map[string]any{}
-		for k := range v {
-			out[k] = w.fill(v[k])
-		}
-		return out
-	}
-	return v
-}
-
-// at is the time so many seconds from now, with the fraction that was given.
-func (w *workshop) at(offset string) string {
-	whole, fraction, _ := strings.Cut(offset, ".")
-	n, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	at := strconv.FormatInt(w.clock.now().Unix()+n, 10)
-	if fraction != "" {
-		at += "." + fraction
-	}
-	return at
-}
-
-func (w *workshop) text(s string) string {
-	kid := w.keys["user"].ID
-	s = strings.NewReplacer("$issuer", w.issuer.URL, "$ISSUER", strings.ToUpper(w.issuer.URL), "$kid", kid, "$KID", swapCase(kid)).Replace(s)
-	return timeMark.ReplaceAllStringFunc(s, func(m string) string { return w.at(strings.TrimPrefix(m, "$now")) })
-}
-
-func swapCase(s string) string {
-	if up := strings.ToUpper(s); up != s {
-		return up
-	}
-	return strings.ToLower(s)
-}
-
-func (w *workshop) edit(m, changes map[string]any) {
-	for k, v := range changes {
-		if v == "$absent" {
-			delete(m, k)
-			continue
-		}
-		m[k] = w.fill(v)
-	}
-}
-
-// token makes the token of a vector.
-func (w *workshop) token(v vector) string {
-	b64 := base64.RawURLEncoding.EncodeToString
-	encode := func(m map[string]any) string { return authntest.Encode(m) }
-	claims := map[string]any{}
-	key := w.keys[v.Key]
-	switch v.Base {
-	case "user":
-		aud := client
-		if v.Aud != nil {
-			aud = *v.Aud
-		}
-		claims = w.issuer.UserClaims(max(v.ID, 42*b2i(v.ID == 0)), aud, nil)
-	case "ci":
-		aud := ciAud
-		if v.Aud != nil {
-			aud = *v.Aud
-		}
-		claims = w.issuer.CIClaims(max(v.ID, 20*b2i(v.ID == 0)), aud, nil)
-		if v.Key == "" {
-			key = w.keys["ci"]
-		}
-	}
-	w.edit(claims, v.Claims)
-	payload := encode(claims)
-	if v.Payload != "" {
-		payload = w.text(v.Payload)
-	}
-	alg := v.Sign
-	if alg == "" {
-		alg = "RS256"
-	}
-	header := map[string]any{"alg": alg, "kid": key.ID}
-	w.edit(header, v.Header)
-	head := encode(header)
-	if v.HeaderText != "" {
-		head = w.text(v.HeaderText)
-	}
-	signed := b64([]byte(head)) + "." + b64([]byte(payload))
-	signature := b64(w.sign(alg, key, signed))
-	if v.Forge != nil {
-		w.edit(claims, v.Forge)
-		payload = encode(claims)
-	}
-	template := "{h}.{c}.{s}"
-	if v.Token != nil {
-		template = *v.Token
-	}
-	return strings.NewReplacer("{h}", b64([]byte(head)), "{c}", b64([]byte(payload)), "{s}", signature).Replace(template)
-}
-
-func b2i(b bool) int64 {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func (w *workshop) sign(alg string, key authntest.Key, signed string) (signature []byte) {
-	sum, sum384 := sha256.Sum256([]byte(signed)), sha512.Sum384([]byte(signed))
-	var err error
-	switch alg {
-	case "none":
-		return nil
-	case "RS256":
-		signature, err = rsa.SignPKCS1v15(rand.Reader, key.Private, crypto.SHA256, sum[:])
-	case "RS384":
-		signature, err = rsa.SignPKCS1v15(rand.Reader, key.Private, crypto.SHA384, sum384[:])
-	case "PS256":
-		signature, err = rsa.SignPSS(rand.Reader, key.Private, crypto.SHA256, sum[:], nil)
-	case "ES256":
-		signature, err = ecdsa.SignASN1(rand.Reader, w.ec, sum[:])
-	case "HS256": // with what an attacker knows: the public key
-		der, derErr := x509.MarshalPKIXPublicKey(key.Private.Public())
-		mac := hmac.New(sha256.New, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-		mac.Write([]byte(signed))
-		signature, err = mac.Sum(nil), derErr
-	default:
-		w.t.Fatalf("no algorithm %q", alg)
-	}
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return signature
 }
 
 // handler returns the webhook in a world of that name, and what undoes the world.
@@ -250,9 +38,23 @@ func (w *workshop) handler(world string, observe func(authn.Review)) (h http.Han
 	cfg.UserState = func(id int64) (string, bool) {
 		state, known := map[int64]string{
 			1: "active", 101: "blocked", 102: "ldap_blocked", 103: "banned", 104: "deactivated",
-			105: "blocked_pending_approval", 106: "deleted", 107: "something new", 108: "",
+			105: "blocked_pending_approval", 106: "deleted", 107: "something new", 108: "", 109: authn.StateNotHuman,
 		}[id]
 		return state, known
+	}
+	cfg.CIProject = func(id int64) authn.ProjectStanding {
+		switch id {
+		case 20, 43:
+			return authn.ProjectServed
+		case 44:
+			return authn.ProjectOtherDelivery
+		case 45:
+			return authn.ProjectUnread
+		case 46:
+			return 99 // no standing: a bug must not let anybody in
+		default:
+			return authn.ProjectNotServed
+		}
 	}
 	undo = func() {}
 	var audiences []string
@@ -278,10 +80,10 @@ func (w *workshop) handler(world string, observe func(authn.Review)) (h http.Han
 		w.issuer.SetDiscovery("issuer", "https://other.example")
 		undo = func() { w.issuer.SetDiscovery("issuer", w.issuer.URL) }
 	case "rotated":
-		w.publish(w.keys["old"].JWK())
+		w.issuer.Publish(append(w.Keys(), w.KeyOf["old"].JWK())...)
 		prepare = func(g *authn.GitLab) {
 			verdict(w.t, g, w.issuer.UserToken(42, client, nil)) // reads the keys
-			w.publish()
+			w.issuer.Publish(w.Keys()...)
 			w.clock.advance(5 * time.Minute)
 		}
 	case "ci-issuer":
@@ -322,14 +124,7 @@ func keysOf(w *workshop) ([]byte, time.Time) {
 // TestVectors sends every vector to the webhook in both versions and demands the exact reason, and what each outcome
 // means on the wire.
 func TestVectors(t *testing.T) {
-	raw, err := os.ReadFile("testdata/tokens.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var vectors []vector
-	if err := yaml.UnmarshalStrict(raw, &vectors); err != nil {
-		t.Fatal(err)
-	}
+	vectors := authntest.Vectors(t, "testdata/tokens.yaml")
 	w := newWorkshop(t)
 	reached, names := map[authn.Code]int{}, map[string]bool{}
 	var seen []authn.Review
@@ -337,7 +132,7 @@ func TestVectors(t *testing.T) {
 	usual, _ := w.handler("", observe)
 	before := w.issuer.KeyReads()
 	ordinary := 0
-	slices.SortStableFunc(vectors, func(a, b vector) int { return strings.Compare(a.World, b.World) }) // the usual world first
+	slices.SortStableFunc(vectors, func(a, b authntest.Vector) int { return strings.Compare(a.World, b.World) }) // the usual world first
 	for _, v := range vectors {
 		if names[v.Name] {
 			t.Errorf("%s: there are two of that name", v.Name)
@@ -357,13 +152,13 @@ func TestVectors(t *testing.T) {
 				if v.World != "" {
 					h, undo = w.handler(v.World, observe)
 				}
-				token := w.token(v)
+				token := w.Token(v)
 				seen = nil
 				answered := send(h, v, version, token)
 				undo()
-				check(t, v, version, token, answered, seen)
+				check(t, authn.Code(v.Want), version, token, answered, seen)
 			}
-			reached[v.Want]++
+			reached[authn.Code(v.Want)]++
 		})
 	}
 	if len(vectors) < 80 {
@@ -380,7 +175,7 @@ type brokenBody struct{}
 
 func (brokenBody) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-func send(h http.Handler, v vector, version, token string) *httptest.ResponseRecorder {
+func send(h http.Handler, v authntest.Vector, version, token string) *httptest.ResponseRecorder {
 	method, contentType := http.MethodPost, "application/json"
 	var body io.Reader = strings.NewReader(ask(version, token))
 	switch b := v.Request.Body; b {
@@ -405,15 +200,15 @@ func send(h http.Handler, v vector, version, token string) *httptest.ResponseRec
 	return rec
 }
 
-// check holds an answer against its vector.
-func check(t *testing.T, v vector, version, token string, rec *httptest.ResponseRecorder, seen []authn.Review) {
+// check holds an answer against the code of its vector.
+func check(t *testing.T, want authn.Code, version, token string, rec *httptest.ResponseRecorder, seen []authn.Review) {
 	t.Helper()
-	reason, known := authn.ReasonFor(v.Want)
+	reason, known := authn.ReasonFor(want)
 	if !known {
-		t.Fatalf("no code %s", v.Want)
+		t.Fatalf("no code %s", want)
 	}
-	if len(seen) != 1 || seen[0].Code != v.Want || seen[0].Outcome != reason.Outcome {
-		t.Errorf("%s: observed %+v, want %s", version, seen, v.Want)
+	if len(seen) != 1 || seen[0].Code != want || seen[0].Outcome != reason.Outcome {
+		t.Errorf("%s: observed %+v, want %s", version, seen, want)
 	}
 	for part := range strings.SplitSeq(token, ".") {
 		if len(part) > 8 && strings.Contains(rec.Body.String(), part) {
@@ -449,7 +244,7 @@ func check(t *testing.T, v vector, version, token string, rec *httptest.Response
 			t.Errorf("%s: status %v, want none but an empty user", version, status)
 		}
 	case authn.OutcomeDenied, authn.OutcomeUndecided:
-		if keys := slices.Sorted(maps.Keys(status)); !slices.Equal(keys, []string{"error", "user"}) || len(user) != 0 || !strings.HasPrefix(text, string(v.Want)+": ") {
+		if keys := slices.Sorted(maps.Keys(status)); !slices.Equal(keys, []string{"error", "user"}) || len(user) != 0 || !strings.HasPrefix(text, string(want)+": ") {
 			t.Errorf("%s: status %v", version, status)
 		}
 	case authn.OutcomeMalformed:

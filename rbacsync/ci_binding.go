@@ -221,12 +221,42 @@ func liveCI(have *Observed) map[string][]rbacv1.Subject {
 	return out
 }
 
+// jobsIn returns the projects whose jobs CI bindings give rights by their ID tokens, each with the namespace. Beside those
+// whose delivery is that, they are those that had it before, as long as jobs of that time may run.
+func jobsIn(objects []Object) map[int64]string {
+	out := map[int64]string{}
+	for i := range objects {
+		o := &objects[i]
+		if o.Binding == nil || o.Key.Name != kubename.CIRoleBinding {
+			continue
+		}
+		for _, s := range o.Binding.Others {
+			if project, viaAgent := jobsOf(s); project != 0 && !viaAgent {
+				out[project] = o.Key.Namespace
+			}
+		}
+	}
+	return out
+}
+
+// Modes returns how the jobs of each project get their credentials, for those of these sources whose jobs have rights.
+func (s CISettings) Modes(snap *authz.Snapshot, sources []authz.Source) map[int64]ci.Mode {
+	v := newCIView(&Input{Snapshot: snap, Settings: Settings{CI: s}})
+	out := map[int64]ci.Mode{}
+	for _, src := range sources {
+		if src.ID.Kind == authz.ProjectSource && !src.ReadOnly {
+			out[src.ID.ID] = v.mode(src.ID)
+		}
+	}
+	return out
+}
+
 // ProjectsIn returns the projects of these sources whose jobs get their credentials in a mode.
 func (s CISettings) ProjectsIn(mode ci.Mode, snap *authz.Snapshot, sources []authz.Source) []authz.GitLabProject {
-	v := newCIView(&Input{Snapshot: snap, Settings: Settings{CI: s}})
+	modes := s.Modes(snap, sources)
 	var out []authz.GitLabProject
 	for _, src := range sources {
-		if src.ID.Kind == authz.ProjectSource && !src.ReadOnly && v.mode(src.ID) == mode {
+		if src.ID.Kind == authz.ProjectSource && modes[src.ID.ID] == mode {
 			out = append(out, snap.Projects[src.ID.ID])
 		}
 	}

@@ -436,7 +436,7 @@ func (s *Syncer) stored(r Round) Stored {
 	s.agreed()
 	st := Stored{Snapshot: r.Snapshot, Names: r.Names, Before: s.brakes.before, Past: slices.Clone(s.brakes.past)}
 	if now := s.State(); now != nil {
-		st.Gaps = now.View.Gaps()
+		st.Gaps, st.Jobs = now.View.Gaps(), now.Jobs
 	}
 	if s.brakes.policy != nil {
 		c := s.brakes.policy.Config()

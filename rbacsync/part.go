@@ -136,6 +136,7 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 		}
 	}
 	s.wanted.replace(want, p.spaces)
+	s.jobs = replaceJobs(s.jobs, jobsIn(want.Objects), p.spaces)
 	gaps := func(have *Observed) map[authz.SourceID]authz.Gap {
 		out := maps.Clone(b.view.Gaps())
 		maps.DeleteFunc(out, func(id authz.SourceID, _ authz.Gap) bool { return p.affected[id] })
@@ -157,6 +158,17 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 		s.basis.sizes = b.sizes
 	}
 	return spaces, true, err
+}
+
+// replaceJobs returns the jobs of before with those that a round found in these namespaces.
+func replaceJobs(before, found map[int64]string, spaces map[string]bool) map[int64]string {
+	out := maps.Clone(before)
+	maps.DeleteFunc(out, func(_ int64, ns string) bool { return spaces[ns] })
+	if out == nil {
+		return found
+	}
+	maps.Copy(out, found)
+	return out
 }
 
 // knowSpaces takes in what a round knows of CI credentials in these namespaces (nil: in all), and returns all.

@@ -28,6 +28,7 @@ type Inbox interface {
 type Stored struct {
 	Snapshot *authz.Snapshot
 	Names    map[authz.SourceID]string
+	Jobs     map[int64]string // as in State
 	// Before is the last Snapshot that the whole cluster agreed with, often Snapshot itself; nil: not known. Of it only the
 	// issuer, the users, the groups and the projects are stored.
 	Before *authz.Snapshot

@@ -176,7 +176,7 @@ func (s *Syncer) Follow(ctx context.Context) {
 func (s *Syncer) adopt(st *Stored) {
 	_, findings := s.o.Policy.Grants(st.Snapshot, s.o.Policy.Sources(st.Snapshot), s.o.Now())
 	view := authz.NewView(st.Snapshot, s.o.Policy, st.Names).WithGaps(st.Gaps)
-	next := &State{View: view, Round: Round{
+	next := &State{View: view, Jobs: st.Jobs, Round: Round{
 		Cause: CauseStored, Read: "none", Snapshot: st.Snapshot, Names: st.Names, Findings: findings, Started: st.Snapshot.Taken,
 	}}
 	s.adopting.Lock()

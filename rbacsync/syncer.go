@@ -116,6 +116,9 @@ type Round struct {
 type State struct {
 	View  authz.View // of the last round that could read GitLab and the cluster; empty before the first one
 	Round Round      // that round
+	// Jobs are the projects whose jobs have rights by their ID tokens, with the namespace: by their delivery, or for a
+	// while after it was another one (docs/adr/0054). Nothing in it is changed.
+	Jobs map[int64]string
 	// Err is set while rounds fail, or full readings of GitLab do. View is of before then, with what was read alone since.
 	Err   error
 	Since time.Time // of Err
@@ -133,6 +136,7 @@ type Syncer struct {
 	base      *authz.Snapshot
 	basis     *basis                  // what the next round may build on; nil: it looks at everything
 	wanted    *remembered             // of the last round that knew it
+	jobs      map[int64]string        // of State; nil: no round knew it yet
 	ciKnown   map[string]ci.Namespace // all that have, or lose, CI credentials
 	brakes    brakes
 	templates templateStore
@@ -563,7 +567,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		r.hold = want.Hold != ""
 		want = s.brake(ctx, &r, have, plain)
 		if want.Hold == "" {
-			s.wanted = remember(want)
+			s.wanted, s.jobs = remember(want), jobsIn(want.Objects)
 		}
 		// Published before it is applied: whoever is refused a moment later is told why.
 		view := authz.NewView(r.Snapshot, s.o.Policy, r.Names).WithGaps(s.gaps(&r, have, plain))
@@ -702,6 +706,10 @@ func (s *Syncer) publish(st *State) {
 	if st.Round.Read != "full" {
 		st.Err, st.Since = s.failing.err, s.failing.since
 	}
+	st.Jobs = s.jobs
+	if old := s.State(); s.jobs == nil && old != nil {
+		st.Jobs = old.Jobs // as it was stored
+	}
 	s.state.Store(st)
 }
 
@@ -726,7 +734,7 @@ func (s *Syncer) ended(r Round) {
 	}
 	st := &State{Round: r, Err: r.Err, Since: r.Started}
 	if old != nil {
-		st.View = old.View
+		st.View, st.Jobs = old.View, old.Jobs
 		if r.Names == nil { // nothing was learned: the last good round stays
 			st.Round = old.Round
 		}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // inspectTimeout bounds an inspection, and accountTimeout what it asks of GitLab about one account.
@@ -28,7 +30,7 @@ const (
 )
 
 // Inspect prints what the webhook would answer to a token, why, what helps, and what the token says. It reads GitLab's
-// keys, and of the account only its state, and reports whether the token would be authenticated. cfg may be nil: then
+// keys, and what it says of the account and the project, and reports whether the token would be authenticated. cfg may be nil: then
 // only what the token says is printed. The token itself is never printed.
 func Inspect(ctx context.Context, cfg *config.Config, token string, out io.Writer) (ok bool, err error) {
 	var b bytes.Buffer
@@ -55,7 +57,7 @@ func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer,
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	// First by the token alone: only one that stands names an account that is worth a question to GitLab.
-	alone, err := newAuthenticator(cfg, client, quiet, &people{})
+	alone, err := newAuthenticator(cfg, client, quiet, nil)
 	if err != nil {
 		return false, false, err
 	}
@@ -69,12 +71,9 @@ func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer,
 	}
 	if reviewErr == nil {
 		fmt.Fprintln(now, "token:   good by itself; asking GitLab about the account")
-		who, err := newPeopleOf(cfg)
+		who, err := knowing(ctx, cfg, client, token, id.Username, b)
 		if err != nil {
 			return false, false, err
-		}
-		if err := learn(ctx, cfg, client, who, accountOf(token, id.Username)); err != nil {
-			fmt.Fprintf(b, "note:    the account's state in GitLab is not known here: %s\n", printable(err.Error()))
 		}
 		auth, err := newAuthenticator(cfg, client, quiet, who)
 		if err != nil {
@@ -113,48 +112,106 @@ func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer,
 	return ok, proven, nil
 }
 
-// accountOf returns the GitLab account behind a token that stands; 0: none.
-func accountOf(token, username string) int64 {
+// about returns whom and what the webhook asks about for a token that stands: the account behind it, of a job that of who
+// started it, if any, and the job's project.
+func about(token, username string) []authz.SourceID {
 	if id, ok := kubename.ParseUser(username); ok {
-		return id
+		return []authz.SourceID{authz.Person(id)}
+	}
+	var ids []authz.SourceID
+	if project, ok := kubename.ParseCIJob(username); ok {
+		ids = append(ids, authz.Project(project))
 	}
 	_, claims := unverified(token)
 	starter, _ := claims["user_id"].(string)
-	id, _ := kubename.ParseUser(kubename.UserPrefix + starter)
-	return id
+	if id, ok := kubename.ParseUser(kubename.UserPrefix + starter); ok {
+		ids = append(ids, authz.Person(id))
+	}
+	return ids
 }
 
-// learn tells p what GitLab says of one account; of everybody, if there are conditions that depend on it.
-func learn(ctx context.Context, cfg *config.Config, client *http.Client, p *people, account int64) error {
-	reader, err := newReader(cfg, &clients{gitlabHTTP: client}, slog.New(slog.DiscardHandler))
+// knowing returns what the webhook would know, as far as the token's review hangs on it: from GitLab, or from what the last
+// round left in the cluster while GitLab's API is away. What it does not know it says in b.
+func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token, username string, b *bytes.Buffer) (*people, error) {
+	p, err := newPeopleOf(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if p.conditional() {
-		s, err := reader.Snapshot(ctx)
-		if err == nil {
-			p.take(s)
+	kept := sync.OnceValues(func() (*rbacsync.Stored, error) { return lastStored(ctx, cfg) })
+	p.still = func(project int64) bool {
+		st, err := kept()
+		if err != nil {
+			fmt.Fprintf(b, "note:    whether the project's jobs are still let in after its delivery was changed (ci.handover) is not known here: %s\n", printable(err.Error()))
+			return false
 		}
-		return err
+		return st.Jobs[project] != ""
 	}
-	if account == 0 {
-		return nil
+	ids := about(token, username)
+	s, err := learn(ctx, cfg, client, p, ids)
+	if err == nil {
+		p.take(s)
+		return p, nil
+	}
+	if st, keptErr := kept(); keptErr == nil {
+		p.take(st.Snapshot)
+		fmt.Fprintf(b, "note:    GitLab does not tell all of it; this is what was read at %s: %s\n", st.Snapshot.Taken.UTC().Format(time.RFC3339), printable(err.Error()))
+		return p, nil
+	}
+	p.take(s)
+	fmt.Fprintf(b, "note:    what GitLab says of %s is not known here: %s\n", listed(ids), printable(err.Error()))
+	return p, nil
+}
+
+func listed(ids []authz.SourceID) string {
+	names := make([]string, 0, len(ids))
+	for _, id := range ids {
+		names = append(names, id.String())
+	}
+	return strings.Join(names, " and ")
+}
+
+// lastStored returns what the last round left in the cluster.
+func lastStored(ctx context.Context, cfg *config.Config) (*rbacsync.Stored, error) {
+	c, err := connect(cfg)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
 	defer cancel()
-	person := authz.Person(account)
-	base := &authz.Snapshot{Users: map[int64]authz.User{account: {ID: account, State: authz.StateActive}}}
-	reader.Deleted(person) // nothing is taken away here: GitLab's first answer is told
-	s, err := reader.Refresh(ctx, base, []authz.SourceID{person})
+	st, _, err := snapshotsOf(c).Load(ctx, "")
+	if err == nil && st == nil {
+		err = errors.New("no round has left anything in the cluster yet")
+	}
+	return st, err
+}
+
+// learn reads what GitLab says of these; of everybody, if p has conditions that depend on it. Beside an error there may be a
+// part of it.
+func learn(ctx context.Context, cfg *config.Config, client *http.Client, p *people, ids []authz.SourceID) (*authz.Snapshot, error) {
+	reader, err := newReader(cfg, &clients{gitlabHTTP: client}, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if why, unread := s.Missing[person]; unread {
-		return errors.New(why)
+	read := reader.Snapshot
+	if !p.conditional() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, accountTimeout)
+		defer cancel()
+		read = func(ctx context.Context) (*authz.Snapshot, error) { return reader.About(ctx, ids...) }
 	}
-	p.take(base) // so that its absence in s means that it was deleted
-	p.take(s)
-	return nil
+	s, err := read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.MissingAll != "" {
+		return s, errors.New(s.MissingAll)
+	}
+	for _, id := range ids {
+		if why, unread := s.Missing[id]; unread {
+			return s, errors.New(why)
+		}
+	}
+	return s, nil
 }
 
 // unverified takes a token apart without believing any of it; nil for what is not a JWT.

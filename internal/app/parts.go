@@ -65,17 +65,23 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 	return rbacsync.New(o)
 }
 
-// newAuthenticator returns the judge of tokens.
+// newAuthenticator returns the judge of tokens. Without p it judges them by themselves: by what GitLab signed, and nothing
+// that GitLab says of the account or the project now.
 func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger, p *people) (*authn.GitLab, error) {
 	ac := authn.Config{
 		Issuer: cfg.GitLab.URL, ClientIDs: cfg.Authn.ClientIDs, Leeway: cfg.Authn.Leeway.Duration,
 		KeyRefresh: cfg.Authn.KeyRefresh.Duration, MaxKeyAge: cfg.Authn.KeyMaxAge.Duration,
 		JWKSURL: cfg.Authn.Keys.URL, KeyFile: cfg.Authn.Keys.File, MaxTokenBytes: cfg.Authn.MaxTokenBytes,
-		HTTPClient: client, Now: time.Now, Logger: log, UserState: p.state,
+		HTTPClient: client, Now: time.Now, Logger: log,
 		UnprotectedProjects: map[int64]bool{}, Environments: []string{cfg.CI.Environment},
 	}
-	if p.conditional() {
-		ac.Admitted = p.admitted
+	if p == nil {
+		ac.CIProject = func(int64) authn.ProjectStanding { return authn.ProjectServed }
+	} else {
+		ac.UserState, ac.CIProject = p.state, p.project
+		if p.conditional() {
+			ac.Admitted = p.admitted
+		}
 	}
 	for _, id := range cfg.CI.UnprotectedProjects {
 		ac.UnprotectedProjects[id] = true
@@ -96,7 +102,12 @@ func newPeopleOf(cfg *config.Config) (*people, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &people{require: cfg.Authn.Require, policy: policy, now: time.Now}, nil
+	p := &people{require: cfg.Authn.Require, policy: policy, now: time.Now}
+	if cfg.Authn.CI != nil {
+		settings := ciSettings(cfg)
+		p.ci = &settings
+	}
+	return p, nil
 }
 
 // lastSnapshot returns the Snapshot of the last published round.

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 )
@@ -51,13 +52,14 @@ func TestAccountStates(t *testing.T) {
 	p.take(first)
 	want("first", 1, "active")
 	want("first", 2, "blocked")
-	want("first", 9, "")
+	want("first, and nobody of that id", 9, authn.StateDeleted)
 
 	half := snapshotOf(time.Minute, nil, nil, 1)
 	half.MissingAll = "GitLab went away"
 	p.take(half)
 	want("half read: what was known stays", 2, "blocked")
 	want("half read: absence means nothing", 3, "active")
+	want("half read: nor does it make somebody", 9, authn.StateDeleted)
 
 	complete := snapshotOf(2*time.Minute, nil, nil, 1, 2)
 	complete.Missing[authz.Person(4)] = "502"
@@ -72,6 +74,42 @@ func TestAccountStates(t *testing.T) {
 	want("still gone", 3, "deleted")
 	p.take(snapshotOf(4*time.Minute, nil, nil, 1, 3))
 	want("back after all", 3, "active")
+	unread := snapshotOf(5*time.Minute, nil, nil, 1)
+	unread.Missing[authz.Person(3)], unread.Missing[authz.Person(9)] = "502", "502"
+	p.take(unread)
+	want("unread: what was known stays", 3, "active")
+	want("unread: who did not exist still does not", 9, authn.StateDeleted)
+}
+
+// TestAccountsOfNobody: once GitLab was read, whoever is no person is refused, unless bots have rights here; a state that
+// is not active counts first, because such an account starts no jobs either.
+func TestAccountsOfNobody(t *testing.T) {
+	s := snapshotOf(0, nil, nil, 1)
+	s.Users[2] = authz.User{ID: 2, Username: "service_account_1", State: authz.StateActive}
+	s.Users[3] = authz.User{ID: 3, Username: "project_1_bot", State: "blocked"}
+	s.Users[4] = authz.User{ID: 4, Username: "half"}
+	s.Users[5] = authz.User{ID: 5, Username: "unread", State: authz.StateActive}
+	s.Missing[authz.Person(4)], s.Missing[authz.Person(5)] = "no state", "not known to be a person"
+	for _, bots := range []bool{false, true} {
+		policy, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles(), Bots: bots})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &people{policy: policy, now: func() time.Time { return day }}
+		if _, known := p.state(2); known {
+			t.Error("known before GitLab was read")
+		}
+		p.take(s)
+		want := map[int64]string{1: "active", 2: authn.StateNotHuman, 3: "blocked", 4: "", 5: "active", 6: authn.StateDeleted}
+		if bots {
+			want[2] = "active"
+		}
+		for id, state := range want {
+			if got, known := p.state(id); got != state || known != (state != "") {
+				t.Errorf("bots %t: user %d is %q (known %t), want %q", bots, id, got, known, state)
+			}
+		}
+	}
 }
 
 func TestAdmissionByRightsAndGroups(t *testing.T) {

@@ -50,6 +50,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	own.observe(c, cfg, syncer, sample, m, log)
 	who.watch(own.recent, lastSnapshot(syncer))
+	who.still = func(project int64) bool { st := syncer.State(); return st != nil && st.Jobs[project] != "" }
 	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, who)
 	if err != nil {
 		return err

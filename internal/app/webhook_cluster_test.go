@@ -65,6 +65,9 @@ func realAPIServer(t *testing.T, version string) {
 	gl, err := authn.New(authn.Config{
 		Issuer: gitlab.URL, ClientIDs: []string{"kubelogin"}, CIAudience: "https://k8s.example.com", Environments: []string{"ICC-K8s"},
 		HTTPClient: gitlab.Client(), UserState: func(id int64) (string, bool) { return "blocked", id == 7 },
+		CIProject: func(id int64) authn.ProjectStanding {
+			return map[int64]authn.ProjectStanding{20: authn.ProjectServed, 22: authn.ProjectNotServed}[id]
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +96,8 @@ func realAPIServer(t *testing.T, version string) {
 		{gitlab.CIToken(20, "kubelogin", nil), authn.CodeUserIsCIToken, "", 3},
 		{job(authntest.Claims{"environment": "production"}), authn.CodeCIWrongEnvironment, "", 3},
 		{job(authntest.Claims{"ref_protected": "false"}), authn.CodeCIRefUnprotected, "", 3},
+		{gitlab.CIToken(22, "https://k8s.example.com", nil), authn.CodeCIProjectNotServed, "", 3},
+		{gitlab.CIToken(999999, "https://k8s.example.com", nil), authn.CodeCIProjectsUnread, "", 3},
 		{job(authntest.Claims{"job_project_id": "21"}), authn.CodeCIForkMergeRequest, "", 3},
 	} {
 		before := count.times(tc.code)

@@ -120,11 +120,11 @@ type Authn struct {
 	// The API audiences that reviews may ask for, as in kube-apiserver's --api-audiences. Empty: status.audiences
 	// stays empty, which kube-apiserver takes as its own.
 	APIAudiences []string `json:"apiAudiences,omitempty"`
-	// Conditions on people beside a valid token; who meets one of them is let in. Absent: every account of GitLab is
-	// authenticated (and has no rights but what RoleBindings give). With a condition nobody is let in before the
+	// Conditions on people beside a valid token; who meets one of them is let in. Absent: every person with an
+	// account in GitLab is authenticated (and has no rights but what RoleBindings give). With a condition nobody is let in before the
 	// first complete reading of GitLab.
 	Require AuthnRequire `json:"require,omitzero"`
-	// Acceptance of CI job ID tokens. Absent: they are refused.
+	// Acceptance of CI job ID tokens, of projects with delivery id-token (ci). Absent: they are refused.
 	CI *AuthnCI `json:"ci,omitempty"`
 }
 
@@ -164,7 +164,7 @@ type Authz struct {
 	// Further names that no namespace may get; "*" at the end matches any rest. Top-level domains, names of the
 	// cluster's DNS, kube-*, default and usual names of infrastructure always are: see docs/operations.md.
 	ReservedNames []string `json:"reservedNames,omitempty"`
-	// Give rights to access-token users and service accounts too.
+	// Give rights to access-token users and service accounts too, and let them log in.
 	Bots bool `json:"bots,omitempty"`
 	// What is left out: it gets no namespace, and people no rights. Memberships through a group that is left out count
 	// as before.

@@ -85,9 +85,12 @@ func TestKubeAPIServersClient(t *testing.T) {
 		}
 		return "", false
 	}
+	projects := func(id int64) authn.ProjectStanding {
+		return map[int64]authn.ProjectStanding{20: authn.ProjectServed, 21: authn.ProjectOtherDelivery, 22: authn.ProjectNotServed}[id]
+	}
 	g, err := authn.New(authn.Config{
 		Issuer: gitlab.URL, ClientIDs: []string{clientID}, CIAudience: audience, Environments: []string{"ICC-K8s"},
-		HTTPClient: gitlab.Client(), UserState: blocked, Now: gitlab.Now,
+		HTTPClient: gitlab.Client(), UserState: blocked, Now: gitlab.Now, CIProject: projects,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -115,6 +118,8 @@ func TestKubeAPIServersClient(t *testing.T) {
 			"not ours":       {token: "glpat-x"},
 			"foreign issuer": {token: gitlab.UserToken(42, clientID, authntest.Claims{"iss": "https://elsewhere.example"})},
 			"blocked":        {token: gitlab.UserToken(7, clientID, nil), err: "user_blocked: the GitLab account is blocked"},
+			"stranger":       {token: gitlab.CIToken(22, audience, nil), err: "ci_project_not_served: "},
+			"unread":         {token: gitlab.CIToken(23, audience, nil), err: "ci_projects_unread: "},
 			"expired":        {token: gitlab.UserToken(42, clientID, authntest.Claims{"exp": now.Add(-time.Hour).Unix()}), err: "token_expired: the token expired 1h0m"},
 			"environment":    {token: gitlab.CIToken(20, audience, authntest.Claims{"environment": "production"}), err: "ci_wrong_environment: the job's environment is not the configured one"},
 		} {

@@ -52,6 +52,7 @@ type snapshotHeader struct {
 	Policy *authz.PolicyConfig `json:"policy,omitempty"`
 	Past   []rbacsync.Past     `json:"past,omitempty"`
 	Gaps   bool                `json:"gaps,omitempty"` // what the cluster lacks is known: it has a line for each source
+	Jobs   map[int64]string    `json:"jobs,omitempty"`
 }
 
 type nameLine struct {
@@ -95,7 +96,7 @@ func encodeSnapshot(w io.Writer, st rbacsync.Stored) error {
 	e := json.NewEncoder(b)
 	before := difference(s, st.Before)
 	h := &snapshotHeader{
-		Issuer: s.Issuer, Admin: s.Admin, MissingAll: s.MissingAll, Policy: st.Policy, Past: st.Past, Gaps: st.Gaps != nil,
+		Issuer: s.Issuer, Admin: s.Admin, MissingAll: s.MissingAll, Policy: st.Policy, Past: st.Past, Gaps: st.Gaps != nil, Jobs: st.Jobs,
 		Lines: len(s.Users) + len(s.Groups) + len(s.Projects) + len(st.Names) + len(s.Missing) + len(st.Gaps) + len(before),
 	}
 	switch {
@@ -248,7 +249,7 @@ func decodeSnapshot(r io.Reader) (rbacsync.Stored, error) {
 		Issuer: first.Header.Issuer, Admin: first.Header.Admin, MissingAll: first.Header.MissingAll, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
 		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
 	}
-	st := rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past}
+	st := rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past, Jobs: first.Header.Jobs}
 	if first.Header.Gaps {
 		st.Gaps = map[authz.SourceID]authz.Gap{}
 	}

@@ -77,6 +77,7 @@ func snapshot(t *testing.T) rbacsync.Stored {
 	}
 	st := rbacsync.Stored{
 		Snapshot: s, Names: map[authz.SourceID]string{authz.Group(7): "haw", authz.Person(3): "bob"}, Before: s, Policy: new(authz.PolicyConfig),
+		Jobs: map[int64]string{42: "haw-world", 43: "haw"},
 	}
 	fill(reflect.ValueOf(st.Policy).Elem(), &n)
 	fill(reflect.ValueOf(&st.Past).Elem(), &n)

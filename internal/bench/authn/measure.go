@@ -24,11 +24,11 @@ import (
 
 const configFile = `apiVersion: gl-k8s-integrator/v1alpha1
 kind: Config
-gitlab: {url: %q, caFile: %[2]s/gitlab-ca.crt, readTokenFile: %[2]s/none}
+gitlab: {url: %q, caFile: %[2]s/gitlab-ca.crt, readTokenFile: %[2]s/none, writeTokenFile: %[2]s/none}
 listeners:
   webhooks: {address: "127.0.0.1:0", certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key, clientCAFile: %[2]s/ca.crt}
 authn: {clientIDs: [%[3]s], keyRefresh: 24h, ci: {audience: %[4]q}}
-ci: {delivery: none}
+ci: {delivery: id-token}
 `
 
 // measure drives the whole comparison.
