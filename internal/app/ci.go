@@ -149,7 +149,7 @@ func (v variables) Ensure(ctx context.Context, project int64, scope string, vars
 		// Raw: a "$" in a value is that character and no reference to another variable.
 		want = append(want, gitlab.Variable{
 			Key: x.Key, Value: x.Value, Type: kind, Masked: x.Masked, Protected: x.Protected,
-			Raw: true, EnvironmentScope: scope, Description: "do not edit",
+			Raw: true, EnvironmentScope: scope, Delivery: x.Delivery(), Description: "do not edit",
 		})
 	}
 	var have gitlab.Have

@@ -260,7 +260,8 @@ func (c *cluster) owns(marked bool) {
 		c.t.Errorf("the project has a token %q, not one of cluster %s: %v", claims.N, letter, err)
 	}
 	for key, v := range all {
-		if want := gitlab.Marker + ": cluster " + c.id + ": do not edit"; marked && v.Description != want || !marked && v.Description != "" {
+		delivery := ci.Variable{Key: v.Key, Value: v.Value, File: v.VariableType == "file", Masked: v.Masked, Protected: v.Protected}.Delivery()
+		if want := gitlab.Marker + ": cluster " + c.id + ": delivery " + delivery + ": do not edit"; marked && v.Description != want || !marked && v.Description != "" {
 			c.t.Errorf("%s is described as %q", key, v.Description)
 		}
 	}

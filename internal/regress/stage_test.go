@@ -296,7 +296,7 @@ func (d delivery) Ensure(ctx context.Context, project int64, scope string, vars 
 		}
 		want = append(want, gitlab.Variable{
 			Key: v.Key, Value: v.Value, Type: kind, Masked: v.Masked, Protected: v.Protected, Raw: true,
-			EnvironmentScope: scope, Description: "do not edit",
+			EnvironmentScope: scope, Delivery: v.Delivery(), Description: "do not edit",
 		})
 	}
 	return d.vars.Ensure(ctx, project, want, gitlab.Have{}, gitlab.Claim{Cluster: claim.Cluster, Wrote: claim.Wrote})

@@ -231,7 +231,7 @@ func (v *variables) shows(project int64) []authz.CIVariable {
 	var out []authz.CIVariable
 	for scope, vars := range v.got[project] {
 		for _, x := range vars {
-			out = append(out, authz.CIVariable{Key: x.Key, Scope: scope, File: x.File, Masked: x.Masked, Protected: x.Protected, Raw: true, Marked: true, Cluster: thisCluster})
+			out = append(out, authz.CIVariable{Key: x.Key, Scope: scope, File: x.File, Masked: x.Masked, Protected: x.Protected, Raw: true, Marked: true, Cluster: thisCluster, Delivery: x.Delivery()})
 		}
 	}
 	for _, key := range v.foreign[project] {

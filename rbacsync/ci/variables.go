@@ -24,6 +24,10 @@ type Variable struct {
 	Protected bool // only jobs on protected branches and tags get it
 }
 
+// Delivery stands for the variable where its value is not shown: GitLab keeps it in the description, and a value of an
+// earlier delivery, as after a restore of GitLab, has another one.
+func (v Variable) Delivery() string { return sumOf(v) }
+
 // Cluster is what a CI job must know of kube-apiserver, as jobs reach it.
 type Cluster struct {
 	URL string
@@ -173,7 +177,7 @@ func drift(want []Variable, have []authz.CIVariable, scope string, claim Claim, 
 			}
 		case i < 0:
 			out.leftover = out.leftover || h.Marked
-		case !ours || h.Cluster != claim.Cluster || h.File != want[i].File || h.Masked != want[i].Masked || h.Protected != want[i].Protected || !h.Raw || h.Hidden:
+		case !ours || h.Cluster != claim.Cluster || h.Delivery != rec.Sums[h.Key] || h.File != want[i].File || h.Masked != want[i].Masked || h.Protected != want[i].Protected || !h.Raw || h.Hidden:
 			out.again[h.Key] = true
 		}
 	}
