@@ -4,9 +4,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -22,17 +24,10 @@ func (e *estate) backup() (out []gitlabsim.Variable) {
 }
 
 // restore brings a backup back: what was made since is gone.
-func (e *estate) restore(backup []gitlabsim.Variable) {
+func (e *estate) restore(variables []gitlabsim.Variable, clusters []gitlabsim.Cluster) {
 	e.t.Helper()
-	for _, v := range e.variables() {
-		if err := e.sim.World().RemoveVariable(e.project, v.Key, v.EnvironmentScope); err != nil {
-			e.t.Fatal(err)
-		}
-	}
-	for _, v := range backup {
-		if err := e.sim.World().CreateVariable(e.project, v); err != nil {
-			e.t.Fatal(err)
-		}
+	if err := e.sim.World().Restore(e.project, variables, clusters); err != nil {
+		e.t.Fatal(err)
 	}
 }
 
@@ -86,35 +81,35 @@ func TestGitLabRestored(t *testing.T) {
 		"the token was rotated since": func(c *cluster) {
 			old := c.backup()
 			rotate(c)
-			c.restore(old)
+			c.restore(old, nil)
 		},
 		"twice": func(c *cluster) {
 			old := c.backup()
 			rotate(c)
 			rotate(c)
-			c.restore(old)
+			c.restore(old, nil)
 		},
-		"before there were variables": func(c *cluster) { c.restore(nil) },
-		"with a part of them":         func(c *cluster) { c.restore(c.backup()[:2]) },
+		"before there were variables": func(c *cluster) { c.restore(nil, nil) },
+		"with a part of them":         func(c *cluster) { c.restore(c.backup()[:2], nil) },
 		"of the version before, which named no delivery": func(c *cluster) {
 			old := c.backup()
 			for i := range old {
 				old[i].Description = "Managed by gl-k8s-integrator: cluster " + c.id + ": do not edit"
 			}
 			rotate(c)
-			c.restore(old)
+			c.restore(old, nil)
 		},
 		"while we were away": func(c *cluster) {
 			old := c.backup()
 			rotate(c)
-			c.restore(old)
+			c.restore(old, nil)
 			c.restart()
 		},
 		"the URL of the API server has changed since": func(c *cluster) {
 			old := c.backup()
 			c.p.Cluster.URL = "https://new.example.com"
 			c.expect(ci.ModeVariables, nil)
-			c.restore(old)
+			c.restore(old, nil)
 		},
 	}
 	for name, restored := range tests {
@@ -139,5 +134,162 @@ func TestGitLabRestored(t *testing.T) {
 				t.Error("written again although nothing changed")
 			}
 		})
+	}
+}
+
+// integration says why a job could not work with the cluster integration that GitLab has, "" if it can.
+func (c *cluster) integration() string {
+	c.t.Helper()
+	all := c.clusters()
+	switch {
+	case len(all) != 1:
+		return fmt.Sprintf("there are %d integrations", len(all))
+	case all[0].APIURL != c.p.Cluster.URL || !all[0].Enabled:
+		return fmt.Sprintf("the integration leads to %q, enabled %t", all[0].APIURL, all[0].Enabled)
+	}
+	return c.accepts(all[0].Token)
+}
+
+// within looks again and again, as often as the engine does, until jobs work, and fails if that takes a day.
+func (c *cluster) within(mode ci.Mode, change func(*ci.Namespace), works func() string) {
+	c.t.Helper()
+	why := works()
+	for end := c.now.Add(24 * time.Hour); why != "" && c.now.Before(end); why = works() {
+		c.now = c.now.Add(time.Hour)
+		c.expect(mode, change)
+	}
+	if why != "" {
+		c.t.Error("a day after the restore a job can't work:", why)
+	}
+}
+
+// alive lets the tokens live for a month, so that no rotation comes to the rescue.
+func (c *cluster) alive() *cluster {
+	c.life = 30 * 24 * time.Hour
+	return c
+}
+
+// TestGitLabRestoredUnseen: readings don't show what GitLab has, because it is older than descriptions, or can't be asked for variables,
+// or because nothing shows a cluster integration. It is looked at within a day.
+func TestGitLabRestoredUnseen(t *testing.T) {
+	for _, version := range []string{"", "15.0.5-ee", "16.1.6-ee"} {
+		for _, earlier := range []bool{false, true} {
+			t.Run(fmt.Sprint(version, " before there was any: ", earlier), func(t *testing.T) {
+				t.Parallel()
+				c := newEstate(t, version).cluster("a").alive()
+				c.expect(ci.ModeVariables, unread)
+				old := c.backup()
+				rotated := func(n *ci.Namespace) { rotated(n); unread(n) }
+				c.expect(ci.ModeVariables, rotated)
+				c.expect(ci.ModeVariables, rotated) // the first one is in no record any more
+				if earlier {
+					old = nil
+				}
+				c.restore(old, nil)
+				if c.works() == "" {
+					t.Fatal("the restore has broken nothing")
+				}
+				c.within(ci.ModeVariables, unread, c.works)
+				before := c.backup()
+				requests := func() (n int) {
+					for kind, count := range c.estate.sim.Requests() {
+						if strings.Contains(kind, "/variables") {
+							n += count
+						}
+					}
+					return n
+				}
+				first := requests()
+				for range 96 {
+					c.now = c.now.Add(50 * time.Minute)
+					c.expect(ci.ModeVariables, unread)
+				}
+				if n := requests() - first; n < 4 || n > 6 || !slices.Equal(before, c.backup()) {
+					t.Errorf("%d requests in four days in which nothing changed, want one a day", n)
+				}
+			})
+		}
+	}
+	for _, change := range []string{"an older one", "none", "switched off"} {
+		t.Run("integration, "+change, func(t *testing.T) {
+			t.Parallel()
+			c := newEstate(t, "").cluster("a").alive()
+			c.expect(ci.ModeCertificate, nil)
+			old := c.clusters()
+			c.expect(ci.ModeCertificate, rotated)
+			c.expect(ci.ModeCertificate, rotated)
+			switch change {
+			case "none":
+				old = nil
+			case "switched off":
+				old = c.clusters()
+				old[0].Enabled = false
+			}
+			c.restore(nil, old)
+			if c.integration() == "" {
+				t.Fatal("the restore has broken nothing")
+			}
+			c.within(ci.ModeCertificate, nil, c.integration)
+		})
+	}
+}
+
+// TestGitLabRestoredOwn: what somebody has made their own of what was delivered stays theirs, also in a GitLab without marks.
+func TestGitLabRestoredOwn(t *testing.T) {
+	t.Parallel()
+	c := newEstate(t, "16.1.0").cluster("a").alive()
+	c.expect(ci.ModeVariables, nil)
+	theirs := c.variables()["ICC-K8s KUBECONFIG"]
+	theirs.Value += "# mine\n"
+	c.set(theirs)
+	c.now = c.now.Add(24 * time.Hour)
+	c.expect(ci.ModeVariables, nil, "ci_foreign_variable")
+	if got := c.value("KUBECONFIG"); got != theirs.Value {
+		t.Error("somebody's own KUBECONFIG was overwritten")
+	}
+}
+
+// TestAnySequenceOfRestoresEndsWithAWorkingToken: deliveries, rotations, losses, restarts and restores in any order.
+func TestAnySequenceOfRestoresEndsWithAWorkingToken(t *testing.T) {
+	for _, version := range []string{"", "16.1.6-ee"} {
+		for seed := range uint64(8) {
+			t.Run(fmt.Sprint(version, " ", seed), func(t *testing.T) {
+				t.Parallel()
+				rnd := rand.New(rand.NewPCG(seed, 11)) //nolint:gosec // a test's choices
+				c := newEstate(t, version).cluster("a")
+				backups := [][]gitlabsim.Variable{nil}
+				var steps []string
+				c.expect(ci.ModeVariables, nil)
+				for range 20 {
+					change := []func(*ci.Namespace){nil, unread}[rnd.IntN(2)]
+					step := []string{"pass", "rotate", "lose", "restart", "backup", "restore", "restore"}[rnd.IntN(7)]
+					steps = append(steps, step)
+					switch step {
+					case "pass":
+						c.expect(ci.ModeVariables, change)
+					case "rotate":
+						c.now = c.now.Add(8 * time.Hour)
+						c.expect(ci.ModeVariables, change)
+					case "lose":
+						c.expect(ci.ModeVariables, func(n *ci.Namespace) {
+							rotated(n)
+							if change != nil {
+								change(n)
+							}
+						})
+					case "restart":
+						c.restart()
+					case "backup":
+						backups = append(backups, c.backup())
+					case "restore":
+						c.restore(backups[rnd.IntN(len(backups))], nil)
+					}
+				}
+				c.within(ci.ModeVariables, []func(*ci.Namespace){nil, unread}[rnd.IntN(2)], c.works)
+				if t.Failed() {
+					t.Log(steps)
+				}
+			})
+		}
 	}
 }

@@ -99,7 +99,8 @@ func (w *Variables) Requests() map[string]int64 { return w.api.gate.requests() }
 
 var variableKey = regexp.MustCompile(`^[A-Za-z0-9_]{1,255}$`)
 
-// List returns the variables of a project, sorted by key and scope.
+// List returns the variables of a project, sorted by key and scope. In a GitLab before 15.7, where nobody can choose it,
+// all are Raw as far as this tells.
 func (w *Variables) List(ctx context.Context, project int64) ([]Variable, error) {
 	rows, err := w.list(ctx, project)
 	if err != nil {
@@ -109,7 +110,7 @@ func (w *Variables) List(ctx context.Context, project int64) ([]Variable, error)
 	for _, v := range rows {
 		m := parseDescription(v.description())
 		out = append(out, Variable{
-			Key: v.Key, Value: v.Value, Type: v.Type, Masked: v.Masked, Protected: v.Protected, Raw: v.Raw != nil && *v.Raw,
+			Key: v.Key, Value: v.Value, Type: v.Type, Masked: v.Masked, Protected: v.Protected, Raw: v.Raw == nil || *v.Raw,
 			EnvironmentScope: v.EnvironmentScope, Description: m.text, Cluster: m.cluster, Delivery: m.delivery, Marked: m.ours, Hidden: v.Hidden,
 		})
 	}

@@ -306,6 +306,9 @@ func (d delivery) Remove(ctx context.Context, project int64, scope string, _ []s
 	return d.vars.Remove(ctx, project, []string{scope}, nil, gitlab.Have{}, gitlab.Claim{Cluster: claim.Cluster, Wrote: claim.Wrote})
 }
 
+// Look is for what readings don't show for a day.
+func (delivery) Look(context.Context, int64, string) ([]authz.CIVariable, error) { return nil, nil }
+
 // repository returns a file of the repository.
 func repository(t *testing.T, path string) string {
 	t.Helper()

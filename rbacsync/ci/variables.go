@@ -162,7 +162,7 @@ func drift(want []Variable, have []authz.CIVariable, scope string, claim Claim, 
 			continue
 		}
 		i := slices.IndexFunc(want, func(w Variable) bool { return w.Key == h.Key })
-		named := h.Marked && h.Cluster != ""
+		named := h.Marked && h.Cluster != "" // else only a list with values has a Delivery
 		ours := named && claim.names(h.Cluster) || h.Marked && !named && slices.Contains(claim.Replaces, Unnamed)
 		maybe := !named && len(rec.sums(h.Key)) > 0 && (rec.Other == nil || !slices.Contains(rec.Other.Keys, h.Key))
 		switch {
@@ -177,7 +177,7 @@ func drift(want []Variable, have []authz.CIVariable, scope string, claim Claim, 
 			}
 		case i < 0:
 			out.leftover = out.leftover || h.Marked
-		case !ours || h.Cluster != claim.Cluster || h.Delivery != rec.Sums[h.Key] || h.File != want[i].File || h.Masked != want[i].Masked || h.Protected != want[i].Protected || !h.Raw || h.Hidden:
+		case named && h.Cluster != claim.Cluster || h.Delivery != rec.Sums[h.Key] || h.File != want[i].File || h.Masked != want[i].Masked || h.Protected != want[i].Protected || !h.Raw || h.Hidden:
 			out.again[h.Key] = true
 		}
 	}
