@@ -138,6 +138,9 @@ type CIVariable struct {
 	// wrote it, which named none.
 	Marked  bool
 	Cluster string
+	// Delivery is what the mark says was delivered: it changes with the value, and does not give it away. "" where the
+	// version before wrote it, which did not say.
+	Delivery string
 }
 
 // Snapshot is everything that was read from GitLab in one round: rows as GitLab stores them, not rights.

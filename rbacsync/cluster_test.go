@@ -397,6 +397,8 @@ func (delivery) Remove(context.Context, int64, string, []string, ci.Claim) (int,
 	return 0, nil
 }
 
+func (delivery) Look(context.Context, int64, string) ([]authz.CIVariable, error) { return nil, nil }
+
 func TestClusterOfManyNamespaces(t *testing.T) {
 	c := realCluster(t)
 	snap := org(60, "many")

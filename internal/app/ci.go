@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
@@ -150,7 +151,7 @@ func (v variables) Ensure(ctx context.Context, project int64, scope string, vars
 		// Raw: a "$" in a value is that character and no reference to another variable.
 		want = append(want, gitlab.Variable{
 			Key: x.Key, Value: x.Value, Type: kind, Masked: x.Masked, Protected: x.Protected,
-			Raw: true, EnvironmentScope: scope, Description: "do not edit",
+			Raw: true, EnvironmentScope: scope, Delivery: x.Delivery(), Description: "do not edit",
 		})
 	}
 	var have gitlab.Have
@@ -202,6 +203,27 @@ func (v variables) Remove(ctx context.Context, project int64, scope string, keep
 	return v.api.Remove(ctx, project, []string{scope}, kept, gitlab.Have{}, claimed(claim))
 }
 
+// Look implements ci.VariableWriter.
+func (v variables) Look(ctx context.Context, project int64, scope string) ([]authz.CIVariable, error) {
+	list, err := v.api.List(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	var out []authz.CIVariable
+	for _, x := range list {
+		if x.EnvironmentScope != scope {
+			continue
+		}
+		row := authz.CIVariable{
+			Key: x.Key, Scope: scope, File: x.Type == gitlab.File, Masked: x.Masked, Protected: x.Protected, Raw: x.Raw, Hidden: x.Hidden,
+			Marked: x.Marked, Cluster: x.Cluster,
+		}
+		row.Delivery = ci.Variable{Key: x.Key, Value: x.Value, File: row.File, Masked: row.Masked, Protected: row.Protected}.Delivery()
+		out = append(out, row)
+	}
+	return out, nil
+}
+
 // integration hands CI credentials over as GitLab's deprecated cluster integration.
 type integration struct{ api *gitlab.Clusters }
 
@@ -221,3 +243,11 @@ func (i integration) Remove(ctx context.Context, project int64, scope string, c 
 	_, err := i.api.Remove(ctx, project, []string{scope}, c.URL, claimed(claim))
 	return err
 }
+
+// Look implements ci.ClusterWriter.
+func (i integration) Look(ctx context.Context, project int64, scope string, c ci.Cluster, namespace string, claim ci.Claim) (string, error) {
+	return i.api.Look(ctx, project, gitlab.ProjectCluster{Scope: scope, APIURL: c.URL, CA: string(c.CA), Namespace: namespace}, claimed(claim))
+}
+
+// Mark implements ci.ClusterWriter.
+func (i integration) Mark(token string) string { return gitlab.TokenMark(token) }

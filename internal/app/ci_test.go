@@ -135,6 +135,7 @@ type cluster struct {
 	id      string
 	kube    *fake.Clientset
 	token   int
+	life    time.Duration // of tokens
 	p       *ci.Provisioner
 	sim     *gitlabsim.Server // the one that p knows
 	replace []string
@@ -142,7 +143,7 @@ type cluster struct {
 
 func (e *estate) cluster(letter string) *cluster {
 	e.t.Helper()
-	c := &cluster{estate: e, id: "00000000-0000-4000-8000-00000000000" + letter}
+	c := &cluster{estate: e, life: 10 * time.Hour, id: "00000000-0000-4000-8000-00000000000" + letter}
 	c.kube = fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: types.UID(c.id)}})
 	made := 0
 	c.kube.PrependReactor("create", "secrets", func(a ktesting.Action) (bool, runtime.Object, error) {
@@ -158,14 +159,14 @@ func (e *estate) cluster(letter string) *cluster {
 		tr, _ := a.(ktesting.CreateAction).GetObject().(*authnv1.TokenRequest)
 		c.token++
 		body, _ := json.Marshal(map[string]any{
-			"n": fmt.Sprint(letter, c.token), "iat": e.now.Unix(), "exp": e.now.Add(10 * time.Hour).Unix(),
+			"n": fmt.Sprint(letter, c.token), "iat": e.now.Unix(), "exp": e.now.Add(c.life).Unix(),
 			"kubernetes.io": map[string]any{
-				"namespace": a.GetNamespace(), "serviceaccount": map[string]any{"name": kubename.CIServiceAccount, "uid": "sa"},
+				"namespace": a.GetNamespace(), "serviceaccount": map[string]any{"name": kubename.CIServiceAccount, "uid": "sa-" + letter},
 				"secret": map[string]any{"name": tr.Spec.BoundObjectRef.Name, "uid": tr.Spec.BoundObjectRef.UID},
 			},
 		})
 		tr.Status.Token = tokenHead + base64.RawURLEncoding.EncodeToString(body) + ".c2ln"
-		tr.Status.ExpirationTimestamp = metav1.NewTime(e.now.Add(10 * time.Hour))
+		tr.Status.ExpirationTimestamp = metav1.NewTime(e.now.Add(c.life))
 		return true, tr, nil
 	})
 	return c
@@ -196,7 +197,7 @@ func (c *cluster) restart() {
 	c.p = &ci.Provisioner{
 		Kube: c.kube, Variables: variables{vars}, Clusters: integration{integrations}, Replaces: c.replace, Scope: "ICC-K8s",
 		Cluster:  ci.Cluster{URL: "https://k8s-" + c.id[len(c.id)-1:] + ".example.com:6443"},
-		Lifetime: 10 * time.Hour, Now: func() time.Time { return c.now }, Rate: 1e6,
+		Lifetime: c.life, Now: func() time.Time { return c.now }, Rate: 1e6,
 		TooOld: func(ctx context.Context, mode ci.Mode) (string, error) { return tooOld(ctx, vars, mode) },
 	}
 }
@@ -219,7 +220,7 @@ func (c *cluster) pass(mode ci.Mode, change func(*ci.Namespace)) []string {
 	}
 	read := s.Projects[c.project]
 	n := ci.Namespace{
-		Name: "app", Source: authz.Project(c.project), Account: "sa", Mode: mode, Readers: []int64{1}, Read: c.now,
+		Name: "app", Source: authz.Project(c.project), Account: types.UID("sa-" + c.id[len(c.id)-1:]), Mode: mode, Readers: []int64{1}, Read: c.now,
 		Projects: []ci.Project{{ID: c.project, Mode: mode, Bound: true, Variables: read.Variables, VariablesRead: read.VariablesRead}},
 	}
 	if change != nil {
@@ -260,7 +261,8 @@ func (c *cluster) owns(marked bool) {
 		c.t.Errorf("the project has a token %q, not one of cluster %s: %v", claims.N, letter, err)
 	}
 	for key, v := range all {
-		if want := gitlab.Marker + ": cluster " + c.id + ": do not edit"; marked && v.Description != want || !marked && v.Description != "" {
+		delivery := ci.Variable{Key: v.Key, Value: v.Value, File: v.VariableType == "file", Masked: v.Masked, Protected: v.Protected}.Delivery()
+		if want := gitlab.Marker + ": cluster " + c.id + ": delivery " + delivery + ": do not edit"; marked && v.Description != want || !marked && v.Description != "" {
 			c.t.Errorf("%s is described as %q", key, v.Description)
 		}
 	}

@@ -88,13 +88,13 @@ func (v *varsReading) take(project int64, page *gqlVariables) (next string) {
 		return ""
 	}
 	for _, n := range page.Nodes {
-		marked, cluster, _ := parseDescription(n.Description)
-		if !marked && (n.Scope != v.want.Scope || !slices.Contains(v.want.Keys, n.Key)) {
+		m := parseDescription(n.Description)
+		if !m.ours && (n.Scope != v.want.Scope || !slices.Contains(v.want.Keys, n.Key)) {
 			continue
 		}
 		v.of[project] = append(v.of[project], authz.CIVariable{
 			Key: v.intern(n.Key), Scope: v.intern(n.Scope), File: n.Type == "FILE", Masked: n.Masked, Protected: n.Protected,
-			Raw: n.Raw, Hidden: n.Hidden, Marked: marked, Cluster: v.intern(cluster),
+			Raw: n.Raw, Hidden: n.Hidden, Marked: m.ours, Cluster: v.intern(m.cluster), Delivery: v.intern(m.delivery),
 		})
 	}
 	if !page.PageInfo.HasNextPage {

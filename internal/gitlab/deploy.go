@@ -68,12 +68,17 @@ func (c ProjectCluster) GoString() string { return c.String() }
 // fullName tells whose the integration is, and which token it has: GitLab never shows that, so without the digest each
 // round would have to write it again. The token is of high entropy, so the digest gives nothing away.
 func (c ProjectCluster) fullName(cluster string) string {
-	sum := sha256.Sum256([]byte("cluster token\x00" + c.Token))
-	return fmt.Sprintf("%s: %s (%s%s, token %s)", ClusterMarker, c.Name, clusterWord, cluster, hex.EncodeToString(sum[:6]))
+	return fmt.Sprintf("%s: %s (%s%s, token %s)", ClusterMarker, c.Name, clusterWord, cluster, TokenMark(c.Token))
+}
+
+// TokenMark is what stands for a token in the name of a cluster integration.
+func TokenMark(token string) string {
+	sum := sha256.Sum256([]byte("cluster token\x00" + token))
+	return hex.EncodeToString(sum[:6])
 }
 
 // ownName is what fullName makes; before clusters were named, it was without the first part in parentheses.
-var ownName = regexp.MustCompile(`^` + ClusterMarker + `: .*\((?:` + clusterWord + `([^\s,()]+), )?token [0-9a-f]+\)$`)
+var ownName = regexp.MustCompile(`^` + ClusterMarker + `: .*\((?:` + clusterWord + `([^\s,()]+), )?token ([0-9a-f]+)\)$`)
 
 // What GitLab refuses of the certificate-based integration, each with its cure.
 var (
@@ -164,8 +169,7 @@ func (w *Clusters) Ensure(ctx context.Context, project int64, c ProjectCluster, 
 			return false, &OtherClusterError{Project: project, Scope: h.Scope, Cluster: cluster}
 		case whose == somebodys:
 			return false, &ForeignClusterError{Project: project, Name: h.Name, Scope: h.Scope}
-		case h.Name == name && h.Enabled && !h.Managed && h.Platform.APIURL == c.APIURL && h.Platform.Namespace == c.Namespace &&
-			strings.TrimSpace(h.Platform.CA) == c.CA:
+		case h.Name == name && h.as(c):
 			return false, nil
 		case !h.Managed:
 			err := w.api.do(ctx, doing, http.MethodPut, fmt.Sprintf("%s/%d", base, h.ID), nil, body, nil, c.Token)
@@ -179,6 +183,27 @@ func (w *Clusters) Ensure(ctx context.Context, project int64, c ProjectCluster, 
 	platform["authorization_type"] = "rbac"
 	err = w.api.do(ctx, doing, http.MethodPost, base+"/user", nil, body, nil, c.Token)
 	return err == nil, explainCluster(project, err)
+}
+
+// as reports whether an integration leads where it should, with whatever token.
+func (h restCluster) as(c ProjectCluster) bool {
+	return h.Enabled && !h.Managed && h.Platform.APIURL == c.APIURL && h.Platform.Namespace == c.Namespace &&
+		strings.TrimSpace(h.Platform.CA) == strings.TrimSpace(c.CA)
+}
+
+// Look returns the TokenMark of the project's integration of this scope, "" if there is none that is ours by the claim and leads
+// where it should. c needs no token. The errors are those of Ensure.
+func (w *Clusters) Look(ctx context.Context, project int64, c ProjectCluster, claim Claim) (string, error) {
+	have, err := w.list(ctx, project)
+	if err != nil {
+		return "", err
+	}
+	for _, h := range have {
+		if whose, cluster := claim.integration(h, c.APIURL); h.Scope == c.Scope && whose == ours && cluster == claim.Cluster && h.as(c) {
+			return ownName.FindStringSubmatch(h.Name)[2], nil
+		}
+	}
+	return "", nil
 }
 
 // Remove deletes our integrations of the given environment scopes from a project and returns how many there were; apiURL is

@@ -40,6 +40,7 @@ type Variable struct {
 	EnvironmentScope string
 	Description      string
 	Cluster          string // id of the cluster that it belongs to: set by List, and by Ensure to the Claim's
+	Delivery         string // stands for the value in the mark: whoever sees the mark alone can tell an older value
 
 	Marked bool // set by List: it carries our Marker
 	Hidden bool // set by List: GitLab does not show the value
@@ -98,7 +99,8 @@ func (w *Variables) Requests() map[string]int64 { return w.api.gate.requests() }
 
 var variableKey = regexp.MustCompile(`^[A-Za-z0-9_]{1,255}$`)
 
-// List returns the variables of a project, sorted by key and scope.
+// List returns the variables of a project, sorted by key and scope. In a GitLab before 15.7, where nobody can choose it,
+// all are Raw as far as this tells.
 func (w *Variables) List(ctx context.Context, project int64) ([]Variable, error) {
 	rows, err := w.list(ctx, project)
 	if err != nil {
@@ -106,10 +108,10 @@ func (w *Variables) List(ctx context.Context, project int64) ([]Variable, error)
 	}
 	out := make([]Variable, 0, len(rows))
 	for _, v := range rows {
-		marked, cluster, description := parseDescription(v.description())
+		m := parseDescription(v.description())
 		out = append(out, Variable{
-			Key: v.Key, Value: v.Value, Type: v.Type, Masked: v.Masked, Protected: v.Protected, Raw: v.Raw != nil && *v.Raw,
-			EnvironmentScope: v.EnvironmentScope, Description: description, Cluster: cluster, Marked: marked, Hidden: v.Hidden,
+			Key: v.Key, Value: v.Value, Type: v.Type, Masked: v.Masked, Protected: v.Protected, Raw: v.Raw == nil || *v.Raw,
+			EnvironmentScope: v.EnvironmentScope, Description: m.text, Cluster: m.cluster, Delivery: m.delivery, Marked: m.ours, Hidden: v.Hidden,
 		})
 	}
 	slices.SortFunc(out, func(a, b Variable) int {
@@ -156,28 +158,51 @@ func (w *Variables) list(ctx context.Context, project int64) ([]restVariable, er
 	}
 }
 
-const clusterWord = "cluster "
+const (
+	clusterWord  = "cluster "
+	deliveryWord = "delivery "
+)
 
-// parseDescription tells whether a description is ours, and which cluster it names. Before clusters were named it was the
-// Marker alone, with or without a text.
-func parseDescription(d string) (marked bool, cluster, rest string) {
-	rest, marked = strings.CutPrefix(d, Marker)
-	if !marked || rest == "" {
-		return marked, "", rest
+// deliveryID is what a Variable's Delivery may be, so that what somebody writes into a description does not fill the memory.
+var deliveryID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
+
+// mark is what the description of a variable says.
+type mark struct {
+	ours     bool   // an integrator's
+	cluster  string // whose; "" before clusters were named
+	delivery string // "" before deliveries were named
+	text     string // what follows
+}
+
+// parseDescription tells whether a description is ours, which cluster it names and which delivery. In the beginning it was
+// the Marker alone, with or without a text.
+func parseDescription(d string) mark {
+	rest, ours := strings.CutPrefix(d, Marker)
+	if !ours || rest == "" {
+		return mark{ours: ours, text: rest}
 	}
-	if rest, marked = strings.CutPrefix(rest, ": "); !marked {
-		return false, "", d
+	if rest, ours = strings.CutPrefix(rest, ": "); !ours {
+		return mark{text: d}
 	}
-	if named, ok := strings.CutPrefix(rest, clusterWord); ok {
-		cluster, rest, _ = strings.Cut(named, ": ")
+	m := mark{ours: true, text: rest}
+	if named, ok := strings.CutPrefix(m.text, clusterWord); ok {
+		m.cluster, m.text, _ = strings.Cut(named, ": ")
 	}
-	return true, cluster, rest
+	if named, ok := strings.CutPrefix(m.text, deliveryWord); ok {
+		if id, text, _ := strings.Cut(named, ": "); deliveryID.MatchString(id) {
+			m.delivery, m.text = id, text
+		}
+	}
+	return m
 }
 
 func (v Variable) description() string {
 	parts := []string{Marker}
 	if v.Cluster != "" {
 		parts = append(parts, clusterWord+v.Cluster)
+	}
+	if v.Delivery != "" {
+		parts = append(parts, deliveryWord+v.Delivery)
 	}
 	if v.Description != "" {
 		parts = append(parts, shorten(v.Description))
@@ -231,11 +256,11 @@ func (c Claim) whose(marked bool, cluster string, wrote func() bool) owner {
 func (c Claim) variable(v restVariable) (whose owner, cluster string) {
 	wrote := func() bool { return c.Wrote != nil && !v.Hidden && c.Wrote(v.Key, v.Value) }
 	d := v.description()
-	marked, cluster, _ := parseDescription(d)
-	if !marked && d == "" && wrote() {
+	m := parseDescription(d)
+	if !m.ours && d == "" && wrote() {
 		return ours, ""
 	}
-	return c.whose(marked, cluster, wrote), cluster
+	return c.whose(m.ours, m.cluster, wrote), m.cluster
 }
 
 // OtherClusterError says that what is in the place of ours belongs to another cluster. Nothing was written.

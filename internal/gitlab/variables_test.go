@@ -147,25 +147,27 @@ func TestVariableErrors(t *testing.T) {
 }
 
 func TestDescription(t *testing.T) {
-	for d, want := range map[string][3]string{
-		"":                                    {"false", "", ""},
-		Marker:                                {"true", "", ""},
-		Marker + ": x":                        {"true", "", "x"},
-		Marker + ": cluster 4-2":              {"true", "4-2", ""},
-		Marker + ": cluster 4-2: do not edit": {"true", "4-2", "do not edit"},
-		Marker + " not":                       {"false", "", Marker + " not"},
-		"not " + Marker:                       {"false", "", "not " + Marker},
-		strings.ToLower(Marker):               {"false", "", strings.ToLower(Marker)},
+	for d, want := range map[string]mark{
+		"":                                      {},
+		Marker:                                  {ours: true},
+		Marker + ": x":                          {ours: true, text: "x"},
+		Marker + ": cluster 4-2":                {ours: true, cluster: "4-2"},
+		Marker + ": cluster 4-2: do not edit":   {ours: true, cluster: "4-2", text: "do not edit"},
+		Marker + ": cluster 4-2: delivery a_-9": {ours: true, cluster: "4-2", delivery: "a_-9"},
+		Marker + ": delivery a_-9: x":           {ours: true, delivery: "a_-9", text: "x"},
+		Marker + ": delivery " + strings.Repeat("a", 33): {ours: true, text: "delivery " + strings.Repeat("a", 33)},
+		Marker + ": delivery a b: x":                     {ours: true, text: "delivery a b: x"},
+		Marker + " not":                                  {text: " not"},
+		"not " + Marker:                                  {text: "not " + Marker},
+		strings.ToLower(Marker):                          {text: strings.ToLower(Marker)},
 	} {
-		if marked, cluster, rest := parseDescription(d); [3]string{fmt.Sprint(marked), cluster, rest} != want && marked {
-			t.Errorf("%q: %v %q %q, want %v", d, marked, cluster, rest, want)
-		} else if fmt.Sprint(marked) != want[0] {
-			t.Errorf("%q: marked %v", d, marked)
+		if m := parseDescription(d); m != want && (m.ours || want.ours) {
+			t.Errorf("%q: %+v, want %+v", d, m, want)
 		}
 	}
-	v := Variable{Cluster: us.Cluster, Description: "do not edit"}
-	if marked, cluster, rest := parseDescription(v.description()); !marked || cluster != us.Cluster || rest != "do not edit" {
-		t.Errorf("%q: %v %q %q", v.description(), marked, cluster, rest)
+	v := Variable{Cluster: us.Cluster, Delivery: "a_-9", Description: "do not edit"}
+	if m := parseDescription(v.description()); m != (mark{ours: true, cluster: us.Cluster, delivery: v.Delivery, text: "do not edit"}) {
+		t.Errorf("%q: %+v", v.description(), m)
 	}
 	v.Description = strings.Repeat("ä", 400)
 	if d := v.description(); len([]rune(d)) != 255 {

@@ -103,6 +103,19 @@ func (w *World) SetVariable(projectID int64, va Variable) error {
 	})
 }
 
+// Restore gives a project the variables and cluster integrations that it had at another time, as a restore of GitLab from a
+// backup does: without a hook.
+func (w *World) Restore(projectID int64, variables []Variable, clusters []Cluster) error {
+	return w.change(func(c *changes) error {
+		p := c.Project(projectID)
+		if p == nil {
+			return notFound("Project")
+		}
+		p.Variables, p.Clusters = slices.Clone(variables), slices.Clone(clusters)
+		return nil
+	})
+}
+
 // RemoveVariable removes the variable with this key and scope.
 func (w *World) RemoveVariable(projectID int64, key, scope string) error {
 	return w.removeVariable(projectID, key, &scope)

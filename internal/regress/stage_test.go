@@ -296,7 +296,7 @@ func (d delivery) Ensure(ctx context.Context, project int64, scope string, vars 
 		}
 		want = append(want, gitlab.Variable{
 			Key: v.Key, Value: v.Value, Type: kind, Masked: v.Masked, Protected: v.Protected, Raw: true,
-			EnvironmentScope: scope, Description: "do not edit",
+			EnvironmentScope: scope, Delivery: v.Delivery(), Description: "do not edit",
 		})
 	}
 	return d.vars.Ensure(ctx, project, want, gitlab.Have{}, gitlab.Claim{Cluster: claim.Cluster, Wrote: claim.Wrote})
@@ -305,6 +305,9 @@ func (d delivery) Ensure(ctx context.Context, project int64, scope string, vars 
 func (d delivery) Remove(ctx context.Context, project int64, scope string, _ []string, claim ci.Claim) (int, error) {
 	return d.vars.Remove(ctx, project, []string{scope}, nil, gitlab.Have{}, gitlab.Claim{Cluster: claim.Cluster, Wrote: claim.Wrote})
 }
+
+// Look is for what readings don't show for a day.
+func (delivery) Look(context.Context, int64, string) ([]authz.CIVariable, error) { return nil, nil }
 
 // repository returns a file of the repository.
 func repository(t *testing.T, path string) string {

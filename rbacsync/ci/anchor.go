@@ -29,6 +29,8 @@ type issued struct {
 	Rotate  time.Time `json:"rotate"`
 	// Parts tell for each part with the token in it whether all else in that part is still the same.
 	Parts map[string]string `json:"parts,omitempty"`
+	// Mark is what a cluster integration with the token is known by; see ClusterWriter.
+	Mark string `json:"mark,omitempty"`
 
 	token string
 }

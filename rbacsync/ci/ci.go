@@ -217,11 +217,6 @@ func ClusterID(ctx context.Context, kube kubernetes.Interface) (string, error) {
 	return string(ns.UID), nil
 }
 
-func (p *Provisioner) claim(rec *record) Claim {
-	known := rec.clone()
-	return Claim{Cluster: p.id, Replaces: p.Replaces, Wrote: known.wrote}
-}
-
 // begin takes note of a list of namespaces.
 func (p *Provisioner) begin(namespaces []Namespace) {
 	p.mu.Lock()

@@ -166,6 +166,7 @@ type variables struct {
 	calls   int
 	writes  int
 	unknown int // calls of Ensure that have to list first
+	looks   int
 	removed []string
 	// removing, if set, is called before anything is taken back.
 	removing func()
@@ -226,12 +227,23 @@ func (v *variables) Remove(_ context.Context, project int64, scope string, keep 
 	return n, nil
 }
 
+// Look counts as a request that finds out.
+func (v *variables) Look(_ context.Context, project int64, scope string) ([]authz.CIVariable, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.looks++
+	if err := v.fail[project]; err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(v.shows(project), func(x authz.CIVariable) bool { return x.Scope != scope }), nil
+}
+
 // shows is what GitLab shows of a project's variables.
 func (v *variables) shows(project int64) []authz.CIVariable {
 	var out []authz.CIVariable
 	for scope, vars := range v.got[project] {
 		for _, x := range vars {
-			out = append(out, authz.CIVariable{Key: x.Key, Scope: scope, File: x.File, Masked: x.Masked, Protected: x.Protected, Raw: true, Marked: true, Cluster: thisCluster})
+			out = append(out, authz.CIVariable{Key: x.Key, Scope: scope, File: x.File, Masked: x.Masked, Protected: x.Protected, Raw: true, Marked: true, Cluster: thisCluster, Delivery: x.Delivery()})
 		}
 	}
 	for _, key := range v.foreign[project] {
@@ -248,6 +260,7 @@ func (v *variables) keys(project int64, scope string) string {
 // clusters is GitLab's cluster integration: by project, what it was given.
 type clusters struct {
 	got      map[int64]string
+	looks    int
 	fail     error
 	removing func() // as of variables
 }
@@ -259,6 +272,17 @@ func (c *clusters) Ensure(_ context.Context, project int64, scope string, cluste
 	c.got[project] = strings.Join([]string{scope, cluster.URL, namespace, token}, " ")
 	return true, nil
 }
+
+func (c *clusters) Look(_ context.Context, project int64, scope string, cluster ci.Cluster, namespace string, _ ci.Claim) (string, error) {
+	c.looks++
+	token, ok := strings.CutPrefix(c.got[project], strings.Join([]string{scope, cluster.URL, namespace, ""}, " "))
+	if !ok {
+		return "", c.fail
+	}
+	return c.Mark(token), c.fail
+}
+
+func (c *clusters) Mark(token string) string { return "mark of " + token }
 
 func (c *clusters) Remove(_ context.Context, project int64, _ string, _ ci.Cluster, _ ci.Claim) error {
 	if c.removing != nil {

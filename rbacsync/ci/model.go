@@ -102,6 +102,9 @@ type VariableWriter interface {
 	// Remove removes our variables of the environment scope, except those with a key in keep, and returns how many that
 	// were. A project that does not exist has none.
 	Remove(ctx context.Context, project int64, scope string, keep []string, claim Claim) (removed int, err error)
+	// Look lists what the project has in the environment scope, whoever it belongs to. Delivery is that of the values which
+	// GitLab has, also where it has no place for a mark.
+	Look(ctx context.Context, project int64, scope string) ([]authz.CIVariable, error)
 }
 
 // Unnamed stands in Replaces for all marks of the version before, which name no cluster.
@@ -162,6 +165,10 @@ type ClusterWriter interface {
 	Ensure(ctx context.Context, project int64, scope string, c Cluster, namespace, token string, claim Claim) (written bool, err error)
 	// Remove removes ours of the environment scope. A project that does not exist has none.
 	Remove(ctx context.Context, project int64, scope string, c Cluster, claim Claim) error
+	// Look returns the Mark of the token that Ensure was given for what is there; "" if that is not as Ensure would leave it.
+	Look(ctx context.Context, project int64, scope string, c Cluster, namespace string, claim Claim) (mark string, err error)
+	// Mark returns by what GitLab shows which token an integration has: it does not give the token away.
+	Mark(token string) string
 }
 
 // Agent is GitLab's agent for Kubernetes in the cluster, and what it is asked about.

@@ -37,7 +37,11 @@ type record struct {
 	// Token is the one that is in what was delivered.
 	Token *issued `json:"token,omitempty"`
 
-	refused bool // the agent may not be used; not durable
+	// Looked is when all of it was written last, or GitLab was asked last what the project has, where readings don't show it.
+	Looked time.Time `json:"looked,omitzero"`
+
+	refused bool      // the agent may not be used; not durable
+	seen    time.Time // when the reading was begun that showed last what the project has; not durable
 }
 
 type other struct {

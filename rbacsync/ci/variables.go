@@ -24,6 +24,10 @@ type Variable struct {
 	Protected bool // only jobs on protected branches and tags get it
 }
 
+// Delivery stands for the variable where its value is not shown: GitLab keeps it in the description, and a value of an
+// earlier delivery, as after a restore of GitLab, has another one.
+func (v Variable) Delivery() string { return sumOf(v) }
+
 // Cluster is what a CI job must know of kube-apiserver, as jobs reach it.
 type Cluster struct {
 	URL string
@@ -158,7 +162,7 @@ func drift(want []Variable, have []authz.CIVariable, scope string, claim Claim, 
 			continue
 		}
 		i := slices.IndexFunc(want, func(w Variable) bool { return w.Key == h.Key })
-		named := h.Marked && h.Cluster != ""
+		named := h.Marked && h.Cluster != "" // else only a list with values has a Delivery
 		ours := named && claim.names(h.Cluster) || h.Marked && !named && slices.Contains(claim.Replaces, Unnamed)
 		maybe := !named && len(rec.sums(h.Key)) > 0 && (rec.Other == nil || !slices.Contains(rec.Other.Keys, h.Key))
 		switch {
@@ -173,7 +177,7 @@ func drift(want []Variable, have []authz.CIVariable, scope string, claim Claim, 
 			}
 		case i < 0:
 			out.leftover = out.leftover || h.Marked
-		case !ours || h.Cluster != claim.Cluster || h.File != want[i].File || h.Masked != want[i].Masked || h.Protected != want[i].Protected || !h.Raw || h.Hidden:
+		case named && h.Cluster != claim.Cluster || h.Delivery != rec.Sums[h.Key] || h.File != want[i].File || h.Masked != want[i].Masked || h.Protected != want[i].Protected || !h.Raw || h.Hidden:
 			out.again[h.Key] = true
 		}
 	}

@@ -63,7 +63,7 @@ func (w *work) load(ctx context.Context) error {
 	if w.recs = w.before; w.s != nil {
 		w.recs = records(w.s)
 		for id, r := range w.recs {
-			r.refused = w.before[id].refused
+			r.refused, r.seen = w.before[id].refused, w.before[id].seen
 			w.recs[id] = r
 		}
 	} else if w.recs == nil {
@@ -371,7 +371,8 @@ func (w *work) project(ctx context.Context, project Project) error {
 	if err := w.checkSizes(project, vars); err != nil {
 		return err
 	}
-	d := w.compare(project, &rec, vars)
+	as, read, unlooked := w.look(ctx, project, &rec)
+	d := w.compare(as, read, &rec, vars)
 	w.recs[project.ID] = rec
 	if d.taken {
 		w.tell(project, rec)
@@ -387,7 +388,7 @@ func (w *work) project(ctx context.Context, project Project) error {
 		if over := rec.Since.Add(w.p.handover()); rec.Mode != "" && over.After(w.p.Now()) {
 			w.by(over) // a subject of the mode before is to go then
 		}
-		return nil
+		return unlooked
 	}
 	if err := w.p.pace.Wait(ctx); err != nil {
 		return err
@@ -453,6 +454,9 @@ func (w *work) renew(ctx context.Context, project Project, d *difference) error 
 	d.write, d.token = all, t
 	if project.Mode == ModeCertificate {
 		d.sums[clusterPart] = w.clusterSum(t.ID)
+		if w.p.Clusters != nil {
+			t.Mark = w.p.Clusters.Mark(t.token)
+		}
 	}
 	return nil
 }
@@ -556,7 +560,8 @@ func (d difference) empty() bool {
 
 const clusterPart = "cluster"
 
-func (w *work) compare(project Project, rec *record, vars []Variable) difference {
+// compare finds what is to be done, by the record and by what GitLab had when it was read.
+func (w *work) compare(project Project, read time.Time, rec *record, vars []Variable) difference {
 	p := w.p
 	d := difference{sums: sumsOf(vars), former: len(rec.Former) > 0}
 	if rec.Mode != "" || project.Mode != ModeNone {
@@ -570,8 +575,8 @@ func (w *work) compare(project Project, rec *record, vars []Variable) difference
 		d.cluster = d.moved || rec.Sums[clusterPart] != d.sums[clusterPart]
 	}
 	var again map[string]bool
-	if project.VariablesRead && w.n.Read.After(rec.Written) {
-		s := drift(vars, project.Variables, p.Scope, p.claim(rec), rec)
+	if project.VariablesRead && read.After(rec.Written) {
+		s := drift(vars, project.Variables, p.Scope, w.claim(rec), rec)
 		if project.Mode.writesVariables() && s.other != nil {
 			rec.Other, d.taken = s.other, true
 			return d
@@ -606,7 +611,7 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 	now := p.Now()
 	before := rec.clone()
 	rec.Written = now     // what GitLab showed before is out of date, also after a failure
-	claim := p.claim(rec) // before what is about to be written is noted: that is not ours yet
+	claim := w.claim(rec) // before what is about to be written is noted: that is not ours yet
 	for key, s := range rec.Sums {
 		if !slices.Contains(rec.Foreign, key) {
 			rec.doubt(key, s)
@@ -654,6 +659,9 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 	}
 	if d.moved {
 		next.Mode, next.Since, next.Scope = project.Mode, now, p.Scope
+	}
+	if len(d.write) == len(vars) { // also of an integration, which is written as a whole
+		next.Looked = now
 	}
 	next.Sums = d.sums
 	if d.token != nil {
@@ -708,7 +716,7 @@ var errNoWriter = errors.New("there is no token for writing to GitLab: name its 
 
 // takeBack removes what is left of former modes, as far as remove says so, and keeps in rec what could not be removed.
 func (w *work) takeBack(ctx context.Context, project int64, rec *record, remove func(former) (all bool, keep []string)) error {
-	claim := w.p.claim(rec)
+	claim := w.claim(rec)
 	var errs []error
 	var left []former
 	for _, f := range rec.Former {
