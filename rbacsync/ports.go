@@ -34,6 +34,8 @@ type Stored struct {
 	// Policy is what the last policy was made of that the whole cluster agreed with; nil: not known.
 	Policy *authz.PolicyConfig
 	Past   []Past
+	// Marks says by what the namespaces in Names are known.
+	Marks map[string]Mark
 }
 
 // Memory keeps what one process has to know of those before it, for other replicas and for the next start.
