@@ -36,6 +36,8 @@ type Stored struct {
 	Past   []Past
 	// Marks says by what the namespaces in Names are known.
 	Marks map[string]Mark
+	// Gaps is what the cluster lacks of what GitLab gives (authz.View.Gaps); nil: not known.
+	Gaps map[authz.SourceID]authz.Gap
 }
 
 // Memory keeps what one process has to know of those before it, for other replicas and for the next start.
