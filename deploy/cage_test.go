@@ -100,6 +100,11 @@ func TestSecurityInvariantOwnCage(t *testing.T) {
 		[]byte(`{"metadata":{"labels":{"team":"blue"},"annotations":{"contact":"blue@example.com"}}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	recorded := managed(t, "cage-recorded")
+	if _, err := admin.CoreV1().Namespaces().Patch(t.Context(), recorded, types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"gl-k8s-integrator.io/source":"group-7"},"annotations":{"gl-k8s-integrator.io/source":"group-7"}}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	patchBinding := func(name string, body []byte) func(context.Context, kubernetes.Interface, string) error {
 		return func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			_, err := c.RbacV1().RoleBindings(ns).Patch(ctx, name, types.MergePatchType, body, metav1.PatchOptions{})
@@ -148,6 +153,10 @@ func TestSecurityInvariantOwnCage(t *testing.T) {
 		{"give up a namespace", patchNamespace(ns, kubename.LabelManagedBy, nil), noTakeover},
 		{"give a namespace to another group", patchNamespace(ns, kubename.LabelSource, "group-8"), sourceStays},
 		{"take a namespace from its group", patchNamespace(ns, kubename.LabelSource, nil), sourceStays},
+		{"give a namespace to another group by the annotation", patchMeta(recorded, `{"annotations":{"gl-k8s-integrator.io/source":"group-8"}}`), sourceStays},
+		{"give a namespace to another group by label and annotation", patchMeta(recorded, `{"labels":{"gl-k8s-integrator.io/source":"group-8"},"annotations":{"gl-k8s-integrator.io/source":"group-8"}}`), sourceStays},
+		{"note another group on a namespace without the annotation", patchMeta(ns, `{"annotations":{"gl-k8s-integrator.io/source":"group-8"}}`), sourceStays},
+		{"put back the mark on a namespace that has no annotation", patchMeta("plain", `{"labels":{"app.kubernetes.io/managed-by":"gl-k8s-integrator","gl-k8s-integrator.io/source":"group-8"},"annotations":{"gl-k8s-integrator.io/source":"group-8","gl-k8s-integrator.io/issuer":"https://gitlab.example.com"}}`), noTakeover},
 		{"make a privileged namespace", makeNamespace(metav1.ObjectMeta{Name: "evil", Labels: withLabel(podSecurityEnforce, "privileged")}), noPrivileged},
 		{"make a namespace without a Pod Security level", makeNamespace(marked("evil")), noPrivileged},
 		{"make a namespace with an old version of the level", makeNamespace(metav1.ObjectMeta{Name: "evil", Labels: withLabel(podSecurityEnforce, "baseline", podSecurityEnforce+"-version", "v1.0")}), noOldVersion},

@@ -20,9 +20,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -59,6 +61,22 @@ func Policies() []string { return []string{TenantFence, TenantPods, OwnCage} }
 
 // Manifests returns all objects in the order in which they are to be applied.
 func Manifests() ([]*unstructured.Unstructured, error) { return decode("manifests/*.yaml") }
+
+// RulesOf returns the rules of a ClusterRole among Manifests.
+func RulesOf(clusterRole string) ([]rbacv1.PolicyRule, error) {
+	objects, err := Manifests()
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range objects {
+		if o.GetKind() == "ClusterRole" && o.GetName() == clusterRole {
+			var r rbacv1.ClusterRole
+			err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &r)
+			return r.Rules, err
+		}
+	}
+	return nil, fmt.Errorf("this program has no ClusterRole %q", clusterRole)
+}
 
 // ForTemplates returns the further rights that namespace templates need; they are not among Manifests.
 func ForTemplates() ([]*unstructured.Unstructured, error) { return decode("optional/templates.yaml") }

@@ -21,7 +21,7 @@ func (p *planner) afterwards(ns string, live *Live, why string, rights bool) {
 	id := live.Space.Source
 	note := func(at string) {
 		space := *live.Space
-		space.GoneSince = at
+		space.GoneSince, space.Wrong = at, ""
 		p.change(Change{Action: Update, Key: live.Key, Old: live, New: &Object{Key: live.Key, Space: &space}, Why: why, step: stepNamespace})
 	}
 	since, err := time.Parse(time.RFC3339, live.Space.GoneSince)
@@ -121,6 +121,7 @@ func adoptable(l *Live) bool {
 func assign(have *Observed, sources []authz.Source, issuer string, adoptions []Adoption, reserved []string) (known, names map[authz.SourceID]string, findings []authz.Finding) {
 	known, taken := have.Names(issuer)
 	wait, findings := adopt(adoptions, have, sources, known, taken)
+	findings = append(findings, unclear(have, known, wait)...)
 	sources = slices.DeleteFunc(slices.Clone(sources), func(s authz.Source) bool { return wait[s.ID] })
 	names, more := authz.AssignNames(sources, known, taken, reserved)
 	more = slices.DeleteFunc(more, func(f authz.Finding) bool { // an administrator wrote that it shall be so

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -53,6 +56,26 @@ func roleFindings(roles clusterroles.Roles) []authz.Finding {
 			text += ", but where GitLab takes it from one person, all lose it in that namespace: the binding can only be deleted"
 		}
 		out = append(out, authz.Finding{Code: "cluster_role", Text: text})
+	}
+	return out
+}
+
+// ruleFindings says which ClusterRoles that exist don't allow what they should: those of this program, which can't write
+// them, other than they are shipped, and those of others nothing at all.
+func ruleFindings(roles clusterroles.Roles, shipped map[string][]rbacv1.PolicyRule) []authz.Finding {
+	var out []authz.Finding
+	for _, name := range slices.Sorted(maps.Keys(roles)) {
+		r := roles[name]
+		want, ours := shipped[name]
+		switch {
+		case r.Exists.Verdict != clusterroles.Yes:
+		case ours && !equality.Semantic.DeepEqual(r.Rules, want):
+			out = append(out, authz.Finding{Code: "cluster_role", Text: fmt.Sprintf(
+				"somebody changed the rules of ClusterRole %q: whoever is bound to it may do more or less than this program means. Apply deploy/manifests again, or if it is meant so, give it another name and bind that one", name)})
+		case !ours && len(r.Rules) == 0:
+			out = append(out, authz.Finding{Code: "cluster_role", Text: fmt.Sprintf(
+				"ClusterRole %q has no rules: whoever is bound to it may do nothing. Put its rules back (edit and view are Kubernetes' own: restarting kube-apiserver makes them anew)", name)})
+		}
 	}
 	return out
 }

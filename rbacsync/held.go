@@ -345,6 +345,7 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 	want = s.withhold(r, have, s.checkTemplates(have, want))
 	if s.o.Roles != nil {
 		r.Findings = append(r.Findings, roleFindings(s.o.Roles.Roles())...)
+		r.Findings = append(r.Findings, ruleFindings(s.o.Roles.Roles(), s.o.Shipped)...)
 	}
 	first := len(r.Findings)
 	r.Plan, findings = Plan(have, want)
@@ -422,6 +423,7 @@ func (s *Syncer) recall(ctx context.Context, r *Round) {
 		return
 	}
 	b.before, b.past = st.Before, st.Past
+	s.marks.recall(st)
 	if st.Policy != nil {
 		if p, err := authz.NewPolicy(*st.Policy); err == nil { // else an older version let pass what this one does not
 			b.policy = &p
@@ -434,7 +436,7 @@ func (s *Syncer) stored(r Round) Stored {
 	s.round.Lock()
 	defer s.round.Unlock()
 	s.agreed()
-	st := Stored{Snapshot: r.Snapshot, Names: r.Names, Before: s.brakes.before, Past: slices.Clone(s.brakes.past)}
+	st := Stored{Snapshot: r.Snapshot, Names: r.Names, Before: s.brakes.before, Past: slices.Clone(s.brakes.past), Marks: s.marks.of(r.Snapshot.Issuer)}
 	if now := s.State(); now != nil {
 		st.Gaps, st.Jobs = now.View.Gaps(), now.Jobs
 	}

@@ -465,6 +465,17 @@ func TestClusterSecurityInvariantTakenWithoutTheRightToBind(t *testing.T) {
 	once(t, s)
 	c.may(t, true, "gitlab:3", "unbound-world", "get", "", "pods")
 
+	// Everybody moves to another role, and the old one is no longer to be bound.
+	c.mayBind(t, "edit", kubename.CIClusterRole)
+	once(t, start(withRoles(t, role("edit", authz.Developer, authz.Maintainer, authz.Owner))))
+	c.may(t, true, "gitlab:3", "unbound-world", "delete", "", "pods")
+	if _, err := c.admin.RbacV1().RoleBindings("unbound-world").Get(t.Context(), "gitlab-view", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the binding of before: %v", err)
+	}
+	c.mayBind(t, "edit", "view", kubename.CIClusterRole)
+	once(t, start(withRoles(t, authz.DefaultRoles()...)))
+	c.may(t, true, "gitlab:3", "unbound-world", "get", "", "pods")
+
 	c.mayBind(t, "edit", kubename.CIClusterRole)
 	once(t, start(withRoles(t, authz.DefaultRoles()[0])))
 	c.may(t, false, "gitlab:3", "unbound-world", "get", "", "pods")

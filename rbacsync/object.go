@@ -91,6 +91,8 @@ type Space struct {
 	Path        string
 	PodSecurity PodSecurity
 	GoneSince   string // when GitLab first said that the source is gone, RFC 3339; "" while it is there
+	// Wrong says, for people, which of the marks on the namespace say something else; "" in what is wanted.
+	Wrong string
 }
 
 // PodSecurity is the Pod Security standard of a namespace: label suffix ("enforce", "audit-version", …) to value.
@@ -170,10 +172,7 @@ func sortSubjects(s []rbacv1.Subject) {
 func (o *Object) labels() map[string]string {
 	out := map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}
 	if o.Space != nil {
-		out[kubename.LabelSource] = ""
-		if o.Space.Source != (authz.SourceID{}) {
-			out[kubename.LabelSource] = o.Space.Source.Label()
-		}
+		out[kubename.LabelSource] = markOf(o.Space.Source)
 		for suffix, field := range o.Space.PodSecurity.fields() {
 			out[podSecurityLabel+suffix] = *field
 		}
@@ -185,6 +184,7 @@ func (o *Object) labels() map[string]string {
 func (o *Object) annotations() map[string]string {
 	out := map[string]string{}
 	if o.Space != nil {
+		out[kubename.AnnotationSource] = markOf(o.Space.Source)
 		out[kubename.AnnotationIssuer] = o.Space.Issuer
 		out[kubename.AnnotationCreatedAt] = o.Space.CreatedAt
 		out[kubename.AnnotationPath] = o.Space.Path
@@ -206,19 +206,40 @@ func (p *PodSecurity) fields() map[string]*string {
 	}
 }
 
-// spaceOf reads a Namespace's labels and annotations into our form.
-func spaceOf(labels, annotations map[string]string) *Space {
-	s := &Space{
+// markOf is a source as the marks of its namespace name it, "" for none.
+func markOf(id authz.SourceID) string {
+	if id == (authz.SourceID{}) {
+		return ""
+	}
+	return id.Label()
+}
+
+// spaceOf reads a Namespace's labels and annotations into our form. Where label and annotation name two sources, it has
+// neither, and both are returned.
+func spaceOf(labels, annotations map[string]string) (s *Space, doubt []authz.SourceID) {
+	s = &Space{
 		Issuer:    annotations[kubename.AnnotationIssuer],
 		CreatedAt: annotations[kubename.AnnotationCreatedAt],
 		Path:      annotations[kubename.AnnotationPath],
 		GoneSince: annotations[kubename.AnnotationGoneSince],
 	}
-	s.Source, _ = authz.ParseLabel(labels[kubename.LabelSource])
+	label, ok := authz.ParseLabel(labels[kubename.LabelSource])
+	again, okAgain := authz.ParseLabel(annotations[kubename.AnnotationSource])
+	switch {
+	case ok && okAgain && label != again:
+		doubt = []authz.SourceID{label, again}
+		s.Wrong = fmt.Sprintf("by its label it belongs to %s, by its annotation to %s", label, again)
+	case ok && !okAgain:
+		s.Source, s.Wrong = label, fmt.Sprintf("annotation %s %q", kubename.AnnotationSource, annotations[kubename.AnnotationSource])
+	case okAgain && !ok:
+		s.Source, s.Wrong = again, fmt.Sprintf("label %s %q", kubename.LabelSource, labels[kubename.LabelSource])
+	default:
+		s.Source = label
+	}
 	for suffix, field := range s.PodSecurity.fields() {
 		*field = labels[podSecurityLabel+suffix]
 	}
-	return s
+	return s, doubt
 }
 
 // Live is an object with our owner mark as it is in the cluster.
@@ -228,6 +249,8 @@ type Live struct {
 	ResourceVersion string
 	Born            int64 // creation time in seconds, of a Namespace
 	Deleting        bool
+	Known           bool             // of a Namespace: it is the one that was known as its source's before (identify)
+	Doubt           []authz.SourceID // of a Namespace: it may be one of theirs; it is left as it is, and they get no other one
 }
 
 // Observed is what the cluster holds: the objects with our mark, and what stands in our way without it.
@@ -235,11 +258,13 @@ type Observed struct {
 	Live []*Live
 	// Foreign holds every namespace without our mark, and objects without our mark that have a name of ours.
 	Foreign map[Key]bool
+	// Unmarked are the namespaces among Foreign that have other labels or annotations of ours.
+	Unmarked []*Live
 }
 
 // Names returns which source has which namespace already, and all other namespaces of the cluster: those without
-// our mark, of another GitLab, with an unreadable mark, and copies. When several namespaces claim one source the
-// oldest is the real one, because a copy (say, a restored backup) is made later.
+// our mark, of another GitLab, with an unreadable mark, and copies. When several namespaces claim one source, the real
+// one is that which was known before, else the oldest, because a copy (say, a restored backup) is made later.
 func (o *Observed) Names(issuer string) (have map[authz.SourceID]string, taken map[string]bool) {
 	have, taken = map[authz.SourceID]string{}, map[string]bool{}
 	for k := range o.Foreign {
@@ -252,12 +277,12 @@ func (o *Observed) Names(issuer string) (have map[authz.SourceID]string, taken m
 		if l.Space == nil {
 			continue
 		}
-		if l.Space.Issuer != issuer || l.Space.Source == (authz.SourceID{}) {
+		if l.Space.Issuer != issuer || l.Space.Source == (authz.SourceID{}) || len(l.Doubt) > 0 {
 			taken[l.Key.Name] = true
 			continue
 		}
 		old := best[l.Space.Source]
-		if old != nil && cmp.Or(cmp.Compare(old.Born, l.Born), strings.Compare(old.Key.Name, l.Key.Name)) < 0 {
+		if old != nil && (old.Known || !l.Known && cmp.Or(cmp.Compare(old.Born, l.Born), strings.Compare(old.Key.Name, l.Key.Name)) < 0) {
 			old, l = l, old
 		}
 		if old != nil {
@@ -273,7 +298,7 @@ func (o *Observed) Names(issuer string) (have map[authz.SourceID]string, taken m
 
 // with returns what the cluster would hold after these changes.
 func (o *Observed) with(changes []Change) *Observed {
-	after := &Observed{Foreign: o.Foreign}
+	after := &Observed{Foreign: o.Foreign, Unmarked: o.Unmarked}
 	changed := make(map[Key]bool, len(changes))
 	for _, c := range changes {
 		changed[c.Key] = true
@@ -282,7 +307,7 @@ func (o *Observed) with(changes []Change) *Observed {
 		}
 		l := &Live{Object: *c.New}
 		if c.Old != nil {
-			l.UID, l.ResourceVersion, l.Born, l.Deleting = c.Old.UID, c.Old.ResourceVersion, c.Old.Born, c.Old.Deleting
+			l.UID, l.ResourceVersion, l.Born, l.Deleting, l.Known = c.Old.UID, c.Old.ResourceVersion, c.Old.Born, c.Old.Deleting, c.Old.Known
 		}
 		if l.Extra != nil {
 			x := *l.Extra

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
@@ -86,6 +87,8 @@ type entry struct {
 	key     Key
 	version string
 	live    *Live // nil when it does not carry our mark
+	// unmarked is a namespace without our mark that has other labels or annotations of ours.
+	unmarked *Live
 }
 
 // entryOf reads a namespace, ServiceAccount or RoleBinding into our form; nothing of the object is kept.
@@ -95,7 +98,8 @@ func entryOf(obj runtime.Object) (entry, error) {
 	switch o := obj.(type) {
 	case *corev1.Namespace:
 		m, l = &o.ObjectMeta, liveOf(NamespaceKey(o.Name), &o.ObjectMeta)
-		l.Space, l.Born = spaceOf(o.Labels, o.Annotations), o.CreationTimestamp.Unix()
+		l.Space, l.Doubt = spaceOf(o.Labels, o.Annotations)
+		l.Born = o.CreationTimestamp.Unix()
 		l.Deleting = l.Deleting || o.Status.Phase == corev1.NamespaceTerminating
 	case *corev1.ServiceAccount:
 		m, l = &o.ObjectMeta, liveOf(Key{o.Namespace, KindServiceAccount, o.Name}, &o.ObjectMeta)
@@ -108,6 +112,8 @@ func entryOf(obj runtime.Object) (entry, error) {
 	e := entry{key: l.Key, version: l.ResourceVersion}
 	if m.Labels[kubename.LabelManagedBy] == kubename.ManagedBy {
 		e.live = l
+	} else if l.Space != nil && (l.Space.Source != (authz.SourceID{}) || len(l.Doubt) > 0) {
+		e.unmarked = l
 	}
 	return e, nil
 }
@@ -129,6 +135,9 @@ func Observe(ctx context.Context, client kubernetes.Interface, roles []string) (
 					out.Live = append(out.Live, e.live)
 				} else {
 					out.Foreign[e.key] = true
+				}
+				if e.unmarked != nil {
+					out.Unmarked = append(out.Unmarked, e.unmarked)
 				}
 			}
 			return err

@@ -102,7 +102,7 @@ func (s *Syncer) part(r *Round, req request) *part {
 // be looked at after all.
 func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Namespace, done bool, err error) {
 	b := s.basis
-	have := s.mirror.observed(p.spaces)
+	have := s.marks.identify(s.mirror.observed(p.spaces), r.Snapshot)
 	grants, found := s.o.Policy.Grants(r.Snapshot, p.sources, r.Started)
 	in := s.input(r, p.sources, b.view.Namespace, grants)
 	s.ciInput(&in, have)

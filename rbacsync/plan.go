@@ -72,6 +72,7 @@ const (
 //	of another GitLab or another created_at  any                   nothing, finding other_issuer, other_created_at
 //	of another source of this GitLab         there                 bindings emptied, finding other_source
 //	a second one of the same source          there                 bindings emptied, finding duplicate_namespace
+//	whose marks disagree                     any                   nothing, finding mark_unclear (see identify)
 //
 // In a namespace of ours, an object of our name without our mark is the finding foreign_object, never a change.
 func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
@@ -165,6 +166,7 @@ func (p *planner) namespace(ns string, h []*Live, w []Object) {
 		}
 	case space != nil && p.want.Adopt[ns] == space.Source && adoptable(live):
 		p.content(space.Source, live, h, w)
+	case len(live.Doubt) > 0: // assign says so
 	case live.Space.Source == authz.SourceID{} && (live.Space.Issuer == p.want.Issuer || live.Space.Issuer == ""):
 		p.find("bad_mark", live.Space.Source, "namespace %q has our owner mark, but no readable label %s: left alone", ns, kubename.LabelSource)
 	case live.Space.Issuer != p.want.Issuer:
@@ -420,6 +422,9 @@ func (c Change) details(limit int) []string {
 	var out []string
 	if c.Key.Kind == KindNamespace && old != nil && c.New != nil {
 		out = append(changed(old.labels(), c.New.labels()), changed(old.annotations(), c.New.annotations())...)
+		if old.Space.Wrong != "" {
+			out = append(out, "put right: "+old.Space.Wrong)
+		}
 	}
 	if c.Key.Kind != KindRoleBinding {
 		return out

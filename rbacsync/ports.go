@@ -35,6 +35,8 @@ type Stored struct {
 	// Policy is what the last policy was made of that the whole cluster agreed with; nil: not known.
 	Policy *authz.PolicyConfig
 	Past   []Past
+	// Marks says by what the namespaces in Names are known.
+	Marks map[string]Mark
 	// Gaps is what the cluster lacks of what GitLab gives (authz.View.Gaps); nil: not known.
 	Gaps map[authz.SourceID]authz.Gap
 }

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -74,6 +75,8 @@ type Options struct {
 	Recent    func() map[int64]time.Time
 	// Roles, optional, looks up the ClusterRoles of the Policy and of CI: nobody loses a right for one that can't be given.
 	Roles *clusterroles.Reader
+	// Shipped, optional, are the rules that ClusterRoles of this program should have, by name: others are a finding.
+	Shipped map[string][]rbacv1.PolicyRule
 	// Fence, optional, returns what is wrong with the admission policies that keep tenants from climbing out of their
 	// rights. It is asked with each full reading: nobody gets less when they are gone, so it is a finding.
 	Fence  func(context.Context) error
@@ -139,6 +142,7 @@ type Syncer struct {
 	jobs      map[int64]string        // of State; nil: no round knew it yet
 	ciKnown   map[string]ci.Namespace // all that have, or lose, CI credentials
 	brakes    brakes
+	marks     marks
 	templates templateStore
 	excessive []authz.Finding // bindings of others, as of the last full reading
 	lost      map[string]lostSpace
@@ -431,8 +435,11 @@ func (s *Syncer) write(ctx context.Context, r *Round, want *Wanted) error {
 	if s.leading.Load() {
 		opts.pause = s.urgent
 	}
-	if s.mirror != nil {
-		opts.wrote = s.mirror.wrote
+	opts.wrote = func(l *Live) {
+		s.marks.wrote(l)
+		if s.mirror != nil {
+			s.mirror.wrote(l)
+		}
 	}
 	r.Report = Apply(ctx, s.o.Kube, r.Plan, opts)
 	r.Findings = append(r.Findings, r.Report.Findings...)
@@ -482,7 +489,7 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 		s.postpone(ns, until)
 	}
 	r := Round{Cause: causeDrift, Read: "none", Started: started}
-	have, want := s.watched(s.mirror.observed(now), s.wanted.within(now), now)
+	have, want := s.watched(s.marks.identify(s.mirror.observed(now), s.wanted.plain.snap), s.wanted.within(now), now)
 	r.Plan, _ = Plan(have, want)
 	if len(r.Plan) == 0 {
 		return
@@ -550,12 +557,13 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		if err != nil {
 			return err
 		}
+		s.recall(ctx, &r)
+		have = s.marks.identify(have, r.Snapshot)
 		s.addTemplates(ctx, &r, have, r.Read == "full")
 		want := s.desired(&r, have)
 		s.excess(ctx, &r, want)
 		r.Findings = append(r.Findings, s.left()...)
 		s.fence(ctx, &r)
-		s.recall(ctx, &r)
 		if s.o.Mode != ModeEnforce { // nothing is let through that would count in the next round
 			past := slices.Clone(s.brakes.past)
 			defer func() { s.brakes.past = past }()
@@ -572,6 +580,7 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		// Published before it is applied: whoever is refused a moment later is told why.
 		view := authz.NewView(r.Snapshot, s.o.Policy, r.Names).WithGaps(s.gaps(&r, have, plain))
 		s.publish(&State{View: view, Round: r})
+		s.marks.learn(have, r.Snapshot.Issuer, r.Names)
 		err = s.write(ctx, &r, want)
 		want, more := s.settle(ctx, &r, have, want, plain)
 		err = errors.Join(err, more)

@@ -33,8 +33,10 @@ type mirror struct {
 	ready   chan struct{}
 	spaces  map[string]map[Key]*Live
 	foreign map[Key]bool
-	members []map[Key]bool // of each feed
-	touched map[Key]string // changed by somebody else, with the version ("" for deleted)
+	// unmarked are the namespaces among foreign that have other labels or annotations of ours.
+	unmarked map[Key]*Live
+	members  []map[Key]bool // of each feed
+	touched  map[Key]string // changed by somebody else, with the version ("" for deleted)
 }
 
 // relistAfter is how long a feed lives from watches alone; then it is listed again, in case an event was lost.
@@ -46,7 +48,7 @@ const relistUnwatched = time.Minute
 func newMirror(of []feed, log *slog.Logger, notify func()) *mirror {
 	m := &mirror{
 		feeds: of, log: log, notify: notify, ready: make(chan struct{}),
-		spaces: map[string]map[Key]*Live{}, foreign: map[Key]bool{}, touched: map[Key]string{},
+		spaces: map[string]map[Key]*Live{}, foreign: map[Key]bool{}, unmarked: map[Key]*Live{}, touched: map[Key]string{},
 	}
 	m.members = make([]map[Key]bool, len(m.feeds))
 	return m
@@ -167,6 +169,7 @@ func (m *mirror) replace(i int, entries []entry, version string) {
 	for k := range m.members[i] {
 		if l := m.spaces[k.Namespace][k]; !seen[k] && (l == nil || newer(version, l.ResourceVersion)) {
 			delete(m.foreign, k)
+			delete(m.unmarked, k)
 			m.drop(k, "")
 		}
 	}
@@ -204,6 +207,7 @@ func (m *mirror) event(i int, e entry, deleted bool) {
 	}
 	if e.key.Kind == KindNamespace {
 		delete(m.foreign, e.key)
+		delete(m.unmarked, e.key)
 	}
 	m.drop(e.key, "")
 }
@@ -211,6 +215,9 @@ func (m *mirror) event(i int, e entry, deleted bool) {
 // put stores an entry unless something newer is known. The caller holds mu.
 func (m *mirror) put(e entry, watching bool) {
 	old := m.spaces[e.key.Namespace][e.key]
+	if delete(m.unmarked, e.key); e.unmarked != nil && (old == nil || newer(e.version, old.ResourceVersion)) {
+		m.unmarked[e.key] = e.unmarked
+	}
 	switch {
 	case e.live == nil:
 		if old != nil && e.key.Kind == KindNamespace { // the mark was taken off
@@ -333,6 +340,11 @@ func (m *mirror) observed(spaces map[string]bool) *Observed {
 	for ns := range spaces {
 		for _, l := range m.spaces[ns] {
 			out.Live = append(out.Live, l)
+		}
+	}
+	for k, l := range m.unmarked {
+		if spaces == nil || spaces[k.Namespace] {
+			out.Unmarked = append(out.Unmarked, l)
 		}
 	}
 	slices.SortFunc(out.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 )
@@ -96,8 +97,10 @@ const (
 )
 
 // awaitEnforce waits until the cluster is ready for mode enforce: for kube-apiserver, and for what an administrator has to
-// apply. Until then nothing is written; the webhooks don't hang on it and answer.
-func awaitEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Config, log *slog.Logger) error {
+// apply. Until then no right is written; the webhooks don't hang on it and answer. report gets what is waited for, as a
+// finding, and nil when the wait is over.
+func awaitEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Config, log *slog.Logger, report func(*authz.Finding)) error {
+	defer report(nil)
 	var told string
 	var toldAt time.Time
 	for {
@@ -107,6 +110,11 @@ func awaitEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Co
 		}
 		if now := time.Now(); err.Error() != told || now.Sub(toldAt) >= fenceWarn {
 			told, toldAt = err.Error(), now
+			f := authz.Finding{Code: "enforce_waits", Text: "mode enforce waits, no rights are given or taken: " + told}
+			if errors.Is(err, errNoFence) {
+				f.Code = "fence"
+			}
+			report(&f)
 			log.ErrorContext(ctx, "mode enforce waits, no rights are given or taken", "error", err)
 		}
 		select {

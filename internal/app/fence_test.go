@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -178,14 +179,18 @@ func TestEnforceWaitsForTheFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kube := fake.NewClientset()
 		var log bytes.Buffer
+		var found *authz.Finding
 		done := make(chan error, 1)
 		go func() {
-			done <- awaitEnforce(t.Context(), kube, &config.Config{}, slog.New(slog.NewTextHandler(&log, nil)))
+			done <- awaitEnforce(t.Context(), kube, &config.Config{}, slog.New(slog.NewTextHandler(&log, nil)), func(f *authz.Finding) { found = f })
 		}()
 		time.Sleep(61 * time.Second)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "apply deploy/manifests"); n != 3 || len(done) > 0 {
 			t.Errorf("after a minute %d lines, ended %v:\n%s", n, len(done) > 0, log.String())
+		}
+		if found == nil || !strings.Contains(found.Text, "apply deploy/manifests") {
+			t.Errorf("the finding is %v", found)
 		}
 		for _, o := range fenceObjects(t) {
 			if err := kube.Tracker().Add(o); err != nil {
@@ -194,6 +199,9 @@ func TestEnforceWaitsForTheFence(t *testing.T) {
 		}
 		if err := <-done; err != nil {
 			t.Errorf("with the fence: %v", err)
+		}
+		if found != nil {
+			t.Errorf("with the fence there still is the finding %v", found)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
@@ -207,6 +208,14 @@ func (m *metrics) round(r rbacsync.Round) {
 	m.findings.Reset()
 	for _, f := range r.Findings {
 		m.findings.WithLabelValues(f.Code).Inc()
+	}
+}
+
+// waits takes in what the leader waits for, nil when it has begun.
+func (m *metrics) waits(f *authz.Finding) {
+	m.findings.Reset() // those of the rounds come with the next one
+	if f != nil {
+		m.findings.WithLabelValues(f.Code).Set(1)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	rbacv1 "k8s.io/api/rbac/v1"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
@@ -47,7 +49,12 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
+	jobRules, err := deploy.RulesOf(kubename.CIClusterRole)
+	if err != nil {
+		return nil, err
+	}
 	o := rbacsync.Options{
+		Shipped: map[string][]rbacv1.PolicyRule{kubename.CIClusterRole: jobRules},
 		Reader: &provenReader{
 			Reader: reader, tokenFile: cfg.GitLab.ReadTokenFile,
 			prove: func(ctx context.Context) error { return proveIssuer(ctx, c.gitlabHTTP, cfg.GitLab.URL) },

@@ -77,12 +77,14 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		g.Go(func() error { newKeyStore(cfg, c, auth, log).run(ctx); return nil })
 	}
 	g.Go(func() error {
-		if cfg.RBACSync.Mode == config.ModeEnforce {
-			if err := awaitEnforce(ctx, c.kube, cfg, log); err != nil {
-				return err
+		return own.elector.Run(ctx, func(ctx context.Context) error { // only the leader reads GitLab and writes
+			if cfg.RBACSync.Mode == config.ModeEnforce {
+				if err := awaitEnforce(ctx, c.kube, cfg, log, own.wait(m)); err != nil {
+					return err
+				}
 			}
-		}
-		return own.elector.Run(ctx, syncer.Run) // only the leader reads GitLab and writes
+			return syncer.Run(ctx)
+		})
 	})
 	g.Go(func() error { syncer.Follow(ctx); return nil })
 	own.run(ctx, g)

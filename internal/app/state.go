@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,6 +25,26 @@ type state struct {
 	recent   *recent
 	budget   *budget
 	reporter *reporter
+	waiting  atomic.Pointer[authz.Finding] // why the leader does not begin; nil while it need not wait
+}
+
+// wait returns where the leader says what it waits for: in the status, and among the metrics of findings.
+func (s *state) wait(m *metrics) func(*authz.Finding) {
+	return func(f *authz.Finding) {
+		if s.waiting.Swap(f) == nil && f == nil {
+			return
+		}
+		m.waits(f)
+		s.reporter.rouse()
+	}
+}
+
+// waits returns what the leader waits for.
+func (s *state) waits() []authz.Finding {
+	if f := s.waiting.Load(); f != nil {
+		return []authz.Finding{*f}
+	}
+	return nil
 }
 
 func newState(c *clients, log *slog.Logger) *state {
@@ -60,7 +81,9 @@ func (s *state) options(o *rbacsync.Options, cfg *config.Config, reader *gitlab.
 func (s *state) observe(c *clients, cfg *config.Config, syncer *rbacsync.Syncer, sample *sampler, m *metrics, log *slog.Logger) {
 	s.reporter = &reporter{
 		kube: c.kube, log: log, mode: cfg.RBACSync.Mode, elector: s.elector, syncer: syncer, requests: s.budget.requests, budget: s.budget,
-		sampled: func() []authz.Finding { return slices.Concat(explainFindings(cfg.Authz.Explain), sample.last()) }, secrets: func() error { return hookSecrets(cfg.Listeners.Hooks) }, now: time.Now, wake: make(chan struct{}, 1),
+		sampled: func() []authz.Finding {
+			return slices.Concat(s.waits(), explainFindings(cfg.Authz.Explain), sample.last())
+		}, secrets: func() error { return hookSecrets(cfg.Listeners.Hooks) }, now: time.Now, wake: make(chan struct{}, 1),
 	}
 	m.engine(syncer, s.elector, s.budget)
 }

@@ -106,6 +106,11 @@ func (p *reporter) add(r rbacsync.Round) {
 	}
 	p.times = p.times[max(0, len(p.times)-hookTimes):]
 	p.mu.Unlock()
+	p.rouse()
+}
+
+// rouse has the status written soon.
+func (p *reporter) rouse() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -135,8 +140,8 @@ func (p *reporter) run(ctx context.Context) {
 
 func (p *reporter) write(ctx context.Context) error {
 	st := p.syncer.State()
-	if st == nil {
-		return nil
+	if st == nil { // no round has ended, and nothing is stored: the leader waits
+		st = &rbacsync.State{}
 	}
 	body, err := json.Marshal(p.status(st))
 	if err != nil {

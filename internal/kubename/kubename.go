@@ -52,6 +52,8 @@ const (
 	ManagedBy      = "gl-k8s-integrator"
 	// LabelSource names the GitLab object that a namespace belongs to, e.g. "group-7", "project-42", "user-3".
 	LabelSource = domain + "source"
+	// AnnotationSource says the same on the same namespace, once more: a label that somebody changes is known by it.
+	AnnotationSource = domain + "source"
 	// LabelTemplate marks objects that come from a namespace template; AnnotationTemplate says which, in which form.
 	LabelTemplate      = domain + "template"
 	AnnotationTemplate = domain + "template-hash"

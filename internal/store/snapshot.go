@@ -12,6 +12,8 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
@@ -58,6 +60,9 @@ type snapshotHeader struct {
 type nameLine struct {
 	Source string `json:"s"`
 	Text   string `json:"t"`
+	// UID and CreatedAt are those of rbacsync.Mark, of a namespace.
+	UID       types.UID `json:"u,omitempty"`
+	CreatedAt string    `json:"c,omitempty"`
 }
 
 type gapLine struct {
@@ -127,12 +132,16 @@ func encodeSnapshot(w io.Writer, st rbacsync.Stored) error {
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(st.Names), authz.SourceID.Compare) {
-		if err := e.Encode(line{Name: &nameLine{id.Label(), st.Names[id]}}); err != nil {
+		n := &nameLine{Source: id.Label(), Text: st.Names[id]}
+		if m := st.Marks[n.Text]; m.Source == id {
+			n.UID, n.CreatedAt = m.UID, m.CreatedAt
+		}
+		if err := e.Encode(line{Name: n}); err != nil {
 			return err
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(s.Missing), authz.SourceID.Compare) {
-		if err := e.Encode(line{Missing: &nameLine{id.Label(), s.Missing[id]}}); err != nil {
+		if err := e.Encode(line{Missing: &nameLine{Source: id.Label(), Text: s.Missing[id]}}); err != nil {
 			return err
 		}
 	}
@@ -249,7 +258,7 @@ func decodeSnapshot(r io.Reader) (rbacsync.Stored, error) {
 		Issuer: first.Header.Issuer, Admin: first.Header.Admin, MissingAll: first.Header.MissingAll, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
 		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
 	}
-	st := rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past, Jobs: first.Header.Jobs}
+	st := rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past, Jobs: first.Header.Jobs, Marks: map[string]rbacsync.Mark{}}
 	if first.Header.Gaps {
 		st.Gaps = map[authz.SourceID]authz.Gap{}
 	}
@@ -273,6 +282,9 @@ func decodeSnapshot(r io.Reader) (rbacsync.Stored, error) {
 		case l.Name != nil:
 			if id, ok := authz.ParseLabel(l.Name.Source); ok {
 				st.Names[id] = l.Name.Text
+				if l.Name.UID != "" {
+					st.Marks[l.Name.Text] = rbacsync.Mark{UID: l.Name.UID, Source: id, CreatedAt: l.Name.CreatedAt}
+				}
 			}
 		case l.Missing != nil:
 			if id, ok := authz.ParseLabel(l.Missing.Source); ok {

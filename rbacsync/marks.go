@@ -1,0 +1,211 @@
+package rbacsync
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// Mark is by what a namespace of ours is known: whoever changes its labels and annotations does not change its UID.
+type Mark struct {
+	UID       types.UID
+	Source    authz.SourceID
+	CreatedAt string // Space.CreatedAt
+}
+
+// marks remembers the Marks of the namespaces of one GitLab (docs/adr/0092). The zero value remembers nothing. Its methods
+// may be called from several goroutines.
+type marks struct {
+	mu     sync.Mutex
+	issuer string
+	known  map[string]Mark // by the name of the namespace
+	fresh  map[string]bool // written since learn, which did not see them yet
+}
+
+// recall takes in what was stored, where it is of the same GitLab and nothing newer is known.
+func (m *marks) recall(st *Stored) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.known == nil || m.issuer == "" {
+		m.issuer, m.known = st.Snapshot.Issuer, map[string]Mark{}
+	}
+	if m.issuer != st.Snapshot.Issuer {
+		return
+	}
+	for ns, mark := range st.Marks {
+		if _, ok := m.known[ns]; !ok {
+			m.known[ns] = mark
+		}
+	}
+}
+
+// of returns what is known of the namespaces of a GitLab.
+func (m *marks) of(issuer string) map[string]Mark {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.issuer != issuer {
+		return nil
+	}
+	return maps.Clone(m.known)
+}
+
+// wrote takes in what the API server answered to a write of ours.
+func (m *marks) wrote(l *Live) {
+	if l.Space == nil || l.Space.Wrong != "" || l.Space.Source == (authz.SourceID{}) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.issuer != l.Space.Issuer {
+		return
+	}
+	m.known[l.Key.Name] = Mark{l.UID, l.Space.Source, l.Space.CreatedAt}
+	m.fresh[l.Key.Name] = true
+}
+
+// learn takes in the namespaces of sources in a whole observation that was identified, and forgets those that are gone.
+func (m *marks) learn(have *Observed, issuer string, names map[authz.SourceID]string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old, was := m.known, m.issuer
+	m.issuer, m.known = issuer, make(map[string]Mark, len(names))
+	for _, l := range have.Live {
+		switch {
+		case l.Space == nil || l.Space.Issuer != issuer || len(l.Doubt) > 0 || l.Space.Source == (authz.SourceID{}):
+		case names[l.Space.Source] == l.Key.Name || l.Known:
+			m.known[l.Key.Name] = Mark{l.UID, l.Space.Source, l.Space.CreatedAt}
+		}
+	}
+	for ns := range m.fresh {
+		if _, ok := m.known[ns]; !ok && was == issuer {
+			m.known[ns] = old[ns]
+		}
+	}
+	m.fresh = map[string]bool{}
+}
+
+// identify returns what was observed with each namespace that is known as that of its source, whatever somebody made of
+// its labels and annotations; what is wrong with them is in Space.Wrong, so that the plan puts it right. One that has no
+// label or annotation of ours any more was given up, and is not recognised. What is not known is believed as far as its
+// label and its annotation agree; else it is in doubt. have is not changed.
+func (m *marks) identify(have *Observed, snap *authz.Snapshot) *Observed {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := m.known
+	if m.issuer != snap.Issuer {
+		known = nil
+	}
+	out := &Observed{Live: have.Live, Foreign: have.Foreign}
+	for i, l := range have.Live {
+		if l.Space == nil {
+			continue
+		}
+		n := recognise(l, known, snap)
+		switch {
+		case n != nil:
+		case l.Space.Issuer == "" && l.Space.Source != (authz.SourceID{}):
+			n = doubted(l, "annotation "+kubename.AnnotationIssuer+` ""`)
+		case len(l.Doubt) > 0 && l.Space.Issuer != "" && l.Space.Issuer != snap.Issuer: // another GitLab's
+			n = new(Live)
+			*n, n.Doubt = *l, nil
+		}
+		if n != nil {
+			if &out.Live[0] == &have.Live[0] {
+				out.Live = slices.Clone(have.Live)
+			}
+			out.Live[i] = n
+		}
+	}
+	found := false
+	for _, l := range have.Unmarked {
+		mark := "label " + kubename.LabelManagedBy
+		if n := recognise(l, known, snap); n != nil {
+			if !found {
+				found, out.Live, out.Foreign = true, slices.Clone(out.Live), maps.Clone(out.Foreign)
+			}
+			n.Space.Wrong = strings.TrimSuffix(mark+"; "+n.Space.Wrong, "; ")
+			out.Live = append(out.Live, n)
+			delete(out.Foreign, n.Key)
+		} else if len(known) == 0 && (l.Space.Issuer == "" || l.Space.Issuer == snap.Issuer) { // else somebody else's, who may write what they want
+			out.Unmarked = append(out.Unmarked, doubted(l, mark))
+		}
+	}
+	slices.SortFunc(out.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
+	return out
+}
+
+// recognise returns a namespace as the one that it is known as; nil when it is not known, or was given up.
+func recognise(l *Live, known map[string]Mark, snap *authz.Snapshot) *Live {
+	mark, ok := known[l.Key.Name]
+	if !ok || mark.UID == "" || mark.UID != l.UID || adoptable(l) {
+		return nil
+	}
+	n, space := *l, *l.Space
+	n.Known, n.Doubt, n.Space = true, nil, &space
+	var wrong []string
+	if space.Wrong != "" {
+		wrong = append(wrong, space.Wrong)
+	}
+	if space.Source != mark.Source && len(l.Doubt) == 0 {
+		wrong = append(wrong, fmt.Sprintf("label %s %q", kubename.LabelSource, markOf(space.Source)))
+	}
+	if space.Issuer != snap.Issuer {
+		wrong = append(wrong, fmt.Sprintf("annotation %s %q", kubename.AnnotationIssuer, space.Issuer))
+	}
+	if space.CreatedAt != mark.CreatedAt && mark.CreatedAt != "" && mark.CreatedAt == createdAt(born(snap, mark.Source)) {
+		wrong = append(wrong, fmt.Sprintf("annotation %s %q", kubename.AnnotationCreatedAt, space.CreatedAt))
+		space.CreatedAt = mark.CreatedAt
+	}
+	space.Source, space.Issuer, space.Wrong = mark.Source, snap.Issuer, strings.Join(wrong, "; ")
+	return &n
+}
+
+// born returns GitLab's created_at of a source, zero when it is not known.
+func born(s *authz.Snapshot, id authz.SourceID) time.Time {
+	switch id.Kind {
+	case authz.GroupSource:
+		return s.Groups[id.ID].CreatedAt
+	case authz.ProjectSource:
+		return s.Projects[id.ID].CreatedAt
+	case authz.UserSource:
+		return s.Users[id.ID].CreatedAt
+	}
+	return time.Time{}
+}
+
+// doubted returns a namespace of which it is not clear whose it is.
+func doubted(l *Live, wrong string) *Live {
+	n, space := *l, *l.Space
+	n.Space = &space
+	if len(n.Doubt) == 0 {
+		n.Doubt = []authz.SourceID{space.Source}
+	}
+	space.Wrong = strings.TrimSuffix(wrong+"; "+space.Wrong, "; ")
+	return &n
+}
+
+// unclear says of which namespaces it is not clear whose they are, and makes the sources that may have them, and have no
+// other one, wait.
+func unclear(o *Observed, have map[authz.SourceID]string, wait map[authz.SourceID]bool) []authz.Finding {
+	var out []authz.Finding
+	for _, l := range slices.Concat(o.Live, o.Unmarked) {
+		for _, id := range l.Doubt {
+			if have[id] != "" {
+				continue
+			}
+			wait[id] = true
+			out = append(out, authz.Finding{Code: "mark_unclear", Source: id, Text: fmt.Sprintf(
+				"somebody changed the marks of namespace %q (%s), and it may be that of %s: it is left as it is, and %s gets no other one. If it is, set %s=%s as label and as annotation, the label %s=%s and the annotation %s=URL-of-GitLab; else take all of them off it",
+				l.Key.Name, printable(l.Space.Wrong), id, id, kubename.LabelSource, id.Label(), kubename.LabelManagedBy, kubename.ManagedBy, kubename.AnnotationIssuer)})
+		}
+	}
+	return out
+}
