@@ -3,7 +3,6 @@ package httpserver
 import (
 	"container/list"
 	"crypto/tls"
-	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -12,10 +11,6 @@ import (
 // conns bounds the open connections of one listener. When all are taken, the oldest one that has not brought a request yet
 // gives way to the new one, else the one that has been idle longest; if all are at work, the new one is closed. So who
 // holds connections keeps nobody out, and a client that has shown a certificate is the last to go.
-//
-// When the listener ends, Accept returns only after the last HTTP/2 connection has gone. http.Server.Shutdown sends them all
-// GOAWAY, waits for Accept, and then closes what it takes for idle: without the wait also connections whose last answer is
-// not written yet, or whose next request is on its way and was not refused by a GOAWAY.
 type conns struct {
 	net.Listener
 	max int
@@ -26,17 +21,10 @@ type conns struct {
 	idle     *list.List // between requests, longest first
 	at       map[net.Conn]*list.List
 	rejected func() // for each connection that was closed for want of room
-
-	http2    map[net.Conn]struct{} // those that chose HTTP/2
-	draining bool                  // there will be no more of them
-	gone     chan struct{}         // closed when Accept need not wait for them
-	letGo    func()                // closes it
 }
 
 func newConns(l net.Listener, limit int, rejected func()) *conns {
-	gone := make(chan struct{})
 	return &conns{
-		http2: map[net.Conn]struct{}{}, gone: gone, letGo: sync.OnceFunc(func() { close(gone) }),
 		Listener: l, max: limit, rejected: rejected, silent: list.New(), idle: list.New(),
 		open: map[net.Conn]*list.Element{}, at: map[net.Conn]*list.List{},
 	}
@@ -47,9 +35,6 @@ func (c *conns) Accept() (net.Conn, error) {
 	for {
 		conn, err := c.Listener.Accept()
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) && c.isDraining() {
-				<-c.gone
-			}
 			return nil, err
 		}
 		if c.enter(conn) {
@@ -119,38 +104,4 @@ func (c *conns) forget(conn net.Conn) {
 	c.move(conn, nil)
 	delete(c.open, conn)
 	delete(c.at, conn)
-	delete(c.http2, conn)
-	c.noteGone()
-}
-
-// takesHTTP2 reports whether a new connection may choose HTTP/2. A late one may not: the GOAWAY at the end could miss it,
-// while HTTP/1.1 ends with its next answer.
-func (c *conns) takesHTTP2(conn net.Conn) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, known := c.open[conn]; !known || c.draining {
-		return false
-	}
-	c.http2[conn] = struct{}{}
-	return true
-}
-
-// drain makes clients move away: see withFarewell and takesHTTP2.
-func (c *conns) drain() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.draining = true
-	c.noteGone()
-}
-
-func (c *conns) isDraining() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.draining
-}
-
-func (c *conns) noteGone() {
-	if c.draining && len(c.http2) == 0 {
-		c.letGo()
-	}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 )
 
-// TestNoAcceptedStreamLosesItsAnswer: HTTP/2 clients ask as fast as they can while the server ends, again and again. Each
-// answer of a handler reaches its client, also where writing takes a moment.
+// TestNoAcceptedStreamLosesItsAnswer: HTTP/2 clients ask as fast as they can while the server ends, again and again, also in
+// the middle of a handshake. Each answer of a handler reaches its client.
 func TestNoAcceptedStreamLosesItsAnswer(t *testing.T) {
 	ca, files := newAuthority(t), newFiles(t)
 	cert, key := ca.issue(1)
@@ -24,8 +24,8 @@ func TestNoAcceptedStreamLosesItsAnswer(t *testing.T) {
 	write(t, files.key, key)
 	const restarts = 20
 	var accepted, lost int
-	for range restarts {
-		a, l := askUntilTheEnd(t, files, &tls.Config{RootCAs: ca.pool()})
+	for i := range restarts {
+		a, l := askUntilTheEnd(t, time.Duration(3*i)*time.Millisecond, files, &tls.Config{RootCAs: ca.pool()})
 		accepted, lost = accepted+a, lost+l
 	}
 	if lost > 0 || accepted < restarts {
@@ -33,8 +33,8 @@ func TestNoAcceptedStreamLosesItsAnswer(t *testing.T) {
 	}
 }
 
-// askUntilTheEnd runs one server, and clients until it refuses connections.
-func askUntilTheEnd(t *testing.T, files certFiles, config *tls.Config) (accepted, lost int) {
+// askUntilTheEnd runs one server, which is to end after this time, and clients until it refuses connections.
+func askUntilTheEnd(t *testing.T, after time.Duration, files certFiles, config *tls.Config) (accepted, lost int) {
 	t.Helper()
 	var mu sync.Mutex
 	unanswered := map[string]error{}
@@ -43,7 +43,7 @@ func askUntilTheEnd(t *testing.T, files certFiles, config *tls.Config) (accepted
 		t.Fatal(err)
 	}
 	s, err := httpserver.New(httpserver.Options{
-		Name: "test", Listener: slowListener{l}, CertFile: files.cert, KeyFile: files.key,
+		Name: "test", Listener: slowListener{l}, ShutdownTimeout: 3 * time.Second, CertFile: files.cert, KeyFile: files.key,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			id, _ := io.ReadAll(r.Body)
 			mu.Lock()
@@ -90,7 +90,7 @@ func askUntilTheEnd(t *testing.T, files certFiles, config *tls.Config) (accepted
 			}
 		})
 	}
-	time.Sleep(20 * time.Millisecond)
+	time.Sleep(after)
 	cancel()
 	clients.Wait()
 	if err := <-ended; err != nil {
@@ -102,8 +102,7 @@ func askUntilTheEnd(t *testing.T, files certFiles, config *tls.Config) (accepted
 	return accepted, len(unanswered)
 }
 
-// slowListener accepts connections that take a moment to write, as a busy machine does: net/http calls an HTTP/2
-// connection idle before its last answer is written.
+// slowListener accepts connections that take a moment to write, so that a handshake does too.
 type slowListener struct{ net.Listener }
 
 func (l slowListener) Accept() (net.Conn, error) {

@@ -17,8 +17,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
@@ -75,6 +75,7 @@ type Server struct {
 	listener *conns
 	files    *files // nil: plain HTTP
 	http     *http.Server
+	draining atomic.Bool
 }
 
 // New loads the certificates and binds the address, so that what can go wrong at start does so here.
@@ -119,7 +120,7 @@ func New(opts Options) (_ *Server, err error) {
 			"kube-apiserver's client certificate (and a server certificate), or bind to 127.0.0.1", s.listener.Addr())
 	}
 	s.http = &http.Server{
-		Handler:           withFarewell(s.listener.isDraining, withRequestID(withRecovery(opts.Logger, opts.Handler))),
+		Handler:           withFarewell(s.draining.Load, withRequestID(withRecovery(opts.Logger, opts.Handler))),
 		ReadHeaderTimeout: orDefault(opts.ReadHeaderTimeout, 5*time.Second),
 		ReadTimeout:       orDefault(opts.ReadTimeout, 15*time.Second),
 		WriteTimeout:      orDefault(opts.WriteTimeout, 30*time.Second),
@@ -139,10 +140,12 @@ func New(opts Options) (_ *Server, err error) {
 	return s, nil
 }
 
-// tlsConfig is tls.Config.GetConfigForClient: each new connection gets the present configuration.
-func (s *Server) tlsConfig(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+// tlsConfig is tls.Config.GetConfigForClient: each new connection gets the present configuration. A late one may not choose
+// HTTP/2: http.Server.Shutdown sends GOAWAY to those it knows; one whose handshake was not over could go on until it is cut off.
+// HTTP/1.1 ends with its next answer.
+func (s *Server) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 	config := s.files.current.Load()
-	if slices.Contains(hello.SupportedProtos, "h2") && !s.listener.takesHTTP2(hello.Conn) {
+	if s.draining.Load() {
 		config = config.Clone()
 		config.NextProtos = []string{"http/1.1"}
 	}
@@ -189,12 +192,11 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		case <-done:
 			s.opts.Logger.LogAttrs(ctx, slog.LevelInfo, "ending: serving on while clients move away", slog.Duration("drainDelay", s.opts.DrainDelay))
-			s.listener.drain()
+			s.draining.Store(true)
 			done, drained = nil, time.After(s.opts.DrainDelay)
 		case <-drained:
 			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), orDefault(s.opts.ShutdownTimeout, 30*time.Second))
 			defer cancel()
-			context.AfterFunc(grace, s.listener.letGo)
 			err := s.http.Shutdown(grace)
 			if err != nil {
 				err = fmt.Errorf("stopping the %s listener: cutting off running requests: %w", s.opts.Name, errors.Join(err, s.http.Close()))
