@@ -17,6 +17,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
@@ -160,11 +161,12 @@ func TestExampleDeployment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	docs := bytes.SplitN(file, []byte("\n---\n"), 3)
+	docs := bytes.SplitN(file, []byte("\n---\n"), 4)
 	var d appsv1.Deployment
 	var s corev1.Service
 	var n networkingv1.NetworkPolicy
-	for i, into := range []any{&d, &s, &n} {
+	var b policyv1.PodDisruptionBudget
+	for i, into := range []any{&d, &s, &n, &b} {
 		if err := yaml.UnmarshalStrict(docs[i], into); err != nil {
 			t.Fatal(err)
 		}
@@ -179,6 +181,10 @@ func TestExampleDeployment(t *testing.T) {
 	if _, err := admin.NetworkingV1().NetworkPolicies(deploy.Namespace).Create(t.Context(), &n, dryRun); err != nil {
 		t.Error(err)
 	}
+	if _, err := admin.PolicyV1().PodDisruptionBudgets(deploy.Namespace).Create(t.Context(), &b, dryRun); err != nil {
+		t.Error(err)
+	}
+	survivesRestarts(t, &d, &b)
 	pod := &corev1.Pod{ObjectMeta: *d.Spec.Template.ObjectMeta.DeepCopy(), Spec: d.Spec.Template.Spec}
 	pod.GenerateName = "example-"
 	if _, err := admin.CoreV1().Pods(deploy.Namespace).Create(t.Context(), pod, dryRun); err != nil {
@@ -212,5 +218,33 @@ func TestExampleDeployment(t *testing.T) {
 	}
 	if len(ports) > 0 {
 		t.Errorf("the NetworkPolicy closes ports: %v", ports)
+	}
+}
+
+// survivesRestarts checks that a rolling restart or the draining of a node leaves one pod that answers, and that none is
+// killed before it has drained.
+func survivesRestarts(t *testing.T, d *appsv1.Deployment, b *policyv1.PodDisruptionBudget) {
+	t.Helper()
+	spec := d.Spec.Template.Spec
+	if r := d.Spec.Strategy.RollingUpdate; r == nil || r.MaxUnavailable.IntValue() != 0 {
+		t.Error("a rolling restart may leave fewer pods than replicas")
+	}
+	if *d.Spec.Replicas < 2 || b.Spec.MaxUnavailable.IntValue() != 1 || !maps.Equal(b.Spec.Selector.MatchLabels, d.Spec.Template.Labels) {
+		t.Errorf("%d replicas, PodDisruptionBudget %v", *d.Spec.Replicas, b.Spec)
+	}
+	if len(spec.TopologySpreadConstraints) != 1 || !maps.Equal(spec.TopologySpreadConstraints[0].LabelSelector.MatchLabels, d.Spec.Template.Labels) {
+		t.Errorf("spread %v", spec.TopologySpreadConstraints)
+	}
+	if g := spec.TerminationGracePeriodSeconds; g == nil || *g < 5+30+5 { // listeners.drainDelay, httpserver's ShutdownTimeout, the history
+		t.Error("a pod may be killed before it has drained")
+	}
+	c := spec.Containers[0]
+	for path, probe := range map[string]*corev1.Probe{"/readyz": c.ReadinessProbe, "/healthz": c.LivenessProbe} {
+		if probe == nil || probe.HTTPGet.Path != path || probe.HTTPGet.Port.StrVal != "metrics" {
+			t.Errorf("probe of %s: %v", path, probe)
+		}
+	}
+	if c.StartupProbe == nil || c.StartupProbe.HTTPGet.Path != "/healthz" {
+		t.Errorf("startup probe %v", c.StartupProbe)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime"
 	"strings"
 
@@ -101,6 +102,8 @@ func serveCommand(s streams) *cobra.Command {
 			return err
 		}
 		log.InfoContext(cmd.Context(), "starting", "version", version, "mode", cfg.RBACSync.Mode, "config", *path, "gitlab", cfg.GitLab.URL)
+		// serve takes its time to end: a second signal has its default effect, the end at once.
+		defer context.AfterFunc(cmd.Context(), func() { signal.Reset(endSignals...) })()
 		return app.Serve(cmd.Context(), cfg, log)
 	}
 	return cmd

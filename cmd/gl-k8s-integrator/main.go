@@ -28,8 +28,11 @@ var errChanges = errors.New("there are changes")
 // errNotAuthenticated makes `token inspect` end with exitError; what is to be said was said.
 var errNotAuthenticated = errors.New("the token would not be authenticated")
 
+// endSignals end every command.
+var endSignals = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
 	code := run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
 	stop()
 	os.Exit(code)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,7 +24,8 @@ import (
 )
 
 // Serve runs the program until ctx ends. GitLab and kube-apiserver may be away when it starts: it says so in the
-// log and tries again. Everything it started has ended when it returns.
+// log and tries again. When ctx ends the Lease is given back and /readyz is false at once, while the listeners, and what
+// their answers are made from, go on for listeners.drainDelay. Everything it started has ended when it returns.
 func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	c, err := connect(cfg)
 	if err != nil {
@@ -56,7 +58,8 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	m.keys(auth.KeyStatus, time.Now)
-	ready := func() error { return errors.Join(auth.Ready(), who.ready()) }
+	g, ctx := errgroup.WithContext(ctx)
+	ready := func() error { return errors.Join(auth.Ready(), who.ready(), ending(ctx)) }
 	servers, err := listeners(cfg, log, auth, ready, view(syncer, roles), reader.Deleted, own, m)
 	if err != nil {
 		return err
@@ -66,13 +69,10 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	collectSooner()
 	defer runtime.KeepAlive(heapFloor())
-	g, ctx := errgroup.WithContext(ctx)
-	for _, s := range servers {
-		g.Go(func() error { return s.Run(ctx) })
-	}
-	g.Go(func() error { auth.Run(ctx); return nil })
+	serving := serveAll(ctx, g, servers)
+	g.Go(func() error { auth.Run(serving); return nil })
 	g.Go(func() error { sample.run(ctx); return nil })
-	g.Go(func() error { roles.Run(ctx, clusterroles.Every); return nil })
+	g.Go(func() error { roles.Run(serving, clusterroles.Every); return nil })
 	if cfg.Authn.Keys.File == "" {
 		g.Go(func() error { newKeyStore(cfg, c, auth, log).run(ctx); return nil })
 	}
@@ -86,12 +86,32 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 			return syncer.Run(ctx)
 		})
 	})
-	g.Go(func() error { syncer.Follow(ctx); return nil })
+	g.Go(func() error { syncer.Follow(serving); return nil })
 	own.run(ctx, g)
 	err = g.Wait()
 	own.history.flush(ctx)
 	if !errors.Is(err, context.Canceled) {
 		return err
+	}
+	return nil
+}
+
+// serveAll runs the listeners, which go on for a while after ctx has ended. The context that it returns ends with the last.
+func serveAll(ctx context.Context, g *errgroup.Group, servers []*httpserver.Server) context.Context {
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var open sync.WaitGroup
+	for _, s := range servers {
+		open.Add(1)
+		g.Go(func() error { defer open.Done(); return s.Run(ctx) })
+	}
+	g.Go(func() error { open.Wait(); stop(); return nil })
+	return serving
+}
+
+// ending is why a process that ends is not ready.
+func ending(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return errors.New("the process is ending")
 	}
 	return nil
 }
@@ -107,7 +127,7 @@ func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready f
 		}
 	}()
 	add := func(o httpserver.Options) error {
-		o.Logger = log
+		o.Logger, o.DrainDelay = log, cfg.Listeners.DrainDelay.Duration
 		s, err := httpserver.New(o)
 		if err != nil {
 			return fmt.Errorf("listeners.%s: %w", o.Name, err)

@@ -252,6 +252,7 @@ listeners:
   webhooks: {address: %[3]q, certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key, clientCAFile: %[2]s/webhook-ca.crt}
   hooks: {address: %[4]q, secretFile: %[2]s/hook-secret}
   metrics: {address: %[5]q}
+  drainDelay: 1ms
 authn: {clientIDs: [kubelogin], ci: {audience: %[6]q}}
 rbacsync: {mode: enforce, interval: 10s}
 `, e.gitlab.URL(), e.dir, webhooks, hooks, metrics, audience)

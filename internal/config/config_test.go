@@ -70,6 +70,7 @@ cluster: {publicURL: "icc.example.com"}
 listeners:
   webhooks: {address: ":8443", maxInFlight: -1}
   hooks: {address: "0.0.0.0:8080"}
+  drainDelay: 2m
 authn:
   clientIDs: [a]
   leeway: 10m
@@ -103,7 +104,7 @@ Ci: {}
 	for _, want := range []string{
 		"apiVersion: want", "gitlab.url: want GitLab's external URL", `unknown field "gitlab.readTokenfile"`, "gitlab.readTokenFile: is missing",
 		"cluster.publicURL", "listeners.webhooks.certFile", "listeners.webhooks.clientCAFile", "listeners.hooks.secretFile", "listeners.hooks.certFile",
-		"listeners.webhooks.maxInFlight", "authn.maxTokenBytes", "authn.keys: give url or file", "authn.keys.url", "authn.apiAudiences[0]",
+		"listeners.webhooks.maxInFlight", "listeners.drainDelay", "authn.maxTokenBytes", "authn.keys: give url or file", "authn.keys.url", "authn.apiAudiences[0]",
 		"authn.require.groups[0]", "authn.leeway", "authn.ci.audience: must not be one of", "authz.roles[0].levels: unknown GitLab access level \"boss\"", "authz.kinds: unknown kind \"team\"",
 		"authz.reservedNames[0]", "rbacsync.mode", "rbacsync.podSecurity:", "rbacsync.interval", "podSecurityExceptions[0].source", "ci.delivery", "ci.environment",
 		"authz.exclude.sources[0]: want group/ID", "authz.exclude.paths[0]: \"**\" would leave out everything", "authz.exclude.paths[1]: \"a[b\" is not a pattern",

@@ -24,6 +24,7 @@ func setDefaults(c *Config) {
 		}
 	}
 	number(&c.GitLab.SampleSize, 20)
+	duration(&c.Listeners.DrainDelay, 5*time.Second)
 	number(&c.Listeners.Webhooks.MaxInFlight, 256)
 	number(&c.Authn.MaxTokenBytes, 64<<10)
 	duration(&c.Authn.Leeway, 10*time.Second)

@@ -65,6 +65,9 @@ type Listeners struct {
 	Hooks HooksListener `json:"hooks"`
 	// Metrics and health (/metrics, /healthz, /readyz), plain HTTP.
 	Metrics MetricsListener `json:"metrics"`
+	// How long all three serve on after SIGTERM, with /readyz false, so that who calls them notices before they close. 1ms to
+	// 1m. A second signal ends the process at once. Default 5s.
+	DrainDelay Duration `json:"drainDelay,omitempty"`
 }
 
 // Listener is a TLS port.

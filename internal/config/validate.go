@@ -136,6 +136,7 @@ func (g GitLab) validateURL(f *faults) {
 }
 
 func (l Listeners) validate(f *faults) {
+	f.add(l.DrainDelay.Duration < 0 || l.DrainDelay.Duration > time.Minute, "listeners.drainDelay", "want 1ms to 1m, not %s", l.DrainDelay)
 	if bad := badAddress(l.Webhooks.Address); bad != "" {
 		f.add(true, "listeners.webhooks.address", "%s", bad)
 	}

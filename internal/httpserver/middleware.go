@@ -27,6 +27,17 @@ func withRequestID(next http.Handler) http.Handler {
 	})
 }
 
+// withFarewell asks clients to go elsewhere while the listener drains. For HTTP/2, net/http makes a GOAWAY of it, after which
+// the streams that were accepted are still answered.
+func withFarewell(draining func() bool, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if draining() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // growStack makes room for all that a handler calls. net/http starts each request of an HTTP/2 connection on a new
 // goroutine with a small stack, which would else be copied again and again, deeper each time: a tenth of a token
 // review's processor time.

@@ -2,8 +2,8 @@
 // change, limits and timeouts on everything a client controls, and a shutdown that finishes what is under way.
 // It is the only production package that imports gorilla/mux.
 //
-// It promises that a broken certificate file never replaces a working one, that no request is lost by a reload or
-// a shutdown within ShutdownTimeout, and that a listener which demands client certificates does not start without
+// It promises that a broken certificate file never replaces a working one, that no request is lost by a reload, that no
+// accepted request loses its answer by a shutdown within ShutdownTimeout, and that a listener which demands client certificates does not start without
 // a CA to check them, except on loopback. It knows nothing of what the handlers do, and limits no request body:
 // that is each handler's own business, since it knows how large a request may be.
 package httpserver
@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
@@ -47,7 +48,9 @@ type Options struct {
 	ReadTimeout       time.Duration // default 15 s
 	WriteTimeout      time.Duration // default 30 s
 	IdleTimeout       time.Duration // default 3 min
-	// ShutdownTimeout is how long Run waits for running requests. Default 30 s.
+	// DrainDelay is how long Run serves on after its end was asked for, while clients are asked to move away. Zero: not at all.
+	DrainDelay time.Duration
+	// ShutdownTimeout is how long Run then waits for running requests. Default 30 s.
 	ShutdownTimeout time.Duration
 	// MaxHeaderBytes limits request headers. Default 64 KiB.
 	MaxHeaderBytes int
@@ -72,6 +75,7 @@ type Server struct {
 	listener *conns
 	files    *files // nil: plain HTTP
 	http     *http.Server
+	draining atomic.Bool
 }
 
 // New loads the certificates and binds the address, so that what can go wrong at start does so here.
@@ -116,7 +120,7 @@ func New(opts Options) (_ *Server, err error) {
 			"kube-apiserver's client certificate (and a server certificate), or bind to 127.0.0.1", s.listener.Addr())
 	}
 	s.http = &http.Server{
-		Handler:           withRequestID(withRecovery(opts.Logger, opts.Handler)),
+		Handler:           withFarewell(s.draining.Load, withRequestID(withRecovery(opts.Logger, opts.Handler))),
 		ReadHeaderTimeout: orDefault(opts.ReadHeaderTimeout, 5*time.Second),
 		ReadTimeout:       orDefault(opts.ReadTimeout, 15*time.Second),
 		WriteTimeout:      orDefault(opts.WriteTimeout, 30*time.Second),
@@ -131,9 +135,21 @@ func New(opts Options) (_ *Server, err error) {
 		ErrorLog: log.New(&handshakes{log: opts.Logger}, "", 0),
 	}
 	if s.files != nil {
-		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.files.config}
+		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: s.tlsConfig}
 	}
 	return s, nil
+}
+
+// tlsConfig is tls.Config.GetConfigForClient: each new connection gets the present configuration. A late one may not choose
+// HTTP/2: http.Server.Shutdown sends GOAWAY to those it knows; one whose handshake was not over could go on until it is cut off.
+// HTTP/1.1 ends with its next answer.
+func (s *Server) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
+	config := s.files.current.Load()
+	if s.draining.Load() {
+		config = config.Clone()
+		config.NextProtos = []string{"http/1.1"}
+	}
+	return config, nil
 }
 
 // Addr is the bound address.
@@ -150,8 +166,8 @@ func (s *Server) URL() string {
 // Close gives the address back; for a Server that is never Run.
 func (s *Server) Close() error { return s.listener.Close() }
 
-// Run serves until ctx ends, then takes no new requests, finishes the running ones within ShutdownTimeout, and
-// returns nil. It returns an error if serving fails or if requests had to be cut off.
+// Run serves until ctx ends and for DrainDelay after that, then takes no new requests, finishes the running ones within
+// ShutdownTimeout, and returns nil. It returns an error if serving fails or if requests had to be cut off.
 func (s *Server) Run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() {
@@ -165,6 +181,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	ticker := time.NewTicker(orDefault(s.opts.ReloadInterval, 2*time.Second))
 	defer ticker.Stop()
+	done, drained := ctx.Done(), (<-chan time.Time)(nil)
 	for {
 		select {
 		case err := <-ended:
@@ -173,7 +190,11 @@ func (s *Server) Run(ctx context.Context) error {
 			if s.files != nil {
 				s.files.reload(ctx)
 			}
-		case <-ctx.Done():
+		case <-done:
+			s.opts.Logger.LogAttrs(ctx, slog.LevelInfo, "ending: serving on while clients move away", slog.Duration("drainDelay", s.opts.DrainDelay))
+			s.draining.Store(true)
+			done, drained = nil, time.After(s.opts.DrainDelay)
+		case <-drained:
 			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), orDefault(s.opts.ShutdownTimeout, 30*time.Second))
 			defer cancel()
 			err := s.http.Shutdown(grace)

@@ -22,9 +22,6 @@ type files struct {
 	seen    [sha256.Size]byte // content last looked at, good or bad
 }
 
-// config is tls.Config.GetConfigForClient: each new connection gets the present configuration.
-func (f *files) config(*tls.ClientHelloInfo) (*tls.Config, error) { return f.current.Load(), nil }
-
 // load reads the files for the first time.
 func (f *files) load() error {
 	_, err := f.read()

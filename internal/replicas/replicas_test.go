@@ -2,6 +2,7 @@ package replicas_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -79,6 +80,8 @@ type world struct {
 	admin   kubernetes.Interface
 	client  http.Client
 	project int64
+
+	drainDelay time.Duration // of the replicas; zero: almost none
 }
 
 // replica is one process.
@@ -154,10 +157,11 @@ listeners:
   webhooks: {address: "%[3]s", certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key}
   hooks: {address: "%[4]s", secretFile: %[2]s/hook-secret}
   metrics: {address: "%[5]s"}
+  drainDelay: %[7]s
 authn: {clientIDs: [kubelogin]}
 rbacsync: {mode: enforce, interval: %[6]s}
 ci: {delivery: none}
-`, w.gitlab.URL(), w.dir, r.webhooks, r.hooks, r.metrics, interval)
+`, w.gitlab.URL(), w.dir, r.webhooks, r.hooks, r.metrics, interval, cmp.Or(w.drainDelay, time.Millisecond))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}

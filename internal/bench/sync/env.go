@@ -101,6 +101,7 @@ listeners:
   webhooks: {address: "%[3]s", certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key}
   hooks: {address: "%[4]s", secretFile: %[2]s/hook-secret}
   metrics: {address: "%[5]s"}
+  drainDelay: 1ms
 authn:
   clientIDs: [bench]
 authz:
