@@ -25,7 +25,7 @@ func logging(w io.Writer, format func(io.Writer) slog.Handler, f func(*slog.Logg
 	lines := logqueue.New(w, format)
 	log := slog.New(lines.Handler())
 	klog.SetSlogLogger(log) // client-go's
-	slog.SetDefault(log)    //nolint:sloglint // package log of the standard library follows it, which net/http uses here and there
+	slog.SetDefault(log)    // package log of the standard library follows it, which net/http uses here and there
 	err := f(log, lines)
 	if unread := lines.Close(lastLines); unread != nil && err != nil {
 		return errors.Join(err, unread)
