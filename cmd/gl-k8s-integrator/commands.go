@@ -17,6 +17,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/demo"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logqueue"
 )
 
 // streams are the standard streams; what people asked for goes to out, everything else to err.
@@ -52,8 +53,8 @@ func configFlag(cmd *cobra.Command) *string {
 	return path
 }
 
-// logger writes to err: JSON for machines, or text for people.
-func logger(w io.Writer, format, level string) (*slog.Logger, error) {
+// logFormat returns what makes handlers: JSON for machines, or text for people.
+func logFormat(format, level string) (func(io.Writer) slog.Handler, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("--log-level: want debug, info, warn or error, not %q", level)
@@ -61,9 +62,9 @@ func logger(w io.Writer, format, level string) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{Level: l}
 	switch format {
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+		return func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, opts) }, nil
 	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
+		return func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, opts) }, nil
 	}
 	return nil, fmt.Errorf("--log-format: want json or text, not %q", format)
 }
@@ -93,7 +94,7 @@ func serveCommand(s streams) *cobra.Command {
 	format := cmd.Flags().String("log-format", "json", "json or text")
 	level := cmd.Flags().String("log-level", "info", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		log, err := logger(s.err, *format, *level)
+		form, err := logFormat(*format, *level)
 		if err != nil {
 			return err
 		}
@@ -101,10 +102,12 @@ func serveCommand(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		log.InfoContext(cmd.Context(), "starting", "version", version, "mode", cfg.RBACSync.Mode, "config", *path, "gitlab", cfg.GitLab.URL)
 		// serve takes its time to end: a second signal has its default effect, the end at once.
 		defer context.AfterFunc(cmd.Context(), func() { signal.Reset(endSignals...) })()
-		return app.Serve(cmd.Context(), cfg, log)
+		return logging(s.err, form, func(log *slog.Logger, lines *logqueue.Queue) error {
+			log.InfoContext(cmd.Context(), "starting", "version", version, "mode", cfg.RBACSync.Mode, "config", *path, "gitlab", cfg.GitLab.URL)
+			return app.Serve(cmd.Context(), cfg, log, app.LogDrops(lines.Drops))
+		})
 	}
 	return cmd
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logqueue"
 )
 
 // version is set by the linker.
@@ -50,8 +52,8 @@ func run(ctx context.Context, args []string, s streams) int {
 		return exitOK
 	case errors.Is(err, errChanges):
 		return exitChanges
-	case errors.Is(err, errNotAuthenticated):
-		return exitError
+	case errors.Is(err, errNotAuthenticated), errors.Is(err, logqueue.ErrUnread):
+		return exitError // writing to where nobody reads could wait for ever
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		fmt.Fprintln(s.err, "gl-k8s-integrator: interrupted")
 		return exitError

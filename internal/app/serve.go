@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
@@ -25,13 +26,15 @@ import (
 
 // Serve runs the program until ctx ends. GitLab and kube-apiserver may be away when it starts: it says so in the
 // log and tries again. When ctx ends the Lease is given back and /readyz is false at once, while the listeners, and what
-// their answers are made from, go on for listeners.drainDelay. Everything it started has ended when it returns.
-func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+// their answers are made from, go on for listeners.drainDelay. Everything it started has ended when it returns. /metrics
+// shows more too.
+func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger, more ...prometheus.Collector) error {
 	c, err := connect(cfg)
 	if err != nil {
 		return err
 	}
 	m := newMetrics()
+	m.registry.MustRegister(more...)
 	who, err := newPeopleOf(cfg)
 	if err != nil {
 		return err
