@@ -83,7 +83,7 @@ func hookRequest(id int, token, key string) (head, body string) {
 
 // sendHook sends one on a connection of its own, and returns what is wrong with the answer, which must come in GitLab's 10 s.
 func sendHook(addr string, id int, token, key string) error {
-	conn, err := net.DialTimeout("tcp", addr, 10*time.Second) //nolint:noctx // it has a deadline
+	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func TestABurstAmongStrangers(t *testing.T) {
 				signed = ""
 			}
 			for {
-				conn, err := net.DialTimeout("tcp", addr, time.Second) //nolint:noctx // it has a deadline
+				conn, err := net.DialTimeout("tcp", addr, time.Second)
 				if err == nil {
 					fmt.Fprintf(conn, "POST /hooks/gitlab HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n%s\r\nx", signed)
 				}
