@@ -205,7 +205,7 @@ func TestABurstAmongStrangers(t *testing.T) {
 	if lost > 0 {
 		t.Errorf("%d of %d hooks were not taken", lost, burst)
 	}
-	if most > before+150+2*1536 {
+	if most > before+150+2*1984 {
 		t.Errorf("%d goroutines after %d", most, before)
 	}
 }

@@ -9,7 +9,7 @@ import (
 // Limits of the listeners. What is over them is answered 503 at once, or closed.
 const (
 	maxBodies   = 16          // bodies of hooks without the secret that are being read
-	maxWaiting  = 1024        // of those, how many wait for their turn
+	maxWaiting  = 768         // of those, how many wait for their turn
 	maxScrapes  = 4           // requests for /metrics under way
 	turnTime    = time.Second // how long they wait
 	bodyTime    = 5 * time.Second
@@ -24,7 +24,7 @@ type shares struct{ webhooks, hooks, metrics int }
 // connection of its own: those of a thousand changes at once must fit in, with some of strangers.
 func shareDescriptors(limit uint64) shares {
 	n := int(min(limit, math.MaxInt32))
-	return shares{webhooks: max(8, min(4096, n/2)), hooks: max(4, min(1536, n/8)), metrics: max(2, min(64, n/16))}
+	return shares{webhooks: max(8, min(4096, n/2)), hooks: max(4, min(1984, n/8)), metrics: max(2, min(64, n/16))}
 }
 
 // descriptors returns how many files this process may have open. The Go runtime has raised that to what the system allows.
