@@ -317,3 +317,55 @@ func TestManyGroups(t *testing.T) {
 		t.Errorf("1500 groups: %s", got)
 	}
 }
+
+// TestATokenCutOff: a person's and a job's token, cut off anywhere, is never let in, is never said to be altered, and costs no
+// more than the one fetch.
+func TestATokenCutOff(t *testing.T) {
+	i, c := newIssuer(t)
+	g := newGitLab(t, config(i, c))
+	for _, token := range []string{i.UserToken(42, client, nil), i.CIToken(20, ciAud, nil)} {
+		body, end := strings.Index(token, "."), strings.LastIndex(token, ".")
+		for n := range len(token) {
+			want := []authn.Code{authn.CodeJWTCutOff}
+			switch {
+			case n < 3:
+				want = []authn.Code{authn.CodeNotJWT, authn.CodeEmptyToken}
+			case n > end:
+				want = []authn.Code{authn.CodeShortSignature}
+			}
+			if got := verdict(t, g, token[:n]); !slices.Contains(want, got) {
+				t.Fatalf("cut off behind %d of %d characters (the dots are at %d and %d): %s", n, len(token), body, end, got)
+			}
+		}
+		if got := verdict(t, g, token); got != authn.CodeOK {
+			t.Errorf("the whole token: %s", got)
+		}
+	}
+	if n := i.KeyReads(); n != 1 {
+		t.Errorf("%d fetches of the keys", n)
+	}
+}
+
+// TestOtherTokensOfGitLab: each kind is named, whatever is behind the prefix and whatever the instance puts before it, and
+// nothing of the token is in the answer.
+func TestOtherTokensOfGitLab(t *testing.T) {
+	i, c := newIssuer(t)
+	g := newGitLab(t, config(i, c))
+	for prefix, what := range map[string]string{
+		"glcbt-": "CI_JOB_TOKEN", "glpat-": "access token", "gloas-": "OAuth application", "gldt-": "deploy token", "glrt-": "runner", "glrtr-": "runner",
+		"GR1348941": "runner", "glptt-": "trigger", "glft-": "feed", "glimt-": "mail", "glagent-": "agent", "glwt-": "workspace", "glsoat-": "SCIM", "glffct-": "feature flags",
+	} {
+		for _, instance := range []string{"", "example-", "our-gitlab-"} {
+			for _, rest := range []string{"", "AbC123", "AbC123_-.01.0z8kf", i.UserToken(42, client, nil), i.UserToken(42, client, authntest.Claims{"iss": "gitlab.example.com"})} {
+				token := instance + prefix + rest
+				_, err := g.Authenticate(t.Context(), token)
+				if authn.CodeOf(err) != authn.CodeNotIDToken || !strings.Contains(err.Error(), what) || strings.Contains(err.Error(), prefix) {
+					t.Errorf("%s%s with %d characters: %v", instance, prefix, len(rest), err)
+				}
+			}
+		}
+	}
+	if n := i.KeyReads(); n != 0 {
+		t.Errorf("%d fetches of the keys", n)
+	}
+}

@@ -107,7 +107,7 @@ func FuzzPeek(f *testing.F) {
 		}
 		if err == nil {
 			segments := strings.Split(token, ".")
-			if len(segments) != 3 || b64(p.payload) != segments[1] || b64(p.signature) != segments[2] || p.signed != segments[0]+"."+segments[1] {
+			if len(segments) != 3 || b64(p.payload) != segments[1] || (!p.cutOff && b64(p.signature) != segments[2]) || p.signed != segments[0]+"."+segments[1] {
 				t.Errorf("%q has another spelling", token)
 			}
 			var loose map[string]any

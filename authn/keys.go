@@ -97,7 +97,8 @@ func (k *keys) find(ctx context.Context, id string) (*rsa.PublicKey, error) {
 	return found.public, nil
 }
 
-// unknown says what it means that no key has the id: a forgery if the keys are known to be current, else nothing.
+// unknown says what it means that no key has the id: a forgery only if the keys were asked for after the token had come, as
+// err nil says. GitLab may have begun to sign with a new key since they were last read.
 func (k *keys) unknown(ctx context.Context, set *keySet, err error) error {
 	if ctx.Err() != nil {
 		return &UndecidedError{Code: CodeReviewCancelled, Err: ctx.Err()}
@@ -106,6 +107,9 @@ func (k *keys) unknown(ctx context.Context, set *keySet, err error) error {
 		k.mu.Lock()
 		err = k.lastErr
 		k.mu.Unlock()
+		if err == nil {
+			return &UndecidedError{Code: CodeKeyNotReadYet}
+		}
 	}
 	var undecided *UndecidedError
 	switch {
@@ -118,8 +122,9 @@ func (k *keys) unknown(ctx context.Context, set *keySet, err error) error {
 	}
 }
 
-// update fetches the keys unless that was tried less than minInterval ago. A caller that finds a fetch under way
-// waits for it as long as wait lives; the fetch itself lives as long as ctx, and fetchTimeout.
+// update fetches the keys unless that was tried less than minInterval ago: then it returns errNotDue. A caller that finds a
+// fetch under way waits for it as long as wait lives, and gets errNotDue if it went well, since it began before the call; the
+// fetch itself lives as long as ctx, and fetchTimeout.
 func (k *keys) update(ctx, wait context.Context) error {
 	k.mu.Lock()
 	if flight := k.inFlight; flight != nil {
@@ -133,6 +138,9 @@ func (k *keys) update(ctx, wait context.Context) error {
 		case <-flight:
 			k.mu.Lock()
 			defer k.mu.Unlock()
+			if k.lastErr == nil {
+				return errNotDue
+			}
 			return k.lastErr
 		case <-wait.Done():
 			return wait.Err()

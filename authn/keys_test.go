@@ -38,15 +38,23 @@ func TestForgedTokensCostOneFetch(t *testing.T) {
 	forger := authntest.NewKey(t, 2048)
 	claims := authntest.Encode(i.UserClaims(42, client, nil))
 	var all sync.WaitGroup
+	var unknown atomic.Int64
 	for n := range 50 {
 		token := oidctest.SignIDToken(forger.Private, fmt.Sprintf("kid-%d", n), oidc.RS256, claims)
 		all.Go(func() {
-			if got := verdict(t, g, token); got != authn.CodeUnknownKey {
+			switch got := verdict(t, g, token); got {
+			case authn.CodeUnknownKey:
+				unknown.Add(1)
+			case authn.CodeKeyNotReadYet: // came after the one fetch had begun
+			default:
 				t.Errorf("token %d: got %s", n, got)
 			}
 		})
 	}
 	all.Wait()
+	if n := unknown.Load(); n != 1 {
+		t.Errorf("%d tokens are known to be forged, want the one that the keys were read for", n)
+	}
 	if got := i.KeyReads(); got != 1 {
 		t.Errorf("50 tokens with unknown keys: %d fetches, want 1", got)
 	}
@@ -122,14 +130,24 @@ func TestKeyRotation(t *testing.T) {
 	renewed := func() string {
 		return i.UserToken(42, client, authntest.Claims{"exp": c.now().Add(time.Hour).Unix()})
 	}
-	if got := verdict(t, g, renewed()); got != authn.CodeUnknownKey {
-		t.Errorf("new key within the interval: got %s", got)
+	for range 2 {
+		if got := verdict(t, g, renewed()); got != authn.CodeKeyNotReadYet {
+			t.Errorf("new key within the interval: got %s: it is no forgery", got)
+		}
 	}
 	c.advance(10 * time.Second)
 	if got := verdict(t, g, renewed()); got != authn.CodeOK {
 		t.Errorf("new key after the interval: got %s", got)
 	}
-	if got := verdict(t, g, old); got != authn.CodeUnknownKey {
+	if got := verdict(t, g, old); got != authn.CodeKeyNotReadYet {
+		t.Errorf("withdrawn key, keys just read: got %s", got)
+	}
+	c.advance(10 * time.Second)
+	if got := verdict(t, g, i.UserToken(42, client, nil)); got != authn.CodeOK {
+		t.Errorf("new key: got %s", got)
+	}
+	late := authntest.Sign(before, i.UserClaims(42, client, nil))
+	if got := verdict(t, g, late); got != authn.CodeUnknownKey {
 		t.Errorf("withdrawn key: got %s", got)
 	}
 	// Without any token of a new key the withdrawn one dies with the next refresh.

@@ -18,6 +18,8 @@ type peeked struct {
 	// signed is the part of the token that the signature covers.
 	signed    string
 	signature []byte
+	// cutOff says that the signature ends within a byte, as no encoder leaves it.
+	cutOff bool
 }
 
 type header struct {
@@ -85,7 +87,7 @@ func (c *claims) take(name, value string) {
 	case "ref_type":
 		c.RefType = readText(value)
 	case "ref_protected":
-		c.RefProtected = readText(value)
+		c.RefProtected = readFlag(value)
 	case "environment":
 		c.Environment = readText(value)
 	}
@@ -104,8 +106,8 @@ func (h *header) take(name, value string) {
 	}
 }
 
-// peek takes a token apart without believing any of it. It returns a *notMineError for what is not a JWT at
-// all: opaque GitLab tokens too (a routable personal access token also has two dots).
+// peek takes a token apart without believing any of it. What is not a JWT at all is a *notMineError, or a *DeniedError if it
+// is another of GitLab's tokens (a routable personal access token also has two dots).
 func peek(token string, maxBytes int) (*peeked, error) {
 	switch {
 	case token == "":
@@ -116,26 +118,28 @@ func peek(token string, maxBytes int) (*peeked, error) {
 	head, rest, ok1 := strings.Cut(token, ".")
 	body, sig, ok2 := strings.Cut(rest, ".")
 	if !ok1 || !ok2 || head == "" || body == "" || strings.ContainsAny(token, "\r\n") {
-		return nil, &notMineError{CodeNotJWT}
+		return nil, notJWT(token)
 	}
 	// One allocation for all three segments.
 	decoded := make([]byte, 0, base64.RawURLEncoding.DecodedLen(len(token)))
 	rawHeader, ok := decodeSegment(&decoded, head)
 	payload, okPayload := decodeSegment(&decoded, body)
 	signature, okSignature := decodeSegment(&decoded, sig)
-	if !ok || !okPayload || !okSignature {
-		return nil, &notMineError{CodeNotJWT}
+	if !ok || !okPayload || (!okSignature && !alphabet(sig, base64URL)) {
+		return nil, notJWT(token)
 	}
 	said, ok := parseObject(payload)
 	if !ok {
-		return nil, &notMineError{CodeNotJWT}
+		return nil, notJWT(token)
 	}
-	p := &peeked{signed: token[:len(head)+1+len(body)], payload: payload, signature: signature}
+	p := &peeked{signed: token[:len(head)+1+len(body)], payload: payload, signature: signature, cutOff: !okSignature}
 	said.members(p.claims.take)
 	// Whether a broken header matters depends on the issuer, which the caller looks at first.
 	var h object
 	if h, p.headerOK = parseObject(rawHeader); p.headerOK {
 		h.members(p.header.take)
+	} else if other := gitlabToken(token); other != nil {
+		return nil, other
 	}
 	return p, nil
 }
@@ -168,6 +172,14 @@ func readText(value string) text {
 		return text{present: true}
 	}
 	return text{s: decodeString(value), present: true, valid: true}
+}
+
+// readFlag reads a claim that is "true" or "false". GitLab writes it as text; as a boolean it means the same.
+func readFlag(value string) text {
+	if value == "true" || value == "false" {
+		return text{s: value, present: true, valid: true}
+	}
+	return readText(value)
 }
 
 // audience is a string or a list of strings (RFC 7519 section 4.1.3).

@@ -25,9 +25,12 @@ const (
 	CodeNotMine       Code = "not_mine"
 	CodeEmptyToken    Code = "empty_token"
 	CodeNotJWT        Code = "not_a_jwt"
+	CodeJWTCutOff     Code = "jwt_cut_off"
+	CodeHexToken      Code = "hexadecimal_token"
 	CodeForeignIssuer Code = "foreign_issuer"
 
 	CodeTokenTooLarge     Code = "token_too_large"
+	CodeNotIDToken        Code = "not_an_id_token"
 	CodeMalformedHeader   Code = "malformed_header"
 	CodeUnsupportedAlg    Code = "unsupported_algorithm"
 	CodeCriticalHeader    Code = "critical_header"
@@ -36,6 +39,7 @@ const (
 	CodeUnknownKey        Code = "unknown_key"
 	CodeWeakKey           Code = "weak_key"
 	CodeUnsupportedKey    Code = "unsupported_key"
+	CodeShortSignature    Code = "short_signature"
 	CodeBadSignature      Code = "bad_signature"
 	CodeMalformedClaims   Code = "malformed_claims"
 	CodeMissingAudience   Code = "missing_audience"
@@ -70,6 +74,7 @@ const (
 	CodeCIUserNotActive    Code = "ci_user_not_active"
 
 	CodeKeysUnavailable   Code = "keys_unavailable"
+	CodeKeyNotReadYet     Code = "key_not_read_yet"
 	CodeKeysTooOld        Code = "keys_too_old"
 	CodeDiscoveryMismatch Code = "discovery_mismatch"
 	CodeAdmissionUnknown  Code = "admission_unknown"
@@ -103,10 +108,13 @@ var reasons = []Reason{
 
 	{CodeNotMine, OutcomeNotMine, "not a token of this GitLab", "Nothing to do: another authenticator's token passed by."},
 	{CodeEmptyToken, OutcomeNotMine, "the review holds no token", "Check what sends reviews: kube-apiserver never sends an empty token."},
-	{CodeNotJWT, OutcomeNotMine, "the token is not a JSON web token", "Use a GitLab ID token (kubelogin, or id_tokens in CI); personal access tokens and CI_JOB_TOKEN are not accepted."},
+	{CodeNotJWT, OutcomeNotMine, "the token is not a JSON web token", "Use a GitLab ID token (kubelogin, or id_tokens in CI), and nothing around it: no quotes, no spaces, no \"Bearer\"; passwords and tokens without a prefix of GitLab's are not accepted."},
+	{CodeJWTCutOff, OutcomeNotMine, "the token begins as a JSON web token and ends early", "Copy the whole token: three parts with a dot between them; a terminal, a variable or a header may have cut it off."},
+	{CodeHexToken, OutcomeNotMine, "the token is 64 hexadecimal digits, as GitLab's OAuth access tokens are", "If GitLab issued it, send the ID token that came with it (kubelogin does)."},
 	{CodeForeignIssuer, OutcomeNotMine, "the token was issued by somebody else", "If it should be accepted, compare its iss with the configured GitLab URL letter by letter: no trailing slash, same scheme."},
 
 	{CodeTokenTooLarge, OutcomeDenied, "the token is larger than this webhook accepts", "A person in very many groups gets a large token (groups_direct): raise the size limit or leave groups."},
+	{CodeNotIDToken, OutcomeDenied, "the token is one of GitLab's, but not an ID token", "Send an ID token: people get it from kubelogin, CI jobs by id_tokens."},
 	{CodeMalformedHeader, OutcomeDenied, "the token's header is not valid JSON of the expected form", "GitLab does not make such tokens: look for what altered it."},
 	{CodeUnsupportedAlg, OutcomeDenied, "the token is not signed with RS256", "GitLab signs with RS256 only: treat the token as forged."},
 	{CodeCriticalHeader, OutcomeDenied, "the token demands a header extension that is not understood", "GitLab does not use critical headers: treat the token as forged."},
@@ -115,6 +123,7 @@ var reasons = []Reason{
 	{CodeUnknownKey, OutcomeDenied, "the token is signed with a key that GitLab does not publish", "After a change of GitLab's keys log in again; otherwise treat the token as forged."},
 	{CodeWeakKey, OutcomeDenied, "the signing key has fewer than 2048 bits", "Give GitLab an RSA key of 2048 bits or more (openid_connect_signing_key, ci_jwt_signing_key)."},
 	{CodeUnsupportedKey, OutcomeDenied, "the signing key is not an RSA key for RS256 signatures", "GitLab publishes RSA keys only: check what answers at its key URL."},
+	{CodeShortSignature, OutcomeDenied, "the signature is shorter than the key makes it: the token was cut off, or is forged", "Copy the whole token: a terminal, a variable or a header may have cut it off; else treat the token as forged."},
 	{CodeBadSignature, OutcomeDenied, "the signature does not match the token", "Treat the token as forged or damaged; log in again."},
 	{CodeMalformedClaims, OutcomeDenied, "a claim has an unexpected form", "Check the GitLab version; if GitLab really issued this token, report it as a bug."},
 	{CodeMissingAudience, OutcomeDenied, "the token names no audience", "GitLab always sets aud: treat the token as forged."},
@@ -149,6 +158,7 @@ var reasons = []Reason{
 	{CodeCIUserNotActive, OutcomeDenied, "the account that started the job is not active in GitLab", "Have somebody with an active account start the job."},
 
 	{CodeKeysUnavailable, OutcomeUndecided, "GitLab's signing keys could not be read", "Check that GitLab is up and that this program reaches it and trusts its certificate; reviews recover by themselves."},
+	{CodeKeyNotReadYet, OutcomeUndecided, "the token's key is not among GitLab's, but these were read before the token came and may not be read again yet", "Try again in 10 seconds: after a change of GitLab's keys this is usual; if it is unknown_key then, see there."},
 	{CodeKeysTooOld, OutcomeUndecided, "GitLab's signing keys could not be read for too long", "Bring GitLab back; known keys are used up to the configured maximum age only."},
 	{CodeDiscoveryMismatch, OutcomeUndecided, "GitLab's discovery document does not belong to the configured issuer", "Configure the issuer exactly as GitLab's external_url; where GitLab is read through another host name, configure the key URL."},
 	{CodeAdmissionUnknown, OutcomeUndecided, "GitLab has not been read yet, so it is not known whom this cluster lets in", "Wait for the first round; if it does not come, see why GitLab can't be read. Only with authn.require."},

@@ -376,7 +376,7 @@ func TestExplain(t *testing.T) {
 	s.Users[mallory] = u
 	p := policy(t)
 	names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
-	v := authz.NewView(s, p, names).WithRules(rules())
+	v := authz.NewView(s, p, names).WithRules(rules()).WithGaps(map[authz.SourceID]authz.Gap{})
 	for _, c := range []struct {
 		name string
 		user int64
@@ -404,9 +404,9 @@ func TestExplain(t *testing.T) {
 			`you are Developer in haw/lab/world (ClusterRole "view"); no GitLab role there allows get rolebindings. Ask the cluster's administrators.`,
 		},
 		{
-			"a right that is on its way", alice,
+			"a right that was there a moment ago", alice,
 			authz.Question{Namespace: "haw-lab-world", Verb: "get", Resource: "pods", Subresource: "log"},
-			`you are Maintainer in haw/lab/world (ClusterRole "edit"), which allows get pods/log, but the cluster does not have that right yet. Try again in a minute, then ask the cluster's administrators.`,
+			`GitLab gives you ClusterRole "edit" here (you are Maintainer in haw/lab/world), which allows get pods/log, but it is not in the cluster yet, and why is not known here. Try again in a minute, then ask the cluster's administrators.`,
 		},
 		{
 			"Reporter", carol,

@@ -10,8 +10,8 @@ import (
 	"unicode"
 )
 
-// View is what an explanation is made from: one Snapshot with the namespaces of its round. It is not changed after
-// NewView, With or WithRules made it.
+// View is what an explanation is made from: one Snapshot with the namespaces of its round, and what the cluster lacks of it. It
+// is not changed after NewView, or a method whose name starts with With, made it.
 type View struct {
 	Snapshot  *Snapshot
 	Policy    Policy
@@ -19,7 +19,9 @@ type View struct {
 	Source    map[string]SourceID // the reverse of Namespace
 
 	rules   map[string][]Rule
-	rank    map[string]int // of Policy.ClusterRoles
+	gone    map[string]bool  // ClusterRoles that don't exist
+	gaps    map[SourceID]Gap // nil: not known
+	rank    map[string]int   // of Policy.ClusterRoles
 	own     *possessions
 	changed map[SourceID]bool // since own was made
 }
@@ -40,6 +42,11 @@ func NewView(s *Snapshot, p Policy, namespace map[SourceID]string) View {
 // differ, at least (Policy.Affected).
 func (v View) With(s *Snapshot, changed map[SourceID]bool) View {
 	v.Snapshot = s
+	return v.since(changed)
+}
+
+// since notes in which sources rights can differ from those of the View before.
+func (v View) since(changed map[SourceID]bool) View {
 	if len(v.changed)+len(changed) > maxChanged || !v.own.made() {
 		v.own, v.changed = &possessions{}, nil
 		return v
@@ -82,17 +89,17 @@ func (v View) Person(user int64, q Question, now time.Time) string {
 	case q.Namespace == "":
 		return v.clusterWide(user, q, now)
 	}
-	return v.memberRefused(src, access.Level, q, now)
+	return v.memberRefused(src, user, access.Level, q, now)
 }
 
 // howToList ends what is said to somebody who may be in the wrong namespace.
 const howToList = `"kubectl get namespaces" is refused too, and lists yours.`
 
-// CIServiceAccount explains a refusal to a job that uses the token of a namespace's CI ServiceAccount. It says nothing
-// that the account's name does not.
+// CIServiceAccount explains a refusal to a job that uses the token of a namespace's CI ServiceAccount. Of another namespace
+// than its own it says nothing that the account's name does not.
 func (v View) CIServiceAccount(own string, q Question) string {
 	if q.Namespace == own {
-		return fmt.Sprintf("the CI ServiceAccount may read, change and delete everything in namespace %q, but not do this (%s).", clean(own), q.what())
+		return v.ci(own, 0, q)
 	}
 	return fmt.Sprintf("this token belongs to the CI of namespace %q and is good for that namespace alone.", clean(own))
 }
@@ -103,17 +110,17 @@ func (v View) CIJob(project int64, q Question) string {
 	own, ok := v.Namespace[Project(project)]
 	switch {
 	case ok && q.Namespace == own:
-		return v.CIServiceAccount(own, q)
+		return v.ci(own, project, q)
 	case q.Namespace != "":
 		return fmt.Sprintf("namespace %q is not the one of this job's project, if it exists. %s", clean(q.Namespace), howToList)
 	case !ok:
 		return fmt.Sprintf("GitLab project %d has no namespace in this cluster.", project)
 	}
-	return fmt.Sprintf("CI jobs have rights in one namespace only (kubectl -n NAMESPACE …). That of this job's project is %q.", clean(own))
+	return fmt.Sprintf("CI jobs have rights in one namespace only (kubectl -n NAMESPACE …). That of this job's project is %q.%s", clean(own), v.butNothing(Project(project)))
 }
 
 // memberRefused speaks to somebody who is a member of the source, and so may hear its path and people.
-func (v View) memberRefused(id SourceID, level Level, q Question, now time.Time) string {
+func (v View) memberRefused(id SourceID, user int64, level Level, q Question, now time.Time) string {
 	where := clean(v.path(id))
 	frozen := v.Policy.frozen(v.Snapshot, id)
 	src, ok := v.Policy.Source(v.Snapshot, id)
@@ -124,16 +131,17 @@ func (v View) memberRefused(id SourceID, level Level, q Question, now time.Time)
 		return fmt.Sprintf("%s is archived or marked for deletion in GitLab: nobody has rights there.", where)
 	}
 	roles := v.rolesOf(src.ID, level, frozen)
+	g := v.unfulfilled(roles, q, func(role string) Absence { return v.absent(src.ID, role, user) })
+	if len(g.roles) > 0 {
+		return fmt.Sprintf("GitLab gives you %s here (you are %s in %s)%s", quoted(g.roles), level, where, g.say(v, src.ID, q))
+	}
 	you := fmt.Sprintf("you are %s in %s, which gives no right in the cluster", level, where)
 	if len(roles) > 0 {
 		you = fmt.Sprintf("you are %s in %s (%s)", level, where, quoted(roles))
 	}
-	if v.allow(roles, q) == yes {
-		return fmt.Sprintf("%s, which allows %s, but the cluster does not have that right yet. Try again in a minute, then ask the cluster's administrators.", you, q.what())
-	}
 	able, known := v.able(src.ID, frozen, q)
 	if len(able) > 0 {
-		return fmt.Sprintf("%s; %s needs %s%s.", you, q.what(), levels(able), v.ask(src.ID, able, now))
+		return fmt.Sprintf("%s; %s needs %s%s.%s", you, q.what(), levels(able), v.ask(src.ID, able, frozen, q, now), v.butNothing(src.ID))
 	}
 	if frozen != FrozenKeep && known {
 		if later, _ := v.able(src.ID, FrozenKeep, q); len(later) > 0 {
@@ -220,31 +228,46 @@ func (v View) clusterWide(user int64, q Question, now time.Time) string {
 // maxListed is how many namespaces a sentence names: more than most people have, and still no flood.
 const maxListed = 100
 
-// yours lists the namespaces in which the person has a right, by role.
+// yours lists the namespaces in which the person has a right in the cluster, by role, and says of how many rights GitLab gives
+// them that are not there yet.
 func (v View) yours(user int64, now time.Time) string {
-	first, all := v.possessions(user, now, maxListed)
-	if all == 0 {
+	p := v.possessions(user, now, maxListed)
+	if p.all == 0 && len(p.lacks) == 0 {
 		return "You have no namespaces yet: ask a Maintainer of your group to add you in GitLab."
 	}
 	var b strings.Builder
-	b.WriteString("Your namespaces: ")
+	switch {
+	case p.all == 0:
+		b.WriteString("You have no namespaces in the cluster yet")
+	case v.gaps == nil:
+		b.WriteString("Your namespaces, if they are in the cluster already: ")
+	default:
+		b.WriteString("Your namespaces: ")
+	}
 	names := v.Policy.ClusterRoles()
-	for i, p := range first {
-		b.WriteString(p.ns)
+	for i, f := range p.first {
+		b.WriteString(f.ns)
 		switch {
-		case i+1 == len(first) || first[i+1].role != p.role:
-			fmt.Fprintf(&b, " (%s)", names[p.role])
-			if i+1 < len(first) {
+		case i+1 == len(p.first) || p.first[i+1].role != f.role:
+			fmt.Fprintf(&b, " (%s)", names[f.role])
+			if i+1 < len(p.first) {
 				b.WriteString("; ")
 			}
 		default:
 			b.WriteString(", ")
 		}
 	}
-	if all > len(first) {
-		fmt.Fprintf(&b, "; and %d more, which are named after your groups and projects in GitLab, as haw-world after haw/world", all-len(first))
+	if p.all > len(p.first) {
+		fmt.Fprintf(&b, "; and %d more, which are named after your groups and projects in GitLab, as haw-world after haw/world", p.all-len(p.first))
 	}
 	b.WriteByte('.')
+	for _, l := range p.lacks {
+		rights, are := "rights", "are"
+		if l.n == 1 {
+			rights, are = "right", "is"
+		}
+		fmt.Fprintf(&b, " GitLab gives you %d %s that %s not in the cluster yet%s", l.n, rights, are, l.why.why())
+	}
 	return b.String()
 }
 
@@ -252,8 +275,8 @@ func (v View) yours(user int64, now time.Time) string {
 const maxAsked = 3
 
 // ask names members with one of these levels, as " (ask alice, dave)": first those with the strongest role, then those
-// who are members of the source itself.
-func (v View) ask(id SourceID, able []Level, now time.Time) string {
+// who are members of the source itself. Who has the right in GitLab alone can't help.
+func (v View) ask(id SourceID, able []Level, frozen Frozen, q Question, now time.Time) string {
 	type contact struct {
 		weaker, far bool
 		name        string
@@ -264,6 +287,7 @@ func (v View) ask(id SourceID, able []Level, now time.Time) string {
 		}
 		return 0
 	}
+	_, gap := v.gaps[id]
 	people := make([]contact, 0, maxAsked+1)
 	for _, a := range newResolver(v.Snapshot, now).of(id) {
 		if !slices.Contains(able, a.level) {
@@ -271,6 +295,11 @@ func (v View) ask(id SourceID, able []Level, now time.Time) string {
 		}
 		u, ok := v.Snapshot.Users[a.user]
 		if !ok || !v.Policy.mayHaveRights(u) {
+			continue
+		}
+		if gap && !slices.ContainsFunc(v.rolesOf(id, a.level, frozen), func(role string) bool {
+			return v.allow([]string{role}, q) == yes && v.absent(id, role, a.user) == ""
+		}) {
 			continue
 		}
 		people = append(people, contact{v.Policy.roleIn(v.Snapshot, id, a.level) != v.Policy.roles[0].ClusterRole, a.row != refOf(id), clean(u.Username)})

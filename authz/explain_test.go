@@ -136,7 +136,7 @@ func TestRemedies(t *testing.T) {
 					c.policy(pc)
 				}
 			})
-			v := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(10): "ns"}).WithRules(c.rules)
+			v := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(10): "ns"}).WithRules(c.rules).WithGaps(map[authz.SourceID]authz.Gap{})
 			if got := v.Person(c.user, c.q, now); !strings.HasSuffix(got, c.want) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
@@ -156,7 +156,8 @@ func TestTextHangsOnItsNamespaceAlone(t *testing.T) {
 			pc.Extra = []authz.Extra{{Source: authz.Group(1), Below: true, ClusterRole: "more", Levels: []authz.Level{authz.Guest}}, {Source: authz.Group(2), Below: true, ClusterRole: "most", Group: 3}}
 		})
 		names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
-		before := authz.NewView(s, p, names).WithRules(rules())
+		gaps := randomGaps(r, p, s)
+		before := authz.NewView(s, p, names).WithRules(rules()).WithGaps(gaps)
 		later := authztest.Clone(s)
 		for range 4 {
 			authztest.Change(r, later)
@@ -169,7 +170,9 @@ func TestTextHangsOnItsNamespaceAlone(t *testing.T) {
 		}
 		for id, ns := range names {
 			others[id] = ns
-			after := authz.NewView(later, p, others).WithRules(rules())
+			otherGaps := randomGaps(r, p, s)
+			otherGaps[id] = gaps[id]
+			after := authz.NewView(later, p, others).WithRules(rules()).WithGaps(otherGaps)
 			if !sameInside(p, s, later, id) {
 				continue
 			}
@@ -253,7 +256,7 @@ func TestYoursIsWhatGrantsSay(t *testing.T) {
 			pc.Extra = []authz.Extra{{Source: authz.Group(1), Below: true, ClusterRole: "more", Group: 3}, {Source: authz.Group(2), Below: true, ClusterRole: "edit", Levels: []authz.Level{authz.Guest}}}
 		})
 		names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
-		v := authz.NewView(s, p, names)
+		v := authz.NewView(s, p, names).WithGaps(map[authz.SourceID]authz.Gap{})
 		at := time.Date(2026, 3, 1, 23, 0, 0, 0, time.UTC)
 		for range 12 {
 			for user := int64(1); user <= 10; user++ {
@@ -318,7 +321,7 @@ func yoursByGrants(v authz.View, user int64, at time.Time) string {
 func TestManyNamespaces(t *testing.T) {
 	for _, n := range []int{40, 100, 130} {
 		s, names := large(n)
-		v := authz.NewView(s, newPolicy(t, func(*authz.PolicyConfig) {}), names)
+		v := authz.NewView(s, newPolicy(t, func(*authz.PolicyConfig) {}), names).WithGaps(map[authz.SourceID]authz.Gap{})
 		got := v.Person(1, authz.Question{Verb: "list", Resource: "namespaces"}, now)
 		if c := strings.Count(got, "ns-"); c != min(n, 100) || strings.Contains(got, fmt.Sprintf("; and %d more, which are named after", n-100)) != (n > 100) {
 			t.Errorf("%d namespaces: %d are named: %s", n, c, got)
@@ -367,6 +370,12 @@ func BenchmarkRefusal(b *testing.B) {
 	for i := range int64(16) {
 		few[authz.Project(i+1)] = true
 	}
+	planned := map[authz.SourceID]authz.Gap{} // a new installation in mode plan: nothing is in the cluster
+	for id := range names {
+		planned[id] = authz.Gap{All: authz.AbsentPlan}
+	}
+	none := authz.NewView(s, p, names).WithRules(rules()).WithGaps(planned)
+	none.Person(3, all, now)
 	for _, c := range []struct {
 		name string
 		v    authz.View
@@ -378,7 +387,9 @@ func BenchmarkRefusal(b *testing.B) {
 		{"yours/stranger", v, 3, all},
 		{"yours/changed", v.With(s, few), 500, all},
 		{"yours/changed-owner", v.With(s, few), 1, all},
+		{"yours/planned-owner", none, 1, all},
 		{"inside/guest", v, 2, authz.Question{Namespace: "ns-7", Verb: "delete", Resource: "pods"}},
+		{"inside/planned", none, 1, authz.Question{Namespace: "ns-7", Verb: "delete", Resource: "pods"}},
 		{"inside/stranger", v, 3, authz.Question{Namespace: "ns-7", Verb: "delete", Resource: "pods"}},
 	} {
 		b.Run(c.name, func(b *testing.B) {

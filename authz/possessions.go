@@ -21,18 +21,33 @@ const maxChanged = 16
 type table struct {
 	day     time.Time
 	sources []SourceID // by the names of their namespaces
-	entries []entry    // by user, role and name
+	entries []entry    // by user, kind and name
 	of      map[int64]span
 }
 
-type entry struct{ role, source int32 }
+// entry is a right in a namespace. kind is the role's place in Policy.ClusterRoles; of a right that is not in the cluster, with
+// the number of roles added as often as the place of the reason says, from 1.
+type entry struct{ kind, source int32 }
 
-func newEntry(role, source int) entry {
-	return entry{int32(role), int32(source)} //nolint:gosec // there are far fewer namespaces
+func newEntry(kind, source int) entry {
+	return entry{int32(kind), int32(source)} //nolint:gosec // there are far fewer namespaces
 }
 
 func (e entry) compare(o entry) int {
-	return cmp.Or(cmp.Compare(e.role, o.role), cmp.Compare(e.source, o.source))
+	return cmp.Or(cmp.Compare(e.kind, o.kind), cmp.Compare(e.source, o.source))
+}
+
+// kind returns the kind of a right.
+func (v View) kind(g Gap, role string, user int64) int {
+	why := g.of(role, user)
+	if why == "" {
+		return v.rank[role]
+	}
+	reason := slices.Index(absences, why)
+	if reason < 0 { // a newer version stored it
+		reason = slices.Index(absences, AbsentUnknown)
+	}
+	return v.rank[role] + len(v.rank)*(1+reason)
 }
 
 type span struct{ from, to int32 }
@@ -75,7 +90,7 @@ func newTable(v View, now time.Time) *table {
 	var rights []right
 	r := newResolver(v.Snapshot, now)
 	for i, id := range t.sources {
-		v.each(r, id, func(role int, user int64) { rights = append(rights, right{user, newEntry(role, i)}) })
+		v.each(r, id, func(kind int, user int64) { rights = append(rights, right{user, newEntry(kind, i)}) })
 	}
 	slices.SortFunc(rights, func(a, b right) int {
 		return cmp.Or(cmp.Compare(a.user, b.user), a.compare(b.entry))
@@ -94,61 +109,111 @@ func newTable(v View, now time.Time) *table {
 }
 
 // each calls give for each right in a source. Who is no person that may have rights is in it, too.
-func (v View) each(r *resolver, id SourceID, give func(role int, user int64)) {
+func (v View) each(r *resolver, id SourceID, give func(kind int, user int64)) {
 	src, ok := v.Policy.Source(v.Snapshot, id)
 	if !ok {
 		return
 	}
-	v.Policy.each(r, src, func(role string, a standing) { give(v.rank[role], a.user) }, func(standing) {})
+	gap := v.gaps[id]
+	v.Policy.each(r, src, func(role string, a standing) { give(v.kind(gap, role, a.user), a.user) }, func(standing) {})
 }
 
-// possessions returns the first most rights of a person, by role (strongest first) and name, and how many there are.
-func (v View) possessions(user int64, now time.Time, most int) (first []possession, all int) {
+// rights are what a person has, and what they should have by GitLab and have not.
+type rights struct {
+	first []possession // by role (strongest first) and name
+	all   int          // how many there are
+	lacks []lacking    // in the order of absences
+}
+
+// lacking counts rights that are not in the cluster.
+type lacking struct {
+	why Absence
+	n   int
+}
+
+// possessions returns a person's rights, of those in the cluster the first most.
+func (v View) possessions(user int64, now time.Time, most int) rights {
 	t := v.own.at(v, now)
 	s := t.of[user]
-	entries := t.entries[s.from:s.to]
-	all = len(entries) - t.count(entries, v)
-	for _, e := range entries {
-		if len(first) == most {
-			break
-		}
-		if id := t.sources[e.source]; !v.changed[id] {
-			first = append(first, possession{int(e.role), v.Namespace[id]})
-		}
-	}
-	if len(v.changed) == 0 {
-		return first, all
-	}
-	r := newResolver(v.Snapshot, now)
-	r.only = user
-	for id := range v.changed {
-		ns, ok := v.Namespace[id]
-		if !ok {
-			continue
-		}
-		before := len(first)
-		v.each(r, id, func(role int, _ int64) {
-			if p := (possession{role, ns}); !slices.Contains(first[before:], p) {
-				first = append(first, p)
-				all++
+	counts := make([]int, len(v.rank)*(1+len(absences)))
+	var first []possession
+	for rest := t.entries[s.from:s.to]; len(rest) > 0; {
+		kind := rest[0].kind
+		end, _ := slices.BinarySearchFunc(rest, newEntry(int(kind)+1, 0), entry.compare)
+		same := rest[:end]
+		rest = rest[end:]
+		counts[kind] += len(same) - t.count(same, v)
+		for _, e := range same {
+			if len(first) == most || !v.has(int(kind)) {
+				break
 			}
-		})
+			if id := t.sources[e.source]; !v.changed[id] {
+				first = append(first, possession{int(kind), v.Namespace[id]})
+			}
+		}
 	}
-	slices.SortFunc(first, func(a, b possession) int { return cmp.Or(cmp.Compare(a.role, b.role), cmp.Compare(a.ns, b.ns)) })
-	return first[:min(len(first), most)], all
+	if len(v.changed) > 0 {
+		r := newResolver(v.Snapshot, now)
+		r.only = user
+		for id := range v.changed {
+			ns, ok := v.Namespace[id]
+			if !ok {
+				continue
+			}
+			seen := map[int]bool{}
+			v.each(r, id, func(kind int, _ int64) {
+				if seen[kind] {
+					return
+				}
+				seen[kind] = true
+				counts[kind]++
+				if v.has(kind) {
+					first = append(first, possession{kind, ns})
+				}
+			})
+		}
+		slices.SortFunc(first, func(a, b possession) int { return cmp.Or(cmp.Compare(a.role, b.role), cmp.Compare(a.ns, b.ns)) })
+	}
+	return v.sum(first[:min(len(first), most)], counts)
 }
 
-// count returns how many of one person's entries are about changed sources, without looking at all of them.
+// has reports whether rights of a kind are in the cluster.
+func (v View) has(kind int) bool {
+	return kind < len(v.rank) && (len(v.gone) == 0 || !v.gone[v.Policy.ClusterRoles()[kind]])
+}
+
+// sum adds up the rights of each kind.
+func (v View) sum(first []possession, counts []int) rights {
+	out := rights{first: first}
+	by := map[Absence]int{}
+	for kind, n := range counts {
+		switch {
+		case n == 0:
+		case v.has(kind):
+			out.all += n
+		case kind < len(v.rank):
+			by[AbsentNoRole] += n
+		default:
+			by[absences[kind/len(v.rank)-1]] += n
+		}
+	}
+	for _, why := range absences {
+		if by[why] > 0 {
+			out.lacks = append(out.lacks, lacking{why, by[why]})
+		}
+	}
+	return out
+}
+
+// count returns how many of one person's entries of one kind are about changed sources, without looking at all of them.
 func (t *table) count(entries []entry, v View) (n int) {
 	for id := range v.changed {
 		at, found := slices.BinarySearchFunc(t.sources, v.Namespace[id], func(s SourceID, ns string) int { return cmp.Compare(v.Namespace[s], ns) })
-		for role := range len(v.rank) {
-			if !found {
-				break
-			}
-			if _, has := slices.BinarySearchFunc(entries, newEntry(role, at), entry.compare); has {
-				n++
-			}
+		if !found {
+			continue
+		}
+		if _, has := slices.BinarySearchFunc(entries, newEntry(int(entries[0].kind), at), entry.compare); has {
+			n++
 		}
 	}
 	return n

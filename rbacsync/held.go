@@ -435,6 +435,9 @@ func (s *Syncer) stored(r Round) Stored {
 	defer s.round.Unlock()
 	s.agreed()
 	st := Stored{Snapshot: r.Snapshot, Names: r.Names, Before: s.brakes.before, Past: slices.Clone(s.brakes.past)}
+	if now := s.State(); now != nil {
+		st.Gaps = now.View.Gaps()
+	}
 	if s.brakes.policy != nil {
 		c := s.brakes.policy.Config()
 		st.Policy = &c

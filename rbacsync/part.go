@@ -106,7 +106,8 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 	grants, found := s.o.Policy.Grants(r.Snapshot, p.sources, r.Started)
 	in := s.input(r, p.sources, b.view.Namespace, grants)
 	s.ciInput(&in, have)
-	want := s.withhold(r, have, Desired(in).bare())
+	plain := Desired(in).bare()
+	want := s.withhold(r, have, plain)
 	plan, more := Plan(have, want)
 	var v Verdict
 	if s.o.Limits != nil {
@@ -135,11 +136,18 @@ func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Nam
 		}
 	}
 	s.wanted.replace(want, p.spaces)
-	view := b.view.With(r.Snapshot, p.affected)
+	gaps := func(have *Observed) map[authz.SourceID]authz.Gap {
+		out := maps.Clone(b.view.Gaps())
+		maps.DeleteFunc(out, func(id authz.SourceID, _ authz.Gap) bool { return p.affected[id] })
+		maps.Copy(out, s.gaps(r, have, plain))
+		return out
+	}
+	view := b.view.With(r.Snapshot, p.affected).WithGaps(gaps(have))
 	s.publish(&State{View: view, Round: *r})
 	if s.o.Mode == ModeEnforce {
 		s.brakes.pass(v.Passed)
 		err = s.write(ctx, r, want)
+		view = s.written(r, have, view, gaps)
 		r.unwritten = r.unwritten || err != nil
 		r.Unwritten = max(b.failed, len(r.Report.Failed))
 		spaces = s.knowSpaces(s.ciSpaces(r, have, want, p.sources), p.spaces)

@@ -34,6 +34,8 @@ type Stored struct {
 	// Policy is what the last policy was made of that the whole cluster agreed with; nil: not known.
 	Policy *authz.PolicyConfig
 	Past   []Past
+	// Gaps is what the cluster lacks of what GitLab gives (authz.View.Gaps); nil: not known.
+	Gaps map[authz.SourceID]authz.Gap
 }
 
 // Memory keeps what one process has to know of those before it, for other replicas and for the next start.

@@ -175,7 +175,7 @@ func (s *Syncer) Follow(ctx context.Context) {
 // adopt publishes what was stored, unless this process knows better.
 func (s *Syncer) adopt(st *Stored) {
 	_, findings := s.o.Policy.Grants(st.Snapshot, s.o.Policy.Sources(st.Snapshot), s.o.Now())
-	view := authz.NewView(st.Snapshot, s.o.Policy, st.Names)
+	view := authz.NewView(st.Snapshot, s.o.Policy, st.Names).WithGaps(st.Gaps)
 	next := &State{View: view, Round: Round{
 		Cause: CauseStored, Read: "none", Snapshot: st.Snapshot, Names: st.Names, Findings: findings, Started: st.Snapshot.Taken,
 	}}

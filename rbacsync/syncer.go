@@ -566,11 +566,12 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 			s.wanted = remember(want)
 		}
 		// Published before it is applied: whoever is refused a moment later is told why.
-		view := authz.NewView(r.Snapshot, s.o.Policy, r.Names)
+		view := authz.NewView(r.Snapshot, s.o.Policy, r.Names).WithGaps(s.gaps(&r, have, plain))
 		s.publish(&State{View: view, Round: r})
 		err = s.write(ctx, &r, want)
 		want, more := s.settle(ctx, &r, have, want, plain)
 		err = errors.Join(err, more)
+		view = s.written(&r, have, view, func(after *Observed) map[authz.SourceID]authz.Gap { return s.gaps(&r, after, plain) })
 		r.losses = s.knowLosses(&r, have, want, nil)
 		if s.o.Mode != ModeEnforce {
 			s.build(&r, want, view)

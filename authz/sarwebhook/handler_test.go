@@ -37,7 +37,7 @@ func handler(t *testing.T, ready bool) http.Handler {
 			{Verbs: []string{"*"}, Groups: []string{""}, Resources: []string{"pods"}},
 			{Verbs: []string{"get"}, Groups: []string{""}, Resources: []string{"secrets"}, Names: []string{"mine"}},
 		},
-	})
+	}).WithGaps(map[authz.SourceID]authz.Gap{})
 	return sarwebhook.Handler(func() (authz.View, bool) {
 		if !ready {
 			return authz.View{}, false
@@ -75,7 +75,7 @@ func TestReasonsByIdentity(t *testing.T) {
 		{"the CI ServiceAccount elsewhere", "system:serviceaccount:haw-world:gitlab-serviceaccount", "other", true, `this token belongs to the CI of namespace "haw-world" and is good for that namespace alone.`},
 		{"an unmanaged namespace sounds the same, so that asking tells nothing", "system:serviceaccount:foreign:gitlab-serviceaccount", "other", true, `this token belongs to the CI of namespace "foreign" and is good for that namespace alone.`},
 		{"a CI job", "gitlab:ci:42", "", true, `CI jobs have rights in one namespace only (kubectl -n NAMESPACE …). That of this job's project is "haw-world".`},
-		{"a CI job in its namespace", "gitlab:ci:42", "haw-world", true, `the CI ServiceAccount may read, change and delete everything in namespace "haw-world", but not do this (create pods).`},
+		{"a CI job in its namespace", "gitlab:ci:42", "haw-world", true, `the CI of namespace "haw-world" may read, change and delete everything there, but not do this (create pods).`},
 		{"a CI job elsewhere", "gitlab:ci:42", "other", true, `namespace "other" is not the one of this job's project, if it exists. "kubectl get namespaces" is refused too, and lists yours.`},
 		{"a CI job of a project without a namespace", "gitlab:ci:7", "", true, "GitLab project 7 has no namespace in this cluster."},
 		{"somebody of another authenticator", "system:node:x", "other", true, ""},

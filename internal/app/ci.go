@@ -80,12 +80,13 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 	if err != nil {
 		return nil, fmt.Errorf("setting up the reader of environments: %w", err)
 	}
-	gitlabCA, err := gitlabCA(cfg.GitLab)
+	readCA := gitlabCA(cfg.GitLab)
+	ca, err = readCA()
 	if err != nil {
 		return nil, err
 	}
 	p.Agent = &ci.Agent{
-		ID: cfg.CI.Agent.ID, URL: cfg.CI.Agent.KASURL, CA: gitlabCA, Slug: envs.Slug,
+		ID: cfg.CI.Agent.ID, URL: cfg.CI.Agent.KASURL, CA: ca, ReadCA: readCA, Slug: envs.Slug,
 		Look: func(ctx context.Context) (ci.AgentState, error) { return agentState(ctx, envs, cfg.CI.Agent) },
 	}
 	return p, nil

@@ -69,29 +69,26 @@ func connect(cfg *config.Config) (*clients, error) {
 	return c, nil
 }
 
-// gitlabClient returns the HTTP client that trusts GitLab's certificate.
+// gitlabClient returns the HTTP client that trusts GitLab's certificate, also when its CA changes.
 func gitlabClient(g config.GitLab) (*http.Client, error) {
-	ca, err := gitlabCA(g)
-	if err != nil {
-		return nil, err
-	}
-	client, err := gitlab.NewHTTPClient(ca, gitlabTimeout)
-	if err != nil {
-		return nil, fmt.Errorf("gitlab.caFile %s: %w", g.CAFile, err)
-	}
-	return client, nil
+	return gitlab.NewWatchingHTTPClient(gitlabCA(g), gitlabTimeout)
 }
 
-// gitlabCA returns the CA of GitLab's certificate in PEM, nil where the system's are meant.
-func gitlabCA(g config.GitLab) ([]byte, error) {
+// gitlabCA returns what reads the CA of GitLab's certificate in PEM as it is now; nil where the system's are meant.
+func gitlabCA(g config.GitLab) func() ([]byte, error) {
 	if g.CAFile == "" {
-		return nil, nil
+		return func() ([]byte, error) { return nil, nil }
 	}
-	ca, err := os.ReadFile(g.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading gitlab.caFile: %w: name the PEM file with the CA of GitLab's certificate, or leave it out to trust the system's", err)
+	return func() ([]byte, error) {
+		ca, err := os.ReadFile(g.CAFile)
+		if err == nil {
+			err = holdsCertificates(ca) // also a file that is just being written
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading gitlab.caFile %s: %w: name the PEM file with the CA of GitLab's certificate, or leave it out to trust the system's", g.CAFile, err)
+		}
+		return ca, nil
 	}
-	return ca, nil
 }
 
 // restConfig reads the kubeconfig, or the pod's own ServiceAccount when there is none.

@@ -62,6 +62,23 @@ func TestEveryNamedFileIsLookedAt(t *testing.T) {
 	}
 }
 
+// TestEveryNamedFileIsReadAgain: docs/configuration.md says so of each, and which one is the exception.
+func TestEveryNamedFileIsReadAgain(t *testing.T) {
+	page, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fileKeys("", reflect.ValueOf(config.Config{}), func(key string, _ reflect.Value) {
+		want := "Read again"
+		if key == "cluster.kubeconfig" {
+			want = "Read at the start only"
+		}
+		if !regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(key) + "` .*" + want).Match(page) {
+			t.Errorf("%s: not %q", key, want)
+		}
+	})
+}
+
 func TestFromNow(t *testing.T) {
 	for d, want := range map[time.Duration]string{-8*time.Minute - 4*time.Second: "8m4s ago", 90 * time.Second: "in 1m30s", 0: "in 0s"} {
 		if got := fromNow(d); got != want {

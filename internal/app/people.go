@@ -28,6 +28,11 @@ type people struct {
 	seen atomic.Pointer[authz.Snapshot] // what last returned last
 }
 
+// watch makes p learn from the Snapshot that last returns, and tell seen of everybody it is asked about.
+func (p *people) watch(seen *recent, last func() *authz.Snapshot) {
+	p.seenOne, p.last = seen.note, last
+}
+
 // look returns what is known now.
 func (p *people) look() *knowledge {
 	if p.last != nil {

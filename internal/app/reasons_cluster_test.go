@@ -70,7 +70,7 @@ func TestRemediesAreTheAPIServers(t *testing.T) {
 		newRemedies(t, admin, seed, rules).check(kinds)
 	}
 	t.Logf("texts: %v", kinds)
-	for _, kind := range []string{"needs", "nobody", "meanwhile", "allowed", "stranger"} {
+	for _, kind := range []string{"needs", "nobody", "meanwhile", "allowed", "absent", "stranger"} {
 		if kinds[kind] < 10 {
 			t.Errorf("only %d texts of the kind %q: nothing worth comparing", kinds[kind], kind)
 		}
@@ -83,12 +83,14 @@ type remedies struct {
 	admin   kubernetes.Interface
 	r       *rand.Rand
 	view    authz.View
+	rules   map[string][]authz.Rule
+	lacking []authz.Grant                            // by GitLab, and not bound
 	probers map[authz.SourceID]map[authz.Level]int64 // somebody with each level
 	now     time.Time
 }
 
 func newRemedies(t *testing.T, admin kubernetes.Interface, seed uint64, rules map[string][]authz.Rule) *remedies {
-	e := &remedies{t: t, admin: admin, r: rand.New(rand.NewPCG(seed, 88)), probers: map[authz.SourceID]map[authz.Level]int64{}, now: time.Now()}
+	e := &remedies{t: t, admin: admin, rules: rules, r: rand.New(rand.NewPCG(seed, 88)), probers: map[authz.SourceID]map[authz.Level]int64{}, now: time.Now()}
 	p, err := authz.NewPolicy(authz.PolicyConfig{
 		Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource},
 		MarkedForDeletion: []authz.Frozen{authz.FrozenView, authz.FrozenNone}[seed%2],
@@ -144,6 +146,22 @@ func (e *remedies) bind() {
 		"view": {Verb: "get", Resource: "pods"}, "edit": {Verb: "create", Resource: "pods"}, "extra": {Verb: "bind", Group: rbacv1.GroupName, Resource: "roles"},
 	}
 	grants, _ := e.view.Policy.Grants(e.view.Snapshot, e.view.Policy.Sources(e.view.Snapshot), e.now)
+	gaps := map[authz.SourceID]authz.Gap{}
+	for _, g := range grants {
+		if e.r.IntN(3) == 0 { // this one the cluster lacks
+			gap := gaps[g.Source]
+			gap.Lacks = append(gap.Lacks, authz.Lack{ClusterRole: g.ClusterRole, Why: authz.AbsentFailed})
+			gaps[g.Source] = gap
+		}
+	}
+	e.view = e.view.WithGaps(gaps)
+	grants = slices.DeleteFunc(grants, func(g authz.Grant) bool {
+		if !e.lacks(g) {
+			return false
+		}
+		e.lacking = append(e.lacking, g)
+		return true
+	})
 	for _, g := range grants {
 		rb := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: g.ClusterRole}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: g.ClusterRole}}
 		for _, u := range g.Users {
@@ -162,6 +180,18 @@ func (e *remedies) bind() {
 			}
 		}
 	}
+}
+
+// lacks reports whether the cluster lacks a right that GitLab gives.
+func (e *remedies) lacks(g authz.Grant) bool {
+	return slices.ContainsFunc(e.view.Gaps()[g.Source].Lacks, func(l authz.Lack) bool { return l.ClusterRole == g.ClusterRole })
+}
+
+// should reports whether GitLab gives somebody a right that the cluster lacks and that would allow it.
+func (e *remedies) should(user int64, id authz.SourceID, q authz.Question) bool {
+	return slices.ContainsFunc(e.lacking, func(g authz.Grant) bool {
+		return g.Source == id && slices.Contains(g.Users, user) && slices.ContainsFunc(e.rules[g.ClusterRole], func(r authz.Rule) bool { return r.Allows(q) })
+	})
 }
 
 // may asks the API server.
@@ -210,13 +240,19 @@ func (e *remedies) check(kinds map[string]int) {
 			e.t.Helper()
 			e.t.Errorf("user %d, %+v: %s; %s", user, q, text, why)
 		}
-		promised := strings.Contains(text, ", which allows ")
-		if may != promised {
-			fail(fmt.Sprintf("the API server allows it: %v", may))
+		promised, absent := strings.Contains(text, ", which allows "), !may && e.should(user, id, q)
+		if (may || absent) != promised {
+			fail(fmt.Sprintf("the API server allows it: %v, GitLab gives it: %v", may, absent))
+		}
+		if strings.Contains(text, "it could not be written") != absent {
+			fail(fmt.Sprintf("the cluster lacks it: %v", absent))
 		}
 		_, needs, _ := strings.Cut(text, " needs ")
 		levels, helpers, _ := strings.Cut(strings.TrimRight(needs, ")."), " (ask ")
 		switch {
+		case absent:
+			kinds["absent"]++
+			continue
 		case promised:
 			kinds["allowed"]++
 			continue
@@ -237,7 +273,7 @@ func (e *remedies) check(kinds map[string]int) {
 		}
 		named := strings.Split(strings.ReplaceAll(levels, " or ", ", "), ", ")
 		for l, prober := range e.probers[id] {
-			if got, want := e.may(prober, q), slices.Contains(named, l.String()); got != want {
+			if got, want := e.may(prober, q) || e.should(prober, id, q), slices.Contains(named, l.String()); got != want {
 				fail(fmt.Sprintf("%s is allowed: %v", l, got))
 			}
 		}
@@ -247,7 +283,7 @@ func (e *remedies) check(kinds map[string]int) {
 				fail(name + " is refused as well")
 			}
 		}
-		if (needs != "") != (helpers != "") {
+		if _, gap := e.view.Gaps()[id]; !gap && (needs != "") != (helpers != "") {
 			fail("somebody to ask is named, or nobody is, where there is one")
 		}
 	}
@@ -278,7 +314,7 @@ func TestTenantsLearnNothingByAsking(t *testing.T) {
 	for id, state := range map[int64]authz.UserState{mallory: authz.StateActive, guest: authz.StateActive, owner: authz.StateActive, blocked: "blocked"} {
 		s.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("user%d", id), State: state, Human: true}
 	}
-	view := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(1): "mine", authz.Project(2): "theirs"})
+	view := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(1): "mine", authz.Project(2): "theirs"}).WithGaps(map[authz.SourceID]authz.Gap{})
 	count := &asked{codes: map[authn.Code]int{}, versions: map[string]int{}}
 	cluster := startWithWebhook(t, controlplane.Options{AuthnVersion: "v1", AuthzWebhook: &controlplane.Webhook{}}, httpserver.Mux(
 		httpserver.Route{Path: "/authenticate", Handler: authn.Handler(gl, log, count.observe)},

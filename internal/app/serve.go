@@ -49,8 +49,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	own.observe(c, cfg, syncer, sample, m, log)
-	who.seenOne = own.recent.note
-	who.last = lastSnapshot(syncer)
+	who.watch(own.recent, lastSnapshot(syncer))
 	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, who)
 	if err != nil {
 		return err
@@ -223,15 +222,26 @@ func view(s *rbacsync.Syncer, roles *clusterroles.Reader) func() (authz.View, bo
 		if st == nil || st.View.Snapshot == nil {
 			return authz.View{}, false
 		}
-		return st.View.WithRules(rulesOf(roles.Roles())), true
+		return withRoles(st.View, roles.Roles()), true
 	}
 }
 
-// rulesOf returns the rules of the ClusterRoles that could be read, or are known not to exist and so allow nothing.
+// withRoles returns the View with what is known of the ClusterRoles.
+func withRoles(v authz.View, roles clusterroles.Roles) authz.View {
+	gone := map[string]bool{}
+	for name, role := range roles {
+		if role.Exists.Verdict == clusterroles.No {
+			gone[name] = true
+		}
+	}
+	return v.WithRules(rulesOf(roles)).WithoutRoles(gone)
+}
+
+// rulesOf returns the rules of the ClusterRoles that could be read.
 func rulesOf(roles clusterroles.Roles) map[string][]authz.Rule {
 	out := make(map[string][]authz.Rule, len(roles))
 	for name, role := range roles {
-		if role.Exists.Verdict == clusterroles.Unknown && role.Rules == nil {
+		if role.Exists.Verdict == clusterroles.No || (role.Exists.Verdict == clusterroles.Unknown && role.Rules == nil) {
 			continue
 		}
 		rules := make([]authz.Rule, 0, len(role.Rules))

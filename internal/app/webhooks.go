@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"runtime"
@@ -39,13 +40,19 @@ func reviewRoute(cfg *config.Config, auth authn.Authenticator, log *slog.Logger,
 }
 
 // ServeAuthn runs the TokenReview webhook alone, as Serve would but without a cluster, until ctx ends: for
-// measurements. It knows an empty Snapshot. bound is told the webhook's URL.
-func ServeAuthn(ctx context.Context, cfg *config.Config, log *slog.Logger, bound func(url string)) error {
+// measurements. The GitLab it knows has that many people and personal projects, each with an id from 1 on. bound is told
+// the webhook's URL.
+func ServeAuthn(ctx context.Context, cfg *config.Config, size int, log *slog.Logger, bound func(url string)) error {
 	who, err := newPeopleOf(cfg)
 	if err != nil {
 		return err
 	}
-	who.take(&authz.Snapshot{Issuer: cfg.GitLab.URL, Taken: time.Now()})
+	known := &authz.Snapshot{Issuer: cfg.GitLab.URL, Taken: time.Now(), Users: map[int64]authz.User{}, Projects: map[int64]authz.GitLabProject{}}
+	for id := int64(1); id <= int64(size); id++ {
+		known.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("user%d", id), State: authz.StateActive, Human: true}
+		known.Projects[id] = authz.GitLabProject{ID: id, Owner: id, Path: fmt.Sprintf("user%d/project", id)}
+	}
+	who.take(known)
 	client, err := gitlabClient(cfg.GitLab)
 	if err != nil {
 		return err
@@ -54,6 +61,7 @@ func ServeAuthn(ctx context.Context, cfg *config.Config, log *slog.Logger, bound
 	if err != nil {
 		return err
 	}
+	who.watch(&recent{now: time.Now}, func() *authz.Snapshot { return known })
 	m := newMetrics()
 	m.keys(auth.KeyStatus, time.Now)
 	opts := webhooks(cfg, m, reviewRoute(cfg, auth, log, m))
@@ -62,6 +70,7 @@ func ServeAuthn(ctx context.Context, cfg *config.Config, log *slog.Logger, bound
 	if err != nil {
 		return err
 	}
+	collectSooner()
 	defer runtime.KeepAlive(heapFloor())
 	bound(s.URL())
 	g, ctx := errgroup.WithContext(ctx)

@@ -31,11 +31,11 @@ type Config struct {
 type GitLab struct {
 	// URL of GitLab, exactly as GitLab writes it into its tokens as issuer (no slash at the end).
 	URL string `json:"url"`
-	// PEM file with the CA of GitLab's certificate. Empty: the system's.
+	// PEM file with the CA of GitLab's certificate. Empty: the system's. Read again when it changes.
 	CAFile string `json:"caFile,omitempty"`
 	// File with an access token of an administrator, scope read_api. Read again when it changes.
 	ReadTokenFile string `json:"readTokenFile"`
-	// File with an access token, scope api, that may write project variables. Needed for every ci.delivery but none.
+	// File with an access token, scope api, that may write project variables. Needed for every ci.delivery but none. Read again when it changes.
 	WriteTokenFile string `json:"writeTokenFile,omitempty"`
 	// How many groups and projects, chosen by chance, are compared with GitLab's own lists of members after each full
 	// reading. Negative: none. Default 20.
@@ -44,7 +44,8 @@ type GitLab struct {
 
 // Cluster says which cluster rights are written to.
 type Cluster struct {
-	// Kubeconfig file for reaching kube-apiserver. Empty: the pod's own ServiceAccount.
+	// Kubeconfig file for reaching kube-apiserver. Empty: the pod's own ServiceAccount. Read at the start only; client
+	// certificates and tokens that it names as files are read again when these change.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
 	// URL of kube-apiserver as CI jobs and laptops reach it. Empty: the one of the kubeconfig.
 	PublicURL string `json:"publicURL,omitempty"`
@@ -72,9 +73,9 @@ type Listener struct {
 	Address string `json:"address"`
 	// PEM file with the certificate. Read again when it changes.
 	CertFile string `json:"certFile"`
-	// PEM file with the certificate's key.
+	// PEM file with the certificate's key. Read again when it changes.
 	KeyFile string `json:"keyFile"`
-	// PEM file with the CA whose client certificates are demanded. May be empty only on a loopback address.
+	// PEM file with the CA whose client certificates are demanded. May be empty only on a loopback address. Read again when it changes.
 	ClientCAFile string `json:"clientCAFile,omitempty"`
 	// Requests answered at the same time, for logins and for refusals each; what is over is answered 503 at once instead of waiting. Default 256.
 	MaxInFlight int `json:"maxInFlight,omitempty"`
@@ -84,14 +85,14 @@ type Listener struct {
 type HooksListener struct {
 	// Address to listen on, host:port. Empty: no hooks, periodic rounds only.
 	Address string `json:"address,omitempty"`
-	// PEM file with the certificate. Empty: plain HTTP, allowed on a loopback address only.
+	// PEM file with the certificate. Empty: plain HTTP, allowed on a loopback address only. Read again when it changes.
 	CertFile string `json:"certFile,omitempty"`
-	// PEM file with the certificate's key.
+	// PEM file with the certificate's key. Read again when it changes.
 	KeyFile string `json:"keyFile,omitempty"`
 	// File with the secret token of the system hook. Read again when it changes.
 	SecretFile string `json:"secretFile,omitempty"`
 	// File with the signing token of the system hook ("whsec_…", GitLab 19). With it, a hook that carries a signature
-	// must have a right one. At least one of the two files is needed.
+	// must have a right one. At least one of the two files is needed. Read again when it changes.
 	SigningKeyFile string `json:"signingKeyFile,omitempty"`
 }
 

@@ -28,6 +28,7 @@ type line struct {
 	Project *authz.GitLabProject `json:"p,omitempty"`
 	Name    *nameLine            `json:"n,omitempty"`
 	Missing *nameLine            `json:"m,omitempty"`
+	Gap     *gapLine             `json:"gap,omitempty"`
 	// Before, of the Snapshot of that name, is what differs there.
 	Before *beforeLine `json:"b,omitempty"`
 }
@@ -50,11 +51,17 @@ type snapshotHeader struct {
 	Before *time.Time          `json:"before,omitempty"`
 	Policy *authz.PolicyConfig `json:"policy,omitempty"`
 	Past   []rbacsync.Past     `json:"past,omitempty"`
+	Gaps   bool                `json:"gaps,omitempty"` // what the cluster lacks is known: it has a line for each source
 }
 
 type nameLine struct {
 	Source string `json:"s"`
 	Text   string `json:"t"`
+}
+
+type gapLine struct {
+	Source string `json:"s"`
+	authz.Gap
 }
 
 const metaTaken = "taken"
@@ -88,8 +95,8 @@ func encodeSnapshot(w io.Writer, st rbacsync.Stored) error {
 	e := json.NewEncoder(b)
 	before := difference(s, st.Before)
 	h := &snapshotHeader{
-		Issuer: s.Issuer, Admin: s.Admin, MissingAll: s.MissingAll, Policy: st.Policy, Past: st.Past,
-		Lines: len(s.Users) + len(s.Groups) + len(s.Projects) + len(st.Names) + len(s.Missing) + len(before),
+		Issuer: s.Issuer, Admin: s.Admin, MissingAll: s.MissingAll, Policy: st.Policy, Past: st.Past, Gaps: st.Gaps != nil,
+		Lines: len(s.Users) + len(s.Groups) + len(s.Projects) + len(st.Names) + len(s.Missing) + len(st.Gaps) + len(before),
 	}
 	switch {
 	case st.Before == nil:
@@ -125,6 +132,11 @@ func encodeSnapshot(w io.Writer, st rbacsync.Stored) error {
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(s.Missing), authz.SourceID.Compare) {
 		if err := e.Encode(line{Missing: &nameLine{id.Label(), s.Missing[id]}}); err != nil {
+			return err
+		}
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(st.Gaps), authz.SourceID.Compare) {
+		if err := e.Encode(line{Gap: &gapLine{id.Label(), st.Gaps[id]}}); err != nil {
 			return err
 		}
 	}
@@ -237,6 +249,9 @@ func decodeSnapshot(r io.Reader) (rbacsync.Stored, error) {
 		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
 	}
 	st := rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past}
+	if first.Header.Gaps {
+		st.Gaps = map[authz.SourceID]authz.Gap{}
+	}
 	for range first.Header.Lines {
 		var l line
 		if err := d.Decode(&l); err != nil {
@@ -261,6 +276,10 @@ func decodeSnapshot(r io.Reader) (rbacsync.Stored, error) {
 		case l.Missing != nil:
 			if id, ok := authz.ParseLabel(l.Missing.Source); ok {
 				s.Missing[id] = l.Missing.Text
+			}
+		case l.Gap != nil && st.Gaps != nil:
+			if id, ok := authz.ParseLabel(l.Gap.Source); ok {
+				st.Gaps[id] = l.Gap.Gap
 			}
 		}
 	}

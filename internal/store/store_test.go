@@ -80,6 +80,9 @@ func snapshot(t *testing.T) rbacsync.Stored {
 	}
 	fill(reflect.ValueOf(st.Policy).Elem(), &n)
 	fill(reflect.ValueOf(&st.Past).Elem(), &n)
+	var g authz.Gap
+	fill(reflect.ValueOf(&g).Elem(), &n)
+	st.Gaps = map[authz.SourceID]authz.Gap{authz.Group(7): g, authz.Person(3): {All: authz.AbsentPlan}}
 	return st
 }
 

@@ -151,6 +151,15 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 			p.mu.Unlock()
 		}
 	}
+	if p.Agent != nil && p.Agent.ReadCA != nil {
+		if ca, err := p.Agent.ReadCA(); err != nil {
+			report.Findings = append(report.Findings, authz.Finding{Code: "ci_ca_unread", Text: err.Error() + ": jobs go on with the CA that was read before"})
+		} else {
+			p.mu.Lock()
+			p.Agent.CA = ca
+			p.mu.Unlock()
+		}
+	}
 	if err := p.keys.look(ctx, p.Keys, p.Now(), p.recheck()); err != nil && ctx.Err() == nil {
 		report.Findings = append(report.Findings, authz.Finding{Code: "ci_keys_unread", Text: err.Error() + ": a change of these keys is not noticed"})
 	}

@@ -281,6 +281,25 @@ func TestCAOfTheAPIServerChanges(t *testing.T) {
 	expect(t, b.pass(t, world), 0, 0, "ci_ca_unread")
 }
 
+// TestCAOfTheAgentChanges: as TestCAOfTheAPIServerChanges, for jobs that go through GitLab.
+func TestCAOfTheAgentChanges(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ca, err := "FIRST\n", error(nil)
+	b.Agent.ReadCA = func() ([]byte, error) { return []byte(ca), err }
+	agent := project("haw-world", 42, ci.ModeAgent)
+	b.pass(t, agent)
+	ca = "SECOND\n"
+	b.now = b.now.Add(10 * time.Minute)
+	expect(t, b.pass(t, agent), 0, 1)
+	if got := b.gitlab.got[42]["ICC-K8s"]["KUBE_CA_PEM"].Value; got != ca {
+		t.Errorf("jobs get the CA %q, want %q", got, ca)
+	}
+	err = errors.New("no such file")
+	b.now = b.now.Add(10 * time.Minute)
+	expect(t, b.pass(t, agent), 0, 0, "ci_ca_unread")
+}
+
 // TestUndecidedMovesNothing: the group that says which mode is meant may not have been read.
 func TestUndecidedMovesNothing(t *testing.T) {
 	t.Parallel()

@@ -169,6 +169,8 @@ type Agent struct {
 	ID  int64
 	URL string // of GitLab's Kubernetes API proxy (KAS)
 	CA  []byte // PEM, nil: one that every system knows
+	// ReadCA, optional, reads CA anew at each pass.
+	ReadCA func() ([]byte, error)
 	// Slug returns GitLab's slug of the project's environment, which it makes if it is not there.
 	Slug func(ctx context.Context, project int64, environment string) (string, error)
 	// Look asks GitLab about the agent.

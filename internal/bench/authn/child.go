@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"time"
 )
 
@@ -28,12 +29,12 @@ type usage struct {
 }
 
 // start runs this program as one of the servers.
-func start(ctx context.Context, role, dir, profiles string) (*child, error) {
+func start(ctx context.Context, role, dir, profiles string, tokens int) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, self, "-role", role, "-dir", dir, "-cpuprofile", profiles)
+	cmd := exec.CommandContext(ctx, self, "-role", role, "-dir", dir, "-cpuprofile", profiles, "-tokens", strconv.Itoa(tokens))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -33,7 +33,7 @@ func main() {
 	flag.StringVar(&o.role, "role", "", "internal: run as one of the measured processes")
 	flag.StringVar(&o.dir, "dir", "", "internal: folder of the measured process")
 	flag.IntVar(&o.reviews, "reviews", 1_000_000, "reviews before the memory is looked at")
-	flag.IntVar(&o.tokens, "tokens", 20_000, "distinct valid tokens")
+	flag.IntVar(&o.tokens, "tokens", 25_000, "distinct valid tokens, four fifths of them of people")
 	flag.DurationVar(&o.slice, "slice", 2*time.Second, "length of one turn")
 	flag.IntVar(&o.turns, "turns", 4, "turns of each kind of load")
 	flag.IntVar(&o.workers, "workers", 32, "requests under way")

@@ -13,6 +13,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -69,12 +70,12 @@ func measure(ctx context.Context, o options) (err error) {
 	foreign := &load{bodies: gitlab.foreign(o.tokens), want: []byte(`"status":{"user":{}}`)}
 	nothing := &load{bodies: bodies, want: []byte(`"authenticated":true`)}
 
-	webhook, err := start(ctx, "webhook", dir, o.profiles)
+	webhook, err := start(ctx, "webhook", dir, o.profiles, o.tokens)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, webhook.stop()) }()
-	null, err := start(ctx, "null", dir, o.profiles)
+	null, err := start(ctx, "null", dir, o.profiles, o.tokens)
 	if err != nil {
 		return err
 	}
@@ -117,6 +118,8 @@ func measure(ctx context.Context, o options) (err error) {
 	b.bar("authn.cpu_vs_floor", reviews.cpuPer()/floor, "ratio", 2.0, atMost)
 	b.bar("authn.failed", float64(reviews.failed+constants.failed+strangers.failed), "requests", 0, atMost)
 
+	total += b.crowds(ctx, toWebhook, webhook, people(bodies))
+
 	half := toWebhook.paced(ctx, valid, reviews.rate()/2, 2*o.slice)
 	total += half.sent
 	b.say("authn.p50_half_load", half.quantile(0.5).Seconds()*1000, "ms")
@@ -148,6 +151,31 @@ func measure(ctx context.Context, o options) (err error) {
 		return ctx.Err()
 	}
 	return b.err
+}
+
+// crowds compares what a review costs when one person comes all the time, and when many do: it must be the same, or a busy
+// hour is dearer than its reviews. It returns how many were sent.
+func (b *bench) crowds(ctx context.Context, c *client, webhook *child, bodies [][]byte) (sent int64) {
+	sizes := slices.Compact([]int{1, min(5000, len(bodies)), len(bodies)})
+	loads, results := make([]*load, len(sizes)), make([]result, len(sizes))
+	for i, n := range sizes {
+		loads[i] = &load{bodies: bodies[:n], want: []byte(`"authenticated":true`)}
+	}
+	for range b.o.turns { // in turns, so that what else the machine does hits all of them
+		for i := range sizes {
+			r := b.turn(ctx, c, webhook, loads[i], b.o.slice)
+			results[i].add(r)
+			sent += r.sent
+		}
+	}
+	for i, n := range sizes {
+		b.say(fmt.Sprintf("authn.cpu_of_%d", n), results[i].cpuPer(), "us/review")
+		b.bar(fmt.Sprintf("authn.failed_of_%d", n), float64(results[i].failed), "requests", 0, atMost)
+		if n > 1 {
+			b.bar(fmt.Sprintf("authn.cpu_of_%d_vs_1", n), results[i].cpuPer()/results[0].cpuPer(), "ratio", 1.20, atMost)
+		}
+	}
+	return sent
 }
 
 // writeFiles writes what the measured processes read.

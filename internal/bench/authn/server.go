@@ -37,7 +37,7 @@ func serveWebhook(ctx context.Context, o options) error {
 	}
 	defer func() { _ = logFile.Close() }()
 	return serving(ctx, o, func(ctx context.Context, bound func(string)) error {
-		return app.ServeAuthn(ctx, cfg, app.NewLogger(logFile, slog.LevelInfo), bound)
+		return app.ServeAuthn(ctx, cfg, o.tokens, app.NewLogger(logFile, slog.LevelInfo), bound)
 	})
 }
 

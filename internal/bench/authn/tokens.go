@@ -72,11 +72,24 @@ func (i *issuer) sign(claims map[string]any) (string, error) {
 	return signed + "." + base64.RawURLEncoding.EncodeToString(signature), err
 }
 
-// user is a person's token as GitLab 17.8 and newer makes it; job, every fifth, that of a CI job.
+// ofJob reports whether the n-th token is that of a CI job: every fifth. The others are people's.
+func ofJob(n int) bool { return n%5 == 4 }
+
+// people returns the reviews of people among those that valid made.
+func people(bodies [][]byte) (out [][]byte) {
+	for n, body := range bodies {
+		if !ofJob(n) {
+			out = append(out, body)
+		}
+	}
+	return out
+}
+
+// claims are those of a person's token as GitLab 17.8 and newer makes it, or of a CI job's.
 func (i *issuer) claims(n int) map[string]any {
 	now := time.Now().Unix()
 	id, name := strconv.Itoa(n+1), "user"+strconv.Itoa(n+1)
-	if n%5 == 4 {
+	if ofJob(n) {
 		return map[string]any{
 			"namespace_id": "72", "namespace_path": "my-group", "project_id": id, "project_path": "my-group/project-" + id,
 			"user_id": "1", "user_login": "sample-user", "user_email": "sample-user@example.com", "user_access_level": "developer",
@@ -146,7 +159,7 @@ func (i *issuer) foreign(n int) [][]byte {
 				"iss": "https://login.example.org", "sub": strconv.Itoa(k), "aud": clientID, "exp": time.Now().Unix() + 3600, "email": "somebody@example.org",
 			}) + "." + signature
 		case 2:
-			token = "glpat-" + signature[:20]
+			token = signature[:20]
 		default:
 			token = signature[:40] + "." + signature[40:200] + "." + signature[200:]
 		}

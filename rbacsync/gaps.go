@@ -1,0 +1,180 @@
+package rbacsync
+
+import (
+	"slices"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+)
+
+// Whoever is refused is told why the cluster lacks what GitLab gives them (docs/adr/0097). That is found by comparing the
+// cluster with what GitLab gives, before anything was held or withheld: so nothing can be missing without being noticed,
+// whatever the reason is.
+
+// gapFinder finds out why something is not in the cluster.
+type gapFinder struct {
+	mode   Mode
+	have   *Observed
+	want   *Wanted // as GitLab says
+	held   map[authz.SourceID]bool
+	failed map[Key]bool
+	roles  clusterroles.Roles
+}
+
+// gaps returns what the cluster lacks of what GitLab gives in the namespaces of plain. It is not nil.
+func (s *Syncer) gaps(r *Round, have *Observed, plain *Wanted) map[authz.SourceID]authz.Gap {
+	f := gapFinder{mode: s.o.Mode, have: have, want: plain, held: map[authz.SourceID]bool{}, failed: map[Key]bool{}}
+	for _, i := range r.Held {
+		if i.Role == "" {
+			f.held[i.Source] = true
+		}
+	}
+	for _, x := range r.Report.Failed {
+		f.failed[x.Change.Key] = true
+	}
+	if s.o.Roles != nil {
+		f.roles = s.o.Roles.Roles()
+	}
+	return f.find()
+}
+
+// written publishes what is still lacking after a round has written its plan.
+func (s *Syncer) written(r *Round, before *Observed, view authz.View, gaps func(*Observed) map[authz.SourceID]authz.Gap) authz.View {
+	if s.o.Mode != ModeEnforce || len(r.Plan) == 0 {
+		return view
+	}
+	view = view.WithGaps(gaps(before.with(r.Report.Made(r.Plan))))
+	s.publish(&State{View: view, Round: *r})
+	return view
+}
+
+func (f *gapFinder) find() map[authz.SourceID]authz.Gap {
+	out := map[authz.SourceID]authz.Gap{}
+	live := sorted(f.have.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
+	for rest := f.want.Objects; len(rest) > 0; {
+		ns := rest[0].Key.Namespace
+		var objects []Object
+		var here []*Live
+		objects, rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })
+		_, live = cut(live, func(l *Live) bool { return l.Key.Namespace < ns })
+		here, live = cut(live, func(l *Live) bool { return l.Key.Namespace == ns })
+		space := objects[0].Space
+		if space == nil {
+			continue
+		}
+		if g := f.namespace(ns, space, here, objects); g.All != "" || len(g.Lacks) > 0 {
+			out[space.Source] = g
+		}
+	}
+	return out
+}
+
+// namespace compares one namespace: here is what it holds with our mark, objects what it should hold.
+func (f *gapFinder) namespace(ns string, space *Space, here []*Live, objects []Object) authz.Gap {
+	var l *Live
+	if len(here) > 0 && here[0].Space != nil {
+		l = here[0]
+	}
+	switch {
+	case l == nil && f.have.Foreign[NamespaceKey(ns)]:
+		return authz.Gap{All: authz.AbsentForeign}
+	case l == nil:
+		return authz.Gap{All: f.why(space.Source, NamespaceKey(ns), "", false)}
+	case !f.want.owns(l, space) && (f.want.Adopt[ns] != space.Source || !adoptable(l)):
+		return authz.Gap{All: authz.AbsentForeign}
+	}
+	var out authz.Gap
+	for rest := objects; len(rest) > 0; {
+		var shards []Object
+		first := rest[0]
+		if first.Binding == nil {
+			rest = rest[1:]
+			continue
+		}
+		shards, rest = cut(rest, func(o Object) bool {
+			return o.Binding != nil && o.Binding.Role == first.Binding.Role && isCI(o.Key) == isCI(first.Key)
+		})
+		out.Lacks = append(out.Lacks, f.role(space.Source, l.Deleting, here, shards)...)
+	}
+	return out
+}
+
+// role compares the bindings of one ClusterRole in a namespace.
+func (f *gapFinder) role(id authz.SourceID, deleting bool, here []*Live, shards []Object) []authz.Lack {
+	role, ci := shards[0].Binding.Role, isCI(shards[0].Key)
+	var out []authz.Lack
+	should := 0
+	for _, o := range shards {
+		lack := whom(o.Binding, ci)
+		should += len(lack)
+		for _, l := range here {
+			if l.Binding != nil && l.Binding.Role == role && isCI(l.Key) == ci && len(lack) > 0 {
+				lack, _ = diff(whom(l.Binding, ci), lack)
+			}
+		}
+		if len(lack) == 0 {
+			continue
+		}
+		why := f.why(id, o.Key, role, deleting)
+		i := slices.IndexFunc(out, func(l authz.Lack) bool { return l.Why == why })
+		if i < 0 {
+			i, out = len(out), append(out, authz.Lack{ClusterRole: role, Why: why})
+		}
+		out[i].Users = append(out[i].Users, lack...)
+	}
+	for i := range out {
+		if ci {
+			out[i].ClusterRole = ""
+		}
+		if len(out) == 1 && len(out[i].Users) == should {
+			out[i].Users = nil
+		}
+		slices.Sort(out[i].Users)
+	}
+	return out
+}
+
+func isCI(k Key) bool { return k.Name == kubename.CIRoleBinding }
+
+// whom returns whom a binding is for, ascending, in the form of authz.Lack.
+func whom(b *Binding, ci bool) []int64 {
+	if !ci {
+		return b.Users
+	}
+	var out []int64
+	for _, s := range b.Others {
+		project, _ := jobsOf(s)
+		if project != 0 || s.Kind == rbacv1.ServiceAccountKind {
+			out = append(out, project)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// why returns why an object is not there, or lacks somebody. role is that of a binding.
+func (f *gapFinder) why(id authz.SourceID, key Key, role string, deleting bool) authz.Absence {
+	r := f.roles[role]
+	switch {
+	case f.have.Foreign[key]:
+		return authz.AbsentForeign
+	case f.mode != ModeEnforce:
+		return authz.AbsentPlan
+	case f.want.Hold != "" || f.want.Untouchable[id] != "":
+		return authz.AbsentUnread
+	case key.Kind == KindNamespace && f.held[id]:
+		return authz.AbsentHeld
+	case r.Exists.Verdict == clusterroles.No:
+		return authz.AbsentNoRole
+	case r.Bindable.Verdict == clusterroles.No:
+		return authz.AbsentNotBindable
+	case deleting:
+		return authz.AbsentTerminating
+	case f.failed[key]:
+		return authz.AbsentFailed
+	}
+	return authz.AbsentUnwritten
+}
