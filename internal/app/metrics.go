@@ -31,6 +31,7 @@ type metrics struct {
 	held      prometheus.Gauge
 	drift     prometheus.Counter
 	hooks     prometheus.Histogram
+	hooksOver *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -74,7 +75,11 @@ func newMetrics() *metrics {
 		Namespace: ns, Name: "hook_to_applied_seconds",
 		Help: "Time from the receipt of a hook to the end of the round that dealt with it.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 14),
 	})
-	m.registry.MustRegister(m.held, m.drift, m.hooks, m.reviews, m.latency, m.refused, m.closed, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
+	m.hooksOver = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: ns, Name: "hooks_over_limit_total",
+		Help: "Hooks that were too many at a time: read_everything were taken together, refused were answered 503, given_up had a signature alone and were not read to their end.",
+	}, []string{"outcome"})
+	m.registry.MustRegister(m.held, m.drift, m.hooks, m.hooksOver, m.reviews, m.latency, m.refused, m.closed, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -194,6 +199,8 @@ func (m *metrics) review(r authn.Review) {
 	m.reviews.WithLabelValues(string(r.Outcome), string(r.Code), string(r.Kind)).Inc()
 	m.latency.Observe(r.Duration.Seconds())
 }
+
+func (m *metrics) hookOverLimit(outcome string) { m.hooksOver.WithLabelValues(outcome).Inc() }
 
 func (m *metrics) overflow(listener string) func() {
 	c := m.refused.WithLabelValues(listener)

@@ -162,14 +162,18 @@ func explainRoutes(cfg *config.Config, view func() (authz.View, bool), log *slog
 	return []httpserver.Route{{Path: "/authorize", Handler: sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)}}
 }
 
-// hookPort describes the port that GitLab sends hooks to. Whoever reaches it can send half a request.
-func hookPort(h config.HooksListener, m *metrics, hook http.Handler) httpserver.Options {
+// hookPort describes the port that GitLab sends hooks to. Whoever reaches it can send half a request; the hook itself limits
+// what is proven, so that nobody else's requests take its places.
+func hookPort(h config.HooksListener, m *metrics, hook *rbacsync.Hook) httpserver.Options {
+	hook.OverLimit = m.hookOverLimit
+	hook.Unproven = func(next http.Handler) http.Handler {
+		return httpserver.QueuedBodies(maxBodies, maxWaiting, turnTime, bodyTime, func() { m.hookOverLimit(rbacsync.OverGivenUp) }, next)
+	}
 	return httpserver.Options{
 		Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
 		MaxConns: shareDescriptors(descriptors()).hooks, IdleTimeout: strangeIdle, Rejected: m.rejected("hooks"),
-		Handler: httpserver.Limit(maxHooks, m.overflow("hooks"), httpserver.Bodies(maxBodies, bodyTime, httpserver.Mux(
-			httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook},
-		))),
+		MaxStreams: 250, // a proxy may send all of GitLab's hooks on one connection
+		Handler:    httpserver.Mux(httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook}),
 	}
 }
 

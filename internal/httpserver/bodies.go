@@ -13,7 +13,15 @@ import (
 // that are being read at a time the oldest is given up for the next one. Reading such a body fails. What its sender sends
 // at once is read in a moment, so a flood of slow ones hinders nobody else.
 func Bodies(n int, patience time.Duration, next http.Handler) http.Handler {
-	p := &bodies{max: n, patience: patience, reading: list.New()}
+	return QueuedBodies(n, 0, 0, patience, nil, next)
+}
+
+// QueuedBodies is Bodies for senders that come in bursts and do not send again: a body that finds no room waits for it, up
+// to the given time, before the oldest is given up for it; that many wait, and those beyond do not. So a burst of whole
+// requests gives nobody up, and a flood of half ones gains nothing but that wait. givenUp, if not nil, is called for each
+// body that was given up for another one (metrics).
+func QueuedBodies(n, waiting int, wait, patience time.Duration, givenUp func(), next http.Handler) http.Handler {
+	p := &bodies{max: n, waiting: waiting, wait: wait, patience: patience, givenUp: givenUp, reading: list.New(), queue: list.New()}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b := &slowBody{ReadCloser: r.Body, all: p, control: http.NewResponseController(w)}
 		defer b.leave(false)
@@ -23,10 +31,53 @@ func Bodies(n int, patience time.Duration, next http.Handler) http.Handler {
 }
 
 type bodies struct {
-	max      int
-	patience time.Duration
-	mu       sync.Mutex
-	reading  *list.List // oldest first
+	max, waiting   int
+	wait, patience time.Duration
+	givenUp        func()
+	mu             sync.Mutex
+	reading        *list.List // of *slowBody, oldest first
+	queue          *list.List // of *turn, oldest first
+	promised       int        // places of turns that came and are not taken yet
+}
+
+// turn is what a body waits for.
+type turn struct {
+	came  chan struct{}
+	given bool
+}
+
+func (p *bodies) full() bool { return p.reading.Len()+p.promised >= p.max }
+
+// await waits for a place, if there is room to wait. It is called with the lock held, and gives it up meanwhile.
+func (p *bodies) await() {
+	if !p.full() || p.queue.Len() >= p.waiting {
+		return
+	}
+	mine := &turn{came: make(chan struct{})}
+	e := p.queue.PushBack(mine)
+	p.mu.Unlock()
+	t := time.NewTimer(p.wait)
+	select {
+	case <-mine.came:
+	case <-t.C:
+	}
+	t.Stop()
+	p.mu.Lock()
+	if mine.given {
+		p.promised--
+		return
+	}
+	p.queue.Remove(e)
+}
+
+// pass gives a place that is free to who has waited longest.
+func (p *bodies) pass() {
+	if e := p.queue.Front(); e != nil {
+		first := p.queue.Remove(e).(*turn)
+		first.given = true
+		p.promised++
+		close(first.came)
+	}
 }
 
 type slowBody struct {
@@ -54,11 +105,14 @@ func (b *slowBody) enter() {
 	all := b.all
 	all.mu.Lock()
 	defer all.mu.Unlock()
+	all.await()
 	// An error means a writer without deadlines (a test's): then the server's own time limit holds.
 	_ = b.control.SetReadDeadline(time.Now().Add(all.patience))
-	if all.reading.Len() >= all.max {
-		oldest := all.reading.Front().Value.(*slowBody)
-		all.reading.Remove(oldest.place)
+	if e := all.reading.Front(); e != nil && all.full() {
+		if all.givenUp != nil {
+			all.givenUp()
+		}
+		oldest := all.reading.Remove(e).(*slowBody)
 		oldest.place = nil
 		_ = oldest.control.SetReadDeadline(time.Now()) // as above
 	}
@@ -75,6 +129,7 @@ func (b *slowBody) leave(whole bool) {
 	}
 	b.all.reading.Remove(b.place)
 	b.place = nil
+	b.all.pass()
 	if whole {
 		_ = b.control.SetReadDeadline(time.Time{}) // as above
 	}

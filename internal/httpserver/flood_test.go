@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -210,4 +211,53 @@ type countingDialer struct {
 func (d *countingDialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	d.n.Add(1)
 	return d.Dialer.DialContext(ctx, network, addr)
+}
+
+// TestABurstOfWholeBodiesIsRead: senders whose body comes a little after the head wait for each other. Without a queue most
+// of them are given up; with one that is full, or for longer than it waits, the oldest gives way as without.
+func TestABurstOfWholeBodiesIsRead(t *testing.T) {
+	var givenUp atomic.Int64
+	count := func() { givenUp.Add(1) }
+	burst := func(h http.Handler) (read int64) {
+		s := start(t, httpserver.Options{MaxConns: 400, Handler: h})
+		var good atomic.Int64
+		var wg sync.WaitGroup
+		for range 200 {
+			conn := dial(t, s.Addr().String())
+			wg.Go(func() {
+				fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 4\r\n\r\n")
+				time.Sleep(20 * time.Millisecond)
+				fmt.Fprint(conn, "body")
+				if answer, _ := io.ReadAll(conn); strings.Contains(string(answer), " 200 ") {
+					good.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		return good.Load()
+	}
+	if n := burst(httpserver.QueuedBodies(4, 200, 10*time.Second, 10*time.Second, count, readAll)); n != 200 || givenUp.Load() != 0 {
+		t.Errorf("%d of 200 were read, %d given up", n, givenUp.Load())
+	}
+	if n := burst(httpserver.QueuedBodies(4, 0, 10*time.Second, 10*time.Second, count, readAll)); n == 200 || givenUp.Load() == 0 {
+		t.Errorf("without a queue %d were read, %d given up: the test shows nothing", n, givenUp.Load())
+	}
+}
+
+// TestHalfBodiesHoldTheQueueForItsTimeAlone: whole requests come through, each after no more than the time of waiting, while
+// far more half ones than have places and turns keep coming.
+func TestHalfBodiesHoldTheQueueForItsTimeAlone(t *testing.T) {
+	s := start(t, httpserver.Options{MaxConns: 400, Handler: httpserver.QueuedBodies(4, 8, 200*time.Millisecond, 10*time.Second, nil, readAll)})
+	for range 10 {
+		for range 20 {
+			fmt.Fprint(dial(t, s.Addr().String()), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+		}
+		begun := time.Now()
+		if got := post(t, client(t, nil), s.URL(), "whole"); got != http.StatusOK {
+			t.Errorf("a whole request was answered %d", got)
+		}
+		if took := time.Since(begun); took > 2*time.Second {
+			t.Errorf("after %v", took)
+		}
+	}
 }

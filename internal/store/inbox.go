@@ -44,6 +44,8 @@ type Inbox struct {
 	mu   sync.Mutex
 	next *batch     // gathers while another one is written
 	pen  sync.Mutex // held by who writes
+
+	unstored map[string]string // what the last write failed to store; of who holds the pen
 }
 
 // batch is what is written with one request.
@@ -54,7 +56,8 @@ type batch struct {
 }
 
 // Put stores what is to be read again (none: everything) and returns when it is stored. Calls at the same time share
-// their writes.
+// their writes. It ends within 9 s, for GitLab waits 10 s for an answer. What could not be stored is an error, and goes along with
+// the next write: GitLab does not send it again.
 func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string) error {
 	nonce := make([]byte, 8)
 	_, _ = rand.Read(nonce) // never fails
@@ -78,15 +81,27 @@ func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string)
 		b.mu.Lock()
 		b.next = nil
 		b.mu.Unlock()
+		for k, v := range b.unstored {
+			if _, ok := mine.data[k]; !ok {
+				mine.data[k] = v
+			}
+		}
+		if len(mine.data) > MaxInbox {
+			mine.data = map[string]string{keyAll: value}
+		}
 		mine.err, mine.written = b.write(context.WithoutCancel(ctx), mine.data), true
+		if b.unstored = nil; mine.err != nil {
+			b.unstored = mine.data
+		}
 	}
 	return mine.err
 }
 
-// writeTimeout bounds a write: GitLab waits 10 s for an answer.
-const writeTimeout = 5 * time.Second
+// writeTimeout bounds a write with its repetitions. A call waits for the one under way and for its own.
+const writeTimeout = 4 * time.Second
 
-// write adds keys by a merge patch, which can't conflict.
+// write adds keys by a merge patch, which can't conflict, and tries again while there is time: kube-apiserver may just be
+// starting again.
 func (b *Inbox) write(ctx context.Context, data map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -94,20 +109,40 @@ func (b *Inbox) write(ctx context.Context, data map[string]string) error {
 	if err != nil {
 		return err
 	}
+	for pause := 100 * time.Millisecond; ; pause *= 2 {
+		cm, err := b.patch(ctx, patch)
+		if err == nil {
+			if len(cm.Data) > MaxInbox {
+				b.overflow(ctx, cm)
+			}
+			return nil
+		}
+		if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || ctx.Err() != nil { // it stays so
+			return err
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		case <-t.C:
+		}
+	}
+}
+
+// patch writes once, and makes the inbox where it is missing.
+func (b *Inbox) patch(ctx context.Context, patch []byte) (*corev1.ConfigMap, error) {
 	cm, err := b.maps().Patch(ctx, NameInbox, types.MergePatchType, patch, metav1.PatchOptions{})
 	if apierrors.IsNotFound(err) {
 		if err := b.create(ctx); err != nil {
-			return err
+			return nil, err
 		}
 		cm, err = b.maps().Patch(ctx, NameInbox, types.MergePatchType, patch, metav1.PatchOptions{})
 	}
 	if err != nil {
-		return fmt.Errorf("writing the inbox of hooks: %w", err)
+		return nil, fmt.Errorf("writing the inbox of hooks: %w", err)
 	}
-	if len(cm.Data) > MaxInbox {
-		b.overflow(ctx, cm)
-	}
-	return nil
+	return cm, nil
 }
 
 // overflow replaces all entries by one that asks for a full round. If somebody else writes at the same time, the next
