@@ -255,7 +255,7 @@ func TestAnySequenceOfRestoresEndsWithAWorkingToken(t *testing.T) {
 		for seed := range uint64(8) {
 			t.Run(fmt.Sprint(version, " ", seed), func(t *testing.T) {
 				t.Parallel()
-				rnd := rand.New(rand.NewPCG(seed, 11)) //nolint:gosec // a test's choices
+				rnd := rand.New(rand.NewPCG(seed, 11))
 				c := newEstate(t, version).cluster("a")
 				backups := [][]gitlabsim.Variable{nil}
 				var steps []string

@@ -67,7 +67,7 @@ type Listeners struct {
 	Metrics MetricsListener `json:"metrics"`
 	// How long all three serve on after SIGTERM, with /readyz false, so that who calls them notices before they close. 1ms to
 	// 1m. A second signal ends the process at once. Default 5s.
-	DrainDelay Duration `json:"drainDelay,omitempty"`
+	DrainDelay Duration `json:"drainDelay,omitzero"`
 }
 
 // Listener is a TLS port.
