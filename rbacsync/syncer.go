@@ -303,9 +303,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 			agenda.full = now.Add(jitter(s.o.Interval))
 		}
 		left := remaining(req, round)
-		if req.result != nil && round.Snapshot == nil && s.known() != nil { // to read single things everything need not be read
-			agenda.fresh.tickets = left.partial().tickets
-			agenda.waiting, left = agenda.fresh, left.whole()
+		if req.result != nil && s.known() != nil { // to read single things everything need not be read
+			left = agenda.ended(req, round, left)
 		}
 		if overcome(tried, req, left) && !agenda.carried.full { // what came in since has not waited yet
 			unread.pause = 0
