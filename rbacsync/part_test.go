@@ -406,11 +406,12 @@ func TestNobodyKeepsABlockWaiting(t *testing.T) {
 		snap.Groups[8] = authz.GitLabGroup{ID: 8, Path: "calm", CreatedAt: snap.Groups[7].CreatedAt}
 		snap.Projects[900] = authz.GitLabProject{ID: 900, Group: 8, Path: "calm/p", CreatedAt: snap.Groups[7].CreatedAt, Members: []authz.Member{{User: 2, Level: authz.Developer}}}
 		g := &slowly{singly: singly{halfRead: halfRead{gitlab: gitlab{snap: snap}}}, read: map[authz.SourceID]int{}}
+		g.hold(time.Minute, snap) // to read everything takes longer than to read these one by one
 		kube := fake.NewClientset()
 		s := newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now})
 		stop := run(t, s)
 		defer stop()
-		time.Sleep(time.Second)
+		time.Sleep(61 * time.Second)
 		wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3")
 
 		blocked := authztest.Clone(without(snap, 42, 2))

@@ -13,6 +13,8 @@ type Ticket struct {
 	Changed    []authz.SourceID // none: everything
 	Cause      string
 	At         time.Time // when it came in; zero when that is not known
+
+	instead []authz.SourceID // Changed, when everything is read instead
 }
 
 // Inbox keeps what hooks named, also when this process ends.

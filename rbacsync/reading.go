@@ -28,15 +28,16 @@ type result struct {
 	snap *authz.Snapshot
 	err  error
 	base *authz.Snapshot // what was known when it began; nil: nothing
+	took time.Duration
 }
 
 // startReading reads everything beside the rounds.
 func (s *Syncer) startReading(ctx context.Context, wg *sync.WaitGroup, req request) *reading {
 	r := &reading{request: req, out: make(chan result, 1), during: map[authz.SourceID]bool{}}
-	base := s.known()
+	base, began := s.known(), s.o.Now()
 	wg.Go(func() {
 		snap, err := s.o.Reader.Snapshot(ctx)
-		r.out <- result{snap, err, base}
+		r.out <- result{snap, err, base, s.o.Now().Sub(began)}
 		s.poke()
 	})
 	return r
@@ -60,6 +61,13 @@ func (r *reading) done() bool {
 // atOnce is how many things a round reads one by one, and how many of those that changed during a reading are read again
 // before it counts. Each takes GitLab a moment, and whoever comes next waits for all of them.
 const atOnce = 20
+
+// GitLab takes 400 requests a minute for single groups and as many for single projects, of which we leave it some: these many
+// at once, and thereafter these many a second.
+const (
+	unpaced   = 100
+	perSecond = 4
+)
 
 // firstToRead sorts people before groups and projects: of what takes rights away, a block takes the most.
 func firstToRead(a, b authz.SourceID) int {
@@ -138,7 +146,11 @@ type agenda struct {
 	waiting request                // what had no room in a round yet
 	since   map[authz.SourceID]int // of waiting: the take it came with
 	takes   int
-	fresh   request // what came in for the reading that has just ended, and was not read by a round of its own
+	last    struct { // reading of everything
+		took   time.Duration
+		failed bool
+	}
+	fresh request // what came in for the reading that has just ended, and was not read by a round of its own
 	// top returns whose turn something takes: that of its top-level group; of all that is not known yet, one together.
 	top func(authz.SourceID) authz.SourceID
 }
@@ -211,7 +223,7 @@ func (a *agenda) next(req request, now time.Time, known bool, start func(request
 
 // share leaves as much of a request as a round reads one by one: people, and of the rest one thing of each top-level group
 // after another, in each of them what came first. So nobody who changes many things keeps those of others waiting. The
-// rest waits for the next round; of too much, everything is read.
+// rest waits for the next round; when reading it takes longer than reading everything, that is done instead.
 func (a *agenda) share(req request) request {
 	if len(req.changed) <= atOnce {
 		clear(a.since)
@@ -254,18 +266,59 @@ func (a *agenda) share(req request) request {
 			out.tickets = append(out.tickets, t)
 		}
 	}
-	if len(rest.changed) <= maxChanged {
+	if len(rest.changed) <= a.most() {
 		a.waiting = rest
 		return out
 	}
 	out.full = true
 	clear(a.since)
 	for _, t := range rest.tickets {
-		t.Changed = nil // dealt with when everything was read
+		t.Changed, t.instead = nil, t.Changed // dealt with when everything was read
 		out.tickets = append(out.tickets, t)
 	}
 	if a.reading != nil { // which may have met these things before
 		maps.Copy(a.reading.during, rest.changed)
 	}
 	return out
+}
+
+// most is how many things wait to be read one by one: no more than can be in the time that everything takes. While
+// everything can't be read, single things are all that is left.
+func (a *agenda) most() int {
+	if a.last.failed {
+		return maxChanged
+	}
+	return min(unpaced+int(perSecond*a.last.took.Seconds()), maxChanged)
+}
+
+// ended notes how a reading of everything ended, and returns what is left to do of it. If it failed, what it was to do
+// instead of reading single things waits for its turn again, if that is not too much, together with what came in for the
+// end of the reading.
+func (a *agenda) ended(req request, round Round, left request) request {
+	a.last.took, a.last.failed = req.result.took, round.Snapshot == nil
+	if !a.last.failed {
+		return left
+	}
+	a.fresh.tickets = left.partial().tickets
+	a.waiting = a.fresh
+	left = left.whole()
+	single := request{changed: map[authz.SourceID]bool{}}
+	whole := left
+	whole.tickets = nil
+	for _, t := range left.tickets {
+		if t.instead == nil {
+			whole.tickets = append(whole.tickets, t)
+			continue
+		}
+		t.Changed, t.instead = t.instead, nil
+		single.tickets = append(single.tickets, t)
+		for _, id := range t.Changed {
+			single.changed[id] = true
+		}
+	}
+	if len(single.changed)+len(a.waiting.changed) > maxChanged {
+		return left
+	}
+	a.waiting.merge(single)
+	return whole
 }

@@ -63,6 +63,15 @@ func settled(tickets []Ticket, left request) (done, open []Ticket) {
 	return done, open
 }
 
+// overcome reports whether a round could read something of what was tried again, and takes out of tried what it was about.
+func overcome(tried map[authz.SourceID]bool, req, left request) (yes bool) {
+	for id := range req.changed {
+		yes = yes || tried[id] && !left.full && !left.changed[id]
+		delete(tried, id)
+	}
+	return yes
+}
+
 // newest returns the last ticket of each key: those before it are not in the Inbox any more.
 func newest(tickets []Ticket) []Ticket {
 	var out []Ticket

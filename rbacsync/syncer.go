@@ -249,10 +249,11 @@ func (s *Syncer) Run(ctx context.Context) error {
 	done, offers := s.helpers(ctx, &wg)
 	var (
 		agenda  = agenda{full: s.o.Now(), first: true, top: s.topOf}
-		expiry  time.Time // when the next right expires
-		unread  retry     // of what GitLab did not tell
-		writing retry     // of what the cluster did not take
-		open    []Ticket  // of rounds that were read and not written
+		expiry  time.Time               // when the next right expires
+		unread  retry                   // of what GitLab did not tell
+		tried   map[authz.SourceID]bool // what of it is tried again
+		writing retry                   // of what the cluster did not take
+		open    []Ticket                // of rounds that were read and not written
 	)
 	for ctx.Err() == nil {
 		s.restoreDrift(ctx)
@@ -272,6 +273,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		agenda.waiting = request{}
 		// What could not be read waits for its time. Hooks and expiries go on meanwhile with what is known.
 		if unread.due(now) {
+			tried = maps.Clone(agenda.carried.changed)
 			req.merge(agenda.carried)
 			agenda.carried, unread.at = request{}, time.Time{}
 		}
@@ -301,14 +303,18 @@ func (s *Syncer) Run(ctx context.Context) error {
 			agenda.full = now.Add(jitter(s.o.Interval))
 		}
 		left := remaining(req, round)
-		if req.result != nil && round.Snapshot == nil && s.known() != nil { // to read single things everything need not be read
-			agenda.fresh.tickets = left.partial().tickets
-			agenda.waiting, left = agenda.fresh, left.whole()
+		if req.result != nil && s.known() != nil { // to read single things everything need not be read
+			left = agenda.ended(req, round, left)
+		}
+		if overcome(tried, req, left) && !agenda.carried.full { // what came in since has not waited yet
+			unread.pause = 0
 		}
 		switch {
 		case !left.empty():
 			agenda.carried.merge(left)
-			unread.later(now, time.Second, s.o.Interval)
+			if unread.at.IsZero() { // else the next try waits already, and nothing that comes in puts it off
+				unread.later(now, time.Second, s.o.Interval)
+			}
 		case agenda.carried.empty():
 			unread = retry{}
 		}
