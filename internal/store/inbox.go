@@ -281,7 +281,8 @@ func (b *Inbox) Remove(ctx context.Context, done []rbacsync.Ticket) error {
 		}
 		var ops []op
 		for _, t := range done {
-			if cm.Data[t.Key] == t.Value { // keys are letters, digits and "-": nothing to escape in a JSON pointer
+			if v, ok := cm.Data[t.Key]; ok && v == t.Value { // keys are letters, digits and "-": nothing to escape in a JSON pointer
+				delete(cm.Data, t.Key) // it may be among done twice
 				ops = append(ops, op{"test", "/data/" + t.Key, t.Value}, op{"remove", "/data/" + t.Key, ""})
 			}
 		}
