@@ -358,6 +358,7 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 	first := len(r.Findings)
 	r.Plan, findings = Plan(have, want)
 	r.Findings, r.Held = append(r.Findings, findings...), nil
+	planned := len(r.Findings)
 	if s.o.Limits == nil || want.Hold != "" {
 		return want
 	}
@@ -377,9 +378,8 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 	}
 	r.Held = v.Held
 	if len(v.Held) > 0 {
-		r.Findings = r.Findings[:first]
 		r.Plan, findings = Plan(have, v.Want)
-		r.Findings = append(r.Findings, findings...)
+		r.Findings = slices.Concat(r.Findings[:first], findings, r.Findings[planned:]) // what is wrong with approvals stays
 	}
 	for i := range r.Plan { // the log and the history say that it was somebody's decision
 		if c := &r.Plan[i]; v.Approved[approvalOf(*c)] {

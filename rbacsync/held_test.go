@@ -135,6 +135,19 @@ func TestHeldUntilApproved(t *testing.T) {
 		}
 	}
 
+	approvals := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: rbacsync.ApprovalsConfigMap}, BinaryData: map[string][]byte{"items.json.gz": []byte("x")},
+	}
+	if _, err := plans.Create(t.Context(), approvals, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err = s.Once(t.Context(), "test"); err != nil || len(r.Held) != 3 || !strings.Contains(codes(r), "approvals_unreadable") {
+		t.Errorf("approvals that can't be read: %d held, findings: %s, %v", len(r.Held), codes(r), err)
+	}
+	if err := plans.Delete(t.Context(), approvals.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+
 	items, err := store.Load(t.Context())
 	if err != nil || cmp.Diff(r.Held, items) != "" {
 		t.Errorf("plan --held shows something else: %v\n%s", err, cmp.Diff(r.Held, items))
