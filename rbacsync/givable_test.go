@@ -34,7 +34,8 @@ func (rs roleSet) cluster() *fake.Clientset {
 		name := a.(ktesting.GetAction).GetName()
 		switch rs[name] {
 		case "yes", "unbindable":
-			return true, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}}, nil
+			rules := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get"}}}
+			return true, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, nil
 		case "unasked":
 			return true, nil, apierrors.NewInternalError(fmt.Errorf("etcd is away"))
 		case "old":

@@ -572,7 +572,7 @@ func (s *Syncer) settle(ctx context.Context, r *Round, have *Observed, want, pla
 	now := have.with(r.Plan)
 	if s.o.Mode == ModeEnforce {
 		var err error
-		if now, err = s.observe(ctx); err != nil {
+		if now, err = s.observe(ctx, r.Snapshot); err != nil {
 			return want, err
 		}
 		s.addTemplates(ctx, r, now, false)

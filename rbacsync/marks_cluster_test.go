@@ -247,6 +247,42 @@ func (c *cluster) marksAfter(t *testing.T, x spoilt, stored bool, r rbacsync.Rou
 	c.only(t, strings.TrimSuffix(ns, "-world"), ns)
 }
 
+// denying is a GitLab that answers each question with 404.
+type denying struct{ *gitlab }
+
+func (denying) Exists(context.Context, authz.SourceID) (bool, error) { return false, nil }
+func (denying) MemberLevel(context.Context, authz.SourceID, int64) (authz.Level, error) {
+	return 0, nil
+}
+
+// TestClusterMarksAreKnownAfterTheQuestions: also the plan that follows on GitLab's answers knows a namespace whose marks name
+// another source, and could not be put back.
+func TestClusterMarksAreKnownAfterTheQuestions(t *testing.T) {
+	c := realCluster(t)
+	m := &memory{}
+	round := func(snap *authz.Snapshot) error {
+		_, err := newSyncer(t, rbacsync.Options{
+			Reader: denying{&gitlab{snap: snap}}, Kube: c.own, Memory: m, Settings: rbacsync.Settings{DeleteAfter: time.Hour},
+		}).Once(t.Context(), "test")
+		return err
+	}
+	snap := org(3700, "asked")
+	snap.Projects[4701] = authz.GitLabProject{ID: 4701, Group: 3700, Path: "asked/zz"}
+	if err := round(snap); err != nil {
+		t.Fatal(err)
+	}
+	other := authz.Group(3700).Label()
+	c.patchMeta(t, "asked-world", map[string]any{kubename.LabelSource: other}, map[string]any{kubename.AnnotationSource: other})
+	snap = org(3700, "asked") // the project zz is gone, which GitLab is asked about
+	if err := round(snap); err == nil {
+		t.Error("the cage has let the marks be put back: nothing was tested")
+	}
+	if gone := c.namespace(t, "asked-zz").Annotations[kubename.AnnotationGoneSince]; gone == "" {
+		t.Error("GitLab was not asked about the project: nothing was tested")
+	}
+	c.only(t, "asked", "asked-world", "asked-zz")
+}
+
 // TestClusterForgedMarks: who may annotate a namespace of their own does not get the rights of a source into it, nor keep
 // the source from its own namespace.
 func TestClusterForgedMarks(t *testing.T) {

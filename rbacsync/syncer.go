@@ -411,16 +411,21 @@ func (s *Syncer) poke() {
 // firstSight is how long the first round waits for the watches before it lists the cluster itself.
 const firstSight = 30 * time.Second
 
-// observe returns what the cluster holds: from the watches, or by listing it where there are none.
-func (s *Syncer) observe(ctx context.Context) (*Observed, error) {
+// observe returns what the cluster holds, from the watches, or by listing it where there are none; with the namespaces known
+// as those of their sources.
+func (s *Syncer) observe(ctx context.Context, snap *authz.Snapshot) (*Observed, error) {
 	if s.mirror != nil && !s.sighted {
 		s.sighted = true
 		_ = s.mirror.await(ctx, firstSight) // if it takes longer, or is forbidden, everything is listed
 	}
 	if s.mirror != nil && s.mirror.isReady() {
-		return s.mirror.observed(nil), nil
+		return s.marks.identify(s.mirror.observed(nil), snap), nil
 	}
-	return Observe(ctx, s.o.Kube, s.o.Policy.ClusterRoles())
+	have, err := Observe(ctx, s.o.Kube, s.o.Policy.ClusterRoles())
+	if err != nil {
+		return nil, err
+	}
+	return s.marks.identify(have, snap), nil
 }
 
 // write carries out a plan, in ModeEnforce.
@@ -553,12 +558,11 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 			}
 		}
 		s.basis = nil
-		have, err := s.observe(ctx)
+		s.recall(ctx, &r)
+		have, err := s.observe(ctx, r.Snapshot)
 		if err != nil {
 			return err
 		}
-		s.recall(ctx, &r)
-		have = s.marks.identify(have, r.Snapshot)
 		s.addTemplates(ctx, &r, have, r.Read == "full")
 		want := s.desired(&r, have)
 		s.excess(ctx, &r, want)

@@ -52,6 +52,7 @@ type lawWorld struct {
 	cfg     *config.Config
 	shop    *authntest.Workshop
 	webhook authn.Authenticator
+	another func() (*authn.GitLab, error) // a webhook that has read no keys yet
 }
 
 func newLawWorld(t *testing.T, shop *authntest.Workshop, account, project, require string) *lawWorld {
@@ -122,9 +123,10 @@ authn: {clientIDs: [kubelogin, second], keys: {file: "%[2]s/keys"}, ci: {audienc
 		must(w.MarkProjectForDeletion(20))
 	}
 	read()
-	webhook, err := newAuthenticator(cfg, client, quiet, who)
+	another := func() (*authn.GitLab, error) { return newAuthenticator(cfg, client, quiet, who) }
+	webhook, err := another()
 	must(err)
-	return &lawWorld{cfg: cfg, shop: shop.For(t, &authntest.Issuer{URL: sim.URL(), Now: time.Now}), webhook: webhook}
+	return &lawWorld{cfg: cfg, another: another, shop: shop.For(t, &authntest.Issuer{URL: sim.URL(), Now: time.Now}), webhook: webhook}
 }
 
 func key(shop *authntest.Workshop, name string) *rsa.PrivateKey { return shop.KeyOf[name].Private }
@@ -136,6 +138,13 @@ func (w *lawWorld) judge(t *testing.T, v authntest.Vector) (webhook, inspect aut
 	t.Helper()
 	token := w.shop.Token(v)
 	_, err := w.webhook.Authenticate(t.Context(), token)
+	if authn.CodeOf(err) == authn.CodeKeyNotReadYet { // token inspect reads the keys; so does the webhook within seconds
+		again, madeErr := w.another()
+		if madeErr != nil {
+			t.Fatal(madeErr)
+		}
+		_, err = again.Authenticate(t.Context(), token)
+	}
 	var out strings.Builder
 	ok, inspectErr := Inspect(t.Context(), w.cfg, token, &out)
 	m := codeLine.FindStringSubmatch(out.String())
@@ -148,7 +157,8 @@ func (w *lawWorld) judge(t *testing.T, v authntest.Vector) (webhook, inspect aut
 	return authn.CodeOf(err), authn.Code(m[1])
 }
 
-// TestInspectSaysWhatTheWebhookSays: of every vector, whatever GitLab says of the account and of the project.
+// TestInspectSaysWhatTheWebhookSays: of every vector, whatever GitLab says of the account and of the project. What falls by
+// itself, whoever it is about, is judged in one world as a whole, and in each other one in part.
 func TestInspectSaysWhatTheWebhookSays(t *testing.T) {
 	shop := authntest.NewWorkshop(t, authntest.New(t))
 	vectors := authntest.Vectors(t, "../../authn/testdata/tokens.yaml")
@@ -164,35 +174,44 @@ func TestInspectSaysWhatTheWebhookSays(t *testing.T) {
 	worlds["membership needed"] = [3]string{"active", "served", "groups: [7]"}
 	worlds["right needed of nobody"] = [3]string{"absent", "another delivery", "mappedRight: true"}
 	t.Cleanup(func() { reachedAll(t, reached) })
+	falls := map[string]bool{}
+	judge := func(t *testing.T, world [3]string, wanted func(int, authntest.Vector) bool, judged func(authntest.Vector, authn.Code)) {
+		w := newLawWorld(t, shop, world[0], world[1], world[2])
+		for n, v := range vectors {
+			if v.Request.Method+v.Request.ContentType+v.Request.Body != "" || !wanted(n, v) {
+				continue // no token
+			}
+			if _, set := v.Claims["user_id"]; v.Base == "ci" && !set {
+				v.Claims = maps.Clone(v.Claims)
+				if v.Claims == nil {
+					v.Claims = map[string]any{}
+				}
+				v.Claims["user_id"] = "1"
+			}
+			var webhook, inspect authn.Code
+			for range 3 { // a token at the edge of its time may turn between the two
+				if webhook, inspect = w.judge(t, v); webhook == inspect {
+					break
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			if webhook != inspect {
+				t.Errorf("%s: token inspect says %s, the webhook %s", v.Name, inspect, webhook)
+			}
+			mu.Lock()
+			reached[webhook]++
+			mu.Unlock()
+			judged(v, webhook)
+		}
+	}
+	all := func(int, authntest.Vector) bool { return true }
+	judge(t, [3]string{"active", "served", ""}, all, func(v authntest.Vector, code authn.Code) { falls[v.Name] = code != authn.CodeOK })
 	for name, world := range worlds {
+		turn := len(name) // any number that differs from one to the next
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newLawWorld(t, shop, world[0], world[1], world[2])
-			for _, v := range vectors {
-				if v.Request.Method+v.Request.ContentType+v.Request.Body != "" {
-					continue // no token
-				}
-				if _, set := v.Claims["user_id"]; v.Base == "ci" && !set {
-					v.Claims = maps.Clone(v.Claims)
-					if v.Claims == nil {
-						v.Claims = map[string]any{}
-					}
-					v.Claims["user_id"] = "1"
-				}
-				var webhook, inspect authn.Code
-				for range 3 { // a token at the edge of its time may turn between the two
-					if webhook, inspect = w.judge(t, v); webhook == inspect {
-						break
-					}
-					time.Sleep(10 * time.Millisecond)
-				}
-				if webhook != inspect {
-					t.Errorf("%s: token inspect says %s, the webhook %s", v.Name, inspect, webhook)
-				}
-				mu.Lock()
-				reached[webhook]++
-				mu.Unlock()
-			}
+			some := func(n int, v authntest.Vector) bool { return !falls[v.Name] || (n+turn)%8 == 0 }
+			judge(t, world, some, func(authntest.Vector, authn.Code) {})
 		})
 	}
 }
