@@ -199,7 +199,7 @@ func (h HeldStore) change(ctx context.Context, edit func(map[string]bool)) error
 		var keys []string
 		if len(old) > 0 {
 			if err := unpack(old, &keys); err != nil {
-				return nil, err
+				return nil, fmt.Errorf("it can't be read, delete it and approve again: %w", err)
 			}
 		}
 		all := map[string]bool{}
@@ -258,6 +258,7 @@ func (h HeldStore) saveOnce(ctx context.Context, name string, edit func(old []by
 	if missing {
 		cm = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: h.Namespace}}
 	}
+	fixed := cm.Immutable != nil && *cm.Immutable // by somebody else
 	value, err := edit(cm.BinaryData[heldField])
 	if err != nil {
 		return err
@@ -266,17 +267,24 @@ func (h HeldStore) saveOnce(ctx context.Context, name string, edit func(old []by
 	if err != nil {
 		return err
 	}
-	if bytes.Equal(packed, cm.BinaryData[heldField]) {
-		return nil
-	}
-	cm.BinaryData = map[string][]byte{heldField: packed}
+	var data map[string]string
 	if items, ok := value.([]Item); ok {
 		if missing && len(items) == 0 {
 			return nil
 		}
 		text := HeldText(items)
-		cm.Data = map[string]string{"plan": text[:min(len(text), 64<<10)]} // for kubectl
+		data = map[string]string{"plan": text[:min(len(text), 64<<10)]} // for kubectl
 	}
+	if bytes.Equal(packed, cm.BinaryData[heldField]) && maps.Equal(data, cm.Data) {
+		return nil
+	}
+	if fixed {
+		if err := api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &cm.ResourceVersion}}); err != nil {
+			return err
+		}
+		cm, missing = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: h.Namespace}}, true
+	}
+	cm.BinaryData, cm.Data = map[string][]byte{heldField: packed}, data
 	if missing {
 		_, err = api.Create(ctx, cm, metav1.CreateOptions{})
 	} else {
@@ -350,6 +358,7 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 	first := len(r.Findings)
 	r.Plan, findings = Plan(have, want)
 	r.Findings, r.Held = append(r.Findings, findings...), nil
+	planned := len(r.Findings)
 	if s.o.Limits == nil || want.Hold != "" {
 		return want
 	}
@@ -369,9 +378,8 @@ func (s *Syncer) brake(ctx context.Context, r *Round, have *Observed, want *Want
 	}
 	r.Held = v.Held
 	if len(v.Held) > 0 {
-		r.Findings = r.Findings[:first]
 		r.Plan, findings = Plan(have, v.Want)
-		r.Findings = append(r.Findings, findings...)
+		r.Findings = slices.Concat(r.Findings[:first], findings, r.Findings[planned:]) // what is wrong with approvals stays
 	}
 	for i := range r.Plan { // the log and the history say that it was somebody's decision
 		if c := &r.Plan[i]; v.Approved[approvalOf(*c)] {
@@ -518,14 +526,15 @@ func (s *Syncer) forget(ctx context.Context, r *Round, want *Wanted, wanted map[
 	}
 }
 
-// saveHeld shows what is held to plan --held; it writes only what is new.
+// saveHeld shows what is held to plan --held; it writes only what is new, or what somebody changed, which rounds over
+// everything look for.
 func (s *Syncer) saveHeld(ctx context.Context, r *Round) {
 	single := slices.Clone(r.Held)
 	for i := range single {
 		single[i].Change = "" // the hash of a change of the policy says nothing about whom it concerns
 	}
 	hash := HashOf(single)
-	if s.o.Held == nil || s.brakes.saved == hash {
+	if s.o.Held == nil || s.brakes.saved == hash && r.part {
 		return
 	}
 	if err := s.o.Held.Save(ctx, r.Held); err != nil {

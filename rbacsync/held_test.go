@@ -105,6 +105,49 @@ func TestHeldUntilApproved(t *testing.T) {
 	}
 	wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3", "gitlab:11", "gitlab:12", "gitlab:13", "gitlab:15", "gitlab:16", "gitlab:17", "gitlab:18", "gitlab:19", "gitlab:20")
 
+	plans := kube.CoreV1().ConfigMaps(store.Namespace)
+	plan, err := plans.Get(t.Context(), rbacsync.HeldConfigMap, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for how, change := range map[string]func(*corev1.ConfigMap){
+		"deleted": nil, "emptied": func(cm *corev1.ConfigMap) { cm.Data, cm.BinaryData = nil, nil },
+		"damaged":           func(cm *corev1.ConfigMap) { cm.BinaryData["items.json.gz"] = []byte("x") },
+		"another text":      func(cm *corev1.ConfigMap) { cm.Data["plan"] = "nothing is held" },
+		"fixed and damaged": func(cm *corev1.ConfigMap) { cm.BinaryData["items.json.gz"], cm.Immutable = []byte("x"), new(true) },
+	} {
+		if change == nil {
+			err = plans.Delete(t.Context(), plan.Name, metav1.DeleteOptions{})
+		} else {
+			cm := plan.DeepCopy()
+			change(cm)
+			_, err = plans.Update(t.Context(), cm, metav1.UpdateOptions{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err = s.Once(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		again, err := plans.Get(t.Context(), plan.Name, metav1.GetOptions{})
+		if err != nil || cmp.Diff(plan.Data, again.Data) != "" || cmp.Diff(plan.BinaryData, again.BinaryData) != "" || again.Immutable != nil {
+			t.Errorf("the plan was %s, and is not put back: %v, %v", how, again, err)
+		}
+	}
+
+	approvals := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: rbacsync.ApprovalsConfigMap}, BinaryData: map[string][]byte{"items.json.gz": []byte("x")},
+	}
+	if _, err := plans.Create(t.Context(), approvals, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err = s.Once(t.Context(), "test"); err != nil || len(r.Held) != 3 || !strings.Contains(codes(r), "approvals_unreadable") {
+		t.Errorf("approvals that can't be read: %d held, findings: %s, %v", len(r.Held), codes(r), err)
+	}
+	if err := plans.Delete(t.Context(), approvals.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+
 	items, err := store.Load(t.Context())
 	if err != nil || cmp.Diff(r.Held, items) != "" {
 		t.Errorf("plan --held shows something else: %v\n%s", err, cmp.Diff(r.Held, items))

@@ -16,6 +16,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
 // keyStore keeps GitLab's last known signing keys in a Secret of our own namespace, so that a restart while GitLab is
@@ -144,12 +145,7 @@ func (k *keyStore) write(ctx context.Context, jwks []byte, fetched time.Time) er
 			fieldFetched: []byte(fetched.UTC().Format(time.RFC3339Nano)),
 		},
 	}
-	secrets := k.kube.CoreV1().Secrets(deploy.Namespace)
-	_, err := secrets.Update(ctx, s, metav1.UpdateOptions{})
-	if apierrors.IsNotFound(err) {
-		_, err = secrets.Create(ctx, s, metav1.CreateOptions{})
-	}
-	if err != nil {
+	if err := store.Put(ctx, k.kube.CoreV1().Secrets(deploy.Namespace), s); err != nil {
 		return fmt.Errorf("writing Secret %s/%s: %w", deploy.Namespace, keySecret, err)
 	}
 	return nil

@@ -147,16 +147,10 @@ func (p *reporter) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	maps := p.kube.CoreV1().ConfigMaps(deploy.Namespace)
-	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+	return store.Put(ctx, p.kube.CoreV1().ConfigMaps(deploy.Namespace), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
 		Name: store.NameStatus, Namespace: deploy.Namespace,
 		Labels: map[string]string{"app.kubernetes.io/name": "gl-k8s-integrator"},
-	}, Data: map[string]string{statusKey: string(body)}}
-	_, err = maps.Update(ctx, cm, metav1.UpdateOptions{})
-	if apierrors.IsNotFound(err) {
-		_, err = maps.Create(ctx, cm, metav1.CreateOptions{})
-	}
-	return err
+	}, Data: map[string]string{statusKey: string(body)}})
 }
 
 func (p *reporter) status(st *rbacsync.State) status {

@@ -82,6 +82,8 @@ type world struct {
 	project int64
 
 	drainDelay time.Duration // of the replicas; zero: almost none
+	rbacsync   string        // further settings of theirs, each after a comma
+	delivery   string        // of CI credentials; "": none
 }
 
 // replica is one process.
@@ -124,24 +126,34 @@ func newWorld(t *testing.T) *world {
 	must(deploy.Apply(t.Context(), w.cluster.AdminConfig()))
 	w.admin, err = kubernetes.NewForConfig(w.cluster.AdminConfig())
 	must(err)
-	year := int64(8760 * 3600)
-	own, err := w.admin.CoreV1().ServiceAccounts(deploy.Namespace).CreateToken(t.Context(), deploy.ServiceAccount,
-		&authnv1.TokenRequest{Spec: authnv1.TokenRequestSpec{ExpirationSeconds: &year}}, metav1.CreateOptions{})
-	must(err)
-	must(w.cluster.WriteKubeconfig(filepath.Join(w.dir, "kubeconfig"), controlplane.KubeconfigUser{Name: "own", Token: own.Status.Token}, ""))
+	w.credentials()
 	ca, err := localcert.NewAuthority("replicas")
 	must(err)
 	pair, err := ca.Server("webhooks")
 	must(err)
 	for name, content := range map[string]string{
 		"tls.crt": string(pair.Cert), "tls.key": string(pair.Key), "gitlab-ca.crt": string(w.gitlab.CA()), "hook-secret": "s3cret-of-the-hook",
-		"read-token": w.gitlab.TokenFor("root", "read_api"),
+		"read-token": w.gitlab.TokenFor("root", "read_api"), "write-token": w.gitlab.TokenFor("root", "api"),
 	} {
 		must(os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600))
 	}
 	w.client.Transport = trust(t, ca.PEM)
 	w.gitlab.World().View(func(v *gitlabsim.View) { w.project = v.ProjectByPath("haw/world").ID })
 	return w
+}
+
+// credentials gives the replicas that start from now on a token of the integrator's ServiceAccount.
+func (w *world) credentials() {
+	w.t.Helper()
+	year := int64(8760 * 3600)
+	own, err := w.admin.CoreV1().ServiceAccounts(deploy.Namespace).CreateToken(w.t.Context(), deploy.ServiceAccount,
+		&authnv1.TokenRequest{Spec: authnv1.TokenRequestSpec{ExpirationSeconds: &year}}, metav1.CreateOptions{})
+	if err == nil {
+		err = w.cluster.WriteKubeconfig(filepath.Join(w.dir, "kubeconfig"), controlplane.KubeconfigUser{Name: "own", Token: own.Status.Token}, "")
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // start starts a replica; interval is the time between its full rounds.
@@ -151,7 +163,7 @@ func (w *world) start(name string, interval time.Duration) *replica {
 	path := filepath.Join(w.dir, name+".yaml")
 	text := fmt.Sprintf(`apiVersion: gl-k8s-integrator/v1alpha1
 kind: Config
-gitlab: {url: %[1]s, caFile: %[2]s/gitlab-ca.crt, readTokenFile: %[2]s/read-token}
+gitlab: {url: %[1]s, caFile: %[2]s/gitlab-ca.crt, readTokenFile: %[2]s/read-token, writeTokenFile: %[2]s/write-token}
 cluster: {kubeconfig: %[2]s/kubeconfig}
 listeners:
   webhooks: {address: "%[3]s", certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key}
@@ -159,9 +171,9 @@ listeners:
   metrics: {address: "%[5]s"}
   drainDelay: %[7]s
 authn: {clientIDs: [kubelogin]}
-rbacsync: {mode: enforce, interval: %[6]s}
-ci: {delivery: none}
-`, w.gitlab.URL(), w.dir, r.webhooks, r.hooks, r.metrics, interval, cmp.Or(w.drainDelay, time.Millisecond))
+rbacsync: {mode: enforce, interval: %[6]s%[8]s}
+ci: {delivery: %[9]s}
+`, w.gitlab.URL(), w.dir, r.webhooks, r.hooks, r.metrics, interval, cmp.Or(w.drainDelay, time.Millisecond), w.rbacsync, cmp.Or(w.delivery, "none"))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
@@ -230,8 +242,10 @@ func (w *world) user(name string) (id int64) {
 }
 
 // has reports whether a person is in a binding of haw-world.
-func (w *world) has(binding, name string) bool {
-	rb, err := w.admin.RbacV1().RoleBindings("haw-world").Get(w.t.Context(), binding, metav1.GetOptions{})
+func (w *world) has(binding, name string) bool { return w.hasIn("haw-world", binding, name) }
+
+func (w *world) hasIn(namespace, binding, name string) bool {
+	rb, err := w.admin.RbacV1().RoleBindings(namespace).Get(w.t.Context(), binding, metav1.GetOptions{})
 	return err == nil && slices.ContainsFunc(rb.Subjects, func(s rbacv1.Subject) bool { return s.Name == fmt.Sprintf("gitlab:%d", w.user(name)) })
 }
 

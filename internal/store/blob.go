@@ -94,7 +94,7 @@ func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Wr
 	}
 	data := map[string][]byte{}
 	switch {
-	case err == nil && old.SHA256 == next.SHA256:
+	case err == nil && old.SHA256 == next.SHA256 && b.holds(ctx, old, secret, packed.Bytes()):
 		if maps.Equal(old.Meta, meta) {
 			return nil
 		}
@@ -117,16 +117,33 @@ func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Wr
 	if data[keyHead], err = json.Marshal(next); err != nil {
 		return err
 	}
+	fresh := b.secret(b.Name, data)
 	if secret == nil {
-		_, err = b.secrets().Create(ctx, b.secret(b.Name, data), metav1.CreateOptions{})
+		_, err = b.secrets().Create(ctx, fresh, metav1.CreateOptions{})
 	} else {
-		secret.Data = data // with the resourceVersion it was read with: of two writers one loses
-		_, err = b.secrets().Update(ctx, secret, metav1.UpdateOptions{})
+		fresh.UID, fresh.ResourceVersion = secret.UID, secret.ResourceVersion // of two writers one loses
+		err = Put(ctx, b.secrets(), fresh)
 	}
 	if err != nil {
 		return fmt.Errorf("storing %s: %w", b.Name, err)
 	}
 	return nil
+}
+
+// holds reports whether what is stored is still this packed content, whatever its description says: somebody may have
+// changed or deleted a part of it.
+func (b Blob) holds(ctx context.Context, h head, secret *corev1.Secret, packed []byte) bool {
+	if h.Chunks == 0 {
+		return bytes.Equal(secret.Data[keyChunk], packed)
+	}
+	for i := range min(h.Chunks, Slots) {
+		s, err := b.secrets().Get(ctx, chunkName(b.Name, h.Generation, i), metav1.GetOptions{})
+		if err != nil || !bytes.HasPrefix(packed, s.Data[keyChunk]) {
+			return false
+		}
+		packed = packed[len(s.Data[keyChunk]):]
+	}
+	return len(packed) == 0
 }
 
 // Load hands the content to read, and returns its version and meta. It returns ErrUnchanged, and does not read, when
@@ -198,11 +215,7 @@ func (b Blob) head(ctx context.Context) (head, *corev1.Secret, error) {
 // put writes one chunk, whatever was there.
 func (b Blob) put(ctx context.Context, name string, content []byte) error {
 	data := map[string][]byte{keyChunk: content}
-	_, err := b.secrets().Update(ctx, b.secret(name, data), metav1.UpdateOptions{})
-	if apierrors.IsNotFound(err) {
-		_, err = b.secrets().Create(ctx, b.secret(name, data), metav1.CreateOptions{})
-	}
-	if err != nil {
+	if err := Put(ctx, b.secrets(), b.secret(name, data)); err != nil {
 		return fmt.Errorf("storing %s: %w", name, err)
 	}
 	return nil

@@ -139,6 +139,12 @@ func (b *Inbox) patch(ctx context.Context, patch []byte) (*corev1.ConfigMap, err
 		}
 		cm, err = b.maps().Patch(ctx, NameInbox, types.MergePatchType, patch, metav1.PatchOptions{})
 	}
+	if apierrors.IsInvalid(err) { // somebody made it immutable; what was in it the leader has, or reads with everything
+		if err := b.empty(ctx); err != nil {
+			return nil, err
+		}
+		cm, err = b.maps().Patch(ctx, NameInbox, types.MergePatchType, patch, metav1.PatchOptions{})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("writing the inbox of hooks: %w", err)
 	}
@@ -152,6 +158,14 @@ func (b *Inbox) overflow(ctx context.Context, cm *corev1.ConfigMap) {
 	if _, err := b.maps().Update(ctx, cm, metav1.UpdateOptions{}); err != nil && !apierrors.IsConflict(err) {
 		b.Logger.WarnContext(ctx, "the full inbox of hooks was not shortened", "error", err)
 	}
+}
+
+// empty makes the inbox anew.
+func (b *Inbox) empty(ctx context.Context) error {
+	if err := b.maps().Delete(ctx, NameInbox, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("making the inbox of hooks anew: %w", err)
+	}
+	return b.create(ctx)
 }
 
 func (b *Inbox) create(ctx context.Context) error {
@@ -171,7 +185,7 @@ func (b *Inbox) Follow(ctx context.Context, take func([]rbacsync.Ticket)) {
 	news := func(cm *corev1.ConfigMap) {
 		var out []rbacsync.Ticket
 		for k, v := range cm.Data {
-			if seen[k] != v {
+			if had, ok := seen[k]; !ok || had != v {
 				out = append(out, ticket(k, v))
 			}
 		}
@@ -263,16 +277,20 @@ func (b *Inbox) Remove(ctx context.Context, done []rbacsync.Ticket) error {
 		type op struct {
 			Op    string `json:"op"`
 			Path  string `json:"path"`
-			Value string `json:"value,omitempty"`
+			Value string `json:"value"` // of "remove" it says nothing
 		}
 		var ops []op
 		for _, t := range done {
-			if cm.Data[t.Key] == t.Value { // keys are letters, digits and "-": nothing to escape in a JSON pointer
+			if v, ok := cm.Data[t.Key]; ok && v == t.Value { // keys are letters, digits and "-": nothing to escape in a JSON pointer
+				delete(cm.Data, t.Key) // it may be among done twice
 				ops = append(ops, op{"test", "/data/" + t.Key, t.Value}, op{"remove", "/data/" + t.Key, ""})
 			}
 		}
 		if len(ops) == 0 {
 			return nil
+		}
+		if value(cm.Immutable) {
+			return b.empty(ctx)
 		}
 		patch, err := json.Marshal(ops)
 		if err != nil {

@@ -85,6 +85,9 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) err
 		began := e.now()
 		lease, err := e.leases().Get(ctx, NameLease, metav1.GetOptions{})
 		switch {
+		case apierrors.IsNotFound(err) && seen != nil && e.held(seen) && began.Sub(since) < e.expiry(seen):
+			e.pause(ctx) // deleted by hand: who leads makes it anew, and may write until then
+			continue
 		case apierrors.IsNotFound(err):
 			lease, err = e.leases().Create(ctx, e.claim(nil, began), metav1.CreateOptions{})
 		case err != nil:
@@ -92,10 +95,9 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) err
 			if seen == nil || seen.ResourceVersion != lease.ResourceVersion {
 				seen, since = lease, began
 			}
-			holder := value(lease.Spec.HolderIdentity)
-			e.note(holder)
+			e.note(value(lease.Spec.HolderIdentity))
 			// How long it has not been renewed is measured here: clocks of two machines may differ.
-			if holder != "" && holder != e.Identity && began.Sub(since) < e.expiry(lease) {
+			if e.held(lease) && began.Sub(since) < e.expiry(lease) {
 				e.pause(ctx)
 				continue
 			}
@@ -175,8 +177,14 @@ func (e *Elector) renew(ctx context.Context, lease *coordinationv1.Lease) *coord
 	case err == nil:
 		e.hold(began)
 		return next
-	case apierrors.IsConflict(err):
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // kube-apiserver says either of a Lease that is gone
 		now, err := e.leases().Get(ctx, NameLease, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) && e.May() == nil { // deleted by hand: nobody else takes it yet
+			if now, err = e.leases().Create(ctx, e.claim(nil, began), metav1.CreateOptions{}); err == nil {
+				e.hold(began)
+				return now
+			}
+		}
 		if err == nil && value(now.Spec.HolderIdentity) == e.Identity {
 			return now // our own renewal whose answer was lost
 		}
@@ -244,6 +252,12 @@ func (e *Elector) note(holder string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.holder = holder
+}
+
+// held reports whether a Lease names another process.
+func (e *Elector) held(l *coordinationv1.Lease) bool {
+	holder := value(l.Spec.HolderIdentity)
+	return holder != "" && holder != e.Identity
 }
 
 // expiry is how long after its last renewal a Lease is free: never later than one of ours, whatever it says, so that a

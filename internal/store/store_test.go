@@ -84,6 +84,10 @@ func snapshot(t *testing.T) rbacsync.Stored {
 	var g authz.Gap
 	fill(reflect.ValueOf(&g).Elem(), &n)
 	st.Gaps = map[authz.SourceID]authz.Gap{authz.Group(7): g, authz.Person(3): {All: authz.AbsentPlan}}
+	var m rbacsync.Mark
+	fill(reflect.ValueOf(&m).Elem(), &n)
+	m.Source = authz.Group(7)
+	st.Marks = map[string]rbacsync.Mark{"haw": m, "bob": {UID: "u-2", Source: authz.Person(3)}} // GitLab says no date of some
 	return st
 }
 

@@ -1,0 +1,38 @@
+package store
+
+import (
+	"context"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// writer is what a typed client of one kind can do.
+type writer[T metav1.Object] interface {
+	Create(ctx context.Context, o T, opts metav1.CreateOptions) (T, error)
+	Update(ctx context.Context, o T, opts metav1.UpdateOptions) (T, error)
+	Delete(ctx context.Context, name string, opts metav1.DeleteOptions) error
+}
+
+// Put writes an object of our own namespace, whatever was there; with a resourceVersion only if the object still has that
+// one. An object that somebody made immutable, or of another type, can't be changed: it is deleted and made anew.
+func Put[T metav1.Object](ctx context.Context, c writer[T], o T) error {
+	_, err := c.Update(ctx, o, metav1.UpdateOptions{})
+	missing := apierrors.IsNotFound(err)
+	if apierrors.IsInvalid(err) {
+		var opts metav1.DeleteOptions
+		if version := o.GetResourceVersion(); version != "" {
+			opts.Preconditions = &metav1.Preconditions{ResourceVersion: &version}
+		}
+		if gone := c.Delete(ctx, o.GetName(), opts); gone != nil && !apierrors.IsNotFound(gone) {
+			return gone
+		}
+		missing = true
+	}
+	if missing {
+		o.SetUID("")
+		o.SetResourceVersion("")
+		_, err = c.Create(ctx, o, metav1.CreateOptions{})
+	}
+	return err
+}
