@@ -45,7 +45,7 @@ func newKeyStore(cfg *config.Config, c *clients, auth *authn.GitLab, log *slog.L
 	return &keyStore{
 		kube: c.kube, auth: auth, log: log, origin: cfg.GitLab.URL + " " + cfg.Authn.Keys.URL,
 		look: 5 * time.Second, save: min(time.Hour, cfg.Authn.KeyMaxAge.Duration/4),
-		check: time.Minute,
+		check: 15 * time.Second,
 	}
 }
 

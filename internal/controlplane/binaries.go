@@ -120,6 +120,11 @@ func EnsureBinaries(ctx context.Context, progress io.Writer) (Binaries, error) {
 	return b, nil
 }
 
+// KubeloginVersion returns the version of kubelogin that EnsureKubelogin builds, "v1.36.3".
+func KubeloginVersion() string { return kubeloginOnly.version(kubeloginModule) }
+
+const kubeloginModule = "github.com/int128/kubelogin"
+
 // EnsureKubelogin returns the path of the real kubelogin (github.com/int128/kubelogin): $KUBELOGIN if set, else the
 // one in the user's cache folder, which it builds if it is missing; progress, which may be nil, is told so.
 func EnsureKubelogin(ctx context.Context, progress io.Writer) (string, error) {
@@ -132,7 +137,7 @@ func EnsureKubelogin(ctx context.Context, progress io.Writer) (string, error) {
 	if progress == nil {
 		progress = io.Discard
 	}
-	const pkg = "github.com/int128/kubelogin"
+	const pkg = kubeloginModule
 	version := kubeloginOnly.version(pkg)
 	dir, err := cacheDir("kubelogin", kubeloginOnly.cacheKey(version))
 	if err != nil {

@@ -110,7 +110,7 @@ func (e *Env) stay(ctx context.Context, o Options) error {
 	fmt.Fprint(o.Out, "  root / root-password (administrator)   alice / alice-password (removed from haw/world)   bob / bob-password\n"+
 		"  carol / carol-password   david / dave-password (was dave)   dave / erin-password (was erin)   mallory / mallory-password\n")
 	if !lookPath("kubectl-oidc_login") {
-		fmt.Fprint(o.Out, "\n(kubelogin is not installed on this machine: go install github.com/int128/kubelogin@latest, and name it kubectl-oidc_login.)\n")
+		fmt.Fprintf(o.Out, "\n(kubelogin is not installed on this machine: go install github.com/int128/kubelogin@%s, and name it kubectl-oidc_login.)\n", controlplane.KubeloginVersion())
 	}
 	<-ctx.Done()
 	fmt.Fprintln(o.Out, "\nStopping.")

@@ -123,6 +123,9 @@ func redirectURIs(t *testing.T, e *Env) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if page, err := os.ReadFile(filepath.Join("..", "..", "docs", "user.md")); err != nil || !strings.Contains(string(page), "kubelogin "+controlplane.KubeloginVersion()+" ") {
+		t.Errorf("docs/user.md was written for another kubelogin than %s: %v", controlplane.KubeloginVersion(), err)
+	}
 	help, err := exec.CommandContext(t.Context(), program, "get-token", "--help").Output()
 	if want := "(default [127.0.0.1:8000,127.0.0.1:18000])"; err != nil || !strings.Contains(string(help), want) {
 		t.Errorf("kubelogin does not listen at %s: %v\n%s", want, err, help)
