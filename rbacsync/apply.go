@@ -118,24 +118,25 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []Change, o
 	if o.Concurrency <= 0 {
 		o.Concurrency = 8
 	}
-	changes = slices.Clone(changes)
-	slices.SortStableFunc(changes, func(x, y Change) int { return int(x.step) - int(y.step) })
 	telling, told := context.WithCancel(ctx)
 	var teller sync.WaitGroup
 	total := len(changes)
 	teller.Go(func() {
 		tellProgress(telling, cmp.Or(o.ProgressEvery, progressEvery), total, &a.done, o.Progress, a.log)
 	})
-	for len(changes) > 0 {
-		var now []Change
-		now, changes = cut(changes, func(c Change) bool { return c.step == changes[0].step })
+	steps := Units(changes)
+	paused := false
+	for n, units := range steps {
+		if paused {
+			break
+		}
 		var g errgroup.Group
 		g.SetLimit(o.Concurrency)
-		units := unitsOf(now)
 		for i, u := range units {
 			if o.pause != nil && u[0].step != stepRevoke && o.pause(time.Since(start)) {
-				a.deferred(slices.Concat(slices.Concat(units[i:]...), changes))
-				changes = nil
+				left := slices.Concat(steps[n+1:]...)
+				a.deferred(slices.Concat(slices.Concat(units[i:]...), slices.Concat(left...)))
+				paused = true
 				break
 			}
 			g.Go(func() error {

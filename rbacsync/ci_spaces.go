@@ -151,7 +151,7 @@ func (c *ciSpaces) frozen(home authz.SourceID, project int64) bool {
 // bound reports whether the subject that a project's jobs need is in the CI binding as it was written.
 func (c *ciSpaces) bound(ns string, project int64, mode ci.Mode) (subject string, bound bool) {
 	s, needed := c.view.subject(ns, project, mode)
-	key := Key{ns, KindRoleBinding, kubename.CIRoleBinding}
+	key := Key{Namespace: ns, Kind: KindRoleBinding, Name: kubename.CIRoleBinding}
 	if !needed {
 		return "", !mode.Secretless()
 	}

@@ -32,8 +32,8 @@ import (
 // These tests use a real kube-apiserver, and the integrator in them is its real ServiceAccount: under its role and
 // in its cage.
 
-// cluster is one control plane for all tests here; they run one after another.
-type cluster struct {
+// testCluster is one control plane for all tests here; they run one after another.
+type testCluster struct {
 	once       sync.Once
 	cp         *controlplane.Cluster
 	admin, own *kubernetes.Clientset
@@ -42,9 +42,9 @@ type cluster struct {
 	closers    []func()
 }
 
-var shared cluster
+var shared testCluster
 
-func (c *cluster) start(ctx context.Context) error {
+func (c *testCluster) start(ctx context.Context) error {
 	var err error
 	if c.cp, err = controlplane.Start(ctx, controlplane.Options{Progress: os.Stderr}); err != nil {
 		return err
@@ -67,11 +67,11 @@ func (c *cluster) start(ctx context.Context) error {
 }
 
 // as returns the configuration of a client with that token.
-func (c *cluster) as(token string) *rest.Config {
+func (c *testCluster) as(token string) *rest.Config {
 	return &rest.Config{Host: c.cp.URL(), QPS: -1, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAData: c.cp.CA()}}
 }
 
-func (c *cluster) client(cfg *rest.Config) (*kubernetes.Clientset, error) {
+func (c *testCluster) client(cfg *rest.Config) (*kubernetes.Clientset, error) {
 	h, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func (c *cluster) client(cfg *rest.Config) (*kubernetes.Clientset, error) {
 	return kubernetes.NewForConfigAndClient(cfg, h)
 }
 
-func (c *cluster) stop() error {
+func (c *testCluster) stop() error {
 	for _, f := range c.closers {
 		f()
 	}
@@ -90,7 +90,7 @@ func (c *cluster) stop() error {
 	return c.cp.Stop()
 }
 
-func realCluster(t *testing.T) *cluster {
+func realCluster(t *testing.T) *testCluster {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short: needs a real control plane")
@@ -125,7 +125,7 @@ func once(t *testing.T, s *rbacsync.Syncer) rbacsync.Round {
 }
 
 // may asks the API server; RBAC follows a changed binding after some milliseconds, so a wrong answer is asked again.
-func (c *cluster) may(t *testing.T, want bool, user, ns, verb, group, resource string) {
+func (c *testCluster) may(t *testing.T, want bool, user, ns, verb, group, resource string) {
 	t.Helper()
 	var got bool
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -457,7 +457,7 @@ func TestClusterPromotes(t *testing.T) {
 }
 
 // keeps asks until ctx is done whether a person may read pods, which must never be denied.
-func (c *cluster) keeps(ctx context.Context, t *testing.T, user, ns string) {
+func (c *testCluster) keeps(ctx context.Context, t *testing.T, user, ns string) {
 	t.Helper()
 	asked, lacked := 0, 0
 	for ctx.Err() == nil {

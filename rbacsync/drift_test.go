@@ -52,7 +52,7 @@ func (c *counting) taken() int {
 }
 
 // counted returns a client of the integrator's ServiceAccount whose lists are counted.
-func (c *cluster) counted(t *testing.T) (*kubernetes.Clientset, *counting) {
+func (c *testCluster) counted(t *testing.T) (*kubernetes.Clientset, *counting) {
 	t.Helper()
 	n := &counting{}
 	cfg := c.as(c.token)

@@ -8,6 +8,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -19,22 +20,9 @@ const maxExcess = 100
 // weaker lists which of Kubernetes' own roles are contained in another one.
 var weaker = map[string][]string{"edit": {"view"}, "admin": {"edit", "view"}, kubename.CIClusterRole: {"edit", "view"}}
 
-// excess looks for RoleBindings of others, in namespaces of ours, that give people or CI jobs of GitLab more than GitLab
-// does. They are never touched: an administrator may have made them for a reason. It is read with each full reading;
-// meanwhile the last answer stands.
-func (s *Syncer) excess(ctx context.Context, r *Round, want *Wanted) {
-	if r.Read == "full" {
-		found, err := s.readExcess(ctx, want)
-		if err != nil {
-			r.Findings = append(r.Findings, authz.Finding{Code: "bindings_unread", Text: "bindings of others were not looked at: " + err.Error()})
-			return
-		}
-		s.excessive = found
-	}
-	r.Findings = append(r.Findings, s.excessive...)
-}
-
-func (s *Syncer) readExcess(ctx context.Context, want *Wanted) ([]authz.Finding, error) {
+// readExcess looks for RoleBindings of others, in namespaces of ours, that give people or CI jobs of GitLab more than
+// GitLab does.
+func readExcess(ctx context.Context, kube kubernetes.Interface, want *Wanted) ([]authz.Finding, error) {
 	home := map[string]authz.SourceID{}
 	given := map[string]map[string][]int64{} // by namespace and role
 	for i := range want.Objects {
@@ -50,7 +38,7 @@ func (s *Syncer) readExcess(ctx context.Context, want *Wanted) ([]authz.Finding,
 	more := 0
 	o := metav1.ListOptions{LabelSelector: notOurs, Limit: pageSize}
 	for {
-		list, err := s.o.Kube.RbacV1().RoleBindings(metav1.NamespaceAll).List(ctx, o)
+		list, err := kube.RbacV1().RoleBindings(metav1.NamespaceAll).List(ctx, o)
 		if err != nil {
 			return nil, fmt.Errorf("listing role bindings without our mark: %w", err)
 		}
@@ -126,20 +114,4 @@ func tooMuch(rb *rbacv1.RoleBinding, id authz.SourceID, given map[string][]int64
 		}
 	}
 	return out
-}
-
-// fence has the admission policies looked at with each full reading; meanwhile the last answer stands. Rights are still
-// given and taken: whoever can take the fence away is an administrator, and he may be about to replace it.
-func (s *Syncer) fence(ctx context.Context, r *Round) {
-	if s.o.Fence == nil || s.o.Mode != ModeEnforce {
-		return
-	}
-	if r.Read == "full" {
-		if s.unfenced = s.o.Fence(ctx); s.unfenced != nil && ctx.Err() == nil {
-			s.o.Logger.ErrorContext(ctx, "the tenant fence is not as it should be", "error", s.unfenced)
-		}
-	}
-	if s.unfenced != nil {
-		r.Findings = append(r.Findings, authz.Finding{Code: "fence", Text: s.unfenced.Error()})
-	}
 }

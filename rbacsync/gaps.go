@@ -16,39 +16,12 @@ import (
 
 // gapFinder finds out why something is not in the cluster.
 type gapFinder struct {
-	mode   Mode
-	have   *Observed
-	want   *Wanted // as GitLab says
-	held   map[authz.SourceID]bool
-	failed map[Key]bool
-	roles  clusterroles.Roles
-}
-
-// gaps returns what the cluster lacks of what GitLab gives in the namespaces of plain. It is not nil.
-func (s *Syncer) gaps(r *Round, have *Observed, plain *Wanted) map[authz.SourceID]authz.Gap {
-	f := gapFinder{mode: s.o.Mode, have: have, want: plain, held: map[authz.SourceID]bool{}, failed: map[Key]bool{}}
-	for _, i := range r.Held {
-		if i.Role == "" {
-			f.held[i.Source] = true
-		}
-	}
-	for _, x := range r.Report.Failed {
-		f.failed[x.Change.Key] = true
-	}
-	if s.o.Roles != nil {
-		f.roles = s.o.Roles.Roles()
-	}
-	return f.find()
-}
-
-// written publishes what is still lacking after a round has written its plan.
-func (s *Syncer) written(r *Round, before *Observed, view authz.View, gaps func(*Observed) map[authz.SourceID]authz.Gap) authz.View {
-	if s.o.Mode != ModeEnforce || len(r.Plan) == 0 {
-		return view
-	}
-	view = view.WithGaps(gaps(before.with(r.Report.Made(r.Plan))))
-	s.publish(&State{View: view, Round: *r})
-	return view
+	enforce bool
+	have    *Observed
+	want    *Wanted // as GitLab says
+	held    map[authz.SourceID]bool
+	failed  map[Key]bool
+	roles   clusterroles.Roles
 }
 
 func (f *gapFinder) find() map[authz.SourceID]authz.Gap {
@@ -161,7 +134,7 @@ func (f *gapFinder) why(id authz.SourceID, key Key, role string, deleting bool) 
 	switch {
 	case f.have.Foreign[key]:
 		return authz.AbsentForeign
-	case f.mode != ModeEnforce:
+	case !f.enforce:
 		return authz.AbsentPlan
 	case f.want.Hold != "" || f.want.Untouchable[id] != "":
 		return authz.AbsentUnread

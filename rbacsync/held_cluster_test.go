@@ -367,7 +367,7 @@ func TestClusterMistypedClusterRole(t *testing.T) {
 }
 
 // mayBind lets the integrator bind these ClusterRoles alone, and waits until kube-apiserver knows it.
-func (c *cluster) mayBind(t *testing.T, roles ...string) {
+func (c *testCluster) mayBind(t *testing.T, roles ...string) {
 	t.Helper()
 	r, err := c.admin.RbacV1().ClusterRoles().Get(t.Context(), deploy.ServiceAccount, metav1.GetOptions{})
 	if err != nil {

@@ -406,10 +406,10 @@ func TestRetain(t *testing.T) {
 	kube := fake.NewClientset()
 	g := &verified{gitlab: &gitlab{snap: crowded()}, exists: map[authz.SourceID]bool{authz.Project(42): false}}
 	c := &clock{noon}
-	syncer := func(after time.Duration) *rbacsync.Syncer {
+	newSyncer := func(after time.Duration) *rbacsync.Syncer {
 		return newSyncer(t, rbacsync.Options{Reader: g, Kube: kube, Now: c.now, Settings: rbacsync.Settings{DeleteAfter: after}})
 	}
-	once(t, syncer(0))
+	once(t, newSyncer(0))
 	g.snap = copySnap(g.snap)
 	delete(g.snap.Projects, 42)
 	for _, step := range []struct {
@@ -417,7 +417,7 @@ func TestRetain(t *testing.T) {
 		note               bool
 	}{{0, time.Hour, false}, {0, 1000 * time.Hour, false}, {24 * time.Hour, time.Hour, true}, {0, 1000 * time.Hour, false}, {24 * time.Hour, time.Hour, true}} {
 		c.at = c.at.Add(step.later)
-		once(t, syncer(step.deleteAfter))
+		once(t, newSyncer(step.deleteAfter))
 		note, there := gone(t, kube, "haw-world")
 		if !there || (note != "") != step.note {
 			t.Errorf("%+v: there %t, note %q", step, there, note)

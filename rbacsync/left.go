@@ -1,10 +1,7 @@
 package rbacsync
 
 import (
-	"cmp"
-	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,8 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -257,156 +252,4 @@ func named(names []string, limit int) string {
 		names = append(slices.Clone(names[:limit]), fmt.Sprintf("%d more", len(names)-limit))
 	}
 	return strings.Join(names, ", ")
-}
-
-// leftLooker looks for what was left behind. It is used by one goroutine at a time.
-type leftLooker struct {
-	kube   kubernetes.Interface
-	now    func() time.Time
-	spaces map[string]looked
-}
-
-// looked is what is known of a namespace with a loss.
-type looked struct {
-	loss    time.Time
-	at      time.Time // zero: never
-	clean   bool      // nothing was left, and nothing can be any more
-	finding *authz.Finding
-}
-
-// look returns what was left behind in these namespaces. Those that were looked at longest ago come first; what there
-// is no time for keeps its last answer.
-func (k *leftLooker) look(ctx context.Context, spaces map[string]lostSpace) []authz.Finding {
-	ctx, cancel := context.WithTimeout(ctx, lookFor)
-	defer cancel()
-	var due []string
-	known := make(map[string]looked, len(spaces))
-	for ns, s := range spaces {
-		old := k.spaces[ns]
-		if !old.loss.Equal(s.loss.at) {
-			old = looked{loss: s.loss.at}
-		}
-		if known[ns] = old; !old.clean {
-			due = append(due, ns)
-		}
-	}
-	k.spaces = known
-	slices.SortFunc(due, func(a, b string) int {
-		return cmp.Or(known[a].at.Compare(known[b].at), known[b].loss.Compare(known[a].loss), strings.Compare(a, b))
-	})
-	unread, first := 0, ""
-	for _, ns := range due[:min(len(due), maxLeft)] {
-		s, l := spaces[ns], known[ns]
-		l.at = k.now()
-		found, err := k.read(ctx, &s)
-		if err == nil || found != nil {
-			l.finding = found
-		}
-		if err != nil {
-			if unread++; first == "" {
-				first = err.Error()
-			}
-		}
-		l.clean = err == nil && found == nil && l.at.After(l.loss.Add(leftAfter))
-		known[ns] = l
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	var out []authz.Finding
-	for _, ns := range slices.Sorted(maps.Keys(known)) {
-		if f := known[ns].finding; f != nil {
-			out = append(out, *f)
-		}
-	}
-	if more := len(out) - maxExcess; more > 0 {
-		out = append(out[:maxExcess], authz.Finding{Code: "left_behind", Text: fmt.Sprintf("and something is left in %d more namespaces", more)})
-	}
-	if unread > 0 {
-		out = append(out, authz.Finding{Code: "left_behind", Text: fmt.Sprintf(
-			"in %d namespaces where somebody lost the right to change things it could not be seen what they left; the first: %s; if that is forbidden, apply deploy/manifests again", unread, first)})
-	}
-	return out
-}
-
-// read looks at one namespace. With an error, the finding has what could be read.
-func (k *leftLooker) read(ctx context.Context, s *lostSpace) (*authz.Finding, error) {
-	list, err := k.kube.RbacV1().RoleBindings(s.name).List(ctx, metav1.ListOptions{LabelSelector: notOurs, Limit: pageSize})
-	if err != nil {
-		return nil, fmt.Errorf("listing role bindings in %s: %w", s.name, err)
-	}
-	var pods []corev1.Pod
-	accounts := s.accounts(list.Items)
-	for _, account := range accounts[:min(len(accounts), maxNamed+1)] {
-		some, err := k.kube.CoreV1().Pods(s.name).List(ctx, metav1.ListOptions{FieldSelector: "spec.serviceAccountName=" + account, Limit: 100})
-		if err != nil {
-			return leftBehind(s, list.Items, pods), fmt.Errorf("listing pods in %s: %w", s.name, err)
-		}
-		for i := range some.Items {
-			if some.Items[i].Spec.ServiceAccountName == account {
-				pods = append(pods, some.Items[i])
-			}
-		}
-	}
-	return leftBehind(s, list.Items, pods), nil
-}
-
-// knowLosses takes in the losses of a round in these namespaces (nil: in all), its own ones included. It returns them
-// all when they are to be looked at, with each full reading and after a new loss; else nil.
-func (s *Syncer) knowLosses(r *Round, have *Observed, want *Wanted, within map[string]bool) map[string]lostSpace {
-	live := slices.Clip(have.Live)
-	for _, c := range r.Report.Made(r.Plan) {
-		if c.New != nil && c.New.Binding != nil {
-			live = append(live, &Live{Object: *c.New})
-		}
-	}
-	found := lostSpaces(live, want, weakRoles(s.o.Policy))
-	before := s.lost
-	s.lost = map[string]lostSpace{}
-	if within != nil {
-		maps.Copy(s.lost, before)
-		maps.DeleteFunc(s.lost, func(ns string, _ lostSpace) bool { return within[ns] })
-	}
-	news := r.Read == "full"
-	for ns, l := range found {
-		s.lost[ns] = l
-		news = news || !before[ns].loss.at.Equal(l.loss.at)
-	}
-	if !news {
-		return nil
-	}
-	return maps.Clone(s.lost)
-}
-
-// left returns what was found when it was last looked for.
-func (s *Syncer) left() []authz.Finding {
-	if f := s.leftFindings.Load(); f != nil {
-		return *f
-	}
-	return nil
-}
-
-// runLeft looks for what was left behind, until ctx ends, so that no round waits for it. What is new is told by a
-// round that reads nothing.
-func (s *Syncer) runLeft(ctx context.Context, lists <-chan map[string]lostSpace) {
-	k := &leftLooker{kube: s.o.Kube, now: s.o.Now}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case spaces := <-lists:
-			found := k.look(ctx, spaces)
-			if ctx.Err() != nil {
-				return
-			}
-			if !slices.Equal(found, s.left()) {
-				s.leftFindings.Store(&found)
-				s.mu.Lock()
-				s.pending.look = true
-				s.pending.causes = append(s.pending.causes[:min(len(s.pending.causes), 4)], "left behind")
-				s.mu.Unlock()
-				s.poke()
-			}
-		}
-	}
 }

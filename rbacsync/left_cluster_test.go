@@ -28,7 +28,7 @@ import (
 // leaving returns the blocks of docs/leaving.md for a namespace, by their names.
 func leaving(t *testing.T, ns string) map[string]string {
 	t.Helper()
-	page, err := os.ReadFile("../docs/leaving.md")
+	page, err := os.ReadFile("../../docs/leaving.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func leaving(t *testing.T, ns string) map[string]string {
 	return out
 }
 
-func (c *cluster) impersonate(t *testing.T, user string, groups ...string) kubernetes.Interface {
+func (c *testCluster) impersonate(t *testing.T, user string, groups ...string) kubernetes.Interface {
 	t.Helper()
 	cfg := c.cp.AdminConfig()
 	cfg.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: append(groups, "system:authenticated")}
@@ -236,7 +236,7 @@ func eventuallyWithin(t *testing.T, limit time.Duration, what string, ok func() 
 }
 
 // oldPod makes a namespace of the project as it was before the fence: with a pod that runs as gitlab-serviceaccount.
-func (c *cluster) oldPod(t *testing.T, ns, issuer string, project int64) {
+func (c *testCluster) oldPod(t *testing.T, ns, issuer string, project int64) {
 	t.Helper()
 	ctx, mark := t.Context(), map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}
 	must := func(err error) {
@@ -267,7 +267,7 @@ func podOf(name, account string) *corev1.Pod {
 
 // leaveThings makes what a Maintainer can leave in a namespace: a ServiceAccount bot with all rights, and a pod; and a
 // Secret with a token of it, which is from before the fence. It returns a client with a token of bot.
-func (c *cluster) leaveThings(t *testing.T, ns string) kubernetes.Interface {
+func (c *testCluster) leaveThings(t *testing.T, ns string) kubernetes.Interface {
 	t.Helper()
 	ctx := t.Context()
 	must := func(err error) {

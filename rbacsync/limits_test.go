@@ -2,7 +2,6 @@ package rbacsync_test
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -15,28 +14,12 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-
-// strict holds everything that is inferred from absence.
-var strict = rbacsync.Limits{PerGroup: rbacsync.Limit{Fraction: 1e-9}}
-
 // scene is a cluster that agrees with a GitLab, and what GitLab says now.
 type scene struct {
 	policy      authz.Policy
 	before, now *authz.Snapshot
 	have        *rbacsync.Observed
 	evidence    func(*rbacsync.Evidence)
-}
-
-func wantedFor(p authz.Policy, s *authz.Snapshot, have *rbacsync.Observed) *rbacsync.Wanted {
-	sources := p.Sources(s)
-	known, taken := have.Names(s.Issuer)
-	names, _ := authz.AssignNames(sources, known, taken, nil)
-	grants, _ := p.Grants(s, sources, noon)
-	return rbacsync.Desired(rbacsync.Input{
-		Snapshot: s, Sources: sources, Names: names, Grants: grants,
-		Roles: p.BaseRoles(), Further: p.FurtherRoles(), Untouchable: p.Untouchable(s), Now: noon,
-	})
 }
 
 func newScene(p authz.Policy, before, now *authz.Snapshot) scene {
@@ -55,29 +38,6 @@ func (s scene) split(l rbacsync.Limits) (rbacsync.Verdict, []rbacsync.Change) {
 	v := l.Split(changes, want, e, noon)
 	allowed, _ := rbacsync.Plan(s.have, v.Want)
 	return v, allowed
-}
-
-func keys(items []rbacsync.Item) string {
-	var out []string
-	for _, i := range items {
-		out = append(out, i.Key()+" by "+i.Cause.String())
-	}
-	return strings.Join(out, "\n")
-}
-
-// copySnap is deep enough for tests that edit rows.
-func copySnap(s *authz.Snapshot) *authz.Snapshot {
-	n := *s
-	n.Users, n.Groups, n.Projects = maps.Clone(s.Users), maps.Clone(s.Groups), maps.Clone(s.Projects)
-	for id, g := range n.Groups {
-		g.Members, g.Links = slices.Clone(g.Members), slices.Clone(g.Links)
-		n.Groups[id] = g
-	}
-	for id, p := range n.Projects {
-		p.Members, p.Links = slices.Clone(p.Members), slices.Clone(p.Links)
-		n.Projects[id] = p
-	}
-	return &n
 }
 
 // TestWhatIsInferred is decision 9: only an absence in a list can be held; what GitLab says goes on at once.
@@ -266,51 +226,6 @@ func union(rights []string, held []rbacsync.Item, have *rbacsync.Observed) []str
 	}
 	slices.Sort(rights)
 	return slices.Compact(rights)
-}
-
-// organisation has top-level groups with ids 1, 2, …, each with a subgroup, two projects and people of its own.
-func organisation(tops, people int) *authz.Snapshot {
-	s := &authz.Snapshot{Issuer: issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{}}
-	for g := range int64(tops) {
-		top, sub := g+1, g+1001
-		s.Groups[top] = authz.GitLabGroup{ID: top, Path: fmt.Sprintf("top%d", top)}
-		s.Groups[sub] = authz.GitLabGroup{ID: sub, Parent: top, Path: fmt.Sprintf("top%d/sub", top)}
-		s.Projects[top] = authz.GitLabProject{ID: top, Group: top, Path: fmt.Sprintf("top%d/a", top)}
-		s.Projects[sub] = authz.GitLabProject{ID: sub, Group: sub, Path: fmt.Sprintf("top%d/sub/b", top)}
-		for u := range int64(people) {
-			id := g*int64(people) + u + 1
-			s.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("u%d", id), State: authz.StateActive, Human: true}
-			m := authz.Member{User: id, Level: []authz.Level{authz.Developer, authz.Maintainer, authz.Owner}[u%3]}
-			switch u % 4 {
-			case 0:
-				gr := s.Groups[top]
-				gr.Members = append(gr.Members, m)
-				s.Groups[top] = gr
-			case 1:
-				gr := s.Groups[sub]
-				gr.Members = append(gr.Members, m)
-				s.Groups[sub] = gr
-			default:
-				p := s.Projects[[]int64{top, sub}[u%2]]
-				p.Members = append(p.Members, m)
-				s.Projects[p.ID] = p
-			}
-		}
-	}
-	return s
-}
-
-// drop removes the rows of a person everywhere.
-func drop(s *authz.Snapshot, user int64) {
-	is := func(m authz.Member) bool { return m.User == user }
-	for id, g := range s.Groups {
-		g.Members = slices.DeleteFunc(g.Members, is)
-		s.Groups[id] = g
-	}
-	for id, p := range s.Projects {
-		p.Members = slices.DeleteFunc(p.Members, is)
-		s.Projects[id] = p
-	}
 }
 
 func scopes(items []rbacsync.Item) string {

@@ -1,15 +1,12 @@
 package rbacsync_test
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
-
-var updateGolden = flag.Bool("update", false, "rewrite golden files")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(thenStop{m}) }
 

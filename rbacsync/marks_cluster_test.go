@@ -54,7 +54,7 @@ func marksSpoilt(other authz.SourceID) []spoilt {
 	}
 }
 
-func (c *cluster) patchMeta(t *testing.T, ns string, labels, annotations map[string]any) {
+func (c *testCluster) patchMeta(t *testing.T, ns string, labels, annotations map[string]any) {
 	t.Helper()
 	meta := map[string]any{} // null would delete all
 	if labels != nil {
@@ -72,7 +72,7 @@ func (c *cluster) patchMeta(t *testing.T, ns string, labels, annotations map[str
 	}
 }
 
-func (c *cluster) namespace(t *testing.T, ns string) *corev1.Namespace {
+func (c *testCluster) namespace(t *testing.T, ns string) *corev1.Namespace {
 	t.Helper()
 	n, err := c.admin.CoreV1().Namespaces().Get(t.Context(), ns, metav1.GetOptions{})
 	if err != nil {
@@ -87,7 +87,7 @@ func like(n, before *corev1.Namespace) bool {
 }
 
 // only fails when a source of these names has got another namespace, or the first one has lost a right of bob or alice.
-func (c *cluster) only(t *testing.T, want ...string) {
+func (c *testCluster) only(t *testing.T, want ...string) {
 	t.Helper()
 	list, err := c.admin.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{})
 	if err != nil {
@@ -213,7 +213,7 @@ func aboutSpace(r rbacsync.Round, ns string) []authz.Finding {
 	return slices.DeleteFunc(slices.Clone(r.Findings), func(f authz.Finding) bool { return !strings.Contains(f.Text, strconv.Quote(ns)) })
 }
 
-func (c *cluster) marksAfter(t *testing.T, x spoilt, stored bool, r rbacsync.Round, err error, before *corev1.Namespace) {
+func (c *testCluster) marksAfter(t *testing.T, x spoilt, stored bool, r rbacsync.Round, err error, before *corev1.Namespace) {
 	t.Helper()
 	ns := before.Name
 	right := like(c.namespace(t, ns), before)

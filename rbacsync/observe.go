@@ -102,9 +102,9 @@ func entryOf(obj runtime.Object) (entry, error) {
 		l.Born = o.CreationTimestamp.Unix()
 		l.Deleting = l.Deleting || o.Status.Phase == corev1.NamespaceTerminating
 	case *corev1.ServiceAccount:
-		m, l = &o.ObjectMeta, liveOf(Key{o.Namespace, KindServiceAccount, o.Name}, &o.ObjectMeta)
+		m, l = &o.ObjectMeta, liveOf(Key{Namespace: o.Namespace, Kind: KindServiceAccount, Name: o.Name}, &o.ObjectMeta)
 	case *rbacv1.RoleBinding:
-		m, l = &o.ObjectMeta, liveOf(Key{o.Namespace, KindRoleBinding, o.Name}, &o.ObjectMeta)
+		m, l = &o.ObjectMeta, liveOf(Key{Namespace: o.Namespace, Kind: KindRoleBinding, Name: o.Name}, &o.ObjectMeta)
 		l.Binding = liveBinding(o)
 	default:
 		return entry{}, fmt.Errorf("the API server sent a %T, which was not asked for", obj)

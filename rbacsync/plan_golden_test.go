@@ -1,14 +1,15 @@
 package rbacsync_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -16,27 +17,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
-
-// company is a small GitLab; alice, bob and carol are 2, 3 and 4.
-func company() rbacsync.Input {
-	created := time.Date(2024, 5, 6, 7, 8, 9, 123e6, time.UTC)
-	haw, world, carol := authz.Group(7), authz.Project(42), authz.Person(4)
-	grant := func(id authz.SourceID, role string, user int64) authz.Grant {
-		return authz.Grant{Source: id, ClusterRole: role, Users: []int64{user}}
-	}
-	return rbacsync.Input{
-		Snapshot: &authz.Snapshot{
-			Issuer:   issuer,
-			Users:    map[int64]authz.User{2: {ID: 2, Username: "alice"}, 3: {ID: 3, Username: "bob"}, 4: {ID: 4, Username: "carol\n\x1b[31m"}},
-			Groups:   map[int64]authz.GitLabGroup{7: {ID: 7, Path: "haw", CreatedAt: created}},
-			Projects: map[int64]authz.GitLabProject{42: {ID: 42, Group: 7, Path: "haw/world", CreatedAt: created}},
-		},
-		Sources: []authz.Source{{ID: haw, Path: "haw", CreatedAt: created}, {ID: world, Path: "haw/world", CreatedAt: created}, {ID: carol, Path: "carol"}},
-		Names:   map[authz.SourceID]string{haw: "haw", world: "haw-world", carol: "carol"},
-		Grants:  []authz.Grant{grant(haw, "edit", 2), grant(world, "edit", 2), grant(world, "view", 3), grant(carol, "edit", 4)},
-		Roles:   roles,
-	}
-}
 
 func TestPlanText(t *testing.T) {
 	t.Parallel()
@@ -195,3 +175,5 @@ func TestSettingsCheck(t *testing.T) {
 		t.Errorf("shard name %q: Settings.Check no longer fits", got)
 	}
 }
+
+var updateGolden = flag.Bool("update", false, "rewrite golden files")

@@ -12,17 +12,12 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
-
-const issuer = "https://gitlab.example.com"
-
-var roles = []string{"edit", "view"}
 
 // world is one random state of GitLab with the cluster's names for it.
 type world struct {
@@ -82,7 +77,7 @@ func randomWorld(r *rand.Rand) world {
 	return w
 }
 
-// randomCluster is what an earlier world left in the cluster, with everything that can have happened to it since.
+// randomCluster is what an earlier world left in the testCluster, with everything that can have happened to it since.
 func randomCluster(r *rand.Rand) *rbacsync.Observed {
 	have := &rbacsync.Observed{Foreign: map[rbacsync.Key]bool{}}
 	old := randomWorld(r)
@@ -130,36 +125,6 @@ func randomCluster(r *rand.Rand) *rbacsync.Observed {
 		return true
 	})
 	return have
-}
-
-// apply writes changes into a model of the cluster.
-func apply(have *rbacsync.Observed, changes []rbacsync.Change) *rbacsync.Observed {
-	live := map[rbacsync.Key]*rbacsync.Live{}
-	for _, l := range have.Live {
-		live[l.Key] = l
-	}
-	for i, c := range changes {
-		delete(live, c.Key)
-		if c.New != nil {
-			l := &rbacsync.Live{Object: rbacsync.Object{Key: c.Key}, UID: types.UID(fmt.Sprint("u", i)), ResourceVersion: fmt.Sprint(i)}
-			l.Deleting = c.Old != nil && c.Old.Deleting
-			if c.New.Space != nil {
-				s := *c.New.Space
-				l.Space = &s
-			}
-			if c.New.Binding != nil {
-				b := *c.New.Binding
-				b.Users, b.Others = slices.Clone(b.Users), slices.Clone(b.Others)
-				l.Binding = &b
-			}
-			live[c.Key] = l
-		}
-	}
-	out := &rbacsync.Observed{Foreign: have.Foreign}
-	for _, l := range live {
-		out.Live = append(out.Live, l)
-	}
-	return out
 }
 
 func clone(have *rbacsync.Observed) *rbacsync.Observed {
@@ -298,7 +263,7 @@ func checkRights(t *testing.T, fail func(string, ...any), w world, want *rbacsyn
 	}
 	for k := range got {
 		if !w.grants[k] {
-			fail("%s is in the cluster, but not granted in GitLab", k)
+			fail("%s is in the testCluster, but not granted in GitLab", k)
 		}
 	}
 }

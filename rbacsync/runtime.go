@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 )
 
 // CauseStored is the cause of a State that was not made by a round of this process but loaded.
@@ -107,7 +108,7 @@ func (s *Syncer) clear(ctx context.Context, done <-chan []Ticket) {
 			if ctx.Err() == nil {
 				s.o.Logger.WarnContext(ctx, "the inbox of hooks was not cleared, trying again", "error", err)
 			}
-			again = time.After(jitter(5 * time.Second))
+			again = time.After(wait.Jitter(5 * time.Second))
 			continue
 		}
 		left = nil
@@ -141,7 +142,7 @@ func (s *Syncer) saves(ctx context.Context, offers <-chan Stored) {
 		case st := <-offers:
 			began := time.Now()
 			save(ctx, st)
-			rest(ctx, max(time.Second, 20*time.Since(began)))
+			wait.For(ctx, max(time.Second, 20*time.Since(began)))
 		}
 	}
 }
@@ -163,7 +164,7 @@ const followEvery = 2 * time.Second
 // is done.
 func (s *Syncer) Follow(ctx context.Context) {
 	var have string
-	for ; ctx.Err() == nil; rest(ctx, jitter(followEvery)) {
+	for ; ctx.Err() == nil; wait.For(ctx, wait.Jitter(followEvery)) {
 		if st := s.State(); st != nil && st.View.Snapshot != nil && s.leading.Load() {
 			continue
 		}

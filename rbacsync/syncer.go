@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
@@ -214,7 +214,7 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 		r = s.onceCI(ctx, r, spaces)
 	}
 	if r.losses != nil && ctx.Err() == nil {
-		k := &leftLooker{kube: s.o.Kube, now: s.o.Now}
+		k := newLeftLooker(s.o.Kube, s.o.Now)
 		r.Findings = append(r.Findings, k.look(ctx, r.losses)...)
 	}
 	return r, r.Err
@@ -300,7 +300,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 			expiry = authz.NextExpiry(round.Snapshot, round.Started)
 		}
 		if req.full {
-			agenda.full = now.Add(jitter(s.o.Interval))
+			agenda.full = now.Add(wait.Jitter(s.o.Interval))
 		}
 		left := remaining(req, round)
 		if req.result != nil && s.known() != nil { // to read single things everything need not be read
@@ -337,7 +337,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 			writing.later(now, time.Second, s.o.Interval)
 		}
 		if round.unasked && writing.at.IsZero() {
-			writing.at = now.Add(jitter(moreQuestions))
+			writing.at = now.Add(wait.Jitter(moreQuestions))
 		}
 		if list != nil {
 			offerCI(spaces, list)
@@ -359,7 +359,7 @@ func (r *retry) due(now time.Time) bool { return due(r.at, now) }
 
 func (r *retry) later(now time.Time, least, interval time.Duration) {
 	r.pause = min(max(2*r.pause, least), interval, time.Minute)
-	r.at = now.Add(jitter(r.pause))
+	r.at = now.Add(wait.Jitter(r.pause))
 }
 
 // known returns what targeted readings can start from; nil while nothing was read.
@@ -885,9 +885,4 @@ func earliest(full time.Time, others ...time.Time) time.Time {
 		}
 	}
 	return full
-}
-
-// jitter varies a duration by a tenth, so that several programs don't march in step.
-func jitter(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // not a secret
 }

@@ -64,20 +64,6 @@ func (g *gitlab) taken() []string {
 	return out
 }
 
-// hawWorld is group 7 with project 42; alice (2) is its Owner, bob (3) a Developer of the project.
-func hawWorld() *authz.Snapshot {
-	created := time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
-	user := func(id int64, name string) authz.User {
-		return authz.User{ID: id, Username: name, State: authz.StateActive, Human: true}
-	}
-	return &authz.Snapshot{
-		Issuer:   issuer,
-		Users:    map[int64]authz.User{2: user(2, "alice"), 3: user(3, "bob")},
-		Groups:   map[int64]authz.GitLabGroup{7: {ID: 7, Path: "haw", CreatedAt: created, Members: []authz.Member{{User: 2, Level: authz.Owner}}}},
-		Projects: map[int64]authz.GitLabProject{42: {ID: 42, Group: 7, Path: "haw/world", CreatedAt: created, Members: []authz.Member{{User: 3, Level: authz.Developer}}}},
-	}
-}
-
 func without(s *authz.Snapshot, project, user int64) *authz.Snapshot {
 	n := *s
 	n.Projects = maps.Clone(s.Projects)
@@ -85,15 +71,6 @@ func without(s *authz.Snapshot, project, user int64) *authz.Snapshot {
 	p.Members = slices.DeleteFunc(slices.Clone(p.Members), func(m authz.Member) bool { return m.User == user })
 	n.Projects[project] = p
 	return &n
-}
-
-func policy(t *testing.T) authz.Policy {
-	t.Helper()
-	p, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
 }
 
 func newSyncer(t *testing.T, o rbacsync.Options) *rbacsync.Syncer {

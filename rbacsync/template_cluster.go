@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
@@ -91,124 +90,6 @@ func templateFeeds(client dynamic.Interface, t *Templates) []feed {
 	return out
 }
 
-// addTemplates adds the objects from templates to what was observed; it reads them when asked to. When they can't
-// be read, they are left out of the round, with a finding.
-func (s *Syncer) addTemplates(ctx context.Context, r *Round, have *Observed, read bool) {
-	t := s.o.Settings.Templates
-	if t == nil {
-		return
-	}
-	st := &s.templates
-	if st.mirror != nil && !st.waited {
-		st.waited = true
-		_ = st.mirror.await(ctx, templateSight) // if it takes longer, or is forbidden, they are listed
-	}
-	if followed := st.mirror != nil && st.mirror.isReady(); read || !st.read || followed != st.followed {
-		st.followed = followed
-		if err := st.load(ctx, s.o.Dynamic, s.o.OwnNamespace, t); err != nil {
-			st.read = false
-			r.Findings = append(r.Findings, authz.Finding{Code: "templates_unread", Text: "templates are left out of this round: " + err.Error()})
-			return
-		}
-	}
-	for _, tpl := range t.List {
-		if tpl.CopyFrom != "" && st.secrets[tpl.CopyFrom] == nil {
-			r.Findings = append(r.Findings, authz.Finding{
-				Code: "template_secret_missing",
-				Text: fmt.Sprintf("the Secret %s, from which the template %s copies, does not exist in namespace %s", tpl.CopyFrom, tpl.keyName(), s.o.OwnNamespace),
-			})
-		}
-	}
-	uids := map[string]types.UID{}
-	for _, l := range have.Live {
-		if l.Space != nil {
-			uids[l.Key.Name] = l.UID
-		}
-	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.followed {
-		seen := st.mirror.observed(nil)
-		for _, l := range seen.Live {
-			if uids[l.Key.Namespace] != "" {
-				have.Live = append(have.Live, l)
-			}
-		}
-		have.Foreign = maps.Clone(have.Foreign)
-		maps.Copy(have.Foreign, seen.Foreign)
-	}
-	for k, l := range st.live {
-		uid, ok := uids[k.Namespace]
-		if !ok || (st.spaces[k.Namespace] != "" && st.spaces[k.Namespace] != uid) {
-			delete(st.live, k) // the namespace is gone, or another one
-			continue
-		}
-		have.Live = append(have.Live, l)
-	}
-	st.spaces = uids
-	if len(st.foreign) > 0 {
-		have.Foreign = maps.Clone(have.Foreign)
-		maps.Copy(have.Foreign, st.foreign)
-	}
-	slices.SortFunc(have.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
-}
-
-// checkTemplates compares what was not compared yet, and leaves templates out of what is wanted when they are unread.
-func (s *Syncer) checkTemplates(have *Observed, want *Wanted) *Wanted {
-	if s.o.Settings.Templates == nil {
-		return want
-	}
-	if !s.templates.read {
-		return want.bare()
-	}
-	live := map[Key]*Live{}
-	for _, l := range have.Live {
-		if l.Extra != nil {
-			live[l.Key] = l
-		}
-	}
-	for i := range want.Objects {
-		if o := &want.Objects[i]; o.Extra != nil && live[o.Key] != nil {
-			live[o.Key].Extra.check(o.Extra)
-		}
-	}
-	return want
-}
-
-// watched completes what was observed, and is wanted, in some namespaces by the objects from templates, as far as they
-// are followed; otherwise what is wanted is returned without them.
-func (s *Syncer) watched(have *Observed, want *Wanted, spaces map[string]bool) (*Observed, *Wanted) {
-	st := &s.templates
-	if s.o.Settings.Templates == nil || !st.followed || !st.read {
-		return have, want.bare()
-	}
-	seen := st.mirror.observed(spaces)
-	uids := map[string]bool{}
-	for _, l := range have.Live {
-		uids[l.Key.Namespace] = uids[l.Key.Namespace] || l.Space != nil
-	}
-	out := &Observed{Live: slices.Clone(have.Live), Foreign: maps.Clone(have.Foreign)}
-	for _, l := range seen.Live {
-		if uids[l.Key.Namespace] {
-			out.Live = append(out.Live, l)
-		}
-	}
-	maps.Copy(out.Foreign, seen.Foreign)
-	slices.SortFunc(out.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
-	return out, s.checkTemplates(out, want)
-}
-
-// bare returns what is wanted without the objects from templates.
-func (w *Wanted) bare() *Wanted {
-	extra := func(o Object) bool { return o.Extra != nil }
-	if !slices.ContainsFunc(w.Objects, extra) {
-		return w
-	}
-	out := *w
-	out.Objects = slices.DeleteFunc(slices.Clone(w.Objects), extra)
-	return &out
-}
-
 // load reads all objects with the mark of templates, those that have a name of a template, and the Secrets to copy; of
 // the first two only what is not followed. Secrets are only asked for by name: whoever may list all of them sees
 // everything.
@@ -280,15 +161,24 @@ func (st *templateStore) load(ctx context.Context, client dynamic.Interface, own
 	return nil
 }
 
+// looseMap is what an unstructured object has of labels and annotations.
+func looseMap(m map[string]string) map[string]any {
+	out := make(map[string]any, len(m))
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
+}
+
 // templateLive reads an object into our form.
 func templateLive(kind TemplateKind, o *unstructured.Unstructured) (l *Live, ours bool) {
 	labels, notes := o.GetLabels(), o.GetAnnotations()
 	content := maps.Clone(o.Object)
-	content["metadata"] = map[string]any{"labels": anyMap(labels), "annotations": anyMap(notes)}
+	content["metadata"] = map[string]any{"labels": looseMap(labels), "annotations": looseMap(notes)}
 	delete(content, "status")
 	return &Live{
 		Object: Object{
-			Key:   Key{o.GetNamespace(), KindTemplate, kind.Kind + "/" + o.GetName()},
+			Key:   Key{Namespace: o.GetNamespace(), Kind: KindTemplate, Name: kind.Kind + "/" + o.GetName()},
 			Extra: &Extra{Kind: kind, Name: o.GetName(), Hash: notes[kubename.AnnotationTemplate], content: content},
 		},
 		UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), Deleting: o.GetDeletionTimestamp() != nil,

@@ -127,7 +127,7 @@ func TestTemplateFaultsAllAtOnce(t *testing.T) {
 const hostile = "x\"}\n  evil: true # $(NAMESPACE)"
 
 // templates gives the integrator the rights for templates and a Secret to copy, and returns its client for them.
-func (c *cluster) templates(t *testing.T) dynamic.Interface {
+func (c *testCluster) templates(t *testing.T) dynamic.Interface {
 	t.Helper()
 	if err := deploy.ApplyForTemplates(t.Context(), c.cp.AdminConfig()); err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func (c *cluster) templates(t *testing.T) dynamic.Interface {
 func TestClusterTemplates(t *testing.T) {
 	c := realCluster(t)
 	client := c.templates(t)
-	syncer := func(g *gitlab, files map[string]string) *rbacsync.Syncer {
+	newSyncer := func(g *gitlab, files map[string]string) *rbacsync.Syncer {
 		t.Helper()
 		templates, err := loadTemplates(files)
 		if err != nil {
@@ -170,7 +170,7 @@ func TestClusterTemplates(t *testing.T) {
 	snap.Projects[1340] = p
 	g := &gitlab{snap: snap}
 	all := map[string]string{"q.yaml": quotas, "about.yaml": about, "pull.yaml": pull}
-	s := syncer(g, all)
+	s := newSyncer(g, all)
 	r := once(t, s)
 	if len(r.Report.Failed) != 0 || strings.Contains(codes(r), "template") {
 		t.Fatalf("%v %v", r.Report.Failed, r.Findings)
@@ -214,7 +214,7 @@ func TestClusterTemplates(t *testing.T) {
 	if err != nil || !strings.Contains(string(sec.Data[".dockerconfigjson"]), "registry.example.com") || len(sec.Annotations) != 1 {
 		t.Errorf("the copied Secret: %v %v", err, sec.Annotations)
 	}
-	for name, s := range map[string]*rbacsync.Syncer{"the same program": s, "another one": syncer(g, all)} {
+	for name, s := range map[string]*rbacsync.Syncer{"the same program": s, "another one": newSyncer(g, all)} {
 		if r := once(t, s); len(r.Plan) != 0 || len(r.Findings) != 0 {
 			t.Errorf("%s still plans:\n%s%v", name, rbacsync.Text(r.Plan), r.Findings)
 		}
@@ -251,7 +251,7 @@ func TestClusterTemplates(t *testing.T) {
 	if _, err := core.ConfigMaps("templates").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "about"}, Data: map[string]string{"a": "theirs"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	s = syncer(g, map[string]string{"q.yaml": strings.ReplaceAll(strings.Split(quotas, "---\napiVersion: networking")[0], `pods: "50"`, `services: "7"`), "about.yaml": about, "pull.yaml": pull})
+	s = newSyncer(g, map[string]string{"q.yaml": strings.ReplaceAll(strings.Split(quotas, "---\napiVersion: networking")[0], `pods: "50"`, `services: "7"`), "about.yaml": about, "pull.yaml": pull})
 	r = once(t, s)
 	if !strings.Contains(codes(r), "foreign_object") || !strings.Contains(rbacsync.Text(r.Plan), "delete NetworkPolicy "+ns+"/own-namespace") || len(r.Plan) != 2 {
 		t.Errorf("changed templates:\n%s%s", rbacsync.Text(r.Plan), codes(r))

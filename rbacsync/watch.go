@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 )
 
 // mirror keeps what Observe would read up to date by watches, in the compact form that planning needs: no object of
@@ -74,12 +76,12 @@ func (m *mirror) follow(ctx context.Context, i int) {
 				m.log.WarnContext(ctx, "the cluster can't be read, trying again", "error", cure(err))
 			}
 			pause = min(max(2*pause, 500*time.Millisecond), 30*time.Second)
-			rest(ctx, jitter(pause))
+			wait.For(ctx, wait.Jitter(pause))
 			continue
 		}
 		pause = 0
 		m.replace(i, entries, version)
-		until := time.Now().Add(jitter(relistAfter))
+		until := time.Now().Add(wait.Jitter(relistAfter))
 		for ctx.Err() == nil && version != "" && time.Now().Before(until) {
 			version, err = m.stream(ctx, i, version)
 			if apierrors.IsForbidden(err) || apierrors.IsMethodNotSupported(err) {
@@ -87,12 +89,12 @@ func (m *mirror) follow(ctx context.Context, i int) {
 					m.log.WarnContext(ctx, "a watch is refused, listing once a minute instead: apply the roles in deploy/ again", "error", err)
 				}
 				told = true
-				rest(ctx, jitter(relistUnwatched))
+				wait.For(ctx, wait.Jitter(relistUnwatched))
 				break
 			}
 			if err != nil && ctx.Err() == nil {
 				m.log.DebugContext(ctx, "a watch ended, resuming", "what", f.what, "error", err)
-				rest(ctx, jitter(200*time.Millisecond))
+				wait.For(ctx, wait.Jitter(200*time.Millisecond))
 			}
 		}
 	}
@@ -349,14 +351,4 @@ func (m *mirror) observed(spaces map[string]bool) *Observed {
 	}
 	slices.SortFunc(out.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
 	return out
-}
-
-// rest waits, but not longer than ctx.
-func rest(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

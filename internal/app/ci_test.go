@@ -129,8 +129,8 @@ func (e *estate) unname() {
 // tokenHead starts every token here.
 const tokenHead = "eyJhbGciOiJSUzI1NiJ9."
 
-// cluster is an integrator's delivery in a cluster of its own.
-type cluster struct {
+// testCluster is an integrator's delivery in a cluster of its own.
+type testCluster struct {
 	*estate
 	id      string
 	kube    *fake.Clientset
@@ -141,9 +141,9 @@ type cluster struct {
 	replace []string
 }
 
-func (e *estate) cluster(letter string) *cluster {
+func (e *estate) cluster(letter string) *testCluster {
 	e.t.Helper()
-	c := &cluster{estate: e, life: 10 * time.Hour, id: "00000000-0000-4000-8000-00000000000" + letter}
+	c := &testCluster{estate: e, life: 10 * time.Hour, id: "00000000-0000-4000-8000-00000000000" + letter}
 	c.kube = fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: types.UID(c.id)}})
 	made := 0
 	c.kube.PrependReactor("create", "secrets", func(a ktesting.Action) (bool, runtime.Object, error) {
@@ -172,7 +172,7 @@ func (e *estate) cluster(letter string) *cluster {
 	return c
 }
 
-func (c *cluster) options() gitlab.Options {
+func (c *testCluster) options() gitlab.Options {
 	write := c.estate.sim.TokenFor("root", "api")
 	hc := c.estate.sim.Client()
 	c.t.Cleanup(hc.CloseIdleConnections)
@@ -183,7 +183,7 @@ func (c *cluster) options() gitlab.Options {
 }
 
 // restart makes a Provisioner that remembers nothing but what is in the cluster.
-func (c *cluster) restart() {
+func (c *testCluster) restart() {
 	c.t.Helper()
 	vars, err := gitlab.NewVariables(c.options())
 	if err != nil {
@@ -204,7 +204,7 @@ func (c *cluster) restart() {
 
 // pass is a look at the project's namespace some minutes later, after another reading of GitLab, and returns the codes of
 // the findings.
-func (c *cluster) pass(mode ci.Mode, change func(*ci.Namespace)) []string {
+func (c *testCluster) pass(mode ci.Mode, change func(*ci.Namespace)) []string {
 	c.t.Helper()
 	if c.p == nil || c.sim != c.estate.sim {
 		c.restart()
@@ -235,7 +235,7 @@ func (c *cluster) pass(mode ci.Mode, change func(*ci.Namespace)) []string {
 }
 
 // expect passes and compares the findings.
-func (c *cluster) expect(mode ci.Mode, change func(*ci.Namespace), want ...string) {
+func (c *testCluster) expect(mode ci.Mode, change func(*ci.Namespace), want ...string) {
 	c.t.Helper()
 	if got := c.pass(mode, change); !slices.Equal(got, want) {
 		c.t.Errorf("findings %v, want %v", got, want)
@@ -243,7 +243,7 @@ func (c *cluster) expect(mode ci.Mode, change func(*ci.Namespace), want ...strin
 }
 
 // owns reports whether all variables of the environment are what this cluster delivers, and marked so where GitLab can.
-func (c *cluster) owns(marked bool) {
+func (c *testCluster) owns(marked bool) {
 	c.t.Helper()
 	all := c.variables()
 	if len(all) == 0 || c.value("KUBE_URL") != c.p.Cluster.URL {
@@ -417,7 +417,7 @@ func TestTwoClustersIntegrations(t *testing.T) {
 	}
 	a.expect(ci.ModeCertificate, rotated)
 
-	// The version before named no cluster, but the API URL tells.
+	// The version before named no testCluster, but the API URL tells.
 	old := e.clusters()[0]
 	e.rename(old.ID, regexp.MustCompile(`\(cluster [^,]*, `).ReplaceAllString(old.Name, "("))
 	b.expect(ci.ModeCertificate, nil, "ci_other_cluster")
@@ -490,7 +490,7 @@ func TestOlderGitLabs(t *testing.T) {
 	}
 }
 
-// TestOlderGitLabAnotherCluster: without descriptions nothing names a cluster, but nothing of another one is overwritten.
+// TestOlderGitLabAnotherCluster: without descriptions nothing names a testCluster, but nothing of another one is overwritten.
 func TestOlderGitLabAnotherCluster(t *testing.T) {
 	t.Parallel()
 	e := newEstate(t, "16.1.0")

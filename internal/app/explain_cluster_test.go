@@ -42,14 +42,14 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 	var now atomic.Pointer[func() (authz.View, bool)]
 	count := &asked{codes: map[authn.Code]int{}, versions: map[string]int{}}
 	log := slog.New(slog.DiscardHandler)
-	cluster := startWithWebhook(t, controlplane.Options{AuthnVersion: "v1", AuthzWebhook: &controlplane.Webhook{}}, httpserver.Mux(
+	plane := startWithWebhook(t, controlplane.Options{AuthnVersion: "v1", AuthzWebhook: &controlplane.Webhook{}}, httpserver.Mux(
 		httpserver.Route{Path: "/authenticate", Handler: authn.Handler(gl, log, count.observe)},
 		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(func() (authz.View, bool) { return (*now.Load())() }, "", time.Now, log)},
 	), count)
-	if err := deploy.Apply(t.Context(), cluster.AdminConfig()); err != nil {
+	if err := deploy.Apply(t.Context(), plane.AdminConfig()); err != nil {
 		t.Fatal(err)
 	}
-	admin, err := kubernetes.NewForConfig(cluster.AdminConfig())
+	admin, err := kubernetes.NewForConfig(plane.AdminConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := clientWith(t, cluster, token.Status.Token)
+	own := clientWith(t, plane, token.Status.Token)
 	p, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource}})
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 		now.Store(&explain)
 	}
 	// kube-apiserver remembers a refusal for a while (unauthorizedTTL): each step asks something else.
-	person := clientWith(t, cluster, issuer.UserToken(alice, "kubelogin", nil))
+	person := clientWith(t, plane, issuer.UserToken(alice, "kubelogin", nil))
 	refusal := func(ns, verb, resource string) string {
 		t.Helper()
 		out, err := person.AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(), &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{

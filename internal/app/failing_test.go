@@ -32,13 +32,13 @@ func TestAFailedFullReadingIsShown(t *testing.T) {
 	}
 
 	kube := fake.NewClientset()
-	syncer, err := rbacsync.New(rbacsync.Options{Kube: kube, Logger: slog.New(slog.DiscardHandler), Policy: policyOf(t)})
+	engine, err := rbacsync.New(rbacsync.Options{Kube: kube, Logger: slog.New(slog.DiscardHandler), Policy: policyOf(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	differs := authz.Finding{Code: "members_differ", Source: authz.Group(7), Text: "somebody is missing"}
 	p := &reporter{
-		elector: &store.Elector{Identity: "a"}, mode: "enforce", syncer: syncer, now: func() time.Time { return day },
+		elector: &store.Elector{Identity: "a"}, mode: "enforce", syncer: engine, now: func() time.Time { return day },
 		requests: func() map[string]int64 { return nil }, sampled: func() []authz.Finding { return []authz.Finding{differs} },
 		secrets: func() error { return errors.New("reading listeners.hooks.secretFile: open s: no such file") },
 		budget:  &budget{requests: func() map[string]int64 { return nil }, now: func() time.Time { return day }},

@@ -38,16 +38,16 @@ func TestRemediesAreTheAPIServers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: needs a control plane")
 	}
-	cluster, err := controlplane.Start(t.Context(), controlplane.Options{Progress: os.Stderr})
+	plane, err := controlplane.Start(t.Context(), controlplane.Options{Progress: os.Stderr})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := cluster.Stop(); err != nil {
+		if err := plane.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
-	cfg := cluster.AdminConfig()
+	cfg := plane.AdminConfig()
 	cfg.QPS = -1
 	admin, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
@@ -77,7 +77,7 @@ func TestRemediesAreTheAPIServers(t *testing.T) {
 	}
 }
 
-// remedies is one random organisation, whose rights are bound in the cluster.
+// remedies is one random organisation, whose rights are bound in the plane.
 type remedies struct {
 	t       *testing.T
 	admin   kubernetes.Interface
@@ -316,16 +316,16 @@ func TestTenantsLearnNothingByAsking(t *testing.T) {
 	}
 	view := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(1): "mine", authz.Project(2): "theirs"}).WithGaps(map[authz.SourceID]authz.Gap{})
 	count := &asked{codes: map[authn.Code]int{}, versions: map[string]int{}}
-	cluster := startWithWebhook(t, controlplane.Options{AuthnVersion: "v1", AuthzWebhook: &controlplane.Webhook{}}, httpserver.Mux(
+	plane := startWithWebhook(t, controlplane.Options{AuthnVersion: "v1", AuthzWebhook: &controlplane.Webhook{}}, httpserver.Mux(
 		httpserver.Route{Path: "/authenticate", Handler: authn.Handler(gl, log, count.observe)},
 		httpserver.Route{Path: "/authorize", Handler: sarwebhook.Handler(func() (authz.View, bool) { return view, true }, "", time.Now, log)},
 	), count)
-	if err := deploy.Apply(t.Context(), cluster.AdminConfig()); err != nil {
+	if err := deploy.Apply(t.Context(), plane.AdminConfig()); err != nil {
 		t.Fatal(err)
 	}
 	token := issuer.UserToken(mallory, "kubelogin", nil)
-	who := tenant{t, clientWith(t, cluster, token).AuthorizationV1()}
-	ownNamespaces(t, cluster, kubename.User(mallory), "mine", "theirs")
+	who := tenant{t, clientWith(t, plane, token).AuthorizationV1()}
+	ownNamespaces(t, plane, kubename.User(mallory), "mine", "theirs")
 	who.untilAllowed("mine")
 
 	t.Run("about strangers, all sound alike", func(t *testing.T) {
@@ -388,7 +388,7 @@ func TestTenantsLearnNothingByAsking(t *testing.T) {
 		}
 	})
 	t.Run("whoami prints what is in the token", func(t *testing.T) {
-		info, err := whoAmI(t, cluster, token)
+		info, err := whoAmI(t, plane, token)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -444,9 +444,9 @@ func (w tenant) untilAllowed(ns string) {
 }
 
 // ownNamespaces makes namespaces, and binds gitlab-group-master in the first one.
-func ownNamespaces(t *testing.T, cluster *controlplane.Cluster, user string, names ...string) {
+func ownNamespaces(t *testing.T, plane *controlplane.Cluster, user string, names ...string) {
 	t.Helper()
-	admin, err := kubernetes.NewForConfig(cluster.AdminConfig())
+	admin, err := kubernetes.NewForConfig(plane.AdminConfig())
 	if err != nil {
 		t.Fatal(err)
 	}

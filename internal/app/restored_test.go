@@ -32,7 +32,7 @@ func (e *estate) restore(variables []gitlabsim.Variable, clusters []gitlabsim.Cl
 }
 
 // accepts says why kube-apiserver would refuse a job's token, "" if it accepts it.
-func (c *cluster) accepts(token string) string {
+func (c *testCluster) accepts(token string) string {
 	c.t.Helper()
 	body, _, _ := strings.Cut(strings.TrimPrefix(token, tokenHead), ".")
 	raw, err := base64.RawURLEncoding.DecodeString(body)
@@ -60,7 +60,7 @@ func (c *cluster) accepts(token string) string {
 }
 
 // works says why a job could not work with what GitLab has, "" if it can.
-func (c *cluster) works() string {
+func (c *testCluster) works() string {
 	c.t.Helper()
 	token := c.value("KUBE_TOKEN")
 	switch {
@@ -74,24 +74,24 @@ func (c *cluster) works() string {
 
 // TestGitLabRestored: after a restore from a backup the next reading shows it, and a job has a token that works.
 func TestGitLabRestored(t *testing.T) {
-	rotate := func(c *cluster) { // the token before dies, as when somebody lost the right to deploy
+	rotate := func(c *testCluster) { // the token before dies, as when somebody lost the right to deploy
 		c.expect(ci.ModeVariables, rotated)
 	}
-	tests := map[string]func(c *cluster){
-		"the token was rotated since": func(c *cluster) {
+	tests := map[string]func(c *testCluster){
+		"the token was rotated since": func(c *testCluster) {
 			old := c.backup()
 			rotate(c)
 			c.restore(old, nil)
 		},
-		"twice": func(c *cluster) {
+		"twice": func(c *testCluster) {
 			old := c.backup()
 			rotate(c)
 			rotate(c)
 			c.restore(old, nil)
 		},
-		"before there were variables": func(c *cluster) { c.restore(nil, nil) },
-		"with a part of them":         func(c *cluster) { c.restore(c.backup()[:2], nil) },
-		"of the version before, which named no delivery": func(c *cluster) {
+		"before there were variables": func(c *testCluster) { c.restore(nil, nil) },
+		"with a part of them":         func(c *testCluster) { c.restore(c.backup()[:2], nil) },
+		"of the version before, which named no delivery": func(c *testCluster) {
 			old := c.backup()
 			for i := range old {
 				old[i].Description = "Managed by gl-k8s-integrator: cluster " + c.id + ": do not edit"
@@ -99,13 +99,13 @@ func TestGitLabRestored(t *testing.T) {
 			rotate(c)
 			c.restore(old, nil)
 		},
-		"while we were away": func(c *cluster) {
+		"while we were away": func(c *testCluster) {
 			old := c.backup()
 			rotate(c)
 			c.restore(old, nil)
 			c.restart()
 		},
-		"the URL of the API server has changed since": func(c *cluster) {
+		"the URL of the API server has changed since": func(c *testCluster) {
 			old := c.backup()
 			c.p.Cluster.URL = "https://new.example.com"
 			c.expect(ci.ModeVariables, nil)
@@ -138,7 +138,7 @@ func TestGitLabRestored(t *testing.T) {
 }
 
 // integration says why a job could not work with the cluster integration that GitLab has, "" if it can.
-func (c *cluster) integration() string {
+func (c *testCluster) integration() string {
 	c.t.Helper()
 	all := c.clusters()
 	switch {
@@ -151,7 +151,7 @@ func (c *cluster) integration() string {
 }
 
 // within looks again and again, as often as the engine does, until jobs work, and fails if that takes a day.
-func (c *cluster) within(mode ci.Mode, change func(*ci.Namespace), works func() string) {
+func (c *testCluster) within(mode ci.Mode, change func(*ci.Namespace), works func() string) {
 	c.t.Helper()
 	why := works()
 	for end := c.now.Add(24 * time.Hour); why != "" && c.now.Before(end); why = works() {
@@ -164,7 +164,7 @@ func (c *cluster) within(mode ci.Mode, change func(*ci.Namespace), works func() 
 }
 
 // alive lets the tokens live for a month, so that no rotation comes to the rescue.
-func (c *cluster) alive() *cluster {
+func (c *testCluster) alive() *testCluster {
 	c.life = 30 * 24 * time.Hour
 	return c
 }

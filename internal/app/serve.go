@@ -46,16 +46,16 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger, more ...pr
 	own := newState(c, log)
 	var roles *clusterroles.Reader
 	var reader *gitlab.Reader
-	syncer, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(o *rbacsync.Options, r *gitlab.Reader) {
+	engine, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(o *rbacsync.Options, r *gitlab.Reader) {
 		roles, reader = o.Roles, r
 		own.options(o, cfg, r, m, func(r rbacsync.Round) { who.take(r.Snapshot); sample.offer(r) })
 	})
 	if err != nil {
 		return err
 	}
-	own.observe(c, cfg, syncer, sample, m, log)
-	who.watch(own.recent, lastSnapshot(syncer))
-	who.still = func(project int64) bool { st := syncer.State(); return st != nil && st.Jobs[project] != "" }
+	own.observe(c, cfg, engine, sample, m, log)
+	who.watch(own.recent, lastSnapshot(engine))
+	who.still = func(project int64) bool { st := engine.State(); return st != nil && st.Jobs[project] != "" }
 	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, who)
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger, more ...pr
 	m.keys(auth.KeyStatus, time.Now)
 	g, ctx := errgroup.WithContext(ctx)
 	ready := func() error { return errors.Join(auth.Ready(), who.ready(), ending(ctx)) }
-	servers, err := listeners(cfg, log, auth, ready, view(syncer, roles), reader.Deleted, own, m)
+	servers, err := listeners(cfg, log, auth, ready, view(engine, roles), reader.Deleted, own, m)
 	if err != nil {
 		return err
 	}
@@ -86,10 +86,10 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger, more ...pr
 					return err
 				}
 			}
-			return syncer.Run(ctx)
+			return engine.Run(ctx)
 		})
 	})
-	g.Go(func() error { syncer.Follow(serving); return nil })
+	g.Go(func() error { engine.Follow(serving); return nil })
 	own.run(ctx, g)
 	err = g.Wait()
 	own.history.flush(ctx)

@@ -111,11 +111,11 @@ func (r *Reader) get(ctx context.Context, name string) (Answer, []rbacv1.PolicyR
 	role, err := r.kube.RbacV1().ClusterRoles().Get(ctx, name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return Answer{No, "the cluster has no ClusterRole of this name"}, nil
+		return Answer{Verdict: No, Reason: "the cluster has no ClusterRole of this name"}, nil
 	case apierrors.IsForbidden(err):
-		return Answer{Unknown, "the integrator has no right to get it"}, nil
+		return Answer{Verdict: Unknown, Reason: "the integrator has no right to get it"}, nil
 	case err != nil:
-		return Answer{Unknown, fmt.Sprintf("getting ClusterRole %q: %v", name, err)}, nil
+		return Answer{Verdict: Unknown, Reason: fmt.Sprintf("getting ClusterRole %q: %v", name, err)}, nil
 	}
 	return Answer{Verdict: Yes}, role.Rules
 }
@@ -130,12 +130,12 @@ func (r *Reader) mayBind(ctx context.Context, name string) Answer {
 	}, metav1.CreateOptions{})
 	switch {
 	case err != nil:
-		return Answer{Unknown, fmt.Sprintf("asking whether ClusterRole %q may be bound: %v", name, err)}
+		return Answer{Verdict: Unknown, Reason: fmt.Sprintf("asking whether ClusterRole %q may be bound: %v", name, err)}
 	case review.Status.Allowed:
 		return Answer{Verdict: Yes}
 	case review.Status.Denied || review.Status.EvaluationError == "":
-		return Answer{No, "the integrator has no right to bind it"}
+		return Answer{Verdict: No, Reason: "the integrator has no right to bind it"}
 	}
 	// An authorizer could not be asked. It might have allowed it.
-	return Answer{Unknown, "asking whether it may be bound: " + strings.TrimSpace(review.Status.EvaluationError)}
+	return Answer{Verdict: Unknown, Reason: "asking whether it may be bound: " + strings.TrimSpace(review.Status.EvaluationError)}
 }
