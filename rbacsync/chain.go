@@ -36,11 +36,11 @@ func (p *planner) link(changes []Change, all []Object) {
 			gets[u] = append(gets[u], c)
 		}
 	}
-	at := stepGrant
+	at := StepGrant
 	var chain []*Change
 	join := func(c *Change) {
-		if !c.chained {
-			c.chained = true
+		if !c.Chained {
+			c.Chained = true
 			chain = append(chain, c)
 		}
 	}
@@ -71,14 +71,14 @@ func (p *planner) link(changes []Change, all []Object) {
 	for _, c := range chain {
 		switch {
 		case p.revokes(c, all):
-			at = stepRevoke
-		case c.Revokes && at != stepRevoke:
-			at = stepPromote
+			at = StepRevoke
+		case c.Revokes && at != StepRevoke:
+			at = StepPromote
 		}
 	}
 	slices.SortFunc(chain, func(a, b *Change) int { return cmp.Or(cmp.Compare(p.rank(a), p.rank(b)), a.Key.Compare(b.Key)) })
 	for i, c := range chain {
-		c.step, c.order = at, i
+		c.Step, c.order = at, i
 	}
 }
 
@@ -175,11 +175,11 @@ func (p *planner) cede(ns *Live, h []*Live, w []Object) []Object {
 // itself, in any order or at the same time. A unit of several changes is written one by one.
 func Units(changes []Change) [][][]Change {
 	changes = slices.Clone(changes)
-	slices.SortStableFunc(changes, func(x, y Change) int { return cmp.Compare(x.step, y.step) })
+	slices.SortStableFunc(changes, func(x, y Change) int { return cmp.Compare(x.Step, y.Step) })
 	var steps [][][]Change
 	for len(changes) > 0 {
 		var now []Change
-		now, changes = cut(changes, func(c Change) bool { return c.step == changes[0].step })
+		now, changes = cut(changes, func(c Change) bool { return c.Step == changes[0].Step })
 		steps = append(steps, unitsOf(now))
 	}
 	return steps
@@ -191,11 +191,11 @@ func unitsOf(changes []Change) [][]Change {
 	units := make([][]Change, 0, len(changes))
 	at := map[string]int{}
 	for _, c := range changes {
-		if i, ok := at[c.Key.Namespace]; ok && c.chained {
+		if i, ok := at[c.Key.Namespace]; ok && c.Chained {
 			units[i] = append(units[i], c)
 			continue
 		}
-		if c.chained {
+		if c.Chained {
 			at[c.Key.Namespace] = len(units)
 		}
 		units = append(units, []Change{c})
@@ -206,8 +206,8 @@ func unitsOf(changes []Change) [][]Change {
 	return units
 }
 
-// waiting returns who leaves a binding for others of which none is written yet, and why the last of those is not.
-func (c *Change) waiting(done map[Key]error) (people []int64, why error) {
+// Waiting returns who leaves a binding for others of which none is written yet, and why the last of those is not.
+func (c *Change) Waiting(done map[Key]error) (people []int64, why error) {
 	if c.Action != Update { // of a Replace nobody can keep the role
 		return nil, nil
 	}
@@ -226,8 +226,8 @@ func (c *Change) waiting(done map[Key]error) (people []int64, why error) {
 	return people, why
 }
 
-// keeping returns the change without taking anything from these people.
-func (c Change) keeping(people []int64) Change {
+// Keeping returns the change without taking anything from these people.
+func (c Change) Keeping(people []int64) Change {
 	if len(people) == 0 {
 		return c
 	}

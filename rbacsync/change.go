@@ -13,7 +13,7 @@ import (
 func (c Change) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s", c.Action, c.Key)
-	if d := c.details(20); len(d) > 0 {
+	if d := c.Details(20); len(d) > 0 {
 		b.WriteString(": " + strings.Join(d, ", "))
 	}
 	if c.Why != "" {
@@ -39,12 +39,12 @@ func Text(changes []Change) string {
 	return b.String()
 }
 
-// details lists what is different, at most limit entries of subjects.
-func (c Change) details(limit int) []string {
-	old := c.old()
+// Details lists what is different, at most limit entries of subjects.
+func (c Change) Details(limit int) []string {
+	old := c.Was()
 	var out []string
 	if c.Key.Kind == KindNamespace && old != nil && c.New != nil {
-		out = append(changed(old.labels(), c.New.labels()), changed(old.annotations(), c.New.annotations())...)
+		out = append(changed(old.Labels(), c.New.Labels()), changed(old.Annotations(), c.New.Annotations())...)
 		if old.Space.Wrong != "" {
 			out = append(out, "put right: "+old.Space.Wrong)
 		}
@@ -81,8 +81,8 @@ func (c Change) details(limit int) []string {
 	return out
 }
 
-// old returns what was there before, nil for Create.
-func (c Change) old() *Object {
+// Was returns what was there before, nil for Create.
+func (c Change) Was() *Object {
 	if c.Old == nil {
 		return nil
 	}
@@ -128,7 +128,7 @@ func (c Change) subjects(before, after *Binding) (added, lost []string) {
 
 func (c Change) user(id int64) string {
 	if u, ok := c.users[id]; ok {
-		return kubename.User(id) + " (" + printable(u.Username) + ")"
+		return kubename.User(id) + " (" + Printable(u.Username) + ")"
 	}
 	return kubename.User(id)
 }
@@ -137,7 +137,7 @@ func subjectText(kind, namespace, name string) string {
 	if namespace != "" {
 		name = namespace + "/" + name
 	}
-	return kind + " " + printable(name)
+	return kind + " " + Printable(name)
 }
 
 // changed lists the keys whose values differ: `key "old" -> "new"`.
@@ -151,8 +151,8 @@ func changed(old, now map[string]string) []string {
 	return out
 }
 
-// extra returns what the change makes of an object from a template, or what was there before; nil for other kinds.
-func (c Change) extra() *Extra {
+// Extra returns what the change makes of an object from a template, or what was there before; nil for other kinds.
+func (c Change) Extra() *Extra {
 	switch {
 	case c.New != nil && c.New.Extra != nil:
 		return c.New.Extra

@@ -12,7 +12,6 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
 // Settings say what a managed namespace looks like. The zero value of a field is its default.
@@ -51,7 +50,7 @@ type Input struct {
 	Secrets map[string]map[string]any
 	// CIStatus says what is known of a project's delivery into a namespace, CILive which subjects the CI binding of a
 	// namespace has besides the ServiceAccount. Both may be nil.
-	CIStatus func(namespace string, project int64) ci.Status
+	CIStatus func(namespace string, project int64) DeliveryStatus
 	CILive   map[string][]rbacv1.Subject
 }
 
@@ -75,7 +74,7 @@ type Wanted struct {
 	Gone        map[authz.SourceID]bool
 	// Roles are the policy's ClusterRoles, from the strongest to the weakest; Further are those that can't be compared.
 	Roles, Further []string
-	snap           *authz.Snapshot
+	Snap           *authz.Snapshot
 	// Users are for showing user names in a plan.
 	Users map[int64]authz.User
 }
@@ -106,7 +105,7 @@ func Desired(in Input) *Wanted {
 	if w.Untouchable == nil {
 		w.Untouchable = authz.Untouchable(in.Snapshot)
 	}
-	w.DeleteAfter, w.Now, w.snap = in.Settings.DeleteAfter, in.Now, in.Snapshot
+	w.DeleteAfter, w.Now, w.Snap = in.Settings.DeleteAfter, in.Now, in.Snapshot
 	if len(in.Settings.Adopt) > 0 {
 		w.Adopt = map[string]authz.SourceID{}
 	}
@@ -119,7 +118,7 @@ func Desired(in Input) *Wanted {
 	if limit <= 0 {
 		limit = 2000
 	}
-	jobs := newCIView(&in)
+	jobs := NewDeliveries(&in)
 	w.Objects = make([]Object, 0, len(in.Sources)*(3+len(in.Roles)))
 	for _, src := range in.Sources {
 		w.Paths[src.ID] = src.Path
@@ -129,12 +128,12 @@ func Desired(in Input) *Wanted {
 		}
 		w.Objects = append(w.Objects,
 			Object{Key: NamespaceKey(ns), Space: &Space{
-				Source: src.ID, Issuer: in.Snapshot.Issuer, CreatedAt: createdAt(src.CreatedAt), Path: printable(src.Path),
+				Source: src.ID, Issuer: in.Snapshot.Issuer, CreatedAt: createdAt(src.CreatedAt), Path: Printable(src.Path),
 				PodSecurity: in.Settings.standard(src.ID),
 			}},
-			Object{Key: accountKey(ns)},
+			Object{Key: AccountKey(ns)},
 			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: jobs.binding(src, ns)})
-		w.Objects = in.Settings.Templates.add(w.Objects, values{ns, printable(src.Path), src.ID}, in.Secrets)
+		w.Objects = in.Settings.Templates.add(w.Objects, values{ns, Printable(src.Path), src.ID}, in.Secrets)
 		for _, role := range slices.Concat(in.Roles, further[src.ID]) {
 			rest := users[bindingID{src.ID, role}]
 			for shard := 0; shard == 0 || len(rest) > 0; shard++ {
@@ -210,9 +209,9 @@ func memberNames(ids []int64, users map[int64]authz.User) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		name := printable(users[id].Username)
+		name := Printable(users[id].Username)
 		if len(name) > 255 { // GitLab's own limit; whoever answers with more is not to fill the object
-			name = printable(name[:255])
+			name = Printable(name[:255])
 		}
 		b.WriteString(name)
 		b.WriteString(" (")

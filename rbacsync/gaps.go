@@ -14,20 +14,20 @@ import (
 // cluster with what GitLab gives, before anything was held or withheld: so nothing can be missing without being noticed,
 // whatever the reason is.
 
-// gapFinder finds out why something is not in the cluster.
-type gapFinder struct {
-	enforce bool
-	have    *Observed
-	want    *Wanted // as GitLab says
-	held    map[authz.SourceID]bool
-	failed  map[Key]bool
-	roles   clusterroles.Roles
+// GapFinder finds out why something is not in the cluster.
+type GapFinder struct {
+	Enforce bool
+	Have    *Observed
+	Want    *Wanted // as GitLab says
+	Held    map[authz.SourceID]bool
+	Failed  map[Key]bool
+	Roles   clusterroles.Roles
 }
 
-func (f *gapFinder) find() map[authz.SourceID]authz.Gap {
+func (f *GapFinder) Find() map[authz.SourceID]authz.Gap {
 	out := map[authz.SourceID]authz.Gap{}
-	live := sorted(f.have.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
-	for rest := f.want.Objects; len(rest) > 0; {
+	live := sorted(f.Have.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
+	for rest := f.Want.Objects; len(rest) > 0; {
 		ns := rest[0].Key.Namespace
 		var objects []Object
 		var here []*Live
@@ -46,17 +46,17 @@ func (f *gapFinder) find() map[authz.SourceID]authz.Gap {
 }
 
 // namespace compares one namespace: here is what it holds with our mark, objects what it should hold.
-func (f *gapFinder) namespace(ns string, space *Space, here []*Live, objects []Object) authz.Gap {
+func (f *GapFinder) namespace(ns string, space *Space, here []*Live, objects []Object) authz.Gap {
 	var l *Live
 	if len(here) > 0 && here[0].Space != nil {
 		l = here[0]
 	}
 	switch {
-	case l == nil && f.have.Foreign[NamespaceKey(ns)]:
+	case l == nil && f.Have.Foreign[NamespaceKey(ns)]:
 		return authz.Gap{All: authz.AbsentForeign}
 	case l == nil:
 		return authz.Gap{All: f.why(space.Source, NamespaceKey(ns), "", false)}
-	case !f.want.owns(l, space) && (f.want.Adopt[ns] != space.Source || !adoptable(l)):
+	case !f.Want.Owns(l, space) && (f.Want.Adopt[ns] != space.Source || !adoptable(l)):
 		return authz.Gap{All: authz.AbsentForeign}
 	}
 	var out authz.Gap
@@ -76,7 +76,7 @@ func (f *gapFinder) namespace(ns string, space *Space, here []*Live, objects []O
 }
 
 // role compares the bindings of one ClusterRole in a namespace.
-func (f *gapFinder) role(id authz.SourceID, deleting bool, here []*Live, shards []Object) []authz.Lack {
+func (f *GapFinder) role(id authz.SourceID, deleting bool, here []*Live, shards []Object) []authz.Lack {
 	role, ci := shards[0].Binding.Role, isCI(shards[0].Key)
 	var out []authz.Lack
 	should := 0
@@ -129,16 +129,16 @@ func whom(b *Binding, ci bool) []int64 {
 }
 
 // why returns why an object is not there, or lacks somebody. role is that of a binding.
-func (f *gapFinder) why(id authz.SourceID, key Key, role string, deleting bool) authz.Absence {
-	r := f.roles[role]
+func (f *GapFinder) why(id authz.SourceID, key Key, role string, deleting bool) authz.Absence {
+	r := f.Roles[role]
 	switch {
-	case f.have.Foreign[key]:
+	case f.Have.Foreign[key]:
 		return authz.AbsentForeign
-	case !f.enforce:
+	case !f.Enforce:
 		return authz.AbsentPlan
-	case f.want.Hold != "" || f.want.Untouchable[id] != "":
+	case f.Want.Hold != "" || f.Want.Untouchable[id] != "":
 		return authz.AbsentUnread
-	case key.Kind == KindNamespace && f.held[id]:
+	case key.Kind == KindNamespace && f.Held[id]:
 		return authz.AbsentHeld
 	case r.Exists.Verdict == clusterroles.No:
 		return authz.AbsentNoRole
@@ -146,7 +146,7 @@ func (f *gapFinder) why(id authz.SourceID, key Key, role string, deleting bool) 
 		return authz.AbsentNotBindable
 	case deleting:
 		return authz.AbsentTerminating
-	case f.failed[key]:
+	case f.Failed[key]:
 		return authz.AbsentFailed
 	}
 	return authz.AbsentUnwritten

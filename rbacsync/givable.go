@@ -30,8 +30,8 @@ func givable(r clusterroles.Role) clusterroles.Answer {
 	return clusterroles.Answer{Verdict: clusterroles.Yes}
 }
 
-// roleFindings says which ClusterRoles can't be given, or may not, and what to do.
-func roleFindings(roles clusterroles.Roles) []authz.Finding {
+// RoleFindings says which ClusterRoles can't be given, or may not, and what to do.
+func RoleFindings(roles clusterroles.Roles) []authz.Finding {
 	const where = "deploy/manifests/10-integrator-role.yaml"
 	var out []authz.Finding
 	for _, name := range slices.Sorted(maps.Keys(roles)) {
@@ -60,9 +60,9 @@ func roleFindings(roles clusterroles.Roles) []authz.Finding {
 	return out
 }
 
-// ruleFindings says which ClusterRoles that exist don't allow what they should: those of this program, which can't write
+// RuleFindings says which ClusterRoles that exist don't allow what they should: those of this program, which can't write
 // them, other than they are shipped, and those of others nothing at all.
-func ruleFindings(roles clusterroles.Roles, shipped map[string][]rbacv1.PolicyRule) []authz.Finding {
+func RuleFindings(roles clusterroles.Roles, shipped map[string][]rbacv1.PolicyRule) []authz.Finding {
 	var out []authz.Finding
 	for _, name := range slices.Sorted(maps.Keys(roles)) {
 		r := roles[name]
@@ -91,10 +91,10 @@ type withholder struct {
 	kept   int
 }
 
-// withhold leaves in the cluster what somebody would lose for a ClusterRole that can't be given, or might not, and asks
+// Withhold leaves in the cluster what somebody would lose for a ClusterRole that can't be given, or might not, and asks
 // for no binding to one that can't. It returns how many rights are left so. A right that is stronger than the one that
 // can't be given goes all the same (docs/adr/0083).
-func withhold(have *Observed, want *Wanted, roles clusterroles.Roles, p authz.Policy, before func(Right) bool) (*Wanted, int) {
+func Withhold(have *Observed, want *Wanted, roles clusterroles.Roles, p authz.Policy, before func(Right) bool) (*Wanted, int) {
 	h := &withholder{roles: roles, base: p.BaseRoles(), all: p.ClusterRoles(), before: before, live: map[string][]*Live{}}
 	fine := true
 	for _, r := range roles {
@@ -118,7 +118,7 @@ func withhold(have *Observed, want *Wanted, roles clusterroles.Roles, p authz.Po
 		objects, rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })
 		var live []*Live
 		space := objects[0].Space
-		if l := spaces[ns]; l != nil && space != nil && want.owns(l, space) {
+		if l := spaces[ns]; l != nil && space != nil && want.Owns(l, space) {
 			live = h.live[ns]
 		}
 		if space == nil {

@@ -33,8 +33,8 @@ type Section struct {
 // inConfiguration is what a change of the policy is called.
 const inConfiguration = "the configuration"
 
-// place names the part for people.
-func (s Section) place() string {
+// Place names the part for people.
+func (s Section) Place() string {
 	if s.Scope == (authz.SourceID{}) {
 		return inConfiguration
 	}
@@ -66,7 +66,7 @@ func HeldText(held []Item) string {
 	var b strings.Builder
 	sections := Sections(held)
 	for _, s := range sections {
-		fmt.Fprintf(&b, "%s  %s: %s\n", s.Hash, s.place(), s.Items[0].Why)
+		fmt.Fprintf(&b, "%s  %s: %s\n", s.Hash, s.Place(), s.Items[0].Why)
 		for n, i := range s.Items {
 			if n == maxShown {
 				fmt.Fprintf(&b, "    and %d more\n", len(s.Items)-n)
@@ -78,14 +78,14 @@ func HeldText(held []Item) string {
 			case i.User == 0:
 				who = ": CI of the namespace"
 			default:
-				who = fmt.Sprintf(": %s (user/%d) loses %s", cmp.Or(printable(i.Name), "?"), i.User, i.Role)
+				who = fmt.Sprintf(": %s (user/%d) loses %s", cmp.Or(Printable(i.Name), "?"), i.User, i.Role)
 			}
 			verb := map[bool]string{true: "new namespace for", false: "in"}[i.Role == ""]
 			cause := i.Cause.String()
 			if i.Change != "" {
 				cause = inConfiguration
 			}
-			fmt.Fprintf(&b, "    %s %s %s%s, because of %s\n", verb, i.Source, printable(i.Path), who, cause)
+			fmt.Fprintf(&b, "    %s %s %s%s, because of %s\n", verb, i.Source, Printable(i.Path), who, cause)
 		}
 	}
 	fmt.Fprintf(&b, "held: %d. Approve a part by its hash, or all by %s:  gl-k8s-integrator approve --config FILE HASH\n", len(held), HashOf(held))

@@ -19,60 +19,60 @@ import (
 // that it outlives this process; what was left is looked for afterwards, beside the rounds (docs/adr/0098).
 
 const (
-	// leftAfter is how long after a loss a binding that is made still counts as left behind: a token of a ServiceAccount,
+	// LeftAfter is how long after a loss a binding that is made still counts as left behind: a token of a ServiceAccount,
 	// made before the loss, can make it, and tenants' tokens live no longer (deploy/manifests/30-tenant-fence.yaml).
-	leftAfter = 24 * time.Hour
+	LeftAfter = 24 * time.Hour
 	maxLosers = 20  // ids that are noted of a loss
-	maxLeft   = 200 // namespaces that are looked at in one go
-	maxNamed  = 10  // bindings, and pods, that a finding names
-	lookFor   = 30 * time.Second
+	MaxLeft   = 200 // namespaces that are looked at in one go
+	MaxNamed  = 10  // bindings, and pods, that a finding names
+	LookFor   = 30 * time.Second
 )
 
-// loss is who could change a namespace and can't any more.
-type loss struct {
-	at    time.Time // when the last of them lost it, in whole seconds
-	users []int64   // the last maxLosers of them, the latest at the end
+// Loss is who could change a namespace and can't any more.
+type Loss struct {
+	At    time.Time // when the last of them lost it, in whole seconds
+	Users []int64   // the last maxLosers of them, the latest at the end
 }
 
 // String returns the form in which a loss is noted: "2026-11-28T08:40:00Z 7,9".
-func (l loss) String() string {
-	ids := make([]string, len(l.users))
-	for i, id := range l.users {
+func (l Loss) String() string {
+	ids := make([]string, len(l.Users))
+	for i, id := range l.Users {
 		ids[i] = strconv.FormatInt(id, 10)
 	}
-	return l.at.UTC().Format(time.RFC3339) + " " + strings.Join(ids, ",")
+	return l.At.UTC().Format(time.RFC3339) + " " + strings.Join(ids, ",")
 }
 
 // parseLoss reads what String returned. What cannot be read is no loss: only administrators can write there.
-func parseLoss(s string) (loss, bool) {
+func parseLoss(s string) (Loss, bool) {
 	at, ids, _ := strings.Cut(s, " ")
 	t, err := time.Parse(time.RFC3339, at)
 	if err != nil {
-		return loss{}, false
+		return Loss{}, false
 	}
-	l := loss{at: t}
+	l := Loss{At: t}
 	for id := range strings.SplitSeq(ids, ",") {
 		n, err := strconv.ParseInt(id, 10, 64)
 		if err != nil {
-			return loss{}, false
+			return Loss{}, false
 		}
-		l.users = append(l.users, n)
+		l.Users = append(l.Users, n)
 	}
 	return l, true
 }
 
 // and returns both losses as one.
-func (l loss) and(o loss) loss {
-	if o.at.Before(l.at) {
+func (l Loss) and(o Loss) Loss {
+	if o.At.Before(l.At) {
 		l, o = o, l
 	}
-	users := slices.DeleteFunc(slices.Clone(l.users), func(id int64) bool { return slices.Contains(o.users, id) })
-	users = append(users, o.users...)
-	return loss{o.at, users[max(0, len(users)-maxLosers):]}
+	users := slices.DeleteFunc(slices.Clone(l.Users), func(id int64) bool { return slices.Contains(o.Users, id) })
+	users = append(users, o.Users...)
+	return Loss{o.At, users[max(0, len(users)-maxLosers):]}
 }
 
-// weakRoles returns the roles with which nobody changes anything: those that only levels below Maintainer have.
-func weakRoles(p authz.Policy) map[string]bool {
+// WeakRoles returns the roles with which nobody changes anything: those that only levels below Maintainer have.
+func WeakRoles(p authz.Policy) map[string]bool {
 	weak := map[string]bool{}
 	for _, role := range p.BaseRoles() {
 		weak[role] = true
@@ -96,9 +96,9 @@ func strongIn(objects []Object, weak map[string]bool) map[int64]bool {
 	return strong
 }
 
-// noteLosses adds to the changes of bindings who loses by them the right to change the namespace, and keeps what was
+// NoteLosses adds to the changes of bindings who loses by them the right to change the namespace, and keeps what was
 // noted before. It changes nothing that plan and want share.
-func noteLosses(plan []Change, want *Wanted, weak map[string]bool, now time.Time) {
+func NoteLosses(plan []Change, want *Wanted, weak map[string]bool, now time.Time) {
 	strong := map[string]map[int64]bool{} // by namespace
 	for i := range plan {
 		c := &plan[i]
@@ -109,12 +109,12 @@ func noteLosses(plan []Change, want *Wanted, weak map[string]bool, now time.Time
 		if !weak[c.Old.Binding.Role] {
 			ns := c.Key.Namespace
 			if strong[ns] == nil {
-				strong[ns] = strongIn(want.inside(ns), weak)
+				strong[ns] = strongIn(want.Inside(ns), weak)
 			}
 			lost := slices.DeleteFunc(slices.Clone(c.Old.Binding.Users), func(id int64) bool { return strong[ns][id] })
 			if len(lost) > 0 {
 				before, _ := parseLoss(note)
-				note = before.and(loss{now.Truncate(time.Second), lost}).String()
+				note = before.and(Loss{now.Truncate(time.Second), lost}).String()
 			}
 		}
 		if note != "" {
@@ -124,18 +124,18 @@ func noteLosses(plan []Change, want *Wanted, weak map[string]bool, now time.Time
 	}
 }
 
-// lostSpace is a namespace in which somebody lost the right to change it, and did not get it back.
-type lostSpace struct {
-	name   string
-	source authz.SourceID
-	loss   loss
-	who    string // the people, for a finding
-	weak   map[string]bool
+// LostNamespace is a namespace in which somebody lost the right to change it, and did not get it back.
+type LostNamespace struct {
+	Name   string
+	Source authz.SourceID
+	Loss   Loss
+	Who    string // the people, for a finding
+	Weak   map[string]bool
 }
 
-// lostSpaces lists those among the bindings in live.
-func lostSpaces(live []*Live, want *Wanted, weak map[string]bool) map[string]lostSpace {
-	sources, losses := map[string]authz.SourceID{}, map[string]loss{}
+// LostNamespaces lists those among the bindings in live.
+func LostNamespaces(live []*Live, want *Wanted, weak map[string]bool) map[string]LostNamespace {
+	sources, losses := map[string]authz.SourceID{}, map[string]Loss{}
 	for _, l := range live {
 		if l.Space != nil && l.Space.Issuer == want.Issuer {
 			sources[l.Key.Name] = l.Space.Source
@@ -154,17 +154,17 @@ func lostSpaces(live []*Live, want *Wanted, weak map[string]bool) map[string]los
 			bound[ns] = append(bound[ns], l.Object)
 		}
 	}
-	out := map[string]lostSpace{}
+	out := map[string]LostNamespace{}
 	for ns, l := range losses {
 		source, ours := sources[ns]
 		objects, unknown := bound[ns]
 		if !unknown {
-			objects = want.inside(ns)
+			objects = want.Inside(ns)
 		}
 		strong := strongIn(objects, weak)
-		l.users = slices.DeleteFunc(l.users, func(id int64) bool { return strong[id] })
-		if ours && len(l.users) > 0 {
-			out[ns] = lostSpace{ns, source, l, people(l.users, want.Users), weak}
+		l.Users = slices.DeleteFunc(l.Users, func(id int64) bool { return strong[id] })
+		if ours && len(l.Users) > 0 {
+			out[ns] = LostNamespace{ns, source, l, people(l.Users, want.Users), weak}
 		}
 	}
 	return out
@@ -176,7 +176,7 @@ func people(ids []int64, users map[int64]authz.User) string {
 	for _, id := range ids[max(0, len(ids)-5):] {
 		name := kubename.User(id)
 		if u, known := users[id]; known {
-			name += " (" + printable(u.Username) + ")"
+			name += " (" + Printable(u.Username) + ")"
 		}
 		names = append(names, name)
 	}
@@ -188,23 +188,23 @@ func people(ids []int64, users map[int64]authz.User) string {
 
 // actors returns the ServiceAccounts of the namespace that a binding of somebody else's gives more than a weak role.
 // The account of CI jobs is not among them: what its token may do does not hang on who left, and the token is replaced.
-func (s *lostSpace) actors(rb *rbacv1.RoleBinding) []string {
-	if rb.DeletionTimestamp != nil || rb.CreationTimestamp.After(s.loss.at.Add(leftAfter)) ||
-		rb.Labels[kubename.LabelManagedBy] == kubename.ManagedBy || s.weak[bindingOf(rb.RoleRef, nil, "").Role] {
+func (s *LostNamespace) actors(rb *rbacv1.RoleBinding) []string {
+	if rb.DeletionTimestamp != nil || rb.CreationTimestamp.After(s.Loss.At.Add(LeftAfter)) ||
+		rb.Labels[kubename.LabelManagedBy] == kubename.ManagedBy || s.Weak[BindingOf(rb.RoleRef, nil, "").Role] {
 		return nil
 	}
 	var names []string
 	for _, sub := range rb.Subjects {
-		if sub.Kind == rbacv1.ServiceAccountKind && sub.Namespace == s.name && sub.Name != kubename.CIServiceAccount {
+		if sub.Kind == rbacv1.ServiceAccountKind && sub.Namespace == s.Name && sub.Name != kubename.CIServiceAccount {
 			names = append(names, sub.Name)
 		}
 	}
 	return names
 }
 
-// accounts returns the ServiceAccounts whose pods act for whoever left: that of CI jobs, whose pods the fence refuses
+// Accounts returns the ServiceAccounts whose pods act for whoever left: that of CI jobs, whose pods the fence refuses
 // and which are from before it, and those of the bindings that were left.
-func (s *lostSpace) accounts(bindings []rbacv1.RoleBinding) []string {
+func (s *LostNamespace) Accounts(bindings []rbacv1.RoleBinding) []string {
 	var names []string
 	for i := range bindings {
 		names = append(names, s.actors(&bindings[i])...)
@@ -213,17 +213,17 @@ func (s *lostSpace) accounts(bindings []rbacv1.RoleBinding) []string {
 	return append([]string{kubename.CIServiceAccount}, slices.Compact(names)...)
 }
 
-// leftBehind returns what is left in a namespace of those who lost the right to change it; nil: nothing. It is pure.
+// LeftBehind returns what is left in a namespace of those who lost the right to change it; nil: nothing. It is pure.
 // Pods count however old they are: a controller makes them anew.
-func leftBehind(s *lostSpace, bindings []rbacv1.RoleBinding, pods []corev1.Pod) *authz.Finding {
+func LeftBehind(s *LostNamespace, bindings []rbacv1.RoleBinding, pods []corev1.Pod) *authz.Finding {
 	var bound, run []string
 	for i := range bindings {
 		rb := &bindings[i]
 		if names := s.actors(rb); len(names) > 0 {
-			bound = append(bound, fmt.Sprintf("%s (%s for %s)", rb.Name, bindingOf(rb.RoleRef, nil, "").Role, named(names, 3)))
+			bound = append(bound, fmt.Sprintf("%s (%s for %s)", rb.Name, BindingOf(rb.RoleRef, nil, "").Role, named(names, 3)))
 		}
 	}
-	accounts := s.accounts(bindings)
+	accounts := s.Accounts(bindings)
 	for i := range pods {
 		if account := pods[i].Spec.ServiceAccountName; slices.Contains(accounts, account) {
 			run = append(run, fmt.Sprintf("%s (as %s)", pods[i].Name, account))
@@ -236,14 +236,14 @@ func leftBehind(s *lostSpace, bindings []rbacv1.RoleBinding, pods []corev1.Pod) 
 	slices.Sort(run)
 	var what []string
 	if len(bound) > 0 {
-		what = append(what, "RoleBindings of ServiceAccounts: "+named(bound, maxNamed))
+		what = append(what, "RoleBindings of ServiceAccounts: "+named(bound, MaxNamed))
 	}
 	if len(run) > 0 {
-		what = append(what, "pods: "+named(run, maxNamed))
+		what = append(what, "pods: "+named(run, MaxNamed))
 	}
-	return &authz.Finding{Code: "left_behind", Source: s.source, Text: fmt.Sprintf(
+	return &authz.Finding{Code: "left_behind", Source: s.Source, Text: fmt.Sprintf(
 		"in namespace %s, where %s lost the right to change things (the last at %s), there still are %s; Secrets with tokens can't be listed by this program: see docs/leaving.md for how to end it, or to say that it is wanted",
-		s.name, s.who, s.loss.at.UTC().Format(time.RFC3339), strings.Join(what, "; "))}
+		s.Name, s.Who, s.Loss.At.UTC().Format(time.RFC3339), strings.Join(what, "; "))}
 }
 
 // named lists the first of the names and counts the rest.

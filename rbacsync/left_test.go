@@ -16,10 +16,10 @@ import (
 
 var lostAt = time.Date(2026, 11, 28, 8, 40, 0, 0, time.UTC)
 
-func lostHaw() *lostSpace {
-	return &lostSpace{
-		name: "haw", source: authz.Group(7), loss: loss{lostAt, []int64{2}}, who: "gitlab:2 (alice)",
-		weak: map[string]bool{"view": true},
+func lostHaw() *LostNamespace {
+	return &LostNamespace{
+		Name: "haw", Source: authz.Group(7), Loss: Loss{lostAt, []int64{2}}, Who: "gitlab:2 (alice)",
+		Weak: map[string]bool{"view": true},
 	}
 }
 
@@ -40,7 +40,7 @@ func podAs(name, account string) corev1.Pod {
 
 func TestWhatIsLeftBehind(t *testing.T) {
 	t.Parallel()
-	before, late := lostAt.Add(-time.Hour), lostAt.Add(leftAfter+time.Second)
+	before, late := lostAt.Add(-time.Hour), lostAt.Add(LeftAfter+time.Second)
 	bot := accountIn("haw", "bot")
 	marked := leftBinding("gitlab-edit", "ClusterRole", "edit", before, bot)
 	marked.Labels = map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}
@@ -57,7 +57,7 @@ func TestWhatIsLeftBehind(t *testing.T) {
 		{"all", []rbacv1.RoleBinding{leftBinding("b", "ClusterRole", "gitlab-group-master", before, bot)}, nil, []string{"b (gitlab-group-master for bot)"}},
 		{"a Role of theirs", []rbacv1.RoleBinding{leftBinding("b", "Role", "view", before, bot)}, nil, []string{"b (Role/view for bot)"}},
 		{"view", []rbacv1.RoleBinding{leftBinding("b", "ClusterRole", "view", before, bot)}, []corev1.Pod{podAs("p", "bot")}, nil},
-		{"made within a day by what was left", []rbacv1.RoleBinding{leftBinding("b", "ClusterRole", "edit", lostAt.Add(leftAfter), bot)}, nil, []string{"b (edit for bot)"}},
+		{"made within a day by what was left", []rbacv1.RoleBinding{leftBinding("b", "ClusterRole", "edit", lostAt.Add(LeftAfter), bot)}, nil, []string{"b (edit for bot)"}},
 		{"made by others later", []rbacv1.RoleBinding{leftBinding("b", "ClusterRole", "edit", late, bot)}, []corev1.Pod{podAs("p", "bot")}, nil},
 		{"ours", []rbacv1.RoleBinding{marked}, nil, nil},
 		{"being deleted", []rbacv1.RoleBinding{going}, nil, nil},
@@ -75,7 +75,7 @@ func TestWhatIsLeftBehind(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			f := leftBehind(lostHaw(), c.bindings, c.pods)
+			f := LeftBehind(lostHaw(), c.bindings, c.pods)
 			if (f != nil) != (len(c.want) > 0) {
 				t.Fatalf("finding %v, want %v", f, c.want)
 			}
@@ -90,15 +90,15 @@ func TestWhatIsLeftBehind(t *testing.T) {
 	for i := range many {
 		many[i] = leftBinding("b"+string(rune('a'+i)), "ClusterRole", "edit", before, bot)
 	}
-	if f := leftBehind(lostHaw(), many, nil); !strings.Contains(f.Text, "bj (edit for bot), 4 more;") || strings.Contains(f.Text, "bk") {
+	if f := LeftBehind(lostHaw(), many, nil); !strings.Contains(f.Text, "bj (edit for bot), 4 more;") || strings.Contains(f.Text, "bk") {
 		t.Errorf("of many: %v", f)
 	}
 }
 
 func TestLossIsNotedAndRead(t *testing.T) {
 	t.Parallel()
-	first := loss{lostAt, []int64{2, 7}}
-	if got, ok := parseLoss(first.String()); !ok || !got.at.Equal(lostAt) || !slices.Equal(got.users, first.users) {
+	first := Loss{lostAt, []int64{2, 7}}
+	if got, ok := parseLoss(first.String()); !ok || !got.At.Equal(lostAt) || !slices.Equal(got.Users, first.Users) {
 		t.Errorf("%q is read as %v, %v", first, got, ok)
 	}
 	for _, s := range []string{"", "x", "2026-11-28T08:40:00Z", "2026-11-28T08:40:00Z 7,", "2026-11-28T08:40:00Z a"} {
@@ -106,16 +106,16 @@ func TestLossIsNotedAndRead(t *testing.T) {
 			t.Errorf("%q is read as %v", s, got)
 		}
 	}
-	both := first.and(loss{lostAt.Add(time.Minute), []int64{7, 9}})
-	if !both.at.Equal(lostAt.Add(time.Minute)) || !slices.Equal(both.users, []int64{2, 7, 9}) {
+	both := first.and(Loss{lostAt.Add(time.Minute), []int64{7, 9}})
+	if !both.At.Equal(lostAt.Add(time.Minute)) || !slices.Equal(both.Users, []int64{2, 7, 9}) {
 		t.Errorf("both are %v", both)
 	}
 	var many []int64
 	for id := range int64(maxLosers + 5) {
 		many = append(many, id+1)
 	}
-	if l := (loss{}).and(loss{lostAt, many}); len(l.users) != maxLosers || l.users[maxLosers-1] != maxLosers+5 {
-		t.Errorf("of many: %v", l.users)
+	if l := (Loss{}).and(Loss{lostAt, many}); len(l.Users) != maxLosers || l.Users[maxLosers-1] != maxLosers+5 {
+		t.Errorf("of many: %v", l.Users)
 	}
 	if got := people([]int64{1, 2, 3, 4, 5, 6}, map[int64]authz.User{6: {Username: "zoe"}}); got != "gitlab:2, gitlab:3, gitlab:4, gitlab:5, gitlab:6 (zoe), 1 more" {
 		t.Errorf("people: %s", got)
@@ -129,7 +129,7 @@ func TestWhoHasLost(t *testing.T) {
 	bound := func(role string, note string, users ...int64) *Object {
 		return &Object{Key: Key{"haw", KindRoleBinding, kubename.RoleBinding(role, 0)}, Binding: &Binding{Role: role, Users: users, Loss: note}}
 	}
-	old := loss{lostAt.Add(-time.Hour), []int64{9}}.String()
+	old := Loss{lostAt.Add(-time.Hour), []int64{9}}.String()
 	for _, c := range []struct {
 		name      string
 		was, will *Object
@@ -151,7 +151,7 @@ func TestWhoHasLost(t *testing.T) {
 			t.Parallel()
 			want := &Wanted{Objects: append([]Object{}, c.wanted...)}
 			plan := []Change{{Action: Update, Key: c.was.Key, Old: &Live{Object: *c.was}, New: c.will}, {Action: Create, Key: Key{"haw", KindRoleBinding, "x"}, New: c.will}}
-			noteLosses(plan, want, weak, lostAt.Add(time.Millisecond))
+			NoteLosses(plan, want, weak, lostAt.Add(time.Millisecond))
 			if got := plan[0].New.Binding.Loss; got != c.note {
 				t.Errorf("noted %q, want %q", got, c.note)
 			}
@@ -167,7 +167,7 @@ func TestWhoHasLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		for role := range weakRoles(p) {
+		for role := range WeakRoles(p) {
 			got = append(got, role)
 		}
 		if strings.Join(got, " ") != want {
@@ -183,7 +183,7 @@ func TestWhereSomebodyHasLost(t *testing.T) {
 	edit := func(note string, users ...int64) Object {
 		return Object{Key: Key{"haw", KindRoleBinding, "gitlab-edit"}, Binding: &Binding{Role: "edit", Users: users, Loss: note}}
 	}
-	note := loss{lostAt, []int64{2, 9}}.String()
+	note := Loss{lostAt, []int64{2, 9}}.String()
 	space := func(issuer string) *Live {
 		return &Live{Object: Object{Key: NamespaceKey("haw"), Space: &Space{Source: authz.Group(7), Issuer: issuer}}}
 	}
@@ -207,8 +207,8 @@ func TestWhereSomebodyHasLost(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.want.Issuer = issuer
-			found := lostSpaces(c.live, &c.want, weak)
-			if found["haw"].who != c.who || (len(found) > 0) != (c.who != "") {
+			found := LostNamespaces(c.live, &c.want, weak)
+			if found["haw"].Who != c.who || (len(found) > 0) != (c.who != "") {
 				t.Errorf("found %v, want %q", found, c.who)
 			}
 		})

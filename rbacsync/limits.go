@@ -189,7 +189,7 @@ func (s *splitter) lost(c Change) (users []int64, others bool) {
 		return nil, false // a wrong role is replaced as a whole: nothing is inferred there
 	}
 	_, gone := diff(c.Old.Binding.Users, c.New.Binding.Users)
-	all := s.want.inside(c.Key.Namespace)
+	all := s.want.Inside(c.Key.Namespace)
 	for _, u := range gone {
 		if !elsewhere(all, c.Old.Binding.Role, u) {
 			users = append(users, u)
@@ -201,8 +201,8 @@ func (s *splitter) lost(c Change) (users []int64, others bool) {
 	return users, others
 }
 
-// inside returns the objects of one namespace.
-func (w *Wanted) inside(ns string) []Object {
+// Inside returns the objects of one namespace.
+func (w *Wanted) Inside(ns string) []Object {
 	compare := func(o Object, ns string) int { return cmp.Compare(o.Key.Namespace, ns) }
 	from, _ := slices.BinarySearchFunc(w.Objects, ns, compare)
 	to := from
@@ -502,15 +502,15 @@ func (s *splitter) allowed(l Limit, scope authz.SourceID, n int) int {
 	if size == nil {
 		size = func(scope authz.SourceID) int {
 			all := func(yield func([]Object) bool) { yield(s.want.Objects) }
-			return sizeOf(all, func(id authz.SourceID) bool { return scope.ID == 0 || s.scope(id) == scope })
+			return SizeOf(all, func(id authz.SourceID) bool { return scope.ID == 0 || s.scope(id) == scope })
 		}
 	}
 	return max(l.Causes, int(l.Fraction*float64(size(scope))))
 }
 
-// sizeOf counts the namespaces of the sources that are in it, and the people with rights there, each once. The objects
+// SizeOf counts the namespaces of the sources that are in it, and the people with rights there, each once. The objects
 // of a namespace follow it.
-func sizeOf(lists iter.Seq[[]Object], in func(authz.SourceID) bool) int {
+func SizeOf(lists iter.Seq[[]Object], in func(authz.SourceID) bool) int {
 	people := map[int64]bool{}
 	spaces := 0
 	for list := range lists {
@@ -584,8 +584,8 @@ func (s *splitter) hold(changes []Change, held map[Right]bool, wait map[authz.So
 	return &w
 }
 
-// creationMemory is how far back creations are counted when the queue of a person is long.
-const creationMemory = 7 * 24 * time.Hour
+// CreationMemory is how far back creations are counted when the queue of a person is long.
+const CreationMemory = 7 * 24 * time.Hour
 
 // creations returns the sources whose namespaces have to wait. Each person's sources get their turn in the order in
 // which GitLab made them, at most Creations in an hour. A source belongs to the one of its owners who owns most of
@@ -596,7 +596,7 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 	if s.limits.Creations <= 0 {
 		return wait
 	}
-	fresh := func(t time.Time) bool { return !t.IsZero() && s.now.Sub(t) < creationMemory }
+	fresh := func(t time.Time) bool { return !t.IsZero() && s.now.Sub(t) < CreationMemory }
 	created := map[authz.SourceID]time.Time{}
 	asked := map[authz.SourceID]bool{}
 	for id, g := range s.e.Snapshot.Groups {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 )
 
 // scene is a cluster that agrees with a GitLab, and what GitLab says now.
@@ -24,18 +25,18 @@ type scene struct {
 
 func newScene(p authz.Policy, before, now *authz.Snapshot) scene {
 	empty := &rbacsync.Observed{}
-	changes, _ := rbacsync.Plan(empty, wantedFor(p, before, empty))
-	return scene{policy: p, before: before, now: now, have: apply(empty, changes)}
+	changes, _ := rbacsync.Plan(empty, rbacsynctest.WantedFor(p, before, empty))
+	return scene{policy: p, before: before, now: now, have: rbacsynctest.Apply(empty, changes)}
 }
 
 func (s scene) split(l rbacsync.Limits) (rbacsync.Verdict, []rbacsync.Change) {
-	want := wantedFor(s.policy, s.now, s.have)
+	want := rbacsynctest.WantedFor(s.policy, s.now, s.have)
 	changes, _ := rbacsync.Plan(s.have, want)
 	e := rbacsync.Evidence{Snapshot: s.now, Before: s.before, Policy: s.policy}
 	if s.evidence != nil {
 		s.evidence(&e)
 	}
-	v := l.Split(changes, want, e, noon)
+	v := l.Split(changes, want, e, rbacsynctest.Noon)
 	allowed, _ := rbacsync.Plan(s.have, v.Want)
 	return v, allowed
 }
@@ -46,7 +47,7 @@ func TestWhatIsInferred(t *testing.T) {
 	day := func(d int) authz.Date { return authz.Date{Year: 2026, Month: 11, Day: d} }
 	// hawWorld, with bob and carol also coming from elsewhere.
 	base := func() *authz.Snapshot {
-		s := copySnap(hawWorld())
+		s := rbacsynctest.CopySnap(rbacsynctest.HawWorld())
 		s.Users[4] = authz.User{ID: 4, Username: "carol", State: authz.StateActive, Human: true}
 		s.Groups[8] = authz.GitLabGroup{ID: 8, Path: "guests", Members: []authz.Member{{User: 4, Level: authz.Developer}}}
 		p := s.Projects[42]
@@ -162,7 +163,7 @@ func TestWhatIsInferred(t *testing.T) {
 			if c.before != nil {
 				c.before(before)
 			}
-			now := copySnap(before)
+			now := rbacsynctest.CopySnap(before)
 			c.now(now)
 			config := authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource}}
 			p, err := authz.NewPolicy(config)
@@ -171,7 +172,7 @@ func TestWhatIsInferred(t *testing.T) {
 			}
 			s := newScene(p, before, now)
 			if c.name == "expired, still listed" || strings.HasPrefix(c.name, "expired, and") { // the cluster is of yesterday
-				fresh := copySnap(before)
+				fresh := rbacsynctest.CopySnap(before)
 				project(fresh, func(p *authz.GitLabProject) { p.Members[0].Expires = authz.Date{} })
 				s.have = newScene(p, fresh, fresh).have
 			}
@@ -182,12 +183,12 @@ func TestWhatIsInferred(t *testing.T) {
 				}
 			}
 			s.evidence = c.evidence
-			v, allowed := s.split(strict)
-			if d := cmp.Diff(c.held, keys(v.Held)); d != "" {
+			v, allowed := s.split(rbacsynctest.Strict)
+			if d := cmp.Diff(c.held, rbacsynctest.Keys(v.Held)); d != "" {
 				t.Errorf("held (-want +got):\n%s", d)
 			}
-			after := apply(s.have, allowed)
-			if d := cmp.Diff(rightsIn(after), union(rightsIn2(wantedFor(s.policy, s.now, s.have)), v.Held, s.have)); d != "" {
+			after := rbacsynctest.Apply(s.have, allowed)
+			if d := cmp.Diff(rightsIn(after), union(rightsIn2(rbacsynctest.WantedFor(s.policy, s.now, s.have)), v.Held, s.have)); d != "" {
 				t.Errorf("rights after it, and what is wanted or held:\n%s", d)
 			}
 		})
@@ -218,7 +219,7 @@ func rightsIn2(w *rbacsync.Wanted) []string {
 
 func union(rights []string, held []rbacsync.Item, have *rbacsync.Observed) []string {
 	rights = slices.Clone(rights)
-	names, _ := have.Names(issuer)
+	names, _ := have.Names(rbacsynctest.Issuer)
 	for _, i := range held {
 		if i.User != 0 && i.Role != "" {
 			rights = append(rights, fmt.Sprint(names[i.Source], " ", i.Role, " ", i.User))
@@ -244,14 +245,14 @@ func scopes(items []rbacsync.Item) string {
 // TestLimits: what is over a limit is held, as a whole; all else goes on.
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	p := policy(t)
+	p := rbacsynctest.Policy(t)
 	perGroup := func(n int) rbacsync.Limits { return rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: n}} }
 	overall := func(n int) rbacsync.Limits { return rbacsync.Limits{Overall: rbacsync.Limit{Causes: n}} }
 	// Users 1 to 8 are of group 1, 9 to 16 of group 2 …
 	dropped := func(users ...int64) func(*authz.Snapshot) {
 		return func(s *authz.Snapshot) {
 			for _, u := range users {
-				drop(s, u)
+				rbacsynctest.Drop(s, u)
 			}
 		}
 	}
@@ -274,10 +275,10 @@ func TestLimits(t *testing.T) {
 				u.State = "blocked"
 				s.Users[id+1] = u
 			}
-			drop(s, 8)
+			rbacsynctest.Drop(s, 8)
 		}, nil, ""},
 		{"overall: the oldest groups go on", overall(4), dropped(1, 2, 9, 10, 17, 18), nil, "group/3"},
-		{"overall: a person missing in two groups is one", overall(1), func(s *authz.Snapshot) { drop(s, 1) }, nil, ""},
+		{"overall: a person missing in two groups is one", overall(1), func(s *authz.Snapshot) { rbacsynctest.Drop(s, 1) }, nil, ""},
 		{
 			"a group over its own limit takes nothing of the overall one",
 			rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 2}, Overall: rbacsync.Limit{Causes: 2}},
@@ -287,22 +288,22 @@ func TestLimits(t *testing.T) {
 		{"but not when it is less", rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1, Fraction: 0.1}}, dropped(1, 2, 3), nil, "group/1"},
 		{"drips count: what passed within the window", perGroup(3), dropped(1, 2), func(e *rbacsync.Evidence) {
 			for u := range int64(2) {
-				e.Past = append(e.Past, rbacsync.Past{At: noon.Add(-30 * time.Minute), Scope: authz.Group(1), Cause: authz.Person(50 + u)})
+				e.Past = append(e.Past, rbacsync.Past{At: rbacsynctest.Noon.Add(-30 * time.Minute), Scope: authz.Group(1), Cause: authz.Person(50 + u)})
 			}
 		}, "group/1"},
 		{"not for ever", perGroup(3), dropped(1, 2), func(e *rbacsync.Evidence) {
 			for u := range int64(2) {
-				e.Past = append(e.Past, rbacsync.Past{At: noon.Add(-time.Hour), Scope: authz.Group(1), Cause: authz.Person(50 + u)})
+				e.Past = append(e.Past, rbacsync.Past{At: rbacsynctest.Noon.Add(-time.Hour), Scope: authz.Group(1), Cause: authz.Person(50 + u)})
 			}
 		}, ""},
 		{"the same cause again is still one", perGroup(1), dropped(1), func(e *rbacsync.Evidence) {
-			e.Past = []rbacsync.Past{{At: noon.Add(-time.Minute), Scope: authz.Group(1), Cause: authz.Person(1)}}
+			e.Past = []rbacsync.Past{{At: rbacsynctest.Noon.Add(-time.Minute), Scope: authz.Group(1), Cause: authz.Person(1)}}
 		}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			before := organisation(4, 8)
-			now := copySnap(before)
+			before := rbacsynctest.Organisation(4, 8)
+			now := rbacsynctest.CopySnap(before)
 			c.change(now)
 			s := newScene(p, before, now)
 			s.evidence = c.evidence
@@ -320,13 +321,13 @@ func TestLimits(t *testing.T) {
 func TestNobodyDelaysABlock(t *testing.T) {
 	t.Parallel()
 	const attacker, victim = 1, 9
-	before := organisation(3, 8)
+	before := rbacsynctest.Organisation(3, 8)
 	for id := range int64(400) { // his groups came later, so their ids are higher
 		g := 5000 + id
 		before.Groups[g] = authz.GitLabGroup{ID: g, Path: fmt.Sprintf("evil%d", id), Members: []authz.Member{{User: attacker, Level: authz.Owner}, {User: 2 + id%20, Level: authz.Developer}}}
 		before.Projects[g] = authz.GitLabProject{ID: g, Group: g, Path: fmt.Sprintf("evil%d/p", id)}
 	}
-	now := copySnap(before)
+	now := rbacsynctest.CopySnap(before)
 	for id := range int64(400) {
 		g := now.Groups[5000+id]
 		g.Members = nil
@@ -340,13 +341,13 @@ func TestNobodyDelaysABlock(t *testing.T) {
 		user.State = "blocked"
 		now.Users[u] = user
 	}
-	drop(now, 17) // an honest removal in group 3
-	s := newScene(policy(t), before, now)
+	rbacsynctest.Drop(now, 17) // an honest removal in group 3
+	s := newScene(rbacsynctest.Policy(t), before, now)
 	v, allowed := s.split(rbacsync.DefaultLimits())
 	if len(v.Held) == 0 {
 		t.Error("the attack is not even noticed: this test shows nothing")
 	}
-	after := apply(s.have, allowed)
+	after := rbacsynctest.Apply(s.have, allowed)
 	for _, right := range rightsIn(after) {
 		f := strings.Fields(right)
 		if f[2] == "1" || f[2] == "9" {
@@ -396,8 +397,8 @@ func TestNobodyDelaysWhatGitLabSays(t *testing.T) {
 		{"banned", state("banned"), none},
 		{"deactivated", state("deactivated"), none},
 		{"blocked by LDAP", state("ldap_blocked"), none},
-		{"blocked, and gone from every list", func(s *authz.Snapshot, person int64) { state("blocked")(s, person); drop(s, person) }, none},
-		{"the account destroyed", func(s *authz.Snapshot, person int64) { drop(s, person); delete(s.Users, person) }, func(e *rbacsync.Evidence, person int64) {
+		{"blocked, and gone from every list", func(s *authz.Snapshot, person int64) { state("blocked")(s, person); rbacsynctest.Drop(s, person) }, none},
+		{"the account destroyed", func(s *authz.Snapshot, person int64) { rbacsynctest.Drop(s, person); delete(s.Users, person) }, func(e *rbacsync.Evidence, person int64) {
 			e.Gone = map[authz.SourceID]bool{authz.Person(person): true}
 		}},
 		{"a lower level", func(s *authz.Snapshot, person int64) {
@@ -415,7 +416,7 @@ func TestNobodyDelaysWhatGitLabSays(t *testing.T) {
 	} {
 		for seed := range uint64(10) {
 			r := rand.New(rand.NewPCG(seed, 9))
-			before := organisation(3, 8)
+			before := rbacsynctest.Organisation(3, 8)
 			attacker, victim := int64(1000), int64(9+r.IntN(16)) // who has nothing else in group 1
 			if r.IntN(3) == 0 {
 				victim = attacker // it is his own right that is over
@@ -432,7 +433,7 @@ func TestNobodyDelaysWhatGitLabSays(t *testing.T) {
 				before.Projects[id] = authz.GitLabProject{ID: id, Group: []int64{1, 2, 3, 1001}[n%4], Path: fmt.Sprintf("evil/p%d", n), Members: members}
 				own = append(own, id)
 			}
-			now := copySnap(before)
+			now := rbacsynctest.CopySnap(before)
 			for _, id := range own {
 				p := now.Projects[id]
 				p.Members = slices.DeleteFunc(p.Members, func(authz.Member) bool { return r.IntN(2) == 0 })
@@ -442,19 +443,19 @@ func TestNobodyDelaysWhatGitLabSays(t *testing.T) {
 				}
 			}
 			said.change(now, victim)
-			s := newScene(policy(t), before, now)
+			s := newScene(rbacsynctest.Policy(t), before, now)
 			s.evidence = func(e *rbacsync.Evidence) { said.evidence(e, victim) }
-			for name, limits := range map[string]rbacsync.Limits{"strict": strict, "default": rbacsync.DefaultLimits()} {
+			for name, limits := range map[string]rbacsync.Limits{"strict": rbacsynctest.Strict, "default": rbacsync.DefaultLimits()} {
 				v, allowed := s.split(limits)
 				if len(v.Held) == 0 {
 					t.Errorf("%s, seed %d, %s: the shuffle is not even noticed: this shows nothing", said.what, seed, name)
 				}
-				names, _ := s.have.Names(issuer)
+				names, _ := s.have.Names(rbacsynctest.Issuer)
 				right := fmt.Sprint(names[authz.Project(place)], " view ", victim)
 				if !slices.Contains(rightsIn(s.have), right) {
 					t.Fatalf("%s, seed %d: there was no right to lose", said.what, seed)
 				}
-				if slices.Contains(rightsIn(apply(s.have, allowed)), right) {
+				if slices.Contains(rightsIn(rbacsynctest.Apply(s.have, allowed)), right) {
 					t.Errorf("%s, seed %d, %s limits: the right is still there", said.what, seed, name)
 				}
 			}
@@ -465,11 +466,11 @@ func TestNobodyDelaysWhatGitLabSays(t *testing.T) {
 // TestLimitLaws: for random changes of random organisations.
 func TestLimitLaws(t *testing.T) {
 	t.Parallel()
-	p := policy(t)
+	p := rbacsynctest.Policy(t)
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 3))
-		before := organisation(2+r.IntN(3), 4+r.IntN(6))
-		now := copySnap(before)
+		before := rbacsynctest.Organisation(2+r.IntN(3), 4+r.IntN(6))
+		now := rbacsynctest.CopySnap(before)
 		blocked := map[int64]bool{}
 		for id, u := range before.Users {
 			switch r.IntN(10) {
@@ -477,7 +478,7 @@ func TestLimitLaws(t *testing.T) {
 				u.State, blocked[id] = "blocked", true
 				now.Users[id] = u
 			case 1, 2:
-				drop(now, id)
+				rbacsynctest.Drop(now, id)
 			case 3:
 				g := now.Groups[1]
 				g.Members = append(slices.DeleteFunc(g.Members, func(m authz.Member) bool { return m.User == id }), authz.Member{User: id, Level: authz.Maintainer})
@@ -515,11 +516,11 @@ func checkLimitLaws(t *testing.T, seed uint64, s scene, limits rbacsync.Limits, 
 	if d := cmp.Diff(input.Live, s.have.Live, cmp.AllowUnexported(rbacsync.Live{})); d != "" {
 		fail("Split changed its input:\n%s", d)
 	}
-	if again, _ := s.split(limits); cmp.Diff(keys(v.Held), keys(again.Held)) != "" {
+	if again, _ := s.split(limits); cmp.Diff(rbacsynctest.Keys(v.Held), rbacsynctest.Keys(again.Held)) != "" {
 		fail("asked again, it holds something else")
 	}
-	wanted := rightsIn2(wantedFor(s.policy, s.now, s.have))
-	after := apply(s.have, allowed)
+	wanted := rightsIn2(rbacsynctest.WantedFor(s.policy, s.now, s.have))
+	after := rbacsynctest.Apply(s.have, allowed)
 	if d := cmp.Diff(union(wanted, v.Held, s.have), rightsIn(after)); d != "" {
 		fail("after it there is not exactly what is wanted or held (-want +got):\n%s", d)
 	}
@@ -556,7 +557,7 @@ func checkLimitLaws(t *testing.T, seed uint64, s scene, limits rbacsync.Limits, 
 	}
 	if len(v.Held) > 0 && s.evidence == nil { // the causes that passed are gone from the plan, so fewer may be held
 		for _, i := range v2.Held {
-			if !strings.Contains(keys(v.Held), i.Key()) {
+			if !strings.Contains(rbacsynctest.Keys(v.Held), i.Key()) {
 				fail("held only after the rest was applied: %s", i.Key())
 			}
 		}
@@ -573,9 +574,9 @@ func checkLimitLaws(t *testing.T, seed uint64, s scene, limits rbacsync.Limits, 
 	}
 	v3, all := approved.split(limits)
 	if len(v3.Held) > 0 {
-		fail("approved, and held nevertheless:\n%s", keys(v3.Held))
+		fail("approved, and held nevertheless:\n%s", rbacsynctest.Keys(v3.Held))
 	}
-	if d := cmp.Diff(wanted, rightsIn(apply(s.have, all))); d != "" {
+	if d := cmp.Diff(wanted, rightsIn(rbacsynctest.Apply(s.have, all))); d != "" {
 		fail("approved, but not applied:\n%s", d)
 	}
 }
@@ -587,22 +588,22 @@ func TestOneGroupSaysNothingAboutAnother(t *testing.T) {
 	limits := rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 2}}
 	for seed := range uint64(50) {
 		r := rand.New(rand.NewPCG(seed, 4))
-		before := organisation(2, 8)
-		quiet, loud := copySnap(before), copySnap(before)
+		before := rbacsynctest.Organisation(2, 8)
+		quiet, loud := rbacsynctest.CopySnap(before), rbacsynctest.CopySnap(before)
 		for u := range int64(8) {
 			if r.IntN(2) == 0 {
-				drop(quiet, u+1)
-				drop(loud, u+1)
+				rbacsynctest.Drop(quiet, u+1)
+				rbacsynctest.Drop(loud, u+1)
 			}
 			if r.IntN(2) == 0 {
-				drop(loud, u+9)
+				rbacsynctest.Drop(loud, u+9)
 			}
 		}
 		in1 := func(items []rbacsync.Item) string {
-			return keys(slices.DeleteFunc(items, func(i rbacsync.Item) bool { return i.Scope != authz.Group(1) }))
+			return rbacsynctest.Keys(slices.DeleteFunc(items, func(i rbacsync.Item) bool { return i.Scope != authz.Group(1) }))
 		}
-		a, _ := newScene(policy(t), before, quiet).split(limits)
-		b, _ := newScene(policy(t), before, loud).split(limits)
+		a, _ := newScene(rbacsynctest.Policy(t), before, quiet).split(limits)
+		b, _ := newScene(rbacsynctest.Policy(t), before, loud).split(limits)
 		if d := cmp.Diff(in1(a.Held), in1(b.Held)); d != "" {
 			t.Errorf("seed %d: group 2 changes what is held in group 1:\n%s", seed, d)
 		}
@@ -614,7 +615,7 @@ func TestCreations(t *testing.T) {
 	t.Parallel()
 	const alice, bob = 1, 2
 	project := func(id int64, age time.Duration, owners ...int64) authz.GitLabProject {
-		p := authz.GitLabProject{ID: id, Group: 1, Path: fmt.Sprintf("all/p%d", id), CreatedAt: noon.Add(-age)}
+		p := authz.GitLabProject{ID: id, Group: 1, Path: fmt.Sprintf("all/p%d", id), CreatedAt: rbacsynctest.Noon.Add(-age)}
 		for _, o := range owners {
 			p.Members = append(p.Members, authz.Member{User: o, Level: authz.Owner})
 		}
@@ -647,7 +648,7 @@ func TestCreations(t *testing.T) {
 		{"an exempt person", many(1, 9, time.Minute, alice), 0, func(l *rbacsync.Limits, _ *rbacsync.Evidence) { l.Exempt = []int64{alice} }, nil},
 		{"approved", many(1, 5, time.Minute, alice), 0, func(_ *rbacsync.Limits, e *rbacsync.Evidence) { e.Approved = map[string]bool{"create project/5": true} }, []int64{4}},
 		{"made and destroyed again took its turn", many(1, 3, time.Minute, alice), 0, func(_ *rbacsync.Limits, e *rbacsync.Evidence) {
-			e.Past = []rbacsync.Past{{At: noon.Add(-2 * time.Minute), Scope: authz.Person(alice), Cause: authz.Project(99), Made: true}}
+			e.Past = []rbacsync.Past{{At: rbacsynctest.Noon.Add(-2 * time.Minute), Scope: authz.Person(alice), Cause: authz.Project(99), Made: true}}
 		}, []int64{3}},
 		{"a time that GitLab did not tell is old", func() []authz.GitLabProject {
 			list := many(1, 9, time.Minute, alice)
@@ -659,18 +660,18 @@ func TestCreations(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			now := &authz.Snapshot{Issuer: issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{1: {ID: 1, Path: "all"}}, Projects: map[int64]authz.GitLabProject{}}
+			now := &authz.Snapshot{Issuer: rbacsynctest.Issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{1: {ID: 1, Path: "all"}}, Projects: map[int64]authz.GitLabProject{}}
 			for id := range int64(3) {
 				now.Users[id+1] = authz.User{ID: id + 1, Username: fmt.Sprintf("u%d", id+1), State: authz.StateActive, Human: true}
 			}
-			before := copySnap(now)
+			before := rbacsynctest.CopySnap(now)
 			for i, p := range c.projects {
 				now.Projects[p.ID] = p
 				if i < c.exist {
 					before.Projects[p.ID] = p
 				}
 			}
-			s := newScene(policy(t), before, now)
+			s := newScene(rbacsynctest.Policy(t), before, now)
 			limits := rbacsync.Limits{Creations: 3}
 			s.evidence = func(e *rbacsync.Evidence) {
 				if c.change != nil {

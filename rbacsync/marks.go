@@ -20,11 +20,11 @@ type Mark struct {
 	CreatedAt string // Space.CreatedAt
 }
 
-// identify returns what was observed with each namespace that is known as that of its source, whatever somebody made of
+// Identify returns what was observed with each namespace that is known as that of its source, whatever somebody made of
 // its labels and annotations; what is wrong with them is in Space.Wrong, so that the plan puts it right. One that has no
 // label or annotation of ours any more was given up, and is not recognised. What is not known is believed as far as its
 // label and its annotation agree; else it is in doubt. have is not changed.
-func identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Observed {
+func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Observed {
 	out := &Observed{Live: have.Live, Foreign: have.Foreign}
 	for i, l := range have.Live {
 		if l.Space == nil {
@@ -126,7 +126,7 @@ func unclear(o *Observed, have map[authz.SourceID]string, wait map[authz.SourceI
 			wait[id] = true
 			out = append(out, authz.Finding{Code: "mark_unclear", Source: id, Text: fmt.Sprintf(
 				"somebody changed the marks of namespace %q (%s), and it may be that of %s: it is left as it is, and %s gets no other one. If it is, set %s=%s as label and as annotation, the label %s=%s and the annotation %s=URL-of-GitLab; else take all of them off it",
-				l.Key.Name, printable(l.Space.Wrong), id, id, kubename.LabelSource, id.Label(), kubename.LabelManagedBy, kubename.ManagedBy, kubename.AnnotationIssuer)})
+				l.Key.Name, Printable(l.Space.Wrong), id, id, kubename.LabelSource, id.Label(), kubename.LabelManagedBy, kubename.ManagedBy, kubename.AnnotationIssuer)})
 		}
 	}
 	return out

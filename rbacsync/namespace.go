@@ -22,13 +22,13 @@ func (p *planner) afterwards(ns string, live *Live, why string, rights bool) {
 	note := func(at string) {
 		space := *live.Space
 		space.GoneSince, space.Wrong = at, ""
-		p.change(Change{Action: Update, Key: live.Key, Old: live, New: &Object{Key: live.Key, Space: &space}, Why: why, step: stepNamespace})
+		p.change(Change{Action: Update, Key: live.Key, Old: live, New: &Object{Key: live.Key, Space: &space}, Why: why, Step: StepNamespace})
 	}
 	since, err := time.Parse(time.RFC3339, live.Space.GoneSince)
 	due := since.Add(p.want.DeleteAfter)
 	switch {
 	case live.Deleting:
-	case p.want.DeleteAfter <= 0 || p.want.snap.Contains(id):
+	case p.want.DeleteAfter <= 0 || p.want.Snap.Contains(id):
 		p.find("retained", id, "namespace %q is kept without rights: %s", ns, why)
 		if live.Space.GoneSince != "" {
 			note("")
@@ -42,14 +42,14 @@ func (p *planner) afterwards(ns string, live *Live, why string, rights bool) {
 		p.find("deletion_due", id, "namespace %q will be deleted after %s: %s", ns, due.Format(time.RFC3339), why)
 	default:
 		p.change(Change{
-			Action: Delete, Key: live.Key, Old: live, step: stepDelete,
+			Action: Delete, Key: live.Key, Old: live, Step: StepDelete,
 			Why: fmt.Sprintf("%s, since %s", why, live.Space.GoneSince),
 		})
 	}
 }
 
-// toDelete lists the sources that GitLab has to be asked about before anything is noted or deleted.
-func toDelete(have *Observed, want *Wanted, snap *authz.Snapshot) []authz.SourceID {
+// ToDelete lists the sources that GitLab has to be asked about before anything is noted or deleted.
+func ToDelete(have *Observed, want *Wanted, snap *authz.Snapshot) []authz.SourceID {
 	if want.DeleteAfter <= 0 {
 		return nil
 	}
@@ -96,7 +96,7 @@ func adopt(list []Adoption, o *Observed, sources []authz.Source, have map[authz.
 			find("adopt_refused", a.Source, "namespace %q is not adopted: %s is not in GitLab, or gets no namespace", a.Namespace, a.Source)
 		case a.Path != "" && a.Path != sources[i].Path:
 			wait[a.Source] = true
-			find("adopt_refused", a.Source, "namespace %q is not adopted: the configuration says %s is %q, GitLab says %q", a.Namespace, a.Source, printable(a.Path), printable(sources[i].Path))
+			find("adopt_refused", a.Source, "namespace %q is not adopted: the configuration says %s is %q, GitLab says %q", a.Namespace, a.Source, Printable(a.Path), Printable(sources[i].Path))
 		case foreign:
 			wait[a.Source] = true
 			find("adopt_unmarked", a.Source, "namespace %q waits to be adopted for %s: kubectl label namespace %s app.kubernetes.io/managed-by=gl-k8s-integrator", a.Namespace, a.Source, a.Namespace)
@@ -117,8 +117,8 @@ func adoptable(l *Live) bool {
 	return l.Space != nil && !l.Deleting && l.Space.Source == (authz.SourceID{}) && l.Space.Issuer == "" && l.Space.CreatedAt == ""
 }
 
-// assign gives namespaces to sources. known are the namespaces that sources have already.
-func assign(have *Observed, sources []authz.Source, issuer string, adoptions []Adoption, reserved []string) (known, names map[authz.SourceID]string, findings []authz.Finding) {
+// AssignNamespaces gives namespaces to sources. known are the namespaces that sources have already.
+func AssignNamespaces(have *Observed, sources []authz.Source, issuer string, adoptions []Adoption, reserved []string) (known, names map[authz.SourceID]string, findings []authz.Finding) {
 	known, taken := have.Names(issuer)
 	wait, findings := adopt(adoptions, have, sources, known, taken)
 	findings = append(findings, unclear(have, known, wait)...)

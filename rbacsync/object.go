@@ -53,7 +53,7 @@ type Key struct {
 // NamespaceKey returns the Key of a Namespace.
 func NamespaceKey(name string) Key { return Key{name, KindNamespace, name} }
 
-func accountKey(namespace string) Key {
+func AccountKey(namespace string) Key {
 	return Key{namespace, KindServiceAccount, kubename.CIServiceAccount}
 }
 
@@ -126,12 +126,12 @@ type Binding struct {
 
 func (b *Binding) empty() bool { return len(b.Users) == 0 && len(b.Others) == 0 }
 
-func (b *Binding) equal(o *Binding) bool {
+func (b *Binding) Same(o *Binding) bool {
 	return b.Role == o.Role && b.Members == o.Members && slices.Equal(b.Users, o.Users) && slices.Equal(b.Others, o.Others)
 }
 
-// subjects returns the list as the API server wants it: sorted, never with a name outside kubename's.
-func (b *Binding) subjects() []rbacv1.Subject {
+// Subjects returns the list as the API server wants it: sorted, never with a name outside kubename's.
+func (b *Binding) Subjects() []rbacv1.Subject {
 	out := make([]rbacv1.Subject, 0, len(b.Users)+len(b.Others))
 	for _, id := range b.Users {
 		out = append(out, userSubject(kubename.User(id)))
@@ -143,8 +143,8 @@ func userSubject(name string) rbacv1.Subject {
 	return rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: name}
 }
 
-// bindingOf reads a RoleBinding's role and subjects into our form.
-func bindingOf(ref rbacv1.RoleRef, subjects []rbacv1.Subject, members string) *Binding {
+// BindingOf reads a RoleBinding's role and subjects into our form.
+func BindingOf(ref rbacv1.RoleRef, subjects []rbacv1.Subject, members string) *Binding {
 	b := &Binding{Role: ref.Name, Members: members}
 	if ref.Kind != "ClusterRole" {
 		b.Role = ref.Kind + "/" + ref.Name
@@ -168,8 +168,8 @@ func sortSubjects(s []rbacv1.Subject) {
 	})
 }
 
-// labels returns the labels we own on the object. An empty value means that the label should not be there.
-func (o *Object) labels() map[string]string {
+// Labels returns the labels we own on the object. An empty value means that the label should not be there.
+func (o *Object) Labels() map[string]string {
 	out := map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}
 	if o.Space != nil {
 		out[kubename.LabelSource] = markOf(o.Space.Source)
@@ -180,8 +180,8 @@ func (o *Object) labels() map[string]string {
 	return out
 }
 
-// annotations returns the annotations we own on the object. An empty value means that it should not be there.
-func (o *Object) annotations() map[string]string {
+// Annotations returns the annotations we own on the object. An empty value means that it should not be there.
+func (o *Object) Annotations() map[string]string {
 	out := map[string]string{}
 	if o.Space != nil {
 		out[kubename.AnnotationSource] = markOf(o.Space.Source)
@@ -214,9 +214,9 @@ func markOf(id authz.SourceID) string {
 	return id.Label()
 }
 
-// spaceOf reads a Namespace's labels and annotations into our form. Where label and annotation name two sources, it has
+// SpaceOf reads a Namespace's labels and annotations into our form. Where label and annotation name two sources, it has
 // neither, and both are returned.
-func spaceOf(labels, annotations map[string]string) (s *Space, doubt []authz.SourceID) {
+func SpaceOf(labels, annotations map[string]string) (s *Space, doubt []authz.SourceID) {
 	s = &Space{
 		Issuer:    annotations[kubename.AnnotationIssuer],
 		CreatedAt: annotations[kubename.AnnotationCreatedAt],
@@ -296,8 +296,8 @@ func (o *Observed) Names(issuer string) (have map[authz.SourceID]string, taken m
 	return have, taken
 }
 
-// with returns what the cluster would hold after these changes.
-func (o *Observed) with(changes []Change) *Observed {
+// With returns what the cluster would hold after these changes.
+func (o *Observed) With(changes []Change) *Observed {
 	after := &Observed{Foreign: o.Foreign, Unmarked: o.Unmarked}
 	changed := make(map[Key]bool, len(changes))
 	for _, c := range changes {
@@ -332,10 +332,10 @@ func createdAt(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05Z")
 }
 
-// printable makes text that GitLab users chose fit for an annotation or a line of output: one line of valid
+// Printable makes text that GitLab users chose fit for an annotation or a line of output: one line of valid
 // UTF-8 without control or formatting characters. (Invalid UTF-8 would come back changed from the API server,
 // which would look like drift for ever.)
-func printable(s string) string {
+func Printable(s string) string {
 	if plain(s) {
 		return s
 	}

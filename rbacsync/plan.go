@@ -34,26 +34,26 @@ type Change struct {
 	Revokes bool   // somebody loses a right by it
 	Why     string // the GitLab object behind it, and what became of it
 
-	step  step
+	Step  Step
 	users map[int64]authz.User
 	// chained changes of one namespace are written one after the other, in this order: see link.
-	chained bool
+	Chained bool
 	order   int
 	// instead holds, of the people who leave the binding, in which others they get at least the same right by this plan.
 	instead map[int64][]Key
 }
 
-// step is when a change is written; each step is finished before the next one starts.
-type step uint8
+// Step is when a change is written; each step is finished before the next one starts.
+type Step uint8
 
 const (
-	stepRevoke    step = iota // whatever takes a right away
-	stepPromote               // gives more to people, and then takes the less
-	stepNamespace             // namespaces before their content
-	stepTemplate              // quotas and policies before somebody gets rights
-	stepGrant
-	stepMove // takes a subject out of one shard that another one got in stepGrant
-	stepDelete
+	StepRevoke    Step = iota // whatever takes a right away
+	StepPromote               // gives more to people, and then takes the less
+	StepNamespace             // namespaces before their content
+	StepTemplate              // quotas and policies before somebody gets rights
+	StepGrant
+	StepMove // takes a subject out of one shard that another one got in stepGrant
+	StepDelete
 )
 
 // Plan returns what has to be written so that have becomes want, sorted: revocations first, then by step, action
@@ -122,7 +122,7 @@ func sortChanges(changes []Change) {
 		case b.Revokes && !a.Revokes:
 			return 1
 		}
-		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.Action, b.Action), a.Key.Compare(b.Key))
+		return cmp.Or(cmp.Compare(a.Step, b.Step), cmp.Compare(a.Action, b.Action), a.Key.Compare(b.Key))
 	})
 }
 
@@ -191,8 +191,8 @@ func sameCreation(live, space *Space) bool {
 	return space.CreatedAt == "" || live.CreatedAt == "" || space.CreatedAt == live.CreatedAt
 }
 
-// owns reports whether a namespace is the one that belongs to the wanted source.
-func (w *Wanted) owns(l *Live, space *Space) bool {
+// Owns reports whether a namespace is the one that belongs to the wanted source.
+func (w *Wanted) Owns(l *Live, space *Space) bool {
 	return l.Space.Issuer == w.Issuer && l.Space.Source == space.Source && sameCreation(l.Space, space)
 }
 
@@ -201,7 +201,7 @@ func (w *Wanted) owns(l *Live, space *Space) bool {
 func (p *planner) orphan(ns string, live *Live, h []*Live, w []Object) {
 	id := live.Space.Source
 	p.source = id
-	why := fmt.Sprintf("%s (%s) is gone from GitLab or left out", id, printable(live.Space.Path))
+	why := fmt.Sprintf("%s (%s) is gone from GitLab or left out", id, Printable(live.Space.Path))
 	if home, ok := p.home[id]; ok {
 		why = fmt.Sprintf("the namespace of %s is %s", id, home)
 		p.find("duplicate_namespace", id, "namespace %q is marked as belonging to %s, whose namespace is %q: its bindings are emptied", ns, id, home)
@@ -216,8 +216,8 @@ func (p *planner) orphan(ns string, live *Live, h []*Live, w []Object) {
 		if i := slices.IndexFunc(w, func(o Object) bool { return o.Key == l.Key }); i >= 0 && w[0].Space == nil {
 			left = &w[i]
 		}
-		if !left.Binding.equal(l.Binding) {
-			p.change(Change{Action: Update, Key: l.Key, Old: l, New: left, Revokes: true, Why: why, step: stepRevoke})
+		if !left.Binding.Same(l.Binding) {
+			p.change(Change{Action: Update, Key: l.Key, Old: l, New: left, Revokes: true, Why: why, Step: StepRevoke})
 		}
 	}
 	if p.home[id] == "" {
@@ -228,7 +228,7 @@ func (p *planner) orphan(ns string, live *Live, h []*Live, w []Object) {
 // content plans the objects of one namespace that is, or is about to be, ours. Both lists are sorted.
 func (p *planner) content(id authz.SourceID, ns *Live, h []*Live, w []Object) {
 	p.source = id
-	why := fmt.Sprintf("%s %s", id, printable(p.want.Paths[id]))
+	why := fmt.Sprintf("%s %s", id, Printable(p.want.Paths[id]))
 	w = p.cede(ns, h, w)
 	all, first := w, len(p.changes)
 	var stuck bool
@@ -244,7 +244,7 @@ func (p *planner) content(id authz.SourceID, ns *Live, h []*Live, w []Object) {
 		case c < 0: // a shard that is no longer needed, or a role that is no longer configured
 			if l := h[0]; l.Extra != nil {
 				if ns == nil || !ns.Deleting {
-					p.change(Change{Action: Delete, Key: l.Key, Old: l, Why: why + ": no template of it any more", step: stepMove})
+					p.change(Change{Action: Delete, Key: l.Key, Old: l, Why: why + ": no template of it any more", Step: StepMove})
 				}
 			} else if p.surplus(id, l) {
 				p.update(l, emptied(l), all, why)
@@ -289,17 +289,17 @@ func (p *planner) surplus(id authz.SourceID, l *Live) bool {
 }
 
 func (p *planner) create(o *Object, why string) {
-	at := stepGrant
+	at := StepGrant
 	switch {
 	case o.Space != nil:
-		at = stepNamespace
+		at = StepNamespace
 		space := *o.Space
 		p.loosened(o.Key.Name, &space, "")
 		o = &Object{Key: o.Key, Space: &space}
 	case o.Extra != nil:
-		at = stepTemplate
+		at = StepTemplate
 	}
-	p.change(Change{Action: Create, Key: o.Key, New: o, Why: why, step: at})
+	p.change(Change{Action: Create, Key: o.Key, New: o, Why: why, Step: at})
 }
 
 // loosened keeps a namespace from being made privileged by us, which our own cage (docs/adr/0073) refuses: an
@@ -326,15 +326,15 @@ func (p *planner) compare(l *Live, o *Object, all []Object, why string) {
 		}
 		p.loosened(o.Key.Name, &want, l.Space.PodSecurity.Enforce)
 		if want != *l.Space {
-			p.change(Change{Action: Update, Key: o.Key, Old: l, New: &Object{Key: o.Key, Space: &want}, Why: why, step: stepNamespace})
+			p.change(Change{Action: Update, Key: o.Key, Old: l, New: &Object{Key: o.Key, Space: &want}, Why: why, Step: StepNamespace})
 		}
 	case o.Extra != nil:
 		if l.Extra.Verified != o.Extra.Hash {
-			p.change(Change{Action: Update, Key: o.Key, Old: l, New: o, Why: why, step: stepTemplate})
+			p.change(Change{Action: Update, Key: o.Key, Old: l, New: o, Why: why, Step: StepTemplate})
 		}
 	case o.Binding != nil && o.Binding.Role != l.Binding.Role:
-		p.change(Change{Action: Replace, Key: o.Key, Old: l, New: o, Revokes: !l.Binding.empty(), Why: why, step: stepRevoke})
-	case o.Binding != nil && !o.Binding.equal(l.Binding):
+		p.change(Change{Action: Replace, Key: o.Key, Old: l, New: o, Revokes: !l.Binding.empty(), Why: why, Step: StepRevoke})
+	case o.Binding != nil && !o.Binding.Same(l.Binding):
 		p.update(l, o, all, why)
 	}
 }
@@ -342,7 +342,7 @@ func (p *planner) compare(l *Live, o *Object, all []Object, why string) {
 // update plans a changed binding. Somebody who leaves it for another shard of the same role loses nothing, so
 // that update waits until the other shard has him.
 func (p *planner) update(l *Live, o *Object, all []Object, why string) {
-	c := Change{Action: Update, Key: l.Key, Old: l, New: o, Why: why, step: stepGrant}
+	c := Change{Action: Update, Key: l.Key, Old: l, New: o, Why: why, Step: StepGrant}
 	_, lost := diff(l.Binding.Users, o.Binding.Users)
 	for _, id := range lost {
 		if !elsewhere(all, l.Binding.Role, id) {
@@ -355,9 +355,9 @@ func (p *planner) update(l *Live, o *Object, all []Object, why string) {
 	}
 	switch {
 	case c.Revokes:
-		c.step = stepRevoke
+		c.Step = StepRevoke
 	case len(lost) > 0:
-		c.step = stepMove
+		c.Step = StepMove
 	}
 	p.change(c)
 }

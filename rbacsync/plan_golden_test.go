@@ -15,15 +15,16 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 )
 
 func TestPlanText(t *testing.T) {
 	t.Parallel()
 	empty := &rbacsync.Observed{}
 	settled := func() *rbacsync.Observed {
-		changes, _ := rbacsync.Plan(empty, rbacsync.Desired(company()))
-		return apply(empty, changes)
+		changes, _ := rbacsync.Plan(empty, rbacsync.Desired(rbacsynctest.Company()))
+		return rbacsynctest.Apply(empty, changes)
 	}
 	find := func(o *rbacsync.Observed, k rbacsync.Key) *rbacsync.Live {
 		for _, l := range o.Live {
@@ -79,7 +80,7 @@ func TestPlanText(t *testing.T) {
 			c.Key.Name = "admins"
 			have.Live = append(have.Live, &c)
 		}},
-		{"a-role-no-longer-configured", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Roles = roles[1:] }},
+		{"a-role-no-longer-configured", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Roles = rbacsynctest.Roles[1:] }},
 		{"project-archived", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Sources[1].ReadOnly = true
 			in.Grants[1].ClusterRole = "view"
@@ -88,7 +89,7 @@ func TestPlanText(t *testing.T) {
 			in.Further = []string{"deployer"}
 			in.Grants = append(in.Grants, authz.Grant{Source: authz.Project(42), ClusterRole: "deployer", Users: []int64{3}})
 		}},
-		{"secretless", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Settings.CI.Mode = ci.ModeIDToken }},
+		{"secretless", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Settings.CI.Mode = rbacsync.DeliverIDToken }},
 		{"privileged-by-id", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.Group(7): "privileged"}
 		}},
@@ -113,7 +114,7 @@ func TestPlanText(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			in, have := company(), settled()
+			in, have := rbacsynctest.Company(), settled()
 			tt.change(&in, have)
 			changes, findings := rbacsync.Plan(have, rbacsync.Desired(in))
 			got := rbacsync.Text(changes)
@@ -147,12 +148,12 @@ func TestNamesPrefersTheOldestOfTwoNamespaces(t *testing.T) {
 	}
 	o := &rbacsync.Observed{
 		Live: []*rbacsync.Live{
-			ns("a-copy", issuer, authz.Group(7), 20), ns("haw", issuer, authz.Group(7), 10),
-			ns("z-copy", issuer, authz.Group(7), 30), ns("other", "https://other.example.com", authz.Group(8), 1), ns("odd", issuer, authz.SourceID{}, 1),
+			ns("a-copy", rbacsynctest.Issuer, authz.Group(7), 20), ns("haw", rbacsynctest.Issuer, authz.Group(7), 10),
+			ns("z-copy", rbacsynctest.Issuer, authz.Group(7), 30), ns("other", "https://other.example.com", authz.Group(8), 1), ns("odd", rbacsynctest.Issuer, authz.SourceID{}, 1),
 		},
 		Foreign: map[rbacsync.Key]bool{rbacsync.NamespaceKey("kube-system"): true, {Namespace: "x", Kind: rbacsync.KindRoleBinding, Name: "gitlab-edit"}: true},
 	}
-	have, taken := o.Names(issuer)
+	have, taken := o.Names(rbacsynctest.Issuer)
 	if d := cmp.Diff(map[authz.SourceID]string{authz.Group(7): "haw"}, have); d != "" {
 		t.Errorf("have: %s", d)
 	}

@@ -16,7 +16,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 )
 
 // world is one random state of GitLab with the cluster's names for it.
@@ -27,7 +28,7 @@ type world struct {
 
 func randomWorld(r *rand.Rand) world {
 	snap := &authz.Snapshot{
-		Issuer: issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
+		Issuer: rbacsynctest.Issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
 		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
 	}
 	w := world{grants: map[string]bool{}}
@@ -35,11 +36,11 @@ func randomWorld(r *rand.Rand) world {
 		snap.Users[id+1] = authz.User{ID: id + 1, Username: fmt.Sprintf("user%d", r.IntN(30)), State: authz.StateActive, Human: true}
 	}
 	w.in = rbacsync.Input{
-		Snapshot: snap, Names: map[authz.SourceID]string{}, Roles: roles,
+		Snapshot: snap, Names: map[authz.SourceID]string{}, Roles: rbacsynctest.Roles,
 		Settings: rbacsync.Settings{MaxSubjects: 1 + r.IntN(4)},
 	}
 	if r.IntN(3) == 0 {
-		w.in.Settings.CI.Mode = ci.ModeIDToken
+		w.in.Settings.CI.Mode = rbacsync.DeliverIDToken
 	}
 	for id := range int64(8) {
 		if r.IntN(4) == 0 {
@@ -68,7 +69,7 @@ func randomWorld(r *rand.Rand) world {
 		}
 		for user := range snap.Users {
 			if r.IntN(2) == 0 {
-				role := roles[r.IntN(2)]
+				role := rbacsynctest.Roles[r.IntN(2)]
 				w.in.Grants = append(w.in.Grants, authz.Grant{Source: src.ID, ClusterRole: role, Users: []int64{user}})
 				w.grants[fmt.Sprint(src.ID, role, user)] = true
 			}
@@ -83,7 +84,7 @@ func randomCluster(r *rand.Rand) *rbacsync.Observed {
 	old := randomWorld(r)
 	old.in.Snapshot.Missing = nil
 	changes, _ := rbacsync.Plan(have, rbacsync.Desired(old.in))
-	have = apply(have, changes)
+	have = rbacsynctest.Apply(have, changes)
 	for _, l := range have.Live {
 		switch {
 		case r.IntN(12) > 0:
@@ -196,13 +197,13 @@ func checkLaws(t *testing.T, seed uint64) {
 			fail("%s touches what is not ours", c)
 		}
 		if l := spaces[c.Key.Namespace]; l != nil {
-			if why := want.Untouchable[l.Space.Source]; why != "" || l.Space.Issuer != issuer || l.Space.Source == (authz.SourceID{}) {
+			if why := want.Untouchable[l.Space.Source]; why != "" || l.Space.Issuer != rbacsynctest.Issuer || l.Space.Source == (authz.SourceID{}) {
 				fail("%s touches what is not to be touched: %q %+v", c, why, l.Space)
 			}
 		}
 	}
 
-	after := apply(have, changes)
+	after := rbacsynctest.Apply(have, changes)
 	if again, _ := rbacsync.Plan(after, want); len(again) > 0 {
 		fail("there is something left after it was applied:\n%s", rbacsync.Text(again))
 	}
@@ -221,7 +222,7 @@ func checkRights(t *testing.T, fail func(string, ...any), w world, want *rbacsyn
 	}
 	home := map[string]authz.SourceID{}
 	for _, l := range after.Live {
-		if l.Space != nil && l.Space.Issuer == issuer {
+		if l.Space != nil && l.Space.Issuer == rbacsynctest.Issuer {
 			home[l.Key.Name] = l.Space.Source
 		}
 	}
@@ -235,7 +236,7 @@ func checkRights(t *testing.T, fail func(string, ...any), w world, want *rbacsyn
 		}
 		for _, s := range l.Binding.Others {
 			own := s == rbacv1.Subject{Kind: "ServiceAccount", Namespace: l.Key.Namespace, Name: kubename.CIServiceAccount} ||
-				w.in.Settings.CI.Mode == ci.ModeIDToken && s == rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: kubename.CIJob(id.ID)}
+				w.in.Settings.CI.Mode == rbacsync.DeliverIDToken && s == rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: kubename.CIJob(id.ID)}
 			if l.Key.Name != kubename.CIRoleBinding || !own || w.in.Names[id] != l.Key.Namespace {
 				fail("%s keeps the subject %v", l.Key, s)
 			}
@@ -296,7 +297,7 @@ func FuzzPlanLaws(f *testing.F) {
 
 func TestPlanOfAWholeCompany(t *testing.T) {
 	t.Parallel()
-	in := rbacsync.Input{Snapshot: &authz.Snapshot{Issuer: issuer, Users: map[int64]authz.User{}}, Names: map[authz.SourceID]string{}, Roles: roles}
+	in := rbacsync.Input{Snapshot: &authz.Snapshot{Issuer: rbacsynctest.Issuer, Users: map[int64]authz.User{}}, Names: map[authz.SourceID]string{}, Roles: rbacsynctest.Roles}
 	for id := range int64(20_000) {
 		in.Snapshot.Users[id+1] = authz.User{ID: id + 1, Username: fmt.Sprintf("user-%d", id)}
 	}
@@ -305,14 +306,14 @@ func TestPlanOfAWholeCompany(t *testing.T) {
 		in.Sources = append(in.Sources, authz.Source{ID: src, Path: fmt.Sprintf("group/project-%d", id)})
 		in.Names[src] = fmt.Sprintf("group-project-%d", id)
 		for u := range int64(50) {
-			in.Grants = append(in.Grants, authz.Grant{Source: src, ClusterRole: roles[u%2], Users: []int64{(id*7+u)%20_000 + 1}})
+			in.Grants = append(in.Grants, authz.Grant{Source: src, ClusterRole: rbacsynctest.Roles[u%2], Users: []int64{(id*7+u)%20_000 + 1}})
 		}
 	}
 	start := time.Now()
 	want := rbacsync.Desired(in)
 	changes, _ := rbacsync.Plan(&rbacsync.Observed{}, want)
 	first := time.Since(start)
-	have := apply(&rbacsync.Observed{}, changes)
+	have := rbacsynctest.Apply(&rbacsync.Observed{}, changes)
 	start = time.Now()
 	again, _ := rbacsync.Plan(have, rbacsync.Desired(in))
 	t.Logf("50,000 objects with 500,000 subjects: %v for the first plan, %v for the second", first, time.Since(start))

@@ -71,10 +71,10 @@ func (s *splitter) policyChange(changes []Change) policyChange {
 	}
 	now, before := map[Right]bool{}, map[Right]bool{}
 	if s.e.Was != nil {
-		now = rightsIn(*s.e.Was, s.e.Snapshot, sources, s.now)
+		now = RightsIn(*s.e.Was, s.e.Snapshot, sources, s.now)
 	}
 	if s.e.Before != nil {
-		before = rightsIn(s.e.Policy, s.e.Before, sources, s.now)
+		before = RightsIn(s.e.Policy, s.e.Before, sources, s.now)
 	}
 	for r := range lost {
 		if !before[r] && (now[r] || s.e.Was == nil && s.unexplained(r)) {
@@ -84,8 +84,8 @@ func (s *splitter) policyChange(changes []Change) policyChange {
 	return out
 }
 
-// rightsIn returns what a policy gives in some sources.
-func rightsIn(p authz.Policy, snap *authz.Snapshot, ids map[authz.SourceID]bool, now time.Time) map[Right]bool {
+// RightsIn returns what a policy gives in some sources.
+func RightsIn(p authz.Policy, snap *authz.Snapshot, ids map[authz.SourceID]bool, now time.Time) map[Right]bool {
 	out := map[Right]bool{}
 	var sources []authz.Source
 	for id := range ids {
@@ -109,7 +109,7 @@ func rightsIn(p authz.Policy, snap *authz.Snapshot, ids map[authz.SourceID]bool,
 func (s *splitter) promoted(ns, role string, user int64) bool {
 	stronger := s.e.Policy.BaseRoles()
 	stronger = stronger[:max(0, slices.Index(stronger, role))]
-	return user != 0 && slices.ContainsFunc(stronger, func(r string) bool { return elsewhere(s.want.inside(ns), r, user) })
+	return user != 0 && slices.ContainsFunc(stronger, func(r string) bool { return elsewhere(s.want.Inside(ns), r, user) })
 }
 
 // unexplained reports whether GitLab shows no reason why a right is lost. A lower level is one only if it was seen to be

@@ -34,7 +34,7 @@ func TestRulesThatAreNotAsShipped(t *testing.T) {
 		{"of others without rules", "view", yes, nil, "has no rules"},
 	} {
 		var got string
-		for _, f := range ruleFindings(clusterroles.Roles{c.role: {Exists: c.exists, Rules: c.rules}}, shipped) {
+		for _, f := range RuleFindings(clusterroles.Roles{c.role: {Exists: c.exists, Rules: c.rules}}, shipped) {
 			got += f.Code + " " + f.Text
 		}
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {

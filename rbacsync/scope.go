@@ -5,49 +5,49 @@ import (
 	"slices"
 )
 
-// remembered is what should be in the cluster, by namespace, so that a part of it can be replaced.
-type remembered struct {
-	plain   Wanted // without Objects
-	objects map[string][]Object
+// WantedByNamespace is what should be in the cluster, by namespace, so that a part of it can be replaced.
+type WantedByNamespace struct {
+	Plain   Wanted // without Objects
+	Objects map[string][]Object
 }
 
-func remember(w *Wanted) *remembered {
-	r := &remembered{plain: *w, objects: make(map[string][]Object, len(w.Paths))}
-	r.plain.Objects, r.plain.Gone = nil, nil // what GitLab answered counts in its own round only
+func ByNamespace(w *Wanted) *WantedByNamespace {
+	r := &WantedByNamespace{Plain: *w, Objects: make(map[string][]Object, len(w.Paths))}
+	r.Plain.Objects, r.Plain.Gone = nil, nil // what GitLab answered counts in its own round only
 	for rest := w.Objects; len(rest) > 0; {
 		ns := rest[0].Key.Namespace
-		r.objects[ns], rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })
+		r.Objects[ns], rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })
 	}
 	return r
 }
 
-// within returns the part that is in these namespaces.
-func (r *remembered) within(spaces map[string]bool) *Wanted {
-	part := r.plain
+// Within returns the part that is in these namespaces.
+func (r *WantedByNamespace) Within(spaces map[string]bool) *Wanted {
+	part := r.Plain
 	for _, ns := range sortedKeys(spaces) {
-		part.Objects = append(part.Objects, r.objects[ns]...)
+		part.Objects = append(part.Objects, r.Objects[ns]...)
 	}
 	return &part
 }
 
-// replace takes in what a round wants in these namespaces; objects from templates stay, it says nothing about them.
-func (r *remembered) replace(part *Wanted, spaces map[string]bool) {
+// Replace takes in what a round wants in these namespaces; objects from templates stay, it says nothing about them.
+func (r *WantedByNamespace) Replace(part *Wanted, spaces map[string]bool) {
 	for ns := range spaces {
-		own := slices.Clone(part.inside(ns))
-		for _, o := range r.objects[ns] {
+		own := slices.Clone(part.Inside(ns))
+		for _, o := range r.Objects[ns] {
 			if o.Extra != nil {
 				own = append(own, o)
 			}
 		}
 		slices.SortFunc(own, func(a, b Object) int { return a.Key.Compare(b.Key) })
-		r.objects[ns] = own
+		r.Objects[ns] = own
 	}
-	r.plain.Untouchable, r.plain.Users, r.plain.Now, r.plain.snap = part.Untouchable, part.Users, part.Now, part.snap
-	maps.Copy(r.plain.Paths, part.Paths)
+	r.Plain.Untouchable, r.Plain.Users, r.Plain.Now, r.Plain.Snap = part.Untouchable, part.Users, part.Now, part.Snap
+	maps.Copy(r.Plain.Paths, part.Paths)
 }
 
-// bare returns what is wanted without the objects from templates.
-func (w *Wanted) bare() *Wanted {
+// Bare returns what is wanted without the objects from templates.
+func (w *Wanted) Bare() *Wanted {
 	extra := func(o Object) bool { return o.Extra != nil }
 	if !slices.ContainsFunc(w.Objects, extra) {
 		return w

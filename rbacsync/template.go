@@ -75,8 +75,8 @@ func (k TemplateKind) GVR() schema.GroupVersionResource {
 	return k.GroupVersion().WithResource(k.Resource)
 }
 
-// secret reports whether objects of the kind may be asked for by name alone.
-func (k TemplateKind) secret() bool { return k.Kind == "Secret" && k.Group == "" }
+// Secret reports whether objects of the kind may be asked for by name alone.
+func (k TemplateKind) Secret() bool { return k.Kind == "Secret" && k.Group == "" }
 
 // Annotations of a manifest that say what it is for; they are not written into the cluster.
 const (
@@ -106,7 +106,7 @@ type Template struct {
 	sum      string
 }
 
-func (t *Template) keyName() string { return t.Kind.Kind + "/" + t.Name }
+func (t *Template) KeyName() string { return t.Kind.Kind + "/" + t.Name }
 
 // rank is 3 for a source named by id, 2 for its kind, 1 for a template for all, 0 for none of them.
 func (t *Template) rank(id authz.SourceID) int {
@@ -166,7 +166,7 @@ func LoadTemplates(folder fs.FS, kinds []TemplateKind) (*Templates, error) {
 	}
 	for i, a := range t.List {
 		for _, b := range t.List[:i] {
-			if a.keyName() == b.keyName() && a.clashes(b) {
+			if a.KeyName() == b.KeyName() && a.clashes(b) {
 				errs = append(errs, fmt.Errorf("%s and %s: both make the %s %q for the same namespaces: tell them apart by %s", b.file, a.file, a.Kind.Kind, a.Name, forAnnotation))
 			}
 		}
@@ -253,7 +253,7 @@ func parseTemplate(where string, doc []byte, kinds []TemplateKind) (*Template, [
 			}
 		}
 	}
-	if t.Kind.secret() {
+	if t.Kind.Secret() {
 		if t.Name != templateSecret && !strings.HasPrefix(t.Name, templateSecrets) {
 			bad("a Secret is named %s or %s…", templateSecret, templateSecrets)
 		}
@@ -357,7 +357,7 @@ type Extra struct {
 	Hash     string // names the template and what its fields were filled with
 	// Of an object in the cluster: Verified is the Hash that its content was compared with and found right.
 	Verified string
-	content  map[string]any
+	Content  map[string]any
 
 	values values
 	data   map[string]any // of a copied Secret
@@ -377,8 +377,8 @@ func (t *Template) extra(v values, data map[string]any) *Extra {
 	return &Extra{Template: t, Kind: t.Kind, Name: t.Name, Hash: hex.EncodeToString(h.Sum(nil)[:12]), values: v, data: data}
 }
 
-// render returns the object as it should be.
-func (e *Extra) render() *unstructured.Unstructured {
+// Render returns the object as it should be.
+func (e *Extra) Render() *unstructured.Unstructured {
 	fields := e.values.fields()
 	content := walk(e.Template.content, func(s string) string {
 		return field.ReplaceAllStringFunc(s, func(m string) string {
@@ -416,8 +416,8 @@ func (t *Templates) add(out []Object, v values, secrets map[string]map[string]an
 	best := map[string]*Template{}
 	for _, tpl := range t.List {
 		r := tpl.rank(v.source)
-		if old := best[tpl.keyName()]; r > 0 && (old == nil || r > old.rank(v.source)) {
-			best[tpl.keyName()] = tpl
+		if old := best[tpl.KeyName()]; r > 0 && (old == nil || r > old.rank(v.source)) {
+			best[tpl.KeyName()] = tpl
 		}
 	}
 	for name, tpl := range best {
@@ -465,15 +465,15 @@ func agrees(want, have any) bool {
 	return errA == nil && errB == nil && x.Cmp(y) == 0
 }
 
-// check compares an object in the cluster with what is wanted, and notes it when they agree.
-func (e *Extra) check(want *Extra) {
-	if e.Verified == want.Hash || e.Hash != want.Hash || e.content == nil {
+// Check compares an object in the cluster with what is wanted, and notes it when they agree.
+func (e *Extra) Check(want *Extra) {
+	if e.Verified == want.Hash || e.Hash != want.Hash || e.Content == nil {
 		return
 	}
-	o := want.render().Object
+	o := want.Render().Object
 	meta, _ := o["metadata"].(map[string]any)
 	o["metadata"] = map[string]any{"labels": meta["labels"], "annotations": meta["annotations"]}
-	if agrees(o, e.content) {
+	if agrees(o, e.Content) {
 		e.Verified = want.Hash
 	}
 }

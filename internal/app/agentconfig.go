@@ -13,7 +13,8 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // maxAgentProjects is GitLab's limit of entries under ci_access.projects.
@@ -67,7 +68,7 @@ func AgentConfig(ctx context.Context, cfg *config.Config, log *slog.Logger, out 
 		}
 	}
 	settings := ciSettings(cfg)
-	projects := settings.ProjectsIn(ci.ModeAgent, snap, policy.Sources(snap))
+	projects := settings.ProjectsIn(rbacsync.DeliverAgent, snap, policy.Sources(snap))
 	if len(projects) == 0 {
 		log.WarnContext(ctx, "no project with a namespace has delivery agent, so this lets no job in: see ci.delivery, ci.projects and authz")
 	}

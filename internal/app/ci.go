@@ -20,13 +20,13 @@ import (
 
 // ciSettings says which project deploys where, and by which delivery.
 func ciSettings(cfg *config.Config) rbacsync.CISettings {
-	s := rbacsync.CISettings{Mode: ci.Mode(cfg.CI.Delivery), Unprotected: map[int64]bool{}}
+	s := rbacsync.CISettings{Mode: rbacsync.Delivery(cfg.CI.Delivery), Unprotected: map[int64]bool{}}
 	for _, id := range cfg.CI.UnprotectedProjects {
 		s.Unprotected[id] = true
 	}
 	for _, e := range cfg.CI.Projects {
 		if id, ok := config.ParseSource(e.Source); ok {
-			s.Exceptions = append(s.Exceptions, rbacsync.CIException{Source: id, Path: e.Path, Mode: ci.Mode(e.Delivery), Target: rbacsync.Target(e.Namespace)})
+			s.Exceptions = append(s.Exceptions, rbacsync.CIException{Source: id, Path: e.Path, Mode: rbacsync.Delivery(e.Delivery), Target: rbacsync.Target(e.Namespace)})
 		}
 	}
 	return s
@@ -73,7 +73,7 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 		return nil, fmt.Errorf("setting up the writer of cluster integrations: %w", err)
 	}
 	p.Variables, p.Clusters = variables{vars}, integration{integrations}
-	p.TooOld = func(ctx context.Context, mode ci.Mode) (string, error) { return tooOld(ctx, vars, mode) }
+	p.TooOld = func(ctx context.Context, mode rbacsync.Delivery) (string, error) { return tooOld(ctx, vars, mode) }
 	if cfg.CI.Agent == nil {
 		return p, nil
 	}
@@ -94,8 +94,8 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 }
 
 // tooOld says why this GitLab can't have a delivery, "" if it can.
-func tooOld(ctx context.Context, vars *gitlab.Variables, mode ci.Mode) (string, error) {
-	needs, ok := map[ci.Mode]gitlabversion.Feature{ci.ModeIDToken: gitlabversion.IDTokens, ci.ModeAgent: gitlabversion.AgentEnvironments}[mode]
+func tooOld(ctx context.Context, vars *gitlab.Variables, mode rbacsync.Delivery) (string, error) {
+	needs, ok := map[rbacsync.Delivery]gitlabversion.Feature{rbacsync.DeliverIDToken: gitlabversion.IDTokens, rbacsync.DeliverAgent: gitlabversion.AgentEnvironments}[mode]
 	if !ok {
 		return "", nil
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
@@ -198,13 +199,13 @@ func (c *testCluster) restart() {
 		Kube: c.kube, Variables: variables{vars}, Clusters: integration{integrations}, Replaces: c.replace, Scope: "ICC-K8s",
 		Cluster:  ci.Cluster{URL: "https://k8s-" + c.id[len(c.id)-1:] + ".example.com:6443"},
 		Lifetime: c.life, Now: func() time.Time { return c.now }, Rate: 1e6,
-		TooOld: func(ctx context.Context, mode ci.Mode) (string, error) { return tooOld(ctx, vars, mode) },
+		TooOld: func(ctx context.Context, mode rbacsync.Delivery) (string, error) { return tooOld(ctx, vars, mode) },
 	}
 }
 
 // pass is a look at the project's namespace some minutes later, after another reading of GitLab, and returns the codes of
 // the findings.
-func (c *testCluster) pass(mode ci.Mode, change func(*ci.Namespace)) []string {
+func (c *testCluster) pass(mode rbacsync.Delivery, change func(*ci.Namespace)) []string {
 	c.t.Helper()
 	if c.p == nil || c.sim != c.estate.sim {
 		c.restart()
@@ -235,7 +236,7 @@ func (c *testCluster) pass(mode ci.Mode, change func(*ci.Namespace)) []string {
 }
 
 // expect passes and compares the findings.
-func (c *testCluster) expect(mode ci.Mode, change func(*ci.Namespace), want ...string) {
+func (c *testCluster) expect(mode rbacsync.Delivery, change func(*ci.Namespace), want ...string) {
 	c.t.Helper()
 	if got := c.pass(mode, change); !slices.Equal(got, want) {
 		c.t.Errorf("findings %v, want %v", got, want)
@@ -280,34 +281,34 @@ func TestTwoClustersOnOneGitLab(t *testing.T) {
 			t.Parallel()
 			e := newEstate(t, "")
 			a, b := e.cluster("a"), e.cluster("b")
-			a.expect(ci.ModeVariables, nil)
+			a.expect(rbacsync.DeliverVariables, nil)
 			a.owns(true)
 			before := e.variables()
-			b.expect(ci.ModeVariables, change, "ci_other_cluster")
+			b.expect(rbacsync.DeliverVariables, change, "ci_other_cluster")
 			b.restart()
-			b.expect(ci.ModeVariables, func(n *ci.Namespace) {
+			b.expect(rbacsync.DeliverVariables, func(n *ci.Namespace) {
 				rotated(n)
 				if change != nil {
 					change(n)
 				}
 			}, "ci_other_cluster")
-			b.expect(ci.ModeNone, change)
-			b.expect(ci.ModeVariables, change, "ci_other_cluster")
-			b.expect(ci.ModeVariables, gone)
+			b.expect(rbacsync.DeliverNone, change)
+			b.expect(rbacsync.DeliverVariables, change, "ci_other_cluster")
+			b.expect(rbacsync.DeliverVariables, gone)
 			if !maps.Equal(before, e.variables()) {
 				t.Errorf("the first cluster's variables were changed to %v", e.variables())
 			}
-			a.expect(ci.ModeVariables, rotated)
+			a.expect(rbacsync.DeliverVariables, rotated)
 			a.owns(true)
 
 			b.replace = []string{a.id}
 			b.restart()
-			b.expect(ci.ModeVariables, change)
+			b.expect(rbacsync.DeliverVariables, change)
 			b.owns(true)
-			a.expect(ci.ModeVariables, rotated, "ci_other_cluster")
-			a.expect(ci.ModeVariables, gone)
+			a.expect(rbacsync.DeliverVariables, rotated, "ci_other_cluster")
+			a.expect(rbacsync.DeliverVariables, gone)
 			b.owns(true)
-			b.expect(ci.ModeVariables, gone)
+			b.expect(rbacsync.DeliverVariables, gone)
 			if left := e.variables(); len(left) != 0 {
 				t.Errorf("left behind: %v", left)
 			}
@@ -320,9 +321,9 @@ func TestFindingOfAnotherCluster(t *testing.T) {
 	t.Parallel()
 	e := newEstate(t, "")
 	a, b := e.cluster("a"), e.cluster("b")
-	a.pass(ci.ModeVariables, nil)
-	b.pass(ci.ModeVariables, nil)
-	n := ci.Namespace{Name: "app", Source: authz.Project(e.project), Account: "sa", Mode: ci.ModeVariables, Readers: []int64{1}, Projects: []ci.Project{{ID: e.project, Mode: ci.ModeVariables}}}
+	a.pass(rbacsync.DeliverVariables, nil)
+	b.pass(rbacsync.DeliverVariables, nil)
+	n := ci.Namespace{Name: "app", Source: authz.Project(e.project), Account: "sa", Mode: rbacsync.DeliverVariables, Readers: []int64{1}, Projects: []ci.Project{{ID: e.project, Mode: rbacsync.DeliverVariables}}}
 	r := b.p.Provision(t.Context(), []ci.Namespace{n})
 	if len(r.Findings) != 1 {
 		t.Fatalf("findings %v", r.Findings)
@@ -341,38 +342,38 @@ func TestMarksThatNameNoCluster(t *testing.T) {
 		t.Parallel()
 		e := newEstate(t, "")
 		a := e.cluster("a")
-		a.pass(ci.ModeVariables, nil)
+		a.pass(rbacsync.DeliverVariables, nil)
 		e.unname()
 		a.restart()
-		a.expect(ci.ModeVariables, nil)
+		a.expect(rbacsync.DeliverVariables, nil)
 		a.owns(true)
 	})
 	t.Run("two of the version before", func(t *testing.T) {
 		t.Parallel()
 		e := newEstate(t, "")
 		a, b := e.cluster("a"), e.cluster("b")
-		a.pass(ci.ModeVariables, nil)
+		a.pass(rbacsync.DeliverVariables, nil)
 		b.replace = []string{a.id}
-		b.pass(ci.ModeVariables, nil) // as the version before did without being asked
+		b.pass(rbacsync.DeliverVariables, nil) // as the version before did without being asked
 		e.unname()
 		before := e.variables()
 		b.replace = nil
 		a.restart()
 		b.restart()
-		a.expect(ci.ModeVariables, nil, "ci_other_cluster")
-		a.expect(ci.ModeVariables, rotated, "ci_other_cluster")
-		a.expect(ci.ModeVariables, gone)
+		a.expect(rbacsync.DeliverVariables, nil, "ci_other_cluster")
+		a.expect(rbacsync.DeliverVariables, rotated, "ci_other_cluster")
+		a.expect(rbacsync.DeliverVariables, gone)
 		if !maps.Equal(before, e.variables()) {
 			t.Error("one cluster has overwritten what the other one delivered")
 		}
-		b.expect(ci.ModeVariables, nil)
+		b.expect(rbacsync.DeliverVariables, nil)
 		b.owns(true)
 	})
 	t.Run("an integrator of the version before overwrites ours", func(t *testing.T) {
 		t.Parallel()
 		e := newEstate(t, "")
 		a := e.cluster("a")
-		a.pass(ci.ModeVariables, nil)
+		a.pass(rbacsync.DeliverVariables, nil)
 		for _, v := range e.variables() {
 			if v.Key == "KUBE_TOKEN" || v.Key == "KUBECONFIG" { // what a rotation writes
 				v.Value, v.Description = "that-of-the-other-cluster", gitlab.Marker+": do not edit"
@@ -380,10 +381,10 @@ func TestMarksThatNameNoCluster(t *testing.T) {
 			}
 		}
 		before := e.variables()
-		a.expect(ci.ModeVariables, nil, "ci_other_cluster")
-		a.expect(ci.ModeVariables, rotated, "ci_other_cluster")
+		a.expect(rbacsync.DeliverVariables, nil, "ci_other_cluster")
+		a.expect(rbacsync.DeliverVariables, rotated, "ci_other_cluster")
 		a.restart()
-		a.expect(ci.ModeVariables, nil, "ci_other_cluster")
+		a.expect(rbacsync.DeliverVariables, nil, "ci_other_cluster")
 		if !maps.Equal(before, e.variables()) {
 			t.Error("the two overwrite each other")
 		}
@@ -391,13 +392,13 @@ func TestMarksThatNameNoCluster(t *testing.T) {
 	t.Run("rebuilt cluster", func(t *testing.T) {
 		t.Parallel()
 		e := newEstate(t, "")
-		e.cluster("a").pass(ci.ModeVariables, nil)
+		e.cluster("a").pass(rbacsync.DeliverVariables, nil)
 		e.unname()
 		b := e.cluster("b")
-		b.expect(ci.ModeVariables, nil, "ci_other_cluster")
+		b.expect(rbacsync.DeliverVariables, nil, "ci_other_cluster")
 		b.replace = []string{ci.Unnamed}
 		b.restart()
-		b.expect(ci.ModeVariables, nil)
+		b.expect(rbacsync.DeliverVariables, nil)
 		b.owns(true)
 	})
 }
@@ -407,32 +408,32 @@ func TestTwoClustersIntegrations(t *testing.T) {
 	t.Parallel()
 	e := newEstate(t, "")
 	a, b := e.cluster("a"), e.cluster("b")
-	a.expect(ci.ModeCertificate, nil)
+	a.expect(rbacsync.DeliverCertificate, nil)
 	before := e.clusters()
-	b.expect(ci.ModeCertificate, nil, "ci_other_cluster")
-	b.expect(ci.ModeCertificate, rotated, "ci_other_cluster")
-	b.expect(ci.ModeCertificate, gone)
+	b.expect(rbacsync.DeliverCertificate, nil, "ci_other_cluster")
+	b.expect(rbacsync.DeliverCertificate, rotated, "ci_other_cluster")
+	b.expect(rbacsync.DeliverCertificate, gone)
 	if !slices.Equal(before, e.clusters()) || !strings.Contains(before[0].Name, a.id) {
 		t.Errorf("GitLab has %v", e.clusters())
 	}
-	a.expect(ci.ModeCertificate, rotated)
+	a.expect(rbacsync.DeliverCertificate, rotated)
 
 	// The version before named no testCluster, but the API URL tells.
 	old := e.clusters()[0]
 	e.rename(old.ID, regexp.MustCompile(`\(cluster [^,]*, `).ReplaceAllString(old.Name, "("))
-	b.expect(ci.ModeCertificate, nil, "ci_other_cluster")
+	b.expect(rbacsync.DeliverCertificate, nil, "ci_other_cluster")
 	a.restart()
-	a.expect(ci.ModeCertificate, rotated)
+	a.expect(rbacsync.DeliverCertificate, rotated)
 	if got := e.clusters(); len(got) != 1 || got[0].APIURL != a.p.Cluster.URL || !strings.Contains(got[0].Name, a.id) {
 		t.Errorf("after an upgrade GitLab has %v", got)
 	}
 	b.replace = []string{a.id}
 	b.restart()
-	b.expect(ci.ModeCertificate, nil)
+	b.expect(rbacsync.DeliverCertificate, nil)
 	if got := e.clusters(); len(got) != 1 || got[0].APIURL != b.p.Cluster.URL || !strings.Contains(got[0].Name, b.id) {
 		t.Errorf("GitLab has %v", got)
 	}
-	a.expect(ci.ModeCertificate, rotated, "ci_other_cluster")
+	a.expect(rbacsync.DeliverCertificate, rotated, "ci_other_cluster")
 }
 
 // TestOlderGitLabs: everything that a project is given is delivered, renewed and taken back, and nobody else's variable is
@@ -458,12 +459,12 @@ func TestOlderGitLabs(t *testing.T) {
 				a.owns(marked)
 				e.set(all["* KUBE_TOKEN"])
 			}
-			a.expect(ci.ModeVariables, nil)
+			a.expect(rbacsync.DeliverVariables, nil)
 			own()
 			first := e.value("KUBE_TOKEN")
 			a.restart()
-			a.expect(ci.ModeVariables, nil)
-			a.expect(ci.ModeVariables, rotated)
+			a.expect(rbacsync.DeliverVariables, nil)
+			a.expect(rbacsync.DeliverVariables, rotated)
 			if e.value("KUBE_TOKEN") == first {
 				t.Error("the token was not renewed")
 			}
@@ -475,13 +476,13 @@ func TestOlderGitLabs(t *testing.T) {
 			e.set(theirs)
 			a.p.Cluster.CA = []byte("-----BEGIN CERTIFICATE-----\nnew\n-----END CERTIFICATE-----\n")
 			a.p.Cluster.URL += "0" // so that all is written again
-			a.expect(ci.ModeVariables, rotated, "ci_foreign_variable")
-			a.expect(ci.ModeVariables, rotated, "ci_foreign_variable")
+			a.expect(rbacsync.DeliverVariables, rotated, "ci_foreign_variable")
+			a.expect(rbacsync.DeliverVariables, rotated, "ci_foreign_variable")
 			if got := e.value("KUBE_URL"); got != theirs.Value {
 				t.Errorf("somebody's own KUBE_URL was overwritten with %q", got)
 			}
 			a.restart()
-			a.expect(ci.ModeVariables, gone)
+			a.expect(rbacsync.DeliverVariables, gone)
 			left := slices.Sorted(maps.Keys(e.variables()))
 			if want := []string{"* KUBE_TOKEN", "ICC-K8s KUBE_URL"}; !slices.Equal(left, want) {
 				t.Errorf("after taking back the project has %v, want %v", left, want)
@@ -495,12 +496,12 @@ func TestOlderGitLabAnotherCluster(t *testing.T) {
 	t.Parallel()
 	e := newEstate(t, "16.1.0")
 	a, b := e.cluster("a"), e.cluster("b")
-	a.expect(ci.ModeVariables, nil)
+	a.expect(rbacsync.DeliverVariables, nil)
 	before := e.variables()
-	b.expect(ci.ModeVariables, nil, "ci_foreign_variable")
+	b.expect(rbacsync.DeliverVariables, nil, "ci_foreign_variable")
 	b.restart()
-	b.expect(ci.ModeVariables, rotated, "ci_foreign_variable")
-	b.expect(ci.ModeVariables, gone)
+	b.expect(rbacsync.DeliverVariables, rotated, "ci_foreign_variable")
+	b.expect(rbacsync.DeliverVariables, gone)
 	if !maps.Equal(before, e.variables()) {
 		t.Error("the other cluster's variables were changed")
 	}
@@ -511,10 +512,10 @@ func TestGitLabIsUpgraded(t *testing.T) {
 	t.Parallel()
 	e := newEstate(t, "16.1.0")
 	a := e.cluster("a")
-	a.expect(ci.ModeVariables, nil)
+	a.expect(rbacsync.DeliverVariables, nil)
 	a.owns(false)
 	e.upgrade("16.2.0")
-	a.expect(ci.ModeVariables, nil)
+	a.expect(rbacsync.DeliverVariables, nil)
 	a.owns(true)
 }
 
@@ -523,11 +524,11 @@ func TestDeliveryNeedsANewerGitLab(t *testing.T) {
 	t.Parallel()
 	e := newEstate(t, "15.6.0")
 	a := e.cluster("a")
-	a.expect(ci.ModeVariables, nil)
-	a.expect(ci.ModeIDToken, nil, "ci_gitlab_version")
+	a.expect(rbacsync.DeliverVariables, nil)
+	a.expect(rbacsync.DeliverIDToken, nil, "ci_gitlab_version")
 	a.owns(false)
 	e.upgrade("15.7.0")
-	a.expect(ci.ModeIDToken, nil)
+	a.expect(rbacsync.DeliverIDToken, nil)
 	if e.value("KUBE_TOKEN") != "" || !strings.Contains(e.value("KUBECONFIG"), ci.IDTokenVariable) {
 		t.Errorf("the project has %v", slices.Sorted(maps.Keys(e.variables())))
 	}

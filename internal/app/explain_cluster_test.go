@@ -19,11 +19,13 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // TestRefusalsSayWhatIsInTheCluster: a Maintainer is refused by a real kube-apiserver in mode plan, while their namespace is held, and
@@ -68,12 +70,12 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 		Groups:   map[int64]authz.GitLabGroup{7: {ID: 7, Path: "haw", CreatedAt: created, Members: []authz.Member{{User: alice, Level: authz.Owner}}}},
 		Projects: map[int64]authz.GitLabProject{9: {ID: 9, Group: 7, Path: "haw/world", CreatedAt: created.Add(time.Second)}},
 	}}
-	roles := clusterroles.New(own, append(p.ClusterRoles(), kubename.CIClusterRole)...)
-	round := func(mode rbacsync.Mode, creations int) {
+	roles := cluster.NewRoleReader(own, append(p.ClusterRoles(), kubename.CIClusterRole)...)
+	round := func(mode syncer.Mode, creations int) {
 		t.Helper()
-		s, err := rbacsync.New(rbacsync.Options{
+		s, err := syncer.New(syncer.Options{
 			Reader: reader, Kube: own, Policy: p, Mode: mode, Roles: roles, Limits: &rbacsync.Limits{Creations: creations},
-			Held: &rbacsync.HeldStore{Kube: own, Namespace: deploy.Namespace},
+			Held: &syncer.HeldStore{Kube: own, Namespace: deploy.Namespace},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -106,7 +108,7 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 		}
 	}
 
-	round(rbacsync.ModePlan, 0)
+	round(syncer.ModePlan, 0)
 	_, err = person.CoreV1().Pods("haw-world").List(t.Context(), metav1.ListOptions{})
 	if !apierrors.IsForbidden(err) {
 		t.Fatalf("in mode plan: %v", err)
@@ -116,12 +118,12 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 	says("in mode plan", err.Error(), gives+`pods, but namespace "haw-world" is not in the cluster yet: `+inPlan)
 	says("all namespaces in mode plan", refusal("", "list", "namespaces"), "You have no namespaces in the cluster yet. GitLab gives you 2 rights that are not in the cluster yet: "+inPlan)
 
-	round(rbacsync.ModeEnforce, 1)
+	round(syncer.ModeEnforce, 1)
 	const held = "it waits for its turn, because many namespaces were new at once, or for an approval of the cluster's administrators."
 	says("held", refusal("haw-world", "list", "services"), gives+`services, but namespace "haw-world" is not in the cluster yet: `+held)
 	says("all namespaces while one is held", refusal("", "watch", "namespaces"), "Your namespaces: haw (edit). GitLab gives you 1 right that is not in the cluster yet: "+held)
 
-	round(rbacsync.ModeEnforce, 0)
+	round(syncer.ModeEnforce, 0)
 	for start := time.Now(); refusal("haw-world", "list", "configmaps") != "allowed"; time.Sleep(20 * time.Millisecond) {
 		if time.Since(start) > 20*time.Second {
 			t.Fatal("it is never allowed")
@@ -134,7 +136,7 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 	if err := admin.RbacV1().RoleBindings("haw-world").Delete(t.Context(), kubename.RoleBinding("edit", 0), metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	round(rbacsync.ModePlan, 0)
+	round(syncer.ModePlan, 0)
 	for start := time.Now(); refusal("haw-world", "list", "pods") == "allowed"; time.Sleep(20 * time.Millisecond) {
 		if time.Since(start) > 20*time.Second {
 			t.Fatal("it is allowed for ever")

@@ -22,7 +22,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // TestFenceMustHold: mode enforce does not start with a fence that is missing, older, or only looks on.
@@ -255,7 +256,7 @@ func TestFenceKeepsTheNamesOfRoles(t *testing.T) {
 
 // TestServeWatchesTheFence: the engine of serve is told when the fence is gone.
 func TestServeWatchesTheFence(t *testing.T) {
-	o := rbacsync.Options{Kube: fake.NewClientset()}
+	o := syncer.Options{Kube: fake.NewClientset()}
 	newState(&clients{kube: o.Kube}, slog.New(slog.DiscardHandler)).options(&o, &config.Config{}, nil, newMetrics(), nil)
 	if err := o.Fence(t.Context()); !errors.Is(err, errNoFence) {
 		t.Errorf("without a fence: %v", err)

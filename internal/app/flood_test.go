@@ -18,7 +18,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 )
 
 func run(t *testing.T, o httpserver.Options) *httpserver.Server {
@@ -63,7 +64,7 @@ func TestNobodyWithoutTheSecretStopsHooks(t *testing.T) {
 		}
 	}
 	var log lockedLog
-	hook := &rbacsync.Hook{
+	hook := &gitlab.Hook{
 		Parse:   func([]byte) ([]authz.SourceID, bool, string, error) { return nil, false, "group_create", nil },
 		Trigger: func(context.Context, []authz.SourceID, string) error { return nil }, Now: time.Now,
 		Logger: slog.New(slog.NewTextHandler(&log, nil)),

@@ -18,7 +18,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // Limits of what is kept. The log has everything.
@@ -78,7 +79,7 @@ func newHistory(c *clients, log *slog.Logger) *history {
 }
 
 // add takes in what a round has changed.
-func (h *history) add(r rbacsync.Round) {
+func (h *history) add(r syncer.Round) {
 	if r.Report.Applied == 0 {
 		return
 	}

@@ -20,7 +20,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // inspectTimeout bounds an inspection, and accountTimeout what it asks of GitLab about one account.
@@ -137,7 +138,7 @@ func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token
 	if err != nil {
 		return nil, err
 	}
-	kept := sync.OnceValues(func() (*rbacsync.Stored, error) { return lastStored(ctx, cfg) })
+	kept := sync.OnceValues(func() (*syncer.Stored, error) { return lastStored(ctx, cfg) })
 	p.still = func(project int64) bool {
 		st, err := kept()
 		if err != nil {
@@ -171,7 +172,7 @@ func listed(ids []authz.SourceID) string {
 }
 
 // lastStored returns what the last round left in the cluster.
-func lastStored(ctx context.Context, cfg *config.Config) (*rbacsync.Stored, error) {
+func lastStored(ctx context.Context, cfg *config.Config) (*syncer.Stored, error) {
 	c, err := connect(cfg)
 	if err != nil {
 		return nil, err

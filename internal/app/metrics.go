@@ -13,7 +13,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logqueue"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // metrics are the program's numbers. No label holds anything that a user of GitLab can choose.
@@ -114,9 +115,9 @@ func (m *metrics) keys(status func() authn.KeyStatus, now func() time.Time) {
 }
 
 // engine adds the numbers that are asked for when they are read.
-func (m *metrics) engine(s *rbacsync.Syncer, e *store.Elector, b *budget) {
+func (m *metrics) engine(s *syncer.Syncer, e *store.Elector, b *budget) {
 	const ns = "gl_k8s_integrator"
-	stale := func(what string, of func(rbacsync.Staleness) time.Duration) prometheus.Collector {
+	stale := func(what string, of func(syncer.Staleness) time.Duration) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: ns, Name: "staleness_seconds", ConstLabels: prometheus.Labels{"of": what},
 			Help: "How old what is known of GitLab is at most: everything (links, transfers, lost hooks), the states of accounts, and those of accounts seen lately; NaN: nothing is known.",
@@ -129,9 +130,9 @@ func (m *metrics) engine(s *rbacsync.Syncer, e *store.Elector, b *budget) {
 		})
 	}
 	m.registry.MustRegister(
-		stale("everything", func(x rbacsync.Staleness) time.Duration { return x.Everything }),
-		stale("accounts", func(x rbacsync.Staleness) time.Duration { return x.Accounts }),
-		stale("present_accounts", func(x rbacsync.Staleness) time.Duration { return x.Present }),
+		stale("everything", func(x syncer.Staleness) time.Duration { return x.Everything }),
+		stale("accounts", func(x syncer.Staleness) time.Duration { return x.Accounts }),
+		stale("present_accounts", func(x syncer.Staleness) time.Duration { return x.Present }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: ns, Name: "snapshot_age_seconds",
 			Help: "Time since the last complete reading of GitLab was begun, by this process or the leader; NaN: nothing is known.",
@@ -212,7 +213,7 @@ func (m *metrics) rejected(listener string) func() {
 	return c.Inc
 }
 
-func (m *metrics) round(r rbacsync.Round) {
+func (m *metrics) round(r syncer.Round) {
 	result := "ok"
 	if r.Err != nil {
 		result = "failed"

@@ -12,11 +12,13 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // newReader returns the reader of GitLab with the token that only reads.
@@ -32,7 +34,7 @@ func newReader(cfg *config.Config, c *clients, log *slog.Logger) (*gitlab.Reader
 }
 
 // newSyncer puts the engine together. mode overrides the configuration's; more, if set, adds what only `serve` has.
-func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Logger, more func(*rbacsync.Options, *gitlab.Reader)) (*rbacsync.Syncer, error) {
+func newSyncer(cfg *config.Config, c *clients, mode syncer.Mode, log *slog.Logger, more func(*syncer.Options, *gitlab.Reader)) (*syncer.Syncer, error) {
 	reader, err := newReader(cfg, c, log)
 	if err != nil {
 		return nil, err
@@ -53,7 +55,7 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	o := rbacsync.Options{
+	o := syncer.Options{
 		Shipped: map[string][]rbacv1.PolicyRule{kubename.CIClusterRole: jobRules},
 		Reader: &provenReader{
 			Reader: reader, tokenFile: cfg.GitLab.ReadTokenFile,
@@ -62,14 +64,14 @@ func newSyncer(cfg *config.Config, c *clients, mode rbacsync.Mode, log *slog.Log
 		Kube: c.kube, Policy: policy, Settings: set, Reserved: cfg.Authz.ReservedNames,
 		Mode: mode, Interval: cfg.RBACSync.Interval.Duration, Watch: c.watch,
 		Limits: limits(cfg), Held: heldStore(c), Dynamic: c.dynamic, DynamicWatch: c.follow, OwnNamespace: deploy.Namespace,
-		Apply: rbacsync.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond)},
+		Apply: cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond)},
 		CI:    provisioner, Now: time.Now, Logger: log,
-		Memory: snapshotsOf(c), Roles: clusterroles.New(c.kube, append(policy.ClusterRoles(), kubename.CIClusterRole)...),
+		Memory: snapshotsOf(c), Roles: cluster.NewRoleReader(c.kube, append(policy.ClusterRoles(), kubename.CIClusterRole)...),
 	}
 	if more != nil {
 		more(&o, reader)
 	}
-	return rbacsync.New(o)
+	return syncer.New(o)
 }
 
 // newAuthenticator returns the judge of tokens. Without p it judges them by themselves: by what GitLab signed, and nothing
@@ -118,7 +120,7 @@ func newPeopleOf(cfg *config.Config) (*people, error) {
 }
 
 // lastSnapshot returns the Snapshot of the last published round.
-func lastSnapshot(s *rbacsync.Syncer) func() *authz.Snapshot {
+func lastSnapshot(s *syncer.Syncer) func() *authz.Snapshot {
 	return func() *authz.Snapshot {
 		st := s.State()
 		if st == nil {

@@ -10,7 +10,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
 // people is what authentication knows of GitLab's accounts, and of the projects whose jobs get in by ID tokens. It is made anew from each Snapshot and answers from
@@ -158,7 +157,7 @@ func (p *people) standings(s *authz.Snapshot, before map[int64]authn.ProjectStan
 		case unreadProject(s, id):
 		case !mapped:
 			out[id] = authn.ProjectNotServed
-		case mode != ci.ModeIDToken:
+		case mode != rbacsync.DeliverIDToken:
 			out[id] = authn.ProjectOtherDelivery
 		default:
 			out[id] = authn.ProjectServed

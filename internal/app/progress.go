@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 )
 
 const (
@@ -17,12 +17,12 @@ const (
 )
 
 // progressBar shows how far the writing is: a bar with an estimate on a terminal, else a line now and then.
-func progressBar(w io.Writer) func(rbacsync.Progress) {
+func progressBar(w io.Writer) func(cluster.Progress) {
 	if isTerminal(w) {
-		return func(p rbacsync.Progress) { drawBar(w, p) }
+		return func(p cluster.Progress) { drawBar(w, p) }
 	}
 	var last time.Duration
-	return func(p rbacsync.Progress) {
+	return func(p cluster.Progress) {
 		if p.Elapsed-last >= barLines {
 			last = p.Elapsed
 			fmt.Fprintln(w, p)
@@ -31,7 +31,7 @@ func progressBar(w io.Writer) func(rbacsync.Progress) {
 }
 
 // drawBar draws over the line that it drew before.
-func drawBar(w io.Writer, p rbacsync.Progress) {
+func drawBar(w io.Writer, p cluster.Progress) {
 	full, end := barWidth, ""
 	if p.Done < p.Total {
 		full = barWidth * p.Done / p.Total

@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 )
 
 func TestProgressBar(t *testing.T) {
-	steps := []rbacsync.Progress{
+	steps := []cluster.Progress{
 		{Done: 0, Total: 4000, Elapsed: time.Second},
 		{Done: 1000, Total: 4000, Elapsed: 10 * time.Second},
 		{Done: 1100, Total: 4000, Elapsed: 11 * time.Second},
@@ -42,8 +42,8 @@ func TestProgressBar(t *testing.T) {
 
 func TestBarText(t *testing.T) {
 	var b bytes.Buffer
-	drawBar(&b, rbacsync.Progress{Done: 1000, Total: 4000, Elapsed: 10 * time.Second})
-	drawBar(&b, rbacsync.Progress{Done: 4000, Total: 4000, Elapsed: 40 * time.Second})
+	drawBar(&b, cluster.Progress{Done: 1000, Total: 4000, Elapsed: 10 * time.Second})
+	drawBar(&b, cluster.Progress{Done: 4000, Total: 4000, Elapsed: 40 * time.Second})
 	parts := strings.Split(b.String(), "\r")
 	if len(parts) != 3 || !strings.HasPrefix(parts[1], "[#######                       ] 1000 of 4000 changes, 100/s, about 30s left") ||
 		!strings.HasPrefix(parts[2], "["+strings.Repeat("#", 30)+"] 4000 of 4000 changes ") || !strings.HasSuffix(parts[2], "\n") {

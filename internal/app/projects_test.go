@@ -9,7 +9,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
 // jobsWith returns what authentication knows where projects get in by ID tokens, but those of group 8 by variables,
@@ -24,9 +23,9 @@ func jobsWith(t *testing.T) *people {
 		t.Fatal(err)
 	}
 	return &people{policy: policy, now: func() time.Time { return day }, ci: &rbacsync.CISettings{
-		Mode: ci.ModeIDToken,
+		Mode: rbacsync.DeliverIDToken,
 		Exceptions: []rbacsync.CIException{
-			{Source: authz.Group(8), Mode: ci.ModeVariables}, {Source: authz.Project(81), Mode: ci.ModeIDToken},
+			{Source: authz.Group(8), Mode: rbacsync.DeliverVariables}, {Source: authz.Project(81), Mode: rbacsync.DeliverIDToken},
 		},
 	}}
 }

@@ -26,10 +26,11 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 )
 
 // TestRemediesAreTheAPIServers: on random verbs, resources, people and organisations, whom a refusal names may do it, and
@@ -61,7 +62,7 @@ func TestRemediesAreTheAPIServers(t *testing.T) {
 	if _, err := admin.RbacV1().ClusterRoles().Create(t.Context(), extra, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	rules := rulesOf(clusterroles.New(admin, "edit", "view", "extra").Look(t.Context()))
+	rules := rulesOf(cluster.NewRoleReader(admin, "edit", "view", "extra").Look(t.Context()))
 	if len(rules) != 3 {
 		t.Fatalf("rules of %d roles", len(rules))
 	}

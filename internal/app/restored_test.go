@@ -14,6 +14,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
@@ -75,7 +76,7 @@ func (c *testCluster) works() string {
 // TestGitLabRestored: after a restore from a backup the next reading shows it, and a job has a token that works.
 func TestGitLabRestored(t *testing.T) {
 	rotate := func(c *testCluster) { // the token before dies, as when somebody lost the right to deploy
-		c.expect(ci.ModeVariables, rotated)
+		c.expect(rbacsync.DeliverVariables, rotated)
 	}
 	tests := map[string]func(c *testCluster){
 		"the token was rotated since": func(c *testCluster) {
@@ -108,7 +109,7 @@ func TestGitLabRestored(t *testing.T) {
 		"the URL of the API server has changed since": func(c *testCluster) {
 			old := c.backup()
 			c.p.Cluster.URL = "https://new.example.com"
-			c.expect(ci.ModeVariables, nil)
+			c.expect(rbacsync.DeliverVariables, nil)
 			c.restore(old, nil)
 		},
 	}
@@ -116,19 +117,19 @@ func TestGitLabRestored(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newEstate(t, "").cluster("a")
-			c.expect(ci.ModeVariables, nil)
-			c.expect(ci.ModeVariables, nil)
+			c.expect(rbacsync.DeliverVariables, nil)
+			c.expect(rbacsync.DeliverVariables, nil)
 			restored(c)
 			if why := c.works(); why == "" {
 				t.Fatal("the restore has broken nothing")
 			}
-			c.expect(ci.ModeVariables, nil)
+			c.expect(rbacsync.DeliverVariables, nil)
 			if why := c.works(); why != "" {
 				t.Error("after the next reading a job can't work:", why)
 			}
 			before := c.backup()
 			for range 3 {
-				c.expect(ci.ModeVariables, nil)
+				c.expect(rbacsync.DeliverVariables, nil)
 			}
 			if !slices.Equal(before, c.backup()) {
 				t.Error("written again although nothing changed")
@@ -151,7 +152,7 @@ func (c *testCluster) integration() string {
 }
 
 // within looks again and again, as often as the engine does, until jobs work, and fails if that takes a day.
-func (c *testCluster) within(mode ci.Mode, change func(*ci.Namespace), works func() string) {
+func (c *testCluster) within(mode rbacsync.Delivery, change func(*ci.Namespace), works func() string) {
 	c.t.Helper()
 	why := works()
 	for end := c.now.Add(24 * time.Hour); why != "" && c.now.Before(end); why = works() {
@@ -177,11 +178,11 @@ func TestGitLabRestoredUnseen(t *testing.T) {
 			t.Run(fmt.Sprint(version, " before there was any: ", earlier), func(t *testing.T) {
 				t.Parallel()
 				c := newEstate(t, version).cluster("a").alive()
-				c.expect(ci.ModeVariables, unread)
+				c.expect(rbacsync.DeliverVariables, unread)
 				old := c.backup()
 				rotated := func(n *ci.Namespace) { rotated(n); unread(n) }
-				c.expect(ci.ModeVariables, rotated)
-				c.expect(ci.ModeVariables, rotated) // the first one is in no record any more
+				c.expect(rbacsync.DeliverVariables, rotated)
+				c.expect(rbacsync.DeliverVariables, rotated) // the first one is in no record any more
 				if earlier {
 					old = nil
 				}
@@ -189,7 +190,7 @@ func TestGitLabRestoredUnseen(t *testing.T) {
 				if c.works() == "" {
 					t.Fatal("the restore has broken nothing")
 				}
-				c.within(ci.ModeVariables, unread, c.works)
+				c.within(rbacsync.DeliverVariables, unread, c.works)
 				before := c.backup()
 				requests := func() (n int) {
 					for kind, count := range c.estate.sim.Requests() {
@@ -202,7 +203,7 @@ func TestGitLabRestoredUnseen(t *testing.T) {
 				first := requests()
 				for range 96 {
 					c.now = c.now.Add(50 * time.Minute)
-					c.expect(ci.ModeVariables, unread)
+					c.expect(rbacsync.DeliverVariables, unread)
 				}
 				if n := requests() - first; n < 4 || n > 6 || !slices.Equal(before, c.backup()) {
 					t.Errorf("%d requests in four days in which nothing changed, want one a day", n)
@@ -214,10 +215,10 @@ func TestGitLabRestoredUnseen(t *testing.T) {
 		t.Run("integration, "+change, func(t *testing.T) {
 			t.Parallel()
 			c := newEstate(t, "").cluster("a").alive()
-			c.expect(ci.ModeCertificate, nil)
+			c.expect(rbacsync.DeliverCertificate, nil)
 			old := c.clusters()
-			c.expect(ci.ModeCertificate, rotated)
-			c.expect(ci.ModeCertificate, rotated)
+			c.expect(rbacsync.DeliverCertificate, rotated)
+			c.expect(rbacsync.DeliverCertificate, rotated)
 			switch change {
 			case "none":
 				old = nil
@@ -229,7 +230,7 @@ func TestGitLabRestoredUnseen(t *testing.T) {
 			if c.integration() == "" {
 				t.Fatal("the restore has broken nothing")
 			}
-			c.within(ci.ModeCertificate, nil, c.integration)
+			c.within(rbacsync.DeliverCertificate, nil, c.integration)
 		})
 	}
 }
@@ -238,12 +239,12 @@ func TestGitLabRestoredUnseen(t *testing.T) {
 func TestGitLabRestoredOwn(t *testing.T) {
 	t.Parallel()
 	c := newEstate(t, "16.1.0").cluster("a").alive()
-	c.expect(ci.ModeVariables, nil)
+	c.expect(rbacsync.DeliverVariables, nil)
 	theirs := c.variables()["ICC-K8s KUBECONFIG"]
 	theirs.Value += "# mine\n"
 	c.set(theirs)
 	c.now = c.now.Add(24 * time.Hour)
-	c.expect(ci.ModeVariables, nil, "ci_foreign_variable")
+	c.expect(rbacsync.DeliverVariables, nil, "ci_foreign_variable")
 	if got := c.value("KUBECONFIG"); got != theirs.Value {
 		t.Error("somebody's own KUBECONFIG was overwritten")
 	}
@@ -259,19 +260,19 @@ func TestAnySequenceOfRestoresEndsWithAWorkingToken(t *testing.T) {
 				c := newEstate(t, version).cluster("a")
 				backups := [][]gitlabsim.Variable{nil}
 				var steps []string
-				c.expect(ci.ModeVariables, nil)
+				c.expect(rbacsync.DeliverVariables, nil)
 				for range 20 {
 					change := []func(*ci.Namespace){nil, unread}[rnd.IntN(2)]
 					step := []string{"pass", "rotate", "lose", "restart", "backup", "restore", "restore"}[rnd.IntN(7)]
 					steps = append(steps, step)
 					switch step {
 					case "pass":
-						c.expect(ci.ModeVariables, change)
+						c.expect(rbacsync.DeliverVariables, change)
 					case "rotate":
 						c.now = c.now.Add(8 * time.Hour)
-						c.expect(ci.ModeVariables, change)
+						c.expect(rbacsync.DeliverVariables, change)
 					case "lose":
-						c.expect(ci.ModeVariables, func(n *ci.Namespace) {
+						c.expect(rbacsync.DeliverVariables, func(n *ci.Namespace) {
 							rotated(n)
 							if change != nil {
 								change(n)
@@ -285,7 +286,7 @@ func TestAnySequenceOfRestoresEndsWithAWorkingToken(t *testing.T) {
 						c.restore(backups[rnd.IntN(len(backups))], nil)
 					}
 				}
-				c.within(ci.ModeVariables, []func(*ci.Namespace){nil, unread}[rnd.IntN(2)], c.works)
+				c.within(rbacsync.DeliverVariables, []func(*ci.Namespace){nil, unread}[rnd.IntN(2)], c.works)
 				if t.Failed() {
 					t.Log(steps)
 				}

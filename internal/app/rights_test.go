@@ -28,7 +28,9 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // rights is what the API server is asked about one person in one namespace.
@@ -73,7 +75,7 @@ type rightsEnv struct {
 	t        *testing.T
 	gitlab   *gitlabsim.Server
 	kube     *kubernetes.Clientset
-	syncer   *rbacsync.Syncer
+	syncer   *syncer.Syncer
 	findings sync.Map
 }
 
@@ -125,10 +127,10 @@ func newRightsEnv(t *testing.T) *rightsEnv {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	e.syncer, err = rbacsync.New(rbacsync.Options{
-		Reader: reader, Kube: e.kube, Policy: policy, Mode: rbacsync.ModeEnforce, Interval: time.Hour,
-		Apply: rbacsync.ApplyOptions{Concurrency: 24}, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		OnRound: func(r rbacsync.Round) {
+	e.syncer, err = syncer.New(syncer.Options{
+		Reader: reader, Kube: e.kube, Policy: policy, Mode: syncer.ModeEnforce, Interval: time.Hour,
+		Apply: cluster.ApplyOptions{Concurrency: 24}, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		OnRound: func(r syncer.Round) {
 			for _, f := range r.Findings {
 				e.findings.Store(f.Code+" "+f.Text, true)
 			}
@@ -137,7 +139,7 @@ func newRightsEnv(t *testing.T) *rightsEnv {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hook := &rbacsync.Hook{
+	hook := &gitlab.Hook{
 		Secret: func() ([]byte, error) { return []byte("secret"), nil }, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
 			ev, err := gitlab.ParseSystemHook(body)

@@ -10,12 +10,14 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // Plan reads GitLab and the cluster, prints what would change in the cluster, and returns how many changes
 // that are. It writes nothing anywhere.
 func Plan(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writer) (changes int, err error) {
-	r, err := once(ctx, cfg, rbacsync.ModePlan, log, nil)
+	r, err := once(ctx, cfg, syncer.ModePlan, log, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -37,7 +39,7 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 	if err := checkEnforce(ctx, c.kube, cfg); err != nil {
 		return err
 	}
-	r, err := once(ctx, cfg, rbacsync.ModeEnforce, log, progressBar(progress))
+	r, err := once(ctx, cfg, syncer.ModeEnforce, log, progressBar(progress))
 	if r.Names != nil {
 		printPlan(out, r.Plan)
 		fmt.Fprintf(out, "cluster: %d of %d changes made; CI: %d new tokens, %d projects written to in GitLab\n", r.Report.Applied, len(r.Plan), r.CI.Issued, r.CI.Delivered)
@@ -46,20 +48,20 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 	return err
 }
 
-func once(ctx context.Context, cfg *config.Config, mode rbacsync.Mode, log *slog.Logger, progress func(rbacsync.Progress)) (rbacsync.Round, error) {
+func once(ctx context.Context, cfg *config.Config, mode syncer.Mode, log *slog.Logger, progress func(cluster.Progress)) (syncer.Round, error) {
 	c, err := connect(cfg)
 	if err != nil {
-		return rbacsync.Round{}, err
+		return syncer.Round{}, err
 	}
-	s, err := newSyncer(cfg, c, mode, log, func(o *rbacsync.Options, _ *gitlab.Reader) {
+	s, err := newSyncer(cfg, c, mode, log, func(o *syncer.Options, _ *gitlab.Reader) {
 		o.Apply.Progress = progress
 		o.Fence = func(ctx context.Context) error { return checkFence(ctx, c.kube) }
 	})
 	if err != nil {
-		return rbacsync.Round{}, err
+		return syncer.Round{}, err
 	}
 	r, err := s.Once(ctx, "command")
-	if mode == rbacsync.ModeEnforce {
+	if mode == syncer.ModeEnforce {
 		h := newHistory(c, log)
 		h.add(r)
 		h.flush(ctx)

@@ -10,7 +10,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // sampler compares a random sample of each full reading with GitLab's own lists of members, beside the rounds: a
@@ -64,7 +65,7 @@ func newSampler(cfg *config.Config, c *clients, log *slog.Logger, registry prome
 }
 
 // offer gives a round's Snapshot to run, if it was read as a whole. An older one that still waits is dropped.
-func (s *sampler) offer(r rbacsync.Round) {
+func (s *sampler) offer(r syncer.Round) {
 	if s == nil || r.Read != "full" || r.Snapshot == nil {
 		return
 	}

@@ -14,7 +14,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // TestSampler: full readings are sampled beside the rounds, the latest one if several wait, and differences are told
@@ -41,10 +42,10 @@ func TestSampler(t *testing.T) {
 			}
 			return gitlab.SampleReport{Checked: []authz.SourceID{authz.Project(42)}}, nil
 		}
-		s.offer(rbacsync.Round{Read: "full", Snapshot: snaps[0]})
-		s.offer(rbacsync.Round{Read: "full", Snapshot: snaps[1]})
-		s.offer(rbacsync.Round{Read: "partial", Snapshot: snaps[2]})
-		s.offer(rbacsync.Round{Read: "full"})
+		s.offer(syncer.Round{Read: "full", Snapshot: snaps[0]})
+		s.offer(syncer.Round{Read: "full", Snapshot: snaps[1]})
+		s.offer(syncer.Round{Read: "partial", Snapshot: snaps[2]})
+		s.offer(syncer.Round{Read: "full"})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { s.run(ctx); close(done) }()
@@ -58,12 +59,12 @@ func TestSampler(t *testing.T) {
 		if !strings.Contains(log.String(), "membership_differs") || !strings.Contains(log.String(), "project/42") {
 			t.Errorf("log: %s", log.String())
 		}
-		s.offer(rbacsync.Round{Read: "full", Snapshot: snaps[3]})
+		s.offer(syncer.Round{Read: "full", Snapshot: snaps[3]})
 		synctest.Wait()
 		if len(s.last()) != 1 {
 			t.Error("a failed sample took the finding back")
 		}
-		s.offer(rbacsync.Round{Read: "full", Snapshot: snaps[0]})
+		s.offer(syncer.Round{Read: "full", Snapshot: snaps[0]})
 		synctest.Wait()
 		if len(s.last()) != 0 || value(t, registry, "gl_k8s_integrator_sample_differences") != 0 {
 			t.Error("the finding stays after a sample that agrees")

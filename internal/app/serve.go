@@ -21,7 +21,9 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // Serve runs the program until ctx ends. GitLab and kube-apiserver may be away when it starts: it says so in the
@@ -44,11 +46,11 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger, more ...pr
 		return err
 	}
 	own := newState(c, log)
-	var roles *clusterroles.Reader
+	var roles *cluster.RoleReader
 	var reader *gitlab.Reader
-	engine, err := newSyncer(cfg, c, rbacsync.Mode(cfg.RBACSync.Mode), log, func(o *rbacsync.Options, r *gitlab.Reader) {
+	engine, err := newSyncer(cfg, c, syncer.Mode(cfg.RBACSync.Mode), log, func(o *syncer.Options, r *gitlab.Reader) {
 		roles, reader = o.Roles, r
-		own.options(o, cfg, r, m, func(r rbacsync.Round) { who.take(r.Snapshot); sample.offer(r) })
+		own.options(o, cfg, r, m, func(r syncer.Round) { who.take(r.Snapshot); sample.offer(r) })
 	})
 	if err != nil {
 		return err
@@ -75,7 +77,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger, more ...pr
 	serving := serveAll(ctx, g, servers)
 	g.Go(func() error { auth.Run(serving); return nil })
 	g.Go(func() error { sample.run(ctx); return nil })
-	g.Go(func() error { roles.Run(serving, clusterroles.Every); return nil })
+	g.Go(func() error { roles.Run(serving, cluster.RolesEvery); return nil })
 	if cfg.Authn.Keys.File == "" {
 		g.Go(func() error { newKeyStore(cfg, c, auth, log).run(ctx); return nil })
 	}
@@ -164,10 +166,10 @@ func explainRoutes(cfg *config.Config, view func() (authz.View, bool), log *slog
 
 // hookPort describes the port that GitLab sends hooks to. Whoever reaches it can send half a request; the hook itself limits
 // what is proven, so that nobody else's requests take its places.
-func hookPort(h config.HooksListener, m *metrics, hook *rbacsync.Hook) httpserver.Options {
+func hookPort(h config.HooksListener, m *metrics, hook *gitlab.Hook) httpserver.Options {
 	hook.OverLimit = m.hookOverLimit
 	hook.Unproven = func(next http.Handler) http.Handler {
-		return httpserver.QueuedBodies(maxBodies, maxWaiting, turnTime, bodyTime, func() { m.hookOverLimit(rbacsync.OverGivenUp) }, next)
+		return httpserver.QueuedBodies(maxBodies, maxWaiting, turnTime, bodyTime, func() { m.hookOverLimit(gitlab.OverGivenUp) }, next)
 	}
 	return httpserver.Options{
 		Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
@@ -193,11 +195,11 @@ func metricsPort(address string, m *metrics, ready func() error) httpserver.Opti
 // hookHandler takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that
 // can't be read is told, but is no reason not to start: it may be mounted later. deleted learns of deletions, which is of use
 // where the leader itself got the hook.
-func hookHandler(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, deleted func(...authz.SourceID)) *rbacsync.Hook {
+func hookHandler(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, deleted func(...authz.SourceID)) *gitlab.Hook {
 	if err := hookSecrets(h); err != nil {
 		log.Error("system hooks are refused until their secret can be read", "error", err)
 	}
-	hook := &rbacsync.Hook{
+	hook := &gitlab.Hook{
 		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
 			e, err := gitlab.ParseSystemHook(body)
 			if err == nil && e.Deleted {
@@ -242,7 +244,7 @@ func hookSecrets(h config.HooksListener) error {
 }
 
 // view returns what explanations are made from; false until the first round has read GitLab.
-func view(s *rbacsync.Syncer, roles *clusterroles.Reader) func() (authz.View, bool) {
+func view(s *syncer.Syncer, roles *cluster.RoleReader) func() (authz.View, bool) {
 	return func() (authz.View, bool) {
 		st := s.State()
 		if st == nil || st.View.Snapshot == nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // state is what the program keeps in its own namespace.
@@ -62,12 +63,12 @@ func snapshotsOf(c *clients) store.Snapshots {
 }
 
 // options adds to an engine what only `serve` has. tell is called after each round.
-func (s *state) options(o *rbacsync.Options, cfg *config.Config, reader *gitlab.Reader, m *metrics, tell func(rbacsync.Round)) {
+func (s *state) options(o *syncer.Options, cfg *config.Config, reader *gitlab.Reader, m *metrics, tell func(syncer.Round)) {
 	o.Inbox, o.Apply.May = s.inbox, s.elector.May
 	o.People, o.Recent = reader, s.recent.all
 	o.Fence = func(ctx context.Context) error { return lookAtFence(ctx, o.Kube, cfg.Authz) }
 	s.budget = &budget{requests: reader.Requests, limits: gitlab.LimitsPerMinute(), now: time.Now}
-	o.OnRound = func(r rbacsync.Round) {
+	o.OnRound = func(r syncer.Round) {
 		counted := r
 		counted.Findings = slices.Concat(r.Findings, explainFindings(cfg.Authz.Explain))
 		m.round(counted)
@@ -78,7 +79,7 @@ func (s *state) options(o *rbacsync.Options, cfg *config.Config, reader *gitlab.
 }
 
 // observe completes what needs the engine itself.
-func (s *state) observe(c *clients, cfg *config.Config, syncer *rbacsync.Syncer, sample *sampler, m *metrics, log *slog.Logger) {
+func (s *state) observe(c *clients, cfg *config.Config, syncer *syncer.Syncer, sample *sampler, m *metrics, log *slog.Logger) {
 	s.reporter = &reporter{
 		kube: c.kube, log: log, mode: cfg.RBACSync.Mode, elector: s.elector, syncer: syncer, requests: s.budget.requests, budget: s.budget,
 		sampled: func() []authz.Finding {

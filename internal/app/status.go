@@ -22,7 +22,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // status is what the leader writes down about itself after its rounds, for `status`.
@@ -77,7 +78,7 @@ type reporter struct {
 	log      *slog.Logger
 	mode     string
 	elector  *store.Elector
-	syncer   *rbacsync.Syncer
+	syncer   *syncer.Syncer
 	requests func() map[string]int64
 	budget   *budget
 	sampled  func() []authz.Finding // of the last sample and of the configuration
@@ -91,7 +92,7 @@ type reporter struct {
 }
 
 // add notes that a round has ended.
-func (p *reporter) add(r rbacsync.Round) {
+func (p *reporter) add(r syncer.Round) {
 	if r.Names != nil {
 		p.mu.Lock()
 		p.held = len(r.Held)
@@ -141,7 +142,7 @@ func (p *reporter) run(ctx context.Context) {
 func (p *reporter) write(ctx context.Context) error {
 	st := p.syncer.State()
 	if st == nil { // no round has ended, and nothing is stored: the leader waits
-		st = &rbacsync.State{}
+		st = &syncer.State{}
 	}
 	body, err := json.Marshal(p.status(st))
 	if err != nil {
@@ -153,7 +154,7 @@ func (p *reporter) write(ctx context.Context) error {
 	}, Data: map[string]string{statusKey: string(body)}})
 }
 
-func (p *reporter) status(st *rbacsync.State) status {
+func (p *reporter) status(st *syncer.State) status {
 	r := st.Round
 	p.mu.Lock()
 	held, hooks := p.held, hookStatus{Count: p.hooks}

@@ -18,7 +18,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
-// Reader reads a GitLab instance with a token that only reads. Its methods may be used at the same time.
+// RoleReader reads a GitLab instance with a token that only reads. Its methods may be used at the same time.
 type Reader struct {
 	api          *api
 	includeUsers bool

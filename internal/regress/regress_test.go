@@ -27,6 +27,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // In 2018 a group Kube-System, kube_system or kube.system was given the namespace kube-system, and destroying the
@@ -379,7 +380,7 @@ func TestBug14LimitRange(t *testing.T) {
 	scheme := runtime.NewScheme()
 	s.ok(corev1.AddToScheme(scheme))
 	client := dynamicfake.NewSimpleDynamicClient(scheme)
-	s = newStage(t, func(o *rbacsync.Options) {
+	s = newStage(t, func(o *syncer.Options) {
 		o.Settings.Templates, o.Dynamic, o.OwnNamespace = templates, client, "gl-k8s-integrator"
 	})
 	g := s.group("haw", 0, "ann")
@@ -465,8 +466,8 @@ func TestBug17SecretOfTheHook(t *testing.T) {
 // deploying is the namespace of a project that deploys there.
 func deploying(ns string, project int64) ci.Namespace {
 	return ci.Namespace{
-		Name: ns, Source: authz.Project(project), Mode: ci.ModeVariables,
-		Projects: []ci.Project{{ID: project, Mode: ci.ModeVariables, Bound: true}},
+		Name: ns, Source: authz.Project(project), Mode: rbacsync.DeliverVariables,
+		Projects: []ci.Project{{ID: project, Mode: rbacsync.DeliverVariables, Bound: true}},
 	}
 }
 
@@ -548,7 +549,7 @@ func TestBug20ForeignRoleBindingsDeleted(t *testing.T) {
 
 // countingReader notes how many readings are under way at the same time.
 type countingReader struct {
-	rbacsync.Reader
+	syncer.Reader
 	now, most atomic.Int32
 }
 
@@ -563,7 +564,7 @@ func (c *countingReader) Snapshot(ctx context.Context) (*authz.Snapshot, error) 
 // In 2018 a sync began with deleting, before it knew that its picture was complete, and several could run at once.
 func TestBug21DeletesBeforeThePictureIsComplete(t *testing.T) {
 	counter := &countingReader{}
-	s := newStage(t, func(o *rbacsync.Options) { counter.Reader = o.Reader; o.Reader = counter })
+	s := newStage(t, func(o *syncer.Options) { counter.Reader = o.Reader; o.Reader = counter })
 	g := s.group("haw", 0, "ann")
 	u := s.user("bob")
 	s.round()

@@ -31,8 +31,9 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 const secret = "the-secret-of-the-hook"
@@ -47,7 +48,7 @@ type stage struct {
 	world  *gitlabsim.World
 	kube   *fake.Clientset
 	reader *gitlab.Reader
-	syncer *rbacsync.Syncer
+	syncer *syncer.Syncer
 	hook   *httptest.Server
 	log    bytes.Buffer
 
@@ -58,7 +59,7 @@ type stage struct {
 }
 
 // newStage starts with the objects given in the cluster. change may be nil.
-func newStage(t *testing.T, change func(*rbacsync.Options), inCluster ...*corev1.Namespace) *stage {
+func newStage(t *testing.T, change func(*syncer.Options), inCluster ...*corev1.Namespace) *stage {
 	t.Helper()
 	s := &stage{T: t, kube: fake.NewClientset(), id: map[string]int64{}}
 	for _, n := range inCluster {
@@ -83,13 +84,13 @@ func newStage(t *testing.T, change func(*rbacsync.Options), inCluster ...*corev1
 	policy, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource, authz.UserSource}})
 	s.ok(err)
 	logger := slog.New(slog.NewTextHandler(&lockedWriter{s: s}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	o := rbacsync.Options{Reader: s.reader, Kube: s.kube, Policy: policy, Mode: rbacsync.ModeEnforce, Logger: logger, Now: time.Now}
+	o := syncer.Options{Reader: s.reader, Kube: s.kube, Policy: policy, Mode: syncer.ModeEnforce, Logger: logger, Now: time.Now}
 	if change != nil {
 		change(&o)
 	}
-	s.syncer, err = rbacsync.New(o)
+	s.syncer, err = syncer.New(o)
 	s.ok(err)
-	s.hook = httptest.NewServer(&rbacsync.Hook{
+	s.hook = httptest.NewServer(&gitlab.Hook{
 		Secret: func() ([]byte, error) { return []byte(secret), nil }, Now: time.Now, Logger: logger,
 		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
 			e, err := gitlab.ParseSystemHook(body)
@@ -162,7 +163,7 @@ func (s *stage) group(path string, parent int64, owner string) int64 {
 }
 
 // round does a full round, which must succeed.
-func (s *stage) round() rbacsync.Round {
+func (s *stage) round() syncer.Round {
 	s.Helper()
 	r, err := s.syncer.Once(s.Context(), "test")
 	s.ok(err)

@@ -18,7 +18,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 const hookSeed = `
@@ -39,7 +40,7 @@ projects:
 `
 
 // engine is one Syncer on a cluster of its own that follows a simulated GitLab.
-func engine(t *testing.T, sim *gitlabsim.Server) (*rbacsync.Syncer, *fake.Clientset) {
+func engine(t *testing.T, sim *gitlabsim.Server) (*syncer.Syncer, *fake.Clientset) {
 	t.Helper()
 	reader, err := gitlab.NewReader(gitlab.Options{
 		BaseURL: sim.URL(), HTTPClient: sim.Client(), NoPacing: true,
@@ -53,7 +54,7 @@ func engine(t *testing.T, sim *gitlabsim.Server) (*rbacsync.Syncer, *fake.Client
 		t.Fatal(err)
 	}
 	kube := fake.NewClientset()
-	s, err := rbacsync.New(rbacsync.Options{Reader: reader, Kube: kube, Policy: policy, Mode: rbacsync.ModeEnforce, Interval: time.Hour})
+	s, err := syncer.New(syncer.Options{Reader: reader, Kube: kube, Policy: policy, Mode: syncer.ModeEnforce, Interval: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func engine(t *testing.T, sim *gitlabsim.Server) (*rbacsync.Syncer, *fake.Client
 }
 
 // rights lists who has what in the cluster, by GitLab's path, because two clusters name a renamed project differently.
-func rights(t *testing.T, s *rbacsync.Syncer, kube *fake.Clientset) []string {
+func rights(t *testing.T, s *syncer.Syncer, kube *fake.Clientset) []string {
 	t.Helper()
 	var out []string
 	st := s.State()
@@ -133,7 +134,7 @@ func TestLostReorderedAndDuplicatedHooksEndInTheSameState(t *testing.T) {
 			}
 			defer sim.Close()
 			s, kube := engine(t, sim)
-			hook := &rbacsync.Hook{
+			hook := &gitlab.Hook{
 				Secret: func() ([]byte, error) { return []byte("s"), nil }, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 				Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
 					e, err := gitlab.ParseSystemHook(body)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // Snapshots keeps the last Snapshot of GitLab, with the names of the namespaces, in a Blob.
@@ -73,15 +74,15 @@ type gapLine struct {
 const metaTaken = "taken"
 
 // Save stores a Snapshot. It is cheap when only the time differs.
-func (s Snapshots) Save(ctx context.Context, st rbacsync.Stored) error {
+func (s Snapshots) Save(ctx context.Context, st syncer.Stored) error {
 	return s.Blob.Save(ctx, map[string]string{metaTaken: st.Snapshot.Taken.UTC().Format(time.RFC3339Nano)}, func(w io.Writer) error {
 		return encodeSnapshot(w, st)
 	})
 }
 
 // Load returns what is stored; nil when that is the version in have, or nothing.
-func (s Snapshots) Load(ctx context.Context, have string) (*rbacsync.Stored, string, error) {
-	var st rbacsync.Stored
+func (s Snapshots) Load(ctx context.Context, have string) (*syncer.Stored, string, error) {
+	var st syncer.Stored
 	version, meta, err := s.Blob.Load(ctx, have, func(r io.Reader) (err error) { st, err = decodeSnapshot(r); return err })
 	if errors.Is(err, ErrNone) || errors.Is(err, ErrUnchanged) {
 		return nil, have, nil
@@ -95,7 +96,7 @@ func (s Snapshots) Load(ctx context.Context, have string) (*rbacsync.Stored, str
 	return &st, version, nil
 }
 
-func encodeSnapshot(w io.Writer, st rbacsync.Stored) error {
+func encodeSnapshot(w io.Writer, st syncer.Stored) error {
 	s := st.Snapshot
 	b := bufio.NewWriter(w)
 	e := json.NewEncoder(b)
@@ -245,27 +246,27 @@ func (l *beforeLine) take(before *authz.Snapshot) {
 	}
 }
 
-func decodeSnapshot(r io.Reader) (rbacsync.Stored, error) {
+func decodeSnapshot(r io.Reader) (syncer.Stored, error) {
 	d := json.NewDecoder(bufio.NewReader(r))
 	var first line
 	if err := d.Decode(&first); err != nil {
-		return rbacsync.Stored{}, err
+		return syncer.Stored{}, err
 	}
 	if first.Header == nil {
-		return rbacsync.Stored{}, errors.New("it does not begin with a header")
+		return syncer.Stored{}, errors.New("it does not begin with a header")
 	}
 	s := &authz.Snapshot{
 		Issuer: first.Header.Issuer, Admin: first.Header.Admin, MissingAll: first.Header.MissingAll, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
 		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
 	}
-	st := rbacsync.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past, Jobs: first.Header.Jobs, Marks: map[string]rbacsync.Mark{}}
+	st := syncer.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past, Jobs: first.Header.Jobs, Marks: map[string]rbacsync.Mark{}}
 	if first.Header.Gaps {
 		st.Gaps = map[authz.SourceID]authz.Gap{}
 	}
 	for range first.Header.Lines {
 		var l line
 		if err := d.Decode(&l); err != nil {
-			return rbacsync.Stored{}, err
+			return syncer.Stored{}, err
 		}
 		if l.Before != nil && st.Before == nil { // what differs comes after what there is
 			st.Before = beforeOf(first.Header, s)

@@ -24,6 +24,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // fill sets every field of v to something that is not zero.
@@ -54,7 +55,7 @@ func fill(v reflect.Value, n *int) {
 	}
 }
 
-func snapshot(t *testing.T) rbacsync.Stored {
+func snapshot(t *testing.T) syncer.Stored {
 	t.Helper()
 	if n := reflect.TypeFor[authz.Snapshot]().NumField(); n != 8 {
 		t.Fatalf("authz.Snapshot has %d fields: store the new one, and count it here", n)
@@ -75,7 +76,7 @@ func snapshot(t *testing.T) rbacsync.Stored {
 		u.ID, g.ID, p.ID = id, id, id
 		s.Users[id], s.Groups[id], s.Projects[id] = u, g, p
 	}
-	st := rbacsync.Stored{
+	st := syncer.Stored{
 		Snapshot: s, Names: map[authz.SourceID]string{authz.Group(7): "haw", authz.Person(3): "bob"}, Before: s, Policy: new(authz.PolicyConfig),
 		Jobs: map[int64]string{42: "haw-world", 43: "haw"},
 	}
@@ -230,22 +231,22 @@ func TestABlobIsOldOrNewAndNeverMixed(t *testing.T) {
 // tray collects what Follow hands over.
 type tray struct {
 	mu  sync.Mutex
-	got []rbacsync.Ticket
+	got []syncer.Ticket
 }
 
-func (t *tray) take(in []rbacsync.Ticket) {
+func (t *tray) take(in []syncer.Ticket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.got = append(t.got, in...)
 }
 
-func (t *tray) all() []rbacsync.Ticket {
+func (t *tray) all() []syncer.Ticket {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.got)
 }
 
-func keys(in []rbacsync.Ticket) []string {
+func keys(in []syncer.Ticket) []string {
 	var out []string
 	for _, t := range in {
 		out = append(out, t.Key)
@@ -286,7 +287,7 @@ func TestInbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the second entry", func() bool { return len(leader.all()) == 3 })
-	if err := other.Remove(ctx, []rbacsync.Ticket{first}); err != nil {
+	if err := other.Remove(ctx, []syncer.Ticket{first}); err != nil {
 		t.Fatal(err)
 	}
 	fresh := follow(t, one)

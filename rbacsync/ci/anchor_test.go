@@ -15,6 +15,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
@@ -62,7 +63,7 @@ func TestNobodyWhoLeftComesByAToken(t *testing.T) {
 			readers := []int64{2, 3}
 			left := map[int64]time.Time{} // when somebody lost the right
 			for range 30 {
-				n := project("haw-world", 42, ci.ModeVariables)
+				n := project("haw-world", 42, rbacsync.DeliverVariables)
 				before := slices.Clone(readers)
 				switch rnd.IntN(4) {
 				case 0:
@@ -126,7 +127,7 @@ func TestNobodyWhoLeftComesByAToken(t *testing.T) {
 // TestTokenComesBack: after the time that the configuration says, or when an administrator says so.
 func TestTokenComesBack(t *testing.T) {
 	t.Parallel()
-	lost := project("haw-world", 42, ci.ModeVariables)
+	lost := project("haw-world", 42, rbacsync.DeliverVariables)
 	lost.Lost = []int64{9}
 	tests := map[string]struct {
 		hold    time.Duration

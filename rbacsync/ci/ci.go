@@ -21,6 +21,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // Defaults of a Provisioner.
@@ -64,7 +65,7 @@ type Provisioner struct {
 	// Reach, optional, says why jobs could not reach the API server at Cluster. See Reach.
 	Reach func(context.Context) error
 	// TooOld, optional, says why this GitLab is too old for a mode, "" if it is not. While it can't be asked, it is not.
-	TooOld func(context.Context, Mode) (why string, err error)
+	TooOld func(context.Context, rbacsync.Delivery) (why string, err error)
 	// Changed, optional, is called when Status has changed in a way that the namespace's CI binding depends on.
 	Changed func(authz.SourceID)
 	Now     func() time.Time
@@ -76,7 +77,7 @@ type Provisioner struct {
 	pace  *rate.Limiter
 	reach remembered[string]
 	agent remembered[AgentState]
-	old   map[Mode]*remembered[string]
+	old   map[rbacsync.Delivery]*remembered[string]
 
 	mu     sync.Mutex
 	states map[string]*state         // by namespace
@@ -228,7 +229,7 @@ func (p *Provisioner) begin(namespaces []Namespace) {
 		p.pace = rate.NewLimiter(rate.Limit(cmp.Or(max(p.Rate, 0), DefaultRate)), 10)
 	}
 	if p.old == nil {
-		p.old = map[Mode]*remembered[string]{ModeIDToken: {}, ModeAgent: {}}
+		p.old = map[rbacsync.Delivery]*remembered[string]{rbacsync.DeliverIDToken: {}, rbacsync.DeliverAgent: {}}
 	}
 	p.home = map[int64]string{}
 	present := make(map[string]bool, len(namespaces))
@@ -338,15 +339,15 @@ func (p *Provisioner) finish(namespaces []Namespace, r *Report) {
 }
 
 // Status returns what is known of a project's delivery into a namespace.
-func (p *Provisioner) Status(namespace string, project int64) Status {
+func (p *Provisioner) Status(namespace string, project int64) rbacsync.DeliveryStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.states[namespace]
 	if st == nil || st.records == nil {
-		return Status{}
+		return rbacsync.DeliveryStatus{}
 	}
 	r := st.records[project]
-	s := Status{Known: true, Mode: r.Mode, Refused: r.refused, Settled: r.Mode != "" && !p.Now().Before(r.Since.Add(p.handover()))}
+	s := rbacsync.DeliveryStatus{Known: true, Delivery: r.Mode, Refused: r.refused, Settled: r.Mode != "" && !p.Now().Before(r.Since.Add(p.handover()))}
 	if r.SlugOf == p.Scope {
 		s.Slug = r.Slug
 	}

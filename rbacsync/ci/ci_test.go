@@ -28,6 +28,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
@@ -293,12 +294,12 @@ func (c *clusters) Remove(_ context.Context, project int64, _ string, _ ci.Clust
 }
 
 var (
-	haw   = ci.Namespace{Name: "haw", Source: authz.Group(7), Account: "sa-1", Mode: ci.ModeVariables}
-	world = project("haw-world", 42, ci.ModeVariables)
+	haw   = ci.Namespace{Name: "haw", Source: authz.Group(7), Account: "sa-1", Mode: rbacsync.DeliverVariables}
+	world = project("haw-world", 42, rbacsync.DeliverVariables)
 )
 
 // project is the namespace of a project that deploys there itself; its Maintainer is person 2.
-func project(ns string, id int64, mode ci.Mode) ci.Namespace {
+func project(ns string, id int64, mode rbacsync.Delivery) ci.Namespace {
 	return ci.Namespace{
 		Name: ns, Source: authz.Project(id), Account: "sa-1", Mode: mode, Readers: []int64{2}, Read: start.Add(-time.Minute),
 		Projects: []ci.Project{{ID: id, Mode: mode, Bound: true}},
@@ -472,7 +473,7 @@ func TestAFailureIsAFindingAndOthersGoOn(t *testing.T) {
 	if _, err := b.kube.CoreV1().Secrets("haw").Create(t.Context(), foreign, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	other := project("haw-other", 43, ci.ModeVariables)
+	other := project("haw-other", 43, rbacsync.DeliverVariables)
 	expect(t, b.Provision(t.Context(), []ci.Namespace{haw, world, other}), 2, 1, "ci_token_failed", "ci_delivery_failed")
 	if _, ok := b.secret(t, "haw").Data["token"]; ok {
 		t.Error("somebody else's Secret was written to")
@@ -507,5 +508,5 @@ func TestTokensStayInTheClusterWithoutDelivery(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.Variables, b.Clusters = nil, nil
-	expect(t, b.Provision(t.Context(), []ci.Namespace{project("haw-world", 42, ci.ModeNone)}), 1, 0)
+	expect(t, b.Provision(t.Context(), []ci.Namespace{project("haw-world", 42, rbacsync.DeliverNone)}), 1, 0)
 }

@@ -16,6 +16,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
@@ -63,7 +64,7 @@ func TestHalfDeliveredIsNotDelivered(t *testing.T) {
 			b.pass(t, world)
 			token := b.token(42)
 			b.now = b.now.Add(10 * time.Minute)
-			b.interrupt(t, crash, project("haw-world", 42, ci.ModeIDToken))
+			b.interrupt(t, crash, project("haw-world", 42, rbacsync.DeliverIDToken))
 			if strings.Contains(b.gitlab.got[42]["ICC-K8s"]["KUBECONFIG"].Value, token) {
 				t.Fatal("nothing was half delivered")
 			}
@@ -77,7 +78,7 @@ func TestHalfDeliveredIsNotDelivered(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
 			b.pass(t, world)
-			open := project("haw-world", 42, ci.ModeVariables)
+			open := project("haw-world", 42, rbacsync.DeliverVariables)
 			open.Projects[0].Unprotected = true
 			b.now = b.now.Add(10 * time.Minute)
 			b.interrupt(t, crash, open)
@@ -100,7 +101,7 @@ func TestHalfDeliveredIsNotDelivered(t *testing.T) {
 				case "left out":
 					n.Gone, n.Exists = true, true
 				case "none":
-					n = project("haw-world", 42, ci.ModeNone)
+					n = project("haw-world", 42, rbacsync.DeliverNone)
 				default:
 					b.Scope = "production"
 				}
@@ -167,14 +168,14 @@ func TestWhatAGoneNamespaceGave(t *testing.T) {
 	shared := haw
 	shared.Projects, shared.Readers = world.Projects, world.Readers
 	b.pass(t, shared)
-	gone, own := haw, project("haw-world", 42, ci.ModeIDToken)
+	gone, own := haw, project("haw-world", 42, rbacsync.DeliverIDToken)
 	gone.Gone = true
 	own.Projects[0].Bound = false
 	b.pass(t, gone, own)
 	if got := b.gitlab.keys(42, "ICC-K8s"); got != allKeys {
 		t.Errorf("taken back before there is anything else: %s are left", got)
 	}
-	own = project("haw-world", 42, ci.ModeIDToken)
+	own = project("haw-world", 42, rbacsync.DeliverIDToken)
 	b.pass(t, gone, own)
 	b.now = b.now.Add(time.Minute)
 	b.pass(t, gone, own)
@@ -287,7 +288,7 @@ func TestCAOfTheAgentChanges(t *testing.T) {
 	b := newBench(t)
 	ca, err := "FIRST\n", error(nil)
 	b.Agent.ReadCA = func() ([]byte, error) { return []byte(ca), err }
-	agent := project("haw-world", 42, ci.ModeAgent)
+	agent := project("haw-world", 42, rbacsync.DeliverAgent)
 	b.pass(t, agent)
 	ca = "SECOND\n"
 	b.now = b.now.Add(10 * time.Minute)
@@ -304,7 +305,7 @@ func TestCAOfTheAgentChanges(t *testing.T) {
 func TestUndecidedMovesNothing(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.pass(t, project("haw-world", 42, ci.ModeIDToken))
+	b.pass(t, project("haw-world", 42, rbacsync.DeliverIDToken))
 	n := world
 	n.Undecided = true
 	b.now = b.now.Add(10 * time.Minute)

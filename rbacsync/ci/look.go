@@ -8,6 +8,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // lookEvery bounds how long what GitLab has may differ from what was delivered until that is noticed, as after a restore of
@@ -18,11 +19,11 @@ const lookEvery = 24 * time.Hour
 // has of its variables, and when that was read. What is wrong with a cluster integration it notes in rec.
 func (w *work) look(ctx context.Context, project Project, rec *record) (Project, time.Time, error) {
 	p, read := w.p, w.n.Read
-	shown := project.VariablesRead && project.Mode.writesVariables()
+	shown := project.VariablesRead && project.Mode.WritesVariables()
 	if shown && read.After(rec.seen) {
 		rec.seen = read
 	}
-	if rec.Mode != project.Mode || rec.Scope != p.Scope || project.Mode == ModeNone {
+	if rec.Mode != project.Mode || rec.Scope != p.Scope || project.Mode == rbacsync.DeliverNone {
 		return project, read, nil // all is written now, or there is nothing to look for
 	}
 	last := rec.Looked // not rec.Written: a rotation writes only what has the token in it
@@ -40,7 +41,7 @@ func (w *work) look(ctx context.Context, project Project, rec *record) (Project,
 	}
 	now := p.Now()
 	switch {
-	case project.Mode == ModeCertificate && p.Clusters != nil:
+	case project.Mode == rbacsync.DeliverCertificate && p.Clusters != nil:
 		mark, err := p.Clusters.Look(ctx, project.ID, p.Scope, p.Cluster, w.n.Name, w.claim(rec))
 		if err != nil {
 			return project, read, w.notLooked(project, err)
@@ -48,7 +49,7 @@ func (w *work) look(ctx context.Context, project Project, rec *record) (Project,
 		if rec.Token == nil || mark != rec.Token.Mark {
 			delete(rec.Sums, clusterPart)
 		}
-	case project.Mode.writesVariables() && p.Variables != nil:
+	case project.Mode.WritesVariables() && p.Variables != nil:
 		have, err := p.Variables.Look(ctx, project.ID, p.Scope)
 		if err != nil {
 			return project, read, w.notLooked(project, err)

@@ -10,28 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
-
-// Mode is how the jobs of a project get their credentials.
-type Mode string
-
-// The modes.
-const (
-	ModeVariables   Mode = "variables"   // project variables with a ServiceAccount token
-	ModeIDToken     Mode = "id-token"    // project variables without a credential: the job shows its own ID token
-	ModeAgent       Mode = "agent"       // the same through GitLab's agent, which impersonates the job
-	ModeCertificate Mode = "certificate" // GitLab's deprecated cluster integration
-	ModeNone        Mode = "none"        // nothing is handed over
-)
-
-// Secretless reports whether the mode needs no token of the ServiceAccount.
-func (m Mode) Secretless() bool { return m == ModeIDToken || m == ModeAgent }
-
-// handsToken reports whether the mode hands over a token of the ServiceAccount.
-func (m Mode) handsToken() bool { return m == ModeVariables || m == ModeCertificate }
-
-// writesVariables reports whether the mode hands over project variables.
-func (m Mode) writesVariables() bool { return m == ModeVariables || m.Secretless() }
 
 // Namespace is a managed namespace, as far as CI credentials are concerned.
 type Namespace struct {
@@ -39,7 +19,7 @@ type Namespace struct {
 	Source  authz.SourceID
 	Account types.UID // of the CI ServiceAccount, "" when it was made just now
 	// Mode is that of the source itself: with a secretless one, and no project that needs it, there is no token.
-	Mode Mode
+	Mode rbacsync.Delivery
 	// Projects are those that deploy here, by id.
 	Projects []Project
 	// Readers are the people who can read the token, in the namespace or in a project's variables: ascending ids.
@@ -59,7 +39,7 @@ type Namespace struct {
 // Project is a GitLab project that deploys into a namespace.
 type Project struct {
 	ID   int64
-	Mode Mode
+	Mode rbacsync.Delivery
 	// Unprotected hands its credentials to jobs on unprotected branches, too.
 	Unprotected bool
 	// Frozen is set when GitLab lets nobody change the project (archived): nothing is written there.
@@ -89,7 +69,7 @@ func (n Namespace) needsToken() bool {
 
 // deliversToken reports whether GitLab is given a token of the namespace.
 func (n Namespace) deliversToken() bool {
-	return slices.ContainsFunc(n.Projects, func(p Project) bool { return p.Mode.handsToken() })
+	return slices.ContainsFunc(n.Projects, func(p Project) bool { return p.Mode.HandsToken() })
 }
 
 // VariableWriter writes project variables in GitLab; those of others are left alone. Its errors say what to do, and name
@@ -191,18 +171,4 @@ type AgentState struct {
 	// Context is the agent's name in the kubeconfig that GitLab itself gives to jobs, "group/project:agent"; "" if it is
 	// not known (https://docs.gitlab.com/user/clusters/agent/ci_cd_workflow/).
 	Context string
-}
-
-// Status is what is known of one project's delivery into one namespace.
-type Status struct {
-	// Known is false until the namespace's Secret was read.
-	Known bool
-	// Mode is the one whose credentials were delivered last.
-	Mode Mode
-	// Settled says that this is long enough ago for all jobs with older credentials to be over.
-	Settled bool
-	// Slug is GitLab's slug of the environment, "" if it is not known.
-	Slug string
-	// Refused says that the agent may not be used.
-	Refused bool
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
@@ -45,8 +46,8 @@ func (b *bench) hasToken(t *testing.T, ns string) bool {
 // left in GitLab goes; the token, which running jobs have, and the old subject stay for an hour.
 func TestEveryMoveHasNoGap(t *testing.T) {
 	t.Parallel()
-	modes := []ci.Mode{ci.ModeVariables, ci.ModeIDToken, ci.ModeAgent, ci.ModeCertificate, ci.ModeNone}
-	keys := map[ci.Mode]string{ci.ModeVariables: allKeys, ci.ModeIDToken: bareKeys, ci.ModeAgent: agentKeys}
+	modes := []rbacsync.Delivery{rbacsync.DeliverVariables, rbacsync.DeliverIDToken, rbacsync.DeliverAgent, rbacsync.DeliverCertificate, rbacsync.DeliverNone}
+	keys := map[rbacsync.Delivery]string{rbacsync.DeliverVariables: allKeys, rbacsync.DeliverIDToken: bareKeys, rbacsync.DeliverAgent: agentKeys}
 	for _, from := range modes {
 		for _, to := range modes {
 			if from == to {
@@ -65,7 +66,7 @@ func TestEveryMoveHasNoGap(t *testing.T) {
 					expectNone(b.pass(t, project("haw-world", 42, from)))
 					b.now = b.now.Add(2 * time.Hour)
 					expectNone(b.pass(t, b.read(project("haw-world", 42, from))))
-					if st := b.Status("haw-world", 42); st.Mode != from || !st.Settled {
+					if st := b.Status("haw-world", 42); st.Delivery != from || !st.Settled {
 						t.Fatalf("status %+v two hours after the first delivery by %s", st, from)
 					}
 					token := string(b.secret(t, "haw-world").Data["token"])
@@ -91,7 +92,7 @@ func TestEveryMoveHasNoGap(t *testing.T) {
 								t.Errorf("something is taken back before %s is there", key)
 							}
 						}
-						if to == ci.ModeCertificate && b.clusters.got[42] == "" {
+						if to == rbacsync.DeliverCertificate && b.clusters.got[42] == "" {
 							t.Error("something is taken back before the cluster integration is there")
 						}
 					}
@@ -100,10 +101,10 @@ func TestEveryMoveHasNoGap(t *testing.T) {
 					if got := b.gitlab.keys(42, "ICC-K8s"); got != keys[to] {
 						t.Errorf("the project has %q, want %q", got, keys[to])
 					}
-					if got, want := b.clusters.got[42] != "", to == ci.ModeCertificate; got != want {
+					if got, want := b.clusters.got[42] != "", to == rbacsync.DeliverCertificate; got != want {
 						t.Errorf("cluster integration: %t, want %t", got, want)
 					}
-					if st := b.Status("haw-world", 42); st.Mode != to || st.Settled {
+					if st := b.Status("haw-world", 42); st.Delivery != to || st.Settled {
 						t.Errorf("status %+v right after the move", st)
 					}
 					if !from.Secretless() && string(b.secret(t, "haw-world").Data["token"]) != token {
@@ -132,7 +133,7 @@ func TestEveryMoveHasNoGap(t *testing.T) {
 func TestSomebodyLosesTheRightToDeploy(t *testing.T) {
 	t.Parallel()
 	with := func(readers ...int64) ci.Namespace {
-		n := project("haw-world", 42, ci.ModeVariables)
+		n := project("haw-world", 42, rbacsync.DeliverVariables)
 		n.Readers = readers
 		return n
 	}
@@ -196,7 +197,7 @@ func TestSomebodyLosesTheRightToDeploy(t *testing.T) {
 func TestLossIsNotForgotten(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	n := project("haw-world", 42, ci.ModeVariables)
+	n := project("haw-world", 42, rbacsync.DeliverVariables)
 	b.pass(t, n)
 	b.gitlab.fail[42] = errors.New("503")
 	n.Lost = []int64{9}
@@ -216,19 +217,19 @@ func TestLossIsNotForgotten(t *testing.T) {
 func TestRequestsPerProject(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.pass(t, b.read(project("haw-world", 42, ci.ModeVariables)))
+	b.pass(t, b.read(project("haw-world", 42, rbacsync.DeliverVariables)))
 	if b.gitlab.calls != 1 || b.gitlab.writes != 6 || b.gitlab.unknown != 0 {
 		t.Errorf("%d calls, %d variables written, %d lists; want 1, 6 and none: GitLab has shown that there are none", b.gitlab.calls, b.gitlab.writes, b.gitlab.unknown)
 	}
 	for range 5 {
 		b.now = b.now.Add(10 * time.Minute)
-		b.pass(t, b.read(project("haw-world", 42, ci.ModeVariables)))
+		b.pass(t, b.read(project("haw-world", 42, rbacsync.DeliverVariables)))
 	}
 	if b.gitlab.calls != 1 {
 		t.Errorf("%d calls in rounds without a change", b.gitlab.calls-1)
 	}
 	b.now = start.Add(8 * time.Hour) // rotation: only what the token is in
-	b.pass(t, b.read(project("haw-world", 42, ci.ModeVariables)))
+	b.pass(t, b.read(project("haw-world", 42, rbacsync.DeliverVariables)))
 	if b.gitlab.calls != 2 || b.gitlab.writes != 8 || b.gitlab.unknown != 0 {
 		t.Errorf("%d variables written at the rotation, want KUBECONFIG and KUBE_TOKEN; %d lists", b.gitlab.writes-6, b.gitlab.unknown)
 	}
@@ -236,7 +237,7 @@ func TestRequestsPerProject(t *testing.T) {
 
 func TestDriftInGitLabIsRepaired(t *testing.T) {
 	t.Parallel()
-	mine := project("haw-world", 42, ci.ModeVariables)
+	mine := project("haw-world", 42, rbacsync.DeliverVariables)
 	setup := func(t *testing.T) *bench {
 		b := newBench(t)
 		b.pass(t, mine)
@@ -270,7 +271,7 @@ func TestDriftInGitLabIsRepaired(t *testing.T) {
 	t.Run("a token that is left over", func(t *testing.T) {
 		t.Parallel()
 		b := newBench(t)
-		n := project("haw-world", 42, ci.ModeIDToken)
+		n := project("haw-world", 42, rbacsync.DeliverIDToken)
 		b.pass(t, n)
 		b.gitlab.got[42]["ICC-K8s"]["KUBE_TOKEN"] = ci.Variable{Key: "KUBE_TOKEN", Value: "old"}
 		b.now = b.now.Add(time.Minute)
@@ -302,11 +303,11 @@ func TestDriftInGitLabIsRepaired(t *testing.T) {
 func TestTwoProjectsShareANamespace(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	shared := ci.Namespace{Name: "haw", Source: authz.Group(7), Account: "sa-1", Mode: ci.ModeVariables, Readers: []int64{2, 3}, Read: start.Add(-time.Minute)}
+	shared := ci.Namespace{Name: "haw", Source: authz.Group(7), Account: "sa-1", Mode: rbacsync.DeliverVariables, Readers: []int64{2, 3}, Read: start.Add(-time.Minute)}
 	for _, id := range []int64{42, 43} {
-		shared.Projects = append(shared.Projects, ci.Project{ID: id, Mode: ci.ModeVariables, Bound: true})
+		shared.Projects = append(shared.Projects, ci.Project{ID: id, Mode: rbacsync.DeliverVariables, Bound: true})
 	}
-	own := project("haw-world", 42, ci.ModeVariables)
+	own := project("haw-world", 42, rbacsync.DeliverVariables)
 	own.Projects = nil
 	expect(t, b.pass(t, own, shared), 2, 2)
 	for _, id := range []int64{42, 43} {
@@ -314,7 +315,7 @@ func TestTwoProjectsShareANamespace(t *testing.T) {
 			t.Errorf("project %d deploys into %s", id, got["KUBE_NAMESPACE"].Value)
 		}
 	}
-	own = project("haw-world", 42, ci.ModeVariables)
+	own = project("haw-world", 42, rbacsync.DeliverVariables)
 	shared.Projects, shared.Readers = shared.Projects[1:], []int64{3} // the people of 42 can't read the group's token any more
 	old := []string{string(b.secret(t, "haw").Data["token"]), b.token(42), b.token(43)}
 	b.pass(t, own, shared)
@@ -336,7 +337,7 @@ func TestTwoProjectsShareANamespace(t *testing.T) {
 func TestAgentIsNeverAFallback(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	n := project("haw-world", 42, ci.ModeAgent)
+	n := project("haw-world", 42, rbacsync.DeliverAgent)
 	n.Projects[0].Bound = false
 	b.refused = "GitLab has no licence"
 	expect(t, b.pass(t, n), 0, 0, "ci_agent_refused")
@@ -349,7 +350,7 @@ func TestAgentIsNeverAFallback(t *testing.T) {
 	if st := b.Status("haw-world", 42); st.Slug != "icc-k8s-abc123" || st.Refused || !slices.Equal(b.changed, []authz.SourceID{authz.Project(42)}) {
 		t.Errorf("status %+v, told of %v", st, b.changed)
 	}
-	n = project("haw-world", 42, ci.ModeAgent)
+	n = project("haw-world", 42, rbacsync.DeliverAgent)
 	expect(t, b.pass(t, n), 0, 1)
 	b.Provisioner = b.restarted()
 	b.pass(t, n)
@@ -367,7 +368,7 @@ func TestAgentIsNeverAFallback(t *testing.T) {
 func TestAgentSlug(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	n := project("haw-world", 42, ci.ModeAgent)
+	n := project("haw-world", 42, rbacsync.DeliverAgent)
 	b.pass(t, n)
 	b.Scope, b.now = "production", b.now.Add(10*time.Minute)
 	b.Agent.Slug = func(context.Context, int64, string) (string, error) { return "a:43:b", nil }
@@ -386,7 +387,7 @@ func TestAgentSlug(t *testing.T) {
 func TestCertificateFollowsTheToken(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	n := project("haw-world", 42, ci.ModeCertificate)
+	n := project("haw-world", 42, rbacsync.DeliverCertificate)
 	b.clusters.fail = errors.New("the administrator has to enable certificate_based_clusters")
 	expect(t, b.pass(t, n), 1, 0, "ci_delivery_failed")
 	b.clusters.fail, b.now = nil, b.now.Add(time.Minute)
@@ -418,12 +419,12 @@ func TestHalfMadeClusterIsRemoved(t *testing.T) {
 	b := newBench(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	b.Clusters = dying{b.clusters, cancel}
-	b.Provision(ctx, []ci.Namespace{project("haw-world", 42, ci.ModeCertificate)})
+	b.Provision(ctx, []ci.Namespace{project("haw-world", 42, rbacsync.DeliverCertificate)})
 	if len(b.clusters.got) != 1 {
 		t.Fatal("there is nothing to clean up")
 	}
 	b.Provisioner = b.restarted()
-	b.pass(t, project("haw-world", 42, ci.ModeVariables))
+	b.pass(t, project("haw-world", 42, rbacsync.DeliverVariables))
 	if len(b.clusters.got) > 0 {
 		t.Error("the cluster integration is forgotten in GitLab")
 	}
@@ -455,10 +456,10 @@ func TestScopeMovesAlong(t *testing.T) {
 func TestArchivedProjectIsNotWrittenTo(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	n := project("haw-world", 42, ci.ModeVariables)
+	n := project("haw-world", 42, rbacsync.DeliverVariables)
 	n.Projects[0].Frozen = true
 	expect(t, b.pass(t, n), 1, 0)
-	expect(t, b.pass(t, project("haw-world", 42, ci.ModeVariables)), 0, 1)
+	expect(t, b.pass(t, project("haw-world", 42, rbacsync.DeliverVariables)), 0, 1)
 }
 
 func TestSigningKeyOfTheAPIServerChanges(t *testing.T) {
@@ -512,7 +513,7 @@ func TestPassGoesOnWhereItStopped(t *testing.T) {
 	b := newBench(t)
 	var list []ci.Namespace
 	for id := range int64(6) {
-		list = append(list, project(fmt.Sprintf("ns-%d", id), id+1, ci.ModeVariables))
+		list = append(list, project(fmt.Sprintf("ns-%d", id), id+1, rbacsync.DeliverVariables))
 	}
 	passes := 0
 	for stopped := true; stopped; passes++ {
@@ -564,7 +565,7 @@ func TestExecPlugins(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.Audience = `it's "quoted" $(touch x)`
-	b.pass(t, project("haw-world", 42, ci.ModeIDToken), project("haw-other", 43, ci.ModeAgent))
+	b.pass(t, project("haw-world", 42, rbacsync.DeliverIDToken), project("haw-other", 43, rbacsync.DeliverAgent))
 	shells := 0
 	for _, shell := range []string{"sh", "dash", "bash", "busybox", "ksh", "mksh", "yash"} {
 		path, err := exec.LookPath(shell)
@@ -629,7 +630,7 @@ func TestExecPlugins(t *testing.T) {
 func TestNoSecretWhereNoneIsStored(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	n := project("haw-world", 42, ci.ModeIDToken)
+	n := project("haw-world", 42, rbacsync.DeliverIDToken)
 	b.pass(t, n)
 	if b.issued != 0 || b.hasToken(t, "haw-world") {
 		t.Error("a token was made")
@@ -652,7 +653,7 @@ func TestAgentContext(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.context = "haw/infra:icc"
-	n := []ci.Namespace{project("haw-world", 42, ci.ModeAgent), project("haw-other", 43, ci.ModeVariables)}
+	n := []ci.Namespace{project("haw-world", 42, rbacsync.DeliverAgent), project("haw-other", 43, rbacsync.DeliverVariables)}
 	load := func(project int64) *clientcmdapi.Config {
 		t.Helper()
 		config, err := clientcmd.Load([]byte(b.gitlab.got[project]["ICC-K8s"]["KUBECONFIG"].Value))

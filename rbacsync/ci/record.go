@@ -12,13 +12,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // record is what a project was given, durably: it is in an annotation of the Secret. There is no secret in it.
 type record struct {
-	Mode  Mode      `json:"mode,omitempty"`
-	Since time.Time `json:"since,omitzero"` // when the mode was delivered first
-	Scope string    `json:"scope,omitempty"`
+	Mode  rbacsync.Delivery `json:"mode,omitempty"`
+	Since time.Time         `json:"since,omitzero"` // when the mode was delivered first
+	Scope string            `json:"scope,omitempty"`
 	// Sums tell for each part of what was delivered whether it is still the same.
 	Sums    map[string]string `json:"sums,omitempty"`
 	Written time.Time         `json:"written,omitzero"` // when GitLab was written to last
@@ -50,8 +51,8 @@ type other struct {
 }
 
 type former struct {
-	Mode  Mode   `json:"mode"`
-	Scope string `json:"scope"`
+	Mode  rbacsync.Delivery `json:"mode"`
+	Scope string            `json:"scope"`
 }
 
 func (r record) clone() record {
@@ -61,8 +62,8 @@ func (r record) clone() record {
 }
 
 // leave notes that a mode has something in GitLab which is to go.
-func (r *record) leave(m Mode, scope string) {
-	if f := (former{m, scope}); m != "" && m != ModeNone && !slices.Contains(r.Former, f) {
+func (r *record) leave(m rbacsync.Delivery, scope string) {
+	if f := (former{m, scope}); m != "" && m != rbacsync.DeliverNone && !slices.Contains(r.Former, f) {
 		r.Former = append(r.Former, f)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
@@ -69,7 +70,7 @@ func TestLargeBundle(t *testing.T) {
 // before anything is written.
 func TestNoValueIsTooLargeForAJob(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []ci.Mode{ci.ModeVariables, ci.ModeIDToken, ci.ModeAgent, ci.ModeCertificate} {
+	for _, mode := range []rbacsync.Delivery{rbacsync.DeliverVariables, rbacsync.DeliverIDToken, rbacsync.DeliverAgent, rbacsync.DeliverCertificate} {
 		for _, size := range []int{1 << 10, 90 << 10, 97 << 10, largest - 14, largest - 12, 220 << 10} {
 			t.Run(fmt.Sprintf("%s %d", mode, size), func(t *testing.T) {
 				t.Parallel()
@@ -82,7 +83,7 @@ func TestNoValueIsTooLargeForAJob(t *testing.T) {
 						t.Errorf("%s has %d bytes", v.Key, len(v.Value))
 					}
 				}
-				fits := size <= 90<<10 || mode == ci.ModeCertificate && size <= largest-14
+				fits := size <= 90<<10 || mode == rbacsync.DeliverCertificate && size <= largest-14
 				if delivered := r.Delivered == 1; delivered != fits || fits != (len(r.Findings) == 0) {
 					t.Fatalf("delivered %t, findings %v", delivered, r.Findings)
 				}

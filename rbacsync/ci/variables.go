@@ -13,6 +13,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // Variable is one CI/CD variable of a GitLab project.
@@ -47,14 +48,14 @@ func Keys() []string {
 func (p *Provisioner) variables(n Namespace, project Project, token, agentContext string) ([]Variable, error) {
 	at, user, alias := p.Cluster, &clientcmdapi.AuthInfo{}, ""
 	switch project.Mode {
-	case ModeVariables:
+	case rbacsync.DeliverVariables:
 		user.Token = token
-	case ModeIDToken:
+	case rbacsync.DeliverIDToken:
 		user.Exec = printing(IDTokenVariable, "", "this job has no ID token for the cluster: give it id_tokens: "+IDTokenVariable+": aud: "+p.Audience+" in .gitlab-ci.yml")
-	case ModeAgent:
+	case rbacsync.DeliverAgent:
 		at, alias = Cluster{URL: p.Agent.URL, CA: p.Agent.CA}, agentContext
 		user.Exec = printing("CI_JOB_TOKEN", "ci:"+strconv.FormatInt(p.Agent.ID, 10)+":", "there is no CI_JOB_TOKEN: this is not a job of GitLab CI")
-	case ModeCertificate, ModeNone:
+	case rbacsync.DeliverCertificate, rbacsync.DeliverNone:
 		return nil, nil
 	default:
 		return nil, fmt.Errorf("unknown way of delivery %q", project.Mode)
@@ -71,15 +72,10 @@ func (p *Provisioner) variables(n Namespace, project Project, token, agentContex
 			Variable{Key: "KUBE_CA_PEM_FILE", Value: string(at.CA), File: true, Protected: protected})
 	}
 	vars = append(vars, Variable{Key: "KUBE_NAMESPACE", Value: n.Name, Protected: protected})
-	if project.Mode == ModeVariables {
+	if project.Mode == rbacsync.DeliverVariables {
 		vars = append(vars, Variable{Key: "KUBE_TOKEN", Value: token, Masked: true, Protected: protected})
 	}
 	return append(vars, Variable{Key: "KUBE_URL", Value: at.URL, Protected: protected}), nil
-}
-
-// holdsToken reports whether the variable of that key has a token of the ServiceAccount in it.
-func (m Mode) holdsToken(key string) bool {
-	return m == ModeVariables && (key == "KUBECONFIG" || key == "KUBE_TOKEN")
 }
 
 // printing makes kubectl get its token from an environment variable of the job, with prefix before it. A POSIX shell

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // work is one look at one namespace.
@@ -354,7 +355,7 @@ func (w *work) project(ctx context.Context, project Project) error {
 	if w.tooOld(ctx, project) {
 		return nil
 	}
-	if project.Mode == ModeAgent {
+	if project.Mode == rbacsync.DeliverAgent {
 		ok, err := w.agent(ctx, project, &rec)
 		w.recs[project.ID] = rec
 		if err != nil || !ok {
@@ -378,8 +379,8 @@ func (w *work) project(ctx context.Context, project Project) error {
 		w.tell(project, rec)
 		return nil
 	}
-	if rec.Mode == "" && project.Mode == ModeNone && d.empty() {
-		rec.Mode, rec.Scope, rec.Since = ModeNone, w.p.Scope, w.p.Now()
+	if rec.Mode == "" && project.Mode == rbacsync.DeliverNone && d.empty() {
+		rec.Mode, rec.Scope, rec.Since = rbacsync.DeliverNone, w.p.Scope, w.p.Now()
 		w.recs[project.ID] = rec
 	}
 	if d.empty() {
@@ -393,7 +394,7 @@ func (w *work) project(ctx context.Context, project Project) error {
 	if err := w.p.pace.Wait(ctx); err != nil {
 		return err
 	}
-	if d.cluster || slices.ContainsFunc(d.write, func(v Variable) bool { return project.Mode.holdsToken(v.Key) }) {
+	if d.cluster || slices.ContainsFunc(d.write, func(v Variable) bool { return project.Mode.HoldsToken(v.Key) }) {
 		if err := w.renew(ctx, project, &d); err != nil {
 			return err
 		}
@@ -416,7 +417,7 @@ func (w *work) project(ctx context.Context, project Project) error {
 
 // keeps notes until when a project can keep its token.
 func (w *work) keeps(project Project, t *issued) {
-	if project.Mode.handsToken() && t != nil {
+	if project.Mode.HandsToken() && t != nil {
 		w.by(t.Rotate)
 		w.life = t.Expires.Sub(t.Since)
 	}
@@ -444,15 +445,15 @@ func (w *work) renew(ctx context.Context, project Project, d *difference) error 
 	}
 	var all []Variable
 	for i, v := range vars {
-		if project.Mode.holdsToken(v.Key) {
+		if project.Mode.HoldsToken(v.Key) {
 			t.Parts[v.Key], d.sums[v.Key] = sumOf(parts[i]), sumOf(v)
 		}
-		if project.Mode.holdsToken(v.Key) || write(v.Key) {
+		if project.Mode.HoldsToken(v.Key) || write(v.Key) {
 			all = append(all, v)
 		}
 	}
 	d.write, d.token = all, t
-	if project.Mode == ModeCertificate {
+	if project.Mode == rbacsync.DeliverCertificate {
 		d.sums[clusterPart] = w.clusterSum(t.ID)
 		if w.p.Clusters != nil {
 			t.Mark = w.p.Clusters.Mark(t.token)
@@ -480,10 +481,10 @@ func (w *work) tell(project Project, rec record) {
 // checkSizes refuses what is too large for a job, also what GitLab makes of a cluster integration.
 func (w *work) checkSizes(project Project, vars []Variable) error {
 	caFrom := "cluster.publicCAFile"
-	if project.Mode == ModeAgent {
+	if project.Mode == rbacsync.DeliverAgent {
 		caFrom = "gitlab.caFile"
 	}
-	if project.Mode == ModeCertificate {
+	if project.Mode == rbacsync.DeliverCertificate {
 		vars = []Variable{{Key: "KUBE_CA_PEM", Value: string(w.p.Cluster.CA)}}
 	}
 	if err := checkSizes(vars, caFrom); err != nil {
@@ -564,24 +565,24 @@ const clusterPart = "cluster"
 func (w *work) compare(project Project, read time.Time, rec *record, vars []Variable) difference {
 	p := w.p
 	d := difference{sums: sumsOf(vars), former: len(rec.Former) > 0}
-	if rec.Mode != "" || project.Mode != ModeNone {
+	if rec.Mode != "" || project.Mode != rbacsync.DeliverNone {
 		d.moved = rec.Mode != project.Mode || rec.Scope != p.Scope
 	}
-	if project.Mode == ModeNone {
+	if project.Mode == rbacsync.DeliverNone {
 		rec.Other = nil
 	}
-	if project.Mode == ModeCertificate {
+	if project.Mode == rbacsync.DeliverCertificate {
 		d.sums[clusterPart] = w.clusterSum(rec.Token.id(w))
 		d.cluster = d.moved || rec.Sums[clusterPart] != d.sums[clusterPart]
 	}
 	var again map[string]bool
 	if project.VariablesRead && read.After(rec.Written) {
 		s := drift(vars, project.Variables, p.Scope, w.claim(rec), rec)
-		if project.Mode.writesVariables() && s.other != nil {
+		if project.Mode.WritesVariables() && s.other != nil {
 			rec.Other, d.taken = s.other, true
 			return d
 		}
-		if project.Mode.writesVariables() {
+		if project.Mode.WritesVariables() {
 			rec.Other = nil
 		}
 		again, rec.Foreign, d.leftover = s.again, s.foreign, s.leftover
@@ -589,7 +590,7 @@ func (w *work) compare(project Project, read time.Time, rec *record, vars []Vari
 	}
 	for _, v := range vars {
 		same := rec.Sums[v.Key] == d.sums[v.Key]
-		if project.Mode.holdsToken(v.Key) { // the token in it is not known any more: its sum is kept, and all else is compared
+		if project.Mode.HoldsToken(v.Key) { // the token in it is not known any more: its sum is kept, and all else is compared
 			same = rec.Token != nil && rec.Token.Parts[v.Key] == d.sums[v.Key] && rec.Sums[v.Key] != ""
 			d.sums[v.Key] = rec.Sums[v.Key]
 		}
@@ -623,7 +624,7 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 		next.leave(rec.Mode, rec.Scope)
 	}
 	switch {
-	case project.Mode.writesVariables() && len(d.write) > 0:
+	case project.Mode.WritesVariables() && len(d.write) > 0:
 		if p.Variables == nil {
 			return 0, errNoWriter
 		}
@@ -667,7 +668,7 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 	if d.token != nil {
 		next.Token = d.token
 	}
-	if !project.Mode.handsToken() {
+	if !project.Mode.HandsToken() {
 		next.Token = nil
 	}
 	if !project.VariablesRead { // nothing will show that somebody has made room, so it is tried again
@@ -678,14 +679,14 @@ func (w *work) hand(ctx context.Context, project Project, rec *record, vars []Va
 	*rec = next
 	keep := slices.Sorted(maps.Keys(sumsOf(vars)))
 	if d.leftover {
-		rec.leave(ModeVariables, p.Scope)
+		rec.leave(rbacsync.DeliverVariables, p.Scope)
 	}
 	return written, w.takeBack(ctx, project.ID, rec, func(f former) (bool, []string) {
 		if f.Scope != p.Scope {
 			return true, nil
 		}
-		if f.Mode == ModeCertificate {
-			return project.Mode != ModeCertificate, nil
+		if f.Mode == rbacsync.DeliverCertificate {
+			return project.Mode != rbacsync.DeliverCertificate, nil
 		}
 		return true, keep
 	})
@@ -726,11 +727,11 @@ func (w *work) takeBack(ctx context.Context, project int64, rec *record, remove 
 		}
 		var err error
 		switch {
-		case f.Mode == ModeCertificate && w.p.Clusters == nil, f.Mode.writesVariables() && w.p.Variables == nil:
+		case f.Mode == rbacsync.DeliverCertificate && w.p.Clusters == nil, f.Mode.WritesVariables() && w.p.Variables == nil:
 			err = errNoWriter
-		case f.Mode == ModeCertificate:
+		case f.Mode == rbacsync.DeliverCertificate:
 			err = w.p.Clusters.Remove(ctx, project, f.Scope, w.p.Cluster, claim)
-		case f.Mode.writesVariables():
+		case f.Mode.WritesVariables():
 			_, err = w.p.Variables.Remove(ctx, project, f.Scope, keep, claim)
 		}
 		if err != nil {
@@ -788,9 +789,9 @@ func (w *work) leave(ctx context.Context, id int64) (done bool, err error) {
 		switch {
 		case home == "" || f.Scope != there.Scope:
 			return true, nil
-		case f.Mode == ModeCertificate:
-			return there.Mode != ModeCertificate, nil
-		case there.Mode.writesVariables():
+		case f.Mode == rbacsync.DeliverCertificate:
+			return there.Mode != rbacsync.DeliverCertificate, nil
+		case there.Mode.WritesVariables():
 			return true, slices.Sorted(maps.Keys(there.Sums))
 		}
 		return true, nil

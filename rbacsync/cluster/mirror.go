@@ -1,0 +1,355 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// Mirror keeps what Observe would read up to date by watches, in the compact form that planning needs: no object of
+// client-go's types is kept. It is always a little behind the cluster; a plan made on it is still safe, because each
+// write carries the resourceVersion it was planned on.
+//
+// It knows our own writes (wrote), so what is left are the changes of others: those are drift.
+type Mirror struct {
+	feeds  []feed
+	log    *slog.Logger
+	notify func() // somebody else changed something
+
+	mu      sync.Mutex
+	synced  int // how many feeds were read at least once
+	ready   chan struct{}
+	spaces  map[string]map[rbacsync.Key]*rbacsync.Live
+	foreign map[rbacsync.Key]bool
+	// unmarked are the namespaces among foreign that have other labels or annotations of ours.
+	unmarked map[rbacsync.Key]*rbacsync.Live
+	members  []map[rbacsync.Key]bool // of each feed
+	touched  map[rbacsync.Key]string // changed by somebody else, with the version ("" for deleted)
+}
+
+// relistAfter is how long a feed lives from watches alone; then it is listed again, in case an event was lost.
+const relistAfter = time.Hour
+
+// relistUnwatched is how often a feed is listed that may be listed but not watched.
+const relistUnwatched = time.Minute
+
+func NewMirror(of []feed, log *slog.Logger, notify func()) *Mirror {
+	m := &Mirror{
+		feeds: of, log: log, notify: notify, ready: make(chan struct{}),
+		spaces: map[string]map[rbacsync.Key]*rbacsync.Live{}, foreign: map[rbacsync.Key]bool{}, unmarked: map[rbacsync.Key]*rbacsync.Live{}, touched: map[rbacsync.Key]string{},
+	}
+	m.members = make([]map[rbacsync.Key]bool, len(m.feeds))
+	return m
+}
+
+// Run follows the cluster until ctx is done and returns when everything it started has ended.
+func (m *Mirror) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for i := range m.feeds {
+		wg.Go(func() { m.follow(ctx, i) })
+	}
+}
+
+// follow lists one feed and then watches it; it lists again when the watch can't be resumed.
+func (m *Mirror) follow(ctx context.Context, i int) {
+	f := m.feeds[i]
+	pause, told := time.Duration(0), false
+	for ctx.Err() == nil {
+		entries, version, err := f.read(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				m.log.WarnContext(ctx, "the cluster can't be read, trying again", "error", cure(err))
+			}
+			pause = min(max(2*pause, 500*time.Millisecond), 30*time.Second)
+			wait.For(ctx, wait.Jitter(pause))
+			continue
+		}
+		pause = 0
+		m.replace(i, entries, version)
+		until := time.Now().Add(wait.Jitter(relistAfter))
+		for ctx.Err() == nil && version != "" && time.Now().Before(until) {
+			version, err = m.stream(ctx, i, version)
+			if apierrors.IsForbidden(err) || apierrors.IsMethodNotSupported(err) {
+				if !told {
+					m.log.WarnContext(ctx, "a watch is refused, listing once a minute instead: apply the roles in deploy/ again", "error", err)
+				}
+				told = true
+				wait.For(ctx, wait.Jitter(relistUnwatched))
+				break
+			}
+			if err != nil && ctx.Err() == nil {
+				m.log.DebugContext(ctx, "a watch ended, resuming", "what", f.what, "error", err)
+				wait.For(ctx, wait.Jitter(200*time.Millisecond))
+			}
+		}
+	}
+}
+
+// cure adds what helps to an error when a role lacks something.
+func cure(err error) error {
+	if apierrors.IsForbidden(err) {
+		return fmt.Errorf("%w: apply the roles in deploy/manifests again, and for templates the one in deploy/optional/templates.yaml", err)
+	}
+	return err
+}
+
+// stream watches one feed from a version on, and returns the version to go on from; "" when it has to be listed.
+func (m *Mirror) stream(ctx context.Context, i int, version string) (string, error) {
+	o := m.feeds[i].options
+	seconds := int64(300 + rand.IntN(300)) //nolint:gosec // not a secret
+	o.ResourceVersion, o.AllowWatchBookmarks, o.TimeoutSeconds = version, true, &seconds
+	w, err := m.feeds[i].watch(ctx, o)
+	if err != nil {
+		if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+			return "", err
+		}
+		return version, fmt.Errorf("watching %s: %w", m.feeds[i].what, err)
+	}
+	defer w.Stop()
+	for {
+		var e watch.Event
+		var ok bool
+		select {
+		case <-ctx.Done():
+			return version, ctx.Err()
+		case e, ok = <-w.ResultChan():
+		}
+		if !ok {
+			return version, nil
+		}
+		switch e.Type {
+		case watch.Added, watch.Modified, watch.Deleted:
+			x, err := m.feeds[i].entryOf(e.Object)
+			if err != nil {
+				return "", err
+			}
+			version = x.version
+			m.event(i, x, e.Type == watch.Deleted)
+		case watch.Bookmark:
+			a, err := meta.Accessor(e.Object)
+			if err != nil {
+				return "", err
+			}
+			version = a.GetResourceVersion()
+		case watch.Error:
+			return "", fmt.Errorf("watching %s: %w", m.feeds[i].what, apierrors.FromObject(e.Object))
+		}
+	}
+}
+
+// newer reports whether version a is later than b. Versions that can't be compared are in the order they came.
+func newer(a, b string) bool {
+	c, err := resourceversion.CompareResourceVersion(a, b)
+	return err != nil || c > 0
+}
+
+// replace takes in a whole list of a feed. Of what was read before, that which is newer than the list stays.
+func (m *Mirror) replace(i int, entries []entry, version string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	first := m.members[i] == nil
+	seen := make(map[rbacsync.Key]bool, len(entries))
+	for _, e := range entries {
+		seen[e.key] = true
+		m.put(e, !first)
+	}
+	for k := range m.members[i] {
+		if l := m.spaces[k.Namespace][k]; !seen[k] && (l == nil || newer(version, l.ResourceVersion)) {
+			delete(m.foreign, k)
+			delete(m.unmarked, k)
+			m.drop(k, "")
+		}
+	}
+	m.members[i] = seen
+	if first {
+		if m.synced++; m.synced == len(m.feeds) {
+			close(m.ready)
+			if m.notify != nil {
+				m.notify() // of what was touched before
+			}
+		}
+	}
+}
+
+// event takes in one event of a feed.
+func (m *Mirror) event(i int, e entry, deleted bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !deleted {
+		m.members[i][e.key] = true
+		m.put(e, true)
+		return
+	}
+	delete(m.members[i], e.key)
+	l := m.spaces[e.key.Namespace][e.key]
+	if m.feeds[i].options.LabelSelector == notOurs {
+		if m.foreign[e.key] { // what stood in our way is gone
+			delete(m.foreign, e.key)
+			m.touch(e.key, "")
+		}
+		return
+	}
+	if l != nil && newer(l.ResourceVersion, e.version) { // an old event: it was made anew since
+		return
+	}
+	if e.key.Kind == rbacsync.KindNamespace {
+		delete(m.foreign, e.key)
+		delete(m.unmarked, e.key)
+	}
+	m.drop(e.key, "")
+}
+
+// put stores an entry unless something newer is known. The caller holds mu.
+func (m *Mirror) put(e entry, watching bool) {
+	old := m.spaces[e.key.Namespace][e.key]
+	if delete(m.unmarked, e.key); e.unmarked != nil && (old == nil || newer(e.version, old.ResourceVersion)) {
+		m.unmarked[e.key] = e.unmarked
+	}
+	switch {
+	case e.live == nil:
+		if old != nil && e.key.Kind == rbacsync.KindNamespace { // the mark was taken off
+			m.drop(e.key, e.version)
+		}
+		m.foreign[e.key] = true
+		return
+	case old != nil && !newer(e.version, old.ResourceVersion):
+		return
+	}
+	if old != nil && old.Extra != nil && e.live.Extra != nil && reflect.DeepEqual(old.Extra.Content, e.live.Extra.Content) {
+		e.live.Extra, watching = old.Extra, false // only its status changed, as a quota's does all the time
+	}
+	delete(m.foreign, e.key)
+	if m.spaces[e.key.Namespace] == nil {
+		m.spaces[e.key.Namespace] = map[rbacsync.Key]*rbacsync.Live{}
+	}
+	m.spaces[e.key.Namespace][e.key] = e.live
+	if watching {
+		m.touch(e.key, e.version)
+	}
+}
+
+// drop forgets an object. The caller holds mu.
+func (m *Mirror) drop(k rbacsync.Key, version string) {
+	space := m.spaces[k.Namespace]
+	delete(space, k)
+	if len(space) == 0 {
+		delete(m.spaces, k.Namespace)
+	}
+	m.touch(k, version)
+}
+
+func (m *Mirror) touch(k rbacsync.Key, version string) {
+	m.touched[k] = version
+	if m.notify != nil {
+		m.notify()
+	}
+}
+
+// Wrote takes in what the API server answered to a write of ours, so that the next plan is not made on what was
+// there before, and our own write does not look like drift.
+func (m *Mirror) Wrote(l *rbacsync.Live) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if old := m.spaces[l.Key.Namespace][l.Key]; old != nil && old.ResourceVersion == l.ResourceVersion {
+		m.spaces[l.Key.Namespace][l.Key] = l // the watch was faster; what we know of our own write is more
+	}
+	m.put(entry{key: l.Key, version: l.ResourceVersion, live: l}, false)
+	if v, ok := m.touched[l.Key]; ok && (v == "" || !newer(v, l.ResourceVersion)) {
+		delete(m.touched, l.Key)
+	}
+}
+
+// forget takes in that we deleted an object. The watch will say so, too, which is then nothing new.
+func (m *Mirror) forget(k rbacsync.Key) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if space := m.spaces[k.Namespace]; space[k] != nil {
+		delete(space, k)
+		if len(space) == 0 {
+			delete(m.spaces, k.Namespace)
+		}
+	}
+	delete(m.touched, k)
+}
+
+// IsReady reports whether everything was read once.
+func (m *Mirror) IsReady() bool {
+	select {
+	case <-m.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// Drifted returns the namespaces that hold something which somebody else changed, and forgets them.
+func (m *Mirror) Drifted() map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.touched) == 0 {
+		return nil
+	}
+	out := make(map[string]bool, len(m.touched))
+	for k := range m.touched {
+		out[k.Namespace] = true
+	}
+	clear(m.touched)
+	return out
+}
+
+var errNotSynced = errors.New("the cluster was not read yet")
+
+// Await waits until everything was read once.
+func (m *Mirror) Await(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errNotSynced)
+	defer cancel()
+	select {
+	case <-m.ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Observed returns what the cluster holds, sorted; in these namespaces, or everywhere when spaces is nil. Foreign
+// always holds everything.
+func (m *Mirror) Observed(spaces map[string]bool) *rbacsync.Observed {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := &rbacsync.Observed{Foreign: maps.Clone(m.foreign)}
+	if spaces == nil {
+		for _, space := range m.spaces {
+			for _, l := range space {
+				out.Live = append(out.Live, l)
+			}
+		}
+	}
+	for ns := range spaces {
+		for _, l := range m.spaces[ns] {
+			out.Live = append(out.Live, l)
+		}
+	}
+	for k, l := range m.unmarked {
+		if spaces == nil || spaces[k.Namespace] {
+			out.Unmarked = append(out.Unmarked, l)
+		}
+	}
+	slices.SortFunc(out.Live, func(a, b *rbacsync.Live) int { return a.Key.Compare(b.Key) })
+	return out
+}

@@ -1,0 +1,271 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// TemplateStore knows the objects from templates: from watches, once these have seen everything, else as of the last
+// full round with what was written since.
+type TemplateStore struct {
+	Mirror   *Mirror // nil without watches
+	Waited   bool    // for the first sight of the mirror
+	Followed bool    // the last load left the reading of used kinds to the mirror
+
+	Mu      sync.Mutex
+	Read    bool
+	Live    map[rbacsync.Key]*rbacsync.Live
+	Foreign map[rbacsync.Key]bool
+	Spaces  map[string]types.UID // of the namespaces that the objects are in
+	Secrets map[string]map[string]any
+}
+
+// TemplateSight is how long the first round waits for the watches of templates before it lists them itself.
+const TemplateSight = 10 * time.Second
+
+// Begin forgets what is known. m, which may be nil, follows the objects from now on.
+func (st *TemplateStore) Begin(m *Mirror) {
+	st.Mu.Lock()
+	defer st.Mu.Unlock()
+	st.Mirror, st.Waited, st.Followed, st.Read = m, false, false, false
+	st.Live, st.Foreign, st.Spaces = nil, nil, nil
+}
+
+// TemplateFeeds returns what has to be watched: of each kind that a template has, the objects with our marks, and those
+// without that have a template's name. Secrets are watched by name alone: whoever may list all of them sees everything.
+// Kinds that no template has are left to the full rounds, which look for what a template left behind.
+func TemplateFeeds(client dynamic.Interface, t *rbacsync.Templates) []feed {
+	of := func(kind rbacsync.TemplateKind, o metav1.ListOptions) feed {
+		c := client.Resource(kind.GVR())
+		return feed{
+			what: kind.Resource + " from templates", options: o, watch: c.Watch,
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return c.List(ctx, o) },
+			parse: func(obj runtime.Object) (entry, error) {
+				u, ok := obj.(*unstructured.Unstructured)
+				if !ok {
+					return entry{}, fmt.Errorf("the API server sent a %T, which was not asked for", obj)
+				}
+				l, ours := templateLive(kind, u)
+				e := entry{key: l.Key, version: l.ResourceVersion}
+				if ours {
+					e.live = l
+				}
+				return e, nil
+			},
+		}
+	}
+	const mine = ours + "," + kubename.LabelTemplate
+	var out []feed
+	seen := map[string]bool{}
+	for _, tpl := range t.List {
+		if !tpl.Kind.Secret() && !seen[tpl.Kind.Resource+"."+tpl.Kind.Group] {
+			seen[tpl.Kind.Resource+"."+tpl.Kind.Group] = true
+			out = append(out, of(tpl.Kind, metav1.ListOptions{LabelSelector: mine}))
+		}
+		if seen[tpl.KeyName()] {
+			continue
+		}
+		seen[tpl.KeyName()] = true
+		named := "metadata.name=" + tpl.Name
+		out = append(out, of(tpl.Kind, metav1.ListOptions{LabelSelector: notOurs, FieldSelector: named}))
+		if tpl.Kind.Secret() {
+			out = append(out, of(tpl.Kind, metav1.ListOptions{LabelSelector: mine, FieldSelector: named}))
+		}
+	}
+	return out
+}
+
+// Load reads all objects with the mark of templates, those that have a name of a template, and the Secrets to copy; of
+// the first two only what is not followed. Secrets are only asked for by name: whoever may list all of them sees
+// everything.
+func (st *TemplateStore) Load(ctx context.Context, client dynamic.Interface, own string, t *rbacsync.Templates) error {
+	if client == nil {
+		return errors.New("there is no client for them")
+	}
+	live, foreign, secrets := map[rbacsync.Key]*rbacsync.Live{}, map[rbacsync.Key]bool{}, map[string]map[string]any{}
+	list := func(kind rbacsync.TemplateKind, o metav1.ListOptions) error {
+		o.Limit = pageSize
+		for {
+			page, err := client.Resource(kind.GVR()).List(ctx, o)
+			if err != nil {
+				return fmt.Errorf("listing %s: %w", kind.Resource, err)
+			}
+			for i := range page.Items {
+				l, ours := templateLive(kind, &page.Items[i])
+				if ours {
+					live[l.Key] = l
+				} else {
+					foreign[l.Key] = true
+				}
+			}
+			if o.Continue = page.GetContinue(); o.Continue == "" {
+				return nil
+			}
+		}
+	}
+	for _, kind := range t.Kinds {
+		used := slices.ContainsFunc(t.List, func(x *rbacsync.Template) bool { return x.Kind == kind })
+		if !kind.Secret() && (!used || !st.Followed) {
+			if err := list(kind, metav1.ListOptions{LabelSelector: ours + "," + kubename.LabelTemplate}); err != nil && used {
+				return err // a kind without a template may be forbidden
+			}
+		}
+	}
+	asked := map[string]bool{}
+	for _, tpl := range t.List {
+		if !asked[tpl.KeyName()] && !st.Followed {
+			asked[tpl.KeyName()] = true
+			if err := list(tpl.Kind, metav1.ListOptions{FieldSelector: "metadata.name=" + tpl.Name}); err != nil {
+				return err
+			}
+		}
+		if tpl.CopyFrom == "" || secrets[tpl.CopyFrom] != nil {
+			continue
+		}
+		o, err := client.Resource(tpl.Kind.GVR()).Namespace(own).Get(ctx, tpl.CopyFrom, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading the Secret %s to copy: %w", tpl.CopyFrom, err)
+		}
+		data, _ := o.Object["data"].(map[string]any)
+		if data == nil {
+			data = map[string]any{}
+		}
+		secrets[tpl.CopyFrom] = data
+	}
+	st.Mu.Lock()
+	defer st.Mu.Unlock()
+	for k, l := range live { // what was compared once need not be compared again
+		if old := st.Live[k]; old != nil && old.UID == l.UID && old.ResourceVersion == l.ResourceVersion {
+			live[k] = old
+		}
+	}
+	st.Live, st.Foreign, st.Secrets, st.Read = live, foreign, secrets, true
+	return nil
+}
+
+// looseMap is what an unstructured object has of labels and annotations.
+func looseMap(m map[string]string) map[string]any {
+	out := make(map[string]any, len(m))
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
+}
+
+// templateLive reads an object into our form.
+func templateLive(kind rbacsync.TemplateKind, o *unstructured.Unstructured) (l *rbacsync.Live, ours bool) {
+	labels, notes := o.GetLabels(), o.GetAnnotations()
+	content := maps.Clone(o.Object)
+	content["metadata"] = map[string]any{"labels": looseMap(labels), "annotations": looseMap(notes)}
+	delete(content, "status")
+	return &rbacsync.Live{
+		Object: rbacsync.Object{
+			Key:   rbacsync.Key{Namespace: o.GetNamespace(), Kind: rbacsync.KindTemplate, Name: kind.Kind + "/" + o.GetName()},
+			Extra: &rbacsync.Extra{Kind: kind, Name: o.GetName(), Hash: notes[kubename.AnnotationTemplate], Content: content},
+		},
+		UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), Deleting: o.GetDeletionTimestamp() != nil,
+	}, labels[kubename.LabelManagedBy] == kubename.ManagedBy && labels[kubename.LabelTemplate] != ""
+}
+
+// Wrote takes in a write of ours: what it made, or nil.
+func (st *TemplateStore) Wrote(k rbacsync.Key, l *rbacsync.Live, hash string) {
+	st.Mu.Lock()
+	defer st.Mu.Unlock()
+	if l == nil {
+		delete(st.Live, k)
+		if st.Mirror != nil {
+			st.Mirror.forget(k)
+		}
+		return
+	}
+	l.Extra.Verified = hash // what the API server made of it is what it is
+	if st.Mirror != nil {
+		st.Mirror.Wrote(l)
+	}
+	if st.Followed {
+		return
+	}
+	if st.Live == nil {
+		st.Live = map[rbacsync.Key]*rbacsync.Live{}
+	}
+	st.Live[k] = l
+}
+
+// writeTemplate creates, updates or deletes an object from a template.
+func writeTemplate(ctx context.Context, client dynamic.Interface, c rbacsync.Change, wrote func(rbacsync.Key, *rbacsync.Live, string)) error {
+	if client == nil {
+		return errors.New("there is no client for templates")
+	}
+	if c.Action == rbacsync.Delete {
+		err := client.Resource(c.Old.Extra.Kind.GVR()).Namespace(c.Key.Namespace).Delete(ctx, c.Old.Extra.Name, metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &c.Old.UID, ResourceVersion: &c.Old.ResourceVersion},
+		})
+		if err == nil && wrote != nil {
+			wrote(c.Key, nil, "")
+		}
+		return err
+	}
+	e := c.New.Extra
+	o := e.Render()
+	api := client.Resource(e.Kind.GVR()).Namespace(c.Key.Namespace)
+	var got *unstructured.Unstructured
+	var err error
+	if c.Action == rbacsync.Create {
+		got, err = api.Create(ctx, o, metav1.CreateOptions{})
+	} else {
+		// A merge patch leaves alone what others added beside it; fields of ours that are maps are replaced by theirs.
+		o.SetUID(c.Old.UID)
+		o.SetResourceVersion(c.Old.ResourceVersion)
+		var body []byte
+		if body, err = json.Marshal(withNulls(o.Object, c.Old.Extra.Content)); err != nil {
+			return err
+		}
+		got, err = api.Patch(ctx, e.Name, types.MergePatchType, body, metav1.PatchOptions{})
+	}
+	if err == nil && wrote != nil {
+		l, _ := templateLive(e.Kind, got)
+		wrote(c.Key, l, e.Hash)
+	}
+	return err
+}
+
+// withNulls adds a null for every key that is in the cluster and not in the template, so that a merge patch takes it
+// away. Labels and annotations of others stay.
+func withNulls(want, have map[string]any) map[string]any {
+	out := maps.Clone(want)
+	for k, h := range have {
+		w, ok := want[k]
+		if k == "metadata" || k == "apiVersion" || k == "kind" {
+			continue
+		}
+		if !ok {
+			out[k] = nil
+			continue
+		}
+		wm, ok1 := w.(map[string]any)
+		hm, ok2 := h.(map[string]any)
+		if ok1 && ok2 {
+			out[k] = withNulls(wm, hm)
+		}
+	}
+	return out
+}

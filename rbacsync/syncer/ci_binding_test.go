@@ -1,0 +1,378 @@
+package syncer_test
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	authnv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	ktesting "k8s.io/client-go/testing"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
+)
+
+// subjectsOf returns the subjects of the CI binding in haw-world (or another namespace), by name.
+func subjectsOf(t *testing.T, in rbacsync.Input, ns string) string {
+	t.Helper()
+	for _, o := range rbacsync.Desired(in).Objects {
+		if o.Key.Namespace == ns && o.Key.Name == kubename.CIRoleBinding && o.Binding != nil {
+			var names []string
+			for _, s := range o.Binding.Others {
+				names = append(names, s.Name)
+			}
+			slices.Sort(names)
+			return strings.Join(names, " ")
+		}
+	}
+	t.Fatalf("no CI binding in %s", ns)
+	return ""
+}
+
+func TestCIBinding(t *testing.T) {
+	t.Parallel()
+	user := rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: "gitlab:ci:42"}
+	foreign := rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: "gitlab:ci:43"}
+	group := rbacv1.Subject{Kind: "Group", APIGroup: rbacv1.GroupName, Name: "gitlab:project_env:42:prod"}
+	strange := rbacv1.Subject{Kind: "Group", APIGroup: rbacv1.GroupName, Name: "gitlab:project:42"}
+	const sa = "gitlab-serviceaccount"
+	tests := []struct {
+		name     string
+		settings rbacsync.CISettings
+		status   rbacsync.DeliveryStatus
+		live     []rbacv1.Subject
+		frozen   bool
+		want     string
+	}{
+		{"variables", rbacsync.CISettings{}, rbacsync.DeliveryStatus{}, nil, false, sa},
+		{"id-token", rbacsync.CISettings{Mode: rbacsync.DeliverIDToken}, rbacsync.DeliveryStatus{}, nil, false, sa + " gitlab:ci:42"},
+		{"agent, slug unknown", rbacsync.CISettings{Mode: rbacsync.DeliverAgent}, rbacsync.DeliveryStatus{}, nil, false, sa},
+		{"agent, slug unknown after a restart", rbacsync.CISettings{Mode: rbacsync.DeliverAgent}, rbacsync.DeliveryStatus{}, []rbacv1.Subject{group}, false, sa + " gitlab:project_env:42:prod"},
+		{"agent", rbacsync.CISettings{Mode: rbacsync.DeliverAgent}, rbacsync.DeliveryStatus{Known: true, Slug: "prod"}, nil, false, sa + " gitlab:project_env:42:prod"},
+		{"agent refused", rbacsync.CISettings{Mode: rbacsync.DeliverAgent}, rbacsync.DeliveryStatus{Known: true, Slug: "prod", Refused: true}, []rbacv1.Subject{group}, false, sa},
+		{"agent refused, the mode before stays", rbacsync.CISettings{Mode: rbacsync.DeliverAgent}, rbacsync.DeliveryStatus{Known: true, Refused: true}, []rbacv1.Subject{user}, false, sa + " gitlab:ci:42"},
+		{"a slug that is none", rbacsync.CISettings{Mode: rbacsync.DeliverAgent}, rbacsync.DeliveryStatus{Known: true, Slug: "x:y"}, nil, false, sa},
+		{"moved, new mode not delivered", rbacsync.CISettings{}, rbacsync.DeliveryStatus{Known: true, Delivery: rbacsync.DeliverIDToken, Settled: true}, []rbacv1.Subject{user}, false, sa + " gitlab:ci:42"},
+		{"moved, jobs may still run", rbacsync.CISettings{}, rbacsync.DeliveryStatus{Known: true, Delivery: rbacsync.DeliverVariables}, []rbacv1.Subject{user, group}, false, sa + " gitlab:ci:42 gitlab:project_env:42:prod"},
+		{"moved and over", rbacsync.CISettings{}, rbacsync.DeliveryStatus{Known: true, Delivery: rbacsync.DeliverVariables, Settled: true}, []rbacv1.Subject{user, group}, false, sa},
+		{"what is not live is not added", rbacsync.CISettings{}, rbacsync.DeliveryStatus{Known: true, Delivery: rbacsync.DeliverVariables}, nil, false, sa},
+		{"of other projects and by hand: gone at once", rbacsync.CISettings{}, rbacsync.DeliveryStatus{}, []rbacv1.Subject{foreign, strange}, false, sa},
+		{"archived", rbacsync.CISettings{Mode: rbacsync.DeliverIDToken}, rbacsync.DeliveryStatus{}, []rbacv1.Subject{user}, true, ""},
+		{"the nearest exception counts", rbacsync.CISettings{Mode: rbacsync.DeliverAgent, Exceptions: []rbacsync.CIException{
+			{Source: authz.Group(7), Mode: rbacsync.DeliverVariables}, {Source: authz.Project(42), Mode: rbacsync.DeliverIDToken},
+		}}, rbacsync.DeliveryStatus{}, nil, false, sa + " gitlab:ci:42"},
+		{"of the group", rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.Group(7), Mode: rbacsync.DeliverIDToken}}}, rbacsync.DeliveryStatus{}, nil, false, sa + " gitlab:ci:42"},
+		{"each of mode and namespace by itself", rbacsync.CISettings{Exceptions: []rbacsync.CIException{
+			{Source: authz.Group(7), Mode: rbacsync.DeliverIDToken}, {Source: authz.Project(42), Target: rbacsync.TargetProject},
+		}}, rbacsync.DeliveryStatus{}, nil, false, sa + " gitlab:ci:42"},
+		{"not because of its group: Developers can make projects there", rbacsync.CISettings{Mode: rbacsync.DeliverIDToken, Exceptions: []rbacsync.CIException{
+			{Source: authz.Group(7), Target: rbacsync.TargetGroup},
+		}}, rbacsync.DeliveryStatus{}, nil, false, sa + " gitlab:ci:42"},
+		{
+			"it deploys elsewhere",
+			rbacsync.CISettings{Mode: rbacsync.DeliverIDToken, Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup}}},
+			rbacsync.DeliveryStatus{},
+			[]rbacv1.Subject{user},
+			false, sa,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			in := rbacsynctest.Company()
+			in.Settings.CI = tt.settings
+			in.CIStatus = func(string, int64) rbacsync.DeliveryStatus { return tt.status }
+			in.CILive = map[string][]rbacv1.Subject{"haw-world": tt.live}
+			for i := range in.Sources {
+				in.Sources[i].ReadOnly = tt.frozen
+			}
+			if got := subjectsOf(t, in, "haw-world"); got != tt.want {
+				t.Errorf("subjects %q, want %q", got, tt.want)
+			}
+			if group := subjectsOf(t, in, "haw"); tt.name == "it deploys elsewhere" && group != sa+" gitlab:ci:42" {
+				t.Errorf("in the namespace of the group: %q", group)
+			}
+		})
+	}
+}
+
+func TestCIExceptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	snap := rbacsynctest.HawWorld()
+	s := newSyncer(t, syncer.Options{Reader: &gitlab{snap: snap}, Kube: fake.NewClientset(), Mode: syncer.ModePlan, Settings: rbacsync.Settings{CI: rbacsync.CISettings{Exceptions: []rbacsync.CIException{
+		{Source: authz.Project(42), Path: "haw/world", Mode: rbacsync.DeliverNone}, {Source: authz.Group(7), Path: "haw/other", Mode: rbacsync.DeliverNone}, {Source: authz.Project(99), Mode: rbacsync.DeliverNone},
+	}}}})
+	r, err := s.Once(t.Context(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range r.Findings {
+		if strings.HasPrefix(f.Code, "ci_") {
+			got = append(got, fmt.Sprint(f.Code, " ", f.Source))
+		}
+	}
+	if want := []string{"ci_exception_path group/7", "ci_exception_unknown project/99"}; !slices.Equal(got, want) {
+		t.Errorf("findings %v, want %v", got, want)
+	}
+}
+
+// provisioner is one on a fake cluster that makes tokens.
+func provisioner(t *testing.T, kube *fake.Clientset) *ci.Provisioner {
+	t.Helper()
+	if err := kube.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "this-cluster"}}); err != nil {
+		t.Fatal(err)
+	}
+	made := 0
+	kube.PrependReactor("create", "secrets", func(a ktesting.Action) (bool, runtime.Object, error) {
+		s, _ := a.(ktesting.CreateAction).GetObject().(*corev1.Secret)
+		made++
+		s.UID = types.UID(fmt.Sprint("secret-", made)) // the fake gives none
+		return false, nil, nil
+	})
+	kube.PrependReactor("create", "serviceaccounts", func(a ktesting.Action) (bool, runtime.Object, error) {
+		if a.GetSubresource() != "token" {
+			return false, nil, nil
+		}
+		tr, _ := a.(ktesting.CreateAction).GetObject().(*authnv1.TokenRequest)
+		body := fmt.Sprintf(`{"kubernetes.io":{"namespace":%q,"serviceaccount":{"name":%q},"secret":{"uid":%q}}}`, a.GetNamespace(), kubename.CIServiceAccount, tr.Spec.BoundObjectRef.UID)
+		tr.Status = authnv1.TokenRequestStatus{Token: "e30." + base64.RawURLEncoding.EncodeToString([]byte(body)) + ".c2ln", ExpirationTimestamp: metav1.NewTime(time.Now().Add(1000 * time.Hour))}
+		return true, tr, nil
+	})
+	return &ci.Provisioner{Kube: kube, Variables: delivery(func(int64, []ci.Variable) {}), Scope: "ICC-K8s", Now: time.Now, Cluster: ci.Cluster{URL: "https://k8s"}}
+}
+
+// TestTokensDieWithRights: whose loss kills which token, after the brakes.
+func TestTokensDieWithRights(t *testing.T) {
+	t.Parallel()
+	type env struct {
+		g    *gitlab
+		kube *fake.Clientset
+		o    syncer.Options
+		s    *syncer.Syncer
+	}
+	start := func(t *testing.T, snap *authz.Snapshot, settings rbacsync.CISettings, limits *rbacsync.Limits) *env {
+		e := &env{g: &gitlab{snap: snap}, kube: fake.NewClientset()}
+		e.o = syncer.Options{Reader: e.g, Kube: e.kube, CI: provisioner(t, e.kube), Limits: limits, Settings: rbacsync.Settings{CI: settings}}
+		e.s = newSyncer(t, e.o)
+		once(t, e.s)
+		return e
+	}
+	// died says in which namespaces the token was made anew by a round on another state of GitLab.
+	died := func(t *testing.T, e *env, snap *authz.Snapshot) string {
+		t.Helper()
+		uids := func() map[string]types.UID {
+			list, err := e.kube.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := map[string]types.UID{}
+			for _, s := range list.Items {
+				out[s.Namespace] = s.UID
+			}
+			return out
+		}
+		before := uids()
+		e.g.snap = snap
+		once(t, e.s)
+		var out []string
+		for ns, uid := range uids() {
+			if before[ns] != uid {
+				out = append(out, ns)
+			}
+		}
+		slices.Sort(out)
+		return strings.Join(out, " ")
+	}
+	noOwner := func(s *authz.Snapshot) *authz.Snapshot {
+		n := *s
+		g := n.Groups[7]
+		g.Members = nil
+		n.Groups = map[int64]authz.GitLabGroup{7: g}
+		return &n
+	}
+	shared := rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup}}}
+	open := rbacsync.CISettings{Unprotected: map[int64]bool{42: true}}
+	tests := []struct {
+		name     string
+		settings rbacsync.CISettings
+		limits   *rbacsync.Limits
+		before   *authz.Snapshot
+		after    *authz.Snapshot
+		want     string
+	}{
+		{"an Owner of the group", rbacsync.CISettings{}, nil, rbacsynctest.HawWorld(), noOwner(rbacsynctest.HawWorld()), "haw haw-world"},
+		{"a Developer, who can't read it", rbacsync.CISettings{}, nil, rbacsynctest.HawWorld(), without(rbacsynctest.HawWorld(), 42, 3), ""},
+		{"a Developer of an unprotected project", open, nil, rbacsynctest.HawWorld(), without(rbacsynctest.HawWorld(), 42, 3), "haw-world"},
+		{"a Developer where it is in GitLab's integration", rbacsync.CISettings{Mode: rbacsync.DeliverCertificate}, nil, rbacsynctest.HawWorld(), without(rbacsynctest.HawWorld(), 42, 3), "haw-world"},
+		{"a Developer of an unprotected project that deploys into the group's", rbacsync.CISettings{Exceptions: shared.Exceptions, Unprotected: open.Unprotected}, nil, rbacsynctest.HawWorld(), without(rbacsynctest.HawWorld(), 42, 3), "haw"},
+		{
+			"a Developer of a project that deploys into the group's by GitLab's integration",
+			rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup, Mode: rbacsync.DeliverCertificate}}},
+			nil, rbacsynctest.HawWorld(), without(rbacsynctest.HawWorld(), 42, 3), "haw",
+		},
+		{
+			"a project that deploys into the group's could not be read",
+			rbacsync.CISettings{Exceptions: shared.Exceptions, Unprotected: open.Unprotected},
+			nil, rbacsynctest.HawWorld(), func() *authz.Snapshot {
+				s := without(rbacsynctest.HawWorld(), 42, 3)
+				s.Missing = map[authz.SourceID]string{authz.Project(42): "502"}
+				return s
+			}(), "",
+		},
+		{"a loss that is held", open, &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1}}, crowded(), lose(crowded(), 11, 12, 13), ""},
+		{"a loss that is not", open, &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 3}}, crowded(), lose(crowded(), 11, 12, 13), "haw-world"},
+		{"somebody comes", rbacsync.CISettings{}, nil, noOwner(rbacsynctest.HawWorld()), rbacsynctest.HawWorld(), ""},
+		{"GitLab could not be read", rbacsync.CISettings{}, nil, rbacsynctest.HawWorld(), func() *authz.Snapshot {
+			s := noOwner(rbacsynctest.HawWorld())
+			s.Missing = map[authz.SourceID]string{authz.Group(7): "502"}
+			return s
+		}(), ""},
+	}
+	for _, tt := range tests {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restart %t", tt.name, restart), func(t *testing.T) {
+				t.Parallel()
+				e := start(t, tt.before, tt.settings, tt.limits)
+				if restart {
+					p := e.o.CI
+					e.o.CI = &ci.Provisioner{Kube: p.Kube, Variables: p.Variables, Scope: p.Scope, Now: p.Now, Cluster: p.Cluster}
+					if tt.limits == nil { // the brakes of a new process know nothing to compare with
+						e.s = newSyncer(t, e.o)
+					}
+				}
+				if got := died(t, e, tt.after); got != tt.want {
+					t.Errorf("tokens made anew in %q, want %q", got, tt.want)
+				}
+				if got := died(t, e, tt.after); got != "" {
+					t.Errorf("and again in %q", got)
+				}
+			})
+		}
+	}
+}
+
+// TestIDHandedOutAgain: after a restore GitLab gave the id of a project to another one, which must not get the credentials of
+// the namespace that belongs to the first.
+func TestIDHandedOutAgain(t *testing.T) {
+	t.Parallel()
+	for _, again := range []bool{false, true} {
+		g, kube := &gitlab{snap: rbacsynctest.HawWorld()}, fake.NewClientset()
+		p := provisioner(t, kube)
+		p.Recheck = time.Nanosecond
+		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: p})
+		once(t, s)
+		if again {
+			other := g.snap.Projects[42]
+			other.CreatedAt = other.CreatedAt.Add(time.Hour)
+			g.snap.Projects[42] = other
+		}
+		var given []int64
+		p.Variables = delivery(func(id int64, _ []ci.Variable) { given = append(given, id) })
+		p.Scope = "production" // so that everything is delivered again
+		once(t, s)
+		if got := len(given) > 0; got == again {
+			t.Errorf("handed out again %t: credentials went to %v", again, given)
+		}
+	}
+}
+
+// hanging is a GitLab that does not answer.
+type hanging struct{ delivery }
+
+func (hanging) Ensure(ctx context.Context, _ int64, _ string, _ []ci.Variable, _ *ci.Known, _ ci.Claim) (int, error) {
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+// TestTokensDieWhileGitLabHangs: an Owner of the group leaves while credentials are being delivered.
+func TestTokensDieWhileGitLabHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g, kube := &gitlab{snap: rbacsynctest.HawWorld()}, fake.NewClientset()
+		p := provisioner(t, kube)
+		p.Variables = hanging{}
+		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: p, Interval: time.Hour})
+		defer run(t, s)()
+		synctest.Wait()
+		get := func(ns string) *corev1.Secret {
+			t.Helper()
+			secret, err := kube.CoreV1().Secrets(ns).Get(t.Context(), kubename.CISecret, metav1.GetOptions{})
+			if err != nil || len(secret.Data["token"]) == 0 && secret.UID == "" {
+				t.Fatalf("%s: %v", ns, err)
+			}
+			return secret
+		}
+		before := map[string]types.UID{"haw": get("haw").UID, "haw-world": get("haw-world").UID}
+		g.set(func(g *gitlab) {
+			n := *g.snap
+			group := n.Groups[7]
+			group.Members = nil
+			n.Groups = map[int64]authz.GitLabGroup{7: group}
+			g.snap = &n
+		})
+		s.Trigger([]authz.SourceID{authz.Group(7)}, "hook")
+		synctest.Wait()
+		for ns, uid := range before {
+			if get(ns).UID == uid {
+				t.Errorf("%s: the token lives on", ns)
+			}
+		}
+	})
+}
+
+// refusing is a GitLab that refuses to be written to.
+type refusing struct {
+	delivery
+	on *atomic.Bool
+}
+
+func (r refusing) Ensure(ctx context.Context, id int64, scope string, vars []ci.Variable, known *ci.Known, claim ci.Claim) (int, error) {
+	if r.on.Load() {
+		return 0, errors.New("403 Forbidden")
+	}
+	return r.delivery.Ensure(ctx, id, scope, vars, known, claim)
+}
+
+// TestCIFindingsGoWithTheirCause: what a pass over credentials finds, or no longer finds, is told then, not with the next
+// reading of GitLab.
+func TestCIFindingsGoWithTheirCause(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g, kube, on := &gitlab{snap: rbacsynctest.HawWorld()}, fake.NewClientset(), new(atomic.Bool)
+		p := provisioner(t, kube)
+		p.Variables = refusing{delivery(func(int64, []ci.Variable) {}), on}
+		on.Store(true)
+		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: p, Interval: 24 * time.Hour})
+		defer run(t, s)()
+		failed := func() bool {
+			return slices.ContainsFunc(s.State().Round.Findings, func(f authz.Finding) bool { return f.Code == "ci_delivery_failed" })
+		}
+		time.Sleep(time.Minute)
+		if !failed() {
+			t.Errorf("not told: %v", s.State().Round.Findings)
+		}
+		on.Store(false)
+		time.Sleep(6 * time.Minute)
+		if failed() {
+			t.Errorf("still told: %v", s.State().Round.Findings)
+		}
+	})
+}

@@ -1,0 +1,346 @@
+package syncer
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+)
+
+// ciSpaces lists the namespaces that have, or lose, CI credentials: those of ours that stand or were just made, and
+// those whose source is gone. What can't be judged keeps what it has. sources are those that the round looked at.
+func (s *Syncer) ciSpaces(r *Round, have *rbacsync.Observed, want *rbacsync.Wanted, sources []authz.Source) []ci.Namespace {
+	in := rbacsync.Input{Snapshot: r.Snapshot, Sources: sources, Names: r.Names, Settings: s.o.Settings}
+	s.ciInput(&in, have)
+	c := &ciSpaces{
+		view: rbacsync.NewDeliveries(&in), policy: s.o.Policy, have: have, want: want, snap: r.Snapshot,
+		live: map[rbacsync.Key]*rbacsync.Live{}, bindings: map[string][]*rbacsync.Live{}, failed: map[rbacsync.Key]bool{}, unsure: map[string]bool{},
+	}
+	for _, l := range have.Live {
+		if l.Key.Kind == rbacsync.KindRoleBinding {
+			c.bindings[l.Key.Namespace] = append(c.bindings[l.Key.Namespace], l)
+		} else {
+			c.live[l.Key] = l
+		}
+	}
+	for _, f := range r.Report.Failed {
+		c.failed[f.Change.Key] = true
+		if f.Change.Key.Kind == rbacsync.KindRoleBinding {
+			c.unsure[f.Change.Key.Namespace] = true
+		}
+	}
+	return c.list()
+}
+
+// ciInput adds what Desired has to know of CI credentials.
+func (s *Syncer) ciInput(in *rbacsync.Input, have *rbacsync.Observed) {
+	if s.o.CI != nil {
+		in.CIStatus = s.o.CI.Status
+	}
+	in.CILive = rbacsync.DeliverySubjects(have)
+}
+
+type ciSpaces struct {
+	view   *rbacsync.Deliveries
+	policy authz.Policy
+	have   *rbacsync.Observed
+	want   *rbacsync.Wanted
+	snap   *authz.Snapshot
+
+	live     map[rbacsync.Key]*rbacsync.Live // without bindings
+	bindings map[string][]*rbacsync.Live     // by namespace
+	failed   map[rbacsync.Key]bool
+	unsure   map[string]bool // namespaces in which a binding could not be written
+}
+
+func (c *ciSpaces) list() []ci.Namespace {
+	out := []ci.Namespace{}
+	wanted := map[string]bool{}
+	for i := range c.want.Objects {
+		o := &c.want.Objects[i]
+		if o.Space == nil {
+			continue
+		}
+		wanted[o.Key.Name] = true
+		switch l := c.live[o.Key]; {
+		case l != nil:
+			if !l.Deleting && c.want.Owns(l, o.Space) {
+				out = append(out, c.space(o.Key.Name, o.Space.Source))
+			}
+		case !c.have.Foreign[o.Key] && !c.failed[o.Key] && c.want.Hold == "" && c.want.Untouchable[o.Space.Source] == "":
+			out = append(out, c.space(o.Key.Name, o.Space.Source))
+		}
+	}
+	if c.want.Hold != "" {
+		return out
+	}
+	for _, l := range c.have.Live {
+		if l.Space == nil || wanted[l.Key.Name] || l.Deleting || l.Space.Issuer != c.want.Issuer ||
+			l.Space.Source == (authz.SourceID{}) || c.want.Untouchable[l.Space.Source] != "" || c.want.Keep[l.Space.Source] {
+			continue
+		}
+		n := ci.Namespace{Name: l.Key.Name, Source: l.Space.Source, Gone: true}
+		_, n.Exists = c.snap.Projects[l.Space.Source.ID]
+		n.Exists = n.Exists && l.Space.Source.Kind == authz.ProjectSource && c.want.Paths[l.Space.Source] == "" // else it has another namespace, and its variables
+		out = append(out, n)
+	}
+	return out
+}
+
+func (c *ciSpaces) space(name string, id authz.SourceID) ci.Namespace {
+	n := ci.Namespace{Name: name, Source: id, Read: c.snap.Taken, Undecided: c.want.Hold != "" || c.want.Untouchable[id] != "" || c.unsure[name]}
+	if sa := c.live[rbacsync.AccountKey(name)]; sa != nil {
+		n.Account = sa.UID
+	}
+	n.Mode = c.view.Mode(id)
+	open := false // somebody below Maintainer can read the token
+	for _, project := range c.view.Deploying(id) {
+		p := c.snap.Projects[project]
+		mode := c.view.Mode(authz.Project(project))
+		_, bound := c.bound(name, project, mode)
+		n.Projects = append(n.Projects, ci.Project{
+			ID: project, Mode: mode, Unprotected: c.view.Settings.Unprotected[project], Bound: bound,
+			Frozen: c.frozen(id, project), Variables: p.Variables, VariablesRead: p.VariablesRead,
+		})
+		// GitLab hands a cluster integration to unprotected branches, too.
+		open = open || c.view.Settings.Unprotected[project] || mode == rbacsync.DeliverCertificate
+	}
+	n.Readers, n.Lost = c.readers(name, id, open)
+	for _, project := range n.Projects {
+		own := authz.Project(project.ID)
+		if own == id {
+			continue
+		}
+		if c.want.Untouchable[own] != "" || c.unsure[c.view.Names[own]] {
+			n.Undecided = true
+		}
+		readers, lost := c.readers(c.view.Names[own], own, project.Unprotected || project.Mode == rbacsync.DeliverCertificate)
+		n.Readers, n.Lost = append(n.Readers, readers...), append(n.Lost, lost...)
+	}
+	n.Readers = ascending(n.Readers)
+	n.Lost = slices.DeleteFunc(ascending(n.Lost), func(u int64) bool {
+		_, reads := slices.BinarySearch(n.Readers, u)
+		return reads
+	})
+	if n.Undecided {
+		n.Readers, n.Lost = ascending(append(n.Readers, n.Lost...)), nil
+	}
+	return n
+}
+
+func ascending(ids []int64) []int64 {
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// frozen reports whether GitLab lets nobody write into the project.
+func (c *ciSpaces) frozen(home authz.SourceID, project int64) bool {
+	if home != authz.Project(project) {
+		return c.view.ReadOnly[project]
+	}
+	p := c.snap.Projects[project]
+	return p.Archived || p.MarkedForDeletion
+}
+
+// bound reports whether the subject that a project's jobs need is in the CI binding as it was written.
+func (c *ciSpaces) bound(ns string, project int64, mode rbacsync.Delivery) (subject string, bound bool) {
+	s, needed := c.view.Subject(ns, project, mode)
+	key := rbacsync.Key{Namespace: ns, Kind: rbacsync.KindRoleBinding, Name: kubename.CIRoleBinding}
+	if !needed {
+		return "", !mode.Secretless()
+	}
+	for _, o := range c.want.Inside(ns) {
+		if o.Key == key && o.Binding != nil && !c.failed[key] {
+			return s.Name, slices.Contains(o.Binding.Others, s)
+		}
+	}
+	return s.Name, false
+}
+
+// readers returns the people who can read the token of a namespace, or the variables of the project it belongs to,
+// and those who could until now: the people of every role but those of the levels below Maintainer; with open, of
+// Developer, too. They are read from the bindings, so who is held back from losing a right is among them still.
+func (c *ciSpaces) readers(ns string, id authz.SourceID, open bool) (now, lost []int64) {
+	weak := map[string]bool{}
+	for _, role := range c.policy.BaseRoles() {
+		weak[role] = true
+	}
+	strong := []authz.Level{authz.Maintainer, authz.Owner}
+	if open {
+		strong = append(strong, authz.Developer)
+	}
+	for _, l := range strong {
+		delete(weak, c.policy.RoleIn(c.snap, id, l))
+	}
+	for _, o := range c.want.Inside(ns) {
+		if o.Binding != nil && !weak[o.Binding.Role] {
+			now = append(now, o.Binding.Users...)
+		}
+	}
+	for _, l := range c.bindings[ns] {
+		if !weak[l.Binding.Role] {
+			lost = append(lost, l.Binding.Users...)
+		}
+	}
+	return now, lost
+}
+
+// destroyCI hands lists on to runCI after it has destroyed the tokens that have to die: runCI may be waiting for GitLab.
+func (s *Syncer) destroyCI(ctx context.Context, lists <-chan []ci.Namespace, next chan []ci.Namespace) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case list := <-lists:
+			if s.o.Apply.May == nil || s.o.Apply.May() == nil {
+				s.o.CI.DestroyLost(ctx, list)
+			}
+			offerCI(next, list)
+		}
+	}
+}
+
+// runCI keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
+func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturbed <-chan map[string]bool) {
+	var list []ci.Namespace
+	var again <-chan time.Time
+	var touched map[string]bool // namespaces whose Secret somebody else changed; true: deleted
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case list = <-lists:
+		case touched = <-disturbed:
+		case <-again:
+		}
+		again = nil
+		if list == nil {
+			continue
+		}
+		if s.o.Apply.May != nil && s.o.Apply.May() != nil {
+			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
+			continue
+		}
+		report := s.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 })
+		if before := s.ciFindings.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
+			s.lookAgain(authz.SourceID{}) // else they would be told as they were until the next reading of GitLab
+		}
+		if report.Issued > 0 {
+			s.tellCI(ctx, touched, list)
+		}
+		touched = nil
+		for i := range list {
+			list[i].Lost = nil // the Provisioner knows
+		}
+		if !report.Next.IsZero() {
+			again = time.After(max(report.Next.Sub(s.o.Now()), 100*time.Millisecond))
+		}
+	}
+}
+
+// sameFindings compares what findings are about; a text may differ each time.
+func sameFindings(a, b []authz.Finding) bool {
+	return slices.EqualFunc(a, b, func(a, b authz.Finding) bool { return a.Code == b.Code && a.Source == b.Source })
+}
+
+// offerCI hands a list to runCI in place of one that is still waiting. Each channel has one caller.
+func offerCI(lists chan []ci.Namespace, list []ci.Namespace) {
+	select {
+	case old := <-lists:
+		lost := map[string][]int64{}
+		for _, n := range old {
+			if len(n.Lost) > 0 {
+				lost[n.Name] = n.Lost
+			}
+		}
+		for i := range list {
+			for _, id := range lost[list[i].Name] {
+				if _, reads := slices.BinarySearch(list[i].Readers, id); !reads {
+					list[i].Lost = append(list[i].Lost, id)
+				}
+			}
+		}
+	default:
+	}
+	lists <- list
+}
+
+// followCI watches the Secrets of CI tokens until ctx ends; the channel tells of those that somebody else has changed.
+func (s *Syncer) followCI(ctx context.Context, start func(func())) <-chan map[string]bool {
+	disturbed := make(chan map[string]bool, 1)
+	if s.o.Watch != nil {
+		start(func() {
+			s.o.CI.Follow(ctx, s.o.Watch, func(ns string, deleted bool) {
+				now := map[string]bool{ns: deleted}
+				select { // with what nobody has taken yet
+				case before := <-disturbed:
+					maps.Copy(before, now)
+					now = before
+				default:
+				}
+				disturbed <- now
+			})
+		})
+	}
+	return disturbed
+}
+
+// tellCI says in an Event that a Secret which somebody deleted was made anew.
+func (s *Syncer) tellCI(ctx context.Context, touched map[string]bool, list []ci.Namespace) {
+	for _, n := range list {
+		if touched[n.Name] && !n.Gone {
+			ref := corev1.ObjectReference{APIVersion: "v1", Kind: "Secret", Namespace: n.Name, Name: kubename.CISecret}
+			cluster.ReportEvent(ctx, s.o.Kube, s.o.Logger, s.o.Now(), ref, "Secret "+n.Name+"/"+kubename.CISecret+
+				" was deleted by somebody else and is made anew with another token: the token before died with it")
+		}
+	}
+}
+
+// lookAgain asks for a round that reads nothing: something was learned of CI credentials that bindings depend on.
+func (s *Syncer) lookAgain(authz.SourceID) {
+	s.mu.Lock()
+	s.pending.look = true
+	s.pending.causes = append(s.pending.causes[:min(len(s.pending.causes), 4)], "ci")
+	s.mu.Unlock()
+	s.poke()
+}
+
+// onceCI does for a single round what runCI does in the background. What it learns of a project may need another
+// binding: then there is a second round.
+func (s *Syncer) onceCI(ctx context.Context, r Round, spaces []ci.Namespace) Round {
+	before := maps.Clone(s.slugs(spaces))
+	r.CI = s.o.CI.Provision(ctx, spaces)
+	if !maps.Equal(before, s.slugs(spaces)) && ctx.Err() == nil {
+		again, list := s.do(ctx, request{causes: []string{"ci"}})
+		if again.Err == nil && again.Names != nil {
+			first := r.CI
+			r.Plan, r.Report.Applied = append(r.Plan, again.Plan...), r.Report.Applied+again.Report.Applied
+			r.CI = s.o.CI.Provision(ctx, list)
+			r.CI.Issued, r.CI.Delivered = r.CI.Issued+first.Issued, r.CI.Delivered+first.Delivered
+		}
+	}
+	r.Findings = append(r.Findings, r.CI.Findings...)
+	return r
+}
+
+// slugs returns what is known of the environments of projects in mode agent.
+func (s *Syncer) slugs(spaces []ci.Namespace) map[int64]rbacsync.DeliveryStatus {
+	out := map[int64]rbacsync.DeliveryStatus{}
+	for _, n := range spaces {
+		for _, p := range n.Projects {
+			if p.Mode == rbacsync.DeliverAgent {
+				st := s.o.CI.Status(n.Name, p.ID)
+				out[p.ID] = rbacsync.DeliveryStatus{Slug: st.Slug, Refused: st.Refused}
+			}
+		}
+	}
+	return out
+}

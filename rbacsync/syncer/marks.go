@@ -1,0 +1,91 @@
+package syncer
+
+import (
+	"maps"
+	"sync"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// marks remembers the Marks of the namespaces of one GitLab (docs/adr/0092). The zero value remembers nothing. Its methods
+// may be called from several goroutines.
+type marks struct {
+	mu     sync.Mutex
+	issuer string
+	known  map[string]rbacsync.Mark // by the name of the namespace
+	fresh  map[string]bool          // written since learn, which did not see them yet
+}
+
+// recall takes in what was stored, where it is of the same GitLab and nothing newer is known.
+func (m *marks) recall(st *Stored) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.known == nil || m.issuer == "" {
+		m.issuer, m.known = st.Snapshot.Issuer, map[string]rbacsync.Mark{}
+	}
+	if m.issuer != st.Snapshot.Issuer {
+		return
+	}
+	for ns, mark := range st.Marks {
+		if _, ok := m.known[ns]; !ok {
+			m.known[ns] = mark
+		}
+	}
+}
+
+// of returns what is known of the namespaces of a GitLab.
+func (m *marks) of(issuer string) map[string]rbacsync.Mark {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.issuer != issuer {
+		return nil
+	}
+	return maps.Clone(m.known)
+}
+
+// wrote takes in what the API server answered to a write of ours.
+func (m *marks) wrote(l *rbacsync.Live) {
+	if l.Space == nil || l.Space.Wrong != "" || l.Space.Source == (authz.SourceID{}) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.issuer != l.Space.Issuer {
+		return
+	}
+	m.known[l.Key.Name] = rbacsync.Mark{UID: l.UID, Source: l.Space.Source, CreatedAt: l.Space.CreatedAt}
+	m.fresh[l.Key.Name] = true
+}
+
+// learn takes in the namespaces of sources in a whole observation that was identified, and forgets those that are gone.
+func (m *marks) learn(have *rbacsync.Observed, issuer string, names map[authz.SourceID]string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old, was := m.known, m.issuer
+	m.issuer, m.known = issuer, make(map[string]rbacsync.Mark, len(names))
+	for _, l := range have.Live {
+		switch {
+		case l.Space == nil || l.Space.Issuer != issuer || len(l.Doubt) > 0 || l.Space.Source == (authz.SourceID{}):
+		case names[l.Space.Source] == l.Key.Name || l.Known:
+			m.known[l.Key.Name] = rbacsync.Mark{UID: l.UID, Source: l.Space.Source, CreatedAt: l.Space.CreatedAt}
+		}
+	}
+	for ns := range m.fresh {
+		if _, ok := m.known[ns]; !ok && was == issuer {
+			m.known[ns] = old[ns]
+		}
+	}
+	m.fresh = map[string]bool{}
+}
+
+// identify is the function of that name, with the Marks that are known.
+func (m *marks) identify(have *rbacsync.Observed, snap *authz.Snapshot) *rbacsync.Observed {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := m.known
+	if m.issuer != snap.Issuer {
+		known = nil
+	}
+	return rbacsync.Identify(have, known, snap)
+}
