@@ -25,7 +25,8 @@ type Mark struct {
 // label or annotation of ours any more was given up, and is not recognised. What is not known is believed as far as its
 // label and its annotation agree; else it is in doubt. have is not changed.
 func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Observed {
-	out := &Observed{Live: have.Live, Foreign: have.Foreign}
+	out := &Observed{Live: have.Live, Foreign: have.Foreign, NoTemplates: have.NoTemplates, Secrets: have.Secrets, Findings: have.Findings}
+	unknown := map[string]bool{}
 	for i, l := range have.Live {
 		if l.Space == nil {
 			continue
@@ -56,9 +57,15 @@ func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Obse
 			n.Space.Wrong = strings.TrimSuffix(mark+"; "+n.Space.Wrong, "; ")
 			out.Live = append(out.Live, n)
 			delete(out.Foreign, n.Key)
-		} else if len(known) == 0 && (l.Space.Issuer == "" || l.Space.Issuer == snap.Issuer) { // else somebody else's, who may write what they want
+			continue
+		}
+		unknown[l.Key.Name] = true
+		if len(known) == 0 && (l.Space.Issuer == "" || l.Space.Issuer == snap.Issuer) { // else somebody else's, who may write what they want
 			out.Unmarked = append(out.Unmarked, doubted(l, mark))
 		}
+	}
+	if len(unknown) > 0 { // what templates made there is as little ours as the namespace
+		out.Live = slices.DeleteFunc(slices.Clone(out.Live), func(l *Live) bool { return l.Extra != nil && unknown[l.Key.Namespace] })
 	}
 	slices.SortFunc(out.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
 	return out

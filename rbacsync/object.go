@@ -260,6 +260,10 @@ type Observed struct {
 	Foreign map[Key]bool
 	// Unmarked are the namespaces among Foreign that have other labels or annotations of ours.
 	Unmarked []*Live
+	// NoTemplates says that objects from templates were not read: a plan says nothing about them.
+	NoTemplates bool
+	Secrets     map[string]map[string]any // the data of those that templates copy, by name
+	Findings    []authz.Finding           // what could not be read, or is missing
 }
 
 // Names returns which source has which namespace already, and all other namespaces of the cluster: those without
@@ -298,7 +302,7 @@ func (o *Observed) Names(issuer string) (have map[authz.SourceID]string, taken m
 
 // With returns what the cluster would hold after these changes.
 func (o *Observed) With(changes []Change) *Observed {
-	after := &Observed{Foreign: o.Foreign, Unmarked: o.Unmarked}
+	after := &Observed{Foreign: o.Foreign, Unmarked: o.Unmarked, NoTemplates: o.NoTemplates, Secrets: o.Secrets}
 	changed := make(map[Key]bool, len(changes))
 	for _, c := range changes {
 		changed[c.Key] = true

@@ -75,6 +75,9 @@ const (
 //
 // In a namespace of ours, an object of our name without our mark is the finding foreign_object, never a change.
 func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
+	if have.NoTemplates {
+		want = want.bare()
+	}
 	p := planner{have: have, want: want, home: map[authz.SourceID]string{}, others: map[string][]string{}}
 	if want.Hold != "" {
 		return nil, []authz.Finding{{Code: "held", Text: "nothing is changed: " + want.Hold}}
@@ -329,7 +332,7 @@ func (p *planner) compare(l *Live, o *Object, all []Object, why string) {
 			p.change(Change{Action: Update, Key: o.Key, Old: l, New: &Object{Key: o.Key, Space: &want}, Why: why, Step: StepNamespace})
 		}
 	case o.Extra != nil:
-		if l.Extra.Verified != o.Extra.Hash {
+		if !o.Extra.madeBy(l.Extra) {
 			p.change(Change{Action: Update, Key: o.Key, Old: l, New: o, Why: why, Step: StepTemplate})
 		}
 	case o.Binding != nil && o.Binding.Role != l.Binding.Role:

@@ -5,6 +5,23 @@ import (
 	"slices"
 )
 
+// Scope is the namespaces that something is about. nil is all of them.
+type Scope map[string]bool
+
+// Has reports whether a namespace is in the scope.
+func (s Scope) Has(namespace string) bool { return s == nil || s[namespace] }
+
+// Within returns what is in the scope. Foreign is kept whole.
+func (o *Observed) Within(scope Scope) *Observed {
+	if scope == nil {
+		return o
+	}
+	out := *o
+	outside := func(l *Live) bool { return !scope[l.Key.Namespace] }
+	out.Live, out.Unmarked = slices.DeleteFunc(slices.Clone(o.Live), outside), slices.DeleteFunc(slices.Clone(o.Unmarked), outside)
+	return &out
+}
+
 // WantedByNamespace is what should be in the cluster, by namespace, so that a part of it can be replaced.
 type WantedByNamespace struct {
 	Plain   Wanted // without Objects
@@ -30,24 +47,17 @@ func (r *WantedByNamespace) Within(spaces map[string]bool) *Wanted {
 	return &part
 }
 
-// Replace takes in what a round wants in these namespaces; objects from templates stay, it says nothing about them.
-func (r *WantedByNamespace) Replace(part *Wanted, spaces map[string]bool) {
-	for ns := range spaces {
-		own := slices.Clone(part.Inside(ns))
-		for _, o := range r.Objects[ns] {
-			if o.Extra != nil {
-				own = append(own, o)
-			}
-		}
-		slices.SortFunc(own, func(a, b Object) int { return a.Key.Compare(b.Key) })
-		r.Objects[ns] = own
+// Replace takes in what is wanted in some namespaces now.
+func (r *WantedByNamespace) Replace(part *Wanted, scope Scope) {
+	for ns := range scope {
+		r.Objects[ns] = slices.Clone(part.Inside(ns))
 	}
 	r.Plain.Untouchable, r.Plain.Users, r.Plain.Now, r.Plain.Snap = part.Untouchable, part.Users, part.Now, part.Snap
 	maps.Copy(r.Plain.Paths, part.Paths)
 }
 
-// Bare returns what is wanted without the objects from templates.
-func (w *Wanted) Bare() *Wanted {
+// bare returns what is wanted without the objects from templates.
+func (w *Wanted) bare() *Wanted {
 	extra := func(o Object) bool { return o.Extra != nil }
 	if !slices.ContainsFunc(w.Objects, extra) {
 		return w

@@ -355,7 +355,7 @@ type Extra struct {
 	Kind     TemplateKind
 	Name     string
 	Hash     string // names the template and what its fields were filled with
-	// Of an object in the cluster: Verified is the Hash that its content was compared with and found right.
+	// Verified is, of an object in the cluster that we wrote, the Hash of what we wrote.
 	Verified string
 	Content  map[string]any
 
@@ -465,17 +465,19 @@ func agrees(want, have any) bool {
 	return errA == nil && errB == nil && x.Cmp(y) == 0
 }
 
-// Check compares an object in the cluster with what is wanted, and notes it when they agree.
-func (e *Extra) Check(want *Extra) {
-	if e.Verified == want.Hash || e.Hash != want.Hash || e.Content == nil {
-		return
+// madeBy reports whether an object in the cluster is what the template makes. What the API server made of a write of ours
+// is; everything else is compared.
+func (e *Extra) madeBy(live *Extra) bool {
+	if live.Verified == e.Hash {
+		return true
 	}
-	o := want.Render().Object
+	if live.Hash != e.Hash || live.Content == nil {
+		return false
+	}
+	o := e.Render().Object
 	meta, _ := o["metadata"].(map[string]any)
 	o["metadata"] = map[string]any{"labels": meta["labels"], "annotations": meta["annotations"]}
-	if agrees(o, e.Content) {
-		e.Verified = want.Hash
-	}
+	return agrees(o, live.Content)
 }
 
 // splitTemplateName takes a Key's name apart.

@@ -41,12 +41,13 @@ type ApplyOptions struct {
 	Progress      func(Progress)
 	ProgressEvery time.Duration
 
-	Wrote func(*rbacsync.Live) // what the API server answered to a write
+	// Wrote, optional, is told what the API server answered to a write, by several goroutines.
+	Wrote func(*rbacsync.Live)
 	// pause, optional, is asked before a write that takes nothing away; true ends Apply, the rest is Deferred.
 	Pause func(since time.Duration) bool
 
-	Dynamic       dynamic.Interface // for objects from templates
-	WroteTemplate func(rbacsync.Key, *rbacsync.Live, string)
+	dynamic       dynamic.Interface // for objects from templates
+	wroteTemplate func(rbacsync.Key, *rbacsync.Live, string)
 }
 
 // Report is what became of a plan.
@@ -109,7 +110,7 @@ var errNoNamespace = errors.New("its namespace could not be created")
 // conflicts instead of undoing somebody else's later write.
 func Apply(ctx context.Context, client kubernetes.Interface, changes []rbacsync.Change, o ApplyOptions) Report {
 	start := time.Now()
-	a := &applier{client: client, log: o.Logger, cause: o.Cause, may: o.May, wrote: o.Wrote, dynamic: o.Dynamic, wroteTemplate: o.WroteTemplate, unborn: map[string]bool{}, answers: map[rbacsync.Key]*rbacsync.Live{}}
+	a := &applier{client: client, log: o.Logger, cause: o.Cause, may: o.May, wrote: o.Wrote, dynamic: o.dynamic, wroteTemplate: o.wroteTemplate, unborn: map[string]bool{}, answers: map[rbacsync.Key]*rbacsync.Live{}}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}

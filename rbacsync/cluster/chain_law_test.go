@@ -85,7 +85,7 @@ func randomMoving(t *testing.T, r *rand.Rand) moving {
 	if report := cluster.Apply(t.Context(), m.kube, first, cluster.ApplyOptions{}); report.Err() != nil {
 		t.Fatal(report.Err())
 	}
-	have, err := cluster.Observe(t.Context(), m.kube, nil)
+	have, err := cluster.List(t.Context(), m.kube, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

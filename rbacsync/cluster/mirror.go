@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -21,12 +20,12 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// Mirror keeps what Observe would read up to date by watches, in the compact form that planning needs: no object of
+// mirror keeps what Observe would read up to date by watches, in the compact form that planning needs: no object of
 // client-go's types is kept. It is always a little behind the cluster; a plan made on it is still safe, because each
 // write carries the resourceVersion it was planned on.
 //
 // It knows our own writes (wrote), so what is left are the changes of others: those are drift.
-type Mirror struct {
+type mirror struct {
 	feeds  []feed
 	log    *slog.Logger
 	notify func() // somebody else changed something
@@ -48,8 +47,8 @@ const relistAfter = time.Hour
 // relistUnwatched is how often a feed is listed that may be listed but not watched.
 const relistUnwatched = time.Minute
 
-func NewMirror(of []feed, log *slog.Logger, notify func()) *Mirror {
-	m := &Mirror{
+func newMirror(of []feed, log *slog.Logger, notify func()) *mirror {
+	m := &mirror{
 		feeds: of, log: log, notify: notify, ready: make(chan struct{}),
 		spaces: map[string]map[rbacsync.Key]*rbacsync.Live{}, foreign: map[rbacsync.Key]bool{}, unmarked: map[rbacsync.Key]*rbacsync.Live{}, touched: map[rbacsync.Key]string{},
 	}
@@ -57,8 +56,8 @@ func NewMirror(of []feed, log *slog.Logger, notify func()) *Mirror {
 	return m
 }
 
-// Run follows the cluster until ctx is done and returns when everything it started has ended.
-func (m *Mirror) Run(ctx context.Context) {
+// run follows the cluster until ctx is done and returns when everything it started has ended.
+func (m *mirror) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for i := range m.feeds {
@@ -67,7 +66,7 @@ func (m *Mirror) Run(ctx context.Context) {
 }
 
 // follow lists one feed and then watches it; it lists again when the watch can't be resumed.
-func (m *Mirror) follow(ctx context.Context, i int) {
+func (m *mirror) follow(ctx context.Context, i int) {
 	f := m.feeds[i]
 	pause, told := time.Duration(0), false
 	for ctx.Err() == nil {
@@ -110,7 +109,7 @@ func cure(err error) error {
 }
 
 // stream watches one feed from a version on, and returns the version to go on from; "" when it has to be listed.
-func (m *Mirror) stream(ctx context.Context, i int, version string) (string, error) {
+func (m *mirror) stream(ctx context.Context, i int, version string) (string, error) {
 	o := m.feeds[i].options
 	seconds := int64(300 + rand.IntN(300)) //nolint:gosec // not a secret
 	o.ResourceVersion, o.AllowWatchBookmarks, o.TimeoutSeconds = version, true, &seconds
@@ -160,7 +159,7 @@ func newer(a, b string) bool {
 }
 
 // replace takes in a whole list of a feed. Of what was read before, that which is newer than the list stays.
-func (m *Mirror) replace(i int, entries []entry, version string) {
+func (m *mirror) replace(i int, entries []entry, version string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	first := m.members[i] == nil
@@ -188,7 +187,7 @@ func (m *Mirror) replace(i int, entries []entry, version string) {
 }
 
 // event takes in one event of a feed.
-func (m *Mirror) event(i int, e entry, deleted bool) {
+func (m *mirror) event(i int, e entry, deleted bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !deleted {
@@ -216,7 +215,7 @@ func (m *Mirror) event(i int, e entry, deleted bool) {
 }
 
 // put stores an entry unless something newer is known. The caller holds mu.
-func (m *Mirror) put(e entry, watching bool) {
+func (m *mirror) put(e entry, watching bool) {
 	old := m.spaces[e.key.Namespace][e.key]
 	if delete(m.unmarked, e.key); e.unmarked != nil && (old == nil || newer(e.version, old.ResourceVersion)) {
 		m.unmarked[e.key] = e.unmarked
@@ -245,7 +244,7 @@ func (m *Mirror) put(e entry, watching bool) {
 }
 
 // drop forgets an object. The caller holds mu.
-func (m *Mirror) drop(k rbacsync.Key, version string) {
+func (m *mirror) drop(k rbacsync.Key, version string) {
 	space := m.spaces[k.Namespace]
 	delete(space, k)
 	if len(space) == 0 {
@@ -254,16 +253,16 @@ func (m *Mirror) drop(k rbacsync.Key, version string) {
 	m.touch(k, version)
 }
 
-func (m *Mirror) touch(k rbacsync.Key, version string) {
+func (m *mirror) touch(k rbacsync.Key, version string) {
 	m.touched[k] = version
 	if m.notify != nil {
 		m.notify()
 	}
 }
 
-// Wrote takes in what the API server answered to a write of ours, so that the next plan is not made on what was
+// wrote takes in what the API server answered to a write of ours, so that the next plan is not made on what was
 // there before, and our own write does not look like drift.
-func (m *Mirror) Wrote(l *rbacsync.Live) {
+func (m *mirror) wrote(l *rbacsync.Live) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if old := m.spaces[l.Key.Namespace][l.Key]; old != nil && old.ResourceVersion == l.ResourceVersion {
@@ -276,7 +275,7 @@ func (m *Mirror) Wrote(l *rbacsync.Live) {
 }
 
 // forget takes in that we deleted an object. The watch will say so, too, which is then nothing new.
-func (m *Mirror) forget(k rbacsync.Key) {
+func (m *mirror) forget(k rbacsync.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if space := m.spaces[k.Namespace]; space[k] != nil {
@@ -288,8 +287,8 @@ func (m *Mirror) forget(k rbacsync.Key) {
 	delete(m.touched, k)
 }
 
-// IsReady reports whether everything was read once.
-func (m *Mirror) IsReady() bool {
+// isReady reports whether everything was read once.
+func (m *mirror) isReady() bool {
 	select {
 	case <-m.ready:
 		return true
@@ -298,14 +297,14 @@ func (m *Mirror) IsReady() bool {
 	}
 }
 
-// Drifted returns the namespaces that hold something which somebody else changed, and forgets them.
-func (m *Mirror) Drifted() map[string]bool {
+// drifted returns the namespaces that hold something which somebody else changed, and forgets them.
+func (m *mirror) drifted() rbacsync.Scope {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.touched) == 0 {
 		return nil
 	}
-	out := make(map[string]bool, len(m.touched))
+	out := make(rbacsync.Scope, len(m.touched))
 	for k := range m.touched {
 		out[k.Namespace] = true
 	}
@@ -315,8 +314,8 @@ func (m *Mirror) Drifted() map[string]bool {
 
 var errNotSynced = errors.New("the cluster was not read yet")
 
-// Await waits until everything was read once.
-func (m *Mirror) Await(ctx context.Context, patience time.Duration) error {
+// await waits until everything was read once.
+func (m *mirror) await(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errNotSynced)
 	defer cancel()
 	select {
@@ -327,9 +326,9 @@ func (m *Mirror) Await(ctx context.Context, patience time.Duration) error {
 	}
 }
 
-// Observed returns what the cluster holds, sorted; in these namespaces, or everywhere when spaces is nil. Foreign
+// observed returns what the cluster holds, sorted; in these namespaces, or everywhere when spaces is nil. Foreign
 // always holds everything.
-func (m *Mirror) Observed(spaces map[string]bool) *rbacsync.Observed {
+func (m *mirror) observed(spaces rbacsync.Scope) *rbacsync.Observed {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := &rbacsync.Observed{Foreign: maps.Clone(m.foreign)}
@@ -350,6 +349,6 @@ func (m *Mirror) Observed(spaces map[string]bool) *rbacsync.Observed {
 			out.Unmarked = append(out.Unmarked, l)
 		}
 	}
-	slices.SortFunc(out.Live, func(a, b *rbacsync.Live) int { return a.Key.Compare(b.Key) })
+	sortLive(out.Live)
 	return out
 }

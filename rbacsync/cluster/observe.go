@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,9 +46,9 @@ func (f feed) entryOf(obj runtime.Object) (entry, error) {
 	return entryOf(obj)
 }
 
-// Feeds returns what has to be read of a cluster: all namespaces, the ServiceAccounts and RoleBindings with our owner
+// feeds returns what has to be read of a cluster: all namespaces, the ServiceAccounts and RoleBindings with our owner
 // mark, and those without it that have a name of ours. roles are the ClusterRoles that bindings are made for.
-func Feeds(client kubernetes.Interface, roles []string) []feed {
+func feeds(client kubernetes.Interface, roles []string) []feed {
 	accounts := func(o metav1.ListOptions) feed {
 		c := client.CoreV1().ServiceAccounts(metav1.NamespaceAll)
 		return feed{
@@ -119,14 +118,14 @@ func entryOf(obj runtime.Object) (entry, error) {
 	return e, nil
 }
 
-// Observe reads what the cluster holds: all namespaces, the ServiceAccounts and RoleBindings with our owner mark,
+// List reads what the cluster holds: all namespaces, the ServiceAccounts and RoleBindings with our owner mark,
 // and those without it that have a name of ours. roles are the ClusterRoles that bindings are made for.
-func Observe(ctx context.Context, client kubernetes.Interface, roles []string) (*rbacsync.Observed, error) {
+func List(ctx context.Context, client kubernetes.Interface, roles []string) (*rbacsync.Observed, error) {
 	out := &rbacsync.Observed{Foreign: map[rbacsync.Key]bool{}}
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
-	for _, f := range Feeds(client, roles) {
+	for _, f := range feeds(client, roles) {
 		g.Go(func() error {
 			entries, _, err := f.read(ctx)
 			mu.Lock()
@@ -147,7 +146,7 @@ func Observe(ctx context.Context, client kubernetes.Interface, roles []string) (
 	if err := g.Wait(); err != nil {
 		return nil, fmt.Errorf("reading the cluster: %w", err)
 	}
-	slices.SortFunc(out.Live, func(a, b *rbacsync.Live) int { return a.Key.Compare(b.Key) })
+	sortLive(out.Live)
 	return out, nil
 }
 

@@ -17,40 +17,119 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// TemplateStore knows the objects from templates: from watches, once these have seen everything, else as of the last
-// full round with what was written since.
-type TemplateStore struct {
-	Mirror   *Mirror // nil without watches
-	Waited   bool    // for the first sight of the mirror
-	Followed bool    // the last load left the reading of used kinds to the mirror
+// templates knows the objects from templates: from watches, once these have seen everything, else as of the last time that
+// they were read, with what was written since.
+type templates struct {
+	mirror   *mirror // nil without watches
+	waited   bool    // for the first sight of the mirror
+	followed bool    // the last load left the reading of used kinds to the mirror
+	read     bool
 
-	Mu      sync.Mutex
-	Read    bool
-	Live    map[rbacsync.Key]*rbacsync.Live
-	Foreign map[rbacsync.Key]bool
-	Spaces  map[string]types.UID // of the namespaces that the objects are in
-	Secrets map[string]map[string]any
+	mu         sync.Mutex // wrote is called by several goroutines
+	live       map[rbacsync.Key]*rbacsync.Live
+	foreign    map[rbacsync.Key]bool
+	namespaces map[string]types.UID // that the objects are in
+	secrets    map[string]map[string]any
 }
 
-// TemplateSight is how long the first round waits for the watches of templates before it lists them itself.
-const TemplateSight = 10 * time.Second
+// templateSight is how long the first observation waits for the watches of templates before they are listed.
+const templateSight = 10 * time.Second
 
-// Begin forgets what is known. m, which may be nil, follows the objects from now on.
-func (st *TemplateStore) Begin(m *Mirror) {
-	st.Mu.Lock()
-	defer st.Mu.Unlock()
-	st.Mirror, st.Waited, st.Followed, st.Read = m, false, false, false
-	st.Live, st.Foreign, st.Spaces = nil, nil, nil
+// begin forgets what is known. m, which may be nil, follows the objects from now on.
+func (st *templates) begin(m *mirror) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.mirror, st.waited, st.followed, st.read = m, false, false, false
+	st.live, st.foreign, st.namespaces = nil, nil, nil
 }
 
-// TemplateFeeds returns what has to be watched: of each kind that a template has, the objects with our marks, and those
+// add adds the objects from templates to what was observed. When they can't be read, they are left out, with a finding.
+func (st *templates) add(ctx context.Context, o *Options, have *rbacsync.Observed, scope rbacsync.Scope, reread bool) {
+	if scope == nil {
+		if err := st.refresh(ctx, o, reread); err != nil {
+			have.NoTemplates = true
+			have.Findings = append(have.Findings, authz.Finding{Code: "templates_unread", Text: "templates are left out of this round: " + err.Error()})
+			return
+		}
+		have.Findings = append(have.Findings, st.lacking(o)...)
+	}
+	have.Secrets = st.secrets
+	if scope != nil && (!st.followed || !st.read) {
+		have.NoTemplates = true
+		return
+	}
+	uids := map[string]types.UID{}
+	for _, l := range slices.Concat(have.Live, have.Unmarked) {
+		if l.Space != nil {
+			uids[l.Key.Name] = l.UID
+		}
+	}
+	have.Foreign = maps.Clone(have.Foreign)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.followed {
+		seen := st.mirror.observed(scope)
+		for _, l := range seen.Live {
+			if uids[l.Key.Namespace] != "" {
+				have.Live = append(have.Live, l)
+			}
+		}
+		maps.Copy(have.Foreign, seen.Foreign)
+	}
+	if scope == nil {
+		for k, l := range st.live {
+			uid, ok := uids[k.Namespace]
+			if !ok || (st.namespaces[k.Namespace] != "" && st.namespaces[k.Namespace] != uid) {
+				delete(st.live, k) // the namespace is gone, or another one
+				continue
+			}
+			have.Live = append(have.Live, l)
+		}
+		st.namespaces = uids
+		maps.Copy(have.Foreign, st.foreign)
+	}
+	sortLive(have.Live)
+}
+
+// refresh reads what has to be read; see load.
+func (st *templates) refresh(ctx context.Context, o *Options, reread bool) error {
+	if st.mirror != nil && !st.waited {
+		st.waited = true
+		_ = st.mirror.await(ctx, templateSight) // if it takes longer, or is forbidden, they are listed
+	}
+	followed := st.mirror != nil && st.mirror.isReady()
+	if !reread && st.read && followed == st.followed {
+		return nil
+	}
+	st.followed = followed
+	err := st.load(ctx, o.Dynamic, o.OwnNamespace, o.Templates)
+	st.read = err == nil
+	return err
+}
+
+// lacking names the Secrets that templates copy and that are not there.
+func (st *templates) lacking(o *Options) []authz.Finding {
+	var out []authz.Finding
+	for _, tpl := range o.Templates.List {
+		if tpl.CopyFrom != "" && st.secrets[tpl.CopyFrom] == nil {
+			out = append(out, authz.Finding{
+				Code: "template_secret_missing",
+				Text: fmt.Sprintf("the Secret %s, from which the template %s copies, does not exist in namespace %s", tpl.CopyFrom, tpl.KeyName(), o.OwnNamespace),
+			})
+		}
+	}
+	return out
+}
+
+// templateFeeds returns what has to be watched: of each kind that a template has, the objects with our marks, and those
 // without that have a template's name. Secrets are watched by name alone: whoever may list all of them sees everything.
 // Kinds that no template has are left to the full rounds, which look for what a template left behind.
-func TemplateFeeds(client dynamic.Interface, t *rbacsync.Templates) []feed {
+func templateFeeds(client dynamic.Interface, t *rbacsync.Templates) []feed {
 	of := func(kind rbacsync.TemplateKind, o metav1.ListOptions) feed {
 		c := client.Resource(kind.GVR())
 		return feed{
@@ -91,10 +170,10 @@ func TemplateFeeds(client dynamic.Interface, t *rbacsync.Templates) []feed {
 	return out
 }
 
-// Load reads all objects with the mark of templates, those that have a name of a template, and the Secrets to copy; of
+// load reads all objects with the mark of templates, those that have a name of a template, and the Secrets to copy; of
 // the first two only what is not followed. Secrets are only asked for by name: whoever may list all of them sees
 // everything.
-func (st *TemplateStore) Load(ctx context.Context, client dynamic.Interface, own string, t *rbacsync.Templates) error {
+func (st *templates) load(ctx context.Context, client dynamic.Interface, own string, t *rbacsync.Templates) error {
 	if client == nil {
 		return errors.New("there is no client for them")
 	}
@@ -121,7 +200,7 @@ func (st *TemplateStore) Load(ctx context.Context, client dynamic.Interface, own
 	}
 	for _, kind := range t.Kinds {
 		used := slices.ContainsFunc(t.List, func(x *rbacsync.Template) bool { return x.Kind == kind })
-		if !kind.Secret() && (!used || !st.Followed) {
+		if !kind.Secret() && (!used || !st.followed) {
 			if err := list(kind, metav1.ListOptions{LabelSelector: ours + "," + kubename.LabelTemplate}); err != nil && used {
 				return err // a kind without a template may be forbidden
 			}
@@ -129,7 +208,7 @@ func (st *TemplateStore) Load(ctx context.Context, client dynamic.Interface, own
 	}
 	asked := map[string]bool{}
 	for _, tpl := range t.List {
-		if !asked[tpl.KeyName()] && !st.Followed {
+		if !asked[tpl.KeyName()] && !st.followed {
 			asked[tpl.KeyName()] = true
 			if err := list(tpl.Kind, metav1.ListOptions{FieldSelector: "metadata.name=" + tpl.Name}); err != nil {
 				return err
@@ -151,14 +230,14 @@ func (st *TemplateStore) Load(ctx context.Context, client dynamic.Interface, own
 		}
 		secrets[tpl.CopyFrom] = data
 	}
-	st.Mu.Lock()
-	defer st.Mu.Unlock()
+	st.mu.Lock()
+	defer st.mu.Unlock()
 	for k, l := range live { // what was compared once need not be compared again
-		if old := st.Live[k]; old != nil && old.UID == l.UID && old.ResourceVersion == l.ResourceVersion {
+		if old := st.live[k]; old != nil && old.UID == l.UID && old.ResourceVersion == l.ResourceVersion {
 			live[k] = old
 		}
 	}
-	st.Live, st.Foreign, st.Secrets, st.Read = live, foreign, secrets, true
+	st.live, st.foreign, st.secrets = live, foreign, secrets
 	return nil
 }
 
@@ -186,28 +265,28 @@ func templateLive(kind rbacsync.TemplateKind, o *unstructured.Unstructured) (l *
 	}, labels[kubename.LabelManagedBy] == kubename.ManagedBy && labels[kubename.LabelTemplate] != ""
 }
 
-// Wrote takes in a write of ours: what it made, or nil.
-func (st *TemplateStore) Wrote(k rbacsync.Key, l *rbacsync.Live, hash string) {
-	st.Mu.Lock()
-	defer st.Mu.Unlock()
+// wrote takes in a write of ours: what it made, or nil.
+func (st *templates) wrote(k rbacsync.Key, l *rbacsync.Live, hash string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
 	if l == nil {
-		delete(st.Live, k)
-		if st.Mirror != nil {
-			st.Mirror.forget(k)
+		delete(st.live, k)
+		if st.mirror != nil {
+			st.mirror.forget(k)
 		}
 		return
 	}
 	l.Extra.Verified = hash // what the API server made of it is what it is
-	if st.Mirror != nil {
-		st.Mirror.Wrote(l)
+	if st.mirror != nil {
+		st.mirror.wrote(l)
 	}
-	if st.Followed {
+	if st.followed {
 		return
 	}
-	if st.Live == nil {
-		st.Live = map[rbacsync.Key]*rbacsync.Live{}
+	if st.live == nil {
+		st.live = map[rbacsync.Key]*rbacsync.Live{}
 	}
-	st.Live[k] = l
+	st.live[k] = l
 }
 
 // writeTemplate creates, updates or deletes an object from a template.

@@ -28,7 +28,7 @@ type brakes struct {
 func (s *Syncer) brake(ctx context.Context, r *Round, have *rbacsync.Observed, want *rbacsync.Wanted) *rbacsync.Wanted {
 	var findings []authz.Finding
 	r.unplanned = len(r.Findings)
-	want = s.withhold(r, have, s.checkTemplates(have, want))
+	want = s.withhold(r, have, want)
 	if s.o.Roles != nil {
 		r.Findings = append(r.Findings, rbacsync.RoleFindings(s.o.Roles.Roles())...)
 		r.Findings = append(r.Findings, rbacsync.RuleFindings(s.o.Roles.Roles(), s.o.Shipped)...)

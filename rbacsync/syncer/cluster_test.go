@@ -259,7 +259,7 @@ func TestClusterRefusesAPlanThatIsOutOfDate(t *testing.T) {
 	g30 := snap.Groups[30]
 	g30.Members = nil
 	snap.Groups[30] = g30
-	have, err := cluster.Observe(t.Context(), c.own, p.ClusterRoles())
+	have, err := cluster.List(t.Context(), c.own, p.ClusterRoles())
 	if err != nil {
 		t.Fatal(err)
 	}

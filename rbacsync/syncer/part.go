@@ -58,7 +58,7 @@ func (s *Syncer) build(r *Round, want *rbacsync.Wanted, view authz.View) {
 type part struct {
 	affected map[authz.SourceID]bool
 	sources  []authz.Source
-	spaces   map[string]bool
+	spaces   rbacsync.Scope
 }
 
 // maxPart is how many namespaces a part may have: with more of them, everything is as quick.
@@ -67,10 +67,10 @@ const maxPart = 3000
 // part returns what a round has to look at; nil is everything.
 func (s *Syncer) part(r *Round, req request) *part {
 	b := s.basis
-	if b == nil || s.mirror == nil || !s.mirror.IsReady() || s.wanted == nil || r.Read != "partial" || req.full || len(s.brakes.approved) > 0 || due(b.expires, r.Started) {
+	if b == nil || !s.cluster.Following() || s.wanted == nil || r.Read != "partial" || req.full || len(s.brakes.approved) > 0 || due(b.expires, r.Started) {
 		return nil
 	}
-	p := &part{affected: s.o.Policy.Affected(b.snap, r.Snapshot), spaces: map[string]bool{}}
+	p := &part{affected: s.o.Policy.Affected(b.snap, r.Snapshot), spaces: rbacsync.Scope{}}
 	for id := range req.changed { // also when nothing did: the round may be about something else than rights
 		p.affected[id] = true
 	}
@@ -103,11 +103,14 @@ func (s *Syncer) part(r *Round, req request) *part {
 // be looked at after all.
 func (s *Syncer) doPart(ctx context.Context, r *Round, p *part) (spaces []ci.Namespace, done bool, err error) {
 	b := s.basis
-	have := s.marks.identify(s.mirror.Observed(p.spaces), r.Snapshot)
+	have, err := s.observe(ctx, p.spaces, r.Snapshot, false)
+	if err != nil {
+		return nil, false, err
+	}
 	grants, found := s.o.Policy.Grants(r.Snapshot, p.sources, r.Started)
-	in := s.input(r, p.sources, b.view.Namespace, grants)
+	in := s.input(r, p.sources, b.view.Namespace, grants, have.Secrets)
 	s.ciInput(&in, have)
-	plain := rbacsync.Desired(in).Bare()
+	plain := rbacsync.Desired(in)
 	want := s.withhold(r, have, plain)
 	plan, more := rbacsync.Plan(have, want)
 	var v rbacsync.Verdict

@@ -58,10 +58,9 @@ func (s *Syncer) settle(ctx context.Context, r *Round, have *rbacsync.Observed, 
 	now := have.With(r.Plan)
 	if s.o.Mode == ModeEnforce {
 		var err error
-		if now, err = s.observe(ctx, r.Snapshot); err != nil {
+		if now, err = s.observe(ctx, nil, r.Snapshot, false); err != nil {
 			return want, err
 		}
-		s.addTemplates(ctx, r, now, false)
 	}
 	done, report := r.Plan, r.Report
 	r.Findings = append(r.Findings[:r.unplanned], report.Findings...)

@@ -145,12 +145,10 @@ type Syncer struct {
 	ciKnown   map[string]ci.Namespace     // all that have, or lose, CI credentials
 	brakes    brakes
 	marks     marks
-	templates cluster.TemplateStore
+	cluster   *cluster.Cluster
 	excessive []authz.Finding // bindings of others, as of the last full reading
 	lost      map[string]rbacsync.LostNamespace
-	unfenced  error           // what is wrong with the fence, as of the last full reading
-	mirror    *cluster.Mirror // while Run runs with Watch
-	sighted   bool            // the first sight of the mirror was waited for
+	unfenced  error // what is wrong with the fence, as of the last full reading
 	drift     struct {
 		fights fights
 		spaces map[string]bool // to be looked at again, at
@@ -191,6 +189,10 @@ func New(o Options) (*Syncer, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Syncer{o: o, wake: make(chan struct{}, 1), brakes: brakes{saved: "?"}}
+	s.cluster = cluster.New(cluster.Options{
+		Kube: o.Kube, Watch: o.Watch, Roles: o.Policy.ClusterRoles(), Templates: o.Settings.Templates, Dynamic: o.Dynamic, DynamicWatch: o.DynamicWatch,
+		OwnNamespace: o.OwnNamespace, Notify: s.poke, Logger: o.Logger,
+	})
 	if o.CI != nil && o.CI.Changed == nil {
 		o.CI.Changed = s.lookAgain
 	}
@@ -385,21 +387,12 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) {
 	defer s.round.Unlock()
 	s.brakes = brakes{saved: "?"}
 	s.failing.err = nil
-	s.base, s.basis, s.wanted, s.mirror, s.sighted = nil, nil, nil, nil, false // what was read while another one led is not to be built on
+	s.base, s.basis, s.wanted = nil, nil, nil // what was read while another one led is not to be built on
 	s.drift.fights, s.drift.spaces, s.drift.at = fights{}, map[string]bool{}, time.Time{}
 	s.take() // the first round reads everything
 	s.lead(true)
-	if s.o.Watch != nil {
-		m := cluster.NewMirror(cluster.Feeds(s.o.Watch, s.o.Policy.ClusterRoles()), s.o.Logger, s.poke)
-		s.mirror = m
-		wg.Go(func() { m.Run(ctx) })
-	}
-	s.templates.Begin(nil)
-	if t := s.o.Settings.Templates; t != nil && len(t.List) > 0 && s.mirror != nil && s.o.DynamicWatch != nil {
-		m := cluster.NewMirror(cluster.TemplateFeeds(s.o.DynamicWatch, t), s.o.Logger, s.poke)
-		s.templates.Begin(m)
-		wg.Go(func() { m.Run(ctx) })
-	}
+	follow := s.cluster.Begin()
+	wg.Go(func() { follow(ctx) })
 }
 
 func (s *Syncer) lead(now bool) {
@@ -416,20 +409,10 @@ func (s *Syncer) poke() {
 	}
 }
 
-// firstSight is how long the first round waits for the watches before it lists the cluster itself.
-const firstSight = 30 * time.Second
-
-// observe returns what the cluster holds, from the watches, or by listing it where there are none; with the namespaces known
-// as those of their sources.
-func (s *Syncer) observe(ctx context.Context, snap *authz.Snapshot) (*rbacsync.Observed, error) {
-	if s.mirror != nil && !s.sighted {
-		s.sighted = true
-		_ = s.mirror.Await(ctx, firstSight) // if it takes longer, or is forbidden, everything is listed
-	}
-	if s.mirror != nil && s.mirror.IsReady() {
-		return s.marks.identify(s.mirror.Observed(nil), snap), nil
-	}
-	have, err := cluster.Observe(ctx, s.o.Kube, s.o.Policy.ClusterRoles())
+// observe returns what the cluster holds in the scope, with the namespaces known as those of their sources; see
+// cluster.Observe.
+func (s *Syncer) observe(ctx context.Context, scope rbacsync.Scope, snap *authz.Snapshot, reread bool) (*rbacsync.Observed, error) {
+	have, err := s.cluster.Observe(ctx, scope, reread)
 	if err != nil {
 		return nil, err
 	}
@@ -444,20 +427,14 @@ func (s *Syncer) write(ctx context.Context, r *Round, want *rbacsync.Wanted) err
 	rbacsync.NoteLosses(r.Plan, want, rbacsync.WeakRoles(s.o.Policy), s.o.Now())
 	opts := s.o.Apply
 	opts.Cause, opts.Logger = r.Cause, s.o.Logger
-	opts.Dynamic, opts.WroteTemplate = s.o.Dynamic, s.templates.Wrote
 	if s.leading.Load() {
 		opts.Pause = s.urgent
 	}
-	opts.Wrote = func(l *rbacsync.Live) {
-		s.marks.wrote(l)
-		if s.mirror != nil {
-			s.mirror.Wrote(l)
-		}
-	}
-	r.Report = cluster.Apply(ctx, s.o.Kube, r.Plan, opts)
+	opts.Wrote = s.marks.wrote
+	r.Report = s.cluster.Apply(ctx, r.Plan, opts)
 	r.Findings = append(r.Findings, r.Report.Findings...)
 	for _, f := range r.Report.Refused {
-		if s.mirror != nil && apierrors.IsConflict(f.Err) { // somebody, say the controller of quotas, was faster
+		if s.cluster.Following() && apierrors.IsConflict(f.Err) { // somebody, say the controller of quotas, was faster
 			s.postpone(f.Change.Key.Namespace, s.o.Now().Add(100*time.Millisecond))
 		}
 	}
@@ -481,15 +458,11 @@ func (s *Syncer) refused(r *Round) {
 func (s *Syncer) restoreDrift(ctx context.Context) {
 	s.round.Lock()
 	defer s.round.Unlock()
-	if s.mirror == nil || s.wanted == nil || !s.mirror.IsReady() {
+	if s.wanted == nil || !s.cluster.Following() {
 		return
 	}
 	started := s.o.Now()
-	spaces := map[string]bool{}
-	maps.Copy(spaces, s.mirror.Drifted())
-	if s.templates.Mirror != nil {
-		maps.Copy(spaces, s.templates.Mirror.Drifted())
-	}
+	spaces := s.cluster.Changed()
 	if due(s.drift.at, started) {
 		maps.Copy(spaces, s.drift.spaces)
 		s.drift.spaces, s.drift.at = map[string]bool{}, time.Time{}
@@ -502,9 +475,12 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 		s.postpone(ns, until)
 	}
 	r := Round{Cause: causeDrift, Read: "none", Started: started}
-	have, want := s.watched(s.marks.identify(s.mirror.Observed(now), s.wanted.Plain.Snap), s.wanted.Within(now), now)
-	r.Plan, _ = rbacsync.Plan(have, want)
-	if len(r.Plan) == 0 {
+	have, err := s.observe(ctx, now, s.wanted.Plain.Snap, false)
+	if err != nil {
+		return // only if the watches were not there any more
+	}
+	want := s.wanted.Within(now)
+	if r.Plan, _ = rbacsync.Plan(have, want); len(r.Plan) == 0 {
 		return
 	}
 	r.Err = s.write(ctx, &r, want)
@@ -567,11 +543,11 @@ func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
 		}
 		s.basis = nil
 		s.recall(ctx, &r)
-		have, err := s.observe(ctx, r.Snapshot)
+		have, err := s.observe(ctx, nil, r.Snapshot, r.Read == "full")
 		if err != nil {
 			return err
 		}
-		s.addTemplates(ctx, &r, have, r.Read == "full")
+		r.Findings = append(r.Findings, have.Findings...)
 		want := s.desired(&r, have)
 		s.excess(ctx, &r, want)
 		r.Findings = append(r.Findings, s.left()...)
@@ -697,7 +673,7 @@ func (s *Syncer) desired(r *Round, have *rbacsync.Observed) *rbacsync.Wanted {
 	known, names, findings := rbacsync.AssignNamespaces(have, sources, r.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
 	grants, more := s.o.Policy.Grants(r.Snapshot, sources, r.Started)
 	r.Names, r.Spaces, r.Findings = names, len(names), slices.Concat(r.Findings, findings, more)
-	in := s.input(r, sources, names, grants)
+	in := s.input(r, sources, names, grants, have.Secrets)
 	s.ciInput(&in, have)
 	want := rbacsync.Desired(in)
 	r.Findings = append(r.Findings, rbacsync.NewDeliveries(&in).Findings()...)
@@ -712,11 +688,11 @@ func (s *Syncer) desired(r *Round, have *rbacsync.Observed) *rbacsync.Wanted {
 }
 
 // input is what Desired makes the wanted objects of these sources from.
-func (s *Syncer) input(r *Round, sources []authz.Source, names map[authz.SourceID]string, grants []authz.Grant) rbacsync.Input {
+func (s *Syncer) input(r *Round, sources []authz.Source, names map[authz.SourceID]string, grants []authz.Grant, secrets map[string]map[string]any) rbacsync.Input {
 	return rbacsync.Input{
 		Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
 		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings,
-		Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started, Secrets: s.templates.Secrets,
+		Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started, Secrets: secrets,
 	}
 }
 
