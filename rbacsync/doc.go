@@ -1,10 +1,9 @@
-// Package rbacsync makes the cluster say what GitLab says: it reads GitLab through a Reader, computes what should
-// be in the cluster (Desired), compares it with what is (Observe, Plan) and writes the difference (Apply).
+// Package rbacsync says what the cluster should hold by what GitLab says, and what has to be written so that it does: which
+// objects (Desired), which changes (Plan) in which order (Units), which of them wait for somebody to look (Limits), and what
+// is lacking (GapFinder). It does nothing itself: rbacsync/cluster reads and writes Kubernetes, rbacsync/syncer reads GitLab
+// and joins them, rbacsync/ci looks after the credentials of CI jobs.
 //
-// It promises that Desired and Plan are pure, that a plan does not depend on the order of its input and is empty
-// once it was applied, that revocations are written before anything else, that every write carries the
-// resourceVersion it was planned on, and that only objects with our owner mark are ever changed.
-//
-// It does not decide who has which right (authz does), it does not know GitLab's API (a Reader does), and it
-// deletes no namespace: a namespace whose GitLab side is gone loses its rights and is kept.
+// Everything in it is pure: no I/O, no clock, no goroutine. It promises that a plan does not depend on the order of its input
+// and is empty once it was applied, that revocations come before anything else, and that only objects with our owner mark are
+// ever changed. It does not decide who has which right: authz does.
 package rbacsync
