@@ -1,5 +1,6 @@
 SHELL := /bin/bash -o pipefail
 BIN := bin/gl-k8s-integrator
+DEMO := bin/gl-k8s-demo
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 # Packages whose tests start a real control plane share two cores: one after the other is as fast, and steadier.
@@ -17,11 +18,15 @@ help: ## show this help
 build: ## make bin/gl-k8s-integrator
 	go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN) ./cmd/gl-k8s-integrator
 
-demo: build ## show the whole job on a real API server (ARGS=--once: then stop)
-	$(BIN) demo $(ARGS)
+.PHONY: $(DEMO)
+$(DEMO):
+	go build -trimpath -ldflags "-s -w" -o $(DEMO) ./cmd/gl-k8s-demo
 
-controlplane: build ## build or find etcd, kube-apiserver, kube-controller-manager, kubectl
-	$(BIN) controlplane
+demo: build $(DEMO) ## show the whole job on a real API server (ARGS=--once: then stop)
+	$(DEMO) demo $(ARGS)
+
+controlplane: $(DEMO) ## build or find etcd, kube-apiserver, kube-controller-manager, kubectl
+	$(DEMO) controlplane
 
 test: build controlplane ## run all tests, against a real API server
 	@echo "== go vet"; go vet ./...
@@ -50,7 +55,7 @@ fuzz: ## run every fuzz target for FUZZTIME (20s) each
 	done
 
 bench: build controlplane ## print BENCH lines: how long the story and a revocation take
-	$(BIN) demo --once --bench
+	$(DEMO) demo --once --bench
 
 bench-sync: build controlplane ## print BENCH lines: the sync engine at 10,000 projects (about 10 minutes; ARGS=-scale=0.05: a small one)
 	go run ./internal/bench/sync -binary $(BIN) $(ARGS)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"os/signal"
 	"runtime"
 	"strings"
@@ -15,8 +14,6 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/demo"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logqueue"
 )
 
@@ -40,7 +37,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), checkConfigCommand(s), tokenCommand(s), demoCommand(s), controlplaneCommand(s), demoTokenCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), checkConfigCommand(s), tokenCommand(s), versionCommand(s))
 	return root
 }
 
@@ -225,52 +222,6 @@ func inFile(path string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("files named in %s (--no-files leaves them out):\n  %s", path, strings.ReplaceAll(err.Error(), "\n", "\n  "))
-}
-
-func demoCommand(s streams) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "demo [--once]",
-		Short: "Show the whole job on a real API server with a simulated GitLab",
-		Args:  cobra.NoArgs,
-	}
-	once := cmd.Flags().Bool("once", false, "stop after the story instead of staying up")
-	bench := cmd.Flags().Bool("bench", false, "print BENCH lines at the end")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		program, err := os.Executable()
-		if err != nil {
-			return fmt.Errorf("finding this program: %w", err)
-		}
-		return demo.Run(cmd.Context(), demo.Options{Out: s.out, Once: *once, Bench: *bench, Dir: os.TempDir(), Program: program})
-	}
-	return cmd
-}
-
-// demoTokenCommand is what the kubeconfigs of `demo` call: it logs a simulated person in, without a browser.
-func demoTokenCommand(s streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "demo-token", Hidden: true, Args: cobra.NoArgs, Short: "Print an ExecCredential for an account of the demo"}
-	issuer := cmd.Flags().String("issuer", "", "URL of the simulated GitLab")
-	ca := cmd.Flags().String("ca", "", "PEM file with its CA")
-	user := cmd.Flags().String("user", "", "user name")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return demo.PrintCredential(cmd.Context(), s.out, *issuer, *ca, *user, os.Getenv("DEMO_PASSWORD"))
-	}
-	return cmd
-}
-
-func controlplaneCommand(s streams) *cobra.Command {
-	return &cobra.Command{
-		Use:   "controlplane",
-		Short: "Find or build the control plane that demo and tests use",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := controlplane.EnsureBinaries(cmd.Context(), s.out)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(s.out, "control plane %s is ready: %s\n", b.Version, b.APIServer)
-			return nil
-		},
-	}
 }
 
 func versionCommand(s streams) *cobra.Command {

@@ -24,6 +24,8 @@ type Options struct {
 	Dir   string // where the temporary folder is made
 	// Program is this program's path, for the kubeconfigs of people who go on by hand.
 	Program string
+	// Integrator is the path of gl-k8s-integrator, for the commands that people are shown.
+	Integrator string
 }
 
 // Run tells the whole story. The error is that of the start, or names how many checks failed. Whatever happens,
@@ -101,7 +103,7 @@ func (e *Env) stay(ctx context.Context, o Options) error {
 	fmt.Fprintf(o.Out, "\n  kubectl --kubeconfig %s get namespaces --show-labels      (cluster administrator)\n", e.Cluster.AdminKubeconfig())
 	fmt.Fprint(o.Out, "\nThe integrator:\n\n")
 	for _, command := range []string{"status", "plan", "history -n haw-world"} {
-		fmt.Fprintf(o.Out, "  %s %s --config %s\n", o.Program, command, e.configFile)
+		fmt.Fprintf(o.Out, "  %s %s --config %s\n", o.Integrator, command, e.configFile)
 	}
 	fmt.Fprintf(o.Out, "  tail -f %s\n", e.logFile.Name())
 	fmt.Fprintf(o.Out, "\nThe kubeconfigs of people log in by themselves, since this is a simulation. With the real kubelogin and a browser:\n\n")
