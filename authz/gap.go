@@ -165,17 +165,22 @@ type given struct {
 // Those that are read and allow it come before those that are not read.
 func (v View) unfulfilled(roles []string, q Question, absent func(role string) Absence) given {
 	var out given
+	there := false // one of them is in the cluster: that another one is not is no reason
 	for _, want := range []verdict{yes, unknown} {
 		for _, role := range roles {
 			why := absent(role)
 			if v.allow([]string{role}, q) != want || (want == unknown && why == "") {
 				continue // who has a role and is refused has one that does not allow it, also where its rules were not read
 			}
+			there = there || why == ""
 			out.roles, out.sure, out.why = append(out.roles, role), want == yes, cmp.Or(out.why, why)
 		}
 		if len(out.roles) > 0 {
 			break
 		}
+	}
+	if there {
+		out.why = ""
 	}
 	return out
 }

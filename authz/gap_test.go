@@ -77,7 +77,7 @@ func TestExplanationsAreTrue(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 97))
 		s := authztest.Snapshot(r)
 		p := newPolicy(t, func(pc *authz.PolicyConfig) {
-			pc.Extra = []authz.Extra{{Source: authz.Group(1), Below: true, ClusterRole: "cleaner", Levels: []authz.Level{authz.Reporter, authz.Developer}}}
+			pc.Extra = []authz.Extra{{Source: authz.Group(1), Below: true, ClusterRole: "cleaner", Levels: []authz.Level{authz.Reporter, authz.Developer, authz.Maintainer}}}
 		})
 		names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
 		gone := map[string]bool{}
@@ -157,16 +157,21 @@ func checkRefusal(t *testing.T, v authz.View, gone map[string]bool, id authz.Sou
 	t.Helper()
 	var allowed bool // by rules, or perhaps by those of a role that does not exist
 	var why []authz.Absence
+	there := false
 	for _, role := range roles {
-		if allows(role, q) {
-			allowed, why = true, append(why, cmp.Or(lacks(v, gone, id, role, user), authz.AbsentUnknown))
+		switch lack := lacks(v, gone, id, role, user); {
+		case allows(role, q):
+			allowed, there, why = true, there || lack == "", append(why, cmp.Or(lack, authz.AbsentUnknown))
+		case gone[role]: // what it allowed is not known any more
+			why = append(why, lack)
 		}
+	}
+	if there { // they have one of them in the cluster: why another one is not there is no reason
+		why = []authz.Absence{authz.AbsentUnknown}
 	}
 	unread := false
 	for _, role := range roles {
-		if !allowed && gone[role] {
-			unread, why = true, append(why, lacks(v, gone, id, role, user))
-		}
+		unread = unread || !allowed && gone[role]
 	}
 	denies := strings.Contains(text, "does not allow") || strings.Contains(text, "no GitLab role there allows") || strings.Contains(text, " needs ") || strings.Contains(text, "nobody may")
 	switch {
@@ -178,7 +183,7 @@ func checkRefusal(t *testing.T, v authz.View, gone map[string]bool, id authz.Sou
 			t.Errorf("user %d with %v in %s (allowed: %v): %s", user, roles, id, allowed, text)
 		}
 		if !slices.ContainsFunc(why, func(a authz.Absence) bool {
-			return strings.Contains(text, reasons[a]) || a == authz.AbsentUnknown && strings.Contains(text, "is not known here")
+			return reasons[a] != "" && strings.Contains(text, reasons[a]) || a == authz.AbsentUnknown && strings.Contains(text, "is not known here")
 		}) {
 			t.Errorf("user %d with %v in %s, which is absent by %v: %s", user, roles, id, why, text)
 		}
