@@ -181,7 +181,7 @@ func TestLostReorderedAndDuplicatedHooksEndInTheSameState(t *testing.T) {
 				t.Fatal("nobody has a right: nothing is compared")
 			}
 			var got []string
-			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 				if got = rights(t, s, kube); cmp.Equal(want, got) {
 					return
 				}
