@@ -489,3 +489,16 @@ func TestSourceLabelsRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// TestPath: each kind has a path, and what the Snapshot does not have has none, also if another kind has that number.
+func TestPath(t *testing.T) {
+	s := world()
+	for id, want := range map[authz.SourceID]string{
+		authz.Group(2): "haw/lab", authz.Project(10): "haw/lab/world", authz.Person(bob): "bob",
+		authz.Group(10): "", authz.Project(2): "", authz.Person(11): "", authz.Group(0): "", {Kind: "snippet", ID: 2}: "",
+	} {
+		if got, ok := s.Path(id); got != want || ok != (want != "") || s.Contains(id) != ok {
+			t.Errorf("%s: %q, %v, contained %v", id, got, ok, s.Contains(id))
+		}
+	}
+}

@@ -217,14 +217,15 @@ func (p Policy) Source(s *Snapshot, id SourceID) (src Source, ok bool) {
 		src.Path, src.CreatedAt, ok = pr.Path, pr.CreatedAt, known && !p.exclude.project(s, pr)
 	case UserSource:
 		u, known := s.Users[id.ID]
-		src.Path, src.CreatedAt, ok = u.Username, u.CreatedAt, known && p.mayHaveRights(u)
+		src.Path, src.CreatedAt, ok = u.Username, u.CreatedAt, known && p.MayHaveRights(u)
 	}
 	src.ReadOnly = ok && p.frozen(s, id) != FrozenKeep
 	return src, ok
 }
 
-// mayHaveRights is an allow-list: an unknown state or an unknown kind of account gets nothing.
-func (p Policy) mayHaveRights(u User) bool {
+// MayHaveRights reports whether an account can have rights at all: active, a person (or bots are allowed), and not left out.
+// It is an allow-list: an unknown state or an unknown kind of account gets nothing.
+func (p Policy) MayHaveRights(u User) bool {
 	return u.State == StateActive && (u.Human || p.withBots) && !p.exclude.person(u)
 }
 
@@ -240,7 +241,7 @@ func (p Policy) Grants(s *Snapshot, sources []Source, now time.Time) ([]Grant, [
 	}
 	may := make(map[int64]bool, len(s.Users))
 	for id, u := range s.Users {
-		if p.mayHaveRights(u) {
+		if p.MayHaveRights(u) {
 			may[id] = true
 		}
 	}
@@ -312,9 +313,9 @@ func (p Policy) each(r *resolver, src Source, give func(role string, a standing)
 	}
 }
 
-// roleIn returns the ClusterRole of a level in a source, or "". Nobody may change what GitLab has archived or
+// RoleIn returns the ClusterRole that a level stands for in a source, or "". Nobody may change what GitLab has archived or
 // is about to delete, unless configured otherwise: there the weakest role is what remains.
-func (p Policy) roleIn(s *Snapshot, id SourceID, l Level) string {
+func (p Policy) RoleIn(s *Snapshot, id SourceID, l Level) string {
 	return p.roleFor(p.frozen(s, id), l)
 }
 

@@ -161,6 +161,71 @@ type Snapshot struct {
 	MissingAll string
 }
 
+// Path returns the full path in GitLab of a group or project, and the name of a user; false of what is not in the Snapshot.
+func (s *Snapshot) Path(id SourceID) (path string, ok bool) {
+	switch id.Kind {
+	case GroupSource:
+		g, ok := s.Groups[id.ID]
+		return g.Path, ok
+	case ProjectSource:
+		p, ok := s.Projects[id.ID]
+		return p.Path, ok
+	case UserSource:
+		u, ok := s.Users[id.ID]
+		return u.Username, ok
+	}
+	return "", false
+}
+
+// Contains reports whether the Snapshot has the source.
+func (s *Snapshot) Contains(id SourceID) bool {
+	_, ok := s.Path(id)
+	return ok
+}
+
+// Parent returns what a source is in: the group of a group or project, the person of a personal project, or ok false.
+func (s *Snapshot) Parent(id SourceID) (parent SourceID, ok bool) {
+	switch id.Kind {
+	case GroupSource:
+		parent = Group(s.Groups[id.ID].Parent)
+	case ProjectSource:
+		if p := s.Projects[id.ID]; p.Group == 0 && p.Owner != 0 {
+			parent = Person(p.Owner)
+		} else {
+			parent = Group(p.Group)
+		}
+	case UserSource:
+	}
+	return parent, parent.ID != 0
+}
+
+// Top returns the top-level group a source is in, the person of a personal project, or the source itself.
+func (s *Snapshot) Top(id SourceID) SourceID {
+	for range maxDepth {
+		parent, ok := s.Parent(id)
+		if !ok {
+			break
+		}
+		id = parent
+	}
+	return id
+}
+
+// Within reports whether a source is the other one or somewhere below it.
+func (s *Snapshot) Within(id, top SourceID) bool {
+	for range maxDepth {
+		if id == top {
+			return true
+		}
+		parent, ok := s.Parent(id)
+		if !ok {
+			return false
+		}
+		id = parent
+	}
+	return false
+}
+
 // DemotedToken is why a Snapshot that was not read with an administrator's token can't follow one that was.
 const DemotedToken = "the reading token was an administrator's and is not any more, so what it does not see may still be there:" +
 	" give its owner the administrator role again, or put another administrator's token into the token file"

@@ -410,20 +410,11 @@ func (s *splitter) scope(id authz.SourceID) authz.SourceID {
 }
 
 func (s *splitter) path(id authz.SourceID) string {
-	for _, snap := range []*authz.Snapshot{s.e.Snapshot, s.e.Before} {
-		if snap == nil || !snap.Contains(id) {
-			continue
-		}
-		switch id.Kind {
-		case authz.GroupSource:
-			return snap.Groups[id.ID].Path
-		case authz.ProjectSource:
-			return snap.Projects[id.ID].Path
-		case authz.UserSource:
-			return snap.Users[id.ID].Username
-		}
+	path, ok := s.e.Snapshot.Path(id)
+	if !ok && s.e.Before != nil {
+		path, _ = s.e.Before.Path(id)
 	}
-	return ""
+	return path
 }
 
 // over applies the limits to what is inferred. It returns what is held.
