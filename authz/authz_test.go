@@ -191,7 +191,7 @@ func TestUntouchableFollowsWhatMembershipDependsOn(t *testing.T) {
 	} {
 		s.Missing = map[authz.SourceID]string{c.missing: "page 2 answered 502"}
 		var got []string
-		for id := range authz.Untouchable(s) {
+		for id := range s.Incomplete() {
 			got = append(got, id.String())
 		}
 		slices.Sort(got)
@@ -201,17 +201,17 @@ func TestUntouchableFollowsWhatMembershipDependsOn(t *testing.T) {
 	}
 	s.Missing = nil
 	delete(s.Groups, 3) // invisible to the token
-	if got := authz.Untouchable(s); got[authz.Project(10)] == "" || got[authz.Group(2)] != "" {
+	if got := s.Incomplete(); got[authz.Project(10)] == "" || got[authz.Group(2)] != "" {
 		t.Errorf("a group that is referred to but unreadable: got %v", got)
 	}
 	s = world()
 	top := s.Groups[1]
 	top.Parent = 2
 	s.Groups[1] = top
-	if got := authz.Untouchable(s); got[authz.Group(1)] == "" || got[authz.Project(10)] == "" || got[authz.Group(3)] != "" {
+	if got := s.Incomplete(); got[authz.Group(1)] == "" || got[authz.Project(10)] == "" || got[authz.Group(3)] != "" {
 		t.Errorf("a parent cycle: got %v", got)
 	}
-	if s.MissingAll = "projects: 502"; len(authz.Untouchable(s)) != len(s.Groups)+len(s.Projects)+len(s.Users) {
+	if s.MissingAll = "projects: 502"; len(s.Incomplete()) != len(s.Groups)+len(s.Projects)+len(s.Users) {
 		t.Error("with MissingAll every source must be untouchable")
 	}
 }

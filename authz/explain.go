@@ -74,7 +74,7 @@ func (v View) WithRules(rules map[string][]Rule) View {
 func (v View) Person(user int64, q Question, now time.Time) string {
 	u, known := v.Snapshot.Users[user]
 	src, managed := v.Source[q.Namespace]
-	access, member := accessOf(v.Snapshot, src, user, now)
+	access, member := resolverOf(user, v.Snapshot, now).Members(src).Access(user)
 	switch {
 	case q.Namespace != "" && (!managed || !member || !known):
 		return fmt.Sprintf("namespace %q is not one you have a GitLab role in, if it exists. %s", clean(q.Namespace), howToList)
@@ -290,7 +290,7 @@ func (v View) ask(id SourceID, able []Level, frozen Frozen, q Question, now time
 	}
 	_, gap := v.gaps[id]
 	people := make([]contact, 0, maxAsked+1)
-	for _, a := range newResolver(v.Snapshot, now).of(id) {
+	for _, a := range NewResolver(v.Snapshot, now).Members(id).list {
 		if !slices.Contains(able, a.level) {
 			continue
 		}

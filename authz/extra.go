@@ -48,13 +48,12 @@ func (e Extra) covers(s *Snapshot, id SourceID) bool {
 }
 
 // of returns the people to whom the mapping gives its role in a source it covers.
-func (e Extra) of(r *resolver, id SourceID) []standing {
-	from := r.of(id)
+func (e Extra) of(r *Resolver, id SourceID) []standing {
 	if e.Group != 0 {
-		from = r.group(e.Group)
+		id = Group(e.Group)
 	}
 	var out []standing
-	for _, a := range from {
+	for _, a := range r.Members(id).list {
 		if e.counts(a.level) {
 			out = append(out, a)
 		}
