@@ -78,9 +78,6 @@ func (f *filter) project(s *Snapshot, p GitLabProject) bool {
 		(p.Group != 0 && f.group(s, p.Group)) || (p.Owner != 0 && f.person(s.Users[p.Owner]))
 }
 
-// maxDepth bounds every walk up the groups: GitLab allows 20 levels, and a wrong answer may go round in a circle.
-const maxDepth = 64
-
 // pattern is a path in segments. In a segment "*" stands for any characters and "?" for one; a segment "**" stands
 // for any number of segments. Case does not count, as in GitLab. A pattern matches what is below a match, too.
 type pattern []string

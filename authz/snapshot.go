@@ -138,6 +138,9 @@ func (s *Snapshot) Parent(id SourceID) (parent SourceID, ok bool) {
 	return parent, parent.ID != 0
 }
 
+// maxDepth bounds every walk up the groups: GitLab allows 20 levels, and a wrong answer may go round in a circle.
+const maxDepth = 64
+
 // Top returns the top-level group a source is in, the person of a personal project, or the source itself.
 func (s *Snapshot) Top(id SourceID) SourceID {
 	for range maxDepth {
