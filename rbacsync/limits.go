@@ -53,34 +53,6 @@ func DefaultLimits() Limits {
 	}
 }
 
-// Membership names a person in a source.
-type Membership struct {
-	Source authz.SourceID
-	User   int64
-}
-
-// Evidence is what Split judges by.
-type Evidence struct {
-	Snapshot *authz.Snapshot // what the plan was made from
-	// Before is the last Snapshot that the whole cluster agreed with; nil when it is not known. It tells which row a
-	// right came from.
-	Before *authz.Snapshot
-	Policy authz.Policy
-	// Was is the last Policy that the whole cluster agreed with; nil when it is not known.
-	Was *authz.Policy
-	// Gone holds the sources that are missing in GitLab's lists and that GitLab was asked about: true for 404.
-	Gone map[authz.SourceID]bool
-	// Levels holds what GitLab answered about single memberships: 0 for 404.
-	Levels   map[Membership]authz.Level
-	Past     []Past
-	Approved map[string]bool // Item.Key
-	// Outside holds what is held already where the plan is not about, when it is only about a part: it counts, and stays.
-	Outside []Item
-	// Size returns how many namespaces and people with rights, together, are in a top-level group (zero: in all), when
-	// the plan is only about a part of them; nil: everything is in the plan.
-	Size func(scope authz.SourceID) int
-}
-
 // Past is something that was let through because it was within its limit, for counting it in the window.
 type Past struct {
 	At    time.Time
@@ -138,11 +110,7 @@ type Approval struct {
 func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time) Verdict {
 	s := splitter{
 		limits: l, want: want, e: e, now: now, v: Verdict{Wanted: map[string]bool{}, Approved: map[Approval]bool{}},
-		lookups: map[lookupKey]authz.Members{},
-		at:      authz.NewResolver(e.Snapshot, now),
-	}
-	if e.Before != nil {
-		s.before, s.ever = authz.NewResolver(e.Before, now), authz.NewResolver(e.Before, time.Time{})
+		at: newView(e.Snapshot, now), before: newView(e.Before, now), latest: newView(e.Latest, now),
 	}
 	if s.limits.Window <= 0 {
 		s.limits.Window = time.Hour
@@ -157,33 +125,16 @@ func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time)
 	return s.v
 }
 
-type lookupKey struct {
-	which int
-	id    authz.SourceID
-}
-
 type splitter struct {
-	limits  Limits
-	want    *Wanted
-	e       Evidence
-	now     time.Time
-	v       Verdict
-	at      *authz.Resolver // the Snapshot, now
-	before  *authz.Resolver // the one before, with what has expired until now
-	ever    *authz.Resolver // the one before, as if nothing had expired
-	lookups map[lookupKey]authz.Members
-	change  policyChange
-}
-
-// access returns what a person has in a source: which 0 now, 1 before, 2 before and regardless of expiry.
-func (s *splitter) access(which int, id authz.SourceID, user int64) (authz.Access, bool) {
-	k := lookupKey{which, id}
-	m, ok := s.lookups[k]
-	if !ok {
-		m = [3]*authz.Resolver{s.at, s.before, s.ever}[which].Members(id)
-		s.lookups[k] = m
-	}
-	return m.Access(user)
+	limits Limits
+	want   *Wanted
+	e      Evidence
+	now    time.Time
+	v      Verdict
+	at     *view // the Snapshot
+	before *view // of Evidence.Before; nil: not known
+	latest *view // of Evidence.Latest; nil: not known
+	change policyChange
 }
 
 // lost returns the users, and whether other subjects, lose the binding's role by a change.
@@ -227,8 +178,10 @@ func (s *splitter) inferred(changes []Change) []Item {
 		}
 		for _, u := range users {
 			i := Item{Source: c.Source, Role: c.Old.Binding.Role, User: u, Path: s.path(c.Source), Name: s.e.Snapshot.Users[u].Username}
-			if i.Name == "" && s.e.Before != nil {
-				i.Name = s.e.Before.Users[u].Username
+			for _, v := range []*view{s.latest, s.before} {
+				if i.Name == "" && v != nil {
+					i.Name = v.snap.Users[u].Username
+				}
 			}
 			if s.change.takes(i.right()) {
 				i.Change, i.Cause = s.change.id, c.Source
@@ -258,166 +211,6 @@ func (s *splitter) inferred(changes []Change) []Item {
 		}
 	}
 	return items
-}
-
-// judge looks for the reason why a person (0: the CI) has no longer a role in a source. inferred is false when GitLab
-// or the configuration said so; else cause is what is missing in GitLab's lists.
-func (s *splitter) judge(id authz.SourceID, role string, user int64) (cause authz.SourceID, ask Membership, inferred bool) {
-	snap, before := s.e.Snapshot, s.e.Before
-	person := authz.Person(user)
-	if u, ok := snap.Users[user]; user != 0 && (ok && !s.e.Policy.MayHaveRights(u) || s.e.Gone[person]) {
-		return person, ask, false
-	}
-	if !snap.Contains(id) {
-		cause = s.missing(id)
-		return cause, ask, !s.e.Gone[id] && !s.e.Gone[cause]
-	}
-	if _, has := s.want.Paths[id]; !has || user == 0 {
-		return id, ask, false // the configuration gives it no namespace
-	}
-	ask = Membership{id, user}
-	gives := func(l authz.Level) bool { return s.e.Policy.RoleIn(snap, id, l) == role }
-	have, _ := s.access(0, id, user)
-	if _, listed := snap.Users[user]; !listed {
-		return person, ask, !s.answered(ask, func(l authz.Level) bool { return l == 0 })
-	}
-	if gives(have.Level) {
-		return person, ask, false // he has the right still: this binding is a copy, or was changed by hand
-	}
-	if before == nil {
-		ask = s.askable(ask)
-		return person, ask, !s.answered(ask, func(l authz.Level) bool { return !gives(l) })
-	}
-	places := []authz.SourceID{id}
-	for _, g := range s.e.Policy.ExtraGroups(snap, id, role) {
-		places = append(places, authz.Group(g))
-	}
-	known := false
-	for _, place := range places {
-		had, ok := s.access(1, place, user)
-		_, ever := s.access(2, place, user)
-		known = known || ok || ever
-		if have, _ := s.access(0, place, user); have.Level >= had.Level {
-			continue // the level is there still: the policy gives less for it, or the source is archived; or it expired
-		}
-		cause, where, missing := s.row(place, had)
-		at := Membership{where, user}
-		if where == (authz.SourceID{}) {
-			at = Membership{}
-		}
-		if missing && !s.answered(at, func(l authz.Level) bool { return l < had.Level }) {
-			return cause, at, true
-		}
-	}
-	if known {
-		return person, ask, false
-	}
-	ask = s.askable(ask)
-	return person, ask, !s.answered(ask, func(l authz.Level) bool { return !gives(l) })
-}
-
-// askable drops the question about a project that groups are invited into, when it is not known where a right came
-// from: GitLab's 404 says nothing about who comes second-hand.
-func (s *splitter) askable(m Membership) Membership {
-	if m.Source.Kind == authz.ProjectSource && len(s.e.Snapshot.Projects[m.Source.ID].Links) > 0 {
-		return Membership{}
-	}
-	return m
-}
-
-// answered reports whether GitLab was asked about the membership, and its answer passes.
-func (s *splitter) answered(m Membership, passes func(authz.Level) bool) bool {
-	l, ok := s.e.Levels[m]
-	return ok && m != (Membership{}) && passes(l)
-}
-
-// row looks in GitLab's present rows for the one that gave a level before.
-func (s *splitter) row(id authz.SourceID, had authz.Access) (cause, where authz.SourceID, inferred bool) {
-	snap, why, person := s.e.Snapshot, had.Why, authz.Person(had.User)
-	if why.Via == 0 {
-		if !snap.Within(id, why.Row) {
-			return person, why.Row, false // moved away from where the row is
-		}
-		_, listed := rowOf(snap, why.Row, had.User)
-		return person, why.Row, !listed
-	}
-	if !snap.Within(id, why.Target) || (why.Target.Kind == authz.ProjectSource && snap.Groups[snap.Projects[why.Target.ID].Group].ShareLock) {
-		return why.Target, why.Target, false
-	}
-	if l, ok := linkOf(snap, why.Target, why.Via); !ok {
-		if !s.e.Before.Within(authz.Group(why.Via), why.Row) {
-			where = authz.SourceID{} // no list of GitLab shows who comes second-hand (docs/adr/0010): asking proves nothing
-		} else {
-			where = why.Target
-		}
-		return why.Target, where, true
-	} else if old, had := linkOf(s.e.Before, why.Target, why.Via); had && (l.Level < old.Level || l.Expires.Over(s.now)) {
-		return why.Target, why.Target, false
-	}
-	_, listed := rowOf(snap, why.Row, had.User)
-	return person, why.Row, !listed
-}
-
-func rowOf(s *authz.Snapshot, id authz.SourceID, user int64) (authz.Member, bool) {
-	var rows []authz.Member
-	switch id.Kind {
-	case authz.GroupSource:
-		rows = s.Groups[id.ID].Members
-	case authz.ProjectSource:
-		rows = s.Projects[id.ID].Members
-	case authz.UserSource: // the owner of a personal project: no row, the place says it
-		return authz.Member{}, true
-	}
-	i := slices.IndexFunc(rows, func(m authz.Member) bool { return m.User == user })
-	if i < 0 {
-		return authz.Member{}, false
-	}
-	return rows[i], true
-}
-
-func linkOf(s *authz.Snapshot, target authz.SourceID, group int64) (authz.Link, bool) {
-	links := s.Groups[target.ID].Links
-	if target.Kind == authz.ProjectSource {
-		links = s.Projects[target.ID].Links
-	}
-	i := slices.IndexFunc(links, func(l authz.Link) bool { return l.Group == group })
-	if i < 0 {
-		return authz.Link{}, false
-	}
-	return links[i], true
-}
-
-// missing returns the topmost thing that is missing with a source: a group takes what is below it along.
-func (s *splitter) missing(id authz.SourceID) authz.SourceID {
-	return missingTop(s.e.Before, s.e.Snapshot, id)
-}
-
-func missingTop(before, now *authz.Snapshot, id authz.SourceID) authz.SourceID {
-	if before == nil {
-		return id
-	}
-	for {
-		parent, ok := before.Parent(id)
-		if !ok || now.Contains(parent) {
-			return id
-		}
-		id = parent
-	}
-}
-
-func (s *splitter) scope(id authz.SourceID) authz.SourceID {
-	if !s.e.Snapshot.Contains(id) && s.e.Before != nil {
-		return s.e.Before.Top(id)
-	}
-	return s.e.Snapshot.Top(id)
-}
-
-func (s *splitter) path(id authz.SourceID) string {
-	path, ok := s.e.Snapshot.Path(id)
-	if !ok && s.e.Before != nil {
-		path, _ = s.e.Before.Path(id)
-	}
-	return path
 }
 
 // over applies the limits to what is inferred. It returns what is held.
@@ -673,7 +466,7 @@ func (s *splitter) responsible(created map[authz.SourceID]time.Time) map[authz.S
 	owners := map[authz.SourceID][]int64{}
 	owned := map[int64]int{}
 	for id := range created {
-		for a := range s.at.Members(id).All() {
+		for a := range s.at.now.Members(id).All() {
 			if a.Level == authz.Owner && s.e.Policy.MayHaveRights(s.e.Snapshot.Users[a.User]) {
 				owners[id] = append(owners[id], a.User)
 				owned[a.User]++

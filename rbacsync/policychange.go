@@ -122,6 +122,6 @@ func (s *splitter) unexplained(r Right) bool {
 	if _, wanted := s.e.Policy.Source(s.e.Snapshot, r.Source); !wanted || r.User == 0 {
 		return !wanted
 	}
-	have, _ := s.access(0, r.Source, r.User)
+	have, _ := s.at.access(r.Source, r.User)
 	return have.Level > authz.MinimalAccess || !slices.Contains(s.e.Policy.ClusterRoles(), r.Role)
 }

@@ -13,7 +13,8 @@ import (
 type brakes struct {
 	recalled bool // the Memory was asked
 	before   *authz.Snapshot
-	policy   *authz.Policy // the last one that the whole cluster agreed with
+	latest   *authz.Snapshot // the last one that was carried out, but for what was held
+	policy   *authz.Policy   // the last one that the whole cluster agreed with
 	past     []rbacsync.Past
 	approved map[string]bool // nil: not read yet
 	saved    string          // hash of what HeldStore has; "?" is unknown
@@ -33,7 +34,7 @@ func (s *Syncer) restrain(ctx context.Context, p *pass) {
 	b := &s.brakes
 	b.past = slices.DeleteFunc(b.past, func(past rbacsync.Past) bool { return p.Started.Sub(past.At) > rbacsync.CreationMemory })
 	e := rbacsync.Evidence{
-		Snapshot: p.snap, Before: b.before, Policy: s.o.Policy, Was: b.policy, Gone: p.answers.gone, Levels: p.answers.levels,
+		Snapshot: p.snap, Before: b.before, Latest: b.latest, Policy: s.o.Policy, Was: b.policy, Gone: p.answers.gone, Levels: p.answers.levels,
 		Past: b.past, Approved: b.approved, Outside: p.outside,
 	}
 	if !p.everything() {
@@ -66,13 +67,48 @@ func (s *Syncer) restrain(ctx context.Context, p *pass) {
 func (s *Syncer) agree(p *pass, err error) {
 	b := &s.brakes
 	clean := err == nil && p.Unwritten == 0 && p.plain.Hold == "" && len(p.Held) == 0 && s.o.Mode == ModeEnforce
-	if clean || b.before == nil {
+	switch {
+	case clean || b.before == nil:
 		b.before = p.snap
+	case s.o.Mode == ModeEnforce && p.plain.Hold == "":
+		if open, known := s.openGroups(p); known {
+			b.before = rbacsync.Agreed(b.before, p.snap, open)
+		}
+	}
+	if s.o.Mode == ModeEnforce && p.plain.Hold == "" {
+		b.latest = p.snap
 	}
 	// What is taken later, because it could not be read or given now, is still to be known as the new policy's doing.
 	if clean && p.everything() && p.withheld == 0 && (b.policy == nil || len(s.o.Policy.Untouchable(p.snap)) == 0) {
 		b.policy = &s.o.Policy
 	}
+}
+
+// openGroups returns the top-level groups in which something is held or could not be written; false when they can't be told.
+func (s *Syncer) openGroups(p *pass) (open map[authz.SourceID]bool, known bool) {
+	open = map[authz.SourceID]bool{}
+	note := func(id authz.SourceID) {
+		open[p.snap.Top(id)] = true
+		open[s.brakes.before.Top(id)] = true
+	}
+	for _, i := range p.Held {
+		if i.Change != "" { // it is about all of them
+			return nil, false
+		}
+		open[i.Scope] = true
+		note(i.Source)
+	}
+	for ns, d := range s.dirty {
+		id, ours := p.view.Source[ns]
+		switch {
+		case d.failed == 0 && ns != everywhere:
+		case !ours:
+			return nil, false
+		default:
+			note(id)
+		}
+	}
+	return open, true
 }
 
 // withhold is the function of that name, with what this Syncer knows.

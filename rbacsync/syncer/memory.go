@@ -53,7 +53,7 @@ func (s *Syncer) recall(ctx context.Context, p *pass) {
 	if st == nil || st.Snapshot.Issuer != p.snap.Issuer {
 		return
 	}
-	b.before, b.past = st.Before, st.Past
+	b.before, b.latest, b.past = st.Before, st.Snapshot, st.Past
 	s.marks.recall(st)
 	if st.Policy != nil {
 		if p, err := authz.NewPolicy(*st.Policy); err == nil { // else an older version let pass what this one does not
