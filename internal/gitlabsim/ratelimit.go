@@ -53,7 +53,7 @@ func limitOf(kind string, user *User) string {
 		return "projects_api_limit"
 	case "GET /projects/:id":
 		return "project_api_limit"
-	case "GET /users/:id":
+	case "GET /users/:user_id":
 		// The limit is for who may not see everything: administrators are not counted (lib/api/users.rb).
 		if user != nil && !user.Admin {
 			return "users_get_by_id_limit"
