@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 
@@ -26,14 +27,18 @@ var planLine = regexp.MustCompile(`(?m)^BENCH sync\.plan_seconds (\S+) s$`)
 // againstPlan compares how long the plan of everything takes. A plan is made inside of a process, so this is measured by the
 // benchmarks of both builds: each reads its own GitLab of the same content and plans.
 func (b *bench) againstPlan(ctx context.Context) error {
-	if b.o.againstBench == "" {
+	if b.o.againstSource == "" {
 		return nil
+	}
+	bench := filepath.Join(b.o.dir, "against-bench")
+	if err := buildIn(ctx, b.o.againstSource, "./internal/bench/sync", bench); err != nil {
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding this program: %w", err)
 	}
-	programs := []string{self, b.o.againstBench}
+	programs := []string{self, bench}
 	took := map[string][]float64{}
 	for turn := range max(2, b.o.turns) {
 		for i := range programs {
@@ -58,7 +63,25 @@ func (b *bench) againstPlan(ctx context.Context) error {
 			took[program] = append(took[program], s)
 		}
 	}
-	b.versus("plan", median(took[self]), median(took[b.o.againstBench]), "s")
+	b.versus("plan", median(took[self]), median(took[bench]), "s")
+	return nil
+}
+
+// manifests are those of the other build, if its source is there.
+func (b *bench) manifests() string {
+	if b.o.againstSource == "" {
+		return ""
+	}
+	return filepath.Join(b.o.againstSource, "deploy", "manifests")
+}
+
+// buildIn builds a package of another checkout.
+func buildIn(ctx context.Context, source, pkg, binary string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, pkg)
+	cmd.Dir = source
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s in %s: %w\n%s", pkg, source, err, out)
+	}
 	return nil
 }
 
@@ -69,7 +92,7 @@ func (b *bench) againstFirst(ctx context.Context, ours, other *side, objects *ob
 		return err
 	}
 	for turn := 1; turn < b.o.turns; turn++ { // on clusters that are not needed afterwards, each first as often as the other
-		order := []*side{{name: other.name, binary: other.binary, user: other.user}, {binary: ours.binary}}
+		order := []*side{{name: other.name, binary: other.binary, manifests: other.manifests, user: other.user}, {binary: ours.binary}}
 		if turn%2 == 0 {
 			order[0], order[1] = order[1], order[0]
 		}

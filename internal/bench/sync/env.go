@@ -36,7 +36,8 @@ type cluster struct {
 	audit *audit
 }
 
-func startCluster(ctx context.Context, dir string, out io.Writer) (_ *cluster, err error) {
+// startCluster starts one with the manifests in a folder, or without one those of this build.
+func startCluster(ctx context.Context, dir, manifests string, out io.Writer) (_ *cluster, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -63,7 +64,12 @@ func startCluster(ctx context.Context, dir string, out io.Writer) (_ *cluster, e
 	if c.kube, err = kubernetes.NewForConfig(c.AdminConfig()); err != nil {
 		return nil, err
 	}
-	if err := deploy.Apply(ctx, c.AdminConfig()); err != nil {
+	if manifests == "" {
+		err = deploy.Apply(ctx, c.AdminConfig())
+	} else {
+		err = c.apply(ctx, manifests)
+	}
+	if err != nil {
 		return nil, err
 	}
 	year := int64((8760 * time.Hour).Seconds())
@@ -76,6 +82,15 @@ func startCluster(ctx context.Context, dir string, out io.Writer) (_ *cluster, e
 	return c, nil
 }
 
+// apply applies the manifests of another build: a program refuses a cluster whose fence is not its own.
+func (c *cluster) apply(ctx context.Context, manifests string) error {
+	cmd := exec.CommandContext(ctx, c.Kubectl(), "--kubeconfig", c.AdminKubeconfig(), "apply", "--server-side", "-f", manifests)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("applying %s: %w\n%s", manifests, err, out)
+	}
+	return nil
+}
+
 // asIntegrator is a client configuration without client-side throttling.
 func (c *cluster) asIntegrator() *rest.Config {
 	return &rest.Config{Host: c.URL(), QPS: -1, BearerToken: c.token, TLSClientConfig: rest.TLSClientConfig{CAData: c.CA()}}
@@ -84,7 +99,8 @@ func (c *cluster) asIntegrator() *rest.Config {
 // serve is the integrator as a process, which can be started several times, one after the other.
 type serve struct {
 	binary, dir string
-	cmd         *exec.Cmd // nil before the first start
+	cmd         *exec.Cmd     // nil before the first start
+	ended       chan struct{} // closed when cmd has ended
 	logFile     string
 	peak        int // MiB, of the processes that have ended
 
@@ -229,8 +245,28 @@ func (p *serve) start(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	p.cmd = cmd
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // what it has to say is in its log
+		close(ended)
+	}()
+	p.cmd, p.ended = cmd, ended
 	return nil
+}
+
+// alive returns an error, with the end of its log, when the process has ended.
+func (p *serve) alive() error {
+	select {
+	case <-p.ended:
+		return fmt.Errorf("%s has ended; its log ends with:\n%s", p.binary, p.lastWords())
+	default:
+		return nil
+	}
+}
+
+func (p *serve) lastWords() []byte {
+	log, _ := os.ReadFile(p.logFile)
+	return log[max(0, len(log)-2000):]
 }
 
 // stop ends the process, if it runs, and waits for its end.
@@ -243,7 +279,7 @@ func (p *serve) stop() {
 	}
 	_ = p.cmd.Cancel()
 	patience := time.AfterFunc(p.cmd.WaitDelay, func() { _ = p.cmd.Process.Kill() })
-	_ = p.cmd.Wait() // ended by our own signal
+	<-p.ended
 	patience.Stop()
 	p.cmd = nil
 }

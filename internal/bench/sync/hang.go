@@ -123,7 +123,7 @@ func (b *bench) hang(ctx context.Context) (err error) {
 		return err
 	}
 	defer b.gitlab.Close()
-	c, err := startCluster(ctx, filepath.Join(b.o.dir, "hang"), b.say)
+	c, err := startCluster(ctx, filepath.Join(b.o.dir, "hang"), "", b.say)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -29,8 +30,8 @@ type options struct {
 	extra       string
 	readOnly    bool
 
-	against, againstBench string
-	turns                 int
+	against, againstSource string
+	turns                  int
 
 	hang    bool
 	kinds   string
@@ -47,7 +48,7 @@ func main() {
 	flag.StringVar(&o.extra, "rbacsync", "", "further lines below rbacsync of the configuration, indented by two spaces")
 	flag.BoolVar(&o.readOnly, "read-only", false, "only read and plan: needs no cluster")
 	flag.StringVar(&o.against, "against", "", "another build of the program, which is measured in turns with it: prints ratios, this one divided by the other")
-	flag.StringVar(&o.againstBench, "against-bench", "", "the benchmark of that other build (go build ./internal/bench/sync), for against.plan")
+	flag.StringVar(&o.againstSource, "against-source", "", "the checkout of that other build: for its manifests, which a program insists on, and for against.plan; without -against it is built")
 	flag.IntVar(&o.turns, "turns", 1, "how often each of two builds reads and plans, and does its first round")
 	flag.BoolVar(&o.hang, "hang", false, "measure instead what still goes on while a part of GitLab hangs (make bench-hang)")
 	flag.StringVar(&o.kinds, "kinds", "", "the kinds of -hang, with commas; default: all")
@@ -85,15 +86,15 @@ func (b *bench) line(name string, value any, unit string) {
 
 func run(ctx context.Context, o options, out, say io.Writer) (err error) {
 	b := &bench{o: o, out: out, say: say}
-	for _, program := range []*string{&b.o.binary, &b.o.against, &b.o.againstBench} {
-		if *program == "" {
+	for _, path := range []*string{&b.o.binary, &b.o.against, &b.o.againstSource} {
+		if *path == "" {
 			continue
 		}
-		if *program, err = filepath.Abs(*program); err != nil {
+		if *path, err = filepath.Abs(*path); err != nil {
 			return err
 		}
-		if _, err := os.Stat(*program); err != nil {
-			return fmt.Errorf("the program to measure: %w", err)
+		if _, err := os.Stat(*path); err != nil {
+			return fmt.Errorf("what is to be measured: %w", err)
 		}
 	}
 	if b.o.dir == "" {
@@ -105,10 +106,16 @@ func run(ctx context.Context, o options, out, say io.Writer) (err error) {
 	if o.hang {
 		return b.hang(ctx)
 	}
+	if o.against == "" && o.againstSource != "" {
+		b.o.against = filepath.Join(b.o.dir, "against")
+		if err := buildIn(ctx, b.o.againstSource, "./cmd/gl-k8s-integrator", b.o.against); err != nil {
+			return err
+		}
+	}
 	if b.org, err = build(full.scaled(o.scale)); err != nil {
 		return fmt.Errorf("making the organisation: %w", err)
 	}
-	if o.against != "" {
+	if b.o.against != "" {
 		if _, err := b.org.world.AddUser(gitlabsim.User{Username: secondAdmin, Admin: true}); err != nil {
 			return err
 		}
@@ -214,7 +221,7 @@ func (b *bench) firstRound(ctx context.Context, c *cluster, p *serve, started ti
 	deadline := started.Add(20 * time.Minute)
 	before, since := -1, time.Now()
 	for tries := 0; ; tries++ {
-		if err := c.audit.read(); err != nil {
+		if err := errors.Join(c.audit.read(), p.alive()); err != nil {
 			return 0, 0, 0, err
 		}
 		first, last, n := c.audit.planned(0)
@@ -276,12 +283,14 @@ func (b *bench) quiet(ctx context.Context, c *cluster, d time.Duration) error {
 // ready waits until a program has read everything and is quiet.
 func (b *bench) ready(ctx context.Context, c *cluster, p *serve) error {
 	for deadline := time.Now().Add(2 * time.Minute); ; {
+		if err := p.alive(); err != nil {
+			return err
+		}
 		if ok, _ := p.fullRounds(ctx); ok > 0 {
 			return b.quiet(ctx, c, time.Second)
 		}
 		if time.Now().After(deadline) {
-			log, _ := os.ReadFile(p.logFile)
-			return fmt.Errorf("the program did no full round within 2 minutes; its log ends with:\n%s", log[max(0, len(log)-2000):])
+			return fmt.Errorf("the program did no full round within 2 minutes; its log ends with:\n%s", p.lastWords())
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return err

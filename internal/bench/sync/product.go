@@ -11,11 +11,12 @@ import (
 
 // side is one build of the program with a cluster of its own.
 type side struct {
-	name    string // of its folders
-	binary  string
-	user    string // the administrator whose tokens it has: GitLab's limits are each user's own
-	cluster *cluster
-	serve   *serve
+	name      string // of its folders
+	binary    string
+	manifests string // a folder; "": those of this build
+	user      string // the administrator whose tokens it has: GitLab's limits are each user's own
+	cluster   *cluster
+	serve     *serve
 
 	first []time.Duration // first rounds
 	rates []float64       // objects per second in them
@@ -37,7 +38,7 @@ func (s *side) end() (err error) {
 // long that took.
 func (b *bench) begin(ctx context.Context, s *side, dir string) (settled time.Duration, err error) {
 	dir = filepath.Join(b.o.dir, dir+s.name)
-	if s.cluster, err = startCluster(ctx, filepath.Join(dir, "cluster"), b.say); err != nil {
+	if s.cluster, err = startCluster(ctx, filepath.Join(dir, "cluster"), s.manifests, b.say); err != nil {
 		return 0, err
 	}
 	b.freshMinute()
@@ -80,7 +81,7 @@ func (b *bench) product(ctx context.Context) (err error) {
 		return err
 	}
 	if b.o.against != "" {
-		other = &side{name: "-against", binary: b.o.against, user: secondAdmin}
+		other = &side{name: "-against", binary: b.o.against, manifests: b.manifests(), user: secondAdmin}
 		defer func() { err = errors.Join(err, other.end()) }()
 		if err := b.againstFirst(ctx, ours, other, objects); err != nil {
 			return err

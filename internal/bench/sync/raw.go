@@ -78,7 +78,7 @@ func collect(ctx context.Context, kube kubernetes.Interface) (*objects, error) {
 // raw writes the same objects with a bare client to another fresh cluster, in the order that is needed (namespaces
 // first), as the same ServiceAccount under the same cage, and notes its rate.
 func (b *bench) raw(ctx context.Context, o *objects, dir string) (err error) {
-	c, err := startCluster(ctx, filepath.Join(b.o.dir, dir), b.say)
+	c, err := startCluster(ctx, filepath.Join(b.o.dir, dir), "", b.say)
 	if err != nil {
 		return err
 	}
