@@ -9,7 +9,7 @@ LINT = go tool -modfile=internal/lint/go.mod
 GOFILES = $$(find . -name '*.go' -not -path '*/node_modules/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-authn bench-explain verify controlplane fmt
+.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain verify controlplane fmt
 
 help: ## show this help
 	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"
@@ -69,8 +69,13 @@ fuzz: ## run every fuzz target for FUZZTIME (20s) each
 bench: build controlplane ## print BENCH lines: how long the story and a revocation take
 	$(DEMO) demo --once --bench
 
-bench-sync: build controlplane ## print BENCH lines: the sync engine at 10,000 projects (about 10 minutes; ARGS=-scale=0.05: a small one)
-	go run ./internal/bench/sync -binary $(BIN) $(ARGS)
+bench-sync: build controlplane ## print BENCH lines: the sync engine at 10,000 projects (about 15 minutes; ARGS=-scale=0.05: a small one; AGAINST=COMMIT: beside that build, 30 minutes)
+	@against=; if [ -n "$(AGAINST)" ]; then \
+	  tree=$$(mktemp -d) && trap 'git worktree remove --force "$$tree"' EXIT && git worktree add --detach "$$tree" "$(AGAINST)" >/dev/null && against="-against-source $$tree" || exit 1; fi; \
+	go run ./internal/bench/sync -binary $(BIN) $$against $(ARGS)
+
+bench-hang: build controlplane ## print BENCH lines: what goes on while a part of GitLab hangs (about 4 minutes; ARGS=-kinds=project,group: only these)
+	go run ./internal/bench/sync -binary $(BIN) -hang $(ARGS)
 
 bench-authn: ## print BENCH lines: what a token review costs, beside a constant handler (about 5 minutes; ARGS=-quick: one)
 	go run ./internal/bench/authn $(ARGS)

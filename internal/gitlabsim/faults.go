@@ -27,12 +27,14 @@ type Faults struct {
 type FaultRule struct {
 	Method      string  // "" = any
 	PathPrefix  string  // of the escaped path, e.g. "/api/v4/groups/7/members"; "" = any
+	Path        string  // the escaped path or one above it: "/api/v4/groups/7" is also ".../7/members", not ".../70"; "" = any
 	Probability float64 // 0 = always
 	Count       int     // strikes only so often; 0 = without end
 
 	// What happens (Latency combines with the others):
 	Latency      time.Duration
-	Status       int // answers with this status and Body
+	Hang         bool // no answer until the client gives up; SetFaults and Close break the connection
+	Status       int  // answers with this status and Body
 	Body         string
 	Header       http.Header
 	TruncateBody bool // sends the first half of the real answer, then breaks the connection
@@ -44,33 +46,45 @@ type faultState struct {
 	mu     sync.Mutex
 	faults Faults
 	struck []int
+	newer  chan struct{} // closed when other faults have come
 	random *rand.Rand
 	ctx    context.Context // ends waiting requests on Close; owned by the server
 	cancel context.CancelFunc
 }
 
 func newFaultState() *faultState {
-	f := &faultState{random: rand.New(rand.NewPCG(1, 2))}
+	f := &faultState{random: rand.New(rand.NewPCG(1, 2)), newer: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
 
 func (f *faultState) stop() { f.cancel() }
 
-// SetFaults replaces all faults. Counts start anew.
+// SetFaults replaces all faults. Counts start anew, and what hung is broken off.
 func (s *Server) SetFaults(f Faults) {
 	s.faults.mu.Lock()
+	close(s.faults.newer)
+	s.faults.newer = make(chan struct{})
 	s.faults.faults = f
 	s.faults.struck = make([]int, len(f.Rules))
 	s.faults.mu.Unlock()
 	s.listen.setDown(f.Down)
 }
 
-func (f *faultState) choose(r *http.Request) (time.Duration, FaultRule) {
+// matches reports whether the rule is about a request.
+func (rule FaultRule) matches(r *http.Request) bool {
+	path := r.URL.EscapedPath()
+	below, isPrefix := strings.CutPrefix(path, rule.Path)
+	return (rule.Method == "" || rule.Method == r.Method) && strings.HasPrefix(path, rule.PathPrefix) &&
+		(rule.Path == "" || isPrefix && (below == "" || below[0] == '/'))
+}
+
+// choose returns how long a request waits, what happens to it then, and what is closed when other faults come.
+func (f *faultState) choose(r *http.Request) (time.Duration, FaultRule, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, rule := range f.faults.Rules {
-		if rule.Method != "" && rule.Method != r.Method || !strings.HasPrefix(r.URL.EscapedPath(), rule.PathPrefix) {
+		if !rule.matches(r) {
 			continue
 		}
 		if rule.Count > 0 && f.struck[i] >= rule.Count {
@@ -80,13 +94,13 @@ func (f *faultState) choose(r *http.Request) (time.Duration, FaultRule) {
 			continue
 		}
 		f.struck[i]++
-		return f.faults.Latency + rule.Latency, rule
+		return f.faults.Latency + rule.Latency, rule, f.newer
 	}
-	return f.faults.Latency, FaultRule{}
+	return f.faults.Latency, FaultRule{}, f.newer
 }
 
 func (f *faultState) apply(w http.ResponseWriter, r *http.Request, h http.Handler) {
-	wait, rule := f.choose(r)
+	wait, rule, newer := f.choose(r)
 	if wait > 0 {
 		t := time.NewTimer(wait)
 		defer t.Stop()
@@ -99,6 +113,13 @@ func (f *faultState) apply(w http.ResponseWriter, r *http.Request, h http.Handle
 		}
 	}
 	switch {
+	case rule.Hang:
+		select {
+		case <-newer:
+		case <-r.Context().Done():
+		case <-f.ctx.Done():
+		}
+		panic(http.ErrAbortHandler)
 	case rule.Close:
 		panic(http.ErrAbortHandler)
 	case rule.LoseAnswer:

@@ -29,11 +29,12 @@ func DefaultRateLimits() RateLimits {
 		"projects_api_limit_unauthenticated": {400, 10 * time.Minute},
 		"project_api_limit":                  {400, time.Minute},
 		"members_delete_limit":               {60, time.Minute},
+		"users_get_by_id_limit":              {300, 10 * time.Minute},
 	}
 }
 
-// limitOf names the limit of an endpoint kind.
-func limitOf(kind string, anonymous bool) string {
+// limitOf names the limit of an endpoint kind for a user, who is nil for anonymous requests.
+func limitOf(kind string, user *User) string {
 	switch kind {
 	case "GET /groups":
 		return "groups_api_limit"
@@ -46,12 +47,17 @@ func limitOf(kind string, anonymous bool) string {
 	case "GET /groups/:id/members/all", "GET /projects/:id/members/all":
 		return "project_members_api_limit"
 	case "GET /projects":
-		if anonymous {
+		if user == nil {
 			return "projects_api_limit_unauthenticated"
 		}
 		return "projects_api_limit"
 	case "GET /projects/:id":
 		return "project_api_limit"
+	case "GET /users/:user_id":
+		// The limit is for who may not see everything: administrators are not counted (lib/api/users.rb).
+		if user != nil && !user.Admin {
+			return "users_get_by_id_limit"
+		}
 	case "DELETE /groups/:id/members/:user_id", "DELETE /projects/:id/members/:user_id":
 		return "members_delete_limit"
 	}
@@ -89,7 +95,7 @@ func (s *Server) SetRateLimits(l RateLimits) {
 func (s *Server) limit(kind string, user *User, r *http.Request) error {
 	s.limits.mu.Lock()
 	defer s.limits.mu.Unlock()
-	name := limitOf(kind, user == nil)
+	name := limitOf(kind, user)
 	l := s.limits.limits[name]
 	if l.Requests <= 0 {
 		return nil

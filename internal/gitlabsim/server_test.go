@@ -248,6 +248,39 @@ func TestFaultRules(t *testing.T) {
 	}
 }
 
+// TestOneIDHangs: what belongs to one id gets no answer, what has a longer id or another kind does; with other faults the
+// connection breaks, so that nothing waits for its client's patience.
+func TestOneIDHangs(t *testing.T) {
+	f := newFixture(t, nil)
+	f.SetFaults(Faults{Rules: []FaultRule{{Path: "/api/v4/groups/7", Hang: true}, {Path: "/api/v4/projects/2", Hang: true}}})
+	equal(t, "a longer id", f.do("GET", "/api/v4/projects/20", "glpat-admin", nil).status, 200)
+	equal(t, "another group", f.do("GET", "/api/v4/groups/9", "glpat-admin", nil).status, 200)
+	equal(t, "the list", f.do("GET", "/api/v4/groups", "glpat-admin", nil).status, 200)
+	paths := []string{"/api/v4/groups/7", "/api/v4/groups/7/members/all"}
+	done := make(chan error, len(paths))
+	for _, path := range paths {
+		go func() {
+			_, err := f.try("GET", path, "glpat-admin", nil)
+			done <- err
+		}()
+	}
+	for f.Requests()["GET /groups/:id"] < 2 || f.Requests()["GET /groups/:id/members/all"] == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("answered, or broken off: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	f.SetFaults(Faults{})
+	for range paths {
+		if err := <-done; err == nil {
+			t.Error("what hung was answered")
+		}
+	}
+	equal(t, "afterwards", f.do("GET", "/api/v4/groups/7", "glpat-admin", nil).status, 200)
+}
+
 func TestCloseEndsWaitingRequests(t *testing.T) {
 	f := newFixture(t, nil)
 	f.SetFaults(Faults{Latency: time.Hour})
@@ -298,6 +331,14 @@ func TestApplicationRateLimits(t *testing.T) {
 	equal(t, "another user", f.do("GET", "/api/v4/groups/7/members/all", "glpat-alice", nil).status, 200)
 	f.clock.add(time.Minute)
 	equal(t, "next minute", f.do("GET", "/api/v4/groups/7/members/all", "glpat-admin", nil).status, 200)
+	for i := range 301 { // administrators have no limit there
+		if res := f.do("GET", "/api/v4/users/1", "glpat-admin", nil); res.status != 200 {
+			t.Fatalf("request %d of an administrator: %d", i, res.status)
+		}
+		if res := f.do("GET", "/api/v4/users/1", "glpat-alice", nil); (res.status == 429) != (i == 300) {
+			t.Fatalf("request %d of a user: %d", i, res.status)
+		}
+	}
 	f.SetRateLimits(RateLimits{"groups_api_limit": {Requests: 1, Period: time.Minute}})
 	f.do("GET", "/api/v4/groups", "glpat-admin", nil)
 	f.want(f.do("GET", "/api/v4/groups", "glpat-admin", nil), 429, body)

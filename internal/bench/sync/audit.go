@@ -99,9 +99,9 @@ func (a *audit) read() error {
 	}
 }
 
-// planned returns the successful writes of the plan since the given one, with the time from the first to the last.
-func (a *audit) planned(since int) (n int, took time.Duration) {
-	var first, last time.Time
+// planned returns how many successful writes of the plan there were since the given one, and when the first and the
+// last one were.
+func (a *audit) planned(since int) (first, last time.Time, n int) {
 	for _, w := range a.writes[since:] {
 		if !w.ofPlan() || w.code >= 300 {
 			continue
@@ -114,7 +114,7 @@ func (a *audit) planned(since int) (n int, took time.Duration) {
 			last = w.at
 		}
 	}
-	return n, last.Sub(first)
+	return first, last, n
 }
 
 // kinds counts writes by verb and resource, for a person to read.

@@ -35,7 +35,7 @@ func (b *bench) ci(ctx context.Context) (err error) {
 		return err
 	}
 	defer g.Close()
-	c, err := startCluster(ctx, filepath.Join(b.o.dir, "ci"), b.say)
+	c, err := startCluster(ctx, filepath.Join(b.o.dir, "ci"), "", b.say)
 	if err != nil {
 		return err
 	}

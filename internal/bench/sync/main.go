@@ -15,12 +15,9 @@ import (
 	"syscall"
 	"time"
 
-	"k8s.io/client-go/rest"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -32,6 +29,13 @@ type options struct {
 	dir         string
 	extra       string
 	readOnly    bool
+
+	against, againstSource string
+	turns                  int
+
+	hang    bool
+	kinds   string
+	hangFor time.Duration
 }
 
 func main() {
@@ -43,6 +47,12 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "folder for logs, which is kept; default: a temporary one")
 	flag.StringVar(&o.extra, "rbacsync", "", "further lines below rbacsync of the configuration, indented by two spaces")
 	flag.BoolVar(&o.readOnly, "read-only", false, "only read and plan: needs no cluster")
+	flag.StringVar(&o.against, "against", "", "another build of the program, which is measured in turns with it: prints ratios, this one divided by the other")
+	flag.StringVar(&o.againstSource, "against-source", "", "the checkout of that other build: for its manifests, which a program insists on, and for against.plan; without -against it is built")
+	flag.IntVar(&o.turns, "turns", 1, "how often each of two builds reads and plans, and does its first round")
+	flag.BoolVar(&o.hang, "hang", false, "measure instead what still goes on while a part of GitLab hangs (make bench-hang)")
+	flag.StringVar(&o.kinds, "kinds", "", "the kinds of -hang, with commas; default: all")
+	flag.DurationVar(&o.hangFor, "hang-for", 30*time.Second, "how long -hang waits for what should happen")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, os.Stdout, os.Stderr)
@@ -62,6 +72,7 @@ type bench struct {
 	gitlab *gitlabsim.Server
 	want   *rbacsync.Wanted
 	policy authz.Policy
+	raws   []float64 // rates of a bare client, objects per second
 }
 
 func (b *bench) line(name string, value any, unit string) {
@@ -75,11 +86,16 @@ func (b *bench) line(name string, value any, unit string) {
 
 func run(ctx context.Context, o options, out, say io.Writer) (err error) {
 	b := &bench{o: o, out: out, say: say}
-	if b.o.binary, err = filepath.Abs(o.binary); err != nil {
-		return err
-	}
-	if _, err := os.Stat(b.o.binary); err != nil {
-		return fmt.Errorf("the program to measure: %w", err)
+	for _, path := range []*string{&b.o.binary, &b.o.against, &b.o.againstSource} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+		if _, err := os.Stat(*path); err != nil {
+			return fmt.Errorf("what is to be measured: %w", err)
+		}
 	}
 	if b.o.dir == "" {
 		if b.o.dir, err = os.MkdirTemp("", "bench-sync-"); err != nil {
@@ -87,8 +103,22 @@ func run(ctx context.Context, o options, out, say io.Writer) (err error) {
 		}
 		defer os.RemoveAll(b.o.dir)
 	}
+	if o.hang {
+		return b.hang(ctx)
+	}
+	if o.against == "" && o.againstSource != "" {
+		b.o.against = filepath.Join(b.o.dir, "against")
+		if err := buildIn(ctx, b.o.againstSource, "./cmd/gl-k8s-integrator", b.o.against); err != nil {
+			return err
+		}
+	}
 	if b.org, err = build(full.scaled(o.scale)); err != nil {
 		return fmt.Errorf("making the organisation: %w", err)
+	}
+	if b.o.against != "" {
+		if _, err := b.org.world.AddUser(gitlabsim.User{Username: secondAdmin, Admin: true}); err != nil {
+			return err
+		}
 	}
 	if b.gitlab, err = gitlabsim.New(gitlabsim.Options{World: b.org.world, RateLimits: gitlabsim.DefaultRateLimits()}); err != nil {
 		return err
@@ -100,17 +130,12 @@ func run(ctx context.Context, o options, out, say io.Writer) (err error) {
 	if err := b.read(ctx); err != nil || o.readOnly {
 		return err
 	}
-	rate, objects, err := b.product(ctx)
-	if err != nil {
+	if err := b.againstPlan(ctx); err != nil {
 		return err
 	}
-	raw, err := b.raw(ctx, objects)
-	if err != nil {
+	if err := b.product(ctx); err != nil {
 		return err
 	}
-	b.line("sync.apply_per_second", rate, "objects/s")
-	b.line("sync.raw_per_second", raw, "objects/s")
-	b.line("sync.apply_vs_raw", rate/raw, "")
 	return b.ci(ctx)
 }
 
@@ -188,75 +213,34 @@ func (b *bench) desired(snap *authz.Snapshot, grants []authz.Grant, have map[aut
 	return rbacsync.Desired(rbacsync.Input{Snapshot: snap, Sources: sources, Names: names, Grants: grants, Roles: b.policy.ClusterRoles()})
 }
 
-// product runs the program on a fresh cluster and measures what it does there. It returns its rate of writing, and
-// the objects it wrote.
-func (b *bench) product(ctx context.Context) (rate float64, _ *objects, err error) {
-	c, err := startCluster(ctx, filepath.Join(b.o.dir, "product"), b.say)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer func() { err = errors.Join(err, c.Stop()) }()
-	p, err := startServe(ctx, b.gitlab, c, setup{
-		binary: b.o.binary, dir: filepath.Join(b.o.dir, "serve"), interval: b.o.interval,
-		concurrency: b.o.concurrency, delivery: "none", extra: b.o.extra,
-	})
-	if err != nil {
-		return 0, nil, err
-	}
-	defer p.stop()
-	started := time.Now()
-	if err := b.firstRound(ctx, c, p); err != nil {
-		return 0, nil, err
-	}
-	n, took := c.audit.planned(0)
-	rate = float64(n) / took.Seconds()
-	b.line("sync.first_round_seconds", time.Since(started).Seconds(), "s")
-	if err := b.quiet(ctx, c, 5*time.Second); err != nil {
-		return 0, nil, err
-	}
-	b.line("sync.all_settled_seconds", time.Since(started).Seconds(), "s")
-	if err := b.steady(ctx, c, p); err != nil {
-		return 0, nil, err
-	}
-	if err := b.revocations(ctx, c); err != nil {
-		return 0, nil, err
-	}
-	mib, err := p.peakMiB()
-	if err != nil {
-		return 0, nil, err
-	}
-	b.line("sync.rss_mib", mib, "MiB")
-	if n := p.logLines("GitLab limits our requests"); n > 0 {
-		fmt.Fprintf(b.say, "the program ran into GitLab's limits %d times\n", n)
-	}
-	p.stop()
-	o, err := collect(ctx, c.kube)
-	return rate, o, err
-}
-
-// firstRound waits until everything that is wanted was written, and shows how far it is.
-func (b *bench) firstRound(ctx context.Context, c *cluster, p *serve) error {
+// firstRound waits until everything that is wanted was written, or, if a build wants something else than this one,
+// until it has done a full round and writes nothing more. It shows how far it is, and returns how many objects were
+// written and when the first and the last one were, reckoned from the start of the program.
+func (b *bench) firstRound(ctx context.Context, c *cluster, p *serve, started time.Time) (n int, writing, took time.Duration, err error) {
 	want := len(b.want.Objects)
-	tick := time.NewTicker(2 * time.Second)
-	defer tick.Stop()
-	deadline := time.Now().Add(20 * time.Minute)
-	for shown := 0; ; shown++ {
-		if err := c.audit.read(); err != nil {
-			return err
+	deadline := started.Add(20 * time.Minute)
+	before, since := -1, time.Now()
+	for tries := 0; ; tries++ {
+		if err := errors.Join(c.audit.read(), p.alive()); err != nil {
+			return 0, 0, 0, err
 		}
-		n, took := c.audit.planned(0)
-		if n >= want {
-			fmt.Fprintf(b.say, "\n%d objects written in %.1f s\n", n, took.Seconds())
-			return nil
+		first, last, n := c.audit.planned(0)
+		if n != before {
+			before, since = n, time.Now()
 		}
-		progress(b.say, n, want, took)
-		if ok, failed := p.fullRounds(ctx); ok+failed > 1 && n < want && time.Now().After(deadline) {
-			return fmt.Errorf("the first rounds are over and only %d of %d objects are there", n, want)
+		ok, _ := p.fullRounds(ctx)
+		if n >= want || n > 0 && ok > 0 && time.Since(since) > 5*time.Second {
+			fmt.Fprintf(b.say, "\n%d objects written in %.1f s\n", n, last.Sub(first).Seconds())
+			return n, last.Sub(first), last.Sub(started), nil
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
+		if tries%4 == 0 {
+			progress(b.say, n, want, last.Sub(first))
+		}
+		if time.Now().After(deadline) {
+			return 0, 0, 0, fmt.Errorf("20 minutes after the start only %d of %d objects are there", n, want)
+		}
+		if err := pause(ctx, 500*time.Millisecond); err != nil {
+			return 0, 0, 0, err
 		}
 	}
 }
@@ -290,7 +274,25 @@ func (b *bench) quiet(ctx context.Context, c *cluster, d time.Duration) error {
 		if time.Since(since) > d {
 			return nil
 		}
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// ready waits until a program has read everything and is quiet.
+func (b *bench) ready(ctx context.Context, c *cluster, p *serve) error {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
+		if err := p.alive(); err != nil {
+			return err
+		}
+		if ok, _ := p.fullRounds(ctx); ok > 0 {
+			return b.quiet(ctx, c, time.Second)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the program did no full round within 2 minutes; its log ends with:\n%s", p.lastWords())
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -327,116 +329,6 @@ func (b *bench) steady(ctx context.Context, c *cluster, p *serve) error {
 	b.line("sync.steady_writes", len(changed), "writes")
 	fmt.Fprintf(b.say, "writes of two rounds without changes: %v\n", kinds(c.audit.writes[from:]))
 	return nil
-}
-
-// revocations takes rights away in GitLab and waits for the API server to refuse.
-func (b *bench) revocations(ctx context.Context, c *cluster) error {
-	names, err := c.namespaces(ctx)
-	if err != nil {
-		return err
-	}
-	hc, err := rest.HTTPClientFor(c.AdminConfig())
-	if err != nil {
-		return err
-	}
-	defer hc.CloseIdleConnections()
-	asker := &asker{client: hc, url: c.URL()}
-	var took []time.Duration
-	runs := min(len(b.org.single), 200)
-	if b.o.scale >= 1 && runs < 200 {
-		return fmt.Errorf("only %d revocations are possible", runs)
-	}
-	for i, m := range b.org.single[:runs] {
-		ns := names[authz.Project(m.project)]
-		d, err := asker.revoke(ctx, m.user, []string{ns}, func() error {
-			return b.org.world.RemoveMember(gitlabsim.KindProject, m.project, m.user)
-		})
-		if err != nil {
-			return fmt.Errorf("revocation %d in %q: %w", i, ns, err)
-		}
-		took = append(took, d)
-	}
-	slices.Sort(took)
-	b.line("revoke.p50_ms", ms(took[len(took)/2]), "ms")
-	b.line("revoke.p99_ms", ms(took[(len(took)*99+99)/100-1]), "ms")
-	b.line("revoke.max_ms", ms(took[len(took)-1]), "ms")
-	tree := []string{names[authz.Group(b.org.topTree)]}
-	for _, p := range b.org.inTree {
-		tree = append(tree, names[authz.Project(p)])
-	}
-	took = nil
-	for _, u := range b.org.tops {
-		d, err := asker.revoke(ctx, u, tree, func() error { return b.org.world.RemoveMember(gitlabsim.KindGroup, b.org.topTree, u) })
-		if err != nil {
-			return fmt.Errorf("revocation from the group: %w", err)
-		}
-		took = append(took, d)
-	}
-	slices.Sort(took)
-	fmt.Fprintf(b.say, "revocations over %d namespaces: %v\n", len(tree), took)
-	b.line("revoke.group_ms", ms(took[len(took)-1]), "ms")
-	return nil
-}
-
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-// asker asks the API server as GitLab users do: with requests, not with reviews.
-type asker struct {
-	client *http.Client
-	url    string
-}
-
-// may asks for the pods of a namespace in the name of a user.
-func (a *asker) may(ctx context.Context, user int64, namespace string) (bool, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url+"/api/v1/namespaces/"+namespace+"/pods?limit=1", nil)
-	if err != nil {
-		return false, err
-	}
-	req.Header.Set("Impersonate-User", kubename.User(user))
-	resp, err := a.client.Do(req)
-	if err != nil {
-		return false, err
-	}
-	_, err = io.Copy(io.Discard, resp.Body)
-	err = errors.Join(err, resp.Body.Close())
-	switch resp.StatusCode {
-	case http.StatusOK:
-		return true, err
-	case http.StatusForbidden:
-		return false, err
-	}
-	return false, fmt.Errorf("HTTP %d", resp.StatusCode)
-}
-
-// revoke does what takes the right away and returns how long it took until the API server refused everywhere. The
-// clock starts before GitLab sends the hook, so the result is an upper bound of what is promised.
-func (a *asker) revoke(ctx context.Context, user int64, namespaces []string, change func() error) (time.Duration, error) {
-	for _, ns := range namespaces {
-		if ok, err := a.may(ctx, user, ns); err != nil || !ok {
-			return 0, fmt.Errorf("user %d has no right in %q before it is taken: %w", user, ns, err)
-		}
-	}
-	start := time.Now()
-	if err := change(); err != nil {
-		return 0, err
-	}
-	for left := namespaces; ; {
-		ok, err := a.may(ctx, user, left[0])
-		switch {
-		case err != nil:
-			return 0, err
-		case !ok:
-			if left = left[1:]; len(left) == 0 {
-				return time.Since(start), nil
-			}
-			continue
-		case time.Since(start) > 5*time.Minute:
-			return 0, fmt.Errorf("user %d still has his right in %q after 5 minutes", user, left[0])
-		}
-		if err := pause(ctx, time.Millisecond); err != nil {
-			return 0, err
-		}
-	}
 }
 
 func pause(ctx context.Context, d time.Duration) error {
