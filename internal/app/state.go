@@ -52,14 +52,9 @@ func newState(c *clients, log *slog.Logger) *state {
 	return &state{
 		elector: &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
 		inbox:   &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
-		history: newHistory(c, log),
+		history: newHistory(c.kube, log),
 		recent:  &recent{now: time.Now},
 	}
-}
-
-// snapshotsOf is where the last Snapshot is kept.
-func snapshotsOf(c *clients) store.Snapshots {
-	return store.Snapshots{Blob: store.Blob{Client: c.kube, Namespace: deploy.Namespace, Name: store.NameSnapshot}}
 }
 
 // options adds to an engine what only `serve` has. tell is called after each round.

@@ -16,10 +16,9 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
+	"k8s.io/client-go/kubernetes"
 )
 
 // Limits of what is kept. The log has everything.
@@ -71,11 +70,22 @@ type history struct {
 	new []change // not stored yet
 }
 
-func newHistory(c *clients, log *slog.Logger) *history {
-	return &history{
-		blob: store.Blob{Client: c.kube, Namespace: deploy.Namespace, Name: store.NameHistory},
-		log:  log, wake: make(chan struct{}, 1),
+func newHistory(kube kubernetes.Interface, log *slog.Logger) *history {
+	return &history{blob: historyBlob(kube), log: log, wake: make(chan struct{}, 1)}
+}
+
+func historyBlob(kube kubernetes.Interface) store.Blob {
+	return store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameHistory}
+}
+
+// showHistory prints the last changes of one namespace, or how many there are of each.
+func showHistory(ctx context.Context, kube kubernetes.Interface, namespace string, out io.Writer) error {
+	all, err := loadHistory(ctx, historyBlob(kube))
+	if err != nil {
+		return err
 	}
+	printHistory(out, all, namespace)
+	return nil
 }
 
 // add takes in what a round has changed.
@@ -205,20 +215,6 @@ func loadHistory(ctx context.Context, b store.Blob) ([]change, error) {
 		return nil, nil
 	}
 	return all, err
-}
-
-// History prints the last changes of one namespace, or how many there are of each.
-func History(ctx context.Context, cfg *config.Config, namespace string, out io.Writer) error {
-	c, err := connect(cfg)
-	if err != nil {
-		return err
-	}
-	all, err := loadHistory(ctx, newHistory(c, slog.New(slog.DiscardHandler)).blob)
-	if err != nil {
-		return explainKube(err)
-	}
-	printHistory(out, all, namespace)
-	return nil
 }
 
 func printHistory(out io.Writer, all []change, namespace string) {

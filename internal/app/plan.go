@@ -62,7 +62,7 @@ func once(ctx context.Context, cfg *config.Config, mode syncer.Mode, log *slog.L
 	}
 	r, err := s.Once(ctx, "command")
 	if mode == syncer.ModeEnforce {
-		h := newHistory(c, log)
+		h := newHistory(c.kube, log)
 		h.add(r)
 		h.flush(ctx)
 	}

@@ -1,0 +1,58 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"golang.org/x/sync/errgroup"
+)
+
+// ServeAuthn runs the TokenReview webhook alone, as Serve would but without a cluster, until ctx ends: for
+// measurements. The GitLab it knows has that many people and personal projects, each with an id from 1 on. bound is told
+// the webhook's URL.
+func ServeAuthn(ctx context.Context, cfg *config.Config, size int, log *slog.Logger, bound func(url string)) error {
+	who, err := newPeopleOf(cfg)
+	if err != nil {
+		return err
+	}
+	known := &authz.Snapshot{Issuer: cfg.GitLab.URL, Taken: time.Now(), Users: map[int64]authz.User{}, Projects: map[int64]authz.GitLabProject{}}
+	for id := int64(1); id <= int64(size); id++ {
+		known.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("user%d", id), State: authz.StateActive, Human: true}
+		known.Projects[id] = authz.GitLabProject{ID: id, Owner: id, Path: fmt.Sprintf("user%d/project", id)}
+	}
+	who.take(known)
+	client, err := gitlabClient(cfg.GitLab)
+	if err != nil {
+		return err
+	}
+	auth, err := newAuthenticator(cfg, client, log, who)
+	if err != nil {
+		return err
+	}
+	who.watch(&recent{now: time.Now}, func() *authz.Snapshot { return known })
+	m := newMetrics()
+	m.keys(auth.KeyStatus, time.Now)
+	opts := webhooks(cfg, m, reviewRoute(cfg, auth, log, m))
+	opts.Logger = log
+	s, err := httpserver.New(opts)
+	if err != nil {
+		return err
+	}
+	collectSooner()
+	defer runtime.KeepAlive(heapFloor())
+	bound(s.URL())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.Run(ctx) })
+	g.Go(func() error { auth.Run(ctx); return nil })
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
