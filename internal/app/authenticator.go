@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 )
 
 // newAuthenticator returns the judge of tokens. Without p it judges them by themselves: by what GitLab signed, and nothing
 // that GitLab says of the account or the project now.
-func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger, p *people) (*authn.GitLab, error) {
+func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger, p *accounts.Directory) (*authn.GitLab, error) {
 	ac := authn.Config{
 		Issuer: cfg.GitLab.URL, ClientIDs: cfg.Authn.ClientIDs, Leeway: cfg.Authn.Leeway.Duration,
 		KeyRefresh: cfg.Authn.KeyRefresh.Duration, MaxKeyAge: cfg.Authn.KeyMaxAge.Duration,
@@ -23,9 +24,9 @@ func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger,
 	if p == nil {
 		ac.CIProject = func(int64) authn.ProjectStanding { return authn.ProjectServed }
 	} else {
-		ac.UserState, ac.CIProject = p.state, p.project
-		if p.conditional() {
-			ac.Admitted = p.admitted
+		ac.UserState, ac.CIProject = p.UserState, p.Project
+		if p.Conditional() {
+			ac.Admitted = p.Admitted
 		}
 	}
 	for _, id := range cfg.CI.UnprotectedProjects {
@@ -42,15 +43,15 @@ func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger,
 }
 
 // newPeopleOf returns what authentication knows of people, learned from the engine's Snapshots.
-func newPeopleOf(cfg *config.Config) (*people, error) {
+func newPeopleOf(cfg *config.Config) (*accounts.Directory, error) {
 	policy, err := cfg.Authz.Policy()
 	if err != nil {
 		return nil, err
 	}
-	p := &people{require: cfg.Authn.Require, policy: policy, now: time.Now}
+	p := &accounts.Directory{Require: cfg.Authn.Require, Policy: policy, Now: time.Now}
 	if cfg.Authn.CI != nil {
 		settings := ciSettings(cfg)
-		p.ci = &settings
+		p.Ci = &settings
 	}
 	return p, nil
 }

@@ -8,10 +8,12 @@ import (
 	"runtime"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
-	"golang.org/x/sync/errgroup"
 )
 
 // ServeAuthn runs the TokenReview webhook alone, as Serve would but without a cluster, until ctx ends: for
@@ -27,7 +29,7 @@ func ServeAuthn(ctx context.Context, cfg *config.Config, size int, log *slog.Log
 		known.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("user%d", id), State: authz.StateActive, Human: true}
 		known.Projects[id] = authz.GitLabProject{ID: id, Owner: id, Path: fmt.Sprintf("user%d/project", id)}
 	}
-	who.take(known)
+	who.Learn(known)
 	client, err := gitlabClient(cfg.GitLab)
 	if err != nil {
 		return err
@@ -36,7 +38,7 @@ func ServeAuthn(ctx context.Context, cfg *config.Config, size int, log *slog.Log
 	if err != nil {
 		return err
 	}
-	who.watch(&recent{now: time.Now}, func() *authz.Snapshot { return known })
+	who.Watch(&accounts.Recent{Now: time.Now}, func() *authz.Snapshot { return known })
 	m := newMetrics()
 	m.keys(auth.KeyStatus, time.Now)
 	opts := webhooks(cfg, m, reviewRoute(cfg, auth, log, m))

@@ -17,9 +17,8 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 )
 
 func run(t *testing.T, o httpserver.Options) *httpserver.Server {

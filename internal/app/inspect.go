@@ -18,9 +18,9 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
@@ -133,13 +133,13 @@ func about(token, username string) []authz.SourceID {
 
 // knowing returns what the webhook would know, as far as the token's review hangs on it: from GitLab, or from what the last
 // round left in the cluster while GitLab's API is away. What it does not know it says in b.
-func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token, username string, b *bytes.Buffer) (*people, error) {
+func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token, username string, b *bytes.Buffer) (*accounts.Directory, error) {
 	p, err := newPeopleOf(cfg)
 	if err != nil {
 		return nil, err
 	}
 	kept := sync.OnceValues(func() (*syncer.Stored, error) { return lastStored(ctx, cfg) })
-	p.still = func(project int64) bool {
+	p.Still = func(project int64) bool {
 		st, err := kept()
 		if err != nil {
 			fmt.Fprintf(b, "note:    whether the project's jobs are still let in after its delivery was changed (ci.handover) is not known here: %s\n", printable(err.Error()))
@@ -150,15 +150,15 @@ func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token
 	ids := about(token, username)
 	s, err := learn(ctx, cfg, client, p, ids)
 	if err == nil {
-		p.take(s)
+		p.Learn(s)
 		return p, nil
 	}
 	if st, keptErr := kept(); keptErr == nil {
-		p.take(st.Snapshot)
+		p.Learn(st.Snapshot)
 		fmt.Fprintf(b, "note:    GitLab does not tell all of it; this is what was read at %s: %s\n", st.Snapshot.Taken.UTC().Format(time.RFC3339), printable(err.Error()))
 		return p, nil
 	}
-	p.take(s)
+	p.Learn(s)
 	fmt.Fprintf(b, "note:    what GitLab says of %s is not known here: %s\n", listed(ids), printable(err.Error()))
 	return p, nil
 }
@@ -188,13 +188,13 @@ func lastStored(ctx context.Context, cfg *config.Config) (*syncer.Stored, error)
 
 // learn reads what GitLab says of these; of everybody, if p has conditions that depend on it. Beside an error there may be a
 // part of it.
-func learn(ctx context.Context, cfg *config.Config, client *http.Client, p *people, ids []authz.SourceID) (*authz.Snapshot, error) {
+func learn(ctx context.Context, cfg *config.Config, client *http.Client, p *accounts.Directory, ids []authz.SourceID) (*authz.Snapshot, error) {
 	reader, err := newReader(cfg, &clients{gitlabHTTP: client}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
 	read := reader.Snapshot
-	if !p.conditional() {
+	if !p.Conditional() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, accountTimeout)
 		defer cancel()

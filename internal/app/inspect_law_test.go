@@ -108,7 +108,7 @@ authn: {clientIDs: [kubelogin, second], keys: {file: "%[2]s/keys"}, ci: {audienc
 		t.Helper()
 		s, err := reader.Snapshot(t.Context())
 		must(err)
-		who.take(s)
+		who.Learn(s)
 	}
 	read()
 	w := sim.World()

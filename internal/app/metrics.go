@@ -12,8 +12,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logqueue"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
@@ -115,7 +115,7 @@ func (m *metrics) keys(status func() authn.KeyStatus, now func() time.Time) {
 }
 
 // engine adds the numbers that are asked for when they are read.
-func (m *metrics) engine(s *syncer.Syncer, e *store.Elector, b *budget) {
+func (m *metrics) engine(s *syncer.Syncer, e *store.Elector, b *status.Budget) {
 	const ns = "gl_k8s_integrator"
 	stale := func(what string, of func(syncer.Staleness) time.Duration) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -179,7 +179,7 @@ func (l logDrops) Collect(out chan<- prometheus.Metric) {
 
 // requestCounter collects the numbers of requests to GitLab.
 type requestCounter struct {
-	b               *budget
+	b               *status.Budget
 	requests, share *prometheus.Desc
 }
 
@@ -188,10 +188,10 @@ func (c requestCounter) Describe(out chan<- *prometheus.Desc) { out <- c.request
 
 // Collect implements prometheus.Collector.
 func (c requestCounter) Collect(out chan<- prometheus.Metric) {
-	for kind, n := range c.b.requests() {
+	for kind, n := range c.b.Requests() {
 		out <- prometheus.MustNewConstMetric(c.requests, prometheus.CounterValue, float64(n), kind)
 	}
-	for kind, share := range c.b.shares() {
+	for kind, share := range c.b.Shares() {
 		out <- prometheus.MustNewConstMetric(c.share, prometheus.GaugeValue, share, kind)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
@@ -62,9 +63,9 @@ func once(ctx context.Context, cfg *config.Config, mode syncer.Mode, log *slog.L
 	}
 	r, err := s.Once(ctx, "command")
 	if mode == syncer.ModeEnforce {
-		h := newHistory(c.kube, log)
-		h.add(r)
-		h.flush(ctx)
+		h := status.NewHistory(c.kube, log)
+		h.Add(r)
+		h.Flush(ctx)
 	}
 	if err != nil {
 		return r, explainKube(err)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -41,21 +40,21 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger, more ...pr
 	var reader *gitlab.Reader
 	engine, err := newSyncer(cfg, c, syncer.Mode(cfg.RBACSync.Mode), log, func(o *syncer.Options, r *gitlab.Reader) {
 		roles, reader = o.Roles, r
-		own.options(o, cfg, r, m, func(r syncer.Round) { who.take(r.Snapshot); sample.offer(r) })
+		own.options(o, cfg, r, m, func(r syncer.Round) { who.Learn(r.Snapshot); sample.offer(r) })
 	})
 	if err != nil {
 		return err
 	}
 	own.observe(c, cfg, engine, sample, m, log)
-	who.watch(own.recent, lastSnapshot(engine))
-	who.still = func(project int64) bool { st := engine.State(); return st != nil && st.Jobs[project] != "" }
+	who.Watch(own.recent, lastSnapshot(engine))
+	who.Still = func(project int64) bool { st := engine.State(); return st != nil && st.Jobs[project] != "" }
 	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, who)
 	if err != nil {
 		return err
 	}
 	m.keys(auth.KeyStatus, time.Now)
 	g, ctx := errgroup.WithContext(ctx)
-	ready := func() error { return errors.Join(auth.Ready(), who.ready(), ending(ctx)) }
+	ready := func() error { return errors.Join(auth.Ready(), who.Ready(), ending(ctx)) }
 	servers, err := listeners(cfg, log, auth, ready, view(engine, roles), reader.Deleted, own, m)
 	if err != nil {
 		return err
@@ -85,7 +84,7 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger, more ...pr
 	g.Go(func() error { engine.Follow(serving); return nil })
 	own.run(ctx, g)
 	err = g.Wait()
-	own.history.flush(ctx)
+	own.history.Flush(ctx)
 	if !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -11,10 +11,11 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
@@ -22,10 +23,10 @@ import (
 type state struct {
 	elector  *store.Elector
 	inbox    *store.Inbox
-	history  *history
-	recent   *recent
-	budget   *budget
-	reporter *reporter
+	history  *status.History
+	recent   *accounts.Recent
+	budget   *status.Budget
+	reporter *status.Reporter
 	waiting  atomic.Pointer[authz.Finding] // why the leader does not begin; nil while it need not wait
 }
 
@@ -36,7 +37,7 @@ func (s *state) wait(m *metrics) func(*authz.Finding) {
 			return
 		}
 		m.waits(f)
-		s.reporter.rouse()
+		s.reporter.Rouse()
 	}
 }
 
@@ -52,41 +53,41 @@ func newState(c *clients, log *slog.Logger) *state {
 	return &state{
 		elector: &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
 		inbox:   &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
-		history: newHistory(c.kube, log),
-		recent:  &recent{now: time.Now},
+		history: status.NewHistory(c.kube, log),
+		recent:  &accounts.Recent{Now: time.Now},
 	}
 }
 
 // options adds to an engine what only `serve` has. tell is called after each round.
 func (s *state) options(o *syncer.Options, cfg *config.Config, reader *gitlab.Reader, m *metrics, tell func(syncer.Round)) {
 	o.Inbox, o.Apply.May = s.inbox, s.elector.May
-	o.People, o.Recent = reader, s.recent.all
+	o.People, o.Recent = reader, s.recent.All
 	o.Fence = func(ctx context.Context) error { return lookAtFence(ctx, o.Kube, cfg.Authz) }
-	s.budget = &budget{requests: reader.Requests, limits: gitlab.LimitsPerMinute(), now: time.Now}
+	s.budget = &status.Budget{Requests: reader.Requests, Limits: gitlab.LimitsPerMinute(), Now: time.Now}
 	o.OnRound = func(r syncer.Round) {
 		counted := r
 		counted.Findings = slices.Concat(r.Findings, explainFindings(cfg.Authz.Explain))
 		m.round(counted)
-		s.history.add(r)
-		s.reporter.add(r)
+		s.history.Add(r)
+		s.reporter.Add(r)
 		tell(r)
 	}
 }
 
 // observe completes what needs the engine itself.
 func (s *state) observe(c *clients, cfg *config.Config, syncer *syncer.Syncer, sample *sampler, m *metrics, log *slog.Logger) {
-	s.reporter = &reporter{
-		kube: c.kube, log: log, mode: cfg.RBACSync.Mode, elector: s.elector, syncer: syncer, requests: s.budget.requests, budget: s.budget,
-		sampled: func() []authz.Finding {
+	s.reporter = &status.Reporter{
+		Kube: c.kube, Log: log, Mode: cfg.RBACSync.Mode, Elector: s.elector, Syncer: syncer, Requests: s.budget.Requests, Budget: s.budget,
+		Sampled: func() []authz.Finding {
 			return slices.Concat(s.waits(), explainFindings(cfg.Authz.Explain), sample.last())
-		}, secrets: func() error { return hookSecrets(cfg.Listeners.Hooks) }, now: time.Now, wake: make(chan struct{}, 1),
+		}, Secrets: func() error { return hookSecrets(cfg.Listeners.Hooks) }, Now: time.Now, Wake: make(chan struct{}, 1),
 	}
 	m.engine(syncer, s.elector, s.budget)
 }
 
 // run does what goes on beside the rounds, until ctx is done.
 func (s *state) run(ctx context.Context, g *errgroup.Group) {
-	for _, f := range []func(context.Context){s.history.run, s.reporter.run, s.budget.run} {
+	for _, f := range []func(context.Context){s.history.Run, s.reporter.Run, s.budget.Run} {
 		g.Go(func() error { f(ctx); return nil })
 	}
 }

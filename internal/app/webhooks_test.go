@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 )
@@ -85,7 +86,7 @@ func TestReviewMetrics(t *testing.T) {
 		return authn.KeyStatus{Keys: 2, Fetched: day.Add(-90 * time.Second), Fetches: 5, Failures: 1}
 	}, func() time.Time { return day })
 	cfg := &config.Config{GitLab: config.GitLab{URL: "https://127.0.0.1:1"}, Authn: config.Authn{ClientIDs: []string{"a"}}}
-	auth, err := newAuthenticator(cfg, http.DefaultClient, slog.New(slog.DiscardHandler), &people{})
+	auth, err := newAuthenticator(cfg, http.DefaultClient, slog.New(slog.DiscardHandler), &accounts.Directory{})
 	if err != nil {
 		t.Fatal(err)
 	}

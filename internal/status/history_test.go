@@ -1,10 +1,13 @@
-package app
+package status
 
 import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 )
+
+var day = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // TestHistoryIsNeverSilent: nothing on the terminal would leave open whether anything was looked at.
 func TestHistoryIsNeverSilent(t *testing.T) {

@@ -1,4 +1,4 @@
-package app
+package status
 
 import (
 	"bytes"
@@ -12,37 +12,23 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
-// TestAFailedFullReadingIsShown: in the metrics and in `status`, also before there ever was a good one.
-func TestAFailedFullReadingIsShown(t *testing.T) {
-	m := newMetrics()
+// TestStatusShowsWhatFails: also before there ever was a good round.
+func TestStatusShowsWhatFails(t *testing.T) {
 	failure := errors.New("reading GitLab: not even a list was read completely: listing projects: 502")
-	m.round(syncer.Round{Read: "full", Started: day, Err: failure})
-	if n := value(t, m.registry, "gl_k8s_integrator_rounds_total", "full"); n != 1 {
-		t.Errorf("%v rounds", n)
-	}
-	if at := value(t, m.registry, "gl_k8s_integrator_last_good_round_timestamp_seconds"); at != 0 {
-		t.Errorf("the last good round was at %v", at)
-	}
-
-	if m.round(syncer.Round{Read: "full", Started: day}); value(t, m.registry, "gl_k8s_integrator_last_good_round_timestamp_seconds") != float64(day.Unix()) {
-		t.Error("a good round does not count as one")
-	}
-
 	kube := fake.NewClientset()
 	engine, err := syncer.New(syncer.Options{Kube: kube, Logger: slog.New(slog.DiscardHandler), Policy: policyOf(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	differs := authz.Finding{Code: "members_differ", Source: authz.Group(7), Text: "somebody is missing"}
-	p := &reporter{
-		elector: &store.Elector{Identity: "a"}, mode: "enforce", syncer: engine, now: func() time.Time { return day },
-		requests: func() map[string]int64 { return nil }, sampled: func() []authz.Finding { return []authz.Finding{differs} },
-		secrets: func() error { return errors.New("reading listeners.hooks.secretFile: open s: no such file") },
-		budget:  &budget{requests: func() map[string]int64 { return nil }, now: func() time.Time { return day }},
+	p := &Reporter{
+		Elector: &store.Elector{Identity: "a"}, Mode: "enforce", Syncer: engine, Now: func() time.Time { return day },
+		Requests: func() map[string]int64 { return nil }, Sampled: func() []authz.Finding { return []authz.Finding{differs} },
+		Secrets: func() error { return errors.New("reading listeners.hooks.secretFile: open s: no such file") },
+		Budget:  &Budget{Requests: func() map[string]int64 { return nil }, Now: func() time.Time { return day }},
 	}
 	var out bytes.Buffer
 	p.status(&syncer.State{Round: syncer.Round{Cause: "start", Read: "full", Started: day, Err: failure}, Err: failure, Since: day}).print(&out, "a", day)

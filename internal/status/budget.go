@@ -1,4 +1,4 @@
-package app
+package status
 
 import (
 	"context"
@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// budget knows how much of GitLab's rate limits the last minute has used.
-type budget struct {
-	requests func() map[string]int64
-	limits   map[string]float64 // per minute, by kind
-	now      func() time.Time
+// Budget knows how much of GitLab's rate limits the last minute has used.
+type Budget struct {
+	Requests func() map[string]int64
+	Limits   map[string]float64 // per minute, by kind
+	Now      func() time.Time
 
 	mu     sync.Mutex
 	points []point // one every few seconds, of the last minute
@@ -22,8 +22,8 @@ type point struct {
 }
 
 // sample notes how many requests there were so far.
-func (b *budget) sample() {
-	p := point{b.now(), b.requests()}
+func (b *Budget) sample() {
+	p := point{b.Now(), b.Requests()}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.points = append(b.points, p)
@@ -32,14 +32,14 @@ func (b *budget) sample() {
 	}
 }
 
-// shares returns the used share of each limit.
-func (b *budget) shares() map[string]float64 {
+// Shares returns the used share of each limit.
+func (b *Budget) Shares() map[string]float64 {
 	b.sample()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	first, last := b.points[0], b.points[len(b.points)-1]
 	out := map[string]float64{}
-	for kind, limit := range b.limits {
+	for kind, limit := range b.Limits {
 		if n := last.counts[kind] - first.counts[kind]; n > 0 {
 			out[kind] = float64(n) / limit
 		}
@@ -47,7 +47,7 @@ func (b *budget) shares() map[string]float64 {
 	return out
 }
 
-func (b *budget) run(ctx context.Context) {
+func (b *Budget) Run(ctx context.Context) {
 	t := time.NewTicker(5 * time.Second)
 	defer t.Stop()
 	for {

@@ -1,4 +1,4 @@
-package app
+package accounts
 
 import (
 	"testing"
@@ -24,59 +24,59 @@ func snapshotOf(after time.Duration, group []authz.Member, project []authz.Membe
 	return s
 }
 
-func peopleWith(t *testing.T, require config.AuthnRequire) *people {
+func peopleWith(t *testing.T, require config.AuthnRequire) *Directory {
 	t.Helper()
 	policy, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &people{require: require, policy: policy, now: func() time.Time { return day }}
+	return &Directory{Require: require, Policy: policy, Now: func() time.Time { return day }}
 }
 
 func TestAccountStates(t *testing.T) {
 	p := peopleWith(t, config.AuthnRequire{})
 	want := func(step string, id int64, state string) {
 		t.Helper()
-		if got, known := p.state(id); got != state || known != (state != "") {
+		if got, known := p.UserState(id); got != state || known != (state != "") {
 			t.Errorf("%s: user %d is %q (known %t), want %q", step, id, got, known, state)
 		}
 	}
 	want("nothing read", 1, "")
-	if err := p.ready(); err != nil {
+	if err := p.Ready(); err != nil {
 		t.Errorf("without a condition: %v", err)
 	}
 	first := snapshotOf(0, nil, nil, 1, 2, 3, 4)
 	blocked := first.Users[2]
 	blocked.State = "blocked"
 	first.Users[2] = blocked
-	p.take(first)
+	p.Learn(first)
 	want("first", 1, "active")
 	want("first", 2, "blocked")
 	want("first, and nobody of that id", 9, authn.StateDeleted)
 
 	half := snapshotOf(time.Minute, nil, nil, 1)
 	half.MissingAll = "GitLab went away"
-	p.take(half)
+	p.Learn(half)
 	want("half read: what was known stays", 2, "blocked")
 	want("half read: absence means nothing", 3, "active")
 	want("half read: nor does it make somebody", 9, authn.StateDeleted)
 
 	complete := snapshotOf(2*time.Minute, nil, nil, 1, 2)
 	complete.Missing[authz.Person(4)] = "502"
-	p.take(complete)
+	p.Learn(complete)
 	want("complete", 3, "deleted")
 	want("complete, but this one unread", 4, "active")
 
-	p.take(first)
+	p.Learn(first)
 	want("an older reading arrives late", 3, "deleted")
-	p.take(snapshotOf(3*time.Minute, nil, nil, 1))
+	p.Learn(snapshotOf(3*time.Minute, nil, nil, 1))
 	want("gone again", 4, "deleted")
 	want("still gone", 3, "deleted")
-	p.take(snapshotOf(4*time.Minute, nil, nil, 1, 3))
+	p.Learn(snapshotOf(4*time.Minute, nil, nil, 1, 3))
 	want("back after all", 3, "active")
 	unread := snapshotOf(5*time.Minute, nil, nil, 1)
 	unread.Missing[authz.Person(3)], unread.Missing[authz.Person(9)] = "502", "502"
-	p.take(unread)
+	p.Learn(unread)
 	want("unread: what was known stays", 3, "active")
 	want("unread: who did not exist still does not", 9, authn.StateDeleted)
 }
@@ -95,17 +95,17 @@ func TestAccountsOfNobody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &people{policy: policy, now: func() time.Time { return day }}
-		if _, known := p.state(2); known {
+		p := &Directory{Policy: policy, Now: func() time.Time { return day }}
+		if _, known := p.UserState(2); known {
 			t.Error("known before GitLab was read")
 		}
-		p.take(s)
+		p.Learn(s)
 		want := map[int64]string{1: "active", 2: authn.StateNotHuman, 3: "blocked", 4: "", 5: "active", 6: authn.StateDeleted}
 		if bots {
 			want[2] = "active"
 		}
 		for id, state := range want {
-			if got, known := p.state(id); got != state || known != (state != "") {
+			if got, known := p.UserState(id); got != state || known != (state != "") {
 				t.Errorf("bots %t: user %d is %q (known %t), want %q", bots, id, got, known, state)
 			}
 		}
@@ -126,13 +126,13 @@ func TestAdmissionByRightsAndGroups(t *testing.T) {
 		"no such group": {config.AuthnRequire{Groups: []int64{8}}, nil},
 	} {
 		p := peopleWith(t, tc.require)
-		if _, known := p.admitted(3); known || p.ready() == nil {
+		if _, known := p.Admitted(3); known || p.Ready() == nil {
 			t.Errorf("%s: decided before GitLab was read", name)
 		}
 		broken := snapshotOf(0, nil, nil)
 		broken.MissingAll = "502"
-		p.take(broken)
-		if _, known := p.admitted(3); known || p.ready() == nil {
+		p.Learn(broken)
+		if _, known := p.Admitted(3); known || p.Ready() == nil {
 			t.Errorf("%s: decided on a reading that failed", name)
 		}
 		check := func(step string, want []int64) {
@@ -142,23 +142,23 @@ func TestAdmissionByRightsAndGroups(t *testing.T) {
 				for _, w := range want {
 					in = in || w == id
 				}
-				if got, known := p.admitted(id); got != in || !known {
+				if got, known := p.Admitted(id); got != in || !known {
 					t.Errorf("%s, %s: user %d admitted %t (known %t), want %t", name, step, id, got, known, in)
 				}
 			}
 		}
-		p.take(snapshotOf(time.Minute, group, project, 1, 2, 3, 4))
+		p.Learn(snapshotOf(time.Minute, group, project, 1, 2, 3, 4))
 		check("complete", tc.want)
-		if err := p.ready(); err != nil {
+		if err := p.Ready(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		p.take(func() *authz.Snapshot {
+		p.Learn(func() *authz.Snapshot {
 			s := snapshotOf(2*time.Minute, nil, nil, 1, 2, 3, 4)
 			s.Missing[authz.Group(7)] = "502"
 			return s
 		}())
 		check("group unread: nobody loses", tc.want)
-		p.take(snapshotOf(3*time.Minute, nil, nil, 1, 2, 3, 4))
+		p.Learn(snapshotOf(3*time.Minute, nil, nil, 1, 2, 3, 4))
 		check("removed", nil)
 	}
 }
@@ -168,13 +168,13 @@ func TestStateIsSeenBeforeTheRoundEnds(t *testing.T) {
 	p := peopleWith(t, config.AuthnRequire{})
 	published := snapshotOf(0, nil, nil, 1)
 	p.last = func() *authz.Snapshot { return published }
-	if got, _ := p.state(1); got != "active" {
+	if got, _ := p.UserState(1); got != "active" {
 		t.Fatalf("got %q", got)
 	}
 	read := snapshotOf(0, nil, nil, 1) // a partial reading: Taken stays
 	read.Users[1] = authz.User{ID: 1, State: "blocked"}
-	p.take(read) // Kubernetes is away: the round is not published
-	if got, _ := p.state(1); got != "blocked" {
+	p.Learn(read) // Kubernetes is away: the round is not published
+	if got, _ := p.UserState(1); got != "blocked" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -1,4 +1,4 @@
-package app
+package status
 
 import (
 	"context"
@@ -11,15 +11,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
-// status is what the leader writes down about itself after its rounds, for `status`.
-type status struct {
+// Document is what the leader writes down about itself after its rounds, for `status`.
+type Document struct {
 	Written   time.Time         `json:"written"`
 	Leader    string            `json:"leader"`
 	Mode      string            `json:"mode"`
@@ -34,11 +35,11 @@ type status struct {
 	Requests  map[string]int64  `json:"requests,omitempty"` // to GitLab, by kind, since the leader's start
 	Budget    map[string]string `json:"budget,omitempty"`   // share of GitLab's limits in the last minute
 	Sources   map[string]int    `json:"sources,omitempty"`
-	Hooks     hookStatus        `json:"hooks"`
+	Hooks     HookTimes         `json:"hooks"`
 }
 
-// hookStatus says how long it took from the receipt of hooks until they were dealt with, of the last hookTimes of them.
-type hookStatus struct {
+// HookTimes says how long it took from the receipt of hooks until they were dealt with, of the last hookTimes of them.
+type HookTimes struct {
 	Count   int    `json:"count"` // since the leader's start
 	Median  string `json:"median,omitempty"`
 	Slowest string `json:"slowest,omitempty"`
@@ -64,7 +65,7 @@ const (
 	hookTimes    = 100
 )
 
-func (st status) print(out io.Writer, leader string, now time.Time) {
+func (st Document) print(out io.Writer, leader string, now time.Time) {
 	line := func(what, format string, args ...any) {
 		fmt.Fprintf(out, "%-16s %s\n", what, fmt.Sprintf(format, args...))
 	}
@@ -124,8 +125,8 @@ func clip(s string, n int) string {
 	return s
 }
 
-// showStatus prints what the leader wrote down, and who leads.
-func showStatus(ctx context.Context, kube kubernetes.Interface, out io.Writer) error {
+// Show prints what the leader wrote down, and who leads.
+func Show(ctx context.Context, kube kubernetes.Interface, out io.Writer) error {
 	cm, err := kube.CoreV1().ConfigMaps(deploy.Namespace).Get(ctx, store.NameStatus, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return errors.New("no integrator has finished a round in this cluster yet: is `serve` running?")
@@ -133,7 +134,7 @@ func showStatus(ctx context.Context, kube kubernetes.Interface, out io.Writer) e
 	if err != nil {
 		return err
 	}
-	var st status
+	var st Document
 	if err := json.Unmarshal([]byte(cm.Data[statusKey]), &st); err != nil {
 		return fmt.Errorf("reading the status: %w", err)
 	}

@@ -1,4 +1,4 @@
-package app
+package accounts
 
 import (
 	"errors"
@@ -12,13 +12,13 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// people is what authentication knows of GitLab's accounts, and of the projects whose jobs get in by ID tokens. It is made anew from each Snapshot and answers from
+// Directory is what authentication knows of GitLab's accounts, and of the projects whose jobs get in by ID tokens. It is made anew from each Snapshot and answers from
 // memory, so that no review ever waits for GitLab.
-type people struct {
-	require config.AuthnRequire
-	policy  authz.Policy
-	ci      *rbacsync.CISettings // nil: no job gets in by its ID token
-	now     func() time.Time
+type Directory struct {
+	Require config.AuthnRequire
+	Policy  authz.Policy
+	Ci      *rbacsync.CISettings // nil: no job gets in by its ID token
+	Now     func() time.Time
 
 	mu    sync.Mutex // one Snapshot is taken at a time
 	known atomic.Pointer[knowledge]
@@ -26,7 +26,7 @@ type people struct {
 	seenOne func(id int64) // if set, is told who was asked about
 	// still, if set, reports whether the jobs of a project with another delivery have rights by their ID tokens all the
 	// same, because they may have begun before it was moved.
-	still func(project int64) bool
+	Still func(project int64) bool
 
 	// last, if set, returns the last published Snapshot. It is asked at each review, because a round publishes what
 	// it read before it writes to the cluster, which may take long.
@@ -34,16 +34,16 @@ type people struct {
 	seen atomic.Pointer[authz.Snapshot] // what last returned last
 }
 
-// watch makes p learn from the Snapshot that last returns, and tell seen of everybody it is asked about.
-func (p *people) watch(seen *recent, last func() *authz.Snapshot) {
+// Watch makes p learn from the Snapshot that last returns, and tell seen of everybody it is asked about.
+func (p *Directory) Watch(seen *Recent, last func() *authz.Snapshot) {
 	p.seenOne, p.last = seen.note, last
 }
 
 // look returns what is known now.
-func (p *people) look() *knowledge {
+func (p *Directory) look() *knowledge {
 	if p.last != nil {
 		if s := p.last(); s != nil && p.seen.Swap(s) != s {
-			p.take(s)
+			p.Learn(s)
 		}
 	}
 	return p.known.Load()
@@ -61,8 +61,8 @@ type knowledge struct {
 	projects map[int64]authn.ProjectStanding
 }
 
-// state returns what is known of an account. Its absence means something once everybody was read: it does not exist.
-func (k *knowledge) state(id int64) (string, bool) {
+// UserState returns what is known of an account. Its absence means something once everybody was read: it does not exist.
+func (k *knowledge) UserState(id int64) (string, bool) {
 	if state, known := k.states[id]; known {
 		return state, true
 	}
@@ -73,11 +73,11 @@ func (k *knowledge) state(id int64) (string, bool) {
 	return authn.StateDeleted, true
 }
 
-// conditional reports whether a valid token alone does not suffice.
-func (p *people) conditional() bool { return p.require.MappedRight || len(p.require.Groups) > 0 }
+// Conditional reports whether a valid token alone does not suffice.
+func (p *Directory) Conditional() bool { return p.Require.MappedRight || len(p.Require.Groups) > 0 }
 
-// take learns from a Snapshot. One that was taken before the last one is ignored.
-func (p *people) take(s *authz.Snapshot) {
+// Learn learns from a Snapshot. One that was taken before the last one is ignored.
+func (p *Directory) Learn(s *authz.Snapshot) {
 	if s == nil {
 		return
 	}
@@ -91,7 +91,7 @@ func (p *people) take(s *authz.Snapshot) {
 		return
 	}
 	k := &knowledge{snapshot: s, states: make(map[int64]string, len(s.Users)), complete: old.complete || s.MissingAll == ""}
-	bots := p.policy.Config().Bots
+	bots := p.Policy.Config().Bots
 	for id, u := range s.Users {
 		_, unread := s.Missing[authz.Person(id)]
 		switch {
@@ -107,7 +107,7 @@ func (p *people) take(s *authz.Snapshot) {
 		if _, there := k.states[id]; there {
 			return
 		}
-		if state, known := old.state(id); known {
+		if state, known := old.UserState(id); known {
 			k.states[id] = state
 		}
 	}
@@ -126,7 +126,7 @@ func (p *people) take(s *authz.Snapshot) {
 			stays(id)
 		}
 	}
-	if p.conditional() {
+	if p.Conditional() {
 		k.admitted = p.admit(s)
 		// Unread is not empty: what could not be read takes nobody's admission away.
 		if s.MissingAll != "" || len(s.Missing) > 0 {
@@ -140,17 +140,17 @@ func (p *people) take(s *authz.Snapshot) {
 }
 
 // standings returns what is known of each project. Of one that could not be judged now counts what was known before.
-func (p *people) standings(s *authz.Snapshot, before map[int64]authn.ProjectStanding) map[int64]authn.ProjectStanding {
-	if p.ci == nil {
+func (p *Directory) standings(s *authz.Snapshot, before map[int64]authn.ProjectStanding) map[int64]authn.ProjectStanding {
+	if p.Ci == nil {
 		return nil
 	}
 	sources := make([]authz.Source, 0, len(s.Projects))
 	for id := range s.Projects {
-		if src, ok := p.policy.Source(s, authz.Project(id)); ok {
+		if src, ok := p.Policy.Source(s, authz.Project(id)); ok {
 			sources = append(sources, src)
 		}
 	}
-	modes := p.ci.Modes(s, sources)
+	modes := p.Ci.Modes(s, sources)
 	out := make(map[int64]authn.ProjectStanding, len(s.Projects))
 	for id := range s.Projects {
 		switch mode, mapped := modes[id]; {
@@ -188,17 +188,17 @@ func unreadProject(s *authz.Snapshot, project int64) bool {
 	return true
 }
 
-func (p *people) admit(s *authz.Snapshot) map[int64]bool {
-	now, out := p.now(), map[int64]bool{}
-	if p.require.MappedRight {
-		grants, _ := p.policy.Grants(s, p.policy.Sources(s), now)
+func (p *Directory) admit(s *authz.Snapshot) map[int64]bool {
+	now, out := p.Now(), map[int64]bool{}
+	if p.Require.MappedRight {
+		grants, _ := p.Policy.Grants(s, p.Policy.Sources(s), now)
 		for _, g := range grants {
 			for _, u := range g.Users {
 				out[u] = true
 			}
 		}
 	}
-	for _, id := range p.require.Groups {
+	for _, id := range p.Require.Groups {
 		for a := range authz.Members(s, authz.Group(id), now).All() {
 			out[a.User] = true
 		}
@@ -206,8 +206,8 @@ func (p *people) admit(s *authz.Snapshot) map[int64]bool {
 	return out
 }
 
-// state is authn.Config.UserState. Before the first Snapshot nobody is known, and the token alone decides.
-func (p *people) state(id int64) (string, bool) {
+// UserState is authn.Config.UserState. Before the first Snapshot nobody is known, and the token alone decides.
+func (p *Directory) UserState(id int64) (string, bool) {
 	if p.seenOne != nil {
 		p.seenOne(id)
 	}
@@ -215,11 +215,11 @@ func (p *people) state(id int64) (string, bool) {
 	if k == nil {
 		return "", false
 	}
-	return k.state(id)
+	return k.UserState(id)
 }
 
-// admitted is authn.Config.Admitted.
-func (p *people) admitted(id int64) (admitted, known bool) {
+// Admitted is authn.Config.Admitted.
+func (p *Directory) Admitted(id int64) (admitted, known bool) {
 	k := p.look()
 	if k == nil {
 		return false, false
@@ -227,14 +227,14 @@ func (p *people) admitted(id int64) (admitted, known bool) {
 	return k.admitted[id], k.admitted[id] || k.complete
 }
 
-// project is authn.Config.CIProject.
-func (p *people) project(id int64) authn.ProjectStanding {
+// Project is authn.Config.CIProject.
+func (p *Directory) Project(id int64) authn.ProjectStanding {
 	k := p.look()
 	if k == nil {
 		return authn.ProjectUnread
 	}
 	if standing, known := k.projects[id]; known {
-		if standing == authn.ProjectOtherDelivery && p.still != nil && p.still(id) {
+		if standing == authn.ProjectOtherDelivery && p.Still != nil && p.Still(id) {
 			return authn.ProjectServed
 		}
 		return standing
@@ -245,9 +245,9 @@ func (p *people) project(id int64) authn.ProjectStanding {
 	return authn.ProjectNotServed
 }
 
-// ready returns nil if people can be judged.
-func (p *people) ready() error {
-	if k := p.look(); p.conditional() && (k == nil || !k.complete) {
+// Ready returns nil if people can be judged.
+func (p *Directory) Ready() error {
+	if k := p.look(); p.Conditional() && (k == nil || !k.complete) {
 		return errors.New("GitLab has not been read yet, and authn.require lets nobody in before")
 	}
 	return nil

@@ -1,4 +1,4 @@
-package app
+package status
 
 import (
 	"context"
@@ -9,36 +9,37 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 )
 
-// reporter writes the status of the leader beside the rounds.
-type reporter struct {
-	kube     kubernetes.Interface
-	log      *slog.Logger
-	mode     string
-	elector  *store.Elector
-	syncer   *syncer.Syncer
-	requests func() map[string]int64
-	budget   *budget
-	sampled  func() []authz.Finding // of the last sample and of the configuration
-	secrets  func() error           // why hooks can't be checked
-	now      func() time.Time
-	wake     chan struct{}
+// Reporter writes the status of the leader beside the rounds.
+type Reporter struct {
+	Kube     kubernetes.Interface
+	Log      *slog.Logger
+	Mode     string
+	Elector  *store.Elector
+	Syncer   *syncer.Syncer
+	Requests func() map[string]int64
+	Budget   *Budget
+	Sampled  func() []authz.Finding // of the last sample and of the configuration
+	Secrets  func() error           // why hooks can't be checked
+	Now      func() time.Time
+	Wake     chan struct{}
 	mu       sync.Mutex
 	held     int
 	hooks    int             // dealt with
 	times    []time.Duration // of the last hookTimes of them
 }
 
-// add notes that a round has ended.
-func (p *reporter) add(r syncer.Round) {
+// Add notes that a round has ended.
+func (p *Reporter) Add(r syncer.Round) {
 	if r.Names != nil {
 		p.mu.Lock()
 		p.held = len(r.Held)
@@ -53,27 +54,27 @@ func (p *reporter) add(r syncer.Round) {
 	}
 	p.times = p.times[max(0, len(p.times)-hookTimes):]
 	p.mu.Unlock()
-	p.rouse()
+	p.Rouse()
 }
 
-// rouse has the status written soon.
-func (p *reporter) rouse() {
+// Rouse has the status written soon.
+func (p *Reporter) Rouse() {
 	select {
-	case p.wake <- struct{}{}:
+	case p.Wake <- struct{}{}:
 	default:
 	}
 }
 
-func (p *reporter) run(ctx context.Context) {
+func (p *Reporter) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-p.wake:
+		case <-p.Wake:
 		}
-		if p.elector.May() == nil {
+		if p.Elector.May() == nil {
 			if err := p.write(ctx); err != nil && ctx.Err() == nil {
-				p.log.WarnContext(ctx, "the status was not written", "error", err)
+				p.Log.WarnContext(ctx, "the status was not written", "error", err)
 			}
 		}
 		t := time.NewTimer(statusEvery)
@@ -85,8 +86,8 @@ func (p *reporter) run(ctx context.Context) {
 	}
 }
 
-func (p *reporter) write(ctx context.Context) error {
-	st := p.syncer.State()
+func (p *Reporter) write(ctx context.Context) error {
+	st := p.Syncer.State()
 	if st == nil { // no round has ended, and nothing is stored: the leader waits
 		st = &syncer.State{}
 	}
@@ -94,26 +95,26 @@ func (p *reporter) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return store.Put(ctx, p.kube.CoreV1().ConfigMaps(deploy.Namespace), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+	return store.Put(ctx, p.Kube.CoreV1().ConfigMaps(deploy.Namespace), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
 		Name: store.NameStatus, Namespace: deploy.Namespace,
 		Labels: map[string]string{"app.kubernetes.io/name": "gl-k8s-integrator"},
 	}, Data: map[string]string{statusKey: string(body)}})
 }
 
-func (p *reporter) status(st *syncer.State) status {
+func (p *Reporter) status(st *syncer.State) Document {
 	r := st.Round
 	p.mu.Lock()
-	held, hooks := p.held, hookStatus{Count: p.hooks}
+	held, hooks := p.held, HookTimes{Count: p.hooks}
 	if len(p.times) > 0 {
 		sorted := slices.Sorted(slices.Values(p.times))
 		hooks.Median, hooks.Slowest = sorted[len(sorted)/2].Round(time.Millisecond).String(), sorted[len(sorted)-1].Round(time.Millisecond).String()
 	}
 	p.mu.Unlock()
-	if err := p.secrets(); err != nil {
+	if err := p.Secrets(); err != nil {
 		hooks.Refused = clip(err.Error(), statusLength)
 	}
-	out := status{
-		Written: p.now().UTC(), Leader: p.elector.Identity, Mode: p.mode, Held: held, Hooks: hooks, Requests: p.requests(), Budget: map[string]string{},
+	out := Document{
+		Written: p.Now().UTC(), Leader: p.Elector.Identity, Mode: p.Mode, Held: held, Hooks: hooks, Requests: p.Requests(), Budget: map[string]string{},
 		Round: roundStatus{
 			Cause: r.Cause, Read: r.Read, Started: r.Started.UTC(), Duration: r.Duration.Round(time.Millisecond).String(),
 			Spaces: r.Spaces, Planned: len(r.Plan), Applied: r.Report.Applied, Failed: r.Unwritten,
@@ -127,16 +128,16 @@ func (p *reporter) status(st *syncer.State) status {
 		out.Read = s.Taken
 		out.Sources = map[string]int{"groups": len(s.Groups), "projects": len(s.Projects), "users": len(s.Users), "unread": len(s.Missing), "namespaces": len(st.View.Namespace)}
 	}
-	if b, ok := p.syncer.Staleness(); ok {
+	if b, ok := p.Syncer.Staleness(); ok {
 		out.Staleness = map[string]string{
 			"everything": b.Everything.Round(time.Second).String(),
 			"accounts":   b.Accounts.Round(time.Second).String(), "present accounts": b.Present.Round(time.Second).String(),
 		}
 	}
-	for kind, share := range p.budget.shares() {
+	for kind, share := range p.Budget.Shares() {
 		out.Budget[kind] = fmt.Sprintf("%.0f %%", 100*share)
 	}
-	for _, f := range slices.Concat(p.sampled(), r.Findings) {
+	for _, f := range slices.Concat(p.Sampled(), r.Findings) {
 		out.Findings[f.Code]++
 		if len(out.Texts) < statusTexts {
 			out.Texts = append(out.Texts, clip(f.Code+": "+f.Text, statusLength))

@@ -1,4 +1,4 @@
-package app
+package status
 
 import (
 	"bufio"
@@ -15,10 +15,11 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
-	"k8s.io/client-go/kubernetes"
 )
 
 // Limits of what is kept. The log has everything.
@@ -60,8 +61,8 @@ func (c change) String() string {
 	return text + fmt.Sprintf("  [%s; %s]", c.Cause, c.Why)
 }
 
-// history keeps the last changes of each namespace and stores them beside the rounds, a few seconds later.
-type history struct {
+// History keeps the last changes of each namespace and stores them beside the rounds, a few seconds later.
+type History struct {
 	blob store.Blob
 	log  *slog.Logger
 	wake chan struct{}
@@ -70,16 +71,16 @@ type history struct {
 	new []change // not stored yet
 }
 
-func newHistory(kube kubernetes.Interface, log *slog.Logger) *history {
-	return &history{blob: historyBlob(kube), log: log, wake: make(chan struct{}, 1)}
+func NewHistory(kube kubernetes.Interface, log *slog.Logger) *History {
+	return &History{blob: historyBlob(kube), log: log, wake: make(chan struct{}, 1)}
 }
 
 func historyBlob(kube kubernetes.Interface) store.Blob {
 	return store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameHistory}
 }
 
-// showHistory prints the last changes of one namespace, or how many there are of each.
-func showHistory(ctx context.Context, kube kubernetes.Interface, namespace string, out io.Writer) error {
+// ShowHistory prints the last changes of one namespace, or how many there are of each.
+func ShowHistory(ctx context.Context, kube kubernetes.Interface, namespace string, out io.Writer) error {
 	all, err := loadHistory(ctx, historyBlob(kube))
 	if err != nil {
 		return err
@@ -88,8 +89,8 @@ func showHistory(ctx context.Context, kube kubernetes.Interface, namespace strin
 	return nil
 }
 
-// add takes in what a round has changed.
-func (h *history) add(r syncer.Round) {
+// Add takes in what a round has changed.
+func (h *History) Add(r syncer.Round) {
 	if r.Report.Applied == 0 {
 		return
 	}
@@ -121,8 +122,8 @@ func shorten(names []string) []string {
 	return append(slices.Clone(names[:historyNames]), fmt.Sprintf("and %d more", len(names)-historyNames))
 }
 
-// run stores what add took in until ctx is done. What is left then is for flush, when no round goes on any more.
-func (h *history) run(ctx context.Context) {
+// Run stores what add took in until ctx is done. What is left then is for flush, when no round goes on any more.
+func (h *History) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -138,15 +139,15 @@ func (h *history) run(ctx context.Context) {
 	}
 }
 
-// flush stores what is left, also when ctx is done.
-func (h *history) flush(ctx context.Context) {
+// Flush stores what is left, also when ctx is done.
+func (h *History) Flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	h.save(ctx)
 }
 
 // save adds what is new to what is stored, which may be another process's.
-func (h *history) save(ctx context.Context) {
+func (h *History) save(ctx context.Context) {
 	h.mu.Lock()
 	fresh := h.new
 	h.new = nil

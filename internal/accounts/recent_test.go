@@ -1,4 +1,4 @@
-package app
+package accounts
 
 import (
 	"testing"
@@ -9,7 +9,7 @@ import (
 // last review, and the memory stays bounded.
 func TestRecentKnowsWhoWasSeenLast(t *testing.T) {
 	now := day
-	r := &recent{now: func() time.Time { return now }}
+	r := &Recent{Now: func() time.Time { return now }}
 	const people = 3*maxRecent + 7
 	for id := range int64(people) {
 		now = now.Add(time.Millisecond)
@@ -18,7 +18,7 @@ func TestRecentKnowsWhoWasSeenLast(t *testing.T) {
 			r.note(1) // is here all the time
 		}
 	}
-	all := r.all()
+	all := r.All()
 	if len(all) > 2*maxRecent {
 		t.Errorf("%d people are remembered, want at most %d", len(all), 2*maxRecent)
 	}
@@ -35,23 +35,23 @@ func TestRecentKnowsWhoWasSeenLast(t *testing.T) {
 // TestRecentForgets: who was not seen for two hours is forgotten when somebody else is seen.
 func TestRecentForgets(t *testing.T) {
 	now := day
-	r := &recent{now: func() time.Time { return now }}
+	r := &Recent{Now: func() time.Time { return now }}
 	r.note(1)
 	now = now.Add(61 * time.Minute)
 	r.note(2)
-	if all := r.all(); len(all) != 2 {
+	if all := r.All(); len(all) != 2 {
 		t.Errorf("after an hour: %v", all)
 	}
 	now = now.Add(61 * time.Minute)
 	r.note(3)
-	if _, known := r.all()[1]; known {
+	if _, known := r.All()[1]; known {
 		t.Error("person 1 is remembered after two hours")
 	}
 }
 
 // BenchmarkRecent is one review of somebody new, with the memory full.
 func BenchmarkRecent(b *testing.B) {
-	r := &recent{now: time.Now}
+	r := &Recent{Now: time.Now}
 	id := int64(0)
 	for ; id < 2*maxRecent; id++ {
 		r.note(id)

@@ -1,4 +1,4 @@
-package app
+package accounts
 
 import (
 	"math/rand/v2"
@@ -13,7 +13,7 @@ import (
 
 // jobsWith returns what authentication knows where projects get in by ID tokens, but those of group 8 by variables,
 // except project 81, and group 9 is left out.
-func jobsWith(t *testing.T) *people {
+func jobsWith(t *testing.T) *Directory {
 	t.Helper()
 	policy, err := authz.NewPolicy(authz.PolicyConfig{
 		Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource},
@@ -22,7 +22,7 @@ func jobsWith(t *testing.T) *people {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &people{policy: policy, now: func() time.Time { return day }, ci: &rbacsync.CISettings{
+	return &Directory{Policy: policy, Now: func() time.Time { return day }, Ci: &rbacsync.CISettings{
 		Mode: rbacsync.DeliverIDToken,
 		Exceptions: []rbacsync.CIException{
 			{Source: authz.Group(8), Mode: rbacsync.DeliverVariables}, {Source: authz.Project(81), Mode: rbacsync.DeliverIDToken},
@@ -48,7 +48,7 @@ func TestOnlyJobsOfServedProjectsGetIn(t *testing.T) {
 	want := func(step string, all map[int64]authn.ProjectStanding) {
 		t.Helper()
 		for id, standing := range all {
-			if got := p.project(id); got != standing {
+			if got := p.Project(id); got != standing {
 				t.Errorf("%s: project %d has standing %d, want %d", step, id, got, standing)
 			}
 		}
@@ -57,7 +57,7 @@ func TestOnlyJobsOfServedProjectsGetIn(t *testing.T) {
 	want("nothing read", map[int64]authn.ProjectStanding{71: unread, 999999: unread})
 	failed := projectsIn(0, map[int64]int64{71: 7})
 	failed.MissingAll = "502"
-	p.take(failed)
+	p.Learn(failed)
 	want("a reading that failed", map[int64]authn.ProjectStanding{71: unread, 999999: unread})
 
 	at := map[int64]int64{70: 7, 71: 7, 72: 7, 81: 80, 82: 80, 91: 9}
@@ -65,31 +65,31 @@ func TestOnlyJobsOfServedProjectsGetIn(t *testing.T) {
 	archived := first.Projects[72]
 	archived.Archived = true
 	first.Projects[72] = archived
-	p.take(first)
+	p.Learn(first)
 	all := map[int64]authn.ProjectStanding{70: served, 71: served, 72: not, 81: served, 82: other, 91: not, 999999: not}
 	want("complete", all)
 
-	p.take(failed)
+	p.Learn(failed)
 	want("an older reading arrives late", all)
 	lost := projectsIn(2*time.Minute, map[int64]int64{72: 7, 75: 7, 83: 80})
 	lost.MissingAll = "502"
-	p.take(lost)
+	p.Learn(lost)
 	all[75], all[83], all[999999] = unread, unread, unread
 	want("nothing is concluded from a reading that failed", all)
 
 	part := projectsIn(3*time.Minute, map[int64]int64{70: 7, 72: 7, 81: 80, 82: 80, 83: 80, 84: 8})
 	part.Missing[authz.Project(71)], part.Missing[authz.Group(80)] = "502", "502"
-	p.take(part)
+	p.Learn(part)
 	want("some unread", map[int64]authn.ProjectStanding{70: served, 71: served, 72: served, 81: served, 82: other, 83: unread, 84: other, 75: not, 91: not})
 	delete(part.Groups, 80) // the group that says how is not known at all
 	part.Taken = part.Taken.Add(time.Second)
-	p.take(func() *authz.Snapshot { s := *part; return &s }())
+	p.Learn(func() *authz.Snapshot { s := *part; return &s }())
 	want("a group unread and unknown", map[int64]authn.ProjectStanding{82: other, 83: unread})
 
-	p.take(projectsIn(4*time.Minute, map[int64]int64{70: 8, 82: 7}))
-	p.still = func(id int64) bool { return id != 84 }
+	p.Learn(projectsIn(4*time.Minute, map[int64]int64{70: 8, 82: 7}))
+	p.Still = func(id int64) bool { return id != 84 }
 	want("jobs of before the move", map[int64]authn.ProjectStanding{70: served, 71: not, 72: not, 82: served, 999999: not})
-	p.still = nil
+	p.Still = nil
 	want("removed, and moved", map[int64]authn.ProjectStanding{70: other, 71: not, 72: not, 81: not, 82: served, 83: not, 84: not})
 }
 
@@ -125,7 +125,7 @@ func TestStandingsLaw(t *testing.T) {
 				s.MissingAll = "502"
 			}
 			complete = complete || s.MissingAll == ""
-			p.take(s)
+			p.Learn(s)
 			for id := int64(100); id < 112; id++ {
 				pr, there := s.Projects[id]
 				unsure := s.MissingAll != "" || s.Missing[authz.Project(id)] != "" || there && s.Missing[authz.Group(pr.Group)] != "" ||
@@ -143,7 +143,7 @@ func TestStandingsLaw(t *testing.T) {
 				default:
 					want[id] = authn.ProjectServed
 				}
-				got := p.project(id)
+				got := p.Project(id)
 				if got == authn.ProjectServed != (want[id] == authn.ProjectServed) {
 					t.Fatalf("seed %d, step %d: project %d has standing %d, want %d", seed, step, id, got, want[id])
 				}
@@ -158,8 +158,8 @@ func TestStandingsLaw(t *testing.T) {
 // TestJobsWithoutACIAudience: nothing is learned of projects where no job gets in by its ID token.
 func TestJobsWithoutACIAudience(t *testing.T) {
 	p := peopleWith(t, config.AuthnRequire{})
-	p.take(projectsIn(0, map[int64]int64{71: 7}))
-	if got := p.project(71); got == authn.ProjectServed {
+	p.Learn(projectsIn(0, map[int64]int64{71: 7}))
+	if got := p.Project(71); got == authn.ProjectServed {
 		t.Errorf("standing %d", got)
 	}
 }

@@ -1,4 +1,4 @@
-package app
+package accounts
 
 import (
 	"maps"
@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// recent remembers whose tokens were reviewed lately, so that their accounts are polled first. It keeps two
+// Recent remembers whose tokens were reviewed lately, so that their accounts are polled first. It keeps two
 // generations, because a review must not pay for looking through everybody: who is seen goes into the young one, and
 // when that one is full or an hour old, it takes the place of the old one, which is forgotten as a whole.
-type recent struct {
-	now func() time.Time
+type Recent struct {
+	Now func() time.Time
 
 	mu         sync.Mutex
 	young, old map[int64]time.Time
@@ -21,8 +21,8 @@ type recent struct {
 // turn like everybody else.
 const maxRecent = 20_000
 
-func (r *recent) note(id int64) {
-	now := r.now()
+func (r *Recent) note(id int64) {
+	now := r.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, known := r.young[id]; r.young == nil || now.Sub(r.since) > time.Hour || !known && len(r.young) >= maxRecent {
@@ -31,8 +31,8 @@ func (r *recent) note(id int64) {
 	r.young[id] = now
 }
 
-// all returns when each of them was last seen.
-func (r *recent) all() map[int64]time.Time {
+// All returns when each of them was last seen.
+func (r *Recent) All() map[int64]time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := make(map[int64]time.Time, len(r.old)+len(r.young))
