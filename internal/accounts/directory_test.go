@@ -6,7 +6,6 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 )
 
 var day = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -24,17 +23,29 @@ func snapshotOf(after time.Duration, group []authz.Member, project []authz.Membe
 	return s
 }
 
-func peopleWith(t *testing.T, require config.AuthnRequire) *Directory {
+// book is a Directory, and the Knowledge that it answers from.
+type book struct {
+	*Knowledge
+	*Directory
+}
+
+func bookOf(r Rules, o Options) book {
+	k := NewKnowledge(r, func() time.Time { return day })
+	return book{k, New(k, o)}
+}
+
+func bookWith(t *testing.T, r Rules) book {
 	t.Helper()
 	policy, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Directory{Require: require, Policy: policy, Now: func() time.Time { return day }}
+	r.Policy = policy
+	return bookOf(r, Options{})
 }
 
 func TestAccountStates(t *testing.T) {
-	p := peopleWith(t, config.AuthnRequire{})
+	p := bookWith(t, Rules{})
 	want := func(step string, id int64, state string) {
 		t.Helper()
 		if got, known := p.UserState(id); got != state || known != (state != "") {
@@ -95,7 +106,7 @@ func TestAccountsOfNobody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &Directory{Policy: policy, Now: func() time.Time { return day }}
+		p := bookOf(Rules{Policy: policy}, Options{})
 		if _, known := p.UserState(2); known {
 			t.Error("known before GitLab was read")
 		}
@@ -117,15 +128,15 @@ func TestAdmissionByRightsAndGroups(t *testing.T) {
 	group := []authz.Member{{User: 1, Level: authz.Guest}, {User: 2, Level: authz.Developer, Expires: yesterday}}
 	project := []authz.Member{{User: 3, Level: authz.Developer}, {User: 4, Level: authz.Guest}}
 	for name, tc := range map[string]struct {
-		require config.AuthnRequire
-		want    []int64
+		rules Rules
+		want  []int64
 	}{
-		"rights":        {config.AuthnRequire{MappedRight: true}, []int64{3}},
-		"group":         {config.AuthnRequire{Groups: []int64{7}}, []int64{1}},
-		"either":        {config.AuthnRequire{MappedRight: true, Groups: []int64{7}}, []int64{1, 3}},
-		"no such group": {config.AuthnRequire{Groups: []int64{8}}, nil},
+		"rights":        {Rules{MappedRight: true}, []int64{3}},
+		"group":         {Rules{Groups: []int64{7}}, []int64{1}},
+		"either":        {Rules{MappedRight: true, Groups: []int64{7}}, []int64{1, 3}},
+		"no such group": {Rules{Groups: []int64{8}}, nil},
 	} {
-		p := peopleWith(t, tc.require)
+		p := bookWith(t, tc.rules)
 		if _, known := p.Admitted(3); known || p.Ready() == nil {
 			t.Errorf("%s: decided before GitLab was read", name)
 		}
@@ -165,9 +176,9 @@ func TestAdmissionByRightsAndGroups(t *testing.T) {
 
 // TestStateIsSeenBeforeTheRoundEnds: a published round counts at the next review.
 func TestStateIsSeenBeforeTheRoundEnds(t *testing.T) {
-	p := peopleWith(t, config.AuthnRequire{})
 	published := snapshotOf(0, nil, nil, 1)
-	p.last = func() *authz.Snapshot { return published }
+	p := bookWith(t, Rules{})
+	p.Directory = New(p.Knowledge, Options{Published: func() *authz.Snapshot { return published }})
 	if got, _ := p.UserState(1); got != "active" {
 		t.Fatalf("got %q", got)
 	}

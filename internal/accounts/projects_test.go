@@ -7,13 +7,12 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // jobsWith returns what authentication knows where projects get in by ID tokens, but those of group 8 by variables,
 // except project 81, and group 9 is left out.
-func jobsWith(t *testing.T) *Directory {
+func jobsWith(t *testing.T) book {
 	t.Helper()
 	policy, err := authz.NewPolicy(authz.PolicyConfig{
 		Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource},
@@ -22,12 +21,12 @@ func jobsWith(t *testing.T) *Directory {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Directory{Policy: policy, Now: func() time.Time { return day }, Ci: &rbacsync.CISettings{
+	return bookOf(Rules{Policy: policy, CI: &rbacsync.CISettings{
 		Mode: rbacsync.DeliverIDToken,
 		Exceptions: []rbacsync.CIException{
 			{Source: authz.Group(8), Mode: rbacsync.DeliverVariables}, {Source: authz.Project(81), Mode: rbacsync.DeliverIDToken},
 		},
-	}}
+	}}, Options{})
 }
 
 // projectsIn has projects by id in these groups, and the groups 7, 8, 9 and 80, which is in 8.
@@ -87,9 +86,10 @@ func TestOnlyJobsOfServedProjectsGetIn(t *testing.T) {
 	want("a group unread and unknown", map[int64]authn.ProjectStanding{82: other, 83: unread})
 
 	p.Learn(projectsIn(4*time.Minute, map[int64]int64{70: 8, 82: 7}))
-	p.Still = func(id int64) bool { return id != 84 }
+	alone := p.Directory
+	p.Directory = New(p.Knowledge, Options{StillServed: func(id int64) bool { return id != 84 }})
 	want("jobs of before the move", map[int64]authn.ProjectStanding{70: served, 71: not, 72: not, 82: served, 999999: not})
-	p.Still = nil
+	p.Directory = alone
 	want("removed, and moved", map[int64]authn.ProjectStanding{70: other, 71: not, 72: not, 81: not, 82: served, 83: not, 84: not})
 }
 
@@ -157,7 +157,7 @@ func TestStandingsLaw(t *testing.T) {
 
 // TestJobsWithoutACIAudience: nothing is learned of projects where no job gets in by its ID token.
 func TestJobsWithoutACIAudience(t *testing.T) {
-	p := peopleWith(t, config.AuthnRequire{})
+	p := bookWith(t, Rules{})
 	p.Learn(projectsIn(0, map[int64]int64{71: 7}))
 	if got := p.Project(71); got == authn.ProjectServed {
 		t.Errorf("standing %d", got)

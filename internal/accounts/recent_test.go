@@ -9,13 +9,13 @@ import (
 // last review, and the memory stays bounded.
 func TestRecentKnowsWhoWasSeenLast(t *testing.T) {
 	now := day
-	r := &Recent{Now: func() time.Time { return now }}
+	r := NewRecent(func() time.Time { return now })
 	const people = 3*maxRecent + 7
 	for id := range int64(people) {
 		now = now.Add(time.Millisecond)
-		r.note(id)
+		r.Note(id)
 		if id%100 == 0 {
-			r.note(1) // is here all the time
+			r.Note(1) // is here all the time
 		}
 	}
 	all := r.All()
@@ -35,15 +35,15 @@ func TestRecentKnowsWhoWasSeenLast(t *testing.T) {
 // TestRecentForgets: who was not seen for two hours is forgotten when somebody else is seen.
 func TestRecentForgets(t *testing.T) {
 	now := day
-	r := &Recent{Now: func() time.Time { return now }}
-	r.note(1)
+	r := NewRecent(func() time.Time { return now })
+	r.Note(1)
 	now = now.Add(61 * time.Minute)
-	r.note(2)
+	r.Note(2)
 	if all := r.All(); len(all) != 2 {
 		t.Errorf("after an hour: %v", all)
 	}
 	now = now.Add(61 * time.Minute)
-	r.note(3)
+	r.Note(3)
 	if _, known := r.All()[1]; known {
 		t.Error("person 1 is remembered after two hours")
 	}
@@ -51,13 +51,13 @@ func TestRecentForgets(t *testing.T) {
 
 // BenchmarkRecent is one review of somebody new, with the memory full.
 func BenchmarkRecent(b *testing.B) {
-	r := &Recent{Now: time.Now}
+	r := NewRecent(time.Now)
 	id := int64(0)
 	for ; id < 2*maxRecent; id++ {
-		r.note(id)
+		r.Note(id)
 	}
 	for b.Loop() {
 		id++
-		r.note(id)
+		r.Note(id)
 	}
 }

@@ -9,11 +9,12 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 )
 
-// newAuthenticator returns the judge of tokens. Without p it judges them by themselves: by what GitLab signed, and nothing
+// newAuthenticator returns the judge of tokens. Without users it judges them by themselves: by what GitLab signed, and nothing
 // that GitLab says of the account or the project now.
-func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger, p *accounts.Directory) (*authn.GitLab, error) {
+func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger, users *accounts.Directory) (*authn.GitLab, error) {
 	ac := authn.Config{
 		Issuer: cfg.GitLab.URL, ClientIDs: cfg.Authn.ClientIDs, Leeway: cfg.Authn.Leeway.Duration,
 		KeyRefresh: cfg.Authn.KeyRefresh.Duration, MaxKeyAge: cfg.Authn.KeyMaxAge.Duration,
@@ -21,12 +22,12 @@ func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger,
 		HTTPClient: client, Now: time.Now, Logger: log,
 		UnprotectedProjects: map[int64]bool{}, Environments: []string{cfg.CI.Environment},
 	}
-	if p == nil {
+	if users == nil {
 		ac.CIProject = func(int64) authn.ProjectStanding { return authn.ProjectServed }
 	} else {
-		ac.UserState, ac.CIProject = p.UserState, p.Project
-		if p.Conditional() {
-			ac.Admitted = p.Admitted
+		ac.UserState, ac.CIProject = users.UserState, users.Project
+		if users.Conditional() {
+			ac.Admitted = users.Admitted
 		}
 	}
 	for _, id := range cfg.CI.UnprotectedProjects {
@@ -42,16 +43,30 @@ func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger,
 	return a, nil
 }
 
-// newPeopleOf returns what authentication knows of people, learned from the engine's Snapshots.
-func newPeopleOf(cfg *config.Config) (*accounts.Directory, error) {
-	policy, err := cfg.Authz.Policy()
+// newKnowledge returns what authentication knows of users and projects: nothing yet.
+func newKnowledge(cfg *config.Config) (*accounts.Knowledge, error) {
+	rules, err := accountRules(cfg)
 	if err != nil {
 		return nil, err
 	}
-	p := &accounts.Directory{Require: cfg.Authn.Require, Policy: policy, Now: time.Now}
+	return accounts.NewKnowledge(rules, time.Now), nil
+}
+
+// accountRules says which users and jobs are let in.
+func accountRules(cfg *config.Config) (accounts.Rules, error) {
+	policy, err := cfg.Authz.Policy()
+	if err != nil {
+		return accounts.Rules{}, err
+	}
+	r := accounts.Rules{Policy: policy, MappedRight: cfg.Authn.Require.MappedRight, Groups: cfg.Authn.Require.Groups}
 	if cfg.Authn.CI != nil {
 		settings := ciSettings(cfg)
-		p.Ci = &settings
+		r.CI = &settings
 	}
-	return p, nil
+	return r, nil
+}
+
+// reviewRoute is the TokenReview webhook.
+func reviewRoute(cfg *config.Config, auth authn.Authenticator, log *slog.Logger, m *metrics) httpserver.Route {
+	return httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, m.review, cfg.Authn.APIAudiences...)}
 }

@@ -20,7 +20,7 @@ import (
 // measurements. The GitLab it knows has that many people and personal projects, each with an id from 1 on. bound is told
 // the webhook's URL.
 func ServeAuthn(ctx context.Context, cfg *config.Config, size int, log *slog.Logger, bound func(url string)) error {
-	who, err := newPeopleOf(cfg)
+	knowledge, err := newKnowledge(cfg)
 	if err != nil {
 		return err
 	}
@@ -29,21 +29,19 @@ func ServeAuthn(ctx context.Context, cfg *config.Config, size int, log *slog.Log
 		known.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("user%d", id), State: authz.StateActive, Human: true}
 		known.Projects[id] = authz.GitLabProject{ID: id, Owner: id, Path: fmt.Sprintf("user%d/project", id)}
 	}
-	who.Learn(known)
+	knowledge.Learn(known)
 	client, err := gitlabClient(cfg.GitLab)
 	if err != nil {
 		return err
 	}
-	auth, err := newAuthenticator(cfg, client, log, who)
+	users := accounts.New(knowledge, accounts.Options{Recent: accounts.NewRecent(time.Now), Published: func() *authz.Snapshot { return known }})
+	auth, err := newAuthenticator(cfg, client, log, users)
 	if err != nil {
 		return err
 	}
-	who.Watch(&accounts.Recent{Now: time.Now}, func() *authz.Snapshot { return known })
 	m := newMetrics()
 	m.keys(auth.KeyStatus, time.Now)
-	opts := webhooks(cfg, m, reviewRoute(cfg, auth, log, m))
-	opts.Logger = log
-	s, err := httpserver.New(opts)
+	s, err := httpserver.New(ports{log: log, metrics: m}.webhooks(cfg.Listeners.Webhooks, reviewRoute(cfg, auth, log, m)))
 	if err != nil {
 		return err
 	}

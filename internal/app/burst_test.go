@@ -60,7 +60,7 @@ func hooksOn(t *testing.T, write time.Duration, files ...string) (addr string, k
 	quiet := slog.New(slog.DiscardHandler)
 	inbox := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: quiet, Now: time.Now}
 	m = newMetrics()
-	s := run(t, hookPort(h, m, hookHandler(h, quiet, inbox, func(...authz.SourceID) {})))
+	s := run(t, ports{log: quiet, metrics: m}.hooks(h, newHook(h, quiet, inbox, func(...authz.SourceID) {}, m)))
 	return s.Addr().String(), kube, m, secret
 }
 

@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
@@ -19,10 +19,10 @@ import (
 )
 
 // newReader returns the reader of GitLab with the token that only reads.
-func newReader(cfg *config.Config, c *clients, log *slog.Logger) (*gitlab.Reader, error) {
+func newReader(cfg *config.Config, client *http.Client, log *slog.Logger) (*gitlab.Reader, error) {
 	r, err := gitlab.NewReader(gitlab.Options{
 		BaseURL: cfg.GitLab.URL, Token: secretFile(cfg.GitLab.ReadTokenFile, "gitlab.readTokenFile"),
-		HTTPClient: c.gitlabHTTP, Logger: log, IncludeUsers: true, CIVariables: shownVariables(cfg),
+		HTTPClient: client, Logger: log, IncludeUsers: true, CIVariables: shownVariables(cfg),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("setting up the reader of GitLab: %w", err)
@@ -30,12 +30,31 @@ func newReader(cfg *config.Config, c *clients, log *slog.Logger) (*gitlab.Reader
 	return r, nil
 }
 
-// newSyncer puts the engine together. mode overrides the configuration's; more, if set, adds what only `serve` has.
-func newSyncer(cfg *config.Config, c *clients, mode syncer.Mode, log *slog.Logger, more func(*syncer.Options, *gitlab.Reader)) (*syncer.Syncer, error) {
-	reader, err := newReader(cfg, c, log)
+// newRoles returns the reader of the ClusterRoles that are configured, and of that of CI jobs.
+func newRoles(cfg *config.Config, c *clients) (*cluster.RoleReader, error) {
+	policy, err := cfg.Authz.Policy()
 	if err != nil {
 		return nil, err
 	}
+	return cluster.NewRoleReader(c.kube, append(policy.ClusterRoles(), kubename.CIClusterRole)...), nil
+}
+
+// engineParts are what makes the engine of `serve` another than that of one round. Reader, Roles and Fence are required.
+type engineParts struct {
+	mode     syncer.Mode
+	reader   *gitlab.Reader
+	roles    *cluster.RoleReader
+	fence    func(context.Context) error
+	progress func(cluster.Progress)
+	may      func() error // see cluster.ApplyOptions.May
+	inbox    syncer.Inbox
+	poller   syncer.Poller
+	recent   func() map[int64]time.Time
+	onRound  func(syncer.Round)
+}
+
+// newEngine puts the engine together.
+func newEngine(cfg *config.Config, c *clients, log *slog.Logger, p engineParts) (*syncer.Syncer, error) {
 	policy, err := cfg.Authz.Policy()
 	if err != nil {
 		return nil, err
@@ -52,37 +71,22 @@ func newSyncer(cfg *config.Config, c *clients, mode syncer.Mode, log *slog.Logge
 	if err != nil {
 		return nil, err
 	}
-	o := syncer.Options{
-		Shipped: map[string][]rbacv1.PolicyRule{kubename.CIClusterRole: jobRules},
+	return syncer.New(syncer.Options{
+		Mode: p.mode, Interval: cfg.RBACSync.Interval.Duration, Policy: policy, Settings: set, Reserved: cfg.Authz.ReservedNames,
 		Reader: &provenReader{
-			Reader: reader, tokenFile: cfg.GitLab.ReadTokenFile,
+			Reader: p.reader, tokenFile: cfg.GitLab.ReadTokenFile,
 			prove: func(ctx context.Context) error { return proveIssuer(ctx, c.gitlabHTTP, cfg.GitLab.URL) },
 		},
-		Kube: c.kube, Policy: policy, Settings: set, Reserved: cfg.Authz.ReservedNames,
-		Mode: mode, Interval: cfg.RBACSync.Interval.Duration, Watch: c.watch,
-		Limits: limits(cfg), Held: heldStore(c), Dynamic: c.dynamic, DynamicWatch: c.follow, OwnNamespace: deploy.Namespace,
-		Apply: cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond)},
-		CI:    provisioner, Now: time.Now, Logger: log,
-		Memory: snapshotsOf(c), Roles: cluster.NewRoleReader(c.kube, append(policy.ClusterRoles(), kubename.CIClusterRole)...),
-	}
-	if more != nil {
-		more(&o, reader)
-	}
-	return syncer.New(o)
+		People: p.poller, Recent: p.recent, Inbox: p.inbox,
+		Kube: c.kube, Watch: c.watch, Dynamic: c.dynamic, DynamicWatch: c.follow, OwnNamespace: deploy.Namespace,
+		Apply: cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond), May: p.may, Progress: p.progress},
+		Roles: p.roles, Shipped: map[string][]rbacv1.PolicyRule{kubename.CIClusterRole: jobRules}, Fence: p.fence,
+		Limits: limits(cfg), Held: heldStore(c), Memory: snapshotsOf(c), CI: provisioner,
+		Now: time.Now, Logger: log, OnRound: p.onRound,
+	})
 }
 
 // snapshotsOf is where the last Snapshot is kept.
 func snapshotsOf(c *clients) store.Snapshots {
 	return store.Snapshots{Blob: store.Blob{Client: c.kube, Namespace: deploy.Namespace, Name: store.NameSnapshot}}
-}
-
-// lastSnapshot returns the Snapshot of the last published round.
-func lastSnapshot(s *syncer.Syncer) func() *authz.Snapshot {
-	return func() *authz.Snapshot {
-		st := s.State()
-		if st == nil {
-			return nil
-		}
-		return st.View.Snapshot
-	}
 }

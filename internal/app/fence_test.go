@@ -21,8 +21,8 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // TestFenceMustHold: mode enforce does not start with a fence that is missing, older, or only looks on.
@@ -255,9 +255,9 @@ func TestFenceKeepsTheNamesOfRoles(t *testing.T) {
 
 // TestServeWatchesTheFence: the engine of serve is told when the fence is gone.
 func TestServeWatchesTheFence(t *testing.T) {
-	o := syncer.Options{Kube: fake.NewClientset()}
-	newState(&clients{kube: o.Kube}, slog.New(slog.DiscardHandler)).options(&o, &config.Config{}, nil, newMetrics(), nil)
-	if err := o.Fence(t.Context()); !errors.Is(err, errNoFence) {
+	c, log := &clients{kube: fake.NewClientset()}, slog.New(slog.DiscardHandler)
+	p := serveParts(&config.Config{}, c, newKept(c, log), nil, nil, accounts.NewRecent(time.Now), nil)
+	if err := p.fence(t.Context()); !errors.Is(err, errNoFence) {
 		t.Errorf("without a fence: %v", err)
 	}
 }

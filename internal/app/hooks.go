@@ -3,22 +3,26 @@ package app
 import (
 	"errors"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
-// hookHandler takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that
+// newHook takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that
 // can't be read is told, but is no reason not to start: it may be mounted later. deleted learns of deletions, which is of use
 // where the leader itself got the hook.
-func hookHandler(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, deleted func(...authz.SourceID)) *gitlab.Hook {
+func newHook(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, deleted func(...authz.SourceID), m *metrics) *gitlab.Hook {
 	if err := hookSecrets(h); err != nil {
 		log.Error("system hooks are refused until their secret can be read", "error", err)
 	}
-	hook := &gitlab.Hook{
+	secret, signingKey := hookFiles(h)
+	return &gitlab.Hook{
+		Secret: secret, SigningKey: signingKey,
 		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
 			e, err := gitlab.ParseSystemHook(body)
 			if err == nil && e.Deleted {
@@ -26,10 +30,11 @@ func hookHandler(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, d
 			}
 			return e.Changed, e.Ignored, e.Name, err
 		},
-		Trigger: inbox.Put, Now: time.Now, Logger: log,
+		Trigger: inbox.Put, Now: time.Now, Logger: log, OverLimit: m.hookOverLimit,
+		Unproven: func(next http.Handler) http.Handler {
+			return httpserver.QueuedBodies(maxBodies, maxWaiting, turnTime, bodyTime, func() { m.hookOverLimit(gitlab.OverGivenUp) }, next)
+		},
 	}
-	hook.Secret, hook.SigningKey = hookFiles(h)
-	return hook
 }
 
 // hookFiles reads what hooks are checked with; nil for what is not configured.

@@ -18,7 +18,7 @@ func TestMissingHookSecretIsTold(t *testing.T) {
 	h := config.HooksListener{Address: "127.0.0.1:0", SecretFile: filepath.Join(dir, "secret"), SigningKeyFile: filepath.Join(dir, "key")}
 	start := func() string {
 		var log bytes.Buffer
-		hookHandler(h, slog.New(slog.NewTextHandler(&log, nil)), new(store.Inbox), nil)
+		newHook(h, slog.New(slog.NewTextHandler(&log, nil)), new(store.Inbox), nil, newMetrics())
 		return log.String()
 	}
 	if got := start(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "listeners.hooks.secretFile") || !strings.Contains(got, "listeners.hooks.signingKeyFile") {

@@ -134,33 +134,34 @@ func about(token, username string) []authz.SourceID {
 // knowing returns what the webhook would know, as far as the token's review hangs on it: from GitLab, or from what the last
 // round left in the cluster while GitLab's API is away. What it does not know it says in b.
 func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token, username string, b *bytes.Buffer) (*accounts.Directory, error) {
-	p, err := newPeopleOf(cfg)
+	rules, err := accountRules(cfg)
 	if err != nil {
 		return nil, err
 	}
 	kept := sync.OnceValues(func() (*syncer.Stored, error) { return lastStored(ctx, cfg) })
-	p.Still = func(project int64) bool {
+	knowledge := accounts.NewKnowledge(rules, time.Now)
+	users := accounts.New(knowledge, accounts.Options{StillServed: func(project int64) bool {
 		st, err := kept()
 		if err != nil {
 			fmt.Fprintf(b, "note:    whether the project's jobs are still let in after its delivery was changed (ci.handover) is not known here: %s\n", printable(err.Error()))
 			return false
 		}
 		return st.Jobs[project] != ""
-	}
+	}})
 	ids := about(token, username)
-	s, err := learn(ctx, cfg, client, p, ids)
+	s, err := learn(ctx, cfg, client, rules.Conditional(), ids)
 	if err == nil {
-		p.Learn(s)
-		return p, nil
+		knowledge.Learn(s)
+		return users, nil
 	}
 	if st, keptErr := kept(); keptErr == nil {
-		p.Learn(st.Snapshot)
+		knowledge.Learn(st.Snapshot)
 		fmt.Fprintf(b, "note:    GitLab does not tell all of it; this is what was read at %s: %s\n", st.Snapshot.Taken.UTC().Format(time.RFC3339), printable(err.Error()))
-		return p, nil
+		return users, nil
 	}
-	p.Learn(s)
+	knowledge.Learn(s)
 	fmt.Fprintf(b, "note:    what GitLab says of %s is not known here: %s\n", listed(ids), printable(err.Error()))
-	return p, nil
+	return users, nil
 }
 
 func listed(ids []authz.SourceID) string {
@@ -186,15 +187,15 @@ func lastStored(ctx context.Context, cfg *config.Config) (*syncer.Stored, error)
 	return st, err
 }
 
-// learn reads what GitLab says of these; of everybody, if p has conditions that depend on it. Beside an error there may be a
+// learn reads what GitLab says of these; of everybody, if there are conditions that depend on it. Beside an error there may be a
 // part of it.
-func learn(ctx context.Context, cfg *config.Config, client *http.Client, p *accounts.Directory, ids []authz.SourceID) (*authz.Snapshot, error) {
-	reader, err := newReader(cfg, &clients{gitlabHTTP: client}, slog.New(slog.DiscardHandler))
+func learn(ctx context.Context, cfg *config.Config, client *http.Client, conditional bool, ids []authz.SourceID) (*authz.Snapshot, error) {
+	reader, err := newReader(cfg, client, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
 	read := reader.Snapshot
-	if !p.Conditional() {
+	if !conditional {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, accountTimeout)
 		defer cancel()

@@ -1,22 +1,15 @@
 package app
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"net/http"
-	"sync"
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 )
 
@@ -50,98 +43,68 @@ func descriptors() uint64 {
 	return l.Cur
 }
 
-// listeners binds the three ports; if one can't be bound the others are given back.
-func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, view func() (authz.View, bool), deleted func(...authz.SourceID), own *state, m *metrics) (_ []*httpserver.Server, err error) {
-	var servers []*httpserver.Server
-	defer func() {
-		if err != nil {
-			for _, s := range servers {
-				err = errors.Join(err, s.Close())
-			}
-		}
-	}()
-	add := func(o httpserver.Options) error {
-		o.Logger, o.DrainDelay = log, cfg.Listeners.DrainDelay.Duration
-		s, err := httpserver.New(o)
-		if err != nil {
-			return fmt.Errorf("listeners.%s: %w", o.Name, err)
-		}
-		servers = append(servers, s)
-		return nil
-	}
-	err = add(webhooks(cfg, m, append(explainRoutes(cfg, view, log), reviewRoute(cfg, auth, log, m))...))
-	if err != nil {
-		return nil, err
-	}
-	if h := cfg.Listeners.Hooks; h.Address != "" {
-		err = add(hookPort(h, m, hookHandler(h, log, own.inbox, deleted)))
-		if err != nil {
-			return nil, err
-		}
-	}
-	if a := cfg.Listeners.Metrics.Address; a != "" {
-		err = add(metricsPort(a, m, ready))
-	}
-	return servers, err
+// ports describes the listeners.
+type ports struct {
+	log     *slog.Logger
+	drain   time.Duration // how long they serve on after the end was asked for
+	metrics *metrics
 }
 
-// serveAll runs the listeners, which go on for a while after ctx has ended. The context that it returns ends with the last.
-func serveAll(ctx context.Context, g *errgroup.Group, servers []*httpserver.Server) context.Context {
-	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var open sync.WaitGroup
-	for _, s := range servers {
-		open.Add(1)
-		g.Go(func() error { defer open.Done(); return s.Run(ctx) })
-	}
-	g.Go(func() error { open.Wait(); stop(); return nil })
-	return serving
-}
-
-// webhooks describes the port that kube-apiserver asks. Each route has slots of its own, so that a flood of refusals takes
-// none of the logins'.
-func webhooks(cfg *config.Config, m *metrics, routes ...httpserver.Route) httpserver.Options {
-	w := cfg.Listeners.Webhooks
-	for i, r := range routes {
+// webhooks is the port that kube-apiserver asks. Each route has slots of its own, so that a flood of refusals takes none of
+// the logins'.
+func (p ports) webhooks(w config.Listener, routes ...httpserver.Route) httpserver.Options {
+	limited := make([]httpserver.Route, 0, len(routes))
+	for _, r := range routes {
 		// Without a client CA, whoever reaches this port can send half a request: those take no more than half of the slots.
 		slow := httpserver.Bodies(max(1, w.MaxInFlight/2), bodyTime, r.Handler)
-		routes[i].Handler = httpserver.Limit(w.MaxInFlight, m.overflow("webhooks"), slow)
+		limited = append(limited, httpserver.Route{Path: r.Path, Handler: httpserver.Limit(w.MaxInFlight, p.metrics.overflow("webhooks"), slow)})
 	}
 	return httpserver.Options{
 		Name: "webhooks", Address: w.Address, CertFile: w.CertFile, KeyFile: w.KeyFile, ClientCAFile: w.ClientCAFile, DemandClientCert: true,
-		MaxConns: shareDescriptors(descriptors()).webhooks, MaxStreams: 250, Rejected: m.rejected("webhooks"),
-		Handler: httpserver.Mux(routes...),
+		MaxConns: shareDescriptors(descriptors()).webhooks, MaxStreams: 250, Rejected: p.metrics.rejected("webhooks"),
+		Handler: httpserver.Mux(limited...), Logger: p.log, DrainDelay: p.drain,
 	}
 }
 
-// reviewRoute is the TokenReview webhook.
-func reviewRoute(cfg *config.Config, auth authn.Authenticator, log *slog.Logger, m *metrics) httpserver.Route {
-	return httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, m.review, cfg.Authn.APIAudiences...)}
-}
-
-// hookPort describes the port that GitLab sends hooks to. Whoever reaches it can send half a request; the hook itself limits
-// what is proven, so that nobody else's requests take its places.
-func hookPort(h config.HooksListener, m *metrics, hook *gitlab.Hook) httpserver.Options {
-	hook.OverLimit = m.hookOverLimit
-	hook.Unproven = func(next http.Handler) http.Handler {
-		return httpserver.QueuedBodies(maxBodies, maxWaiting, turnTime, bodyTime, func() { m.hookOverLimit(gitlab.OverGivenUp) }, next)
-	}
+// hooks is the port that GitLab sends hooks to. Whoever reaches it can send half a request; the hook itself limits what is
+// proven, so that nobody else's requests take its places.
+func (p ports) hooks(h config.HooksListener, hook http.Handler) httpserver.Options {
 	return httpserver.Options{
 		Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
-		MaxConns: shareDescriptors(descriptors()).hooks, IdleTimeout: strangeIdle, Rejected: m.rejected("hooks"),
+		MaxConns: shareDescriptors(descriptors()).hooks, IdleTimeout: strangeIdle, Rejected: p.metrics.rejected("hooks"),
 		MaxStreams: 250, // a proxy may send all of GitLab's hooks on one connection
 		Handler:    httpserver.Mux(httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook}),
+		Logger:     p.log, DrainDelay: p.drain,
 	}
 }
 
-// metricsPort describes the port of metrics and health. Health has no limit but that of connections.
-func metricsPort(address string, m *metrics, ready func() error) httpserver.Options {
+// health is the port of metrics and health. Health has no limit but that of connections.
+func (p ports) health(address string, ready func() error) httpserver.Options {
 	return httpserver.Options{
 		Name: "metrics", Address: address,
-		MaxConns: shareDescriptors(descriptors()).metrics, IdleTimeout: 2 * time.Minute, Rejected: m.rejected("metrics"),
+		MaxConns: shareDescriptors(descriptors()).metrics, IdleTimeout: 2 * time.Minute, Rejected: p.metrics.rejected("metrics"),
 		Handler: httpserver.Mux(
-			httpserver.Route{Path: "/metrics", Handler: httpserver.Limit(maxScrapes, m.overflow("metrics"), m.handler())},
+			httpserver.Route{Path: "/metrics", Handler: httpserver.Limit(maxScrapes, p.metrics.overflow("metrics"), p.metrics.handler())},
 			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
 			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(ready)},
 		),
+		Logger: p.log, DrainDelay: p.drain,
 	}
+}
+
+// bind takes the ports; if one can't be had the others are given back.
+func bind(all []httpserver.Options) ([]*httpserver.Server, error) {
+	servers := make([]*httpserver.Server, 0, len(all))
+	for _, o := range all {
+		s, err := httpserver.New(o)
+		if err != nil {
+			err = fmt.Errorf("listeners.%s: %w", o.Name, err)
+			for _, s := range servers {
+				err = errors.Join(err, s.Close())
+			}
+			return nil, err
+		}
+		servers = append(servers, s)
+	}
+	return servers, nil
 }

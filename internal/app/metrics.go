@@ -3,6 +3,7 @@ package app
 import (
 	"math"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -213,7 +214,8 @@ func (m *metrics) rejected(listener string) func() {
 	return c.Inc
 }
 
-func (m *metrics) round(r syncer.Round) {
+// round takes in a round, with further findings of now.
+func (m *metrics) round(r syncer.Round, further ...authz.Finding) {
 	result := "ok"
 	if r.Err != nil {
 		result = "failed"
@@ -236,7 +238,7 @@ func (m *metrics) round(r syncer.Round) {
 	m.duration.Set(r.Duration.Seconds())
 	m.planned.Set(float64(len(r.Plan)))
 	m.findings.Reset()
-	for _, f := range r.Findings {
+	for _, f := range slices.Concat(r.Findings, further) {
 		m.findings.WithLabelValues(f.Code).Inc()
 	}
 }

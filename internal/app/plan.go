@@ -8,7 +8,6 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
@@ -54,9 +53,17 @@ func once(ctx context.Context, cfg *config.Config, mode syncer.Mode, log *slog.L
 	if err != nil {
 		return syncer.Round{}, err
 	}
-	s, err := newSyncer(cfg, c, mode, log, func(o *syncer.Options, _ *gitlab.Reader) {
-		o.Apply.Progress = progress
-		o.Fence = func(ctx context.Context) error { return checkFence(ctx, c.kube) }
+	reader, err := newReader(cfg, c.gitlabHTTP, log)
+	if err != nil {
+		return syncer.Round{}, err
+	}
+	roles, err := newRoles(cfg, c)
+	if err != nil {
+		return syncer.Round{}, err
+	}
+	s, err := newEngine(cfg, c, log, engineParts{
+		mode: mode, reader: reader, roles: roles, progress: progress,
+		fence: func(ctx context.Context) error { return checkFence(ctx, c.kube) },
 	})
 	if err != nil {
 		return syncer.Round{}, err
@@ -70,7 +77,7 @@ func once(ctx context.Context, cfg *config.Config, mode syncer.Mode, log *slog.L
 	if err != nil {
 		return r, explainKube(err)
 	}
-	sample, err := newSampler(cfg, c, log, nil)
+	sample, err := newSampler(cfg, c.gitlabHTTP, log, nil)
 	if err != nil {
 		return r, err
 	}

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,12 +30,12 @@ type sampler struct {
 }
 
 // newSampler returns nil where samples are switched off.
-func newSampler(cfg *config.Config, c *clients, log *slog.Logger, registry prometheus.Registerer) (*sampler, error) {
+func newSampler(cfg *config.Config, client *http.Client, log *slog.Logger, registry prometheus.Registerer) (*sampler, error) {
 	if cfg.GitLab.SampleSize < 0 {
 		return nil, nil //nolint:nilnil // all methods of a nil sampler do nothing
 	}
 	// A reader of its own: its requests are limited separately in GitLab and are not the round's.
-	reader, err := newReader(cfg, c, log)
+	reader, err := newReader(cfg, client, log)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -23,7 +24,7 @@ func TestSampler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		var log bytes.Buffer
-		s, err := newSampler(&config.Config{GitLab: config.GitLab{URL: "https://gitlab.example.com", SampleSize: 5}}, &clients{},
+		s, err := newSampler(&config.Config{GitLab: config.GitLab{URL: "https://gitlab.example.com", SampleSize: 5}}, http.DefaultClient,
 			slog.New(slog.NewTextHandler(&log, nil)), registry)
 		if err != nil {
 			t.Fatal(err)

@@ -5,13 +5,22 @@ import (
 	"errors"
 	"log/slog"
 	"runtime"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -21,74 +30,195 @@ import (
 // their answers are made from, go on for listeners.drainDelay. Everything it started has ended when it returns. /metrics
 // shows more too.
 func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger, more ...prometheus.Collector) error {
-	c, err := connect(cfg)
+	s, err := newServer(cfg, log, more...)
 	if err != nil {
 		return err
+	}
+	return s.run(ctx)
+}
+
+// server is the program: what Serve runs.
+type server struct {
+	cfg     *config.Config
+	clients *clients
+	log     *slog.Logger
+	metrics *metrics
+
+	kept     kept
+	reader   *gitlab.Reader
+	roles    *cluster.RoleReader
+	engine   *syncer.Syncer
+	sample   *sampler
+	rounds   *status.Rounds
+	budget   *status.Budget
+	reporter *status.Reporter
+	users    *accounts.Directory
+	auth     *authn.GitLab
+}
+
+// newServer makes the parts, each whole and from those before it. It does no network I/O.
+func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collector) (*server, error) {
+	c, err := connect(cfg)
+	if err != nil {
+		return nil, err
 	}
 	m := newMetrics()
 	m.registry.MustRegister(more...)
-	who, err := newPeopleOf(cfg)
+	knowledge, err := newKnowledge(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	sample, err := newSampler(cfg, c, log, m.registry)
+	sample, err := newSampler(cfg, c.gitlabHTTP, log, m.registry)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	own := newState(c, log)
-	var roles *cluster.RoleReader
-	var reader *gitlab.Reader
-	engine, err := newSyncer(cfg, c, syncer.Mode(cfg.RBACSync.Mode), log, func(o *syncer.Options, r *gitlab.Reader) {
-		roles, reader = o.Roles, r
-		own.options(o, cfg, r, m, func(r syncer.Round) { who.Learn(r.Snapshot); sample.offer(r) })
+	reader, err := newReader(cfg, c.gitlabHTTP, log)
+	if err != nil {
+		return nil, err
+	}
+	roles, err := newRoles(cfg, c)
+	if err != nil {
+		return nil, err
+	}
+	own, recent, rounds := newKept(c, log), accounts.NewRecent(time.Now), status.NewRounds()
+	engine, err := newEngine(cfg, c, log, serveParts(cfg, c, own, reader, roles, recent, func(r syncer.Round) {
+		m.round(r, explainFindings(cfg.Authz.Explain)...)
+		own.history.Add(r)
+		rounds.Add(r)
+		knowledge.Learn(r.Snapshot)
+		sample.offer(r)
+	}))
+	if err != nil {
+		return nil, err
+	}
+	users := accounts.New(knowledge, accounts.Options{
+		Recent: recent, Published: func() *authz.Snapshot { return published(engine).View.Snapshot },
+		StillServed: func(project int64) bool { return published(engine).Jobs[project] != "" },
 	})
+	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, users)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	own.observe(c, cfg, engine, sample, m, log)
-	who.Watch(own.recent, lastSnapshot(engine))
-	who.Still = func(project int64) bool { st := engine.State(); return st != nil && st.Jobs[project] != "" }
-	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, who)
-	if err != nil {
-		return err
-	}
+	budget := status.NewBudget(reader.Requests, gitlab.LimitsPerMinute(), time.Now)
 	m.keys(auth.KeyStatus, time.Now)
+	m.engine(engine, own.elector, budget)
+	return &server{
+		cfg: cfg, clients: c, log: log, metrics: m, kept: own, reader: reader, roles: roles, engine: engine, sample: sample,
+		rounds: rounds, budget: budget, users: users, auth: auth,
+		reporter: status.NewReporter(status.Options{
+			Kube: c.kube, Mode: cfg.RBACSync.Mode, Elector: own.elector, Engine: engine, Rounds: rounds, Budget: budget,
+			Findings:     func() []authz.Finding { return slices.Concat(explainFindings(cfg.Authz.Explain), sample.last()) },
+			HooksRefused: func() error { return hookSecrets(cfg.Listeners.Hooks) },
+			Now:          time.Now, Logger: log,
+		}),
+	}, nil
+}
+
+// kept is what the program keeps in its own namespace, beside what the engine does.
+type kept struct {
+	elector *store.Elector
+	inbox   *store.Inbox
+	history *status.History
+}
+
+func newKept(c *clients, log *slog.Logger) kept {
+	return kept{
+		elector: &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
+		inbox:   &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
+		history: status.NewHistory(c.kube, log),
+	}
+}
+
+// serveParts are the parts of an engine that runs on, and leads only while it has the Lease.
+func serveParts(cfg *config.Config, c *clients, own kept, reader *gitlab.Reader, roles *cluster.RoleReader, recent *accounts.Recent, onRound func(syncer.Round)) engineParts {
+	return engineParts{
+		mode: syncer.Mode(cfg.RBACSync.Mode), reader: reader, roles: roles,
+		fence: func(ctx context.Context) error { return lookAtFence(ctx, c.kube, cfg.Authz) },
+		may:   own.elector.May, inbox: own.inbox, poller: reader, recent: recent.All, onRound: onRound,
+	}
+}
+
+// published returns what the engine's last rounds left; nothing before the first has ended.
+func published(engine *syncer.Syncer) *syncer.State {
+	if st := engine.State(); st != nil {
+		return st
+	}
+	return &syncer.State{}
+}
+
+func (s *server) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	ready := func() error { return errors.Join(auth.Ready(), who.Ready(), ending(ctx)) }
-	servers, err := listeners(cfg, log, auth, ready, view(engine, roles), reader.Deleted, own, m)
+	ready := func() error { return errors.Join(s.auth.Ready(), s.users.Ready(), ending(ctx)) }
+	servers, err := bind(s.listeners(ready))
 	if err != nil {
 		return err
 	}
-	for _, f := range explainFindings(cfg.Authz.Explain) {
-		log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
+	for _, f := range explainFindings(s.cfg.Authz.Explain) {
+		s.log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
 	}
 	collectSooner()
 	defer runtime.KeepAlive(heapFloor())
 	serving := serveAll(ctx, g, servers)
-	g.Go(func() error { auth.Run(serving); return nil })
-	g.Go(func() error { sample.run(ctx); return nil })
-	g.Go(func() error { roles.Run(serving, cluster.RolesEvery); return nil })
-	if cfg.Authn.Keys.File == "" {
-		g.Go(func() error { newKeyStore(cfg, c, auth, log).run(ctx); return nil })
+	run := func(ctx context.Context, f func(context.Context)) { g.Go(func() error { f(ctx); return nil }) }
+	run(serving, s.auth.Run)
+	run(serving, func(ctx context.Context) { s.roles.Run(ctx, cluster.RolesEvery) })
+	run(serving, s.engine.Follow)
+	run(ctx, s.sample.run)
+	run(ctx, s.kept.history.Run)
+	run(ctx, s.reporter.Run)
+	run(ctx, s.budget.Run)
+	if s.cfg.Authn.Keys.File == "" {
+		run(ctx, newKeyStore(s.cfg, s.clients, s.auth, s.log).run)
 	}
-	g.Go(func() error {
-		return own.elector.Run(ctx, func(ctx context.Context) error { // only the leader reads GitLab and writes
-			if cfg.RBACSync.Mode == config.ModeEnforce {
-				if err := awaitEnforce(ctx, c.kube, cfg, log, own.wait(m)); err != nil {
-					return err
-				}
-			}
-			return engine.Run(ctx)
-		})
-	})
-	g.Go(func() error { engine.Follow(serving); return nil })
-	own.run(ctx, g)
+	g.Go(func() error { return s.kept.elector.Run(ctx, s.lead) })
 	err = g.Wait()
-	own.history.Flush(ctx)
+	s.kept.history.Flush(ctx)
 	if !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// lead does what one process alone does: it reads GitLab and writes.
+func (s *server) lead(ctx context.Context) error {
+	if s.cfg.RBACSync.Mode == config.ModeEnforce {
+		err := awaitEnforce(ctx, s.clients.kube, s.cfg, s.log, func(f *authz.Finding) {
+			if s.rounds.Wait(f) {
+				s.metrics.waits(f)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return s.engine.Run(ctx)
+}
+
+// listeners describes the ports.
+func (s *server) listeners(ready func() error) []httpserver.Options {
+	l := s.cfg.Listeners
+	p := ports{log: s.log, drain: l.DrainDelay.Duration, metrics: s.metrics}
+	routes := append(explainRoutes(s.cfg, view(s.engine, s.roles), s.log), reviewRoute(s.cfg, s.auth, s.log, s.metrics))
+	all := []httpserver.Options{p.webhooks(l.Webhooks, routes...)}
+	if l.Hooks.Address != "" {
+		all = append(all, p.hooks(l.Hooks, newHook(l.Hooks, s.log, s.kept.inbox, s.reader.Deleted, s.metrics)))
+	}
+	if a := l.Metrics.Address; a != "" {
+		all = append(all, p.health(a, ready))
+	}
+	return all
+}
+
+// serveAll runs the listeners, which go on for a while after ctx has ended. The context that it returns ends with the last.
+func serveAll(ctx context.Context, g *errgroup.Group, servers []*httpserver.Server) context.Context {
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var open sync.WaitGroup
+	for _, s := range servers {
+		open.Add(1)
+		g.Go(func() error { defer open.Done(); return s.Run(ctx) })
+	}
+	g.Go(func() error { open.Wait(); stop(); return nil })
+	return serving
 }
 
 // ending is why a process that ends is not ready.

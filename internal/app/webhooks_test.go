@@ -20,7 +20,7 @@ func TestOverloadIsAnsweredAtOnce(t *testing.T) {
 	cfg := &config.Config{Listeners: config.Listeners{Webhooks: config.Listener{MaxInFlight: 1}}}
 	busy, release := make(chan struct{}), make(chan struct{})
 	m := newMetrics()
-	h := webhooks(cfg, m, httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	h := ports{metrics: m}.webhooks(cfg.Listeners.Webhooks, httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		close(busy)
 		<-release
 	})}).Handler
@@ -46,8 +46,8 @@ func TestOverloadIsAnsweredAtOnce(t *testing.T) {
 func TestRefusalsTakeNoSlotOfLogins(t *testing.T) {
 	cfg := &config.Config{Listeners: config.Listeners{Webhooks: config.Listener{MaxInFlight: 1}}}
 	busy, release := make(chan struct{}), make(chan struct{})
-	h := webhooks(
-		cfg, newMetrics(),
+	h := ports{metrics: newMetrics()}.webhooks(
+		cfg.Listeners.Webhooks,
 		httpserver.Route{Path: "/authorize", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 			close(busy)
 			<-release
@@ -86,7 +86,7 @@ func TestReviewMetrics(t *testing.T) {
 		return authn.KeyStatus{Keys: 2, Fetched: day.Add(-90 * time.Second), Fetches: 5, Failures: 1}
 	}, func() time.Time { return day })
 	cfg := &config.Config{GitLab: config.GitLab{URL: "https://127.0.0.1:1"}, Authn: config.Authn{ClientIDs: []string{"a"}}}
-	auth, err := newAuthenticator(cfg, http.DefaultClient, slog.New(slog.DiscardHandler), &accounts.Directory{})
+	auth, err := newAuthenticator(cfg, http.DefaultClient, slog.New(slog.DiscardHandler), accounts.New(accounts.NewKnowledge(accounts.Rules{}, time.Now), accounts.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}

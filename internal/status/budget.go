@@ -8,9 +8,9 @@ import (
 
 // Budget knows how much of GitLab's rate limits the last minute has used.
 type Budget struct {
-	Requests func() map[string]int64
-	Limits   map[string]float64 // per minute, by kind
-	Now      func() time.Time
+	requests func() map[string]int64
+	limits   map[string]float64
+	now      func() time.Time
 
 	mu     sync.Mutex
 	points []point // one every few seconds, of the last minute
@@ -21,9 +21,17 @@ type point struct {
 	counts map[string]int64
 }
 
+// NewBudget returns a Budget of requests that are counted by kind, of which so many are allowed in a minute.
+func NewBudget(requests func() map[string]int64, limits map[string]float64, now func() time.Time) *Budget {
+	return &Budget{requests: requests, limits: limits, now: now}
+}
+
+// Requests returns how many requests there were since the start, by kind.
+func (b *Budget) Requests() map[string]int64 { return b.requests() }
+
 // sample notes how many requests there were so far.
 func (b *Budget) sample() {
-	p := point{b.Now(), b.Requests()}
+	p := point{b.now(), b.requests()}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.points = append(b.points, p)
@@ -32,14 +40,14 @@ func (b *Budget) sample() {
 	}
 }
 
-// Shares returns the used share of each limit.
+// Shares returns the used share of each limit of which something is used, by kind: 1 is all of it.
 func (b *Budget) Shares() map[string]float64 {
 	b.sample()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	first, last := b.points[0], b.points[len(b.points)-1]
 	out := map[string]float64{}
-	for kind, limit := range b.Limits {
+	for kind, limit := range b.limits {
 		if n := last.counts[kind] - first.counts[kind]; n > 0 {
 			out[kind] = float64(n) / limit
 		}
@@ -47,6 +55,7 @@ func (b *Budget) Shares() map[string]float64 {
 	return out
 }
 
+// Run keeps count until ctx is done.
 func (b *Budget) Run(ctx context.Context) {
 	t := time.NewTicker(5 * time.Second)
 	defer t.Stop()

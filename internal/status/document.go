@@ -19,13 +19,13 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
-// Document is what the leader writes down about itself after its rounds, for `status`.
-type Document struct {
+// document is what the leader writes down about itself after its rounds, and `status` shows.
+type document struct {
 	Written   time.Time         `json:"written"`
 	Leader    string            `json:"leader"`
 	Mode      string            `json:"mode"`
 	Read      time.Time         `json:"read"` // when the last full reading of GitLab was begun
-	Round     roundStatus       `json:"round"`
+	Round     roundSummary      `json:"round"`
 	Failing   string            `json:"failing,omitempty"` // the error, while rounds fail
 	Since     time.Time         `json:"since,omitzero"`
 	Staleness map[string]string `json:"staleness,omitempty"`
@@ -35,18 +35,19 @@ type Document struct {
 	Requests  map[string]int64  `json:"requests,omitempty"` // to GitLab, by kind, since the leader's start
 	Budget    map[string]string `json:"budget,omitempty"`   // share of GitLab's limits in the last minute
 	Sources   map[string]int    `json:"sources,omitempty"`
-	Hooks     HookTimes         `json:"hooks"`
+	Hooks     hookSummary       `json:"hooks"`
 }
 
-// HookTimes says how long it took from the receipt of hooks until they were dealt with, of the last hookTimes of them.
-type HookTimes struct {
+// hookSummary says how long it took from the receipt of hooks until they were dealt with, of the last hookTimes of them.
+type hookSummary struct {
 	Count   int    `json:"count"` // since the leader's start
 	Median  string `json:"median,omitempty"`
 	Slowest string `json:"slowest,omitempty"`
 	Refused string `json:"refused,omitempty"` // why the leader can't check hooks
 }
 
-type roundStatus struct {
+// roundSummary is the last round that could read GitLab and the cluster.
+type roundSummary struct {
 	Cause    string    `json:"cause"`
 	Read     string    `json:"read"`
 	Started  time.Time `json:"started"`
@@ -58,14 +59,12 @@ type roundStatus struct {
 }
 
 const (
-	statusKey    = "status.json"
-	statusEvery  = 5 * time.Second
-	statusTexts  = 50
-	statusLength = 300 // of one text
-	hookTimes    = 100
+	documentKey = "status.json" // in the ConfigMap
+	hookTimes   = 100
 )
 
-func (st Document) print(out io.Writer, leader string, now time.Time) {
+// print shows the document to people. leader is who leads now.
+func (st document) print(out io.Writer, leader string, now time.Time) {
 	line := func(what, format string, args ...any) {
 		fmt.Fprintf(out, "%-16s %s\n", what, fmt.Sprintf(format, args...))
 	}
@@ -118,14 +117,7 @@ func list(m map[string]string) string {
 	return strings.Join(out, ", ")
 }
 
-func clip(s string, n int) string {
-	if len(s) > n {
-		return strings.ToValidUTF8(s[:n], "") + "…"
-	}
-	return s
-}
-
-// Show prints what the leader wrote down, and who leads.
+// Show prints the document that is in the cluster, and who leads.
 func Show(ctx context.Context, kube kubernetes.Interface, out io.Writer) error {
 	cm, err := kube.CoreV1().ConfigMaps(deploy.Namespace).Get(ctx, store.NameStatus, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -134,8 +126,8 @@ func Show(ctx context.Context, kube kubernetes.Interface, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var st Document
-	if err := json.Unmarshal([]byte(cm.Data[statusKey]), &st); err != nil {
+	var st document
+	if err := json.Unmarshal([]byte(cm.Data[documentKey]), &st); err != nil {
 		return fmt.Errorf("reading the status: %w", err)
 	}
 	lease, err := kube.CoordinationV1().Leases(deploy.Namespace).Get(ctx, store.NameLease, metav1.GetOptions{})

@@ -71,6 +71,7 @@ type History struct {
 	new []change // not stored yet
 }
 
+// NewHistory returns a History that is kept in the cluster.
 func NewHistory(kube kubernetes.Interface, log *slog.Logger) *History {
 	return &History{blob: historyBlob(kube), log: log, wake: make(chan struct{}, 1)}
 }
@@ -122,7 +123,7 @@ func shorten(names []string) []string {
 	return append(slices.Clone(names[:historyNames]), fmt.Sprintf("and %d more", len(names)-historyNames))
 }
 
-// Run stores what add took in until ctx is done. What is left then is for flush, when no round goes on any more.
+// Run stores what Add took in until ctx is done. What is left then is for Flush, when no round goes on any more.
 func (h *History) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		select {
