@@ -74,6 +74,8 @@ type Evidence struct {
 	Levels   map[Membership]authz.Level
 	Past     []Past
 	Approved map[string]bool // Item.Key
+	// Outside holds what is held already where the plan is not about, when it is only about a part: it counts, and stays.
+	Outside []Item
 	// Size returns how many namespaces and people with rights, together, are in a top-level group (zero: in all), when
 	// the plan is only about a part of them; nil: everything is in the plan.
 	Size func(scope authz.SourceID) int
@@ -148,6 +150,7 @@ func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time)
 	held := s.over(s.inferred(changes))
 	wait := s.creations(changes)
 	s.v.Want = s.hold(changes, held, wait)
+	s.v.Held = append(s.v.Held, e.Outside...)
 	slices.SortFunc(s.v.Held, func(a, b Item) int {
 		return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause), cmp.Compare(a.Key(), b.Key()), a.Source.Compare(b.Source), cmp.Compare(a.Role, b.Role))
 	})
@@ -450,6 +453,12 @@ func (s *splitter) over(items []Item) map[Right]bool {
 		}
 	}
 	why := map[authz.SourceID]string{}
+	for _, i := range s.e.Outside { // a group is held as a whole
+		if i.Role != "" && causes[i.Scope] != nil {
+			add(i.Scope, i.Cause)
+			why[i.Scope] = i.Why
+		}
+	}
 	// The oldest first: what somebody made to fill the overall limit comes last.
 	slices.SortFunc(now, func(a, b authz.SourceID) int { return cmp.Or(cmp.Compare(a.ID, b.ID), a.Compare(b)) })
 	overall := maps.Clone(past)
@@ -464,6 +473,8 @@ func (s *splitter) over(items []Item) map[Right]bool {
 		}
 		if allowed := s.allowed(s.limits.PerGroup, scope, n); n > allowed {
 			why[scope] = fmt.Sprintf("%d people, groups or projects are missing in it within %s, the limit is %d", n, s.limits.Window, allowed)
+		}
+		if why[scope] != "" {
 			continue
 		}
 		with := maps.Clone(overall)

@@ -23,7 +23,7 @@ func TestStatusShowsWhatFails(t *testing.T) {
 	now := func() time.Time { return day }
 	p := NewReporter(Options{
 		Kube: fake.NewClientset(), Mode: "enforce", Elector: &store.Elector{Identity: "a"}, Rounds: NewRounds(), Now: now, Logger: slog.New(slog.DiscardHandler),
-		Engine:       engine{Round: syncer.Round{Cause: "start", Read: "full", Started: day, Err: failure}, Err: failure, Since: day},
+		Engine:       engine{Round: syncer.Round{Cause: "start", Kind: syncer.KindFull, Started: day, Err: failure}, Err: failure, Since: day},
 		Budget:       NewBudget(func() map[string]int64 { return nil }, nil, now),
 		Findings:     func() []authz.Finding { return []authz.Finding{differs} },
 		HooksRefused: func() error { return errors.New("reading listeners.hooks.secretFile: open s: no such file") },

@@ -76,6 +76,17 @@ func (r Report) Made(plan []rbacsync.Change) []rbacsync.Change {
 	return append(slices.DeleteFunc(slices.Clone(plan), func(c rbacsync.Change) bool { return not[c.Key] }), r.partly...)
 }
 
+// With returns the report of two plans that were written one after the other.
+func (r Report) With(next Report) Report {
+	next.Applied += r.Applied
+	next.Failed = slices.Concat(r.Failed, next.Failed)
+	next.Refused = slices.Concat(r.Refused, next.Refused)
+	next.Findings = slices.Concat(r.Findings, next.Findings)
+	next.Duration += r.Duration
+	next.partly = slices.Concat(r.partly, next.partly)
+	return next
+}
+
 // Failure is a change that could not be written.
 type Failure struct {
 	Change rbacsync.Change

@@ -1,7 +1,13 @@
 package syncer
 
 import (
+	"context"
+	"maps"
 	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 )
 
 // causeDrift is the cause of rounds that put back what somebody else changed.
@@ -51,5 +57,55 @@ func (f fights) due(spaces map[string]bool, now time.Time) (now1, later map[stri
 func (f fights) restored(ns string) {
 	if x := f[ns]; x != nil {
 		x.count++
+	}
+}
+
+// restoreDrift puts back what others changed, without reading GitLab: what should be there is known. It waits for
+// nobody who changes the same namespace again and again.
+func (s *Syncer) restoreDrift(ctx context.Context) {
+	s.round.Lock()
+	defer s.round.Unlock()
+	if s.wanted == nil || !s.cluster.Following() {
+		return
+	}
+	started := s.o.Now()
+	spaces := s.cluster.Changed()
+	if due(s.drift.at, started) {
+		maps.Copy(spaces, s.drift.spaces)
+		s.drift.spaces, s.drift.at = map[string]bool{}, time.Time{}
+	}
+	if len(spaces) == 0 || s.o.Mode != ModeEnforce {
+		return
+	}
+	now, later, until := s.drift.fights.due(spaces, started)
+	for ns := range later {
+		s.postpone(ns, until)
+	}
+	p := s.pass(ctx, job{kind: KindDrift, cause: causeDrift, snap: s.wanted.Plain.Snap, drifted: now})
+	if len(p.Plan) == 0 { // or the watches were not there any more
+		return
+	}
+	for _, f := range p.Report.Failed {
+		s.postpone(f.Change.Key.Namespace, started.Add(time.Second)) // again, a little later
+	}
+	for _, c := range p.Report.Deferred {
+		s.postpone(c.Key.Namespace, started)
+	}
+	done := p.Report.Made(p.Plan)
+	for _, c := range done {
+		s.drift.fights.restored(c.Key.Namespace)
+		if c.Action == rbacsync.Create && c.Key.Kind == rbacsync.KindServiceAccount && s.o.CI != nil {
+			s.Trigger([]authz.SourceID{c.Source}, causeDrift) // its tokens died with the one before
+		}
+	}
+	s.report(ctx, p.Round)
+	cluster.ReportDrift(ctx, s.o.Kube, s.o.Logger, started, done)
+}
+
+// postpone has a namespace looked at again for drift: at a time, or before, when another one is.
+func (s *Syncer) postpone(ns string, at time.Time) {
+	s.drift.spaces[ns] = true
+	if s.drift.at.IsZero() || at.Before(s.drift.at) {
+		s.drift.at = at
 	}
 }

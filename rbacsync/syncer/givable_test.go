@@ -81,7 +81,7 @@ func role(name string, levels ...authz.Level) authz.Role {
 func enforcing(t *testing.T, kube *fake.Clientset, g syncer.Reader, m *memory, p authz.Policy, l *rbacsync.Limits) *syncer.Syncer {
 	t.Helper()
 	s, err := syncer.New(syncer.Options{
-		Reader: g, Kube: kube, Policy: p, Mode: syncer.ModeEnforce, Memory: m, Limits: l,
+		Questions: questionsOf(g), Reader: g, Kube: kube, Policy: p, Mode: syncer.ModeEnforce, Memory: m, Limits: l,
 		Held:  &syncer.HeldStore{Kube: kube, Namespace: "gl-k8s-integrator"},
 		Roles: cluster.NewRoleReader(kube, append(p.ClusterRoles(), kubename.CIClusterRole)...),
 	})
@@ -426,7 +426,7 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 		policy := withRoles(t, authz.DefaultRoles()...)
 		make1 := func(mode syncer.Mode, p authz.Policy) *syncer.Syncer {
 			s, err := syncer.New(syncer.Options{
-				Reader: g, Kube: kube, Policy: p, Mode: mode, Memory: m, Limits: &limits, Now: at.now,
+				Questions: questionsOf(g), Reader: g, Kube: kube, Policy: p, Mode: mode, Memory: m, Limits: &limits, Now: at.now,
 				Held:     &syncer.HeldStore{Kube: kube, Namespace: "gl-k8s-integrator"},
 				Roles:    cluster.NewRoleReader(kube, append(p.ClusterRoles(), kubename.CIClusterRole)...),
 				Settings: rbacsync.Settings{DeleteAfter: 24 * time.Hour},

@@ -64,15 +64,15 @@ func TestAPartIsAsGoodAsEverything(t *testing.T) {
 				s.Trigger([]authz.SourceID{authz.Group(1)}, "hook")
 				part := taken()
 				for _, x := range part {
-					if x.Read == "partial" && x.Spaces < len(x.Names) {
+					if x.Kind == syncer.KindTargeted && x.Spaces < len(x.Names) {
 						parts++
-					} else if x.Read == "partial" {
+					} else if x.Kind == syncer.KindTargeted {
 						others++
 					}
 				}
 				s.Trigger(nil, "check")
 				for _, x := range taken() {
-					if x.Read == "full" && len(x.Plan) > 0 {
+					if x.Kind == syncer.KindFull && len(x.Plan) > 0 {
 						t.Fatalf("seed %d, step %d: after rounds that planned\n%s a round over everything plans\n%s", seed, step, texts(part), rbacsync.Text(x.Plan))
 					}
 				}
@@ -126,7 +126,7 @@ func TestAPartIsMeasuredByTheWhole(t *testing.T) {
 		revoked := 0
 		for _, r := range rounds {
 			if r.Spaces == len(r.Names) || len(r.Held) > 0 {
-				t.Errorf("a round (%s, %s) looked at %d of %d namespaces and holds %v", r.Cause, r.Read, r.Spaces, len(r.Names), r.Held)
+				t.Errorf("a round (%s, %s) looked at %d of %d namespaces and holds %v", r.Cause, r.Kind.Read(), r.Spaces, len(r.Names), r.Held)
 			}
 			for _, c := range r.Plan {
 				if c.Revokes {
@@ -199,7 +199,7 @@ func TestWhatCannotBeWrittenDelaysNobody(t *testing.T) {
 			seen.mu.Lock()
 			defer seen.mu.Unlock()
 			for _, r := range seen.all {
-				if r.Read == "partial" && r.Spaces == len(r.Names) {
+				if r.Kind == syncer.KindTargeted && r.Spaces == len(r.Names) {
 					n++
 				}
 			}
@@ -230,7 +230,7 @@ func TestWhatCannotBeWrittenDelaysNobody(t *testing.T) {
 
 func texts(rounds []syncer.Round) (out string) {
 	for _, r := range rounds {
-		out += r.Cause + " (" + r.Read + "): " + rbacsync.Text(r.Plan)
+		out += r.Cause + " (" + r.Kind.Read() + "): " + rbacsync.Text(r.Plan)
 	}
 	return out
 }
@@ -264,7 +264,7 @@ func TestAHookDoesNotWaitForAReadingOfEverything(t *testing.T) {
 		}
 		time.Sleep(15 * time.Minute) // the reading ends
 		wantSubjects(t, kube, "haw-world", "gitlab-view")
-		if got := s.State().Round.Read; got != "full" {
+		if got := s.State().Round.Kind; got != syncer.KindFull {
 			t.Errorf("the reading of everything did not count: last round read %q", got)
 		}
 	})
@@ -506,15 +506,15 @@ func TestTooMuchToReadOneByOneIsNotBelievedOfAnOlderReading(t *testing.T) {
 		defer mu.Unlock()
 		ended := 0
 		for _, r := range all {
-			if r.Read == "full" {
+			if r.Kind == syncer.KindFull {
 				ended++
 			}
-			if ended == 2 && r.Read == "full" && len(r.Done) > 0 {
+			if ended == 2 && r.Kind == syncer.KindFull && len(r.Done) > 0 {
 				t.Errorf("the reading that began before settles %d tickets", len(r.Done))
 			}
 			for _, c := range r.Plan {
 				if added, _ := c.Subjects(); r.Cause != "start" && len(added) > 0 {
-					t.Errorf("round %s (%s) gives %v", r.Cause, r.Read, added)
+					t.Errorf("round %s (%s) gives %v", r.Cause, r.Kind.Read(), added)
 				}
 			}
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 )
 
-// CauseStored is the cause of a State that was not made by a round of this process but loaded.
-const CauseStored = "stored"
+// causeStored is the cause of a State that was loaded.
+const causeStored = "stored"
 
 // enqueue asks for a round that deals with the tickets.
 func (s *Syncer) enqueue(tickets []Ticket) {
@@ -187,7 +187,7 @@ func (s *Syncer) adopt(st *Stored) {
 	_, findings := s.o.Policy.Grants(st.Snapshot, s.o.Policy.Sources(st.Snapshot), s.o.Now())
 	view := authz.NewView(st.Snapshot, s.o.Policy, st.Names).WithGaps(st.Gaps)
 	next := &State{View: view, Jobs: st.Jobs, Round: Round{
-		Cause: CauseStored, Read: "none", Snapshot: st.Snapshot, Names: st.Names, Findings: findings, Started: st.Snapshot.Taken,
+		Cause: causeStored, Kind: KindLoaded, Snapshot: st.Snapshot, Names: st.Names, Findings: findings, Started: st.Snapshot.Taken,
 	}}
 	s.adopting.Lock()
 	defer s.adopting.Unlock()

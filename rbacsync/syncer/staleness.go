@@ -15,7 +15,7 @@ func (s *Syncer) polls(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if st == nil || st.View.Snapshot == nil || st.Round.Cause == CauseStored {
+		if st == nil || st.View.Snapshot == nil || st.Round.Kind == KindLoaded {
 			continue // the first full reading is on its way
 		}
 		// Also while rounds fail: one list that can't be read keeps nobody's block from being noticed.

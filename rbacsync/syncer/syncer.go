@@ -14,7 +14,6 @@ import (
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
@@ -75,6 +74,8 @@ type Options struct {
 	People    Poller
 	PollEvery time.Duration
 	Recent    func() map[int64]time.Time
+	// Questions, optional, are asked about what is held back and what is to be deleted.
+	Questions Verifier
 	// Roles, optional, looks up the ClusterRoles of the Policy and of CI: nobody loses a right for one that can't be given.
 	Roles *cluster.RoleReader
 	// Shipped, optional, are the rules that ClusterRoles of this program should have, by name: others are a finding.
@@ -88,10 +89,34 @@ type Options struct {
 	OnRound func(Round)
 }
 
+// Kind says what a Round worked on.
+type Kind string
+
+// The kinds of rounds.
+const (
+	KindFull     Kind = "full"     // all of GitLab was read
+	KindTargeted Kind = "targeted" // what changed was read
+	KindAgain    Kind = "again"    // nothing was read: something else than GitLab has changed, or something is tried again
+	KindDrift    Kind = "drift"    // nothing was read: what somebody else changed in the cluster is put back
+	KindLoaded   Kind = "loaded"   // no round of this process: what another one has stored
+)
+
+// Read says how much of GitLab was read: "full", "partial" or "none".
+func (k Kind) Read() string {
+	switch k {
+	case KindFull:
+		return "full"
+	case KindTargeted:
+		return "partial"
+	case KindAgain, KindDrift, KindLoaded:
+	}
+	return "none"
+}
+
 // Round is what one round found and did.
 type Round struct {
 	Cause    string
-	Read     string // "full", "partial" or "none": how much of GitLab was read
+	Kind     Kind
 	Plan     []rbacsync.Change
 	Held     []rbacsync.Item // what Limits hold back
 	Done     []Ticket        // what of the Inbox the round has dealt with
@@ -106,15 +131,6 @@ type Round struct {
 	Err      error // why the round could not be finished, or what could not be written
 	// Unwritten is how many changes the cluster did not take: in this round, or in the last one over everything.
 	Unwritten int
-
-	part      bool // it looked only at what a change can concern
-	unwritten bool // it, or one before over everything, could not write all
-	hold      bool // nothing was to be changed (Wanted.Hold)
-	withheld  int  // how many rights are left because what should come instead can't be given
-	unplanned int  // how many Findings there were before the plan
-	unasked   bool // there is more to ask GitLab about than one round may
-
-	losses map[string]rbacsync.LostNamespace // nil: need not be looked at
 }
 
 // State is what the last rounds left, for explaining and for status.
@@ -139,7 +155,7 @@ type Syncer struct {
 
 	round     sync.Mutex // one round at a time
 	base      *authz.Snapshot
-	basis     *basis                      // what the next round may build on; nil: it looks at everything
+	last      *lastPass                   // nil: the next pass looks at everything
 	wanted    *rbacsync.WantedByNamespace // of the last round that knew it
 	jobs      map[int64]string            // of State; nil: no round knew it yet
 	ciKnown   map[string]ci.Namespace     // all that have, or lose, CI credentials
@@ -208,18 +224,19 @@ func (s *Syncer) State() *State { return s.state.Load() }
 // Once does one full round, CI credentials included, and returns what it found and did. The error is that of the
 // round; a round whose plan could only be written in part has both.
 func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
-	r, spaces := s.do(ctx, request{full: true, causes: []string{cause}})
+	p := s.do(ctx, request{full: true, causes: []string{cause}})
+	r := p.Round
 	if s.o.Memory != nil && s.o.Mode == ModeEnforce && r.Names != nil && ctx.Err() == nil {
 		if err := s.o.Memory.Save(ctx, s.stored(r)); err != nil {
 			s.o.Logger.WarnContext(ctx, notStored, "error", err)
 		}
 	}
 	if s.o.CI != nil && s.o.Mode == ModeEnforce && r.Names != nil && ctx.Err() == nil {
-		r = s.onceCI(ctx, r, spaces)
+		r = s.onceCI(ctx, r, p.credentials)
 	}
-	if r.losses != nil && ctx.Err() == nil {
+	if p.losses != nil && ctx.Err() == nil {
 		k := cluster.NewLeftLooker(s.o.Kube, s.o.Now)
-		r.Findings = append(r.Findings, k.Look(ctx, r.losses)...)
+		r.Findings = append(r.Findings, k.Look(ctx, p.losses)...)
 	}
 	return r, r.Err
 }
@@ -286,7 +303,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 			continue
 		}
 		req.open = open
-		round, list := s.do(ctx, req)
+		p := s.do(ctx, req)
+		round := p.Round
 		if ctx.Err() != nil {
 			break
 		}
@@ -322,7 +340,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		case agenda.carried.empty():
 			unread = retry{}
 		}
-		if round.covers() {
+		if p.covers() {
 			open = nil
 		}
 		if left.empty() {
@@ -332,7 +350,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		case round.Snapshot == nil: // nothing was to be written
 		case round.Err == nil && len(round.Report.Deferred) > 0:
 			writing = retry{at: now}
-		case round.Err == nil && round.part: // it says nothing about the rest
+		case round.Err == nil && !p.everything(): // it says nothing about the rest
 		case round.Err == nil:
 			writing = retry{}
 		case round.Report.OnlyConflicts(): // the watch brings what we did not know yet
@@ -340,14 +358,14 @@ func (s *Syncer) Run(ctx context.Context) error {
 		default:
 			writing.later(now, time.Second, s.o.Interval)
 		}
-		if round.unasked && writing.at.IsZero() {
+		if p.unasked && writing.at.IsZero() {
 			writing.at = now.Add(wait.Jitter(moreQuestions))
 		}
-		if list != nil {
-			offerCI(spaces, list)
+		if p.credentials != nil {
+			offerCI(spaces, p.credentials)
 		}
-		if round.losses != nil {
-			latest(losses, round.losses)
+		if p.losses != nil {
+			latest(losses, p.losses)
 		}
 	}
 	return ctx.Err()
@@ -387,7 +405,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) {
 	defer s.round.Unlock()
 	s.brakes = brakes{saved: "?"}
 	s.failing.err = nil
-	s.base, s.basis, s.wanted = nil, nil, nil // what was read while another one led is not to be built on
+	s.base, s.last, s.wanted = nil, nil, nil // what was read while another one led is not to be built on
 	s.drift.fights, s.drift.spaces, s.drift.at = fights{}, map[string]bool{}, time.Time{}
 	s.take() // the first round reads everything
 	s.lead(true)
@@ -419,97 +437,6 @@ func (s *Syncer) observe(ctx context.Context, scope rbacsync.Scope, snap *authz.
 	return s.marks.identify(have, snap), nil
 }
 
-// write carries out a plan, in ModeEnforce.
-func (s *Syncer) write(ctx context.Context, r *Round, want *rbacsync.Wanted) error {
-	if s.o.Mode != ModeEnforce {
-		return nil
-	}
-	rbacsync.NoteLosses(r.Plan, want, rbacsync.WeakRoles(s.o.Policy), s.o.Now())
-	opts := s.o.Apply
-	opts.Cause, opts.Logger = r.Cause, s.o.Logger
-	if s.leading.Load() {
-		opts.Pause = s.urgent
-	}
-	opts.Wrote = s.marks.wrote
-	r.Report = s.cluster.Apply(ctx, r.Plan, opts)
-	r.Findings = append(r.Findings, r.Report.Findings...)
-	for _, f := range r.Report.Refused {
-		if s.cluster.Following() && apierrors.IsConflict(f.Err) { // somebody, say the controller of quotas, was faster
-			s.postpone(f.Change.Key.Namespace, s.o.Now().Add(100*time.Millisecond))
-		}
-	}
-	return r.Report.Err()
-}
-
-// refused counts what the cluster did not take, and says so: rounds over a part, which come after it, don't try again.
-func (s *Syncer) refused(r *Round) {
-	r.Unwritten = len(r.Report.Failed)
-	if r.Unwritten == 0 || r.Report.OnlyConflicts() {
-		return
-	}
-	f := r.Report.Failed[0]
-	r.Findings = append(r.Findings, authz.Finding{
-		Code: "unwritten", Text: fmt.Sprintf("%d changes could not be written and are tried again; the first: %s %s: %v", r.Unwritten, f.Change.Action, f.Change.Key, f.Err),
-	})
-}
-
-// restoreDrift puts back what others changed, without reading GitLab: what should be there is known. It waits for
-// nobody who changes the same namespace again and again.
-func (s *Syncer) restoreDrift(ctx context.Context) {
-	s.round.Lock()
-	defer s.round.Unlock()
-	if s.wanted == nil || !s.cluster.Following() {
-		return
-	}
-	started := s.o.Now()
-	spaces := s.cluster.Changed()
-	if due(s.drift.at, started) {
-		maps.Copy(spaces, s.drift.spaces)
-		s.drift.spaces, s.drift.at = map[string]bool{}, time.Time{}
-	}
-	if len(spaces) == 0 || s.o.Mode != ModeEnforce {
-		return
-	}
-	now, later, until := s.drift.fights.due(spaces, started)
-	for ns := range later {
-		s.postpone(ns, until)
-	}
-	r := Round{Cause: causeDrift, Read: "none", Started: started}
-	have, err := s.observe(ctx, now, s.wanted.Plain.Snap, false)
-	if err != nil {
-		return // only if the watches were not there any more
-	}
-	want := s.wanted.Within(now)
-	if r.Plan, _ = rbacsync.Plan(have, want); len(r.Plan) == 0 {
-		return
-	}
-	r.Err = s.write(ctx, &r, want)
-	for _, f := range r.Report.Failed {
-		s.postpone(f.Change.Key.Namespace, started.Add(time.Second)) // again, a little later
-	}
-	for _, c := range r.Report.Deferred {
-		s.postpone(c.Key.Namespace, started)
-	}
-	done := r.Report.Made(r.Plan)
-	for _, c := range done {
-		s.drift.fights.restored(c.Key.Namespace)
-		if c.Action == rbacsync.Create && c.Key.Kind == rbacsync.KindServiceAccount && s.o.CI != nil {
-			s.Trigger([]authz.SourceID{c.Source}, causeDrift) // its tokens died with the one before
-		}
-	}
-	r.Duration = s.o.Now().Sub(started)
-	s.report(ctx, r)
-	cluster.ReportDrift(ctx, s.o.Kube, s.o.Logger, started, done)
-}
-
-// postpone has a namespace looked at again for drift: at a time, or before, when another one is.
-func (s *Syncer) postpone(ns string, at time.Time) {
-	s.drift.spaces[ns] = true
-	if s.drift.at.IsZero() || at.Before(s.drift.at) {
-		s.drift.at = at
-	}
-}
-
 // sleep waits for d, a Trigger or the end.
 func (s *Syncer) sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(max(d, time.Millisecond))
@@ -521,97 +448,49 @@ func (s *Syncer) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// do does one round up to and including Apply. It returns also the namespaces whose CI credentials are to be kept
-// in order, nil when that is not known.
-func (s *Syncer) do(ctx context.Context, req request) (Round, []ci.Namespace) {
+// do reads what is asked for and does a pass with it.
+func (s *Syncer) do(ctx context.Context, req request) *pass {
 	s.round.Lock()
 	defer s.round.Unlock()
 	started := s.o.Now()
-	r := Round{Cause: req.cause(), Started: started}
-	var spaces []ci.Namespace
-	r.Err = func() error {
-		var err error
-		if r.Snapshot, r.Read, err = s.read(ctx, req); err != nil {
-			return err
-		}
-		s.base = r.Snapshot
-		if p := s.part(&r, req); p != nil {
-			var done bool
-			if spaces, done, err = s.doPart(ctx, &r, p); done {
-				return err
-			}
-		}
-		s.basis = nil
-		s.recall(ctx, &r)
-		have, err := s.observe(ctx, nil, r.Snapshot, r.Read == "full")
-		if err != nil {
-			return err
-		}
-		r.Findings = append(r.Findings, have.Findings...)
-		want := s.desired(&r, have)
-		s.excess(ctx, &r, want)
-		r.Findings = append(r.Findings, s.left()...)
-		s.fence(ctx, &r)
-		if s.o.Mode != ModeEnforce { // nothing is let through that would count in the next round
-			past := slices.Clone(s.brakes.past)
-			defer func() { s.brakes.past = past }()
-		}
-		if s.o.Roles != nil {
-			s.o.Roles.Look(ctx)
-		}
-		plain := want
-		r.hold = want.Hold != ""
-		want = s.brake(ctx, &r, have, plain)
-		if want.Hold == "" {
-			s.wanted, s.jobs = rbacsync.ByNamespace(want), rbacsync.JobsIn(want.Objects)
-		}
-		// Published before it is applied: whoever is refused a moment later is told why.
-		view := authz.NewView(r.Snapshot, s.o.Policy, r.Names).WithGaps(s.gaps(&r, have, plain))
-		s.publish(&State{View: view, Round: r})
-		s.marks.learn(have, r.Snapshot.Issuer, r.Names)
-		err = s.write(ctx, &r, want)
-		want, more := s.settle(ctx, &r, have, want, plain)
-		err = errors.Join(err, more)
-		view = s.written(&r, have, view, func(after *rbacsync.Observed) map[authz.SourceID]authz.Gap { return s.gaps(&r, after, plain) })
-		r.losses = s.knowLosses(&r, have, want, nil)
-		if s.o.Mode != ModeEnforce {
-			s.build(&r, want, view)
-			return err
-		}
-		if want.Hold == "" {
-			s.wanted = rbacsync.ByNamespace(want)
-		}
-		spaces = s.knowSpaces(s.ciSpaces(&r, have, want, s.o.Policy.Sources(r.Snapshot)), nil)
-		r.unwritten = err != nil
-		s.refused(&r)
-		s.build(&r, want, view)
-		return err
-	}()
-	r.Duration = s.o.Now().Sub(started)
-	if r.Err == nil && r.Snapshot != nil && len(r.Report.Deferred) == 0 {
-		r.Done, _ = settled(req.tickets, unread(req, r.Snapshot))
+	snap, kind, err := s.read(ctx, req)
+	if err != nil {
+		p := &pass{Round: Round{Kind: kind, Cause: req.cause(), Started: started, Duration: s.o.Now().Sub(started), Err: err}}
+		s.finish(ctx, p)
+		return p
 	}
-	if r.covers() {
-		r.Done = append(r.Done, req.open...)
+	s.base = snap
+	if s.o.Mode != ModeEnforce { // nothing is let through that would count in the next round
+		past := slices.Clone(s.brakes.past)
+		defer func() { s.brakes.past = past }()
 	}
-	s.finish(ctx, r)
-	return r, spaces
+	p := s.pass(ctx, job{kind: kind, cause: req.cause(), snap: snap, changed: req.changed, whole: kind != KindTargeted || req.full})
+	p = s.settle(ctx, p)
+	p.Started, p.Duration = started, s.o.Now().Sub(started)
+	if p.Err == nil && len(p.Report.Deferred) == 0 {
+		p.Done, _ = settled(req.tickets, unread(req, snap))
+	}
+	if p.covers() {
+		p.Done = append(p.Done, req.open...)
+	}
+	s.finish(ctx, p)
+	return p
 }
 
-// covers reports whether the cluster agrees with the round's Snapshot everywhere.
-func (r *Round) covers() bool {
-	return r.Err == nil && r.Snapshot != nil && !r.part && len(r.Report.Deferred) == 0
+// covers reports whether the cluster agrees with the Snapshot everywhere.
+func (p *pass) covers() bool {
+	return p.Err == nil && p.ended && p.everything() && len(p.Report.Deferred) == 0
 }
 
 // read returns the Snapshot the round works on: a full one when asked for or when there is none yet, the last one
 // with the changed sources read again, or the last one as it is.
-func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string, error) {
+func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, Kind, error) {
 	var snap *authz.Snapshot
 	var err error
-	how := "none"
+	how := KindAgain
 	switch {
 	case req.result != nil:
-		how = "full"
+		how = KindFull
 		if snap, err = req.result.snap, req.result.err; err == nil && snap != nil {
 			err = s.complete(ctx, snap)
 		}
@@ -622,12 +501,12 @@ func (s *Syncer) read(ctx context.Context, req request) (*authz.Snapshot, string
 			snap = s.readAgain(ctx, snap, req.changed)
 		}
 	case req.full || s.base == nil:
-		how = "full"
+		how = KindFull
 		if snap, err = s.o.Reader.Snapshot(ctx); err == nil && snap != nil {
 			err = s.complete(ctx, snap)
 		}
 	case len(req.changed) > 0:
-		how = "partial"
+		how = KindTargeted
 		changed := slices.SortedFunc(maps.Keys(req.changed), authz.SourceID.Compare)
 		snap, err = s.o.Reader.Refresh(ctx, s.base, changed)
 	default:
@@ -668,39 +547,11 @@ func (s *Syncer) complete(ctx context.Context, snap *authz.Snapshot) error {
 	return nil
 }
 
-func (s *Syncer) desired(r *Round, have *rbacsync.Observed) *rbacsync.Wanted {
-	sources := s.o.Policy.Sources(r.Snapshot)
-	known, names, findings := rbacsync.AssignNamespaces(have, sources, r.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
-	grants, more := s.o.Policy.Grants(r.Snapshot, sources, r.Started)
-	r.Names, r.Spaces, r.Findings = names, len(names), slices.Concat(r.Findings, findings, more)
-	in := s.input(r, sources, names, grants, have.Secrets)
-	s.ciInput(&in, have)
-	want := rbacsync.Desired(in)
-	r.Findings = append(r.Findings, rbacsync.NewDeliveries(&in).Findings()...)
-	if found := s.ciFindings.Load(); found != nil {
-		r.Findings = append(r.Findings, *found...)
-	}
-	inGitLab := func(id authz.SourceID) bool { return id.Kind != authz.UserSource } // a GitLab with people alone is one
-	if want.Hold == "" && len(r.Snapshot.Groups) == 0 && len(r.Snapshot.Projects) == 0 && slices.ContainsFunc(slices.Collect(maps.Keys(known)), inGitLab) {
-		want.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
-	}
-	return want
-}
-
-// input is what Desired makes the wanted objects of these sources from.
-func (s *Syncer) input(r *Round, sources []authz.Source, names map[authz.SourceID]string, grants []authz.Grant, secrets map[string]map[string]any) rbacsync.Input {
-	return rbacsync.Input{
-		Snapshot: r.Snapshot, Sources: sources, Names: names, Grants: grants,
-		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings,
-		Untouchable: s.o.Policy.Untouchable(r.Snapshot), Now: r.Started, Secrets: secrets,
-	}
-}
-
 // publish keeps a failure that is still going on out of the way of readers: a new State replaces it.
 func (s *Syncer) publish(st *State) {
 	s.adopting.Lock()
 	defer s.adopting.Unlock()
-	if st.Round.Read != "full" {
+	if st.Round.Kind != KindFull {
 		st.Err, st.Since = s.failing.err, s.failing.since
 	}
 	st.Jobs = s.jobs
@@ -711,30 +562,32 @@ func (s *Syncer) publish(st *State) {
 }
 
 // finish publishes the end of a round and reports it.
-func (s *Syncer) finish(ctx context.Context, r Round) {
-	s.ended(r)
-	s.report(ctx, r)
+func (s *Syncer) finish(ctx context.Context, p *pass) {
+	s.publishEnd(p)
+	s.report(ctx, p.Round)
 }
 
-func (s *Syncer) ended(r Round) {
+func (s *Syncer) publishEnd(p *pass) {
 	s.adopting.Lock()
 	defer s.adopting.Unlock()
 	old := s.State()
-	switch { // a hook that goes on with what is known does not end the failure of the full readings
-	case r.Read == "full" && r.Snapshot != nil:
-		s.failing.err = nil
-	case r.Read == "full" && s.failing.err == nil:
-		s.failing.since = r.Started
-		fallthrough
-	case r.Read == "full":
-		s.failing.err = r.Err
-	}
-	st := &State{Round: r, Err: r.Err, Since: r.Started}
-	if old != nil {
-		st.View, st.Jobs = old.View, old.Jobs
-		if r.Names == nil { // nothing was learned: the last good round stays
-			st.Round = old.Round
+	if p.Kind == KindFull { // a hook that goes on with what is known does not end the failure of the full readings
+		switch {
+		case p.Snapshot != nil:
+			s.failing.err = nil
+		case s.failing.err == nil:
+			s.failing.since = p.Started
+			fallthrough
+		default:
+			s.failing.err = p.Err
 		}
+	}
+	st := &State{View: p.view, Jobs: s.jobs, Round: p.Round, Err: p.Err, Since: p.Started}
+	if !p.ended && old != nil { // nothing was learned: the last good round stays
+		st.View, st.Jobs, st.Round = old.View, old.Jobs, old.Round
+	}
+	if s.jobs == nil && old != nil {
+		st.Jobs = old.Jobs // as it was stored
 	}
 	switch {
 	case st.Err == nil:
@@ -750,7 +603,7 @@ func (s *Syncer) ended(r Round) {
 
 // report logs the end of a round and tells OnRound.
 func (s *Syncer) report(ctx context.Context, r Round) {
-	log := s.o.Logger.With("cause", r.Cause, "read", r.Read, "namespaces", r.Spaces, "planned", len(r.Plan), "applied", r.Report.Applied,
+	log := s.o.Logger.With("cause", r.Cause, "read", r.Kind.Read(), "namespaces", r.Spaces, "planned", len(r.Plan), "applied", r.Report.Applied,
 		"failed", len(r.Report.Failed), "findings", len(r.Findings), "duration", r.Duration.String())
 	switch {
 	case ctx.Err() != nil:

@@ -82,11 +82,18 @@ func newSyncer(t *testing.T, o syncer.Options) *syncer.Syncer {
 	if o.Mode == "" {
 		o.Mode = syncer.ModeEnforce
 	}
+	o.Questions = questionsOf(o.Reader)
 	s, err := syncer.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// questionsOf returns the reader itself where it answers questions.
+func questionsOf(r syncer.Reader) syncer.Verifier {
+	v, _ := r.(syncer.Verifier)
+	return v
 }
 
 // subjects returns the user names in a binding.
@@ -276,7 +283,7 @@ func TestRunRounds(t *testing.T) {
 			OnRound: func(r syncer.Round) {
 				mu.Lock()
 				defer mu.Unlock()
-				causes = append(causes, r.Cause+"/"+r.Read)
+				causes = append(causes, r.Cause+"/"+r.Kind.Read())
 			},
 		})
 		defer run(t, s)()
