@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"strings"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -122,23 +120,4 @@ func awaitEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Co
 		case <-time.After(fenceRetry):
 		}
 	}
-}
-
-// ownUser is what kube-apiserver calls the integrator.
-const ownUser = "system:serviceaccount:" + deploy.Namespace + ":" + deploy.ServiceAccount
-
-// explainKube adds what to do to the errors of kube-apiserver that an administrator can fix.
-func explainKube(err error) error {
-	netErr := net.Error(nil)
-	switch {
-	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), `User "`) && !strings.Contains(err.Error(), `User "`+ownUser+`"`):
-		return fmt.Errorf("%w: this needs an administrator's kubeconfig, or the integrator's own: set cluster.kubeconfig", err)
-	case apierrors.IsForbidden(err):
-		return fmt.Errorf("%w: give the integrator's ServiceAccount the roles in deploy/manifests", err)
-	case apierrors.IsUnauthorized(err):
-		return fmt.Errorf("%w: kube-apiserver does not accept the credentials in cluster.kubeconfig", err)
-	case errors.As(err, &netErr):
-		return fmt.Errorf("%w: check cluster.kubeconfig and that kube-apiserver is up", err)
-	}
-	return err
 }

@@ -3,7 +3,6 @@ package app
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -12,16 +11,13 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 )
 
@@ -250,34 +246,5 @@ func TestFenceKeepsTheNamesOfRoles(t *testing.T) {
 		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", c.list, err, c.want)
 		}
-	}
-}
-
-// TestServeWatchesTheFence: the engine of serve is told when the fence is gone.
-func TestServeWatchesTheFence(t *testing.T) {
-	c, log := &clients{kube: fake.NewClientset()}, slog.New(slog.DiscardHandler)
-	p := serveParts(&config.Config{}, c, newKept(c, log), nil, nil, accounts.NewRecent(time.Now), nil)
-	if err := p.fence(t.Context()); !errors.Is(err, errNoFence) {
-		t.Errorf("without a fence: %v", err)
-	}
-}
-
-// TestForbiddenSaysWhoIsMeant: the integrator needs its roles, a person another kubeconfig.
-func TestForbiddenSaysWhoIsMeant(t *testing.T) {
-	for user, want := range map[string]string{
-		"system:serviceaccount:gl-k8s-integrator:gl-k8s-integrator": "give the integrator's ServiceAccount the roles",
-		"gitlab:4":         "an administrator's kubeconfig",
-		"system:anonymous": "an administrator's kubeconfig",
-	} {
-		// as kube-apiserver writes it
-		cause := fmt.Errorf(`User %q cannot get resource "configmaps" in API group "" in the namespace "gl-k8s-integrator"`, user)
-		err := explainKube(apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "gl-k8s-integrator-status", cause))
-		if !strings.Contains(err.Error(), want) || !apierrors.IsForbidden(err) {
-			t.Errorf("%s: %v; want %q", user, err, want)
-		}
-	}
-	denied := apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "x", errors.New("the cage"))
-	if err := explainKube(denied); strings.Contains(err.Error(), "kubeconfig") {
-		t.Errorf("a refusal that names nobody: %v", err)
 	}
 }

@@ -3,18 +3,14 @@ package app
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -65,7 +61,7 @@ func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer,
 	id, reviewErr := alone.Authenticate(ctx, token)
 	if errors.As(reviewErr, new(*authn.UndecidedError)) && alone.KeyStatus().Keys == 0 {
 		// GitLab is away. The webhook has the keys that were kept, if this machine reaches the cluster.
-		if c, err := connect(cfg); err == nil && newKeyStore(cfg, c, alone, quiet).restore(ctx) == nil && alone.KeyStatus().Keys > 0 {
+		if c, err := connect(cfg); err == nil && newKeyStore(cfg, c.kube, alone, quiet).restore(ctx) == nil && alone.KeyStatus().Keys > 0 {
 			b.WriteString("note:    GitLab's keys can't be read; these are the ones kept in the cluster\n")
 			id, reviewErr = alone.Authenticate(ctx, token)
 		}
@@ -214,78 +210,4 @@ func learn(ctx context.Context, cfg *config.Config, client *http.Client, conditi
 		}
 	}
 	return s, nil
-}
-
-// unverified takes a token apart without believing any of it; nil for what is not a JWT.
-func unverified(token string) (header, claims map[string]any) {
-	segments := strings.Split(token, ".")
-	if len(segments) != 3 {
-		return nil, nil
-	}
-	for i, into := range []*map[string]any{&header, &claims} {
-		raw, err := base64.RawURLEncoding.DecodeString(segments[i])
-		if err != nil {
-			return nil, nil
-		}
-		d := json.NewDecoder(bytes.NewReader(raw))
-		d.UseNumber() // else a large id changes
-		if d.Decode(into) != nil {
-			return nil, nil
-		}
-	}
-	return header, claims
-}
-
-func printClaims(b *bytes.Buffer, token string, proven bool) {
-	header, claims := unverified(token)
-	if claims == nil {
-		fmt.Fprintf(b, "claims:  none, this is no JWT (%d bytes)\n", len(token))
-		return
-	}
-	how := "NOT verified: whoever made this token may have invented them"
-	if proven {
-		how = "signed by GitLab"
-	}
-	fmt.Fprintf(b, "header:  %s\nclaims:  (%s)\n%s\n", pretty(header, ""), how, pretty(claims, "  "))
-	for _, name := range []string{"iat", "nbf", "exp"} {
-		n, _ := claims[name].(json.Number)
-		if f, err := n.Float64(); err == nil && f > 0 && f < 1e11 {
-			t := time.Unix(int64(f), 0).UTC()
-			fmt.Fprintf(b, "%s:     %s (%s)\n", name, t.Format(time.RFC3339), fromNow(time.Until(t)))
-		}
-	}
-}
-
-// fromNow says in words how far a time is from now.
-func fromNow(d time.Duration) string {
-	if d = d.Round(time.Second); d < 0 {
-		return (-d).String() + " ago"
-	}
-	return "in " + d.String()
-}
-
-func pretty(v any, indent string) string {
-	out := new(bytes.Buffer)
-	e := json.NewEncoder(out)
-	e.SetEscapeHTML(false)
-	if indent != "" {
-		e.SetIndent("", indent)
-	}
-	if err := e.Encode(v); err != nil {
-		return "(can't be shown)"
-	}
-	return printable(strings.TrimSuffix(out.String(), "\n"))
-}
-
-// printable escapes what would not be a visible character: what others wrote must not steer the terminal.
-func printable(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if r != '\n' && !unicode.IsPrint(r) {
-			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
-			continue
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }

@@ -41,9 +41,10 @@ const (
 	fieldOrigin  = "origin"
 )
 
-func newKeyStore(cfg *config.Config, c *clients, auth *authn.GitLab, log *slog.Logger) *keyStore {
+// newKeyStore returns what keeps the keys of auth in the cluster.
+func newKeyStore(cfg *config.Config, kube kubernetes.Interface, auth *authn.GitLab, log *slog.Logger) *keyStore {
 	return &keyStore{
-		kube: c.kube, auth: auth, log: log, origin: cfg.GitLab.URL + " " + cfg.Authn.Keys.URL,
+		kube: kube, auth: auth, log: log, origin: cfg.GitLab.URL + " " + cfg.Authn.Keys.URL,
 		look: 5 * time.Second, save: min(time.Hour, cfg.Authn.KeyMaxAge.Duration/4),
 		check: 15 * time.Second,
 	}

@@ -168,7 +168,7 @@ func (s *server) run(ctx context.Context) error {
 	run(ctx, s.reporter.Run)
 	run(ctx, s.budget.Run)
 	if s.cfg.Authn.Keys.File == "" {
-		run(ctx, newKeyStore(s.cfg, s.clients, s.auth, s.log).run)
+		run(ctx, newKeyStore(s.cfg, s.clients.kube, s.auth, s.log).run)
 	}
 	g.Go(func() error { return s.kept.elector.Run(ctx, s.lead) })
 	err = g.Wait()
