@@ -10,6 +10,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/keystore"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 )
 
 // newAuthenticator returns the judge of tokens. Without users it judges them by themselves: by what GitLab signed, and nothing
@@ -67,6 +69,13 @@ func accountRules(cfg *config.Config) (accounts.Rules, error) {
 }
 
 // reviewRoute is the TokenReview webhook.
-func reviewRoute(cfg *config.Config, auth authn.Authenticator, log *slog.Logger, m *metrics) httpserver.Route {
-	return httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, m.review, cfg.Authn.APIAudiences...)}
+func reviewRoute(cfg *config.Config, auth authn.Authenticator, log *slog.Logger, m *metrics.Metrics) httpserver.Route {
+	return httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, m.Review, cfg.Authn.APIAudiences...)}
+}
+
+// keysOf keeps the signing keys of an authenticator in the cluster.
+func keysOf(cfg *config.Config, c *clients, auth *authn.GitLab, log *slog.Logger) *keystore.Store {
+	return keystore.New(keystore.Options{
+		Kube: c.kube, Auth: auth, Origin: cfg.GitLab.URL + " " + cfg.Authn.Keys.URL, MaxAge: cfg.Authn.KeyMaxAge.Duration, Logger: log,
+	})
 }

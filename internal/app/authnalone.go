@@ -14,6 +14,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 )
 
 // ServeAuthn runs the TokenReview webhook alone, as Serve would but without a cluster, until ctx ends: for
@@ -39,8 +40,8 @@ func ServeAuthn(ctx context.Context, cfg *config.Config, size int, log *slog.Log
 	if err != nil {
 		return err
 	}
-	m := newMetrics()
-	m.keys(auth.KeyStatus, time.Now)
+	m := metrics.New()
+	m.Keys(auth.KeyStatus, time.Now)
 	s, err := httpserver.New(ports{log: log, metrics: m}.webhooks(cfg.Listeners.Webhooks, reviewRoute(cfg, auth, log, m)))
 	if err != nil {
 		return err

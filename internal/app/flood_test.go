@@ -21,6 +21,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
@@ -66,7 +67,7 @@ func TestNobodyWithoutTheSecretStopsHooks(t *testing.T) {
 		}
 	}
 	var lines lockedLog
-	log, kube, m := slog.New(slog.NewTextHandler(&lines, nil)), fake.NewClientset(), newMetrics()
+	log, kube, m := slog.New(slog.NewTextHandler(&lines, nil)), fake.NewClientset(), metrics.New()
 	inbox := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: log, Now: time.Now}
 	s := run(t, ports{log: log, metrics: m}.hooks(h, newHook(h, log, inbox, func(...authz.SourceID) {}, m)))
 	begun := time.Now()
@@ -97,7 +98,7 @@ func TestNobodyWithoutTheSecretStopsHooks(t *testing.T) {
 // TestHalfSentReviewsHoldNoLogins: without a client CA too.
 func TestHalfSentReviewsHoldNoLogins(t *testing.T) {
 	cfg := &config.Config{Listeners: config.Listeners{Webhooks: config.Listener{Address: "127.0.0.1:0", MaxInFlight: 8}}}
-	o := ports{metrics: newMetrics()}.webhooks(cfg.Listeners.Webhooks, httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	o := ports{metrics: metrics.New()}.webhooks(cfg.Listeners.Webhooks, httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b := make([]byte, 2)
 		if _, err := r.Body.Read(b); err != nil {
 			return
@@ -130,7 +131,7 @@ func TestHalfSentReviewsHoldNoLogins(t *testing.T) {
 
 // TestScrapesAreLimited: connections that read nothing of /metrics are bounded, and health is answered beside them.
 func TestScrapesAreLimited(t *testing.T) {
-	m := newMetrics()
+	m := metrics.New()
 	o := ports{metrics: m}.health("127.0.0.1:0", func() error { return nil })
 	if o.MaxConns < 2 || o.MaxConns > 64 {
 		t.Errorf("%d connections", o.MaxConns)

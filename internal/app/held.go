@@ -7,6 +7,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -23,7 +24,7 @@ func Held(ctx context.Context, cfg *config.Config, out io.Writer) (int, error) {
 	}
 	items, err := heldStore(c).Load(ctx)
 	if err != nil {
-		return 0, explainKube(err)
+		return 0, kubeerror.Explain(err)
 	}
 	_, err = io.WriteString(out, rbacsync.HeldText(items))
 	return len(items), err
@@ -37,7 +38,7 @@ func Approve(ctx context.Context, cfg *config.Config, hash string, out io.Writer
 	}
 	items, err := heldStore(c).Approve(ctx, hash)
 	if err != nil {
-		return explainKube(err)
+		return kubeerror.Explain(err)
 	}
 	_, err = fmt.Fprintf(out, "approved: %d changes; the next round makes them\n", len(items))
 	return err

@@ -10,13 +10,14 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
 // newHook takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that
 // can't be read is told, but is no reason not to start: it may be mounted later. deleted learns of deletions, which is of use
 // where the leader itself got the hook.
-func newHook(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, deleted func(...authz.SourceID), m *metrics) *gitlab.Hook {
+func newHook(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, deleted func(...authz.SourceID), m *metrics.Metrics) *gitlab.Hook {
 	if err := hookSecrets(h); err != nil {
 		log.Error("system hooks are refused until their secret can be read", "error", err)
 	}
@@ -30,9 +31,9 @@ func newHook(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, delet
 			}
 			return e.Changed, e.Ignored, e.Name, err
 		},
-		Trigger: inbox.Put, Now: time.Now, Logger: log, OverLimit: m.hookOverLimit,
+		Trigger: inbox.Put, Now: time.Now, Logger: log, OverLimit: m.HookOverLimit,
 		Unproven: func(next http.Handler) http.Handler {
-			return httpserver.QueuedBodies(maxBodies, maxWaiting, turnTime, bodyTime, func() { m.hookOverLimit(gitlab.OverGivenUp) }, next)
+			return httpserver.QueuedBodies(maxBodies, maxWaiting, turnTime, bodyTime, func() { m.HookOverLimit(gitlab.OverGivenUp) }, next)
 		},
 	}
 }

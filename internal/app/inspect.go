@@ -15,6 +15,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/claims"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
@@ -41,7 +42,7 @@ func Inspect(ctx context.Context, cfg *config.Config, token string, out io.Write
 			return false, err
 		}
 	}
-	printClaims(&b, token, proven)
+	claims.Print(&b, token, proven)
 	_, err = out.Write(b.Bytes())
 	return ok, err
 }
@@ -61,7 +62,7 @@ func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer,
 	id, reviewErr := alone.Authenticate(ctx, token)
 	if errors.As(reviewErr, new(*authn.UndecidedError)) && alone.KeyStatus().Keys == 0 {
 		// GitLab is away. The webhook has the keys that were kept, if this machine reaches the cluster.
-		if c, err := connect(cfg); err == nil && newKeyStore(cfg, c.kube, alone, quiet).restore(ctx) == nil && alone.KeyStatus().Keys > 0 {
+		if c, err := connect(cfg); err == nil && keysOf(cfg, c, alone, quiet).Restore(ctx) == nil && alone.KeyStatus().Keys > 0 {
 			b.WriteString("note:    GitLab's keys can't be read; these are the ones kept in the cluster\n")
 			id, reviewErr = alone.Authenticate(ctx, token)
 		}
@@ -101,11 +102,11 @@ func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer,
 		if denied.Detail != "" {
 			text = denied.Detail
 		}
-		if _, claims := unverified(token); denied.Code == authn.CodeWrongAudience && claims != nil {
-			text += "; this one is for " + pretty(claims["aud"], "")
+		if _, said := claims.Unverified(token); denied.Code == authn.CodeWrongAudience && said != nil {
+			text += "; this one is for " + claims.Pretty(said["aud"], "")
 		}
 	}
-	fmt.Fprintf(b, "code:    %s\nreason:  %s\ncure:    %s\n", reason.Code, printable(text), reason.Cure)
+	fmt.Fprintf(b, "code:    %s\nreason:  %s\ncure:    %s\n", reason.Code, claims.Printable(text), reason.Cure)
 	return ok, proven, nil
 }
 
@@ -119,8 +120,8 @@ func about(token, username string) []authz.SourceID {
 	if project, ok := kubename.ParseCIJob(username); ok {
 		ids = append(ids, authz.Project(project))
 	}
-	_, claims := unverified(token)
-	starter, _ := claims["user_id"].(string)
+	_, said := claims.Unverified(token)
+	starter, _ := said["user_id"].(string)
 	if id, ok := kubename.ParseUser(kubename.UserPrefix + starter); ok {
 		ids = append(ids, authz.Person(id))
 	}
@@ -139,7 +140,7 @@ func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token
 	users := accounts.New(knowledge, accounts.Options{StillServed: func(project int64) bool {
 		st, err := kept()
 		if err != nil {
-			fmt.Fprintf(b, "note:    whether the project's jobs are still let in after its delivery was changed (ci.handover) is not known here: %s\n", printable(err.Error()))
+			fmt.Fprintf(b, "note:    whether the project's jobs are still let in after its delivery was changed (ci.handover) is not known here: %s\n", claims.Printable(err.Error()))
 			return false
 		}
 		return st.Jobs[project] != ""
@@ -152,11 +153,11 @@ func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token
 	}
 	if st, keptErr := kept(); keptErr == nil {
 		knowledge.Learn(st.Snapshot)
-		fmt.Fprintf(b, "note:    GitLab does not tell all of it; this is what was read at %s: %s\n", st.Snapshot.Taken.UTC().Format(time.RFC3339), printable(err.Error()))
+		fmt.Fprintf(b, "note:    GitLab does not tell all of it; this is what was read at %s: %s\n", st.Snapshot.Taken.UTC().Format(time.RFC3339), claims.Printable(err.Error()))
 		return users, nil
 	}
 	knowledge.Learn(s)
-	fmt.Fprintf(b, "note:    what GitLab says of %s is not known here: %s\n", listed(ids), printable(err.Error()))
+	fmt.Fprintf(b, "note:    what GitLab says of %s is not known here: %s\n", listed(ids), claims.Printable(err.Error()))
 	return users, nil
 }
 

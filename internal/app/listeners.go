@@ -11,6 +11,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 )
 
 // Limits of the listeners. What is over them is answered 503 at once, or closed.
@@ -47,7 +48,7 @@ func descriptors() uint64 {
 type ports struct {
 	log     *slog.Logger
 	drain   time.Duration // how long they serve on after the end was asked for
-	metrics *metrics
+	metrics *metrics.Metrics
 }
 
 // webhooks is the port that kube-apiserver asks. Each route has slots of its own, so that a flood of refusals takes none of
@@ -57,11 +58,11 @@ func (p ports) webhooks(w config.Listener, routes ...httpserver.Route) httpserve
 	for _, r := range routes {
 		// Without a client CA, whoever reaches this port can send half a request: those take no more than half of the slots.
 		slow := httpserver.Bodies(max(1, w.MaxInFlight/2), bodyTime, r.Handler)
-		limited = append(limited, httpserver.Route{Path: r.Path, Handler: httpserver.Limit(w.MaxInFlight, p.metrics.overflow("webhooks"), slow)})
+		limited = append(limited, httpserver.Route{Path: r.Path, Handler: httpserver.Limit(w.MaxInFlight, p.metrics.Overflow("webhooks"), slow)})
 	}
 	return httpserver.Options{
 		Name: "webhooks", Address: w.Address, CertFile: w.CertFile, KeyFile: w.KeyFile, ClientCAFile: w.ClientCAFile, DemandClientCert: true,
-		MaxConns: shareDescriptors(descriptors()).webhooks, MaxStreams: 250, Rejected: p.metrics.rejected("webhooks"),
+		MaxConns: shareDescriptors(descriptors()).webhooks, MaxStreams: 250, Rejected: p.metrics.Rejected("webhooks"),
 		Handler: httpserver.Mux(limited...), Logger: p.log, DrainDelay: p.drain,
 	}
 }
@@ -71,7 +72,7 @@ func (p ports) webhooks(w config.Listener, routes ...httpserver.Route) httpserve
 func (p ports) hooks(h config.HooksListener, hook http.Handler) httpserver.Options {
 	return httpserver.Options{
 		Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
-		MaxConns: shareDescriptors(descriptors()).hooks, IdleTimeout: strangeIdle, Rejected: p.metrics.rejected("hooks"),
+		MaxConns: shareDescriptors(descriptors()).hooks, IdleTimeout: strangeIdle, Rejected: p.metrics.Rejected("hooks"),
 		MaxStreams: 250, // a proxy may send all of GitLab's hooks on one connection
 		Handler:    httpserver.Mux(httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook}),
 		Logger:     p.log, DrainDelay: p.drain,
@@ -82,9 +83,9 @@ func (p ports) hooks(h config.HooksListener, hook http.Handler) httpserver.Optio
 func (p ports) health(address string, ready func() error) httpserver.Options {
 	return httpserver.Options{
 		Name: "metrics", Address: address,
-		MaxConns: shareDescriptors(descriptors()).metrics, IdleTimeout: 2 * time.Minute, Rejected: p.metrics.rejected("metrics"),
+		MaxConns: shareDescriptors(descriptors()).metrics, IdleTimeout: 2 * time.Minute, Rejected: p.metrics.Rejected("metrics"),
 		Handler: httpserver.Mux(
-			httpserver.Route{Path: "/metrics", Handler: httpserver.Limit(maxScrapes, p.metrics.overflow("metrics"), p.metrics.handler())},
+			httpserver.Route{Path: "/metrics", Handler: httpserver.Limit(maxScrapes, p.metrics.Overflow("metrics"), p.metrics.Handler())},
 			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
 			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(ready)},
 		),

@@ -8,6 +8,8 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
@@ -36,7 +38,7 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 	if err != nil {
 		return err
 	}
-	if err := checkEnforce(ctx, c.kube, cfg); err != nil {
+	if err := fence.Ready(ctx, c.kube, cfg); err != nil {
 		return err
 	}
 	r, err := once(ctx, cfg, syncer.ModeEnforce, log, progressBar(progress))
@@ -63,7 +65,7 @@ func once(ctx context.Context, cfg *config.Config, mode syncer.Mode, log *slog.L
 	}
 	s, err := newEngine(cfg, c, log, engineParts{
 		mode: mode, reader: reader, roles: roles, progress: progress,
-		fence: func(ctx context.Context) error { return checkFence(ctx, c.kube) },
+		fence: func(ctx context.Context) error { return fence.Check(ctx, c.kube) },
 	})
 	if err != nil {
 		return syncer.Round{}, err
@@ -75,13 +77,13 @@ func once(ctx context.Context, cfg *config.Config, mode syncer.Mode, log *slog.L
 		h.Flush(ctx)
 	}
 	if err != nil {
-		return r, explainKube(err)
+		return r, kubeerror.Explain(err)
 	}
 	sample, err := newSampler(cfg, c.gitlabHTTP, log, nil)
 	if err != nil {
 		return r, err
 	}
-	r.Findings = append(append(r.Findings, sample.sample(ctx, r.Snapshot)...), explainFindings(cfg.Authz.Explain)...)
+	r.Findings = append(append(r.Findings, sample.Sample(ctx, r.Snapshot)...), explainFindings(cfg.Authz.Explain)...)
 	return r, nil
 }
 

@@ -17,8 +17,11 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/sampler"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
@@ -42,13 +45,13 @@ type server struct {
 	cfg     *config.Config
 	clients *clients
 	log     *slog.Logger
-	metrics *metrics
+	metrics *metrics.Metrics
 
 	kept     kept
 	reader   *gitlab.Reader
 	roles    *cluster.RoleReader
 	engine   *syncer.Syncer
-	sample   *sampler
+	sample   *sampler.Sampler
 	rounds   *status.Rounds
 	budget   *status.Budget
 	reporter *status.Reporter
@@ -62,13 +65,12 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 	if err != nil {
 		return nil, err
 	}
-	m := newMetrics()
-	m.registry.MustRegister(more...)
+	m := metrics.New(more...)
 	knowledge, err := newKnowledge(cfg)
 	if err != nil {
 		return nil, err
 	}
-	sample, err := newSampler(cfg, c.gitlabHTTP, log, m.registry)
+	sample, err := newSampler(cfg, c.gitlabHTTP, log, m.Registry)
 	if err != nil {
 		return nil, err
 	}
@@ -82,11 +84,11 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 	}
 	own, recent, rounds := newKept(c, log), accounts.NewRecent(time.Now), status.NewRounds()
 	engine, err := newEngine(cfg, c, log, serveParts(cfg, c, own, reader, roles, recent, func(r syncer.Round) {
-		m.round(r, explainFindings(cfg.Authz.Explain)...)
+		m.Round(r, explainFindings(cfg.Authz.Explain)...)
 		own.history.Add(r)
 		rounds.Add(r)
 		knowledge.Learn(r.Snapshot)
-		sample.offer(r)
+		sample.Offer(r)
 	}))
 	if err != nil {
 		return nil, err
@@ -100,14 +102,14 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 		return nil, err
 	}
 	budget := status.NewBudget(reader.Requests, gitlab.LimitsPerMinute(), time.Now)
-	m.keys(auth.KeyStatus, time.Now)
-	m.engine(engine, own.elector, budget)
+	m.Keys(auth.KeyStatus, time.Now)
+	m.Engine(engine, own.elector, budget)
 	return &server{
 		cfg: cfg, clients: c, log: log, metrics: m, kept: own, reader: reader, roles: roles, engine: engine, sample: sample,
 		rounds: rounds, budget: budget, users: users, auth: auth,
 		reporter: status.NewReporter(status.Options{
 			Kube: c.kube, Mode: cfg.RBACSync.Mode, Elector: own.elector, Engine: engine, Rounds: rounds, Budget: budget,
-			Findings:     func() []authz.Finding { return slices.Concat(explainFindings(cfg.Authz.Explain), sample.last()) },
+			Findings:     func() []authz.Finding { return slices.Concat(explainFindings(cfg.Authz.Explain), sample.Last()) },
 			HooksRefused: func() error { return hookSecrets(cfg.Listeners.Hooks) },
 			Now:          time.Now, Logger: log,
 		}),
@@ -133,7 +135,7 @@ func newKept(c *clients, log *slog.Logger) kept {
 func serveParts(cfg *config.Config, c *clients, own kept, reader *gitlab.Reader, roles *cluster.RoleReader, recent *accounts.Recent, onRound func(syncer.Round)) engineParts {
 	return engineParts{
 		mode: syncer.Mode(cfg.RBACSync.Mode), reader: reader, roles: roles,
-		fence: func(ctx context.Context) error { return lookAtFence(ctx, c.kube, cfg.Authz) },
+		fence: func(ctx context.Context) error { return fence.CheckRoles(ctx, c.kube, cfg.Authz) },
 		may:   own.elector.May, inbox: own.inbox, poller: reader, recent: recent.All, onRound: onRound,
 	}
 }
@@ -163,12 +165,12 @@ func (s *server) run(ctx context.Context) error {
 	run(serving, s.auth.Run)
 	run(serving, func(ctx context.Context) { s.roles.Run(ctx, cluster.RolesEvery) })
 	run(serving, s.engine.Follow)
-	run(ctx, s.sample.run)
+	run(ctx, s.sample.Run)
 	run(ctx, s.kept.history.Run)
 	run(ctx, s.reporter.Run)
 	run(ctx, s.budget.Run)
 	if s.cfg.Authn.Keys.File == "" {
-		run(ctx, newKeyStore(s.cfg, s.clients.kube, s.auth, s.log).run)
+		run(ctx, keysOf(s.cfg, s.clients, s.auth, s.log).Run)
 	}
 	g.Go(func() error { return s.kept.elector.Run(ctx, s.lead) })
 	err = g.Wait()
@@ -182,9 +184,9 @@ func (s *server) run(ctx context.Context) error {
 // lead does what one process alone does: it reads GitLab and writes.
 func (s *server) lead(ctx context.Context) error {
 	if s.cfg.RBACSync.Mode == config.ModeEnforce {
-		err := awaitEnforce(ctx, s.clients.kube, s.cfg, s.log, func(f *authz.Finding) {
+		err := fence.Await(ctx, s.clients.kube, s.cfg, s.log, func(f *authz.Finding) {
 			if s.rounds.Wait(f) {
-				s.metrics.waits(f)
+				s.metrics.Waits(f)
 			}
 		})
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 )
 
@@ -14,7 +15,7 @@ func Status(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return explainKube(status.Show(ctx, c.kube, out))
+	return kubeerror.Explain(status.Show(ctx, c.kube, out))
 }
 
 // History prints the last changes of one namespace, or how many there are of each.
@@ -23,5 +24,5 @@ func History(ctx context.Context, cfg *config.Config, namespace string, out io.W
 	if err != nil {
 		return err
 	}
-	return explainKube(status.ShowHistory(ctx, c.kube, namespace, out))
+	return kubeerror.Explain(status.ShowHistory(ctx, c.kube, namespace, out))
 }

@@ -1,11 +1,10 @@
-package app
+package sampler
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,7 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -24,15 +22,10 @@ func TestSampler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		var log bytes.Buffer
-		s, err := newSampler(&config.Config{GitLab: config.GitLab{URL: "https://gitlab.example.com", SampleSize: 5}}, http.DefaultClient,
-			slog.New(slog.NewTextHandler(&log, nil)), registry)
-		if err != nil {
-			t.Fatal(err)
-		}
 		differs := authz.DifferenceFinding(authz.Project(42), []authz.Difference{{User: 3, Ours: authz.Developer, Listed: authz.Maintainer}})
 		snaps := []*authz.Snapshot{{Issuer: "0"}, {Issuer: "1"}, {Issuer: "2"}, {Issuer: "3"}}
 		var seen []string
-		s.check = func(_ context.Context, snap *authz.Snapshot) (gitlab.SampleReport, error) {
+		s := New(func(_ context.Context, snap *authz.Snapshot) (gitlab.SampleReport, error) {
 			seen = append(seen, snap.Issuer)
 			switch snap.Issuer {
 			case "1":
@@ -41,16 +34,16 @@ func TestSampler(t *testing.T) {
 				return gitlab.SampleReport{}, errors.New("GitLab is away")
 			}
 			return gitlab.SampleReport{Checked: []authz.SourceID{authz.Project(42)}}, nil
-		}
-		s.offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[0]})
-		s.offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[1]})
-		s.offer(syncer.Round{Kind: syncer.KindTargeted, Snapshot: snaps[2]})
-		s.offer(syncer.Round{Kind: syncer.KindFull})
+		}, slog.New(slog.NewTextHandler(&log, nil)), registry)
+		s.Offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[0]})
+		s.Offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[1]})
+		s.Offer(syncer.Round{Kind: syncer.KindTargeted, Snapshot: snaps[2]})
+		s.Offer(syncer.Round{Kind: syncer.KindFull})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { s.run(ctx); close(done) }()
+		go func() { s.Run(ctx); close(done) }()
 		synctest.Wait()
-		if got := s.last(); len(got) != 1 || got[0] != differs || !strings.Contains(got[0].Text, `gitlab user 3 has "Developer" by our reading, "Maintainer" by GitLab's own list`) {
+		if got := s.Last(); len(got) != 1 || got[0] != differs || !strings.Contains(got[0].Text, `gitlab user 3 has "Developer" by our reading, "Maintainer" by GitLab's own list`) {
 			t.Errorf("findings %v", got)
 		}
 		if n := value(t, registry, "gl_k8s_integrator_sample_differences"); n != 1 {
@@ -59,14 +52,14 @@ func TestSampler(t *testing.T) {
 		if !strings.Contains(log.String(), "membership_differs") || !strings.Contains(log.String(), "project/42") {
 			t.Errorf("log: %s", log.String())
 		}
-		s.offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[3]})
+		s.Offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[3]})
 		synctest.Wait()
-		if len(s.last()) != 1 {
+		if len(s.Last()) != 1 {
 			t.Error("a failed sample took the finding back")
 		}
-		s.offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[0]})
+		s.Offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[0]})
 		synctest.Wait()
-		if len(s.last()) != 0 || value(t, registry, "gl_k8s_integrator_sample_differences") != 0 {
+		if len(s.Last()) != 0 || value(t, registry, "gl_k8s_integrator_sample_differences") != 0 {
 			t.Error("the finding stays after a sample that agrees")
 		}
 		cancel()
@@ -80,9 +73,6 @@ func TestSampler(t *testing.T) {
 			}
 		}
 	})
-	if s, err := newSampler(&config.Config{GitLab: config.GitLab{SampleSize: -1}}, nil, nil, nil); s != nil || err != nil {
-		t.Errorf("switched off: %v, %v", s, err)
-	}
 }
 
 // value returns a number of a registry, by name and label value.

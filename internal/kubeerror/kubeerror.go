@@ -1,4 +1,4 @@
-package app
+package kubeerror
 
 import (
 	"errors"
@@ -14,8 +14,8 @@ import (
 // ownUser is what kube-apiserver calls the integrator.
 const ownUser = "system:serviceaccount:" + deploy.Namespace + ":" + deploy.ServiceAccount
 
-// explainKube adds what to do to the errors of kube-apiserver that an administrator can fix.
-func explainKube(err error) error {
+// Explain adds what to do to the errors of kube-apiserver that an administrator can fix.
+func Explain(err error) error {
 	netErr := net.Error(nil)
 	switch {
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), `User "`) && !strings.Contains(err.Error(), `User "`+ownUser+`"`):

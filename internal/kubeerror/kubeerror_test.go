@@ -1,4 +1,4 @@
-package app
+package kubeerror
 
 import (
 	"errors"
@@ -19,13 +19,13 @@ func TestForbiddenSaysWhoIsMeant(t *testing.T) {
 	} {
 		// as kube-apiserver writes it
 		cause := fmt.Errorf(`User %q cannot get resource "configmaps" in API group "" in the namespace "gl-k8s-integrator"`, user)
-		err := explainKube(apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "gl-k8s-integrator-status", cause))
+		err := Explain(apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "gl-k8s-integrator-status", cause))
 		if !strings.Contains(err.Error(), want) || !apierrors.IsForbidden(err) {
 			t.Errorf("%s: %v; want %q", user, err, want)
 		}
 	}
 	denied := apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "x", errors.New("the cage"))
-	if err := explainKube(denied); strings.Contains(err.Error(), "kubeconfig") {
+	if err := Explain(denied); strings.Contains(err.Error(), "kubeconfig") {
 		t.Errorf("a refusal that names nobody: %v", err)
 	}
 }

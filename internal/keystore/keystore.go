@@ -1,4 +1,4 @@
-package app
+package keystore
 
 import (
 	"bytes"
@@ -15,14 +15,13 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
-// keyStore keeps GitLab's last known signing keys in a Secret of our own namespace, so that a restart while GitLab is
+// Store keeps GitLab's last known signing keys in a Secret of our own namespace, so that a restart while GitLab is
 // away locks nobody out. The keys are public, but whoever can write them decides who everybody is: that is why they
 // are in a Secret that only we may write (deploy/manifests), and why a set of another issuer is not taken.
-type keyStore struct {
+type Store struct {
 	kube   kubernetes.Interface
 	auth   *authn.GitLab
 	origin string // issuer and key URL: keys of elsewhere are not ours
@@ -32,26 +31,37 @@ type keyStore struct {
 	look, save, check time.Duration
 }
 
-// keySecret is named in deploy/manifests.
-const keySecret = "gl-k8s-integrator-keys" //nolint:gosec // a name
+// Secret is the name of the Secret, as in deploy/manifests.
+const Secret = "gl-k8s-integrator-keys" //nolint:gosec // a name
+
+// FieldJWKS is the Secret's field with the keys.
+const FieldJWKS = "jwks.json"
 
 const (
-	fieldJWKS    = "jwks.json"
 	fieldFetched = "fetched"
 	fieldOrigin  = "origin"
 )
 
-// newKeyStore returns what keeps the keys of auth in the cluster.
-func newKeyStore(cfg *config.Config, kube kubernetes.Interface, auth *authn.GitLab, log *slog.Logger) *keyStore {
-	return &keyStore{
-		kube: kube, auth: auth, log: log, origin: cfg.GitLab.URL + " " + cfg.Authn.Keys.URL,
-		look: 5 * time.Second, save: min(time.Hour, cfg.Authn.KeyMaxAge.Duration/4),
+// Options are what a Store needs; all fields are required.
+type Options struct {
+	Kube   kubernetes.Interface
+	Auth   *authn.GitLab
+	Origin string        // issuer and key URL: keys of elsewhere are not ours
+	MaxAge time.Duration // how long keys are used after they were read
+	Logger *slog.Logger
+}
+
+// New returns what keeps the keys of an authenticator.
+func New(o Options) *Store {
+	return &Store{
+		kube: o.Kube, auth: o.Auth, log: o.Logger, origin: o.Origin,
+		look: 5 * time.Second, save: min(time.Hour, o.MaxAge/4),
 		check: 15 * time.Second,
 	}
 }
 
-// run restores the keys as soon as kube-apiserver answers, then keeps the Secret up to date until ctx ends.
-func (k *keyStore) run(ctx context.Context) {
+// Run restores the keys as soon as kube-apiserver answers, then keeps the Secret up to date until ctx ends.
+func (k *Store) Run(ctx context.Context) {
 	restored, told := false, false
 	checked := time.Now()
 	var saved struct {
@@ -61,7 +71,7 @@ func (k *keyStore) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := error(nil)
 		if !restored {
-			if err = k.restore(ctx); err == nil {
+			if err = k.Restore(ctx); err == nil {
 				restored = true
 			}
 		}
@@ -73,12 +83,12 @@ func (k *keyStore) run(ctx context.Context) {
 			}
 			if err == nil && !kept {
 				saved.jwks = ""
-				k.log.WarnContext(ctx, "the Secret with GitLab's signing keys was deleted or changed: it is put back", "secret", keySecret)
+				k.log.WarnContext(ctx, "the Secret with GitLab's signing keys was deleted or changed: it is put back", "secret", Secret)
 			}
 		}
 		// Nothing is written over what could not be read yet: it may be newer.
 		if err == nil && restored && len(jwks) > 0 && (string(jwks) != saved.jwks || fetched.Sub(saved.fetched) >= k.save) {
-			if err = k.write(ctx, jwks, fetched); err == nil {
+			if err = k.Write(ctx, jwks, fetched); err == nil {
 				saved.jwks, saved.fetched = string(jwks), fetched
 			}
 		}
@@ -93,22 +103,22 @@ func (k *keyStore) run(ctx context.Context) {
 	}
 }
 
-// restore hands the Secret's keys to the authenticator. A Secret that can't be used counts as none: it will be
+// Restore hands the Secret's keys to the authenticator. A Secret that can't be used counts as none: it will be
 // overwritten.
-func (k *keyStore) restore(ctx context.Context) error {
-	s, err := k.kube.CoreV1().Secrets(deploy.Namespace).Get(ctx, keySecret, metav1.GetOptions{})
+func (k *Store) Restore(ctx context.Context) error {
+	s, err := k.kube.CoreV1().Secrets(deploy.Namespace).Get(ctx, Secret, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("reading Secret %s/%s: %w", deploy.Namespace, keySecret, err)
+		return fmt.Errorf("reading Secret %s/%s: %w", deploy.Namespace, Secret, err)
 	}
 	if string(s.Data[fieldOrigin]) != k.origin {
 		return nil
 	}
 	fetched, err := time.Parse(time.RFC3339Nano, string(s.Data[fieldFetched]))
 	if err == nil {
-		err = k.auth.RestoreKeys(s.Data[fieldJWKS], fetched)
+		err = k.auth.RestoreKeys(s.Data[FieldJWKS], fetched)
 	}
 	if err != nil {
 		k.log.WarnContext(ctx, "the kept signing keys can't be used", "error", err)
@@ -119,35 +129,36 @@ func (k *keyStore) restore(ctx context.Context) error {
 }
 
 // kept reports whether the Secret still holds these keys, or later ones, which another replica has read.
-func (k *keyStore) kept(ctx context.Context, jwks []byte, fetched time.Time) (bool, error) {
-	s, err := k.kube.CoreV1().Secrets(deploy.Namespace).Get(ctx, keySecret, metav1.GetOptions{})
+func (k *Store) kept(ctx context.Context, jwks []byte, fetched time.Time) (bool, error) {
+	s, err := k.kube.CoreV1().Secrets(deploy.Namespace).Get(ctx, Secret, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("reading Secret %s/%s: %w", deploy.Namespace, keySecret, err)
+		return false, fmt.Errorf("reading Secret %s/%s: %w", deploy.Namespace, Secret, err)
 	}
 	at, err := time.Parse(time.RFC3339Nano, string(s.Data[fieldFetched]))
 	switch {
 	case err != nil || string(s.Data[fieldOrigin]) != k.origin || at.After(time.Now().Add(time.Minute)):
 		return false, nil //nolint:nilerr // what can't be read is not ours
-	case bytes.Equal(s.Data[fieldJWKS], jwks):
+	case bytes.Equal(s.Data[FieldJWKS], jwks):
 		return true, nil
 	}
-	return at.After(fetched) && json.Valid(s.Data[fieldJWKS]), nil
+	return at.After(fetched) && json.Valid(s.Data[FieldJWKS]), nil
 }
 
-func (k *keyStore) write(ctx context.Context, jwks []byte, fetched time.Time) error {
+// Write stores keys that were read at a time.
+func (k *Store) Write(ctx context.Context, jwks []byte, fetched time.Time) error {
 	s := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: keySecret, Namespace: deploy.Namespace, Labels: map[string]string{"app.kubernetes.io/name": deploy.Namespace}},
+		ObjectMeta: metav1.ObjectMeta{Name: Secret, Namespace: deploy.Namespace, Labels: map[string]string{"app.kubernetes.io/name": deploy.Namespace}},
 		Type:       corev1.SecretTypeOpaque,
 		Data: map[string][]byte{
-			fieldJWKS: jwks, fieldOrigin: []byte(k.origin),
+			FieldJWKS: jwks, fieldOrigin: []byte(k.origin),
 			fieldFetched: []byte(fetched.UTC().Format(time.RFC3339Nano)),
 		},
 	}
 	if err := store.Put(ctx, k.kube.CoreV1().Secrets(deploy.Namespace), s); err != nil {
-		return fmt.Errorf("writing Secret %s/%s: %w", deploy.Namespace, keySecret, err)
+		return fmt.Errorf("writing Secret %s/%s: %w", deploy.Namespace, Secret, err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package app
+package fence
 
 import (
 	"bytes"
@@ -102,11 +102,11 @@ func TestFenceMustHold(t *testing.T) {
 					there = append(there, p, bindings[name])
 				}
 			}
-			err = checkFence(t.Context(), fake.NewClientset(there...))
+			err = Check(t.Context(), fake.NewClientset(there...))
 			if c.want == "" && err != nil {
 				t.Error(err)
 			}
-			if c.want != "" && (!errors.Is(err, errNoFence) || !strings.Contains(err.Error(), c.want)) {
+			if c.want != "" && (!errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want it to say %q", err, c.want)
 			}
 		})
@@ -159,7 +159,7 @@ func TestDeletionNeedsItsRight(t *testing.T) {
 		})
 		cfg := &config.Config{}
 		cfg.RBACSync.Deletion.Policy = c.policy
-		err := checkEnforce(t.Context(), kube, cfg)
+		err := Ready(t.Context(), kube, cfg)
 		if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) {
 			t.Errorf("policy %s, allowed %v: got %v, want %v", c.policy, c.allowed, err, c.want)
 		}
@@ -178,7 +178,7 @@ func TestEnforceWaitsForTheFence(t *testing.T) {
 		var found *authz.Finding
 		done := make(chan error, 1)
 		go func() {
-			done <- awaitEnforce(t.Context(), kube, &config.Config{}, slog.New(slog.NewTextHandler(&log, nil)), func(f *authz.Finding) { found = f })
+			done <- Await(t.Context(), kube, &config.Config{}, slog.New(slog.NewTextHandler(&log, nil)), func(f *authz.Finding) { found = f })
 		}()
 		time.Sleep(61 * time.Second)
 		synctest.Wait()
@@ -240,7 +240,7 @@ func TestFenceKeepsTheNamesOfRoles(t *testing.T) {
 			}
 			there = append(there, into)
 		}
-		err = lookAtFence(t.Context(), fake.NewClientset(there...), config.Authz{
+		err = CheckRoles(t.Context(), fake.NewClientset(there...), config.Authz{
 			Roles: []config.Role{{ClusterRole: "edit"}, {ClusterRole: "deployer"}}, Extra: []config.ExtraRole{{ClusterRole: "debugger"}},
 		})
 		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {

@@ -1,4 +1,4 @@
-package app
+package claims
 
 import (
 	"bytes"
@@ -11,8 +11,8 @@ import (
 	"unicode"
 )
 
-// unverified takes a token apart without believing any of it; nil for what is not a JWT.
-func unverified(token string) (header, claims map[string]any) {
+// Unverified takes a token apart without believing any of it; nil for what is not a JWT.
+func Unverified(token string) (header, claims map[string]any) {
 	segments := strings.Split(token, ".")
 	if len(segments) != 3 {
 		return nil, nil
@@ -31,8 +31,9 @@ func unverified(token string) (header, claims map[string]any) {
 	return header, claims
 }
 
-func printClaims(b *bytes.Buffer, token string, proven bool) {
-	header, claims := unverified(token)
+// Print writes what a token says, and whether GitLab is proven to have said it.
+func Print(b *bytes.Buffer, token string, proven bool) {
+	header, claims := Unverified(token)
 	if claims == nil {
 		fmt.Fprintf(b, "claims:  none, this is no JWT (%d bytes)\n", len(token))
 		return
@@ -41,7 +42,7 @@ func printClaims(b *bytes.Buffer, token string, proven bool) {
 	if proven {
 		how = "signed by GitLab"
 	}
-	fmt.Fprintf(b, "header:  %s\nclaims:  (%s)\n%s\n", pretty(header, ""), how, pretty(claims, "  "))
+	fmt.Fprintf(b, "header:  %s\nclaims:  (%s)\n%s\n", Pretty(header, ""), how, Pretty(claims, "  "))
 	for _, name := range []string{"iat", "nbf", "exp"} {
 		n, _ := claims[name].(json.Number)
 		if f, err := n.Float64(); err == nil && f > 0 && f < 1e11 {
@@ -59,7 +60,8 @@ func fromNow(d time.Duration) string {
 	return "in " + d.String()
 }
 
-func pretty(v any, indent string) string {
+// Pretty returns a value as JSON that can be shown, with an indent on lines of their own.
+func Pretty(v any, indent string) string {
 	out := new(bytes.Buffer)
 	e := json.NewEncoder(out)
 	e.SetEscapeHTML(false)
@@ -69,11 +71,11 @@ func pretty(v any, indent string) string {
 	if err := e.Encode(v); err != nil {
 		return "(can't be shown)"
 	}
-	return printable(strings.TrimSuffix(out.String(), "\n"))
+	return Printable(strings.TrimSuffix(out.String(), "\n"))
 }
 
-// printable escapes what would not be a visible character: what others wrote must not steer the terminal.
-func printable(s string) string {
+// Printable escapes what would not be a visible character: what others wrote must not steer the terminal.
+func Printable(s string) string {
 	var b strings.Builder
 	for _, r := range s {
 		if r != '\n' && !unicode.IsPrint(r) {

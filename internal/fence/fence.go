@@ -1,4 +1,4 @@
-package app
+package fence
 
 import (
 	"context"
@@ -16,13 +16,14 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
 )
 
-// errNoFence keeps mode enforce from giving rights where tenants could climb out of them (docs/adr/0009).
-var errNoFence = errors.New("the tenant fence is not in the cluster as it should be, and without it whoever has edit can change what this program owns: apply deploy/manifests, or use rbacsync.mode: plan")
+// ErrMissing keeps mode enforce from giving rights where tenants could climb out of them (docs/adr/0009).
+var ErrMissing = errors.New("the tenant fence is not in the cluster as it should be, and without it whoever has edit can change what this program owns: apply deploy/manifests, or use rbacsync.mode: plan")
 
-// checkFence returns nil if every admission policy of deploy/ is in the cluster, bound, and as strict as there.
-func checkFence(ctx context.Context, kube kubernetes.Interface) error {
+// Check returns nil if every admission policy of deploy/ is in the cluster, bound, and as strict as there.
+func Check(ctx context.Context, kube kubernetes.Interface) error {
 	admission := kube.AdmissionregistrationV1()
 	for _, name := range deploy.Policies() {
 		policy, err := admission.ValidatingAdmissionPolicies().Get(ctx, name, metav1.GetOptions{})
@@ -31,27 +32,27 @@ func checkFence(ctx context.Context, kube kubernetes.Interface) error {
 			binding, err = admission.ValidatingAdmissionPolicyBindings().Get(ctx, name, metav1.GetOptions{})
 		}
 		if apierrors.IsNotFound(err) {
-			return fmt.Errorf("%s: %w", name, errNoFence)
+			return fmt.Errorf("%s: %w", name, ErrMissing)
 		}
 		if err != nil {
-			return explainKube(fmt.Errorf("looking for the tenant fence: %w", err))
+			return kubeerror.Explain(fmt.Errorf("looking for the tenant fence: %w", err))
 		}
 		if err := deploy.Verify(policy, binding); err != nil {
-			return fmt.Errorf("%s is weaker than deploy/manifests: %w: %w", name, err, errNoFence)
+			return fmt.Errorf("%s is weaker than deploy/manifests: %w: %w", name, err, ErrMissing)
 		}
 	}
 	return nil
 }
 
-// lookAtFence is checkFence for a running engine: it also finds ClusterRoles of the configuration whose names the fence
+// CheckRoles is Check for a running engine: it also finds ClusterRoles of the configuration whose names the fence
 // doesn't keep. That is no reason not to start: the finding foreign_object tells if a tenant took one.
-func lookAtFence(ctx context.Context, kube kubernetes.Interface, policy config.Authz) error {
-	if err := checkFence(ctx, kube); err != nil {
+func CheckRoles(ctx context.Context, kube kubernetes.Interface, policy config.Authz) error {
+	if err := Check(ctx, kube); err != nil {
 		return err
 	}
 	fence, err := kube.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(ctx, deploy.TenantFence, metav1.GetOptions{})
 	if err != nil {
-		return explainKube(fmt.Errorf("looking for the tenant fence: %w", err))
+		return kubeerror.Explain(fmt.Errorf("looking for the tenant fence: %w", err))
 	}
 	var names []string
 	for _, r := range policy.Roles {
@@ -66,10 +67,10 @@ func lookAtFence(ctx context.Context, kube kubernetes.Interface, policy config.A
 // errNoDeletion keeps what was configured from failing in each round once a namespace is due.
 var errNoDeletion = errors.New("rbacsync.deletion.policy is delete, and nobody has given the right to delete namespaces: apply " + deploy.DeletionFile + ", or set rbacsync.deletion.policy: retain")
 
-// checkEnforce returns nil if the cluster is ready for mode enforce: the fence holds, and deletion, if it is configured,
+// Ready returns nil if the cluster is ready for mode enforce: the fence holds, and deletion, if it is configured,
 // is allowed.
-func checkEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Config) error {
-	if err := checkFence(ctx, kube); err != nil {
+func Ready(ctx context.Context, kube kubernetes.Interface, cfg *config.Config) error {
+	if err := Check(ctx, kube); err != nil {
 		return err
 	}
 	if cfg.RBACSync.Deletion.Policy != config.DeletionDelete {
@@ -79,7 +80,7 @@ func checkEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Co
 		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "delete", Resource: "namespaces"}},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return explainKube(fmt.Errorf("asking whether namespaces may be deleted: %w", err))
+		return kubeerror.Explain(fmt.Errorf("asking whether namespaces may be deleted: %w", err))
 	}
 	if !review.Status.Allowed {
 		return errNoDeletion
@@ -87,29 +88,29 @@ func checkEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Co
 	return nil
 }
 
-// fenceRetry is the pause between two looks at a cluster that is not ready, fenceWarn the pause between two lines in the log
-// about the same.
+// retry is the pause between two looks at a cluster that is not ready, warnEvery the pause between two lines in the log about
+// the same.
 const (
-	fenceRetry = 2 * time.Second
-	fenceWarn  = 30 * time.Second
+	retry     = 2 * time.Second
+	warnEvery = 30 * time.Second
 )
 
-// awaitEnforce waits until the cluster is ready for mode enforce: for kube-apiserver, and for what an administrator has to
+// Await waits until the cluster is ready for mode enforce: for kube-apiserver, and for what an administrator has to
 // apply. Until then no right is written; the webhooks don't hang on it and answer. report gets what is waited for, as a
 // finding, and nil when the wait is over.
-func awaitEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Config, log *slog.Logger, report func(*authz.Finding)) error {
+func Await(ctx context.Context, kube kubernetes.Interface, cfg *config.Config, log *slog.Logger, report func(*authz.Finding)) error {
 	defer report(nil)
 	var told string
 	var toldAt time.Time
 	for {
-		err := checkEnforce(ctx, kube, cfg)
+		err := Ready(ctx, kube, cfg)
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if now := time.Now(); err.Error() != told || now.Sub(toldAt) >= fenceWarn {
+		if now := time.Now(); err.Error() != told || now.Sub(toldAt) >= warnEvery {
 			told, toldAt = err.Error(), now
 			f := authz.Finding{Code: "enforce_waits", Text: "mode enforce waits, no rights are given or taken: " + told}
-			if errors.Is(err, errNoFence) {
+			if errors.Is(err, ErrMissing) {
 				f.Code = "fence"
 			}
 			report(&f)
@@ -117,7 +118,7 @@ func awaitEnforce(ctx context.Context, kube kubernetes.Interface, cfg *config.Co
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(fenceRetry):
+		case <-time.After(retry):
 		}
 	}
 }

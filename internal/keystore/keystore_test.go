@@ -1,4 +1,4 @@
-package app
+package keystore
 
 import (
 	"context"
@@ -34,8 +34,8 @@ func TestKeysSurviveARestart(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
-		store := &keyStore{kube: kube, auth: a, origin: origin, log: slog.New(slog.DiscardHandler), look: time.Millisecond, save: time.Hour}
-		go func() { defer close(ended); store.run(ctx) }()
+		store := &Store{kube: kube, auth: a, origin: origin, log: slog.New(slog.DiscardHandler), look: time.Millisecond, save: time.Hour}
+		go func() { defer close(ended); store.Run(ctx) }()
 		for n := 0; !until() && n < 2000; n++ {
 			time.Sleep(2 * time.Millisecond)
 		}
@@ -46,7 +46,7 @@ func TestKeysSurviveARestart(t *testing.T) {
 		}
 	}
 	secret := func() *corev1.Secret {
-		s, err := kube.CoreV1().Secrets(deploy.Namespace).Get(t.Context(), keySecret, metav1.GetOptions{})
+		s, err := kube.CoreV1().Secrets(deploy.Namespace).Get(t.Context(), Secret, metav1.GetOptions{})
 		if err != nil {
 			return nil
 		}
@@ -101,7 +101,7 @@ func TestKeysArePutBack(t *testing.T) {
 	secrets := kube.CoreV1().Secrets(deploy.Namespace)
 	is := func(want string) bool {
 		for range 2000 {
-			if s, err := secrets.Get(t.Context(), keySecret, metav1.GetOptions{}); err == nil && string(s.Data[fieldJWKS]) == want && string(s.Data[fieldOrigin]) == gitlab.URL {
+			if s, err := secrets.Get(t.Context(), Secret, metav1.GetOptions{}); err == nil && string(s.Data[FieldJWKS]) == want && string(s.Data[fieldOrigin]) == gitlab.URL {
 				return true
 			}
 			time.Sleep(2 * time.Millisecond)
@@ -110,21 +110,21 @@ func TestKeysArePutBack(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	store := &keyStore{kube: kube, auth: a, origin: gitlab.URL, log: slog.New(slog.DiscardHandler), look: time.Millisecond, save: time.Hour, check: time.Millisecond}
-	go func() { defer close(ended); store.run(ctx) }()
+	store := &Store{kube: kube, auth: a, origin: gitlab.URL, log: slog.New(slog.DiscardHandler), look: time.Millisecond, save: time.Hour, check: time.Millisecond}
+	go func() { defer close(ended); store.Run(ctx) }()
 	defer func() { cancel(); <-ended }()
 	if !is(string(keys)) {
 		t.Fatal("not written")
 	}
 	for name, fields := range map[string]map[string]string{
 		"deleted":              nil,
-		"emptied":              {fieldJWKS: "", fieldFetched: "", fieldOrigin: ""},
-		"other keys":           {fieldJWKS: `{"keys":[]}`},
-		"not JSON, later":      {fieldJWKS: "{", fieldFetched: later},
+		"emptied":              {FieldJWKS: "", fieldFetched: "", fieldOrigin: ""},
+		"other keys":           {FieldJWKS: `{"keys":[]}`},
+		"not JSON, later":      {FieldJWKS: "{", fieldFetched: later},
 		"of another GitLab":    {fieldOrigin: "https://other.example.com"},
-		"other, in the future": {fieldJWKS: `{"keys":[]}`, fieldFetched: future},
+		"other, in the future": {FieldJWKS: `{"keys":[]}`, fieldFetched: future},
 	} {
-		s, err := secrets.Get(t.Context(), keySecret, metav1.GetOptions{})
+		s, err := secrets.Get(t.Context(), Secret, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +132,7 @@ func TestKeysArePutBack(t *testing.T) {
 			s.Data[k] = []byte(v)
 		}
 		if fields == nil {
-			err = secrets.Delete(t.Context(), keySecret, metav1.DeleteOptions{})
+			err = secrets.Delete(t.Context(), Secret, metav1.DeleteOptions{})
 		} else {
 			_, err = secrets.Update(t.Context(), s, metav1.UpdateOptions{})
 		}
@@ -143,11 +143,11 @@ func TestKeysArePutBack(t *testing.T) {
 			t.Errorf("%s: not put back", name)
 		}
 	}
-	s, err := secrets.Get(t.Context(), keySecret, metav1.GetOptions{})
+	s, err := secrets.Get(t.Context(), Secret, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Data[fieldJWKS], s.Data[fieldFetched] = []byte(`{"keys":[]}`), []byte(later)
+	s.Data[FieldJWKS], s.Data[fieldFetched] = []byte(`{"keys":[]}`), []byte(later)
 	if _, err := secrets.Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}

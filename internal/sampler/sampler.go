@@ -1,22 +1,20 @@
-package app
+package sampler
 
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
-// sampler compares a random sample of each full reading with GitLab's own lists of members, beside the rounds: a
+// Sampler compares a random sample of each full reading with GitLab's own lists of members, beside the rounds: a
 // sample takes seconds, and no revocation waits for it.
-type sampler struct {
+type Sampler struct {
 	check func(ctx context.Context, s *authz.Snapshot) (gitlab.SampleReport, error)
 	log   *slog.Logger
 	next  chan *authz.Snapshot // the latest Snapshot that is to be sampled
@@ -29,22 +27,11 @@ type sampler struct {
 	findings []authz.Finding
 }
 
-// newSampler returns nil where samples are switched off.
-func newSampler(cfg *config.Config, client *http.Client, log *slog.Logger, registry prometheus.Registerer) (*sampler, error) {
-	if cfg.GitLab.SampleSize < 0 {
-		return nil, nil //nolint:nilnil // all methods of a nil sampler do nothing
-	}
-	// A reader of its own: its requests are limited separately in GitLab and are not the round's.
-	reader, err := newReader(cfg, client, log)
-	if err != nil {
-		return nil, err
-	}
+// New returns a sampler that checks with check. registry, optional, gets its metrics.
+func New(check func(context.Context, *authz.Snapshot) (gitlab.SampleReport, error), log *slog.Logger, registry prometheus.Registerer) *Sampler {
 	const ns = "gl_k8s_integrator"
-	s := &sampler{
-		check: func(ctx context.Context, snap *authz.Snapshot) (gitlab.SampleReport, error) {
-			return reader.CheckSample(ctx, snap, gitlab.Sample{Size: cfg.GitLab.SampleSize})
-		},
-		log: log, next: make(chan *authz.Snapshot, 1),
+	s := &Sampler{
+		check: check, log: log, next: make(chan *authz.Snapshot, 1),
 		checked: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: ns, Name: "sampled_sources_total",
 			Help: "Groups and projects whose members were compared with GitLab's own list.",
@@ -61,11 +48,11 @@ func newSampler(cfg *config.Config, client *http.Client, log *slog.Logger, regis
 	if registry != nil {
 		registry.MustRegister(s.checked, s.differences, s.samples)
 	}
-	return s, nil
+	return s
 }
 
-// offer gives a round's Snapshot to run, if it was read as a whole. An older one that still waits is dropped.
-func (s *sampler) offer(r syncer.Round) {
+// Offer gives a round's Snapshot to run, if it was read as a whole. An older one that still waits is dropped.
+func (s *Sampler) Offer(r syncer.Round) {
 	if s == nil || r.Kind != syncer.KindFull || r.Snapshot == nil {
 		return
 	}
@@ -82,8 +69,8 @@ func (s *sampler) offer(r syncer.Round) {
 	}
 }
 
-// run samples what is offered until ctx ends.
-func (s *sampler) run(ctx context.Context) {
+// Run samples what is offered until ctx ends.
+func (s *Sampler) Run(ctx context.Context) {
 	if s == nil {
 		return
 	}
@@ -92,13 +79,13 @@ func (s *sampler) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case snap := <-s.next:
-			s.sample(ctx, snap)
+			s.Sample(ctx, snap)
 		}
 	}
 }
 
-// sample checks one Snapshot and returns what an administrator should know.
-func (s *sampler) sample(ctx context.Context, snap *authz.Snapshot) []authz.Finding {
+// Sample checks one Snapshot and returns what an administrator should know.
+func (s *Sampler) Sample(ctx context.Context, snap *authz.Snapshot) []authz.Finding {
 	if s == nil {
 		return nil
 	}
@@ -127,8 +114,8 @@ func (s *sampler) sample(ctx context.Context, snap *authz.Snapshot) []authz.Find
 	return report.Findings
 }
 
-// last returns the findings of the last sample.
-func (s *sampler) last() []authz.Finding {
+// Last returns the findings of the last sample.
+func (s *Sampler) Last() []authz.Finding {
 	if s == nil {
 		return nil
 	}

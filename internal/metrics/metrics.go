@@ -1,4 +1,4 @@
-package app
+package metrics
 
 import (
 	"math"
@@ -17,9 +17,10 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
-// metrics are the program's numbers. No label holds anything that a user of GitLab can choose.
-type metrics struct {
-	registry  *prometheus.Registry
+// Metrics are the program's numbers. No label holds anything that a user of GitLab can choose.
+type Metrics struct {
+	Registry *prometheus.Registry // takes further ones
+
 	reviews   *prometheus.CounterVec
 	latency   prometheus.Histogram
 	refused   *prometheus.CounterVec
@@ -35,10 +36,11 @@ type metrics struct {
 	hooksOver *prometheus.CounterVec
 }
 
-func newMetrics() *metrics {
+// New returns the numbers of a process that has done nothing yet, with further ones.
+func New(more ...prometheus.Collector) *Metrics {
 	const ns = "gl_k8s_integrator"
-	m := &metrics{
-		registry: prometheus.NewRegistry(),
+	m := &Metrics{
+		Registry: prometheus.NewRegistry(),
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: ns, Name: "reviews_total",
 			Help: "Token reviews by outcome, reason code and kind of token.",
@@ -80,15 +82,16 @@ func newMetrics() *metrics {
 		Namespace: ns, Name: "hooks_over_limit_total",
 		Help: "Hooks that were too many at a time: read_everything were taken together, refused were answered 503, given_up had a signature alone and were not read to their end.",
 	}, []string{"outcome"})
-	m.registry.MustRegister(m.held, m.drift, m.hooks, m.hooksOver, m.reviews, m.latency, m.refused, m.closed, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
+	m.Registry.MustRegister(m.held, m.drift, m.hooks, m.hooksOver, m.reviews, m.latency, m.refused, m.closed, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.Registry.MustRegister(more...)
 	return m
 }
 
-// keys adds the numbers of GitLab's signing keys.
-func (m *metrics) keys(status func() authn.KeyStatus, now func() time.Time) {
+// Keys adds the numbers of GitLab's signing keys.
+func (m *Metrics) Keys(status func() authn.KeyStatus, now func() time.Time) {
 	const ns = "gl_k8s_integrator"
-	m.registry.MustRegister(
+	m.Registry.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: ns, Name: "signing_keys",
 			Help: "GitLab's signing keys that are known.",
@@ -114,8 +117,8 @@ func (m *metrics) keys(status func() authn.KeyStatus, now func() time.Time) {
 	)
 }
 
-// engine adds the numbers that are asked for when they are read.
-func (m *metrics) engine(s *syncer.Syncer, e *store.Elector, b *status.Budget) {
+// Engine adds the numbers that are asked for when they are read.
+func (m *Metrics) Engine(s *syncer.Syncer, e *store.Elector, b *status.Budget) {
 	const ns = "gl_k8s_integrator"
 	stale := func(what string, of func(syncer.Staleness) time.Duration) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -129,7 +132,7 @@ func (m *metrics) engine(s *syncer.Syncer, e *store.Elector, b *status.Budget) {
 			return of(x).Seconds()
 		})
 	}
-	m.registry.MustRegister(
+	m.Registry.MustRegister(
 		stale("everything", func(x syncer.Staleness) time.Duration { return x.Everything }),
 		stale("accounts", func(x syncer.Staleness) time.Duration { return x.Accounts }),
 		stale("present_accounts", func(x syncer.Staleness) time.Duration { return x.Present }),
@@ -175,25 +178,29 @@ func (c requestCounter) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func (m *metrics) review(r authn.Review) {
+// Review takes in a token review.
+func (m *Metrics) Review(r authn.Review) {
 	m.reviews.WithLabelValues(string(r.Outcome), string(r.Code), string(r.Kind)).Inc()
 	m.latency.Observe(r.Duration.Seconds())
 }
 
-func (m *metrics) hookOverLimit(outcome string) { m.hooksOver.WithLabelValues(outcome).Inc() }
+// HookOverLimit takes in a hook that was over a limit; see gitlab.Hook.
+func (m *Metrics) HookOverLimit(outcome string) { m.hooksOver.WithLabelValues(outcome).Inc() }
 
-func (m *metrics) overflow(listener string) func() {
+// Overflow returns what takes in a request that a listener refused, because it had too many.
+func (m *Metrics) Overflow(listener string) func() {
 	c := m.refused.WithLabelValues(listener)
 	return c.Inc
 }
 
-func (m *metrics) rejected(listener string) func() {
+// Rejected returns what takes in a connection that a listener closed, because it had too many.
+func (m *Metrics) Rejected(listener string) func() {
 	c := m.closed.WithLabelValues(listener)
 	return c.Inc
 }
 
-// round takes in a round, with further findings of now.
-func (m *metrics) round(r syncer.Round, further ...authz.Finding) {
+// Round takes in a round, with further findings of now.
+func (m *Metrics) Round(r syncer.Round, further ...authz.Finding) {
 	result := "ok"
 	if r.Err != nil {
 		result = "failed"
@@ -221,14 +228,15 @@ func (m *metrics) round(r syncer.Round, further ...authz.Finding) {
 	}
 }
 
-// waits takes in what the leader waits for, nil when it has begun.
-func (m *metrics) waits(f *authz.Finding) {
+// Waits takes in what the leader waits for, nil when it has begun.
+func (m *Metrics) Waits(f *authz.Finding) {
 	m.findings.Reset() // those of the rounds come with the next one
 	if f != nil {
 		m.findings.WithLabelValues(f.Code).Set(1)
 	}
 }
 
-func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Timeout: 10 * time.Second})
+// Handler answers /metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{Timeout: 10 * time.Second})
 }
