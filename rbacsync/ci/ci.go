@@ -456,7 +456,11 @@ func positive(d, standard time.Duration) time.Duration {
 	return standard
 }
 
-func (p *Provisioner) concurrency() int        { return cmp.Or(max(p.Concurrency, 0), defaultConcurrency) }
-func (p *Provisioner) lifetime() time.Duration { return positive(p.Lifetime, rbacsync.DefaultTokenLifetime) }
+func (p *Provisioner) concurrency() int { return cmp.Or(max(p.Concurrency, 0), defaultConcurrency) }
+
+func (p *Provisioner) lifetime() time.Duration {
+	return positive(p.Lifetime, rbacsync.DefaultTokenLifetime)
+}
+
 func (p *Provisioner) handover() time.Duration { return positive(p.Handover, rbacsync.DefaultHandover) }
 func (p *Provisioner) recheck() time.Duration  { return positive(p.Recheck, defaultRecheck) }
