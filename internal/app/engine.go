@@ -15,6 +15,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
@@ -48,7 +49,7 @@ type engineParts struct {
 	progress func(cluster.Progress)
 	may      func() error // see cluster.ApplyOptions.May
 	inbox    syncer.Inbox
-	poller   syncer.Poller
+	poller   intake.Poller
 	recent   func() map[int64]time.Time
 	onRound  func(syncer.Round)
 }
