@@ -19,6 +19,15 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 )
 
+// Defaults of a Config. Those of the program's configuration are these.
+const (
+	DefaultMaxCIAge      = time.Hour
+	DefaultLeeway        = 10 * time.Second
+	DefaultMaxTokenBytes = 64 << 10
+	DefaultKeyRefresh    = 5 * time.Minute
+	DefaultMaxKeyAge     = 24 * time.Hour
+)
+
 // Config says whose tokens are accepted and on which conditions. The zero value of a duration means its default.
 type Config struct {
 	// Issuer is GitLab's external URL exactly as GitLab writes it into iss: no trailing slash.
@@ -36,11 +45,11 @@ type Config struct {
 	// UnprotectedProjects are the ids of projects whose jobs may also run on unprotected branches and tags. In
 	// such a project everybody who can push a branch can deploy.
 	UnprotectedProjects map[int64]bool
-	// MaxCIAge is how long after its issue a CI token is accepted, however long the job may run. Default 1 h.
+	// MaxCIAge is how long after its issue a CI token is accepted, however long the job may run. Default DefaultMaxCIAge.
 	MaxCIAge time.Duration
-	// Leeway covers differences between clocks. Default 10 s.
+	// Leeway covers differences between clocks. Default DefaultLeeway.
 	Leeway time.Duration
-	// MaxTokenBytes is the size limit of a token. Default 64 KiB.
+	// MaxTokenBytes is the size limit of a token. Default DefaultMaxTokenBytes.
 	MaxTokenBytes int
 
 	// JWKSURL replaces discovery, for a GitLab that is read through another host name than its external URL.
@@ -49,11 +58,11 @@ type Config struct {
 	KeyFile string
 	// HTTPClient carries the trusted CA and a proxy, if any; its CheckRedirect is replaced.
 	HTTPClient *http.Client
-	// KeyRefresh is how often keys are read anew, and so how long a withdrawn key lives on. Default 5 min.
+	// KeyRefresh is how often keys are read anew, and so how long a withdrawn key lives on. Default DefaultKeyRefresh.
 	KeyRefresh time.Duration
 	// MinFetchInterval is the least time between two fetches of the keys, whatever arrives. Default 10 s.
 	MinFetchInterval time.Duration
-	// MaxKeyAge is how long known keys are used while GitLab can't be reached. Default 24 h.
+	// MaxKeyAge is how long known keys are used while GitLab can't be reached. Default DefaultMaxKeyAge.
 	MaxKeyAge time.Duration
 
 	// Now is the clock. Default time.Now.
@@ -102,12 +111,12 @@ func New(cfg Config) (*GitLab, error) {
 	if cfg.CIIssuer == "" {
 		cfg.CIIssuer = cfg.Issuer
 	}
-	cfg.MaxCIAge = orDefault(cfg.MaxCIAge, time.Hour)
-	cfg.Leeway = orDefault(cfg.Leeway, 10*time.Second)
-	cfg.MaxTokenBytes = orDefault(cfg.MaxTokenBytes, 64<<10)
-	cfg.KeyRefresh = orDefault(cfg.KeyRefresh, 5*time.Minute)
+	cfg.MaxCIAge = orDefault(cfg.MaxCIAge, DefaultMaxCIAge)
+	cfg.Leeway = orDefault(cfg.Leeway, DefaultLeeway)
+	cfg.MaxTokenBytes = orDefault(cfg.MaxTokenBytes, DefaultMaxTokenBytes)
+	cfg.KeyRefresh = orDefault(cfg.KeyRefresh, DefaultKeyRefresh)
 	cfg.MinFetchInterval = orDefault(cfg.MinFetchInterval, 10*time.Second)
-	cfg.MaxKeyAge = orDefault(cfg.MaxKeyAge, 24*time.Hour)
+	cfg.MaxKeyAge = orDefault(cfg.MaxKeyAge, DefaultMaxKeyAge)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

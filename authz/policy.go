@@ -50,11 +50,14 @@ type PolicyConfig struct {
 	Exclude Filter
 	// Extra mappings give further ClusterRoles in single sources.
 	Extra []Extra
-	// Archived and MarkedForDeletion say what rights are left there; default FrozenView.
+	// Archived and MarkedForDeletion say what rights are left there; default DefaultFrozen.
 	Archived, MarkedForDeletion Frozen
 }
 
-// DefaultRoles maps Owner and Maintainer to edit and Developer to view.
+// DefaultFrozen is what is left where PolicyConfig says nothing of it.
+const DefaultFrozen = FrozenView
+
+// DefaultRoles maps Owner and Maintainer to edit and Developer to view. The configuration's default is this.
 func DefaultRoles() []Role {
 	return []Role{
 		{ClusterRole: "edit", Levels: []Level{Maintainer, Owner}},
@@ -103,7 +106,7 @@ func NewPolicy(c PolicyConfig) (Policy, error) {
 	}{{"archived", c.Archived, &p.archived}, {"markedForDeletion", c.MarkedForDeletion, &p.marked}} {
 		switch f.from {
 		case FrozenView, FrozenNone, FrozenKeep, "":
-			*f.to = cmp.Or(f.from, FrozenView)
+			*f.to = cmp.Or(f.from, DefaultFrozen)
 		default:
 			errs = append(errs, fmt.Errorf("%s: want view, none or keep, not %q", f.name, f.from))
 		}

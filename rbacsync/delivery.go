@@ -56,7 +56,7 @@ func NewDeliveries(in *Input) *Deliveries {
 		Settings: in.Settings.CI, snap: in.Snapshot, Names: in.Names, by: map[authz.SourceID]CIException{},
 		ReadOnly: map[int64]bool{}, into: map[int64][]int64{}, status: in.CIStatus, live: in.CILive,
 	}
-	v.Settings.Mode = cmp.Or(v.Settings.Mode, DeliverVariables)
+	v.Settings.Mode = cmp.Or(v.Settings.Mode, DefaultDelivery)
 	if v.status == nil {
 		v.status = func(string, int64) DeliveryStatus { return DeliveryStatus{} }
 	}

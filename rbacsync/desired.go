@@ -16,7 +16,7 @@ import (
 
 // Settings say what a managed namespace looks like. The zero value of a field is its default.
 type Settings struct {
-	// PodSecurity is the Pod Security standard of namespaces, "baseline" or "restricted"; default "baseline".
+	// PodSecurity is the Pod Security standard of namespaces, "baseline" or "restricted"; default DefaultPodSecurity.
 	PodSecurity string
 	// PodSecurityFor holds other standards for single sources. They are named by id, because anybody can make a
 	// path that matches a pattern. "privileged" is only kept where an administrator has labelled the namespace so.
@@ -157,7 +157,7 @@ func (s Settings) standard(id authz.SourceID) PodSecurity {
 	if s.PodSecurity != "" {
 		return podSecurity(s.PodSecurity)
 	}
-	return podSecurity(levelBaseline)
+	return podSecurity(DefaultPodSecurity)
 }
 
 // furtherRoles returns which of the roles are granted where.

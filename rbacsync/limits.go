@@ -45,7 +45,7 @@ type Limit struct {
 
 func (l Limit) off() bool { return l.Causes <= 0 && l.Fraction <= 0 }
 
-// DefaultLimits are those of a new installation.
+// DefaultLimits are those of a new installation. The configuration's defaults are these.
 func DefaultLimits() Limits {
 	return Limits{
 		PerGroup: Limit{Causes: 10, Fraction: 0.1}, Overall: Limit{Causes: 50, Fraction: 0.02}, Policy: Limit{Causes: 10},
@@ -113,7 +113,7 @@ func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time)
 		at: newView(e.Snapshot, now), before: newView(e.Before, now), latest: newView(e.Latest, now),
 	}
 	if s.limits.Window <= 0 {
-		s.limits.Window = time.Hour
+		s.limits.Window = DefaultLimits().Window
 	}
 	held := s.over(s.inferred(changes))
 	wait := s.creations(changes)

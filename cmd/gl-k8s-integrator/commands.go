@@ -15,6 +15,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logqueue"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 )
 
 // streams are the standard streams; what people asked for goes to out, everything else to err.
@@ -103,7 +104,7 @@ func serveCommand(s streams) *cobra.Command {
 		defer context.AfterFunc(cmd.Context(), func() { signal.Reset(endSignals...) })()
 		return logging(s.err, form, func(log *slog.Logger, lines *logqueue.Queue) error {
 			log.InfoContext(cmd.Context(), "starting", "version", version, "mode", cfg.RBACSync.Mode, "config", *path, "gitlab", cfg.GitLab.URL)
-			return app.Serve(cmd.Context(), cfg, log, app.LogDrops(lines.Drops))
+			return app.Serve(cmd.Context(), cfg, log, metrics.LogDrops(lines.Drops))
 		})
 	}
 	return cmd

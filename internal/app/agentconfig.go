@@ -13,7 +13,6 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -40,11 +39,11 @@ func AgentConfig(ctx context.Context, cfg *config.Config, log *slog.Logger, out 
 	if cfg.CI.Agent == nil {
 		return errors.New("no agent is configured: set ci.agent (id, name, configProject and kasURL; docs/configuration.md says what they are)")
 	}
-	gc, err := gitlabClient(cfg.GitLab)
+	client, err := gitlabClient(cfg.GitLab)
 	if err != nil {
 		return err
 	}
-	reader, err := newReader(cfg, &clients{gitlabHTTP: gc}, log)
+	reader, err := newReader(cfg, client, log)
 	if err != nil {
 		return err
 	}

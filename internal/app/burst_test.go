@@ -28,13 +28,14 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
 const burst = 1000
 
 // hooksOn serves hooks with an inbox whose writes take so long.
-func hooksOn(t *testing.T, write time.Duration, files ...string) (addr string, kube *fake.Clientset, m *metrics, secret string) {
+func hooksOn(t *testing.T, write time.Duration, files ...string) (addr string, kube *fake.Clientset, m *metrics.Metrics, secret string) {
 	t.Helper()
 	if n := shareDescriptors(descriptors()).hooks; n < burst+200 {
 		t.Skipf("this process may hold %d connections for hooks: raise the limit of open files to 16384", n)
@@ -59,8 +60,8 @@ func hooksOn(t *testing.T, write time.Duration, files ...string) (addr string, k
 	})
 	quiet := slog.New(slog.DiscardHandler)
 	inbox := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: quiet, Now: time.Now}
-	m = newMetrics()
-	s := run(t, hookPort(h, m, hookHandler(h, quiet, inbox, func(...authz.SourceID) {})))
+	m = metrics.New()
+	s := run(t, ports{log: quiet, metrics: m}.hooks(h, newHook(h, quiet, inbox, func(...authz.SourceID) {}, m)))
 	return s.Addr().String(), kube, m, secret
 }
 

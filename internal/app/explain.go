@@ -1,8 +1,16 @@
 package app
 
 import (
+	"log/slog"
+	"time"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // explainFindings returns what an administrator should know of the explaining webhook. How many processes answer under the
@@ -15,4 +23,51 @@ func explainFindings(e config.Explain) []authz.Finding {
 		Code: "explain_single", Text: "one integrator alone explains refusals: while it is away or restarts, kube-apiserver answers HTTP 500 instead of 403 " +
 			"to whatever is not allowed; run two and set authz.explain.replicas: 2, or leave the webhook out and set authz.explain.disabled",
 	}}
+}
+
+// explainRoutes is the SubjectAccessReview webhook, unless refusals are not to be explained.
+func explainRoutes(cfg *config.Config, view func() (authz.View, bool), log *slog.Logger) []httpserver.Route {
+	if cfg.Authz.Explain.Disabled {
+		return nil
+	}
+	return []httpserver.Route{{Path: "/authorize", Handler: sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)}}
+}
+
+// view returns what explanations are made from; false until the first round has read GitLab.
+func view(s *syncer.Syncer, roles *cluster.RoleReader) func() (authz.View, bool) {
+	return func() (authz.View, bool) {
+		st := s.State()
+		if st == nil || st.View.Snapshot == nil {
+			return authz.View{}, false
+		}
+		return withRoles(st.View, roles.Roles()), true
+	}
+}
+
+// withRoles returns the View with what is known of the ClusterRoles.
+func withRoles(v authz.View, roles clusterroles.Roles) authz.View {
+	gone := map[string]bool{}
+	for name, role := range roles {
+		if role.Exists.Verdict == clusterroles.No {
+			gone[name] = true
+		}
+	}
+	return v.WithRules(rulesOf(roles)).WithoutRoles(gone)
+}
+
+// rulesOf returns the rules of the ClusterRoles that could be read.
+func rulesOf(roles clusterroles.Roles) map[string][]authz.Rule {
+	out := make(map[string][]authz.Rule, len(roles))
+	for name, role := range roles {
+		if role.Exists.Verdict == clusterroles.No || (role.Exists.Verdict == clusterroles.Unknown && role.Rules == nil) {
+			continue
+		}
+		rules := make([]authz.Rule, 0, len(role.Rules))
+		for i := range role.Rules {
+			r := &role.Rules[i]
+			rules = append(rules, authz.Rule{Verbs: r.Verbs, Groups: r.APIGroups, Resources: r.Resources, Names: r.ResourceNames})
+		}
+		out[name] = rules
+	}
+	return out
 }

@@ -19,7 +19,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"

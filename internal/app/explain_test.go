@@ -21,6 +21,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 )
 
 func TestOneIntegratorAloneIsAFinding(t *testing.T) {
@@ -40,7 +41,7 @@ func TestDisabledExplanationsAreNotServed(t *testing.T) {
 	for disabled, want := range map[bool]int{false: http.StatusMethodNotAllowed, true: http.StatusNotFound} {
 		cfg := &config.Config{Listeners: config.Listeners{Webhooks: config.Listener{MaxInFlight: 1}}, Authz: config.Authz{Explain: config.Explain{Disabled: disabled}}}
 		w := httptest.NewRecorder()
-		webhooks(cfg, newMetrics(), explainRoutes(cfg, view, nil)...).Handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/authorize", nil))
+		ports{metrics: metrics.New()}.webhooks(cfg.Listeners.Webhooks, explainRoutes(cfg, view, nil)...).Handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/authorize", nil))
 		if w.Code != want {
 			t.Errorf("disabled %v: %d, want %d", disabled, w.Code, want)
 		}

@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 )
@@ -77,14 +76,6 @@ func TestEveryNamedFileIsReadAgain(t *testing.T) {
 			t.Errorf("%s: not %q", key, want)
 		}
 	})
-}
-
-func TestFromNow(t *testing.T) {
-	for d, want := range map[time.Duration]string{-8*time.Minute - 4*time.Second: "8m4s ago", 90 * time.Second: "in 1m30s", 0: "in 0s"} {
-		if got := fromNow(d); got != want {
-			t.Errorf("%v: %q, want %q", d, got, want)
-		}
-	}
 }
 
 // TestSecretErrorsNameTheFile: whatever is wrong with it.

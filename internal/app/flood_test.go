@@ -15,11 +15,14 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/client-go/kubernetes/fake"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
-
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
 func run(t *testing.T, o httpserver.Options) *httpserver.Server {
@@ -63,21 +66,16 @@ func TestNobodyWithoutTheSecretStopsHooks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var log lockedLog
-	hook := &gitlab.Hook{
-		Parse:   func([]byte) ([]authz.SourceID, bool, string, error) { return nil, false, "group_create", nil },
-		Trigger: func(context.Context, []authz.SourceID, string) error { return nil }, Now: time.Now,
-		Logger: slog.New(slog.NewTextHandler(&log, nil)),
-	}
-	hook.Secret, hook.SigningKey = hookFiles(h)
-	m := newMetrics()
-	s := run(t, hookPort(h, m, hook))
+	var lines lockedLog
+	log, kube, m := slog.New(slog.NewTextHandler(&lines, nil)), fake.NewClientset(), metrics.New()
+	inbox := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: log, Now: time.Now}
+	s := run(t, ports{log: log, metrics: m}.hooks(h, newHook(h, log, inbox, func(...authz.SourceID) {}, m)))
 	begun := time.Now()
 	signed := "/hooks/gitlab HTTP/1.1\r\nWebhook-Id: x\r\nWebhook-Signature: v1,AAAA\r\nWebhook-Timestamp: " + strconv.FormatInt(time.Now().Unix(), 10)
 	half(t, 100, s.Addr().String(), "/hooks/gitlab HTTP/1.1")
 	half(t, 100, s.Addr().String(), signed)
 	for range 20 {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"/hooks/gitlab", strings.NewReader("{}"))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"/hooks/gitlab", strings.NewReader(`{"event_name":"group_create","group_id":7}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +90,7 @@ func TestNobodyWithoutTheSecretStopsHooks(t *testing.T) {
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
-	if n, most := strings.Count(log.String(), "hook refused"), int(time.Since(begun)/time.Second)+1; n < 1 || n > most {
+	if n, most := strings.Count(lines.String(), "hook refused"), int(time.Since(begun)/time.Second)+1; n < 1 || n > most {
 		t.Errorf("%d lines about refused hooks, want 1 to %d", n, most)
 	}
 }
@@ -100,7 +98,7 @@ func TestNobodyWithoutTheSecretStopsHooks(t *testing.T) {
 // TestHalfSentReviewsHoldNoLogins: without a client CA too.
 func TestHalfSentReviewsHoldNoLogins(t *testing.T) {
 	cfg := &config.Config{Listeners: config.Listeners{Webhooks: config.Listener{Address: "127.0.0.1:0", MaxInFlight: 8}}}
-	o := webhooks(cfg, newMetrics(), httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	o := ports{metrics: metrics.New()}.webhooks(cfg.Listeners.Webhooks, httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b := make([]byte, 2)
 		if _, err := r.Body.Read(b); err != nil {
 			return
@@ -133,8 +131,8 @@ func TestHalfSentReviewsHoldNoLogins(t *testing.T) {
 
 // TestScrapesAreLimited: connections that read nothing of /metrics are bounded, and health is answered beside them.
 func TestScrapesAreLimited(t *testing.T) {
-	m := newMetrics()
-	o := metricsPort("127.0.0.1:0", m, func() error { return nil })
+	m := metrics.New()
+	o := ports{metrics: m}.health("127.0.0.1:0", func() error { return nil })
 	if o.MaxConns < 2 || o.MaxConns > 64 {
 		t.Errorf("%d connections", o.MaxConns)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
@@ -18,7 +19,7 @@ func TestMissingHookSecretIsTold(t *testing.T) {
 	h := config.HooksListener{Address: "127.0.0.1:0", SecretFile: filepath.Join(dir, "secret"), SigningKeyFile: filepath.Join(dir, "key")}
 	start := func() string {
 		var log bytes.Buffer
-		hookHandler(h, slog.New(slog.NewTextHandler(&log, nil)), new(store.Inbox), nil)
+		newHook(h, slog.New(slog.NewTextHandler(&log, nil)), new(store.Inbox), nil, metrics.New())
 		return log.String()
 	}
 	if got := start(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "listeners.hooks.secretFile") || !strings.Contains(got, "listeners.hooks.signingKeyFile") {

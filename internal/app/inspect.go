@@ -3,24 +3,21 @@ package app
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/claims"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
@@ -45,7 +42,7 @@ func Inspect(ctx context.Context, cfg *config.Config, token string, out io.Write
 			return false, err
 		}
 	}
-	printClaims(&b, token, proven)
+	claims.Print(&b, token, proven)
 	_, err = out.Write(b.Bytes())
 	return ok, err
 }
@@ -65,7 +62,7 @@ func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer,
 	id, reviewErr := alone.Authenticate(ctx, token)
 	if errors.As(reviewErr, new(*authn.UndecidedError)) && alone.KeyStatus().Keys == 0 {
 		// GitLab is away. The webhook has the keys that were kept, if this machine reaches the cluster.
-		if c, err := connect(cfg); err == nil && newKeyStore(cfg, c, alone, quiet).restore(ctx) == nil && alone.KeyStatus().Keys > 0 {
+		if c, err := connect(cfg); err == nil && keysOf(cfg, c, alone, quiet).Restore(ctx) == nil && alone.KeyStatus().Keys > 0 {
 			b.WriteString("note:    GitLab's keys can't be read; these are the ones kept in the cluster\n")
 			id, reviewErr = alone.Authenticate(ctx, token)
 		}
@@ -105,11 +102,11 @@ func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer,
 		if denied.Detail != "" {
 			text = denied.Detail
 		}
-		if _, claims := unverified(token); denied.Code == authn.CodeWrongAudience && claims != nil {
-			text += "; this one is for " + pretty(claims["aud"], "")
+		if _, said := claims.Unverified(token); denied.Code == authn.CodeWrongAudience && said != nil {
+			text += "; this one is for " + claims.Pretty(said["aud"], "")
 		}
 	}
-	fmt.Fprintf(b, "code:    %s\nreason:  %s\ncure:    %s\n", reason.Code, printable(text), reason.Cure)
+	fmt.Fprintf(b, "code:    %s\nreason:  %s\ncure:    %s\n", reason.Code, claims.Printable(text), reason.Cure)
 	return ok, proven, nil
 }
 
@@ -123,8 +120,8 @@ func about(token, username string) []authz.SourceID {
 	if project, ok := kubename.ParseCIJob(username); ok {
 		ids = append(ids, authz.Project(project))
 	}
-	_, claims := unverified(token)
-	starter, _ := claims["user_id"].(string)
+	_, said := claims.Unverified(token)
+	starter, _ := said["user_id"].(string)
 	if id, ok := kubename.ParseUser(kubename.UserPrefix + starter); ok {
 		ids = append(ids, authz.Person(id))
 	}
@@ -133,34 +130,35 @@ func about(token, username string) []authz.SourceID {
 
 // knowing returns what the webhook would know, as far as the token's review hangs on it: from GitLab, or from what the last
 // round left in the cluster while GitLab's API is away. What it does not know it says in b.
-func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token, username string, b *bytes.Buffer) (*people, error) {
-	p, err := newPeopleOf(cfg)
+func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token, username string, b *bytes.Buffer) (*accounts.Directory, error) {
+	rules, err := accountRules(cfg)
 	if err != nil {
 		return nil, err
 	}
 	kept := sync.OnceValues(func() (*syncer.Stored, error) { return lastStored(ctx, cfg) })
-	p.still = func(project int64) bool {
+	knowledge := accounts.NewKnowledge(rules, time.Now)
+	users := accounts.New(knowledge, accounts.Options{StillServed: func(project int64) bool {
 		st, err := kept()
 		if err != nil {
-			fmt.Fprintf(b, "note:    whether the project's jobs are still let in after its delivery was changed (ci.handover) is not known here: %s\n", printable(err.Error()))
+			fmt.Fprintf(b, "note:    whether the project's jobs are still let in after its delivery was changed (ci.handover) is not known here: %s\n", claims.Printable(err.Error()))
 			return false
 		}
 		return st.Jobs[project] != ""
-	}
+	}})
 	ids := about(token, username)
-	s, err := learn(ctx, cfg, client, p, ids)
+	s, err := learn(ctx, cfg, client, rules.Conditional(), ids)
 	if err == nil {
-		p.take(s)
-		return p, nil
+		knowledge.Learn(s)
+		return users, nil
 	}
 	if st, keptErr := kept(); keptErr == nil {
-		p.take(st.Snapshot)
-		fmt.Fprintf(b, "note:    GitLab does not tell all of it; this is what was read at %s: %s\n", st.Snapshot.Taken.UTC().Format(time.RFC3339), printable(err.Error()))
-		return p, nil
+		knowledge.Learn(st.Snapshot)
+		fmt.Fprintf(b, "note:    GitLab does not tell all of it; this is what was read at %s: %s\n", st.Snapshot.Taken.UTC().Format(time.RFC3339), claims.Printable(err.Error()))
+		return users, nil
 	}
-	p.take(s)
-	fmt.Fprintf(b, "note:    what GitLab says of %s is not known here: %s\n", listed(ids), printable(err.Error()))
-	return p, nil
+	knowledge.Learn(s)
+	fmt.Fprintf(b, "note:    what GitLab says of %s is not known here: %s\n", listed(ids), claims.Printable(err.Error()))
+	return users, nil
 }
 
 func listed(ids []authz.SourceID) string {
@@ -186,15 +184,15 @@ func lastStored(ctx context.Context, cfg *config.Config) (*syncer.Stored, error)
 	return st, err
 }
 
-// learn reads what GitLab says of these; of everybody, if p has conditions that depend on it. Beside an error there may be a
+// learn reads what GitLab says of these; of everybody, if there are conditions that depend on it. Beside an error there may be a
 // part of it.
-func learn(ctx context.Context, cfg *config.Config, client *http.Client, p *people, ids []authz.SourceID) (*authz.Snapshot, error) {
-	reader, err := newReader(cfg, &clients{gitlabHTTP: client}, slog.New(slog.DiscardHandler))
+func learn(ctx context.Context, cfg *config.Config, client *http.Client, conditional bool, ids []authz.SourceID) (*authz.Snapshot, error) {
+	reader, err := newReader(cfg, client, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
 	read := reader.Snapshot
-	if !p.conditional() {
+	if !conditional {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, accountTimeout)
 		defer cancel()
@@ -213,78 +211,4 @@ func learn(ctx context.Context, cfg *config.Config, client *http.Client, p *peop
 		}
 	}
 	return s, nil
-}
-
-// unverified takes a token apart without believing any of it; nil for what is not a JWT.
-func unverified(token string) (header, claims map[string]any) {
-	segments := strings.Split(token, ".")
-	if len(segments) != 3 {
-		return nil, nil
-	}
-	for i, into := range []*map[string]any{&header, &claims} {
-		raw, err := base64.RawURLEncoding.DecodeString(segments[i])
-		if err != nil {
-			return nil, nil
-		}
-		d := json.NewDecoder(bytes.NewReader(raw))
-		d.UseNumber() // else a large id changes
-		if d.Decode(into) != nil {
-			return nil, nil
-		}
-	}
-	return header, claims
-}
-
-func printClaims(b *bytes.Buffer, token string, proven bool) {
-	header, claims := unverified(token)
-	if claims == nil {
-		fmt.Fprintf(b, "claims:  none, this is no JWT (%d bytes)\n", len(token))
-		return
-	}
-	how := "NOT verified: whoever made this token may have invented them"
-	if proven {
-		how = "signed by GitLab"
-	}
-	fmt.Fprintf(b, "header:  %s\nclaims:  (%s)\n%s\n", pretty(header, ""), how, pretty(claims, "  "))
-	for _, name := range []string{"iat", "nbf", "exp"} {
-		n, _ := claims[name].(json.Number)
-		if f, err := n.Float64(); err == nil && f > 0 && f < 1e11 {
-			t := time.Unix(int64(f), 0).UTC()
-			fmt.Fprintf(b, "%s:     %s (%s)\n", name, t.Format(time.RFC3339), fromNow(time.Until(t)))
-		}
-	}
-}
-
-// fromNow says in words how far a time is from now.
-func fromNow(d time.Duration) string {
-	if d = d.Round(time.Second); d < 0 {
-		return (-d).String() + " ago"
-	}
-	return "in " + d.String()
-}
-
-func pretty(v any, indent string) string {
-	out := new(bytes.Buffer)
-	e := json.NewEncoder(out)
-	e.SetEscapeHTML(false)
-	if indent != "" {
-		e.SetIndent("", indent)
-	}
-	if err := e.Encode(v); err != nil {
-		return "(can't be shown)"
-	}
-	return printable(strings.TrimSuffix(out.String(), "\n"))
-}
-
-// printable escapes what would not be a visible character: what others wrote must not steer the terminal.
-func printable(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if r != '\n' && !unicode.IsPrint(r) {
-			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
-			continue
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn/authntest"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 )
@@ -100,15 +101,15 @@ authn: {clientIDs: [kubelogin, second], keys: {file: "%[2]s/keys"}, ci: {audienc
 	must(err)
 	t.Cleanup(client.CloseIdleConnections)
 	quiet := slog.New(slog.DiscardHandler)
-	reader, err := newReader(cfg, &clients{gitlabHTTP: client}, quiet)
+	reader, err := newReader(cfg, client, quiet)
 	must(err)
-	who, err := newPeopleOf(cfg)
+	knowledge, err := newKnowledge(cfg)
 	must(err)
 	read := func() {
 		t.Helper()
 		s, err := reader.Snapshot(t.Context())
 		must(err)
-		who.take(s)
+		knowledge.Learn(s)
 	}
 	read()
 	w := sim.World()
@@ -123,7 +124,9 @@ authn: {clientIDs: [kubelogin, second], keys: {file: "%[2]s/keys"}, ci: {audienc
 		must(w.MarkProjectForDeletion(20))
 	}
 	read()
-	another := func() (*authn.GitLab, error) { return newAuthenticator(cfg, client, quiet, who) }
+	another := func() (*authn.GitLab, error) {
+		return newAuthenticator(cfg, client, quiet, accounts.New(knowledge, accounts.Options{}))
+	}
 	webhook, err := another()
 	must(err)
 	return &lawWorld{cfg: cfg, another: another, shop: shop.For(t, &authntest.Issuer{URL: sim.URL(), Now: time.Now}), webhook: webhook}

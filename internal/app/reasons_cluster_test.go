@@ -26,7 +26,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"

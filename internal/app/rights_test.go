@@ -28,7 +28,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )

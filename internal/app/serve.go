@@ -3,10 +3,9 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net/http"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,13 +14,16 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/sampler"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -31,74 +33,182 @@ import (
 // their answers are made from, go on for listeners.drainDelay. Everything it started has ended when it returns. /metrics
 // shows more too.
 func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger, more ...prometheus.Collector) error {
+	s, err := newServer(cfg, log, more...)
+	if err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// server is the program: what Serve runs.
+type server struct {
+	cfg     *config.Config
+	clients *clients
+	log     *slog.Logger
+	metrics *metrics.Metrics
+
+	kept     kept
+	reader   *gitlab.Reader
+	roles    *cluster.RoleReader
+	engine   *syncer.Syncer
+	sample   *sampler.Sampler
+	rounds   *status.Rounds
+	budget   *status.Budget
+	reporter *status.Reporter
+	users    *accounts.Directory
+	auth     *authn.GitLab
+}
+
+// newServer makes the parts, each whole and from those before it. It does no network I/O.
+func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collector) (*server, error) {
 	c, err := connect(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	m := newMetrics()
-	m.registry.MustRegister(more...)
-	who, err := newPeopleOf(cfg)
+	m := metrics.New(more...)
+	knowledge, err := newKnowledge(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	sample, err := newSampler(cfg, c, log, m.registry)
+	sample, err := newSampler(cfg, c.gitlabHTTP, log, m.Registry)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	own := newState(c, log)
-	var roles *cluster.RoleReader
-	var reader *gitlab.Reader
-	engine, err := newSyncer(cfg, c, syncer.Mode(cfg.RBACSync.Mode), log, func(o *syncer.Options, r *gitlab.Reader) {
-		roles, reader = o.Roles, r
-		own.options(o, cfg, r, m, func(r syncer.Round) { who.take(r.Snapshot); sample.offer(r) })
+	reader, err := newReader(cfg, c.gitlabHTTP, log)
+	if err != nil {
+		return nil, err
+	}
+	roles, err := newRoles(cfg, c)
+	if err != nil {
+		return nil, err
+	}
+	own, recent, rounds := newKept(c, log), accounts.NewRecent(time.Now), status.NewRounds()
+	engine, err := newEngine(cfg, c, log, serveParts(cfg, c, own, reader, roles, recent, func(r syncer.Round) {
+		m.Round(r, explainFindings(cfg.Authz.Explain)...)
+		own.history.Add(r)
+		rounds.Add(r)
+		knowledge.Learn(r.Snapshot)
+		sample.Offer(r)
+	}))
+	if err != nil {
+		return nil, err
+	}
+	users := accounts.New(knowledge, accounts.Options{
+		Recent: recent, Published: func() *authz.Snapshot { return published(engine).View.Snapshot },
+		StillServed: func(project int64) bool { return published(engine).Jobs[project] != "" },
 	})
+	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, users)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	own.observe(c, cfg, engine, sample, m, log)
-	who.watch(own.recent, lastSnapshot(engine))
-	who.still = func(project int64) bool { st := engine.State(); return st != nil && st.Jobs[project] != "" }
-	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, who)
-	if err != nil {
-		return err
+	budget := status.NewBudget(reader.Requests, gitlab.LimitsPerMinute(), time.Now)
+	m.Keys(auth.KeyStatus, time.Now)
+	m.Engine(engine, own.elector, budget)
+	return &server{
+		cfg: cfg, clients: c, log: log, metrics: m, kept: own, reader: reader, roles: roles, engine: engine, sample: sample,
+		rounds: rounds, budget: budget, users: users, auth: auth,
+		reporter: status.NewReporter(status.Options{
+			Kube: c.kube, Mode: cfg.RBACSync.Mode, Elector: own.elector, Engine: engine, Rounds: rounds, Budget: budget,
+			Findings:     func() []authz.Finding { return slices.Concat(explainFindings(cfg.Authz.Explain), sample.Last()) },
+			HooksRefused: func() error { return hookSecrets(cfg.Listeners.Hooks) },
+			Now:          time.Now, Logger: log,
+		}),
+	}, nil
+}
+
+// kept is what the program keeps in its own namespace, beside what the engine does.
+type kept struct {
+	elector *store.Elector
+	inbox   *store.Inbox
+	history *status.History
+}
+
+func newKept(c *clients, log *slog.Logger) kept {
+	return kept{
+		elector: &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
+		inbox:   &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
+		history: status.NewHistory(c.kube, log),
 	}
-	m.keys(auth.KeyStatus, time.Now)
+}
+
+// serveParts are the parts of an engine that runs on, and leads only while it has the Lease.
+func serveParts(cfg *config.Config, c *clients, own kept, reader *gitlab.Reader, roles *cluster.RoleReader, recent *accounts.Recent, onRound func(syncer.Round)) engineParts {
+	return engineParts{
+		mode: syncer.Mode(cfg.RBACSync.Mode), reader: reader, roles: roles,
+		fence: func(ctx context.Context) error { return fence.CheckRoles(ctx, c.kube, cfg.Authz) },
+		may:   own.elector.May, inbox: own.inbox, poller: reader, recent: recent.All, onRound: onRound,
+	}
+}
+
+// published returns what the engine's last rounds left; nothing before the first has ended.
+func published(engine *syncer.Syncer) *syncer.State {
+	if st := engine.State(); st != nil {
+		return st
+	}
+	return &syncer.State{}
+}
+
+func (s *server) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	ready := func() error { return errors.Join(auth.Ready(), who.ready(), ending(ctx)) }
-	servers, err := listeners(cfg, log, auth, ready, view(engine, roles), reader.Deleted, own, m)
+	ready := func() error { return errors.Join(s.auth.Ready(), s.users.Ready(), ending(ctx)) }
+	servers, err := bind(s.listeners(ready))
 	if err != nil {
 		return err
 	}
-	for _, f := range explainFindings(cfg.Authz.Explain) {
-		log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
+	for _, f := range explainFindings(s.cfg.Authz.Explain) {
+		s.log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
 	}
 	collectSooner()
 	defer runtime.KeepAlive(heapFloor())
 	serving := serveAll(ctx, g, servers)
-	g.Go(func() error { auth.Run(serving); return nil })
-	g.Go(func() error { sample.run(ctx); return nil })
-	g.Go(func() error { roles.Run(serving, cluster.RolesEvery); return nil })
-	if cfg.Authn.Keys.File == "" {
-		g.Go(func() error { newKeyStore(cfg, c, auth, log).run(ctx); return nil })
+	run := func(ctx context.Context, f func(context.Context)) { g.Go(func() error { f(ctx); return nil }) }
+	run(serving, s.auth.Run)
+	run(serving, func(ctx context.Context) { s.roles.Run(ctx, cluster.RolesEvery) })
+	run(serving, s.engine.Follow)
+	run(ctx, s.sample.Run)
+	run(ctx, s.kept.history.Run)
+	run(ctx, s.reporter.Run)
+	run(ctx, s.budget.Run)
+	if s.cfg.Authn.Keys.File == "" {
+		run(ctx, keysOf(s.cfg, s.clients, s.auth, s.log).Run)
 	}
-	g.Go(func() error {
-		return own.elector.Run(ctx, func(ctx context.Context) error { // only the leader reads GitLab and writes
-			if cfg.RBACSync.Mode == config.ModeEnforce {
-				if err := awaitEnforce(ctx, c.kube, cfg, log, own.wait(m)); err != nil {
-					return err
-				}
-			}
-			return engine.Run(ctx)
-		})
-	})
-	g.Go(func() error { engine.Follow(serving); return nil })
-	own.run(ctx, g)
+	g.Go(func() error { return s.kept.elector.Run(ctx, s.lead) })
 	err = g.Wait()
-	own.history.flush(ctx)
+	s.kept.history.Flush(ctx)
 	if !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// lead does what one process alone does: it reads GitLab and writes.
+func (s *server) lead(ctx context.Context) error {
+	if s.cfg.RBACSync.Mode == config.ModeEnforce {
+		err := fence.Await(ctx, s.clients.kube, s.cfg, s.log, func(f *authz.Finding) {
+			if s.rounds.Wait(f) {
+				s.metrics.Waits(f)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return s.engine.Run(ctx)
+}
+
+// listeners describes the ports.
+func (s *server) listeners(ready func() error) []httpserver.Options {
+	l := s.cfg.Listeners
+	p := ports{log: s.log, drain: l.DrainDelay.Duration, metrics: s.metrics}
+	routes := append(explainRoutes(s.cfg, view(s.engine, s.roles), s.log), reviewRoute(s.cfg, s.auth, s.log, s.metrics))
+	all := []httpserver.Options{p.webhooks(l.Webhooks, routes...)}
+	if l.Hooks.Address != "" {
+		all = append(all, p.hooks(l.Hooks, newHook(l.Hooks, s.log, s.kept.inbox, s.reader.Deleted, s.metrics)))
+	}
+	if a := l.Metrics.Address; a != "" {
+		all = append(all, p.health(a, ready))
+	}
+	return all
 }
 
 // serveAll runs the listeners, which go on for a while after ctx has ended. The context that it returns ends with the last.
@@ -119,165 +229,4 @@ func ending(ctx context.Context) error {
 		return errors.New("the process is ending")
 	}
 	return nil
-}
-
-// listeners binds the three ports; if one can't be bound the others are given back.
-func listeners(cfg *config.Config, log *slog.Logger, auth *authn.GitLab, ready func() error, view func() (authz.View, bool), deleted func(...authz.SourceID), own *state, m *metrics) (_ []*httpserver.Server, err error) {
-	var servers []*httpserver.Server
-	defer func() {
-		if err != nil {
-			for _, s := range servers {
-				err = errors.Join(err, s.Close())
-			}
-		}
-	}()
-	add := func(o httpserver.Options) error {
-		o.Logger, o.DrainDelay = log, cfg.Listeners.DrainDelay.Duration
-		s, err := httpserver.New(o)
-		if err != nil {
-			return fmt.Errorf("listeners.%s: %w", o.Name, err)
-		}
-		servers = append(servers, s)
-		return nil
-	}
-	err = add(webhooks(cfg, m, append(explainRoutes(cfg, view, log), reviewRoute(cfg, auth, log, m))...))
-	if err != nil {
-		return nil, err
-	}
-	if h := cfg.Listeners.Hooks; h.Address != "" {
-		err = add(hookPort(h, m, hookHandler(h, log, own.inbox, deleted)))
-		if err != nil {
-			return nil, err
-		}
-	}
-	if a := cfg.Listeners.Metrics.Address; a != "" {
-		err = add(metricsPort(a, m, ready))
-	}
-	return servers, err
-}
-
-// explainRoutes is the SubjectAccessReview webhook, unless refusals are not to be explained.
-func explainRoutes(cfg *config.Config, view func() (authz.View, bool), log *slog.Logger) []httpserver.Route {
-	if cfg.Authz.Explain.Disabled {
-		return nil
-	}
-	return []httpserver.Route{{Path: "/authorize", Handler: sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)}}
-}
-
-// hookPort describes the port that GitLab sends hooks to. Whoever reaches it can send half a request; the hook itself limits
-// what is proven, so that nobody else's requests take its places.
-func hookPort(h config.HooksListener, m *metrics, hook *gitlab.Hook) httpserver.Options {
-	hook.OverLimit = m.hookOverLimit
-	hook.Unproven = func(next http.Handler) http.Handler {
-		return httpserver.QueuedBodies(maxBodies, maxWaiting, turnTime, bodyTime, func() { m.hookOverLimit(gitlab.OverGivenUp) }, next)
-	}
-	return httpserver.Options{
-		Name: "hooks", Address: h.Address, CertFile: h.CertFile, KeyFile: h.KeyFile,
-		MaxConns: shareDescriptors(descriptors()).hooks, IdleTimeout: strangeIdle, Rejected: m.rejected("hooks"),
-		MaxStreams: 250, // a proxy may send all of GitLab's hooks on one connection
-		Handler:    httpserver.Mux(httpserver.Route{Path: hookPath, Handler: hook}, httpserver.Route{Path: "/hook", Handler: hook}),
-	}
-}
-
-// metricsPort describes the port of metrics and health. Health has no limit but that of connections.
-func metricsPort(address string, m *metrics, ready func() error) httpserver.Options {
-	return httpserver.Options{
-		Name: "metrics", Address: address,
-		MaxConns: shareDescriptors(descriptors()).metrics, IdleTimeout: 2 * time.Minute, Rejected: m.rejected("metrics"),
-		Handler: httpserver.Mux(
-			httpserver.Route{Path: "/metrics", Handler: httpserver.Limit(maxScrapes, m.overflow("metrics"), m.handler())},
-			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
-			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(ready)},
-		),
-	}
-}
-
-// hookHandler takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that
-// can't be read is told, but is no reason not to start: it may be mounted later. deleted learns of deletions, which is of use
-// where the leader itself got the hook.
-func hookHandler(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, deleted func(...authz.SourceID)) *gitlab.Hook {
-	if err := hookSecrets(h); err != nil {
-		log.Error("system hooks are refused until their secret can be read", "error", err)
-	}
-	hook := &gitlab.Hook{
-		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
-			e, err := gitlab.ParseSystemHook(body)
-			if err == nil && e.Deleted {
-				deleted(e.Changed...)
-			}
-			return e.Changed, e.Ignored, e.Name, err
-		},
-		Trigger: inbox.Put, Now: time.Now, Logger: log,
-	}
-	hook.Secret, hook.SigningKey = hookFiles(h)
-	return hook
-}
-
-// hookFiles reads what hooks are checked with; nil for what is not configured.
-func hookFiles(h config.HooksListener) (secret, signingKey func() ([]byte, error)) {
-	bytesOf := func(path, what string) func() ([]byte, error) {
-		if path == "" {
-			return nil
-		}
-		read := secretFile(path, what)
-		return func() ([]byte, error) { s, err := read(); return []byte(s), err }
-	}
-	return bytesOf(h.SecretFile, "listeners.hooks.secretFile"), bytesOf(h.SigningKeyFile, "listeners.hooks.signingKeyFile")
-}
-
-// hookSecrets returns why hooks can't be checked now, nil if they can or none are expected.
-func hookSecrets(h config.HooksListener) error {
-	if h.Address == "" {
-		return nil
-	}
-	var errs []error
-	secret, key := hookFiles(h)
-	for _, read := range []func() ([]byte, error){secret, key} {
-		if read == nil {
-			continue
-		}
-		if _, err := read(); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// view returns what explanations are made from; false until the first round has read GitLab.
-func view(s *syncer.Syncer, roles *cluster.RoleReader) func() (authz.View, bool) {
-	return func() (authz.View, bool) {
-		st := s.State()
-		if st == nil || st.View.Snapshot == nil {
-			return authz.View{}, false
-		}
-		return withRoles(st.View, roles.Roles()), true
-	}
-}
-
-// withRoles returns the View with what is known of the ClusterRoles.
-func withRoles(v authz.View, roles clusterroles.Roles) authz.View {
-	gone := map[string]bool{}
-	for name, role := range roles {
-		if role.Exists.Verdict == clusterroles.No {
-			gone[name] = true
-		}
-	}
-	return v.WithRules(rulesOf(roles)).WithoutRoles(gone)
-}
-
-// rulesOf returns the rules of the ClusterRoles that could be read.
-func rulesOf(roles clusterroles.Roles) map[string][]authz.Rule {
-	out := make(map[string][]authz.Rule, len(roles))
-	for name, role := range roles {
-		if role.Exists.Verdict == clusterroles.No || (role.Exists.Verdict == clusterroles.Unknown && role.Rules == nil) {
-			continue
-		}
-		rules := make([]authz.Rule, 0, len(role.Rules))
-		for i := range role.Rules {
-			r := &role.Rules[i]
-			rules = append(rules, authz.Rule{Verbs: r.Verbs, Groups: r.APIGroups, Resources: r.Resources, Names: r.ResourceNames})
-		}
-		out[name] = rules
-	}
-	return out
 }

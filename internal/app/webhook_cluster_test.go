@@ -25,6 +25,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/keystore"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 )
@@ -249,22 +250,22 @@ func keysInTheCluster(t *testing.T, cluster *controlplane.Cluster, gitlab *authn
 		t.Fatal(err)
 	}
 	gitlab.SetDown(true)
-	store := func(a *authn.GitLab) *keyStore {
-		return &keyStore{kube: clientWith(t, cluster, own.Status.Token), auth: a, origin: gitlab.URL, log: slog.New(slog.DiscardHandler)}
+	store := func(a *authn.GitLab) *keystore.Store {
+		return keystore.New(keystore.Options{Kube: clientWith(t, cluster, own.Status.Token), Auth: a, Origin: gitlab.URL, MaxAge: time.Hour, Logger: slog.New(slog.DiscardHandler)})
 	}
 	jwks, fetched := gl.Keys()
 	for range 2 { // created, then updated
-		if err := store(gl).write(t.Context(), jwks, fetched); err != nil {
+		if err := store(gl).Write(t.Context(), jwks, fetched); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := store(restarted).restore(t.Context()); err != nil {
+	if err := store(restarted).Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if id, err := restarted.Authenticate(t.Context(), gitlab.UserToken(42, "kubelogin", nil)); err != nil || id.Username != "gitlab:42" {
 		t.Errorf("after a restart: %v, %v", id, err)
 	}
-	if s, err := admin.CoreV1().Secrets(deploy.Namespace).Get(t.Context(), keySecret, metav1.GetOptions{}); err != nil || strings.Contains(string(s.Data[fieldJWKS]), `"d":`) {
+	if s, err := admin.CoreV1().Secrets(deploy.Namespace).Get(t.Context(), keystore.Secret, metav1.GetOptions{}); err != nil || strings.Contains(string(s.Data[keystore.FieldJWKS]), `"d":`) {
 		t.Errorf("got %v, or a private key is in it", err)
 	}
 }

@@ -10,16 +10,18 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 )
 
 // TestOverloadIsAnsweredAtOnce: the configured limit is the listener's, and what is over it is counted.
 func TestOverloadIsAnsweredAtOnce(t *testing.T) {
 	cfg := &config.Config{Listeners: config.Listeners{Webhooks: config.Listener{MaxInFlight: 1}}}
 	busy, release := make(chan struct{}), make(chan struct{})
-	m := newMetrics()
-	h := webhooks(cfg, m, httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	m := metrics.New()
+	h := ports{metrics: m}.webhooks(cfg.Listeners.Webhooks, httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		close(busy)
 		<-release
 	})}).Handler
@@ -45,8 +47,8 @@ func TestOverloadIsAnsweredAtOnce(t *testing.T) {
 func TestRefusalsTakeNoSlotOfLogins(t *testing.T) {
 	cfg := &config.Config{Listeners: config.Listeners{Webhooks: config.Listener{MaxInFlight: 1}}}
 	busy, release := make(chan struct{}), make(chan struct{})
-	h := webhooks(
-		cfg, newMetrics(),
+	h := ports{metrics: metrics.New()}.webhooks(
+		cfg.Listeners.Webhooks,
 		httpserver.Route{Path: "/authorize", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 			close(busy)
 			<-release
@@ -72,20 +74,21 @@ func TestRefusalsTakeNoSlotOfLogins(t *testing.T) {
 	}
 }
 
-func scrape(m *metrics) string {
+func scrape(m *metrics.Metrics) string {
 	w := httptest.NewRecorder()
-	m.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	return w.Body.String()
 }
 
 // TestReviewMetrics: a review by outcome, reason and kind, its time, and the age of the keys it was judged with.
 func TestReviewMetrics(t *testing.T) {
-	m := newMetrics()
-	m.keys(func() authn.KeyStatus {
+	m := metrics.New()
+	day := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	m.Keys(func() authn.KeyStatus {
 		return authn.KeyStatus{Keys: 2, Fetched: day.Add(-90 * time.Second), Fetches: 5, Failures: 1}
 	}, func() time.Time { return day })
 	cfg := &config.Config{GitLab: config.GitLab{URL: "https://127.0.0.1:1"}, Authn: config.Authn{ClientIDs: []string{"a"}}}
-	auth, err := newAuthenticator(cfg, http.DefaultClient, slog.New(slog.DiscardHandler), &people{})
+	auth, err := newAuthenticator(cfg, http.DefaultClient, slog.New(slog.DiscardHandler), accounts.New(accounts.NewKnowledge(accounts.Rules{}, time.Now), accounts.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,13 +4,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 const minimal = `apiVersion: gl-k8s-integrator/v1alpha1
@@ -34,6 +38,39 @@ func TestDefaults(t *testing.T) {
 	p, err := c.Authz.Policy()
 	if err != nil || strings.Join(p.ClusterRoles(), " ") != "edit view" {
 		t.Errorf("default policy: %v, %v", p.ClusterRoles(), err)
+	}
+}
+
+// TestNoDefaultIsWrittenTwice: what a file leaves out is what the packages take where nobody says anything.
+func TestNoDefaultIsWrittenTwice(t *testing.T) {
+	c, err := config.Parse([]byte(minimal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := func(l config.Limit) rbacsync.Limit { return rbacsync.Limit{Causes: l.Count, Fraction: l.Fraction} }
+	l := c.RBACSync.Limits
+	for name, pair := range map[string][2]any{
+		"authn.leeway":         {c.Authn.Leeway.Duration, authn.DefaultLeeway},
+		"authn.keyRefresh":     {c.Authn.KeyRefresh.Duration, authn.DefaultKeyRefresh},
+		"authn.keyMaxAge":      {c.Authn.KeyMaxAge.Duration, authn.DefaultMaxKeyAge},
+		"authn.maxTokenBytes":  {c.Authn.MaxTokenBytes, authn.DefaultMaxTokenBytes},
+		"authz.archived":       {authz.Frozen(c.Authz.Archived), authz.DefaultFrozen},
+		"rbacsync.interval":    {c.RBACSync.Interval.Duration, rbacsync.DefaultInterval},
+		"rbacsync.concurrency": {c.RBACSync.Concurrency, rbacsync.DefaultConcurrency},
+		"rbacsync.podSecurity": {c.RBACSync.PodSecurity, rbacsync.DefaultPodSecurity},
+		"rbacsync.limits":      {rbacsync.Limits{PerGroup: limit(l.PerGroup), Overall: limit(l.Overall), Policy: limit(l.Policy), Window: l.Window.Duration, Creations: l.CreationsPerHour}, rbacsync.DefaultLimits()},
+		"ci.delivery":          {rbacsync.Delivery(c.CI.Delivery), rbacsync.DefaultDelivery},
+		"ci.tokenLifetime":     {c.CI.TokenLifetime.Duration, rbacsync.DefaultTokenLifetime},
+		"ci.handover":          {c.CI.Handover.Duration, rbacsync.DefaultHandover},
+		"rbacsync.templates":   {c.RBACSync.Templates.Kinds, rbacsync.DefaultTemplateKinds()},
+	} {
+		if !reflect.DeepEqual(pair[0], pair[1]) {
+			t.Errorf("%s: %v in the configuration, %v in the package", name, pair[0], pair[1])
+		}
+	}
+	p, err := c.Authz.Policy()
+	if err != nil || !reflect.DeepEqual(p.Config().Roles, authz.DefaultRoles()) {
+		t.Errorf("authz.roles: %v, want %v (%v)", p.Config().Roles, authz.DefaultRoles(), err)
 	}
 }
 

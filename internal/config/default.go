@@ -1,12 +1,16 @@
 package config
 
 import (
+	"strings"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// setDefaults fills in what the file left out. It is the only place that knows a default.
+// setDefaults fills in what the file left out. It is the only place that knows a default; one that a package needs too, for
+// whoever uses it without a file, is taken from there, so that none is written down twice.
 func setDefaults(c *Config) {
 	duration := func(d *Duration, def time.Duration) {
 		if d.Duration == 0 {
@@ -26,50 +30,59 @@ func setDefaults(c *Config) {
 	number(&c.GitLab.SampleSize, 20)
 	duration(&c.Listeners.DrainDelay, 5*time.Second)
 	number(&c.Listeners.Webhooks.MaxInFlight, 256)
-	number(&c.Authn.MaxTokenBytes, 64<<10)
-	duration(&c.Authn.Leeway, 10*time.Second)
-	duration(&c.Authn.KeyRefresh, 5*time.Minute)
-	duration(&c.Authn.KeyMaxAge, 24*time.Hour)
+	number(&c.Authn.MaxTokenBytes, authn.DefaultMaxTokenBytes)
+	duration(&c.Authn.Leeway, authn.DefaultLeeway)
+	duration(&c.Authn.KeyRefresh, authn.DefaultKeyRefresh)
+	duration(&c.Authn.KeyMaxAge, authn.DefaultMaxKeyAge)
 	if ci := c.Authn.CI; ci != nil {
 		text(&ci.Issuer, c.GitLab.URL)
-		duration(&ci.MaxAge, time.Hour)
+		duration(&ci.MaxAge, authn.DefaultMaxCIAge)
 	}
 	if len(c.Authz.Roles) == 0 {
-		c.Authz.Roles = []Role{
-			{ClusterRole: "edit", Levels: []string{"maintainer", "owner"}},
-			{ClusterRole: "view", Levels: []string{"developer"}},
-		}
+		c.Authz.Roles = defaultRoles()
 	}
 	if len(c.Authz.Kinds) == 0 {
 		c.Authz.Kinds = []string{"group", "project", "user"}
 	}
-	text(&c.Authz.Archived, "view")
-	text(&c.Authz.MarkedForDeletion, "view")
+	text(&c.Authz.Archived, string(authz.DefaultFrozen))
+	text(&c.Authz.MarkedForDeletion, string(authz.DefaultFrozen))
 	text(&c.Authz.LoginHint, "Log in with kubelogin (kubectl oidc-login) through "+c.GitLab.URL+".")
 	number(&c.Authz.Explain.Replicas, 1)
 	text(&c.RBACSync.Mode, ModePlan)
-	duration(&c.RBACSync.Interval, 5*time.Minute)
-	text(&c.RBACSync.PodSecurity, "baseline")
-	number(&c.RBACSync.Concurrency, 8)
+	duration(&c.RBACSync.Interval, rbacsync.DefaultInterval)
+	text(&c.RBACSync.PodSecurity, rbacsync.DefaultPodSecurity)
+	number(&c.RBACSync.Concurrency, rbacsync.DefaultConcurrency)
 	text(&c.RBACSync.Deletion.Policy, DeletionRetain)
 	duration(&c.RBACSync.Deletion.Grace, 7*24*time.Hour)
 	if len(c.RBACSync.Templates.Kinds) == 0 {
 		c.RBACSync.Templates.Kinds = rbacsync.DefaultTemplateKinds()
 	}
-	limits := &c.RBACSync.Limits
-	if limits.PerGroup == (Limit{}) {
-		limits.PerGroup = Limit{Count: 10, Fraction: 0.1}
+	limits, standard := &c.RBACSync.Limits, rbacsync.DefaultLimits()
+	limit := func(l *Limit, def rbacsync.Limit) {
+		if *l == (Limit{}) {
+			*l = Limit{Count: def.Causes, Fraction: def.Fraction}
+		}
 	}
-	if limits.Overall == (Limit{}) {
-		limits.Overall = Limit{Count: 50, Fraction: 0.02}
-	}
-	if limits.Policy == (Limit{}) {
-		limits.Policy = Limit{Count: 10}
-	}
-	duration(&limits.Window, time.Hour)
-	number(&limits.CreationsPerHour, 20)
-	text(&c.CI.Delivery, DeliveryVariables)
+	limit(&limits.PerGroup, standard.PerGroup)
+	limit(&limits.Overall, standard.Overall)
+	limit(&limits.Policy, standard.Policy)
+	duration(&limits.Window, standard.Window)
+	number(&limits.CreationsPerHour, standard.Creations)
+	text(&c.CI.Delivery, string(rbacsync.DefaultDelivery))
 	text(&c.CI.Environment, "ICC-K8s")
-	duration(&c.CI.TokenLifetime, 720*time.Hour)
-	duration(&c.CI.Handover, time.Hour)
+	duration(&c.CI.TokenLifetime, rbacsync.DefaultTokenLifetime)
+	duration(&c.CI.Handover, rbacsync.DefaultHandover)
+}
+
+// defaultRoles are authz's, as a file says it.
+func defaultRoles() []Role {
+	var out []Role
+	for _, r := range authz.DefaultRoles() {
+		role := Role{ClusterRole: r.ClusterRole}
+		for _, l := range r.Levels {
+			role.Levels = append(role.Levels, strings.ToLower(l.String()))
+		}
+		out = append(out, role)
+	}
+	return out
 }

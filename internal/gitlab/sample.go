@@ -13,7 +13,7 @@ import (
 
 // Sample says how much of a Snapshot is compared with GitLab's own lists of members.
 type Sample struct {
-	// Size is the number of groups and projects; default 20. Negative: none.
+	// Size is the number of groups and projects; 0 or negative: none.
 	Size int
 	// Budget is how many requests of members/all the first look may take; default 60, because GitLab allows 200 a
 	// minute. Sources with so many members that they don't fit are left out.
@@ -107,13 +107,10 @@ func (r *Reader) lookAgain(ctx context.Context, s *authz.Snapshot, id authz.Sour
 
 // pickSample chooses sources by chance, among those that were read completely, as far as the budget goes.
 func pickSample(s *authz.Snapshot, o Sample, pageSize int, now time.Time) []authz.SourceID {
-	if o.Size == 0 {
-		o.Size = 20
-	}
 	if o.Budget <= 0 {
 		o.Budget = 60
 	}
-	if o.Size < 0 || s.MissingAll != "" {
+	if o.Size <= 0 || s.MissingAll != "" {
 		return nil
 	}
 	untouchable := s.Incomplete()

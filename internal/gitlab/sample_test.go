@@ -144,7 +144,7 @@ func TestSampleKeepsToItsBudget(t *testing.T) {
 	s, err := r.Snapshot(t.Context())
 	o.ok(err)
 	before := r.Requests()["members_all"]
-	report, err := r.CheckSample(t.Context(), s, Sample{Budget: 6, Rand: rand.New(rand.NewPCG(3, 3))})
+	report, err := r.CheckSample(t.Context(), s, Sample{Size: 20, Budget: 6, Rand: rand.New(rand.NewPCG(3, 3))})
 	o.ok(err)
 	if n := r.Requests()["members_all"] - before; n > 6 || len(report.Checked) == 0 {
 		t.Errorf("%d requests for %d sources", n, len(report.Checked))

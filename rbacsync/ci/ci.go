@@ -24,13 +24,12 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// Defaults of a Provisioner.
+// Defaults of a Provisioner that nobody can configure.
 const (
-	DefaultLifetime = 90 * 24 * time.Hour
-	DefaultHandover = time.Hour
-	DefaultRecheck  = 5 * time.Minute
-	// DefaultRate keeps below 40 requests a second when every project gets all of its variables.
-	DefaultRate = 5
+	defaultRecheck     = 5 * time.Minute
+	defaultConcurrency = 4
+	// defaultRate keeps below 40 requests a second when every project gets all of its variables.
+	defaultRate = 5
 )
 
 // Provisioner keeps tokens fresh and delivered. Its methods may be called at the same time, but for Provision, which
@@ -46,18 +45,18 @@ type Provisioner struct {
 	Replaces []string
 	Audience string        // of ID tokens, for telling people
 	Scope    string        // the environment; a changed one is delivered again
-	Lifetime time.Duration // asked for; the API server may give less. 0: DefaultLifetime
+	Lifetime time.Duration // asked for; the API server may give less. 0: rbacsync.DefaultTokenLifetime
 	// Handover is how long what jobs had before still works after a project was moved to another mode: as long as jobs
-	// run. 0: DefaultHandover
+	// run. 0: rbacsync.DefaultHandover
 	Handover time.Duration
 	// Withhold is how long no token is written into the Secret that people can read, after somebody has lost the right to
 	// read it: as long as a watch can live. 0: until an administrator removes kubename.AnnotationWithheldSince, because
 	// kube-apiserver lets a client choose how long its watch lives (timeoutSeconds).
 	Withhold time.Duration
-	// Recheck is how long a Secret that was found in order is not looked at again. 0: DefaultRecheck
+	// Recheck is how long a Secret that was found in order is not looked at again. 0: 5 minutes
 	Recheck     time.Duration
-	Concurrency int     // namespaces at the same time; default 4
-	Rate        float64 // projects written to in a second; default DefaultRate
+	Concurrency int     // namespaces at the same time; 0: 4
+	Rate        float64 // projects written to in a second; 0: 5
 	// CA, optional, reads Cluster's CA anew at each pass: it is in a file that is replaced beside us.
 	CA func() ([]byte, error)
 	// Keys, optional, returns the ids of the keys of which the API server accepts tokens. See KeysOf.
@@ -226,7 +225,7 @@ func (p *Provisioner) begin(namespaces []Namespace) {
 		p.states, p.lost = map[string]*state{}, map[string]map[int64]bool{}
 	}
 	if p.pace == nil {
-		p.pace = rate.NewLimiter(rate.Limit(cmp.Or(max(p.Rate, 0), DefaultRate)), 10)
+		p.pace = rate.NewLimiter(rate.Limit(cmp.Or(max(p.Rate, 0), defaultRate)), 10)
 	}
 	if p.old == nil {
 		p.old = map[rbacsync.Delivery]*remembered[string]{rbacsync.DeliverIDToken: {}, rbacsync.DeliverAgent: {}}
@@ -457,7 +456,11 @@ func positive(d, standard time.Duration) time.Duration {
 	return standard
 }
 
-func (p *Provisioner) concurrency() int        { return cmp.Or(max(p.Concurrency, 0), 4) }
-func (p *Provisioner) lifetime() time.Duration { return positive(p.Lifetime, DefaultLifetime) }
-func (p *Provisioner) handover() time.Duration { return positive(p.Handover, DefaultHandover) }
-func (p *Provisioner) recheck() time.Duration  { return positive(p.Recheck, DefaultRecheck) }
+func (p *Provisioner) concurrency() int { return cmp.Or(max(p.Concurrency, 0), defaultConcurrency) }
+
+func (p *Provisioner) lifetime() time.Duration {
+	return positive(p.Lifetime, rbacsync.DefaultTokenLifetime)
+}
+
+func (p *Provisioner) handover() time.Duration { return positive(p.Handover, rbacsync.DefaultHandover) }
+func (p *Provisioner) recheck() time.Duration  { return positive(p.Recheck, defaultRecheck) }

@@ -30,7 +30,7 @@ import (
 
 // ApplyOptions say how changes are written.
 type ApplyOptions struct {
-	Concurrency int     // writes at the same time; default 8
+	Concurrency int     // writes at the same time; default rbacsync.DefaultConcurrency
 	QPS         float32 // writes per second that take nothing away; 0: as fast as they go. The client has a limit of its own (rest.Config.QPS).
 	Cause       string  // what led to the changes, for the log
 	Logger      *slog.Logger
@@ -123,7 +123,7 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []rbacsync.
 		a.limit = rate.NewLimiter(rate.Limit(o.QPS), max(1, int(o.QPS)))
 	}
 	if o.Concurrency <= 0 {
-		o.Concurrency = 8
+		o.Concurrency = rbacsync.DefaultConcurrency
 	}
 	telling, told := context.WithCancel(ctx)
 	var teller sync.WaitGroup

@@ -39,7 +39,7 @@ type Options struct {
 	Settings rbacsync.Settings
 	Reserved []string // further reserved namespace names (authz.AssignNames)
 	Mode     Mode     // default ModePlan
-	// Interval is the time between two full rounds, varied by a tenth; default 5 minutes.
+	// Interval is the time between two full rounds, varied by a tenth; default rbacsync.DefaultInterval.
 	Interval time.Duration
 	// Dynamic and OwnNamespace are for Settings.Templates: a client for objects of any kind, and where the Secrets are
 	// that templates copy.
@@ -130,7 +130,7 @@ func New(o Options) (*Syncer, error) {
 		return nil, err
 	}
 	if o.Interval <= 0 {
-		o.Interval = 5 * time.Minute
+		o.Interval = rbacsync.DefaultInterval
 	}
 	if o.Now == nil {
 		o.Now = time.Now

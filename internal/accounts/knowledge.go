@@ -1,0 +1,201 @@
+package accounts
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// Rules say which users and jobs a Snapshot lets in.
+type Rules struct {
+	Policy authz.Policy
+	// MappedRight and Groups are conditions, and a user has to meet one of them: a right by Policy, or membership in one of
+	// the groups, which are named by id. Without both a valid token suffices.
+	MappedRight bool
+	Groups      []int64
+	// CI says the jobs of which projects get in by ID tokens; nil: none.
+	CI *rbacsync.CISettings
+}
+
+// Conditional reports whether a valid token alone does not suffice.
+func (r Rules) Conditional() bool { return r.MappedRight || len(r.Groups) > 0 }
+
+// Knowledge is what the Snapshots so far say. It is made anew from each; what one does not say stays as it was.
+type Knowledge struct {
+	rules Rules
+	now   func() time.Time
+
+	mu     sync.Mutex // one Snapshot is learned at a time
+	latest atomic.Pointer[known]
+}
+
+// NewKnowledge returns a Knowledge of nothing. now is the clock by which memberships end.
+func NewKnowledge(rules Rules, now func() time.Time) *Knowledge {
+	return &Knowledge{rules: rules, now: now}
+}
+
+// known is immutable once published.
+type known struct {
+	snapshot *authz.Snapshot
+	// states are GitLab's states of the accounts, and authn's where GitLab has none. See state.
+	states map[int64]string
+	// admitted are those who meet a condition; complete is false until GitLab could be read as a whole once.
+	admitted map[int64]bool
+	complete bool
+	// projects are the standings of those projects of which they are known.
+	projects map[int64]authn.ProjectStanding
+}
+
+// state returns what is known of an account. Its absence means something once everybody was read: it does not exist.
+func (k *known) state(id int64) (string, bool) {
+	if state, there := k.states[id]; there {
+		return state, true
+	}
+	_, unread := k.snapshot.Missing[authz.Person(id)]
+	if _, there := k.snapshot.Users[id]; there || unread || !k.complete {
+		return "", false
+	}
+	return authn.StateDeleted, true
+}
+
+// Learn takes in a Snapshot; nil and one that was taken before the last one are ignored.
+func (k *Knowledge) Learn(s *authz.Snapshot) {
+	if s == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	old := k.latest.Load()
+	if old == nil {
+		old = &known{snapshot: &authz.Snapshot{}}
+	}
+	if s == old.snapshot || s.Taken.Before(old.snapshot.Taken) {
+		return
+	}
+	fresh := &known{snapshot: s, states: k.states(s, old), complete: old.complete || s.MissingAll == ""}
+	if k.rules.Conditional() {
+		fresh.admitted = k.admit(s)
+		// Unread is not empty: what could not be read takes nobody's admission away.
+		if s.MissingAll != "" || len(s.Missing) > 0 {
+			for id := range old.admitted {
+				fresh.admitted[id] = true
+			}
+		}
+	}
+	fresh.projects = k.standings(s, old.projects)
+	k.latest.Store(fresh)
+}
+
+// states returns what is known of the accounts. Absence means something only where everybody was read; else what was known
+// stays.
+func (k *Knowledge) states(s *authz.Snapshot, old *known) map[int64]string {
+	out := make(map[int64]string, len(s.Users))
+	bots := k.rules.Policy.Config().Bots
+	for id, u := range s.Users {
+		_, unread := s.Missing[authz.Person(id)]
+		switch {
+		case u.State == "":
+		case u.State == authz.StateActive && !u.Human && !unread && !bots:
+			out[id] = authn.StateNotHuman
+		default:
+			out[id] = string(u.State)
+		}
+	}
+	stays := func(id int64) {
+		if _, there := out[id]; there {
+			return
+		}
+		if state, there := old.state(id); there {
+			out[id] = state
+		}
+	}
+	if s.MissingAll != "" {
+		for id := range old.states {
+			stays(id)
+		}
+	}
+	for id := range s.Missing {
+		if id.Kind == authz.UserSource {
+			stays(id.ID)
+		}
+	}
+	for id, u := range s.Users {
+		if u.State == "" { // half an answer
+			stays(id)
+		}
+	}
+	return out
+}
+
+// admit returns the users who meet a condition.
+func (k *Knowledge) admit(s *authz.Snapshot) map[int64]bool {
+	now, out := k.now(), map[int64]bool{}
+	if k.rules.MappedRight {
+		grants, _ := k.rules.Policy.Grants(s, k.rules.Policy.Sources(s), now)
+		for _, g := range grants {
+			for _, u := range g.Users {
+				out[u] = true
+			}
+		}
+	}
+	resolver := authz.NewResolver(s, now)
+	for _, id := range k.rules.Groups {
+		for a := range resolver.Members(authz.Group(id)).All() {
+			out[a.User] = true
+		}
+	}
+	return out
+}
+
+// standings returns what is known of each project. Of one that could not be judged now counts what was known before.
+func (k *Knowledge) standings(s *authz.Snapshot, before map[int64]authn.ProjectStanding) map[int64]authn.ProjectStanding {
+	if k.rules.CI == nil {
+		return nil
+	}
+	sources := make([]authz.Source, 0, len(s.Projects))
+	for id := range s.Projects {
+		if src, ok := k.rules.Policy.Source(s, authz.Project(id)); ok {
+			sources = append(sources, src)
+		}
+	}
+	modes := k.rules.CI.Modes(s, sources)
+	out := make(map[int64]authn.ProjectStanding, len(s.Projects))
+	for id := range s.Projects {
+		switch mode, mapped := modes[id]; {
+		case unreadProject(s, id):
+		case !mapped:
+			out[id] = authn.ProjectNotServed
+		case mode != rbacsync.DeliverIDToken:
+			out[id] = authn.ProjectOtherDelivery
+		default:
+			out[id] = authn.ProjectServed
+		}
+	}
+	for id, standing := range before {
+		if unreadProject(s, id) {
+			out[id] = standing
+		}
+	}
+	return out
+}
+
+// unreadProject reports whether something is missing that says how a project's jobs get in: the project itself, what it is
+// in, or the list of all.
+func unreadProject(s *authz.Snapshot, project int64) bool {
+	at := authz.Project(project)
+	for range 64 { // GitLab allows 20 levels of groups, and a wrong answer may go round in a circle
+		if s.MissingAll != "" || s.Missing[at] != "" || at.Kind == authz.GroupSource && !s.Contains(at) {
+			return true
+		}
+		parent, ok := s.Parent(at)
+		if !ok {
+			return false
+		}
+		at = parent
+	}
+	return true
+}

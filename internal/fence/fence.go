@@ -1,0 +1,124 @@
+package fence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
+)
+
+// ErrMissing keeps mode enforce from giving rights where tenants could climb out of them (docs/adr/0009).
+var ErrMissing = errors.New("the tenant fence is not in the cluster as it should be, and without it whoever has edit can change what this program owns: apply deploy/manifests, or use rbacsync.mode: plan")
+
+// Check returns nil if every admission policy of deploy/ is in the cluster, bound, and as strict as there.
+func Check(ctx context.Context, kube kubernetes.Interface) error {
+	admission := kube.AdmissionregistrationV1()
+	for _, name := range deploy.Policies() {
+		policy, err := admission.ValidatingAdmissionPolicies().Get(ctx, name, metav1.GetOptions{})
+		var binding *admissionv1.ValidatingAdmissionPolicyBinding
+		if err == nil {
+			binding, err = admission.ValidatingAdmissionPolicyBindings().Get(ctx, name, metav1.GetOptions{})
+		}
+		if apierrors.IsNotFound(err) {
+			return fmt.Errorf("%s: %w", name, ErrMissing)
+		}
+		if err != nil {
+			return kubeerror.Explain(fmt.Errorf("looking for the tenant fence: %w", err))
+		}
+		if err := deploy.Verify(policy, binding); err != nil {
+			return fmt.Errorf("%s is weaker than deploy/manifests: %w: %w", name, err, ErrMissing)
+		}
+	}
+	return nil
+}
+
+// CheckRoles is Check for a running engine: it also finds ClusterRoles of the configuration whose names the fence
+// doesn't keep. That is no reason not to start: the finding foreign_object tells if a tenant took one.
+func CheckRoles(ctx context.Context, kube kubernetes.Interface, policy config.Authz) error {
+	if err := Check(ctx, kube); err != nil {
+		return err
+	}
+	fence, err := kube.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(ctx, deploy.TenantFence, metav1.GetOptions{})
+	if err != nil {
+		return kubeerror.Explain(fmt.Errorf("looking for the tenant fence: %w", err))
+	}
+	var names []string
+	for _, r := range policy.Roles {
+		names = append(names, r.ClusterRole)
+	}
+	for _, r := range policy.Extra {
+		names = append(names, r.ClusterRole)
+	}
+	return deploy.VerifyRoles(fence, names)
+}
+
+// errNoDeletion keeps what was configured from failing in each round once a namespace is due.
+var errNoDeletion = errors.New("rbacsync.deletion.policy is delete, and nobody has given the right to delete namespaces: apply " + deploy.DeletionFile + ", or set rbacsync.deletion.policy: retain")
+
+// Ready returns nil if the cluster is ready for mode enforce: the fence holds, and deletion, if it is configured,
+// is allowed.
+func Ready(ctx context.Context, kube kubernetes.Interface, cfg *config.Config) error {
+	if err := Check(ctx, kube); err != nil {
+		return err
+	}
+	if cfg.RBACSync.Deletion.Policy != config.DeletionDelete {
+		return nil
+	}
+	review, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "delete", Resource: "namespaces"}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return kubeerror.Explain(fmt.Errorf("asking whether namespaces may be deleted: %w", err))
+	}
+	if !review.Status.Allowed {
+		return errNoDeletion
+	}
+	return nil
+}
+
+// retry is the pause between two looks at a cluster that is not ready, warnEvery the pause between two lines in the log about
+// the same.
+const (
+	retry     = 2 * time.Second
+	warnEvery = 30 * time.Second
+)
+
+// Await waits until the cluster is ready for mode enforce: for kube-apiserver, and for what an administrator has to
+// apply. Until then no right is written; the webhooks don't hang on it and answer. report gets what is waited for, as a
+// finding, and nil when the wait is over.
+func Await(ctx context.Context, kube kubernetes.Interface, cfg *config.Config, log *slog.Logger, report func(*authz.Finding)) error {
+	defer report(nil)
+	var told string
+	var toldAt time.Time
+	for {
+		err := Ready(ctx, kube, cfg)
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if now := time.Now(); err.Error() != told || now.Sub(toldAt) >= warnEvery {
+			told, toldAt = err.Error(), now
+			f := authz.Finding{Code: "enforce_waits", Text: "mode enforce waits, no rights are given or taken: " + told}
+			if errors.Is(err, ErrMissing) {
+				f.Code = "fence"
+			}
+			report(&f)
+			log.ErrorContext(ctx, "mode enforce waits, no rights are given or taken", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retry):
+		}
+	}
+}

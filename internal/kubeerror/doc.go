@@ -1,0 +1,2 @@
+// Package kubeerror tells administrators what to do about errors of kube-apiserver.
+package kubeerror

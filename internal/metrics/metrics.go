@@ -1,0 +1,242 @@
+package metrics
+
+import (
+	"math"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
+)
+
+// Metrics are the program's numbers. No label holds anything that a user of GitLab can choose.
+type Metrics struct {
+	Registry *prometheus.Registry // takes further ones
+
+	reviews   *prometheus.CounterVec
+	latency   prometheus.Histogram
+	refused   *prometheus.CounterVec
+	closed    *prometheus.CounterVec
+	rounds    *prometheus.CounterVec
+	lastRound prometheus.Gauge
+	duration  prometheus.Gauge
+	planned   prometheus.Gauge
+	findings  *prometheus.GaugeVec
+	held      prometheus.Gauge
+	drift     prometheus.Counter
+	hooks     prometheus.Histogram
+	hooksOver *prometheus.CounterVec
+}
+
+// New returns the numbers of a process that has done nothing yet, with further ones.
+func New(more ...prometheus.Collector) *Metrics {
+	const ns = "gl_k8s_integrator"
+	m := &Metrics{
+		Registry: prometheus.NewRegistry(),
+		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: ns, Name: "reviews_total",
+			Help: "Token reviews by outcome, reason code and kind of token.",
+		}, []string{"outcome", "reason", "kind"}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: ns, Name: "review_seconds",
+			Help: "Time taken to answer a token review.", Buckets: prometheus.ExponentialBuckets(0.00005, 3, 10),
+		}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: ns, Name: "overload_total",
+			Help: "Requests answered 503 because too many were under way.",
+		}, []string{"listener"}),
+		closed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: ns, Name: "connections_closed_total",
+			Help: "Connections that were closed because the listener had too many.",
+		}, []string{"listener"}),
+		rounds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: ns, Name: "rounds_total",
+			Help: "Rounds of the sync engine by how much was read and how they ended.",
+		}, []string{"read", "result"}),
+		lastRound: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: ns, Name: "last_good_round_timestamp_seconds",
+			Help: "When the last round without a fault ended.",
+		}),
+		duration: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "round_seconds", Help: "Duration of the last round."}),
+		planned:  prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "planned_changes", Help: "Changes in the last plan."}),
+		findings: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: ns, Name: "findings",
+			Help: "Findings of the last round by code.",
+		}, []string{"code"}),
+	}
+	m.held = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "held_changes", Help: "Changes that limits hold back until somebody approves them."})
+	m.drift = prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "drift_restored_total", Help: "Objects that were put back after somebody else changed them."})
+	m.hooks = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: ns, Name: "hook_to_applied_seconds",
+		Help: "Time from the receipt of a hook to the end of the round that dealt with it.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 14),
+	})
+	m.hooksOver = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: ns, Name: "hooks_over_limit_total",
+		Help: "Hooks that were too many at a time: read_everything were taken together, refused were answered 503, given_up had a signature alone and were not read to their end.",
+	}, []string{"outcome"})
+	m.Registry.MustRegister(m.held, m.drift, m.hooks, m.hooksOver, m.reviews, m.latency, m.refused, m.closed, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.Registry.MustRegister(more...)
+	return m
+}
+
+// Keys adds the numbers of GitLab's signing keys.
+func (m *Metrics) Keys(status func() authn.KeyStatus, now func() time.Time) {
+	const ns = "gl_k8s_integrator"
+	m.Registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: ns, Name: "signing_keys",
+			Help: "GitLab's signing keys that are known.",
+		}, func() float64 { return float64(status().Keys) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: ns, Name: "signing_keys_age_seconds",
+			Help: "Time since GitLab's signing keys were last read, by this process or the one before; NaN: never.",
+		}, func() float64 {
+			s := status()
+			if s.Fetched.IsZero() {
+				return math.NaN()
+			}
+			return now().Sub(s.Fetched).Seconds()
+		}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: ns, Name: "signing_key_fetches_total",
+			Help: "Attempts to read GitLab's signing keys.",
+		}, func() float64 { return float64(status().Fetches) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: ns, Name: "signing_key_fetch_failures_total",
+			Help: "Attempts to read GitLab's signing keys that failed.",
+		}, func() float64 { return float64(status().Failures) }),
+	)
+}
+
+// Engine adds the numbers that are asked for when they are read.
+func (m *Metrics) Engine(s *syncer.Syncer, e *store.Elector, b *status.Budget) {
+	const ns = "gl_k8s_integrator"
+	stale := func(what string, of func(syncer.Staleness) time.Duration) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: ns, Name: "staleness_seconds", ConstLabels: prometheus.Labels{"of": what},
+			Help: "How old what is known of GitLab is at most: everything (links, transfers, lost hooks), the states of accounts, and those of accounts seen lately; NaN: nothing is known.",
+		}, func() float64 {
+			x, ok := s.Staleness()
+			if !ok {
+				return math.NaN()
+			}
+			return of(x).Seconds()
+		})
+	}
+	m.Registry.MustRegister(
+		stale("everything", func(x syncer.Staleness) time.Duration { return x.Everything }),
+		stale("accounts", func(x syncer.Staleness) time.Duration { return x.Accounts }),
+		stale("present_accounts", func(x syncer.Staleness) time.Duration { return x.Present }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: ns, Name: "snapshot_age_seconds",
+			Help: "Time since the last complete reading of GitLab was begun, by this process or the leader; NaN: nothing is known.",
+		}, func() float64 {
+			x, ok := s.Staleness()
+			if !ok {
+				return math.NaN()
+			}
+			return x.Everything.Seconds()
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "leader", Help: "1 while this process leads."}, func() float64 {
+			if e.May() == nil {
+				return 1
+			}
+			return 0
+		}),
+		requestCounter{
+			b, prometheus.NewDesc(ns+"_gitlab_requests_total", "Requests to GitLab by kind, repetitions included.", []string{"kind"}, nil),
+			prometheus.NewDesc(ns+"_gitlab_budget_share", "Share of GitLab's default rate limits that the last minute used, by kind.", []string{"kind"}, nil),
+		},
+	)
+}
+
+// requestCounter collects the numbers of requests to GitLab.
+type requestCounter struct {
+	b               *status.Budget
+	requests, share *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c requestCounter) Describe(out chan<- *prometheus.Desc) { out <- c.requests; out <- c.share }
+
+// Collect implements prometheus.Collector.
+func (c requestCounter) Collect(out chan<- prometheus.Metric) {
+	for kind, n := range c.b.Requests() {
+		out <- prometheus.MustNewConstMetric(c.requests, prometheus.CounterValue, float64(n), kind)
+	}
+	for kind, share := range c.b.Shares() {
+		out <- prometheus.MustNewConstMetric(c.share, prometheus.GaugeValue, share, kind)
+	}
+}
+
+// Review takes in a token review.
+func (m *Metrics) Review(r authn.Review) {
+	m.reviews.WithLabelValues(string(r.Outcome), string(r.Code), string(r.Kind)).Inc()
+	m.latency.Observe(r.Duration.Seconds())
+}
+
+// HookOverLimit takes in a hook that was over a limit; see gitlab.Hook.
+func (m *Metrics) HookOverLimit(outcome string) { m.hooksOver.WithLabelValues(outcome).Inc() }
+
+// Overflow returns what takes in a request that a listener refused, because it had too many.
+func (m *Metrics) Overflow(listener string) func() {
+	c := m.refused.WithLabelValues(listener)
+	return c.Inc
+}
+
+// Rejected returns what takes in a connection that a listener closed, because it had too many.
+func (m *Metrics) Rejected(listener string) func() {
+	c := m.closed.WithLabelValues(listener)
+	return c.Inc
+}
+
+// Round takes in a round, with further findings of now.
+func (m *Metrics) Round(r syncer.Round, further ...authz.Finding) {
+	result := "ok"
+	if r.Err != nil {
+		result = "failed"
+	} else {
+		m.lastRound.Set(float64(r.Started.Add(r.Duration).Unix()))
+	}
+	m.rounds.WithLabelValues(r.Kind.Read(), result).Inc()
+	for _, t := range r.Done {
+		if !t.At.IsZero() {
+			m.hooks.Observe(max(0, r.Started.Add(r.Duration).Sub(t.At).Seconds()))
+		}
+	}
+	if r.Names == nil { // it did not see everything: a failed one, or one that put back drift
+		if r.Kind == syncer.KindDrift {
+			m.drift.Add(float64(r.Report.Applied))
+		}
+		return
+	}
+	m.held.Set(float64(len(r.Held)))
+	m.duration.Set(r.Duration.Seconds())
+	m.planned.Set(float64(len(r.Plan)))
+	m.findings.Reset()
+	for _, f := range slices.Concat(r.Findings, further) {
+		m.findings.WithLabelValues(f.Code).Inc()
+	}
+}
+
+// Waits takes in what the leader waits for, nil when it has begun.
+func (m *Metrics) Waits(f *authz.Finding) {
+	m.findings.Reset() // those of the rounds come with the next one
+	if f != nil {
+		m.findings.WithLabelValues(f.Code).Set(1)
+	}
+}
+
+// Handler answers /metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{Timeout: 10 * time.Second})
+}

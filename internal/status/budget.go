@@ -1,0 +1,70 @@
+package status
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Budget knows how much of GitLab's rate limits the last minute has used.
+type Budget struct {
+	requests func() map[string]int64
+	limits   map[string]float64
+	now      func() time.Time
+
+	mu     sync.Mutex
+	points []point // one every few seconds, of the last minute
+}
+
+type point struct {
+	at     time.Time
+	counts map[string]int64
+}
+
+// NewBudget returns a Budget of requests that are counted by kind, of which so many are allowed in a minute.
+func NewBudget(requests func() map[string]int64, limits map[string]float64, now func() time.Time) *Budget {
+	return &Budget{requests: requests, limits: limits, now: now}
+}
+
+// Requests returns how many requests there were since the start, by kind.
+func (b *Budget) Requests() map[string]int64 { return b.requests() }
+
+// sample notes how many requests there were so far.
+func (b *Budget) sample() {
+	p := point{b.now(), b.requests()}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.points = append(b.points, p)
+	for len(b.points) > 1 && p.at.Sub(b.points[1].at) >= time.Minute {
+		b.points = b.points[1:]
+	}
+}
+
+// Shares returns the used share of each limit of which something is used, by kind: 1 is all of it.
+func (b *Budget) Shares() map[string]float64 {
+	b.sample()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	first, last := b.points[0], b.points[len(b.points)-1]
+	out := map[string]float64{}
+	for kind, limit := range b.limits {
+		if n := last.counts[kind] - first.counts[kind]; n > 0 {
+			out[kind] = float64(n) / limit
+		}
+	}
+	return out
+}
+
+// Run keeps count until ctx is done.
+func (b *Budget) Run(ctx context.Context) {
+	t := time.NewTicker(5 * time.Second)
+	defer t.Stop()
+	for {
+		b.sample()
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}

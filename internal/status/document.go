@@ -1,0 +1,143 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
+)
+
+// document is what the leader writes down about itself after its rounds, and `status` shows.
+type document struct {
+	Written   time.Time         `json:"written"`
+	Leader    string            `json:"leader"`
+	Mode      string            `json:"mode"`
+	Read      time.Time         `json:"read"` // when the last full reading of GitLab was begun
+	Round     roundSummary      `json:"round"`
+	Failing   string            `json:"failing,omitempty"` // the error, while rounds fail
+	Since     time.Time         `json:"since,omitzero"`
+	Staleness map[string]string `json:"staleness,omitempty"`
+	Held      int               `json:"held"`
+	Findings  map[string]int    `json:"findings,omitempty"` // by code
+	Texts     []string          `json:"texts,omitempty"`    // of findings
+	Requests  map[string]int64  `json:"requests,omitempty"` // to GitLab, by kind, since the leader's start
+	Budget    map[string]string `json:"budget,omitempty"`   // share of GitLab's limits in the last minute
+	Sources   map[string]int    `json:"sources,omitempty"`
+	Hooks     hookSummary       `json:"hooks"`
+}
+
+// hookSummary says how long it took from the receipt of hooks until they were dealt with, of the last hookTimes of them.
+type hookSummary struct {
+	Count   int    `json:"count"` // since the leader's start
+	Median  string `json:"median,omitempty"`
+	Slowest string `json:"slowest,omitempty"`
+	Refused string `json:"refused,omitempty"` // why the leader can't check hooks
+}
+
+// roundSummary is the last round that could read GitLab and the cluster.
+type roundSummary struct {
+	Cause    string    `json:"cause"`
+	Read     string    `json:"read"`
+	Started  time.Time `json:"started"`
+	Duration string    `json:"duration"`
+	Spaces   int       `json:"namespaces"`
+	Planned  int       `json:"planned"`
+	Applied  int       `json:"applied"`
+	Failed   int       `json:"failed"`
+}
+
+const (
+	documentKey = "status.json" // in the ConfigMap
+	hookTimes   = 100
+)
+
+// print shows the document to people. leader is who leads now.
+func (st document) print(out io.Writer, leader string, now time.Time) {
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(out, "%-16s %s\n", what, fmt.Sprintf(format, args...))
+	}
+	line("leader", "%s", leader)
+	line("mode", "%s", st.Mode)
+	r := st.Round
+	line("last round", "%s (%s, %d namespaces looked at): %d planned, %d applied, %d failed, %s, at %s", r.Cause, r.Read, r.Spaces, r.Planned, r.Applied, r.Failed, r.Duration, r.Started.Format(time.RFC3339))
+	if st.Failing != "" {
+		line("FAILING", "since %s: %s", st.Since.Format(time.RFC3339), st.Failing)
+	}
+	if st.Read.IsZero() {
+		line("GitLab read", "never")
+	} else {
+		line("GitLab read", "%s ago: %s", now.Sub(st.Read).Round(time.Second), counts(st.Sources))
+	}
+	line("at most old", "%s (when written, %s ago)", list(st.Staleness), now.Sub(st.Written).Round(time.Second))
+	line("held changes", "%d", st.Held)
+	if st.Hooks.Median == "" {
+		line("hooks", "%d dealt with", st.Hooks.Count)
+	} else {
+		line("hooks", "%d dealt with, from receipt to applied %s (median of the last %d), slowest %s", st.Hooks.Count, st.Hooks.Median, hookTimes, st.Hooks.Slowest)
+	}
+	if st.Hooks.Refused != "" {
+		line("HOOKS REFUSED", "%s", st.Hooks.Refused)
+	}
+	line("requests", "%s", counts(st.Requests))
+	line("of the limits", "%s", list(st.Budget))
+	line("findings", "%s", counts(st.Findings))
+	for _, t := range st.Texts {
+		fmt.Fprintf(out, "  %s\n", t)
+	}
+}
+
+func counts[N int | int64](m map[string]N) string {
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[k] = fmt.Sprint(v)
+	}
+	return list(out)
+}
+
+func list(m map[string]string) string {
+	if len(m) == 0 {
+		return "none"
+	}
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, k+" "+m[k])
+	}
+	return strings.Join(out, ", ")
+}
+
+// Show prints the document that is in the cluster, and who leads.
+func Show(ctx context.Context, kube kubernetes.Interface, out io.Writer) error {
+	cm, err := kube.CoreV1().ConfigMaps(deploy.Namespace).Get(ctx, store.NameStatus, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return errors.New("no integrator has finished a round in this cluster yet: is `serve` running?")
+	}
+	if err != nil {
+		return err
+	}
+	var st document
+	if err := json.Unmarshal([]byte(cm.Data[documentKey]), &st); err != nil {
+		return fmt.Errorf("reading the status: %w", err)
+	}
+	lease, err := kube.CoordinationV1().Leases(deploy.Namespace).Get(ctx, store.NameLease, metav1.GetOptions{})
+	leader := "nobody"
+	if err == nil && lease.Spec.HolderIdentity != nil && *lease.Spec.HolderIdentity != "" {
+		leader = *lease.Spec.HolderIdentity
+		if t := lease.Spec.RenewTime; t != nil && time.Since(t.Time) > time.Minute {
+			leader += fmt.Sprintf(", who has not renewed since %s", t.UTC().Format(time.RFC3339))
+		}
+	}
+	st.print(out, leader, time.Now())
+	return nil
+}
