@@ -60,15 +60,10 @@ func (f *filter) group(s *Snapshot, id int64) bool {
 	if matchesAny(f.paths, s.Groups[id].Path) {
 		return true
 	}
-	for range maxDepth {
-		if f.ids[Group(id)] {
+	for at := range s.Up(Group(id)) {
+		if f.ids[at] {
 			return true
 		}
-		g, ok := s.Groups[id]
-		if !ok || g.Parent == 0 {
-			return false
-		}
-		id = g.Parent
 	}
 	return false
 }

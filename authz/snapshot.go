@@ -1,6 +1,9 @@
 package authz
 
-import "time"
+import (
+	"iter"
+	"time"
+)
 
 // UserState is GitLab's state of an account. Only StateActive gives rights; it is an allow-list because
 // "deactivated" is not "blocked" in GitLab and new states may come.
@@ -141,29 +144,37 @@ func (s *Snapshot) Parent(id SourceID) (parent SourceID, ok bool) {
 // maxDepth bounds every walk up the groups: GitLab allows 20 levels, and a wrong answer may go round in a circle.
 const maxDepth = 64
 
-// Top returns the top-level group a source is in, the person of a personal project, or the source itself.
-func (s *Snapshot) Top(id SourceID) SourceID {
-	for range maxDepth {
-		parent, ok := s.Parent(id)
-		if !ok {
-			break
+// Up goes from a source up to its top-level group, itself included. It ends also where a wrong answer of GitLab goes round in
+// a circle.
+func (s *Snapshot) Up(id SourceID) iter.Seq[SourceID] {
+	return func(yield func(SourceID) bool) {
+		for range maxDepth {
+			if !yield(id) {
+				return
+			}
+			parent, ok := s.Parent(id)
+			if !ok {
+				return
+			}
+			id = parent
 		}
-		id = parent
 	}
-	return id
+}
+
+// Top returns the top-level group a source is in, the person of a personal project, or the source itself.
+func (s *Snapshot) Top(id SourceID) (top SourceID) {
+	for at := range s.Up(id) {
+		top = at
+	}
+	return top
 }
 
 // Within reports whether a source is the other one or somewhere below it.
 func (s *Snapshot) Within(id, top SourceID) bool {
-	for range maxDepth {
-		if id == top {
+	for at := range s.Up(id) {
+		if at == top {
 			return true
 		}
-		parent, ok := s.Parent(id)
-		if !ok {
-			return false
-		}
-		id = parent
 	}
 	return false
 }

@@ -85,8 +85,10 @@ func NewDeliveries(in *Input) *Deliveries {
 
 // Delivery returns how a source gets its credentials.
 func (v *Deliveries) Mode(id authz.SourceID) (mode Delivery) {
-	for at, ok := id, len(v.by) > 0; ok; at, ok = v.snap.Parent(at) {
-		mode = cmp.Or(mode, v.by[at].Mode)
+	if len(v.by) > 0 {
+		for at := range v.snap.Up(id) {
+			mode = cmp.Or(mode, v.by[at].Mode)
+		}
 	}
 	return cmp.Or(mode, v.Settings.Mode)
 }

@@ -272,13 +272,13 @@ func (s *splitter) missing(id authz.SourceID) authz.SourceID {
 	if before == nil {
 		return id
 	}
-	for {
-		parent, ok := before.Parent(id)
-		if !ok || s.e.Snapshot.Contains(parent) {
-			return id
+	for at := range before.Up(id) {
+		if at != id && s.e.Snapshot.Contains(at) {
+			break
 		}
-		id = parent
+		id = at
 	}
+	return id
 }
 
 // scope returns the top-level group of a source.

@@ -186,16 +186,15 @@ func (k *Knowledge) standings(s *authz.Snapshot, before map[int64]authn.ProjectS
 // unreadProject reports whether something is missing that says how a project's jobs get in: the project itself, what it is
 // in, or the list of all.
 func unreadProject(s *authz.Snapshot, project int64) bool {
-	at := authz.Project(project)
-	for range 64 { // GitLab allows 20 levels of groups, and a wrong answer may go round in a circle
+	above := 0
+	for at := range s.Up(authz.Project(project)) {
 		if s.MissingAll != "" || s.Missing[at] != "" || at.Kind == authz.GroupSource && !s.Contains(at) {
 			return true
 		}
-		parent, ok := s.Parent(at)
-		if !ok {
-			return false
-		}
-		at = parent
+		above++
 	}
-	return true
+	return above > maxAbove
 }
+
+// maxAbove is how deep groups can be: GitLab allows 20 levels. What seems to be deeper goes round in a circle.
+const maxAbove = 32
