@@ -249,7 +249,7 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturb
 			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
 			continue
 		}
-		report := s.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 })
+		report := s.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 }, s.lookAgain)
 		if before := s.ciFindings.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
 			s.lookAgain(authz.SourceID{}) // else they would be told as they were until the next reading of GitLab
 		}

@@ -209,9 +209,6 @@ func New(o Options) (*Syncer, error) {
 		Kube: o.Kube, Watch: o.Watch, Roles: o.Policy.ClusterRoles(), Templates: o.Settings.Templates, Dynamic: o.Dynamic, DynamicWatch: o.DynamicWatch,
 		OwnNamespace: o.OwnNamespace, Notify: s.poke, Logger: o.Logger,
 	})
-	if o.CI != nil && o.CI.Changed == nil {
-		o.CI.Changed = s.lookAgain
-	}
 	if o.People != nil {
 		s.poll = &poller{every: cmp.Or(o.PollEvery, 10*time.Second), from: o.People, recent: o.Recent, now: o.Now, checked: map[int64]time.Time{}}
 	}
