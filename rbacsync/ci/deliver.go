@@ -1,6 +1,7 @@
 package ci
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -312,9 +313,7 @@ func (d *delivery) hand(ctx context.Context, vars []Variable, diff difference) (
 		next.Looked = now
 	}
 	next.Sums = diff.sums
-	if diff.token != nil {
-		next.Token = diff.token
-	}
+	next.Token = cmp.Or(diff.token, next.Token)
 	if !mode.HandsToken() {
 		next.Token = nil
 	}
