@@ -65,7 +65,7 @@ func (s *Syncer) restrain(ctx context.Context, p *pass) {
 // agree notes which Snapshot the whole cluster agrees with.
 func (s *Syncer) agree(p *pass, err error) {
 	b := &s.brakes
-	clean := err == nil && !p.unwritten && p.plain.Hold == "" && len(p.Held) == 0 && s.o.Mode == ModeEnforce
+	clean := err == nil && p.Unwritten == 0 && p.plain.Hold == "" && len(p.Held) == 0 && s.o.Mode == ModeEnforce
 	if clean || b.before == nil {
 		b.before = p.snap
 	}
@@ -73,45 +73,6 @@ func (s *Syncer) agree(p *pass, err error) {
 	if clean && p.everything() && p.withheld == 0 && (b.policy == nil || len(s.o.Policy.Untouchable(p.snap)) == 0) {
 		b.policy = &s.o.Policy
 	}
-}
-
-// recall takes in what a process before this one knew, once.
-func (s *Syncer) recall(ctx context.Context, p *pass) {
-	b := &s.brakes
-	if b.recalled || s.o.Memory == nil {
-		return
-	}
-	st, _, err := s.o.Memory.Load(ctx, "")
-	if err != nil {
-		p.noted = append(p.noted, authz.Finding{Code: "memory_unread", Text: "what was stored of the rounds before can't be read, so more than usual may be held: " + err.Error()})
-		return
-	}
-	b.recalled = true
-	if st == nil || st.Snapshot.Issuer != p.snap.Issuer {
-		return
-	}
-	b.before, b.past = st.Before, st.Past
-	s.marks.recall(st)
-	if st.Policy != nil {
-		if p, err := authz.NewPolicy(*st.Policy); err == nil { // else an older version let pass what this one does not
-			b.policy = &p
-		}
-	}
-}
-
-// stored is what the Memory is to keep after a round.
-func (s *Syncer) stored(r Round) Stored {
-	s.round.Lock()
-	defer s.round.Unlock()
-	st := Stored{Snapshot: r.Snapshot, Names: r.Names, Before: s.brakes.before, Past: slices.Clone(s.brakes.past), Marks: s.marks.of(r.Snapshot.Issuer)}
-	if now := s.State(); now != nil {
-		st.Gaps, st.Jobs = now.View.Gaps(), now.Jobs
-	}
-	if s.brakes.policy != nil {
-		c := s.brakes.policy.Config()
-		st.Policy = &c
-	}
-	return st
 }
 
 // withhold is the function of that name, with what this Syncer knows.

@@ -249,9 +249,9 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturb
 			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
 			continue
 		}
-		report := s.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 }, s.lookAgain)
+		report := s.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 }, func(authz.SourceID) { s.look(look{"ci", true}) })
 		if before := s.ciFindings.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
-			s.lookAgain(authz.SourceID{}) // else they would be told as they were until the next reading of GitLab
+			s.look(look{"ci", false}) // else they would be shown as they were until the next reading of GitLab
 		}
 		if report.Issued > 0 {
 			s.tellCI(ctx, touched, list)
@@ -329,22 +329,15 @@ func (s *Syncer) tellCI(ctx context.Context, touched map[string]bool, list []ci.
 	}
 }
 
-// lookAgain asks for a round that reads nothing: something was learned of CI credentials that bindings depend on.
-func (s *Syncer) lookAgain(authz.SourceID) {
-	s.mu.Lock()
-	s.pending.look = true
-	s.pending.causes = append(s.pending.causes[:min(len(s.pending.causes), 4)], "ci")
-	s.mu.Unlock()
-	s.poke()
-}
-
 // onceCI does for a single round what runCI does in the background. What it learns of a project may need another
 // binding: then there is a second round.
-func (s *Syncer) onceCI(ctx context.Context, r Round, spaces []ci.Namespace) Round {
-	before := maps.Clone(s.slugs(spaces))
-	r.CI = s.o.CI.Provision(ctx, spaces)
-	if !maps.Equal(before, s.slugs(spaces)) && ctx.Err() == nil {
-		again := s.do(ctx, request{causes: []string{"ci"}})
+func (s *Syncer) onceCI(ctx context.Context, p *pass) Round {
+	r := p.Round
+	before := maps.Clone(s.slugs(p.credentials))
+	r.CI = s.o.CI.Provision(ctx, p.credentials)
+	if !maps.Equal(before, s.slugs(p.credentials)) && ctx.Err() == nil {
+		again := s.settled(ctx, job{kind: KindAgain, cause: "ci", snap: p.snap, whole: true})
+		s.finish(ctx, again)
 		if again.Err == nil && again.ended {
 			first := r.CI
 			r.Plan, r.Report.Applied = append(r.Plan, again.Plan...), r.Report.Applied+again.Report.Applied

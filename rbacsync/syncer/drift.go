@@ -2,7 +2,6 @@ package syncer
 
 import (
 	"context"
-	"maps"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -60,36 +59,66 @@ func (f fights) restored(ns string) {
 	}
 }
 
+// drift is what somebody else has changed, as far as it is not put back yet.
+type drift struct {
+	fights fights
+	later  map[string]time.Time // namespaces to be looked at again, and when
+}
+
+func newDrift() drift { return drift{fights: fights{}, later: map[string]time.Time{}} }
+
+// postpone has a namespace looked at again at a time, or before.
+func (d *drift) postpone(ns string, at time.Time) {
+	if old, ok := d.later[ns]; !ok || at.Before(old) {
+		d.later[ns] = at
+	}
+}
+
+// next returns when a namespace is to be looked at again.
+func (d *drift) next() (at time.Time) {
+	for _, t := range d.later {
+		if at.IsZero() || t.Before(at) {
+			at = t
+		}
+	}
+	return at
+}
+
+// take returns the namespaces to put back now, with those that somebody has changed, and takes them out.
+func (d *drift) take(changed rbacsync.Scope, now time.Time) rbacsync.Scope {
+	for ns, at := range d.later {
+		if due(at, now) {
+			changed[ns] = true
+			delete(d.later, ns)
+		}
+	}
+	ready, wait, until := d.fights.due(changed, now)
+	for ns := range wait {
+		d.postpone(ns, until)
+	}
+	return ready
+}
+
 // restoreDrift puts back what others changed, without reading GitLab: what should be there is known. It waits for
 // nobody who changes the same namespace again and again.
 func (s *Syncer) restoreDrift(ctx context.Context) {
-	s.round.Lock()
-	defer s.round.Unlock()
-	if s.wanted == nil || !s.cluster.Following() {
+	if s.wanted == nil || s.o.Mode != ModeEnforce || !s.cluster.Following() {
 		return
 	}
 	started := s.o.Now()
-	spaces := s.cluster.Changed()
-	if due(s.drift.at, started) {
-		maps.Copy(spaces, s.drift.spaces)
-		s.drift.spaces, s.drift.at = map[string]bool{}, time.Time{}
-	}
-	if len(spaces) == 0 || s.o.Mode != ModeEnforce {
+	changed := s.drift.take(s.cluster.Changed(), started)
+	if len(changed) == 0 {
 		return
 	}
-	now, later, until := s.drift.fights.due(spaces, started)
-	for ns := range later {
-		s.postpone(ns, until)
-	}
-	p := s.pass(ctx, job{kind: KindDrift, cause: causeDrift, snap: s.wanted.Plain.Snap, drifted: now})
+	p := s.pass(ctx, job{kind: KindDrift, cause: causeDrift, snap: s.wanted.Plain.Snap, drifted: changed})
 	if len(p.Plan) == 0 { // or the watches were not there any more
 		return
 	}
 	for _, f := range p.Report.Failed {
-		s.postpone(f.Change.Key.Namespace, started.Add(time.Second)) // again, a little later
+		s.drift.postpone(f.Change.Key.Namespace, started.Add(time.Second)) // again, a little later
 	}
 	for _, c := range p.Report.Deferred {
-		s.postpone(c.Key.Namespace, started)
+		s.drift.postpone(c.Key.Namespace, started)
 	}
 	done := p.Report.Made(p.Plan)
 	for _, c := range done {
@@ -100,12 +129,4 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	}
 	s.report(ctx, p.Round)
 	cluster.ReportDrift(ctx, s.o.Kube, s.o.Logger, started, done)
-}
-
-// postpone has a namespace looked at again for drift: at a time, or before, when another one is.
-func (s *Syncer) postpone(ns string, at time.Time) {
-	s.drift.spaces[ns] = true
-	if s.drift.at.IsZero() || at.Before(s.drift.at) {
-		s.drift.at = at
-	}
 }

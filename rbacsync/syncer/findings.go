@@ -2,7 +2,6 @@ package syncer
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -45,17 +44,4 @@ func (s *Syncer) fence(ctx context.Context, p *pass) {
 	if s.unfenced = s.o.Fence(ctx); s.unfenced != nil && ctx.Err() == nil {
 		s.o.Logger.ErrorContext(ctx, "the tenant fence is not as it should be", "error", s.unfenced)
 	}
-}
-
-// refused notes what the cluster did not take, unless a pass before has noted what is still open.
-func (p *pass) refused() {
-	const code = "unwritten"
-	failed := p.Report.Failed
-	if len(failed) == 0 || p.Report.OnlyConflicts() || slices.ContainsFunc(p.carried, func(f authz.Finding) bool { return f.Code == code }) {
-		return
-	}
-	f := failed[0]
-	p.noted = append(p.noted, authz.Finding{
-		Code: code, Text: fmt.Sprintf("%d changes could not be written and are tried again; the first: %s %s: %v", len(failed), f.Change.Action, f.Change.Key, f.Err),
-	})
 }

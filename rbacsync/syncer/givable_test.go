@@ -23,6 +23,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -79,7 +80,7 @@ func role(name string, levels ...authz.Level) authz.Role {
 }
 
 // enforcing returns a Syncer as `serve` starts one.
-func enforcing(t *testing.T, kube *fake.Clientset, g syncer.Reader, m *memory, p authz.Policy, l *rbacsync.Limits) *syncer.Syncer {
+func enforcing(t *testing.T, kube *fake.Clientset, g intake.Reader, m *memory, p authz.Policy, l *rbacsync.Limits) *syncer.Syncer {
 	t.Helper()
 	s, err := syncer.New(syncer.Options{
 		Questions: questionsOf(g), Reader: g, Kube: kube, Policy: p, Mode: syncer.ModeEnforce, Memory: m, Limits: l,

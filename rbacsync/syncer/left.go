@@ -59,11 +59,7 @@ func (s *Syncer) runLeft(ctx context.Context, lists <-chan map[string]rbacsync.L
 			}
 			if !slices.Equal(found, s.left()) {
 				s.leftFindings.Store(&found)
-				s.mu.Lock()
-				s.pending.look = true
-				s.pending.causes = append(s.pending.causes[:min(len(s.pending.causes), 4)], "left behind")
-				s.mu.Unlock()
-				s.poke()
+				s.look(look{"left behind", false})
 			}
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -186,7 +187,7 @@ func TestWhatCannotBeWrittenDelaysNobody(t *testing.T) {
 		seen := &rounds{}
 		inbox := &box{}
 		hook := func(id authz.SourceID, value string) {
-			inbox.put([]syncer.Ticket{{Key: id.Label(), Value: value, Changed: []authz.SourceID{id}, Cause: "hook"}})
+			inbox.put([]intake.Ticket{{Key: id.Label(), Value: value, Changed: []authz.SourceID{id}, Cause: "hook"}})
 		}
 		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now, Inbox: inbox, OnRound: seen.add})
 		defer run(t, s)()
@@ -487,11 +488,11 @@ func TestTooMuchToReadOneByOneIsNotBelievedOfAnOlderReading(t *testing.T) {
 		g.hold(10*time.Minute, met)
 		s.Trigger(nil, "everything")
 		time.Sleep(time.Minute)
-		var tickets []syncer.Ticket
+		var tickets []intake.Ticket
 		for i := range int64(600) { // by number, project/42 is among the first of them
-			tickets = append(tickets, syncer.Ticket{Key: fmt.Sprintf("group-%d", 100+i), Changed: []authz.SourceID{authz.Group(100 + i)}})
+			tickets = append(tickets, intake.Ticket{Key: fmt.Sprintf("group-%d", 100+i), Changed: []authz.SourceID{authz.Group(100 + i)}})
 		}
-		tickets = append(tickets, syncer.Ticket{Key: "project-42", Changed: []authz.SourceID{authz.Project(42)}})
+		tickets = append(tickets, intake.Ticket{Key: "project-42", Changed: []authz.SourceID{authz.Project(42)}})
 		in.put(tickets)
 		time.Sleep(8 * time.Minute)
 		if n := in.left(); n < 500 {
@@ -528,17 +529,17 @@ func TestTooMuchToReadOneByOneIsNotBelievedOfAnOlderReading(t *testing.T) {
 type box struct {
 	mu      sync.Mutex
 	tickets map[string]string // by key
-	take    func([]syncer.Ticket)
+	take    func([]intake.Ticket)
 }
 
-func (b *box) Follow(ctx context.Context, take func([]syncer.Ticket)) {
+func (b *box) Follow(ctx context.Context, take func([]intake.Ticket)) {
 	b.mu.Lock()
 	b.take = take
 	b.mu.Unlock()
 	<-ctx.Done()
 }
 
-func (b *box) Remove(_ context.Context, done []syncer.Ticket) error {
+func (b *box) Remove(_ context.Context, done []intake.Ticket) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range done {
@@ -549,7 +550,7 @@ func (b *box) Remove(_ context.Context, done []syncer.Ticket) error {
 	return nil
 }
 
-func (b *box) put(tickets []syncer.Ticket) {
+func (b *box) put(tickets []intake.Ticket) {
 	b.mu.Lock()
 	if b.tickets == nil {
 		b.tickets = map[string]string{}

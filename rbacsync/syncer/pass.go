@@ -12,6 +12,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 )
 
 // job is what a pass is to do.
@@ -24,6 +25,7 @@ type job struct {
 	changed map[authz.SourceID]bool
 	whole   bool              // everything is looked at
 	drifted rbacsync.Scope    // of KindDrift: the namespaces that somebody else changed
+	tickets []intake.Ticket   // what of the Inbox was read for it
 	answers answers           // what GitLab answered when it was asked about single things
 	planned []rbacsync.Change // by the pass before, in ModePlan: as if it had been written
 }
@@ -49,7 +51,6 @@ type pass struct {
 	noted     []authz.Finding // about no source in particular
 	outside   []rbacsync.Item // held outside the scope
 	withheld  int             // how many rights are left because what should come instead can't be given
-	unwritten bool            // it, or one before over everything, could not write all
 	unasked   bool            // there is more to ask GitLab about than one pass may
 	ended     bool            // it came to the end: what it has found counts for the next one
 
@@ -88,6 +89,7 @@ func (s *Syncer) pass(ctx context.Context, j job) *pass {
 	p.Duration = s.o.Now().Sub(p.Started)
 	if p.kind != KindDrift && !p.ended {
 		s.last = nil
+		s.dirty.later(everywhere, s.o.Now(), time.Second, s.o.Interval)
 	}
 	return p
 }
@@ -213,11 +215,13 @@ func (s *Syncer) write(ctx context.Context, p *pass) error {
 	if s.leading.Load() {
 		opts.Pause = s.urgent
 	}
-	opts.Wrote = s.marks.wrote
 	p.Report = s.cluster.Apply(ctx, p.Plan, opts)
+	for _, l := range p.Report.Namespaces {
+		s.marks.wrote(l)
+	}
 	for _, f := range p.Report.Refused {
 		if s.cluster.Following() && apierrors.IsConflict(f.Err) { // somebody, say the controller of quotas, was faster
-			s.postpone(f.Change.Key.Namespace, s.o.Now().Add(100*time.Millisecond))
+			s.drift.postpone(f.Change.Key.Namespace, s.o.Now().Add(100*time.Millisecond))
 		}
 	}
 	return p.Report.Err()
@@ -226,12 +230,9 @@ func (s *Syncer) write(ctx context.Context, p *pass) error {
 // conclude remembers what the pass has left, for the next one, for CI credentials and for people.
 func (s *Syncer) conclude(ctx context.Context, p *pass, err error) {
 	p.ended = true
-	p.unwritten = err != nil
-	p.Unwritten = len(p.Report.Failed)
-	if l := s.last; l != nil && !p.everything() { // it says nothing about the rest, which is tried again by a pass over everything
-		p.unwritten, p.Unwritten = p.unwritten || l.unwritten, max(p.Unwritten, l.failed)
-	}
-	p.refused()
+	s.expiry = authz.NextExpiry(p.snap, p.Started)
+	s.dirty.take(p.scope, p.Report, s.o.Now(), s.o.Interval)
+	p.Unwritten = s.dirty.unwritten()
 	s.knowLosses(p)
 	if s.o.Mode == ModeEnforce {
 		if len(p.Plan) > 0 {
@@ -261,7 +262,7 @@ func (s *Syncer) findings(p *pass) []authz.Finding {
 			Text: fmt.Sprintf("%d changes of %s are held: %s; see plan --held, approve with %s", len(sec.Items), sec.Place(), sec.Items[0].Why, sec.Hash),
 		})
 	}
-	return slices.Concat(found, s.beside())
+	return slices.Concat(found, s.dirty.findings(), s.beside())
 }
 
 // scoped returns the findings that the next pass over single namespaces carries on.
@@ -277,14 +278,13 @@ func (p *pass) scoped() []authz.Finding {
 // lastPass is what the next pass over single namespaces builds on: the last one over everything, as those since then have
 // carried it on.
 type lastPass struct {
-	snap      *authz.Snapshot
-	view      authz.View
-	found     []authz.Finding
-	held      []rbacsync.Item
-	unwritten bool
-	failed    int       // how many changes could not be written
-	expires   time.Time // when a right ends by the clock: then everything is looked at
-	sizes     map[authz.SourceID]int
+	snap    *authz.Snapshot
+	view    authz.View
+	found   []authz.Finding
+	held    []rbacsync.Item
+	failed  int       // how many changes could not be written
+	expires time.Time // when a right ends by the clock: then everything is looked at
+	sizes   map[authz.SourceID]int
 }
 
 // remember keeps what the next pass may build on, if it may.
@@ -295,8 +295,7 @@ func (s *Syncer) remember(p *pass) {
 		return
 	}
 	s.last = &lastPass{
-		snap: p.snap, view: p.view, found: slices.Concat(p.scoped(), p.noted), held: p.Held, unwritten: p.unwritten, failed: p.Unwritten,
-		expires: authz.NextExpiry(p.snap, p.Started),
+		snap: p.snap, view: p.view, found: slices.Concat(p.scoped(), p.noted), held: p.Held, expires: s.expiry,
 	}
 	if before != nil && !p.everything() {
 		s.last.sizes = before.sizes
@@ -332,11 +331,4 @@ func replaceJobs(before, found map[int64]string, scope rbacsync.Scope) map[int64
 const leastApply = 500 * time.Millisecond
 
 // urgent reports whether a hook or a poll waits for a long Apply to end.
-func (s *Syncer) urgent(since time.Duration) bool {
-	if since < leastApply {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.pending.empty()
-}
+func (s *Syncer) urgent(since time.Duration) bool { return since >= leastApply && s.intake.Waiting() }

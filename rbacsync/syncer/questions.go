@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -37,18 +38,53 @@ type answers struct {
 	levels map[rbacsync.Membership]authz.Level
 }
 
-// settle asks GitLab about what was held, and what is to be deleted, after all else of the pass was written. What GitLab
-// answers is no inference any more: another pass goes on with it. It returns what the two together have found and done.
-func (s *Syncer) settle(ctx context.Context, p *pass) *pass {
-	if s.o.Questions == nil || !p.ended || p.want.Hold != "" || len(p.Report.Deferred) > 0 || ctx.Err() != nil {
+// query is what GitLab is asked at once.
+type query struct {
+	gone   []authz.SourceID
+	levels []rbacsync.Membership
+}
+
+func (q query) size() int { return len(q.gone) + len(q.levels) }
+
+func (a answers) empty() bool { return len(a.gone)+len(a.levels) == 0 }
+
+// question asks GitLab, beside the passes, about what is held and what is to be deleted. What it answers is no inference any
+// more: another pass goes on with it.
+func (s *Syncer) question(ctx context.Context, wg *sync.WaitGroup, p *pass) {
+	if s.asking || !s.mayAsk(p) || !p.answers.empty() {
+		return
+	}
+	q := s.questions(p, p.everything())
+	if p.unasked {
+		s.askAt = s.o.Now().Add(wait.Jitter(moreQuestions))
+	}
+	if q.size() == 0 {
+		return
+	}
+	s.asking = true
+	wg.Go(func() {
+		s.answered <- ask(ctx, s.o.Questions, q) // one is asked at a time
+		s.rouse()
+	})
+}
+
+func (s *Syncer) mayAsk(p *pass) bool {
+	return s.o.Questions != nil && p.ended && p.want.Hold == "" && len(p.Report.Deferred) == 0
+}
+
+// settled does a pass, asks GitLab, and does another pass with its answers. It returns what the two together have found and
+// done.
+func (s *Syncer) settled(ctx context.Context, j job) *pass {
+	if s.o.Mode != ModeEnforce { // nothing is let through that would count in the next round
+		past := slices.Clone(s.brakes.past)
+		defer func() { s.brakes.past = past }()
+	}
+	p := s.pass(ctx, j)
+	if !s.mayAsk(p) || ctx.Err() != nil {
 		return p
 	}
-	gone, levels := s.questions(p)
-	if len(gone)+len(levels) == 0 {
-		return p
-	}
-	a := ask(ctx, s.o.Questions, gone, levels)
-	if len(a.gone)+len(a.levels) == 0 {
+	a := ask(ctx, s.o.Questions, s.questions(p, true))
+	if a.empty() {
 		return p
 	}
 	next := job{kind: KindAgain, cause: p.cause, snap: p.snap, whole: true, answers: a}
@@ -60,7 +96,7 @@ func (s *Syncer) settle(ctx context.Context, p *pass) *pass {
 		p.Err = errors.Join(p.Err, again.Err)
 		return p
 	}
-	again.unasked, again.Kind, again.Started, again.Duration = p.unasked, p.Kind, p.Started, p.Duration+again.Duration
+	again.Kind = p.Kind
 	again.Err = errors.Join(p.Err, again.Err)
 	again.Plan = slices.Concat(p.Plan, again.Plan)
 	again.Report = p.Report.With(again.Report)
@@ -77,9 +113,9 @@ func (s *Syncer) settle(ctx context.Context, p *pass) *pass {
 }
 
 // questions lists what GitLab should be asked: in turns, one of each top-level group, and in each of these one of each
-// place where somebody is missing, so that nobody's flood delays the others. What was never asked comes first: what
+// place where somebody is missing, so that nobody's flood delays the others. Again says that also what was asked before is asked. What was never asked comes first: what
 // GitLab has no answer for that settles it must not use up the turns of the rest.
-func (s *Syncer) questions(p *pass) (gone []authz.SourceID, levels []rbacsync.Membership) {
+func (s *Syncer) questions(p *pass, again bool) (out query) {
 	before := s.brakes.asked
 	s.brakes.asked = map[any]int{} // what is settled is forgotten
 	open := map[any]bool{}         // to be asked, and not asked yet in this round
@@ -89,8 +125,10 @@ func (s *Syncer) questions(p *pass) (gone []authz.SourceID, levels []rbacsync.Me
 		queued := map[any]bool{}
 		for _, i := range sec.Items {
 			if q := question(i, p.snap); q != nil && !queued[q] {
-				open[q], queued[q], queue = true, true, append(queue, q)
 				s.brakes.asked[q] = before[q]
+				if again || before[q] == 0 {
+					open[q], queued[q], queue = true, true, append(queue, q)
+				}
 			}
 		}
 		queues = append(queues, inTurns(queue, before))
@@ -98,7 +136,7 @@ func (s *Syncer) questions(p *pass) (gone []authz.SourceID, levels []rbacsync.Me
 	for more := true; more; {
 		more = false
 		for n := range queues {
-			if len(queues[n]) == 0 || len(gone)+len(levels) == maxQuestions {
+			if len(queues[n]) == 0 || out.size() == maxQuestions {
 				continue
 			}
 			q := queues[n][0]
@@ -110,9 +148,9 @@ func (s *Syncer) questions(p *pass) (gone []authz.SourceID, levels []rbacsync.Me
 			s.brakes.asked[q]++
 			switch q := q.(type) {
 			case authz.SourceID:
-				gone = append(gone, q)
+				out.gone = append(out.gone, q)
 			case rbacsync.Membership:
-				levels = append(levels, q)
+				out.levels = append(out.levels, q)
 			}
 		}
 	}
@@ -120,11 +158,11 @@ func (s *Syncer) questions(p *pass) (gone []authz.SourceID, levels []rbacsync.Me
 		p.unasked = p.unasked || s.brakes.asked[q] == 0
 	}
 	for _, id := range p.deletable {
-		if !slices.Contains(gone, id) && len(gone)+len(levels) < maxQuestions {
-			gone = append(gone, id)
+		if !slices.Contains(out.gone, id) && out.size() < maxQuestions {
+			out.gone = append(out.gone, id)
 		}
 	}
-	return gone, levels
+	return out
 }
 
 // question returns what GitLab could be asked about something that is held: a SourceID whether it exists, a Membership
@@ -161,14 +199,14 @@ func inTurns(queue []any, asked map[any]int) []any {
 }
 
 // ask returns the answers that came in time.
-func ask(ctx context.Context, v Verifier, gone []authz.SourceID, levels []rbacsync.Membership) answers {
+func ask(ctx context.Context, v Verifier, q query) answers {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	is404, level := map[authz.SourceID]bool{}, map[rbacsync.Membership]authz.Level{}
 	var g errgroup.Group
 	g.SetLimit(4)
-	for _, id := range gone {
+	for _, id := range q.gone {
 		g.Go(func() error {
 			if exists, err := v.Exists(ctx, id); err == nil {
 				mu.Lock()
@@ -178,7 +216,7 @@ func ask(ctx context.Context, v Verifier, gone []authz.SourceID, levels []rbacsy
 			return nil
 		})
 	}
-	for _, m := range levels {
+	for _, m := range q.levels {
 		g.Go(func() error {
 			if l, err := v.MemberLevel(ctx, m.Source, m.User); err == nil {
 				mu.Lock()

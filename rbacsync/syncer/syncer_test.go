@@ -21,6 +21,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -91,7 +92,7 @@ func newSyncer(t *testing.T, o syncer.Options) *syncer.Syncer {
 }
 
 // questionsOf returns the reader itself where it answers questions.
-func questionsOf(r syncer.Reader) syncer.Verifier {
+func questionsOf(r intake.Reader) syncer.Verifier {
 	v, _ := r.(syncer.Verifier)
 	return v
 }
