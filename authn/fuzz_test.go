@@ -174,8 +174,12 @@ func FuzzJSON(f *testing.F) {
 				if s := readText(string(got[name])); !s.valid || s.s != text {
 					t.Errorf("%q reads %q as %q", b, value, s.s)
 				}
-				if again := decodeString(string(appendString(nil, text))); again != text {
-					t.Errorf("%q is written as %q", text, again)
+				quoted, err := json.Marshal(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if again := decodeString(string(quoted)); again != text {
+					t.Errorf("%q is read as %q", quoted, again)
 				}
 			}
 		}

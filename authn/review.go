@@ -3,9 +3,9 @@ package authn
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
-	"maps"
 	"mime"
 	"net/http"
 	"slices"
@@ -291,52 +291,40 @@ func decodeReview(body []byte) (q question, ok bool) {
 	return q, ok && known && kind == reviewKind
 }
 
-// answer writes the verdict in the version of the request, with the status alone: the token is not sent back.
-func (h *handler) answer(w http.ResponseWriter, q question, id Identity, err error) {
-	buffer := takeBuffer()
-	defer putBuffer(buffer)
-	b := append(buffer.AvailableBuffer(), `{"kind":"TokenReview","apiVersion":`...)
-	b = appendString(b, q.apiVersion)
-	b = append(b, `,"metadata":{},"spec":{},"status":{`...)
-	switch {
-	case err == nil:
-		b = append(b, `"authenticated":true,"user":{"username":`...)
-		b = appendString(b, id.Username)
-		b = append(b, `,"uid":`...)
-		b = appendString(b, id.UID)
-		b = append(b, `,"groups":`...)
-		b = appendStrings(b, id.Groups)
-		b = append(b, `,"extra":{`...)
-		for i, key := range slices.Sorted(maps.Keys(id.Extra)) {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = append(appendString(b, key), ':')
-			b = appendStrings(b, id.Extra[key])
-		}
-		b = append(b, "}}"...)
-		if served := h.served(q.audiences); len(served) > 0 {
-			b = append(b, `,"audiences":`...)
-			b = appendStrings(b, served)
-		}
-	case errors.Is(err, ErrNotMine):
-		b = append(b, `"user":{}`...)
-	default:
-		b = append(b, `"user":{},"error":`...)
-		b = appendString(b, publicText(err))
-	}
-	b = append(b, "}}"...)
-	w.Header()["Content-Type"] = jsonContent
-	_, _ = w.Write(b) // the caller is gone if this fails
+// reviewAnswer is a TokenReview with its status alone: the token is not sent back. See
+// https://pkg.go.dev/k8s.io/api/authentication/v1#TokenReview.
+type reviewAnswer struct {
+	Kind       string       `json:"kind"`
+	APIVersion string       `json:"apiVersion"` // that of the request
+	Metadata   struct{}     `json:"metadata"`
+	Spec       struct{}     `json:"spec"`
+	Status     reviewStatus `json:"status"`
 }
 
-func appendStrings(b []byte, list []string) []byte {
-	b = append(b, '[')
-	for i, s := range list {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendString(b, s)
+type reviewStatus struct {
+	Authenticated bool       `json:"authenticated,omitempty"`
+	User          reviewUser `json:"user"`
+	Audiences     []string   `json:"audiences,omitempty"`
+	Error         string     `json:"error,omitempty"`
+}
+
+type reviewUser struct {
+	Username string              `json:"username,omitempty"`
+	UID      string              `json:"uid,omitempty"`
+	Groups   []string            `json:"groups,omitempty"`
+	Extra    map[string][]string `json:"extra,omitempty"`
+}
+
+// answer writes the verdict in the version of the request.
+func (h *handler) answer(w http.ResponseWriter, q question, id Identity, err error) {
+	a := reviewAnswer{Kind: reviewKind, APIVersion: q.apiVersion}
+	switch {
+	case err == nil:
+		a.Status = reviewStatus{Authenticated: true, User: reviewUser{id.Username, id.UID, id.Groups, id.Extra}, Audiences: h.served(q.audiences)}
+	case !errors.Is(err, ErrNotMine):
+		a.Status.Error = publicText(err)
 	}
-	return append(b, ']')
+	b, _ := json.Marshal(a) //nolint:errchkjson // strings alone
+	w.Header()["Content-Type"] = jsonContent
+	_, _ = w.Write(b) // the caller is gone if this fails
 }

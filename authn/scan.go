@@ -238,12 +238,3 @@ func decodeString(s string) (decoded string) {
 	_ = json.Unmarshal([]byte(s), &decoded) // valid: it can't fail
 	return decoded
 }
-
-// appendString appends s as a JSON string.
-func appendString(b []byte, s string) []byte {
-	if plain(s) {
-		return append(append(append(b, '"'), s...), '"')
-	}
-	quoted, _ := json.Marshal(s) // a string can't fail
-	return append(b, quoted...)
-}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -53,6 +54,22 @@ func Sections(held []Item) []Section {
 		held = held[n:]
 	}
 	return out
+}
+
+// ErrNoSuchHash says that nothing that is held has the hash, for instance because it changed meanwhile.
+var ErrNoSuchHash = errors.New("nothing that is held now has this hash: look again with plan --held")
+
+// HeldUnder returns what is held under a hash of HashOf: all of it, or a Section.
+func HeldUnder(held []Item, hash string) ([]Item, error) {
+	if len(held) > 0 && hash == HashOf(held) {
+		return held, nil
+	}
+	for _, s := range Sections(held) {
+		if s.Hash == hash {
+			return s.Items, nil
+		}
+	}
+	return nil, ErrNoSuchHash
 }
 
 // maxShown is how many lines HeldText shows of one section.

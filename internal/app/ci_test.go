@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -138,6 +139,8 @@ type testCluster struct {
 	token   int
 	life    time.Duration // of tokens
 	p       *ci.Provisioner
+	moved   string // url, if it has changed
+	ca      []byte
 	sim     *gitlabsim.Server // the one that p knows
 	replace []string
 }
@@ -195,12 +198,17 @@ func (c *testCluster) restart() {
 		c.t.Fatal(err)
 	}
 	c.sim = c.estate.sim
-	c.p = &ci.Provisioner{
+	c.p = ci.New(ci.Config{
 		Kube: c.kube, Variables: variables{vars}, Clusters: integration{integrations}, Replaces: c.replace, Scope: "ICC-K8s",
-		Cluster:  ci.Cluster{URL: "https://k8s-" + c.id[len(c.id)-1:] + ".example.com:6443"},
-		Lifetime: c.life, Now: func() time.Time { return c.now }, Rate: 1e6,
+		Cluster:  ci.Cluster{URL: c.url(), CA: c.ca},
+		Lifetime: c.life, Handover: time.Hour, Now: func() time.Time { return c.now }, Rate: 1e6,
 		TooOld: func(ctx context.Context, mode rbacsync.Delivery) (string, error) { return tooOld(ctx, vars, mode) },
-	}
+	})
+}
+
+// url is where jobs reach the API server.
+func (c *testCluster) url() string {
+	return cmp.Or(c.moved, "https://k8s-"+c.id[len(c.id)-1:]+".example.com:6443")
 }
 
 // pass is a look at the project's namespace some minutes later, after another reading of GitLab, and returns the codes of
@@ -247,7 +255,7 @@ func (c *testCluster) expect(mode rbacsync.Delivery, change func(*ci.Namespace),
 func (c *testCluster) owns(marked bool) {
 	c.t.Helper()
 	all := c.variables()
-	if len(all) == 0 || c.value("KUBE_URL") != c.p.Cluster.URL {
+	if len(all) == 0 || c.value("KUBE_URL") != c.url() {
 		c.t.Errorf("cluster %s does not have the project: %v", c.id, slices.Sorted(maps.Keys(all)))
 	}
 	body, _, _ := strings.Cut(strings.TrimPrefix(c.value("KUBE_TOKEN"), tokenHead), ".")
@@ -424,13 +432,13 @@ func TestTwoClustersIntegrations(t *testing.T) {
 	b.expect(rbacsync.DeliverCertificate, nil, "ci_other_cluster")
 	a.restart()
 	a.expect(rbacsync.DeliverCertificate, rotated)
-	if got := e.clusters(); len(got) != 1 || got[0].APIURL != a.p.Cluster.URL || !strings.Contains(got[0].Name, a.id) {
+	if got := e.clusters(); len(got) != 1 || got[0].APIURL != a.url() || !strings.Contains(got[0].Name, a.id) {
 		t.Errorf("after an upgrade GitLab has %v", got)
 	}
 	b.replace = []string{a.id}
 	b.restart()
 	b.expect(rbacsync.DeliverCertificate, nil)
-	if got := e.clusters(); len(got) != 1 || got[0].APIURL != b.p.Cluster.URL || !strings.Contains(got[0].Name, b.id) {
+	if got := e.clusters(); len(got) != 1 || got[0].APIURL != b.url() || !strings.Contains(got[0].Name, b.id) {
 		t.Errorf("GitLab has %v", got)
 	}
 	a.expect(rbacsync.DeliverCertificate, rotated, "ci_other_cluster")
@@ -474,8 +482,9 @@ func TestOlderGitLabs(t *testing.T) {
 			theirs := e.variables()["ICC-K8s KUBE_URL"]
 			theirs.Value, theirs.Description = "https://their-own.example.com", ""
 			e.set(theirs)
-			a.p.Cluster.CA = []byte("-----BEGIN CERTIFICATE-----\nnew\n-----END CERTIFICATE-----\n")
-			a.p.Cluster.URL += "0" // so that all is written again
+			a.ca = []byte("-----BEGIN CERTIFICATE-----\nnew\n-----END CERTIFICATE-----\n")
+			a.moved = a.url() + "0" // so that all is written again
+			a.restart()
 			a.expect(rbacsync.DeliverVariables, rotated, "ci_foreign_variable")
 			a.expect(rbacsync.DeliverVariables, rotated, "ci_foreign_variable")
 			if got := e.value("KUBE_URL"); got != theirs.Value {

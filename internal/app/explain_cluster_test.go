@@ -22,6 +22,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
@@ -74,7 +75,7 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 		t.Helper()
 		s, err := syncer.New(syncer.Options{
 			Reader: reader, Kube: own, Policy: p, Mode: mode, Roles: roles, Limits: &rbacsync.Limits{Creations: creations},
-			Held: &syncer.HeldStore{Kube: own, Namespace: deploy.Namespace},
+			Held: store.Held{Client: own, Namespace: deploy.Namespace},
 		})
 		if err != nil {
 			t.Fatal(err)

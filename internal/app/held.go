@@ -8,12 +8,12 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
-func heldStore(c *clients) *syncer.HeldStore {
-	return &syncer.HeldStore{Kube: c.kube, Namespace: deploy.Namespace}
+func heldStore(c *clients) store.Held {
+	return store.Held{Client: c.kube, Namespace: deploy.Namespace}
 }
 
 // Held prints what the running integrator holds back, and returns how many changes that are.

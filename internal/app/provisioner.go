@@ -23,18 +23,18 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 		return nil, err
 	}
 	local := onThisMachine(cfg.GitLab.URL)
-	p := &ci.Provisioner{
+	conf := ci.Config{
 		Kube: c.kube, Replaces: cfg.Cluster.Replaces, Cluster: ci.Cluster{URL: c.publicURL, CA: ca}, CA: c.publicCA, Scope: cfg.CI.Environment,
 		Lifetime: cfg.CI.TokenLifetime.Duration, Handover: cfg.CI.Handover.Duration, Withhold: cfg.CI.TokenHold.Duration,
-		Keys: ci.KeysOf(c.kube.Discovery().RESTClient()),
-		Now:  time.Now, Logger: log,
+		Keys:  ci.KeysOf(c.kube.Discovery().RESTClient()),
+		Reach: func(ctx context.Context, at ci.Cluster) error { return ci.Reach(ctx, at, local) },
+		Now:   time.Now, Logger: log,
 	}
-	p.Reach = func(ctx context.Context) error { return ci.Reach(ctx, p.Cluster, local) }
 	if cfg.Authn.CI != nil {
-		p.Audience = cfg.Authn.CI.Audience
+		conf.Audience = cfg.Authn.CI.Audience
 	}
 	if cfg.GitLab.WriteTokenFile == "" {
-		return p, nil
+		return ci.New(conf), nil
 	}
 	o := gitlab.Options{
 		BaseURL: cfg.GitLab.URL, Token: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"),
@@ -48,10 +48,10 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 	if err != nil {
 		return nil, fmt.Errorf("setting up the writer of cluster integrations: %w", err)
 	}
-	p.Variables, p.Clusters = variables{vars}, integration{integrations}
-	p.TooOld = func(ctx context.Context, mode rbacsync.Delivery) (string, error) { return tooOld(ctx, vars, mode) }
+	conf.Variables, conf.Clusters = variables{vars}, integration{integrations}
+	conf.TooOld = func(ctx context.Context, mode rbacsync.Delivery) (string, error) { return tooOld(ctx, vars, mode) }
 	if cfg.CI.Agent == nil {
-		return p, nil
+		return ci.New(conf), nil
 	}
 	envs, err := gitlab.NewEnvironments(o)
 	if err != nil {
@@ -62,11 +62,11 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 	if err != nil {
 		return nil, err
 	}
-	p.Agent = &ci.Agent{
+	conf.Agent = &ci.Agent{
 		ID: cfg.CI.Agent.ID, URL: cfg.CI.Agent.KASURL, CA: ca, ReadCA: readCA, Slug: envs.Slug,
 		Look: func(ctx context.Context) (ci.AgentState, error) { return agentState(ctx, envs, cfg.CI.Agent) },
 	}
-	return p, nil
+	return ci.New(conf), nil
 }
 
 // tooOld says why this GitLab can't have a delivery, "" if it can.

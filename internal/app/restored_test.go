@@ -65,7 +65,7 @@ func (c *testCluster) works() string {
 	c.t.Helper()
 	token := c.value("KUBE_TOKEN")
 	switch {
-	case c.value("KUBE_URL") != c.p.Cluster.URL:
+	case c.value("KUBE_URL") != c.url():
 		return fmt.Sprintf("KUBE_URL is %q", c.value("KUBE_URL"))
 	case !strings.Contains(c.value("KUBECONFIG"), token):
 		return "KUBECONFIG has another token"
@@ -108,7 +108,8 @@ func TestGitLabRestored(t *testing.T) {
 		},
 		"the URL of the API server has changed since": func(c *testCluster) {
 			old := c.backup()
-			c.p.Cluster.URL = "https://new.example.com"
+			c.moved = "https://new.example.com"
+			c.restart()
 			c.expect(rbacsync.DeliverVariables, nil)
 			c.restore(old, nil)
 		},
@@ -145,7 +146,7 @@ func (c *testCluster) integration() string {
 	switch {
 	case len(all) != 1:
 		return fmt.Sprintf("there are %d integrations", len(all))
-	case all[0].APIURL != c.p.Cluster.URL || !all[0].Enabled:
+	case all[0].APIURL != c.url() || !all[0].Enabled:
 		return fmt.Sprintf("the integration leads to %q, enabled %t", all[0].APIURL, all[0].Enabled)
 	}
 	return c.accepts(all[0].Token)

@@ -353,7 +353,7 @@ func (s *stage) provisioner() *ci.Provisioner {
 		HTTPClient: &http.Client{Transport: spy{s, hc.Transport}, Timeout: 10 * time.Second}, RetryWait: time.Millisecond, MaxRetries: 1,
 	})
 	s.ok(err)
-	return &ci.Provisioner{Kube: s.kube, Variables: delivery{vars}, Cluster: ci.Cluster{URL: "https://k8s.example.com:6443"}, Scope: "ICC-K8s", Now: time.Now, Lifetime: 10 * time.Hour}
+	return ci.New(ci.Config{Kube: s.kube, Variables: delivery{vars}, Cluster: ci.Cluster{URL: "https://k8s.example.com:6443"}, Scope: "ICC-K8s", Now: time.Now, Lifetime: 10 * time.Hour, Handover: time.Hour})
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -30,7 +30,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
 // harm is what somebody does to an object, and what has to follow.
@@ -286,7 +285,7 @@ func ruined(t *testing.T) *ruin {
 	add("other", "second", "third")
 	var items []rbacsync.Item
 	w.eventually("changes are held", bound, func() bool {
-		items, err = syncer.HeldStore{Kube: w.admin, Namespace: deploy.Namespace}.Load(t.Context())
+		items, err = store.Held{Client: w.admin, Namespace: deploy.Namespace}.Load(t.Context())
 		return err == nil && len(items) == 3
 	})
 	must(app.Approve(t.Context(), u.cfg, rbacsync.HashOf(items), io.Discard)) // leaves the ConfigMap with approvals
@@ -488,8 +487,8 @@ func rows() []*thing {
 		with(cm("ConfigMap `gl-k8s-integrator-inbox`", own, store.NameInbox),
 			harm{do: func(x *thing) { remove(x); x.change() }, then: func(x *thing) bool { return x.arrived() }},
 			harm{do: func(x *thing) { immutable(set("", "data", "any_thing"))(x); x.change() }, then: func(x *thing) bool { return x.arrived() && len(x.inbox()) == 0 }}),
-		with(cm("ConfigMap `gl-k8s-integrator-plan`", own, syncer.HeldConfigMap), harm{}, put(set("", "data", "plan"))),
-		with(cm("ConfigMap `gl-k8s-integrator-approvals`", own, syncer.ApprovalsConfigMap),
+		with(cm("ConfigMap `gl-k8s-integrator-plan`", own, store.NameHeld), harm{}, put(set("", "data", "plan"))),
+		with(cm("ConfigMap `gl-k8s-integrator-approvals`", own, store.NameApprovals),
 			harm{then: func(x *thing) bool { return x.finds("held") && x.metric("held_changes") == "3" }, repair: recreate},
 			harm{do: set(map[string]any{"items.json.gz": garbage}, "binaryData"), finding: "approvals_unreadable", repair: undo}),
 		with(cm("ConfigMap `gl-k8s-integrator-status`", own, store.NameStatus),

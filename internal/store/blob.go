@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -23,8 +24,6 @@ import (
 const (
 	chunkSize = 900 << 10
 	Slots     = 8
-	// maxContent bounds what a blob unpacks to: a damaged or forged one must not fill the memory.
-	maxContent = 512 << 20
 )
 
 // ErrNone says that nothing was stored yet.
@@ -73,20 +72,14 @@ func chunkName(blob, generation string, i int) string {
 
 // Save stores what write writes, and meta beside it, unless both are stored already.
 func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Writer) error) error {
-	var packed bytes.Buffer
-	z, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
-	if err == nil {
-		if err = write(z); err == nil {
-			err = z.Close()
-		}
-	}
+	packed, err := pack(gzip.BestSpeed, write)
 	if err != nil {
 		return fmt.Errorf("packing %s: %w", b.Name, err)
 	}
-	if packed.Len() > Slots*chunkSize {
-		return fmt.Errorf("storing %s: %d bytes are more than the %d there is room for", b.Name, packed.Len(), Slots*chunkSize)
+	if len(packed) > Slots*chunkSize {
+		return fmt.Errorf("storing %s: %d bytes are more than the %d there is room for", b.Name, len(packed), Slots*chunkSize)
 	}
-	sum := sha256.Sum256(packed.Bytes())
+	sum := sha256.Sum256(packed)
 	next := head{Format: 1, SHA256: hex.EncodeToString(sum[:]), Meta: meta}
 	old, secret, err := b.head(ctx)
 	if err != nil && !errors.Is(err, ErrNone) && !errors.Is(err, ErrDamaged) {
@@ -94,7 +87,7 @@ func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Wr
 	}
 	data := map[string][]byte{}
 	switch {
-	case err == nil && old.SHA256 == next.SHA256 && b.holds(ctx, old, secret, packed.Bytes()):
+	case err == nil && old.SHA256 == next.SHA256 && b.holds(ctx, old, secret, packed):
 		if maps.Equal(old.Meta, meta) {
 			return nil
 		}
@@ -102,16 +95,17 @@ func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Wr
 		if c, ok := secret.Data[keyChunk]; ok {
 			data[keyChunk] = c
 		}
-	case packed.Len() <= chunkSize:
-		data[keyChunk] = packed.Bytes()
+	case len(packed) <= chunkSize:
+		data[keyChunk] = packed
 	default:
 		if next.Generation = "a"; old.Generation == "a" {
 			next.Generation = "b"
 		}
-		for ; packed.Len() > 0; next.Chunks++ {
-			if err := b.put(ctx, chunkName(b.Name, next.Generation, next.Chunks), packed.Next(chunkSize)); err != nil {
+		for chunk := range slices.Chunk(packed, chunkSize) {
+			if err := b.put(ctx, chunkName(b.Name, next.Generation, next.Chunks), chunk); err != nil {
 				return err
 			}
+			next.Chunks++
 		}
 	}
 	if data[keyHead], err = json.Marshal(next); err != nil {
@@ -186,11 +180,7 @@ func (b Blob) load(ctx context.Context, have string, read func(io.Reader) error)
 	if sum := sha256.Sum256(packed); hex.EncodeToString(sum[:]) != h.SHA256 {
 		return "", nil, fmt.Errorf("loading %s: %w: its checksum is wrong", b.Name, ErrDamaged)
 	}
-	z, err := gzip.NewReader(bytes.NewReader(packed))
-	if err == nil {
-		err = read(io.LimitReader(z, maxContent))
-	}
-	if err != nil {
+	if err := unpack(packed, read); err != nil {
 		return "", nil, fmt.Errorf("unpacking %s: %w: %w", b.Name, ErrDamaged, err)
 	}
 	return h.SHA256, h.Meta, nil

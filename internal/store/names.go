@@ -12,6 +12,9 @@ const (
 	NameHistory  = "gl-k8s-integrator-history"  // Secrets: the last changes
 	NameStatus   = "gl-k8s-integrator-status"   // ConfigMap
 	NameInbox    = "gl-k8s-integrator-inbox"    // ConfigMap: what hooks named and no round has read yet
+	// NameHeld and NameApprovals are ConfigMaps: what is held back, and which of it was approved.
+	NameHeld      = "gl-k8s-integrator-plan"
+	NameApprovals = "gl-k8s-integrator-approvals"
 )
 
 type (

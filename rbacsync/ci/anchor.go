@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // A watch is authorised once, when it begins, and shows what is written long after its owner has lost the right to read
@@ -37,22 +38,30 @@ type issued struct {
 
 // works reports whether what GitLab has is good for a while: nothing shows that the token can't work any more, and most of
 // its life is ahead.
-func (t *issued) works(w *work) bool {
+func (t *issued) works(w *secrets) bool {
 	return t != nil && w.anchor != nil && t.Anchor == w.anchor.UID && (w.n.Account == "" || t.Account == w.n.Account) &&
-		!w.p.keys.retired(t.Key) && w.p.Now().Before(t.Rotate)
+		!w.p.keys.retired(t.Key) && w.p.c.Now().Before(t.Rotate)
 }
 
 // id stands for the token where only a change of it matters.
-func (t *issued) id(w *work) string {
+func (t *issued) id(w *secrets) string {
 	if t.works(w) {
 		return t.ID
 	}
 	return "none"
 }
 
+// lasts notes until when a project can keep what it was given.
+func (w *secrets) lasts(mode rbacsync.Delivery, t *issued) {
+	if mode.HandsToken() && t != nil {
+		w.by(t.Rotate)
+		w.life = t.Expires.Sub(t.Since)
+	}
+}
+
 // issueForGitLab requests a token for one delivery.
-func (w *work) issueForGitLab(ctx context.Context, project int64) (*issued, error) {
-	now := w.p.Now()
+func (w *secrets) issueForGitLab(ctx context.Context, project int64) (*issued, error) {
+	now := w.p.c.Now()
 	token, expires, err := w.request(ctx, w.anchor)
 	if err != nil {
 		return nil, err
@@ -64,14 +73,14 @@ func (w *work) issueForGitLab(ctx context.Context, project int64) (*issued, erro
 	if c, ok := parseClaims([]byte(token)); ok {
 		t.Account = types.UID(c.Kubernetes.Account.UID)
 	}
-	w.p.log().InfoContext(ctx, "CI token issued for GitLab", "namespace", w.n.Name, "project", project, "expires", expires.UTC().Format(time.RFC3339))
+	w.p.c.Logger.InfoContext(ctx, "CI token issued for GitLab", "namespace", w.n.Name, "project", project, "expires", expires.UTC().Format(time.RFC3339))
 	return t, nil
 }
 
 // request asks for a token that dies with a Secret.
-func (w *work) request(ctx context.Context, bound *corev1.Secret) (token string, expires time.Time, err error) {
-	seconds := int64(w.p.lifetime().Seconds())
-	tr, err := w.p.Kube.CoreV1().ServiceAccounts(w.n.Name).CreateToken(ctx, kubename.CIServiceAccount, &authnv1.TokenRequest{
+func (w *secrets) request(ctx context.Context, bound *corev1.Secret) (token string, expires time.Time, err error) {
+	seconds := int64(w.p.c.Lifetime.Seconds())
+	tr, err := w.p.c.Kube.CoreV1().ServiceAccounts(w.n.Name).CreateToken(ctx, kubename.CIServiceAccount, &authnv1.TokenRequest{
 		Spec: authnv1.TokenRequestSpec{
 			ExpirationSeconds: &seconds,
 			BoundObjectRef:    &authnv1.BoundObjectReference{Kind: "Secret", APIVersion: "v1", Name: bound.Name, UID: bound.UID},
@@ -80,18 +89,18 @@ func (w *work) request(ctx context.Context, bound *corev1.Secret) (token string,
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("requesting a token of ServiceAccount %s/%s: %w", w.n.Name, kubename.CIServiceAccount, err)
 	}
-	w.p.keys.issued(keyID([]byte(tr.Status.Token)), w.p.Now())
+	w.p.keys.issued(keyID([]byte(tr.Status.Token)), w.p.c.Now())
 	return tr.Status.Token, tr.Status.ExpirationTimestamp.Time, nil
 }
 
 // makeAnchor makes the anchor, with the mark of a loss if there was one.
-func (w *work) makeAnchor(ctx context.Context) error {
+func (w *secrets) makeAnchor(ctx context.Context) error {
 	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: kubename.CIAnchor, Namespace: w.n.Name, Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}},
 		Type:       corev1.SecretTypeOpaque,
 	}
 	w.mark(s)
-	made, err := w.p.Kube.CoreV1().Secrets(w.n.Name).Create(ctx, s, metav1.CreateOptions{})
+	made, err := w.p.c.Kube.CoreV1().Secrets(w.n.Name).Create(ctx, s, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("making Secret %s/%s: %w", w.n.Name, kubename.CIAnchor, err)
 	}
@@ -100,7 +109,7 @@ func (w *work) makeAnchor(ctx context.Context) error {
 }
 
 // mark notes on a Secret when somebody lost the right to read it.
-func (w *work) mark(s *corev1.Secret) (changed bool) {
+func (w *secrets) mark(s *corev1.Secret) (changed bool) {
 	if w.withheldSince.IsZero() {
 		return false
 	}
@@ -108,7 +117,7 @@ func (w *work) mark(s *corev1.Secret) (changed bool) {
 }
 
 // readMarks takes the later of what the two Secrets say: either may have been made anew since.
-func (w *work) readMarks() {
+func (w *secrets) readMarks() {
 	for _, s := range []*corev1.Secret{w.s, w.anchor} {
 		if s == nil {
 			continue
@@ -120,15 +129,15 @@ func (w *work) readMarks() {
 }
 
 // withheld reports whether no token may be written where people can read it: somebody who lost that right may still watch.
-func (w *work) withheld() bool {
+func (w *secrets) withheld() bool {
 	if w.withheldSince.IsZero() {
 		return false
 	}
-	if w.p.Withhold <= 0 {
+	if w.p.c.Withhold <= 0 {
 		return true
 	}
-	over := w.withheldSince.Add(w.p.Withhold)
-	if w.p.Now().Before(over) {
+	over := w.withheldSince.Add(w.p.c.Withhold)
+	if w.p.c.Now().Before(over) {
 		w.by(over)
 		return true
 	}

@@ -81,7 +81,7 @@ func TestNobodyWhoLeftComesByAToken(t *testing.T) {
 				case 2:
 					b.now = b.now.Add(time.Duration(rnd.IntN(9)) * 10 * time.Minute)
 				case 3:
-					b.Provisioner = b.restarted()
+					b.restart()
 					b.Withhold = hold
 				}
 				n.Readers = slices.Clone(readers)
@@ -148,7 +148,7 @@ func TestTokenComesBack(t *testing.T) {
 			b.Withhold = tt.hold
 			b.pass(t, world)
 			b.pass(t, lost)
-			b.Provisioner = b.restarted()
+			b.restart()
 			b.Withhold = tt.hold
 			if tt.allowed {
 				for _, name := range []string{kubename.CISecret, kubename.CIAnchor} {

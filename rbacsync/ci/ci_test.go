@@ -42,6 +42,7 @@ var system = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system"
 
 // bench is a Provisioner on a fake cluster that grants tokens of ten hours, whatever was asked for.
 type bench struct {
+	ci.Config
 	*ci.Provisioner
 	kube     *fake.Clientset
 	gitlab   *variables
@@ -77,15 +78,30 @@ func newBench(t *testing.T) *bench {
 		tr.Status.ExpirationTimestamp = metav1.NewTime(b.now.Add(10 * time.Hour))
 		return true, tr, nil
 	})
-	b.Provisioner = b.restarted()
+	b.restart()
 	return b
 }
 
-// restarted returns a Provisioner that remembers nothing.
-func (b *bench) restarted() *ci.Provisioner {
-	return &ci.Provisioner{
+// restart goes on with a Provisioner that remembers nothing, as it was configured first.
+func (b *bench) restart() {
+	b.Config = b.config()
+	b.Provisioner = ci.New(b.Config)
+}
+
+// Provision works by what Config says now.
+func (b *bench) Provision(ctx context.Context, namespaces []ci.Namespace) ci.Report {
+	return b.ProvisionUntil(ctx, namespaces, func() bool { return false })
+}
+
+func (b *bench) ProvisionUntil(ctx context.Context, namespaces []ci.Namespace, stop func() bool) ci.Report {
+	ci.Configure(b.Provisioner, b.Config)
+	return b.Provisioner.ProvisionUntil(ctx, namespaces, stop, func(id authz.SourceID) { b.changed = append(b.changed, id) })
+}
+
+func (b *bench) config() ci.Config {
+	return ci.Config{
 		Kube: b.kube, Variables: b.gitlab, Clusters: b.clusters, Cluster: ci.Cluster{URL: "https://k8s.example.com:6443", CA: []byte("PEM OF THE CA\n")},
-		Scope: "ICC-K8s", Audience: "https://k8s.example.com", Lifetime: 10 * time.Hour, Now: func() time.Time { return b.now }, Concurrency: 1, Rate: 1e6,
+		Scope: "ICC-K8s", Audience: "https://k8s.example.com", Lifetime: 10 * time.Hour, Handover: time.Hour, Now: func() time.Time { return b.now }, Concurrency: 1, Rate: 1e6,
 		Agent: &ci.Agent{
 			ID: 9, URL: "https://kas.example.com/k8s-proxy/",
 			Slug: func(context.Context, int64, string) (string, error) { b.slugs++; return "icc-k8s-abc123", nil },
@@ -93,8 +109,7 @@ func (b *bench) restarted() *ci.Provisioner {
 				return ci.AgentState{Refused: b.refused, Context: b.context}, nil
 			},
 		},
-		Changed: func(id authz.SourceID) { b.changed = append(b.changed, id) },
-		Logger:  slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Logger: slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }
 
@@ -398,7 +413,7 @@ func TestProvisionDoesNothingTwice(t *testing.T) {
 	}
 	b.now = b.now.Add(6 * time.Minute)
 	expect(t, b.Provision(t.Context(), []ci.Namespace{haw, world}), 0, 0)
-	expect(t, b.restarted().Provision(t.Context(), []ci.Namespace{haw, world}), 0, 0)
+	expect(t, ci.New(b.Config).Provision(t.Context(), []ci.Namespace{haw, world}), 0, 0)
 	for _, a := range b.kube.Actions() {
 		if a.GetVerb() != "get" {
 			t.Errorf("%s of something in order", a.GetVerb())

@@ -31,7 +31,7 @@ func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, n
 			p.take(ctx, w, tell)
 			w.Stop()
 		} else if ctx.Err() == nil && !told {
-			p.log().WarnContext(ctx, "the Secrets of CI tokens can't be watched, they are looked at from time to time; if it is forbidden, apply deploy/manifests again", "error", err)
+			p.c.Logger.WarnContext(ctx, "the Secrets of CI tokens can't be watched, they are looked at from time to time; if it is forbidden, apply deploy/manifests again", "error", err)
 			told = true
 		}
 		t := time.NewTimer(5 * time.Second)
@@ -58,21 +58,4 @@ func (p *Provisioner) take(ctx context.Context, w watch.Interface, tell func(str
 			}
 		}
 	}
-}
-
-// disturbed drops what is remembered of a Secret that is not as it was left, and reports whether that was so.
-func (p *Provisioner) disturbed(s *corev1.Secret, deleted bool) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	st := p.states[s.Namespace]
-	switch {
-	case st == nil || st.uid != s.UID && st.anchor != s.UID: // our own, or one before it
-		return false
-	case st.anchor == s.UID && !deleted:
-		return false
-	case !deleted && sum(string(s.Data[keyToken])) == st.token:
-		return false
-	}
-	st.until = time.Time{}
-	return true
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func (b *bench) interrupt(t *testing.T, crash bool, n ci.Namespace) {
 	b.Variables = b.gitlab
 	if crash {
 		scope := b.Scope
-		b.Provisioner = b.restarted()
+		b.restart()
 		b.Scope = scope
 	}
 }
@@ -148,7 +149,7 @@ func TestTakingBackIsNotForgotten(t *testing.T) {
 				}
 				b.now = b.now.Add(10 * time.Minute)
 				if restart {
-					b.Provisioner = b.restarted()
+					b.restart()
 				}
 			}
 			b.gitlab.fail = nil
@@ -347,4 +348,36 @@ func TestOwnDestructionIsNobodyElses(t *testing.T) {
 	lost.Lost = []int64{9}
 	b.Variables = slow{b.gitlab}
 	expect(t, b.pass(t, lost), 0, 1)
+}
+
+// TestTheCAChangesWhileTokensAreDestroyed: DestroyLost writes a Secret while a pass reads another CA; for the race detector.
+func TestTheCAChangesWhileTokensAreDestroyed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	keyless := project("haw-world", 42, rbacsync.DeliverIDToken)
+	reads := 0
+	b.CA = func() ([]byte, error) { reads++; return fmt.Appendf(nil, "CA %d\n", reads), nil }
+	b.pass(t, keyless)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	var destroyed atomic.Int64
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			lost := keyless
+			lost.Lost = []int64{9}
+			b.DestroyLost(ctx, []ci.Namespace{lost})
+			destroyed.Add(1)
+		}
+	}()
+	for destroyed.Load() < 50 {
+		b.Provisioner.Provision(t.Context(), []ci.Namespace{keyless})
+	}
+	cancel()
+	<-ended
+	b.now = b.now.Add(10 * time.Minute)
+	b.pass(t, keyless)
+	if got, want := string(b.secret(t, "haw-world").Data["ca.crt"]), fmt.Sprintf("CA %d\n", reads); got != want {
+		t.Errorf("the Secret has %q, want %q", got, want)
+	}
 }

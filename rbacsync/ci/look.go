@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
@@ -15,59 +16,62 @@ import (
 // GitLab from a backup. What readings of GitLab show is compared with each of them, and is not looked at.
 const lookEvery = 24 * time.Hour
 
-// look asks GitLab what a project has if that was not seen for most of lookEvery. It returns the project with what GitLab
-// has of its variables, and when that was read. What is wrong with a cluster integration it notes in rec.
-func (w *work) look(ctx context.Context, project Project, rec *record) (Project, time.Time, error) {
-	p, read := w.p, w.n.Read
-	shown := project.VariablesRead && project.Mode.WritesVariables()
-	if shown && read.After(rec.seen) {
-		rec.seen = read
+// shown is what GitLab has of a project's variables.
+type shown struct {
+	variables []authz.CIVariable
+	read      bool      // else they are not known
+	at        time.Time // when they were read
+}
+
+// look asks GitLab what a project has if that was not seen for most of lookEvery. What is wrong with a cluster integration it
+// notes in the record. After an error it returns what was shown before.
+func (d *delivery) look(ctx context.Context) (shown, error) {
+	c, project, rec := &d.p.c, d.project, &d.rec
+	have := shown{project.Variables, project.VariablesRead, d.n.Read}
+	if have.read && project.Mode.WritesVariables() && have.at.After(rec.seen) {
+		rec.seen = have.at
 	}
-	if rec.Mode != project.Mode || rec.Scope != p.Scope || project.Mode == rbacsync.DeliverNone {
-		return project, read, nil // all is written now, or there is nothing to look for
+	if rec.Mode != project.Mode || rec.Scope != c.Scope || project.Mode == rbacsync.DeliverNone {
+		return have, nil // all is written now, or there is nothing to look for
 	}
 	last := rec.Looked // not rec.Written: a rotation writes only what has the token in it
 	if rec.seen.After(last) {
 		last = rec.seen
 	}
 	// Each at another moment: what was delivered together is not looked at together.
-	due := rotateAt(fmt.Sprint(w.n.Name, "/", project.ID), last, last.Add(lookEvery))
-	if p.Now().Before(due) {
-		w.by(due)
-		return project, read, nil
+	due := rotateAt(fmt.Sprint(d.n.Name, "/", project.ID), last, last.Add(lookEvery))
+	if c.Now().Before(due) {
+		d.by(due)
+		return have, nil
 	}
-	if err := p.pace.Wait(ctx); err != nil {
-		return project, read, err
+	if err := d.p.pace.Wait(ctx); err != nil {
+		return have, err
 	}
-	now := p.Now()
+	now, err := c.Now(), error(nil)
 	switch {
-	case project.Mode == rbacsync.DeliverCertificate && p.Clusters != nil:
-		mark, err := p.Clusters.Look(ctx, project.ID, p.Scope, p.Cluster, w.n.Name, w.claim(rec))
-		if err != nil {
-			return project, read, w.notLooked(project, err)
-		}
-		if rec.Token == nil || mark != rec.Token.Mark {
+	case project.Mode == rbacsync.DeliverCertificate && c.Clusters != nil:
+		var mark string
+		mark, err = c.Clusters.Look(ctx, project.ID, c.Scope, d.facts.cluster, d.n.Name, d.claim(rec))
+		if err == nil && (rec.Token == nil || mark != rec.Token.Mark) {
 			delete(rec.Sums, clusterPart)
 		}
-	case project.Mode.WritesVariables() && p.Variables != nil:
-		have, err := p.Variables.Look(ctx, project.ID, p.Scope)
-		if err != nil {
-			return project, read, w.notLooked(project, err)
+	case project.Mode.WritesVariables() && c.Variables != nil:
+		var vars []authz.CIVariable
+		if vars, err = c.Variables.Look(ctx, project.ID, c.Scope); err == nil {
+			have = shown{vars, true, now}
 		}
-		project.Variables, project.VariablesRead, read = have, true, now
+	}
+	if err != nil {
+		return have, deliveryFailed("looking whether GitLab project %d still has its CI credentials (%s): %w", project.ID, project.Mode, err)
 	}
 	rec.Looked = now
-	return project, read, nil
-}
-
-func (w *work) notLooked(project Project, err error) error {
-	return &deliveryError{fmt.Errorf("looking whether GitLab project %d still has its CI credentials (%s): %w", project.ID, project.Mode, err)}
+	return have, nil
 }
 
 // claim says what in GitLab is ours, as far as a project's record and the tokens of this namespace tell.
 func (w *work) claim(rec *record) Claim {
 	known := rec.clone()
-	return Claim{Cluster: w.p.id, Replaces: w.p.Replaces, Wrote: func(key, value string) bool {
+	return Claim{Cluster: w.facts.id, Replaces: w.p.c.Replaces, Wrote: func(key, value string) bool {
 		return known.wrote(key, value) || w.deliveredOnce(key, value)
 	}}
 }

@@ -126,7 +126,7 @@ func (e *OtherClusterError) Error() string {
 // Known is what GitLab showed of a project's variables.
 type Known struct{ Variables []authz.CIVariable }
 
-// ForeignError says that somebody has variables of his own where ours belong. They were not overwritten.
+// ForeignError says that somebody has variables of their own where ours belong. They were not overwritten.
 type ForeignError struct {
 	Project int64
 	Scope   string

@@ -74,7 +74,7 @@ func TestEveryMoveHasNoGap(t *testing.T) {
 						t.Errorf("a token in the cluster: %t, want %t", got, want)
 					}
 					if restart {
-						b.Provisioner = b.restarted()
+						b.restart()
 					}
 
 					if to.Secretless() { // the binding could not be written: nothing is delivered, nothing goes
@@ -161,7 +161,7 @@ func TestSomebodyLosesTheRightToDeploy(t *testing.T) {
 				seen := map[string]bool{} // all tokens there ever were, true: it has to be dead
 				for i, c := range changes {
 					if restart {
-						b.Provisioner = b.restarted()
+						b.restart()
 					}
 					made := 0
 					if i == 0 {
@@ -288,7 +288,7 @@ func TestDriftInGitLabIsRepaired(t *testing.T) {
 		for range 3 {
 			b.now = b.now.Add(10 * time.Minute)
 			expect(t, b.pass(t, b.read(mine)), 0, 0, "ci_foreign_variable")
-			b.Provisioner = b.restarted()
+			b.restart()
 		}
 		delete(b.gitlab.foreign, 42)
 		b.now = b.now.Add(10 * time.Minute)
@@ -352,7 +352,7 @@ func TestAgentIsNeverAFallback(t *testing.T) {
 	}
 	n = project("haw-world", 42, rbacsync.DeliverAgent)
 	expect(t, b.pass(t, n), 0, 1)
-	b.Provisioner = b.restarted()
+	b.restart()
 	b.pass(t, n)
 	if b.slugs != 1 || b.Status("haw-world", 42).Slug == "" {
 		t.Errorf("the slug was asked for %d times", b.slugs)
@@ -423,7 +423,7 @@ func TestHalfMadeClusterIsRemoved(t *testing.T) {
 	if len(b.clusters.got) != 1 {
 		t.Fatal("there is nothing to clean up")
 	}
-	b.Provisioner = b.restarted()
+	b.restart()
 	b.pass(t, project("haw-world", 42, rbacsync.DeliverVariables))
 	if len(b.clusters.got) > 0 {
 		t.Error("the cluster integration is forgotten in GitLab")
@@ -502,7 +502,7 @@ func TestShortLifetimeIsReported(t *testing.T) {
 			t.Errorf("findings %v lack %q", r.Findings, want)
 		}
 	}
-	b.Provisioner = b.restarted()
+	b.restart()
 	b.Lifetime = 720 * time.Hour
 	expect(t, b.pass(t, world, haw), 0, 0, "ci_token_lifetime")
 }

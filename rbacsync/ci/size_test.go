@@ -76,7 +76,9 @@ func TestNoValueIsTooLargeForAJob(t *testing.T) {
 				t.Parallel()
 				b := newBench(t)
 				b.Cluster.CA = []byte(strings.Repeat("x", size))
-				b.Agent.CA = b.Cluster.CA
+				agent := *b.Agent
+				agent.CA = b.Cluster.CA
+				b.Agent = &agent
 				r := b.pass(t, project("haw-world", 42, mode))
 				for _, v := range b.gitlab.got[42]["ICC-K8s"] {
 					if len(v.Key)+len(v.Value)+2 > largest {

@@ -67,7 +67,7 @@ func keyID(token []byte) string {
 func (c claims) life() time.Duration { return time.Duration(c.Expiry-c.IssuedAt) * time.Second }
 
 // stale says why the Secret needs a new token, or "". retired reports whether the API server has given up a key.
-func stale(s *corev1.Secret, account types.UID, cluster Cluster, retired func(keyID string) bool, now time.Time) string {
+func stale(s *corev1.Secret, account types.UID, ca []byte, retired func(keyID string) bool, now time.Time) string {
 	c, ok := parseClaims(s.Data[keyToken])
 	rotate, err := time.Parse(time.RFC3339, s.Annotations[kubename.AnnotationRotateAt])
 	switch {
@@ -81,7 +81,7 @@ func stale(s *corev1.Secret, account types.UID, cluster Cluster, retired func(ke
 		return "token bound to an earlier Secret"
 	case account != "" && c.Kubernetes.Account.UID != string(account):
 		return "token of an earlier ServiceAccount"
-	case string(s.Data[keyCA]) != string(cluster.CA) || string(s.Data[keyNamespace]) != s.Namespace:
+	case string(s.Data[keyCA]) != string(ca) || string(s.Data[keyNamespace]) != s.Namespace:
 		return "changed CA or namespace in the Secret"
 	case retired(keyID(s.Data[keyToken])):
 		return "the API server has given up the key that signed it"

@@ -45,22 +45,22 @@ func Keys() []string {
 
 // variables returns what a deploy job gets, sorted by key: nothing in a mode that needs none. agentContext is a second name
 // of the kubeconfig's context in mode agent, if not empty.
-func (p *Provisioner) variables(n Namespace, project Project, token, agentContext string) ([]Variable, error) {
-	at, user, alias := p.Cluster, &clientcmdapi.AuthInfo{}, ""
+func (c *Config) variables(f facts, namespace string, project Project, token, agentContext string) ([]Variable, error) {
+	at, user, alias := f.cluster, &clientcmdapi.AuthInfo{}, ""
 	switch project.Mode {
 	case rbacsync.DeliverVariables:
 		user.Token = token
 	case rbacsync.DeliverIDToken:
-		user.Exec = printing(IDTokenVariable, "", "this job has no ID token for the cluster: give it id_tokens: "+IDTokenVariable+": aud: "+p.Audience+" in .gitlab-ci.yml")
+		user.Exec = printing(IDTokenVariable, "", "this job has no ID token for the cluster: give it id_tokens: "+IDTokenVariable+": aud: "+c.Audience+" in .gitlab-ci.yml")
 	case rbacsync.DeliverAgent:
-		at, alias = Cluster{URL: p.Agent.URL, CA: p.Agent.CA}, agentContext
-		user.Exec = printing("CI_JOB_TOKEN", "ci:"+strconv.FormatInt(p.Agent.ID, 10)+":", "there is no CI_JOB_TOKEN: this is not a job of GitLab CI")
+		at, alias = Cluster{URL: c.Agent.URL, CA: f.agentCA}, agentContext
+		user.Exec = printing("CI_JOB_TOKEN", "ci:"+strconv.FormatInt(c.Agent.ID, 10)+":", "there is no CI_JOB_TOKEN: this is not a job of GitLab CI")
 	case rbacsync.DeliverCertificate, rbacsync.DeliverNone:
 		return nil, nil
 	default:
 		return nil, fmt.Errorf("unknown way of delivery %q", project.Mode)
 	}
-	kubeconfig, err := kubeconfig(at, n.Name, user, alias)
+	kubeconfig, err := kubeconfig(at, namespace, user, alias)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (p *Provisioner) variables(n Namespace, project Project, token, agentContex
 			Variable{Key: "KUBE_CA_PEM", Value: string(at.CA), Protected: protected},
 			Variable{Key: "KUBE_CA_PEM_FILE", Value: string(at.CA), File: true, Protected: protected})
 	}
-	vars = append(vars, Variable{Key: "KUBE_NAMESPACE", Value: n.Name, Protected: protected})
+	vars = append(vars, Variable{Key: "KUBE_NAMESPACE", Value: namespace, Protected: protected})
 	if project.Mode == rbacsync.DeliverVariables {
 		vars = append(vars, Variable{Key: "KUBE_TOKEN", Value: token, Masked: true, Protected: protected})
 	}

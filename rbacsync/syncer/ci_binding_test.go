@@ -134,8 +134,8 @@ func TestCIExceptionsAreChecked(t *testing.T) {
 	}
 }
 
-// provisioner is one on a fake cluster that makes tokens.
-func provisioner(t *testing.T, kube *fake.Clientset) *ci.Provisioner {
+// credentials configures a Provisioner on a fake cluster that makes tokens.
+func credentials(t *testing.T, kube *fake.Clientset) ci.Config {
 	t.Helper()
 	if err := kube.Tracker().Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "this-cluster"}}); err != nil {
 		t.Fatal(err)
@@ -156,7 +156,10 @@ func provisioner(t *testing.T, kube *fake.Clientset) *ci.Provisioner {
 		tr.Status = authnv1.TokenRequestStatus{Token: "e30." + base64.RawURLEncoding.EncodeToString([]byte(body)) + ".c2ln", ExpirationTimestamp: metav1.NewTime(time.Now().Add(1000 * time.Hour))}
 		return true, tr, nil
 	})
-	return &ci.Provisioner{Kube: kube, Variables: delivery(func(int64, []ci.Variable) {}), Scope: "ICC-K8s", Now: time.Now, Cluster: ci.Cluster{URL: "https://k8s"}}
+	return ci.Config{
+		Kube: kube, Variables: delivery(func(int64, []ci.Variable) {}), Scope: "ICC-K8s", Now: time.Now, Cluster: ci.Cluster{URL: "https://k8s"},
+		Lifetime: 2160 * time.Hour, Handover: time.Hour,
+	}
 }
 
 // TestTokensDieWithRights: whose loss kills which token, after the brakes.
@@ -167,10 +170,12 @@ func TestTokensDieWithRights(t *testing.T) {
 		kube *fake.Clientset
 		o    syncer.Options
 		s    *syncer.Syncer
+		ci   ci.Config
 	}
 	start := func(t *testing.T, snap *authz.Snapshot, settings rbacsync.CISettings, limits *rbacsync.Limits) *env {
 		e := &env{g: &gitlab{snap: snap}, kube: fake.NewClientset()}
-		e.o = syncer.Options{Reader: e.g, Kube: e.kube, CI: provisioner(t, e.kube), Limits: limits, Settings: rbacsync.Settings{CI: settings}}
+		e.ci = credentials(t, e.kube)
+		e.o = syncer.Options{Reader: e.g, Kube: e.kube, CI: ci.New(e.ci), Limits: limits, Settings: rbacsync.Settings{CI: settings}}
 		e.s = newSyncer(t, e.o)
 		once(t, e.s)
 		return e
@@ -252,8 +257,7 @@ func TestTokensDieWithRights(t *testing.T) {
 				t.Parallel()
 				e := start(t, tt.before, tt.settings, tt.limits)
 				if restart {
-					p := e.o.CI
-					e.o.CI = &ci.Provisioner{Kube: p.Kube, Variables: p.Variables, Scope: p.Scope, Now: p.Now, Cluster: p.Cluster}
+					e.o.CI = ci.New(e.ci)
 					if tt.limits == nil { // the brakes of a new process know nothing to compare with
 						e.s = newSyncer(t, e.o)
 					}
@@ -275,18 +279,20 @@ func TestIDHandedOutAgain(t *testing.T) {
 	t.Parallel()
 	for _, again := range []bool{false, true} {
 		g, kube := &gitlab{snap: rbacsynctest.HawWorld()}, fake.NewClientset()
-		p := provisioner(t, kube)
+		var given []int64
+		p := credentials(t, kube)
 		p.Recheck = time.Nanosecond
-		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: p})
+		p.Variables = delivery(func(id int64, _ []ci.Variable) { given = append(given, id) })
+		ca := []byte("first")
+		p.CA = func() ([]byte, error) { return ca, nil }
+		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: ci.New(p)})
 		once(t, s)
 		if again {
 			other := g.snap.Projects[42]
 			other.CreatedAt = other.CreatedAt.Add(time.Hour)
 			g.snap.Projects[42] = other
 		}
-		var given []int64
-		p.Variables = delivery(func(id int64, _ []ci.Variable) { given = append(given, id) })
-		p.Scope = "production" // so that everything is delivered again
+		given, ca = nil, []byte("second") // so that everything is delivered again
 		once(t, s)
 		if got := len(given) > 0; got == again {
 			t.Errorf("handed out again %t: credentials went to %v", again, given)
@@ -307,9 +313,9 @@ func TestTokensDieWhileGitLabHangs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g, kube := &gitlab{snap: rbacsynctest.HawWorld()}, fake.NewClientset()
-		p := provisioner(t, kube)
+		p := credentials(t, kube)
 		p.Variables = hanging{}
-		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: p, Interval: time.Hour})
+		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: ci.New(p), Interval: time.Hour})
 		defer run(t, s)()
 		synctest.Wait()
 		get := func(ns string) *corev1.Secret {
@@ -357,10 +363,10 @@ func TestCIFindingsGoWithTheirCause(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g, kube, on := &gitlab{snap: rbacsynctest.HawWorld()}, fake.NewClientset(), new(atomic.Bool)
-		p := provisioner(t, kube)
+		p := credentials(t, kube)
 		p.Variables = refusing{delivery(func(int64, []ci.Variable) {}), on}
 		on.Store(true)
-		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: p, Interval: 24 * time.Hour})
+		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: ci.New(p), Interval: 24 * time.Hour})
 		defer run(t, s)()
 		failed := func() bool {
 			return slices.ContainsFunc(s.State().Round.Findings, func(f authz.Finding) bool { return f.Code == "ci_delivery_failed" })

@@ -301,8 +301,8 @@ func TestClusterKeepsForeignNamespaces(t *testing.T) {
 func TestClusterCIToken(t *testing.T) {
 	c := realCluster(t)
 	delivered := map[int64]map[string]string{}
-	p := &ci.Provisioner{
-		Kube: c.own, Cluster: ci.Cluster{URL: c.cp.URL(), CA: c.cp.CA()}, Scope: "ICC-K8s", Now: time.Now, Lifetime: time.Hour,
+	p := ci.Config{
+		Kube: c.own, Cluster: ci.Cluster{URL: c.cp.URL(), CA: c.cp.CA()}, Scope: "ICC-K8s", Now: time.Now, Lifetime: time.Hour, Handover: time.Hour,
 		Variables: delivery(func(project int64, vars []ci.Variable) {
 			if delivered[project] == nil {
 				delivered[project] = map[string]string{}
@@ -312,10 +312,16 @@ func TestClusterCIToken(t *testing.T) {
 			}
 		}), Recheck: time.Nanosecond,
 	}
+	givenUp := false // the key that signed the tokens
 	keys := ci.KeysOf(c.own.Discovery().RESTClient())
-	p.Keys = keys
+	p.Keys = func(ctx context.Context) (map[string]bool, error) {
+		if givenUp {
+			return map[string]bool{"another": true}, nil
+		}
+		return keys(ctx)
+	}
 	g := &gitlab{snap: org(50, "ci")}
-	s := newSyncer(t, syncer.Options{Reader: g, Kube: c.own, CI: p})
+	s := newSyncer(t, syncer.Options{Reader: g, Kube: c.own, CI: ci.New(p)})
 	if r := once(t, s); r.CI.Issued != 2 || r.CI.Delivered != 1 || len(r.Findings) != 0 {
 		t.Fatalf("first round: %+v, findings %v", r.CI, r.Findings)
 	}
@@ -372,11 +378,11 @@ func TestClusterCIToken(t *testing.T) {
 	}
 
 	// The API server has given up the key that signed them: new tokens, delivered again.
-	p.Keys = func(context.Context) (map[string]bool, error) { return map[string]bool{"another": true}, nil }
+	givenUp = true
 	if r := once(t, s); r.CI.Issued != 0 {
 		t.Errorf("a token that was just made counts as signed by an old key: %+v", r.CI)
 	}
-	p.Keys = keys
+	givenUp = false
 
 	// The ServiceAccount is deleted by hand: made anew, and GitLab's token with it.
 	if err := c.admin.CoreV1().ServiceAccounts("ci-world").Delete(t.Context(), kubename.CIServiceAccount, metav1.DeleteOptions{}); err != nil {

@@ -249,7 +249,7 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturb
 			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
 			continue
 		}
-		report := s.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 })
+		report := s.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 }, func(authz.SourceID) { s.look(look{"ci", true}) })
 		if before := s.ciFindings.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
 			s.look(look{"ci", false}) // else they would be shown as they were until the next reading of GitLab
 		}

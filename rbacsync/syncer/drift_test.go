@@ -240,8 +240,8 @@ func TestClusterCICredentialsArePutBack(t *testing.T) {
 	c := realCluster(t)
 	var mu sync.Mutex
 	var last string // token that the project has
-	p := &ci.Provisioner{
-		Kube: c.own, Cluster: ci.Cluster{URL: c.cp.URL(), CA: c.cp.CA()}, Scope: "ICC-K8s", Now: time.Now, Lifetime: time.Hour,
+	p := ci.Config{
+		Kube: c.own, Cluster: ci.Cluster{URL: c.cp.URL(), CA: c.cp.CA()}, Scope: "ICC-K8s", Now: time.Now, Lifetime: time.Hour, Handover: time.Hour,
 		Variables: delivery(func(_ int64, vars []ci.Variable) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -253,7 +253,7 @@ func TestClusterCICredentialsArePutBack(t *testing.T) {
 		}),
 	}
 	token := func() string { mu.Lock(); defer mu.Unlock(); return last }
-	s := newSyncer(t, syncer.Options{Reader: &gitlab{snap: org(75, "ci-drift")}, Kube: c.own, Watch: c.own, Interval: time.Hour, CI: p})
+	s := newSyncer(t, syncer.Options{Reader: &gitlab{snap: org(75, "ci-drift")}, Kube: c.own, Watch: c.own, Interval: time.Hour, CI: ci.New(p)})
 	running(t, s)
 	const ns = "ci-drift-world"
 	eventually(t, "the first token", func() bool { return token() != "" })

@@ -20,6 +20,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
@@ -83,7 +84,7 @@ func enforcing(t *testing.T, kube *fake.Clientset, g intake.Reader, m *memory, p
 	t.Helper()
 	s, err := syncer.New(syncer.Options{
 		Questions: questionsOf(g), Reader: g, Kube: kube, Policy: p, Mode: syncer.ModeEnforce, Memory: m, Limits: l,
-		Held:  &syncer.HeldStore{Kube: kube, Namespace: "gl-k8s-integrator"},
+		Held:  store.Held{Client: kube, Namespace: "gl-k8s-integrator"},
 		Roles: cluster.NewRoleReader(kube, append(p.ClusterRoles(), kubename.CIClusterRole)...),
 	})
 	if err != nil {
@@ -183,26 +184,26 @@ func TestTheRoleOfAnEarlierVersionIsNoOutage(t *testing.T) {
 // TestALargeChangeOfThePolicyCanBeApproved: not all that it takes fits into a ConfigMap, and it is approved as a whole.
 func TestALargeChangeOfThePolicyCanBeApproved(t *testing.T) {
 	t.Parallel()
-	store := syncer.HeldStore{Kube: fake.NewClientset(), Namespace: "gl-k8s-integrator"}
+	kept := store.Held{Client: fake.NewClientset(), Namespace: "gl-k8s-integrator"}
 	var items []rbacsync.Item
 	for id := range int64(600_000) {
 		items = append(items, rbacsync.Item{Source: authz.Project(id%20_000 + 1), Role: "view", User: id + 1, Cause: authz.Person(id + 1), Change: "c0ffee", Why: "much"})
 	}
 	one := rbacsync.Item{Source: authz.Project(1), Role: "view", User: 1, Cause: authz.Person(1), Scope: authz.Group(1), Why: "missing"}
 	items = append(items, one)
-	if err := store.Save(t.Context(), items); err != nil {
+	if err := kept.Save(t.Context(), items); err != nil {
 		t.Fatal(err)
 	}
-	shown, err := store.Load(t.Context())
+	shown, err := kept.Load(t.Context())
 	if err != nil || rbacsync.HashOf(shown) != rbacsync.HashOf(items) || shown[len(shown)-1] != one {
 		t.Fatalf("%d items are shown, %v", len(shown), err)
 	}
 	for _, s := range rbacsync.Sections(shown) {
-		if _, err := store.Approve(t.Context(), s.Hash); err != nil {
+		if _, err := kept.Approve(t.Context(), s.Hash); err != nil {
 			t.Fatal(err)
 		}
 	}
-	approved, err := store.Approvals(t.Context())
+	approved, err := kept.Approvals(t.Context())
 	for _, i := range items {
 		if !approved[i.Key()] {
 			t.Fatalf("%s is not approved: %v", i.Key(), err)
@@ -320,12 +321,12 @@ func TestAPolicyThatTakesMuchIsHeld(t *testing.T) {
 					t.Errorf("after a block: %v", got)
 				}
 
-				store := syncer.HeldStore{Kube: kube, Namespace: "gl-k8s-integrator"}
-				items, err := store.Load(t.Context())
+				kept := store.Held{Client: kube, Namespace: "gl-k8s-integrator"}
+				items, err := kept.Load(t.Context())
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := store.Approve(t.Context(), rbacsync.HashOf(items)); err != nil {
+				if _, err := kept.Approve(t.Context(), rbacsync.HashOf(items)); err != nil {
 					t.Fatal(err)
 				}
 				r = once(t, s)
@@ -339,7 +340,7 @@ func TestAPolicyThatTakesMuchIsHeld(t *testing.T) {
 					t.Errorf("approved, and not taken: %v", got)
 				}
 				once(t, s)
-				if left, err := store.Approvals(t.Context()); err != nil || len(left) != 0 {
+				if left, err := kept.Approvals(t.Context()); err != nil || len(left) != 0 {
 					t.Errorf("approvals that are kept: %v, %v", left, err)
 				}
 			})
@@ -428,7 +429,7 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 		make1 := func(mode syncer.Mode, p authz.Policy) *syncer.Syncer {
 			s, err := syncer.New(syncer.Options{
 				Questions: questionsOf(g), Reader: g, Kube: kube, Policy: p, Mode: mode, Memory: m, Limits: &limits, Now: at.now,
-				Held:     &syncer.HeldStore{Kube: kube, Namespace: "gl-k8s-integrator"},
+				Held:     store.Held{Client: kube, Namespace: "gl-k8s-integrator"},
 				Roles:    cluster.NewRoleReader(kube, append(p.ClusterRoles(), kubename.CIClusterRole)...),
 				Settings: rbacsync.Settings{DeleteAfter: 24 * time.Hour},
 			})
@@ -455,8 +456,8 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 			case 1:
 				serve = make1(syncer.ModeEnforce, policy)
 			}
-			if items, err := (syncer.HeldStore{Kube: kube, Namespace: "gl-k8s-integrator"}).Load(t.Context()); err == nil && len(items) > 0 && r.IntN(3) == 0 {
-				if _, err := (syncer.HeldStore{Kube: kube, Namespace: "gl-k8s-integrator"}).Approve(t.Context(), rbacsync.HashOf(items)); err != nil {
+			if items, err := (store.Held{Client: kube, Namespace: "gl-k8s-integrator"}).Load(t.Context()); err == nil && len(items) > 0 && r.IntN(3) == 0 {
+				if _, err := (store.Held{Client: kube, Namespace: "gl-k8s-integrator"}).Approve(t.Context(), rbacsync.HashOf(items)); err != nil {
 					t.Fatal(err)
 				}
 				did["approved"]++

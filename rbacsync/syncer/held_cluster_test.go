@@ -18,6 +18,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
@@ -178,10 +179,10 @@ func TestClusterAdoption(t *testing.T) {
 // TestClusterApproval: what is held is kept and approved in ConfigMaps that our role and cage allow.
 func TestClusterApproval(t *testing.T) {
 	c := realCluster(t)
-	store := &syncer.HeldStore{Kube: c.own, Namespace: deploy.Namespace}
+	kept := store.Held{Client: c.own, Namespace: deploy.Namespace}
 	full := org(330, "approval")
 	g := &gitlab{snap: full}
-	s := newSyncer(t, syncer.Options{Reader: g, Kube: c.own, Limits: &rbacsynctest.Strict, Held: store})
+	s := newSyncer(t, syncer.Options{Reader: g, Kube: c.own, Limits: &rbacsynctest.Strict, Held: kept})
 	once(t, s)
 	g.snap = without(full, 1330, 3)
 	r := once(t, s)
@@ -192,7 +193,7 @@ func TestClusterApproval(t *testing.T) {
 	if r = once(t, s); len(r.Plan) != 0 || len(r.Held) != 1 {
 		t.Errorf("the next round plans:\n%s", rbacsync.Text(r.Plan))
 	}
-	if _, err := (syncer.HeldStore{Kube: c.admin, Namespace: deploy.Namespace}).Approve(t.Context(), rbacsync.HashOf(r.Held)); err != nil {
+	if _, err := (store.Held{Client: c.admin, Namespace: deploy.Namespace}).Approve(t.Context(), rbacsync.HashOf(r.Held)); err != nil {
 		t.Fatal(err)
 	}
 	if r = once(t, s); len(r.Held) != 0 || strings.Contains(codes(r), "approvals") {
@@ -200,7 +201,7 @@ func TestClusterApproval(t *testing.T) {
 	}
 	c.may(t, false, "gitlab:3", "approval-world", "get", "", "pods")
 	once(t, s) // forgets the approval
-	if left, err := store.Approvals(t.Context()); err != nil || len(left) != 0 {
+	if left, err := kept.Approvals(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("approvals left: %v, %v", left, err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
@@ -84,13 +85,13 @@ func lose(s *authz.Snapshot, users ...int64) *authz.Snapshot {
 func TestHeldUntilApproved(t *testing.T) {
 	t.Parallel()
 	kube := fake.NewClientset()
-	store := syncer.HeldStore{Kube: kube, Namespace: "gl-k8s-integrator"}
+	kept := store.Held{Client: kube, Namespace: "gl-k8s-integrator"}
 	g := &gitlab{snap: crowded()}
-	s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 2}}, Held: &store})
+	s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 2}}, Held: kept})
 	if r, err := s.Once(t.Context(), "test"); err != nil || len(r.Held) != 0 {
 		t.Fatal(r.Held, err)
 	}
-	if _, err := kube.CoreV1().ConfigMaps(store.Namespace).Get(t.Context(), syncer.HeldConfigMap, metav1.GetOptions{}); err == nil {
+	if _, err := kube.CoreV1().ConfigMaps(kept.Namespace).Get(t.Context(), store.NameHeld, metav1.GetOptions{}); err == nil {
 		t.Error("nothing is held, and still something was written")
 	}
 
@@ -107,8 +108,8 @@ func TestHeldUntilApproved(t *testing.T) {
 	}
 	wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3", "gitlab:11", "gitlab:12", "gitlab:13", "gitlab:15", "gitlab:16", "gitlab:17", "gitlab:18", "gitlab:19", "gitlab:20")
 
-	plans := kube.CoreV1().ConfigMaps(store.Namespace)
-	plan, err := plans.Get(t.Context(), syncer.HeldConfigMap, metav1.GetOptions{})
+	plans := kube.CoreV1().ConfigMaps(kept.Namespace)
+	plan, err := plans.Get(t.Context(), store.NameHeld, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +139,7 @@ func TestHeldUntilApproved(t *testing.T) {
 	}
 
 	approvals := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: syncer.ApprovalsConfigMap}, BinaryData: map[string][]byte{"items.json.gz": []byte("x")},
+		ObjectMeta: metav1.ObjectMeta{Name: store.NameApprovals}, BinaryData: map[string][]byte{"items.json.gz": []byte("x")},
 	}
 	if _, err := plans.Create(t.Context(), approvals, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -150,7 +151,7 @@ func TestHeldUntilApproved(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	items, err := store.Load(t.Context())
+	items, err := kept.Load(t.Context())
 	if err != nil || cmp.Diff(r.Held, items) != "" {
 		t.Errorf("plan --held shows something else: %v\n%s", err, cmp.Diff(r.Held, items))
 	}
@@ -160,10 +161,10 @@ func TestHeldUntilApproved(t *testing.T) {
 			t.Errorf("the text lacks %q:\n%s", want, text)
 		}
 	}
-	if _, err := store.Approve(t.Context(), "0123456789abcdef"); !errors.Is(err, syncer.ErrNoSuchHash) {
+	if _, err := kept.Approve(t.Context(), "0123456789abcdef"); !errors.Is(err, rbacsync.ErrNoSuchHash) {
 		t.Errorf("a wrong hash: %v", err)
 	}
-	if _, err := store.Approve(t.Context(), rbacsync.HashOf(items)); err != nil {
+	if _, err := kept.Approve(t.Context(), rbacsync.HashOf(items)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -182,7 +183,7 @@ func TestHeldUntilApproved(t *testing.T) {
 			t.Errorf("all back: %v, %v", r.Held, err)
 		}
 	}
-	if left, err := store.Approvals(t.Context()); err != nil || len(left) != 0 {
+	if left, err := kept.Approvals(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("approvals that are kept: %v, %v", left, err)
 	}
 	g.snap = lose(g.snap, 11, 12, 13)

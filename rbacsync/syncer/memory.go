@@ -172,3 +172,13 @@ func (s *Syncer) adopt(st *Stored) {
 		x.state.Store(next)
 	}
 }
+
+// HeldStore keeps what is held back, and knows what of it was approved.
+type HeldStore interface {
+	// Save keeps what is held, for people to look at and approve.
+	Save(ctx context.Context, items []rbacsync.Item) error
+	// Approvals returns what was approved, by Item.Key.
+	Approvals(ctx context.Context) (map[string]bool, error)
+	// Forget drops approvals that are of no use any more.
+	Forget(ctx context.Context, keys []string) error
+}

@@ -48,7 +48,7 @@ type Options struct {
 	// DynamicWatch, optional, makes Run follow the objects from templates as well; without a timeout, like Watch.
 	DynamicWatch dynamic.Interface
 	Limits       *rbacsync.Limits     // nil: nothing is held back
-	Held         *HeldStore           // shows what is held, and knows what was approved; nil: nothing can be approved
+	Held         HeldStore            // shows what is held, and knows what was approved; nil: nothing can be approved
 	Apply        cluster.ApplyOptions // Cause and Logger are set by the Syncer
 	CI           *ci.Provisioner      // nil: no CI credentials
 	// Watch, optional, makes Run follow the cluster by watches instead of listing it in each round, and put back at
@@ -149,9 +149,6 @@ func New(o Options) (*Syncer, error) {
 		Kube: o.Kube, Watch: o.Watch, Roles: o.Policy.ClusterRoles(), Templates: o.Settings.Templates, Dynamic: o.Dynamic, DynamicWatch: o.DynamicWatch,
 		OwnNamespace: o.OwnNamespace, Notify: s.rouse, Logger: o.Logger,
 	})
-	if o.CI != nil && o.CI.Changed == nil {
-		o.CI.Changed = func(authz.SourceID) { s.look(look{"ci", true}) }
-	}
 	return s, nil
 }
 

@@ -1,0 +1,17 @@
+package ci
+
+// Configure gives p another configuration and leaves it what it remembers, as no caller can: a test sees that by what is
+// remembered nothing of a change is missed.
+func Configure(p *Provisioner, c Config) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c = c.complete()
+	now := c.configured()
+	if now.cluster.URL != p.c.Cluster.URL || string(now.cluster.CA) != string(p.c.Cluster.CA) {
+		p.facts.cluster = now.cluster
+	}
+	if before := p.c.configured(); string(now.agentCA) != string(before.agentCA) {
+		p.facts.agentCA = now.agentCA
+	}
+	p.c = c
+}

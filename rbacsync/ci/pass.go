@@ -1,0 +1,180 @@
+package ci
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// Report is what one call of Provision did.
+type Report struct {
+	Issued    int // new tokens in Secrets
+	Delivered int // projects that were written to
+	// Findings are all that are known, also of namespaces that were not looked at this time.
+	Findings []authz.Finding
+	// Next is when something is due again, at the latest; zero: never.
+	Next time.Time
+	// Stopped says that not everything was done.
+	Stopped bool
+}
+
+func (r *Report) find(code, format string, args ...any) {
+	r.Findings = append(r.Findings, authz.Finding{Code: code, Text: fmt.Sprintf(format, args...)})
+}
+
+// Provision brings the Secrets, and what projects are given, of all these namespaces in order. What fails is in the
+// report and is tried again at a later call, with growing pauses.
+func (p *Provisioner) Provision(ctx context.Context, namespaces []Namespace) Report {
+	return p.ProvisionUntil(ctx, namespaces, func() bool { return false }, func(authz.SourceID) {})
+}
+
+// ProvisionUntil is Provision that starts nothing new when stop is true. The next call goes on where it stopped. It calls
+// changed, of several namespaces at the same time, when Status has changed in a way that a namespace's CI binding depends on.
+func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace, stop func() bool, changed func(authz.SourceID)) Report {
+	var report Report
+	p.begin(namespaces, p.learn(ctx, &report))
+	todo := p.todo(namespaces, p.c.Now())
+	var done, issued, delivered atomic.Int64
+	var g errgroup.Group
+	g.SetLimit(p.c.Concurrency)
+	end := p.progress(ctx, &done, len(todo))
+	for _, n := range todo {
+		if ctx.Err() != nil || stop() {
+			report.Stopped = true
+			break
+		}
+		g.Go(func() error {
+			w := p.work(n)
+			err := w.do(ctx)
+			done.Add(1)
+			issued.Add(int64(w.issued))
+			delivered.Add(int64(w.delivered))
+			if ctx.Err() != nil {
+				return nil
+			}
+			p.keep(w.state(ctx, err), w.settledLoss)
+			if w.changed {
+				changed(n.Source)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // failures are findings
+	end()
+	report.Issued, report.Delivered = int(issued.Load()), int(delivered.Load())
+	p.gather(namespaces, p.c.Lifetime, &report)
+	return report
+}
+
+// learn asks for what may have changed since the last pass, and returns it.
+func (p *Provisioner) learn(ctx context.Context, r *Report) facts {
+	f, _, _ := p.about("")
+	const goOn = ": jobs go on with the CA that was read before"
+	if p.c.CA != nil {
+		if ca, err := p.c.CA(); err != nil {
+			r.find("ci_ca_unread", "%v%s", err, goOn)
+		} else if ca, err = p.fit.cut(ctx, Cluster{URL: f.cluster.URL, CA: ca}); err != nil {
+			r.find("ci_ca_too_large", "the CA bundle for jobs has more than %d bytes, and which of its certificates they need can't be seen, because the API server can't be verified at %s: %v:"+
+				" set cluster.publicCAFile to a file with the API server's CA alone", wholeCA, f.cluster.URL, err)
+		} else {
+			f.cluster.CA = ca
+		}
+	}
+	if p.c.Agent != nil && p.c.Agent.ReadCA != nil {
+		if ca, err := p.c.Agent.ReadCA(); err != nil {
+			r.find("ci_ca_unread", "%v%s", err, goOn)
+		} else {
+			f.agentCA = ca
+		}
+	}
+	if err := p.keys.look(ctx, p.c.Keys, p.c.Now(), p.c.Recheck); err != nil && ctx.Err() == nil {
+		r.find("ci_keys_unread", "%v: a change of these keys is not noticed", err)
+	}
+	if p.c.Reach != nil {
+		text, _ := p.reach.get(p.c.Now(), p.c.Recheck, func() (string, error) {
+			if err := p.c.Reach(ctx, f.cluster); err != nil {
+				return err.Error(), nil
+			}
+			return "", nil
+		})
+		if text != "" && ctx.Err() == nil {
+			r.find("ci_api_url", "%s", text)
+		}
+	}
+	if f.id == "" {
+		var err error
+		if f.id, err = ClusterID(ctx, p.c.Kube); err != nil && ctx.Err() == nil {
+			r.find("ci_cluster_unread", "%v: until then nothing is written to GitLab", err)
+		}
+	}
+	return f
+}
+
+// progress logs how far a pass is, every ten seconds, until the returned func is called.
+func (p *Provisioner) progress(ctx context.Context, done *atomic.Int64, total int) (end func()) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		start := time.Now()
+		t := time.NewTicker(10 * time.Second)
+		defer t.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-t.C:
+			}
+			left := "?"
+			if n := done.Load(); n > 0 {
+				left = (time.Since(start) / time.Duration(n) * time.Duration(int64(total)-n)).Round(time.Second).String()
+			}
+			p.c.Logger.InfoContext(ctx, "CI credentials are being brought in order", "done", done.Load(), "of", total, "left", left)
+		}
+	}()
+	return func() { close(stop); <-stopped }
+}
+
+// Status returns what is known of a project's delivery into a namespace.
+func (p *Provisioner) Status(namespace string, project int64) rbacsync.DeliveryStatus {
+	_, st, _ := p.about(namespace)
+	if st.records == nil {
+		return rbacsync.DeliveryStatus{}
+	}
+	r := st.records[project]
+	s := rbacsync.DeliveryStatus{Known: true, Delivery: r.Mode, Refused: r.refused, Settled: r.Mode != "" && !p.c.Now().Before(r.Since.Add(p.c.Handover))}
+	if r.SlugOf == p.c.Scope {
+		s.Slug = r.Slug
+	}
+	return s
+}
+
+// DestroyLost destroys the tokens that people could read who have just lost that right, and nothing else: it waits for no
+// GitLab, and may be called while Provision does. The next Provision makes new ones. Where that was done, Lost is emptied.
+func (p *Provisioner) DestroyLost(ctx context.Context, namespaces []Namespace) {
+	var g errgroup.Group
+	g.SetLimit(p.c.Concurrency)
+	for i, n := range namespaces {
+		if len(n.Lost) == 0 || n.Gone {
+			continue
+		}
+		g.Go(func() error {
+			w := p.work(n)
+			w.lost = n.Lost
+			err := w.destroyLost(ctx)
+			if err == nil && w.settledLoss && w.s != nil {
+				namespaces[i].Lost = nil // dealt with: what is made from now on they have never seen
+			}
+			if err != nil && ctx.Err() == nil {
+				p.c.Logger.WarnContext(ctx, "CI token not destroyed yet, it is tried again at once", "namespace", n.Name, "source", n.Source.String(), "error", err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+}
