@@ -58,7 +58,9 @@ func TestGateLearnsNothingFromFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(false)
 		g.count("group")
-		g.stop(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/gitlab/api/v4/groups/7"}}, time.Second)
+		for _, path := range []string{"/gitlab/api/v4/groups/7", "/gitlab/api/v4/groups/8"} { // one alone says nothing about the others
+			g.stop(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}}, time.Second)
+		}
 		start := time.Now()
 		for range 500 {
 			if err := g.wait(t.Context(), "group"); err != nil {

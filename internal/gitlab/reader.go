@@ -26,7 +26,9 @@ type Reader struct {
 	variables    CIVariables
 	known        atomic.Pointer[known]
 	absences     absences
-	wasAdmin     atomic.Bool // GitLab showed, since the start, that the token is an administrator's
+	// graphQLFailed is until when (Unix nanoseconds) targeted readings don't use GraphQL for accounts.
+	graphQLFailed atomic.Int64
+	wasAdmin      atomic.Bool // GitLab showed, since the start, that the token is an administrator's
 }
 
 // NewReader returns a Reader. It does no request.

@@ -29,6 +29,7 @@ func DefaultRateLimits() RateLimits {
 		"projects_api_limit_unauthenticated": {400, 10 * time.Minute},
 		"project_api_limit":                  {400, time.Minute},
 		"members_delete_limit":               {60, time.Minute},
+		"users_get_by_id_limit":              {300, 10 * time.Minute},
 	}
 }
 
@@ -52,6 +53,8 @@ func limitOf(kind string, anonymous bool) string {
 		return "projects_api_limit"
 	case "GET /projects/:id":
 		return "project_api_limit"
+	case "GET /users/:id":
+		return "users_get_by_id_limit"
 	case "DELETE /groups/:id/members/:user_id", "DELETE /projects/:id/members/:user_id":
 		return "members_delete_limit"
 	}
