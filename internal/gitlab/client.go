@@ -37,6 +37,8 @@ type Options struct {
 	IncludeUsers bool
 	// RESTOnly never tries GraphQL.
 	RESTOnly bool
+	// LinksMaxAge is within which time a full reading reads the links of each group again; default 15 minutes, negative: each time.
+	LinksMaxAge time.Duration
 	// CIVariables are the variables that a Reader tells beside rights.
 	CIVariables CIVariables
 }
@@ -133,6 +135,9 @@ func newAPI(o Options) (*api, error) {
 // which client-go does not do.
 func (a *api) get(ctx context.Context, path string, q url.Values, out any) (*gl.Response, error) {
 	kind := endpointOf(http.MethodGet, "/api/v4/"+path)
+	if s := singleOf(ctx); s != nil {
+		s.tries = 0
+	}
 	for try := 0; ; try++ {
 		resp, err := a.getOnce(ctx, kind, path, q, out)
 		if err == nil {
@@ -211,6 +216,9 @@ func (e graphQLErrors) schema() bool {
 
 // query sends a GraphQL query. Any entry in "errors" makes the answer a failed one, also beside partial data.
 func (a *api) query(ctx context.Context, text string, vars map[string]any) (map[string]json.RawMessage, error) {
+	if s := singleOf(ctx); s != nil {
+		s.tries = 0
+	}
 	for try := 0; ; try++ {
 		var out struct {
 			Data   map[string]json.RawMessage `json:"data"`

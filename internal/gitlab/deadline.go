@@ -47,7 +47,6 @@ func begin(ctx context.Context) (context.Context, func()) {
 	if s == nil {
 		return ctx, func() {}
 	}
-	s.tries = 0
 	if s.urgent {
 		return ctx, func() {}
 	}

@@ -171,7 +171,7 @@ func (g *gate) waitFor(ctx context.Context, kind, path string) error {
 	for {
 		g.mu.Lock()
 		now := time.Now()
-		left := g.left(kind, path, urgent(ctx), now)
+		left, alone := g.left(kind, path, urgent(ctx), now)
 		p := g.limits[kind]
 		if l := g.learned[kind]; l != nil && now.Before(l.until) {
 			p = l.pace
@@ -180,7 +180,7 @@ func (g *gate) waitFor(ctx context.Context, kind, path string) error {
 		if left <= 0 {
 			return p.take(ctx, kind)
 		}
-		if tooLate(ctx, left) {
+		if s := singleOf(ctx); tooLate(ctx, left) || (alone && s != nil && left > s.left) { // one thing alone is not worth waiting for
 			return &laterError{kind: kind, wait: left}
 		}
 		if err := sleep(ctx, left); err != nil {
@@ -189,15 +189,15 @@ func (g *gate) waitFor(ctx context.Context, kind, path string) error {
 	}
 }
 
-// left returns for how long a request still has to wait because of refusals.
-func (g *gate) left(kind, path string, urgent bool, now time.Time) time.Duration {
+// left returns for how long a request still has to wait because of refusals, and whether these were about its path alone.
+func (g *gate) left(kind, path string, urgent bool, now time.Time) (d time.Duration, alone bool) {
 	own := g.refused[kind][path].until.Sub(now)
 	whole := g.stopped[kind].until.Sub(now)
 	if whole > 0 && own <= 0 && urgent && now.Sub(g.tested[kind]) >= testEvery {
 		g.tested[kind] = now
 		whole = 0
 	}
-	return max(own, whole)
+	return max(own, whole), whole <= 0
 }
 
 // isStopped reports whether a whole kind of request waits.

@@ -248,7 +248,7 @@ func (f *refresh) ask(ctx context.Context, id authz.SourceID, out *fetched) (err
 	switch id.Kind {
 	case authz.GroupSource:
 		old = f.s.Groups[id.ID].Links
-		if out.group, err = a.group(ctx, id.ID); err != nil {
+		if out.group, err = f.r.group(ctx, id.ID); err != nil {
 			return err
 		}
 		out.links, err = linksLeft(out.group.Links, old)

@@ -53,7 +53,7 @@ func limitOf(kind string, anonymous bool) string {
 		return "projects_api_limit"
 	case "GET /projects/:id":
 		return "project_api_limit"
-	case "GET /users/:id":
+	case "GET /users/:user_id":
 		return "users_get_by_id_limit"
 	case "DELETE /groups/:id/members/:user_id", "DELETE /projects/:id/members/:user_id":
 		return "members_delete_limit"
