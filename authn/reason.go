@@ -9,7 +9,7 @@ type Code string
 // Outcome is the class of an answer; each code belongs to exactly one.
 type Outcome string
 
-// The outcomes (DESIGN decision 3). All but OutcomeMalformed are answered with HTTP 200.
+// The outcomes (docs/architecture.md, decision 3). All but OutcomeMalformed are answered with HTTP 200.
 const (
 	OutcomeOK        Outcome = "ok"
 	OutcomeNotMine   Outcome = "not_mine"
@@ -112,7 +112,7 @@ var reasons = []Reason{
 
 	{CodeNotMine, OutcomeNotMine, "not a token of this GitLab", "Nothing to do: another authenticator's token passed by."},
 	{CodeEmptyToken, OutcomeNotMine, "the review holds no token", "Check what sends reviews: kube-apiserver never sends an empty token."},
-	{CodeNotJWT, OutcomeNotMine, "the token is not a JSON web token", "Use a GitLab ID token (kubelogin, or id_tokens in CI), and nothing around it: no quotes, no spaces, no \"Bearer\"; passwords and tokens without a prefix of GitLab's are not accepted."},
+	{CodeNotJWT, OutcomeNotMine, "the token is not a JSON web token", "Use a GitLab ID token (kubelogin, or id_tokens in CI), and nothing around it: no quotes, no spaces, no \"Bearer\". Passwords and tokens without a prefix of GitLab's are not accepted."},
 	{CodeJWTCutOff, OutcomeNotMine, "the token begins as a JSON web token and ends early", "Copy the whole token: three parts with a dot between them; a terminal, a variable or a header may have cut it off."},
 	{CodeHexToken, OutcomeNotMine, "the token is 64 hexadecimal digits, as GitLab's OAuth access tokens are", "If GitLab issued it, send the ID token that came with it (kubelogin does)."},
 	{CodeForeignIssuer, OutcomeNotMine, "the token was issued by somebody else", "If it should be accepted, compare its iss with the configured GitLab URL letter by letter: no trailing slash, same scheme."},

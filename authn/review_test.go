@@ -27,7 +27,7 @@ func (f fake) Authenticate(ctx context.Context, token string) (authn.Identity, e
 	return f(ctx, token)
 }
 
-// ask is what kube-apiserver sends (seen on the wire, STYLE.md 2B).
+// ask is what kube-apiserver sends (client-go 0.37.2, as seen on the wire).
 func ask(version, token string) string {
 	b, _ := json.Marshal(token)
 	return `{"kind":"TokenReview","apiVersion":"authentication.k8s.io/` + version + `","metadata":{},"spec":{"token":` + string(b) +
@@ -244,7 +244,7 @@ func TestAPIAudiences(t *testing.T) {
 }
 
 // TestNoTokenInAnyOutput runs good, bad and broken tokens through handler and authenticator and looks for any part
-// of them in logs, errors and answers (DESIGN section 4).
+// of them in logs, errors and answers (docs/architecture.md, invariant 1).
 func TestNoTokenInAnyOutput(t *testing.T) {
 	i, c := newIssuer(t)
 	var logs lockedBuffer

@@ -191,7 +191,7 @@ func TestUntouchableFollowsWhatMembershipDependsOn(t *testing.T) {
 	} {
 		s.Missing = map[authz.SourceID]string{c.missing: "page 2 answered 502"}
 		var got []string
-		for id := range authz.Untouchable(s) {
+		for id := range s.Incomplete() {
 			got = append(got, id.String())
 		}
 		slices.Sort(got)
@@ -201,17 +201,17 @@ func TestUntouchableFollowsWhatMembershipDependsOn(t *testing.T) {
 	}
 	s.Missing = nil
 	delete(s.Groups, 3) // invisible to the token
-	if got := authz.Untouchable(s); got[authz.Project(10)] == "" || got[authz.Group(2)] != "" {
+	if got := s.Incomplete(); got[authz.Project(10)] == "" || got[authz.Group(2)] != "" {
 		t.Errorf("a group that is referred to but unreadable: got %v", got)
 	}
 	s = world()
 	top := s.Groups[1]
 	top.Parent = 2
 	s.Groups[1] = top
-	if got := authz.Untouchable(s); got[authz.Group(1)] == "" || got[authz.Project(10)] == "" || got[authz.Group(3)] != "" {
+	if got := s.Incomplete(); got[authz.Group(1)] == "" || got[authz.Project(10)] == "" || got[authz.Group(3)] != "" {
 		t.Errorf("a parent cycle: got %v", got)
 	}
-	if s.MissingAll = "projects: 502"; len(authz.Untouchable(s)) != len(s.Groups)+len(s.Projects)+len(s.Users) {
+	if s.MissingAll = "projects: 502"; len(s.Incomplete()) != len(s.Groups)+len(s.Projects)+len(s.Users) {
 		t.Error("with MissingAll every source must be untouchable")
 	}
 }
@@ -486,6 +486,19 @@ func TestSourceLabelsRoundTrip(t *testing.T) {
 	for _, bad := range []string{"", "group", "group-0", "group--1", "group-07", "team-3", "group-1x"} {
 		if _, ok := authz.ParseLabel(bad); ok {
 			t.Errorf("%q accepted", bad)
+		}
+	}
+}
+
+// TestPath: each kind has a path, and what the Snapshot does not have has none, also if another kind has that number.
+func TestPath(t *testing.T) {
+	s := world()
+	for id, want := range map[authz.SourceID]string{
+		authz.Group(2): "haw/lab", authz.Project(10): "haw/lab/world", authz.Person(bob): "bob",
+		authz.Group(10): "", authz.Project(2): "", authz.Person(11): "", authz.Group(0): "", {Kind: "snippet", ID: 2}: "",
+	} {
+		if got, ok := s.Path(id); got != want || ok != (want != "") || s.Contains(id) != ok {
+			t.Errorf("%s: %q, %v, contained %v", id, got, ok, s.Contains(id))
 		}
 	}
 }

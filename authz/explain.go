@@ -74,7 +74,7 @@ func (v View) WithRules(rules map[string][]Rule) View {
 func (v View) Person(user int64, q Question, now time.Time) string {
 	u, known := v.Snapshot.Users[user]
 	src, managed := v.Source[q.Namespace]
-	access, member := accessOf(v.Snapshot, src, user, now)
+	access, member := resolverOf(user, v.Snapshot, now).Members(src).Access(user)
 	switch {
 	case q.Namespace != "" && (!managed || !member || !known):
 		return fmt.Sprintf("namespace %q is not one you have a GitLab role in, if it exists. %s", clean(q.Namespace), howToList)
@@ -84,7 +84,7 @@ func (v View) Person(user int64, q Question, now time.Time) string {
 		return fmt.Sprintf("your GitLab account is %s. Ask an administrator of GitLab.", clean(string(u.State)))
 	case v.Policy.exclude.person(u):
 		return "your GitLab account is left out here by configuration. Ask the cluster's administrators."
-	case !v.Policy.mayHaveRights(u):
+	case !v.Policy.MayHaveRights(u):
 		return "only people get rights here, and your GitLab account is a bot or service account."
 	case q.Namespace == "":
 		return v.clusterWide(user, q, now)
@@ -121,7 +121,8 @@ func (v View) CIJob(project int64, q Question) string {
 
 // memberRefused speaks to somebody who is a member of the source, and so may hear its path and people.
 func (v View) memberRefused(id SourceID, user int64, level Level, q Question, now time.Time) string {
-	where := clean(v.path(id))
+	path, _ := v.Snapshot.Path(id)
+	where := clean(path)
 	frozen := v.Policy.frozen(v.Snapshot, id)
 	src, ok := v.Policy.Source(v.Snapshot, id)
 	switch {
@@ -289,12 +290,12 @@ func (v View) ask(id SourceID, able []Level, frozen Frozen, q Question, now time
 	}
 	_, gap := v.gaps[id]
 	people := make([]contact, 0, maxAsked+1)
-	for _, a := range newResolver(v.Snapshot, now).of(id) {
+	for _, a := range NewResolver(v.Snapshot, now).Members(id).list {
 		if !slices.Contains(able, a.level) {
 			continue
 		}
 		u, ok := v.Snapshot.Users[a.user]
-		if !ok || !v.Policy.mayHaveRights(u) {
+		if !ok || !v.Policy.MayHaveRights(u) {
 			continue
 		}
 		if gap && !slices.ContainsFunc(v.rolesOf(id, a.level, frozen), func(role string) bool {
@@ -302,7 +303,7 @@ func (v View) ask(id SourceID, able []Level, frozen Frozen, q Question, now time
 		}) {
 			continue
 		}
-		people = append(people, contact{v.Policy.roleIn(v.Snapshot, id, a.level) != v.Policy.roles[0].ClusterRole, a.row != refOf(id), clean(u.Username)})
+		people = append(people, contact{v.Policy.RoleIn(v.Snapshot, id, a.level) != v.Policy.roles[0].ClusterRole, a.row != refOf(id), clean(u.Username)})
 		slices.SortFunc(people, func(a, b contact) int {
 			return cmp.Or(cmp.Compare(rank(a.weaker), rank(b.weaker)), cmp.Compare(rank(a.far), rank(b.far)), cmp.Compare(a.name, b.name))
 		})
@@ -337,18 +338,6 @@ func quoted(roles []string) string {
 		return fmt.Sprintf("ClusterRole %q", roles[0])
 	}
 	return fmt.Sprintf("ClusterRoles %q", roles)
-}
-
-func (v View) path(id SourceID) string {
-	switch id.Kind {
-	case GroupSource:
-		return v.Snapshot.Groups[id.ID].Path
-	case ProjectSource:
-		return v.Snapshot.Projects[id.ID].Path
-	case UserSource:
-		return v.Snapshot.Users[id.ID].Username
-	}
-	return id.String()
 }
 
 // clean makes what GitLab users wrote fit for a terminal: printable, on one line, of bounded length.

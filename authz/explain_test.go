@@ -205,7 +205,7 @@ func sameInside(p authz.Policy, a, b *authz.Snapshot, id authz.SourceID) bool {
 		return false
 	}
 	look := func(s *authz.Snapshot) (out []string) {
-		for m := range authz.Members(s, id, now).All() {
+		for m := range authz.NewResolver(s, now).Members(id).All() {
 			out = append(out, fmt.Sprint(m.User, m.Level, m.Why.Row == id, s.Users[m.User]))
 		}
 		return out
@@ -287,7 +287,7 @@ func TestYoursIsWhatGrantsSay(t *testing.T) {
 }
 
 func circular(s *authz.Snapshot) bool {
-	for _, why := range authz.Untouchable(s) {
+	for _, why := range s.Incomplete() {
 		if strings.Contains(why, "its own ancestor") {
 			return true
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Role says which GitLab access levels stand for a ClusterRole. The levels are an explicit set, not a minimum:
@@ -150,36 +149,6 @@ func (p Policy) FurtherRoles() []string {
 // ClusterRoles returns every ClusterRole that the policy can grant: BaseRoles, then FurtherRoles.
 func (p Policy) ClusterRoles() []string { return append(p.BaseRoles(), p.FurtherRoles()...) }
 
-// Untouchable is the function of that name, and knows that extra mappings hang on a group as well.
-func (p Policy) Untouchable(s *Snapshot) map[SourceID]string {
-	out := Untouchable(s)
-	u := untouchable{snap: s, groups: map[int64]string{}}
-	for _, e := range p.extra {
-		if _, known := s.Groups[e.Group]; e.Group == 0 || (!known && s.Missing[Group(e.Group)] == "") {
-			continue // a group that is gone from GitLab is a finding, and gives nothing
-		}
-		why := u.group(e.Group)
-		if why == "" {
-			continue
-		}
-		for _, src := range p.Sources(s) {
-			if out[src.ID] == "" && e.covers(s, src.ID) {
-				out[src.ID] = why
-			}
-		}
-	}
-	return out
-}
-
-// Source is a GitLab object that gets a namespace.
-type Source struct {
-	ID        SourceID
-	Path      string
-	CreatedAt time.Time
-	// ReadOnly is set when nobody may change anything there: its CI gets no rights either.
-	ReadOnly bool
-}
-
 // Sources returns what gets a namespace, sorted by SourceID: the groups, the projects and the personal
 // namespaces of active people, as far as the policy includes their kind and does not leave them out.
 func (p Policy) Sources(s *Snapshot) []Source {
@@ -217,104 +186,21 @@ func (p Policy) Source(s *Snapshot, id SourceID) (src Source, ok bool) {
 		src.Path, src.CreatedAt, ok = pr.Path, pr.CreatedAt, known && !p.exclude.project(s, pr)
 	case UserSource:
 		u, known := s.Users[id.ID]
-		src.Path, src.CreatedAt, ok = u.Username, u.CreatedAt, known && p.mayHaveRights(u)
+		src.Path, src.CreatedAt, ok = u.Username, u.CreatedAt, known && p.MayHaveRights(u)
 	}
 	src.ReadOnly = ok && p.frozen(s, id) != FrozenKeep
 	return src, ok
 }
 
-// mayHaveRights is an allow-list: an unknown state or an unknown kind of account gets nothing.
-func (p Policy) mayHaveRights(u User) bool {
+// MayHaveRights reports whether an account can have rights at all: active, a person (or bots are allowed), and not left out.
+// It is an allow-list: an unknown state or an unknown kind of account gets nothing.
+func (p Policy) MayHaveRights(u User) bool {
 	return u.State == StateActive && (u.Human || p.withBots) && !p.exclude.person(u)
 }
 
-// Grants returns the rights in these sources (Sources, or a part of them), sorted by source and role (strongest
-// first), and what an administrator should know. It judges the Snapshot as it is: the caller leaves alone what
-// Untouchable names.
-func (p Policy) Grants(s *Snapshot, sources []Source, now time.Time) ([]Grant, []Finding) {
-	r := newResolver(s, now)
-	roles := p.ClusterRoles()
-	rank := make(map[string]int, len(roles))
-	for i, role := range roles {
-		rank[role] = i
-	}
-	may := make(map[int64]bool, len(s.Users))
-	for id, u := range s.Users {
-		if p.mayHaveRights(u) {
-			may[id] = true
-		}
-	}
-	var findings []Finding
-	for _, e := range p.extra {
-		findings = append(findings, e.findings(s)...)
-	}
-	grants := make([]Grant, 0, len(sources)*len(p.roles))
-	users := make([][]int64, len(roles))
-	for _, src := range sources {
-		for i := range users {
-			users[i] = users[i][:0]
-		}
-		p.each(r, src, func(role string, a standing) {
-			if may[a.user] {
-				users[rank[role]] = append(users[rank[role]], a.user)
-			}
-		}, func(a standing) {
-			if may[a.user] {
-				findings = append(findings, Finding{
-					"unknown_level", src.ID,
-					fmt.Sprintf("gitlab user %d has access level %d in %s, which this program does not know: no right is given", a.user, a.level, src.ID),
-				})
-			}
-		})
-		for i, list := range users {
-			if len(list) > 0 {
-				grants = append(grants, Grant{src.ID, roles[i], unique(list)})
-			}
-		}
-	}
-	slices.SortFunc(grants, func(a, b Grant) int { return a.compare(b, rank) })
-	slices.SortFunc(findings, func(a, b Finding) int {
-		return cmp.Or(a.Source.Compare(b.Source), cmp.Compare(a.Text, b.Text))
-	})
-	return grants, findings
-}
-
-// unique returns a copy in order, each number once: two mappings may give one right.
-func unique(list []int64) []int64 {
-	out := slices.Clone(list)
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// each calls give for every role that somebody gets in a source, whatever his account, and unknown for levels that
-// this program does not know.
-func (p Policy) each(r *resolver, src Source, give func(role string, a standing), unknown func(a standing)) {
-	frozen := p.frozen(r.snap, src.ID)
-	for _, a := range r.of(src.ID) {
-		if !a.level.Known() {
-			unknown(a)
-			continue
-		}
-		if role := p.roleFor(frozen, a.level); role != "" {
-			give(role, a)
-		}
-	}
-	if src.ReadOnly {
-		return
-	}
-	for _, e := range p.extra {
-		if !e.covers(r.snap, src.ID) {
-			continue
-		}
-		for _, a := range e.of(r, src.ID) {
-			give(e.ClusterRole, a)
-		}
-	}
-}
-
-// roleIn returns the ClusterRole of a level in a source, or "". Nobody may change what GitLab has archived or
+// RoleIn returns the ClusterRole that a level stands for in a source, or "". Nobody may change what GitLab has archived or
 // is about to delete, unless configured otherwise: there the weakest role is what remains.
-func (p Policy) roleIn(s *Snapshot, id SourceID, l Level) string {
+func (p Policy) RoleIn(s *Snapshot, id SourceID, l Level) string {
 	return p.roleFor(p.frozen(s, id), l)
 }
 

@@ -88,7 +88,7 @@ func newTable(v View, now time.Time) *table {
 		entry
 	}
 	var rights []right
-	r := newResolver(v.Snapshot, now)
+	r := NewResolver(v.Snapshot, now)
 	for i, id := range t.sources {
 		v.each(r, id, func(kind int, user int64) { rights = append(rights, right{user, newEntry(kind, i)}) })
 	}
@@ -109,7 +109,7 @@ func newTable(v View, now time.Time) *table {
 }
 
 // each calls give for each right in a source. Who is no person that may have rights is in it, too.
-func (v View) each(r *resolver, id SourceID, give func(kind int, user int64)) {
+func (v View) each(r *Resolver, id SourceID, give func(kind int, user int64)) {
 	src, ok := v.Policy.Source(v.Snapshot, id)
 	if !ok {
 		return
@@ -153,8 +153,7 @@ func (v View) possessions(user int64, now time.Time, most int) rights {
 		}
 	}
 	if len(v.changed) > 0 {
-		r := newResolver(v.Snapshot, now)
-		r.only = user
+		r := resolverOf(user, v.Snapshot, now)
 		for id := range v.changed {
 			ns, ok := v.Namespace[id]
 			if !ok {

@@ -1,67 +1,6 @@
 package authz
 
-import (
-	"fmt"
-	"strconv"
-	"strings"
-	"time"
-)
-
-// SourceKind is the kind of a GitLab object that a namespace can belong to.
-type SourceKind string
-
-// The kinds of sources. Their values are the spelling used in configuration, labels and reports.
-const (
-	GroupSource   SourceKind = "group"
-	ProjectSource SourceKind = "project"
-	UserSource    SourceKind = "user"
-)
-
-// SourceID names one GitLab group, project or user (for a personal namespace) by its immutable number.
-type SourceID struct {
-	Kind SourceKind
-	ID   int64
-}
-
-// Group, Project and Person make the SourceID of a group, a project and a user's personal namespace.
-func Group(id int64) SourceID   { return SourceID{GroupSource, id} }
-func Project(id int64) SourceID { return SourceID{ProjectSource, id} }
-func Person(id int64) SourceID  { return SourceID{UserSource, id} }
-
-// String returns the written form, "group/7".
-func (s SourceID) String() string { return fmt.Sprintf("%s/%d", s.Kind, s.ID) }
-
-// Label returns the form used as a label value, "group-7".
-func (s SourceID) Label() string { return fmt.Sprintf("%s-%d", s.Kind, s.ID) }
-
-// ParseLabel reads the form that Label writes; ok is false for anything else.
-func ParseLabel(label string) (s SourceID, ok bool) {
-	kind, num, found := strings.Cut(label, "-")
-	id, err := strconv.ParseInt(num, 10, 64)
-	s = SourceID{SourceKind(kind), id}
-	if !found || err != nil || id <= 0 || s.Label() != label {
-		return SourceID{}, false
-	}
-	switch s.Kind {
-	case GroupSource, ProjectSource, UserSource:
-		return s, true
-	}
-	return SourceID{}, false
-}
-
-// Compare orders sources by kind, then by id.
-func (s SourceID) Compare(t SourceID) int {
-	if c := strings.Compare(string(s.Kind), string(t.Kind)); c != 0 {
-		return c
-	}
-	switch {
-	case s.ID < t.ID:
-		return -1
-	case s.ID > t.ID:
-		return 1
-	}
-	return 0
-}
+import "time"
 
 // UserState is GitLab's state of an account. Only StateActive gives rights; it is an allow-list because
 // "deactivated" is not "blocked" in GitLab and new states may come.
@@ -161,48 +100,74 @@ type Snapshot struct {
 	MissingAll string
 }
 
+// Path returns the full path in GitLab of a group or project, and the name of a user; false of what is not in the Snapshot.
+func (s *Snapshot) Path(id SourceID) (path string, ok bool) {
+	switch id.Kind {
+	case GroupSource:
+		g, ok := s.Groups[id.ID]
+		return g.Path, ok
+	case ProjectSource:
+		p, ok := s.Projects[id.ID]
+		return p.Path, ok
+	case UserSource:
+		u, ok := s.Users[id.ID]
+		return u.Username, ok
+	}
+	return "", false
+}
+
+// Contains reports whether the Snapshot has the source.
+func (s *Snapshot) Contains(id SourceID) bool {
+	_, ok := s.Path(id)
+	return ok
+}
+
+// Parent returns what a source is in: the group of a group or project, the person of a personal project, or ok false.
+func (s *Snapshot) Parent(id SourceID) (parent SourceID, ok bool) {
+	switch id.Kind {
+	case GroupSource:
+		parent = Group(s.Groups[id.ID].Parent)
+	case ProjectSource:
+		if p := s.Projects[id.ID]; p.Group == 0 && p.Owner != 0 {
+			parent = Person(p.Owner)
+		} else {
+			parent = Group(p.Group)
+		}
+	case UserSource:
+	}
+	return parent, parent.ID != 0
+}
+
+// maxDepth bounds every walk up the groups: GitLab allows 20 levels, and a wrong answer may go round in a circle.
+const maxDepth = 64
+
+// Top returns the top-level group a source is in, the person of a personal project, or the source itself.
+func (s *Snapshot) Top(id SourceID) SourceID {
+	for range maxDepth {
+		parent, ok := s.Parent(id)
+		if !ok {
+			break
+		}
+		id = parent
+	}
+	return id
+}
+
+// Within reports whether a source is the other one or somewhere below it.
+func (s *Snapshot) Within(id, top SourceID) bool {
+	for range maxDepth {
+		if id == top {
+			return true
+		}
+		parent, ok := s.Parent(id)
+		if !ok {
+			return false
+		}
+		id = parent
+	}
+	return false
+}
+
 // DemotedToken is why a Snapshot that was not read with an administrator's token can't follow one that was.
 const DemotedToken = "the reading token was an administrator's and is not any more, so what it does not see may still be there:" +
 	" give its owner the administrator role again, or put another administrator's token into the token file"
-
-// Date is a calendar day in UTC, the granularity of GitLab's expires_at. The zero Date means "never".
-type Date struct {
-	Year  int
-	Month time.Month
-	Day   int
-}
-
-// ParseDate reads "2026-01-31" and, since GitLab's GraphQL types the column as Time, also an RFC 3339 time.
-// The empty string is the zero Date.
-func ParseDate(s string) (Date, error) {
-	if s == "" {
-		return Date{}, nil
-	}
-	layout := time.DateOnly
-	if len(s) > len(time.DateOnly) {
-		layout = time.RFC3339
-	}
-	t, err := time.Parse(layout, s)
-	if err != nil {
-		return Date{}, fmt.Errorf("reading expiry date %q: want YYYY-MM-DD or RFC 3339", s)
-	}
-	y, m, d := t.UTC().Date()
-	return Date{y, m, d}, nil
-}
-
-// IsZero reports whether d is the zero Date, "never".
-func (d Date) IsZero() bool { return d == Date{} }
-
-// Start returns the first moment of the day.
-func (d Date) Start() time.Time { return time.Date(d.Year, d.Month, d.Day, 0, 0, 0, 0, time.UTC) }
-
-// Over reports whether a right that expires on d is over at now: access ends at the START of that day (UTC).
-func (d Date) Over(now time.Time) bool { return !d.IsZero() && !now.Before(d.Start()) }
-
-// String returns "2026-01-31", or "" for the zero Date.
-func (d Date) String() string {
-	if d.IsZero() {
-		return ""
-	}
-	return d.Start().Format(time.DateOnly)
-}

@@ -194,12 +194,9 @@ func (v *Deliveries) Findings() []authz.Finding {
 		if v.snap.MissingAll != "" || v.snap.Missing[e.Source] != "" {
 			continue
 		}
-		path := v.snap.Projects[e.Source.ID].Path
-		if e.Source.Kind == authz.GroupSource {
-			path = v.snap.Groups[e.Source.ID].Path
-		}
+		path, ok := v.snap.Path(e.Source)
 		switch {
-		case !v.snap.Contains(e.Source):
+		case !ok:
 			out = append(out, authz.Finding{Code: "ci_exception_unknown", Source: e.Source, Text: fmt.Sprintf("ci.projects names %s, which GitLab does not have: it says nothing", e.Source)})
 		case e.Path != "" && e.Path != path:
 			out = append(out, authz.Finding{Code: "ci_exception_path", Source: e.Source, Text: fmt.Sprintf(

@@ -43,7 +43,7 @@ type Input struct {
 	Roles    []string // the ClusterRoles that have a binding in every namespace, with or without subjects
 	Further  []string // ClusterRoles that have one where they are granted
 	Settings Settings
-	// Untouchable holds the sources that can't be judged, and why; nil means authz.Untouchable of the Snapshot.
+	// Untouchable holds the sources that can't be judged, and why; nil means Incomplete of the Snapshot.
 	Untouchable map[authz.SourceID]string
 	Now         time.Time // for deletion
 	// Secrets holds the data of those that templates copy, by name.
@@ -59,7 +59,7 @@ type Wanted struct {
 	Issuer  string
 	Objects []Object // sorted by Key
 	Paths   map[authz.SourceID]string
-	// Untouchable holds the sources that can't be judged in this round, and why (authz.Untouchable).
+	// Untouchable holds the sources that can't be judged in this round, and why (authz.Policy.Untouchable).
 	Untouchable map[authz.SourceID]string
 	// Hold, when set, says why nothing at all may be changed: not even the set of sources is known.
 	Hold string
@@ -103,7 +103,7 @@ func Desired(in Input) *Wanted {
 		Roles: in.Roles, Further: in.Further,
 	}
 	if w.Untouchable == nil {
-		w.Untouchable = authz.Untouchable(in.Snapshot)
+		w.Untouchable = in.Snapshot.Incomplete()
 	}
 	w.DeleteAfter, w.Now, w.Snap = in.Settings.DeleteAfter, in.Now, in.Snapshot
 	if len(in.Settings.Adopt) > 0 {

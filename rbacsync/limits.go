@@ -74,6 +74,8 @@ type Evidence struct {
 	Levels   map[Membership]authz.Level
 	Past     []Past
 	Approved map[string]bool // Item.Key
+	// Outside holds what is held already where the plan is not about, when it is only about a part: it counts, and stays.
+	Outside []Item
 	// Size returns how many namespaces and people with rights, together, are in a top-level group (zero: in all), when
 	// the plan is only about a part of them; nil: everything is in the plan.
 	Size func(scope authz.SourceID) int
@@ -136,11 +138,11 @@ type Approval struct {
 func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time) Verdict {
 	s := splitter{
 		limits: l, want: want, e: e, now: now, v: Verdict{Wanted: map[string]bool{}, Approved: map[Approval]bool{}},
-		lookups: map[lookupKey]authz.Standings{},
-		at:      authz.NewLookup(e.Snapshot, now),
+		lookups: map[lookupKey]authz.Members{},
+		at:      authz.NewResolver(e.Snapshot, now),
 	}
 	if e.Before != nil {
-		s.before, s.ever = authz.NewLookup(e.Before, now), authz.NewLookup(e.Before, time.Time{})
+		s.before, s.ever = authz.NewResolver(e.Before, now), authz.NewResolver(e.Before, time.Time{})
 	}
 	if s.limits.Window <= 0 {
 		s.limits.Window = time.Hour
@@ -148,6 +150,7 @@ func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time)
 	held := s.over(s.inferred(changes))
 	wait := s.creations(changes)
 	s.v.Want = s.hold(changes, held, wait)
+	s.v.Held = append(s.v.Held, e.Outside...)
 	slices.SortFunc(s.v.Held, func(a, b Item) int {
 		return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause), cmp.Compare(a.Key(), b.Key()), a.Source.Compare(b.Source), cmp.Compare(a.Role, b.Role))
 	})
@@ -165,10 +168,10 @@ type splitter struct {
 	e       Evidence
 	now     time.Time
 	v       Verdict
-	at      authz.Lookup // the Snapshot, now
-	before  authz.Lookup // the one before, with what has expired until now
-	ever    authz.Lookup // the one before, as if nothing had expired
-	lookups map[lookupKey]authz.Standings
+	at      *authz.Resolver // the Snapshot, now
+	before  *authz.Resolver // the one before, with what has expired until now
+	ever    *authz.Resolver // the one before, as if nothing had expired
+	lookups map[lookupKey]authz.Members
 	change  policyChange
 }
 
@@ -177,10 +180,10 @@ func (s *splitter) access(which int, id authz.SourceID, user int64) (authz.Acces
 	k := lookupKey{which, id}
 	m, ok := s.lookups[k]
 	if !ok {
-		m = [3]authz.Lookup{s.at, s.before, s.ever}[which].Of(id)
+		m = [3]*authz.Resolver{s.at, s.before, s.ever}[which].Members(id)
 		s.lookups[k] = m
 	}
-	return m.Of(user)
+	return m.Access(user)
 }
 
 // lost returns the users, and whether other subjects, lose the binding's role by a change.
@@ -410,20 +413,11 @@ func (s *splitter) scope(id authz.SourceID) authz.SourceID {
 }
 
 func (s *splitter) path(id authz.SourceID) string {
-	for _, snap := range []*authz.Snapshot{s.e.Snapshot, s.e.Before} {
-		if snap == nil || !snap.Contains(id) {
-			continue
-		}
-		switch id.Kind {
-		case authz.GroupSource:
-			return snap.Groups[id.ID].Path
-		case authz.ProjectSource:
-			return snap.Projects[id.ID].Path
-		case authz.UserSource:
-			return snap.Users[id.ID].Username
-		}
+	path, ok := s.e.Snapshot.Path(id)
+	if !ok && s.e.Before != nil {
+		path, _ = s.e.Before.Path(id)
 	}
-	return ""
+	return path
 }
 
 // over applies the limits to what is inferred. It returns what is held.
@@ -450,6 +444,12 @@ func (s *splitter) over(items []Item) map[Right]bool {
 		}
 	}
 	why := map[authz.SourceID]string{}
+	for _, i := range s.e.Outside { // a group is held as a whole
+		if i.Role != "" && causes[i.Scope] != nil {
+			add(i.Scope, i.Cause)
+			why[i.Scope] = i.Why
+		}
+	}
 	// The oldest first: what somebody made to fill the overall limit comes last.
 	slices.SortFunc(now, func(a, b authz.SourceID) int { return cmp.Or(cmp.Compare(a.ID, b.ID), a.Compare(b)) })
 	overall := maps.Clone(past)
@@ -464,6 +464,8 @@ func (s *splitter) over(items []Item) map[Right]bool {
 		}
 		if allowed := s.allowed(s.limits.PerGroup, scope, n); n > allowed {
 			why[scope] = fmt.Sprintf("%d people, groups or projects are missing in it within %s, the limit is %d", n, s.limits.Window, allowed)
+		}
+		if why[scope] != "" {
 			continue
 		}
 		with := maps.Clone(overall)
@@ -671,7 +673,7 @@ func (s *splitter) responsible(created map[authz.SourceID]time.Time) map[authz.S
 	owners := map[authz.SourceID][]int64{}
 	owned := map[int64]int{}
 	for id := range created {
-		for a := range s.at.Of(id).All() {
+		for a := range s.at.Members(id).All() {
 			if a.Level == authz.Owner && s.e.Policy.MayHaveRights(s.e.Snapshot.Users[a.User]) {
 				owners[id] = append(owners[id], a.User)
 				owned[a.User]++

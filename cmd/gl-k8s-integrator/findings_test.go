@@ -94,6 +94,10 @@ func findingCodes(t *testing.T) []string {
 					if lit, ok := n.Rhs[0].(*ast.BasicLit); ok && len(n.Lhs) == 1 && name(n.Lhs[0]) == "code" {
 						add(lit)
 					}
+				case *ast.ValueSpec:
+					if len(n.Names) == 1 && n.Names[0].Name == "code" && len(n.Values) == 1 {
+						add(n.Values[0])
+					}
 				}
 				return true
 			})

@@ -69,8 +69,9 @@ func compare(t *testing.T, name string, snap *authz.Snapshot, server *gitlabsim.
 	now := time.Now()
 	server.World().RemoveExpired()
 	server.World().View(func(v *gitlabsim.View) {
+		resolver := authz.NewResolver(snap, now)
 		check := func(id authz.SourceID, level func(user int64) int) {
-			got := authz.Members(snap, id, now)
+			got := resolver.Members(id)
 			for _, u := range v.Users() {
 				want := level(u.ID)
 				if int(got.Level(u.ID)) != want {

@@ -20,7 +20,7 @@ import (
 func TestAFailedFullReadingIsShown(t *testing.T) {
 	m := newMetrics()
 	failure := errors.New("reading GitLab: not even a list was read completely: listing projects: 502")
-	m.round(syncer.Round{Read: "full", Started: day, Err: failure})
+	m.round(syncer.Round{Kind: syncer.KindFull, Started: day, Err: failure})
 	if n := value(t, m.registry, "gl_k8s_integrator_rounds_total", "full"); n != 1 {
 		t.Errorf("%v rounds", n)
 	}
@@ -28,7 +28,7 @@ func TestAFailedFullReadingIsShown(t *testing.T) {
 		t.Errorf("the last good round was at %v", at)
 	}
 
-	if m.round(syncer.Round{Read: "full", Started: day}); value(t, m.registry, "gl_k8s_integrator_last_good_round_timestamp_seconds") != float64(day.Unix()) {
+	if m.round(syncer.Round{Kind: syncer.KindFull, Started: day}); value(t, m.registry, "gl_k8s_integrator_last_good_round_timestamp_seconds") != float64(day.Unix()) {
 		t.Error("a good round does not count as one")
 	}
 
@@ -45,7 +45,7 @@ func TestAFailedFullReadingIsShown(t *testing.T) {
 		budget:  &budget{requests: func() map[string]int64 { return nil }, now: func() time.Time { return day }},
 	}
 	var out bytes.Buffer
-	p.status(&syncer.State{Round: syncer.Round{Cause: "start", Read: "full", Started: day, Err: failure}, Err: failure, Since: day}).print(&out, "a", day)
+	p.status(&syncer.State{Round: syncer.Round{Cause: "start", Kind: syncer.KindFull, Started: day, Err: failure}, Err: failure, Since: day}).print(&out, "a", day)
 	for _, want := range []string{"FAILING          since 2026-11-22T12:00:00Z: " + failure.Error(), "GitLab read      never", "members_differ: somebody is missing", "HOOKS REFUSED    reading listeners.hooks.secretFile: open s"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("status without %q:\n%s", want, out.String())

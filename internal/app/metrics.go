@@ -220,14 +220,14 @@ func (m *metrics) round(r syncer.Round) {
 	} else {
 		m.lastRound.Set(float64(r.Started.Add(r.Duration).Unix()))
 	}
-	m.rounds.WithLabelValues(r.Read, result).Inc()
+	m.rounds.WithLabelValues(r.Kind.Read(), result).Inc()
 	for _, t := range r.Done {
 		if !t.At.IsZero() {
 			m.hooks.Observe(max(0, r.Started.Add(r.Duration).Sub(t.At).Seconds()))
 		}
 	}
 	if r.Names == nil { // it did not see everything: a failed one, or one that put back drift
-		if r.Read == "none" && r.Snapshot == nil {
+		if r.Kind == syncer.KindDrift {
 			m.drift.Add(float64(r.Report.Applied))
 		}
 		return

@@ -66,7 +66,7 @@ func newSyncer(cfg *config.Config, c *clients, mode syncer.Mode, log *slog.Logge
 		Limits: limits(cfg), Held: heldStore(c), Dynamic: c.dynamic, DynamicWatch: c.follow, OwnNamespace: deploy.Namespace,
 		Apply: cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond)},
 		CI:    provisioner, Now: time.Now, Logger: log,
-		Memory: snapshotsOf(c), Roles: cluster.NewRoleReader(c.kube, append(policy.ClusterRoles(), kubename.CIClusterRole)...),
+		Questions: reader, Memory: snapshotsOf(c), Roles: cluster.NewRoleReader(c.kube, append(policy.ClusterRoles(), kubename.CIClusterRole)...),
 	}
 	if more != nil {
 		more(&o, reader)

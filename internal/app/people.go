@@ -198,8 +198,9 @@ func (p *people) admit(s *authz.Snapshot) map[int64]bool {
 			}
 		}
 	}
+	resolver := authz.NewResolver(s, now)
 	for _, id := range p.require.Groups {
-		for a := range authz.Members(s, authz.Group(id), now).All() {
+		for a := range resolver.Members(authz.Group(id)).All() {
 			out[a.User] = true
 		}
 	}

@@ -66,7 +66,7 @@ func newSampler(cfg *config.Config, c *clients, log *slog.Logger, registry prome
 
 // offer gives a round's Snapshot to run, if it was read as a whole. An older one that still waits is dropped.
 func (s *sampler) offer(r syncer.Round) {
-	if s == nil || r.Read != "full" || r.Snapshot == nil {
+	if s == nil || r.Kind != syncer.KindFull || r.Snapshot == nil {
 		return
 	}
 	for {

@@ -42,10 +42,10 @@ func TestSampler(t *testing.T) {
 			}
 			return gitlab.SampleReport{Checked: []authz.SourceID{authz.Project(42)}}, nil
 		}
-		s.offer(syncer.Round{Read: "full", Snapshot: snaps[0]})
-		s.offer(syncer.Round{Read: "full", Snapshot: snaps[1]})
-		s.offer(syncer.Round{Read: "partial", Snapshot: snaps[2]})
-		s.offer(syncer.Round{Read: "full"})
+		s.offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[0]})
+		s.offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[1]})
+		s.offer(syncer.Round{Kind: syncer.KindTargeted, Snapshot: snaps[2]})
+		s.offer(syncer.Round{Kind: syncer.KindFull})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { s.run(ctx); close(done) }()
@@ -59,12 +59,12 @@ func TestSampler(t *testing.T) {
 		if !strings.Contains(log.String(), "membership_differs") || !strings.Contains(log.String(), "project/42") {
 			t.Errorf("log: %s", log.String())
 		}
-		s.offer(syncer.Round{Read: "full", Snapshot: snaps[3]})
+		s.offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[3]})
 		synctest.Wait()
 		if len(s.last()) != 1 {
 			t.Error("a failed sample took the finding back")
 		}
-		s.offer(syncer.Round{Read: "full", Snapshot: snaps[0]})
+		s.offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[0]})
 		synctest.Wait()
 		if len(s.last()) != 0 || value(t, registry, "gl_k8s_integrator_sample_differences") != 0 {
 			t.Error("the finding stays after a sample that agrees")

@@ -169,7 +169,7 @@ func (p *reporter) status(st *syncer.State) status {
 	out := status{
 		Written: p.now().UTC(), Leader: p.elector.Identity, Mode: p.mode, Held: held, Hooks: hooks, Requests: p.requests(), Budget: map[string]string{},
 		Round: roundStatus{
-			Cause: r.Cause, Read: r.Read, Started: r.Started.UTC(), Duration: r.Duration.Round(time.Millisecond).String(),
+			Cause: r.Cause, Read: r.Kind.Read(), Started: r.Started.UTC(), Duration: r.Duration.Round(time.Millisecond).String(),
 			Spaces: r.Spaces, Planned: len(r.Plan), Applied: r.Report.Applied, Failed: r.Unwritten,
 		},
 		Findings: map[string]int{}, Sources: map[string]int{},

@@ -168,7 +168,7 @@ func TestAPIAudiences(t *testing.T) {
 }
 
 // TestOverloadIsNotRepeated: what is over the limit is answered once; with Retry-After, or as 429 or 500, the client
-// would ask five times and make the overload worse (facts/kubernetes.md, rule 5).
+// would ask five times and make the overload worse.
 func TestOverloadIsNotRepeated(t *testing.T) {
 	busy, release := make(chan struct{}), make(chan struct{})
 	slow := authn.Handler(authenticate(func(context.Context, string) (authn.Identity, error) {

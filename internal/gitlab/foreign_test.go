@@ -237,7 +237,7 @@ func foreignReader(t *testing.T, f *foreign) *Reader {
 // rightsOf are the levels of everybody in a source, written as "user: level" in order.
 func rightsOf(s *authz.Snapshot, id authz.SourceID) string {
 	var out []string
-	for a := range authz.Members(s, id, time.Now()).All() {
+	for a := range authz.NewResolver(s, time.Now()).Members(id).All() {
 		u := a.User
 		if account := s.Users[u]; account.State == authz.StateActive && account.Human {
 			out = append(out, fmt.Sprintf("%d:%d", u, a.Level))

@@ -25,7 +25,7 @@ func (o *org) keeps(t *testing.T, got *authz.Snapshot) {
 	if got.MissingAll != "" {
 		return
 	}
-	want, untouchable := o.want(true), authz.Untouchable(got)
+	want, untouchable := o.want(true), got.Incomplete()
 	now := time.Now()
 	check := func(id authz.SourceID) {
 		if untouchable[id] != "" {
@@ -35,8 +35,8 @@ func (o *org) keeps(t *testing.T, got *authz.Snapshot) {
 			t.Errorf("%s is not in the Snapshot and not missing", id)
 			return
 		}
-		have := authz.Members(got, id, now)
-		for a := range authz.Members(want, id, now).All() {
+		have := authz.NewResolver(got, now).Members(id)
+		for a := range authz.NewResolver(want, now).Members(id).All() {
 			user := a.User
 			u := got.Users[user]
 			if have.Level(user) != a.Level || u.State != want.Users[user].State || u.Human != want.Users[user].Human {
@@ -260,7 +260,7 @@ func TestAccountsWithoutStateAreUnread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if u := authz.Untouchable(s); s.MissingAll == "" && (s.Missing[authz.Person(2)] == "" || u[authz.Group(1)] == "" || u[authz.Project(10)] == "") {
+	if u := s.Incomplete(); s.MissingAll == "" && (s.Missing[authz.Person(2)] == "" || u[authz.Group(1)] == "" || u[authz.Project(10)] == "") {
 		t.Errorf("untouchable are %v", u)
 	}
 	f.without = nil

@@ -92,7 +92,7 @@ func (r *Reader) lookAgain(ctx context.Context, s *authz.Snapshot, id authz.Sour
 	if err != nil {
 		return nil, err
 	}
-	if _, untouchable := authz.Untouchable(fresh)[id]; untouchable {
+	if _, untouchable := fresh.Incomplete()[id]; untouchable {
 		return nil, errUntouchable
 	}
 	listed, err := r.EffectiveMembers(ctx, id)
@@ -116,7 +116,8 @@ func pickSample(s *authz.Snapshot, o Sample, pageSize int, now time.Time) []auth
 	if o.Size < 0 || s.MissingAll != "" {
 		return nil
 	}
-	untouchable := authz.Untouchable(s)
+	untouchable := s.Incomplete()
+	resolver := authz.NewResolver(s, now)
 	all := make([]authz.SourceID, 0, len(s.Groups)+len(s.Projects))
 	for id := range s.Groups {
 		all = append(all, authz.Group(id))
@@ -138,7 +139,7 @@ func pickSample(s *authz.Snapshot, o Sample, pageSize int, now time.Time) []auth
 		if untouchable[id] != "" {
 			continue
 		}
-		if pages := authz.Members(s, id, now).Len()/pageSize + 1; pages <= o.Budget {
+		if pages := resolver.Members(id).Len()/pageSize + 1; pages <= o.Budget {
 			o.Budget -= pages
 			out = append(out, id)
 		}

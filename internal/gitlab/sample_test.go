@@ -50,7 +50,7 @@ func TestSampleAgrees(t *testing.T) {
 	second := authz.Project(o.id["second"])
 	listed, err := r.EffectiveMembers(t.Context(), second)
 	o.ok(err)
-	if ours := authz.Members(s, second, time.Now()); ours.Level(o.id["crowd11"]) == 0 || listed[o.id["crowd11"]] != 0 || listed[o.id["erin"]] != 40 || ours.Level(o.id["erin"]) != 0 {
+	if ours := authz.NewResolver(s, time.Now()).Members(second); ours.Level(o.id["crowd11"]) == 0 || listed[o.id["crowd11"]] != 0 || listed[o.id["erin"]] != 40 || ours.Level(o.id["erin"]) != 0 {
 		t.Errorf("crowd11: ours %v, listed %v; erin: ours %v, listed %v", ours.Level(o.id["crowd11"]), listed[o.id["crowd11"]], ours.Level(o.id["erin"]), listed[o.id["erin"]])
 	}
 }

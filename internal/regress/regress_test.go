@@ -27,6 +27,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
@@ -549,7 +550,7 @@ func TestBug20ForeignRoleBindingsDeleted(t *testing.T) {
 
 // countingReader notes how many readings are under way at the same time.
 type countingReader struct {
-	syncer.Reader
+	intake.Reader
 	now, most atomic.Int32
 }
 

@@ -16,8 +16,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 )
 
 // changes are what somebody may do to an object that is ours, one of Secrets and ConfigMaps alike.
@@ -158,7 +157,7 @@ func TestTheInboxIsMadeAnew(t *testing.T) {
 	if _, err := shared.admin.CoreV1().ConfigMaps(deploy.Namespace).Update(ctx, cm, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	odd := func() (out []syncer.Ticket) {
+	odd := func() (out []intake.Ticket) {
 		for _, x := range tickets.all() {
 			if (x.Key == "any_thing" || x.Key == "group-x") && len(x.Changed) == 0 {
 				out = append(out, x)

@@ -22,8 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
-
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 )
 
 // MaxInbox is how many sources the inbox names one by one. What is more becomes one entry that asks for a full round.
@@ -181,10 +180,10 @@ func (b *Inbox) create(ctx context.Context) error {
 
 // Follow hands every entry to take, those that are there first, until ctx is done. An entry is handed over once for
 // each value it has.
-func (b *Inbox) Follow(ctx context.Context, take func([]syncer.Ticket)) {
+func (b *Inbox) Follow(ctx context.Context, take func([]intake.Ticket)) {
 	seen := map[string]string{}
 	news := func(cm *corev1.ConfigMap) {
-		var out []syncer.Ticket
+		var out []intake.Ticket
 		for k, v := range cm.Data {
 			if had, ok := seen[k]; !ok || had != v {
 				out = append(out, ticket(k, v))
@@ -266,7 +265,7 @@ func older(a, b string) bool {
 }
 
 // Remove takes entries out that a round has dealt with, unless they were put again since.
-func (b *Inbox) Remove(ctx context.Context, done []syncer.Ticket) error {
+func (b *Inbox) Remove(ctx context.Context, done []intake.Ticket) error {
 	for range 5 {
 		cm, err := b.maps().Get(ctx, NameInbox, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
@@ -309,8 +308,8 @@ func (b *Inbox) Remove(ctx context.Context, done []syncer.Ticket) error {
 }
 
 // ticket reads one entry. One that can't be read asks for a full round.
-func ticket(key, value string) syncer.Ticket {
-	t := syncer.Ticket{Key: key, Value: value, Cause: "inbox"}
+func ticket(key, value string) intake.Ticket {
+	t := intake.Ticket{Key: key, Value: value, Cause: "inbox"}
 	if f := strings.SplitN(value, " ", 3); len(f) == 3 {
 		t.Cause = f[2]
 		if at, err := time.Parse(time.RFC3339Nano, f[0]); err == nil {

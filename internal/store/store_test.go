@@ -24,6 +24,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
@@ -231,22 +232,22 @@ func TestABlobIsOldOrNewAndNeverMixed(t *testing.T) {
 // tray collects what Follow hands over.
 type tray struct {
 	mu  sync.Mutex
-	got []syncer.Ticket
+	got []intake.Ticket
 }
 
-func (t *tray) take(in []syncer.Ticket) {
+func (t *tray) take(in []intake.Ticket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.got = append(t.got, in...)
 }
 
-func (t *tray) all() []syncer.Ticket {
+func (t *tray) all() []intake.Ticket {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.got)
 }
 
-func keys(in []syncer.Ticket) []string {
+func keys(in []intake.Ticket) []string {
 	var out []string
 	for _, t := range in {
 		out = append(out, t.Key)
@@ -287,7 +288,7 @@ func TestInbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the second entry", func() bool { return len(leader.all()) == 3 })
-	if err := other.Remove(ctx, []syncer.Ticket{first}); err != nil {
+	if err := other.Remove(ctx, []intake.Ticket{first}); err != nil {
 		t.Fatal(err)
 	}
 	fresh := follow(t, one)

@@ -41,12 +41,11 @@ type ApplyOptions struct {
 	Progress      func(Progress)
 	ProgressEvery time.Duration
 
-	// Wrote, optional, is told what the API server answered to a write, by several goroutines.
-	Wrote func(*rbacsync.Live)
 	// pause, optional, is asked before a write that takes nothing away; true ends Apply, the rest is Deferred.
 	Pause func(since time.Duration) bool
 
-	dynamic       dynamic.Interface // for objects from templates
+	wrote         func(*rbacsync.Live) // hears what the API server answered to a write, from several goroutines
+	dynamic       dynamic.Interface    // for objects from templates
 	wroteTemplate func(rbacsync.Key, *rbacsync.Live, string)
 }
 
@@ -60,6 +59,8 @@ type Report struct {
 	Refused  []Failure
 	Findings []authz.Finding
 	Duration time.Duration
+	// Namespaces are as the API server answered to the writes of namespaces.
+	Namespaces []*rbacsync.Live
 
 	partly []rbacsync.Change // what was written of Failed ones: see applier.chain
 }
@@ -76,11 +77,25 @@ func (r Report) Made(plan []rbacsync.Change) []rbacsync.Change {
 	return append(slices.DeleteFunc(slices.Clone(plan), func(c rbacsync.Change) bool { return not[c.Key] }), r.partly...)
 }
 
+// With returns the report of two plans that were written one after the other.
+func (r Report) With(next Report) Report {
+	next.Applied += r.Applied
+	next.Failed = slices.Concat(r.Failed, next.Failed)
+	next.Refused = slices.Concat(r.Refused, next.Refused)
+	next.Findings = slices.Concat(r.Findings, next.Findings)
+	next.Duration += r.Duration
+	next.partly = slices.Concat(r.partly, next.partly)
+	return next
+}
+
 // Failure is a change that could not be written.
 type Failure struct {
 	Change rbacsync.Change
 	Err    error
 }
+
+// Conflict reports whether the change was planned on something that had changed meanwhile.
+func (f Failure) Conflict() bool { return apierrors.IsConflict(f.Err) }
 
 // Err returns all failures as one error, or nil.
 func (r Report) Err() error {
@@ -89,16 +104,6 @@ func (r Report) Err() error {
 		errs = append(errs, fmt.Errorf("%s %s: %w", f.Change.Action, f.Change.Key, f.Err))
 	}
 	return errors.Join(errs...)
-}
-
-// OnlyConflicts reports whether what failed was planned on something that had changed meanwhile.
-func (r Report) OnlyConflicts() bool {
-	for _, f := range r.Failed {
-		if !apierrors.IsConflict(f.Err) {
-			return false
-		}
-	}
-	return len(r.Failed) > 0
 }
 
 var errNoNamespace = errors.New("its namespace could not be created")
@@ -110,7 +115,7 @@ var errNoNamespace = errors.New("its namespace could not be created")
 // conflicts instead of undoing somebody else's later write.
 func Apply(ctx context.Context, client kubernetes.Interface, changes []rbacsync.Change, o ApplyOptions) Report {
 	start := time.Now()
-	a := &applier{client: client, log: o.Logger, cause: o.Cause, may: o.May, wrote: o.Wrote, dynamic: o.dynamic, wroteTemplate: o.wroteTemplate, unborn: map[string]bool{}, answers: map[rbacsync.Key]*rbacsync.Live{}}
+	a := &applier{client: client, log: o.Logger, cause: o.Cause, may: o.May, wrote: o.wrote, dynamic: o.dynamic, wroteTemplate: o.wroteTemplate, unborn: map[string]bool{}, answers: map[rbacsync.Key]*rbacsync.Live{}}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -312,6 +317,9 @@ func (a *applier) took(obj runtime.Object, err error) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if e.key.Kind == rbacsync.KindNamespace {
+		a.report.Namespaces = append(a.report.Namespaces, e.live)
+	}
 	if _, again := a.answers[e.key]; again {
 		a.answers[e.key] = e.live
 	}

@@ -111,13 +111,8 @@ func (c *Cluster) Changed() rbacsync.Scope {
 // Apply is the function of that name, for changes that were planned on what Observe returned.
 func (c *Cluster) Apply(ctx context.Context, changes []rbacsync.Change, o ApplyOptions) Report {
 	o.dynamic, o.wroteTemplate = c.o.Dynamic, c.templates.wrote
-	if caller := o.Wrote; c.mirror != nil {
-		o.Wrote = func(l *rbacsync.Live) {
-			if caller != nil {
-				caller(l)
-			}
-			c.mirror.wrote(l)
-		}
+	if c.mirror != nil {
+		o.wrote = c.mirror.wrote
 	}
 	return Apply(ctx, c.o.Kube, changes, o)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,23 +16,42 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 )
 
-// ciSpaces lists the namespaces that have, or lose, CI credentials: those of ours that stand or were just made, and
-// those whose source is gone. What can't be judged keeps what it has. sources are those that the round looked at.
-func (s *Syncer) ciSpaces(r *Round, have *rbacsync.Observed, want *rbacsync.Wanted, sources []authz.Source) []ci.Namespace {
-	in := rbacsync.Input{Snapshot: r.Snapshot, Sources: sources, Names: r.Names, Settings: s.o.Settings}
-	s.ciInput(&in, have)
+// knowCredentials takes in what a pass knows of the namespaces that have, or lose, CI credentials, and lists all of them.
+func (s *Syncer) knowCredentials(p *pass) {
+	list := s.credentials(p)
+	known := make(map[string]ci.Namespace, len(s.ciKnown))
+	all := slices.Clone(list)
+	for ns, n := range s.ciKnown {
+		if !p.scope.Has(ns) {
+			known[ns] = n
+			all = append(all, n)
+		}
+	}
+	for _, n := range list {
+		n.Lost = nil // is said once
+		known[n.Name] = n
+	}
+	slices.SortFunc(all, func(a, b ci.Namespace) int { return strings.Compare(a.Name, b.Name) })
+	s.ciKnown, p.credentials = known, all
+}
+
+// credentials lists the namespaces in the scope that have, or lose, CI credentials: those of ours that stand or were just
+// made, and those whose source is gone. What can't be judged keeps what it has.
+func (s *Syncer) credentials(p *pass) []ci.Namespace {
+	in := rbacsync.Input{Snapshot: p.snap, Sources: p.sources, Names: p.Names, Settings: s.o.Settings}
+	s.ciInput(&in, p.have)
 	c := &ciSpaces{
-		view: rbacsync.NewDeliveries(&in), policy: s.o.Policy, have: have, want: want, snap: r.Snapshot,
+		view: rbacsync.NewDeliveries(&in), policy: s.o.Policy, have: p.have, want: p.want, snap: p.snap,
 		live: map[rbacsync.Key]*rbacsync.Live{}, bindings: map[string][]*rbacsync.Live{}, failed: map[rbacsync.Key]bool{}, unsure: map[string]bool{},
 	}
-	for _, l := range have.Live {
+	for _, l := range p.have.Live {
 		if l.Key.Kind == rbacsync.KindRoleBinding {
 			c.bindings[l.Key.Namespace] = append(c.bindings[l.Key.Namespace], l)
 		} else {
 			c.live[l.Key] = l
 		}
 	}
-	for _, f := range r.Report.Failed {
+	for _, f := range p.Report.Failed {
 		c.failed[f.Change.Key] = true
 		if f.Change.Key.Kind == rbacsync.KindRoleBinding {
 			c.unsure[f.Change.Key.Namespace] = true
@@ -231,7 +251,7 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturb
 		}
 		report := s.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 })
 		if before := s.ciFindings.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
-			s.lookAgain(authz.SourceID{}) // else they would be told as they were until the next reading of GitLab
+			s.look(look{"ci", false}) // else they would be shown as they were until the next reading of GitLab
 		}
 		if report.Issued > 0 {
 			s.tellCI(ctx, touched, list)
@@ -255,22 +275,27 @@ func sameFindings(a, b []authz.Finding) bool {
 func offerCI(lists chan []ci.Namespace, list []ci.Namespace) {
 	select {
 	case old := <-lists:
-		lost := map[string][]int64{}
-		for _, n := range old {
-			if len(n.Lost) > 0 {
-				lost[n.Name] = n.Lost
-			}
-		}
-		for i := range list {
-			for _, id := range lost[list[i].Name] {
-				if _, reads := slices.BinarySearch(list[i].Readers, id); !reads {
-					list[i].Lost = append(list[i].Lost, id)
-				}
-			}
-		}
+		addLost(list, old)
 	default:
 	}
 	lists <- list
+}
+
+// addLost adds those who could read a token by an older list, and still don't by this one.
+func addLost(list, older []ci.Namespace) {
+	lost := map[string][]int64{}
+	for _, n := range older {
+		if len(n.Lost) > 0 {
+			lost[n.Name] = n.Lost
+		}
+	}
+	for i := range list {
+		for _, id := range lost[list[i].Name] {
+			if _, reads := slices.BinarySearch(list[i].Readers, id); !reads {
+				list[i].Lost = append(list[i].Lost, id)
+			}
+		}
+	}
 }
 
 // followCI watches the Secrets of CI tokens until ctx ends; the channel tells of those that somebody else has changed.
@@ -304,26 +329,19 @@ func (s *Syncer) tellCI(ctx context.Context, touched map[string]bool, list []ci.
 	}
 }
 
-// lookAgain asks for a round that reads nothing: something was learned of CI credentials that bindings depend on.
-func (s *Syncer) lookAgain(authz.SourceID) {
-	s.mu.Lock()
-	s.pending.look = true
-	s.pending.causes = append(s.pending.causes[:min(len(s.pending.causes), 4)], "ci")
-	s.mu.Unlock()
-	s.poke()
-}
-
 // onceCI does for a single round what runCI does in the background. What it learns of a project may need another
 // binding: then there is a second round.
-func (s *Syncer) onceCI(ctx context.Context, r Round, spaces []ci.Namespace) Round {
-	before := maps.Clone(s.slugs(spaces))
-	r.CI = s.o.CI.Provision(ctx, spaces)
-	if !maps.Equal(before, s.slugs(spaces)) && ctx.Err() == nil {
-		again, list := s.do(ctx, request{causes: []string{"ci"}})
-		if again.Err == nil && again.Names != nil {
+func (s *Syncer) onceCI(ctx context.Context, p *pass) Round {
+	r := p.Round
+	before := maps.Clone(s.slugs(p.credentials))
+	r.CI = s.o.CI.Provision(ctx, p.credentials)
+	if !maps.Equal(before, s.slugs(p.credentials)) && ctx.Err() == nil {
+		again := s.settled(ctx, job{kind: KindAgain, cause: "ci", snap: p.snap, whole: true})
+		s.finish(ctx, again)
+		if again.Err == nil && again.ended {
 			first := r.CI
 			r.Plan, r.Report.Applied = append(r.Plan, again.Plan...), r.Report.Applied+again.Report.Applied
-			r.CI = s.o.CI.Provision(ctx, list)
+			r.CI = s.o.CI.Provision(ctx, again.credentials)
 			r.CI.Issued, r.CI.Delivered = r.CI.Issued+first.Issued, r.CI.Delivered+first.Delivered
 		}
 	}

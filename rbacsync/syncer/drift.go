@@ -1,7 +1,12 @@
 package syncer
 
 import (
+	"context"
 	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 )
 
 // causeDrift is the cause of rounds that put back what somebody else changed.
@@ -52,4 +57,76 @@ func (f fights) restored(ns string) {
 	if x := f[ns]; x != nil {
 		x.count++
 	}
+}
+
+// drift is what somebody else has changed, as far as it is not put back yet.
+type drift struct {
+	fights fights
+	later  map[string]time.Time // namespaces to be looked at again, and when
+}
+
+func newDrift() drift { return drift{fights: fights{}, later: map[string]time.Time{}} }
+
+// postpone has a namespace looked at again at a time, or before.
+func (d *drift) postpone(ns string, at time.Time) {
+	if old, ok := d.later[ns]; !ok || at.Before(old) {
+		d.later[ns] = at
+	}
+}
+
+// next returns when a namespace is to be looked at again.
+func (d *drift) next() (at time.Time) {
+	for _, t := range d.later {
+		if at.IsZero() || t.Before(at) {
+			at = t
+		}
+	}
+	return at
+}
+
+// take returns the namespaces to put back now, with those that somebody has changed, and takes them out.
+func (d *drift) take(changed rbacsync.Scope, now time.Time) rbacsync.Scope {
+	for ns, at := range d.later {
+		if due(at, now) {
+			changed[ns] = true
+			delete(d.later, ns)
+		}
+	}
+	ready, wait, until := d.fights.due(changed, now)
+	for ns := range wait {
+		d.postpone(ns, until)
+	}
+	return ready
+}
+
+// restoreDrift puts back what others changed, without reading GitLab: what should be there is known. It waits for
+// nobody who changes the same namespace again and again.
+func (s *Syncer) restoreDrift(ctx context.Context) {
+	if s.wanted == nil || s.o.Mode != ModeEnforce || !s.cluster.Following() {
+		return
+	}
+	started := s.o.Now()
+	changed := s.drift.take(s.cluster.Changed(), started)
+	if len(changed) == 0 {
+		return
+	}
+	p := s.pass(ctx, job{kind: KindDrift, cause: causeDrift, snap: s.wanted.Plain.Snap, drifted: changed})
+	if len(p.Plan) == 0 { // or the watches were not there any more
+		return
+	}
+	for _, f := range p.Report.Failed {
+		s.drift.postpone(f.Change.Key.Namespace, started.Add(time.Second)) // again, a little later
+	}
+	for _, c := range p.Report.Deferred {
+		s.drift.postpone(c.Key.Namespace, started)
+	}
+	done := p.Report.Made(p.Plan)
+	for _, c := range done {
+		s.drift.fights.restored(c.Key.Namespace)
+		if c.Action == rbacsync.Create && c.Key.Kind == rbacsync.KindServiceAccount && s.o.CI != nil {
+			s.Trigger([]authz.SourceID{c.Source}, causeDrift) // its tokens died with the one before
+		}
+	}
+	s.report(ctx, p.Round)
+	cluster.ReportDrift(ctx, s.o.Kube, s.o.Logger, started, done)
 }

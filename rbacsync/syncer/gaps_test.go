@@ -234,7 +234,7 @@ func TestAfterAPartTheGapsAreThoseOfTheWhole(t *testing.T) {
 				seen.mu.Lock()
 				defer seen.mu.Unlock()
 				for _, x := range seen.all {
-					if x.Read == "partial" && x.Spaces < len(x.Names) {
+					if x.Kind == syncer.KindTargeted && x.Spaces < len(x.Names) {
 						parts++
 					}
 				}

@@ -22,6 +22,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -78,10 +79,10 @@ func role(name string, levels ...authz.Level) authz.Role {
 }
 
 // enforcing returns a Syncer as `serve` starts one.
-func enforcing(t *testing.T, kube *fake.Clientset, g syncer.Reader, m *memory, p authz.Policy, l *rbacsync.Limits) *syncer.Syncer {
+func enforcing(t *testing.T, kube *fake.Clientset, g intake.Reader, m *memory, p authz.Policy, l *rbacsync.Limits) *syncer.Syncer {
 	t.Helper()
 	s, err := syncer.New(syncer.Options{
-		Reader: g, Kube: kube, Policy: p, Mode: syncer.ModeEnforce, Memory: m, Limits: l,
+		Questions: questionsOf(g), Reader: g, Kube: kube, Policy: p, Mode: syncer.ModeEnforce, Memory: m, Limits: l,
 		Held:  &syncer.HeldStore{Kube: kube, Namespace: "gl-k8s-integrator"},
 		Roles: cluster.NewRoleReader(kube, append(p.ClusterRoles(), kubename.CIClusterRole)...),
 	})
@@ -426,7 +427,7 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 		policy := withRoles(t, authz.DefaultRoles()...)
 		make1 := func(mode syncer.Mode, p authz.Policy) *syncer.Syncer {
 			s, err := syncer.New(syncer.Options{
-				Reader: g, Kube: kube, Policy: p, Mode: mode, Memory: m, Limits: &limits, Now: at.now,
+				Questions: questionsOf(g), Reader: g, Kube: kube, Policy: p, Mode: mode, Memory: m, Limits: &limits, Now: at.now,
 				Held:     &syncer.HeldStore{Kube: kube, Namespace: "gl-k8s-integrator"},
 				Roles:    cluster.NewRoleReader(kube, append(p.ClusterRoles(), kubename.CIClusterRole)...),
 				Settings: rbacsync.Settings{DeleteAfter: 24 * time.Hour},

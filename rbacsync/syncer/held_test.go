@@ -439,7 +439,7 @@ func TestWhatIsLeftOutIsNotGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		s, err := syncer.New(syncer.Options{Reader: g, Kube: kube, Now: c.now, Policy: p, Mode: syncer.ModeEnforce, Settings: rbacsync.Settings{DeleteAfter: time.Hour}})
+		s, err := syncer.New(syncer.Options{Questions: questionsOf(g), Reader: g, Kube: kube, Now: c.now, Policy: p, Mode: syncer.ModeEnforce, Settings: rbacsync.Settings{DeleteAfter: time.Hour}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -504,7 +504,7 @@ func TestRestoredGitLabTouchesNothing(t *testing.T) {
 	}
 	limits := rbacsync.DefaultLimits()
 	s, err := syncer.New(syncer.Options{
-		Reader: g, Kube: kube, Policy: p, Mode: syncer.ModeEnforce, Limits: &limits, Settings: rbacsync.Settings{DeleteAfter: time.Hour},
+		Questions: questionsOf(g), Reader: g, Kube: kube, Policy: p, Mode: syncer.ModeEnforce, Limits: &limits, Settings: rbacsync.Settings{DeleteAfter: time.Hour},
 	})
 	if err != nil {
 		t.Fatal(err)

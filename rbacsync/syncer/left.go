@@ -10,31 +10,30 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 )
 
-// knowLosses takes in the losses of a round in these namespaces (nil: in all), its own ones included. It returns them
-// all when they are to be looked at, with each full reading and after a new loss; else nil.
-func (s *Syncer) knowLosses(r *Round, have *rbacsync.Observed, want *rbacsync.Wanted, within map[string]bool) map[string]rbacsync.LostNamespace {
-	live := slices.Clip(have.Live)
-	for _, c := range r.Report.Made(r.Plan) {
+// knowLosses takes in the losses in the scope of a pass, its own ones included. All are to be looked at with each full
+// reading, and after a new loss.
+func (s *Syncer) knowLosses(p *pass) {
+	live := slices.Clip(p.have.Live)
+	for _, c := range p.Report.Made(p.Plan) {
 		if c.New != nil && c.New.Binding != nil {
 			live = append(live, &rbacsync.Live{Object: *c.New})
 		}
 	}
-	found := rbacsync.LostNamespaces(live, want, rbacsync.WeakRoles(s.o.Policy))
+	found := rbacsync.LostNamespaces(live, p.want, rbacsync.WeakRoles(s.o.Policy))
 	before := s.lost
-	s.lost = map[string]rbacsync.LostNamespace{}
-	if within != nil {
-		maps.Copy(s.lost, before)
-		maps.DeleteFunc(s.lost, func(ns string, _ rbacsync.LostNamespace) bool { return within[ns] })
+	s.lost = maps.Clone(found)
+	for ns, l := range before {
+		if !p.scope.Has(ns) {
+			s.lost[ns] = l
+		}
 	}
-	news := r.Read == "full"
+	news := p.kind == KindFull
 	for ns, l := range found {
-		s.lost[ns] = l
 		news = news || !before[ns].Loss.At.Equal(l.Loss.At)
 	}
-	if !news {
-		return nil
+	if news {
+		p.losses = maps.Clone(s.lost)
 	}
-	return maps.Clone(s.lost)
 }
 
 // left returns what was found when it was last looked for.
@@ -60,11 +59,7 @@ func (s *Syncer) runLeft(ctx context.Context, lists <-chan map[string]rbacsync.L
 			}
 			if !slices.Equal(found, s.left()) {
 				s.leftFindings.Store(&found)
-				s.mu.Lock()
-				s.pending.look = true
-				s.pending.causes = append(s.pending.causes[:min(len(s.pending.causes), 4)], "left behind")
-				s.mu.Unlock()
-				s.poke()
+				s.look(look{"left behind", false})
 			}
 		}
 	}

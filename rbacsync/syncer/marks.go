@@ -2,16 +2,13 @@ package syncer
 
 import (
 	"maps"
-	"sync"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// marks remembers the Marks of the namespaces of one GitLab (docs/adr/0092). The zero value remembers nothing. Its methods
-// may be called from several goroutines.
+// marks remembers the Marks of the namespaces of one GitLab (docs/adr/0092). The zero value remembers nothing.
 type marks struct {
-	mu     sync.Mutex
 	issuer string
 	known  map[string]rbacsync.Mark // by the name of the namespace
 	fresh  map[string]bool          // written since learn, which did not see them yet
@@ -19,8 +16,6 @@ type marks struct {
 
 // recall takes in what was stored, where it is of the same GitLab and nothing newer is known.
 func (m *marks) recall(st *Stored) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.known == nil || m.issuer == "" {
 		m.issuer, m.known = st.Snapshot.Issuer, map[string]rbacsync.Mark{}
 	}
@@ -36,8 +31,6 @@ func (m *marks) recall(st *Stored) {
 
 // of returns what is known of the namespaces of a GitLab.
 func (m *marks) of(issuer string) map[string]rbacsync.Mark {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.issuer != issuer {
 		return nil
 	}
@@ -49,8 +42,6 @@ func (m *marks) wrote(l *rbacsync.Live) {
 	if l.Space == nil || l.Space.Wrong != "" || l.Space.Source == (authz.SourceID{}) {
 		return
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.issuer != l.Space.Issuer {
 		return
 	}
@@ -60,8 +51,6 @@ func (m *marks) wrote(l *rbacsync.Live) {
 
 // learn takes in the namespaces of sources in a whole observation that was identified, and forgets those that are gone.
 func (m *marks) learn(have *rbacsync.Observed, issuer string, names map[authz.SourceID]string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	old, was := m.known, m.issuer
 	m.issuer, m.known = issuer, make(map[string]rbacsync.Mark, len(names))
 	for _, l := range have.Live {
@@ -81,8 +70,6 @@ func (m *marks) learn(have *rbacsync.Observed, issuer string, names map[authz.So
 
 // identify is the function of that name, with the Marks that are known.
 func (m *marks) identify(have *rbacsync.Observed, snap *authz.Snapshot) *rbacsync.Observed {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	known := m.known
 	if m.issuer != snap.Issuer {
 		known = nil

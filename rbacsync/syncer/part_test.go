@@ -21,6 +21,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -64,15 +65,15 @@ func TestAPartIsAsGoodAsEverything(t *testing.T) {
 				s.Trigger([]authz.SourceID{authz.Group(1)}, "hook")
 				part := taken()
 				for _, x := range part {
-					if x.Read == "partial" && x.Spaces < len(x.Names) {
+					if x.Kind == syncer.KindTargeted && x.Spaces < len(x.Names) {
 						parts++
-					} else if x.Read == "partial" {
+					} else if x.Kind == syncer.KindTargeted {
 						others++
 					}
 				}
 				s.Trigger(nil, "check")
 				for _, x := range taken() {
-					if x.Read == "full" && len(x.Plan) > 0 {
+					if x.Kind == syncer.KindFull && len(x.Plan) > 0 {
 						t.Fatalf("seed %d, step %d: after rounds that planned\n%s a round over everything plans\n%s", seed, step, texts(part), rbacsync.Text(x.Plan))
 					}
 				}
@@ -126,7 +127,7 @@ func TestAPartIsMeasuredByTheWhole(t *testing.T) {
 		revoked := 0
 		for _, r := range rounds {
 			if r.Spaces == len(r.Names) || len(r.Held) > 0 {
-				t.Errorf("a round (%s, %s) looked at %d of %d namespaces and holds %v", r.Cause, r.Read, r.Spaces, len(r.Names), r.Held)
+				t.Errorf("a round (%s, %s) looked at %d of %d namespaces and holds %v", r.Cause, r.Kind.Read(), r.Spaces, len(r.Names), r.Held)
 			}
 			for _, c := range r.Plan {
 				if c.Revokes {
@@ -186,7 +187,7 @@ func TestWhatCannotBeWrittenDelaysNobody(t *testing.T) {
 		seen := &rounds{}
 		inbox := &box{}
 		hook := func(id authz.SourceID, value string) {
-			inbox.put([]syncer.Ticket{{Key: id.Label(), Value: value, Changed: []authz.SourceID{id}, Cause: "hook"}})
+			inbox.put([]intake.Ticket{{Key: id.Label(), Value: value, Changed: []authz.SourceID{id}, Cause: "hook"}})
 		}
 		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now, Inbox: inbox, OnRound: seen.add})
 		defer run(t, s)()
@@ -199,7 +200,7 @@ func TestWhatCannotBeWrittenDelaysNobody(t *testing.T) {
 			seen.mu.Lock()
 			defer seen.mu.Unlock()
 			for _, r := range seen.all {
-				if r.Read == "partial" && r.Spaces == len(r.Names) {
+				if r.Kind == syncer.KindTargeted && r.Spaces == len(r.Names) {
 					n++
 				}
 			}
@@ -230,7 +231,7 @@ func TestWhatCannotBeWrittenDelaysNobody(t *testing.T) {
 
 func texts(rounds []syncer.Round) (out string) {
 	for _, r := range rounds {
-		out += r.Cause + " (" + r.Read + "): " + rbacsync.Text(r.Plan)
+		out += r.Cause + " (" + r.Kind.Read() + "): " + rbacsync.Text(r.Plan)
 	}
 	return out
 }
@@ -264,7 +265,7 @@ func TestAHookDoesNotWaitForAReadingOfEverything(t *testing.T) {
 		}
 		time.Sleep(15 * time.Minute) // the reading ends
 		wantSubjects(t, kube, "haw-world", "gitlab-view")
-		if got := s.State().Round.Read; got != "full" {
+		if got := s.State().Round.Kind; got != syncer.KindFull {
 			t.Errorf("the reading of everything did not count: last round read %q", got)
 		}
 	})
@@ -487,11 +488,11 @@ func TestTooMuchToReadOneByOneIsNotBelievedOfAnOlderReading(t *testing.T) {
 		g.hold(10*time.Minute, met)
 		s.Trigger(nil, "everything")
 		time.Sleep(time.Minute)
-		var tickets []syncer.Ticket
+		var tickets []intake.Ticket
 		for i := range int64(600) { // by number, project/42 is among the first of them
-			tickets = append(tickets, syncer.Ticket{Key: fmt.Sprintf("group-%d", 100+i), Changed: []authz.SourceID{authz.Group(100 + i)}})
+			tickets = append(tickets, intake.Ticket{Key: fmt.Sprintf("group-%d", 100+i), Changed: []authz.SourceID{authz.Group(100 + i)}})
 		}
-		tickets = append(tickets, syncer.Ticket{Key: "project-42", Changed: []authz.SourceID{authz.Project(42)}})
+		tickets = append(tickets, intake.Ticket{Key: "project-42", Changed: []authz.SourceID{authz.Project(42)}})
 		in.put(tickets)
 		time.Sleep(8 * time.Minute)
 		if n := in.left(); n < 500 {
@@ -506,15 +507,15 @@ func TestTooMuchToReadOneByOneIsNotBelievedOfAnOlderReading(t *testing.T) {
 		defer mu.Unlock()
 		ended := 0
 		for _, r := range all {
-			if r.Read == "full" {
+			if r.Kind == syncer.KindFull {
 				ended++
 			}
-			if ended == 2 && r.Read == "full" && len(r.Done) > 0 {
+			if ended == 2 && r.Kind == syncer.KindFull && len(r.Done) > 0 {
 				t.Errorf("the reading that began before settles %d tickets", len(r.Done))
 			}
 			for _, c := range r.Plan {
 				if added, _ := c.Subjects(); r.Cause != "start" && len(added) > 0 {
-					t.Errorf("round %s (%s) gives %v", r.Cause, r.Read, added)
+					t.Errorf("round %s (%s) gives %v", r.Cause, r.Kind.Read(), added)
 				}
 			}
 		}
@@ -528,17 +529,17 @@ func TestTooMuchToReadOneByOneIsNotBelievedOfAnOlderReading(t *testing.T) {
 type box struct {
 	mu      sync.Mutex
 	tickets map[string]string // by key
-	take    func([]syncer.Ticket)
+	take    func([]intake.Ticket)
 }
 
-func (b *box) Follow(ctx context.Context, take func([]syncer.Ticket)) {
+func (b *box) Follow(ctx context.Context, take func([]intake.Ticket)) {
 	b.mu.Lock()
 	b.take = take
 	b.mu.Unlock()
 	<-ctx.Done()
 }
 
-func (b *box) Remove(_ context.Context, done []syncer.Ticket) error {
+func (b *box) Remove(_ context.Context, done []intake.Ticket) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range done {
@@ -549,7 +550,7 @@ func (b *box) Remove(_ context.Context, done []syncer.Ticket) error {
 	return nil
 }
 
-func (b *box) put(tickets []syncer.Ticket) {
+func (b *box) put(tickets []intake.Ticket) {
 	b.mu.Lock()
 	if b.tickets == nil {
 		b.tickets = map[string]string{}

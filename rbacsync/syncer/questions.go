@@ -3,6 +3,7 @@ package syncer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -11,11 +12,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// Verifier is what a Reader may also be able to do: ask GitLab about single things. Both fail when GitLab might
-// only be hiding the thing from us.
+// Verifier asks GitLab about single things. Both questions fail when GitLab might only be hiding the thing from us.
 type Verifier interface {
 	// Exists reports whether GitLab has the source; false is its 404.
 	Exists(ctx context.Context, id authz.SourceID) (bool, error)
@@ -30,65 +31,104 @@ const (
 	moreQuestions = 30 * time.Second
 )
 
-// settle asks GitLab about what was held, and what is to be deleted, after all else of the round was written. What
-// GitLab answers is no inference any more: a second plan goes on with it. It returns what is to be made so now.
-func (s *Syncer) settle(ctx context.Context, r *Round, have *rbacsync.Observed, want, plain *rbacsync.Wanted) (*rbacsync.Wanted, error) {
-	v, ok := s.o.Reader.(Verifier)
-	if !ok || want.Hold != "" || len(r.Report.Deferred) > 0 || ctx.Err() != nil {
-		return want, nil
+// answers are what GitLab said about single things: whether it has a source no more, and what level somebody has. They count
+// in one pass alone.
+type answers struct {
+	gone   map[authz.SourceID]bool
+	levels map[rbacsync.Membership]authz.Level
+}
+
+// query is what GitLab is asked at once.
+type query struct {
+	gone   []authz.SourceID
+	levels []rbacsync.Membership
+}
+
+func (q query) size() int { return len(q.gone) + len(q.levels) }
+
+func (a answers) empty() bool { return len(a.gone)+len(a.levels) == 0 }
+
+// question asks GitLab, beside the passes, about what is held and what is to be deleted. What it answers is no inference any
+// more: another pass goes on with it.
+func (s *Syncer) question(ctx context.Context, wg *sync.WaitGroup, p *pass) {
+	if s.asking || !s.mayAsk(p) || !p.answers.empty() {
+		return
 	}
-	gone, levels := s.questions(r, have, plain)
-	if len(gone)+len(levels) == 0 {
-		return want, nil
+	q := s.questions(p, p.everything())
+	if p.unasked {
+		s.askAt = s.o.Now().Add(wait.Jitter(moreQuestions))
 	}
-	b := &s.brakes
-	b.gone, b.levels = ask(ctx, v, gone, levels)
-	defer func() { b.gone, b.levels = nil, nil }() // an answer counts in its own round only
-	if len(b.gone)+len(b.levels) == 0 {
-		return want, nil
+	if q.size() == 0 {
+		return
 	}
-	again := *plain
-	again.Gone, again.Untouchable = b.gone, map[authz.SourceID]string{}
-	maps.Copy(again.Untouchable, plain.Untouchable)
-	for id, is404 := range b.gone {
-		if !is404 {
-			again.Untouchable[id] = "GitLab's lists lack it, but GitLab answers for it"
+	s.asking = true
+	wg.Go(func() {
+		s.answered <- ask(ctx, s.o.Questions, q) // one is asked at a time
+		s.rouse()
+	})
+}
+
+func (s *Syncer) mayAsk(p *pass) bool {
+	return s.o.Questions != nil && p.ended && p.want.Hold == "" && len(p.Report.Deferred) == 0
+}
+
+// settled does a pass, asks GitLab, and does another pass with its answers. It returns what the two together have found and
+// done.
+func (s *Syncer) settled(ctx context.Context, j job) *pass {
+	if s.o.Mode != ModeEnforce { // nothing is let through that would count in the next round
+		past := slices.Clone(s.brakes.past)
+		defer func() { s.brakes.past = past }()
+	}
+	p := s.pass(ctx, j)
+	if !s.mayAsk(p) || ctx.Err() != nil {
+		return p
+	}
+	a := ask(ctx, s.o.Questions, s.questions(p, true))
+	if a.empty() {
+		return p
+	}
+	next := job{kind: KindAgain, cause: p.cause, snap: p.snap, whole: true, answers: a}
+	if s.o.Mode != ModeEnforce {
+		next.planned = p.Plan
+	}
+	again := s.pass(ctx, next)
+	if !again.ended {
+		p.Err = errors.Join(p.Err, again.Err)
+		return p
+	}
+	again.Kind = p.Kind
+	again.Err = errors.Join(p.Err, again.Err)
+	again.Plan = slices.Concat(p.Plan, again.Plan)
+	again.Report = p.Report.With(again.Report)
+	for _, f := range p.Report.Findings {
+		if !slices.Contains(again.Findings, f) {
+			again.Findings = append(again.Findings, f)
 		}
 	}
-	now := have.With(r.Plan)
-	if s.o.Mode == ModeEnforce {
-		var err error
-		if now, err = s.observe(ctx, nil, r.Snapshot, false); err != nil {
-			return want, err
-		}
+	addLost(again.credentials, p.credentials)
+	if p.losses != nil {
+		again.losses = maps.Clone(s.lost)
 	}
-	done, report := r.Plan, r.Report
-	r.Findings = append(r.Findings[:r.unplanned], report.Findings...)
-	want = s.brake(ctx, r, now, &again)
-	err := s.write(ctx, r, want)
-	r.Plan = append(done, r.Plan...)
-	r.Report.Applied += report.Applied
-	r.Report.Failed = append(report.Failed, r.Report.Failed...)
-	r.Report.Refused = append(report.Refused, r.Report.Refused...)
-	r.Report.Duration += report.Duration
-	return want, err
+	return again
 }
 
 // questions lists what GitLab should be asked: in turns, one of each top-level group, and in each of these one of each
-// place where somebody is missing, so that nobody's flood delays the others. What was never asked comes first: what
+// place where somebody is missing, so that nobody's flood delays the others. Again says that also what was asked before is asked. What was never asked comes first: what
 // GitLab has no answer for that settles it must not use up the turns of the rest.
-func (s *Syncer) questions(r *Round, have *rbacsync.Observed, want *rbacsync.Wanted) (gone []authz.SourceID, levels []rbacsync.Membership) {
+func (s *Syncer) questions(p *pass, again bool) (out query) {
 	before := s.brakes.asked
 	s.brakes.asked = map[any]int{} // what is settled is forgotten
 	open := map[any]bool{}         // to be asked, and not asked yet in this round
 	var queues [][]any
-	for _, sec := range rbacsync.Sections(r.Held) {
+	for _, sec := range rbacsync.Sections(p.Held) {
 		var queue []any
 		queued := map[any]bool{}
 		for _, i := range sec.Items {
-			if q := question(i, r.Snapshot); q != nil && !queued[q] {
-				open[q], queued[q], queue = true, true, append(queue, q)
+			if q := question(i, p.snap); q != nil && !queued[q] {
 				s.brakes.asked[q] = before[q]
+				if again || before[q] == 0 {
+					open[q], queued[q], queue = true, true, append(queue, q)
+				}
 			}
 		}
 		queues = append(queues, inTurns(queue, before))
@@ -96,7 +136,7 @@ func (s *Syncer) questions(r *Round, have *rbacsync.Observed, want *rbacsync.Wan
 	for more := true; more; {
 		more = false
 		for n := range queues {
-			if len(queues[n]) == 0 || len(gone)+len(levels) == maxQuestions {
+			if len(queues[n]) == 0 || out.size() == maxQuestions {
 				continue
 			}
 			q := queues[n][0]
@@ -108,21 +148,21 @@ func (s *Syncer) questions(r *Round, have *rbacsync.Observed, want *rbacsync.Wan
 			s.brakes.asked[q]++
 			switch q := q.(type) {
 			case authz.SourceID:
-				gone = append(gone, q)
+				out.gone = append(out.gone, q)
 			case rbacsync.Membership:
-				levels = append(levels, q)
+				out.levels = append(out.levels, q)
 			}
 		}
 	}
 	for q := range open {
-		r.unasked = r.unasked || s.brakes.asked[q] == 0
+		p.unasked = p.unasked || s.brakes.asked[q] == 0
 	}
-	for _, id := range rbacsync.ToDelete(have, want, r.Snapshot) {
-		if !slices.Contains(gone, id) && len(gone)+len(levels) < maxQuestions {
-			gone = append(gone, id)
+	for _, id := range p.deletable {
+		if !slices.Contains(out.gone, id) && out.size() < maxQuestions {
+			out.gone = append(out.gone, id)
 		}
 	}
-	return gone, levels
+	return out
 }
 
 // question returns what GitLab could be asked about something that is held: a SourceID whether it exists, a Membership
@@ -159,14 +199,14 @@ func inTurns(queue []any, asked map[any]int) []any {
 }
 
 // ask returns the answers that came in time.
-func ask(ctx context.Context, v Verifier, gone []authz.SourceID, levels []rbacsync.Membership) (map[authz.SourceID]bool, map[rbacsync.Membership]authz.Level) {
+func ask(ctx context.Context, v Verifier, q query) answers {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	is404, level := map[authz.SourceID]bool{}, map[rbacsync.Membership]authz.Level{}
 	var g errgroup.Group
 	g.SetLimit(4)
-	for _, id := range gone {
+	for _, id := range q.gone {
 		g.Go(func() error {
 			if exists, err := v.Exists(ctx, id); err == nil {
 				mu.Lock()
@@ -176,7 +216,7 @@ func ask(ctx context.Context, v Verifier, gone []authz.SourceID, levels []rbacsy
 			return nil
 		})
 	}
-	for _, m := range levels {
+	for _, m := range q.levels {
 		g.Go(func() error {
 			if l, err := v.MemberLevel(ctx, m.Source, m.User); err == nil {
 				mu.Lock()
@@ -187,5 +227,5 @@ func ask(ctx context.Context, v Verifier, gone []authz.SourceID, levels []rbacsy
 		})
 	}
 	_ = g.Wait() // what was not answered stays held
-	return is404, level
+	return answers{is404, level}
 }

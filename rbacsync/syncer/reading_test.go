@@ -70,11 +70,11 @@ func TestAFullReadingWithoutAListIsAFailedRound(t *testing.T) {
 		synctest.Wait()
 		mu.Lock()
 		for _, r := range rounds {
-			if r.Read == "full" && (r.Err == nil || !strings.Contains(r.Err.Error(), "listing projects: 502") || r.Names != nil || len(r.Plan) > 0) {
+			if r.Kind == syncer.KindFull && (r.Err == nil || !strings.Contains(r.Err.Error(), "listing projects: 502") || r.Names != nil || len(r.Plan) > 0) {
 				t.Errorf("round %s: error %v, %d planned", r.Cause, r.Err, len(r.Plan))
 			}
 			if r.Cause == "unknown" {
-				t.Errorf("a round without a cause: %s", r.Read)
+				t.Errorf("a round without a cause: %s", r.Kind.Read())
 			}
 		}
 		mu.Unlock()
@@ -273,7 +273,7 @@ func TestAGitLabOfPeopleAloneIsNotHeld(t *testing.T) {
 	snap.Groups, snap.Projects = nil, nil
 	g := &gitlab{snap: snap}
 	kube := fake.NewClientset()
-	s, err := syncer.New(syncer.Options{Reader: g, Kube: kube, Policy: p, Mode: syncer.ModeEnforce})
+	s, err := syncer.New(syncer.Options{Questions: questionsOf(g), Reader: g, Kube: kube, Policy: p, Mode: syncer.ModeEnforce})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -92,7 +93,7 @@ func TestWhatComesInPutsOffNoRetry(t *testing.T) {
 				defer run(t, s)()
 				time.Sleep(time.Second)
 				hook := func(id authz.SourceID) {
-					inbox.put([]syncer.Ticket{{Key: id.Label(), Value: "1", Changed: []authz.SourceID{id}, Cause: "hook"}})
+					inbox.put([]intake.Ticket{{Key: id.Label(), Value: "1", Changed: []authz.SourceID{id}, Cause: "hook"}})
 				}
 				hook(g.bad)
 				const most = 8 * time.Second // two seconds, two pauses and what they vary by
@@ -171,10 +172,10 @@ func TestABurstIsReadTheQuickerWay(t *testing.T) {
 							within = takes + paced(n)
 						}
 						for again := range 2 {
-							var tickets []syncer.Ticket
+							var tickets []intake.Ticket
 							for i := range int64(n) {
 								id := authz.Project(1000 + i)
-								tickets = append(tickets, syncer.Ticket{Key: id.Label(), Value: fmt.Sprint(again), Changed: []authz.SourceID{id}, Cause: "hook"})
+								tickets = append(tickets, intake.Ticket{Key: id.Label(), Value: fmt.Sprint(again), Changed: []authz.SourceID{id}, Cause: "hook"})
 							}
 							inbox.put(tickets)
 							time.Sleep(within + within/20 + 10*time.Second)

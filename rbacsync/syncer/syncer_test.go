@@ -21,6 +21,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -82,11 +83,18 @@ func newSyncer(t *testing.T, o syncer.Options) *syncer.Syncer {
 	if o.Mode == "" {
 		o.Mode = syncer.ModeEnforce
 	}
+	o.Questions = questionsOf(o.Reader)
 	s, err := syncer.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// questionsOf returns the reader itself where it answers questions.
+func questionsOf(r intake.Reader) syncer.Verifier {
+	v, _ := r.(syncer.Verifier)
+	return v
 }
 
 // subjects returns the user names in a binding.
@@ -276,7 +284,7 @@ func TestRunRounds(t *testing.T) {
 			OnRound: func(r syncer.Round) {
 				mu.Lock()
 				defer mu.Unlock()
-				causes = append(causes, r.Cause+"/"+r.Read)
+				causes = append(causes, r.Cause+"/"+r.Kind.Read())
 			},
 		})
 		defer run(t, s)()

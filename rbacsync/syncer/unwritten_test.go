@@ -13,6 +13,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -32,7 +33,7 @@ func TestWhatCannotBeWrittenIsToldAfterAHook(t *testing.T) {
 		defer run(t, s)()
 		time.Sleep(10 * time.Minute)
 		g.set(func(g *gitlab) { g.snap = without(rbacsynctest.HawWorld(), 42, 3) })
-		inbox.put([]syncer.Ticket{{Key: "project-42", Value: "1", Changed: []authz.SourceID{authz.Project(42)}, Cause: "hook"}})
+		inbox.put([]intake.Ticket{{Key: "project-42", Value: "1", Changed: []authz.SourceID{authz.Project(42)}, Cause: "hook"}})
 		time.Sleep(time.Second)
 		var r syncer.Round // a retry of what failed may come before and after it
 		seen.mu.Lock()

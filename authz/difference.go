@@ -28,8 +28,8 @@ type Difference struct {
 // A server may show a level uncapped by its link for a moment, until it has refreshed its authorizations. That is a
 // difference here: ask again a little later.
 func CompareMembers(s *Snapshot, id SourceID, listed map[int64]Level, now time.Time) []Difference {
-	ours := Members(s, id, now)
-	withExpired := Members(s, id, time.Time{})
+	ever := NewResolver(s, time.Time{})
+	ours, withExpired := NewResolver(s, now).Members(id), ever.Members(id)
 	users := map[int64]bool{}
 	for a := range ours.All() {
 		users[a.User] = true
@@ -37,7 +37,7 @@ func CompareMembers(s *Snapshot, id SourceID, listed map[int64]Level, now time.T
 	for u := range listed {
 		users[u] = true
 	}
-	shown := listable(s, id)
+	shown := listable(s, id, ever)
 	var out []Difference
 	for _, u := range slices.Sorted(maps.Keys(users)) {
 		d := Difference{u, ours.Level(u), listed[u]}
@@ -55,14 +55,15 @@ func CompareMembers(s *Snapshot, id SourceID, listed map[int64]Level, now time.T
 	return out
 }
 
-// listable returns the people whom GitLab's list of a project can show at all; nil stands for everybody.
-func listable(s *Snapshot, id SourceID) map[int64]bool {
+// listable returns the people whom GitLab's list of a project can show at all; nil stands for everybody. For ever nothing
+// has expired.
+func listable(s *Snapshot, id SourceID, ever *Resolver) map[int64]bool {
 	if id.Kind != ProjectSource {
 		return nil
 	}
 	p := s.Projects[id.ID]
 	shown := map[int64]bool{p.Owner: true}
-	for a := range Members(s, Group(p.Group), time.Time{}).All() {
+	for a := range ever.Members(Group(p.Group)).All() {
 		shown[a.User] = true
 	}
 	add := func(rows []Member) {

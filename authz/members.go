@@ -6,10 +6,25 @@ import (
 	"slices"
 )
 
-// Standings is who effectively is a member of a source and with which level, sorted by user. It is shared and never
+// Reason is the way in which a person got a level in a source: where the membership row is, and through what it
+// reaches the source.
+type Reason struct {
+	Row    SourceID // the group or project that holds the membership row
+	Via    int64    // the invited group when the way goes through a link, else 0
+	Target SourceID // where the link is, when Via is set
+}
+
+// Access is what one person effectively has in one source: the highest level, after the caps of links, and how it came about.
+type Access struct {
+	User  int64
+	Level Level
+	Why   Reason
+}
+
+// Members are the effective members of one source and their levels, sorted by user. They are shared and never
 // changed. Large organisations have hundreds of thousands of standings, so they hold no pointers, and sets are merged
 // instead of hashed.
-type Standings struct{ list []standing }
+type Members struct{ list []standing }
 
 // standing is an Access in compact form.
 type standing struct {
@@ -43,28 +58,28 @@ func (r ref) source() SourceID {
 }
 
 func (s standing) access() Access {
-	return Access{User: s.user, Level: s.level, Why: Reason{Level: s.level, Row: s.row.source(), Via: s.via, Target: s.target.source()}}
+	return Access{User: s.user, Level: s.level, Why: Reason{Row: s.row.source(), Via: s.via, Target: s.target.source()}}
 }
 
-// Of returns what one person has; false when he is no member.
-func (s Standings) Of(user int64) (Access, bool) {
-	i, ok := slices.BinarySearchFunc(s.list, user, func(x standing, u int64) int { return cmp.Compare(x.user, u) })
+// Access returns what one person has; false when they are no member.
+func (m Members) Access(user int64) (Access, bool) {
+	i, ok := slices.BinarySearchFunc(m.list, user, func(x standing, u int64) int { return cmp.Compare(x.user, u) })
 	if !ok {
 		return Access{}, false
 	}
-	return s.list[i].access(), true
+	return m.list[i].access(), true
 }
 
-// Level returns the level of one person; 0 when he is no member.
-func (s Standings) Level(user int64) Level {
-	a, _ := s.Of(user)
+// Level returns the level of one person; 0 when they are no member.
+func (m Members) Level(user int64) Level {
+	a, _ := m.Access(user)
 	return a.Level
 }
 
 // All returns everybody, by user id.
-func (s Standings) All() iter.Seq[Access] {
+func (m Members) All() iter.Seq[Access] {
 	return func(yield func(Access) bool) {
-		for _, x := range s.list {
+		for _, x := range m.list {
 			if !yield(x.access()) {
 				return
 			}
@@ -73,7 +88,7 @@ func (s Standings) All() iter.Seq[Access] {
 }
 
 // Len returns how many people there are.
-func (s Standings) Len() int { return len(s.list) }
+func (m Members) Len() int { return len(m.list) }
 
 // merge appends the union of two sets to dst. Of somebody in both the higher level stays; winTie says whether b stays
 // when both are equal.

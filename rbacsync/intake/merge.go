@@ -1,0 +1,159 @@
+package intake
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// Of two readings of a thing the one that began later counts. A reading of everything is a reading of each thing that
+// began with it, so what was read by itself since then stays as it is (docs/adr/0106).
+
+// note notes when what a reading of single things has brought was read.
+func (i *Intake) note(r *reading, before *authz.Snapshot) {
+	for _, id := range r.ids {
+		if r.snap.Missing[id] == "" {
+			i.began[id] = r.began
+		}
+	}
+	// It may have brought more: the states of users come with the rows of groups and projects, and a group leads to what is
+	// below it. Of what is only a part of something else, as a path is, it says nothing.
+	differ(before.Users, r.snap.Users, func(a, b authz.User) bool { return a.State == b.State && a.Human == b.Human }, func(id int64) {
+		i.began[authz.Person(id)] = r.began
+	})
+	differ(before.Groups, r.snap.Groups, samePlaceOfGroup, func(id int64) { i.began[authz.Group(id)] = r.began })
+	differ(before.Projects, r.snap.Projects, samePlaceOfProject, func(id int64) { i.began[authz.Project(id)] = r.began })
+}
+
+// differ calls changed for each key whose value differs, or that only one of the two has.
+func differ[V any](a, b map[int64]V, same func(V, V) bool, changed func(int64)) {
+	for id, x := range a {
+		if y, ok := b[id]; !ok || !same(x, y) {
+			changed(id)
+		}
+	}
+	for id := range b {
+		if _, ok := a[id]; !ok {
+			changed(id)
+		}
+	}
+}
+
+func samePlaceOfGroup(a, b authz.GitLabGroup) bool {
+	return a.Parent == b.Parent && a.Path == b.Path && a.Archived == b.Archived && a.MarkedForDeletion == b.MarkedForDeletion &&
+		a.ShareLock == b.ShareLock && a.CreatedAt.Equal(b.CreatedAt)
+}
+
+func samePlaceOfProject(a, b authz.GitLabProject) bool {
+	return a.Group == b.Group && a.Owner == b.Owner && a.Path == b.Path && a.Archived == b.Archived && a.MarkedForDeletion == b.MarkedForDeletion &&
+		a.CreatedAt.Equal(b.CreatedAt)
+}
+
+const (
+	changedMeanwhile = "it changed while GitLab was being read, and was not read again yet"
+	movedMeanwhile   = "it was made, moved or deleted while GitLab was being read, and was not read again yet"
+)
+
+// merge takes in a reading of everything. It returns what has to be read again, because it is in another place than the
+// reading met it: what is above and below it would not fit.
+func (i *Intake) merge(r *reading) (again []authz.SourceID) {
+	m := merging{known: i.base, out: *r.snap}
+	m.out.Users, m.out.Groups, m.out.Projects = maps.Clone(r.snap.Users), maps.Clone(r.snap.Groups), maps.Clone(r.snap.Projects)
+	if m.out.Missing = maps.Clone(r.snap.Missing); m.out.Missing == nil {
+		m.out.Missing = map[authz.SourceID]string{}
+	}
+	for id, began := range i.began {
+		if began > r.began {
+			m.keep(id)
+		}
+	}
+	for id, item := range i.queue.items {
+		if item.asked > r.began && i.began[id] <= item.asked {
+			m.shelter(id)
+		}
+	}
+	slices.SortFunc(m.again, authz.SourceID.Compare)
+	i.base, i.all = &m.out, r.began
+	maps.DeleteFunc(i.began, func(_ authz.SourceID, began stamp) bool { return began <= r.began })
+	return m.again
+}
+
+// merging makes a Snapshot of a reading of everything and of what is known from later ones.
+type merging struct {
+	known *authz.Snapshot // nil: nothing
+	out   authz.Snapshot
+	again []authz.SourceID
+}
+
+// keep leaves a source as it is known.
+func (m *merging) keep(id authz.SourceID) {
+	switch id.Kind {
+	case authz.UserSource:
+		m.user(id.ID)
+	case authz.GroupSource:
+		old, known := m.known.Groups[id.ID]
+		met, there := m.out.Groups[id.ID]
+		if m.fits(id, known, there, known && there && samePlaceOfGroup(old, met), old.Parent) && known {
+			m.out.Groups[id.ID] = old
+			m.rows(old.Members)
+		}
+	case authz.ProjectSource:
+		old, known := m.known.Projects[id.ID]
+		met, there := m.out.Projects[id.ID]
+		if m.fits(id, known, there, known && there && samePlaceOfProject(old, met), old.Group) && known {
+			m.out.Projects[id.ID] = old
+			m.rows(append(slices.Clone(old.Members), authz.Member{User: old.Owner}))
+		}
+	}
+}
+
+// fits reports whether a source can be left as it is known: it is where the reading met it, or is new in a place that the
+// reading has met. Else it has to be read again.
+func (m *merging) fits(id authz.SourceID, known, there, same bool, parent int64) bool {
+	_, placed := m.out.Groups[parent]
+	if !known && !there || same || known && !there && (parent == 0 || placed) {
+		if why := m.known.Missing[id]; why != "" {
+			m.out.Missing[id] = why
+		} else {
+			delete(m.out.Missing, id)
+		}
+		return true
+	}
+	m.out.Missing[id] = movedMeanwhile
+	m.again = append(m.again, id)
+	return false
+}
+
+// rows takes in users whom a row names that the reading has not met.
+func (m *merging) rows(rows []authz.Member) {
+	for _, row := range rows {
+		if _, there := m.out.Users[row.User]; there {
+			continue
+		}
+		if u, known := m.known.Users[row.User]; known {
+			m.out.Users[row.User] = u
+		}
+	}
+}
+
+func (m *merging) user(id int64) {
+	if u, known := m.known.Users[id]; known {
+		m.out.Users[id] = u
+	} else {
+		delete(m.out.Users, id)
+	}
+}
+
+// shelter keeps away what a reading has met of something that changed since it began, and was not read again yet: the
+// reading may have met it before the change, and would give back a right that was taken since. What is missing of a group or
+// a project keeps all that hangs on it as it is. An account has no such shelter: of it counts what was known before.
+func (m *merging) shelter(id authz.SourceID) {
+	if id.Kind == authz.UserSource && m.known != nil {
+		m.user(id.ID)
+		return
+	}
+	if m.out.Missing[id] == "" {
+		m.out.Missing[id] = changedMeanwhile
+	}
+}

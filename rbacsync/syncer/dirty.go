@@ -1,0 +1,124 @@
+package syncer
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+)
+
+// dirty holds the namespaces that are not as they should be, because something in them could not be written or had to wait
+// for something more urgent, and when they are looked at again. The key "" is everything.
+type dirty map[string]*patch
+
+type patch struct {
+	at     time.Time
+	pause  time.Duration
+	failed int    // changes that the cluster did not take
+	why    string // of the first of them; "": all were planned on what had changed meanwhile
+}
+
+// everywhere is the key of everything.
+const everywhere = ""
+
+// next returns when something is to be looked at again, and whether that is everything.
+func (d dirty) next() (at time.Time, all bool) {
+	for ns, p := range d {
+		if at.IsZero() || p.at.Before(at) {
+			at = p.at
+		}
+		all = all || ns == everywhere
+	}
+	return at, all
+}
+
+// later has a namespace looked at again, with pauses that grow to a minute.
+func (d dirty) later(ns string, now time.Time, least, most time.Duration) *patch {
+	p := d[ns]
+	if p == nil {
+		p = &patch{}
+		d[ns] = p
+	}
+	p.pause = min(max(2*p.pause, least), most, time.Minute)
+	p.at = now.Add(wait.Jitter(p.pause))
+	return p
+}
+
+// take notes what a pass over the scope has left.
+func (d dirty) take(scope rbacsync.Scope, r cluster.Report, now time.Time, interval time.Duration) {
+	failed := map[string][]cluster.Failure{}
+	for _, f := range r.Failed {
+		failed[f.Change.Key.Namespace] = append(failed[f.Change.Key.Namespace], f)
+	}
+	for ns := range d {
+		if scope.Has(ns) && len(failed[ns]) == 0 {
+			delete(d, ns)
+		}
+	}
+	for ns, list := range failed {
+		least, why := 100*time.Millisecond, "" // the watch brings what we did not know yet
+		if i := slices.IndexFunc(list, func(f cluster.Failure) bool { return !f.Conflict() }); i >= 0 {
+			f := list[i]
+			least, why = time.Second, fmt.Sprintf("%s %s: %v", f.Change.Action, f.Change.Key, f.Err)
+		}
+		p := d.later(ns, now, least, interval)
+		p.failed, p.why = len(list), why
+	}
+	for _, c := range r.Deferred {
+		if ns := c.Key.Namespace; d[ns] == nil {
+			d[ns] = &patch{at: now}
+		}
+	}
+}
+
+// unwritten counts what the cluster did not take.
+func (d dirty) unwritten() (n int) {
+	for _, p := range d {
+		n += p.failed
+	}
+	return n
+}
+
+// findings says what the cluster does not take.
+func (d dirty) findings() []authz.Finding {
+	n, first := 0, ""
+	for _, ns := range slices.Sorted(maps.Keys(d)) {
+		if p := d[ns]; p.why != "" {
+			n += p.failed
+			if first == "" {
+				first = p.why
+			}
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return []authz.Finding{{Code: "unwritten", Text: fmt.Sprintf("%d changes could not be written and are tried again; the first: %s", n, first)}}
+}
+
+// withDirty adds to a job what is to be looked at again by now: nothing that comes in keeps it waiting.
+func (s *Syncer) withDirty(j job, now time.Time) job {
+	for ns, p := range s.dirty {
+		if j.whole || now.Before(p.at) {
+			continue
+		}
+		id, known := authz.SourceID{}, false
+		if s.last != nil {
+			id, known = s.last.view.Source[ns]
+		}
+		if !known { // everything, or a namespace that nobody has any more
+			j.whole = true
+			continue
+		}
+		if j.changed == nil {
+			j.changed = map[authz.SourceID]bool{}
+		}
+		j.changed[id] = true
+	}
+	return j
+}

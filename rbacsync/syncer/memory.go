@@ -1,0 +1,174 @@
+package syncer
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// Stored is what is kept beyond the life of a process: the last Snapshot and the names of the namespaces, and what the
+// next plan is judged by (see Evidence).
+type Stored struct {
+	Snapshot *authz.Snapshot
+	Names    map[authz.SourceID]string
+	Jobs     map[int64]string // as in State
+	// Before is the last Snapshot that the whole cluster agreed with, often Snapshot itself; nil: not known. Of it only the
+	// issuer, the users, the groups and the projects are stored.
+	Before *authz.Snapshot
+	// Policy is what the last policy was made of that the whole cluster agreed with; nil: not known.
+	Policy *authz.PolicyConfig
+	Past   []rbacsync.Past
+	// Marks says by what the namespaces in Names are known.
+	Marks map[string]rbacsync.Mark
+	// Gaps is what the cluster lacks of what GitLab gives (authz.View.Gaps); nil: not known.
+	Gaps map[authz.SourceID]authz.Gap
+}
+
+// Memory keeps what one process has to know of those before it, for other replicas and for the next start.
+type Memory interface {
+	Save(ctx context.Context, s Stored) error
+	// Load returns what is stored and its version; nil when nothing is, or nothing but the version in have.
+	Load(ctx context.Context, have string) (*Stored, string, error)
+}
+
+// causeStored is the cause of a State that was loaded.
+const causeStored = "stored"
+
+// recall takes in what a process before this one knew, once.
+func (s *Syncer) recall(ctx context.Context, p *pass) {
+	b := &s.brakes
+	if b.recalled || s.o.Memory == nil {
+		return
+	}
+	st, _, err := s.o.Memory.Load(ctx, "")
+	if err != nil {
+		p.noted = append(p.noted, authz.Finding{Code: "memory_unread", Text: "what was stored of the rounds before can't be read, so more than usual may be held: " + err.Error()})
+		return
+	}
+	b.recalled = true
+	if st == nil || st.Snapshot.Issuer != p.snap.Issuer {
+		return
+	}
+	b.before, b.past = st.Before, st.Past
+	s.marks.recall(st)
+	if st.Policy != nil {
+		if p, err := authz.NewPolicy(*st.Policy); err == nil { // else an older version let pass what this one does not
+			b.policy = &p
+		}
+	}
+}
+
+// stored is what the Memory is to keep after a round.
+func (s *Syncer) stored(p *pass) Stored {
+	st := Stored{Snapshot: p.snap, Names: p.Names, Before: s.brakes.before, Past: slices.Clone(s.brakes.past), Marks: s.marks.of(p.snap.Issuer)}
+	if now := s.State(); now != nil {
+		st.Gaps, st.Jobs = now.View.Gaps(), now.Jobs
+	}
+	if s.brakes.policy != nil {
+		c := s.brakes.policy.Config()
+		st.Policy = &c
+	}
+	return st
+}
+
+// storedSnapshot returns the last Snapshot that a process before this one knew.
+func (s *Syncer) storedSnapshot(ctx context.Context) (*authz.Snapshot, error) {
+	if s.o.Memory == nil {
+		return nil, nil //nolint:nilnil // none is known
+	}
+	st, _, err := s.o.Memory.Load(ctx, "")
+	if st == nil || err != nil {
+		return nil, err
+	}
+	return st.Snapshot, nil
+}
+
+const notStored = "the Snapshot was not stored: a restart during an outage of GitLab would know less"
+
+// saves keeps the last Snapshot in the Memory. A large one takes a while, so it is done beside the rounds and not
+// after each of them; the last one is saved before it returns.
+func (s *Syncer) saves(ctx context.Context, offers <-chan Stored) {
+	save := func(ctx context.Context, st Stored) {
+		if s.o.Apply.May != nil && s.o.Apply.May() != nil {
+			return // it is another one's to save now
+		}
+		if err := s.o.Memory.Save(ctx, st); err != nil && ctx.Err() == nil {
+			s.o.Logger.WarnContext(ctx, notStored, "error", err)
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			select {
+			case st := <-offers:
+				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+				defer cancel()
+				save(last, st)
+			default:
+			}
+			return
+		case st := <-offers:
+			began := time.Now()
+			save(ctx, st)
+			wait.For(ctx, max(time.Second, 20*time.Since(began)))
+		}
+	}
+}
+
+// latest puts v into a channel of size 1 in place of what waits there.
+func latest[T any](c chan T, v T) {
+	select {
+	case <-c:
+	default:
+	}
+	c <- v
+}
+
+// followEvery is how often Follow looks for what the leader stored.
+const followEvery = 2 * time.Second
+
+// Follow keeps State up to date from the Memory while Run does not run, and gives it a first content at the start:
+// explanations and account states are there also while GitLab is away or another process leads. It returns when ctx
+// is done.
+func (s *Syncer) Follow(ctx context.Context) {
+	var have string
+	for ; ctx.Err() == nil; wait.For(ctx, wait.Jitter(followEvery)) {
+		if st := s.State(); st != nil && st.View.Snapshot != nil && s.leading.Load() {
+			continue
+		}
+		st, version, err := s.o.Memory.Load(ctx, have)
+		if err != nil {
+			if ctx.Err() == nil {
+				s.o.Logger.WarnContext(ctx, "the stored Snapshot can't be loaded, trying again", "error", err)
+			}
+			continue
+		}
+		have = version
+		if st != nil {
+			s.adopt(st)
+		}
+	}
+}
+
+// adopt publishes what was stored, unless this process knows better.
+func (s *Syncer) adopt(st *Stored) {
+	_, findings := s.o.Policy.Grants(st.Snapshot, s.o.Policy.Sources(st.Snapshot), s.o.Now())
+	view := authz.NewView(st.Snapshot, s.o.Policy, st.Names).WithGaps(st.Gaps)
+	next := &State{View: view, Jobs: st.Jobs, Round: Round{
+		Cause: causeStored, Kind: KindLoaded, Snapshot: st.Snapshot, Names: st.Names, Findings: findings, Started: st.Snapshot.Taken,
+	}}
+	x := &s.published
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch old := s.State(); {
+	case old == nil || !s.leading.Load():
+		x.state.Store(next)
+	case old.View.Snapshot == nil: // this one leads, and could not read anything yet
+		next.Err, next.Since = old.Err, old.Since
+		x.state.Store(next)
+	}
+}

@@ -1,0 +1,334 @@
+package syncer
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
+)
+
+// job is what a pass is to do.
+type job struct {
+	kind  Kind
+	cause string
+	// snap is what is known of GitLab, and changed what of it was read again: its namespaces are looked at, whether or not
+	// something is different.
+	snap    *authz.Snapshot
+	changed map[authz.SourceID]bool
+	whole   bool              // everything is looked at
+	drifted rbacsync.Scope    // of KindDrift: the namespaces that somebody else changed
+	tickets []intake.Ticket   // what of the Inbox was read for it
+	answers answers           // what GitLab answered when it was asked about single things
+	planned []rbacsync.Change // by the pass before, in ModePlan: as if it had been written
+}
+
+// pass is one run of the pipeline over a scope: what it is to do, and what each step of it has found.
+type pass struct {
+	job
+	Round
+	// What a change can concern: the sources, those of them that have a namespace, and these namespaces. A nil scope is
+	// everything, and the others are nil then.
+	affected map[authz.SourceID]bool
+	sources  []authz.Source
+	scope    rbacsync.Scope
+
+	have  *rbacsync.Observed
+	plain *rbacsync.Wanted // what GitLab gives
+	want  *rbacsync.Wanted // the same, with what is held or can't be given left as it is
+	view  authz.View
+
+	carried   []authz.Finding // by the passes before, about what is outside the scope
+	found     []authz.Finding // about sources in the scope, and of a pass over everything all others
+	planFound []authz.Finding
+	noted     []authz.Finding // about no source in particular
+	outside   []rbacsync.Item // held outside the scope
+	withheld  int             // how many rights are left because what should come instead can't be given
+	unasked   bool            // there is more to ask GitLab about than one pass may
+	ended     bool            // it came to the end: what it has found counts for the next one
+
+	credentials []ci.Namespace                    // all that have, or lose, CI credentials; nil: not known
+	losses      map[string]rbacsync.LostNamespace // nil: need not be looked at
+	deletable   []authz.SourceID                  // GitLab has to be asked whether they are gone
+}
+
+// pass makes the cluster, in the scope of the job, as GitLab says. Everything that makes it so is in here, in this order;
+// what only feeds findings comes after the writing.
+func (s *Syncer) pass(ctx context.Context, j job) *pass {
+	p := s.narrow(j)
+	p.Err = func() (err error) {
+		if p.everything() {
+			s.recall(ctx, p)
+		}
+		if p.have, err = s.observe(ctx, p.scope, p.snap, p.kind == KindFull); err != nil {
+			return err
+		}
+		if len(j.planned) > 0 {
+			p.have = p.have.With(j.planned)
+		}
+		if p.kind == KindDrift { // what should be there is known, and was judged before
+			p.plan(s.wanted.Within(p.scope))
+		} else {
+			s.desire(p)
+			s.restrain(ctx, p)
+			s.announce(p)
+		}
+		err = s.write(ctx, p)
+		if p.kind != KindDrift {
+			s.conclude(ctx, p, err)
+		}
+		return err
+	}()
+	p.Duration = s.o.Now().Sub(p.Started)
+	if p.kind != KindDrift && !p.ended {
+		s.last = nil
+		s.dirty.later(everywhere, s.o.Now(), time.Second, s.o.Interval)
+	}
+	return p
+}
+
+// plan is the only caller of rbacsync.Plan.
+func (p *pass) plan(want *rbacsync.Wanted) {
+	p.want = want
+	p.Plan, p.planFound = rbacsync.Plan(p.have, want)
+}
+
+// everything reports whether the pass looks at everything.
+func (p *pass) everything() bool { return p.scope == nil }
+
+// maxScope is how many namespaces a pass over single ones may have: with more of them, everything is as quick.
+const maxScope = 3000
+
+// narrow makes a pass of a job, and finds out what it has to look at. A hook changes little, so its pass looks only at
+// the namespaces that the change can concern: what it costs does not hang on the size of GitLab, and a right is gone in
+// milliseconds (docs/adr/0060). Whatever needs names to be given or taken is a pass over everything.
+func (s *Syncer) narrow(j job) *pass {
+	p := &pass{job: j, scope: j.drifted, Round: Round{Kind: j.kind, Cause: j.cause, Snapshot: j.snap, Started: s.o.Now()}}
+	l := s.last
+	if j.kind == KindDrift || j.whole || l == nil || !s.cluster.Following() || len(s.brakes.approved) > 0 || due(l.expires, p.Started) {
+		return p
+	}
+	affected, scope := s.o.Policy.Affected(l.snap, j.snap), rbacsync.Scope{}
+	maps.Copy(affected, j.changed)
+	var sources []authz.Source
+	for id := range affected {
+		src, wanted := s.o.Policy.Source(j.snap, id)
+		name, named := l.view.Namespace[id]
+		if wanted != named || len(scope) > maxScope {
+			return p
+		}
+		if wanted {
+			sources = append(sources, src)
+			scope[name] = true
+		}
+	}
+	for _, snap := range []*authz.Snapshot{l.snap, j.snap} { // a project that is moved away leaves the namespace of its group
+		if s.o.Settings.CI.Shares(snap, l.view.Namespace, affected) {
+			return p
+		}
+	}
+	slices.SortFunc(sources, func(a, b authz.Source) int { return a.ID.Compare(b.ID) })
+	p.affected, p.sources, p.scope = affected, sources, scope
+	p.carried = slices.DeleteFunc(slices.Clone(l.found), func(f authz.Finding) bool { return affected[f.Source] })
+	for _, i := range l.held {
+		if !affected[i.Source] {
+			p.outside = append(p.outside, i)
+		}
+	}
+	return p
+}
+
+// desire finds out what GitLab gives in the scope.
+func (s *Syncer) desire(p *pass) {
+	known := map[authz.SourceID]string{}
+	if p.everything() {
+		p.found = append(p.found, p.have.Findings...)
+		p.sources = s.o.Policy.Sources(p.snap)
+		var found []authz.Finding
+		known, p.Names, found = rbacsync.AssignNamespaces(p.have, p.sources, p.snap.Issuer, s.o.Settings.Adopt, s.o.Reserved)
+		p.found, p.Spaces = append(p.found, found...), len(p.Names)
+	} else {
+		p.Names, p.Spaces = s.last.view.Namespace, len(p.scope)
+	}
+	grants, found := s.o.Policy.Grants(p.snap, p.sources, p.Started)
+	in := rbacsync.Input{
+		Snapshot: p.snap, Sources: p.sources, Names: p.Names, Grants: grants,
+		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings,
+		Untouchable: s.o.Policy.Untouchable(p.snap), Now: p.Started, Secrets: p.have.Secrets,
+	}
+	s.ciInput(&in, p.have)
+	p.plain = rbacsync.Desired(in)
+	p.found = slices.Concat(p.found, found, rbacsync.NewDeliveries(&in).Findings())
+	inGitLab := func(id authz.SourceID) bool { return id.Kind != authz.UserSource } // a GitLab with people alone is one
+	if p.plain.Hold == "" && len(p.snap.Groups) == 0 && len(p.snap.Projects) == 0 && slices.ContainsFunc(slices.Collect(maps.Keys(known)), inGitLab) {
+		p.plain.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
+	}
+	if a := p.answers; len(a.gone) > 0 { // no inference any more
+		p.plain.Gone, p.plain.Untouchable = a.gone, maps.Clone(p.plain.Untouchable)
+		if p.plain.Untouchable == nil {
+			p.plain.Untouchable = map[authz.SourceID]string{}
+		}
+		for id, is404 := range a.gone {
+			if !is404 {
+				p.plain.Untouchable[id] = "GitLab's lists lack it, but GitLab answers for it"
+			}
+		}
+	}
+}
+
+// announce publishes what is planned before it is written: whoever is refused a moment later is told why.
+func (s *Syncer) announce(p *pass) {
+	gaps := s.gaps(p, p.have)
+	if p.everything() {
+		p.view = authz.NewView(p.snap, s.o.Policy, p.Names).WithGaps(gaps)
+		s.marks.learn(p.have, p.snap.Issuer, p.Names)
+	} else {
+		p.view = s.last.view.With(p.snap, p.affected).WithGaps(gaps)
+	}
+	switch {
+	case p.want.Hold != "":
+	case p.everything():
+		s.wanted, s.jobs = rbacsync.ByNamespace(p.want), rbacsync.JobsIn(p.want.Objects)
+	default:
+		s.wanted.Replace(p.want, p.scope)
+		s.jobs = replaceJobs(s.jobs, rbacsync.JobsIn(p.want.Objects), p.scope)
+	}
+	p.Findings = s.findings(p)
+	s.publish(&State{View: p.view, Round: p.Round})
+}
+
+// write carries out the plan, in ModeEnforce.
+func (s *Syncer) write(ctx context.Context, p *pass) error {
+	if s.o.Mode != ModeEnforce {
+		return nil
+	}
+	rbacsync.NoteLosses(p.Plan, p.want, rbacsync.WeakRoles(s.o.Policy), s.o.Now())
+	opts := s.o.Apply
+	opts.Cause, opts.Logger = p.cause, s.o.Logger
+	if s.leading.Load() {
+		opts.Pause = s.urgent
+	}
+	p.Report = s.cluster.Apply(ctx, p.Plan, opts)
+	for _, l := range p.Report.Namespaces {
+		s.marks.wrote(l)
+	}
+	for _, f := range p.Report.Refused {
+		if s.cluster.Following() && apierrors.IsConflict(f.Err) { // somebody, say the controller of quotas, was faster
+			s.drift.postpone(f.Change.Key.Namespace, s.o.Now().Add(100*time.Millisecond))
+		}
+	}
+	return p.Report.Err()
+}
+
+// conclude remembers what the pass has left, for the next one, for CI credentials and for people.
+func (s *Syncer) conclude(ctx context.Context, p *pass, err error) {
+	p.ended = true
+	s.expiry = authz.NextExpiry(p.snap, p.Started)
+	s.dirty.take(p.scope, p.Report, s.o.Now(), s.o.Interval)
+	p.Unwritten = s.dirty.unwritten()
+	s.knowLosses(p)
+	if s.o.Mode == ModeEnforce {
+		if len(p.Plan) > 0 {
+			p.view = p.view.WithGaps(s.gaps(p, p.have.With(p.Report.Made(p.Plan))))
+		}
+		s.knowCredentials(p)
+		s.saveHeld(ctx, p)
+	}
+	p.deletable = rbacsync.ToDelete(p.have, p.plain, p.snap)
+	s.foreign(ctx, p)
+	s.fence(ctx, p)
+	p.Findings = s.findings(p)
+	s.remember(p)
+	s.agree(p, err)
+	if len(p.Plan) > 0 {
+		s.publish(&State{View: p.view, Round: p.Round})
+	}
+}
+
+// findings returns all that is found: in the scope by this pass, elsewhere by those before it, and what is looked for
+// beside them.
+func (s *Syncer) findings(p *pass) []authz.Finding {
+	found := slices.Concat(p.scoped(), p.noted)
+	for _, sec := range rbacsync.Sections(p.Held) {
+		found = append(found, authz.Finding{
+			Code: "held", Source: sec.Scope,
+			Text: fmt.Sprintf("%d changes of %s are held: %s; see plan --held, approve with %s", len(sec.Items), sec.Place(), sec.Items[0].Why, sec.Hash),
+		})
+	}
+	return slices.Concat(found, s.dirty.findings(), s.beside())
+}
+
+// scoped returns the findings that the next pass over single namespaces carries on.
+func (p *pass) scoped() []authz.Finding {
+	found := slices.Concat(p.found, p.planFound, p.Report.Findings)
+	if p.everything() {
+		return found
+	}
+	found = slices.DeleteFunc(found, func(f authz.Finding) bool { return !p.affected[f.Source] })
+	return slices.Concat(p.carried, found)
+}
+
+// lastPass is what the next pass over single namespaces builds on: the last one over everything, as those since then have
+// carried it on.
+type lastPass struct {
+	snap    *authz.Snapshot
+	view    authz.View
+	found   []authz.Finding
+	held    []rbacsync.Item
+	failed  int       // how many changes could not be written
+	expires time.Time // when a right ends by the clock: then everything is looked at
+	sizes   map[authz.SourceID]int
+}
+
+// remember keeps what the next pass may build on, if it may.
+func (s *Syncer) remember(p *pass) {
+	before := s.last
+	s.last = nil
+	if p.want.Hold != "" || p.snap.MissingAll != "" {
+		return
+	}
+	s.last = &lastPass{
+		snap: p.snap, view: p.view, found: slices.Concat(p.scoped(), p.noted), held: p.Held, expires: s.expiry,
+	}
+	if before != nil && !p.everything() {
+		s.last.sizes = before.sizes
+	}
+}
+
+// size counts what the limits of revocations are fractions of (see Evidence.Size), once for each top-level group.
+func (s *Syncer) size(scope authz.SourceID) int {
+	l := s.last
+	n, ok := l.sizes[scope]
+	if !ok {
+		n = rbacsync.SizeOf(maps.Values(s.wanted.Objects), func(id authz.SourceID) bool { return scope.ID == 0 || l.snap.Top(id) == scope })
+		if l.sizes == nil {
+			l.sizes = map[authz.SourceID]int{}
+		}
+		l.sizes[scope] = n
+	}
+	return n
+}
+
+// replaceJobs returns the jobs of before with those that a pass found in these namespaces.
+func replaceJobs(before, found map[int64]string, scope rbacsync.Scope) map[int64]string {
+	out := maps.Clone(before)
+	maps.DeleteFunc(out, func(_ int64, ns string) bool { return scope[ns] })
+	if out == nil {
+		return found
+	}
+	maps.Copy(out, found)
+	return out
+}
+
+// leastApply is how long Apply goes on at least before it makes room for something more urgent.
+const leastApply = 500 * time.Millisecond
+
+// urgent reports whether a hook or a poll waits for a long Apply to end.
+func (s *Syncer) urgent(since time.Duration) bool { return since >= leastApply && s.intake.Waiting() }

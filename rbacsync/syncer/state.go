@@ -1,0 +1,170 @@
+package syncer
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
+)
+
+// Kind says what a Round worked on.
+type Kind string
+
+// The kinds of rounds.
+const (
+	KindFull     Kind = "full"     // all of GitLab was read
+	KindTargeted Kind = "targeted" // what changed was read
+	KindAgain    Kind = "again"    // nothing was read: something else than GitLab has changed, or something is tried again
+	KindDrift    Kind = "drift"    // nothing was read: what somebody else changed in the cluster is put back
+	KindLoaded   Kind = "loaded"   // no round of this process: what another one has stored
+)
+
+// Read says how much of GitLab was read: "full", "partial" or "none".
+func (k Kind) Read() string {
+	switch k {
+	case KindFull:
+		return "full"
+	case KindTargeted:
+		return "partial"
+	case KindAgain, KindDrift, KindLoaded:
+	}
+	return "none"
+}
+
+// Round is what one round found and did.
+type Round struct {
+	Cause    string
+	Kind     Kind
+	Plan     []rbacsync.Change
+	Held     []rbacsync.Item // what Limits hold back
+	Done     []intake.Ticket // what of the Inbox the round has dealt with
+	Report   cluster.Report  // empty in ModePlan
+	CI       ci.Report
+	Findings []authz.Finding // of authz, Plan, Apply and CI
+	Snapshot *authz.Snapshot
+	Names    map[authz.SourceID]string
+	Spaces   int // how many of the namespaces were looked at
+	Started  time.Time
+	Duration time.Duration
+	Err      error // why the round could not be finished, or what could not be written
+	// Unwritten is how many changes the cluster did not take: in this round, or in the last one over everything.
+	Unwritten int
+}
+
+// State is what the last rounds left, for explaining and for status.
+type State struct {
+	View  authz.View // of the last round that could read GitLab and the cluster; empty before the first one
+	Round Round      // that round
+	// Jobs are the projects whose jobs have rights by their ID tokens, with the namespace: by their delivery, or for a
+	// while after it was another one (docs/adr/0054). Nothing in it is changed.
+	Jobs map[int64]string
+	// Err is set while rounds fail, or full readings of GitLab do. View is of before then, with what was read alone since.
+	Err   error
+	Since time.Time // of Err
+}
+
+// published is what other goroutines see.
+type published struct {
+	state atomic.Pointer[State]
+	// behind is since when something is known of GitLab that no pass has dealt with yet; nil: nothing is.
+	behind atomic.Pointer[time.Time]
+
+	mu      sync.Mutex // held while leading changes and while a State is published
+	failing struct {   // the last full reading, if it failed
+		err   error
+		since time.Time
+	}
+}
+
+func (x *published) begin() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.failing.err = nil
+	x.behind.Store(nil)
+}
+
+// publish keeps a failure that is still going on out of the way of readers: a new State replaces it.
+func (s *Syncer) publish(st *State) {
+	x := &s.published
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if st.Round.Kind != KindFull {
+		st.Err, st.Since = x.failing.err, x.failing.since
+	}
+	st.Jobs = s.jobs
+	if old := s.State(); s.jobs == nil && old != nil {
+		st.Jobs = old.Jobs // as it was stored
+	}
+	x.state.Store(st)
+}
+
+// fail publishes and reports a reading of which nothing came.
+func (s *Syncer) fail(ctx context.Context, f intake.Failure) Round {
+	p := &pass{Round: Round{Kind: KindTargeted, Cause: causeOf(f.Causes), Started: f.Began, Duration: f.Took, Err: f.Err}}
+	if f.Full {
+		p.Kind = KindFull
+	}
+	s.finish(ctx, p)
+	return p.Round
+}
+
+// finish publishes the end of a round and reports it.
+func (s *Syncer) finish(ctx context.Context, p *pass) {
+	x := &s.published
+	x.mu.Lock()
+	old := s.State()
+	if p.Kind == KindFull { // a hook that goes on with what is known does not end the failure of the full readings
+		switch {
+		case p.Snapshot != nil:
+			x.failing.err = nil
+		case x.failing.err == nil:
+			x.failing.since = p.Started
+			fallthrough
+		default:
+			x.failing.err = p.Err
+		}
+	}
+	st := &State{View: p.view, Jobs: s.jobs, Round: p.Round, Err: p.Err, Since: p.Started}
+	if !p.ended && old != nil { // nothing was learned: the last good round stays
+		st.View, st.Jobs, st.Round = old.View, old.Jobs, old.Round
+	}
+	if s.jobs == nil && old != nil {
+		st.Jobs = old.Jobs // as it was stored
+	}
+	switch {
+	case st.Err == nil:
+		st.Err, st.Since = x.failing.err, x.failing.since
+	case old != nil && old.Err != nil:
+		st.Since = old.Since
+	}
+	if st.Err == nil {
+		st.Since = time.Time{}
+	}
+	x.state.Store(st)
+	x.mu.Unlock()
+	s.report(ctx, p.Round)
+}
+
+// report logs the end of a round and hands it to OnRound.
+func (s *Syncer) report(ctx context.Context, r Round) {
+	log := s.o.Logger.With("cause", r.Cause, "read", r.Kind.Read(), "namespaces", r.Spaces, "planned", len(r.Plan), "applied", r.Report.Applied,
+		"failed", len(r.Report.Failed), "findings", len(r.Findings), "duration", r.Duration.String())
+	switch {
+	case ctx.Err() != nil:
+	case r.Err != nil:
+		log.ErrorContext(ctx, "round failed, what was there stays", "error", r.Err)
+	case len(r.Plan) > 0:
+		log.InfoContext(ctx, "round done", "mode", string(s.o.Mode))
+	default:
+		log.DebugContext(ctx, "round done", "mode", string(s.o.Mode))
+	}
+	if s.o.OnRound != nil {
+		s.o.OnRound(r)
+	}
+}
