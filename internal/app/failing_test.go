@@ -42,7 +42,7 @@ func TestAFailedFullReadingIsShown(t *testing.T) {
 		elector: &store.Elector{Identity: "a"}, mode: "enforce", syncer: engine, now: func() time.Time { return day },
 		requests: func() map[string]int64 { return nil }, sampled: func() []authz.Finding { return []authz.Finding{differs} },
 		secrets: func() error { return errors.New("reading listeners.hooks.secretFile: open s: no such file") },
-		budget:  &budget{requests: func() map[string]int64 { return nil }, now: func() time.Time { return day }},
+		budget:  &budget{requests: func() map[string]int64 { return nil }, linksAge: func() time.Duration { return 0 }, now: func() time.Time { return day }},
 	}
 	var out bytes.Buffer
 	p.status(&syncer.State{Round: syncer.Round{Cause: "start", Kind: syncer.KindFull, Started: day, Err: failure}, Err: failure, Since: day}).print(&out, "a", day)

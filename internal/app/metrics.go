@@ -149,6 +149,8 @@ func (m *metrics) engine(s *syncer.Syncer, e *store.Elector, b *budget) {
 			}
 			return 0
 		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "gitlab_links_age_seconds", Help: "Since the oldest level or last day of a group invited into a group was read."},
+			func() float64 { return b.linksAge().Seconds() }),
 		requestCounter{
 			b, prometheus.NewDesc(ns+"_gitlab_requests_total", "Requests to GitLab by kind, repetitions included.", []string{"kind"}, nil),
 			prometheus.NewDesc(ns+"_gitlab_budget_share", "Share of GitLab's default rate limits that the last minute used, by kind.", []string{"kind"}, nil),

@@ -67,7 +67,7 @@ func (s *state) options(o *syncer.Options, cfg *config.Config, reader *gitlab.Re
 	o.Inbox, o.Apply.May = s.inbox, s.elector.May
 	o.People, o.Recent = reader, s.recent.all
 	o.Fence = func(ctx context.Context) error { return lookAtFence(ctx, o.Kube, cfg.Authz) }
-	s.budget = &budget{requests: reader.Requests, limits: gitlab.LimitsPerMinute(), now: time.Now}
+	s.budget = &budget{requests: reader.Requests, linksAge: reader.LinksAge, limits: gitlab.LimitsPerMinute(), now: time.Now}
 	o.OnRound = func(r syncer.Round) {
 		counted := r
 		counted.Findings = slices.Concat(r.Findings, explainFindings(cfg.Authz.Explain))

@@ -185,6 +185,7 @@ func (p *reporter) status(st *syncer.State) status {
 		out.Staleness = map[string]string{
 			"everything": b.Everything.Round(time.Second).String(),
 			"accounts":   b.Accounts.Round(time.Second).String(), "present accounts": b.Present.Round(time.Second).String(),
+			"invitations": p.budget.linksAge().Round(time.Second).String(),
 		}
 	}
 	for kind, share := range p.budget.shares() {
@@ -291,6 +292,7 @@ func list(m map[string]string) string {
 // budget knows how much of GitLab's rate limits the last minute has used.
 type budget struct {
 	requests func() map[string]int64
+	linksAge func() time.Duration
 	limits   map[string]float64 // per minute, by kind
 	now      func() time.Time
 

@@ -156,6 +156,57 @@ func (r *Reader) LinksAge() time.Duration {
 	return max(0, r.links.now().Sub(r.links.oldest))
 }
 
+// RereadLinks reads the links of those groups again whose turn it is, so that a full reading has few to read. Called each ten seconds
+// it reads a dozen of a thousand groups. It returns the groups whose links are not as remembered, or which GitLab does not show as
+// before: a targeted reading has to look at them. About whom GitLab does not answer the next full reading asks.
+func (r *Reader) RereadLinks(ctx context.Context) ([]authz.SourceID, error) {
+	began := r.links.now()
+	var changed []authz.SourceID
+	row := 0
+	for id, known := range r.links.due(began) {
+		g, err := r.api.group(briefly(ctx, sourceTimeout), id)
+		switch {
+		case ctx.Err() != nil:
+			return changed, ctx.Err()
+		case err != nil && global(err):
+			return changed, err
+		case unanswered(err):
+			if row++; row >= maxFailures {
+				return changed, err
+			}
+			continue
+		}
+		row = 0
+		if err == nil && g.Links != nil {
+			if ls, err := links(*g.Links); err == nil && slices.Equal(ls, known.links) {
+				known.began = began
+				r.links.put(id, known)
+				continue
+			}
+		}
+		r.links.forget(id, began)
+		changed = append(changed, authz.Group(id))
+	}
+	return changed, nil
+}
+
+// due returns the groups whose turn it is, with what is remembered of them.
+func (m *linkMemory) due(now time.Time) map[int64]linksOfGroup {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var ids []int64
+	for id, l := range m.groups {
+		if !l.unknown {
+			ids = append(ids, id)
+		}
+	}
+	out := map[int64]linksOfGroup{}
+	for _, id := range m.turn(ids, now) {
+		out[id] = m.groups[id]
+	}
+	return out
+}
+
 // group reads a group for a targeted reading. Whatever comes of it, what was remembered of its links no longer counts.
 func (r *Reader) group(ctx context.Context, id int64) (restGroup, error) {
 	began := r.links.now()

@@ -84,6 +84,44 @@ func TestLinksAreReadInTurns(t *testing.T) {
 	}
 }
 
+// TestLinksAreReadBetweenFullReadings: who reads them between takes the work off the full readings, and is told what changed.
+func TestLinksAreReadBetweenFullReadings(t *testing.T) {
+	t.Parallel()
+	o := shares(t, 60, 60)
+	c := &clock{t: time.Now()}
+	r := o.reader(func(op *Options) { op.Now, op.PageSize = c.now, 10 })
+	base, err := r.Snapshot(t.Context())
+	o.ok(err)
+	g3 := authz.Group(o.id["g3"])
+	o.ok(o.w.ShareGroup(g3.ID, o.id["g4"], 10, ""))
+	var changed []authz.SourceID
+	for range 3 {
+		for range 15 {
+			c.t = c.t.Add(20 * time.Second)
+			ids, err := r.RereadLinks(t.Context())
+			o.ok(err)
+			changed = append(changed, ids...)
+			base, err = r.Refresh(t.Context(), base, ids)
+			o.ok(err)
+		}
+		before := r.Requests()["group"]
+		got, err := r.Snapshot(t.Context())
+		o.ok(err)
+		if n := r.Requests()["group"] - before; n > 1 || r.LinksAge() > defaultLinksMaxAge {
+			t.Errorf("a full reading reads the links of %d groups, the oldest are %v old", n, r.LinksAge())
+		}
+		if d := diff(base, got); d != "" {
+			t.Errorf("(-Refresh +Snapshot)\n%s", d)
+		}
+	}
+	if !slices.Equal(changed, []authz.SourceID{g3}) {
+		t.Errorf("changed: %v", changed)
+	}
+	if d := diff(o.want(true), base); d != "" {
+		t.Errorf("(-GitLab +Refresh)\n%s", d)
+	}
+}
+
 // TestRememberedLinksAreNeverWrongForLong: whatever happens to invitations, one that came or went is seen by the next reading, a level
 // or last day that changed at the latest when the bound is over, and what a targeted reading saw counts at once.
 func TestRememberedLinksAreNeverWrongForLong(t *testing.T) {
