@@ -63,7 +63,7 @@ func TestLinksAreReadInTurns(t *testing.T) {
 	c := &clock{t: time.Now()}
 	r := o.reader(func(op *Options) { op.Now, op.PageSize = c.now, 10 })
 	var rest, links int64
-	for i := range 10 {
+	for i := range 6 {
 		before := r.Requests()
 		got, err := r.Snapshot(t.Context())
 		o.ok(err)

@@ -298,6 +298,17 @@ func TestApplicationRateLimits(t *testing.T) {
 	equal(t, "another user", f.do("GET", "/api/v4/groups/7/members/all", "glpat-alice", nil).status, 200)
 	f.clock.add(time.Minute)
 	equal(t, "next minute", f.do("GET", "/api/v4/groups/7/members/all", "glpat-admin", nil).status, 200)
+	f.SetRateLimits(DefaultRateLimits())
+	var alice string
+	f.World().View(func(v *View) { alice = fmt.Sprintf("/api/v4/users/%d", v.UserByName("alice").ID) })
+	for i := range 300 {
+		if res := f.do("GET", alice, "glpat-admin", nil); res.status != 200 {
+			t.Fatalf("account %d: %d", i, res.status)
+		}
+	}
+	f.want(f.do("GET", "/api/v4/users/9999", "glpat-admin", nil), 429, body)
+	f.clock.add(10 * time.Minute)
+	equal(t, "ten minutes later", f.do("GET", alice, "glpat-admin", nil).status, 200)
 	f.SetRateLimits(RateLimits{"groups_api_limit": {Requests: 1, Period: time.Minute}})
 	f.do("GET", "/api/v4/groups", "glpat-admin", nil)
 	f.want(f.do("GET", "/api/v4/groups", "glpat-admin", nil), 429, body)
