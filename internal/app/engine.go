@@ -82,7 +82,7 @@ func newEngine(cfg *config.Config, c *clients, log *slog.Logger, p engineParts) 
 		Kube: c.kube, Watch: c.watch, Dynamic: c.dynamic, DynamicWatch: c.follow, OwnNamespace: deploy.Namespace,
 		Apply: cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond), May: p.may, Progress: p.progress},
 		Roles: p.roles, Shipped: map[string][]rbacv1.PolicyRule{kubename.CIClusterRole: jobRules}, Fence: p.fence,
-		Questions: p.reader, Limits: limits(cfg), Held: heldStore(c), Memory: snapshotsOf(c), CI: provisioner,
+		Questions: p.reader, Reread: p.reader.RereadLinks, Limits: limits(cfg), Held: heldStore(c), Memory: snapshotsOf(c), CI: provisioner,
 		Now: time.Now, Logger: log, OnRound: p.onRound,
 	})
 }

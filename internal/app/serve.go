@@ -101,7 +101,7 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 	if err != nil {
 		return nil, err
 	}
-	budget := status.NewBudget(reader.Requests, gitlab.LimitsPerMinute(), time.Now)
+	budget := status.NewBudget(reader, gitlab.LimitsPerMinute(), time.Now)
 	m.Keys(auth.KeyStatus, time.Now)
 	m.Engine(engine, own.elector, budget)
 	return &server{

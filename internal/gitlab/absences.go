@@ -36,6 +36,14 @@ func (a *absences) wait(id authz.SourceID, now time.Time) time.Duration {
 	return max(0, a.pause-now.Sub(since))
 }
 
+// noted reports whether GitLab, or a hook, has lately said that it does not exist.
+func (a *absences) noted(id authz.SourceID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, ok := a.since[id]
+	return ok
+}
+
 func (a *absences) forget(id authz.SourceID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -37,6 +37,8 @@ type Options struct {
 	IncludeUsers bool
 	// RESTOnly never tries GraphQL.
 	RESTOnly bool
+	// LinksMaxAge is within which time a full reading reads the links of each group again; default 15 minutes, negative: each time.
+	LinksMaxAge time.Duration
 	// CIVariables are the variables that a Reader tells beside rights.
 	CIVariables CIVariables
 }
@@ -121,7 +123,7 @@ func newAPI(o Options) (*api, error) {
 		gl.WithBaseURL(a.base), gl.WithHTTPClient(&own), gl.WithUserAgent("gl-k8s-integrator"),
 		gl.WithURLWarningLogger(slog.New(slog.DiscardHandler)),
 		gl.WithCustomLimiter(rate.NewLimiter(50, 50)), // a plain ceiling; the limits per endpoint are the gate's
-		gl.WithOnlyIdempotentRetries(), gl.WithCustomRetry(retryIdempotent),
+		gl.WithOnlyIdempotentRetries(), gl.WithCustomRetry(a.retryIdempotent),
 		gl.WithCustomRetryMax(a.maxRetries), gl.WithCustomBackoff(a.backoff))
 	if err != nil {
 		return nil, fmt.Errorf("setting up the GitLab client for %q: %w", o.BaseURL, err)
@@ -132,21 +134,46 @@ func newAPI(o Options) (*api, error) {
 // get reads path ("groups/7") with the query into out. A connection that breaks inside an answer is tried again,
 // which client-go does not do.
 func (a *api) get(ctx context.Context, path string, q url.Values, out any) (*gl.Response, error) {
+	kind := endpointOf(http.MethodGet, "/api/v4/"+path)
+	if s := singleOf(ctx); s != nil {
+		s.tries = 0
+	}
 	for try := 0; ; try++ {
-		resp, err := a.getOnce(ctx, path, q, out)
-		if err == nil || try >= a.maxRetries || !errors.Is(err, io.ErrUnexpectedEOF) {
-			return resp, a.explain("reading "+path, resp, err)
+		resp, err := a.getOnce(ctx, kind, path, q, out)
+		if err == nil {
+			return resp, nil
 		}
-		if err := sleep(ctx, a.pause(try)); err != nil {
-			return nil, err
+		cut := errors.Is(err, io.ErrUnexpectedEOF)
+		if err = a.late(ctx, "reading "+path, resp, err); try >= a.maxRetries {
+			return resp, err
+		}
+		switch s := singleOf(ctx); {
+		case cut:
+			if err := sleep(ctx, a.pause(try)); err != nil {
+				return nil, err
+			}
+		case s != nil && !s.urgent && limited(err) && ctx.Err() == nil && a.gate.isStopped(kind): // it is not this thing's alone: wait for the turn
+		default:
+			return resp, err
 		}
 	}
 }
 
-func (a *api) getOnce(ctx context.Context, path string, q url.Values, out any) (*gl.Response, error) {
-	if err := a.gate.wait(ctx, endpointOf(http.MethodGet, "/api/v4/"+path)); err != nil {
+// late explains an error, and knows one that comes of our own deadline for a single thing.
+func (a *api) late(ctx context.Context, doing string, resp *gl.Response, err error) error {
+	s := singleOf(ctx)
+	if s != nil && ctx.Err() != context.Canceled && errors.Is(err, context.DeadlineExceeded) && (!s.urgent || ctx.Err() != nil) {
+		return &callError{doing: doing, kind: ErrSlow}
+	}
+	return a.explain(doing, resp, err)
+}
+
+func (a *api) getOnce(ctx context.Context, kind, path string, q url.Values, out any) (*gl.Response, error) {
+	if err := a.gate.waitFor(ctx, kind, "/api/v4/"+path); err != nil {
 		return nil, err
 	}
+	ctx, end := begin(ctx)
+	defer end()
 	req, err := a.client.NewRequest(http.MethodGet, path, nil, []gl.RequestOptionFunc{gl.WithContext(ctx)})
 	if err != nil {
 		return nil, err
@@ -189,16 +216,21 @@ func (e graphQLErrors) schema() bool {
 
 // query sends a GraphQL query. Any entry in "errors" makes the answer a failed one, also beside partial data.
 func (a *api) query(ctx context.Context, text string, vars map[string]any) (map[string]json.RawMessage, error) {
+	if s := singleOf(ctx); s != nil {
+		s.tries = 0
+	}
 	for try := 0; ; try++ {
 		var out struct {
 			Data   map[string]json.RawMessage `json:"data"`
 			Errors graphQLErrors              `json:"errors"`
 		}
 		if err := a.gate.wait(ctx, "graphql"); err != nil {
-			return nil, err
+			return nil, a.late(ctx, "querying GraphQL", nil, err)
 		}
+		sent, end := begin(ctx)
 		resp, err := a.client.GraphQL.Do(gl.GraphQLQuery{Query: text, Variables: vars}, &out,
-			gl.WithContext(ctx), gl.WithRequestRetry(retryQuery))
+			gl.WithContext(sent), gl.WithRequestRetry(a.retryQuery))
+		end()
 		if err == nil && len(out.Errors) > 0 {
 			err = out.Errors
 		}
@@ -209,7 +241,7 @@ func (a *api) query(ctx context.Context, text string, vars map[string]any) (map[
 			return out.Data, nil
 		}
 		if try >= a.maxRetries || !errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil, a.explain("querying GraphQL", resp, err)
+			return nil, a.late(ctx, "querying GraphQL", resp, err)
 		}
 		if err := sleep(ctx, a.pause(try)); err != nil {
 			return nil, err
@@ -221,7 +253,7 @@ var errNoData = errors.New("the answer has neither data nor errors")
 
 // retryIdempotent decides for REST: 429 was not processed and is always safe; all else only where a repetition
 // can't do anything twice.
-func retryIdempotent(ctx context.Context, resp *http.Response, err error) (bool, error) {
+func (a *api) retryIdempotent(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	if ctx.Err() != nil {
 		return ended(ctx, resp)
 	}
@@ -233,15 +265,31 @@ func retryIdempotent(ctx context.Context, resp *http.Response, err error) (bool,
 	case errors.As(err, &ue):
 		method = strings.ToUpper(ue.Op)
 	}
-	return retryable(resp, err, method != http.MethodPost && method != http.MethodPatch && method != ""), nil
+	return retryable(resp, err, method != http.MethodPost && method != http.MethodPatch && method != "") && a.inTime(ctx, resp), nil
 }
 
 // retryQuery decides for GraphQL, where our queries are POST requests that only read.
-func retryQuery(ctx context.Context, resp *http.Response, err error) (bool, error) {
+func (a *api) retryQuery(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	if ctx.Err() != nil {
 		return ended(ctx, resp)
 	}
-	return retryable(resp, err, true), nil
+	return retryable(resp, err, true) && a.inTime(ctx, resp), nil
+}
+
+// inTime reports whether another try begins before the context's deadline. If not, a 429 holds back what comes later all the same.
+func (a *api) inTime(ctx context.Context, resp *http.Response) bool {
+	n := 0
+	if s := singleOf(ctx); s != nil {
+		n = s.tries
+		s.tries++
+	}
+	if !tooLate(ctx, a.pauseAfter(n, resp)) {
+		return true
+	}
+	if resp != nil && resp.StatusCode == http.StatusTooManyRequests {
+		a.backoff(0, 0, n, resp)
+	}
+	return false
 }
 
 // ended stops retrying. With an answer at hand it gives no error: client-go would return that and forget to close
@@ -268,21 +316,11 @@ func (a *api) pause(n int) time.Duration {
 	return min(a.retryWait<<min(n, 10), time.Minute)
 }
 
-// backoff honours Retry-After and RateLimit-Reset. GitLab's application limits send neither (facts of GitLab's
-// rate_limiter.rb) and count per minute, so without a header the pauses grow until a minute is surely over.
+// backoff is pauseAfter, and after a 429 holds back other requests of the kind as well.
 func (a *api) backoff(_, _ time.Duration, n int, resp *http.Response) time.Duration {
+	d := a.pauseAfter(n, resp)
 	if resp == nil || resp.StatusCode != http.StatusTooManyRequests {
-		if resp != nil {
-			if d, ok := retryAfter(resp.Header, a.now()); ok {
-				return min(d, time.Minute)
-			}
-		}
-		return a.pause(n)
-	}
-	d, ok := retryAfter(resp.Header, a.now())
-	if !ok {
-		steps := [...]time.Duration{10, 30, 60, 120} // × 500 ms = 5, 15, 30, 60 s
-		d = min(steps[min(n, len(steps)-1)]*a.retryWait, time.Minute)
+		return d
 	}
 	kind := ""
 	if resp.Request != nil {
@@ -290,6 +328,24 @@ func (a *api) backoff(_, _ time.Duration, n int, resp *http.Response) time.Durat
 	}
 	a.log.Warn("GitLab limits our requests", "endpoint", kind, "wait", d.String())
 	return d
+}
+
+// pauseAfter honours Retry-After and RateLimit-Reset. GitLab's application limits send neither (facts of GitLab's
+// rate_limiter.rb) and count per minute, so without a header the pauses grow until a minute is surely over.
+func (a *api) pauseAfter(n int, resp *http.Response) time.Duration {
+	limited := resp != nil && resp.StatusCode == http.StatusTooManyRequests
+	if resp != nil {
+		if d, ok := retryAfter(resp.Header, a.now()); ok && limited {
+			return d
+		} else if ok {
+			return min(d, time.Minute)
+		}
+	}
+	if !limited {
+		return a.pause(n)
+	}
+	steps := [...]time.Duration{10, 30, 60, 120} // × 500 ms = 5, 15, 30, 60 s
+	return min(steps[min(n, len(steps)-1)]*a.retryWait, time.Minute)
 }
 
 // retryAfter reads how long GitLab wants us to wait: at most ten minutes, whatever it says.
@@ -347,9 +403,13 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if next == nil {
 		next = http.DefaultTransport
 	}
+	sent := time.Now()
 	resp, err := next.RoundTrip(req)
 	if err != nil {
 		return resp, err
+	}
+	if resp.StatusCode < http.StatusBadRequest || resp.StatusCode == http.StatusNotFound {
+		t.gate.passed(req, sent)
 	}
 	resp.Body = &cappedBody{ReadCloser: resp.Body, left: maxBody}
 	resp.Header.Del(ownHeader)

@@ -30,6 +30,9 @@ var (
 		" and use the host name that the certificate is for")
 	ErrNotGitLab = errors.New("what answered is not GitLab's API: check gitlab.url, also its path and https")
 	ErrBusy      = errors.New("GitLab limits our requests: the next round tries again; if it stays, raise the API rate limits for this user")
+	// ErrSlow is no answer within the time that one thing has. It says nothing about anything else.
+	ErrSlow = fmt.Errorf("GitLab did not answer about this within %s, what else is read does not wait for it: it is tried again;"+
+		" if it stays, look into GitLab's log for this request", sourceTimeout)
 	// ErrFailing is an answer of the kind 5xx. Such an error is ErrBusy as well: later it may succeed.
 	ErrFailing = errors.New("GitLab, or a proxy before it, has an error of its own: the next round tries again; if it stays, look into its log")
 )
@@ -114,6 +117,7 @@ func (a *api) explain(doing string, resp *gl.Response, err error) error {
 		netErr  net.Error
 		urlErr  *url.Error
 		answer  *gl.ErrorResponse
+		later   *laterError
 	)
 	if errors.As(err, &urlErr) {
 		e.detail = shorten(urlErr.Err.Error()) // without the URL, whose query may hold names
@@ -121,6 +125,8 @@ func (a *api) explain(doing string, resp *gl.Response, err error) error {
 		e.detail = shorten(err.Error())
 	}
 	switch {
+	case errors.As(err, &later):
+		e.kind, e.detail = ErrBusy, later.Error()
 	case errors.Is(err, context.Canceled):
 		e.cause = context.Canceled
 	case errors.Is(err, context.DeadlineExceeded) && e.status == 0:

@@ -21,6 +21,7 @@ var errNoGraphQL = errors.New("GraphQL of this server is not usable")
 // before 18 lacks several (source: GitLab's GraphQL reference, "Introduced in").
 type schema struct {
 	archived, marked, markedOn, sharedGroups bool   // of Group
+	updated                                  bool   // of Group
 	human                                    string // how UserCore says that an account is a person: human, type or bot
 	userCreated                              bool
 	variable                                 string // the fields to ask of a CI/CD variable; "" = it does not tell them
@@ -74,7 +75,7 @@ func (a *api) readSchema(ctx context.Context, variables bool) (schema, error) {
 	}
 	s := schema{
 		archived: has["group.archived"], marked: has["group.markedForDeletion"], markedOn: has["group.markedForDeletionOn"],
-		sharedGroups: has["group.sharedGroups"], userCreated: has["user.createdAt"],
+		sharedGroups: has["group.sharedGroups"], updated: has["group.updatedAt"], userCreated: has["user.createdAt"],
 	}
 	for _, f := range []string{"bot", "type", "human"} {
 		if has["user."+f] {
@@ -142,6 +143,7 @@ type gqlSource struct { // a Group or a Project
 	ID        string     `json:"id"`
 	FullPath  string     `json:"fullPath"`
 	CreatedAt *time.Time `json:"createdAt"`
+	UpdatedAt string     `json:"updatedAt"`
 	Archived  bool       `json:"archived"`
 	Marked    bool       `json:"markedForDeletion"`
 	MarkedOn  string     `json:"markedForDeletionOn"`
@@ -407,7 +409,7 @@ func (g *gqlRead) groups(cursor string, size int, bare bool) *part {
 	for _, f := range []struct {
 		have bool
 		name string
-	}{{g.schema.archived, "archived"}, {g.schema.marked, "markedForDeletion"}, {!g.schema.marked && g.schema.markedOn, "markedForDeletionOn"}} {
+	}{{g.schema.archived, "archived"}, {g.schema.marked, "markedForDeletion"}, {!g.schema.marked && g.schema.markedOn, "markedForDeletionOn"}, {g.schema.updated, "updatedAt"}} {
 		if f.have {
 			fields += " " + f.name
 			children++
@@ -485,6 +487,7 @@ func (g *gqlRead) takeGroup(n *gqlSource, bare bool) ([]*part, error) {
 		return nil, fmt.Errorf("members of group %d: %w", id, err)
 	}
 	g.d.groups[id] = out
+	g.d.listed[id] = listedGroup{out.Path, out.Parent, out.Archived, out.MarkedForDeletion, out.ShareLock, n.UpdatedAt}
 	g.d.rows[source] = rows
 	var more []*part
 	if p := n.GroupMembers.PageInfo; p.HasNextPage {

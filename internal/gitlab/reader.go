@@ -26,7 +26,10 @@ type Reader struct {
 	variables    CIVariables
 	known        atomic.Pointer[known]
 	absences     absences
-	wasAdmin     atomic.Bool // GitLab showed, since the start, that the token is an administrator's
+	links        *linkMemory
+	// graphQLFailed is until when (Unix nanoseconds) targeted readings don't use GraphQL for accounts.
+	graphQLFailed atomic.Int64
+	wasAdmin      atomic.Bool // GitLab showed, since the start, that the token is an administrator's
 }
 
 // NewReader returns a Reader. It does no request.
@@ -35,7 +38,7 @@ func NewReader(o Options) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{api: a, includeUsers: o.IncludeUsers, restOnly: o.RESTOnly, variables: o.CIVariables, absences: absences{pause: secondLook}}, nil
+	return &Reader{api: a, includeUsers: o.IncludeUsers, restOnly: o.RESTOnly, variables: o.CIVariables, absences: absences{pause: secondLook}, links: newLinkMemory(o.LinksMaxAge, a.now)}, nil
 }
 
 // Requests returns how many requests of each kind were sent so far, repetitions included.
@@ -57,8 +60,8 @@ const defaultLimit = 250
 // Probe asks GitLab who we are and what it can do. An error says that nothing can be read.
 func (r *Reader) Probe(ctx context.Context) (Info, error) {
 	info := Info{ComplexityLimit: defaultLimit}
-	me, _, selfErr := r.api.self(ctx)
-	if selfErr != nil && (global(selfErr) || errors.Is(selfErr, ErrBusy) || ctx.Err() != nil) {
+	me, _, selfErr := r.api.self(briefly(ctx, sourceTimeout))
+	if selfErr != nil && (global(selfErr) || unanswered(selfErr) || ctx.Err() != nil) {
 		return info, selfErr
 	}
 	if selfErr == nil {
@@ -71,7 +74,7 @@ func (r *Reader) Probe(ctx context.Context) (Info, error) {
 		}
 	}
 	if !r.restOnly {
-		data, err := r.api.query(ctx, `query Probe { currentUser { id username state } metadata { version } queryComplexity { score limit } }`, nil)
+		data, err := r.api.query(briefly(ctx, sourceTimeout), `query Probe { currentUser { id username state } metadata { version } queryComplexity { score limit } }`, nil)
 		switch {
 		case err == nil:
 			info.GraphQL = true
@@ -87,7 +90,7 @@ func (r *Reader) Probe(ctx context.Context) (Info, error) {
 			if json.Unmarshal(data["queryComplexity"], &complexity) == nil && complexity.Limit > 0 {
 				info.ComplexityLimit = complexity.Limit
 			}
-		case limited(err) || (global(err) && !errors.Is(err, ErrUnauthorized)) || ctx.Err() != nil:
+		case limited(err) || errors.Is(err, ErrSlow) || (global(err) && !errors.Is(err, ErrUnauthorized)) || ctx.Err() != nil:
 			return info, err
 		case selfErr != nil && errors.Is(err, ErrNotFound) && errors.Is(selfErr, ErrNotFound) && !r.api.listsGroups(ctx):
 			return info, &callError{doing: "looking for GitLab at " + r.api.base, kind: ErrNotGitLab}
@@ -98,7 +101,7 @@ func (r *Reader) Probe(ctx context.Context) (Info, error) {
 		}
 	}
 	if info.Version == "" {
-		info.Version, _ = r.api.version(ctx) // not knowing it is the next warning
+		info.Version, _ = r.api.version(briefly(ctx, sourceTimeout)) // not knowing it is the next warning
 	}
 	v, err := supported(info.Version)
 	if err != nil {
@@ -127,6 +130,7 @@ type draft struct {
 	untold       []int64                  // projects in a list that tells of no links at all
 	groupsTold   bool                     // groups that were read alone came with their links
 	groupsUntold []int64                  // groups whose answer tells of no links at all
+	listed       map[int64]listedGroup    // by GraphQL
 	vars         *varsReading             // nil: no variables are read
 }
 
@@ -134,7 +138,7 @@ func newDraft() *draft {
 	return &draft{
 		users: map[int64]authz.User{}, rowUsers: map[int64]authz.User{}, groups: map[int64]authz.GitLabGroup{},
 		projects: map[int64]authz.GitLabProject{}, rows: map[authz.SourceID][]memberRow{}, unread: map[authz.SourceID]string{},
-		missing: map[authz.SourceID]string{}, invited: map[int64]map[int64]bool{},
+		missing: map[authz.SourceID]string{}, invited: map[int64]map[int64]bool{}, listed: map[int64]listedGroup{},
 	}
 }
 
@@ -249,39 +253,7 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 			d.unread[id] = "it was not in the list of projects"
 		}
 	}
-	ids := slices.Sorted(maps.Keys(d.invited))
-	if d.linksUnknown {
-		ids = slices.Sorted(maps.Keys(d.groups))
-	}
-	ids = slices.DeleteFunc(ids, func(id int64) bool { return d.unread[authz.Group(id)] != "" }) // those are read whole later
-	return each(ctx, r.api, ids, func(ctx context.Context, id int64) error { return r.readLinks(ctx, d, id) })
-}
-
-// readLinks reads the links of one group.
-func (r *Reader) readLinks(ctx context.Context, d *draft, id int64) error {
-	rg, err := r.api.group(ctx, id)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var ls []authz.Link
-	if err == nil {
-		ls, err = d.linksOf(rg)
-	}
-	switch {
-	case errors.Is(err, ErrNotFound):
-		d.unread[authz.Group(id)] = vanished
-		return nil
-	case err != nil:
-		d.missing[authz.Group(id)] = "reading its links: " + err.Error()
-		return err
-	}
-	g, ok := d.groups[id]
-	if !ok { // appeared after the list was read
-		d.unread[authz.Group(id)] = "it was not in the list of groups"
-		return nil
-	}
-	g.Links = ls
-	d.groups[id] = g
-	return nil
+	return r.takeLinks(ctx, d)
 }
 
 // errContradiction means that two answers of one reading exclude each other. Neither is believed: one of them may be cut short.
@@ -326,6 +298,9 @@ func (d *draft) linksOf(g restGroup) ([]authz.Link, error) {
 // is missing in this round, and what the lists of the next one lack is judged there.
 const vanished = "a list names it, but GitLab answers 404 for it"
 
+// membersTimeout is how long the pages of members of one source may take where each source is read alone.
+const membersTimeout = 5 * sourceTimeout
+
 // readREST reads everything without GraphQL: one request and more for each source.
 func (r *Reader) readREST(ctx context.Context, d *draft) error {
 	eg, egctx := errgroup.WithContext(ctx)
@@ -361,7 +336,7 @@ func (r *Reader) readREST(ctx context.Context, d *draft) error {
 		sources = append(sources, authz.Project(id))
 	}
 	return each(ctx, r.api, sources, func(ctx context.Context, id authz.SourceID) error {
-		rows, err := r.api.members(ctx, id)
+		rows, err := r.api.members(briefly(ctx, membersTimeout), id)
 		d.mu.Lock()
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -373,7 +348,11 @@ func (r *Reader) readREST(ctx context.Context, d *draft) error {
 		}
 		d.mu.Unlock()
 		if err == nil && id.Kind == authz.GroupSource {
-			err = r.readLinks(ctx, d, id.ID)
+			if err = r.readLinks(briefly(ctx, sourceTimeout), d, id.ID); unanswered(err) {
+				d.mu.Lock()
+				d.missing[id] = "reading its links: " + err.Error()
+				d.mu.Unlock()
+			}
 		}
 		return err
 	})
@@ -481,7 +460,7 @@ func (r *Reader) settleLinks(ctx context.Context, d *draft) error {
 	if len(d.untold) == 0 {
 		return nil
 	}
-	p, err := r.api.project(ctx, d.untold[0])
+	p, err := r.api.project(briefly(ctx, sourceTimeout), d.untold[0])
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
@@ -531,7 +510,7 @@ const maxHeal = 200
 // what GraphQL failed on. What can't be healed is missing, also when GitLab answers 404: something has just named it.
 func (r *Reader) heal(ctx context.Context, d *draft) {
 	tried := map[authz.SourceID]bool{}
-	down := false
+	down, row := false, 0
 	for {
 		d.wantReferenced()
 		var todo []authz.SourceID
@@ -556,10 +535,14 @@ func (r *Reader) heal(ctx context.Context, d *draft) {
 				d.missing[id] = why
 				continue
 			}
-			if err := r.readSource(ctx, d, id); err != nil {
+			err := r.readSource(briefly(ctx, sourceTimeout), d, id)
+			if err != nil {
 				d.missing[id] = why + "; reading it alone: " + err.Error()
-				down = global(err) // the others would only wait, too
 			}
+			if row++; !unanswered(err) {
+				row = 0
+			}
+			down = global(err) || row >= maxFailures // the others would only wait, too
 			if ctx.Err() != nil {
 				return
 			}

@@ -7,6 +7,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 )
@@ -14,47 +17,39 @@ import (
 // Refresh reads only what changed and returns a Snapshot as a full reading would give, made from base, which stays
 // as it is. It also reads what the changes lead to: below a deleted, archived or restored group everything, and
 // groups and people nobody knew before. What GitLab says does not exist is gone; what could not be read is in
-// Missing. Taken stays that of base, because most of the Snapshot is that old. The error is for when nothing at
+// Missing. Taken stays that of base, because most of the Snapshot is that old.
+//
+// One thing that GitLab does not answer about delays no other: things are read side by side, people first, each within
+// sourceTimeout, and what was not reached within refreshTimeout is in Missing, too. The error is for when nothing at
 // all could be read: then the changes are still to be done.
 func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
-	f := &refresh{r: r, s: copySnapshot(base), done: map[authz.SourceID]bool{}, below: map[authz.SourceID]bool{}, fromRow: map[int64]bool{}}
+	f := &refresh{
+		r: r, s: copySnapshot(base), done: map[authz.SourceID]bool{}, below: map[authz.SourceID]bool{}, fromRow: map[int64]bool{},
+		read: map[authz.SourceID]bool{}, until: time.Now().Add(refreshTimeout), adminTurn: make(chan struct{}, 1),
+	}
 	for _, id := range changed {
 		f.want(id)
 	}
-	read := 0
-	var lastErr error
 	for len(f.queue) > 0 {
-		slices.SortFunc(f.queue, authz.SourceID.Compare)
-		id := f.queue[0]
-		f.queue = f.queue[1:]
-		err := f.read(ctx, id)
-		if err == nil && f.notFound == id {
-			f.notFound = authz.SourceID{}
-			err = f.confirm(ctx, id)
-		}
+		wave := f.queue
+		f.queue = nil
+		slices.SortFunc(wave, peopleFirst)
+		answers := f.fetch(ctx, wave)
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("reading changes from GitLab: %w", ctx.Err())
 		}
-		if err != nil {
-			lastErr = err
-			f.s.Missing[id] = err.Error()
-			if global(err) && read == 0 {
-				return nil, err
-			}
-			if global(err) {
-				for _, id := range f.queue {
-					f.s.Missing[id] = err.Error()
-				}
-				break
-			}
-			continue
+		if err := f.nothing(answers); err != nil {
+			return nil, err
 		}
-		read++
-		delete(f.s.Missing, id)
-		r.absences.forget(id)
-	}
-	if read == 0 && lastErr != nil && errors.Is(lastErr, ErrBusy) {
-		return nil, lastErr
+		for i, id := range wave {
+			if err := f.take(id, answers[i]); err != nil {
+				f.s.Missing[id] = err.Error()
+				continue
+			}
+			f.read[id] = true
+			delete(f.s.Missing, id)
+			r.absences.forget(id)
+		}
 	}
 	if !r.includeUsers {
 		dropUnnamed(f.s)
@@ -64,19 +59,56 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 	}
 	blur(f.s)
 	inheritFlags(f.s)
-	f.r.readVariables(ctx, f.s, f.projectsRead())
+	vctx, cancel := urgently(ctx, variablesTimeout)
+	defer cancel()
+	f.r.readVariables(vctx, f.s, f.projectsRead())
 	return f.s, nil
 }
 
+const (
+	// refreshTimeout is when a targeted reading starts nothing more: a group that is no longer archived may lead to thousands of others.
+	refreshTimeout = 2 * sourceTimeout
+	// refreshConcurrency is how many things a targeted reading reads side by side.
+	refreshConcurrency = 10
+	// variablesTimeout is how long it waits for variables: without them nobody's rights are other.
+	variablesTimeout = time.Second
+)
+
+// errNotReached is why something is missing that a targeted reading had no time for.
+var errNotReached = errors.New("not read yet: the reading of what changed took too long to come to it")
+
 type refresh struct {
-	r        *Reader
-	s        *authz.Snapshot
-	queue    []authz.SourceID
-	done     map[authz.SourceID]bool
-	notFound authz.SourceID
-	below    map[authz.SourceID]bool // what was in a group that is gone
-	fromRow  map[int64]bool          // people only known from a row so far
-	admin    *bool                   // whether the token is an administrator's, once it was asked
+	r         *Reader
+	s         *authz.Snapshot
+	until     time.Time // nothing is started after that
+	queue     []authz.SourceID
+	done      map[authz.SourceID]bool
+	read      map[authz.SourceID]bool
+	below     map[authz.SourceID]bool // what was in a group that is gone
+	fromRow   map[int64]bool          // people only known from a row so far
+	adminTurn chan struct{}           // who asks whether the token is an administrator's holds it
+	admin     *bool                   // the answer; guarded by adminTurn
+	answered  atomic.Bool             // GitLab answered about something
+	down      atomic.Pointer[error]   // GitLab as a whole failed
+}
+
+// fetched is what GitLab says about one source.
+type fetched struct {
+	err     error
+	absent  bool // GitLab says, asked again and to an administrator's token, that it does not exist
+	group   restGroup
+	project restProject
+	links   []authz.Link
+	rows    []memberRow
+	user    authz.User
+}
+
+// peopleFirst is the order in which sources are asked about and then taken.
+func peopleFirst(a, b authz.SourceID) int {
+	if x, y := a.Kind == authz.UserSource, b.Kind == authz.UserSource; x != y {
+		return map[bool]int{true: -1, false: 1}[x]
+	}
+	return a.Compare(b)
 }
 
 func (f *refresh) want(id authz.SourceID) {
@@ -86,86 +118,218 @@ func (f *refresh) want(id authz.SourceID) {
 	}
 }
 
-// read reads one source into the copy. When GitLab answers 404 it sets notFound.
-func (f *refresh) read(ctx context.Context, id authz.SourceID) (err error) {
-	defer func() {
-		if errors.Is(err, errAbsent) {
-			f.notFound, err = id, nil
+// nothing returns an error when nothing was read so far and GitLab seems not to answer at all: one thing alone that is slow or
+// refused says nothing about the rest.
+func (f *refresh) nothing(answers []fetched) error {
+	if len(f.read) > 0 {
+		return nil
+	}
+	var whole, last error
+	for _, a := range answers {
+		switch {
+		case a.err != nil && global(a.err):
+			whole = a.err
+		case a.err == nil, !errors.Is(a.err, ErrBusy) && !errors.Is(a.err, ErrSlow) && !errors.Is(a.err, errNotReached):
+			return nil
 		}
-	}()
+		last = a.err
+	}
+	if whole == nil && len(answers) > 1 {
+		return last
+	}
+	return whole
+}
+
+// fetch asks about all sources of a wave, some at the same time. It changes nothing of the Snapshot.
+func (f *refresh) fetch(ctx context.Context, wave []authz.SourceID) []fetched {
+	out := make([]fetched, len(wave))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, refreshConcurrency)
+	one := func(i int, d time.Duration) {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			out[i] = f.fetchOne(ctx, wave[i], d)
+		})
+	}
+	var many []int
+	for i, id := range wave {
+		if id.Kind == authz.UserSource && f.askTogether(id.ID) {
+			many = append(many, i)
+		}
+	}
+	if len(many) > 0 {
+		wg.Go(func() {
+			start := time.Now()
+			users := f.fetchPeople(ctx, wave, many)
+			for _, i := range many {
+				if u, ok := users[wave[i].ID]; ok {
+					out[i].user = u
+					f.answered.Store(true)
+					continue
+				}
+				one(i, sourceTimeout-time.Since(start))
+			}
+		})
+	}
+	for i := range wave {
+		if !slices.Contains(many, i) {
+			one(i, sourceTimeout)
+		}
+	}
+	wg.Wait()
+	return out
+}
+
+// askTogether reports whether GraphQL tells all that is to be known about an account. Of one that may be gone only REST's 404 is evidence.
+func (f *refresh) askTogether(id int64) bool {
+	_, known := f.s.Users[id]
+	return !f.r.absences.noted(authz.Person(id)) && f.r.graphQLUsable() && (f.r.known.Load() != nil || (known && !f.fromRow[id]))
+}
+
+// fetchPeople reads accounts by GraphQL, a hundred with one request. Who is not in its answer has to be asked for alone.
+func (f *refresh) fetchPeople(ctx context.Context, wave []authz.SourceID, which []int) map[int64]authz.User {
+	ctx, cancel := urgently(ctx, min(sourceTimeout/3, time.Until(f.until)))
+	defer cancel()
+	all := map[int64]authz.User{}
+	for chunk := range slices.Chunk(which, MaxStates) {
+		ids := make([]int64, 0, len(chunk))
+		for _, i := range chunk {
+			ids = append(ids, wave[i].ID)
+		}
+		got, err := f.r.accounts(ctx, ids)
+		if err != nil {
+			f.r.api.log.WarnContext(ctx, "reading accounts one by one, because GraphQL does not tell them", "accounts", len(ids), "reason", err.Error())
+			break
+		}
+		for id, u := range got {
+			old, known := f.s.Users[id]
+			known = known && !f.fromRow[id]
+			switch {
+			case known: // as REST does it: what an account is does not change
+				u.Human, u.CreatedAt = old.Human, firstTime(u.CreatedAt, old.CreatedAt)
+			case f.r.known.Load() == nil:
+				continue
+			}
+			all[id] = u
+		}
+	}
+	return all
+}
+
+// fetchOne asks about one source, within d.
+func (f *refresh) fetchOne(ctx context.Context, id authz.SourceID, d time.Duration) (out fetched) {
+	if err := f.down.Load(); err != nil && !f.answered.Load() {
+		return fetched{err: *err}
+	}
+	if time.Now().After(f.until) {
+		return fetched{err: errNotReached}
+	}
+	ctx, cancel := urgently(ctx, d)
+	defer cancel()
+	out.err = f.ask(ctx, id, &out)
+	if errors.Is(out.err, errAbsent) {
+		out.err = f.confirm(ctx, id)
+		out.absent = out.err == nil
+	}
+	switch {
+	case out.err == nil:
+		f.answered.Store(true)
+	case global(out.err):
+		f.down.Store(&out.err)
+	}
+	return out
+}
+
+// ask reads one source.
+func (f *refresh) ask(ctx context.Context, id authz.SourceID, out *fetched) (err error) {
 	a := f.r.api
+	var old []authz.Link
 	switch id.Kind {
 	case authz.GroupSource:
-		rg, err := a.group(ctx, id.ID)
-		if err != nil {
+		old = f.s.Groups[id.ID].Links
+		if out.group, err = f.r.group(ctx, id.ID); err != nil {
 			return err
 		}
-		g := rg.group()
+		out.links, err = linksLeft(out.group.Links, old)
+	case authz.ProjectSource:
+		old = f.s.Projects[id.ID].Links
+		if out.project, err = a.project(ctx, id.ID); err != nil {
+			return err
+		}
+		out.links, err = linksLeft(out.project.Links, old)
+	case authz.UserSource:
+		old, ok := f.s.Users[id.ID]
+		out.user, err = a.user(ctx, id.ID, ok && !f.fromRow[id.ID], old.Human)
+		return err
+	default:
+		return fmt.Errorf("source %s: unknown kind", id)
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.mayLose(ctx, old, out.links); err != nil {
+		return err
+	}
+	out.rows, err = a.members(ctx, id)
+	return err
+}
+
+// linksLeft returns the links of an answer. One without any is no answer where there were some.
+func linksLeft(now *[]restLink, old []authz.Link) ([]authz.Link, error) {
+	switch {
+	case now != nil:
+		return links(*now)
+	case len(old) > 0:
+		return nil, errNoLinks
+	}
+	return nil, nil
+}
+
+// take puts what was read about a source into the copy.
+func (f *refresh) take(id authz.SourceID, in fetched) error {
+	if in.err != nil {
+		return in.err
+	}
+	if in.absent {
+		if wait := f.r.absences.wait(id, f.r.api.now()); wait > 0 && !f.below[id] {
+			return fmt.Errorf("GitLab says that %s does not exist: it is asked once more in %s, when an accident may be over", id, wait)
+		}
+		f.gone(id)
+		return nil
+	}
+	switch id.Kind {
+	case authz.GroupSource:
+		g := in.group.group()
 		if err := f.places().adopt(&g); err != nil {
 			return err
 		}
-		if rg.Links == nil && len(f.s.Groups[id.ID].Links) > 0 {
-			return errNoLinks
-		}
-		if rg.Links != nil {
-			if g.Links, err = links(*rg.Links); err != nil {
-				return err
-			}
-		}
-		if err := f.mayLose(ctx, f.s.Groups[id.ID].Links, g.Links); err != nil {
-			return err
-		}
-		rows, err := a.members(ctx, id)
-		if err != nil {
-			return err
-		}
-		g.Members = mergeMembers(rows)
+		g.Links, g.Members = in.links, mergeMembers(in.rows)
 		f.putGroup(g)
-		f.takeRows(rows)
+		f.takeRows(in.rows)
 	case authz.ProjectSource:
-		rp, err := a.project(ctx, id.ID)
+		p, err := in.project.project(f.places())
 		if err != nil {
 			return err
 		}
-		if rp.Links == nil && len(f.s.Projects[id.ID].Links) > 0 {
-			return errNoLinks
-		}
-		p, err := rp.project(f.places())
-		if err != nil {
-			return err
-		}
-		if err := f.mayLose(ctx, f.s.Projects[id.ID].Links, p.Links); err != nil {
-			return err
-		}
-		rows, err := a.members(ctx, id)
-		if err != nil {
-			return err
-		}
-		p.Members = mergeMembers(rows)
+		p.Members = mergeMembers(in.rows)
 		f.s.Projects[id.ID] = p
 		f.wantGroup(p.Group)
 		f.wantLinks(p.Links)
 		if _, ok := f.s.Users[p.Owner]; !ok {
 			f.want(authz.Person(p.Owner))
 		}
-		f.takeRows(rows)
+		f.takeRows(in.rows)
 	case authz.UserSource:
-		old, ok := f.s.Users[id.ID]
-		u, err := a.user(ctx, id.ID, ok && !f.fromRow[id.ID], old.Human)
-		if err != nil {
-			return err
-		}
 		delete(f.fromRow, id.ID)
-		f.putUser(u)
-	default:
-		return fmt.Errorf("source %s: unknown kind", id)
+		f.putUser(in.user)
 	}
 	return nil
 }
 
-// confirm removes a source for which GitLab answered 404, if it says so of the source itself when asked again: the
+// confirm returns nil for a source for which GitLab answered 404, if it says so of the source itself when asked again: the
 // first 404 may have been about its members alone, or an accident. GitLab says the same of what it hides, so this
-// counts only while the token is an administrator's: a token that lost that would else make everything vanish. It says it
+// counts only while the token is an administrator's: a token that lost that would else make everything vanish. It has to say it
 // twice at some distance in time (see absences), unless a hook says the same, or what it was in is gone by this rule.
 func (f *refresh) confirm(ctx context.Context, id authz.SourceID) error {
 	var again struct {
@@ -181,15 +345,17 @@ func (f *refresh) confirm(ctx context.Context, id authz.SourceID) error {
 	} else if !admin {
 		return fmt.Errorf("GitLab does not show %s: it may be deleted, or hidden from our token, which is not an administrator's; the next full reading tells", id)
 	}
-	if wait := f.r.absences.wait(id, f.r.api.now()); wait > 0 && !f.below[id] {
-		return fmt.Errorf("GitLab says that %s does not exist: it is asked once more in %s, when an accident may be over", id, wait)
-	}
-	f.gone(id)
 	return nil
 }
 
-// isAdmin reports whether the token is an administrator's. GitLab is asked at most once.
+// isAdmin reports whether the token is an administrator's. GitLab is asked until it has answered once.
 func (f *refresh) isAdmin(ctx context.Context) (bool, error) {
+	select {
+	case f.adminTurn <- struct{}{}:
+		defer func() { <-f.adminTurn }()
+	case <-ctx.Done():
+		return false, f.r.api.late(ctx, "asking whether the token is an administrator's", nil, ctx.Err())
+	}
 	if f.admin == nil {
 		me, _, err := f.r.api.self(ctx)
 		if err != nil {
@@ -322,6 +488,9 @@ func (f *refresh) takeRows(rows []memberRow) {
 			f.want(authz.Person(row.User))
 			continue
 		}
+		if f.read[authz.Person(row.User)] { // they were asked about themselves
+			continue
+		}
 		if row.user.Name != "" {
 			u.Name = row.user.Name
 		}
@@ -448,4 +617,11 @@ func dropUnnamed(s *authz.Snapshot) {
 		}
 	}
 	maps.DeleteFunc(s.Users, func(id int64, _ authz.User) bool { return !named[id] })
+}
+
+func firstTime(a, b time.Time) time.Time {
+	if a.IsZero() {
+		return b
+	}
+	return a
 }

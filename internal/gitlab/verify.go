@@ -18,7 +18,7 @@ func (r *Reader) Exists(ctx context.Context, id authz.SourceID) (bool, error) {
 	var found struct {
 		ID int64 `json:"id"`
 	}
-	_, err := r.api.get(ctx, sourcePath(id), nil, &found)
+	_, err := r.api.get(briefly(ctx, sourceTimeout), sourcePath(id), nil, &found)
 	switch {
 	case err == nil && found.ID != id.ID:
 		return false, fmt.Errorf("asking for %s: the answer is about id %d", id, found.ID)
@@ -34,7 +34,7 @@ func (r *Reader) Exists(ctx context.Context, id authz.SourceID) (bool, error) {
 // memberships included; 0 is its 404, which counts like that of Exists.
 func (r *Reader) MemberLevel(ctx context.Context, id authz.SourceID, user int64) (authz.Level, error) {
 	var m restMember
-	_, err := r.api.get(ctx, sourcePath(id)+"/members/all/"+strconv.FormatInt(user, 10), nil, &m)
+	_, err := r.api.get(briefly(ctx, sourceTimeout), sourcePath(id)+"/members/all/"+strconv.FormatInt(user, 10), nil, &m)
 	switch {
 	case err == nil && (m.ID == nil || *m.ID != user || m.Level == nil):
 		return 0, fmt.Errorf("asking for user %d in %s: the answer does not tell his access_level there", user, id)
@@ -47,7 +47,7 @@ func (r *Reader) MemberLevel(ctx context.Context, id authz.SourceID, user int64)
 }
 
 func (r *Reader) seesAll(ctx context.Context) error {
-	me, _, err := r.api.self(ctx)
+	me, _, err := r.api.self(briefly(ctx, sourceTimeout))
 	if err != nil {
 		return err
 	}

@@ -152,6 +152,8 @@ func (m *Metrics) Engine(s *syncer.Syncer, e *store.Elector, b *status.Budget) {
 			}
 			return 0
 		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "gitlab_links_age_seconds", Help: "Since the oldest level or last day of a group invited into a group was read."},
+			func() float64 { return b.LinksAge().Seconds() }),
 		requestCounter{
 			b, prometheus.NewDesc(ns+"_gitlab_requests_total", "Requests to GitLab by kind, repetitions included.", []string{"kind"}, nil),
 			prometheus.NewDesc(ns+"_gitlab_budget_share", "Share of GitLab's default rate limits that the last minute used, by kind.", []string{"kind"}, nil),

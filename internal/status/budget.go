@@ -8,9 +8,9 @@ import (
 
 // Budget knows how much of GitLab's rate limits the last minute has used.
 type Budget struct {
-	requests func() map[string]int64
-	limits   map[string]float64
-	now      func() time.Time
+	gitlab Reader
+	limits map[string]float64
+	now    func() time.Time
 
 	mu     sync.Mutex
 	points []point // one every few seconds, of the last minute
@@ -21,17 +21,26 @@ type point struct {
 	counts map[string]int64
 }
 
-// NewBudget returns a Budget of requests that are counted by kind, of which so many are allowed in a minute.
-func NewBudget(requests func() map[string]int64, limits map[string]float64, now func() time.Time) *Budget {
-	return &Budget{requests: requests, limits: limits, now: now}
+// Reader says what reading GitLab takes.
+type Reader interface {
+	Requests() map[string]int64 // since the start, by kind
+	LinksAge() time.Duration    // since the oldest level or last day of a group invited into a group was read
 }
 
+// NewBudget returns a Budget of requests, of which so many of a kind are allowed in a minute.
+func NewBudget(gitlab Reader, limits map[string]float64, now func() time.Time) *Budget {
+	return &Budget{gitlab: gitlab, limits: limits, now: now}
+}
+
+// LinksAge returns how long ago the oldest level or last day of a group invited into a group was read.
+func (b *Budget) LinksAge() time.Duration { return b.gitlab.LinksAge() }
+
 // Requests returns how many requests there were since the start, by kind.
-func (b *Budget) Requests() map[string]int64 { return b.requests() }
+func (b *Budget) Requests() map[string]int64 { return b.gitlab.Requests() }
 
 // sample notes how many requests there were so far.
 func (b *Budget) sample() {
-	p := point{b.now(), b.requests()}
+	p := point{b.now(), b.gitlab.Requests()}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.points = append(b.points, p)

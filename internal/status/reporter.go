@@ -116,6 +116,7 @@ func (p *Reporter) document() document {
 		out.Staleness = map[string]string{
 			"everything": b.Everything.Round(time.Second).String(),
 			"accounts":   b.Accounts.Round(time.Second).String(), "present accounts": b.Present.Round(time.Second).String(),
+			"invitations": p.o.Budget.LinksAge().Round(time.Second).String(),
 		}
 	}
 	for kind, share := range p.o.Budget.Shares() {

@@ -24,7 +24,7 @@ func TestStatusShowsWhatFails(t *testing.T) {
 	p := NewReporter(Options{
 		Kube: fake.NewClientset(), Mode: "enforce", Elector: &store.Elector{Identity: "a"}, Rounds: NewRounds(), Now: now, Logger: slog.New(slog.DiscardHandler),
 		Engine:       engine{Round: syncer.Round{Cause: "start", Kind: syncer.KindFull, Started: day, Err: failure}, Err: failure, Since: day},
-		Budget:       NewBudget(func() map[string]int64 { return nil }, nil, now),
+		Budget:       NewBudget(idle{}, nil, now),
 		Findings:     func() []authz.Finding { return []authz.Finding{differs} },
 		HooksRefused: func() error { return errors.New("reading listeners.hooks.secretFile: open s: no such file") },
 	})
@@ -63,3 +63,9 @@ func TestWhatTheLeaderWaitsForIsShown(t *testing.T) {
 		}
 	}
 }
+
+// idle is a Reader that has read nothing.
+type idle struct{}
+
+func (idle) Requests() map[string]int64 { return nil }
+func (idle) LinksAge() time.Duration    { return 0 }

@@ -33,6 +33,9 @@ type Ticket struct {
 	At         time.Time // when it came in; zero when that is not known
 }
 
+// RereadEvery is the pause between two calls of Options.Reread.
+const RereadEvery = 10 * time.Second
+
 // ReadingTimeout is how long a reading of single things may take; a Reader should need less.
 const ReadingTimeout = 15 * time.Second
 
@@ -44,7 +47,10 @@ type Options struct {
 	Last func(context.Context) (*authz.Snapshot, error)
 	// Users, optional, is asked each PollEvery for the states of accounts, which send no hook; first for those whom Recent,
 	// optional, returns with the time when they were seen.
-	Users     Poller
+	Users Poller
+	// Reread, optional, is called each RereadEvery to read again what no hook tells of, a little at a time. It returns what
+	// has changed.
+	Reread    func(context.Context) ([]authz.SourceID, error)
 	PollEvery time.Duration
 	Recent    func() map[int64]time.Time
 	Now       func() time.Time
@@ -116,6 +122,10 @@ type Intake struct {
 	late   []*reading               // what has ended during single, which was begun with what was known before
 	ended  chan *reading
 	poller poller
+	reread struct { // Options.Reread
+		at      time.Time
+		running bool
+	}
 }
 
 // request is what somebody asks for.
@@ -133,6 +143,7 @@ type reading struct {
 	began  stamp
 	at     time.Time
 	polled *polled // of a poll: what it brought
+	reread bool    // of what no hook tells of: ids has changed
 
 	snap *authz.Snapshot
 	err  error
@@ -142,6 +153,9 @@ type reading struct {
 // New returns an Intake that has read nothing yet.
 func New(o Options) *Intake {
 	o.PollEvery = cmp.Or(o.PollEvery, 10*time.Second)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	return &Intake{o: o, in: make(chan request, 256), many: make(chan struct{}, 1), news: make(chan News, 1)}
 }
 
@@ -185,6 +199,7 @@ func (i *Intake) Run(ctx context.Context) {
 	i.queue, i.base, i.all, i.began = newQueue(i.o.Now(), i.o.Interval), nil, 0, map[authz.SourceID]stamp{}
 	i.full, i.single, i.late, i.ended = nil, nil, nil, make(chan *reading)
 	i.poller = poller{at: i.o.Now().Add(wait.Jitter(i.o.PollEvery)), pause: i.o.PollEvery, checked: map[int64]time.Time{}}
+	i.reread.at, i.reread.running = i.o.Now().Add(RereadEvery), false
 	i.seen.Store(nil)
 	for ctx.Err() == nil {
 		i.start(ctx, &wg)
@@ -223,6 +238,9 @@ func (i *Intake) next() time.Time {
 	}
 	if i.o.Users != nil && i.base != nil && !i.poller.running {
 		at = earliest(at, i.poller.at)
+	}
+	if i.o.Reread != nil && i.base != nil && !i.reread.running {
+		at = earliest(at, i.reread.at)
 	}
 	return at
 }
@@ -268,6 +286,27 @@ func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 			r.polled, r.err = p.ask(ctx, i.o.Users)
 		})
 	}
+	i.startReread(ctx, wg, now)
+}
+
+// startReread begins to read what no hook tells of.
+func (i *Intake) startReread(ctx context.Context, wg *sync.WaitGroup, now time.Time) {
+	if i.o.Reread == nil || i.reread.running || now.Before(i.reread.at) {
+		return
+	}
+	i.reread.running = true
+	r := &reading{reread: true, at: now}
+	i.run(ctx, wg, r, func() { r.ids, r.err = i.o.Reread(ctx) })
+}
+
+func (i *Intake) endReread(r *reading) {
+	i.reread.at, i.reread.running = i.o.Now().Add(RereadEvery), false
+	if r.err != nil {
+		i.o.Logger.Warn("invitations of groups can't be read again, trying again", "error", r.err)
+	}
+	if len(r.ids) > 0 {
+		i.queue.add(r.ids, "invitations", i.tick(), i.o.Now())
+	}
 }
 
 // run does a reading beside Run, which hears of its end.
@@ -311,6 +350,10 @@ func (i *Intake) readAll(ctx context.Context, base *authz.Snapshot) (*authz.Snap
 
 // end takes in what a reading has brought.
 func (i *Intake) end(r *reading) {
+	if r.reread {
+		i.endReread(r)
+		return
+	}
 	if r != i.single {
 		i.late = append(i.late, r)
 	} else {

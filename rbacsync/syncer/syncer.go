@@ -63,6 +63,9 @@ type Options struct {
 	People    intake.Poller
 	PollEvery time.Duration
 	Recent    func() map[int64]time.Time
+	// Reread, optional, is called each intake.RereadEvery to read again what no hook tells of, a little at a time. It returns
+	// what has changed.
+	Reread func(context.Context) ([]authz.SourceID, error)
 	// Questions, optional, are asked about what is held back and what is to be deleted.
 	Questions Verifier
 	// Roles, optional, looks up the ClusterRoles of the Policy and of CI: nobody loses a right for one that can't be given.
@@ -143,7 +146,7 @@ func New(o Options) (*Syncer, error) {
 		dirty: dirty{}, drift: newDrift(), brakes: brakes{saved: "?"},
 	}
 	s.intake = intake.New(intake.Options{
-		Reader: o.Reader, Interval: o.Interval, Last: s.storedSnapshot, Users: o.People, PollEvery: o.PollEvery, Recent: o.Recent, Now: o.Now, Logger: o.Logger,
+		Reader: o.Reader, Interval: o.Interval, Last: s.storedSnapshot, Users: o.People, PollEvery: o.PollEvery, Recent: o.Recent, Reread: o.Reread, Now: o.Now, Logger: o.Logger,
 	})
 	s.cluster = cluster.New(cluster.Options{
 		Kube: o.Kube, Watch: o.Watch, Roles: o.Policy.ClusterRoles(), Templates: o.Settings.Templates, Dynamic: o.Dynamic, DynamicWatch: o.DynamicWatch,

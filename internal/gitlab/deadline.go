@@ -1,0 +1,65 @@
+package gitlab
+
+import (
+	"context"
+	"time"
+)
+
+// sourceTimeout is how long the reading of one group, project or user may take, all its requests, repetitions and pauses included:
+// what GitLab does not answer about one thing delays nothing else for longer. Pages of lists and of GraphQL have the time-out of the
+// HTTP client.
+const sourceTimeout = 4 * time.Second
+
+// single marks the requests about one thing. left is what remains of its time; it is used by one goroutine.
+type single struct {
+	urgent bool          // the context has the deadline; else only the requests count, not what they wait for their turn
+	left   time.Duration // without urgent
+	tries  int           // of the present request
+}
+
+type singleKey struct{}
+
+func singleOf(ctx context.Context) *single {
+	s, _ := ctx.Value(singleKey{}).(*single)
+	return s
+}
+
+// urgent reports whether a request belongs to a targeted reading.
+func urgent(ctx context.Context) bool {
+	s := singleOf(ctx)
+	return s != nil && s.urgent
+}
+
+// urgently returns a context for one thing of a targeted reading, which waits for nothing longer than d.
+func urgently(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithValue(ctx, singleKey{}, &single{urgent: true}), d)
+}
+
+// briefly returns a context for one thing of a full reading: its requests may take d in all. For their turn they wait as long as
+// GitLab's limits want it.
+func briefly(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, singleKey{}, &single{left: d})
+}
+
+// begin returns the context for one request that has got its turn, and what ends it.
+func begin(ctx context.Context) (context.Context, func()) {
+	s := singleOf(ctx)
+	if s == nil {
+		return ctx, func() {}
+	}
+	if s.urgent {
+		return ctx, func() {}
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, s.left)
+	return ctx, func() {
+		cancel()
+		s.left -= time.Since(start)
+	}
+}
+
+// tooLate reports whether a wait would pass the context's deadline.
+func tooLate(ctx context.Context, d time.Duration) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && d > 0 && time.Until(deadline) <= d
+}
