@@ -47,7 +47,7 @@ type Deliveries struct {
 	by       map[authz.SourceID]CIException
 	ReadOnly map[int64]bool    // projects in which nobody may change anything, as far as they deploy into groups
 	into     map[int64][]int64 // group to the projects that deploy into its namespace, ascending
-	status   func(string, int64) DeliveryStatus
+	status   DeliveryStatuses
 	live     map[string][]rbacv1.Subject // namespace to the subjects of its CI binding
 }
 
@@ -57,9 +57,6 @@ func NewDeliveries(in *Input) *Deliveries {
 		ReadOnly: map[int64]bool{}, into: map[int64][]int64{}, status: in.CIStatus, live: in.CILive,
 	}
 	v.Settings.Mode = cmp.Or(v.Settings.Mode, DefaultDelivery)
-	if v.status == nil {
-		v.status = func(string, int64) DeliveryStatus { return DeliveryStatus{} }
-	}
 	groups := false
 	for _, e := range v.Settings.Exceptions {
 		v.by[e.Source] = e
@@ -137,7 +134,7 @@ func (v *Deliveries) Subject(ns string, project int64, mode Delivery) (rbacv1.Su
 	case DeliverIDToken:
 		return userSubject(kubename.CIJob(project)), true
 	case DeliverAgent:
-		if st := v.status(ns, project); st.Slug != "" && !st.Refused {
+		if st := v.status.Of(ns, project); st.Slug != "" && !st.Refused {
 			group, ok := kubename.JobEnvironment(project, st.Slug)
 			return rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: group}, ok
 		}
@@ -163,7 +160,7 @@ func (v *Deliveries) binding(src authz.Source, ns string) *Binding {
 		if ok {
 			b.Others = append(b.Others, want)
 		}
-		st := v.status(ns, id)
+		st := v.status.Of(ns, id)
 		if st.Settled && st.Delivery == mode && st.Known {
 			continue
 		}

@@ -39,3 +39,14 @@ type DeliveryStatus struct {
 	// Refused says that the agent may not be used.
 	Refused bool
 }
+
+// DeliveryStatuses is what is known of deliveries, by the namespaces whose Secret was read, and project.
+type DeliveryStatuses map[string]map[int64]DeliveryStatus
+
+// Of returns what is known of a project's delivery into a namespace.
+func (s DeliveryStatuses) Of(namespace string, project int64) DeliveryStatus {
+	projects, known := s[namespace]
+	st := projects[project]
+	st.Known = known
+	return st
+}

@@ -48,9 +48,9 @@ type Input struct {
 	Now         time.Time // for deletion
 	// Secrets holds the data of those that templates copy, by name.
 	Secrets map[string]map[string]any
-	// CIStatus says what is known of a project's delivery into a namespace, CILive which subjects the CI binding of a
+	// CIStatus is what is known of deliveries, CILive which subjects the CI binding of a
 	// namespace has besides the ServiceAccount. Both may be nil.
-	CIStatus func(namespace string, project int64) DeliveryStatus
+	CIStatus DeliveryStatuses
 	CILive   map[string][]rbacv1.Subject
 }
 

@@ -1,5 +1,7 @@
 package ci
 
+import "github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+
 // Configure gives p another configuration and leaves it what it remembers, as no caller can: a test sees that by what is
 // remembered nothing of a change is missed.
 func Configure(p *Provisioner, c Config) {
@@ -14,4 +16,9 @@ func Configure(p *Provisioner, c Config) {
 		p.facts.agentCA = now.agentCA
 	}
 	p.c = c
+}
+
+// Status returns what is known of one delivery.
+func (p *Provisioner) Status(namespace string, project int64) rbacsync.DeliveryStatus {
+	return p.Statuses(nil).Of(namespace, project)
 }

@@ -140,18 +140,26 @@ func (p *Provisioner) progress(ctx context.Context, done *atomic.Int64, total in
 	return func() { close(stop); <-stopped }
 }
 
-// Status returns what is known of a project's delivery into a namespace.
-func (p *Provisioner) Status(namespace string, project int64) rbacsync.DeliveryStatus {
-	_, st, _ := p.about(namespace)
-	if st.records == nil {
-		return rbacsync.DeliveryStatus{}
+// Statuses returns what is known of the deliveries into the namespaces of a scope.
+func (p *Provisioner) Statuses(scope rbacsync.Scope) rbacsync.DeliveryStatuses {
+	now := p.c.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := rbacsync.DeliveryStatuses{}
+	for ns, st := range p.states {
+		if !scope.Has(ns) || st.records == nil {
+			continue
+		}
+		out[ns] = make(map[int64]rbacsync.DeliveryStatus, len(st.records))
+		for project, r := range st.records {
+			s := rbacsync.DeliveryStatus{Delivery: r.Mode, Refused: r.refused, Settled: r.Mode != "" && !now.Before(r.Since.Add(p.c.Handover))}
+			if r.SlugOf == p.c.Scope {
+				s.Slug = r.Slug
+			}
+			out[ns][project] = s
+		}
 	}
-	r := st.records[project]
-	s := rbacsync.DeliveryStatus{Known: true, Delivery: r.Mode, Refused: r.refused, Settled: r.Mode != "" && !p.c.Now().Before(r.Since.Add(p.c.Handover))}
-	if r.SlugOf == p.c.Scope {
-		s.Slug = r.Slug
-	}
-	return s
+	return out
 }
 
 // DestroyLost destroys the tokens that people could read who have just lost that right, and nothing else: it waits for no

@@ -17,8 +17,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// leftLooker looks for what was left behind. It is used by one goroutine at a time.
-type leftLooker struct {
+// LeftLooker looks for what was left behind. It is used by one goroutine at a time.
+type LeftLooker struct {
 	kube   kubernetes.Interface
 	now    func() time.Time
 	spaces map[string]looked
@@ -33,13 +33,13 @@ type looked struct {
 }
 
 // NewLeftLooker returns one that has looked at nothing yet.
-func NewLeftLooker(kube kubernetes.Interface, now func() time.Time) *leftLooker {
-	return &leftLooker{kube: kube, now: now}
+func NewLeftLooker(kube kubernetes.Interface, now func() time.Time) *LeftLooker {
+	return &LeftLooker{kube: kube, now: now}
 }
 
 // Look returns what was left behind in these namespaces. Those that were looked at longest ago come first; what there
 // is no time for keeps its last answer.
-func (k *leftLooker) Look(ctx context.Context, spaces map[string]rbacsync.LostNamespace) []authz.Finding {
+func (k *LeftLooker) Look(ctx context.Context, spaces map[string]rbacsync.LostNamespace) []authz.Finding {
 	ctx, cancel := context.WithTimeout(ctx, rbacsync.LookFor)
 	defer cancel()
 	var due []string
@@ -93,7 +93,7 @@ func (k *leftLooker) Look(ctx context.Context, spaces map[string]rbacsync.LostNa
 }
 
 // read looks at one namespace. With an error, the finding has what could be read.
-func (k *leftLooker) read(ctx context.Context, s *rbacsync.LostNamespace) (*authz.Finding, error) {
+func (k *LeftLooker) read(ctx context.Context, s *rbacsync.LostNamespace) (*authz.Finding, error) {
 	list, err := k.kube.RbacV1().RoleBindings(s.Name).List(ctx, metav1.ListOptions{LabelSelector: notOurs, Limit: pageSize})
 	if err != nil {
 		return nil, fmt.Errorf("listing role bindings in %s: %w", s.Name, err)

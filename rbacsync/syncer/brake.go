@@ -9,8 +9,11 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// brakes is what a Syncer remembers for its Limits. What is of before, policy and past is in the Memory too.
+// brakes hold back what is over a limit, and remember what they judge by. What is of before, policy and past is in the
+// Memory too.
 type brakes struct {
+	o *Options
+
 	recalled bool // the Memory was asked
 	before   *authz.Snapshot
 	latest   *authz.Snapshot // the last one that was carried out, but for what was held
@@ -18,37 +21,38 @@ type brakes struct {
 	past     []rbacsync.Past
 	approved map[string]bool // nil: not read yet
 	saved    string          // hash of what HeldStore has; "?" is unknown
-	asked    map[any]int     // question: how often it was asked
 }
 
-// restrain plans, and leaves as it is what can't be given and what is over a limit.
-func (s *Syncer) restrain(ctx context.Context, p *pass) {
-	if s.o.Roles != nil && p.everything() {
-		s.o.Roles.Look(ctx)
-		p.found = slices.Concat(p.found, rbacsync.RoleFindings(s.o.Roles.Roles()), rbacsync.RuleFindings(s.o.Roles.Roles(), s.o.Shipped))
+func newBrakes(o *Options) brakes { return brakes{o: o, saved: "?"} }
+
+// restrain plans, and leaves as it is what can't be given and what is over a limit. Size is Evidence.Size for a pass over single
+// namespaces.
+func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID) int) {
+	if b.o.Roles != nil && p.everything() {
+		b.o.Roles.Look(ctx)
+		p.found = slices.Concat(p.found, rbacsync.RoleFindings(b.o.Roles.Roles()), rbacsync.RuleFindings(b.o.Roles.Roles(), b.o.Shipped))
 	}
-	p.plan(s.withhold(p))
-	if s.o.Limits == nil || p.want.Hold != "" {
+	p.plan(b.withhold(p))
+	if b.o.Limits == nil || p.want.Hold != "" {
 		return
 	}
-	b := &s.brakes
 	b.past = slices.DeleteFunc(b.past, func(past rbacsync.Past) bool { return p.Started.Sub(past.At) > rbacsync.CreationMemory })
 	e := rbacsync.Evidence{
-		Snapshot: p.snap, Before: b.before, Latest: b.latest, Policy: s.o.Policy, Was: b.policy, Gone: p.answers.gone, Levels: p.answers.levels,
-		Past: b.past, Approved: b.approved, Outside: p.outside,
+		Snapshot: p.snap, Before: b.before, Latest: b.latest, Policy: b.o.Policy, Was: b.policy, Gone: p.answers.gone, Levels: p.answers.levels,
+		Past: slices.Concat(b.past, p.passed), Approved: b.approved, Outside: p.outside,
 	}
 	if !p.everything() {
-		e.Size = s.size
+		e.Size = size
 	}
 	want := p.want
-	v := s.o.Limits.Split(p.Plan, want, e, p.Started)
-	if s.o.Held != nil && (len(v.Wanted) > 0 || b.approved == nil && p.everything() || len(b.approved) > 0) {
-		if approved, err := s.o.Held.Approvals(ctx); err != nil {
+	v := b.o.Limits.Split(p.Plan, want, e, p.Started)
+	if b.o.Held != nil && (len(v.Wanted) > 0 || b.approved == nil && p.everything() || len(b.approved) > 0) {
+		if approved, err := b.o.Held.Approvals(ctx); err != nil {
 			p.noted = append(p.noted, authz.Finding{Code: "approvals_unreadable", Text: err.Error()})
 		} else {
 			b.approved, e.Approved = approved, approved
-			v = s.o.Limits.Split(p.Plan, want, e, p.Started)
-			s.forget(ctx, p, v.Wanted)
+			v = b.o.Limits.Split(p.Plan, want, e, p.Started)
+			b.forget(ctx, p, v.Wanted)
 		}
 	}
 	p.Held = v.Held
@@ -60,36 +64,37 @@ func (s *Syncer) restrain(ctx context.Context, p *pass) {
 			c.Why += ", approved by an administrator"
 		}
 	}
-	b.pass(v.Passed)
+	if p.passed = v.Passed; b.o.Mode == ModeEnforce { // in the other one nothing is let through
+		b.pass(v.Passed)
+	}
 }
 
 // agree notes which Snapshot the whole cluster agrees with.
-func (s *Syncer) agree(p *pass, err error) {
-	b := &s.brakes
-	clean := err == nil && p.Unwritten == 0 && p.plain.Hold == "" && len(p.Held) == 0 && s.o.Mode == ModeEnforce
+func (b *brakes) agree(p *pass, left dirty, err error) {
+	clean := err == nil && p.Unwritten == 0 && p.plain.Hold == "" && len(p.Held) == 0 && b.o.Mode == ModeEnforce
 	switch {
 	case clean || b.before == nil:
 		b.before = p.snap
-	case s.o.Mode == ModeEnforce && p.plain.Hold == "":
-		if open, known := s.openGroups(p); known {
+	case b.o.Mode == ModeEnforce && p.plain.Hold == "":
+		if open, known := b.openGroups(p, left); known {
 			b.before = rbacsync.Agreed(b.before, p.snap, open)
 		}
 	}
-	if s.o.Mode == ModeEnforce && p.plain.Hold == "" {
+	if b.o.Mode == ModeEnforce && p.plain.Hold == "" {
 		b.latest = p.snap
 	}
 	// What is taken later, because it could not be read or given now, is still to be known as the new policy's doing.
-	if clean && p.everything() && p.withheld == 0 && (b.policy == nil || len(s.o.Policy.Untouchable(p.snap)) == 0) {
-		b.policy = &s.o.Policy
+	if clean && p.everything() && p.withheld == 0 && (b.policy == nil || len(b.o.Policy.Untouchable(p.snap)) == 0) {
+		b.policy = &b.o.Policy
 	}
 }
 
 // openGroups returns the top-level groups in which something is held or could not be written; false when they can't be told.
-func (s *Syncer) openGroups(p *pass) (open map[authz.SourceID]bool, known bool) {
+func (b *brakes) openGroups(p *pass, left dirty) (open map[authz.SourceID]bool, known bool) {
 	open = map[authz.SourceID]bool{}
 	note := func(id authz.SourceID) {
 		open[p.snap.Top(id)] = true
-		open[s.brakes.before.Top(id)] = true
+		open[b.before.Top(id)] = true
 	}
 	for _, i := range p.Held {
 		if i.Change != "" { // it is about all of them
@@ -98,7 +103,7 @@ func (s *Syncer) openGroups(p *pass) (open map[authz.SourceID]bool, known bool) 
 		open[i.Scope] = true
 		note(i.Source)
 	}
-	for ns, d := range s.dirty {
+	for ns, d := range left {
 		id, ours := p.view.Source[ns]
 		switch {
 		case d.failed == 0 && ns != everywhere:
@@ -112,12 +117,12 @@ func (s *Syncer) openGroups(p *pass) (open map[authz.SourceID]bool, known bool) 
 }
 
 // withhold is the function of that name, with what this Syncer knows.
-func (s *Syncer) withhold(p *pass) *rbacsync.Wanted {
-	if s.o.Roles == nil {
+func (b *brakes) withhold(p *pass) *rbacsync.Wanted {
+	if b.o.Roles == nil {
 		return p.plain
 	}
 	var before func(rbacsync.Right) bool
-	if was := s.brakes.policy; was != nil {
+	if was := b.policy; was != nil {
 		var gives map[rbacsync.Right]bool
 		before = func(right rbacsync.Right) bool {
 			if gives == nil {
@@ -132,7 +137,7 @@ func (s *Syncer) withhold(p *pass) *rbacsync.Wanted {
 			return gives[right]
 		}
 	}
-	want, n := rbacsync.Withhold(p.have, p.plain, s.o.Roles.Roles(), s.o.Policy, before)
+	want, n := rbacsync.Withhold(p.have, p.plain, b.o.Roles.Roles(), b.o.Policy, before)
 	p.withheld = n
 	return want
 }
@@ -161,12 +166,12 @@ func approvalOf(c rbacsync.Change) rbacsync.Approval {
 }
 
 // forget drops the approvals of what nobody wants any more: should it come again, it is something new.
-func (s *Syncer) forget(ctx context.Context, p *pass, wanted map[string]bool) {
-	if s.o.Mode != ModeEnforce || !p.everything() || len(p.want.Untouchable) > 0 {
+func (b *brakes) forget(ctx context.Context, p *pass, wanted map[string]bool) {
+	if b.o.Mode != ModeEnforce || !p.everything() || len(p.want.Untouchable) > 0 {
 		return // what can't be judged now may be wanted again in the next round
 	}
 	var stale []string
-	for k := range maps.Keys(s.brakes.approved) {
+	for k := range maps.Keys(b.approved) {
 		if !wanted[k] {
 			stale = append(stale, k)
 		}
@@ -174,19 +179,19 @@ func (s *Syncer) forget(ctx context.Context, p *pass, wanted map[string]bool) {
 	if len(stale) == 0 {
 		return
 	}
-	if err := s.o.Held.Forget(ctx, stale); err != nil {
+	if err := b.o.Held.Forget(ctx, stale); err != nil {
 		p.noted = append(p.noted, authz.Finding{Code: "approvals_unwritable", Text: err.Error()})
 		return
 	}
 	for _, k := range stale {
-		delete(s.brakes.approved, k)
+		delete(b.approved, k)
 	}
 }
 
 // saveHeld shows what is held to plan --held; it writes only what is new, or what somebody changed, which rounds over
 // everything look for.
-func (s *Syncer) saveHeld(ctx context.Context, p *pass) {
-	if s.o.Held == nil || s.o.Limits == nil || p.want.Hold != "" {
+func (b *brakes) saveHeld(ctx context.Context, p *pass) {
+	if b.o.Held == nil || b.o.Limits == nil || p.want.Hold != "" {
 		return
 	}
 	single := slices.Clone(p.Held)
@@ -194,12 +199,12 @@ func (s *Syncer) saveHeld(ctx context.Context, p *pass) {
 		single[i].Change = "" // the hash of a change of the policy says nothing about whom it concerns
 	}
 	hash := rbacsync.HashOf(single)
-	if s.brakes.saved == hash && !p.everything() {
+	if b.saved == hash && !p.everything() {
 		return
 	}
-	if err := s.o.Held.Save(ctx, p.Held); err != nil {
+	if err := b.o.Held.Save(ctx, p.Held); err != nil {
 		p.noted = append(p.noted, authz.Finding{Code: "held_unwritable", Text: err.Error()})
 		return
 	}
-	s.brakes.saved = hash
+	b.saved = hash
 }

@@ -98,7 +98,10 @@ func TestCIBinding(t *testing.T) {
 			t.Parallel()
 			in := rbacsynctest.Company()
 			in.Settings.CI = tt.settings
-			in.CIStatus = func(string, int64) rbacsync.DeliveryStatus { return tt.status }
+			if tt.status.Known {
+				everywhere := map[int64]rbacsync.DeliveryStatus{42: tt.status}
+				in.CIStatus = rbacsync.DeliveryStatuses{"haw-world": everywhere, "haw": everywhere}
+			}
 			in.CILive = map[string][]rbacv1.Subject{"haw-world": tt.live}
 			for i := range in.Sources {
 				in.Sources[i].ReadOnly = tt.frozen

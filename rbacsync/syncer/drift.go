@@ -127,6 +127,6 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 			s.Trigger([]authz.SourceID{c.Source}, causeDrift) // its tokens died with the one before
 		}
 	}
-	s.report(ctx, p.Round)
+	s.published.report(ctx, p.Round)
 	cluster.ReportDrift(ctx, s.o.Kube, s.o.Logger, started, done)
 }

@@ -175,7 +175,7 @@ func TestWhatGitLabSaysIsNotHeld(t *testing.T) {
 			g.snap = next
 			once()
 			want := []string{"gitlab:3"} // a member of the project itself
-			if tt.name == "archived" { // edit has become view
+			if tt.name == "archived" {   // edit has become view
 				want = []string{"gitlab:2", "gitlab:3", "gitlab:50", "gitlab:51", "gitlab:52"}
 			}
 			wantSubjects(t, kube, "haw-world", "gitlab-view", want...)

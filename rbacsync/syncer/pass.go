@@ -28,6 +28,7 @@ type job struct {
 	tickets []intake.Ticket   // what of the Inbox was read for it
 	answers answers           // what GitLab answered when it was asked about single things
 	planned []rbacsync.Change // by the pass before, in ModePlan: as if it had been written
+	passed  []rbacsync.Past   // through the limits: counted also where it is not remembered
 }
 
 // pass is one run of the pipeline over a scope: what it is to do, and what each step of it has found.
@@ -54,9 +55,10 @@ type pass struct {
 	unasked   bool            // there is more to ask GitLab about than one pass may
 	ended     bool            // it came to the end: what it has found counts for the next one
 
-	credentials []ci.Namespace                    // all that have, or lose, CI credentials; nil: not known
-	losses      map[string]rbacsync.LostNamespace // nil: need not be looked at
-	deletable   []authz.SourceID                  // GitLab has to be asked whether they are gone
+	credentials []ci.Namespace   // all that have, or lose, CI credentials; nil: not known
+	losses      losses           // nil: need not be looked at
+	foreign     *rbacsync.Wanted // what bindings of others are compared with; nil: they need not be looked at
+	deletable   []authz.SourceID // GitLab has to be asked whether they are gone
 }
 
 // pass makes the cluster, in the scope of the job, as GitLab says. Everything that makes it so is in here, in this order;
@@ -77,7 +79,7 @@ func (s *Syncer) pass(ctx context.Context, j job) *pass {
 			p.plan(s.wanted.Within(p.scope))
 		} else {
 			s.desire(p)
-			s.restrain(ctx, p)
+			s.brakes.restrain(ctx, p, s.size)
 			s.announce(p)
 		}
 		err = s.write(ctx, p)
@@ -163,7 +165,7 @@ func (s *Syncer) desire(p *pass) {
 		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings,
 		Untouchable: s.o.Policy.Untouchable(p.snap), Now: p.Started, Secrets: p.have.Secrets,
 	}
-	s.ciInput(&in, p.have)
+	s.credentials.input(&in, p)
 	p.plain = rbacsync.Desired(in)
 	p.found = slices.Concat(p.found, found, rbacsync.NewDeliveries(&in).Findings())
 	inGitLab := func(id authz.SourceID) bool { return id.Kind != authz.UserSource } // a GitLab with people alone is one
@@ -201,7 +203,7 @@ func (s *Syncer) announce(p *pass) {
 		s.jobs = replaceJobs(s.jobs, rbacsync.JobsIn(p.want.Objects), p.scope)
 	}
 	p.Findings = s.findings(p)
-	s.publish(&State{View: p.view, Round: p.Round})
+	s.published.publish(&State{View: p.view, Round: p.Round, Jobs: s.jobs})
 }
 
 // write carries out the plan, in ModeEnforce.
@@ -233,22 +235,22 @@ func (s *Syncer) conclude(ctx context.Context, p *pass, err error) {
 	s.expiry = authz.NextExpiry(p.snap, p.Started)
 	s.dirty.take(p.scope, p.Report, s.o.Now(), s.o.Interval)
 	p.Unwritten = s.dirty.unwritten()
-	s.knowLosses(p)
+	if p.losses = s.losses.take(p, rbacsync.WeakRoles(s.o.Policy)); p.kind == KindFull {
+		p.foreign = p.plain
+	}
 	if s.o.Mode == ModeEnforce {
 		if len(p.Plan) > 0 {
 			p.view = p.view.WithGaps(s.gaps(p, p.have.With(p.Report.Made(p.Plan))))
 		}
-		s.knowCredentials(p)
-		s.saveHeld(ctx, p)
+		p.credentials = s.credentials.take(p)
+		s.brakes.saveHeld(ctx, p)
 	}
 	p.deletable = rbacsync.ToDelete(p.have, p.plain, p.snap)
-	s.foreign(ctx, p)
-	s.fence(ctx, p)
 	p.Findings = s.findings(p)
 	s.remember(p)
-	s.agree(p, err)
+	s.brakes.agree(p, s.dirty, err)
 	if len(p.Plan) > 0 {
-		s.publish(&State{View: p.view, Round: p.Round})
+		s.published.publish(&State{View: p.view, Round: p.Round, Jobs: s.jobs})
 	}
 }
 
@@ -262,7 +264,7 @@ func (s *Syncer) findings(p *pass) []authz.Finding {
 			Text: fmt.Sprintf("%d changes of %s are held: %s; see plan --held, approve with %s", len(sec.Items), sec.Place(), sec.Items[0].Why, sec.Hash),
 		})
 	}
-	return slices.Concat(found, s.dirty.findings(), s.beside())
+	return slices.Concat(found, s.dirty.findings(), s.inspector.findings(), s.credentials.findings())
 }
 
 // scoped returns the findings that the next pass over single namespaces carries on.
@@ -282,7 +284,6 @@ type lastPass struct {
 	view    authz.View
 	found   []authz.Finding
 	held    []rbacsync.Item
-	failed  int       // how many changes could not be written
 	expires time.Time // when a right ends by the clock: then everything is looked at
 	sizes   map[authz.SourceID]int
 }

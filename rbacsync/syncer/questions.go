@@ -3,8 +3,6 @@ package syncer
 import (
 	"cmp"
 	"context"
-	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -48,84 +46,57 @@ func (q query) size() int { return len(q.gone) + len(q.levels) }
 
 func (a answers) empty() bool { return len(a.gone)+len(a.levels) == 0 }
 
-// question asks GitLab, beside the passes, about what is held and what is to be deleted. What it answers is no inference any
-// more: another pass goes on with it.
-func (s *Syncer) question(ctx context.Context, wg *sync.WaitGroup, p *pass) {
-	if s.asking || !s.mayAsk(p) || !p.answers.empty() {
+// asker asks GitLab about what is held and what is to be deleted. What it answers is no inference any more: another pass goes
+// on with it.
+type asker struct {
+	o        *Options
+	answered chan answers
+	asking   bool        // beside the passes
+	at       time.Time   // when there is more to ask
+	asked    map[any]int // question: how often it was asked
+}
+
+func newAsker(o *Options) asker { return asker{o: o, answered: make(chan answers, 1)} }
+
+// may reports whether there may be something to ask after a pass.
+func (a *asker) may(p *pass) bool {
+	return a.o.Questions != nil && p.ended && p.want.Hold == "" && len(p.Report.Deferred) == 0
+}
+
+// beside asks beside the passes, and calls done when there are answers.
+func (a *asker) beside(ctx context.Context, wg *sync.WaitGroup, p *pass, done func()) {
+	if a.asking || !a.may(p) || !p.answers.empty() {
 		return
 	}
-	q := s.questions(p, p.everything())
+	q := a.questions(p, p.everything())
 	if p.unasked {
-		s.askAt = s.o.Now().Add(wait.Jitter(moreQuestions))
+		a.at = a.o.Now().Add(wait.Jitter(moreQuestions))
 	}
 	if q.size() == 0 {
 		return
 	}
-	s.asking = true
+	a.asking = true
 	wg.Go(func() {
-		s.answered <- ask(ctx, s.o.Questions, q) // one is asked at a time
-		s.rouse()
+		a.answered <- ask(ctx, a.o.Questions, q) // one is asked at a time
+		done()
 	})
 }
 
-func (s *Syncer) mayAsk(p *pass) bool {
-	return s.o.Questions != nil && p.ended && p.want.Hold == "" && len(p.Report.Deferred) == 0
-}
-
-// settled does a pass, asks GitLab, and does another pass with its answers. It returns what the two together have found and
-// done.
-func (s *Syncer) settled(ctx context.Context, j job) *pass {
-	if s.o.Mode != ModeEnforce { // nothing is let through that would count in the next round
-		past := slices.Clone(s.brakes.past)
-		defer func() { s.brakes.past = past }()
-	}
-	p := s.pass(ctx, j)
-	if !s.mayAsk(p) || ctx.Err() != nil {
-		return p
-	}
-	a := ask(ctx, s.o.Questions, s.questions(p, true))
-	if a.empty() {
-		return p
-	}
-	next := job{kind: KindAgain, cause: p.cause, snap: p.snap, whole: true, answers: a}
-	if s.o.Mode != ModeEnforce {
-		next.planned = p.Plan
-	}
-	again := s.pass(ctx, next)
-	if !again.ended {
-		p.Err = errors.Join(p.Err, again.Err)
-		return p
-	}
-	again.Kind = p.Kind
-	again.Err = errors.Join(p.Err, again.Err)
-	again.Plan = slices.Concat(p.Plan, again.Plan)
-	again.Report = p.Report.With(again.Report)
-	for _, f := range p.Report.Findings {
-		if !slices.Contains(again.Findings, f) {
-			again.Findings = append(again.Findings, f)
-		}
-	}
-	addLost(again.credentials, p.credentials)
-	if p.losses != nil {
-		again.losses = maps.Clone(s.lost)
-	}
-	return again
-}
-
 // questions lists what GitLab should be asked: in turns, one of each top-level group, and in each of these one of each
-// place where somebody is missing, so that nobody's flood delays the others. Again says that also what was asked before is asked. What was never asked comes first: what
-// GitLab has no answer for that settles it must not use up the turns of the rest.
-func (s *Syncer) questions(p *pass, again bool) (out query) {
-	before := s.brakes.asked
-	s.brakes.asked = map[any]int{} // what is settled is forgotten
-	open := map[any]bool{}         // to be asked, and not asked yet in this round
+// place where somebody is missing, so that nobody's flood delays the others. What was never asked comes first: what GitLab
+// has no answer for that settles it must not use up the turns of the rest. Again says that what was asked before is asked
+// as well.
+func (a *asker) questions(p *pass, again bool) (out query) {
+	before := a.asked
+	a.asked = map[any]int{} // what is settled is forgotten
+	open := map[any]bool{}  // to be asked, and not asked yet in this round
 	var queues [][]any
 	for _, sec := range rbacsync.Sections(p.Held) {
 		var queue []any
 		queued := map[any]bool{}
 		for _, i := range sec.Items {
 			if q := question(i, p.snap); q != nil && !queued[q] {
-				s.brakes.asked[q] = before[q]
+				a.asked[q] = before[q]
 				if again || before[q] == 0 {
 					open[q], queued[q], queue = true, true, append(queue, q)
 				}
@@ -145,7 +116,7 @@ func (s *Syncer) questions(p *pass, again bool) (out query) {
 				continue // another top-level group asked it
 			}
 			delete(open, q)
-			s.brakes.asked[q]++
+			a.asked[q]++
 			switch q := q.(type) {
 			case authz.SourceID:
 				out.gone = append(out.gone, q)
@@ -155,7 +126,7 @@ func (s *Syncer) questions(p *pass, again bool) (out query) {
 		}
 	}
 	for q := range open {
-		p.unasked = p.unasked || s.brakes.asked[q] == 0
+		p.unasked = p.unasked || a.asked[q] == 0
 	}
 	for _, id := range p.deletable {
 		if !slices.Contains(out.gone, id) && out.size() < maxQuestions {

@@ -71,6 +71,7 @@ type State struct {
 
 // published is what other goroutines see.
 type published struct {
+	o     *Options
 	state atomic.Pointer[State]
 	// behind is since when something is known of GitLab that no pass has dealt with yet; nil: nothing is.
 	behind atomic.Pointer[time.Time]
@@ -90,35 +91,32 @@ func (x *published) begin() {
 }
 
 // publish keeps a failure that is still going on out of the way of readers: a new State replaces it.
-func (s *Syncer) publish(st *State) {
-	x := &s.published
+func (x *published) publish(st *State) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if st.Round.Kind != KindFull {
 		st.Err, st.Since = x.failing.err, x.failing.since
 	}
-	st.Jobs = s.jobs
-	if old := s.State(); s.jobs == nil && old != nil {
+	if old := x.state.Load(); st.Jobs == nil && old != nil {
 		st.Jobs = old.Jobs // as it was stored
 	}
 	x.state.Store(st)
 }
 
 // fail publishes and reports a reading of which nothing came.
-func (s *Syncer) fail(ctx context.Context, f intake.Failure) Round {
+func (x *published) fail(ctx context.Context, f intake.Failure) Round {
 	p := &pass{Round: Round{Kind: KindTargeted, Cause: causeOf(f.Causes), Started: f.Began, Duration: f.Took, Err: f.Err}}
 	if f.Full {
 		p.Kind = KindFull
 	}
-	s.finish(ctx, p)
+	x.finish(ctx, p, nil)
 	return p.Round
 }
 
 // finish publishes the end of a round and reports it.
-func (s *Syncer) finish(ctx context.Context, p *pass) {
-	x := &s.published
+func (x *published) finish(ctx context.Context, p *pass, jobs map[int64]string) {
 	x.mu.Lock()
-	old := s.State()
+	old := x.state.Load()
 	if p.Kind == KindFull { // a hook that goes on with what is known does not end the failure of the full readings
 		switch {
 		case p.Snapshot != nil:
@@ -130,11 +128,11 @@ func (s *Syncer) finish(ctx context.Context, p *pass) {
 			x.failing.err = p.Err
 		}
 	}
-	st := &State{View: p.view, Jobs: s.jobs, Round: p.Round, Err: p.Err, Since: p.Started}
+	st := &State{View: p.view, Jobs: jobs, Round: p.Round, Err: p.Err, Since: p.Started}
 	if !p.ended && old != nil { // nothing was learned: the last good round stays
 		st.View, st.Jobs, st.Round = old.View, old.Jobs, old.Round
 	}
-	if s.jobs == nil && old != nil {
+	if jobs == nil && old != nil {
 		st.Jobs = old.Jobs // as it was stored
 	}
 	switch {
@@ -148,23 +146,23 @@ func (s *Syncer) finish(ctx context.Context, p *pass) {
 	}
 	x.state.Store(st)
 	x.mu.Unlock()
-	s.report(ctx, p.Round)
+	x.report(ctx, p.Round)
 }
 
 // report logs the end of a round and hands it to OnRound.
-func (s *Syncer) report(ctx context.Context, r Round) {
-	log := s.o.Logger.With("cause", r.Cause, "read", r.Kind.Read(), "namespaces", r.Spaces, "planned", len(r.Plan), "applied", r.Report.Applied,
+func (x *published) report(ctx context.Context, r Round) {
+	log := x.o.Logger.With("cause", r.Cause, "read", r.Kind.Read(), "namespaces", r.Spaces, "planned", len(r.Plan), "applied", r.Report.Applied,
 		"failed", len(r.Report.Failed), "findings", len(r.Findings), "duration", r.Duration.String())
 	switch {
 	case ctx.Err() != nil:
 	case r.Err != nil:
 		log.ErrorContext(ctx, "round failed, what was there stays", "error", r.Err)
 	case len(r.Plan) > 0:
-		log.InfoContext(ctx, "round done", "mode", string(s.o.Mode))
+		log.InfoContext(ctx, "round done", "mode", string(x.o.Mode))
 	default:
-		log.DebugContext(ctx, "round done", "mode", string(s.o.Mode))
+		log.DebugContext(ctx, "round done", "mode", string(x.o.Mode))
 	}
-	if s.o.OnRound != nil {
-		s.o.OnRound(r)
+	if x.o.OnRound != nil {
+		x.o.OnRound(r)
 	}
 }

@@ -3,8 +3,11 @@ package syncer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,35 +93,27 @@ type Syncer struct {
 	cluster   *cluster.Cluster
 
 	// Others put something in here.
-	wake     chan struct{} // there may be something to do
-	looks    chan look
-	answered chan answers
+	wake  chan struct{} // there may be something to do
+	looks chan look
 
-	// What runs beside the passes has found these.
-	ciFindings   atomic.Pointer[[]authz.Finding]
-	leftFindings atomic.Pointer[[]authz.Finding]
-	leading      atomic.Bool // Run runs
+	leading atomic.Bool // Run runs
 
-	heard   intake.News                 // the last that was taken and not dealt with
-	snap    *authz.Snapshot             // what is known of GitLab; nil: nothing
-	last    *lastPass                   // nil: the next pass looks at everything
-	wanted  *rbacsync.WantedByNamespace // of the last pass that knew it
-	jobs    map[int64]string            // of State; nil: no pass knew it yet
-	expiry  time.Time                   // when the next right expires
-	dirty   dirty
-	drift   drift
-	brakes  brakes
-	marks   marks
-	ciKnown map[string]ci.Namespace // all that have, or lose, CI credentials
-	lost    map[string]rbacsync.LostNamespace
+	heard       intake.News                 // the last that was taken and not dealt with
+	snap        *authz.Snapshot             // what is known of GitLab; nil: nothing
+	last        *lastPass                   // nil: the next pass looks at everything
+	wanted      *rbacsync.WantedByNamespace // of the last pass that knew it
+	jobs        map[int64]string            // of State; nil: no pass knew it yet
+	expiry      time.Time                   // when the next right expires
+	dirty       dirty
+	drift       drift
+	brakes      brakes
+	marks       marks
+	credentials credentials
+	inspector   inspector
+	asker       asker
+	losses      losses
 
 	open []intake.Ticket // what they name was read, and could not be written yet
-
-	asking bool      // GitLab is being asked
-	askAt  time.Time // when there is more to ask it
-
-	excessive []authz.Finding // bindings of others, as of the last full reading
-	unfenced  error           // what is wrong with the fence, as of the last full reading
 }
 
 // New checks the options and returns a Syncer that has read nothing yet.
@@ -142,9 +137,10 @@ func New(o Options) (*Syncer, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Syncer{
-		o: o, wake: make(chan struct{}, 1), looks: make(chan look, 8), answered: make(chan answers, 1),
-		dirty: dirty{}, drift: newDrift(), brakes: brakes{saved: "?"},
+		o: o, wake: make(chan struct{}, 1), looks: make(chan look, 8), dirty: dirty{}, drift: newDrift(),
 	}
+	s.published.o, s.credentials.o, s.credentials.look, s.inspector.o = &s.o, &s.o, s.look, &s.o
+	s.brakes, s.asker = newBrakes(&s.o), newAsker(&s.o)
 	s.intake = intake.New(intake.Options{
 		Reader: o.Reader, Interval: o.Interval, Last: s.storedSnapshot, Users: o.People, PollEvery: o.PollEvery, Recent: o.Recent, Reread: o.Reread, Now: o.Now, Logger: o.Logger,
 	})
@@ -164,11 +160,15 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	started := s.o.Now()
 	snap, err := s.intake.Everything(ctx)
 	if err != nil {
-		r := s.fail(ctx, intake.Failure{Full: true, Causes: []string{cause}, Began: started, Took: s.o.Now().Sub(started), Err: fmt.Errorf("reading GitLab: %w", err)})
+		r := s.published.fail(ctx, intake.Failure{Full: true, Causes: []string{cause}, Began: started, Took: s.o.Now().Sub(started), Err: fmt.Errorf("reading GitLab: %w", err)})
 		return r, r.Err
 	}
 	p := s.settled(ctx, job{kind: KindFull, cause: cause, snap: snap, whole: true})
 	p.Started, p.Duration = started, s.o.Now().Sub(started)
+	s.inspector.look(ctx, inspection{p.foreign, p.losses})
+	if p.ended {
+		p.Findings = s.findings(p)
+	}
 	s.finish(ctx, p)
 	if s.o.Memory != nil && s.o.Mode == ModeEnforce && p.ended && ctx.Err() == nil {
 		if err := s.o.Memory.Save(ctx, s.stored(p)); err != nil {
@@ -179,11 +179,59 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	if s.o.CI != nil && s.o.Mode == ModeEnforce && p.ended && ctx.Err() == nil {
 		r = s.onceCI(ctx, p)
 	}
-	if p.losses != nil && ctx.Err() == nil {
-		k := cluster.NewLeftLooker(s.o.Kube, s.o.Now)
-		r.Findings = append(r.Findings, k.Look(ctx, p.losses)...)
-	}
 	return r, r.Err
+}
+
+// onceCI does for a single round what runCI does in the background. What it learns of a project may need another
+// binding: then there is a second round.
+func (s *Syncer) onceCI(ctx context.Context, p *pass) Round {
+	r := p.Round
+	before := maps.Clone(s.credentials.slugs(p.credentials))
+	r.CI = s.o.CI.Provision(ctx, p.credentials)
+	if !maps.Equal(before, s.credentials.slugs(p.credentials)) && ctx.Err() == nil {
+		again := s.settled(ctx, job{kind: KindAgain, cause: "ci", snap: p.snap, whole: true})
+		s.finish(ctx, again)
+		if again.Err == nil && again.ended {
+			first := r.CI
+			r.Plan, r.Report.Applied = append(r.Plan, again.Plan...), r.Report.Applied+again.Report.Applied
+			r.CI = s.o.CI.Provision(ctx, again.credentials)
+			r.CI.Issued, r.CI.Delivered = r.CI.Issued+first.Issued, r.CI.Delivered+first.Delivered
+		}
+	}
+	r.Findings = append(r.Findings, r.CI.Findings...)
+	return r
+}
+
+// settled does a pass, asks GitLab, and does another pass with its answers. It returns what the two together have found and
+// done.
+func (s *Syncer) settled(ctx context.Context, j job) *pass {
+	p := s.pass(ctx, j)
+	if !s.asker.may(p) || ctx.Err() != nil {
+		return p
+	}
+	a := ask(ctx, s.o.Questions, s.asker.questions(p, true))
+	if a.empty() {
+		return p
+	}
+	next := job{kind: KindAgain, cause: p.cause, snap: p.snap, whole: true, answers: a}
+	if s.o.Mode != ModeEnforce {
+		next.planned, next.passed = p.Plan, p.passed
+	}
+	again := s.pass(ctx, next)
+	if !again.ended {
+		p.Err = errors.Join(p.Err, again.Err)
+		return p
+	}
+	again.Kind, again.foreign = p.Kind, p.foreign
+	again.Err = errors.Join(p.Err, again.Err)
+	again.Plan = slices.Concat(p.Plan, again.Plan)
+	again.Report = p.Report.With(again.Report)
+	addLost(again.credentials, p.credentials)
+	if p.losses != nil {
+		again.losses = maps.Clone(s.losses)
+	}
+	again.Findings = s.findings(again)
+	return again
 }
 
 // Trigger asks for a round that reads these sources again; none means a full round. It does not block: requests
@@ -210,7 +258,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 			}
 			p.Done = s.dealtWith(j.tickets)
 			s.finish(ctx, p)
-			s.question(ctx, &wg, p)
+			s.asker.beside(ctx, &wg, p, s.rouse)
 			b.take(s, p)
 			continue
 		}
@@ -237,7 +285,7 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	n := s.heard
 	s.heard = intake.News{}
 	for _, f := range n.Failed {
-		s.fail(ctx, f)
+		s.published.fail(ctx, f)
 	}
 	now := s.o.Now()
 	switch {
@@ -254,8 +302,8 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	}
 	j := job{kind: KindAgain, snap: s.snap, whole: true}
 	select {
-	case j.answers = <-s.answered:
-		s.asking = false
+	case j.answers = <-s.asker.answered:
+		s.asker.asking = false
 		if j.cause = "answers"; !j.answers.empty() {
 			return j, true
 		}
@@ -268,8 +316,8 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	case due(s.expiry, now):
 		j.cause = "expiry"
 		return j, true
-	case due(s.askAt, now):
-		j.cause, s.askAt = "questions", time.Time{}
+	case due(s.asker.at, now):
+		j.cause, s.asker.at = "questions", time.Time{}
 		return j, true
 	}
 	select {
@@ -287,7 +335,7 @@ func (s *Syncer) due() time.Time {
 	if s.snap == nil {
 		at = time.Time{}
 	}
-	return earliest(s.o.Now().Add(time.Hour), at, s.expiry, s.askAt, s.drift.next())
+	return earliest(s.o.Now().Add(time.Hour), at, s.expiry, s.asker.at, s.drift.next())
 }
 
 // look is a reason to look at the cluster again without a change in GitLab: everywhere, or only at what was found beside
@@ -319,14 +367,14 @@ type beside struct {
 	read        chan []intake.Ticket // nil: there is no Inbox
 	known       chan Stored          // nil: there is no Memory
 	credentials chan []ci.Namespace
-	losses      chan map[string]rbacsync.LostNamespace
+	inspections chan inspection
 }
 
 // begin forgets what another run left, and starts what runs beside the passes.
 func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	s.snap, s.last, s.wanted, s.heard = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
-	s.brakes, s.dirty, s.drift = brakes{saved: "?"}, dirty{}, newDrift()
-	s.expiry, s.askAt, s.asking, s.open = time.Time{}, time.Time{}, false, nil
+	s.brakes, s.asker, s.dirty, s.drift = newBrakes(&s.o), newAsker(&s.o), dirty{}, newDrift()
+	s.expiry, s.open = time.Time{}, nil
 	select {
 	case <-s.intake.News():
 	default:
@@ -337,13 +385,13 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	wg.Go(func() { follow(ctx) })
 	wg.Go(func() { s.intake.Run(ctx) })
 
-	b := beside{credentials: make(chan []ci.Namespace, 1), losses: make(chan map[string]rbacsync.LostNamespace, 1)}
-	wg.Go(func() { s.runLeft(ctx, b.losses) })
+	b := beside{credentials: make(chan []ci.Namespace, 1), inspections: make(chan inspection, 1)}
+	wg.Go(func() { s.inspector.run(ctx, b.inspections, func() { s.look(look{"inspection", false}) }) })
 	if s.o.CI != nil && s.o.Mode == ModeEnforce {
-		disturbed := s.followCI(ctx, wg.Go)
+		disturbed := s.credentials.follow(ctx, wg.Go)
 		next := make(chan []ci.Namespace, 1)
-		wg.Go(func() { s.destroyCI(ctx, b.credentials, next) })
-		wg.Go(func() { s.runCI(ctx, next, disturbed) })
+		wg.Go(func() { s.credentials.destroy(ctx, b.credentials, next) })
+		wg.Go(func() { s.credentials.run(ctx, next, disturbed) })
 	}
 	if s.o.Inbox != nil {
 		b.read = make(chan []intake.Ticket, 1)
@@ -374,10 +422,13 @@ func (b beside) take(s *Syncer, p *pass) {
 	if p.credentials != nil {
 		offerCI(b.credentials, p.credentials)
 	}
-	if p.losses != nil {
-		latest(b.losses, p.losses)
+	if p.losses != nil || p.foreign != nil {
+		inspection{p.foreign, p.losses}.offer(b.inspections)
 	}
 }
+
+// finish publishes the end of a round and reports it.
+func (s *Syncer) finish(ctx context.Context, p *pass) { s.published.finish(ctx, p, s.jobs) }
 
 func (s *Syncer) lead(now bool) {
 	s.published.mu.Lock()

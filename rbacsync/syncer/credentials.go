@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,12 +17,35 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 )
 
-// knowCredentials takes in what a pass knows of the namespaces that have, or lose, CI credentials, and lists all of them.
-func (s *Syncer) knowCredentials(p *pass) {
-	list := s.credentials(p)
-	known := make(map[string]ci.Namespace, len(s.ciKnown))
+// credentials keeps CI credentials in order through a ci.Provisioner.
+type credentials struct {
+	o     *Options
+	look  func(look)
+	known map[string]ci.Namespace         // all that have, or lose, credentials
+	found atomic.Pointer[[]authz.Finding] // by what runs beside the passes
+}
+
+// input adds what Desired has to know of CI credentials.
+func (c *credentials) input(in *rbacsync.Input, p *pass) {
+	if c.o.CI != nil {
+		in.CIStatus = c.o.CI.Statuses(p.scope)
+	}
+	in.CILive = rbacsync.DeliverySubjects(p.have)
+}
+
+func (c *credentials) findings() []authz.Finding {
+	if f := c.found.Load(); f != nil {
+		return *f
+	}
+	return nil
+}
+
+// take takes in what a pass knows of the namespaces that have, or lose, CI credentials, and lists all of them.
+func (c *credentials) take(p *pass) []ci.Namespace {
+	list := c.list(p)
+	known := make(map[string]ci.Namespace, len(c.known))
 	all := slices.Clone(list)
-	for ns, n := range s.ciKnown {
+	for ns, n := range c.known {
 		if !p.scope.Has(ns) {
 			known[ns] = n
 			all = append(all, n)
@@ -32,40 +56,33 @@ func (s *Syncer) knowCredentials(p *pass) {
 		known[n.Name] = n
 	}
 	slices.SortFunc(all, func(a, b ci.Namespace) int { return strings.Compare(a.Name, b.Name) })
-	s.ciKnown, p.credentials = known, all
+	c.known = known
+	return all
 }
 
-// credentials lists the namespaces in the scope that have, or lose, CI credentials: those of ours that stand or were just
+// list lists the namespaces in the scope that have, or lose, CI credentials: those of ours that stand or were just
 // made, and those whose source is gone. What can't be judged keeps what it has.
-func (s *Syncer) credentials(p *pass) []ci.Namespace {
-	in := rbacsync.Input{Snapshot: p.snap, Sources: p.sources, Names: p.Names, Settings: s.o.Settings}
-	s.ciInput(&in, p.have)
-	c := &ciSpaces{
-		view: rbacsync.NewDeliveries(&in), policy: s.o.Policy, have: p.have, want: p.want, snap: p.snap,
+func (c *credentials) list(p *pass) []ci.Namespace {
+	in := rbacsync.Input{Snapshot: p.snap, Sources: p.sources, Names: p.Names, Settings: c.o.Settings}
+	c.input(&in, p)
+	s := &ciSpaces{
+		view: rbacsync.NewDeliveries(&in), policy: c.o.Policy, have: p.have, want: p.want, snap: p.snap,
 		live: map[rbacsync.Key]*rbacsync.Live{}, bindings: map[string][]*rbacsync.Live{}, failed: map[rbacsync.Key]bool{}, unsure: map[string]bool{},
 	}
 	for _, l := range p.have.Live {
 		if l.Key.Kind == rbacsync.KindRoleBinding {
-			c.bindings[l.Key.Namespace] = append(c.bindings[l.Key.Namespace], l)
+			s.bindings[l.Key.Namespace] = append(s.bindings[l.Key.Namespace], l)
 		} else {
-			c.live[l.Key] = l
+			s.live[l.Key] = l
 		}
 	}
 	for _, f := range p.Report.Failed {
-		c.failed[f.Change.Key] = true
+		s.failed[f.Change.Key] = true
 		if f.Change.Key.Kind == rbacsync.KindRoleBinding {
-			c.unsure[f.Change.Key.Namespace] = true
+			s.unsure[f.Change.Key.Namespace] = true
 		}
 	}
-	return c.list()
-}
-
-// ciInput adds what Desired has to know of CI credentials.
-func (s *Syncer) ciInput(in *rbacsync.Input, have *rbacsync.Observed) {
-	if s.o.CI != nil {
-		in.CIStatus = s.o.CI.Status
-	}
-	in.CILive = rbacsync.DeliverySubjects(have)
+	return s.list()
 }
 
 type ciSpaces struct {
@@ -213,23 +230,23 @@ func (c *ciSpaces) readers(ns string, id authz.SourceID, open bool) (now, lost [
 	return now, lost
 }
 
-// destroyCI hands lists on to runCI after it has destroyed the tokens that have to die: runCI may be waiting for GitLab.
-func (s *Syncer) destroyCI(ctx context.Context, lists <-chan []ci.Namespace, next chan []ci.Namespace) {
+// destroy hands lists on to run after it has destroyed the tokens that have to die: run may be waiting for GitLab.
+func (c *credentials) destroy(ctx context.Context, lists <-chan []ci.Namespace, next chan []ci.Namespace) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case list := <-lists:
-			if s.o.Apply.May == nil || s.o.Apply.May() == nil {
-				s.o.CI.DestroyLost(ctx, list)
+			if c.o.Apply.May == nil || c.o.Apply.May() == nil {
+				c.o.CI.DestroyLost(ctx, list)
 			}
 			offerCI(next, list)
 		}
 	}
 }
 
-// runCI keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
-func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturbed <-chan map[string]bool) {
+// run keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
+func (c *credentials) run(ctx context.Context, lists <-chan []ci.Namespace, disturbed <-chan map[string]bool) {
 	var list []ci.Namespace
 	var again <-chan time.Time
 	var touched map[string]bool // namespaces whose Secret somebody else changed; true: deleted
@@ -245,23 +262,23 @@ func (s *Syncer) runCI(ctx context.Context, lists <-chan []ci.Namespace, disturb
 		if list == nil {
 			continue
 		}
-		if s.o.Apply.May != nil && s.o.Apply.May() != nil {
+		if c.o.Apply.May != nil && c.o.Apply.May() != nil {
 			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
 			continue
 		}
-		report := s.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 }, func(authz.SourceID) { s.look(look{"ci", true}) })
-		if before := s.ciFindings.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
-			s.look(look{"ci", false}) // else they would be shown as they were until the next reading of GitLab
+		report := c.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 }, func(authz.SourceID) { c.look(look{"ci", true}) })
+		if before := c.found.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
+			c.look(look{"ci", false}) // else they would be shown as they were until the next reading of GitLab
 		}
 		if report.Issued > 0 {
-			s.tellCI(ctx, touched, list)
+			c.report(ctx, touched, list)
 		}
 		touched = nil
 		for i := range list {
 			list[i].Lost = nil // the Provisioner knows
 		}
 		if !report.Next.IsZero() {
-			again = time.After(max(report.Next.Sub(s.o.Now()), 100*time.Millisecond))
+			again = time.After(max(report.Next.Sub(c.o.Now()), 100*time.Millisecond))
 		}
 	}
 }
@@ -271,7 +288,7 @@ func sameFindings(a, b []authz.Finding) bool {
 	return slices.EqualFunc(a, b, func(a, b authz.Finding) bool { return a.Code == b.Code && a.Source == b.Source })
 }
 
-// offerCI hands a list to runCI in place of one that is still waiting. Each channel has one caller.
+// offerCI hands a list to run in place of one that is still waiting. Each channel has one caller.
 func offerCI(lists chan []ci.Namespace, list []ci.Namespace) {
 	select {
 	case old := <-lists:
@@ -298,12 +315,12 @@ func addLost(list, older []ci.Namespace) {
 	}
 }
 
-// followCI watches the Secrets of CI tokens until ctx ends; the channel tells of those that somebody else has changed.
-func (s *Syncer) followCI(ctx context.Context, start func(func())) <-chan map[string]bool {
+// follow watches the Secrets of CI tokens until ctx ends; the channel tells of those that somebody else has changed.
+func (c *credentials) follow(ctx context.Context, start func(func())) <-chan map[string]bool {
 	disturbed := make(chan map[string]bool, 1)
-	if s.o.Watch != nil {
+	if c.o.Watch != nil {
 		start(func() {
-			s.o.CI.Follow(ctx, s.o.Watch, func(ns string, deleted bool) {
+			c.o.CI.Follow(ctx, c.o.Watch, func(ns string, deleted bool) {
 				now := map[string]bool{ns: deleted}
 				select { // with what nobody has taken yet
 				case before := <-disturbed:
@@ -318,44 +335,25 @@ func (s *Syncer) followCI(ctx context.Context, start func(func())) <-chan map[st
 	return disturbed
 }
 
-// tellCI says in an Event that a Secret which somebody deleted was made anew.
-func (s *Syncer) tellCI(ctx context.Context, touched map[string]bool, list []ci.Namespace) {
+// report says in an Event that a Secret which somebody deleted was made anew.
+func (c *credentials) report(ctx context.Context, touched map[string]bool, list []ci.Namespace) {
 	for _, n := range list {
 		if touched[n.Name] && !n.Gone {
 			ref := corev1.ObjectReference{APIVersion: "v1", Kind: "Secret", Namespace: n.Name, Name: kubename.CISecret}
-			cluster.ReportEvent(ctx, s.o.Kube, s.o.Logger, s.o.Now(), ref, "Secret "+n.Name+"/"+kubename.CISecret+
+			cluster.ReportEvent(ctx, c.o.Kube, c.o.Logger, c.o.Now(), ref, "Secret "+n.Name+"/"+kubename.CISecret+
 				" was deleted by somebody else and is made anew with another token: the token before died with it")
 		}
 	}
 }
 
-// onceCI does for a single round what runCI does in the background. What it learns of a project may need another
-// binding: then there is a second round.
-func (s *Syncer) onceCI(ctx context.Context, p *pass) Round {
-	r := p.Round
-	before := maps.Clone(s.slugs(p.credentials))
-	r.CI = s.o.CI.Provision(ctx, p.credentials)
-	if !maps.Equal(before, s.slugs(p.credentials)) && ctx.Err() == nil {
-		again := s.settled(ctx, job{kind: KindAgain, cause: "ci", snap: p.snap, whole: true})
-		s.finish(ctx, again)
-		if again.Err == nil && again.ended {
-			first := r.CI
-			r.Plan, r.Report.Applied = append(r.Plan, again.Plan...), r.Report.Applied+again.Report.Applied
-			r.CI = s.o.CI.Provision(ctx, again.credentials)
-			r.CI.Issued, r.CI.Delivered = r.CI.Issued+first.Issued, r.CI.Delivered+first.Delivered
-		}
-	}
-	r.Findings = append(r.Findings, r.CI.Findings...)
-	return r
-}
-
 // slugs returns what is known of the environments of projects in mode agent.
-func (s *Syncer) slugs(spaces []ci.Namespace) map[int64]rbacsync.DeliveryStatus {
+func (c *credentials) slugs(spaces []ci.Namespace) map[int64]rbacsync.DeliveryStatus {
 	out := map[int64]rbacsync.DeliveryStatus{}
+	known := c.o.CI.Statuses(nil)
 	for _, n := range spaces {
 		for _, p := range n.Projects {
 			if p.Mode == rbacsync.DeliverAgent {
-				st := s.o.CI.Status(n.Name, p.ID)
+				st := known.Of(n.Name, p.ID)
 				out[p.ID] = rbacsync.DeliveryStatus{Slug: st.Slug, Refused: st.Refused}
 			}
 		}
