@@ -132,10 +132,10 @@ func (c *changing) States(_ context.Context, ids []int64) (map[int64]authz.UserS
 const things = 6
 
 // randomly changes one thing and returns which.
-func (c *changing) randomly(step int) (id authz.SourceID) {
-	n := c.r.Int64N(things) + 1
-	row := []authz.Member{{User: c.r.Int64N(things) + 1, Level: authz.Level(step)}}
-	switch c.r.IntN(4) {
+func (c *changing) randomly(r *rand.Rand, step int) (id authz.SourceID) {
+	n := r.Int64N(things) + 1
+	row := []authz.Member{{User: r.Int64N(things) + 1, Level: authz.Level(step)}}
+	switch r.IntN(4) {
 	case 0:
 		c.change(func(s *authz.Snapshot) {
 			u := s.Users[n]
@@ -158,11 +158,11 @@ func (c *changing) randomly(step int) (id authz.SourceID) {
 	default: // made, moved or deleted
 		c.change(func(s *authz.Snapshot) {
 			id = authz.Project(n)
-			if _, there := s.Projects[n]; there && c.r.IntN(2) == 0 {
+			if _, there := s.Projects[n]; there && r.IntN(2) == 0 {
 				delete(s.Projects, n)
 				return
 			}
-			in := c.r.Int64N(things) + 1
+			in := r.Int64N(things) + 1
 			s.Projects[n] = authz.GitLabProject{ID: n, Group: in, Path: fmt.Sprintf("g%d/p%d", in, n), Members: row}
 		})
 	}
@@ -178,7 +178,7 @@ func TestTheReadingThatBeganLaterCounts(t *testing.T) {
 	for seed := range uint64(60) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 106))
-			c := &changing{r: r, began: map[authz.SourceID]time.Time{}}
+			c := &changing{r: rand.New(rand.NewPCG(seed, 107)), began: map[authz.SourceID]time.Time{}}
 			first := &authz.Snapshot{Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{}}
 			for i := range int64(things) {
 				first.Users[i+1] = authz.User{ID: i + 1, State: authz.StateActive, Human: true}
@@ -202,7 +202,7 @@ func TestTheReadingThatBeganLaterCounts(t *testing.T) {
 				}
 			}
 			for step := range 150 {
-				if id := c.randomly(step + 1); r.IntN(4) > 0 { // else the hook is lost
+				if id := c.randomly(r, step+1); r.IntN(4) > 0 { // else the hook is lost
 					in.Add([]authz.SourceID{id}, "hook")
 				}
 				if r.IntN(20) == 0 {

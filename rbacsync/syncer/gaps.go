@@ -8,7 +8,7 @@ import (
 )
 
 // gaps returns what the cluster, holding have in the scope of the pass, lacks of what GitLab gives. It is not nil.
-func (s *Syncer) gaps(p *pass, have *rbacsync.Observed) map[authz.SourceID]authz.Gap {
+func (s *pipeline) gaps(p *pass, have *rbacsync.Observed) map[authz.SourceID]authz.Gap {
 	f := rbacsync.GapFinder{Enforce: s.o.Mode == ModeEnforce, Have: have, Want: p.plain, Held: map[authz.SourceID]bool{}, Failed: map[rbacsync.Key]bool{}}
 	for _, i := range p.Held {
 		if i.Role == "" {

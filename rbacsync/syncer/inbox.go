@@ -37,9 +37,9 @@ func (s *Syncer) dealtWith(read []intake.Ticket) (done []intake.Ticket) {
 	return done
 }
 
-// clear takes tickets out of the Inbox when they are dealt with, beside the rounds. What can't be taken out stays,
+// clearInbox takes tickets out of the Inbox when they are dealt with, beside the rounds. What can't be taken out stays,
 // which costs the next leader a needless reading.
-func (s *Syncer) clear(ctx context.Context, done <-chan []intake.Ticket) {
+func clearInbox(ctx context.Context, o *Options, done <-chan []intake.Ticket) {
 	var left []intake.Ticket
 	var again <-chan time.Time
 	for {
@@ -53,9 +53,9 @@ func (s *Syncer) clear(ctx context.Context, done <-chan []intake.Ticket) {
 		if again = nil; len(left) == 0 {
 			continue
 		}
-		if err := s.o.Inbox.Remove(ctx, left); err != nil {
+		if err := o.Inbox.Remove(ctx, left); err != nil {
 			if ctx.Err() == nil {
-				s.o.Logger.WarnContext(ctx, "the inbox of hooks was not cleared, trying again", "error", err)
+				o.Logger.WarnContext(ctx, "the inbox of hooks was not cleared, trying again", "error", err)
 			}
 			again = time.After(wait.Jitter(5 * time.Second))
 			continue

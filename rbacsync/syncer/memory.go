@@ -39,7 +39,7 @@ type Memory interface {
 const causeStored = "stored"
 
 // recall takes in what a process before this one knew, once.
-func (s *Syncer) recall(ctx context.Context, p *pass) {
+func (s *pipeline) recall(ctx context.Context, p *pass) {
 	b := &s.brakes
 	if b.recalled || s.o.Memory == nil {
 		return
@@ -63,9 +63,9 @@ func (s *Syncer) recall(ctx context.Context, p *pass) {
 }
 
 // stored is what the Memory is to keep after a round.
-func (s *Syncer) stored(p *pass) Stored {
+func (s *pipeline) stored(p *pass) Stored {
 	st := Stored{Snapshot: p.snap, Names: p.Names, Before: s.brakes.before, Past: slices.Clone(s.brakes.past), Marks: s.marks.of(p.snap.Issuer)}
-	if now := s.State(); now != nil {
+	if now := s.published.state.Load(); now != nil {
 		st.Gaps, st.Jobs = now.View.Gaps(), now.Jobs
 	}
 	if s.brakes.policy != nil {
@@ -91,13 +91,13 @@ const notStored = "the Snapshot was not stored: a restart during an outage of Gi
 
 // saves keeps the last Snapshot in the Memory. A large one takes a while, so it is done beside the rounds and not
 // after each of them; the last one is saved before it returns.
-func (s *Syncer) saves(ctx context.Context, offers <-chan Stored) {
+func saves(ctx context.Context, o *Options, offers <-chan Stored) {
 	save := func(ctx context.Context, st Stored) {
-		if s.o.Apply.May != nil && s.o.Apply.May() != nil {
+		if o.Apply.May != nil && o.Apply.May() != nil {
 			return // it is another one's to save now
 		}
-		if err := s.o.Memory.Save(ctx, st); err != nil && ctx.Err() == nil {
-			s.o.Logger.WarnContext(ctx, notStored, "error", err)
+		if err := o.Memory.Save(ctx, st); err != nil && ctx.Err() == nil {
+			o.Logger.WarnContext(ctx, notStored, "error", err)
 		}
 	}
 	for {
@@ -134,38 +134,39 @@ const followEvery = 2 * time.Second
 // Follow keeps State up to date from the Memory while Run does not run, and gives it a first content at the start:
 // explanations and account states are there also while GitLab is away or another process leads. It returns when ctx
 // is done.
-func (s *Syncer) Follow(ctx context.Context) {
+func (s *Syncer) Follow(ctx context.Context) { s.published.follow(ctx) }
+
+func (x *published) follow(ctx context.Context) {
 	var have string
 	for ; ctx.Err() == nil; wait.For(ctx, wait.Jitter(followEvery)) {
-		if st := s.State(); st != nil && st.View.Snapshot != nil && s.leading.Load() {
+		if st := x.state.Load(); st != nil && st.View.Snapshot != nil && x.leading.Load() {
 			continue
 		}
-		st, version, err := s.o.Memory.Load(ctx, have)
+		st, version, err := x.o.Memory.Load(ctx, have)
 		if err != nil {
 			if ctx.Err() == nil {
-				s.o.Logger.WarnContext(ctx, "the stored Snapshot can't be loaded, trying again", "error", err)
+				x.o.Logger.WarnContext(ctx, "the stored Snapshot can't be loaded, trying again", "error", err)
 			}
 			continue
 		}
 		have = version
 		if st != nil {
-			s.adopt(st)
+			x.adopt(st)
 		}
 	}
 }
 
 // adopt publishes what was stored, unless this process knows better.
-func (s *Syncer) adopt(st *Stored) {
-	_, findings := s.o.Policy.Grants(st.Snapshot, s.o.Policy.Sources(st.Snapshot), s.o.Now())
-	view := authz.NewView(st.Snapshot, s.o.Policy, st.Names).WithGaps(st.Gaps)
+func (x *published) adopt(st *Stored) {
+	_, findings := x.o.Policy.Grants(st.Snapshot, x.o.Policy.Sources(st.Snapshot), x.o.Now())
+	view := authz.NewView(st.Snapshot, x.o.Policy, st.Names).WithGaps(st.Gaps)
 	next := &State{View: view, Jobs: st.Jobs, Round: Round{
 		Cause: causeStored, Kind: KindLoaded, Snapshot: st.Snapshot, Names: st.Names, Findings: findings, Started: st.Snapshot.Taken,
 	}}
-	x := &s.published
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	switch old := s.State(); {
-	case old == nil || !s.leading.Load():
+	switch old := x.state.Load(); {
+	case old == nil || !x.leading.Load():
 		x.state.Store(next)
 	case old.View.Snapshot == nil: // this one leads, and could not read anything yet
 		next.Err, next.Since = old.Err, old.Since

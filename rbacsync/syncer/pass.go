@@ -12,6 +12,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 )
 
@@ -61,9 +62,31 @@ type pass struct {
 	deletable   []authz.SourceID // GitLab has to be asked whether they are gone
 }
 
+// pipeline makes passes, and remembers from one to the next. It belongs to the goroutine of Run, or of Once, which are not for
+// the same time.
+type pipeline struct {
+	o         *Options
+	cluster   *cluster.Cluster
+	urgent    func(since time.Duration) bool // something waits for a long Apply to end
+	published published                      // what others may see
+
+	brakes      brakes
+	credentials credentials
+	inspector   inspector
+	marks       marks
+	losses      losses
+	dirty       dirty
+	drift       drift
+
+	last   *lastPass                   // nil: the next pass looks at everything
+	wanted *rbacsync.WantedByNamespace // of the last pass that knew it
+	jobs   map[int64]string            // of State; nil: no pass knew it yet
+	expiry time.Time                   // when the next right expires
+}
+
 // pass makes the cluster, in the scope of the job, as GitLab says. Everything that makes it so is in here, in this order;
 // what only feeds findings comes after the writing.
-func (s *Syncer) pass(ctx context.Context, j job) *pass {
+func (s *pipeline) pass(ctx context.Context, j job) *pass {
 	p := s.narrow(j)
 	p.Err = func() (err error) {
 		if p.everything() {
@@ -96,6 +119,16 @@ func (s *Syncer) pass(ctx context.Context, j job) *pass {
 	return p
 }
 
+// observe returns what the cluster holds in the scope, with the namespaces known as those of their sources; see
+// cluster.Observe.
+func (s *pipeline) observe(ctx context.Context, scope rbacsync.Scope, snap *authz.Snapshot, reread bool) (*rbacsync.Observed, error) {
+	have, err := s.cluster.Observe(ctx, scope, reread)
+	if err != nil {
+		return nil, err
+	}
+	return s.marks.identify(have, snap), nil
+}
+
 // plan is the only caller of rbacsync.Plan.
 func (p *pass) plan(want *rbacsync.Wanted) {
 	p.want = want
@@ -111,7 +144,7 @@ const maxScope = 3000
 // narrow makes a pass of a job, and finds out what it has to look at. A hook changes little, so its pass looks only at
 // the namespaces that the change can concern: what it costs does not hang on the size of GitLab, and a right is gone in
 // milliseconds (docs/adr/0060). Whatever needs names to be given or taken is a pass over everything.
-func (s *Syncer) narrow(j job) *pass {
+func (s *pipeline) narrow(j job) *pass {
 	p := &pass{job: j, scope: j.drifted, Round: Round{Kind: j.kind, Cause: j.cause, Snapshot: j.snap, Started: s.o.Now()}}
 	l := s.last
 	if j.kind == KindDrift || j.whole || l == nil || !s.cluster.Following() || len(s.brakes.approved) > 0 || due(l.expires, p.Started) {
@@ -148,7 +181,7 @@ func (s *Syncer) narrow(j job) *pass {
 }
 
 // desire finds out what GitLab gives in the scope.
-func (s *Syncer) desire(p *pass) {
+func (s *pipeline) desire(p *pass) {
 	known := map[authz.SourceID]string{}
 	if p.everything() {
 		p.found = append(p.found, p.have.Findings...)
@@ -186,7 +219,7 @@ func (s *Syncer) desire(p *pass) {
 }
 
 // announce publishes what is planned before it is written: whoever is refused a moment later is told why.
-func (s *Syncer) announce(p *pass) {
+func (s *pipeline) announce(p *pass) {
 	gaps := s.gaps(p, p.have)
 	if p.everything() {
 		p.view = authz.NewView(p.snap, s.o.Policy, p.Names).WithGaps(gaps)
@@ -207,14 +240,14 @@ func (s *Syncer) announce(p *pass) {
 }
 
 // write carries out the plan, in ModeEnforce.
-func (s *Syncer) write(ctx context.Context, p *pass) error {
+func (s *pipeline) write(ctx context.Context, p *pass) error {
 	if s.o.Mode != ModeEnforce {
 		return nil
 	}
 	rbacsync.NoteLosses(p.Plan, p.want, rbacsync.WeakRoles(s.o.Policy), s.o.Now())
 	opts := s.o.Apply
 	opts.Cause, opts.Logger = p.cause, s.o.Logger
-	if s.leading.Load() {
+	if s.published.leading.Load() {
 		opts.Pause = s.urgent
 	}
 	p.Report = s.cluster.Apply(ctx, p.Plan, opts)
@@ -230,7 +263,7 @@ func (s *Syncer) write(ctx context.Context, p *pass) error {
 }
 
 // conclude remembers what the pass has left, for the next one, for CI credentials and for people.
-func (s *Syncer) conclude(ctx context.Context, p *pass, err error) {
+func (s *pipeline) conclude(ctx context.Context, p *pass, err error) {
 	p.ended = true
 	s.expiry = authz.NextExpiry(p.snap, p.Started)
 	s.dirty.take(p.scope, p.Report, s.o.Now(), s.o.Interval)
@@ -256,7 +289,7 @@ func (s *Syncer) conclude(ctx context.Context, p *pass, err error) {
 
 // findings returns all that is found: in the scope by this pass, elsewhere by those before it, and what is looked for
 // beside them.
-func (s *Syncer) findings(p *pass) []authz.Finding {
+func (s *pipeline) findings(p *pass) []authz.Finding {
 	found := slices.Concat(p.scoped(), p.noted)
 	for _, sec := range rbacsync.Sections(p.Held) {
 		found = append(found, authz.Finding{
@@ -289,7 +322,7 @@ type lastPass struct {
 }
 
 // remember keeps what the next pass may build on, if it may.
-func (s *Syncer) remember(p *pass) {
+func (s *pipeline) remember(p *pass) {
 	before := s.last
 	s.last = nil
 	if p.want.Hold != "" || p.snap.MissingAll != "" {
@@ -304,7 +337,7 @@ func (s *Syncer) remember(p *pass) {
 }
 
 // size counts what the limits of revocations are fractions of (see Evidence.Size), once for each top-level group.
-func (s *Syncer) size(scope authz.SourceID) int {
+func (s *pipeline) size(scope authz.SourceID) int {
 	l := s.last
 	n, ok := l.sizes[scope]
 	if !ok {
@@ -327,9 +360,3 @@ func replaceJobs(before, found map[int64]string, scope rbacsync.Scope) map[int64
 	maps.Copy(out, found)
 	return out
 }
-
-// leastApply is how long Apply goes on at least before it makes room for something more urgent.
-const leastApply = 500 * time.Millisecond
-
-// urgent reports whether a hook or a poll waits for a long Apply to end.
-func (s *Syncer) urgent(since time.Duration) bool { return since >= leastApply && s.intake.Waiting() }

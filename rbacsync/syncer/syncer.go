@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -87,33 +86,17 @@ type Options struct {
 // Syncer makes the cluster follow GitLab. Make one with New. What is not said otherwise belongs to the goroutine of Run, or
 // of Once, which are not for the same time.
 type Syncer struct {
-	o         Options
-	published published // what others may see
-	intake    *intake.Intake
-	cluster   *cluster.Cluster
+	pipeline
+	intake *intake.Intake
+	asker  asker
 
 	// Others put something in here.
 	wake  chan struct{} // there may be something to do
 	looks chan look
 
-	leading atomic.Bool // Run runs
-
-	heard       intake.News                 // the last that was taken and not dealt with
-	snap        *authz.Snapshot             // what is known of GitLab; nil: nothing
-	last        *lastPass                   // nil: the next pass looks at everything
-	wanted      *rbacsync.WantedByNamespace // of the last pass that knew it
-	jobs        map[int64]string            // of State; nil: no pass knew it yet
-	expiry      time.Time                   // when the next right expires
-	dirty       dirty
-	drift       drift
-	brakes      brakes
-	marks       marks
-	credentials credentials
-	inspector   inspector
-	asker       asker
-	losses      losses
-
-	open []intake.Ticket // what they name was read, and could not be written yet
+	heard intake.News     // the last that was taken and not dealt with
+	snap  *authz.Snapshot // what is known of GitLab; nil: nothing
+	open  []intake.Ticket // what they name was read, and could not be written yet
 }
 
 // New checks the options and returns a Syncer that has read nothing yet.
@@ -136,11 +119,11 @@ func New(o Options) (*Syncer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Syncer{
-		o: o, wake: make(chan struct{}, 1), looks: make(chan look, 8), dirty: dirty{}, drift: newDrift(),
+	s := &Syncer{wake: make(chan struct{}, 1), looks: make(chan look, 8), asker: newAsker(&o)}
+	s.pipeline = pipeline{
+		o: &o, brakes: newBrakes(&o), credentials: credentials{o: &o, look: s.look}, inspector: inspector{o: &o}, published: published{o: &o},
+		dirty: dirty{}, drift: newDrift(), urgent: s.urgent,
 	}
-	s.published.o, s.credentials.o, s.credentials.look, s.inspector.o = &s.o, &s.o, s.look, &s.o
-	s.brakes, s.asker = newBrakes(&s.o), newAsker(&s.o)
 	s.intake = intake.New(intake.Options{
 		Reader: o.Reader, Interval: o.Interval, Last: s.storedSnapshot, Users: o.People, PollEvery: o.PollEvery, Recent: o.Recent, Reread: o.Reread, Now: o.Now, Logger: o.Logger,
 	})
@@ -291,7 +274,7 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	switch {
 	case n.Snapshot != nil:
 		s.snap = n.Snapshot
-		s.published.behind.Store(&n.Began)
+		s.published.behind.CompareAndSwap(nil, &n.Began)
 		j := job{kind: KindTargeted, cause: causeOf(n.Causes), snap: n.Snapshot, changed: n.Changed, whole: n.Full, tickets: n.Done}
 		if n.Full {
 			j.kind = KindFull
@@ -313,6 +296,8 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	case due(at, now):
 		j.cause, j.whole = "retry", everywhere
 		return s.withDirty(j, now), true
+	case everywhere: // the last pass has failed, and waits for its time
+		return job{}, false
 	case due(s.expiry, now):
 		j.cause = "expiry"
 		return j, true
@@ -331,11 +316,15 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 
 // due returns when the clock alone gives something to do.
 func (s *Syncer) due() time.Time {
-	at, _ := s.dirty.next()
-	if s.snap == nil {
-		at = time.Time{}
+	never := s.o.Now().Add(time.Hour)
+	switch at, everywhere := s.dirty.next(); {
+	case s.snap == nil:
+		return earliest(never, s.drift.next())
+	case everywhere:
+		return earliest(never, at, s.drift.next())
+	default:
+		return earliest(never, at, s.expiry, s.asker.at, s.drift.next())
 	}
-	return earliest(s.o.Now().Add(time.Hour), at, s.expiry, s.asker.at, s.drift.next())
 }
 
 // look is a reason to look at the cluster again without a change in GitLab: everywhere, or only at what was found beside
@@ -373,7 +362,7 @@ type beside struct {
 // begin forgets what another run left, and starts what runs beside the passes.
 func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	s.snap, s.last, s.wanted, s.heard = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
-	s.brakes, s.asker, s.dirty, s.drift = newBrakes(&s.o), newAsker(&s.o), dirty{}, newDrift()
+	s.brakes, s.asker, s.dirty, s.drift = newBrakes(s.o), newAsker(s.o), dirty{}, newDrift()
 	s.expiry, s.open = time.Time{}, nil
 	select {
 	case <-s.intake.News():
@@ -396,11 +385,11 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	if s.o.Inbox != nil {
 		b.read = make(chan []intake.Ticket, 1)
 		wg.Go(func() { s.o.Inbox.Follow(ctx, s.intake.AddTickets) })
-		wg.Go(func() { s.clear(ctx, b.read) })
+		wg.Go(func() { clearInbox(ctx, s.o, b.read) })
 	}
 	if s.o.Memory != nil {
 		b.known = make(chan Stored, 1)
-		wg.Go(func() { s.saves(ctx, b.known) })
+		wg.Go(func() { saves(ctx, s.o, b.known) })
 	}
 	return b
 }
@@ -433,18 +422,14 @@ func (s *Syncer) finish(ctx context.Context, p *pass) { s.published.finish(ctx, 
 func (s *Syncer) lead(now bool) {
 	s.published.mu.Lock()
 	defer s.published.mu.Unlock()
-	s.leading.Store(now)
+	s.published.leading.Store(now)
 }
 
-// observe returns what the cluster holds in the scope, with the namespaces known as those of their sources; see
-// cluster.Observe.
-func (s *Syncer) observe(ctx context.Context, scope rbacsync.Scope, snap *authz.Snapshot, reread bool) (*rbacsync.Observed, error) {
-	have, err := s.cluster.Observe(ctx, scope, reread)
-	if err != nil {
-		return nil, err
-	}
-	return s.marks.identify(have, snap), nil
-}
+// leastApply is how long Apply goes on at least before it makes room for something more urgent.
+const leastApply = 500 * time.Millisecond
+
+// urgent reports whether a hook or a poll waits for a long Apply to end.
+func (s *Syncer) urgent(since time.Duration) bool { return since >= leastApply && s.intake.Waiting() }
 
 // causeOf joins causes.
 func causeOf(causes []string) string { return cmp.Or(strings.Join(causes, ", "), "unknown") }
