@@ -93,8 +93,8 @@ func (q *queue) add(changed []authz.SourceID, why string, at stamp, now time.Tim
 			q.items[id] = i
 		}
 		i.asked, i.causes = at, withCause(i.causes, why, at)
-		if soon := now.Add(askedAgain); i.retry.at.After(soon) {
-			i.retry.at = soon
+		if soon := now.Add(askedAgain); i.at.After(soon) {
+			i.at = soon
 		}
 	}
 }
@@ -215,9 +215,9 @@ func (q *queue) take(now time.Time, top func(authz.SourceID) authz.SourceID) (id
 	for id, i := range q.items {
 		switch {
 		case i.left:
-		case i.retry.at.IsZero():
+		case i.at.IsZero():
 			fresh = append(fresh, id)
-		case !now.Before(i.retry.at):
+		case !now.Before(i.at):
 			failed = append(failed, id)
 		}
 	}
@@ -305,7 +305,7 @@ func (q *queue) nextRetry() time.Time {
 	var at time.Time
 	for _, i := range q.items {
 		if !i.left {
-			at = earliest(at, i.retry.at)
+			at = earliest(at, i.at)
 		}
 	}
 	return at
