@@ -223,7 +223,7 @@ func (q *queue) take(now time.Time, top func(authz.SourceID) authz.SourceID) (id
 	}
 	if q.retried = len(failed) > 0 && (!q.retried || len(fresh) == 0); q.retried {
 		slices.SortFunc(failed, func(a, b authz.SourceID) int {
-			return cmp.Or(cmp.Compare(turnOf(a), turnOf(b)), q.items[a].retry.at.Compare(q.items[b].retry.at), a.Compare(b))
+			return cmp.Or(cmp.Compare(turnOf(a), turnOf(b)), q.items[a].at.Compare(q.items[b].at), a.Compare(b))
 		})
 		ids = failed[:min(len(failed), maxRetried)]
 	} else {

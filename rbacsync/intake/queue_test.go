@@ -93,7 +93,7 @@ func TestWhatHasFailedIsReadApart(t *testing.T) {
 		t.Errorf("pauses %v", pauses)
 	}
 	q.add([]authz.SourceID{authz.Project(100)}, "hook", 99, now)
-	if soon := one.retry.at.Sub(now); soon > askedAgain {
+	if soon := one.at.Sub(now); soon > askedAgain {
 		t.Errorf("asked for again, it waits for %v", soon)
 	}
 }
