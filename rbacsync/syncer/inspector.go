@@ -20,6 +20,7 @@ type inspector struct {
 	// Whoever calls look owns these.
 	left      *cluster.LeftLooker
 	excessive []authz.Finding // bindings of others
+	unread    []authz.Finding // why they were not looked at
 	unfenced  []authz.Finding
 	behind    []authz.Finding // what is left behind
 }
@@ -81,7 +82,7 @@ func (x *inspector) look(ctx context.Context, in inspection) {
 		x.behind = x.left.Look(ctx, in.losses)
 	}
 	if ctx.Err() == nil {
-		found := slices.Concat(x.excessive, x.behind, x.unfenced)
+		found := slices.Concat(x.excessive, x.unread, x.behind, x.unfenced)
 		x.found.Store(&found)
 	}
 }
@@ -89,14 +90,12 @@ func (x *inspector) look(ctx context.Context, in inspection) {
 // foreign looks for RoleBindings of others, in namespaces of ours, that give people or CI jobs of GitLab more than GitLab
 // does. They are never touched: an administrator may have made them for a reason.
 func (x *inspector) foreign(ctx context.Context, want *rbacsync.Wanted) {
-	const unread = "bindings_unread"
 	found, err := cluster.ForeignBindings(ctx, x.o.Kube, want)
-	if err == nil {
-		x.excessive = found
+	if x.unread = nil; err != nil {
+		x.unread = []authz.Finding{{Code: "bindings_unread", Text: "bindings of others were not looked at: " + err.Error()}}
 		return
 	}
-	x.excessive = slices.DeleteFunc(slices.Clone(x.excessive), func(f authz.Finding) bool { return f.Code == unread })
-	x.excessive = append(x.excessive, authz.Finding{Code: unread, Text: "bindings of others were not looked at: " + err.Error()})
+	x.excessive = found
 }
 
 // fence has the admission policies looked at. Rights are given and taken without them: whoever can take the fence away is an
