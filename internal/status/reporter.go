@@ -116,7 +116,9 @@ func (p *Reporter) document() document {
 		out.Staleness = map[string]string{
 			"everything": b.Everything.Round(time.Second).String(),
 			"accounts":   b.Accounts.Round(time.Second).String(), "present accounts": b.Present.Round(time.Second).String(),
-			"invitations": p.o.Budget.LinksAge().Round(time.Second).String(),
+		}
+		if age := p.o.Budget.LinksAge(); age > 0 { // there are some
+			out.Staleness["invitations"] = age.Round(time.Second).String()
 		}
 	}
 	for kind, share := range p.o.Budget.Shares() {

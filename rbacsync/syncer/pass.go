@@ -62,8 +62,7 @@ type pass struct {
 	deletable   []authz.SourceID // GitLab has to be asked whether they are gone
 }
 
-// pipeline makes passes, and remembers from one to the next. It belongs to the goroutine of Run, or of Once, which are not for
-// the same time.
+// pipeline makes passes, and remembers from one to the next. It is for one goroutine at a time.
 type pipeline struct {
 	o         *Options
 	cluster   *cluster.Cluster

@@ -83,18 +83,19 @@ type Options struct {
 	OnRound func(Round)
 }
 
-// Syncer makes the cluster follow GitLab. Make one with New. What is not said otherwise belongs to the goroutine of Run, or
-// of Once, which are not for the same time.
+// Syncer makes the cluster follow GitLab. Make one with New. What is not said otherwise belongs to whoever has the turn.
 type Syncer struct {
 	pipeline
 	intake *intake.Intake
 	asker  asker
 
+	turn chan struct{} // whoever has put something in has the turn: all that follows, and the pipeline, is theirs
+
 	// Others put something in here.
 	wake  chan struct{} // there may be something to do
 	looks chan look
 
-	heard intake.News     // the last that was taken and not dealt with
+	heard intake.News     // the last that Run has taken and not dealt with
 	snap  *authz.Snapshot // what is known of GitLab; nil: nothing
 	open  []intake.Ticket // what they name was read, and could not be written yet
 }
@@ -119,7 +120,7 @@ func New(o Options) (*Syncer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Syncer{wake: make(chan struct{}, 1), looks: make(chan look, 8), asker: newAsker(&o)}
+	s := &Syncer{turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), asker: newAsker(&o)}
 	s.pipeline = pipeline{
 		o: &o, brakes: newBrakes(&o), credentials: credentials{o: &o, look: s.look}, inspector: inspector{o: &o}, published: published{o: &o},
 		dirty: dirty{}, drift: newDrift(), urgent: s.urgent,
@@ -140,6 +141,8 @@ func (s *Syncer) State() *State { return s.published.state.Load() }
 // Once does one full round, CI credentials included, and returns what it found and did. The error is that of the
 // round; a round whose plan could only be written in part has both.
 func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
 	started := s.o.Now()
 	snap, err := s.intake.Everything(ctx)
 	if err != nil {
@@ -230,31 +233,41 @@ func (s *Syncer) Run(ctx context.Context) error {
 	b := s.begin(ctx, &wg)
 	defer s.lead(false)
 	for ctx.Err() == nil {
-		s.restoreDrift(ctx)
-		if j, ok := s.next(ctx); ok {
-			p := s.pass(ctx, j)
-			if ctx.Err() != nil {
-				break
-			}
-			if p.ended {
-				s.published.behind.Store(nil)
-			}
-			p.Done = s.dealtWith(j.tickets)
-			s.finish(ctx, p)
-			s.asker.beside(ctx, &wg, p, s.rouse)
-			b.take(s, p)
+		s.turn <- struct{}{}
+		until, did := s.step(ctx, &wg, b)
+		<-s.turn
+		if did {
 			continue
 		}
-		t := time.NewTimer(max(s.due().Sub(s.o.Now()), time.Millisecond))
+		t := time.NewTimer(max(until.Sub(s.o.Now()), time.Millisecond))
 		select {
 		case <-ctx.Done():
-		case s.heard = <-s.intake.News():
+		case s.heard = <-s.intake.News(): // of Run alone
 		case <-s.wake:
 		case <-t.C:
 		}
 		t.Stop()
 	}
 	return ctx.Err()
+}
+
+// step does what is to be done now. If that is nothing, it says until when.
+func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b beside) (until time.Time, did bool) {
+	s.restoreDrift(ctx)
+	j, ok := s.next(ctx)
+	if !ok {
+		return s.due(), false
+	}
+	if p := s.pass(ctx, j); ctx.Err() == nil {
+		if p.ended {
+			s.published.behind.Store(nil)
+		}
+		p.Done = s.dealtWith(j.tickets)
+		s.finish(ctx, p)
+		s.asker.beside(ctx, wg, p, s.rouse)
+		b.take(s, p)
+	}
+	return time.Time{}, true
 }
 
 // next returns what is to be done now, the most urgent first.
@@ -361,6 +374,8 @@ type beside struct {
 
 // begin forgets what another run left, and starts what runs beside the passes.
 func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
 	s.snap, s.last, s.wanted, s.heard = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
 	s.brakes, s.asker, s.dirty, s.drift = newBrakes(s.o), newAsker(s.o), dirty{}, newDrift()
 	s.expiry, s.open = time.Time{}, nil
