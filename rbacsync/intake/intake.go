@@ -78,9 +78,13 @@ type Failure struct {
 	Err    error
 }
 
+// maxFailures is how many failures are said that nobody has heard of yet.
+const maxFailures = 5
+
 // with returns what is new in both, n being the older one.
 func (n News) with(next News) News {
 	next.Failed = append(n.Failed, next.Failed...)
+	next.Failed = next.Failed[max(0, len(next.Failed)-maxFailures):]
 	next.Done = append(n.Done, next.Done...)
 	if n.Snapshot == nil {
 		return next
@@ -108,10 +112,6 @@ type Intake struct {
 	o    Options
 	in   chan request
 	many chan struct{} // more came in than in has room for: everything is read
-	over struct {      // the tickets of that: only what is known of them leaves the Inbox
-		sync.Mutex
-		tickets []Ticket
-	}
 	news chan News
 	seen atomic.Pointer[seen]
 
@@ -171,22 +171,34 @@ func (i *Intake) Waiting() bool { return len(i.news) > 0 }
 
 // Add asks for these sources to be read again; none means everything. It does not block, and may be called by anybody.
 func (i *Intake) Add(changed []authz.SourceID, cause string) {
-	i.put(request{changed: changed, cause: cause})
-}
-
-// AddTickets asks for what these entries of the Inbox name, and says in the News when that was read.
-func (i *Intake) AddTickets(tickets []Ticket) { i.put(request{tickets: tickets}) }
-
-func (i *Intake) put(r request) {
 	select {
-	case i.in <- r:
+	case i.in <- request{changed: changed, cause: cause}:
 	default: // nobody reads at the moment, or far too much comes in
-		i.over.Lock()
-		i.over.tickets = append(i.over.tickets, r.tickets...)
-		i.over.Unlock()
 		select {
 		case i.many <- struct{}{}:
 		default:
+		}
+	}
+}
+
+// AddTickets asks for what these entries of the Inbox name, and says in the News when that was read. It waits until Run has room
+// for them, or ctx is done: what is not known of leaves no Inbox.
+func (i *Intake) AddTickets(ctx context.Context, tickets []Ticket) {
+	select {
+	case i.in <- request{tickets: tickets}:
+	case <-ctx.Done():
+	}
+}
+
+// Forget drops what was asked for and said before Run begins: it reads everything anyway.
+func (i *Intake) Forget() {
+	for {
+		select {
+		case <-i.in:
+		case <-i.many:
+		case <-i.news:
+		default:
+			return
 		}
 	}
 }
@@ -216,13 +228,7 @@ func (i *Intake) Run(ctx context.Context) {
 		case r := <-i.in:
 			i.take(r)
 		case <-i.many:
-			i.over.Lock()
-			tickets := i.over.tickets
-			i.over.tickets = nil
-			i.over.Unlock()
-			at := i.tick()
-			i.queue.addTickets(tickets, at, i.o.Now())
-			i.queue.askAll("many hooks", at)
+			i.queue.askAll("many hooks", i.tick())
 		case r := <-i.ended:
 			i.end(r)
 		case <-t.C:
@@ -309,7 +315,11 @@ func (i *Intake) startReread(ctx context.Context, wg *sync.WaitGroup, now time.T
 	}
 	i.reread.running = true
 	r := &reading{reread: true, at: now}
-	i.run(ctx, wg, r, func() { r.ids, r.err = i.o.Reread(ctx) })
+	i.run(ctx, wg, r, func() {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		r.ids, r.err = i.o.Reread(ctx)
+	})
 }
 
 func (i *Intake) endReread(r *reading) {

@@ -23,7 +23,7 @@ func TestNoTicketIsForgotten(t *testing.T) {
 		for range 300 {
 			in.Add([]authz.SourceID{authz.Project(1)}, "hook")
 		}
-		in.AddTickets([]intake.Ticket{{Key: "project-1", Value: "1", Changed: []authz.SourceID{authz.Project(1)}, Cause: "hook"}})
+		go in.AddTickets(t.Context(), []intake.Ticket{{Key: "project-1", Value: "1", Changed: []authz.SourceID{authz.Project(1)}, Cause: "hook"}})
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { in.Run(ctx) })

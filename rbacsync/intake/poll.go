@@ -130,6 +130,7 @@ func (i *Intake) endPoll(r *reading) {
 			i.queue.add([]authz.SourceID{person}, "poll", i.tick(), now)
 		}
 	}
+	maps.DeleteFunc(p.checked, func(id int64, _ time.Time) bool { _, known := i.base.Users[id]; return !known })
 	i.publishSeen(r.polled.present)
 	if len(changed) > 0 {
 		base := *i.base

@@ -254,7 +254,9 @@ func (c *credentials) run(ctx context.Context, lists <-chan []ci.Namespace, dist
 		select {
 		case <-ctx.Done():
 			return
-		case list = <-lists:
+		case next := <-lists:
+			addLost(next, list)
+			list = next
 		case touched = <-disturbed:
 		case <-again:
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 )
 
@@ -18,26 +19,50 @@ type Inbox interface {
 	Remove(ctx context.Context, done []intake.Ticket) error
 }
 
-// dealtWith returns what of the Inbox is done with: it was read, these just now, and nothing is left to be written where it
-// is about.
-func (s *Syncer) dealtWith(read []intake.Ticket) (done []intake.Ticket) {
-	waits := func(t intake.Ticket) bool {
-		return slices.ContainsFunc(t.Changed, func(id authz.SourceID) bool { return s.dirty[s.last.view.Namespace[id]] != nil })
-	}
-	s.open = slices.DeleteFunc(s.open, func(old intake.Ticket) bool { // the Inbox has one entry of a key
+// openTicket is a Ticket that was read, with the namespaces that it is about.
+type openTicket struct {
+	intake.Ticket
+	scope rbacsync.Scope // nil: all
+}
+
+// dealtWith returns what of the Inbox is done with after a pass: it was read, these just now, and nothing is left to be written
+// where it is about.
+func (s *Syncer) dealtWith(p *pass, read []intake.Ticket) (done []intake.Ticket) {
+	s.open = slices.DeleteFunc(s.open, func(old openTicket) bool { // the Inbox has one entry of a key
 		return slices.ContainsFunc(read, func(t intake.Ticket) bool { return t.Key == old.Key })
 	})
-	if s.open = append(s.open, read...); s.last == nil || s.dirty[everywhere] != nil {
+	for _, t := range read {
+		s.open = append(s.open, openTicket{t, s.scopeOf(p, t)})
+	}
+	if s.last == nil || s.dirty[everywhere] != nil {
 		return nil
 	}
-	s.open = slices.DeleteFunc(s.open, func(t intake.Ticket) bool {
-		if open := waits(t) || len(t.Changed) == 0 && len(s.dirty) > 0; open {
-			return false
+	s.open = slices.DeleteFunc(s.open, func(t openTicket) bool {
+		for ns := range s.dirty {
+			if t.scope.Has(ns) {
+				return false
+			}
 		}
-		done = append(done, t)
+		done = append(done, t.Ticket)
 		return true
 	})
 	return done
+}
+
+// scopeOf returns the namespaces that a Ticket is about: at most those of the pass that it led to, or of a pass over everything
+// those of what it names, and of what is below.
+func (s *Syncer) scopeOf(p *pass, t intake.Ticket) rbacsync.Scope {
+	if !p.everything() || len(t.Changed) == 0 {
+		return p.scope
+	}
+	scope := rbacsync.Scope{}
+	for ns := range s.dirty {
+		id := p.view.Source[ns]
+		if slices.ContainsFunc(t.Changed, func(named authz.SourceID) bool { return p.snap.Within(id, named) }) {
+			scope[ns] = true
+		}
+	}
+	return scope
 }
 
 // clearInbox takes tickets out of the Inbox when they are dealt with, beside the rounds. What can't be taken out stays,

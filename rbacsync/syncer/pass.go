@@ -204,15 +204,23 @@ func (s *pipeline) desire(p *pass) {
 	if p.plain.Hold == "" && len(p.snap.Groups) == 0 && len(p.snap.Projects) == 0 && slices.ContainsFunc(slices.Collect(maps.Keys(known)), inGitLab) {
 		p.plain.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
 	}
-	if a := p.answers; len(a.gone) > 0 { // no inference any more
-		p.plain.Gone, p.plain.Untouchable = a.gone, maps.Clone(p.plain.Untouchable)
-		if p.plain.Untouchable == nil {
-			p.plain.Untouchable = map[authz.SourceID]string{}
-		}
-		for id, is404 := range a.gone {
-			if !is404 {
-				p.plain.Untouchable[id] = "GitLab's lists lack it, but GitLab answers for it"
-			}
+	p.answered()
+}
+
+// answered takes in what GitLab says of single sources, as far as no reading since has shown them: that is no inference.
+func (p *pass) answered() {
+	gone := maps.Clone(p.answers.gone)
+	maps.DeleteFunc(gone, func(id authz.SourceID, _ bool) bool { return p.snap.Contains(id) })
+	if len(gone) == 0 {
+		return
+	}
+	p.plain.Gone, p.plain.Untouchable = gone, maps.Clone(p.plain.Untouchable)
+	if p.plain.Untouchable == nil {
+		p.plain.Untouchable = map[authz.SourceID]string{}
+	}
+	for id, is404 := range gone {
+		if !is404 {
+			p.plain.Untouchable[id] = "GitLab's lists lack it, but GitLab answers for it"
 		}
 	}
 }

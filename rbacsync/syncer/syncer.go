@@ -97,7 +97,7 @@ type Syncer struct {
 
 	heard intake.News     // the last that Run has taken and not dealt with
 	snap  *authz.Snapshot // what is known of GitLab; nil: nothing
-	open  []intake.Ticket // what they name was read, and could not be written yet
+	open  []openTicket    // what they name was read, and could not be written yet
 }
 
 // New checks the options and returns a Syncer that has read nothing yet.
@@ -149,6 +149,7 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 		r := s.published.fail(ctx, intake.Failure{Full: true, Causes: []string{cause}, Began: started, Took: s.o.Now().Sub(started), Err: fmt.Errorf("reading GitLab: %w", err)})
 		return r, r.Err
 	}
+	s.snap = snap
 	p := s.settled(ctx, job{kind: KindFull, cause: cause, snap: snap, whole: true})
 	p.Started, p.Duration = started, s.o.Now().Sub(started)
 	s.inspector.look(ctx, inspection{p.foreign, p.losses})
@@ -259,10 +260,10 @@ func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b beside) (until 
 		return s.due(), false
 	}
 	if p := s.pass(ctx, j); ctx.Err() == nil {
-		if p.ended {
+		if p.ended && len(p.Report.Deferred) == 0 {
 			s.published.behind.Store(nil)
 		}
-		p.Done = s.dealtWith(j.tickets)
+		p.Done = s.dealtWith(p, j.tickets)
 		s.finish(ctx, p)
 		s.asker.beside(ctx, wg, p, s.rouse)
 		b.take(s, p)
@@ -379,10 +380,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	s.snap, s.last, s.wanted, s.heard = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
 	s.brakes, s.asker, s.dirty, s.drift = newBrakes(s.o), newAsker(s.o), dirty{}, newDrift()
 	s.expiry, s.open = time.Time{}, nil
-	select {
-	case <-s.intake.News():
-	default:
-	}
+	s.intake.Forget()
 	s.published.begin()
 	s.lead(true)
 	follow := s.cluster.Begin()
@@ -399,7 +397,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	}
 	if s.o.Inbox != nil {
 		b.read = make(chan []intake.Ticket, 1)
-		wg.Go(func() { s.o.Inbox.Follow(ctx, s.intake.AddTickets) })
+		wg.Go(func() { s.o.Inbox.Follow(ctx, func(t []intake.Ticket) { s.intake.AddTickets(ctx, t) }) })
 		wg.Go(func() { clearInbox(ctx, s.o, b.read) })
 	}
 	if s.o.Memory != nil {
