@@ -108,6 +108,10 @@ type Intake struct {
 	o    Options
 	in   chan request
 	many chan struct{} // more came in than in has room for: everything is read
+	over struct {      // the tickets of that: only what is known of them leaves the Inbox
+		sync.Mutex
+		tickets []Ticket
+	}
 	news chan News
 	seen atomic.Pointer[seen]
 
@@ -177,6 +181,9 @@ func (i *Intake) put(r request) {
 	select {
 	case i.in <- r:
 	default: // nobody reads at the moment, or far too much comes in
+		i.over.Lock()
+		i.over.tickets = append(i.over.tickets, r.tickets...)
+		i.over.Unlock()
 		select {
 		case i.many <- struct{}{}:
 		default:
@@ -209,7 +216,13 @@ func (i *Intake) Run(ctx context.Context) {
 		case r := <-i.in:
 			i.take(r)
 		case <-i.many:
-			i.queue.askAll("many hooks", i.tick())
+			i.over.Lock()
+			tickets := i.over.tickets
+			i.over.tickets = nil
+			i.over.Unlock()
+			at := i.tick()
+			i.queue.addTickets(tickets, at, i.o.Now())
+			i.queue.askAll("many hooks", at)
 		case r := <-i.ended:
 			i.end(r)
 		case <-t.C:

@@ -24,6 +24,9 @@ func (s *Syncer) dealtWith(read []intake.Ticket) (done []intake.Ticket) {
 	waits := func(t intake.Ticket) bool {
 		return slices.ContainsFunc(t.Changed, func(id authz.SourceID) bool { return s.dirty[s.last.view.Namespace[id]] != nil })
 	}
+	s.open = slices.DeleteFunc(s.open, func(old intake.Ticket) bool { // the Inbox has one entry of a key
+		return slices.ContainsFunc(read, func(t intake.Ticket) bool { return t.Key == old.Key })
+	})
 	if s.open = append(s.open, read...); s.last == nil || s.dirty[everywhere] != nil {
 		return nil
 	}
