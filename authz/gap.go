@@ -154,37 +154,6 @@ func (v View) whatLacks(id SourceID) string {
 	return fmt.Sprintf("namespace %q", clean(v.Namespace[id]))
 }
 
-// given is what GitLab gives somebody that would allow, or could allow, what was refused.
-type given struct {
-	roles []string
-	sure  bool // they allow it; else that is not known
-	why   Absence
-}
-
-// unfulfilled returns what of these ClusterRoles would allow the request if it were in the cluster; no roles: nothing.
-// Those that are read and allow it come before those that are not read.
-func (v View) unfulfilled(roles []string, q Question, absent func(role string) Absence) given {
-	var out given
-	there := false // one of them is in the cluster: that another one is not is no reason
-	for _, want := range []verdict{yes, unknown} {
-		for _, role := range roles {
-			why := absent(role)
-			if v.allow([]string{role}, q) != want || (want == unknown && why == "") {
-				continue // who has a role and is refused has one that does not allow it, also where its rules were not read
-			}
-			there = there || why == ""
-			out.roles, out.sure, out.why = append(out.roles, role), want == yes, cmp.Or(out.why, why)
-		}
-		if len(out.roles) > 0 {
-			break
-		}
-	}
-	if there {
-		out.why = ""
-	}
-	return out
-}
-
 // butNothing warns that a role in GitLab does not help yet where the cluster has nothing of the source.
 func (v View) butNothing(id SourceID) string {
 	switch all := v.gaps[id].All; all {
@@ -195,35 +164,4 @@ func (v View) butNothing(id SourceID) string {
 	default:
 		return " But " + v.notYet(id, all)
 	}
-}
-
-// say completes "GitLab gives you … here".
-func (g given) say(v View, id SourceID, q Question) string {
-	switch {
-	case g.sure:
-		return fmt.Sprintf(", which allows %s, but %s", q.what(), v.notYet(id, g.why))
-	case g.why == AbsentUnknown:
-		return fmt.Sprintf("; whether it allows %s, and is in the cluster yet, is not known here. Try again in a minute, then ask the cluster's administrators.", q.what())
-	}
-	return ", but " + v.notYet(id, g.why)
-}
-
-// ci explains a refusal to the CI of a namespace, in that namespace: to the jobs of a project, or (0) to the ServiceAccount.
-func (v View) ci(ns string, project int64, q Question) string {
-	id, managed := v.Source[ns]
-	ns = clean(ns)
-	if !managed {
-		return fmt.Sprintf("the CI of namespace %q has no right there to %s, or the cluster does not have it yet. Ask the cluster's administrators.", ns, q.what())
-	}
-	switch src, ok := v.Policy.Source(v.Snapshot, id); {
-	case !ok:
-		return fmt.Sprintf("namespace %q is left out here by configuration. Ask the cluster's administrators.", ns)
-	case src.ReadOnly:
-		return fmt.Sprintf("namespace %q belongs to something that is archived or marked for deletion in GitLab: its CI has no rights meanwhile.", ns)
-	}
-	g := v.unfulfilled([]string{kubename.CIClusterRole}, q, func(string) Absence { return v.absent(id, "", project) })
-	if len(g.roles) > 0 {
-		return fmt.Sprintf("the CI of namespace %q should have %s there%s", ns, quoted(g.roles), g.say(v, id, q))
-	}
-	return fmt.Sprintf("the CI of namespace %q may read, change and delete everything there, but not do this (%s).", ns, q.what())
 }

@@ -104,16 +104,30 @@ func (v *view) gave(p authz.Policy, r Right) bool {
 	return g[r]
 }
 
-// knows returns what of before tells which row a right came from: the last Snapshot that was carried out, if it gave the
-// right. What it did not give any more was held since, and is known from before that alone.
-func (s *splitter) knows(r Right) *view {
-	if s.latest != nil && s.latest.gave(s.e.Policy, r) {
-		return s.latest
-	}
-	return s.before
+// judge says why somebody loses a right, by the evidence.
+type judge struct {
+	want   *Wanted
+	e      Evidence
+	now    time.Time
+	at     *view // the Snapshot
+	before *view // of Evidence.Before; nil: not known
+	latest *view // of Evidence.Latest; nil: not known
 }
 
-// judge looks for the reason why a person (0: the CI) has no longer a role in a source. inferred is false when GitLab
+func newJudge(want *Wanted, e Evidence, now time.Time) *judge {
+	return &judge{want: want, e: e, now: now, at: newView(e.Snapshot, now), before: newView(e.Before, now), latest: newView(e.Latest, now)}
+}
+
+// knows returns what of before tells which row a right came from: the last Snapshot that was carried out, if it gave the
+// right. What it did not give any more was held since, and is known from before that alone.
+func (j *judge) knows(r Right) *view {
+	if j.latest != nil && j.latest.gave(j.e.Policy, r) {
+		return j.latest
+	}
+	return j.before
+}
+
+// reason looks for the reason why a person (0: the CI) has no longer a role in a source. inferred is false when GitLab
 // or the configuration said so; else cause is what is missing in GitLab's lists:
 //
 //	what GitLab shows now                                    inferred        unless GitLab says, when asked
@@ -128,34 +142,34 @@ func (s *splitter) knows(r Right) *view {
 //	the invitation that gave it, with a lower level          no
 //	not the invitation that gave it                          yes             that the level is lower, where it can know
 //	nothing, and which row gave it is not known              yes             that the level gives no such role
-func (s *splitter) judge(id authz.SourceID, role string, user int64) (cause authz.SourceID, ask Membership, inferred bool) {
-	snap, was := s.e.Snapshot, s.knows(Right{id, role, user})
+func (j *judge) reason(id authz.SourceID, role string, user int64) (cause authz.SourceID, ask Membership, inferred bool) {
+	snap, was := j.e.Snapshot, j.knows(Right{id, role, user})
 	person := authz.Person(user)
-	if u, ok := snap.Users[user]; user != 0 && (ok && !s.e.Policy.MayHaveRights(u) || s.e.Gone[person]) {
+	if u, ok := snap.Users[user]; user != 0 && (ok && !j.e.Policy.MayHaveRights(u) || j.e.Gone[person]) {
 		return person, ask, false
 	}
 	if !snap.Contains(id) {
-		cause = s.missing(id)
-		return cause, ask, !s.e.Gone[id] && !s.e.Gone[cause]
+		cause = j.missing(id)
+		return cause, ask, !j.e.Gone[id] && !j.e.Gone[cause]
 	}
-	if _, has := s.want.Paths[id]; !has || user == 0 {
+	if _, has := j.want.Paths[id]; !has || user == 0 {
 		return id, ask, false // the configuration gives it no namespace
 	}
 	ask = Membership{id, user}
-	gives := func(l authz.Level) bool { return s.e.Policy.RoleIn(snap, id, l) == role }
-	have, _ := s.at.access(id, user)
+	gives := func(l authz.Level) bool { return j.e.Policy.RoleIn(snap, id, l) == role }
+	have, _ := j.at.access(id, user)
 	if _, listed := snap.Users[user]; !listed {
-		return person, ask, !s.answered(ask, func(l authz.Level) bool { return l == 0 })
+		return person, ask, !j.answered(ask, func(l authz.Level) bool { return l == 0 })
 	}
 	if gives(have.Level) {
 		return person, ask, false // they have the right still: this binding is a copy, or was changed by hand
 	}
 	if was == nil {
-		ask = s.askable(ask)
-		return person, ask, !s.answered(ask, func(l authz.Level) bool { return !gives(l) })
+		ask = j.askable(ask)
+		return person, ask, !j.answered(ask, func(l authz.Level) bool { return !gives(l) })
 	}
 	places := []authz.SourceID{id}
-	for _, g := range s.e.Policy.ExtraGroups(snap, id, role) {
+	for _, g := range j.e.Policy.ExtraGroups(snap, id, role) {
 		places = append(places, authz.Group(g))
 	}
 	known := false
@@ -163,46 +177,46 @@ func (s *splitter) judge(id authz.SourceID, role string, user int64) (cause auth
 		had, ok := was.access(place, user)
 		_, ever := was.ever.Members(place).Access(user)
 		known = known || ok || ever
-		if have, _ := s.at.access(place, user); have.Level >= had.Level {
+		if have, _ := j.at.access(place, user); have.Level >= had.Level {
 			continue // the level is there still: the policy gives less for it, or the source is archived; or it expired
 		}
 		if place == id && known && !gives(had.Level) {
 			continue // the row would not give it any more, were it there
 		}
-		cause, where, missing := s.row(was.snap, place, had)
+		cause, where, missing := j.row(was.snap, place, had)
 		at := Membership{where, user}
 		if where == (authz.SourceID{}) {
 			at = Membership{}
 		}
-		if missing && !s.answered(at, func(l authz.Level) bool { return l < had.Level }) {
+		if missing && !j.answered(at, func(l authz.Level) bool { return l < had.Level }) {
 			return cause, at, true
 		}
 	}
 	if known {
 		return person, ask, false
 	}
-	ask = s.askable(ask)
-	return person, ask, !s.answered(ask, func(l authz.Level) bool { return !gives(l) })
+	ask = j.askable(ask)
+	return person, ask, !j.answered(ask, func(l authz.Level) bool { return !gives(l) })
 }
 
 // askable drops the question about a project that groups are invited into, when it is not known where a right came
 // from: GitLab's 404 says nothing about who comes second-hand.
-func (s *splitter) askable(m Membership) Membership {
-	if m.Source.Kind == authz.ProjectSource && len(s.e.Snapshot.Projects[m.Source.ID].Links) > 0 {
+func (j *judge) askable(m Membership) Membership {
+	if m.Source.Kind == authz.ProjectSource && len(j.e.Snapshot.Projects[m.Source.ID].Links) > 0 {
 		return Membership{}
 	}
 	return m
 }
 
 // answered reports whether GitLab was asked about the membership, and its answer passes.
-func (s *splitter) answered(m Membership, passes func(authz.Level) bool) bool {
-	l, ok := s.e.Levels[m]
+func (j *judge) answered(m Membership, passes func(authz.Level) bool) bool {
+	l, ok := j.e.Levels[m]
 	return ok && m != (Membership{}) && passes(l)
 }
 
 // row looks in GitLab's present rows for the one that gave a level before.
-func (s *splitter) row(before *authz.Snapshot, id authz.SourceID, had authz.Access) (cause, where authz.SourceID, inferred bool) {
-	snap, why, person := s.e.Snapshot, had.Why, authz.Person(had.User)
+func (j *judge) row(before *authz.Snapshot, id authz.SourceID, had authz.Access) (cause, where authz.SourceID, inferred bool) {
+	snap, why, person := j.e.Snapshot, had.Why, authz.Person(had.User)
 	if why.Via == 0 {
 		if !snap.Within(id, why.Row) {
 			return person, why.Row, false // moved away from where the row is
@@ -220,7 +234,7 @@ func (s *splitter) row(before *authz.Snapshot, id authz.SourceID, had authz.Acce
 			where = why.Target
 		}
 		return why.Target, where, true
-	} else if old, had := linkOf(before, why.Target, why.Via); had && (l.Level < old.Level || l.Expires.Over(s.now)) {
+	} else if old, had := linkOf(before, why.Target, why.Via); had && (l.Level < old.Level || l.Expires.Over(j.now)) {
 		return why.Target, why.Target, false
 	}
 	_, listed := rowOf(snap, why.Row, had.User)
@@ -257,8 +271,8 @@ func linkOf(s *authz.Snapshot, target authz.SourceID, group int64) (authz.Link, 
 }
 
 // lastWith returns the last Snapshot that had a source; nil when none is known.
-func (s *splitter) lastWith(id authz.SourceID) *authz.Snapshot {
-	for _, v := range []*view{s.at, s.latest, s.before} {
+func (j *judge) lastWith(id authz.SourceID) *authz.Snapshot {
+	for _, v := range []*view{j.at, j.latest, j.before} {
 		if v != nil && v.snap.Contains(id) {
 			return v.snap
 		}
@@ -267,13 +281,13 @@ func (s *splitter) lastWith(id authz.SourceID) *authz.Snapshot {
 }
 
 // missing returns the topmost thing that is missing with a source: a group takes what is below it along.
-func (s *splitter) missing(id authz.SourceID) authz.SourceID {
-	before := s.lastWith(id)
+func (j *judge) missing(id authz.SourceID) authz.SourceID {
+	before := j.lastWith(id)
 	if before == nil {
 		return id
 	}
 	for at := range before.Up(id) {
-		if at != id && s.e.Snapshot.Contains(at) {
+		if at != id && j.e.Snapshot.Contains(at) {
 			break
 		}
 		id = at
@@ -282,15 +296,15 @@ func (s *splitter) missing(id authz.SourceID) authz.SourceID {
 }
 
 // scope returns the top-level group of a source.
-func (s *splitter) scope(id authz.SourceID) authz.SourceID {
-	if snap := s.lastWith(id); snap != nil {
+func (j *judge) scope(id authz.SourceID) authz.SourceID {
+	if snap := j.lastWith(id); snap != nil {
 		return snap.Top(id)
 	}
-	return s.e.Snapshot.Top(id)
+	return j.e.Snapshot.Top(id)
 }
 
-func (s *splitter) path(id authz.SourceID) (path string) {
-	if snap := s.lastWith(id); snap != nil {
+func (j *judge) path(id authz.SourceID) (path string) {
+	if snap := j.lastWith(id); snap != nil {
 		path, _ = snap.Path(id)
 	}
 	return path

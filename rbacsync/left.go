@@ -73,14 +73,19 @@ func (l Loss) and(o Loss) Loss {
 
 // WeakRoles returns the roles with which nobody changes anything: those that only levels below Maintainer have.
 func WeakRoles(p authz.Policy) map[string]bool {
-	weak := map[string]bool{}
+	return RolesWithout(p, &authz.Snapshot{}, authz.SourceID{}, authz.Maintainer, authz.Owner)
+}
+
+// RolesWithout returns the base roles that none of these levels has in a source.
+func RolesWithout(p authz.Policy, snap *authz.Snapshot, id authz.SourceID, levels ...authz.Level) map[string]bool {
+	out := map[string]bool{}
 	for _, role := range p.BaseRoles() {
-		weak[role] = true
+		out[role] = true
 	}
-	for _, l := range []authz.Level{authz.Maintainer, authz.Owner} {
-		delete(weak, p.RoleIn(&authz.Snapshot{}, authz.SourceID{}, l))
+	for _, l := range levels {
+		delete(out, p.RoleIn(snap, id, l))
 	}
-	return weak
+	return out
 }
 
 // strongIn returns who has another role than a weak one by these bindings.

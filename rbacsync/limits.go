@@ -108,42 +108,36 @@ type Approval struct {
 // Split divides a plan into what may be applied and what is held, and returns the first as a Wanted to plan again.
 // It is pure and changes none of its arguments.
 func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time) Verdict {
-	s := splitter{
-		limits: l, want: want, e: e, now: now, v: Verdict{Wanted: map[string]bool{}, Approved: map[Approval]bool{}},
-		at: newView(e.Snapshot, now), before: newView(e.Before, now), latest: newView(e.Latest, now),
+	if l.Window <= 0 {
+		l.Window = DefaultLimits().Window
 	}
-	if s.limits.Window <= 0 {
-		s.limits.Window = DefaultLimits().Window
-	}
+	v := Verdict{Wanted: map[string]bool{}, Approved: map[Approval]bool{}}
+	by := newJudge(want, e, now)
+	s := splitter{limits: l, by: by, v: &v}
 	held := s.over(s.inferred(changes))
-	wait := s.creations(changes)
-	s.v.Want = s.hold(changes, held, wait)
-	s.v.Held = append(s.v.Held, e.Outside...)
-	slices.SortFunc(s.v.Held, func(a, b Item) int {
+	wait := (&creations{limits: l, by: by, v: &v}).over(changes)
+	v.Want = want.hold(changes, held, wait)
+	v.Held = append(v.Held, e.Outside...)
+	slices.SortFunc(v.Held, func(a, b Item) int {
 		return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause), cmp.Compare(a.Key(), b.Key()), a.Source.Compare(b.Source), cmp.Compare(a.Role, b.Role))
 	})
-	return s.v
+	return v
 }
 
+// splitter counts what is taken, by what the judge says of it, against the limits.
 type splitter struct {
 	limits Limits
-	want   *Wanted
-	e      Evidence
-	now    time.Time
-	v      Verdict
-	at     *view // the Snapshot
-	before *view // of Evidence.Before; nil: not known
-	latest *view // of Evidence.Latest; nil: not known
-	change policyChange
+	by     *judge
+	v      *Verdict
 }
 
 // lost returns the users, and whether other subjects, lose the binding's role by a change.
-func (s *splitter) lost(c Change) (users []int64, others bool) {
+func (w *Wanted) lost(c Change) (users []int64, others bool) {
 	if c.Action != Update || c.Old == nil || c.Old.Binding == nil || !c.Revokes {
 		return nil, false // a wrong role is replaced as a whole: nothing is inferred there
 	}
 	_, gone := diff(c.Old.Binding.Users, c.New.Binding.Users)
-	all := s.want.Inside(c.Key.Namespace)
+	all := w.Inside(c.Key.Namespace)
 	for _, u := range gone {
 		if !elsewhere(all, c.Old.Binding.Role, u) {
 			users = append(users, u)
@@ -170,36 +164,39 @@ func (w *Wanted) Inside(ns string) []Object {
 func (s *splitter) inferred(changes []Change) []Item {
 	var items []Item
 	seen := map[Right]bool{}
-	s.change = s.policyChange(changes)
+	var change policyChange
+	if !s.limits.Policy.off() {
+		change = s.by.policyChange(changes)
+	}
 	for _, c := range changes {
-		users, others := s.lost(c)
+		users, others := s.by.want.lost(c)
 		if others {
 			users = append(users, 0) // its CI
 		}
 		for _, u := range users {
-			i := Item{Source: c.Source, Role: c.Old.Binding.Role, User: u, Path: s.path(c.Source), Name: s.e.Snapshot.Users[u].Username}
-			for _, v := range []*view{s.latest, s.before} {
+			i := Item{Source: c.Source, Role: c.Old.Binding.Role, User: u, Path: s.by.path(c.Source), Name: s.by.e.Snapshot.Users[u].Username}
+			for _, v := range []*view{s.by.latest, s.by.before} {
 				if i.Name == "" && v != nil {
 					i.Name = v.snap.Users[u].Username
 				}
 			}
-			if s.change.takes(i.right()) {
-				i.Change, i.Cause = s.change.id, c.Source
+			if change.takes(i.right()) {
+				i.Change, i.Cause = change.id, c.Source
 				if u != 0 {
 					i.Cause = authz.Person(u)
 				}
 			} else {
-				if u == 0 && s.e.Snapshot.Contains(c.Source) {
+				if u == 0 && s.by.e.Snapshot.Contains(c.Source) {
 					continue // another way to get credentials
 				}
 				var inferred bool
-				if i.Cause, i.Ask, inferred = s.judge(c.Source, i.Role, u); !inferred {
+				if i.Cause, i.Ask, inferred = s.by.reason(c.Source, i.Role, u); !inferred {
 					continue
 				}
-				i.Scope = s.scope(c.Source)
+				i.Scope = s.by.scope(c.Source)
 			}
 			s.v.Wanted[i.Key()] = true
-			if s.e.Approved[i.Key()] {
+			if s.by.e.Approved[i.Key()] {
 				s.v.Approved[Approval{i.Source, i.Role}] = true
 				continue
 			}
@@ -230,14 +227,14 @@ func (s *splitter) over(items []Item) map[Right]bool {
 		}
 		add(i.Scope, i.Cause)
 	}
-	for _, p := range s.e.Past {
-		if !p.Made && s.now.Sub(p.At) < s.limits.Window {
+	for _, p := range s.by.e.Past {
+		if !p.Made && s.by.now.Sub(p.At) < s.limits.Window {
 			past[p.Cause] = past[p.Cause] || p.Scope.ID != 0
 			add(p.Scope, p.Cause)
 		}
 	}
 	why := map[authz.SourceID]string{}
-	for _, i := range s.e.Outside { // a group is held as a whole
+	for _, i := range s.by.e.Outside { // a group is held as a whole
 		if i.Role != "" && causes[i.Scope] != nil {
 			add(i.Scope, i.Cause)
 			why[i.Scope] = i.Why
@@ -277,7 +274,7 @@ func (s *splitter) over(items []Item) map[Right]bool {
 			s.v.Held = append(s.v.Held, i)
 			continue
 		}
-		if p := (Past{At: s.now, Scope: i.Scope, Cause: i.Cause}); !noted[p] {
+		if p := (Past{At: s.by.now, Scope: i.Scope, Cause: i.Cause}); !noted[p] {
 			noted[p] = true
 			s.v.Passed = append(s.v.Passed, p)
 		}
@@ -293,11 +290,11 @@ func (s *splitter) allowed(l Limit, scope authz.SourceID, n int) int {
 	if n <= l.Causes || l.Fraction <= 0 {
 		return l.Causes
 	}
-	size := s.e.Size
+	size := s.by.e.Size
 	if size == nil {
 		size = func(scope authz.SourceID) int {
-			all := func(yield func([]Object) bool) { yield(s.want.Objects) }
-			return SizeOf(all, func(id authz.SourceID) bool { return scope.ID == 0 || s.scope(id) == scope })
+			all := func(yield func([]Object) bool) { yield(s.by.want.Objects) }
+			return SizeOf(all, func(id authz.SourceID) bool { return scope.ID == 0 || s.by.scope(id) == scope })
 		}
 	}
 	return max(l.Causes, int(l.Fraction*float64(size(scope))))
@@ -328,16 +325,16 @@ func SizeOf(lists iter.Seq[[]Object], in func(authz.SourceID) bool) int {
 }
 
 // hold returns what is wanted with what is held left as it is.
-func (s *splitter) hold(changes []Change, held map[Right]bool, wait map[authz.SourceID]bool) *Wanted {
+func (w *Wanted) hold(changes []Change, held map[Right]bool, wait map[authz.SourceID]bool) *Wanted {
 	if len(held)+len(wait) == 0 {
-		return s.want
+		return w
 	}
-	w := *s.want
-	w.Keep = map[authz.SourceID]bool{}
+	out := *w
+	out.Keep = map[authz.SourceID]bool{}
 	var kept []Object
 	replaced := map[Key]bool{}
 	for _, c := range changes {
-		users, others := s.lost(c)
+		users, others := w.lost(c)
 		if len(users) == 0 && !others {
 			continue
 		}
@@ -347,12 +344,12 @@ func (s *splitter) hold(changes []Change, held map[Right]bool, wait map[authz.So
 		if len(users) == 0 && !others {
 			continue
 		}
-		if _, wanted := s.want.Paths[c.Source]; !wanted {
-			w.Keep[c.Source] = true
+		if _, wanted := w.Paths[c.Source]; !wanted {
+			out.Keep[c.Source] = true
 		}
 		b := Binding{Role: role, Others: c.New.Binding.Others}
 		b.Users = slices.Sorted(slices.Values(append(users, c.New.Binding.Users...)))
-		b.Members = memberNames(b.Users, s.want.Users)
+		b.Members = memberNames(b.Users, w.Users)
 		if others {
 			b.Others = c.Old.Binding.Others
 		}
@@ -368,120 +365,13 @@ func (s *splitter) hold(changes []Change, held map[Right]bool, wait map[authz.So
 			waiting[c.Key.Namespace] = true
 		}
 	}
-	w.Objects = make([]Object, 0, len(s.want.Objects)+len(kept))
-	for _, o := range s.want.Objects {
+	out.Objects = make([]Object, 0, len(w.Objects)+len(kept))
+	for _, o := range w.Objects {
 		if !replaced[o.Key] && !waiting[o.Key.Namespace] {
-			w.Objects = append(w.Objects, o)
+			out.Objects = append(out.Objects, o)
 		}
 	}
-	w.Objects = append(w.Objects, kept...)
-	slices.SortFunc(w.Objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
-	return &w
-}
-
-// CreationMemory is how far back creations are counted when the queue of a person is long.
-const CreationMemory = 7 * 24 * time.Hour
-
-// creations returns the sources whose namespaces have to wait. Each person's sources get their turn in the order in
-// which GitLab made them, at most Creations in an hour. A source belongs to the one of its owners who owns most of
-// what is new (of several, to the newest account): owners can add anybody as another owner, so a rule that looked
-// at all of them would let somebody use up the turns of others, or hide behind them.
-func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
-	wait := map[authz.SourceID]bool{}
-	if s.limits.Creations <= 0 {
-		return wait
-	}
-	fresh := func(t time.Time) bool { return !t.IsZero() && s.now.Sub(t) < CreationMemory }
-	created := map[authz.SourceID]time.Time{}
-	asked := map[authz.SourceID]bool{}
-	for id, g := range s.e.Snapshot.Groups {
-		if fresh(g.CreatedAt) {
-			created[authz.Group(id)] = g.CreatedAt
-		}
-	}
-	for id, p := range s.e.Snapshot.Projects {
-		if fresh(p.CreatedAt) {
-			created[authz.Project(id)] = p.CreatedAt
-		}
-	}
-	for _, c := range changes {
-		if _, ok := created[c.Source]; ok && c.Action == Create && c.Key.Kind == KindNamespace {
-			asked[c.Source] = true
-		}
-	}
-	if len(asked) == 0 {
-		return wait
-	}
-	type turn struct {
-		id authz.SourceID
-		at time.Time
-	}
-	queues := map[int64][]turn{}
-	for id, person := range s.responsible(created) {
-		queues[person] = append(queues[person], turn{id, created[id]})
-	}
-	for _, p := range s.e.Past { // made and deleted again: it took its turn
-		if p.Made && fresh(p.At) && !s.e.Snapshot.Contains(p.Cause) {
-			queues[p.Scope.ID] = append(queues[p.Scope.ID], turn{p.Cause, p.At})
-		}
-	}
-	for person, queue := range queues {
-		if slices.Contains(s.limits.Exempt, person) {
-			continue
-		}
-		slices.SortFunc(queue, func(a, b turn) int { return cmp.Or(a.at.Compare(b.at), a.id.Compare(b.id)) })
-		for i := range queue {
-			t := &queue[i]
-			if i >= s.limits.Creations {
-				if next := queue[i-s.limits.Creations].at.Add(time.Hour); next.After(t.at) {
-					t.at = next
-				}
-			}
-			if !asked[t.id] {
-				continue
-			}
-			item := Item{
-				Source: t.id, Cause: authz.Person(person), Scope: authz.Person(person), Path: s.path(t.id), Name: s.e.Snapshot.Users[person].Username,
-				Why: fmt.Sprintf("over %d new namespaces per person and hour; its turn is at %s", s.limits.Creations, t.at.UTC().Format(time.RFC3339)),
-			}
-			s.v.Wanted[item.Key()] = true
-			approved := s.e.Approved[item.Key()]
-			if t.at.After(s.now) && approved {
-				s.v.Approved[Approval{t.id, ""}] = true
-			}
-			if t.at.After(s.now) && !approved {
-				wait[t.id] = true
-				s.v.Held = append(s.v.Held, item)
-				continue
-			}
-			s.v.Passed = append(s.v.Passed, Past{At: s.now, Scope: authz.Person(person), Cause: t.id, Made: true})
-		}
-	}
-	slices.SortFunc(s.v.Passed, func(a, b Past) int { return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause)) })
-	return wait
-}
-
-// responsible returns to whom new sources are counted: see creations. Sources without an owner are counted together.
-func (s *splitter) responsible(created map[authz.SourceID]time.Time) map[authz.SourceID]int64 {
-	owners := map[authz.SourceID][]int64{}
-	owned := map[int64]int{}
-	for id := range created {
-		for a := range s.at.now.Members(id).All() {
-			if a.Level == authz.Owner && s.e.Policy.MayHaveRights(s.e.Snapshot.Users[a.User]) {
-				owners[id] = append(owners[id], a.User)
-				owned[a.User]++
-			}
-		}
-	}
-	out := map[authz.SourceID]int64{}
-	for id := range created {
-		var person int64
-		for _, u := range owners[id] {
-			if owned[u] > owned[person] || (owned[u] == owned[person] && u > person) {
-				person = u
-			}
-		}
-		out[id] = person
-	}
-	return out
+	out.Objects = append(out.Objects, kept...)
+	slices.SortFunc(out.Objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
+	return &out
 }

@@ -45,23 +45,23 @@ func changeOf(was *authz.Policy, is authz.Policy) string {
 // policyChange finds the rights that are lost because the policy changed, and not because GitLab did (docs/adr/0082):
 // what the policy of before gives on what GitLab says now; unless the present policy would have given it on what GitLab
 // said before, for then GitLab is the reason. Without a policy of before it is what GitLab does not explain either.
-func (s *splitter) policyChange(changes []Change) policyChange {
-	out := policyChange{id: changeOf(s.e.Was, s.e.Policy), taken: map[Right]bool{}}
-	if s.limits.Policy.off() || out.id == "" {
+func (j *judge) policyChange(changes []Change) policyChange {
+	out := policyChange{id: changeOf(j.e.Was, j.e.Policy), taken: map[Right]bool{}}
+	if out.id == "" {
 		return policyChange{}
 	}
 	lost := map[Right]bool{}
 	sources := map[authz.SourceID]bool{}
 	for _, c := range changes {
-		users, others := s.lost(c)
+		users, others := j.want.lost(c)
 		if others {
 			users = append(users, 0)
 		}
-		if !s.e.Snapshot.Contains(c.Source) {
+		if !j.e.Snapshot.Contains(c.Source) {
 			continue
 		}
 		for _, u := range users {
-			if role := c.Old.Binding.Role; !s.promoted(c.Key.Namespace, role, u) {
+			if role := c.Old.Binding.Role; !j.promoted(c.Key.Namespace, role, u) {
 				lost[Right{c.Source, role, u}], sources[c.Source] = true, true
 			}
 		}
@@ -70,14 +70,14 @@ func (s *splitter) policyChange(changes []Change) policyChange {
 		return out
 	}
 	now, before := map[Right]bool{}, map[Right]bool{}
-	if s.e.Was != nil {
-		now = RightsIn(*s.e.Was, s.e.Snapshot, sources, s.now)
+	if j.e.Was != nil {
+		now = RightsIn(*j.e.Was, j.e.Snapshot, sources, j.now)
 	}
-	if s.e.Before != nil {
-		before = RightsIn(s.e.Policy, s.e.Before, sources, s.now)
+	if j.e.Before != nil {
+		before = RightsIn(j.e.Policy, j.e.Before, sources, j.now)
 	}
 	for r := range lost {
-		if !before[r] && (now[r] || s.e.Was == nil && s.unexplained(r)) {
+		if !before[r] && (now[r] || j.e.Was == nil && j.unexplained(r)) {
 			out.taken[r] = true
 		}
 	}
@@ -106,22 +106,22 @@ func RightsIn(p authz.Policy, snap *authz.Snapshot, ids map[authz.SourceID]bool,
 }
 
 // promoted reports whether a person who loses a role gets a stronger one in the namespace.
-func (s *splitter) promoted(ns, role string, user int64) bool {
-	stronger := s.e.Policy.BaseRoles()
+func (j *judge) promoted(ns, role string, user int64) bool {
+	stronger := j.e.Policy.BaseRoles()
 	stronger = stronger[:max(0, slices.Index(stronger, role))]
-	return user != 0 && slices.ContainsFunc(stronger, func(r string) bool { return elsewhere(s.want.Inside(ns), r, user) })
+	return user != 0 && slices.ContainsFunc(stronger, func(r string) bool { return elsewhere(j.want.Inside(ns), r, user) })
 }
 
 // unexplained reports whether GitLab shows no reason why a right is lost. A lower level is one only if it was seen to be
 // higher.
-func (s *splitter) unexplained(r Right) bool {
-	active := func(user int64) bool { return s.e.Snapshot.Users[user].State == authz.StateActive }
+func (j *judge) unexplained(r Right) bool {
+	active := func(user int64) bool { return j.e.Snapshot.Users[user].State == authz.StateActive }
 	if r.User != 0 && !active(r.User) || r.Source.Kind == authz.UserSource && !active(r.Source.ID) {
 		return false
 	}
-	if _, wanted := s.e.Policy.Source(s.e.Snapshot, r.Source); !wanted || r.User == 0 {
+	if _, wanted := j.e.Policy.Source(j.e.Snapshot, r.Source); !wanted || r.User == 0 {
 		return !wanted
 	}
-	have, _ := s.at.access(r.Source, r.User)
-	return have.Level > authz.MinimalAccess || !slices.Contains(s.e.Policy.ClusterRoles(), r.Role)
+	have, _ := j.at.access(r.Source, r.User)
+	return have.Level > authz.MinimalAccess || !slices.Contains(j.e.Policy.ClusterRoles(), r.Role)
 }

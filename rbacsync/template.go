@@ -33,9 +33,22 @@ type TemplateKind struct {
 	Resource string
 }
 
-// DefaultTemplateKinds are the kinds that the optional role in deploy/ and our cage allow.
+// defaultKinds are the kinds that the optional role in deploy/ and our cage allow.
+var defaultKinds = []TemplateKind{
+	{schema.GroupVersionKind{Version: "v1", Kind: "ResourceQuota"}, "resourcequotas"},
+	{schema.GroupVersionKind{Version: "v1", Kind: "LimitRange"}, "limitranges"},
+	{schema.GroupVersionKind{Group: "networking.k8s.io", Version: "v1", Kind: "NetworkPolicy"}, "networkpolicies"},
+	{schema.GroupVersionKind{Version: "v1", Kind: "ConfigMap"}, "configmaps"},
+	{schema.GroupVersionKind{Version: "v1", Kind: "Secret"}, "secrets"},
+}
+
+// DefaultTemplateKinds names the kinds that the optional role in deploy/ and our cage allow.
 func DefaultTemplateKinds() []string {
-	return []string{"ResourceQuota", "LimitRange", "NetworkPolicy", "ConfigMap", "Secret"}
+	out := make([]string, 0, len(defaultKinds))
+	for _, k := range defaultKinds {
+		out = append(out, k.Kind)
+	}
+	return out
 }
 
 var kindForm = regexp.MustCompile(`^([A-Z][A-Za-z0-9]*)\.(v[0-9][a-z0-9]*)\.([a-z0-9.-]+)/([a-z0-9]+)$`)
@@ -43,20 +56,8 @@ var kindForm = regexp.MustCompile(`^([A-Z][A-Za-z0-9]*)\.(v[0-9][a-z0-9]*)\.([a-
 // ParseTemplateKind reads one of DefaultTemplateKinds, or "Kind.version.group/resource" for another kind. Kinds that
 // hand out rights or run something as somebody are refused: rights come from GitLab alone.
 func ParseTemplateKind(s string) (TemplateKind, error) {
-	core := func(kind, plural string) TemplateKind {
-		return TemplateKind{schema.GroupVersionKind{Version: "v1", Kind: kind}, plural}
-	}
-	switch s {
-	case "ResourceQuota":
-		return core(s, "resourcequotas"), nil
-	case "LimitRange":
-		return core(s, "limitranges"), nil
-	case "ConfigMap":
-		return core(s, "configmaps"), nil
-	case "Secret":
-		return core(s, "secrets"), nil
-	case "NetworkPolicy":
-		return TemplateKind{schema.GroupVersionKind{Group: "networking.k8s.io", Version: "v1", Kind: s}, "networkpolicies"}, nil
+	if i := slices.IndexFunc(defaultKinds, func(k TemplateKind) bool { return k.Kind == s }); i >= 0 {
+		return defaultKinds[i], nil
 	}
 	m := kindForm.FindStringSubmatch(s)
 	if m == nil {
@@ -188,71 +189,90 @@ func (t *Template) clashes(o *Template) bool {
 	return slices.ContainsFunc(slices.Collect(maps.Keys(t.kinds)), shared)
 }
 
+// parseTemplate returns nil for a document without content.
 func parseTemplate(where string, doc []byte, kinds []TemplateKind) (*Template, []error) {
-	var faults []error
-	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	if len(bytes.TrimSpace(doc)) == 0 {
 		return nil, nil
 	}
 	if len(doc) > maxTemplate {
-		bad("larger than %d KiB", maxTemplate>>10)
-		return nil, faults
+		return nil, []error{fmt.Errorf("larger than %d KiB", maxTemplate>>10)}
 	}
 	var o unstructured.Unstructured
 	if err := yaml.UnmarshalStrict(doc, &o.Object); err != nil {
-		bad("not valid YAML: %w", err)
-		return nil, faults
+		return nil, []error{fmt.Errorf("not valid YAML: %w", err)}
 	}
 	if len(o.Object) == 0 {
 		return nil, nil
 	}
 	if o.GetAPIVersion() == "" || o.GetKind() == "" {
-		bad("apiVersion or kind is missing")
-		return nil, faults
+		return nil, []error{errors.New("apiVersion or kind is missing")}
 	}
-	t := &Template{file: where, Name: o.GetName(), kinds: map[authz.SourceKind]bool{}, ids: map[authz.SourceID]bool{}}
 	gvk := o.GroupVersionKind()
 	i := slices.IndexFunc(kinds, func(k TemplateKind) bool { return k.GroupVersionKind == gvk })
 	if i < 0 {
-		bad("%s %s is not among rbacsync.templates.kinds", o.GetAPIVersion(), o.GetKind())
-		return nil, faults
+		return nil, []error{fmt.Errorf("%s %s is not among rbacsync.templates.kinds", o.GetAPIVersion(), o.GetKind())}
 	}
-	t.Kind = kinds[i]
-	for _, e := range validation.IsDNS1123Subdomain(t.Name) {
-		bad("metadata.name %q: %s", t.Name, e)
+	t := &Template{
+		Kind: kinds[i], Name: o.GetName(), CopyFrom: o.GetAnnotations()[copyAnnotation],
+		file: where, kinds: map[authz.SourceKind]bool{}, ids: map[authz.SourceID]bool{},
+	}
+	faults := slices.Concat(metadataFaults(o), t.readFor(o.GetAnnotations()), reservedFaults(o), t.secretFaults(o))
+	return t, append(faults, t.take(o)...)
+}
+
+// metadataFaults says what of a manifest's metadata the API server would not take, or would not be the same in each namespace.
+func metadataFaults(o unstructured.Unstructured) (faults []error) {
+	for _, e := range validation.IsDNS1123Subdomain(o.GetName()) {
+		faults = append(faults, fmt.Errorf("metadata.name %q: %s", o.GetName(), e))
 	}
 	if o.GetNamespace() != "" || o.GetGenerateName() != "" {
-		bad("metadata may not have a namespace or generateName: each namespace gets the object under its name")
+		faults = append(faults, errors.New("metadata may not have a namespace or generateName: each namespace gets the object under its name"))
 	}
 	for _, name := range []string{"labels", "annotations"} {
 		if _, _, err := unstructured.NestedStringMap(o.Object, "metadata", name); err != nil { // then none of them would count
-			bad("metadata.%s: each value is a string: put numbers, true and false in quotes", name)
+			faults = append(faults, fmt.Errorf("metadata.%s: each value is a string: put numbers, true and false in quotes", name))
 		}
 	}
-	notes := o.GetAnnotations()
-	t.CopyFrom = notes[copyAnnotation]
-	if list, ok := notes[forAnnotation]; ok {
-		for item := range strings.SplitSeq(list, ",") {
-			item = strings.TrimSpace(item)
-			switch kind := authz.SourceKind(item); kind {
-			case authz.GroupSource, authz.ProjectSource, authz.UserSource:
-				t.kinds[kind] = true
-				continue
-			}
-			id, ok := authz.ParseLabel(strings.Replace(item, "/", "-", 1))
-			if !ok {
-				bad("%s: want group, project, user, or an id such as group/7, not %q", forAnnotation, item)
-			}
-			t.ids[id] = true
-		}
-	}
-	for _, m := range []map[string]string{notes, o.GetLabels()} {
+	return faults
+}
+
+// reservedFaults says what of a manifest's labels and annotations is not for manifests.
+func reservedFaults(o unstructured.Unstructured) (faults []error) {
+	for _, m := range []map[string]string{o.GetAnnotations(), o.GetLabels()} {
 		for k := range m {
 			if (strings.Contains(k, "gl-k8s-integrator.io/") && k != forAnnotation && k != copyAnnotation) || k == kubename.LabelManagedBy {
-				bad("metadata: %q is set by this program alone", k)
+				faults = append(faults, fmt.Errorf("metadata: %q is set by this program alone", k))
 			}
 		}
 	}
+	return faults
+}
+
+// readFor reads which sources the template is for.
+func (t *Template) readFor(notes map[string]string) (faults []error) {
+	list, ok := notes[forAnnotation]
+	if !ok {
+		return nil
+	}
+	for item := range strings.SplitSeq(list, ",") {
+		item = strings.TrimSpace(item)
+		switch kind := authz.SourceKind(item); kind {
+		case authz.GroupSource, authz.ProjectSource, authz.UserSource:
+			t.kinds[kind] = true
+			continue
+		}
+		id, ok := authz.ParseLabel(strings.Replace(item, "/", "-", 1))
+		if !ok {
+			faults = append(faults, fmt.Errorf("%s: want group, project, user, or an id such as group/7, not %q", forAnnotation, item))
+		}
+		t.ids[id] = true
+	}
+	return faults
+}
+
+// secretFaults looks at the rules for Secrets, and for what is copied.
+func (t *Template) secretFaults(o unstructured.Unstructured) (faults []error) {
+	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	if t.Kind.Secret() {
 		if t.Name != templateSecret && !strings.HasPrefix(t.Name, templateSecrets) {
 			bad("a Secret is named %s or %s…", templateSecret, templateSecrets)
@@ -264,19 +284,24 @@ func parseTemplate(where string, doc []byte, kinds []TemplateKind) (*Template, [
 			bad("a Secret has no data of its own: it names a Secret of our namespace in the annotation %s", copyAnnotation)
 		}
 	}
-	if t.CopyFrom != "" && (gvk.Kind != "Secret" || !strings.HasPrefix(t.CopyFrom, SharedSecretPrefix)) {
+	if t.CopyFrom != "" && (t.Kind.Kind != "Secret" || !strings.HasPrefix(t.CopyFrom, SharedSecretPrefix)) {
 		bad("%s: only a Secret can be copied, and only one whose name starts with %s", copyAnnotation, SharedSecretPrefix)
 	}
+	return faults
+}
+
+// take takes the content of a manifest, and which fields are in it.
+func (t *Template) take(o unstructured.Unstructured) (faults []error) {
 	delete(o.Object, "status")
-	kept := maps.Clone(notes)
+	kept := maps.Clone(o.GetAnnotations())
 	delete(kept, forAnnotation)
 	delete(kept, copyAnnotation)
 	meta := map[string]any{}
 	if len(kept) > 0 {
-		meta["annotations"] = anyMap(kept)
+		meta["annotations"] = AnyMap(kept)
 	}
 	if l := o.GetLabels(); len(l) > 0 {
-		meta["labels"] = anyMap(l)
+		meta["labels"] = AnyMap(l)
 	}
 	o.Object["metadata"] = meta
 	t.content = o.Object
@@ -289,22 +314,23 @@ func parseTemplate(where string, doc []byte, kinds []TemplateKind) (*Template, [
 		}
 		return s
 	})
-	for name := range used {
+	t.uses = sortedKeys(used)
+	for _, name := range t.uses {
 		if _, ok := (values{}).fields()[name]; !ok {
-			bad("$(%s) is not a field: there are $(NAMESPACE), $(SOURCE_KIND), $(SOURCE_ID), $(SOURCE_PATH), and $$(X) for the text $(X)", name)
+			faults = append(faults, fmt.Errorf("$(%s) is not a field: there are $(NAMESPACE), $(SOURCE_KIND), $(SOURCE_ID), $(SOURCE_PATH), and $$(X) for the text $(X)", name))
 		}
 	}
-	t.uses = sortedKeys(used)
 	canonical, err := json.Marshal(t.content)
 	if err != nil {
-		bad("%w", err)
+		faults = append(faults, err)
 	}
 	sum := sha256.Sum256(canonical)
 	t.sum = hex.EncodeToString(sum[:])
-	return t, faults
+	return faults
 }
 
-func anyMap(m map[string]string) map[string]any {
+// AnyMap is what an unstructured object has of labels and annotations.
+func AnyMap(m map[string]string) map[string]any {
 	out := make(map[string]any, len(m))
 	for k, v := range m {
 		out[k] = v

@@ -95,14 +95,9 @@ func (w *secrets) request(ctx context.Context, bound *corev1.Secret) (token stri
 
 // makeAnchor makes the anchor, with the mark of a loss if there was one.
 func (w *secrets) makeAnchor(ctx context.Context) error {
-	s := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: kubename.CIAnchor, Namespace: w.n.Name, Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}},
-		Type:       corev1.SecretTypeOpaque,
-	}
-	w.mark(s)
-	made, err := w.p.c.Kube.CoreV1().Secrets(w.n.Name).Create(ctx, s, metav1.CreateOptions{})
+	made, err := w.makeSecret(ctx, kubename.CIAnchor, &corev1.Secret{})
 	if err != nil {
-		return fmt.Errorf("making Secret %s/%s: %w", w.n.Name, kubename.CIAnchor, err)
+		return err
 	}
 	w.anchor = made
 	return nil

@@ -197,6 +197,11 @@ func annotate(s *corev1.Secret, key, value string) (changed bool) {
 	return true
 }
 
+// union returns what is in a or in b, ascending.
+func union(a, b []int64) []int64 {
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
+}
+
 // without returns what of a is not in b; both are ascending.
 func without(a, b []int64) []int64 {
 	var out []int64

@@ -3,7 +3,6 @@ package ci
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -90,7 +89,7 @@ func (w *secrets) killLost(ctx context.Context) error {
 	if w.s != nil {
 		had, _ = readers(w.s)
 	}
-	gone := without(slices.Compact(slices.Sorted(slices.Values(slices.Concat(had, w.lost)))), w.n.Readers)
+	gone := without(union(had, w.lost), w.n.Readers)
 	if len(gone) > 0 {
 		w.withheldSince = w.p.c.Now()
 		readable := w.s != nil && len(w.s.Data[keyToken]) > 0
@@ -131,24 +130,30 @@ func (w *secrets) destroyLost(ctx context.Context) error {
 
 // create makes the Secret, without a token, for what is kept on it.
 func (w *secrets) create(ctx context.Context) error {
-	s := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: kubename.CISecret, Namespace: w.n.Name, Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}},
-		Type:       corev1.SecretTypeOpaque,
-		Data:       map[string][]byte{keyCA: w.facts.cluster.CA, keyNamespace: []byte(w.n.Name)},
-	}
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.n.Name}, Data: map[string][]byte{keyCA: w.facts.cluster.CA, keyNamespace: []byte(w.n.Name)}}
 	if _, err := setRecords(s, w.recs); err != nil {
 		return err
 	}
 	if _, err := setReaders(s, w.n.Readers); err != nil {
 		return err
 	}
-	w.mark(s)
-	made, err := w.p.c.Kube.CoreV1().Secrets(w.n.Name).Create(ctx, s, metav1.CreateOptions{})
+	made, err := w.makeSecret(ctx, kubename.CISecret, s)
 	if err != nil {
-		return fmt.Errorf("making Secret %s/%s: %w", w.n.Name, kubename.CISecret, err)
+		return err
 	}
 	w.s = made
 	return nil
+}
+
+// makeSecret makes a Secret of ours, with the mark of a loss if there was one.
+func (w *secrets) makeSecret(ctx context.Context, name string, s *corev1.Secret) (*corev1.Secret, error) {
+	s.Name, s.Namespace, s.Labels, s.Type = name, w.n.Name, map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}, corev1.SecretTypeOpaque
+	w.mark(s)
+	made, err := w.p.c.Kube.CoreV1().Secrets(w.n.Name).Create(ctx, s, metav1.CreateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("making Secret %s/%s: %w", w.n.Name, name, err)
+	}
+	return made, nil
 }
 
 // token makes the Secrets, with a token that works if anybody needs one and nobody who should not can see it.
@@ -196,7 +201,7 @@ func (w *secrets) issue(ctx context.Context, why string) error {
 	annotate(s, kubename.AnnotationRotateAt, rotateAt(w.n.Name, now, expires).UTC().Format(time.RFC3339))
 	if had, _ := readers(s); !w.n.Undecided {
 		// Who could read the token before and can't now was found by killLost; this token they never saw.
-		if _, err := setReaders(s, slices.Compact(slices.Sorted(slices.Values(slices.Concat(had, w.n.Readers))))); err != nil {
+		if _, err := setReaders(s, union(had, w.n.Readers)); err != nil {
 			return err
 		}
 	}

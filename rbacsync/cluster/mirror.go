@@ -245,12 +245,16 @@ func (m *mirror) put(e entry, watching bool) {
 
 // drop forgets an object. The caller holds mu.
 func (m *mirror) drop(k rbacsync.Key, version string) {
+	m.remove(k)
+	m.touch(k, version)
+}
+
+func (m *mirror) remove(k rbacsync.Key) {
 	space := m.spaces[k.Namespace]
 	delete(space, k)
 	if len(space) == 0 {
 		delete(m.spaces, k.Namespace)
 	}
-	m.touch(k, version)
 }
 
 func (m *mirror) touch(k rbacsync.Key, version string) {
@@ -278,12 +282,7 @@ func (m *mirror) wrote(l *rbacsync.Live) {
 func (m *mirror) forget(k rbacsync.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if space := m.spaces[k.Namespace]; space[k] != nil {
-		delete(space, k)
-		if len(space) == 0 {
-			delete(m.spaces, k.Namespace)
-		}
-	}
+	m.remove(k)
 	delete(m.touched, k)
 }
 

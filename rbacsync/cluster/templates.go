@@ -241,20 +241,11 @@ func (st *templates) load(ctx context.Context, client dynamic.Interface, own str
 	return nil
 }
 
-// looseMap is what an unstructured object has of labels and annotations.
-func looseMap(m map[string]string) map[string]any {
-	out := make(map[string]any, len(m))
-	for k, v := range m {
-		out[k] = v
-	}
-	return out
-}
-
 // templateLive reads an object into our form.
 func templateLive(kind rbacsync.TemplateKind, o *unstructured.Unstructured) (l *rbacsync.Live, ours bool) {
 	labels, notes := o.GetLabels(), o.GetAnnotations()
 	content := maps.Clone(o.Object)
-	content["metadata"] = map[string]any{"labels": looseMap(labels), "annotations": looseMap(notes)}
+	content["metadata"] = map[string]any{"labels": rbacsync.AnyMap(labels), "annotations": rbacsync.AnyMap(notes)}
 	delete(content, "status")
 	return &rbacsync.Live{
 		Object: rbacsync.Object{

@@ -206,17 +206,11 @@ func (c *ciSpaces) bound(ns string, project int64, mode rbacsync.Delivery) (subj
 // and those who could until now: the people of every role but those of the levels below Maintainer; with open, of
 // Developer, too. They are read from the bindings, so who is held back from losing a right is among them still.
 func (c *ciSpaces) readers(ns string, id authz.SourceID, open bool) (now, lost []int64) {
-	weak := map[string]bool{}
-	for _, role := range c.policy.BaseRoles() {
-		weak[role] = true
-	}
 	strong := []authz.Level{authz.Maintainer, authz.Owner}
 	if open {
 		strong = append(strong, authz.Developer)
 	}
-	for _, l := range strong {
-		delete(weak, c.policy.RoleIn(c.snap, id, l))
-	}
+	weak := rbacsync.RolesWithout(c.policy, c.snap, id, strong...)
 	for _, o := range c.want.Inside(ns) {
 		if o.Binding != nil && !weak[o.Binding.Role] {
 			now = append(now, o.Binding.Users...)

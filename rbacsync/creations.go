@@ -1,0 +1,124 @@
+package rbacsync
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+)
+
+// CreationMemory is how far back creations are counted when the queue of a person is long.
+const CreationMemory = 7 * 24 * time.Hour
+
+// creations counts new namespaces per person.
+type creations struct {
+	limits Limits
+	by     *judge
+	v      *Verdict
+}
+
+// over returns the sources whose namespaces have to wait. Each person's sources get their turn in the order in
+// which GitLab made them, at most Creations in an hour. A source belongs to the one of its owners who owns most of
+// what is new (of several, to the newest account): owners can add anybody as another owner, so a rule that looked
+// at all of them would let somebody use up the turns of others, or hide behind them.
+func (c *creations) over(changes []Change) map[authz.SourceID]bool {
+	wait := map[authz.SourceID]bool{}
+	if c.limits.Creations <= 0 {
+		return wait
+	}
+	fresh := func(t time.Time) bool { return !t.IsZero() && c.by.now.Sub(t) < CreationMemory }
+	created := map[authz.SourceID]time.Time{}
+	asked := map[authz.SourceID]bool{}
+	for id, g := range c.by.e.Snapshot.Groups {
+		if fresh(g.CreatedAt) {
+			created[authz.Group(id)] = g.CreatedAt
+		}
+	}
+	for id, p := range c.by.e.Snapshot.Projects {
+		if fresh(p.CreatedAt) {
+			created[authz.Project(id)] = p.CreatedAt
+		}
+	}
+	for _, x := range changes {
+		if _, ok := created[x.Source]; ok && x.Action == Create && x.Key.Kind == KindNamespace {
+			asked[x.Source] = true
+		}
+	}
+	if len(asked) == 0 {
+		return wait
+	}
+	type turn struct {
+		id authz.SourceID
+		at time.Time
+	}
+	queues := map[int64][]turn{}
+	for id, person := range c.responsible(created) {
+		queues[person] = append(queues[person], turn{id, created[id]})
+	}
+	for _, p := range c.by.e.Past { // made and deleted again: it took its turn
+		if p.Made && fresh(p.At) && !c.by.e.Snapshot.Contains(p.Cause) {
+			queues[p.Scope.ID] = append(queues[p.Scope.ID], turn{p.Cause, p.At})
+		}
+	}
+	for person, queue := range queues {
+		if slices.Contains(c.limits.Exempt, person) {
+			continue
+		}
+		slices.SortFunc(queue, func(a, b turn) int { return cmp.Or(a.at.Compare(b.at), a.id.Compare(b.id)) })
+		for i := range queue {
+			t := &queue[i]
+			if i >= c.limits.Creations {
+				if next := queue[i-c.limits.Creations].at.Add(time.Hour); next.After(t.at) {
+					t.at = next
+				}
+			}
+			if !asked[t.id] {
+				continue
+			}
+			item := Item{
+				Source: t.id, Cause: authz.Person(person), Scope: authz.Person(person), Path: c.by.path(t.id), Name: c.by.e.Snapshot.Users[person].Username,
+				Why: fmt.Sprintf("over %d new namespaces per person and hour; its turn is at %s", c.limits.Creations, t.at.UTC().Format(time.RFC3339)),
+			}
+			c.v.Wanted[item.Key()] = true
+			approved := c.by.e.Approved[item.Key()]
+			if t.at.After(c.by.now) && approved {
+				c.v.Approved[Approval{t.id, ""}] = true
+			}
+			if t.at.After(c.by.now) && !approved {
+				wait[t.id] = true
+				c.v.Held = append(c.v.Held, item)
+				continue
+			}
+			c.v.Passed = append(c.v.Passed, Past{At: c.by.now, Scope: authz.Person(person), Cause: t.id, Made: true})
+		}
+	}
+	slices.SortFunc(c.v.Passed, func(a, b Past) int { return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause)) })
+	return wait
+}
+
+// responsible returns to whom new sources are counted: see over. Sources without an owner are counted together.
+func (c *creations) responsible(created map[authz.SourceID]time.Time) map[authz.SourceID]int64 {
+	owners := map[authz.SourceID][]int64{}
+	owned := map[int64]int{}
+	for id := range created {
+		for a := range c.by.at.now.Members(id).All() {
+			if a.Level == authz.Owner && c.by.e.Policy.MayHaveRights(c.by.e.Snapshot.Users[a.User]) {
+				owners[id] = append(owners[id], a.User)
+				owned[a.User]++
+			}
+		}
+	}
+	out := map[authz.SourceID]int64{}
+	for id := range created {
+		var person int64
+		for _, u := range owners[id] {
+			if owned[u] > owned[person] || (owned[u] == owned[person] && u > person) {
+				person = u
+			}
+		}
+		out[id] = person
+	}
+	return out
+}
