@@ -177,7 +177,7 @@ func TestReasonsAreCompleteAndUnique(t *testing.T) {
 	seen := map[authn.Code]bool{}
 	outcomes := map[authn.Outcome]int{}
 	for _, r := range all {
-		if seen[r.Code] || r.Cause == "" || strings.HasSuffix(r.Cause, ".") || !strings.HasSuffix(r.Cure, ".") {
+		if seen[r.Code] || r.Cause == "" || strings.HasSuffix(r.Cause, ".") || !strings.HasSuffix(r.Hint, ".") {
 			t.Errorf("%+v", r)
 		}
 		if strings.Trim(string(r.Code), "abcdefghijklmnopqrstuvwxyz_") != "" {

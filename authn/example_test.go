@@ -12,7 +12,7 @@ import (
 func ExampleReasonFor() {
 	reason, _ := authn.ReasonFor(authn.CodeCINoEnvironment)
 	fmt.Println(reason.Cause)
-	fmt.Println(reason.Cure)
+	fmt.Println(reason.Hint)
 	// Output:
 	// the job has no environment
 	// Add `environment: {name: …}` with the configured name to the job.

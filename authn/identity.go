@@ -138,7 +138,7 @@ func (g *GitLab) ciProblem(now time.Time, c *claims, project int64) *DeniedError
 	return nil
 }
 
-// userProblem returns why a person is refused, "" if nothing is known against him. Only "active" passes: GitLab's
+// userProblem returns why a user is refused, "" if nothing is known against them. Only "active" passes: GitLab's
 // own blocked? leaves out deactivated accounts.
 func (g *GitLab) userProblem(id int64) Code {
 	if g.cfg.UserState == nil {

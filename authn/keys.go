@@ -27,7 +27,7 @@ const (
 )
 
 // keys holds GitLab's published signing keys. There is never more than one fetch under way and never more than
-// one per minInterval, because anybody can send a token with a key id of his invention.
+// one per minInterval, because anybody can send a token with an invented key id.
 type keys struct {
 	client      *http.Client
 	issuer      string

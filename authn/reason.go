@@ -99,11 +99,11 @@ type Reason struct {
 	Outcome Outcome
 	// Cause is a sentence without a period; it is what status.error says behind the code.
 	Cause string
-	// Cure is what helps, or why nothing needs to.
-	Cure string
+	// Hint is what helps, or why nothing needs to.
+	Hint string
 }
 
-// Reasons lists every code with its cause and cure, in a fixed order, for documentation and `token inspect`.
+// Reasons lists every code with its cause and hint, in a fixed order, for documentation and `token inspect`.
 func Reasons() []Reason { return slices.Clone(reasons) }
 
 // reasons is never changed.

@@ -48,7 +48,7 @@ func Handler(a Authenticator, logger *slog.Logger, observe func(Review), apiAudi
 	if observe == nil {
 		observe = func(Review) {}
 	}
-	h := &handler{authn: a, log: logger, observe: observe, audiences: slices.Clone(apiAudiences), lines: map[Code]*logsample.Lines{}}
+	h := &handler{authn: a, log: logger, onReview: observe, audiences: slices.Clone(apiAudiences), lines: map[Code]*logsample.Lines{}}
 	for _, r := range reasons {
 		h.lines[r.Code] = new(logsample.Lines)
 	}
@@ -58,7 +58,7 @@ func Handler(a Authenticator, logger *slog.Logger, observe func(Review), apiAudi
 type handler struct {
 	authn     Authenticator
 	log       *slog.Logger
-	observe   func(Review)
+	onReview  func(Review)
 	audiences []string
 	lines     map[Code]*logsample.Lines // for each reason but ok
 }
@@ -156,7 +156,7 @@ func kindOf(id Identity, err error) Kind {
 // authenticated one line per second and reason is written, with the number of those left out before it.
 func (h *handler) record(r *http.Request, seen Review, start time.Time, id Identity, err error) {
 	seen.Duration = time.Since(start)
-	h.observe(seen)
+	h.onReview(seen)
 
 	level := slog.LevelInfo
 	if seen.Outcome == OutcomeUndecided {

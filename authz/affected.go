@@ -12,7 +12,7 @@ func (p Policy) Affected(before, now *Snapshot) map[SourceID]bool {
 		a.everything()
 		return a.out
 	}
-	a.people()
+	a.users()
 	a.compare()
 	a.spread()
 	return a.out
@@ -41,26 +41,26 @@ func (a *affected) mark(id SourceID) {
 	}
 }
 
-// people marks what people are in whose accounts differ.
-func (a *affected) people() {
+// users marks what people are in whose accounts differ.
+func (a *affected) users() {
 	changed := map[int64]bool{}
 	compareMaps(a.before.Users, a.now.Users, sameUser, func(id int64) { changed[id] = true })
 	if len(changed) == 0 {
 		return
 	}
 	for id := range changed {
-		a.mark(Person(id))
+		a.mark(UserID(id))
 	}
 	has := func(m Member) bool { return changed[m.User] }
 	for _, s := range []*Snapshot{a.before, a.now} {
 		for id, g := range s.Groups {
 			if slices.ContainsFunc(g.Members, has) {
-				a.mark(Group(id))
+				a.mark(GroupID(id))
 			}
 		}
 		for id, pr := range s.Projects {
 			if changed[pr.Owner] || slices.ContainsFunc(pr.Members, has) {
-				a.mark(Project(id))
+				a.mark(ProjectID(id))
 			}
 		}
 	}
@@ -68,8 +68,8 @@ func (a *affected) people() {
 
 // compare marks groups and projects that differ, and what became readable or unreadable.
 func (a *affected) compare() {
-	compareMaps(a.before.Groups, a.now.Groups, sameGroup, func(id int64) { a.mark(Group(id)) })
-	compareMaps(a.before.Projects, a.now.Projects, sameProject, func(id int64) { a.mark(Project(id)) })
+	compareMaps(a.before.Groups, a.now.Groups, sameGroup, func(id int64) { a.mark(GroupID(id)) })
+	compareMaps(a.before.Projects, a.now.Projects, sameProject, func(id int64) { a.mark(ProjectID(id)) })
 	compareMaps(a.before.Missing, a.now.Missing, func(x, y string) bool { return x == y }, func(id SourceID) { a.mark(id) })
 }
 
@@ -81,8 +81,8 @@ func (a *affected) spread() {
 	}
 	for _, s := range []*Snapshot{a.before, a.now} {
 		for id, g := range s.Groups {
-			if slices.ContainsFunc(g.Links, func(l Link) bool { return a.groups[l.Group] && !a.out[Group(id)] }) {
-				a.out[Group(id)] = true
+			if slices.ContainsFunc(g.Links, func(l Link) bool { return a.groups[l.Group] && !a.out[GroupID(id)] }) {
+				a.out[GroupID(id)] = true
 			}
 		}
 	}
@@ -90,15 +90,15 @@ func (a *affected) spread() {
 		w := walk{s: s, hit: a.out, seen: map[int64]bool{}}
 		for id := range s.Groups {
 			if w.below(id) {
-				a.out[Group(id)] = true
+				a.out[GroupID(id)] = true
 			}
 		}
 	}
-	touched := func(group int64) bool { return a.out[Group(group)] }
+	touched := func(group int64) bool { return a.out[GroupID(group)] }
 	for _, s := range []*Snapshot{a.before, a.now} {
 		for id, pr := range s.Projects {
 			if touched(pr.Group) || slices.ContainsFunc(pr.Links, func(l Link) bool { return touched(l.Group) }) {
-				a.out[Project(id)] = true
+				a.out[ProjectID(id)] = true
 			}
 		}
 		for _, e := range a.p.extra {
@@ -126,7 +126,7 @@ func (w *walk) below(id int64) bool {
 		return known
 	}
 	g, ok := w.s.Groups[id]
-	w.seen[id] = w.hit[Group(id)]
+	w.seen[id] = w.hit[GroupID(id)]
 	if !w.seen[id] && ok && g.Parent != 0 {
 		w.seen[id] = w.below(g.Parent)
 	}
@@ -151,12 +151,12 @@ func sameUser(a, b User) bool {
 	return a.ID == b.ID && a.Username == b.Username && a.Name == b.Name && a.State == b.State && a.Human == b.Human && a.CreatedAt.Equal(b.CreatedAt)
 }
 
-func sameGroup(a, b GitLabGroup) bool {
+func sameGroup(a, b Group) bool {
 	return a.ID == b.ID && a.Parent == b.Parent && a.Path == b.Path && a.Archived == b.Archived && a.MarkedForDeletion == b.MarkedForDeletion &&
 		a.ShareLock == b.ShareLock && a.CreatedAt.Equal(b.CreatedAt) && sameRows(a.Members, b.Members) && sameRows(a.Links, b.Links)
 }
 
-func sameProject(a, b GitLabProject) bool {
+func sameProject(a, b Project) bool {
 	return a.ID == b.ID && a.Group == b.Group && a.Owner == b.Owner && a.Path == b.Path && a.Archived == b.Archived &&
 		a.MarkedForDeletion == b.MarkedForDeletion && a.CreatedAt.Equal(b.CreatedAt) && sameRows(a.Members, b.Members) && sameRows(a.Links, b.Links)
 }

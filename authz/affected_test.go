@@ -20,7 +20,7 @@ func TestAffectedNamesAllThatDiffers(t *testing.T) {
 		before := authztest.Snapshot(r)
 		p := newPolicy(t, func(pc *authz.PolicyConfig) {
 			if r.IntN(3) == 0 {
-				pc.Extra = []authz.Extra{{Source: authz.Group(r.Int64N(8) + 1), Below: true, ClusterRole: "deployer", Group: r.Int64N(8) + 1}}
+				pc.Extra = []authz.ExtraRole{{Source: authz.GroupID(r.Int64N(8) + 1), Below: true, ClusterRole: "deployer", Group: r.Int64N(8) + 1}}
 			}
 			if r.IntN(3) == 0 {
 				pc.Exclude.Paths = []string{"g1*"}

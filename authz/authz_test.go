@@ -36,13 +36,13 @@ func world() *authz.Snapshot {
 			alice: user(alice, "alice"), bob: user(bob, "bob"), carol: user(carol, "carol"), dave: user(dave, "dave"),
 			mallory: user(mallory, "mallory"), bot: {ID: bot, Username: "project_1_bot", State: authz.StateActive},
 		},
-		Groups: map[int64]authz.GitLabGroup{
+		Groups: map[int64]authz.Group{
 			1: {ID: 1, Path: "haw", Members: []authz.Member{{User: dave, Level: authz.Owner}}},
 			2: {ID: 2, Parent: 1, Path: "haw/lab", Members: []authz.Member{{User: bob, Level: authz.Developer}}},
 			3: {ID: 3, Path: "guests", Members: []authz.Member{{User: carol, Level: authz.Maintainer}}},
 			4: {ID: 4, Parent: 3, Path: "guests/inner", Members: []authz.Member{{User: mallory, Level: authz.Maintainer}}},
 		},
-		Projects: map[int64]authz.GitLabProject{
+		Projects: map[int64]authz.Project{
 			10: {ID: 10, Group: 2, Path: "haw/lab/world", Members: []authz.Member{{User: alice, Level: authz.Maintainer}}},
 			11: {ID: 11, Owner: bob, Path: "bob/toy"},
 		},
@@ -81,7 +81,7 @@ func rights(t *testing.T, s *authz.Snapshot, id authz.SourceID) string {
 func TestEffectiveRights(t *testing.T) {
 	yesterday, tomorrow := authz.Date{Year: 2026, Month: 11, Day: 21}, authz.Date{Year: 2026, Month: 11, Day: 23}
 	today := authz.Date{Year: 2026, Month: 11, Day: 22}
-	lab, world10 := authz.Group(2), authz.Project(10)
+	lab, world10 := authz.GroupID(2), authz.ProjectID(10)
 	link := func(s *authz.Snapshot, to int64, l authz.Link) {
 		g := s.Groups[to]
 		g.Links = append(g.Links, l)
@@ -109,9 +109,9 @@ func TestEffectiveRights(t *testing.T) {
 		want   string
 	}{
 		{"direct rows and inheritance", nil, world10, "alice:edit bob:view dave:edit"},
-		{"a subgroup inherits, the parent does not", nil, authz.Group(1), "dave:edit"},
-		{"the owner of a personal project", nil, authz.Project(11), "bob:edit"},
-		{"the personal namespace", nil, authz.Person(carol), "carol:edit"},
+		{"a subgroup inherits, the parent does not", nil, authz.GroupID(1), "dave:edit"},
+		{"the owner of a personal project", nil, authz.ProjectID(11), "bob:edit"},
+		{"the personal namespace", nil, authz.UserID(carol), "carol:edit"},
 		{"highest level wins over a lower direct row", func(s *authz.Snapshot) { row(s, 2, authz.Member{User: dave, Level: authz.Developer}) }, lab, "bob:view dave:edit"},
 		{"a group invited into a group: direct members, capped", func(s *authz.Snapshot) { link(s, 2, authz.Link{Group: 3, Level: authz.Developer}) }, lab, "bob:view carol:view dave:edit"},
 		{"inherited members of an invited group don't enter a group", func(s *authz.Snapshot) { link(s, 2, authz.Link{Group: 4, Level: authz.Owner}) }, lab, "bob:view dave:edit mallory:edit"},
@@ -185,9 +185,9 @@ func TestUntouchableFollowsWhatMembershipDependsOn(t *testing.T) {
 		missing authz.SourceID
 		want    []string
 	}{
-		{authz.Group(1), []string{"group/1", "group/2", "project/10"}},
-		{authz.Group(3), []string{"group/3", "group/4", "project/10"}}, // inherited members of the invited group
-		{authz.Project(11), []string{"project/11"}},
+		{authz.GroupID(1), []string{"group/1", "group/2", "project/10"}},
+		{authz.GroupID(3), []string{"group/3", "group/4", "project/10"}}, // inherited members of the invited group
+		{authz.ProjectID(11), []string{"project/11"}},
 	} {
 		s.Missing = map[authz.SourceID]string{c.missing: "page 2 answered 502"}
 		var got []string
@@ -201,14 +201,14 @@ func TestUntouchableFollowsWhatMembershipDependsOn(t *testing.T) {
 	}
 	s.Missing = nil
 	delete(s.Groups, 3) // invisible to the token
-	if got := s.Incomplete(); got[authz.Project(10)] == "" || got[authz.Group(2)] != "" {
+	if got := s.Incomplete(); got[authz.ProjectID(10)] == "" || got[authz.GroupID(2)] != "" {
 		t.Errorf("a group that is referred to but unreadable: got %v", got)
 	}
 	s = world()
 	top := s.Groups[1]
 	top.Parent = 2
 	s.Groups[1] = top
-	if got := s.Incomplete(); got[authz.Group(1)] == "" || got[authz.Project(10)] == "" || got[authz.Group(3)] != "" {
+	if got := s.Incomplete(); got[authz.GroupID(1)] == "" || got[authz.ProjectID(10)] == "" || got[authz.GroupID(3)] != "" {
 		t.Errorf("a parent cycle: got %v", got)
 	}
 	if s.MissingAll = "projects: 502"; len(s.Incomplete()) != len(s.Groups)+len(s.Projects)+len(s.Users) {
@@ -255,32 +255,32 @@ func TestAssignNames(t *testing.T) {
 		taken   []string
 		want    map[authz.SourceID]string
 	}{
-		{"from the path", []authz.Source{src(authz.Project(42), "Foo-Group/bar_b.z")}, nil, nil, map[authz.SourceID]string{authz.Project(42): "foo-group-bar-b-z"}},
-		{"umlauts", []authz.Source{src(authz.Group(1), "Müßig/Öl")}, nil, nil, map[authz.SourceID]string{authz.Group(1): "muessig-oel"}},
+		{"from the path", []authz.Source{src(authz.ProjectID(42), "Foo-Group/bar_b.z")}, nil, nil, map[authz.SourceID]string{authz.ProjectID(42): "foo-group-bar-b-z"}},
+		{"umlauts", []authz.Source{src(authz.GroupID(1), "Müßig/Öl")}, nil, nil, map[authz.SourceID]string{authz.GroupID(1): "muessig-oel"}},
 		{
 			"system namespaces, however they are spelled",
-			[]authz.Source{src(authz.Group(1), "Kube-System"), src(authz.Group(2), "kube_system"), src(authz.Group(3), "default"), src(authz.Group(4), "kube.public")},
+			[]authz.Source{src(authz.GroupID(1), "Kube-System"), src(authz.GroupID(2), "kube_system"), src(authz.GroupID(3), "default"), src(authz.GroupID(4), "kube.public")},
 			nil, nil,
-			map[authz.SourceID]string{authz.Group(1): "gitlab-kube-system-g1", authz.Group(2): "gitlab-kube-system-g2", authz.Group(3): "default-g3", authz.Group(4): "gitlab-kube-public-g4"},
+			map[authz.SourceID]string{authz.GroupID(1): "gitlab-kube-system-g1", authz.GroupID(2): "gitlab-kube-system-g2", authz.GroupID(3): "default-g3", authz.GroupID(4): "gitlab-kube-public-g4"},
 		},
 		{
 			"ties go to the lower id",
-			[]authz.Source{src(authz.Group(9), "a-b"), src(authz.Project(5), "a/b")},
+			[]authz.Source{src(authz.GroupID(9), "a-b"), src(authz.ProjectID(5), "a/b")},
 			nil, nil,
-			map[authz.SourceID]string{authz.Project(5): "a-b", authz.Group(9): "a-b-g9"},
+			map[authz.SourceID]string{authz.ProjectID(5): "a-b", authz.GroupID(9): "a-b-g9"},
 		},
-		{"taken by a foreign namespace", []authz.Source{src(authz.Group(7), "web-shop")}, nil, []string{"web-shop"}, map[authz.SourceID]string{authz.Group(7): "web-shop-g7"}},
+		{"taken by a foreign namespace", []authz.Source{src(authz.GroupID(7), "web-shop")}, nil, []string{"web-shop"}, map[authz.SourceID]string{authz.GroupID(7): "web-shop-g7"}},
 		{
 			"nobody can squat a suffixed name",
-			[]authz.Source{src(authz.Group(3), "team-g7"), src(authz.Group(7), "team")},
+			[]authz.Source{src(authz.GroupID(3), "team-g7"), src(authz.GroupID(7), "team")},
 			nil,
 			[]string{"team"},
-			map[authz.SourceID]string{authz.Group(3): "team-g7-g3", authz.Group(7): "team-g7"},
+			map[authz.SourceID]string{authz.GroupID(3): "team-g7-g3", authz.GroupID(7): "team-g7"},
 		},
-		{"once given it stays", []authz.Source{src(authz.Group(7), "renamed")}, map[authz.SourceID]string{authz.Group(7): "old"}, nil, map[authz.SourceID]string{authz.Group(7): "old"}},
-		{"a name that a vanished source still holds", []authz.Source{src(authz.Group(8), "old")}, map[authz.SourceID]string{authz.Group(7): "old"}, nil, map[authz.SourceID]string{authz.Group(8): "old-g8"}},
-		{"nothing left of the path", []authz.Source{src(authz.Person(3), "___")}, nil, nil, map[authz.SourceID]string{authz.Person(3): "gitlab-u3"}},
-		{"reserved by configuration", []authz.Source{src(authz.Group(7), "Intra.Net")}, nil, nil, map[authz.SourceID]string{authz.Group(7): "intra-net-g7"}},
+		{"once given it stays", []authz.Source{src(authz.GroupID(7), "renamed")}, map[authz.SourceID]string{authz.GroupID(7): "old"}, nil, map[authz.SourceID]string{authz.GroupID(7): "old"}},
+		{"a name that a vanished source still holds", []authz.Source{src(authz.GroupID(8), "old")}, map[authz.SourceID]string{authz.GroupID(7): "old"}, nil, map[authz.SourceID]string{authz.GroupID(8): "old-g8"}},
+		{"nothing left of the path", []authz.Source{src(authz.UserID(3), "___")}, nil, nil, map[authz.SourceID]string{authz.UserID(3): "gitlab-u3"}},
+		{"reserved by configuration", []authz.Source{src(authz.GroupID(7), "Intra.Net")}, nil, nil, map[authz.SourceID]string{authz.GroupID(7): "intra-net-g7"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			taken := map[string]bool{}
@@ -293,7 +293,7 @@ func TestAssignNames(t *testing.T) {
 			}
 		})
 	}
-	got, findings := authz.AssignNames([]authz.Source{src(authz.Group(7), "x")}, nil, map[string]bool{"x": true, "x-g7": true}, nil)
+	got, findings := authz.AssignNames([]authz.Source{src(authz.GroupID(7), "x")}, nil, map[string]bool{"x": true, "x-g7": true}, nil)
 	if len(got) != 0 || len(findings) != 1 || findings[0].Code != "namespace_name_taken" {
 		t.Errorf("both names taken: got %v, %v", got, findings)
 	}
@@ -310,17 +310,17 @@ func FuzzAssignNames(f *testing.F) {
 		if x <= 0 || y <= 0 || x == y {
 			t.Skip()
 		}
-		sources := []authz.Source{{ID: authz.Group(x), Path: a}, {ID: authz.Group(y), Path: b}, {ID: authz.Project(x), Path: b}, {ID: authz.Person(y), Path: a}, {ID: authz.Project(y), Path: a}}
+		sources := []authz.Source{{ID: authz.GroupID(x), Path: a}, {ID: authz.GroupID(y), Path: b}, {ID: authz.ProjectID(x), Path: b}, {ID: authz.UserID(y), Path: a}, {ID: authz.ProjectID(y), Path: a}}
 		taken := map[string]bool{"kube-system": true, "default": true, "haw-world": true}
 		if len(validation.IsDNS1123Label(foreign)) == 0 {
 			taken[foreign] = true
 		}
 		have := map[authz.SourceID]string{} // one of them has a name from before it was renamed, and so has one that is gone
 		if len(validation.IsDNS1123Label(kept)) == 0 && !taken[kept] {
-			have[authz.Project(y)] = kept
+			have[authz.ProjectID(y)] = kept
 		}
 		if former := "former-" + kept; len(validation.IsDNS1123Label(former)) == 0 && !taken[former] {
-			have[authz.Person(x)] = former
+			have[authz.UserID(x)] = former
 		}
 		names, findings := authz.AssignNames(sources, have, taken, []string{reserved})
 		without := 0
@@ -334,7 +334,7 @@ func FuzzAssignNames(f *testing.F) {
 		}
 		seen := map[string]bool{}
 		for id, n := range names {
-			if seen[n] || taken[n] || (have[authz.Person(x)] != "" && n == have[authz.Person(x)]) {
+			if seen[n] || taken[n] || (have[authz.UserID(x)] != "" && n == have[authz.UserID(x)]) {
 				t.Fatalf("name %q is given twice or taken: %v", n, names)
 			}
 			seen[n] = true
@@ -432,7 +432,7 @@ func TestExplain(t *testing.T) {
 		{"unknown", 99, authz.Question{Verb: "list", Resource: "pods"}, `GitLab's rights for your account were not read yet. Try again in a minute.`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := v.Person(c.user, c.q, now); got != c.want {
+			if got := v.User(c.user, c.q, now); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
@@ -444,8 +444,8 @@ func TestHostileNamesStayOnOneLine(t *testing.T) {
 	pr := s.Projects[10]
 	pr.Path = "haw/\x1b[31mred\nnext " + strings.Repeat("x", 500)
 	s.Projects[10] = pr
-	v := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(10): "ns"})
-	got := v.Person(bob, authz.Question{Namespace: "ns", Verb: "create", Resource: "pods"}, now)
+	v := authz.NewView(s, p, map[authz.SourceID]string{authz.ProjectID(10): "ns"})
+	got := v.User(bob, authz.Question{Namespace: "ns", Verb: "create", Resource: "pods"}, now)
 	if strings.ContainsAny(got, "\x1b\n") || len(got) > 400 {
 		t.Errorf("unfit for a terminal: %q", got)
 	}
@@ -478,7 +478,7 @@ func TestLevels(t *testing.T) {
 }
 
 func TestSourceLabelsRoundTrip(t *testing.T) {
-	for _, s := range []authz.SourceID{authz.Group(7), authz.Project(42), authz.Person(3)} {
+	for _, s := range []authz.SourceID{authz.GroupID(7), authz.ProjectID(42), authz.UserID(3)} {
 		if got, ok := authz.ParseLabel(s.Label()); !ok || got != s {
 			t.Errorf("%s: %v %v", s, got, ok)
 		}
@@ -494,8 +494,8 @@ func TestSourceLabelsRoundTrip(t *testing.T) {
 func TestPath(t *testing.T) {
 	s := world()
 	for id, want := range map[authz.SourceID]string{
-		authz.Group(2): "haw/lab", authz.Project(10): "haw/lab/world", authz.Person(bob): "bob",
-		authz.Group(10): "", authz.Project(2): "", authz.Person(11): "", authz.Group(0): "", {Kind: "snippet", ID: 2}: "",
+		authz.GroupID(2): "haw/lab", authz.ProjectID(10): "haw/lab/world", authz.UserID(bob): "bob",
+		authz.GroupID(10): "", authz.ProjectID(2): "", authz.UserID(11): "", authz.GroupID(0): "", {Kind: "snippet", ID: 2}: "",
 	} {
 		if got, ok := s.Path(id); got != want || ok != (want != "") || s.Contains(id) != ok {
 			t.Errorf("%s: %q, %v, contained %v", id, got, ok, s.Contains(id))

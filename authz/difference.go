@@ -41,10 +41,10 @@ func CompareMembers(s *Snapshot, id SourceID, listed map[int64]Level, now time.T
 	var out []Difference
 	for _, u := range slices.Sorted(maps.Keys(users)) {
 		d := Difference{u, ours.Level(u), listed[u]}
-		account, known := s.Users[u]
+		user, known := s.Users[u]
 		switch {
 		case d.Ours == d.Listed,
-			known && account.State != StateActive,
+			known && user.State != StateActive,
 			d.Listed == NoAccess && shown != nil && !shown[u],
 			d.Listed > d.Ours && d.Listed <= withExpired.Level(u),
 			d.Listed == Maintainer && id.Kind == ProjectSource && s.Projects[id.ID].Owner == u:
@@ -63,7 +63,7 @@ func listable(s *Snapshot, id SourceID, ever *Resolver) map[int64]bool {
 	}
 	p := s.Projects[id.ID]
 	shown := map[int64]bool{p.Owner: true}
-	for a := range ever.Members(Group(p.Group)).All() {
+	for a := range ever.Members(GroupID(p.Group)).All() {
 		shown[a.User] = true
 	}
 	add := func(rows []Member) {

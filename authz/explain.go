@@ -61,14 +61,14 @@ func (v View) WithRules(rules map[string][]Rule) View {
 	return v
 }
 
-// Person explains to a GitLab user why a request was refused.
+// User explains to a GitLab user why a request was refused.
 //
 // Tenants may ask about anybody in their own namespaces (LocalSubjectAccessReview). So the answer about a namespace is
 // made of what the members of its group or project see in GitLab anyway: its path, and its members with their accounts
 // and levels. Of somebody who is no member there is one sentence, whoever it is and whether or not the namespace
 // exists. Only questions about the whole cluster, which tenants can't ask about others, tell of the person's account
 // and other namespaces (docs/adr/0080).
-func (v View) Person(user int64, q Question, now time.Time) string {
+func (v View) User(user int64, q Question, now time.Time) string {
 	r := &refusal{v, q, now}
 	u, known := v.Snapshot.Users[user]
 	src, managed := v.Source[q.Namespace]
@@ -80,8 +80,8 @@ func (v View) Person(user int64, q Question, now time.Time) string {
 		return "GitLab's rights for your account were not read yet. Try again in a minute."
 	case u.State != StateActive:
 		return fmt.Sprintf("your GitLab account is %s. Ask an administrator of GitLab.", clean(string(u.State)))
-	case v.Policy.exclude.person(u):
-		return "your GitLab account is left out here by configuration. Ask the cluster's administrators."
+	case v.Policy.exclude.user(u):
+		return "your GitLab account is excluded by this cluster's configuration. Ask the cluster's administrators."
 	case !v.Policy.MayHaveRights(u):
 		return "only people get rights here, and your GitLab account is a bot or service account."
 	case q.Namespace == "":
@@ -102,10 +102,10 @@ func (v View) CIServiceAccount(own string, q Question) string {
 	return fmt.Sprintf("this token belongs to the CI of namespace %q and is good for that namespace alone.", clean(own))
 }
 
-// CIJob explains a refusal to a job that authenticated with its ID token. As with Person, what it says about a namespace
+// CIJob explains a refusal to a job that authenticated with its ID token. As with User, what it says about a namespace
 // hangs on that namespace alone.
 func (v View) CIJob(project int64, q Question) string {
-	own, ok := v.Namespace[Project(project)]
+	own, ok := v.Namespace[ProjectID(project)]
 	switch {
 	case ok && q.Namespace == own:
 		return (&refusal{v: v, q: q}).ci(own, project)
@@ -114,7 +114,7 @@ func (v View) CIJob(project int64, q Question) string {
 	case !ok:
 		return fmt.Sprintf("GitLab project %d has no namespace in this cluster.", project)
 	}
-	return fmt.Sprintf("CI jobs have rights in one namespace only (kubectl -n NAMESPACE …). That of this job's project is %q.%s", clean(own), v.butNothing(Project(project)))
+	return fmt.Sprintf("CI jobs have rights in one namespace only (kubectl -n NAMESPACE …). That of this job's project is %q.%s", clean(own), v.butNothing(ProjectID(project)))
 }
 
 // rolesOf returns the ClusterRoles that a level gives in a source. What extra mappings give to the members of other groups
@@ -128,7 +128,7 @@ func (v View) rolesOf(id SourceID, l Level, frozen Frozen) []string {
 		return out
 	}
 	for _, e := range v.Policy.extra {
-		if (e.Group == 0 || Group(e.Group) == id) && e.covers(v.Snapshot, id) && e.counts(l) && !slices.Contains(out, e.ClusterRole) {
+		if (e.Group == 0 || GroupID(e.Group) == id) && e.covers(v.Snapshot, id) && e.counts(l) && !slices.Contains(out, e.ClusterRole) {
 			out = append(out, e.ClusterRole)
 		}
 	}

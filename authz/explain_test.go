@@ -116,14 +116,14 @@ func TestRemedies(t *testing.T) {
 		},
 		{
 			"an extra mapping gives it", bob, change, nil, func(c *authz.PolicyConfig) {
-				c.Extra = []authz.Extra{{Source: authz.Project(10), ClusterRole: "cleaner", Levels: []authz.Level{authz.Reporter}}}
+				c.Extra = []authz.ExtraRole{{Source: authz.ProjectID(10), ClusterRole: "cleaner", Levels: []authz.Level{authz.Reporter}}}
 			},
 			map[string][]authz.Rule{"view": nil, "edit": nil, "cleaner": {{Verbs: []string{"delete"}, Groups: []string{""}, Resources: []string{"pods"}}}},
 			`delete pods needs Reporter.`,
 		},
 		{
-			"left out", bob, read, nil, func(c *authz.PolicyConfig) { c.Exclude.Sources = []authz.SourceID{authz.Project(10)} }, rules(),
-			`haw/lab/world is left out here by configuration. Ask the cluster's administrators.`,
+			"left out", bob, read, nil, func(c *authz.PolicyConfig) { c.Exclude.Sources = []authz.SourceID{authz.ProjectID(10)} }, rules(),
+			`haw/lab/world is excluded by this cluster's configuration. Ask the cluster's administrators.`,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -136,8 +136,8 @@ func TestRemedies(t *testing.T) {
 					c.policy(pc)
 				}
 			})
-			v := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(10): "ns"}).WithRules(c.rules).WithGaps(map[authz.SourceID]authz.Gap{})
-			if got := v.Person(c.user, c.q, now); !strings.HasSuffix(got, c.want) {
+			v := authz.NewView(s, p, map[authz.SourceID]string{authz.ProjectID(10): "ns"}).WithRules(c.rules).WithGaps(map[authz.SourceID]authz.Gap{})
+			if got := v.User(c.user, c.q, now); !strings.HasSuffix(got, c.want) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
@@ -148,12 +148,12 @@ func TestRemedies(t *testing.T) {
 // a namespace stays as long as that namespace's GitLab object and its members stay. So a tenant, who may ask about
 // anybody in it, learns of nothing else.
 func TestTextHangsOnItsNamespaceAlone(t *testing.T) {
-	kept, told := 0, map[string]bool{}
+	kept, explained := 0, map[string]bool{}
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 80))
 		s := authztest.Snapshot(r)
 		p := newPolicy(t, func(pc *authz.PolicyConfig) {
-			pc.Extra = []authz.Extra{{Source: authz.Group(1), Below: true, ClusterRole: "more", Levels: []authz.Level{authz.Guest}}, {Source: authz.Group(2), Below: true, ClusterRole: "most", Group: 3}}
+			pc.Extra = []authz.ExtraRole{{Source: authz.GroupID(1), Below: true, ClusterRole: "more", Levels: []authz.Level{authz.Guest}}, {Source: authz.GroupID(2), Below: true, ClusterRole: "most", Group: 3}}
 		})
 		names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
 		gaps := randomGaps(r, p, s)
@@ -179,11 +179,11 @@ func TestTextHangsOnItsNamespaceAlone(t *testing.T) {
 			kept++
 			q := authz.Question{Namespace: ns, Verb: []string{"get", "delete"}[r.IntN(2)], Resource: []string{"pods", "secrets", "nodes"}[r.IntN(3)]}
 			for user := range int64(12) {
-				x, y := before.Person(user, q, now), after.Person(user, q, now)
+				x, y := before.User(user, q, now), after.User(user, q, now)
 				if x != y {
 					t.Fatalf("seed %d: user %d in %s (%s):\n%s\n%s", seed, user, ns, id, x, y)
 				}
-				told[strings.ReplaceAll(x, ns, "NS")] = true
+				explained[strings.ReplaceAll(x, ns, "NS")] = true
 			}
 			for project := range int64(27) {
 				if x, y := before.CIJob(project, q), after.CIJob(project, q); x != y {
@@ -192,8 +192,8 @@ func TestTextHangsOnItsNamespaceAlone(t *testing.T) {
 			}
 		}
 	}
-	if kept < 1000 || len(told) < 100 {
-		t.Errorf("only %d namespaces stayed, with %d texts", kept, len(told))
+	if kept < 1000 || len(explained) < 100 {
+		t.Errorf("only %d namespaces stayed, with %d texts", kept, len(explained))
 	}
 }
 
@@ -215,7 +215,7 @@ func sameInside(p authz.Policy, a, b *authz.Snapshot, id authz.SourceID) bool {
 
 // coveredAlike reports whether a source is below the group of the mapping in both.
 func coveredAlike(a, b *authz.Snapshot, id authz.SourceID) bool {
-	return a.Within(id, authz.Group(1)) == b.Within(id, authz.Group(1))
+	return a.Within(id, authz.GroupID(1)) == b.Within(id, authz.GroupID(1))
 }
 
 // TestStrangersHearOneSentence: nobody can tell a namespace of others from one that does not exist, nor a person that
@@ -230,7 +230,7 @@ func TestStrangersHearOneSentence(t *testing.T) {
 	seen := map[string]bool{}
 	for _, ns := range []string{"haw-lab", "nowhere"} {
 		for _, user := range []int64{carol, mallory, bot, 99} {
-			seen[strings.ReplaceAll(v.Person(user, authz.Question{Namespace: ns, Verb: "get", Resource: "pods"}, now), ns, "X")] = true
+			seen[strings.ReplaceAll(v.User(user, authz.Question{Namespace: ns, Verb: "get", Resource: "pods"}, now), ns, "X")] = true
 		}
 	}
 	if len(seen) != 1 {
@@ -253,7 +253,7 @@ func TestYoursIsWhatGrantsSay(t *testing.T) {
 			s.Groups[id] = g
 		}
 		p := newPolicy(t, func(pc *authz.PolicyConfig) {
-			pc.Extra = []authz.Extra{{Source: authz.Group(1), Below: true, ClusterRole: "more", Group: 3}, {Source: authz.Group(2), Below: true, ClusterRole: "edit", Levels: []authz.Level{authz.Guest}}}
+			pc.Extra = []authz.ExtraRole{{Source: authz.GroupID(1), Below: true, ClusterRole: "more", Group: 3}, {Source: authz.GroupID(2), Below: true, ClusterRole: "edit", Levels: []authz.Level{authz.Guest}}}
 		})
 		names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
 		v := authz.NewView(s, p, names).WithGaps(map[authz.SourceID]authz.Gap{})
@@ -263,7 +263,7 @@ func TestYoursIsWhatGrantsSay(t *testing.T) {
 				if u := v.Snapshot.Users[user]; u.State != authz.StateActive || !u.Human {
 					continue
 				}
-				_, got, _ := strings.Cut(v.Person(user, authz.Question{Verb: "list", Resource: "namespaces"}, at), "namespaces. ")
+				_, got, _ := strings.Cut(v.User(user, authz.Question{Verb: "list", Resource: "namespaces"}, at), "namespaces. ")
 				if want := yoursByGrants(v, user, at); got != want {
 					t.Fatalf("seed %d: user %d at %v:\ngot  %s\nwant %s", seed, user, at, got, want)
 				}
@@ -322,7 +322,7 @@ func TestManyNamespaces(t *testing.T) {
 	for _, n := range []int{40, 100, 130} {
 		s, names := large(n)
 		v := authz.NewView(s, newPolicy(t, func(*authz.PolicyConfig) {}), names).WithGaps(map[authz.SourceID]authz.Gap{})
-		got := v.Person(1, authz.Question{Verb: "list", Resource: "namespaces"}, now)
+		got := v.User(1, authz.Question{Verb: "list", Resource: "namespaces"}, now)
 		if c := strings.Count(got, "ns-"); c != min(n, 100) || strings.Contains(got, fmt.Sprintf("; and %d more, which are named after", n-100)) != (n > 100) {
 			t.Errorf("%d namespaces: %d are named: %s", n, c, got)
 		}
@@ -332,19 +332,19 @@ func TestManyNamespaces(t *testing.T) {
 // large is a GitLab of one group and n projects in it: user 1 is Owner of all, 2 Guest of all, and each project has 29
 // others of its own.
 func large(n int) (*authz.Snapshot, map[authz.SourceID]string) {
-	s := &authz.Snapshot{Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{}}
+	s := &authz.Snapshot{Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{}, Projects: map[int64]authz.Project{}}
 	for u := range int64(2000) {
 		s.Users[u+1] = authz.User{ID: u + 1, Username: fmt.Sprintf("u%d", u+1), State: authz.StateActive, Human: true}
 	}
-	s.Groups[1] = authz.GitLabGroup{ID: 1, Path: "top", Members: []authz.Member{{User: 1, Level: authz.Owner}, {User: 2, Level: authz.Guest}}}
+	s.Groups[1] = authz.Group{ID: 1, Path: "top", Members: []authz.Member{{User: 1, Level: authz.Owner}, {User: 2, Level: authz.Guest}}}
 	names := map[authz.SourceID]string{}
 	for i := range int64(n) {
-		p := authz.GitLabProject{ID: i + 1, Group: 1, Path: fmt.Sprintf("top/p%d", i+1)}
+		p := authz.Project{ID: i + 1, Group: 1, Path: fmt.Sprintf("top/p%d", i+1)}
 		for k := range int64(29) {
 			p.Members = append(p.Members, authz.Member{User: 4 + (i*31+k*7)%1990, Level: authz.Developer})
 		}
 		s.Projects[p.ID] = p
-		names[authz.Project(p.ID)] = fmt.Sprintf("ns-%d", p.ID)
+		names[authz.ProjectID(p.ID)] = fmt.Sprintf("ns-%d", p.ID)
 	}
 	return s, names
 }
@@ -361,21 +361,21 @@ func BenchmarkRefusal(b *testing.B) {
 	b.Run("index", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			authz.NewView(s, p, names).Person(3, all, now)
+			authz.NewView(s, p, names).User(3, all, now)
 		}
 	})
 	v := authz.NewView(s, p, names).WithRules(rules())
-	v.Person(3, all, now)
+	v.User(3, all, now)
 	few := map[authz.SourceID]bool{}
 	for i := range int64(16) {
-		few[authz.Project(i+1)] = true
+		few[authz.ProjectID(i+1)] = true
 	}
 	planned := map[authz.SourceID]authz.Gap{} // a new installation in mode plan: nothing is in the cluster
 	for id := range names {
 		planned[id] = authz.Gap{All: authz.AbsentPlan}
 	}
 	none := authz.NewView(s, p, names).WithRules(rules()).WithGaps(planned)
-	none.Person(3, all, now)
+	none.User(3, all, now)
 	for _, c := range []struct {
 		name string
 		v    authz.View
@@ -395,7 +395,7 @@ func BenchmarkRefusal(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				c.v.Person(c.user, c.q, now)
+				c.v.User(c.user, c.q, now)
 			}
 		})
 	}

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// Extra gives a further ClusterRole in one source: to levels of its members, or to the members of a group. It names
+// ExtraRole gives a further ClusterRole in one source: to levels of its members, or to the members of a group. It names
 // ids, because anybody can make a path that matches; the paths are comments that are checked.
-type Extra struct {
+type ExtraRole struct {
 	Source      SourceID
 	Path        string // of Source when it was written; "" is not checked
 	Below       bool   // also in everything below the group Source
@@ -20,7 +20,7 @@ type Extra struct {
 	GroupPath string // of Group when it was written; "" is not checked
 }
 
-func (e Extra) check() error {
+func (e ExtraRole) check() error {
 	var errs []error
 	if back, ok := ParseLabel(e.Source.Label()); !ok || back != e.Source {
 		errs = append(errs, fmt.Errorf("source %s is not a group, project or user", e.Source))
@@ -43,14 +43,14 @@ func (e Extra) check() error {
 }
 
 // covers reports whether the mapping counts in the source.
-func (e Extra) covers(s *Snapshot, id SourceID) bool {
+func (e ExtraRole) covers(s *Snapshot, id SourceID) bool {
 	return e.Source == id || (e.Below && s.Within(id, e.Source))
 }
 
 // of returns the people to whom the mapping gives its role in a source it covers.
-func (e Extra) of(r *Resolver, id SourceID) []standing {
+func (e ExtraRole) of(r *Resolver, id SourceID) []standing {
 	if e.Group != 0 {
-		id = Group(e.Group)
+		id = GroupID(e.Group)
 	}
 	var out []standing
 	for _, a := range r.Members(id).list {
@@ -62,12 +62,12 @@ func (e Extra) of(r *Resolver, id SourceID) []standing {
 }
 
 // counts reports whether the mapping gives its role to a level: in its source, or in its group.
-func (e Extra) counts(l Level) bool {
+func (e ExtraRole) counts(l Level) bool {
 	return slices.Contains(e.Levels, l) || (len(e.Levels) == 0 && l.Known() && l > MinimalAccess)
 }
 
 // findings compares the comments of the mapping with GitLab.
-func (e Extra) findings(s *Snapshot) []Finding {
+func (e ExtraRole) findings(s *Snapshot) []Finding {
 	var out []Finding
 	check := func(id SourceID, comment string) {
 		path, ok := s.Path(id)
@@ -82,7 +82,7 @@ func (e Extra) findings(s *Snapshot) []Finding {
 	}
 	check(e.Source, e.Path)
 	if e.Group != 0 {
-		check(Group(e.Group), e.GroupPath)
+		check(GroupID(e.Group), e.GroupPath)
 	}
 	return out
 }

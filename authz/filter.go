@@ -12,7 +12,7 @@ import (
 // stays part of GitLab's membership: people inherit from a group without a namespace as before. Ids are the sure way;
 // a path or user name can be changed by its owner, so a pattern can only take away, never give.
 type Filter struct {
-	// Sources are left out by id: a group with everything below it, a project, or a person with his personal projects.
+	// Sources are left out by id: a group with everything below it, a project, or a user with their personal projects.
 	Sources []SourceID
 	// Paths are patterns of full paths of groups and projects; what is below a match is left out, too.
 	Paths []string
@@ -22,9 +22,9 @@ type Filter struct {
 
 // filter is a Filter that was checked.
 type filter struct {
-	ids    map[SourceID]bool
-	paths  []pattern
-	people []pattern
+	ids   map[SourceID]bool
+	paths []pattern
+	users []pattern
 }
 
 func newFilter(f Filter) (filter, error) {
@@ -40,7 +40,7 @@ func newFilter(f Filter) (filter, error) {
 		name string
 		from []string
 		to   *[]pattern
-	}{{"paths", f.Paths, &out.paths}, {"people", f.People, &out.people}} {
+	}{{"paths", f.Paths, &out.paths}, {"people", f.People, &out.users}} {
 		for i, text := range list.from {
 			p, err := newPattern(text)
 			if err != nil {
@@ -52,15 +52,15 @@ func newFilter(f Filter) (filter, error) {
 	return out, errors.Join(errs...)
 }
 
-func (f *filter) person(u User) bool {
-	return f.ids[Person(u.ID)] || matchesAny(f.people, u.Username)
+func (f *filter) user(u User) bool {
+	return f.ids[UserID(u.ID)] || matchesAny(f.users, u.Username)
 }
 
 func (f *filter) group(s *Snapshot, id int64) bool {
 	if matchesAny(f.paths, s.Groups[id].Path) {
 		return true
 	}
-	for at := range s.Up(Group(id)) {
+	for at := range s.Up(GroupID(id)) {
 		if f.ids[at] {
 			return true
 		}
@@ -68,9 +68,9 @@ func (f *filter) group(s *Snapshot, id int64) bool {
 	return false
 }
 
-func (f *filter) project(s *Snapshot, p GitLabProject) bool {
-	return f.ids[Project(p.ID)] || matchesAny(f.paths, p.Path) ||
-		(p.Group != 0 && f.group(s, p.Group)) || (p.Owner != 0 && f.person(s.Users[p.Owner]))
+func (f *filter) project(s *Snapshot, p Project) bool {
+	return f.ids[ProjectID(p.ID)] || matchesAny(f.paths, p.Path) ||
+		(p.Group != 0 && f.group(s, p.Group)) || (p.Owner != 0 && f.user(s.Users[p.Owner]))
 }
 
 // pattern is a path in segments. In a segment "*" stands for any characters and "?" for one; a segment "**" stands

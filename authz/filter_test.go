@@ -35,9 +35,9 @@ func TestExclude(t *testing.T) {
 		want   string
 	}{
 		{"nothing", authz.Filter{}, all},
-		{"a project", authz.Filter{Sources: []authz.SourceID{authz.Project(10)}}, without("project/10")},
-		{"a group with all below", authz.Filter{Sources: []authz.SourceID{authz.Group(1)}}, without("group/1", "group/2", "project/10")},
-		{"a person with his personal projects", authz.Filter{Sources: []authz.SourceID{authz.Person(bob)}}, without("user/2", "project/11")},
+		{"a project", authz.Filter{Sources: []authz.SourceID{authz.ProjectID(10)}}, without("project/10")},
+		{"a group with all below", authz.Filter{Sources: []authz.SourceID{authz.GroupID(1)}}, without("group/1", "group/2", "project/10")},
+		{"a user with their personal projects", authz.Filter{Sources: []authz.SourceID{authz.UserID(bob)}}, without("user/2", "project/11")},
 		{"a path and what is below", authz.Filter{Paths: []string{"haw"}}, without("group/1", "group/2", "project/10")},
 		{"a path does not match a longer name", authz.Filter{Paths: []string{"ha", "haw/la"}}, all},
 		{"case does not count", authz.Filter{Paths: []string{"HAW/Lab"}}, without("group/2", "project/10")},
@@ -60,20 +60,20 @@ func TestExclude(t *testing.T) {
 		})
 	}
 	t.Run("inheritance goes through what is left out", func(t *testing.T) {
-		p := newPolicy(t, func(pc *authz.PolicyConfig) { pc.Exclude.Sources = []authz.SourceID{authz.Person(alice)} })
+		p := newPolicy(t, func(pc *authz.PolicyConfig) { pc.Exclude.Sources = []authz.SourceID{authz.UserID(alice)} })
 		p2 := newPolicy(t, func(pc *authz.PolicyConfig) { pc.Exclude.Paths = []string{"guests/*"} })
-		if got := grantsIn(p, world(), authz.Project(10)); got != "bob:view dave:edit" {
+		if got := grantsIn(p, world(), authz.ProjectID(10)); got != "bob:view dave:edit" {
 			t.Errorf("without alice: %s", got)
 		}
 		s := world()
 		s.Groups[2] = withLink(s.Groups[2], authz.Link{Group: 4, Level: authz.Developer})
-		if got := grantsIn(p2, s, authz.Project(10)); got != "alice:edit bob:view dave:edit mallory:view" {
+		if got := grantsIn(p2, s, authz.ProjectID(10)); got != "alice:edit bob:view dave:edit mallory:view" {
 			t.Errorf("with a group invited that has no namespace: %s", got)
 		}
 	})
 }
 
-func withLink(g authz.GitLabGroup, l authz.Link) authz.GitLabGroup {
+func withLink(g authz.Group, l authz.Link) authz.Group {
 	g.Links = append(slices.Clone(g.Links), l)
 	return g
 }
@@ -143,11 +143,11 @@ func TestFrozenSources(t *testing.T) {
 				f(s)
 			}
 			p := newPolicy(t, func(pc *authz.PolicyConfig) { pc.Archived, pc.MarkedForDeletion = c.archived, c.marked })
-			if got := grantsIn(p, s, authz.Project(10)); got != c.want {
+			if got := grantsIn(p, s, authz.ProjectID(10)); got != c.want {
 				t.Errorf("rights %q, want %q", got, c.want)
 			}
 			for _, src := range p.Sources(s) {
-				if src.ID == authz.Project(10) && src.ReadOnly != c.readOnly {
+				if src.ID == authz.ProjectID(10) && src.ReadOnly != c.readOnly {
 					t.Errorf("ReadOnly %t, want %t", src.ReadOnly, c.readOnly)
 				}
 			}
@@ -159,7 +159,7 @@ func TestFrozenSources(t *testing.T) {
 func TestGrantsAreStable(t *testing.T) {
 	p := newPolicy(t, func(pc *authz.PolicyConfig) {
 		for _, g := range []int64{1, 3, 4} {
-			pc.Extra = append(pc.Extra, authz.Extra{Source: authz.Project(10), ClusterRole: "deployer", Group: g})
+			pc.Extra = append(pc.Extra, authz.ExtraRole{Source: authz.ProjectID(10), ClusterRole: "deployer", Group: g})
 		}
 	})
 	first, _ := p.Grants(world(), p.Sources(world()), now)

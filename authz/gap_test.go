@@ -77,7 +77,7 @@ func TestExplanationsAreTrue(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 97))
 		s := authztest.Snapshot(r)
 		p := newPolicy(t, func(pc *authz.PolicyConfig) {
-			pc.Extra = []authz.Extra{{Source: authz.Group(1), Below: true, ClusterRole: "cleaner", Levels: []authz.Level{authz.Reporter, authz.Developer, authz.Maintainer}}}
+			pc.Extra = []authz.ExtraRole{{Source: authz.GroupID(1), Below: true, ClusterRole: "cleaner", Levels: []authz.Level{authz.Reporter, authz.Developer, authz.Maintainer}}}
 		})
 		names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
 		gone := map[string]bool{}
@@ -133,7 +133,7 @@ func explainAll(t *testing.T, r *rand.Rand, v authz.View, gone map[string]bool, 
 	for user, sources := range has {
 		for id, roles := range sources {
 			q := authz.Question{Namespace: v.Namespace[id], Verb: []string{"get", "list", "delete"}[r.IntN(3)], Resource: []string{"pods", "secrets", "nodes"}[r.IntN(3)]}
-			text := v.Person(user, q, now)
+			text := v.User(user, q, now)
 			checkRefusal(t, v, gone, id, user, roles, q, allows, text, kinds)
 			_, ask, _ := strings.Cut(text, " (ask ")
 			ask, _, _ = strings.Cut(ask, ")")
@@ -198,13 +198,13 @@ func checkRefusal(t *testing.T, v authz.View, gone map[string]bool, id authz.Sou
 // checkList reads the list of a person's namespaces.
 func checkList(t *testing.T, v authz.View, gone map[string]bool, user int64, sources map[authz.SourceID][]string, kinds map[string]int) {
 	t.Helper()
-	text := v.Person(user, authz.Question{Verb: "list", Resource: "namespaces"}, now)
+	text := v.User(user, authz.Question{Verb: "list", Resource: "namespaces"}, now)
 	_, list, _ := strings.Cut(text, "Your namespaces: ")
 	list, _, _ = strings.Cut(list, ".")
 	var listed, want []string
 	for part := range strings.SplitSeq(list, "; ") {
-		spaces, role, ok := strings.Cut(strings.TrimSuffix(part, ")"), " (")
-		for ns := range strings.SplitSeq(spaces, ", ") {
+		namespaces, role, ok := strings.Cut(strings.TrimSuffix(part, ")"), " (")
+		for ns := range strings.SplitSeq(namespaces, ", ") {
 			if ok {
 				listed = append(listed, ns+" "+role)
 			}
@@ -256,7 +256,7 @@ func TestTextsOfAbsence(t *testing.T) {
 		fmt.Fprintf(&b, "# %s\n", title)
 		q := authz.Question{Namespace: "haw-lab-world", Verb: "delete", Resource: "pods"}
 		for _, text := range []string{
-			v.Person(alice, q, now), v.Person(bob, q, now), v.Person(alice, authz.Question{Verb: "list", Resource: "namespaces"}, now),
+			v.User(alice, q, now), v.User(bob, q, now), v.User(alice, authz.Question{Verb: "list", Resource: "namespaces"}, now),
 			v.CIServiceAccount("haw-lab-world", q), v.CIJob(10, q), v.CIJob(10, authz.Question{Verb: "list", Resource: "nodes"}),
 		} {
 			b.WriteString(text + "\n")
@@ -268,10 +268,10 @@ func TestTextsOfAbsence(t *testing.T) {
 	show("all is there, for all that is known", view.WithGaps(map[authz.SourceID]authz.Gap{}))
 	show("no ClusterRole exists", view.WithGaps(map[authz.SourceID]authz.Gap{}).WithRules(nil).WithoutRoles(map[string]bool{"edit": true, "view": true, kubename.CIClusterRole: true}))
 	for _, why := range []authz.Absence{authz.AbsentPlan, authz.AbsentHeld, authz.AbsentUnwritten, authz.AbsentFailed, authz.AbsentForeign, authz.AbsentUnread} {
-		show(string(why)+", the namespace", view.WithGaps(map[authz.SourceID]authz.Gap{authz.Project(10): {All: why}}))
+		show(string(why)+", the namespace", view.WithGaps(map[authz.SourceID]authz.Gap{authz.ProjectID(10): {All: why}}))
 	}
 	for _, why := range []authz.Absence{authz.AbsentPlan, authz.AbsentUnwritten, authz.AbsentFailed, authz.AbsentTerminating, authz.AbsentForeign, authz.AbsentNoRole, authz.AbsentNotBindable, authz.AbsentUnread} {
-		show(string(why)+", the right", view.WithGaps(map[authz.SourceID]authz.Gap{authz.Project(10): {Lacks: []authz.Lack{{ClusterRole: "edit", Why: why, Users: []int64{alice}}, {Why: why}}}}))
+		show(string(why)+", the right", view.WithGaps(map[authz.SourceID]authz.Gap{authz.ProjectID(10): {Lacks: []authz.Lack{{ClusterRole: "edit", Why: why, Users: []int64{alice}}, {Why: why}}}}))
 	}
 	file := filepath.Join("testdata", "absences.txt")
 	if *updateGolden {
@@ -294,7 +294,7 @@ func TestCIOfAnArchivedProject(t *testing.T) {
 	pr := s.Projects[10]
 	pr.Archived = true
 	s.Projects[10] = pr
-	v := authz.NewView(s, policy(t), map[authz.SourceID]string{authz.Project(10): "ns"}).WithGaps(map[authz.SourceID]authz.Gap{})
+	v := authz.NewView(s, policy(t), map[authz.SourceID]string{authz.ProjectID(10): "ns"}).WithGaps(map[authz.SourceID]authz.Gap{})
 	q := authz.Question{Namespace: "ns", Verb: "get", Resource: "pods"}
 	for _, got := range []string{v.CIServiceAccount("ns", q), v.CIJob(10, q)} {
 		if !strings.HasSuffix(got, "its CI has no rights meanwhile.") {

@@ -77,7 +77,7 @@ func unique(list []int64) []int64 {
 	return slices.Compact(out)
 }
 
-// each calls give for every role that somebody gets in a source, whatever his account, and unknown for levels that
+// each calls give for every role that somebody gets in a source, whatever their account, and unknown for levels that
 // this program does not know.
 func (p Policy) each(r *Resolver, src Source, give func(role string, a standing), unknown func(a standing)) {
 	frozen := p.frozen(r.snap, src.ID)

@@ -23,7 +23,7 @@ type Policy struct {
 	kinds    map[SourceKind]bool
 	withBots bool
 	exclude  filter
-	extra    []Extra
+	extra    []ExtraRole
 	archived Frozen
 	marked   Frozen
 }
@@ -49,7 +49,7 @@ type PolicyConfig struct {
 	// Exclude says what is left out.
 	Exclude Filter
 	// Extra mappings give further ClusterRoles in single sources.
-	Extra []Extra
+	Extra []ExtraRole
 	// Archived and MarkedForDeletion say what rights are left there; default DefaultFrozen.
 	Archived, MarkedForDeletion Frozen
 }
@@ -162,13 +162,13 @@ func (p Policy) Sources(s *Snapshot) []Source {
 		}
 	}
 	for id := range s.Groups {
-		add(Group(id))
+		add(GroupID(id))
 	}
 	for id := range s.Projects {
-		add(Project(id))
+		add(ProjectID(id))
 	}
 	for id := range s.Users {
-		add(Person(id))
+		add(UserID(id))
 	}
 	slices.SortFunc(out, func(a, b Source) int { return a.ID.Compare(b.ID) })
 	return out
@@ -198,7 +198,7 @@ func (p Policy) Source(s *Snapshot, id SourceID) (src Source, ok bool) {
 // MayHaveRights reports whether an account can have rights at all: active, a person (or bots are allowed), and not left out.
 // It is an allow-list: an unknown state or an unknown kind of account gets nothing.
 func (p Policy) MayHaveRights(u User) bool {
-	return u.State == StateActive && (u.Human || p.withBots) && !p.exclude.person(u)
+	return u.State == StateActive && (u.Human || p.withBots) && !p.exclude.user(u)
 }
 
 // RoleIn returns the ClusterRole that a level stands for in a source, or "". Nobody may change what GitLab has archived or

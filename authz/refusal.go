@@ -27,7 +27,7 @@ func (r *refusal) memberRefused(id SourceID, user int64, level Level) string {
 	src, ok := r.v.Policy.Source(r.v.Snapshot, id)
 	switch {
 	case !ok:
-		return fmt.Sprintf("%s is left out here by configuration. Ask the cluster's administrators.", where)
+		return fmt.Sprintf("%s is excluded by this cluster's configuration. Ask the cluster's administrators.", where)
 	case frozen == FrozenNone:
 		return fmt.Sprintf("%s is archived or marked for deletion in GitLab: nobody has rights there.", where)
 	}
@@ -97,7 +97,7 @@ func (r *refusal) able(id SourceID, frozen Frozen) (able []Level, known bool) {
 	return able, known
 }
 
-// clusterWide answers requests outside any namespace; a refused list of namespaces names the asker's own.
+// clusterWide answers requests outside any namespace; a refused list of namespaces names the user's own.
 func (r *refusal) clusterWide(user int64) string {
 	if r.q.Resource == "namespaces" && r.q.Verb != "create" {
 		return "nobody can list all namespaces. " + r.yours(user)
@@ -171,7 +171,7 @@ func (r *refusal) ask(id SourceID, able []Level, frozen Frozen) string {
 		return 0
 	}
 	_, gap := r.v.gaps[id]
-	people := make([]contact, 0, maxAsked+1)
+	contacts := make([]contact, 0, maxAsked+1)
 	for _, a := range NewResolver(r.v.Snapshot, r.now).Members(id).list {
 		if !slices.Contains(able, a.level) {
 			continue
@@ -185,17 +185,17 @@ func (r *refusal) ask(id SourceID, able []Level, frozen Frozen) string {
 		}) {
 			continue
 		}
-		people = append(people, contact{r.v.Policy.RoleIn(r.v.Snapshot, id, a.level) != r.v.Policy.roles[0].ClusterRole, a.row != refOf(id), clean(u.Username)})
-		slices.SortFunc(people, func(a, b contact) int {
+		contacts = append(contacts, contact{r.v.Policy.RoleIn(r.v.Snapshot, id, a.level) != r.v.Policy.roles[0].ClusterRole, a.row != refOf(id), clean(u.Username)})
+		slices.SortFunc(contacts, func(a, b contact) int {
 			return cmp.Or(cmp.Compare(rank(a.weaker), rank(b.weaker)), cmp.Compare(rank(a.far), rank(b.far)), cmp.Compare(a.name, b.name))
 		})
-		people = people[:min(len(people), maxAsked)]
+		contacts = contacts[:min(len(contacts), maxAsked)]
 	}
-	if len(people) == 0 {
+	if len(contacts) == 0 {
 		return ""
 	}
-	names := make([]string, 0, len(people))
-	for _, p := range people {
+	names := make([]string, 0, len(contacts))
+	for _, p := range contacts {
 		names = append(names, p.name)
 	}
 	return " (ask " + strings.Join(names, ", ") + ")"
@@ -252,7 +252,7 @@ func (r *refusal) ci(ns string, project int64) string {
 	}
 	switch src, ok := r.v.Policy.Source(r.v.Snapshot, id); {
 	case !ok:
-		return fmt.Sprintf("namespace %q is left out here by configuration. Ask the cluster's administrators.", ns)
+		return fmt.Sprintf("namespace %q is excluded by this cluster's configuration. Ask the cluster's administrators.", ns)
 	case src.ReadOnly:
 		return fmt.Sprintf("namespace %q belongs to something that is archived or marked for deletion in GitLab: its CI has no rights meanwhile.", ns)
 	}

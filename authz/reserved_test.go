@@ -147,7 +147,7 @@ func TestNoFreshSourceGetsAReservedName(t *testing.T) {
 	_, tlds := listed(t)
 	names = append(append(names, tlds...), "kube-system", "xn--p1ai", "openshift-x", "cattle-system", "istio-system", "gitlab-agent-prod", "qq")
 	rnd := rand.New(rand.NewPCG(1, 2))
-	kinds := []func(int64) authz.SourceID{authz.Group, authz.Project, authz.Person}
+	kinds := []func(int64) authz.SourceID{authz.GroupID, authz.ProjectID, authz.UserID}
 	var sources []authz.Source
 	for i, n := range names {
 		spelled := strings.Map(func(r rune) rune {
@@ -180,21 +180,21 @@ func TestNoFreshSourceGetsAReservedName(t *testing.T) {
 	}
 }
 
-// TestGivenNamesThatAreReserved: they stay, and somebody is told.
+// TestGivenNamesThatAreReserved: they stay, and a finding says so.
 func TestGivenNamesThatAreReserved(t *testing.T) {
 	sources := []authz.Source{
-		{ID: authz.Group(9), Path: "com"},
-		{ID: authz.Person(3), Path: "de"},
-		{ID: authz.Group(4), Path: "renamed"},
-		{ID: authz.Group(5), Path: "intra"},
-		{ID: authz.Group(6), Path: "fine"},
-		{ID: authz.Group(7), Path: "svc"},
+		{ID: authz.GroupID(9), Path: "com"},
+		{ID: authz.UserID(3), Path: "de"},
+		{ID: authz.GroupID(4), Path: "renamed"},
+		{ID: authz.GroupID(5), Path: "intra"},
+		{ID: authz.GroupID(6), Path: "fine"},
+		{ID: authz.GroupID(7), Path: "svc"},
 	}
-	have := map[authz.SourceID]string{authz.Group(9): "com", authz.Group(4): "monitoring", authz.Group(5): "intra", authz.Group(6): "fine"}
+	have := map[authz.SourceID]string{authz.GroupID(9): "com", authz.GroupID(4): "monitoring", authz.GroupID(5): "intra", authz.GroupID(6): "fine"}
 	names, findings := authz.AssignNames(sources, have, nil, []string{"Intra"})
 	for id, want := range map[authz.SourceID]string{
-		authz.Group(9): "com", authz.Group(4): "monitoring", authz.Group(5): "intra", authz.Group(6): "fine",
-		authz.Person(3): "de-u3", authz.Group(7): "svc-g7",
+		authz.GroupID(9): "com", authz.GroupID(4): "monitoring", authz.GroupID(5): "intra", authz.GroupID(6): "fine",
+		authz.UserID(3): "de-u3", authz.GroupID(7): "svc-g7",
 	} {
 		if names[id] != want {
 			t.Errorf("%s has %q, want %q", id, names[id], want)

@@ -66,9 +66,9 @@ func (r *Resolver) group(id int64) []standing {
 	if !ok {
 		return nil
 	}
-	m := r.inherit(r.group(g.Parent), g.Members, Group(id))
+	m := r.inherit(r.group(g.Parent), g.Members, GroupID(id))
 	for _, l := range sortedLinks(g.Links) {
-		m = r.invite(m, l, r.own(l.Group), Group(id))
+		m = r.invite(m, l, r.own(l.Group), GroupID(id))
 	}
 	r.effective[id] = m
 	return m
@@ -76,20 +76,20 @@ func (r *Resolver) group(id int64) []standing {
 
 // own returns the people with a row in the group itself, which is what counts when it is invited into a group.
 func (r *Resolver) own(id int64) []standing {
-	return r.inherit(nil, r.snap.Groups[id].Members, Group(id))
+	return r.inherit(nil, r.snap.Groups[id].Members, GroupID(id))
 }
 
 // project returns the effective members of a project.
-func (r *Resolver) project(p GitLabProject) []standing {
-	m := r.inherit(r.group(p.Group), p.Members, Project(p.ID))
+func (r *Resolver) project(p Project) []standing {
+	m := r.inherit(r.group(p.Group), p.Members, ProjectID(p.ID))
 	if p.Owner != 0 && (r.only == 0 || r.only == p.Owner) {
-		m = merge(nil, m, []standing{{user: p.Owner, level: Owner, row: refOf(Person(p.Owner))}}, true)
+		m = merge(nil, m, []standing{{user: p.Owner, level: Owner, row: refOf(UserID(p.Owner))}}, true)
 	}
 	if r.snap.Groups[p.Group].ShareLock {
 		return m
 	}
 	for _, l := range sortedLinks(p.Links) {
-		m = r.invite(m, l, r.group(l.Group), Project(p.ID))
+		m = r.invite(m, l, r.group(l.Group), ProjectID(p.ID))
 	}
 	return m
 }

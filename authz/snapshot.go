@@ -36,8 +36,8 @@ type Link struct {
 	Expires Date  // as in Member
 }
 
-// GitLabGroup is a group or subgroup with its own rows only.
-type GitLabGroup struct {
+// Group is a group or subgroup with its own rows only.
+type Group struct {
 	ID                int64
 	Parent            int64 // 0 for a top-level group
 	Path              string
@@ -49,8 +49,8 @@ type GitLabGroup struct {
 	Links             []Link
 }
 
-// GitLabProject is a project with its own rows only.
-type GitLabProject struct {
+// Project is a project with its own rows only.
+type Project struct {
 	ID                int64
 	Group             int64 // the group it is in; 0 for a personal project
 	Owner             int64 // the user whose personal namespace it is in; 0 for a project of a group
@@ -62,7 +62,7 @@ type GitLabProject struct {
 	Links             []Link
 
 	// Variables are CI/CD variables of the project, without their values; which ones is said where GitLab is read.
-	// VariablesRead says that GitLab told them: while it is false, nothing may be concluded from Variables, not even
+	// VariablesRead says that GitLab returned them: while it is false, nothing may be concluded from Variables, not even
 	// that there are none. Neither says anything about rights, and neither is stored.
 	Variables     []CIVariable `json:"-"`
 	VariablesRead bool         `json:"-"`
@@ -94,8 +94,8 @@ type Snapshot struct {
 	// private groups, so what it does not see may still be there.
 	Admin    bool
 	Users    map[int64]User
-	Groups   map[int64]GitLabGroup
-	Projects map[int64]GitLabProject
+	Groups   map[int64]Group
+	Projects map[int64]Project
 	// Missing holds the sources that could not be read completely, and why. Unread is not empty: whatever
 	// depends on one of them must not be changed in this round. MissingAll is set when a list itself could
 	// not be read, so that not even the set of sources is known.
@@ -125,16 +125,16 @@ func (s *Snapshot) Contains(id SourceID) bool {
 	return ok
 }
 
-// Parent returns what a source is in: the group of a group or project, the person of a personal project, or ok false.
+// Parent returns what a source is in: the group of a group or project, the user of a personal project, or ok false.
 func (s *Snapshot) Parent(id SourceID) (parent SourceID, ok bool) {
 	switch id.Kind {
 	case GroupSource:
-		parent = Group(s.Groups[id.ID].Parent)
+		parent = GroupID(s.Groups[id.ID].Parent)
 	case ProjectSource:
 		if p := s.Projects[id.ID]; p.Group == 0 && p.Owner != 0 {
-			parent = Person(p.Owner)
+			parent = UserID(p.Owner)
 		} else {
-			parent = Group(p.Group)
+			parent = GroupID(p.Group)
 		}
 	case UserSource:
 	}
@@ -161,7 +161,7 @@ func (s *Snapshot) Up(id SourceID) iter.Seq[SourceID] {
 	}
 }
 
-// Top returns the top-level group a source is in, the person of a personal project, or the source itself.
+// Top returns the top-level group a source is in, the user of a personal project, or the source itself.
 func (s *Snapshot) Top(id SourceID) (top SourceID) {
 	for at := range s.Up(id) {
 		top = at

@@ -23,10 +23,10 @@ type SourceID struct {
 	ID   int64
 }
 
-// Group, Project and Person make the SourceID of a group, a project and a user's personal namespace.
-func Group(id int64) SourceID   { return SourceID{GroupSource, id} }
-func Project(id int64) SourceID { return SourceID{ProjectSource, id} }
-func Person(id int64) SourceID  { return SourceID{UserSource, id} }
+// GroupID, ProjectID and UserID make the SourceID of a group, a project and a user's personal namespace.
+func GroupID(id int64) SourceID   { return SourceID{GroupSource, id} }
+func ProjectID(id int64) SourceID { return SourceID{ProjectSource, id} }
+func UserID(id int64) SourceID    { return SourceID{UserSource, id} }
 
 // String returns the written form, "group/7".
 func (s SourceID) String() string { return fmt.Sprintf("%s/%d", s.Kind, s.ID) }

@@ -11,7 +11,7 @@ func (p Policy) Untouchable(s *Snapshot) map[SourceID]string {
 	out := s.Incomplete()
 	u := incomplete{snap: s, groups: map[int64]string{}}
 	for _, e := range p.extra {
-		if _, known := s.Groups[e.Group]; e.Group == 0 || (!known && s.Missing[Group(e.Group)] == "") {
+		if _, known := s.Groups[e.Group]; e.Group == 0 || (!known && s.Missing[GroupID(e.Group)] == "") {
 			continue // a group that is gone from GitLab is a finding, and gives nothing
 		}
 		why := u.group(e.Group)
@@ -41,14 +41,14 @@ func (s *Snapshot) Incomplete() map[SourceID]string {
 		}
 	}
 	for id := range s.Groups {
-		note(Group(id), u.group(id))
+		note(GroupID(id), u.group(id))
 	}
 	for id, p := range s.Projects {
-		note(Project(id), u.project(p))
+		note(ProjectID(id), u.project(p))
 	}
 	if len(s.Missing) > 0 || s.MissingAll != "" {
 		for id := range s.Users {
-			note(Person(id), s.Missing[Person(id)])
+			note(UserID(id), s.Missing[UserID(id)])
 		}
 	}
 	maps.Copy(out, s.Missing)
@@ -82,8 +82,8 @@ func (u incomplete) group(id int64) string {
 	return why
 }
 
-func (u incomplete) project(p GitLabProject) string {
-	why := u.snap.Missing[Project(p.ID)]
+func (u incomplete) project(p Project) string {
+	why := u.snap.Missing[ProjectID(p.ID)]
 	if why == "" {
 		why = u.group(p.Group)
 	}
@@ -97,17 +97,17 @@ func (u incomplete) project(p GitLabProject) string {
 
 // cycle is what a group's answer is while its ancestors are walked: who meets it again has come round in a circle.
 func cycle(id int64) string {
-	return fmt.Sprintf("%s is its own ancestor, which can't be: GitLab's answer is not consistent", Group(id))
+	return fmt.Sprintf("%s is its own ancestor, which can't be: GitLab's answer is not consistent", GroupID(id))
 }
 
 // self says why a group's own rows are unknown. A group that is named but not in the Snapshot is invisible to
 // the reading token, which is the same as unread.
 func (u incomplete) self(id int64) string {
-	if why := u.snap.Missing[Group(id)]; why != "" {
+	if why := u.snap.Missing[GroupID(id)]; why != "" {
 		return why
 	}
 	if _, ok := u.snap.Groups[id]; !ok {
-		return fmt.Sprintf("%s is referred to but was not readable: the reading token needs an administrator's view", Group(id))
+		return fmt.Sprintf("%s is referred to but was not readable: the reading token needs an administrator's view", GroupID(id))
 	}
 	return ""
 }

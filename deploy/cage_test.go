@@ -58,14 +58,14 @@ func TestSecurityInvariantOwnCage(t *testing.T) {
 	if _, err := admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "plain"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	makeSecret := func(space string, s *corev1.Secret) func(context.Context, kubernetes.Interface, string) error {
+	makeSecret := func(namespace string, s *corev1.Secret) func(context.Context, kubernetes.Interface, string) error {
 		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
-			_, err := c.CoreV1().Secrets(space).Create(ctx, s, metav1.CreateOptions{})
+			_, err := c.CoreV1().Secrets(namespace).Create(ctx, s, metav1.CreateOptions{})
 			return err
 		}
 	}
-	makeBinding := func(space string, b *rbacv1.RoleBinding) func(context.Context, kubernetes.Interface, string) error {
-		return func(ctx context.Context, c kubernetes.Interface, _ string) error { return bindIn(ctx, c, space, b) }
+	makeBinding := func(namespace string, b *rbacv1.RoleBinding) func(context.Context, kubernetes.Interface, string) error {
+		return func(ctx context.Context, c kubernetes.Interface, _ string) error { return bindIn(ctx, c, namespace, b) }
 	}
 	ciSubject := func(s rbacv1.Subject) func(context.Context, kubernetes.Interface, string) error {
 		return func(ctx context.Context, c kubernetes.Interface, ns string) error {
@@ -83,15 +83,15 @@ func TestSecurityInvariantOwnCage(t *testing.T) {
 			return err
 		}
 	}
-	patchNamespace := func(space, key string, value any) func(context.Context, kubernetes.Interface, string) error {
+	patchNamespace := func(namespace, key string, value any) func(context.Context, kubernetes.Interface, string) error {
 		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
-			_, err := c.CoreV1().Namespaces().Patch(ctx, space, types.MergePatchType, labelPatch(key, value), metav1.PatchOptions{})
+			_, err := c.CoreV1().Namespaces().Patch(ctx, namespace, types.MergePatchType, labelPatch(key, value), metav1.PatchOptions{})
 			return err
 		}
 	}
-	patchMeta := func(space, meta string) func(context.Context, kubernetes.Interface, string) error {
+	patchMeta := func(namespace, meta string) func(context.Context, kubernetes.Interface, string) error {
 		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
-			_, err := c.CoreV1().Namespaces().Patch(ctx, space, types.MergePatchType, []byte(`{"metadata":`+meta+`}`), metav1.PatchOptions{})
+			_, err := c.CoreV1().Namespaces().Patch(ctx, namespace, types.MergePatchType, []byte(`{"metadata":`+meta+`}`), metav1.PatchOptions{})
 			return err
 		}
 	}
@@ -387,15 +387,15 @@ func TestSecurityInvariantOwnCageWithTemplates(t *testing.T) {
 	})
 	const pull = "gitlab-pull-secret"
 	withMark := func(s *corev1.Secret) *corev1.Secret { s.Labels = mark; return s }
-	configMap := func(space string, meta metav1.ObjectMeta) func(context.Context, kubernetes.Interface, string) error {
+	configMap := func(namespace string, meta metav1.ObjectMeta) func(context.Context, kubernetes.Interface, string) error {
 		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
-			_, err := c.CoreV1().ConfigMaps(space).Create(ctx, &corev1.ConfigMap{ObjectMeta: meta}, metav1.CreateOptions{})
+			_, err := c.CoreV1().ConfigMaps(namespace).Create(ctx, &corev1.ConfigMap{ObjectMeta: meta}, metav1.CreateOptions{})
 			return err
 		}
 	}
-	secret := func(space string, s *corev1.Secret) func(context.Context, kubernetes.Interface, string) error {
+	secret := func(namespace string, s *corev1.Secret) func(context.Context, kubernetes.Interface, string) error {
 		return func(ctx context.Context, c kubernetes.Interface, _ string) error {
-			_, err := c.CoreV1().Secrets(space).Create(ctx, s, metav1.CreateOptions{})
+			_, err := c.CoreV1().Secrets(namespace).Create(ctx, s, metav1.CreateOptions{})
 			return err
 		}
 	}

@@ -28,8 +28,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
-// People of the tests. strong has every right that RBAC can give a tenant in his namespace, so that only the fence
-// stands in his way.
+// People of the tests. strong has every right that RBAC can give a tenant in their namespace, so that only the fence
+// stands in their way.
 const (
 	maintainer = 7
 	developer  = 8
@@ -289,7 +289,7 @@ func tenantAttacks() []attack {
 			_, err := c.CoreV1().LimitRanges(ns).Create(ctx, &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, metav1.CreateOptions{})
 			return err
 		}, ownsQuota},
-		{"add himself to a binding of ours", func(ctx context.Context, c kubernetes.Interface, ns string) error {
+		{"add themselves to a binding of ours", func(ctx context.Context, c kubernetes.Interface, ns string) error {
 			b, err := c.RbacV1().RoleBindings(ns).Get(ctx, "gitlab-view", metav1.GetOptions{})
 			if err != nil {
 				return err
@@ -519,7 +519,7 @@ func TestSecurityInvariantTenantFence(t *testing.T) {
 			}
 		})
 	}
-	t.Run("no role of a tenant lets him become somebody else", func(t *testing.T) {
+	t.Run("no role of a tenant lets them become somebody else", func(t *testing.T) {
 		for who, c := range map[string]kubernetes.Interface{"CI": serviceAccount(t, ns, kubename.CIServiceAccount), "maintainer": person(t, maintainer)} {
 			for _, what := range []authorizationv1.ResourceAttributes{
 				{Verb: "impersonate", Resource: "users"},
@@ -691,19 +691,19 @@ func TestOthersAreNotFenced(t *testing.T) {
 
 	_, err = admin.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "operator"}}, metav1.CreateOptions{})
 	ok("making a namespace without our mark", err)
-	for _, space := range []string{ns, "operator"} {
-		ok("binding the operator", bindIn(ctx, admin, space, binding(metav1.ObjectMeta{Name: "operator"}, kubename.CIClusterRole, account("operator", "operator"))))
+	for _, namespace := range []string{ns, "operator"} {
+		ok("binding the operator", bindIn(ctx, admin, namespace, binding(metav1.ObjectMeta{Name: "operator"}, kubename.CIClusterRole, account("operator", "operator"))))
 		operator := serviceAccount(t, "operator", "operator")
 		// The API server learns of the binding a moment later.
-		eventually(t, "an operator to make a token Secret in "+space, func() bool {
-			_, err := operator.CoreV1().Secrets(space).Create(ctx, tokenSecret("for-default"), metav1.CreateOptions{})
+		eventually(t, "an operator to make a token Secret in "+namespace, func() bool {
+			_, err := operator.CoreV1().Secrets(namespace).Create(ctx, tokenSecret("for-default"), metav1.CreateOptions{})
 			return err == nil
 		})
-		_, err = operator.CoreV1().ResourceQuotas(space).Create(ctx, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "by-operator"}}, metav1.CreateOptions{})
-		ok("an operator makes a quota in "+space, err)
-		awaitDefaultAccount(t, space)
-		eventually(t, "the token in "+space, func() bool {
-			s, err := admin.CoreV1().Secrets(space).Get(ctx, "for-default", metav1.GetOptions{})
+		_, err = operator.CoreV1().ResourceQuotas(namespace).Create(ctx, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "by-operator"}}, metav1.CreateOptions{})
+		ok("an operator makes a quota in "+namespace, err)
+		awaitDefaultAccount(t, namespace)
+		eventually(t, "the token in "+namespace, func() bool {
+			s, err := admin.CoreV1().Secrets(namespace).Get(ctx, "for-default", metav1.GetOptions{})
 			return err == nil && len(s.Data["token"]) > 0
 		})
 	}

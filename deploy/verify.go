@@ -15,7 +15,7 @@ import (
 
 // Verify reports in which way an admission policy and its binding, as they are in the cluster, hold less than the
 // manifests of this program: an older version, one that only audits, one with a rule taken out. What an
-// administrator added is his business.
+// administrator added is their business.
 func Verify(policy *admissionv1.ValidatingAdmissionPolicy, binding *admissionv1.ValidatingAdmissionPolicyBinding) error {
 	want, err := wantedPolicy(policy.Name)
 	if err != nil {

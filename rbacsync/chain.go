@@ -207,7 +207,7 @@ func unitsOf(changes []Change) [][]Change {
 }
 
 // Waiting returns who leaves a binding for others of which none is written yet, and why the last of those is not.
-func (c *Change) Waiting(done map[Key]error) (people []int64, why error) {
+func (c *Change) Waiting(done map[Key]error) (users []int64, why error) {
 	if c.Action != Update { // of a Replace nobody can keep the role
 		return nil, nil
 	}
@@ -220,19 +220,19 @@ func (c *Change) Waiting(done map[Key]error) (people []int64, why error) {
 			return tried && err == nil
 		})
 		if !there {
-			people = append(people, u)
+			users = append(users, u)
 		}
 	}
-	return people, why
+	return users, why
 }
 
 // Keeping returns the change without taking anything from these people.
-func (c Change) Keeping(people []int64) Change {
-	if len(people) == 0 {
+func (c Change) Keeping(users []int64) Change {
+	if len(users) == 0 {
 		return c
 	}
 	b := *c.New.Binding
-	b.Users = slices.Sorted(slices.Values(slices.Concat(b.Users, people)))
+	b.Users = slices.Sorted(slices.Values(slices.Concat(b.Users, users)))
 	if b.Members = memberNames(b.Users, c.users); slices.Equal(b.Users, c.Old.Binding.Users) {
 		b.Members = c.Old.Binding.Members // no write for a name alone
 	}

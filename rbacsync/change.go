@@ -45,8 +45,8 @@ func (c Change) Details(limit int) []string {
 	var out []string
 	if c.Key.Kind == KindNamespace && old != nil && c.New != nil {
 		out = append(changed(old.Labels(), c.New.Labels()), changed(old.Annotations(), c.New.Annotations())...)
-		if old.Space.Wrong != "" {
-			out = append(out, "put right: "+old.Space.Wrong)
+		if old.Namespace.Wrong != "" {
+			out = append(out, "put right: "+old.Namespace.Wrong)
 		}
 	}
 	if c.Key.Kind != KindRoleBinding {
@@ -151,13 +151,13 @@ func changed(old, now map[string]string) []string {
 	return out
 }
 
-// Extra returns what the change makes of an object from a template, or what was there before; nil for other kinds.
-func (c Change) Extra() *Extra {
+// TemplateObject returns what the change makes of an object from a template, or what was there before; nil for other kinds.
+func (c Change) TemplateObject() *TemplateObject {
 	switch {
-	case c.New != nil && c.New.Extra != nil:
-		return c.New.Extra
+	case c.New != nil && c.New.FromTemplate != nil:
+		return c.New.FromTemplate
 	case c.Old != nil:
-		return c.Old.Extra
+		return c.Old.FromTemplate
 	}
 	return nil
 }

@@ -14,8 +14,8 @@ import (
 func TestACircleOfGroupsEnds(t *testing.T) {
 	t.Parallel()
 	round := authztest.Clone(rbacsynctest.HawWorld())
-	round.Groups[7] = authz.GitLabGroup{ID: 7, Parent: 8, Path: "haw"}
-	round.Groups[8] = authz.GitLabGroup{ID: 8, Parent: 7, Path: "haw/other"}
+	round.Groups[7] = authz.Group{ID: 7, Parent: 8, Path: "haw"}
+	round.Groups[8] = authz.Group{ID: 8, Parent: 7, Path: "haw/other"}
 	gone := authztest.Clone(round)
 	delete(gone.Groups, 7)
 	delete(gone.Groups, 8)
@@ -23,11 +23,11 @@ func TestACircleOfGroupsEnds(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		round.Top(authz.Project(42))
+		round.Top(authz.ProjectID(42))
 		d := rbacsync.NewDeliveries(&rbacsync.Input{Snapshot: round, Settings: rbacsync.Settings{CI: rbacsync.CISettings{
-			Exceptions: []rbacsync.CIException{{Source: authz.Group(1), Mode: rbacsync.DeliverNone}},
+			Exceptions: []rbacsync.CIException{{Source: authz.GroupID(1), Mode: rbacsync.DeliverNone}},
 		}}})
-		d.Mode(authz.Project(42))
+		d.Mode(authz.ProjectID(42))
 		binding := func(users ...int64) rbacsync.Object {
 			return rbacsync.Object{
 				Key:     rbacsync.Key{Namespace: "haw-world", Kind: rbacsync.KindRoleBinding, Name: "gitlab-view"},
@@ -35,7 +35,7 @@ func TestACircleOfGroupsEnds(t *testing.T) {
 			}
 		}
 		old, now := binding(3), binding()
-		change := rbacsync.Change{Action: rbacsync.Update, Key: now.Key, Source: authz.Project(42), Old: &rbacsync.Live{Object: old}, New: &now, Revokes: true}
+		change := rbacsync.Change{Action: rbacsync.Update, Key: now.Key, Source: authz.ProjectID(42), Old: &rbacsync.Live{Object: old}, New: &now, Revokes: true}
 		limits := rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1}}
 		v := limits.Split([]rbacsync.Change{change}, &rbacsync.Wanted{Objects: []rbacsync.Object{now}}, rbacsync.Evidence{Snapshot: gone, Before: round, Policy: rbacsynctest.Policy(t)}, time.Now())
 		if len(v.Passed) != 1 {

@@ -33,12 +33,12 @@ func (c *creations) over(changes []Change) map[authz.SourceID]bool {
 	asked := map[authz.SourceID]bool{}
 	for id, g := range c.by.e.Snapshot.Groups {
 		if fresh(g.CreatedAt) {
-			created[authz.Group(id)] = g.CreatedAt
+			created[authz.GroupID(id)] = g.CreatedAt
 		}
 	}
 	for id, p := range c.by.e.Snapshot.Projects {
 		if fresh(p.CreatedAt) {
-			created[authz.Project(id)] = p.CreatedAt
+			created[authz.ProjectID(id)] = p.CreatedAt
 		}
 	}
 	for _, x := range changes {
@@ -54,16 +54,16 @@ func (c *creations) over(changes []Change) map[authz.SourceID]bool {
 		at time.Time
 	}
 	queues := map[int64][]turn{}
-	for id, person := range c.responsible(created) {
-		queues[person] = append(queues[person], turn{id, created[id]})
+	for id, user := range c.responsible(created) {
+		queues[user] = append(queues[user], turn{id, created[id]})
 	}
 	for _, p := range c.by.e.Past { // made and deleted again: it took its turn
 		if p.Made && fresh(p.At) && !c.by.e.Snapshot.Contains(p.Cause) {
 			queues[p.Scope.ID] = append(queues[p.Scope.ID], turn{p.Cause, p.At})
 		}
 	}
-	for person, queue := range queues {
-		if slices.Contains(c.limits.Exempt, person) {
+	for user, queue := range queues {
+		if slices.Contains(c.limits.Exempt, user) {
 			continue
 		}
 		slices.SortFunc(queue, func(a, b turn) int { return cmp.Or(a.at.Compare(b.at), a.id.Compare(b.id)) })
@@ -78,10 +78,10 @@ func (c *creations) over(changes []Change) map[authz.SourceID]bool {
 				continue
 			}
 			item := Item{
-				Source: t.id, Cause: authz.Person(person), Scope: authz.Person(person), Path: c.by.path(t.id), Name: c.by.e.Snapshot.Users[person].Username,
-				Why: fmt.Sprintf("over %d new namespaces per person and hour; its turn is at %s", c.limits.Creations, t.at.UTC().Format(time.RFC3339)),
+				Source: t.id, Cause: authz.UserID(user), Scope: authz.UserID(user), Path: c.by.path(t.id), Name: c.by.e.Snapshot.Users[user].Username,
+				Why: fmt.Sprintf("over %d new namespaces per user and hour; it is made at %s", c.limits.Creations, t.at.UTC().Format(time.RFC3339)),
 			}
-			c.v.Wanted[item.Key()] = true
+			c.v.Holdable[item.Key()] = true
 			approved := c.by.e.Approved[item.Key()]
 			if t.at.After(c.by.now) && approved {
 				c.v.Approved[Approval{t.id, ""}] = true
@@ -91,7 +91,7 @@ func (c *creations) over(changes []Change) map[authz.SourceID]bool {
 				c.v.Held = append(c.v.Held, item)
 				continue
 			}
-			c.v.Passed = append(c.v.Passed, Past{At: c.by.now, Scope: authz.Person(person), Cause: t.id, Made: true})
+			c.v.Passed = append(c.v.Passed, Past{At: c.by.now, Scope: authz.UserID(user), Cause: t.id, Made: true})
 		}
 	}
 	slices.SortFunc(c.v.Passed, func(a, b Past) int { return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause)) })
@@ -112,13 +112,13 @@ func (c *creations) responsible(created map[authz.SourceID]time.Time) map[authz.
 	}
 	out := map[authz.SourceID]int64{}
 	for id := range created {
-		var person int64
+		var user int64
 		for _, u := range owners[id] {
-			if owned[u] > owned[person] || (owned[u] == owned[person] && u > person) {
-				person = u
+			if owned[u] > owned[user] || (owned[u] == owned[user] && u > user) {
+				user = u
 			}
 		}
-		out[id] = person
+		out[id] = user
 	}
 	return out
 }

@@ -92,11 +92,11 @@ func (v *Deliveries) Mode(id authz.SourceID) (mode Delivery) {
 
 // home returns the source whose namespace a project deploys into.
 func (v *Deliveries) home(project int64) authz.SourceID {
-	group := authz.Group(v.snap.Projects[project].Group)
-	if v.by[authz.Project(project)].Target == TargetGroup && group.ID != 0 && v.Names[group] != "" {
+	group := authz.GroupID(v.snap.Projects[project].Group)
+	if v.by[authz.ProjectID(project)].Target == TargetGroup && group.ID != 0 && v.Names[group] != "" {
 		return group
 	}
-	return authz.Project(project)
+	return authz.ProjectID(project)
 }
 
 // Shares reports whether one of these sources deploys into the namespace of another one, or has others deploy into its.
@@ -106,7 +106,7 @@ func (s CISettings) Shares(snap *authz.Snapshot, names map[authz.SourceID]string
 	}
 	v := NewDeliveries(&Input{Snapshot: snap, Names: names, Settings: Settings{CI: s}})
 	for id, p := range snap.Projects {
-		if (among[authz.Project(id)] || among[authz.Group(p.Group)]) && v.home(id) != authz.Project(id) {
+		if (among[authz.ProjectID(id)] || among[authz.GroupID(p.Group)]) && v.home(id) != authz.ProjectID(id) {
 			return true
 		}
 	}
@@ -155,7 +155,7 @@ func (v *Deliveries) binding(src authz.Source, ns string) *Binding {
 		if v.ReadOnly[id] {
 			continue
 		}
-		mode := v.Mode(authz.Project(id))
+		mode := v.Mode(authz.ProjectID(id))
 		want, ok := v.Subject(ns, id, mode)
 		if ok {
 			b.Others = append(b.Others, want)
@@ -247,9 +247,9 @@ func (s CISettings) Modes(snap *authz.Snapshot, sources []authz.Source) map[int6
 }
 
 // ProjectsIn returns the projects of these sources whose jobs get their credentials in a mode.
-func (s CISettings) ProjectsIn(mode Delivery, snap *authz.Snapshot, sources []authz.Source) []authz.GitLabProject {
+func (s CISettings) ProjectsIn(mode Delivery, snap *authz.Snapshot, sources []authz.Source) []authz.Project {
 	modes := s.Modes(snap, sources)
-	var out []authz.GitLabProject
+	var out []authz.Project
 	for _, src := range sources {
 		if src.ID.Kind == authz.ProjectSource && modes[src.ID.ID] == mode {
 			out = append(out, snap.Projects[src.ID.ID])

@@ -127,7 +127,7 @@ func Desired(in Input) *Wanted {
 			continue
 		}
 		w.Objects = append(w.Objects,
-			Object{Key: NamespaceKey(ns), Space: &Space{
+			Object{Key: NamespaceKey(ns), Namespace: &Namespace{
 				Source: src.ID, Issuer: in.Snapshot.Issuer, CreatedAt: createdAt(src.CreatedAt), Path: Printable(src.Path),
 				PodSecurity: in.Settings.standard(src.ID),
 			}},

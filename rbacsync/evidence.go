@@ -49,15 +49,15 @@ func Agreed(before, now *authz.Snapshot, open map[authz.SourceID]bool) *authz.Sn
 		out.Users = map[int64]authz.User{}
 	}
 	maps.Copy(out.Users, now.Users)
-	maps.DeleteFunc(out.Groups, func(id int64, _ authz.GitLabGroup) bool { return open[now.Top(authz.Group(id))] })
-	maps.DeleteFunc(out.Projects, func(id int64, _ authz.GitLabProject) bool { return open[now.Top(authz.Project(id))] })
+	maps.DeleteFunc(out.Groups, func(id int64, _ authz.Group) bool { return open[now.Top(authz.GroupID(id))] })
+	maps.DeleteFunc(out.Projects, func(id int64, _ authz.Project) bool { return open[now.Top(authz.ProjectID(id))] })
 	for id, g := range before.Groups {
-		if open[before.Top(authz.Group(id))] {
+		if open[before.Top(authz.GroupID(id))] {
 			out.Groups[id] = g
 		}
 	}
 	for id, p := range before.Projects {
-		if open[before.Top(authz.Project(id))] {
+		if open[before.Top(authz.ProjectID(id))] {
 			out.Projects[id] = p
 		}
 	}
@@ -144,9 +144,9 @@ func (j *judge) knows(r Right) *view {
 //	nothing, and which row gave it is not known              yes             that the level gives no such role
 func (j *judge) reason(id authz.SourceID, role string, user int64) (cause authz.SourceID, ask Membership, inferred bool) {
 	snap, was := j.e.Snapshot, j.knows(Right{id, role, user})
-	person := authz.Person(user)
-	if u, ok := snap.Users[user]; user != 0 && (ok && !j.e.Policy.MayHaveRights(u) || j.e.Gone[person]) {
-		return person, ask, false
+	userID := authz.UserID(user)
+	if u, ok := snap.Users[user]; user != 0 && (ok && !j.e.Policy.MayHaveRights(u) || j.e.Gone[userID]) {
+		return userID, ask, false
 	}
 	if !snap.Contains(id) {
 		cause = j.missing(id)
@@ -159,18 +159,18 @@ func (j *judge) reason(id authz.SourceID, role string, user int64) (cause authz.
 	gives := func(l authz.Level) bool { return j.e.Policy.RoleIn(snap, id, l) == role }
 	have, _ := j.at.access(id, user)
 	if _, listed := snap.Users[user]; !listed {
-		return person, ask, !j.answered(ask, func(l authz.Level) bool { return l == 0 })
+		return userID, ask, !j.answered(ask, func(l authz.Level) bool { return l == 0 })
 	}
 	if gives(have.Level) {
-		return person, ask, false // they have the right still: this binding is a copy, or was changed by hand
+		return userID, ask, false // they have the right still: this binding is a copy, or was changed by hand
 	}
 	if was == nil {
 		ask = j.askable(ask)
-		return person, ask, !j.answered(ask, func(l authz.Level) bool { return !gives(l) })
+		return userID, ask, !j.answered(ask, func(l authz.Level) bool { return !gives(l) })
 	}
 	places := []authz.SourceID{id}
 	for _, g := range j.e.Policy.ExtraGroups(snap, id, role) {
-		places = append(places, authz.Group(g))
+		places = append(places, authz.GroupID(g))
 	}
 	known := false
 	for _, place := range places {
@@ -193,10 +193,10 @@ func (j *judge) reason(id authz.SourceID, role string, user int64) (cause authz.
 		}
 	}
 	if known {
-		return person, ask, false
+		return userID, ask, false
 	}
 	ask = j.askable(ask)
-	return person, ask, !j.answered(ask, func(l authz.Level) bool { return !gives(l) })
+	return userID, ask, !j.answered(ask, func(l authz.Level) bool { return !gives(l) })
 }
 
 // askable drops the question about a project that groups are invited into, when it is not known where a right came
@@ -216,19 +216,19 @@ func (j *judge) answered(m Membership, passes func(authz.Level) bool) bool {
 
 // row looks in GitLab's present rows for the one that gave a level before.
 func (j *judge) row(before *authz.Snapshot, id authz.SourceID, had authz.Access) (cause, where authz.SourceID, inferred bool) {
-	snap, why, person := j.e.Snapshot, had.Why, authz.Person(had.User)
+	snap, why, user := j.e.Snapshot, had.Why, authz.UserID(had.User)
 	if why.Via == 0 {
 		if !snap.Within(id, why.Row) {
-			return person, why.Row, false // moved away from where the row is
+			return user, why.Row, false // moved away from where the row is
 		}
 		_, listed := rowOf(snap, why.Row, had.User)
-		return person, why.Row, !listed
+		return user, why.Row, !listed
 	}
 	if !snap.Within(id, why.Target) || (why.Target.Kind == authz.ProjectSource && snap.Groups[snap.Projects[why.Target.ID].Group].ShareLock) {
 		return why.Target, why.Target, false
 	}
 	if l, ok := linkOf(snap, why.Target, why.Via); !ok {
-		if !before.Within(authz.Group(why.Via), why.Row) {
+		if !before.Within(authz.GroupID(why.Via), why.Row) {
 			where = authz.SourceID{} // no list of GitLab shows who comes second-hand (docs/adr/0010): asking proves nothing
 		} else {
 			where = why.Target
@@ -238,7 +238,7 @@ func (j *judge) row(before *authz.Snapshot, id authz.SourceID, had authz.Access)
 		return why.Target, why.Target, false
 	}
 	_, listed := rowOf(snap, why.Row, had.User)
-	return person, why.Row, !listed
+	return user, why.Row, !listed
 }
 
 func rowOf(s *authz.Snapshot, id authz.SourceID, user int64) (authz.Member, bool) {

@@ -10,7 +10,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
-// Whoever is refused is told why the cluster lacks what GitLab gives them (docs/adr/0097). That is found by comparing the
+// Whoever is refused sees why the cluster lacks what GitLab gives them (docs/adr/0097). That is found by comparing the
 // cluster with what GitLab gives, before anything was held or withheld: so nothing can be missing without being noticed,
 // whatever the reason is.
 
@@ -34,29 +34,29 @@ func (f *GapFinder) Find() map[authz.SourceID]authz.Gap {
 		objects, rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })
 		_, live = cut(live, func(l *Live) bool { return l.Key.Namespace < ns })
 		here, live = cut(live, func(l *Live) bool { return l.Key.Namespace == ns })
-		space := objects[0].Space
-		if space == nil {
+		namespace := objects[0].Namespace
+		if namespace == nil {
 			continue
 		}
-		if g := f.namespace(ns, space, here, objects); g.All != "" || len(g.Lacks) > 0 {
-			out[space.Source] = g
+		if g := f.namespace(ns, namespace, here, objects); g.All != "" || len(g.Lacks) > 0 {
+			out[namespace.Source] = g
 		}
 	}
 	return out
 }
 
 // namespace compares one namespace: here is what it holds with our mark, objects what it should hold.
-func (f *GapFinder) namespace(ns string, space *Space, here []*Live, objects []Object) authz.Gap {
+func (f *GapFinder) namespace(ns string, namespace *Namespace, here []*Live, objects []Object) authz.Gap {
 	var l *Live
-	if len(here) > 0 && here[0].Space != nil {
+	if len(here) > 0 && here[0].Namespace != nil {
 		l = here[0]
 	}
 	switch {
 	case l == nil && f.Have.Foreign[NamespaceKey(ns)]:
 		return authz.Gap{All: authz.AbsentForeign}
 	case l == nil:
-		return authz.Gap{All: f.why(space.Source, NamespaceKey(ns), "", false)}
-	case !f.Want.Owns(l, space) && (f.Want.Adopt[ns] != space.Source || !adoptable(l)):
+		return authz.Gap{All: f.why(namespace.Source, NamespaceKey(ns), "", false)}
+	case !f.Want.Owns(l, namespace) && (f.Want.Adopt[ns] != namespace.Source || !adoptable(l)):
 		return authz.Gap{All: authz.AbsentForeign}
 	}
 	var out authz.Gap
@@ -70,7 +70,7 @@ func (f *GapFinder) namespace(ns string, space *Space, here []*Live, objects []O
 		shards, rest = cut(rest, func(o Object) bool {
 			return o.Binding != nil && o.Binding.Role == first.Binding.Role && isCI(o.Key) == isCI(first.Key)
 		})
-		out.Lacks = append(out.Lacks, f.role(space.Source, l.Deleting, here, shards)...)
+		out.Lacks = append(out.Lacks, f.role(namespace.Source, l.Deleting, here, shards)...)
 	}
 	return out
 }
@@ -81,11 +81,11 @@ func (f *GapFinder) role(id authz.SourceID, deleting bool, here []*Live, shards 
 	var out []authz.Lack
 	should := 0
 	for _, o := range shards {
-		lack := whom(o.Binding, ci)
+		lack := usersIn(o.Binding, ci)
 		should += len(lack)
 		for _, l := range here {
 			if l.Binding != nil && l.Binding.Role == role && isCI(l.Key) == ci && len(lack) > 0 {
-				lack, _ = diff(whom(l.Binding, ci), lack)
+				lack, _ = diff(usersIn(l.Binding, ci), lack)
 			}
 		}
 		if len(lack) == 0 {
@@ -112,8 +112,8 @@ func (f *GapFinder) role(id authz.SourceID, deleting bool, here []*Live, shards 
 
 func isCI(k Key) bool { return k.Name == kubename.CIRoleBinding }
 
-// whom returns whom a binding is for, ascending, in the form of authz.Lack.
-func whom(b *Binding, ci bool) []int64 {
+// usersIn returns whom a binding is for, ascending, in the form of authz.Lack.
+func usersIn(b *Binding, ci bool) []int64 {
 	if !ci {
 		return b.Users
 	}

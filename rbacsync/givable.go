@@ -103,11 +103,11 @@ func Withhold(have *Observed, want *Wanted, roles clusterroles.Roles, p authz.Po
 	if fine || want.Hold != "" {
 		return want, 0
 	}
-	spaces := map[string]*Live{}
+	namespaces := map[string]*Live{}
 	for _, l := range have.Live {
 		switch {
-		case l.Space != nil:
-			spaces[l.Key.Name] = l
+		case l.Namespace != nil:
+			namespaces[l.Key.Name] = l
 		case l.Binding != nil && isNameOf(l.Key.Name, l.Binding.Role):
 			h.live[l.Key.Namespace] = append(h.live[l.Key.Namespace], l)
 		}
@@ -117,15 +117,15 @@ func Withhold(have *Observed, want *Wanted, roles clusterroles.Roles, p authz.Po
 		ns := rest[0].Key.Namespace
 		objects, rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })
 		var live []*Live
-		space := objects[0].Space
-		if l := spaces[ns]; l != nil && space != nil && want.Owns(l, space) {
+		namespace := objects[0].Namespace
+		if l := namespaces[ns]; l != nil && namespace != nil && want.Owns(l, namespace) {
 			live = h.live[ns]
 		}
-		if space == nil {
+		if namespace == nil {
 			h.out = append(h.out, objects...)
 			continue
 		}
-		h.namespace(space.Source, objects, live, want.Users)
+		h.namespace(namespace.Source, objects, live, want.Users)
 	}
 	w := *want
 	w.Objects = h.out

@@ -142,8 +142,8 @@ type LostNamespace struct {
 func LostNamespaces(live []*Live, want *Wanted, weak map[string]bool) map[string]LostNamespace {
 	sources, losses := map[string]authz.SourceID{}, map[string]Loss{}
 	for _, l := range live {
-		if l.Space != nil && l.Space.Issuer == want.Issuer {
-			sources[l.Key.Name] = l.Space.Source
+		if l.Namespace != nil && l.Namespace.Issuer == want.Issuer {
+			sources[l.Key.Name] = l.Namespace.Source
 		}
 		if l.Binding == nil || l.Binding.Loss == "" {
 			continue
@@ -169,14 +169,14 @@ func LostNamespaces(live []*Live, want *Wanted, weak map[string]bool) map[string
 		strong := strongIn(objects, weak)
 		l.Users = slices.DeleteFunc(l.Users, func(id int64) bool { return strong[id] })
 		if ours && len(l.Users) > 0 {
-			out[ns] = LostNamespace{ns, source, l, people(l.Users, want.Users), weak}
+			out[ns] = LostNamespace{ns, source, l, userNames(l.Users, want.Users), weak}
 		}
 	}
 	return out
 }
 
-// people names the last five of them.
-func people(ids []int64, users map[int64]authz.User) string {
+// userNames names the last five of them.
+func userNames(ids []int64, users map[int64]authz.User) string {
 	var names []string
 	for _, id := range ids[max(0, len(ids)-5):] {
 		name := kubename.User(id)

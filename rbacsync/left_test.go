@@ -18,7 +18,7 @@ var lostAt = time.Date(2026, 11, 28, 8, 40, 0, 0, time.UTC)
 
 func lostHaw() *LostNamespace {
 	return &LostNamespace{
-		Name: "haw", Source: authz.Group(7), Loss: Loss{lostAt, []int64{2}}, Who: "gitlab:2 (alice)",
+		Name: "haw", Source: authz.GroupID(7), Loss: Loss{lostAt, []int64{2}}, Who: "gitlab:2 (alice)",
 		Weak: map[string]bool{"view": true},
 	}
 }
@@ -80,7 +80,7 @@ func TestWhatIsLeftBehind(t *testing.T) {
 				t.Fatalf("finding %v, want %v", f, c.want)
 			}
 			for _, part := range c.want {
-				if f.Code != "left_behind" || f.Source != authz.Group(7) || !strings.Contains(f.Text, part) {
+				if f.Code != "left_behind" || f.Source != authz.GroupID(7) || !strings.Contains(f.Text, part) {
 					t.Errorf("finding %v lacks %q", f, part)
 				}
 			}
@@ -117,7 +117,7 @@ func TestLossIsNotedAndRead(t *testing.T) {
 	if l := (Loss{}).and(Loss{lostAt, many}); len(l.Users) != maxLosers || l.Users[maxLosers-1] != maxLosers+5 {
 		t.Errorf("of many: %v", l.Users)
 	}
-	if got := people([]int64{1, 2, 3, 4, 5, 6}, map[int64]authz.User{6: {Username: "zoe"}}); got != "gitlab:2, gitlab:3, gitlab:4, gitlab:5, gitlab:6 (zoe), 1 more" {
+	if got := userNames([]int64{1, 2, 3, 4, 5, 6}, map[int64]authz.User{6: {Username: "zoe"}}); got != "gitlab:2, gitlab:3, gitlab:4, gitlab:5, gitlab:6 (zoe), 1 more" {
 		t.Errorf("people: %s", got)
 	}
 }
@@ -184,25 +184,25 @@ func TestWhereSomebodyHasLost(t *testing.T) {
 		return Object{Key: Key{"haw", KindRoleBinding, "gitlab-edit"}, Binding: &Binding{Role: "edit", Users: users, Loss: note}}
 	}
 	note := Loss{lostAt, []int64{2, 9}}.String()
-	space := func(issuer string) *Live {
-		return &Live{Object: Object{Key: NamespaceKey("haw"), Space: &Space{Source: authz.Group(7), Issuer: issuer}}}
+	namespace := func(issuer string) *Live {
+		return &Live{Object: Object{Key: NamespaceKey("haw"), Namespace: &Namespace{Source: authz.GroupID(7), Issuer: issuer}}}
 	}
-	unread := map[authz.SourceID]string{authz.Group(7): "502"}
+	unread := map[authz.SourceID]string{authz.GroupID(7): "502"}
 	for _, c := range []struct {
 		name string
 		live []*Live
 		want Wanted
 		who  string // "" is nowhere
 	}{
-		{"nobody", []*Live{space(issuer), {Object: edit("", 1)}}, Wanted{}, ""},
-		{"both", []*Live{space(issuer), {Object: edit(note, 1)}}, Wanted{}, "gitlab:2, gitlab:9"},
-		{"one is back", []*Live{space(issuer), {Object: edit(note, 1)}}, Wanted{Objects: []Object{edit("", 1, 9)}}, "gitlab:2"},
-		{"both are back", []*Live{space(issuer), {Object: edit(note, 1)}}, Wanted{Objects: []Object{edit("", 2, 9)}}, ""},
-		{"both are back, GitLab was not read", []*Live{space(issuer), {Object: edit(note, 2, 9)}}, Wanted{Untouchable: unread}, ""},
-		{"both are back, nothing may be changed", []*Live{space(issuer), {Object: edit(note, 2, 9)}}, Wanted{Hold: "no"}, ""},
-		{"GitLab was not read", []*Live{space(issuer), {Object: edit(note, 1)}}, Wanted{Untouchable: unread, Objects: []Object{edit("", 2)}}, "gitlab:2, gitlab:9"},
-		{"another GitLab's", []*Live{space("https://other.example.com"), {Object: edit(note)}}, Wanted{}, ""},
-		{"unreadable", []*Live{space(issuer), {Object: edit("yesterday")}}, Wanted{}, ""},
+		{"nobody", []*Live{namespace(issuer), {Object: edit("", 1)}}, Wanted{}, ""},
+		{"both", []*Live{namespace(issuer), {Object: edit(note, 1)}}, Wanted{}, "gitlab:2, gitlab:9"},
+		{"one is back", []*Live{namespace(issuer), {Object: edit(note, 1)}}, Wanted{Objects: []Object{edit("", 1, 9)}}, "gitlab:2"},
+		{"both are back", []*Live{namespace(issuer), {Object: edit(note, 1)}}, Wanted{Objects: []Object{edit("", 2, 9)}}, ""},
+		{"both are back, GitLab was not read", []*Live{namespace(issuer), {Object: edit(note, 2, 9)}}, Wanted{Untouchable: unread}, ""},
+		{"both are back, nothing may be changed", []*Live{namespace(issuer), {Object: edit(note, 2, 9)}}, Wanted{Hold: "no"}, ""},
+		{"GitLab was not read", []*Live{namespace(issuer), {Object: edit(note, 1)}}, Wanted{Untouchable: unread, Objects: []Object{edit("", 2)}}, "gitlab:2, gitlab:9"},
+		{"another GitLab's", []*Live{namespace("https://other.example.com"), {Object: edit(note)}}, Wanted{}, ""},
+		{"unreadable", []*Live{namespace(issuer), {Object: edit("yesterday")}}, Wanted{}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

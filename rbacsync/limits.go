@@ -20,7 +20,7 @@ import (
 //     one whose invitation of a group is missing. A person removed from a group over a hundred projects is one.
 //   - It is counted per top-level group, and overall; within a window, so that a mistake that comes in drips counts.
 //   - A top-level group over its limit is held as a whole. Over the overall limit, the older top-level groups go on:
-//     whoever makes new groups to fill the limit is held himself.
+//     whoever makes new groups to fill the limit is held as well.
 //   - What is approved goes on and does not count.
 //
 // What a change of the policy takes is counted by itself: see policyChange. It is held as a whole, and approved as a whole.
@@ -90,9 +90,9 @@ func (i Item) Key() string {
 // Verdict is what Split decided.
 type Verdict struct {
 	// Want is what may be made so: what was wanted, with what is held as it is in the cluster.
-	Want   *Wanted
-	Held   []Item          // sorted by Scope, Cause, Key
-	Wanted map[string]bool // the keys of all that could be held: what is not among them needs no approval any more
+	Want     *Wanted
+	Held     []Item          // sorted by Scope, Cause, Key
+	Holdable map[string]bool // the keys of all that could be held: what is not among them needs no approval any more
 	// Approved holds, of what goes on because it was approved, the sources and the roles that somebody loses there ("" for
 	// a namespace that is made).
 	Approved map[Approval]bool
@@ -111,7 +111,7 @@ func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time)
 	if l.Window <= 0 {
 		l.Window = DefaultLimits().Window
 	}
-	v := Verdict{Wanted: map[string]bool{}, Approved: map[Approval]bool{}}
+	v := Verdict{Holdable: map[string]bool{}, Approved: map[Approval]bool{}}
 	by := newJudge(want, e, now)
 	s := splitter{limits: l, by: by, v: &v}
 	held := s.over(s.inferred(changes))
@@ -183,7 +183,7 @@ func (s *splitter) inferred(changes []Change) []Item {
 			if change.takes(i.right()) {
 				i.Change, i.Cause = change.id, c.Source
 				if u != 0 {
-					i.Cause = authz.Person(u)
+					i.Cause = authz.UserID(u)
 				}
 			} else {
 				if u == 0 && s.by.e.Snapshot.Contains(c.Source) {
@@ -195,7 +195,7 @@ func (s *splitter) inferred(changes []Change) []Item {
 				}
 				i.Scope = s.by.scope(c.Source)
 			}
-			s.v.Wanted[i.Key()] = true
+			s.v.Holdable[i.Key()] = true
 			if s.by.e.Approved[i.Key()] {
 				s.v.Approved[Approval{i.Source, i.Role}] = true
 				continue
@@ -303,25 +303,25 @@ func (s *splitter) allowed(l Limit, scope authz.SourceID, n int) int {
 // SizeOf counts the namespaces of the sources that are in it, and the people with rights there, each once. The objects
 // of a namespace follow it.
 func SizeOf(lists iter.Seq[[]Object], in func(authz.SourceID) bool) int {
-	people := map[int64]bool{}
-	spaces := 0
+	users := map[int64]bool{}
+	namespaces := 0
 	for list := range lists {
 		here := false
 		for i := range list {
 			o := &list[i]
-			if o.Space != nil {
-				if here = in(o.Space.Source); here {
-					spaces++
+			if o.Namespace != nil {
+				if here = in(o.Namespace.Source); here {
+					namespaces++
 				}
 			}
 			if here && o.Binding != nil {
 				for _, u := range o.Binding.Users {
-					people[u] = true
+					users[u] = true
 				}
 			}
 		}
 	}
-	return spaces + len(people)
+	return namespaces + len(users)
 }
 
 // hold returns what is wanted with what is held left as it is.

@@ -49,23 +49,23 @@ func TestWhatIsInferred(t *testing.T) {
 	base := func() *authz.Snapshot {
 		s := rbacsynctest.CopySnap(rbacsynctest.HawWorld())
 		s.Users[4] = authz.User{ID: 4, Username: "carol", State: authz.StateActive, Human: true}
-		s.Groups[8] = authz.GitLabGroup{ID: 8, Path: "guests", Members: []authz.Member{{User: 4, Level: authz.Developer}}}
+		s.Groups[8] = authz.Group{ID: 8, Path: "guests", Members: []authz.Member{{User: 4, Level: authz.Developer}}}
 		p := s.Projects[42]
 		p.Links = []authz.Link{{Group: 8, Level: authz.Developer}}
 		p.Members = append(p.Members, authz.Member{User: 2, Level: authz.Developer})
 		s.Projects[42] = p
 		return s
 	}
-	project := func(s *authz.Snapshot, f func(*authz.GitLabProject)) { p := s.Projects[42]; f(&p); s.Projects[42] = p }
-	group := func(s *authz.Snapshot, id int64, f func(*authz.GitLabGroup)) {
+	project := func(s *authz.Snapshot, f func(*authz.Project)) { p := s.Projects[42]; f(&p); s.Projects[42] = p }
+	group := func(s *authz.Snapshot, id int64, f func(*authz.Group)) {
 		g := s.Groups[id]
 		f(&g)
 		s.Groups[id] = g
 	}
 	bobLeft := func(s *authz.Snapshot) {
-		project(s, func(p *authz.GitLabProject) { p.Members = p.Members[1:] })
+		project(s, func(p *authz.Project) { p.Members = p.Members[1:] })
 	}
-	bob := rbacsync.Membership{Source: authz.Project(42), User: 3}
+	bob := rbacsync.Membership{Source: authz.ProjectID(42), User: 3}
 	const heldBob = "revoke project/42 view 3 by user/3"
 	for _, c := range []struct {
 		name     string
@@ -78,58 +78,58 @@ func TestWhatIsInferred(t *testing.T) {
 		{name: "nothing changed", now: func(*authz.Snapshot) {}},
 		{name: "a row is missing", now: bobLeft, held: heldBob},
 		{name: "blocked", now: func(s *authz.Snapshot) { u := s.Users[3]; u.State = "blocked"; s.Users[3] = u }},
-		{name: "blocked and his row missing", now: func(s *authz.Snapshot) { bobLeft(s); u := s.Users[3]; u.State = "banned"; s.Users[3] = u }},
-		{name: "a lower level in the row", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Members[0].Level = authz.Guest }) }},
+		{name: "blocked and their row missing", now: func(s *authz.Snapshot) { bobLeft(s); u := s.Users[3]; u.State = "banned"; s.Users[3] = u }},
+		{name: "a lower level in the row", now: func(s *authz.Snapshot) { project(s, func(p *authz.Project) { p.Members[0].Level = authz.Guest }) }},
 		{
-			name: "expired, still listed", before: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Members[0].Expires = day(22) }) },
+			name: "expired, still listed", before: func(s *authz.Snapshot) { project(s, func(p *authz.Project) { p.Members[0].Expires = day(22) }) },
 			now: func(*authz.Snapshot) {},
 		},
-		{name: "expired, and GitLab took the row away", before: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Members[0].Expires = day(22) }) }, now: bobLeft},
-		{name: "would expire tomorrow, missing today", before: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Members[0].Expires = day(23) }) }, now: bobLeft, held: heldBob},
+		{name: "expired, and GitLab took the row away", before: func(s *authz.Snapshot) { project(s, func(p *authz.Project) { p.Members[0].Expires = day(22) }) }, now: bobLeft},
+		{name: "would expire tomorrow, missing today", before: func(s *authz.Snapshot) { project(s, func(p *authz.Project) { p.Members[0].Expires = day(23) }) }, now: bobLeft, held: heldBob},
 		{name: "GitLab says 404 of the membership", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Levels = map[rbacsync.Membership]authz.Level{bob: 0} }},
 		{name: "GitLab says a lower level", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Levels = map[rbacsync.Membership]authz.Level{bob: authz.Guest} }},
-		{name: "GitLab says he has it still", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Levels = map[rbacsync.Membership]authz.Level{bob: authz.Developer} }, held: heldBob},
+		{name: "GitLab says they have it still", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Levels = map[rbacsync.Membership]authz.Level{bob: authz.Developer} }, held: heldBob},
 		{name: "nothing known before: a row is missing", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Before = nil }, held: heldBob},
 		{name: "nothing known before: 404, but groups are invited, and GitLab's lists lack who comes through two of them", now: bobLeft, evidence: func(e *rbacsync.Evidence) { e.Before, e.Levels = nil, map[rbacsync.Membership]authz.Level{bob: 0} }, held: heldBob},
 		{
-			name: "nothing known before: 404, and nobody is invited", now: func(s *authz.Snapshot) { group(s, 7, func(g *authz.GitLabGroup) { g.Members = nil }) },
+			name: "nothing known before: 404, and nobody is invited", now: func(s *authz.Snapshot) { group(s, 7, func(g *authz.Group) { g.Members = nil }) },
 			evidence: func(e *rbacsync.Evidence) {
-				e.Before, e.Levels = nil, map[rbacsync.Membership]authz.Level{{Source: authz.Group(7), User: 2}: 0}
+				e.Before, e.Levels = nil, map[rbacsync.Membership]authz.Level{{Source: authz.GroupID(7), User: 2}: 0}
 			},
 			held: "revoke project/42 edit 2 by user/2",
 		},
 		{
-			name: "an invitation is missing, GitLab says 404 of one who came by it", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Links = nil }) },
+			name: "an invitation is missing, GitLab says 404 of one who came by it", now: func(s *authz.Snapshot) { project(s, func(p *authz.Project) { p.Links = nil }) },
 			evidence: func(e *rbacsync.Evidence) {
-				e.Levels = map[rbacsync.Membership]authz.Level{{Source: authz.Project(42), User: 4}: 0}
+				e.Levels = map[rbacsync.Membership]authz.Level{{Source: authz.ProjectID(42), User: 4}: 0}
 			},
 		},
 		{
 			name: "an invitation is missing, and GitLab's lists never showed who came second-hand",
 			before: func(s *authz.Snapshot) {
-				group(s, 8, func(g *authz.GitLabGroup) { g.Members, g.Links = nil, []authz.Link{{Group: 9, Level: authz.Developer}} })
-				s.Groups[9] = authz.GitLabGroup{ID: 9, Path: "second", Members: []authz.Member{{User: 4, Level: authz.Developer}}}
+				group(s, 8, func(g *authz.Group) { g.Members, g.Links = nil, []authz.Link{{Group: 9, Level: authz.Developer}} })
+				s.Groups[9] = authz.Group{ID: 9, Path: "second", Members: []authz.Member{{User: 4, Level: authz.Developer}}}
 			},
-			now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Links = nil }) },
+			now: func(s *authz.Snapshot) { project(s, func(p *authz.Project) { p.Links = nil }) },
 			evidence: func(e *rbacsync.Evidence) {
-				e.Levels = map[rbacsync.Membership]authz.Level{{Source: authz.Project(42), User: 4}: 0, {}: 0}
+				e.Levels = map[rbacsync.Membership]authz.Level{{Source: authz.ProjectID(42), User: 4}: 0, {}: 0}
 			},
 			held: "revoke project/42 view 4 by project/42",
 		},
 		{
-			name: "the higher of two rows is missing", now: func(s *authz.Snapshot) { group(s, 7, func(g *authz.GitLabGroup) { g.Members = nil }) },
+			name: "the higher of two rows is missing", now: func(s *authz.Snapshot) { group(s, 7, func(g *authz.Group) { g.Members = nil }) },
 			held: "revoke group/7 edit 2 by user/2\nrevoke project/42 edit 2 by user/2",
 		},
 		{name: "an account is missing", now: func(s *authz.Snapshot) { delete(s.Users, 3) }, held: heldBob},
-		{name: "an account is destroyed", now: func(s *authz.Snapshot) { delete(s.Users, 3) }, evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.Person(3): true} }},
+		{name: "an account is destroyed", now: func(s *authz.Snapshot) { delete(s.Users, 3) }, evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.UserID(3): true} }},
 		{
 			name: "a project is missing", now: func(s *authz.Snapshot) { delete(s.Projects, 42) },
 			held: "revoke project/42 edit 2 by project/42\nrevoke project/42 gitlab-group-master 0 by project/42\nrevoke project/42 view 3 by project/42\nrevoke project/42 view 4 by project/42",
 		},
-		{name: "a project is destroyed", now: func(s *authz.Snapshot) { delete(s.Projects, 42) }, evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.Project(42): true} }},
+		{name: "a project is destroyed", now: func(s *authz.Snapshot) { delete(s.Projects, 42) }, evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.ProjectID(42): true} }},
 		{
 			name: "GitLab still answers for the project", now: func(s *authz.Snapshot) { delete(s.Projects, 42); u := s.Users[3]; u.State = "blocked"; s.Users[3] = u },
-			evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.Project(42): false} },
+			evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.ProjectID(42): false} },
 			held:     "revoke project/42 edit 2 by project/42\nrevoke project/42 gitlab-group-master 0 by project/42\nrevoke project/42 view 4 by project/42",
 		},
 		{
@@ -139,21 +139,21 @@ func TestWhatIsInferred(t *testing.T) {
 		},
 		{
 			name: "a group is destroyed, which takes its project along", now: func(s *authz.Snapshot) { delete(s.Projects, 42); delete(s.Groups, 7) },
-			evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.Group(7): true} },
+			evidence: func(e *rbacsync.Evidence) { e.Gone = map[authz.SourceID]bool{authz.GroupID(7): true} },
 		},
-		{name: "an invitation of a group is missing", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Links = nil }) }, held: "revoke project/42 view 4 by project/42"},
-		{name: "an invitation with a lower level", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Links[0].Level = authz.Guest }) }},
-		{name: "an invitation that expired", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Links[0].Expires = day(22) }) }},
+		{name: "an invitation of a group is missing", now: func(s *authz.Snapshot) { project(s, func(p *authz.Project) { p.Links = nil }) }, held: "revoke project/42 view 4 by project/42"},
+		{name: "an invitation with a lower level", now: func(s *authz.Snapshot) { project(s, func(p *authz.Project) { p.Links[0].Level = authz.Guest }) }},
+		{name: "an invitation that expired", now: func(s *authz.Snapshot) { project(s, func(p *authz.Project) { p.Links[0].Expires = day(22) }) }},
 		{
-			name: "a row of the invited group is missing", now: func(s *authz.Snapshot) { group(s, 8, func(g *authz.GitLabGroup) { g.Members = nil }) },
+			name: "a row of the invited group is missing", now: func(s *authz.Snapshot) { group(s, 8, func(g *authz.Group) { g.Members = nil }) },
 			held: "revoke project/42 view 4 by user/4\nrevoke group/8 view 4 by user/4",
 		},
-		{name: "sharing was locked", now: func(s *authz.Snapshot) { group(s, 7, func(g *authz.GitLabGroup) { g.ShareLock = true }) }},
+		{name: "sharing was locked", now: func(s *authz.Snapshot) { group(s, 7, func(g *authz.Group) { g.ShareLock = true }) }},
 		{name: "the project was transferred", now: func(s *authz.Snapshot) {
-			project(s, func(p *authz.GitLabProject) { p.Group, p.Path = 8, "guests/world" })
+			project(s, func(p *authz.Project) { p.Group, p.Path = 8, "guests/world" })
 		}},
-		{name: "the project was archived", now: func(s *authz.Snapshot) { project(s, func(p *authz.GitLabProject) { p.Archived = true }) }},
-		{name: "the configuration leaves it out", now: func(*authz.Snapshot) {}, policy: func(c *authz.PolicyConfig) { c.Exclude.Sources = []authz.SourceID{authz.Project(42)} }},
+		{name: "the project was archived", now: func(s *authz.Snapshot) { project(s, func(p *authz.Project) { p.Archived = true }) }},
+		{name: "the configuration leaves it out", now: func(*authz.Snapshot) {}, policy: func(c *authz.PolicyConfig) { c.Exclude.Sources = []authz.SourceID{authz.ProjectID(42)} }},
 		{name: "the configuration leaves a person out", now: func(*authz.Snapshot) {}, policy: func(c *authz.PolicyConfig) { c.Exclude.People = []string{"bob"} }},
 		{name: "the configuration maps less", now: func(*authz.Snapshot) {}, policy: func(c *authz.PolicyConfig) { c.Roles = c.Roles[:1] }},
 	} {
@@ -173,7 +173,7 @@ func TestWhatIsInferred(t *testing.T) {
 			s := newScene(p, before, now)
 			if c.name == "expired, still listed" || strings.HasPrefix(c.name, "expired, and") { // the cluster is of yesterday
 				fresh := rbacsynctest.CopySnap(before)
-				project(fresh, func(p *authz.GitLabProject) { p.Members[0].Expires = authz.Date{} })
+				project(fresh, func(p *authz.Project) { p.Members[0].Expires = authz.Date{} })
 				s.have = newScene(p, fresh, fresh).have
 			}
 			if c.policy != nil {
@@ -266,7 +266,7 @@ func TestLimits(t *testing.T) {
 		{"no limits", rbacsync.Limits{}, dropped(1, 2, 3, 4, 9, 10), nil, ""},
 		{"within", perGroup(3), dropped(1, 2, 3), nil, ""},
 		{"over, in one group only", perGroup(3), dropped(1, 2, 3, 4, 9), nil, "group/1"},
-		{"one person is one cause, wherever he is missing", perGroup(1), dropped(1), nil, ""},
+		{"one user is one cause, wherever they are missing", perGroup(1), dropped(1), nil, ""},
 		{"a group that is missing with all below is one", perGroup(1), func(s *authz.Snapshot) { delete(s.Groups, 1001); delete(s.Projects, 1001) }, nil, ""},
 		{"two projects that are missing are two", perGroup(1), func(s *authz.Snapshot) { delete(s.Projects, 1); delete(s.Projects, 1001) }, nil, "group/1"},
 		{"blocked people count nowhere", perGroup(1), func(s *authz.Snapshot) {
@@ -288,16 +288,16 @@ func TestLimits(t *testing.T) {
 		{"but not when it is less", rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1, Fraction: 0.1}}, dropped(1, 2, 3), nil, "group/1"},
 		{"drips count: what passed within the window", perGroup(3), dropped(1, 2), func(e *rbacsync.Evidence) {
 			for u := range int64(2) {
-				e.Past = append(e.Past, rbacsync.Past{At: rbacsynctest.Noon.Add(-30 * time.Minute), Scope: authz.Group(1), Cause: authz.Person(50 + u)})
+				e.Past = append(e.Past, rbacsync.Past{At: rbacsynctest.Noon.Add(-30 * time.Minute), Scope: authz.GroupID(1), Cause: authz.UserID(50 + u)})
 			}
 		}, "group/1"},
 		{"not for ever", perGroup(3), dropped(1, 2), func(e *rbacsync.Evidence) {
 			for u := range int64(2) {
-				e.Past = append(e.Past, rbacsync.Past{At: rbacsynctest.Noon.Add(-time.Hour), Scope: authz.Group(1), Cause: authz.Person(50 + u)})
+				e.Past = append(e.Past, rbacsync.Past{At: rbacsynctest.Noon.Add(-time.Hour), Scope: authz.GroupID(1), Cause: authz.UserID(50 + u)})
 			}
 		}, ""},
 		{"the same cause again is still one", perGroup(1), dropped(1), func(e *rbacsync.Evidence) {
-			e.Past = []rbacsync.Past{{At: rbacsynctest.Noon.Add(-time.Minute), Scope: authz.Group(1), Cause: authz.Person(1)}}
+			e.Past = []rbacsync.Past{{At: rbacsynctest.Noon.Add(-time.Minute), Scope: authz.GroupID(1), Cause: authz.UserID(1)}}
 		}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -315,17 +315,17 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestNobodyDelaysABlock: whatever an attacker does with groups, projects and people of his own (and people can be
-// added without being asked), a block counts at once: his own, and everybody else's. An honest removal elsewhere
+// TestNobodyDelaysABlock: whatever an attacker does with groups, projects and people of their own (and people can be
+// added without being asked), a block counts at once: their own, and everybody else's. An honest removal elsewhere
 // goes on as well.
 func TestNobodyDelaysABlock(t *testing.T) {
 	t.Parallel()
 	const attacker, victim = 1, 9
 	before := rbacsynctest.Organisation(3, 8)
-	for id := range int64(400) { // his groups came later, so their ids are higher
+	for id := range int64(400) { // their groups came later, so their ids are higher
 		g := 5000 + id
-		before.Groups[g] = authz.GitLabGroup{ID: g, Path: fmt.Sprintf("evil%d", id), Members: []authz.Member{{User: attacker, Level: authz.Owner}, {User: 2 + id%20, Level: authz.Developer}}}
-		before.Projects[g] = authz.GitLabProject{ID: g, Group: g, Path: fmt.Sprintf("evil%d/p", id)}
+		before.Groups[g] = authz.Group{ID: g, Path: fmt.Sprintf("evil%d", id), Members: []authz.Member{{User: attacker, Level: authz.Owner}, {User: 2 + id%20, Level: authz.Developer}}}
+		before.Projects[g] = authz.Project{ID: g, Group: g, Path: fmt.Sprintf("evil%d/p", id)}
 	}
 	now := rbacsynctest.CopySnap(before)
 	for id := range int64(400) {
@@ -365,26 +365,26 @@ func TestNobodyDelaysABlock(t *testing.T) {
 }
 
 // TestNobodyDelaysWhatGitLabSays: an attacker owns projects in the victim's own top-level group and everywhere else, and
-// shuffles whatever members he can, so that every limit is exceeded. Whatever GitLab says of the victim, or of the
-// attacker himself, still counts at once, under the strictest limits and those of a new installation.
+// shuffles whatever members they can, so that every limit is exceeded. Whatever GitLab says of the victim, or of the
+// attacker, still counts at once, under the strictest limits and those of a new installation.
 func TestNobodyDelaysWhatGitLabSays(t *testing.T) {
 	t.Parallel()
 	const place = 4242 // project in the victim's group
-	row := func(s *authz.Snapshot, person int64, f func(*authz.Member)) {
+	row := func(s *authz.Snapshot, user int64, f func(*authz.Member)) {
 		p := s.Projects[place]
 		for i := range p.Members {
-			if p.Members[i].User == person {
+			if p.Members[i].User == user {
 				f(&p.Members[i])
 			}
 		}
 		s.Projects[place] = p
 	}
 	state := func(st authz.UserState) func(*authz.Snapshot, int64) {
-		return func(s *authz.Snapshot, person int64) { u := s.Users[person]; u.State = st; s.Users[person] = u }
+		return func(s *authz.Snapshot, user int64) { u := s.Users[user]; u.State = st; s.Users[user] = u }
 	}
-	gone := func(s *authz.Snapshot, person int64) {
+	gone := func(s *authz.Snapshot, user int64) {
 		p := s.Projects[place]
-		p.Members = slices.DeleteFunc(p.Members, func(m authz.Member) bool { return m.User == person })
+		p.Members = slices.DeleteFunc(p.Members, func(m authz.Member) bool { return m.User == user })
 		s.Projects[place] = p
 	}
 	none := func(*rbacsync.Evidence, int64) {}
@@ -397,21 +397,21 @@ func TestNobodyDelaysWhatGitLabSays(t *testing.T) {
 		{"banned", state("banned"), none},
 		{"deactivated", state("deactivated"), none},
 		{"blocked by LDAP", state("ldap_blocked"), none},
-		{"blocked, and gone from every list", func(s *authz.Snapshot, person int64) { state("blocked")(s, person); rbacsynctest.Drop(s, person) }, none},
-		{"the account destroyed", func(s *authz.Snapshot, person int64) { rbacsynctest.Drop(s, person); delete(s.Users, person) }, func(e *rbacsync.Evidence, person int64) {
-			e.Gone = map[authz.SourceID]bool{authz.Person(person): true}
+		{"blocked, and gone from every list", func(s *authz.Snapshot, user int64) { state("blocked")(s, user); rbacsynctest.Drop(s, user) }, none},
+		{"the account destroyed", func(s *authz.Snapshot, user int64) { rbacsynctest.Drop(s, user); delete(s.Users, user) }, func(e *rbacsync.Evidence, user int64) {
+			e.Gone = map[authz.SourceID]bool{authz.UserID(user): true}
 		}},
-		{"a lower level", func(s *authz.Snapshot, person int64) {
-			row(s, person, func(m *authz.Member) { m.Level = authz.Guest })
+		{"a lower level", func(s *authz.Snapshot, user int64) {
+			row(s, user, func(m *authz.Member) { m.Level = authz.Guest })
 		}, none},
-		{"expired", func(s *authz.Snapshot, person int64) {
-			row(s, person, func(m *authz.Member) { m.Expires = authz.Date{Year: 2026, Month: 11, Day: 22} })
+		{"expired", func(s *authz.Snapshot, user int64) {
+			row(s, user, func(m *authz.Member) { m.Expires = authz.Date{Year: 2026, Month: 11, Day: 22} })
 		}, none},
-		{"GitLab asked: no member", gone, func(e *rbacsync.Evidence, person int64) {
-			e.Levels = map[rbacsync.Membership]authz.Level{{Source: authz.Project(place), User: person}: 0}
+		{"GitLab asked: no member", gone, func(e *rbacsync.Evidence, user int64) {
+			e.Levels = map[rbacsync.Membership]authz.Level{{Source: authz.ProjectID(place), User: user}: 0}
 		}},
 		{"the project destroyed", func(s *authz.Snapshot, _ int64) { delete(s.Projects, place) }, func(e *rbacsync.Evidence, _ int64) {
-			e.Gone = map[authz.SourceID]bool{authz.Project(place): true}
+			e.Gone = map[authz.SourceID]bool{authz.ProjectID(place): true}
 		}},
 	} {
 		for seed := range uint64(10) {
@@ -419,10 +419,10 @@ func TestNobodyDelaysWhatGitLabSays(t *testing.T) {
 			before := rbacsynctest.Organisation(3, 8)
 			attacker, victim := int64(1000), int64(9+r.IntN(16)) // who has nothing else in group 1
 			if r.IntN(3) == 0 {
-				victim = attacker // it is his own right that is over
+				victim = attacker // it is the attacker's own right that is over
 			}
 			before.Users[attacker] = authz.User{ID: attacker, Username: "attacker", State: authz.StateActive, Human: true}
-			before.Projects[place] = authz.GitLabProject{ID: place, Group: 1, Path: "top1/place", Members: []authz.Member{{User: victim, Level: authz.Developer}}}
+			before.Projects[place] = authz.Project{ID: place, Group: 1, Path: "top1/place", Members: []authz.Member{{User: victim, Level: authz.Developer}}}
 			var own []int64
 			for n := range int64(60) {
 				id := 6000 + n
@@ -430,7 +430,7 @@ func TestNobodyDelaysWhatGitLabSays(t *testing.T) {
 				for u := range int64(24) { // people can be added without being asked
 					members = append(members, authz.Member{User: u + 1, Level: authz.Maintainer})
 				}
-				before.Projects[id] = authz.GitLabProject{ID: id, Group: []int64{1, 2, 3, 1001}[n%4], Path: fmt.Sprintf("evil/p%d", n), Members: members}
+				before.Projects[id] = authz.Project{ID: id, Group: []int64{1, 2, 3, 1001}[n%4], Path: fmt.Sprintf("evil/p%d", n), Members: members}
 				own = append(own, id)
 			}
 			now := rbacsynctest.CopySnap(before)
@@ -451,7 +451,7 @@ func TestNobodyDelaysWhatGitLabSays(t *testing.T) {
 					t.Errorf("%s, seed %d, %s: the shuffle is not even noticed: this shows nothing", said.what, seed, name)
 				}
 				names, _ := s.have.Names(rbacsynctest.Issuer)
-				right := fmt.Sprint(names[authz.Project(place)], " view ", victim)
+				right := fmt.Sprint(names[authz.ProjectID(place)], " view ", victim)
 				if !slices.Contains(rightsIn(s.have), right) {
 					t.Fatalf("%s, seed %d: there was no right to lose", said.what, seed)
 				}
@@ -532,9 +532,9 @@ func checkLimitLaws(t *testing.T, seed uint64, s scene, limits rbacsync.Limits, 
 	}
 	for _, i := range v.Held {
 		if blocked[i.User] {
-			fail("held, though GitLab says he is blocked: %s", i.Key())
+			fail("held, though GitLab says they are blocked: %s", i.Key())
 		}
-		if !v.Wanted[i.Key()] {
+		if !v.Holdable[i.Key()] {
 			fail("an approval of %s would be forgotten", i.Key())
 		}
 	}
@@ -600,7 +600,7 @@ func TestOneGroupSaysNothingAboutAnother(t *testing.T) {
 			}
 		}
 		in1 := func(items []rbacsync.Item) string {
-			return rbacsynctest.Keys(slices.DeleteFunc(items, func(i rbacsync.Item) bool { return i.Scope != authz.Group(1) }))
+			return rbacsynctest.Keys(slices.DeleteFunc(items, func(i rbacsync.Item) bool { return i.Scope != authz.GroupID(1) }))
 		}
 		a, _ := newScene(rbacsynctest.Policy(t), before, quiet).split(limits)
 		b, _ := newScene(rbacsynctest.Policy(t), before, loud).split(limits)
@@ -614,15 +614,15 @@ func TestOneGroupSaysNothingAboutAnother(t *testing.T) {
 func TestCreations(t *testing.T) {
 	t.Parallel()
 	const alice, bob = 1, 2
-	project := func(id int64, age time.Duration, owners ...int64) authz.GitLabProject {
-		p := authz.GitLabProject{ID: id, Group: 1, Path: fmt.Sprintf("all/p%d", id), CreatedAt: rbacsynctest.Noon.Add(-age)}
+	project := func(id int64, age time.Duration, owners ...int64) authz.Project {
+		p := authz.Project{ID: id, Group: 1, Path: fmt.Sprintf("all/p%d", id), CreatedAt: rbacsynctest.Noon.Add(-age)}
 		for _, o := range owners {
 			p.Members = append(p.Members, authz.Member{User: o, Level: authz.Owner})
 		}
 		return p
 	}
-	many := func(from, n int64, age time.Duration, owners ...int64) []authz.GitLabProject {
-		var out []authz.GitLabProject
+	many := func(from, n int64, age time.Duration, owners ...int64) []authz.Project {
+		var out []authz.Project
 		for i := range n {
 			out = append(out, project(from+i, age-time.Duration(i)*time.Second, owners...))
 		}
@@ -630,7 +630,7 @@ func TestCreations(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name     string
-		projects []authz.GitLabProject
+		projects []authz.Project
 		exist    int // so many of them have a namespace
 		change   func(*rbacsync.Limits, *rbacsync.Evidence)
 		held     []int64
@@ -641,16 +641,16 @@ func TestCreations(t *testing.T) {
 		{"an hour later they have their turn", many(1, 5, 61*time.Minute, alice), 3, nil, nil},
 		{"a long queue goes on at the pace", many(1, 9, 61*time.Minute, alice), 3, nil, []int64{7, 8, 9}},
 		{"a new installation finds what is old", many(1, 100, 6*24*time.Hour, alice), 0, nil, nil},
-		{"each person for himself", append(many(1, 3, 10*time.Minute, alice), many(11, 3, 10*time.Minute, bob)...), 0, nil, nil},
+		{"each user for themselves", append(many(1, 3, 10*time.Minute, alice), many(11, 3, 10*time.Minute, bob)...), 0, nil, nil},
 		{"adding another owner does not help", append(many(1, 4, 10*time.Minute, alice), project(5, time.Minute, alice, bob), project(6, time.Minute, alice, 3)), 0, nil, []int64{4, 5, 6}},
-		{"adding a victim as owner does not delay him", append(many(1, 6, 20*time.Minute, alice, bob), append(many(11, 2, 30*time.Minute, alice), project(21, time.Minute, bob))...), 0, nil, []int64{2, 3, 4, 5, 6}},
+		{"adding a victim as owner does not delay them", append(many(1, 6, 20*time.Minute, alice, bob), append(many(11, 2, 30*time.Minute, alice), project(21, time.Minute, bob))...), 0, nil, []int64{2, 3, 4, 5, 6}},
 		{"no limit", many(1, 9, time.Minute, alice), 0, func(l *rbacsync.Limits, _ *rbacsync.Evidence) { l.Creations = 0 }, nil},
 		{"an exempt person", many(1, 9, time.Minute, alice), 0, func(l *rbacsync.Limits, _ *rbacsync.Evidence) { l.Exempt = []int64{alice} }, nil},
 		{"approved", many(1, 5, time.Minute, alice), 0, func(_ *rbacsync.Limits, e *rbacsync.Evidence) { e.Approved = map[string]bool{"create project/5": true} }, []int64{4}},
 		{"made and destroyed again took its turn", many(1, 3, time.Minute, alice), 0, func(_ *rbacsync.Limits, e *rbacsync.Evidence) {
-			e.Past = []rbacsync.Past{{At: rbacsynctest.Noon.Add(-2 * time.Minute), Scope: authz.Person(alice), Cause: authz.Project(99), Made: true}}
+			e.Past = []rbacsync.Past{{At: rbacsynctest.Noon.Add(-2 * time.Minute), Scope: authz.UserID(alice), Cause: authz.ProjectID(99), Made: true}}
 		}, []int64{3}},
-		{"a time that GitLab did not tell is old", func() []authz.GitLabProject {
+		{"a time that GitLab did not tell is old", func() []authz.Project {
 			list := many(1, 9, time.Minute, alice)
 			for i := range list {
 				list[i].CreatedAt = time.Time{}
@@ -660,7 +660,7 @@ func TestCreations(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			now := &authz.Snapshot{Issuer: rbacsynctest.Issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{1: {ID: 1, Path: "all"}}, Projects: map[int64]authz.GitLabProject{}}
+			now := &authz.Snapshot{Issuer: rbacsynctest.Issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{1: {ID: 1, Path: "all"}}, Projects: map[int64]authz.Project{}}
 			for id := range int64(3) {
 				now.Users[id+1] = authz.User{ID: id + 1, Username: fmt.Sprintf("u%d", id+1), State: authz.StateActive, Human: true}
 			}

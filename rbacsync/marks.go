@@ -17,26 +17,26 @@ import (
 type Mark struct {
 	UID       types.UID
 	Source    authz.SourceID
-	CreatedAt string // Space.CreatedAt
+	CreatedAt string // Namespace.CreatedAt
 }
 
 // Identify returns what was observed with each namespace that is known as that of its source, whatever somebody made of
-// its labels and annotations; what is wrong with them is in Space.Wrong, so that the plan puts it right. One that has no
+// its labels and annotations; what is wrong with them is in Namespace.Wrong, so that the plan puts it right. One that has no
 // label or annotation of ours any more was given up, and is not recognised. What is not known is believed as far as its
 // label and its annotation agree; else it is in doubt. have is not changed.
 func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Observed {
 	out := &Observed{Live: have.Live, Foreign: have.Foreign, NoTemplates: have.NoTemplates, Secrets: have.Secrets, Findings: have.Findings}
 	unknown := map[string]bool{}
 	for i, l := range have.Live {
-		if l.Space == nil {
+		if l.Namespace == nil {
 			continue
 		}
 		n := recognise(l, known, snap)
 		switch {
 		case n != nil:
-		case l.Space.Issuer == "" && l.Space.Source != (authz.SourceID{}):
+		case l.Namespace.Issuer == "" && l.Namespace.Source != (authz.SourceID{}):
 			n = doubted(l, "annotation "+kubename.AnnotationIssuer+` ""`)
-		case len(l.Doubt) > 0 && l.Space.Issuer != "" && l.Space.Issuer != snap.Issuer: // another GitLab's
+		case len(l.Doubt) > 0 && l.Namespace.Issuer != "" && l.Namespace.Issuer != snap.Issuer: // another GitLab's
 			n = new(Live)
 			*n, n.Doubt = *l, nil
 		}
@@ -54,18 +54,18 @@ func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Obse
 			if !found {
 				found, out.Live, out.Foreign = true, slices.Clone(out.Live), maps.Clone(out.Foreign)
 			}
-			n.Space.Wrong = strings.TrimSuffix(mark+"; "+n.Space.Wrong, "; ")
+			n.Namespace.Wrong = strings.TrimSuffix(mark+"; "+n.Namespace.Wrong, "; ")
 			out.Live = append(out.Live, n)
 			delete(out.Foreign, n.Key)
 			continue
 		}
 		unknown[l.Key.Name] = true
-		if len(known) == 0 && (l.Space.Issuer == "" || l.Space.Issuer == snap.Issuer) { // else somebody else's, who may write what they want
+		if len(known) == 0 && (l.Namespace.Issuer == "" || l.Namespace.Issuer == snap.Issuer) { // else somebody else's, who may write what they want
 			out.Unmarked = append(out.Unmarked, doubted(l, mark))
 		}
 	}
 	if len(unknown) > 0 { // what templates made there is as little ours as the namespace
-		out.Live = slices.DeleteFunc(slices.Clone(out.Live), func(l *Live) bool { return l.Extra != nil && unknown[l.Key.Namespace] })
+		out.Live = slices.DeleteFunc(slices.Clone(out.Live), func(l *Live) bool { return l.FromTemplate != nil && unknown[l.Key.Namespace] })
 	}
 	slices.SortFunc(out.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
 	return out
@@ -77,23 +77,23 @@ func recognise(l *Live, known map[string]Mark, snap *authz.Snapshot) *Live {
 	if !ok || mark.UID == "" || mark.UID != l.UID || adoptable(l) {
 		return nil
 	}
-	n, space := *l, *l.Space
-	n.Known, n.Doubt, n.Space = true, nil, &space
+	n, namespace := *l, *l.Namespace
+	n.Known, n.Doubt, n.Namespace = true, nil, &namespace
 	var wrong []string
-	if space.Wrong != "" {
-		wrong = append(wrong, space.Wrong)
+	if namespace.Wrong != "" {
+		wrong = append(wrong, namespace.Wrong)
 	}
-	if space.Source != mark.Source && len(l.Doubt) == 0 {
-		wrong = append(wrong, fmt.Sprintf("label %s %q", kubename.LabelSource, markOf(space.Source)))
+	if namespace.Source != mark.Source && len(l.Doubt) == 0 {
+		wrong = append(wrong, fmt.Sprintf("label %s %q", kubename.LabelSource, markOf(namespace.Source)))
 	}
-	if space.Issuer != snap.Issuer {
-		wrong = append(wrong, fmt.Sprintf("annotation %s %q", kubename.AnnotationIssuer, space.Issuer))
+	if namespace.Issuer != snap.Issuer {
+		wrong = append(wrong, fmt.Sprintf("annotation %s %q", kubename.AnnotationIssuer, namespace.Issuer))
 	}
-	if space.CreatedAt != mark.CreatedAt && mark.CreatedAt != "" && mark.CreatedAt == createdAt(born(snap, mark.Source)) {
-		wrong = append(wrong, fmt.Sprintf("annotation %s %q", kubename.AnnotationCreatedAt, space.CreatedAt))
-		space.CreatedAt = mark.CreatedAt
+	if namespace.CreatedAt != mark.CreatedAt && mark.CreatedAt != "" && mark.CreatedAt == createdAt(born(snap, mark.Source)) {
+		wrong = append(wrong, fmt.Sprintf("annotation %s %q", kubename.AnnotationCreatedAt, namespace.CreatedAt))
+		namespace.CreatedAt = mark.CreatedAt
 	}
-	space.Source, space.Issuer, space.Wrong = mark.Source, snap.Issuer, strings.Join(wrong, "; ")
+	namespace.Source, namespace.Issuer, namespace.Wrong = mark.Source, snap.Issuer, strings.Join(wrong, "; ")
 	return &n
 }
 
@@ -112,12 +112,12 @@ func born(s *authz.Snapshot, id authz.SourceID) time.Time {
 
 // doubted returns a namespace of which it is not clear whose it is.
 func doubted(l *Live, wrong string) *Live {
-	n, space := *l, *l.Space
-	n.Space = &space
+	n, namespace := *l, *l.Namespace
+	n.Namespace = &namespace
 	if len(n.Doubt) == 0 {
-		n.Doubt = []authz.SourceID{space.Source}
+		n.Doubt = []authz.SourceID{namespace.Source}
 	}
-	space.Wrong = strings.TrimSuffix(wrong+"; "+space.Wrong, "; ")
+	namespace.Wrong = strings.TrimSuffix(wrong+"; "+namespace.Wrong, "; ")
 	return &n
 }
 
@@ -133,7 +133,7 @@ func unclear(o *Observed, have map[authz.SourceID]string, wait map[authz.SourceI
 			wait[id] = true
 			out = append(out, authz.Finding{Code: "mark_unclear", Source: id, Text: fmt.Sprintf(
 				"somebody changed the marks of namespace %q (%s), and it may be that of %s: it is left as it is, and %s gets no other one. If it is, set %s=%s as label and as annotation, the label %s=%s and the annotation %s=URL-of-GitLab; else take all of them off it",
-				l.Key.Name, Printable(l.Space.Wrong), id, id, kubename.LabelSource, id.Label(), kubename.LabelManagedBy, kubename.ManagedBy, kubename.AnnotationIssuer)})
+				l.Key.Name, Printable(l.Namespace.Wrong), id, id, kubename.LabelSource, id.Label(), kubename.LabelManagedBy, kubename.ManagedBy, kubename.AnnotationIssuer)})
 		}
 	}
 	return out

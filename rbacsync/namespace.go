@@ -18,19 +18,19 @@ import (
 // The note starts anew whenever the source is seen again or retain is configured, so a namespace is never deleted in
 // the round that finds its source gone, nor because of a setting that is an hour old.
 func (p *planner) afterwards(ns string, live *Live, why string, rights bool) {
-	id := live.Space.Source
+	id := live.Namespace.Source
 	note := func(at string) {
-		space := *live.Space
-		space.GoneSince, space.Wrong = at, ""
-		p.change(Change{Action: Update, Key: live.Key, Old: live, New: &Object{Key: live.Key, Space: &space}, Why: why, Step: StepNamespace})
+		namespace := *live.Namespace
+		namespace.GoneSince, namespace.Wrong = at, ""
+		p.change(Change{Action: Update, Key: live.Key, Old: live, New: &Object{Key: live.Key, Namespace: &namespace}, Why: why, Step: StepNamespace})
 	}
-	since, err := time.Parse(time.RFC3339, live.Space.GoneSince)
+	since, err := time.Parse(time.RFC3339, live.Namespace.GoneSince)
 	due := since.Add(p.want.DeleteAfter)
 	switch {
 	case live.Deleting:
 	case p.want.DeleteAfter <= 0 || p.want.Snap.Contains(id):
 		p.find("retained", id, "namespace %q is kept without rights: %s", ns, why)
-		if live.Space.GoneSince != "" {
+		if live.Namespace.GoneSince != "" {
 			note("")
 		}
 	case err != nil || since.After(p.want.Now):
@@ -43,7 +43,7 @@ func (p *planner) afterwards(ns string, live *Live, why string, rights bool) {
 	default:
 		p.change(Change{
 			Action: Delete, Key: live.Key, Old: live, Step: StepDelete,
-			Why: fmt.Sprintf("%s, since %s", why, live.Space.GoneSince),
+			Why: fmt.Sprintf("%s, since %s", why, live.Namespace.GoneSince),
 		})
 	}
 }
@@ -55,13 +55,13 @@ func ToDelete(have *Observed, want *Wanted, snap *authz.Snapshot) []authz.Source
 	}
 	var out []authz.SourceID
 	for _, l := range have.Live {
-		if l.Space == nil || l.Deleting || l.Space.Issuer != want.Issuer || l.Space.Source == (authz.SourceID{}) ||
-			snap.Contains(l.Space.Source) || want.Untouchable[l.Space.Source] != "" {
+		if l.Namespace == nil || l.Deleting || l.Namespace.Issuer != want.Issuer || l.Namespace.Source == (authz.SourceID{}) ||
+			snap.Contains(l.Namespace.Source) || want.Untouchable[l.Namespace.Source] != "" {
 			continue
 		}
-		since, err := time.Parse(time.RFC3339, l.Space.GoneSince)
+		since, err := time.Parse(time.RFC3339, l.Namespace.GoneSince)
 		if err != nil || !want.Now.Before(since.Add(want.DeleteAfter)) {
-			out = append(out, l.Space.Source)
+			out = append(out, l.Namespace.Source)
 		}
 	}
 	slices.SortFunc(out, authz.SourceID.Compare)
@@ -103,7 +103,7 @@ func adopt(list []Adoption, o *Observed, sources []authz.Source, have map[authz.
 		case live < 0:
 			find("adopt_refused", a.Source, "namespace %q is not adopted: it does not exist", a.Namespace)
 		case !adoptable(o.Live[live]):
-			find("adopt_refused", a.Source, "namespace %q is not adopted: it belongs to %s of %q", a.Namespace, o.Live[live].Space.Source, o.Live[live].Space.Issuer)
+			find("adopt_refused", a.Source, "namespace %q is not adopted: it belongs to %s of %q", a.Namespace, o.Live[live].Namespace.Source, o.Live[live].Namespace.Issuer)
 		default:
 			have[a.Source] = a.Namespace
 			delete(taken, a.Namespace)
@@ -114,7 +114,7 @@ func adopt(list []Adoption, o *Observed, sources []authz.Source, have map[authz.
 
 // adoptable reports whether a namespace has our mark and nothing else of ours.
 func adoptable(l *Live) bool {
-	return l.Space != nil && !l.Deleting && l.Space.Source == (authz.SourceID{}) && l.Space.Issuer == "" && l.Space.CreatedAt == ""
+	return l.Namespace != nil && !l.Deleting && l.Namespace.Source == (authz.SourceID{}) && l.Namespace.Issuer == "" && l.Namespace.CreatedAt == ""
 }
 
 // AssignNamespaces gives namespaces to sources. known are the namespaces that sources have already.

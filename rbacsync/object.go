@@ -77,14 +77,14 @@ func (k Key) Compare(o Key) int {
 // Object is what we own of one Kubernetes object: our labels and annotations in typed form, the role and the
 // subjects. Labels and annotations of others are not in it and are kept by every write.
 type Object struct {
-	Key     Key
-	Space   *Space   // of a Namespace
-	Binding *Binding // of a RoleBinding
-	Extra   *Extra   // of an object from a template
+	Key          Key
+	Namespace    *Namespace      // of a Namespace
+	Binding      *Binding        // of a RoleBinding
+	FromTemplate *TemplateObject // of an object from a template
 }
 
-// Space is what we own of a Namespace.
-type Space struct {
+// Namespace is what we own of a Namespace.
+type Namespace struct {
 	Source      authz.SourceID // zero when the label is missing or unreadable
 	Issuer      string
 	CreatedAt   string // GitLab's created_at, RFC 3339 in seconds; "" when unknown
@@ -171,9 +171,9 @@ func sortSubjects(s []rbacv1.Subject) {
 // Labels returns the labels we own on the object. An empty value means that the label should not be there.
 func (o *Object) Labels() map[string]string {
 	out := map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}
-	if o.Space != nil {
-		out[kubename.LabelSource] = markOf(o.Space.Source)
-		for suffix, field := range o.Space.PodSecurity.fields() {
+	if o.Namespace != nil {
+		out[kubename.LabelSource] = markOf(o.Namespace.Source)
+		for suffix, field := range o.Namespace.PodSecurity.fields() {
 			out[podSecurityLabel+suffix] = *field
 		}
 	}
@@ -183,12 +183,12 @@ func (o *Object) Labels() map[string]string {
 // Annotations returns the annotations we own on the object. An empty value means that it should not be there.
 func (o *Object) Annotations() map[string]string {
 	out := map[string]string{}
-	if o.Space != nil {
-		out[kubename.AnnotationSource] = markOf(o.Space.Source)
-		out[kubename.AnnotationIssuer] = o.Space.Issuer
-		out[kubename.AnnotationCreatedAt] = o.Space.CreatedAt
-		out[kubename.AnnotationPath] = o.Space.Path
-		out[kubename.AnnotationGoneSince] = o.Space.GoneSince
+	if o.Namespace != nil {
+		out[kubename.AnnotationSource] = markOf(o.Namespace.Source)
+		out[kubename.AnnotationIssuer] = o.Namespace.Issuer
+		out[kubename.AnnotationCreatedAt] = o.Namespace.CreatedAt
+		out[kubename.AnnotationPath] = o.Namespace.Path
+		out[kubename.AnnotationGoneSince] = o.Namespace.GoneSince
 	}
 	if o.Binding != nil {
 		out[kubename.AnnotationMembers] = o.Binding.Members
@@ -214,10 +214,10 @@ func markOf(id authz.SourceID) string {
 	return id.Label()
 }
 
-// SpaceOf reads a Namespace's labels and annotations into our form. Where label and annotation name two sources, it has
+// NamespaceOf reads a Namespace's labels and annotations into our form. Where label and annotation name two sources, it has
 // neither, and both are returned.
-func SpaceOf(labels, annotations map[string]string) (s *Space, doubt []authz.SourceID) {
-	s = &Space{
+func NamespaceOf(labels, annotations map[string]string) (s *Namespace, doubt []authz.SourceID) {
+	s = &Namespace{
 		Issuer:    annotations[kubename.AnnotationIssuer],
 		CreatedAt: annotations[kubename.AnnotationCreatedAt],
 		Path:      annotations[kubename.AnnotationPath],
@@ -278,21 +278,21 @@ func (o *Observed) Names(issuer string) (have map[authz.SourceID]string, taken m
 	}
 	best := map[authz.SourceID]*Live{}
 	for _, l := range o.Live {
-		if l.Space == nil {
+		if l.Namespace == nil {
 			continue
 		}
-		if l.Space.Issuer != issuer || l.Space.Source == (authz.SourceID{}) || len(l.Doubt) > 0 {
+		if l.Namespace.Issuer != issuer || l.Namespace.Source == (authz.SourceID{}) || len(l.Doubt) > 0 {
 			taken[l.Key.Name] = true
 			continue
 		}
-		old := best[l.Space.Source]
+		old := best[l.Namespace.Source]
 		if old != nil && (old.Known || !l.Known && cmp.Or(cmp.Compare(old.Born, l.Born), strings.Compare(old.Key.Name, l.Key.Name)) < 0) {
 			old, l = l, old
 		}
 		if old != nil {
 			taken[old.Key.Name] = true
 		}
-		best[l.Space.Source] = l
+		best[l.Namespace.Source] = l
 	}
 	for id, l := range best {
 		have[id] = l.Key.Name
@@ -313,9 +313,9 @@ func (o *Observed) With(changes []Change) *Observed {
 		if c.Old != nil {
 			l.UID, l.ResourceVersion, l.Born, l.Deleting, l.Known = c.Old.UID, c.Old.ResourceVersion, c.Old.Born, c.Old.Deleting, c.Old.Known
 		}
-		if l.Extra != nil {
-			x := *l.Extra
-			x.Verified, l.Extra = x.Hash, &x
+		if l.FromTemplate != nil {
+			x := *l.FromTemplate
+			x.Verified, l.FromTemplate = x.Hash, &x
 		}
 		after.Live = append(after.Live, l)
 	}

@@ -85,7 +85,7 @@ func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
 	live := sorted(have.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
 	objects := sorted(want.Objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
 	for i := range objects {
-		if s := objects[i].Space; s != nil {
+		if s := objects[i].Namespace; s != nil {
 			p.home[s.Source] = objects[i].Key.Name
 		}
 	}
@@ -149,62 +149,62 @@ func (p *planner) find(code string, id authz.SourceID, format string, args ...an
 // namespace plans one namespace: h is what it holds with our mark, w what it should hold; both may be empty.
 func (p *planner) namespace(ns string, h []*Live, w []Object) {
 	var live *Live
-	var space *Space
-	if len(h) > 0 && h[0].Space != nil {
+	var namespace *Namespace
+	if len(h) > 0 && h[0].Namespace != nil {
 		live = h[0]
 	}
 	if len(w) > 0 {
-		space = w[0].Space
+		namespace = w[0].Namespace
 	}
 	switch {
-	case len(h) == 0 && space == nil: // what was held there is gone
-	case live == nil && space == nil:
+	case len(h) == 0 && namespace == nil: // what was held there is gone
+	case live == nil && namespace == nil:
 		p.find("mark_outside", authz.SourceID{}, "namespace %q is not ours, but %s in it has our owner mark: left alone", ns, h[0].Key)
 	case live == nil && p.have.Foreign[NamespaceKey(ns)]:
-		p.find("foreign_namespace", space.Source, "namespace %q exists without our owner mark: %s gets none of its rights there", ns, space.Source)
+		p.find("foreign_namespace", namespace.Source, "namespace %q exists without our owner mark: %s gets none of its rights there", ns, namespace.Source)
 	case live == nil:
-		if p.want.Untouchable[space.Source] == "" {
-			p.content(space.Source, nil, h, w)
+		if p.want.Untouchable[namespace.Source] == "" {
+			p.content(namespace.Source, nil, h, w)
 		}
-	case space != nil && p.want.Adopt[ns] == space.Source && adoptable(live):
-		p.content(space.Source, live, h, w)
+	case namespace != nil && p.want.Adopt[ns] == namespace.Source && adoptable(live):
+		p.content(namespace.Source, live, h, w)
 	case len(live.Doubt) > 0: // assign says so
-	case live.Space.Source == authz.SourceID{} && (live.Space.Issuer == p.want.Issuer || live.Space.Issuer == ""):
-		p.find("bad_mark", live.Space.Source, "namespace %q has our owner mark, but no readable label %s: left alone", ns, kubename.LabelSource)
-	case live.Space.Issuer != p.want.Issuer:
-		p.others[live.Space.Issuer] = append(p.others[live.Space.Issuer], ns)
-	case p.want.Untouchable[live.Space.Source] != "":
-		p.find("unread", live.Space.Source, "namespace %q is left as it is: %s", ns, p.want.Untouchable[live.Space.Source])
-	case space == nil:
+	case live.Namespace.Source == authz.SourceID{} && (live.Namespace.Issuer == p.want.Issuer || live.Namespace.Issuer == ""):
+		p.find("bad_mark", live.Namespace.Source, "namespace %q has our owner mark, but no readable label %s: left alone", ns, kubename.LabelSource)
+	case live.Namespace.Issuer != p.want.Issuer:
+		p.others[live.Namespace.Issuer] = append(p.others[live.Namespace.Issuer], ns)
+	case p.want.Untouchable[live.Namespace.Source] != "":
+		p.find("unread", live.Namespace.Source, "namespace %q is left as it is: %s", ns, p.want.Untouchable[live.Namespace.Source])
+	case namespace == nil:
 		p.orphan(ns, live, h, w)
-	case space.Source != live.Space.Source:
-		p.find("other_source", space.Source, "namespace %q belongs to %s: %s gets no right there", ns, live.Space.Source, space.Source)
+	case namespace.Source != live.Namespace.Source:
+		p.find("other_source", namespace.Source, "namespace %q belongs to %s: %s gets no right there", ns, live.Namespace.Source, namespace.Source)
 		p.orphan(ns, live, h, w)
-	case !sameCreation(live.Space, space):
-		p.find("other_created_at", space.Source, "namespace %q belongs to a %s created at %s, GitLab's was created at %s: the id was handed out again, left alone",
-			ns, space.Source, live.Space.CreatedAt, space.CreatedAt)
+	case !sameCreation(live.Namespace, namespace):
+		p.find("other_created_at", namespace.Source, "namespace %q belongs to a %s created at %s, GitLab's was created at %s: the id was handed out again, left alone",
+			ns, namespace.Source, live.Namespace.CreatedAt, namespace.CreatedAt)
 	default:
-		p.content(space.Source, live, h, w)
+		p.content(namespace.Source, live, h, w)
 	}
 }
 
 // sameCreation compares GitLab's created_at as far as both are known: after a restore GitLab can hand out an id
 // again, and then the namespace belongs to something else.
-func sameCreation(live, space *Space) bool {
-	return space.CreatedAt == "" || live.CreatedAt == "" || space.CreatedAt == live.CreatedAt
+func sameCreation(live, namespace *Namespace) bool {
+	return namespace.CreatedAt == "" || live.CreatedAt == "" || namespace.CreatedAt == live.CreatedAt
 }
 
 // Owns reports whether a namespace is the one that belongs to the wanted source.
-func (w *Wanted) Owns(l *Live, space *Space) bool {
-	return l.Space.Issuer == w.Issuer && l.Space.Source == space.Source && sameCreation(l.Space, space)
+func (w *Wanted) Owns(l *Live, namespace *Namespace) bool {
+	return l.Namespace.Issuer == w.Issuer && l.Namespace.Source == namespace.Source && sameCreation(l.Namespace, namespace)
 }
 
 // orphan takes the rights out of a namespace that no source should have (any more), and keeps everything else. Of
 // the bindings in w, which are held, it leaves what they say.
 func (p *planner) orphan(ns string, live *Live, h []*Live, w []Object) {
-	id := live.Space.Source
+	id := live.Namespace.Source
 	p.source = id
-	why := fmt.Sprintf("%s (%s) is gone from GitLab or left out", id, Printable(live.Space.Path))
+	why := fmt.Sprintf("%s (%s) is gone from GitLab or left out", id, Printable(live.Namespace.Path))
 	if home, ok := p.home[id]; ok {
 		why = fmt.Sprintf("the namespace of %s is %s", id, home)
 		p.find("duplicate_namespace", id, "namespace %q is marked as belonging to %s, whose namespace is %q: its bindings are emptied", ns, id, home)
@@ -216,7 +216,7 @@ func (p *planner) orphan(ns string, live *Live, h []*Live, w []Object) {
 		}
 		rights = true
 		left := emptied(l)
-		if i := slices.IndexFunc(w, func(o Object) bool { return o.Key == l.Key }); i >= 0 && w[0].Space == nil {
+		if i := slices.IndexFunc(w, func(o Object) bool { return o.Key == l.Key }); i >= 0 && w[0].Namespace == nil {
 			left = &w[i]
 		}
 		if !left.Binding.Same(l.Binding) {
@@ -245,7 +245,7 @@ func (p *planner) content(id authz.SourceID, ns *Live, h []*Live, w []Object) {
 		}
 		switch {
 		case c < 0: // a shard that is no longer needed, or a role that is no longer configured
-			if l := h[0]; l.Extra != nil {
+			if l := h[0]; l.FromTemplate != nil {
 				if ns == nil || !ns.Deleting {
 					p.change(Change{Action: Delete, Key: l.Key, Old: l, Why: why + ": no template of it any more", Step: StepMove})
 				}
@@ -294,12 +294,12 @@ func (p *planner) surplus(id authz.SourceID, l *Live) bool {
 func (p *planner) create(o *Object, why string) {
 	at := StepGrant
 	switch {
-	case o.Space != nil:
+	case o.Namespace != nil:
 		at = StepNamespace
-		space := *o.Space
-		p.loosened(o.Key.Name, &space, "")
-		o = &Object{Key: o.Key, Space: &space}
-	case o.Extra != nil:
+		namespace := *o.Namespace
+		p.loosened(o.Key.Name, &namespace, "")
+		o = &Object{Key: o.Key, Namespace: &namespace}
+	case o.FromTemplate != nil:
 		at = StepTemplate
 	}
 	p.change(Change{Action: Create, Key: o.Key, New: o, Why: why, Step: at})
@@ -307,7 +307,7 @@ func (p *planner) create(o *Object, why string) {
 
 // loosened keeps a namespace from being made privileged by us, which our own cage (docs/adr/0073) refuses: an
 // administrator sets that label. Until then the level that is there stays, live, or baseline.
-func (p *planner) loosened(ns string, want *Space, live string) {
+func (p *planner) loosened(ns string, want *Namespace, live string) {
 	if want.PodSecurity.Enforce != levelPrivileged || live == levelPrivileged {
 		return
 	}
@@ -322,17 +322,17 @@ func (p *planner) loosened(ns string, want *Space, live string) {
 // compare plans one object that is there and should be. all is everything that should be in the namespace.
 func (p *planner) compare(l *Live, o *Object, all []Object, why string) {
 	switch {
-	case o.Space != nil:
-		want := *o.Space
+	case o.Namespace != nil:
+		want := *o.Namespace
 		if want.CreatedAt == "" { // GitLab did not say: keep what it said before
-			want.CreatedAt = l.Space.CreatedAt
+			want.CreatedAt = l.Namespace.CreatedAt
 		}
-		p.loosened(o.Key.Name, &want, l.Space.PodSecurity.Enforce)
-		if want != *l.Space {
-			p.change(Change{Action: Update, Key: o.Key, Old: l, New: &Object{Key: o.Key, Space: &want}, Why: why, Step: StepNamespace})
+		p.loosened(o.Key.Name, &want, l.Namespace.PodSecurity.Enforce)
+		if want != *l.Namespace {
+			p.change(Change{Action: Update, Key: o.Key, Old: l, New: &Object{Key: o.Key, Namespace: &want}, Why: why, Step: StepNamespace})
 		}
-	case o.Extra != nil:
-		if !o.Extra.madeBy(l.Extra) {
+	case o.FromTemplate != nil:
+		if !o.FromTemplate.madeBy(l.FromTemplate) {
 			p.change(Change{Action: Update, Key: o.Key, Old: l, New: o, Why: why, Step: StepTemplate})
 		}
 	case o.Binding != nil && o.Binding.Role != l.Binding.Role:
@@ -343,7 +343,7 @@ func (p *planner) compare(l *Live, o *Object, all []Object, why string) {
 }
 
 // update plans a changed binding. Somebody who leaves it for another shard of the same role loses nothing, so
-// that update waits until the other shard has him.
+// that update waits until the other shard has them.
 func (p *planner) update(l *Live, o *Object, all []Object, why string) {
 	c := Change{Action: Update, Key: l.Key, Old: l, New: o, Why: why, Step: StepGrant}
 	_, lost := diff(l.Binding.Users, o.Binding.Users)

@@ -46,13 +46,13 @@ func TestPlanText(t *testing.T) {
 		{"nothing-to-do", func(*rbacsync.Input, *rbacsync.Observed) {}},
 		{"alice-removed-bob-promoted", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Grants = []authz.Grant{in.Grants[3]}
-			in.Grants = append(in.Grants, authz.Grant{Source: authz.Project(42), ClusterRole: "edit", Users: []int64{3}})
+			in.Grants = append(in.Grants, authz.Grant{Source: authz.ProjectID(42), ClusterRole: "edit", Users: []int64{3}})
 		}},
 		{"project-gone", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Sources, in.Grants = in.Sources[:1], in.Grants[:1]
 		}},
 		{"group-unread", func(in *rbacsync.Input, _ *rbacsync.Observed) {
-			in.Snapshot.Missing = map[authz.SourceID]string{authz.Group(7): "page 2 of its members: 502"}
+			in.Snapshot.Missing = map[authz.SourceID]string{authz.GroupID(7): "page 2 of its members: 502"}
 			in.Grants = nil
 		}},
 		{"lists-unread", func(in *rbacsync.Input, _ *rbacsync.Observed) {
@@ -66,7 +66,7 @@ func TestPlanText(t *testing.T) {
 			in.Grants = nil
 		}},
 		{"changed-by-hand", func(_ *rbacsync.Input, have *rbacsync.Observed) {
-			find(have, rbacsync.NamespaceKey("haw")).Space.PodSecurity.Enforce = "privileged"
+			find(have, rbacsync.NamespaceKey("haw")).Namespace.PodSecurity.Enforce = "privileged"
 			find(have, binding("haw", "gitlab-view")).Binding.Others = []rbacv1.Subject{{Kind: "User", APIGroup: rbacv1.GroupName, Name: "eve"}}
 			find(have, binding("haw-world", "gitlab-edit")).Binding.Role = "admin"
 			find(have, binding("haw-world", "gitlab-view")).Binding.Users = nil
@@ -87,25 +87,25 @@ func TestPlanText(t *testing.T) {
 		}},
 		{"further-role", func(in *rbacsync.Input, _ *rbacsync.Observed) {
 			in.Further = []string{"deployer"}
-			in.Grants = append(in.Grants, authz.Grant{Source: authz.Project(42), ClusterRole: "deployer", Users: []int64{3}})
+			in.Grants = append(in.Grants, authz.Grant{Source: authz.ProjectID(42), ClusterRole: "deployer", Users: []int64{3}})
 		}},
 		{"secretless", func(in *rbacsync.Input, _ *rbacsync.Observed) { in.Settings.CI.Mode = rbacsync.DeliverIDToken }},
 		{"privileged-by-id", func(in *rbacsync.Input, _ *rbacsync.Observed) {
-			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.Group(7): "privileged"}
+			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.GroupID(7): "privileged"}
 		}},
 		{"privileged-by-id-and-label", func(in *rbacsync.Input, have *rbacsync.Observed) {
-			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.Group(7): "privileged"}
-			find(have, rbacsync.NamespaceKey("haw")).Space.PodSecurity.Enforce = "privileged"
+			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.GroupID(7): "privileged"}
+			find(have, rbacsync.NamespaceKey("haw")).Namespace.PodSecurity.Enforce = "privileged"
 		}},
 		{"privileged-by-id-and-new", func(in *rbacsync.Input, have *rbacsync.Observed) {
-			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.Group(7): "privileged"}
+			in.Settings.PodSecurityFor = map[authz.SourceID]string{authz.GroupID(7): "privileged"}
 			have.Live = nil
 		}},
 		{"copy-of-a-namespace", func(_ *rbacsync.Input, have *rbacsync.Observed) {
 			for _, k := range []rbacsync.Key{rbacsync.NamespaceKey("haw"), binding("haw", "gitlab-edit")} {
 				c := *find(have, k)
 				c.Key.Namespace = "aaa-copy"
-				if c.Space != nil {
+				if c.Namespace != nil {
 					c.Key.Name, c.Born = "aaa-copy", 1000
 				}
 				have.Live = append(have.Live, &c)
@@ -144,17 +144,17 @@ func TestPlanText(t *testing.T) {
 func TestNamesPrefersTheOldestOfTwoNamespaces(t *testing.T) {
 	t.Parallel()
 	ns := func(name, issuer string, id authz.SourceID, born int64) *rbacsync.Live {
-		return &rbacsync.Live{Object: rbacsync.Object{Key: rbacsync.NamespaceKey(name), Space: &rbacsync.Space{Issuer: issuer, Source: id}}, Born: born}
+		return &rbacsync.Live{Object: rbacsync.Object{Key: rbacsync.NamespaceKey(name), Namespace: &rbacsync.Namespace{Issuer: issuer, Source: id}}, Born: born}
 	}
 	o := &rbacsync.Observed{
 		Live: []*rbacsync.Live{
-			ns("a-copy", rbacsynctest.Issuer, authz.Group(7), 20), ns("haw", rbacsynctest.Issuer, authz.Group(7), 10),
-			ns("z-copy", rbacsynctest.Issuer, authz.Group(7), 30), ns("other", "https://other.example.com", authz.Group(8), 1), ns("odd", rbacsynctest.Issuer, authz.SourceID{}, 1),
+			ns("a-copy", rbacsynctest.Issuer, authz.GroupID(7), 20), ns("haw", rbacsynctest.Issuer, authz.GroupID(7), 10),
+			ns("z-copy", rbacsynctest.Issuer, authz.GroupID(7), 30), ns("other", "https://other.example.com", authz.GroupID(8), 1), ns("odd", rbacsynctest.Issuer, authz.SourceID{}, 1),
 		},
 		Foreign: map[rbacsync.Key]bool{rbacsync.NamespaceKey("kube-system"): true, {Namespace: "x", Kind: rbacsync.KindRoleBinding, Name: "gitlab-edit"}: true},
 	}
 	have, taken := o.Names(rbacsynctest.Issuer)
-	if d := cmp.Diff(map[authz.SourceID]string{authz.Group(7): "haw"}, have); d != "" {
+	if d := cmp.Diff(map[authz.SourceID]string{authz.GroupID(7): "haw"}, have); d != "" {
 		t.Errorf("have: %s", d)
 	}
 	if d := cmp.Diff(map[string]bool{"a-copy": true, "z-copy": true, "other": true, "odd": true, "kube-system": true}, taken); d != "" {

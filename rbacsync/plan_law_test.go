@@ -28,8 +28,8 @@ type world struct {
 
 func randomWorld(r *rand.Rand) world {
 	snap := &authz.Snapshot{
-		Issuer: rbacsynctest.Issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
-		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
+		Issuer: rbacsynctest.Issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{},
+		Projects: map[int64]authz.Project{}, Missing: map[authz.SourceID]string{},
 	}
 	w := world{grants: map[string]bool{}}
 	for id := range int64(12) {
@@ -53,12 +53,12 @@ func randomWorld(r *rand.Rand) world {
 		if r.IntN(10) == 0 {
 			created = time.Time{}
 		}
-		src := authz.Source{ID: authz.Group(id + 1), Path: fmt.Sprintf("g%d", r.IntN(20)), CreatedAt: created}
-		snap.Groups[id+1] = authz.GitLabGroup{ID: id + 1, Path: src.Path, CreatedAt: created}
+		src := authz.Source{ID: authz.GroupID(id + 1), Path: fmt.Sprintf("g%d", r.IntN(20)), CreatedAt: created}
+		snap.Groups[id+1] = authz.Group{ID: id + 1, Path: src.Path, CreatedAt: created}
 		if id%2 == 0 {
 			delete(snap.Groups, id+1)
-			src.ID = authz.Project(id + 1)
-			snap.Projects[id+1] = authz.GitLabProject{ID: id + 1, Path: src.Path, CreatedAt: created}
+			src.ID = authz.ProjectID(id + 1)
+			snap.Projects[id+1] = authz.Project{ID: id + 1, Path: src.Path, CreatedAt: created}
 		}
 		if r.IntN(6) == 0 {
 			snap.Missing[src.ID] = "a page failed"
@@ -88,20 +88,20 @@ func randomCluster(r *rand.Rand) *rbacsync.Observed {
 	for _, l := range have.Live {
 		switch {
 		case r.IntN(12) > 0:
-		case l.Space != nil:
+		case l.Namespace != nil:
 			switch r.IntN(6) {
 			case 0:
-				l.Space.Issuer = "https://other.example.com"
+				l.Namespace.Issuer = "https://other.example.com"
 			case 1:
-				l.Space.PodSecurity.Enforce = "privileged"
+				l.Namespace.PodSecurity.Enforce = "privileged"
 			case 2:
-				l.Space.Source = authz.SourceID{}
+				l.Namespace.Source = authz.SourceID{}
 			case 3:
 				l.Deleting = true
 			case 4:
-				l.Space.CreatedAt = ""
+				l.Namespace.CreatedAt = ""
 			case 5:
-				l.Space.Source = authz.Group(int64(r.IntN(9)))
+				l.Namespace.Source = authz.GroupID(int64(r.IntN(9)))
 			}
 		case l.Binding != nil:
 			switch r.IntN(4) {
@@ -132,9 +132,9 @@ func clone(have *rbacsync.Observed) *rbacsync.Observed {
 	out := &rbacsync.Observed{Foreign: have.Foreign}
 	for _, l := range have.Live {
 		n := *l
-		if l.Space != nil {
-			s := *l.Space
-			n.Space = &s
+		if l.Namespace != nil {
+			s := *l.Namespace
+			n.Namespace = &s
 		}
 		if l.Binding != nil {
 			b := *l.Binding
@@ -181,10 +181,10 @@ func checkLaws(t *testing.T, seed uint64) {
 		fail("another order of the input gives other findings: %s", d)
 	}
 
-	spaces := map[string]*rbacsync.Live{}
+	namespaces := map[string]*rbacsync.Live{}
 	for _, l := range have.Live {
-		if l.Space != nil {
-			spaces[l.Key.Name] = l
+		if l.Namespace != nil {
+			namespaces[l.Key.Name] = l
 		}
 	}
 	revoking := true
@@ -196,9 +196,9 @@ func checkLaws(t *testing.T, seed uint64) {
 		if have.Foreign[c.Key] || have.Foreign[rbacsync.NamespaceKey(c.Key.Namespace)] {
 			fail("%s touches what is not ours", c)
 		}
-		if l := spaces[c.Key.Namespace]; l != nil {
-			if why := want.Untouchable[l.Space.Source]; why != "" || l.Space.Issuer != rbacsynctest.Issuer || l.Space.Source == (authz.SourceID{}) {
-				fail("%s touches what is not to be touched: %q %+v", c, why, l.Space)
+		if l := namespaces[c.Key.Namespace]; l != nil {
+			if why := want.Untouchable[l.Namespace.Source]; why != "" || l.Namespace.Issuer != rbacsynctest.Issuer || l.Namespace.Source == (authz.SourceID{}) {
+				fail("%s touches what is not to be touched: %q %+v", c, why, l.Namespace)
 			}
 		}
 	}
@@ -222,8 +222,8 @@ func checkRights(t *testing.T, fail func(string, ...any), w world, want *rbacsyn
 	}
 	home := map[string]authz.SourceID{}
 	for _, l := range after.Live {
-		if l.Space != nil && l.Space.Issuer == rbacsynctest.Issuer {
-			home[l.Key.Name] = l.Space.Source
+		if l.Namespace != nil && l.Namespace.Issuer == rbacsynctest.Issuer {
+			home[l.Key.Name] = l.Namespace.Source
 		}
 	}
 	for id := range want.Untouchable {
@@ -302,7 +302,7 @@ func TestPlanOfAWholeCompany(t *testing.T) {
 		in.Snapshot.Users[id+1] = authz.User{ID: id + 1, Username: fmt.Sprintf("user-%d", id)}
 	}
 	for id := range int64(10_000) {
-		src := authz.Project(id + 1)
+		src := authz.ProjectID(id + 1)
 		in.Sources = append(in.Sources, authz.Source{ID: src, Path: fmt.Sprintf("group/project-%d", id)})
 		in.Names[src] = fmt.Sprintf("group-project-%d", id)
 		for u := range int64(50) {

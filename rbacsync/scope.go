@@ -39,9 +39,9 @@ func ByNamespace(w *Wanted) *WantedByNamespace {
 }
 
 // Within returns the part that is in these namespaces.
-func (r *WantedByNamespace) Within(spaces map[string]bool) *Wanted {
+func (r *WantedByNamespace) Within(namespaces map[string]bool) *Wanted {
 	part := r.Plain
-	for _, ns := range sortedKeys(spaces) {
+	for _, ns := range sortedKeys(namespaces) {
 		part.Objects = append(part.Objects, r.Objects[ns]...)
 	}
 	return &part
@@ -58,7 +58,7 @@ func (r *WantedByNamespace) Replace(part *Wanted, scope Scope) {
 
 // bare returns what is wanted without the objects from templates.
 func (w *Wanted) bare() *Wanted {
-	extra := func(o Object) bool { return o.Extra != nil }
+	extra := func(o Object) bool { return o.FromTemplate != nil }
 	if !slices.ContainsFunc(w.Objects, extra) {
 		return w
 	}

@@ -168,7 +168,7 @@ func LoadTemplates(folder fs.FS, kinds []TemplateKind) (*Templates, error) {
 	for i, a := range t.List {
 		for _, b := range t.List[:i] {
 			if a.KeyName() == b.KeyName() && a.clashes(b) {
-				errs = append(errs, fmt.Errorf("%s and %s: both make the %s %q for the same namespaces: tell them apart by %s", b.file, a.file, a.Kind.Kind, a.Name, forAnnotation))
+				errs = append(errs, fmt.Errorf("%s and %s: both make the %s %q for the same namespaces: distinguish them by %s", b.file, a.file, a.Kind.Kind, a.Name, forAnnotation))
 			}
 		}
 	}
@@ -375,8 +375,8 @@ func walk(v any, f func(string) string) any {
 	return v
 }
 
-// Extra is what we own of an object that comes from a template.
-type Extra struct {
+// TemplateObject is what we own of an object that comes from a template.
+type TemplateObject struct {
 	Template *Template // nil of an object in the cluster
 	Kind     TemplateKind
 	Name     string
@@ -389,7 +389,7 @@ type Extra struct {
 	data   map[string]any // of a copied Secret
 }
 
-func (t *Template) extra(v values, data map[string]any) *Extra {
+func (t *Template) object(v values, data map[string]any) *TemplateObject {
 	h := sha256.New()
 	h.Write([]byte(t.sum))
 	fields := v.fields()
@@ -400,11 +400,11 @@ func (t *Template) extra(v values, data map[string]any) *Extra {
 		canonical, _ := json.Marshal(data) //nolint:errchkjson // strings by name
 		h.Write(canonical)
 	}
-	return &Extra{Template: t, Kind: t.Kind, Name: t.Name, Hash: hex.EncodeToString(h.Sum(nil)[:12]), values: v, data: data}
+	return &TemplateObject{Template: t, Kind: t.Kind, Name: t.Name, Hash: hex.EncodeToString(h.Sum(nil)[:12]), values: v, data: data}
 }
 
 // Render returns the object as it should be.
-func (e *Extra) Render() *unstructured.Unstructured {
+func (e *TemplateObject) Render() *unstructured.Unstructured {
 	fields := e.values.fields()
 	content := walk(e.Template.content, func(s string) string {
 		return field.ReplaceAllStringFunc(s, func(m string) string {
@@ -450,7 +450,7 @@ func (t *Templates) add(out []Object, v values, secrets map[string]map[string]an
 		if tpl.CopyFrom != "" && secrets[tpl.CopyFrom] == nil {
 			continue // there is nothing to copy: a finding says so
 		}
-		out = append(out, Object{Key: Key{v.namespace, KindTemplate, name}, Extra: tpl.extra(v, secrets[tpl.CopyFrom])})
+		out = append(out, Object{Key: Key{v.namespace, KindTemplate, name}, FromTemplate: tpl.object(v, secrets[tpl.CopyFrom])})
 	}
 	return out
 }
@@ -493,7 +493,7 @@ func agrees(want, have any) bool {
 
 // madeBy reports whether an object in the cluster is what the template makes. What the API server made of a write of ours
 // is; everything else is compared.
-func (e *Extra) madeBy(live *Extra) bool {
+func (e *TemplateObject) madeBy(live *TemplateObject) bool {
 	if live.Verified == e.Hash {
 		return true
 	}

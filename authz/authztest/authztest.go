@@ -14,13 +14,13 @@ import (
 // 12, projects 1 to 25, people 1 to 10.
 func Snapshot(r *rand.Rand) *authz.Snapshot {
 	s := &authz.Snapshot{
-		Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
+		Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{}, Projects: map[int64]authz.Project{}, Missing: map[authz.SourceID]string{},
 	}
 	for id := int64(1); id <= 10; id++ {
 		s.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("u%d", id), State: authz.StateActive, Human: r.IntN(6) > 0}
 	}
 	for id := int64(1); id <= 12; id++ {
-		g := authz.GitLabGroup{ID: id, Path: fmt.Sprintf("g%d", id), Members: rows(r)}
+		g := authz.Group{ID: id, Path: fmt.Sprintf("g%d", id), Members: rows(r)}
 		if id > 3 {
 			g.Parent = r.Int64N(id - 1)
 		}
@@ -31,7 +31,7 @@ func Snapshot(r *rand.Rand) *authz.Snapshot {
 		s.Groups[id] = g
 	}
 	for id := int64(1); id <= 25; id++ {
-		p := authz.GitLabProject{ID: id, Path: fmt.Sprintf("p%d", id), Group: r.Int64N(12) + 1, Members: rows(r)}
+		p := authz.Project{ID: id, Path: fmt.Sprintf("p%d", id), Group: r.Int64N(12) + 1, Members: rows(r)}
 		if r.IntN(6) == 0 {
 			p.Group, p.Owner = 0, r.Int64N(10)+1
 		}
@@ -101,7 +101,7 @@ func Change(r *rand.Rand, s *authz.Snapshot) {
 		p.Links = slices.Concat(p.Links, []authz.Link{{Group: r.Int64N(12) + 1, Level: authz.Owner}})
 		s.Projects[pid] = p
 	case 11:
-		s.Missing[[]authz.SourceID{authz.Group(gid), authz.Project(pid), authz.Person(uid)}[r.IntN(3)]] = "502"
+		s.Missing[[]authz.SourceID{authz.GroupID(gid), authz.ProjectID(pid), authz.UserID(uid)}[r.IntN(3)]] = "502"
 	case 12:
 		g.ShareLock, g.Path = !g.ShareLock, g.Path+"x"
 		s.Groups[gid] = g

@@ -25,10 +25,10 @@ const maxBody = 1 << 20
 const anonymous = "system:anonymous"
 
 // Handler answers SubjectAccessReviews of authorization.k8s.io/v1. view returns the state to explain from; ok is
-// false until the first one was read. loginHint is told to anonymous requests even then.
+// false until the first one was read. loginHint is shown to anonymous requests even then.
 //
 // Tenants may create LocalSubjectAccessReviews about anybody in their namespaces, which no admission policy can refuse and
-// which look here like real requests. So a reason must be fit for whoever asks there (authz.View.Person).
+// which look here like real requests. So a reason must be fit for whoever asks there (authz.View.User).
 func Handler(view func() (v authz.View, ok bool), loginHint string, now func() time.Time, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		review, status, err := decode(w, r)
@@ -61,16 +61,16 @@ func explain(v authz.View, ready bool, spec authorizationv1.SubjectAccessReviewS
 		return v.CIServiceAccount(ns, q)
 	}
 	project, isJob := kubename.ParseCIJob(spec.User)
-	user, isPerson := kubename.ParseUser(spec.User)
+	user, isUser := kubename.ParseUser(spec.User)
 	switch {
-	case !isJob && !isPerson:
+	case !isJob && !isUser:
 		return ""
 	case !ready:
 		return "GitLab's rights were not read yet since the integrator started. Try again in a minute."
 	case isJob:
 		return v.CIJob(project, q)
 	}
-	return v.Person(user, q, now)
+	return v.User(user, q, now)
 }
 
 func question(spec authorizationv1.SubjectAccessReviewSpec) authz.Question {

@@ -27,11 +27,11 @@ func handler(t *testing.T, ready bool) http.Handler {
 			2: {ID: 2, Username: "bob", State: authz.StateActive, Human: true},
 			3: {ID: 3, Username: "mallory", State: "blocked", Human: true},
 		},
-		Projects: map[int64]authz.GitLabProject{
+		Projects: map[int64]authz.Project{
 			42: {ID: 42, Path: "haw/world", Members: []authz.Member{{User: 2, Level: authz.Developer}}},
 		},
 	}
-	v := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(42): "haw-world"}).WithRules(map[string][]authz.Rule{
+	v := authz.NewView(s, p, map[authz.SourceID]string{authz.ProjectID(42): "haw-world"}).WithRules(map[string][]authz.Rule{
 		"view": {{Verbs: []string{"get", "list"}, Groups: []string{""}, Resources: []string{"pods"}}},
 		"edit": {
 			{Verbs: []string{"*"}, Groups: []string{""}, Resources: []string{"pods"}},

@@ -179,10 +179,10 @@ func agentConfigCommand(s streams) *cobra.Command {
 func checkConfigCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check-config [--no-files] [--config FILE] [FILE…]",
-		Short: "Check configuration files, and the files they name, and tell all their faults",
+		Short: "Check configuration files and the files they name, and report all faults",
 	}
-	path := cmd.Flags().String("config", "", "path of a configuration file, as other commands take it")
-	noFiles := cmd.Flags().Bool("no-files", false, "don't look at certificates, tokens and so on: they are on another machine")
+	path := cmd.Flags().String("config", "", "path of a configuration file")
+	noFiles := cmd.Flags().Bool("no-files", false, "don't check certificates, tokens and other files, because they are on another machine")
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 && *path == "" {
 			return errors.New("name a configuration file")

@@ -9,7 +9,7 @@ import (
 
 // heldFlag adds --held to the plan command: what the running integrator holds back, instead of a plan of its own.
 func heldFlag(cmd *cobra.Command, path *string, s streams) {
-	held := cmd.Flags().Bool("held", false, "show what the running integrator holds back, and how to approve it")
+	held := cmd.Flags().Bool("held", false, "show the changes that the running integrator holds back, and how to approve them")
 	plan := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !*held {
@@ -30,7 +30,7 @@ func heldFlag(cmd *cobra.Command, path *string, s streams) {
 func approveCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "approve --config FILE HASH",
-		Short: "Let go on what is held back: all of it or a part, by a hash that plan --held shows",
+		Short: "Approve held changes, all or one part, by hash",
 		Args:  cobra.ExactArgs(1),
 	}
 	path := configFlag(cmd)

@@ -12,7 +12,7 @@ import (
 func statusCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status --config FILE",
-		Short: "Show who leads, the last round, how old what is known of GitLab may be, findings and requests",
+		Short: "Show the leader, the last round, the age of what is known of GitLab, findings and requests",
 		Args:  cobra.NoArgs,
 	}
 	path := configFlag(cmd)
@@ -33,7 +33,7 @@ func historyCommand(s streams) *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	path := configFlag(cmd)
-	namespace := cmd.Flags().StringP("namespace", "n", "", "the namespace; without it, how many changes are remembered of each")
+	namespace := cmd.Flags().StringP("namespace", "n", "", "namespace to show; without it, the number of recorded changes of each namespace")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := config.Load(*path)
 		if err != nil {
@@ -46,20 +46,20 @@ func historyCommand(s streams) *cobra.Command {
 
 func hooksCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "hooks", Short: "The system hooks by which GitLab tells of changes", Args: cobra.NoArgs,
+		Use: "hooks", Short: "The system hooks by which GitLab reports changes", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, // without it a mistyped command would be help and exit 0
 	}
 	register := &cobra.Command{
 		Use:   "register --config FILE --url URL",
-		Short: "Install the system hook in GitLab, or set its secret and settings again",
+		Short: "Create the system hook in GitLab, or update its secret and settings",
 		Args:  cobra.NoArgs,
 	}
 	path := configFlag(register)
 	url := register.Flags().String("url", "", "address of listeners.hooks as GitLab reaches it, with the path /hooks/gitlab (required)")
-	rewritten := register.Flags().Bool("rewritten-path", false, "the path is another one, and a proxy changes it to /hooks/gitlab")
-	remove := register.Flags().Int64Slice("remove", nil, "ids of earlier hooks of the integrator to remove, as this command names them")
+	rewritten := register.Flags().Bool("rewritten-path", false, "the URL has another path, which a proxy rewrites to /hooks/gitlab")
+	remove := register.Flags().Int64Slice("remove", nil, "ids of old hooks of the integrator to delete, as this command lists them")
 	cluster := register.Flags().String("cluster-id", "", "UID of the cluster's namespace kube-system (default: read from the cluster)")
-	insecure := register.Flags().Bool("insecure-skip-tls-verify", false, "let GitLab not verify the certificate of that address")
+	insecure := register.Flags().Bool("insecure-skip-tls-verify", false, "tell GitLab not to verify the certificate of that address")
 	if err := register.MarkFlagRequired("url"); err != nil {
 		panic(err) // only for a flag that does not exist
 	}

@@ -29,7 +29,7 @@ func tokenCommand(s streams) *cobra.Command {
 func tokenInspectCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect [--config FILE] [FILE|-]",
-		Short: "Say what the webhook would answer to a token, and why; exit 0: authenticated, 1: not",
+		Short: "Show what the webhook would answer to a token, and why; exit 0: authenticated, 1: not",
 		Long: "Reads one token from a file or standard input and prints the webhook's verdict, its reason code, what helps, and the\n" +
 			"token's claims. Without --config only the claims. The token is never an argument: everybody on the machine can read those.",
 		Args: cobra.MaximumNArgs(1),

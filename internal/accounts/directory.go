@@ -30,8 +30,8 @@ type Directory struct {
 // New returns the Directory of a Knowledge, which may learn more later.
 func New(k *Knowledge, o Options) *Directory { return &Directory{k: k, o: o} }
 
-// known returns what is known now, nil before the first Snapshot.
-func (d *Directory) known() *known {
+// latest returns what is known now, nil before the first Snapshot.
+func (d *Directory) latest() *facts {
 	if d.o.Published != nil {
 		if s := d.o.Published(); s != nil && d.seen.Swap(s) != s {
 			d.k.Learn(s)
@@ -48,16 +48,16 @@ func (d *Directory) UserState(id int64) (state string, known bool) {
 	if d.o.Recent != nil {
 		d.o.Recent.Note(id)
 	}
-	k := d.known()
+	k := d.latest()
 	if k == nil {
 		return "", false
 	}
-	return k.state(id)
+	return k.userState(id)
 }
 
 // Admitted is authn.Config.Admitted.
 func (d *Directory) Admitted(id int64) (admitted, known bool) {
-	k := d.known()
+	k := d.latest()
 	if k == nil {
 		return false, false
 	}
@@ -66,7 +66,7 @@ func (d *Directory) Admitted(id int64) (admitted, known bool) {
 
 // Project is authn.Config.CIProject.
 func (d *Directory) Project(id int64) authn.ProjectStanding {
-	k := d.known()
+	k := d.latest()
 	if k == nil {
 		return authn.ProjectUnread
 	}
@@ -84,7 +84,7 @@ func (d *Directory) Project(id int64) authn.ProjectStanding {
 
 // Ready returns nil if users can be judged, else why they can't.
 func (d *Directory) Ready() error {
-	if k := d.known(); d.Conditional() && (k == nil || !k.complete) {
+	if k := d.latest(); d.Conditional() && (k == nil || !k.complete) {
 		return errors.New("GitLab has not been read yet, and authn.require lets nobody in before")
 	}
 	return nil

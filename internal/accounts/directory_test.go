@@ -14,8 +14,8 @@ var day = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 func snapshotOf(after time.Duration, group []authz.Member, project []authz.Member, users ...int64) *authz.Snapshot {
 	s := &authz.Snapshot{
 		Issuer: "https://gitlab.example.com", Taken: day.Add(after), Users: map[int64]authz.User{}, Missing: map[authz.SourceID]string{},
-		Groups:   map[int64]authz.GitLabGroup{7: {ID: 7, Path: "haw", Members: group}},
-		Projects: map[int64]authz.GitLabProject{42: {ID: 42, Group: 7, Path: "haw/world", Members: project}},
+		Groups:   map[int64]authz.Group{7: {ID: 7, Path: "haw", Members: group}},
+		Projects: map[int64]authz.Project{42: {ID: 42, Group: 7, Path: "haw/world", Members: project}},
 	}
 	for _, id := range users {
 		s.Users[id] = authz.User{ID: id, Username: "u", State: authz.StateActive, Human: true}
@@ -73,7 +73,7 @@ func TestAccountStates(t *testing.T) {
 	want("half read: nor does it make somebody", 9, authn.StateDeleted)
 
 	complete := snapshotOf(2*time.Minute, nil, nil, 1, 2)
-	complete.Missing[authz.Person(4)] = "502"
+	complete.Missing[authz.UserID(4)] = "502"
 	p.Learn(complete)
 	want("complete", 3, "deleted")
 	want("complete, but this one unread", 4, "active")
@@ -86,7 +86,7 @@ func TestAccountStates(t *testing.T) {
 	p.Learn(snapshotOf(4*time.Minute, nil, nil, 1, 3))
 	want("back after all", 3, "active")
 	unread := snapshotOf(5*time.Minute, nil, nil, 1)
-	unread.Missing[authz.Person(3)], unread.Missing[authz.Person(9)] = "502", "502"
+	unread.Missing[authz.UserID(3)], unread.Missing[authz.UserID(9)] = "502", "502"
 	p.Learn(unread)
 	want("unread: what was known stays", 3, "active")
 	want("unread: who did not exist still does not", 9, authn.StateDeleted)
@@ -100,7 +100,7 @@ func TestAccountsOfNobody(t *testing.T) {
 	s.Users[3] = authz.User{ID: 3, Username: "project_1_bot", State: "blocked"}
 	s.Users[4] = authz.User{ID: 4, Username: "half"}
 	s.Users[5] = authz.User{ID: 5, Username: "unread", State: authz.StateActive}
-	s.Missing[authz.Person(4)], s.Missing[authz.Person(5)] = "no state", "not known to be a person"
+	s.Missing[authz.UserID(4)], s.Missing[authz.UserID(5)] = "no state", "not known to be a person"
 	for _, bots := range []bool{false, true} {
 		policy, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles(), Bots: bots})
 		if err != nil {
@@ -165,7 +165,7 @@ func TestAdmissionByRightsAndGroups(t *testing.T) {
 		}
 		p.Learn(func() *authz.Snapshot {
 			s := snapshotOf(2*time.Minute, nil, nil, 1, 2, 3, 4)
-			s.Missing[authz.Group(7)] = "502"
+			s.Missing[authz.GroupID(7)] = "502"
 			return s
 		}())
 		check("group unread: nobody loses", tc.want)

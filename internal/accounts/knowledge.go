@@ -30,7 +30,7 @@ type Knowledge struct {
 	now   func() time.Time
 
 	mu     sync.Mutex // one Snapshot is learned at a time
-	latest atomic.Pointer[known]
+	latest atomic.Pointer[facts]
 }
 
 // NewKnowledge returns a Knowledge of nothing. now is the clock by which memberships end.
@@ -38,8 +38,8 @@ func NewKnowledge(rules Rules, now func() time.Time) *Knowledge {
 	return &Knowledge{rules: rules, now: now}
 }
 
-// known is immutable once published.
-type known struct {
+// facts is immutable once published.
+type facts struct {
 	snapshot *authz.Snapshot
 	// states are GitLab's states of the accounts, and authn's where GitLab has none. See state.
 	states map[int64]string
@@ -50,12 +50,12 @@ type known struct {
 	projects map[int64]authn.ProjectStanding
 }
 
-// state returns what is known of an account. Its absence means something once everybody was read: it does not exist.
-func (k *known) state(id int64) (string, bool) {
+// userState returns what is known of an account. Its absence means something once everybody was read: it does not exist.
+func (k *facts) userState(id int64) (string, bool) {
 	if state, there := k.states[id]; there {
 		return state, true
 	}
-	_, unread := k.snapshot.Missing[authz.Person(id)]
+	_, unread := k.snapshot.Missing[authz.UserID(id)]
 	if _, there := k.snapshot.Users[id]; there || unread || !k.complete {
 		return "", false
 	}
@@ -71,12 +71,12 @@ func (k *Knowledge) Learn(s *authz.Snapshot) {
 	defer k.mu.Unlock()
 	old := k.latest.Load()
 	if old == nil {
-		old = &known{snapshot: &authz.Snapshot{}}
+		old = &facts{snapshot: &authz.Snapshot{}}
 	}
 	if s == old.snapshot || s.Taken.Before(old.snapshot.Taken) {
 		return
 	}
-	fresh := &known{snapshot: s, states: k.states(s, old), complete: old.complete || s.MissingAll == ""}
+	fresh := &facts{snapshot: s, states: k.states(s, old), complete: old.complete || s.MissingAll == ""}
 	if k.rules.Conditional() {
 		fresh.admitted = k.admit(s)
 		// Unread is not empty: what could not be read takes nobody's admission away.
@@ -92,11 +92,11 @@ func (k *Knowledge) Learn(s *authz.Snapshot) {
 
 // states returns what is known of the accounts. Absence means something only where everybody was read; else what was known
 // stays.
-func (k *Knowledge) states(s *authz.Snapshot, old *known) map[int64]string {
+func (k *Knowledge) states(s *authz.Snapshot, old *facts) map[int64]string {
 	out := make(map[int64]string, len(s.Users))
 	bots := k.rules.Policy.Config().Bots
 	for id, u := range s.Users {
-		_, unread := s.Missing[authz.Person(id)]
+		_, unread := s.Missing[authz.UserID(id)]
 		switch {
 		case u.State == "":
 		case u.State == authz.StateActive && !u.Human && !unread && !bots:
@@ -109,7 +109,7 @@ func (k *Knowledge) states(s *authz.Snapshot, old *known) map[int64]string {
 		if _, there := out[id]; there {
 			return
 		}
-		if state, there := old.state(id); there {
+		if state, there := old.userState(id); there {
 			out[id] = state
 		}
 	}
@@ -144,7 +144,7 @@ func (k *Knowledge) admit(s *authz.Snapshot) map[int64]bool {
 	}
 	resolver := authz.NewResolver(s, now)
 	for _, id := range k.rules.Groups {
-		for a := range resolver.Members(authz.Group(id)).All() {
+		for a := range resolver.Members(authz.GroupID(id)).All() {
 			out[a.User] = true
 		}
 	}
@@ -158,7 +158,7 @@ func (k *Knowledge) standings(s *authz.Snapshot, before map[int64]authn.ProjectS
 	}
 	sources := make([]authz.Source, 0, len(s.Projects))
 	for id := range s.Projects {
-		if src, ok := k.rules.Policy.Source(s, authz.Project(id)); ok {
+		if src, ok := k.rules.Policy.Source(s, authz.ProjectID(id)); ok {
 			sources = append(sources, src)
 		}
 	}
@@ -187,7 +187,7 @@ func (k *Knowledge) standings(s *authz.Snapshot, before map[int64]authn.ProjectS
 // in, or the list of all.
 func unreadProject(s *authz.Snapshot, project int64) bool {
 	above := 0
-	for at := range s.Up(authz.Project(project)) {
+	for at := range s.Up(authz.ProjectID(project)) {
 		if s.MissingAll != "" || s.Missing[at] != "" || at.Kind == authz.GroupSource && !s.Contains(at) {
 			return true
 		}

@@ -16,7 +16,7 @@ func jobsWith(t *testing.T) book {
 	t.Helper()
 	policy, err := authz.NewPolicy(authz.PolicyConfig{
 		Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource},
-		Exclude: authz.Filter{Sources: []authz.SourceID{authz.Group(9)}},
+		Exclude: authz.Filter{Sources: []authz.SourceID{authz.GroupID(9)}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -24,7 +24,7 @@ func jobsWith(t *testing.T) book {
 	return bookOf(Rules{Policy: policy, CI: &rbacsync.CISettings{
 		Mode: rbacsync.DeliverIDToken,
 		Exceptions: []rbacsync.CIException{
-			{Source: authz.Group(8), Mode: rbacsync.DeliverVariables}, {Source: authz.Project(81), Mode: rbacsync.DeliverIDToken},
+			{Source: authz.GroupID(8), Mode: rbacsync.DeliverVariables}, {Source: authz.ProjectID(81), Mode: rbacsync.DeliverIDToken},
 		},
 	}}, Options{})
 }
@@ -32,10 +32,10 @@ func jobsWith(t *testing.T) book {
 // projectsIn has projects by id in these groups, and the groups 7, 8, 9 and 80, which is in 8.
 func projectsIn(after time.Duration, groups map[int64]int64) *authz.Snapshot {
 	s := snapshotOf(after, nil, nil)
-	s.Groups = map[int64]authz.GitLabGroup{7: {ID: 7, Path: "seven"}, 8: {ID: 8, Path: "eight"}, 9: {ID: 9, Path: "nine"}, 80: {ID: 80, Parent: 8, Path: "eight/eighty"}}
-	s.Projects = map[int64]authz.GitLabProject{}
+	s.Groups = map[int64]authz.Group{7: {ID: 7, Path: "seven"}, 8: {ID: 8, Path: "eight"}, 9: {ID: 9, Path: "nine"}, 80: {ID: 80, Parent: 8, Path: "eight/eighty"}}
+	s.Projects = map[int64]authz.Project{}
 	for id, group := range groups {
-		s.Projects[id] = authz.GitLabProject{ID: id, Group: group, Path: s.Groups[group].Path + "/p"}
+		s.Projects[id] = authz.Project{ID: id, Group: group, Path: s.Groups[group].Path + "/p"}
 	}
 	return s
 }
@@ -77,7 +77,7 @@ func TestOnlyJobsOfServedProjectsGetIn(t *testing.T) {
 	want("nothing is concluded from a reading that failed", all)
 
 	part := projectsIn(3*time.Minute, map[int64]int64{70: 7, 72: 7, 81: 80, 82: 80, 83: 80, 84: 8})
-	part.Missing[authz.Project(71)], part.Missing[authz.Group(80)] = "502", "502"
+	part.Missing[authz.ProjectID(71)], part.Missing[authz.GroupID(80)] = "502", "502"
 	p.Learn(part)
 	want("some unread", map[int64]authn.ProjectStanding{70: served, 71: served, 72: served, 81: served, 82: other, 83: unread, 84: other, 75: not, 91: not})
 	delete(part.Groups, 80) // the group that says how is not known at all
@@ -113,12 +113,12 @@ func TestStandingsLaw(t *testing.T) {
 				pr.Archived = r.IntN(5) == 0
 				s.Projects[id] = pr
 				if r.IntN(8) == 0 {
-					s.Missing[authz.Project(id)] = "502"
+					s.Missing[authz.ProjectID(id)] = "502"
 				}
 			}
 			for id := range s.Groups {
 				if r.IntN(10) == 0 {
-					s.Missing[authz.Group(id)] = "502"
+					s.Missing[authz.GroupID(id)] = "502"
 				}
 			}
 			if r.IntN(5) == 0 {
@@ -128,8 +128,8 @@ func TestStandingsLaw(t *testing.T) {
 			p.Learn(s)
 			for id := int64(100); id < 112; id++ {
 				pr, there := s.Projects[id]
-				unsure := s.MissingAll != "" || s.Missing[authz.Project(id)] != "" || there && s.Missing[authz.Group(pr.Group)] != "" ||
-					there && pr.Group == 80 && s.Missing[authz.Group(8)] != ""
+				unsure := s.MissingAll != "" || s.Missing[authz.ProjectID(id)] != "" || there && s.Missing[authz.GroupID(pr.Group)] != "" ||
+					there && pr.Group == 80 && s.Missing[authz.GroupID(8)] != ""
 				switch {
 				case unsure:
 				case !there && complete:

@@ -79,7 +79,7 @@ func AgentConfig(ctx context.Context, cfg *config.Config, log *slog.Logger, out 
 	return err
 }
 
-func agentConfig(cfg *config.Config, projects []authz.GitLabProject, unprotected map[int64]bool) ([]byte, error) {
+func agentConfig(cfg *config.Config, projects []authz.Project, unprotected map[int64]bool) ([]byte, error) {
 	if len(projects) > maxAgentProjects {
 		return nil, fmt.Errorf("%d projects have delivery agent, GitLab takes %d in the configuration of one agent: choose another delivery for some of them (ci.projects)", len(projects), maxAgentProjects)
 	}

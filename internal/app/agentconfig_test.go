@@ -13,7 +13,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 )
 
-// TestAgentConfigWarns: who mistypes an id must not take a list without his project for a good one.
+// TestAgentConfigWarns: who mistypes an id must not take a list without their project for a good one.
 func TestAgentConfigWarns(t *testing.T) {
 	sim, err := gitlabsim.New(gitlabsim.Options{Seed: []byte("users:\n  - {username: root, admin: true}\ngroups:\n  - {path: haw}\nprojects:\n  - {id: 42, path: haw/world}\n")})
 	if err != nil {

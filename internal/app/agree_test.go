@@ -83,10 +83,10 @@ func compare(t *testing.T, name string, snap *authz.Snapshot, server *gitlabsim.
 			}
 		}
 		for _, g := range v.Groups() {
-			check(authz.Group(g.ID), func(u int64) int { return v.GroupLevel(g.ID, u) })
+			check(authz.GroupID(g.ID), func(u int64) int { return v.GroupLevel(g.ID, u) })
 		}
 		for _, p := range v.Projects() {
-			check(authz.Project(p.ID), func(u int64) int { return v.ProjectLevel(p.ID, u) })
+			check(authz.ProjectID(p.ID), func(u int64) int { return v.ProjectLevel(p.ID, u) })
 		}
 	})
 	return given

@@ -25,10 +25,10 @@ func ServeAuthn(ctx context.Context, cfg *config.Config, size int, log *slog.Log
 	if err != nil {
 		return err
 	}
-	known := &authz.Snapshot{Issuer: cfg.GitLab.URL, Taken: time.Now(), Users: map[int64]authz.User{}, Projects: map[int64]authz.GitLabProject{}}
+	known := &authz.Snapshot{Issuer: cfg.GitLab.URL, Taken: time.Now(), Users: map[int64]authz.User{}, Projects: map[int64]authz.Project{}}
 	for id := int64(1); id <= int64(size); id++ {
 		known.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("user%d", id), State: authz.StateActive, Human: true}
-		known.Projects[id] = authz.GitLabProject{ID: id, Owner: id, Path: fmt.Sprintf("user%d/project", id)}
+		known.Projects[id] = authz.Project{ID: id, Owner: id, Path: fmt.Sprintf("user%d/project", id)}
 	}
 	knowledge.Learn(known)
 	client, err := gitlabClient(cfg.GitLab)

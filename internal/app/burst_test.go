@@ -154,7 +154,7 @@ func TestAThousandHooksAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i := range int64(burst) {
-				if cm.Data[authz.Project(i+1).Label()] == "" {
+				if cm.Data[authz.ProjectID(i+1).Label()] == "" {
 					t.Fatalf("project %d is not in the inbox, which has %d entries", i+1, len(cm.Data))
 				}
 			}

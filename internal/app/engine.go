@@ -78,7 +78,7 @@ func newEngine(cfg *config.Config, c *clients, log *slog.Logger, p engineParts) 
 			Reader: p.reader, tokenFile: cfg.GitLab.ReadTokenFile,
 			prove: func(ctx context.Context) error { return proveIssuer(ctx, c.gitlabHTTP, cfg.GitLab.URL) },
 		},
-		People: p.poller, Recent: p.recent, Inbox: p.inbox,
+		Users: p.poller, Recent: p.recent, Inbox: p.inbox,
 		Kube: c.kube, Watch: c.watch, Dynamic: c.dynamic, DynamicWatch: c.follow, OwnNamespace: deploy.Namespace,
 		Apply: cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond), May: p.may, Progress: p.progress},
 		Roles: p.roles, Shipped: map[string][]rbacv1.PolicyRule{kubename.CIClusterRole: jobRules}, Fence: p.fence,

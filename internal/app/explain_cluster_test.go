@@ -67,8 +67,8 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 	created := time.Now().Add(-time.Minute).Truncate(time.Second)
 	reader := fixedReader{&authz.Snapshot{
 		Issuer: issuer.URL, Users: map[int64]authz.User{alice: {ID: alice, Username: "alice", State: authz.StateActive, Human: true}},
-		Groups:   map[int64]authz.GitLabGroup{7: {ID: 7, Path: "haw", CreatedAt: created, Members: []authz.Member{{User: alice, Level: authz.Owner}}}},
-		Projects: map[int64]authz.GitLabProject{9: {ID: 9, Group: 7, Path: "haw/world", CreatedAt: created.Add(time.Second)}},
+		Groups:   map[int64]authz.Group{7: {ID: 7, Path: "haw", CreatedAt: created, Members: []authz.Member{{User: alice, Level: authz.Owner}}}},
+		Projects: map[int64]authz.Project{9: {ID: 9, Group: 7, Path: "haw/world", CreatedAt: created.Add(time.Second)}},
 	}}
 	roles := cluster.NewRoleReader(own, append(p.ClusterRoles(), kubename.CIClusterRole)...)
 	round := func(mode syncer.Mode, creations int) {
@@ -87,10 +87,10 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 		now.Store(&explain)
 	}
 	// kube-apiserver remembers a refusal for a while (unauthorizedTTL): each step asks something else.
-	person := clientWith(t, plane, issuer.UserToken(alice, "kubelogin", nil))
+	user := clientWith(t, plane, issuer.UserToken(alice, "kubelogin", nil))
 	refusal := func(ns, verb, resource string) string {
 		t.Helper()
-		out, err := person.AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(), &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+		out, err := user.AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(), &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
 			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: ns, Verb: verb, Resource: resource},
 		}}, metav1.CreateOptions{})
 		if err != nil {
@@ -109,7 +109,7 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 	}
 
 	round(syncer.ModePlan, 0)
-	_, err = person.CoreV1().Pods("haw-world").List(t.Context(), metav1.ListOptions{})
+	_, err = user.CoreV1().Pods("haw-world").List(t.Context(), metav1.ListOptions{})
 	if !apierrors.IsForbidden(err) {
 		t.Fatalf("in mode plan: %v", err)
 	}

@@ -57,7 +57,7 @@ func holdsCertificates(data []byte) error {
 	return nil
 }
 
-// pairOf judges the key of a certificate. A fault of the certificate alone is told for its own key.
+// pairOf judges the key of a certificate. A fault of the certificate alone is reported for its own key.
 func pairOf(certFile string) func([]byte) error {
 	return func(key []byte) error {
 		cert, err := os.ReadFile(certFile)

@@ -15,7 +15,7 @@ import (
 )
 
 // newHook takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that
-// can't be read is told, but is no reason not to start: it may be mounted later. deleted learns of deletions, which is of use
+// can't be read is reported, but is no reason not to start: it may be mounted later. deleted learns of deletions, which is of use
 // where the leader itself got the hook.
 func newHook(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, deleted func(...authz.SourceID), m *metrics.Metrics) *gitlab.Hook {
 	if err := hookSecrets(h); err != nil {

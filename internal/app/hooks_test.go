@@ -13,8 +13,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
-// TestMissingHookSecretIsTold: at the start, not with the first hook, and until it is there.
-func TestMissingHookSecretIsTold(t *testing.T) {
+// TestMissingHookSecretIsReported: at the start, not with the first hook, and until it is there.
+func TestMissingHookSecretIsReported(t *testing.T) {
 	dir := t.TempDir()
 	h := config.HooksListener{Address: "127.0.0.1:0", SecretFile: filepath.Join(dir, "secret"), SigningKeyFile: filepath.Join(dir, "key")}
 	start := func() string {

@@ -24,7 +24,7 @@ import (
 // inspectTimeout bounds an inspection, and accountTimeout what it asks of GitLab about one account.
 const (
 	inspectTimeout = 30 * time.Second
-	accountTimeout = 5 * time.Second
+	userTimeout    = 5 * time.Second
 )
 
 // Inspect prints what the webhook would answer to a token, why, what helps, and what the token says. It reads GitLab's
@@ -106,7 +106,7 @@ func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer,
 			text += "; this one is for " + claims.Pretty(said["aud"], "")
 		}
 	}
-	fmt.Fprintf(b, "code:    %s\nreason:  %s\ncure:    %s\n", reason.Code, claims.Printable(text), reason.Cure)
+	fmt.Fprintf(b, "code:    %s\nreason:  %s\nhint:    %s\n", reason.Code, claims.Printable(text), reason.Hint)
 	return ok, proven, nil
 }
 
@@ -114,16 +114,16 @@ func judge(ctx context.Context, cfg *config.Config, token string, now io.Writer,
 // started it, if any, and the job's project.
 func about(token, username string) []authz.SourceID {
 	if id, ok := kubename.ParseUser(username); ok {
-		return []authz.SourceID{authz.Person(id)}
+		return []authz.SourceID{authz.UserID(id)}
 	}
 	var ids []authz.SourceID
 	if project, ok := kubename.ParseCIJob(username); ok {
-		ids = append(ids, authz.Project(project))
+		ids = append(ids, authz.ProjectID(project))
 	}
 	_, said := claims.Unverified(token)
 	starter, _ := said["user_id"].(string)
 	if id, ok := kubename.ParseUser(kubename.UserPrefix + starter); ok {
-		ids = append(ids, authz.Person(id))
+		ids = append(ids, authz.UserID(id))
 	}
 	return ids
 }
@@ -153,7 +153,7 @@ func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token
 	}
 	if st, keptErr := kept(); keptErr == nil {
 		knowledge.Learn(st.Snapshot)
-		fmt.Fprintf(b, "note:    GitLab does not tell all of it; this is what was read at %s: %s\n", st.Snapshot.Taken.UTC().Format(time.RFC3339), claims.Printable(err.Error()))
+		fmt.Fprintf(b, "note:    GitLab does not show all of it; this is what was read at %s: %s\n", st.Snapshot.Taken.UTC().Format(time.RFC3339), claims.Printable(err.Error()))
 		return users, nil
 	}
 	knowledge.Learn(s)
@@ -175,7 +175,7 @@ func lastStored(ctx context.Context, cfg *config.Config) (*syncer.Stored, error)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
+	ctx, cancel := context.WithTimeout(ctx, userTimeout)
 	defer cancel()
 	st, _, err := snapshotsOf(c).Load(ctx, "")
 	if err == nil && st == nil {
@@ -194,7 +194,7 @@ func learn(ctx context.Context, cfg *config.Config, client *http.Client, conditi
 	read := reader.Snapshot
 	if !conditional {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, accountTimeout)
+		ctx, cancel = context.WithTimeout(ctx, userTimeout)
 		defer cancel()
 		read = func(ctx context.Context) (*authz.Snapshot, error) { return reader.About(ctx, ids...) }
 	}

@@ -96,7 +96,7 @@ ci: {delivery: none}
 	}
 	begun = time.Now()
 	got := inspect("alice", "")
-	if took := time.Since(begun); took > accountTimeout+5*time.Second || !strings.Contains(got, "what GitLab says of user/2 is not known here") || !strings.HasPrefix(got, "token:   good by itself") {
+	if took := time.Since(begun); took > userTimeout+5*time.Second || !strings.Contains(got, "what GitLab says of user/2 is not known here") || !strings.HasPrefix(got, "token:   good by itself") {
 		t.Errorf("after %v:\n%s", took, got)
 	}
 }

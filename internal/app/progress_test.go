@@ -18,9 +18,9 @@ func TestProgressBar(t *testing.T) {
 		{Done: 4000, Total: 4000, Elapsed: 40 * time.Second},
 	}
 	var lines bytes.Buffer
-	tell := progressBar(&lines)
+	report := progressBar(&lines)
 	for _, p := range steps {
-		tell(p)
+		report(p)
 	}
 	if want := "1000 of 4000 changes, 100/s, about 30s left\n4000 of 4000 changes\n"; lines.String() != want {
 		t.Errorf("lines %q, want %q", lines.String(), want)

@@ -94,7 +94,7 @@ func newRemedies(t *testing.T, admin kubernetes.Interface, seed uint64, rules ma
 	p, err := authz.NewPolicy(authz.PolicyConfig{
 		Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource},
 		MarkedForDeletion: []authz.Frozen{authz.FrozenView, authz.FrozenNone}[seed%2],
-		Extra:             []authz.Extra{{Source: authz.Group(1), Below: true, ClusterRole: "extra", Levels: []authz.Level{authz.Reporter, authz.Maintainer}}},
+		Extra:             []authz.ExtraRole{{Source: authz.GroupID(1), Below: true, ClusterRole: "extra", Levels: []authz.Level{authz.Reporter, authz.Maintainer}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -123,12 +123,12 @@ func (e *remedies) populate(s *authz.Snapshot) {
 		return rows
 	}
 	for id, g := range s.Groups {
-		g.Members = slices.Concat(g.Members, add(authz.Group(id)))
+		g.Members = slices.Concat(g.Members, add(authz.GroupID(id)))
 		g.Archived, g.MarkedForDeletion = e.r.IntN(5) == 0, e.r.IntN(5) == 0
 		s.Groups[id] = g
 	}
 	for id, p := range s.Projects {
-		p.Members = slices.Concat(p.Members, add(authz.Project(id)))
+		p.Members = slices.Concat(p.Members, add(authz.ProjectID(id)))
 		p.Archived = e.r.IntN(5) == 0
 		s.Projects[id] = p
 	}
@@ -235,7 +235,7 @@ func (e *remedies) check(kinds map[string]int) {
 		if e.r.IntN(2) == 0 {
 			user = e.probers[id][[]authz.Level{authz.Guest, authz.Reporter, authz.Developer, authz.Maintainer}[e.r.IntN(4)]]
 		}
-		text, may := e.view.Person(user, q, e.now), e.may(user, q)
+		text, may := e.view.User(user, q, e.now), e.may(user, q)
 		fail := func(why string) {
 			e.t.Helper()
 			e.t.Errorf("user %d, %+v: %s; %s", user, q, text, why)
@@ -307,14 +307,14 @@ func TestTenantsLearnNothingByAsking(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &authz.Snapshot{Users: map[int64]authz.User{}, Projects: map[int64]authz.GitLabProject{
+	s := &authz.Snapshot{Users: map[int64]authz.User{}, Projects: map[int64]authz.Project{
 		1: {ID: 1, Path: "a/mine", Members: []authz.Member{{User: mallory, Level: authz.Owner}, {User: guest, Level: authz.Guest}}},
 		2: {ID: 2, Path: "b/theirs", Members: []authz.Member{{User: owner, Level: authz.Owner}, {User: blocked, Level: authz.Owner}, {User: guest, Level: authz.Owner}}},
 	}}
 	for id, state := range map[int64]authz.UserState{mallory: authz.StateActive, guest: authz.StateActive, owner: authz.StateActive, blocked: "blocked"} {
 		s.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("user%d", id), State: state, Human: true}
 	}
-	view := authz.NewView(s, p, map[authz.SourceID]string{authz.Project(1): "mine", authz.Project(2): "theirs"}).WithGaps(map[authz.SourceID]authz.Gap{})
+	view := authz.NewView(s, p, map[authz.SourceID]string{authz.ProjectID(1): "mine", authz.ProjectID(2): "theirs"}).WithGaps(map[authz.SourceID]authz.Gap{})
 	count := &asked{codes: map[authn.Code]int{}, versions: map[string]int{}}
 	plane := startWithWebhook(t, controlplane.Options{AuthnVersion: "v1", AuthzWebhook: &controlplane.Webhook{}}, httpserver.Mux(
 		httpserver.Route{Path: "/authenticate", Handler: authn.Handler(gl, log, count.observe)},

@@ -52,16 +52,16 @@ func answers(w *gitlabsim.World, orgs []*generated, strangers *rand.Rand) map[qu
 			return rights{getPods: level == 30 || level == 40 || level == 50, createDeployments: (level == 40 || level == 50) && !frozen}
 		}
 		for i, o := range orgs {
-			people := o.users
+			users := o.users
 			if other := orgs[strangers.IntN(len(orgs))]; other != orgs[i] {
-				people = append(slices.Clone(people), other.users[strangers.IntN(len(other.users))])
+				users = append(slices.Clone(users), other.users[strangers.IntN(len(other.users))])
 			}
-			for _, u := range people {
+			for _, u := range users {
 				for _, g := range o.groups {
-					out[question{u, authz.Group(g)}] = right(u, v.GroupLevel(g, u), v.GroupArchived(g))
+					out[question{u, authz.GroupID(g)}] = right(u, v.GroupLevel(g, u), v.GroupArchived(g))
 				}
 				for _, p := range o.projects {
-					out[question{u, authz.Project(p)}] = right(u, v.ProjectLevel(p, u), v.ProjectArchived(p))
+					out[question{u, authz.ProjectID(p)}] = right(u, v.ProjectLevel(p, u), v.ProjectArchived(p))
 				}
 			}
 		}
@@ -215,7 +215,7 @@ func (e *rightsEnv) equal(phase string, orgs []*generated, seed uint64) (given i
 	got := map[question]rights{}
 	var mu sync.Mutex
 	for deadline := start.Add(6 * time.Minute); ; time.Sleep(300 * time.Millisecond) {
-		spaces := e.namespaces()
+		namespaces := e.namespaces()
 		g, ctx := errgroup.WithContext(e.t.Context())
 		g.SetLimit(24)
 		var wrong []question
@@ -230,7 +230,7 @@ func (e *rightsEnv) equal(phase string, orgs []*generated, seed uint64) (given i
 				break
 			}
 			g.Go(func() error {
-				ns, ok := spaces[q.id]
+				ns, ok := namespaces[q.id]
 				if !ok {
 					ns = "no-such-namespace"
 				}
@@ -267,7 +267,7 @@ func (e *rightsEnv) equal(phase string, orgs []*generated, seed uint64) (given i
 }
 
 // TestClusterGrantsWhatGitLabGrants: for 300 random organisations, whatever is asked of the API server has the answer
-// that GitLab itself gives: at first, after changes that hooks told of, and after changes without hooks or with lost
+// that GitLab itself gives: at first, after changes that hooks reported, and after changes without hooks or with lost
 // ones, found by a full round.
 func TestClusterGrantsWhatGitLabGrants(t *testing.T) {
 	if testing.Short() {

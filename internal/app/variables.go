@@ -14,7 +14,7 @@ import (
 type variables struct{ api *gitlab.Variables }
 
 // Ensure implements ci.VariableWriter.
-func (v variables) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known, claim ci.Claim) (int, error) {
+func (v variables) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.ProjectVariables, claim ci.Claim) (int, error) {
 	want := make([]gitlab.Variable, 0, len(vars))
 	for _, x := range vars {
 		kind := gitlab.EnvVar
@@ -72,7 +72,7 @@ func claimed(c ci.Claim) gitlab.Claim {
 	return gitlab.Claim{Cluster: c.Cluster, Replaces: c.Replaces, Wrote: c.Wrote}
 }
 
-// foreign turns an error that says nothing but that somebody has variables of his own into ci's.
+// foreign turns an error that says nothing but that somebody has variables of their own into ci's.
 func foreign(project int64, scope string, err error) error {
 	keys, only := foreignKeys(err)
 	if err == nil || !only {

@@ -67,7 +67,7 @@ spec:
       containers: [{name: world, image: "nginx:stable"}]
 `
 	// jobs are the mission's deploy job, the same with the addition that docs/ci.md shows, and what somebody writes who
-	// wants in: as himself, by hand, with whatever his job can get.
+	// wants in: as themselves, by hand, with whatever their job can get.
 	jobs = `deploy:
   stage: deploy
   environment:

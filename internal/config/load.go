@@ -18,7 +18,7 @@ import (
 const maxSize = 1 << 20
 
 // Load reads, checks and completes the file. The error holds every fault that was found, one per line. What could be
-// taken of a faulty file is returned beside the error, so that its faults elsewhere can be told at once too; nil if the
+// taken of a faulty file is returned beside the error, so that its faults elsewhere can be reported at once too; nil if the
 // file can't be read.
 func Load(path string) (*Config, error) {
 	info, err := os.Stat(path)

@@ -35,8 +35,8 @@ func TestTheRightURLIsNamed(t *testing.T) {
 	}
 }
 
-// TestMistakesAreToldInOneTrip: each mistake with its remedy, all at once.
-func TestMistakesAreToldInOneTrip(t *testing.T) {
+// TestMistakesAreReportedInOneTrip: each mistake with its remedy, all at once.
+func TestMistakesAreReportedInOneTrip(t *testing.T) {
 	_, err := config.Parse([]byte(`apiVersion: gl-k8s-integrator/v1alpha1
 kind: Config
 gitlab: {url: "https://gitlab.example.com", readTokenFile: "/r ", writeTokenFile: /w}

@@ -1,5 +1,5 @@
 // Package config reads the program's one configuration file. It is strict: a key it does not know, a key in the
-// wrong case or written twice, and a value that can't be used are errors, and all faults are told at once with
+// wrong case or written twice, and a value that can't be used are errors, and all faults are reported at once with
 // their paths. Secrets are never in the file, only the paths of files that hold them.
 package config
 
@@ -203,7 +203,7 @@ type Role struct {
 
 // Exclude says what is left out. Ids are the sure way: whoever may rename a thing can step out of a pattern.
 type Exclude struct {
-	// By id: group/7 (with everything below it), project/42 or user/3 (with his personal projects).
+	// By id: group/7 (with everything below it), project/42 or user/3 (with their personal projects).
 	Sources []string `json:"sources,omitempty"`
 	// Patterns of full paths of groups and projects, e.g. "sandbox" (and all below), "*/tmp-*", "**/archive".
 	Paths []string `json:"paths,omitempty"`

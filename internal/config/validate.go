@@ -48,7 +48,7 @@ var (
 // faults collects what is wrong, each with its path.
 type faults struct {
 	list   []error
-	unread []string // keys whose value could not be taken: that is told, and what follows from it is not
+	unread []string // keys whose value could not be taken: that is reported, and what follows from it is not
 }
 
 func (f *faults) add(bad bool, path, format string, args ...any) {
@@ -80,7 +80,7 @@ func validate(c *Config, unread []string) []error {
 	validateBlanks(&f, "", reflect.ValueOf(*c))
 	f.add(c.Cluster.PublicURL != "" && !isSafeURL(c.Cluster.PublicURL), "cluster.publicURL", "want https://host[:port], not %q", redacted(c.Cluster.PublicURL))
 	for i, id := range c.Cluster.Replaces {
-		f.add(id != "unnamed" && !clusterID.MatchString(id), fmt.Sprintf("cluster.replaces[%d]", i), "want the id of a cluster, as the finding ci_other_cluster tells it, or unnamed, not %q", id)
+		f.add(id != "unnamed" && !clusterID.MatchString(id), fmt.Sprintf("cluster.replaces[%d]", i), "want the id of a cluster, as the finding ci_other_cluster names it, or unnamed, not %q", id)
 	}
 	if _, err := c.Authz.Policy(); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -195,7 +195,7 @@ func (a Authn) validate(f *faults, all *Config) {
 	}
 	f.add(a.CI.Audience == "", "authn.ci.audience", "is missing: the aud that jobs write into their id_tokens")
 	f.add(slices.Contains(a.ClientIDs, a.CI.Audience) && f.known("authn.clientIDs"), "authn.ci.audience",
-		"must not be one of authn.clientIDs: the audience is what tells a person's token from a job's")
+		"must not be one of authn.clientIDs: the audience is what distinguishes a user's token from a job's")
 	f.add(a.CI.Issuer != all.GitLab.URL && !isSafeURL(a.CI.Issuer), "authn.ci.issuer", "want an https URL, not %q", redacted(a.CI.Issuer))
 }
 
@@ -263,15 +263,15 @@ func (l Limits) validate(f *faults) {
 }
 
 func (r RBACSync) validateAdoptions(f *faults) {
-	spaces, sources := map[string]bool{}, map[string]bool{}
+	namespaces, sources := map[string]bool{}, map[string]bool{}
 	for i, a := range r.Adopt {
 		path := fmt.Sprintf("rbacsync.adopt[%d]", i)
 		_, ok := ParseSource(a.Source)
 		f.add(!ok, path+".source", "want group/ID, project/ID or user/ID, not %q", a.Source)
 		bad := a.Namespace == "" || authz.NormalizePath(a.Namespace) != a.Namespace || a.Namespace == "default" || a.Namespace == "gl-k8s-integrator" || strings.HasPrefix(a.Namespace, "kube-")
 		f.add(bad, path+".namespace", "%q is not the name of a namespace that can be given away", a.Namespace)
-		f.add((a.Namespace != "" && spaces[a.Namespace]) || (a.Source != "" && sources[a.Source]), path, "the namespace or the source is adopted twice")
-		spaces[a.Namespace], sources[a.Source] = true, true
+		f.add((a.Namespace != "" && namespaces[a.Namespace]) || (a.Source != "" && sources[a.Source]), path, "the namespace or the source is adopted twice")
+		namespaces[a.Namespace], sources[a.Source] = true, true
 	}
 }
 
@@ -384,7 +384,7 @@ func (a Authz) Policy() (authz.Policy, error) {
 	for i, e := range a.Extra {
 		path := fmt.Sprintf("extra[%d]", i)
 		clusterRole(path, e.ClusterRole)
-		x := authz.Extra{
+		x := authz.ExtraRole{
 			Source: source(path+".source", e.Source), Path: e.Path, Below: e.Below, ClusterRole: e.ClusterRole,
 			Levels: levels(path, e.Levels), Group: e.Group, GroupPath: e.GroupPath,
 		}

@@ -50,7 +50,7 @@ type Webhook struct {
 	ClientCert, ClientKey []byte // PEM; none for a webhook that asks for no certificate
 }
 
-// KubeconfigUser is how the user of a kubeconfig proves who he is; the zero value is an anonymous one.
+// KubeconfigUser is how the user of a kubeconfig proves who they are; the zero value is an anonymous one.
 type KubeconfigUser struct {
 	Name                  string // of the entry in the file; "user" if empty
 	Token, TokenFile      string

@@ -49,11 +49,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	started := time.Now()
 
 	steps := Steps()
-	told := untilDone{o.Out, ctx.Done()}
+	out := untilDone{o.Out, ctx.Done()}
 	var failed int
 	for i, s := range steps {
-		fmt.Fprintf(told, "\n%d. %s\n", i+1, s.Title)
-		r := &Report{out: told, secret: hide}
+		fmt.Fprintf(out, "\n%d. %s\n", i+1, s.Title)
+		r := &Report{out: out, secret: hide}
 		s.Run(ctx, e, r)
 		failed += len(r.failed)
 		if ctx.Err() != nil {

@@ -26,8 +26,8 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestNothingIsToldAfterAnInterrupt: a command that was broken off proves nothing.
-func TestNothingIsToldAfterAnInterrupt(t *testing.T) {
+// TestNothingIsPrintedAfterAnInterrupt: a command that was broken off proves nothing.
+func TestNothingIsPrintedAfterAnInterrupt(t *testing.T) {
 	var shown strings.Builder
 	ctx, interrupt := context.WithCancel(t.Context())
 	r := &Report{out: untilDone{&shown, ctx.Done()}, secret: hide}

@@ -140,10 +140,10 @@ func quotes(t *testing.T, e *Env) {
 	}
 	for _, c := range []struct {
 		page string
-		who  person
+		who  user
 		said string // "…" stands for anything
 	}{
-		{"ci.md", person{"job", "/dev/null"}, `failed to download openapi: Get "http://localhost:8080/…": … connection refused`},
+		{"ci.md", user{"job", "/dev/null"}, `failed to download openapi: Get "http://localhost:8080/…": … connection refused`},
 		{"user.md", yesterday, `failed to download openapi: the server has asked for the client to provide credentials`},
 	} {
 		o := e.kubectl(t.Context(), c.who, "apply", "-f", "deploy_new.yaml")

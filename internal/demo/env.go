@@ -291,17 +291,17 @@ func (e *Env) project(path string) (id int64) {
 }
 
 // login logs a simulated person in and writes the kubeconfig of that laptop.
-func (e *Env) login(ctx context.Context, username, password string) (person, error) {
+func (e *Env) login(ctx context.Context, username, password string) (user, error) {
 	token, err := Login(ctx, e.GitLab.Client(), e.GitLab.URL(), username, password)
 	if err != nil {
-		return person{}, fmt.Errorf("logging %s in: %w", username, err)
+		return user{}, fmt.Errorf("logging %s in: %w", username, err)
 	}
 	return e.withToken(username, token)
 }
 
 // withToken writes a kubeconfig with a token for a person's laptop; the namespace is haw-world.
-func (e *Env) withToken(name, token string) (person, error) {
-	p := person{name: name, kubeconfig: filepath.Join(e.work, name+".kubeconfig")}
+func (e *Env) withToken(name, token string) (user, error) {
+	p := user{name: name, kubeconfig: filepath.Join(e.work, name+".kubeconfig")}
 	return p, e.Cluster.WriteKubeconfig(p.kubeconfig, controlplane.KubeconfigUser{Name: name, Token: token}, "haw-world")
 }
 

@@ -59,7 +59,7 @@ func kubelogin(t *testing.T, e *Env) {
 		t.Fatal(err)
 	}
 	ca := filepath.Join(e.dir, "gitlab-ca.crt")
-	p := person{"alice", filepath.Join(e.work, "alice-kubelogin.kubeconfig")}
+	p := user{"alice", filepath.Join(e.work, "alice-kubelogin.kubeconfig")}
 	err = e.Cluster.WriteKubeconfig(p.kubeconfig, controlplane.KubeconfigUser{Name: "gitlab", Exec: &api.ExecConfig{
 		APIVersion: "client.authentication.k8s.io/v1", InteractiveMode: api.IfAvailableExecInteractiveMode, Command: program,
 		Args: []string{
@@ -152,7 +152,7 @@ func headless(t *testing.T, e *Env) {
 	if err := json.Unmarshal(out.Bytes(), &cred); err != nil || cred.Status == nil {
 		t.Fatalf("kubelogin prints no credential: %v", err)
 	}
-	p := person{"alice", filepath.Join(e.work, "alice-headless.kubeconfig")}
+	p := user{"alice", filepath.Join(e.work, "alice-headless.kubeconfig")}
 	if err := e.Cluster.WriteKubeconfig(p.kubeconfig, controlplane.KubeconfigUser{Name: "gitlab", Token: cred.Status.Token}, "haw-world"); err != nil {
 		t.Fatal(err)
 	}

@@ -72,14 +72,14 @@ func (o output) has(words ...string) bool {
 	return true
 }
 
-// person is somebody at a terminal: a name for the prompt and a kubeconfig.
-type person struct {
+// user is somebody at a terminal: a name for the prompt and a kubeconfig.
+type user struct {
 	name       string
 	kubeconfig string
 }
 
 // run executes kubectl as that person and shows command and output as a terminal would.
-func (e *Env) run(ctx context.Context, r *Report, p person, args ...string) output {
+func (e *Env) run(ctx context.Context, r *Report, p user, args ...string) output {
 	fmt.Fprintf(r.out, "   %s$ kubectl %s\n", p.name, strings.Join(quoted(args), " "))
 	o := e.kubectl(ctx, p, args...)
 	r.show(o.text)
@@ -87,7 +87,7 @@ func (e *Env) run(ctx context.Context, r *Report, p person, args ...string) outp
 }
 
 // kubectl executes kubectl as that person, in the folder with deploy_new.yaml.
-func (e *Env) kubectl(ctx context.Context, p person, args ...string) output {
+func (e *Env) kubectl(ctx context.Context, p user, args ...string) output {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, e.Cluster.Kubectl(), args...)

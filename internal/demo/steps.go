@@ -34,7 +34,7 @@ func Steps() []Step {
 		{"The CI script on a laptop without a login is refused", ciScriptOnLaptop},
 		{"alice is removed in GitLab", removal},
 		{"mallory picks evil names and tries to climb out", attacker},
-		{"dave renames himself and erin takes his old name", rename},
+		{"dave takes another name and erin takes the old one", rename},
 		{"GitLab goes down and comes back", outage},
 	}
 }
@@ -67,13 +67,13 @@ func notLoggedIn(ctx context.Context, e *Env, r *Report) {
 }
 
 // yesterday is somebody whose token has expired.
-func (e *Env) yesterday(name string) (person, error) {
+func (e *Env) yesterday(name string) (user, error) {
 	token, err := e.GitLab.MintUserIDToken(e.user(name), clientID, gitlabsim.TokenOptions{Edit: func(c map[string]any) {
 		past := time.Now().Add(-24 * time.Hour).Unix()
 		c["iat"], c["exp"] = past-120, past
 	}})
 	if err != nil {
-		return person{}, err
+		return user{}, err
 	}
 	return e.withToken(name+"-yesterday", token)
 }
@@ -107,13 +107,13 @@ func developer(ctx context.Context, e *Env, r *Report) {
 		r.Fail("editing deploy_new.yaml", err)
 		return
 	}
-	r.Say("bob changes the image in his copy of deploy_new.yaml.")
+	r.Say("bob changes the image in a copy of deploy_new.yaml.")
 	o = e.run(ctx, r, bob, "apply", "-f", "bob/deploy_new.yaml")
-	r.Check(o.code != 0 && o.has("orbidden", "Developer in haw/world", "ask alice"), "his apply is refused, and kubectl says why and whom to ask")
+	r.Check(o.code != 0 && o.has("orbidden", "Developer in haw/world", "ask alice"), "the apply is refused, and kubectl says why and whom to ask")
 	o = e.run(ctx, r, bob, "delete", "-f", "deploy_new.yaml")
 	r.Check(o.code != 0 && o.has("forbidden", "delete deployments needs Maintainer or Owner"), "so is deleting")
 	o = e.run(ctx, r, bob, "get", "namespaces")
-	r.Check(o.code != 0 && o.has("Your namespaces:", "haw-world (view)") && !o.has("kube-system"), "all namespaces can't be listed; the refusal lists his own")
+	r.Check(o.code != 0 && o.has("Your namespaces:", "haw-world (view)") && !o.has("kube-system"), "all namespaces can't be listed; the refusal lists bob's own")
 }
 
 // editedManifest writes deploy_new.yaml with another image into a folder.
@@ -143,7 +143,7 @@ func stranger(ctx context.Context, e *Env, r *Report) {
 }
 
 // admin is the cluster's administrator.
-func (e *Env) admin() person { return person{"admin", e.Cluster.AdminKubeconfig()} }
+func (e *Env) admin() user { return user{"admin", e.Cluster.AdminKubeconfig()} }
 
 // job runs a CI job on the simulated runner and shows its log.
 func (e *Env) job(ctx context.Context, r *Report, project, ref, name, by string) runner.Result {
@@ -322,7 +322,7 @@ spec:
 `
 
 // allowed waits until a person may write in a namespace: the bindings follow the namespace by a moment.
-func (e *Env) allowed(ctx context.Context, p person, ns string) bool {
+func (e *Env) allowed(ctx context.Context, p user, ns string) bool {
 	_, ok := eventually(ctx, settle, func() bool {
 		return e.kubectl(ctx, p, "auth", "can-i", "create", "pods", "-n", ns).code == 0
 	})
@@ -345,20 +345,20 @@ func rename(ctx context.Context, e *Env, r *Report) {
 	}
 	erin, err := e.login(ctx, "dave", "erin-password")
 	if err != nil {
-		r.Fail("logging erin in by her new name", err)
+		r.Fail("logging erin in by the new name", err)
 		return
 	}
 	o := e.run(ctx, r, erin, "auth", "whoami")
 	r.Check(o.code == 0 && !o.has(kubename.User(id)+" ") && o.has(kubename.User(e.user("dave"))), "the new dave is another number")
 	o = e.run(ctx, r, erin, "get", "pods", "-n", "haw-world")
-	r.Check(o.code != 0 && o.has("forbidden"), "she got none of the old dave's rights")
+	r.Check(o.code != 0 && o.has("forbidden"), "the new dave got none of the old dave's rights")
 	david, err := e.login(ctx, "david", "dave-password")
 	if err != nil {
 		r.Fail("logging the old dave in", err)
 		return
 	}
 	o = e.run(ctx, r, david, "scale", "deployment/world", "--replicas=2", "-n", "haw-world")
-	r.Check(o.code == 0, "he keeps his")
+	r.Check(o.code == 0, "the old dave keeps the rights")
 }
 
 func outage(ctx context.Context, e *Env, r *Report) {

@@ -100,16 +100,16 @@ const (
 // finding, and nil when the wait is over.
 func Await(ctx context.Context, kube kubernetes.Interface, cfg *config.Config, log *slog.Logger, report func(*authz.Finding)) error {
 	defer report(nil)
-	var told string
-	var toldAt time.Time
+	var lastWarning string
+	var lastWarned time.Time
 	for {
 		err := Ready(ctx, kube, cfg)
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if now := time.Now(); err.Error() != told || now.Sub(toldAt) >= warnEvery {
-			told, toldAt = err.Error(), now
-			f := authz.Finding{Code: "enforce_waits", Text: "mode enforce waits, no rights are given or taken: " + told}
+		if now := time.Now(); err.Error() != lastWarning || now.Sub(lastWarned) >= warnEvery {
+			lastWarning, lastWarned = err.Error(), now
+			f := authz.Finding{Code: "enforce_waits", Text: "mode enforce waits, no rights are given or taken: " + lastWarning}
 			if errors.Is(err, ErrMissing) {
 				f.Code = "fence"
 			}

@@ -44,7 +44,7 @@ func (r *Reader) about(ctx context.Context, s *authz.Snapshot, id authz.SourceID
 			return err
 		}
 		g := rg.group()
-		if err := at.adopt(&g); err != nil {
+		if err := at.findParent(&g); err != nil {
 			return err
 		}
 		s.Groups[id.ID] = g

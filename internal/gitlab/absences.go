@@ -10,7 +10,7 @@ import (
 
 // secondLook is how old GitLab's first 404 about something must be before another one makes it gone. A replica that lags,
 // or a restart, answers a wrong 404 several times within milliseconds. Whoever reads asks again after a second and then
-// after two more, so a deletion of which no hook tells takes about three seconds.
+// after two more, so a deletion that no hook reports takes about three seconds.
 const secondLook = 2 * time.Second
 
 // absences remembers since when GitLab says that something does not exist, and of what a hook said that it was deleted.
@@ -50,8 +50,8 @@ func (a *absences) forget(id authz.SourceID) {
 	delete(a.since, id)
 }
 
-// told notes that a hook said it: then GitLab's first 404 is the second look.
-func (a *absences) told(id authz.SourceID, now time.Time) {
+// reported notes that a hook reported the deletion: then GitLab's first 404 is the second look.
+func (a *absences) reported(id authz.SourceID, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.put(id, now.Add(-a.pause))
@@ -64,10 +64,10 @@ func (a *absences) put(id authz.SourceID, t time.Time) {
 	a.since[id] = t
 }
 
-// Deleted says that a system hook whose sender was authenticated told of the end of these. GitLab is asked all the same, but
+// Deleted says that a system hook whose sender was authenticated reported the end of these. GitLab is asked all the same, but
 // its answer counts at once.
 func (r *Reader) Deleted(ids ...authz.SourceID) {
 	for _, id := range ids {
-		r.absences.told(id, r.api.now())
+		r.absences.reported(id, r.api.now())
 	}
 }

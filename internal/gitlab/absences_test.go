@@ -15,7 +15,7 @@ import (
 func TestOnlyGitLabsOwn404IsEvidence(t *testing.T) {
 	o := newOrg(t)
 	base := o.want(true)
-	ids := []authz.SourceID{authz.Group(o.id["world"]), authz.Project(o.id["app"]), authz.Person(o.id["bob"])}
+	ids := []authz.SourceID{authz.GroupID(o.id["world"]), authz.ProjectID(o.id["app"]), authz.UserID(o.id["bob"])}
 	for _, tt := range []struct {
 		body string
 		own  bool
@@ -69,7 +69,7 @@ func TestOnlyGitLabsOwn404IsEvidence(t *testing.T) {
 func TestASecondLookAfterAPause(t *testing.T) {
 	o := newOrg(t)
 	base := o.want(true)
-	deep, lib := authz.Group(o.id["deep"]), authz.Project(o.id["lib"])
+	deep, lib := authz.GroupID(o.id["deep"]), authz.ProjectID(o.id["lib"])
 	now := time.Now()
 	gone := true
 	r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
@@ -105,7 +105,7 @@ func TestASecondLookAfterAPause(t *testing.T) {
 	look(2*keepAbsences, true) // forgotten
 }
 
-// TestGraphQLThatFailsForGood: REST is used for this reading, and the reason is told as it is.
+// TestGraphQLThatFailsForGood: REST is used for this reading, and the reason is reported as it is.
 func TestGraphQLThatFailsForGood(t *testing.T) {
 	o := newOrg(t)
 	for _, status := range []int{500, 502, 503, 504, 520} {

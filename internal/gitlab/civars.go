@@ -51,7 +51,7 @@ func newVarsReading(want CIVariables) *varsReading {
 }
 
 // put gives a project its variables, or says that they are not known.
-func (v *varsReading) put(p *authz.GitLabProject) {
+func (v *varsReading) put(p *authz.Project) {
 	p.Variables, p.VariablesRead = nil, false
 	if v != nil && v.complete[p.ID] {
 		p.Variables, p.VariablesRead = v.of[p.ID], true
@@ -187,8 +187,8 @@ func (g *gqlRead) takeVariables(project int64, page *gqlVariables) []*part {
 	}}
 }
 
-// known is what the last full reading found out about the server.
-type known struct {
+// serverFacts is what the last full reading found out about the server.
+type serverFacts struct {
 	schema schema
 	limit  int
 }
@@ -208,13 +208,13 @@ func (r *Reader) readVariables(ctx context.Context, s *authz.Snapshot, ids []int
 	if vars == nil || r.restOnly || len(ids) == 0 {
 		return
 	}
-	k := r.known.Load()
+	k := r.server.Load()
 	if k == nil {
 		sc, err := r.api.readSchema(ctx, true)
 		if err != nil {
 			return
 		}
-		k = &known{schema: sc, limit: defaultLimit}
+		k = &serverFacts{schema: sc, limit: defaultLimit}
 	}
 	if k.schema.variable == "" {
 		return

@@ -44,7 +44,7 @@ func appVars() []authz.CIVariable {
 }
 
 // withoutVars compares what rights depend on.
-var withoutVars = cmp.Options{cmpopts.IgnoreFields(authz.GitLabProject{}, "Variables", "VariablesRead"), cmpopts.IgnoreFields(authz.Snapshot{}, "Taken")}
+var withoutVars = cmp.Options{cmpopts.IgnoreFields(authz.Project{}, "Variables", "VariablesRead"), cmpopts.IgnoreFields(authz.Snapshot{}, "Taken")}
 
 func TestCIVariablesAreRead(t *testing.T) {
 	o := newOrg(t)
@@ -226,7 +226,7 @@ func TestCIVariablesAreRefreshed(t *testing.T) {
 	o.ok(err)
 	o.ok(o.w.RemoveVariable(o.id["app"], "KUBECONFIG", "ICC-K8s"))
 	before := r.Requests()["graphql"]
-	s, err := r.Refresh(t.Context(), base, []authz.SourceID{authz.Project(o.id["app"]), authz.Project(o.id["lib"])})
+	s, err := r.Refresh(t.Context(), base, []authz.SourceID{authz.ProjectID(o.id["app"]), authz.ProjectID(o.id["lib"])})
 	o.ok(err)
 	if d := cmp.Diff(appVars()[1:], s.Projects[o.id["app"]].Variables); d != "" || !s.Projects[o.id["lib"]].VariablesRead {
 		t.Errorf("lib read: %v (-want +read)\n%s", s.Projects[o.id["lib"]].VariablesRead, d)
@@ -238,7 +238,7 @@ func TestCIVariablesAreRefreshed(t *testing.T) {
 		t.Error("the base was changed")
 	}
 	// A program that has just started refreshes what it loaded, without a full reading before.
-	s, err = o.reader(withVars).Refresh(t.Context(), base, []authz.SourceID{authz.Project(o.id["app"])})
+	s, err = o.reader(withVars).Refresh(t.Context(), base, []authz.SourceID{authz.ProjectID(o.id["app"])})
 	o.ok(err)
 	if d := cmp.Diff(appVars()[1:], s.Projects[o.id["app"]].Variables); d != "" {
 		t.Errorf("(-want +read)\n%s", d)
@@ -249,7 +249,7 @@ func TestCIVariablesAreRefreshed(t *testing.T) {
 		}
 		return nil
 	}, func(op *Options) { withVars(op); op.RetryWait = time.Millisecond })
-	s, err = broken.Refresh(t.Context(), base, []authz.SourceID{authz.Project(o.id["app"])})
+	s, err = broken.Refresh(t.Context(), base, []authz.SourceID{authz.ProjectID(o.id["app"])})
 	o.ok(err)
 	if p := s.Projects[o.id["app"]]; p.VariablesRead || p.Variables != nil || len(p.Members) == 0 || len(s.Missing) > 0 {
 		t.Errorf("read %v, %v, %d members, missing %v", p.VariablesRead, p.Variables, len(p.Members), s.Missing)

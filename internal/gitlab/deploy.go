@@ -80,7 +80,7 @@ func TokenMark(token string) string {
 // ownName is what fullName makes; before clusters were named, it was without the first part in parentheses.
 var ownName = regexp.MustCompile(`^` + ClusterMarker + `: .*\((?:` + clusterWord + `([^\s,()]+), )?token ([0-9a-f]+)\)$`)
 
-// What GitLab refuses of the certificate-based integration, each with its cure.
+// What GitLab refuses of the certificate-based integration, each with a hint.
 var (
 	// ErrCertificateOff says that this GitLab does not offer the integration.
 	ErrCertificateOff = errors.New("GitLab has the certificate-based cluster integration switched off, as it is by default since 15.0: an administrator" +
@@ -92,7 +92,7 @@ var (
 	ErrClusterRefused = errors.New("GitLab refused the cluster integration as invalid: check the public URL and the CA of the API server")
 )
 
-// ForeignClusterError says that somebody has an integration of his own where ours belongs. Nothing was overwritten.
+// ForeignClusterError says that somebody has an integration of their own where ours belongs. Nothing was overwritten.
 type ForeignClusterError struct {
 	Project     int64
 	Name, Scope string

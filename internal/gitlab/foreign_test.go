@@ -239,7 +239,7 @@ func rightsOf(s *authz.Snapshot, id authz.SourceID) string {
 	var out []string
 	for a := range authz.NewResolver(s, time.Now()).Members(id).All() {
 		u := a.User
-		if account := s.Users[u]; account.State == authz.StateActive && account.Human {
+		if user := s.Users[u]; user.State == authz.StateActive && user.Human {
 			out = append(out, fmt.Sprintf("%d:%d", u, a.Level))
 		}
 	}
@@ -292,15 +292,15 @@ func TestForeignGitLab(t *testing.T) {
 					t.Errorf("%d groups, %d projects, %d users", len(s.Groups), len(s.Projects), len(s.Users))
 				}
 				want := map[authz.SourceID]string{
-					authz.Group(1):    "2:50",
-					authz.Group(2):    "2:50 3:30 4:20 5:20 6:20 7:20 8:20 9:20 10:20 11:20 12:20 14:20",
-					authz.Group(3):    "4:40 5:40 6:40 7:40 8:40 9:40 10:40 11:40 12:40 14:40",
-					authz.Project(10): "2:50 3:30 4:30 5:30 6:30 7:30 8:30 9:30 10:30 11:30 12:30 14:40",
-					authz.Project(11): "2:50",
-					authz.Project(26): "4:40 5:40 6:40 7:40 8:40 9:40 10:40 11:40 12:40 14:40",
+					authz.GroupID(1):    "2:50",
+					authz.GroupID(2):    "2:50 3:30 4:20 5:20 6:20 7:20 8:20 9:20 10:20 11:20 12:20 14:20",
+					authz.GroupID(3):    "4:40 5:40 6:40 7:40 8:40 9:40 10:40 11:40 12:40 14:40",
+					authz.ProjectID(10): "2:50 3:30 4:30 5:30 6:30 7:30 8:30 9:30 10:30 11:30 12:30 14:40",
+					authz.ProjectID(11): "2:50",
+					authz.ProjectID(26): "4:40 5:40 6:40 7:40 8:40 9:40 10:40 11:40 12:40 14:40",
 				}
 				if tt.noApp {
-					want[authz.Group(2)], want[authz.Project(10)] = "2:50 3:30", "2:50 3:30 14:40"
+					want[authz.GroupID(2)], want[authz.ProjectID(10)] = "2:50 3:30", "2:50 3:30 14:40"
 				}
 				got := map[authz.SourceID]string{}
 				for id := range want {
@@ -310,7 +310,7 @@ func TestForeignGitLab(t *testing.T) {
 					t.Errorf("rights (-want +got)\n%s", d)
 				}
 				// Reading single things again changes nothing.
-				again, err := r.Refresh(t.Context(), s, []authz.SourceID{authz.Group(2), authz.Project(10), authz.Project(11), authz.Person(3)})
+				again, err := r.Refresh(t.Context(), s, []authz.SourceID{authz.GroupID(2), authz.ProjectID(10), authz.ProjectID(11), authz.UserID(3)})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -332,7 +332,7 @@ func TestForeignAnswersThatLeaveThingsOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.without = []string{"state", "username"}
-		again, err := r.Refresh(t.Context(), s, []authz.SourceID{authz.Group(3), authz.Project(10)})
+		again, err := r.Refresh(t.Context(), s, []authz.SourceID{authz.GroupID(3), authz.ProjectID(10)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -348,11 +348,11 @@ func TestForeignAnswersThatLeaveThingsOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.without = []string{"shared_with_groups"}
-		again, err := r.Refresh(t.Context(), s, []authz.SourceID{authz.Group(2), authz.Project(10), authz.Project(20)})
+		again, err := r.Refresh(t.Context(), s, []authz.SourceID{authz.GroupID(2), authz.ProjectID(10), authz.ProjectID(20)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again.Missing[authz.Group(2)] == "" || again.Missing[authz.Project(10)] == "" || len(again.Missing) != 2 {
+		if again.Missing[authz.GroupID(2)] == "" || again.Missing[authz.ProjectID(10)] == "" || len(again.Missing) != 2 {
 			t.Errorf("missing %v: want group/2 and project/10", again.Missing)
 		}
 	})
@@ -361,7 +361,7 @@ func TestForeignAnswersThatLeaveThingsOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := rightsOf(s, authz.Group(1)); got != "" {
+		if got := rightsOf(s, authz.GroupID(1)); got != "" {
 			t.Errorf("rights %s", got)
 		}
 	})
@@ -372,7 +372,7 @@ func TestForeignAnswersThatLeaveThingsOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Without a path nobody can say where the group is: then it is a group of its own, and nothing is inherited.
-		if got := rightsOf(s, authz.Group(2)); strings.Contains(got, "2:50") {
+		if got := rightsOf(s, authz.GroupID(2)); strings.Contains(got, "2:50") {
 			t.Errorf("rights %s", got)
 		}
 	})

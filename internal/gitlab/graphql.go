@@ -84,7 +84,7 @@ func (a *api) readSchema(ctx context.Context, variables bool) (schema, error) {
 	}
 	s.variable = variableFields(has)
 	if s.human == "" {
-		return schema{}, fmt.Errorf("%w: it does not tell people from bots", errNoGraphQL)
+		return schema{}, fmt.Errorf("%w: it does not distinguish people from bots", errNoGraphQL)
 	}
 	return s, nil
 }
@@ -94,7 +94,7 @@ type pageInfo struct {
 	EndCursor   string `json:"endCursor"`
 }
 
-// UnmarshalJSON refuses an answer that does not tell whether there is a next page: it is not the last one for that.
+// UnmarshalJSON refuses an answer that does not say whether there is a next page: it is not the last one for that.
 func (p *pageInfo) UnmarshalJSON(b []byte) error {
 	var in struct {
 		HasNextPage *bool  `json:"hasNextPage"`
@@ -182,7 +182,7 @@ func (u gqlUser) user() (authz.User, error) {
 		return authz.User{}, fmt.Errorf("user %d has no state or no username in the answer", id)
 	}
 	if u.Human == nil && u.Type == "" && u.Bot == nil {
-		return authz.User{}, fmt.Errorf("the answer does not tell whether user %d is a person", id)
+		return authz.User{}, fmt.Errorf("the answer does not say whether user %d is a person", id)
 	}
 	human := (u.Human != nil && *u.Human) || u.Type == "HUMAN" || (u.Bot != nil && !*u.Bot)
 	return authz.User{ID: id, Username: u.Username, Name: u.Name, State: authz.UserState(u.State), Human: human, CreatedAt: seconds(u.CreatedAt)}, nil
@@ -394,7 +394,7 @@ func decodePage[T any](raw json.RawMessage) (*gqlPage[T], error) {
 		return nil, err
 	}
 	if page.PageInfo == nil {
-		return nil, errors.New("the answer does not tell whether there is a next page")
+		return nil, errors.New("the answer does not say whether there is a next page")
 	}
 	if page.PageInfo.HasNextPage && page.PageInfo.EndCursor == "" {
 		return nil, errors.New("there is a next page but no cursor for it")
@@ -466,7 +466,7 @@ func (g *gqlRead) takeGroup(n *gqlSource, bare bool) ([]*part, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := authz.GitLabGroup{
+	out := authz.Group{
 		ID: id, Path: n.FullPath, CreatedAt: seconds(n.CreatedAt), Archived: n.Archived,
 		MarkedForDeletion: n.Marked || n.MarkedOn != "", ShareLock: n.ShareLock,
 	}
@@ -475,7 +475,7 @@ func (g *gqlRead) takeGroup(n *gqlSource, bare bool) ([]*part, error) {
 			return nil, fmt.Errorf("parent of group %d: %w", id, err)
 		}
 	}
-	source := authz.Group(id)
+	source := authz.GroupID(id)
 	if bare {
 		g.d.groups[id] = out
 		g.d.unread[source] = "GitLab's GraphQL fails on it"
@@ -566,7 +566,7 @@ func (g *gqlRead) projectPage(cursor string, size int, bare, vars bool) *part {
 				if err != nil {
 					return nil, nil, err
 				}
-				source := authz.Project(id)
+				source := authz.ProjectID(id)
 				if bare {
 					g.d.unread[source] = "GitLab's GraphQL fails on it"
 					continue

@@ -45,10 +45,10 @@ func (o *org) keeps(t *testing.T, got *authz.Snapshot) {
 		}
 	}
 	for id := range want.Groups {
-		check(authz.Group(id))
+		check(authz.GroupID(id))
 	}
 	for id := range want.Projects {
-		check(authz.Project(id))
+		check(authz.ProjectID(id))
 	}
 }
 
@@ -56,7 +56,7 @@ func (o *org) keeps(t *testing.T, got *authz.Snapshot) {
 // reading, however often it is repeated.
 func TestA404OfWhatAListNamedIsNoEnd(t *testing.T) {
 	o := newOrg(t)
-	world, app := authz.Group(o.id["world"]), authz.Project(o.id["app"])
+	world, app := authz.GroupID(o.id["world"]), authz.ProjectID(o.id["app"])
 	is := func(r *http.Request, id authz.SourceID, more string) bool {
 		return r.URL.Path == "/api/v4/"+sourcePath(id)+more
 	}
@@ -94,7 +94,7 @@ func TestA404OfWhatAListNamedIsNoEnd(t *testing.T) {
 // answers 404 for it. Either it was deleted in between, or it was not: this round can't tell.
 func TestA404OfWhatOneListLacks(t *testing.T) {
 	o := newOrg(t)
-	app, bob := authz.Project(o.id["app"]), authz.Person(o.id["bob"])
+	app, bob := authz.ProjectID(o.id["app"]), authz.UserID(o.id["bob"])
 	strip := func(source authz.SourceID) func(http.RoundTripper) http.RoundTripper { // takes it out of its REST list
 		return func(next http.RoundTripper) http.RoundTripper {
 			return roundTrip(func(r *http.Request) (*http.Response, error) {
@@ -149,7 +149,7 @@ func TestA404OfWhatOneListLacks(t *testing.T) {
 func TestA404OfAPartIsNoEnd(t *testing.T) {
 	o := newOrg(t)
 	base := o.want(true)
-	world, app := authz.Group(o.id["world"]), authz.Project(o.id["app"])
+	world, app := authz.GroupID(o.id["world"]), authz.ProjectID(o.id["app"])
 	for _, id := range []authz.SourceID{world, app} {
 		for name, strike := range map[string]func(r *http.Request, n int) bool{
 			"its members":      func(r *http.Request, _ int) bool { return r.URL.Path == "/api/v4/"+sourcePath(id)+"/members" },
@@ -260,7 +260,7 @@ func TestAccountsWithoutStateAreUnread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if u := s.Incomplete(); s.MissingAll == "" && (s.Missing[authz.Person(2)] == "" || u[authz.Group(1)] == "" || u[authz.Project(10)] == "") {
+	if u := s.Incomplete(); s.MissingAll == "" && (s.Missing[authz.UserID(2)] == "" || u[authz.GroupID(1)] == "" || u[authz.ProjectID(10)] == "") {
 		t.Errorf("untouchable are %v", u)
 	}
 	f.without = nil
@@ -268,13 +268,13 @@ func TestAccountsWithoutStateAreUnread(t *testing.T) {
 		t.Fatal(err, s.Missing)
 	}
 	f.without = []string{"state"}
-	again, err := r.Refresh(t.Context(), s, []authz.SourceID{authz.Person(2)})
-	if err != nil || again.Users[2].State != authz.StateActive || again.Missing[authz.Person(2)] == "" {
+	again, err := r.Refresh(t.Context(), s, []authz.SourceID{authz.UserID(2)})
+	if err != nil || again.Users[2].State != authz.StateActive || again.Missing[authz.UserID(2)] == "" {
 		t.Errorf("read alone: %v, state %q, missing %v", err, again.Users[2].State, again.Missing)
 	}
 }
 
-// TestAccountsOfGraphQLAreWholeOrUnread: neither an account without a state nor one of which it is not told whether it is
+// TestAccountsOfGraphQLAreWholeOrUnread: neither an account without a state nor one of which it is not said whether it is
 // a person has a right.
 func TestAccountsOfGraphQLAreWholeOrUnread(t *testing.T) {
 	for in, ok := range map[string]bool{
@@ -309,7 +309,7 @@ func TestMemberLevelIsNoGuess(t *testing.T) {
 			}
 			return nil
 		}, nil)
-		if l, err := r.MemberLevel(t.Context(), authz.Group(o.id["world"]), bob); err == nil {
+		if l, err := r.MemberLevel(t.Context(), authz.GroupID(o.id["world"]), bob); err == nil {
 			t.Errorf("%q: level %d", body, l)
 		}
 	}
@@ -497,7 +497,7 @@ func TestRESTAndGraphQLAgree(t *testing.T) {
 func TestADemotedTokenLosesNoInvitationInATargetedReading(t *testing.T) {
 	o := newOrg(t)
 	base := o.want(true)
-	haw, app := authz.Group(o.id["haw"]), authz.Project(o.id["app"])
+	haw, app := authz.GroupID(o.id["haw"]), authz.ProjectID(o.id["app"])
 	for _, demoted := range []bool{true, false} {
 		r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
 			switch {
@@ -525,24 +525,24 @@ func TestADemotedTokenLosesNoInvitationInATargetedReading(t *testing.T) {
 	}
 }
 
-// TestAnUnreadAccountStaysUnreadInATargetedReading: a full reading marked what somebody is a member of, because his
-// account could not be read. Reading one of these places again does not make his account known.
+// TestAnUnreadAccountStaysUnreadInATargetedReading: a full reading marked what somebody is a member of, because their
+// account could not be read. Reading one of these places again does not make their account known.
 func TestAnUnreadAccountStaysUnreadInATargetedReading(t *testing.T) {
 	o := newOrg(t)
-	bob := authz.Person(o.id["bob"])
-	lib, world := authz.Project(o.id["lib"]), authz.Group(o.id["world"])
-	account := "/api/v4/" + sourcePath(bob)
+	bob := authz.UserID(o.id["bob"])
+	lib, world := authz.ProjectID(o.id["lib"]), authz.GroupID(o.id["world"])
+	user := "/api/v4/" + sourcePath(bob)
 	for _, tt := range []struct{ name, path, body string }{
-		{"fails", account, ""},
-		{"has no id", account, `{"username":"bob"}`},
-		{"has no name", account, fmt.Sprintf(`{"id":%d,"state":"active"}`, bob.ID)},
+		{"fails", user, ""},
+		{"has no id", user, `{"username":"bob"}`},
+		{"has no name", user, fmt.Sprintf(`{"id":%d,"state":"active"}`, bob.ID)},
 		{"is in no list", "/api/v4/users", `[]`}, // or was renamed in between
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			base := o.want(true)
 			delete(base.Users, bob.ID)
 			base.Missing[bob] = "the account could not be read"
-			blur(base)
+			markIncomplete(base)
 			down := true
 			r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
 				if r.URL.Path != tt.path || !down {

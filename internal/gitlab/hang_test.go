@@ -72,7 +72,7 @@ func TestOneThingThatFailsDelaysNoOther(t *testing.T) {
 					o.sim.SetFaults(at(fault, paths...))
 					defer o.sim.SetFaults(gitlabsim.Faults{})
 					start := time.Now()
-					got, err := r.Refresh(t.Context(), base, []authz.SourceID{id, authz.Group(o.id["haw"]), authz.Project(o.id["lib"]), authz.Person(o.id["erin"])})
+					got, err := r.Refresh(t.Context(), base, []authz.SourceID{id, authz.GroupID(o.id["haw"]), authz.ProjectID(o.id["lib"]), authz.UserID(o.id["erin"])})
 					took := time.Since(start)
 					o.ok(err)
 					if took > 5*time.Second+500*time.Millisecond {
@@ -97,7 +97,7 @@ func TestOneThingAloneIsNoFailureOfGitLab(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newOrg(t)
-			world := authz.Group(o.id["world"])
+			world := authz.GroupID(o.id["world"])
 			o.sim.SetFaults(at(faultsForGood()[name], "/api/v4/"+sourcePath(world)))
 			defer o.sim.SetFaults(gitlabsim.Faults{})
 			r := o.patientReader(nil)
@@ -112,9 +112,9 @@ func TestOneThingAloneIsNoFailureOfGitLab(t *testing.T) {
 				return
 			}
 			start = time.Now() // it is known when it is possible again
-			got, err = r.Refresh(t.Context(), base, []authz.SourceID{world, authz.Group(o.id["haw"])})
+			got, err = r.Refresh(t.Context(), base, []authz.SourceID{world, authz.GroupID(o.id["haw"])})
 			o.ok(err)
-			if d := time.Since(start); d > time.Second || !strings.Contains(got.Missing[world], "is possible in ") || got.Missing[authz.Group(o.id["haw"])] != "" {
+			if d := time.Since(start); d > time.Second || !strings.Contains(got.Missing[world], "is possible in ") || got.Missing[authz.GroupID(o.id["haw"])] != "" {
 				t.Errorf("took %v, missing %v", d, got.Missing)
 			}
 		})
@@ -128,11 +128,11 @@ func TestManyThingsThatHang(t *testing.T) {
 	var ids []authz.SourceID
 	var paths []string
 	for i := range 19 {
-		id := authz.Project(o.project(fmt.Sprintf("p%d", i), "world"))
+		id := authz.ProjectID(o.project(fmt.Sprintf("p%d", i), "world"))
 		ids, paths = append(ids, id), append(paths, "/api/v4/"+sourcePath(id))
 	}
 	base := o.want(true)
-	healthy := authz.Person(o.id["bob"])
+	healthy := authz.UserID(o.id["bob"])
 	o.ok(o.w.SetUserState(healthy.ID, gitlabsim.StateBlocked))
 	o.sim.SetFaults(at(gitlabsim.FaultRule{Latency: time.Hour}, paths...))
 	defer o.sim.SetFaults(gitlabsim.Faults{})
@@ -154,10 +154,10 @@ func TestGitLabThatIsDown(t *testing.T) {
 	base := o.want(true)
 	var ids []authz.SourceID
 	for id := range base.Projects {
-		ids = append(ids, authz.Project(id))
+		ids = append(ids, authz.ProjectID(id))
 	}
 	for id := range base.Groups {
-		ids = append(ids, authz.Group(id))
+		ids = append(ids, authz.GroupID(id))
 	}
 	o.sim.SetFaults(gitlabsim.Faults{Down: true})
 	defer o.sim.SetFaults(gitlabsim.Faults{})
@@ -182,13 +182,13 @@ func TestAnyFaultsDelayNoOther(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 12))
 		var ids []authz.SourceID
 		for id := range base.Groups {
-			ids = append(ids, authz.Group(id))
+			ids = append(ids, authz.GroupID(id))
 		}
 		for id := range base.Projects {
-			ids = append(ids, authz.Project(id))
+			ids = append(ids, authz.ProjectID(id))
 		}
 		for id := range base.Users {
-			ids = append(ids, authz.Person(id))
+			ids = append(ids, authz.UserID(id))
 		}
 		slices.SortFunc(ids, authz.SourceID.Compare)
 		rnd.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
@@ -235,7 +235,7 @@ func TestKnownPeopleAreReadTogether(t *testing.T) {
 		before := r.Requests()
 		var ids []authz.SourceID
 		for id := range base.Users {
-			ids = append(ids, authz.Person(id))
+			ids = append(ids, authz.UserID(id))
 		}
 		o.ok(o.w.SetUserState(o.id["bob"], gitlabsim.StateBlocked))
 		o.ok(o.w.RenameUser(o.id["alice"], "alicia"))

@@ -83,7 +83,7 @@ func TestHook(t *testing.T) {
 				Parse: parseHook, Now: func() time.Time { return now },
 				Trigger: func(_ context.Context, changed []authz.SourceID, cause string) error {
 					triggered++
-					if len(changed) != 1 || changed[0] != authz.Project(42) || cause != "hook user_add_to_team" {
+					if len(changed) != 1 || changed[0] != authz.ProjectID(42) || cause != "hook user_add_to_team" {
 						t.Errorf("triggered %v, %q", changed, cause)
 					}
 					return nil
@@ -167,7 +167,7 @@ func parseHook(body []byte) ([]authz.SourceID, bool, string, error) {
 	case string(body) == "ignore":
 		return nil, true, "push", nil
 	}
-	return []authz.SourceID{authz.Project(42)}, false, "user_add_to_team", nil
+	return []authz.SourceID{authz.ProjectID(42)}, false, "user_add_to_team", nil
 }
 
 func TestAHookThatCanNotBeStoredIsNotTaken(t *testing.T) {

@@ -17,15 +17,15 @@ func TestParseSystemHook(t *testing.T) {
 		want Event
 		err  string
 	}{
-		{body: `{"event_name":"user_add_to_group","group_access":"Maintainer","group_id":78,"user_id":41}`, want: Event{Name: "user_add_to_group", Changed: []authz.SourceID{authz.Group(78)}}},
-		{body: `{"event_name":"user_update_for_group","group_id":78,"user_id":41}`, want: Event{Name: "user_update_for_group", Changed: []authz.SourceID{authz.Group(78)}}},
-		{body: `{"event_name":"user_remove_from_group","group_id":78,"user_id":41}`, want: Event{Name: "user_remove_from_group", Changed: []authz.SourceID{authz.Group(78)}}},
-		{body: `{"event_name":"user_add_to_team","access_level":"Maintainer","project_id":74,"user_id":41}`, want: Event{Name: "user_add_to_team", Changed: []authz.SourceID{authz.Project(74)}}},
-		{body: `{"event_name":"user_remove_from_team","project_id":74,"user_id":41}`, want: Event{Name: "user_remove_from_team", Changed: []authz.SourceID{authz.Project(74)}}},
-		{body: `{"event_name":"project_transfer","project_id":73,"project_namespace_id":23}`, want: Event{Name: "project_transfer", Changed: []authz.SourceID{authz.Project(73)}}},
-		{body: `{"event_name":"group_rename","group_id":64,"full_path":"parent-group/better-name"}`, want: Event{Name: "group_rename", Changed: []authz.SourceID{authz.Group(64)}}},
-		{body: `{"event_name":"user_failed_login","user_id":26,"state":"blocked"}`, want: Event{Name: "user_failed_login", Changed: []authz.SourceID{authz.Person(26)}}},
-		{body: `{"event_name":"project_destroy","project_id":73}`, want: Event{Name: "project_destroy", Changed: []authz.SourceID{authz.Project(73)}, Deleted: true}},
+		{body: `{"event_name":"user_add_to_group","group_access":"Maintainer","group_id":78,"user_id":41}`, want: Event{Name: "user_add_to_group", Changed: []authz.SourceID{authz.GroupID(78)}}},
+		{body: `{"event_name":"user_update_for_group","group_id":78,"user_id":41}`, want: Event{Name: "user_update_for_group", Changed: []authz.SourceID{authz.GroupID(78)}}},
+		{body: `{"event_name":"user_remove_from_group","group_id":78,"user_id":41}`, want: Event{Name: "user_remove_from_group", Changed: []authz.SourceID{authz.GroupID(78)}}},
+		{body: `{"event_name":"user_add_to_team","access_level":"Maintainer","project_id":74,"user_id":41}`, want: Event{Name: "user_add_to_team", Changed: []authz.SourceID{authz.ProjectID(74)}}},
+		{body: `{"event_name":"user_remove_from_team","project_id":74,"user_id":41}`, want: Event{Name: "user_remove_from_team", Changed: []authz.SourceID{authz.ProjectID(74)}}},
+		{body: `{"event_name":"project_transfer","project_id":73,"project_namespace_id":23}`, want: Event{Name: "project_transfer", Changed: []authz.SourceID{authz.ProjectID(73)}}},
+		{body: `{"event_name":"group_rename","group_id":64,"full_path":"parent-group/better-name"}`, want: Event{Name: "group_rename", Changed: []authz.SourceID{authz.GroupID(64)}}},
+		{body: `{"event_name":"user_failed_login","user_id":26,"state":"blocked"}`, want: Event{Name: "user_failed_login", Changed: []authz.SourceID{authz.UserID(26)}}},
+		{body: `{"event_name":"project_destroy","project_id":73}`, want: Event{Name: "project_destroy", Changed: []authz.SourceID{authz.ProjectID(73)}, Deleted: true}},
 		{body: `{"event_name":"user_access_request_to_group","group_id":78}`, want: Event{Name: "user_access_request_to_group", Ignored: true}},
 		{body: `{"event_name":"key_create","id":4}`, want: Event{Name: "key_create", Ignored: true}},
 		{body: `{"event_name":"of_tomorrow","group_id":{"x":1}}`, want: Event{Name: "of_tomorrow", Ignored: true}},
@@ -62,12 +62,12 @@ func TestParseSystemHookDocumented(t *testing.T) {
 		t.Skip("the documented payloads are not here")
 	}
 	want := map[string]authz.SourceID{
-		"group_create": authz.Group(78), "group_destroy": authz.Group(78), "group_rename": authz.Group(64),
-		"user_add_to_group": authz.Group(78), "user_update_for_group": authz.Group(78), "user_remove_from_group": authz.Group(78),
-		"user_add_to_team": authz.Project(74), "user_update_for_team": authz.Project(74), "user_remove_from_team": authz.Project(74),
-		"project_create": authz.Project(74), "project_update": authz.Project(74), "project_destroy": authz.Project(73),
-		"project_rename": authz.Project(73), "project_transfer": authz.Project(73),
-		"user_create": authz.Person(41), "user_destroy": authz.Person(41), "user_rename": authz.Person(58), "user_failed_login": authz.Person(26),
+		"group_create": authz.GroupID(78), "group_destroy": authz.GroupID(78), "group_rename": authz.GroupID(64),
+		"user_add_to_group": authz.GroupID(78), "user_update_for_group": authz.GroupID(78), "user_remove_from_group": authz.GroupID(78),
+		"user_add_to_team": authz.ProjectID(74), "user_update_for_team": authz.ProjectID(74), "user_remove_from_team": authz.ProjectID(74),
+		"project_create": authz.ProjectID(74), "project_update": authz.ProjectID(74), "project_destroy": authz.ProjectID(73),
+		"project_rename": authz.ProjectID(73), "project_transfer": authz.ProjectID(73),
+		"user_create": authz.UserID(41), "user_destroy": authz.UserID(41), "user_rename": authz.UserID(58), "user_failed_login": authz.UserID(26),
 	}
 	seen := 0
 	for _, f := range files {

@@ -40,7 +40,7 @@ type linksOfGroup struct {
 	listed  listedGroup
 }
 
-// listedGroup is what lists tell of a group. The zero value is not known.
+// listedGroup is what lists show of a group. The zero value is not known.
 type listedGroup struct {
 	path                   string
 	parent                 int64
@@ -101,7 +101,7 @@ func (m *linkMemory) plan(d *draft, ids []int64) (read []int64, usable map[int64
 	return read, usable
 }
 
-// fits reports whether what lists tell now is what they told when the links were read.
+// fits reports whether what lists show now is what they showed when the links were read.
 func (l linksOfGroup) fits(invited []int64, listed listedGroup) bool {
 	then := l.invited
 	if then == nil {
@@ -185,7 +185,7 @@ func (r *Reader) RereadLinks(ctx context.Context) ([]authz.SourceID, error) {
 			}
 		}
 		r.links.forget(id, began)
-		changed = append(changed, authz.Group(id))
+		changed = append(changed, authz.GroupID(id))
 	}
 	return changed, nil
 }
@@ -233,7 +233,7 @@ func (r *Reader) takeLinks(ctx context.Context, d *draft) error {
 	if d.linksUnknown {
 		ids = slices.Sorted(maps.Keys(d.groups))
 	}
-	ids = slices.DeleteFunc(ids, func(id int64) bool { return d.unread[authz.Group(id)] != "" }) // those are read whole later
+	ids = slices.DeleteFunc(ids, func(id int64) bool { return d.unread[authz.GroupID(id)] != "" }) // those are read whole later
 	read, usable := ids, map[int64][]authz.Link(nil)
 	if !d.linksUnknown {
 		read, usable = r.links.plan(d, ids)
@@ -249,7 +249,7 @@ func (r *Reader) takeLinks(ctx context.Context, d *draft) error {
 		left, err = r.readAllLinks(ctx, d, slices.Sorted(maps.Keys(left)), usable)
 	}
 	for id, why := range left {
-		d.missing[authz.Group(id)] = "reading its links: " + why
+		d.missing[authz.GroupID(id)] = "reading its links: " + why
 	}
 	r.links.used(ids)
 	return err
@@ -305,17 +305,17 @@ func (r *Reader) readLinks(ctx context.Context, d *draft, id int64) error {
 	}
 	switch {
 	case errors.Is(err, ErrNotFound):
-		d.unread[authz.Group(id)] = vanished
+		d.unread[authz.GroupID(id)] = vanished
 		return nil
 	case unanswered(err):
 		return err
 	case err != nil:
-		d.missing[authz.Group(id)] = "reading its links: " + err.Error()
+		d.missing[authz.GroupID(id)] = "reading its links: " + err.Error()
 		return err
 	}
 	g, ok := d.groups[id]
 	if !ok { // appeared after the list was read
-		d.unread[authz.Group(id)] = "it was not in the list of groups"
+		d.unread[authz.GroupID(id)] = "it was not in the list of groups"
 		return nil
 	}
 	g.Links = ls

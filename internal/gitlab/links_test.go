@@ -92,7 +92,7 @@ func TestLinksAreReadBetweenFullReadings(t *testing.T) {
 	r := o.reader(func(op *Options) { op.Now, op.PageSize = c.now, 10 })
 	base, err := r.Snapshot(t.Context())
 	o.ok(err)
-	g3 := authz.Group(o.id["g3"])
+	g3 := authz.GroupID(o.id["g3"])
 	o.ok(o.w.ShareGroup(g3.ID, o.id["g4"], 10, ""))
 	var changed []authz.SourceID
 	for range 3 {
@@ -157,7 +157,7 @@ func TestRememberedLinksAreNeverWrongForLong(t *testing.T) {
 				hidden = append(hidden, change{a, c.t})
 			}
 			if rnd.IntN(3) == 0 {
-				_, err = r.Refresh(t.Context(), base, []authz.SourceID{authz.Group(a)})
+				_, err = r.Refresh(t.Context(), base, []authz.SourceID{authz.GroupID(a)})
 				o.ok(err)
 				hidden = slices.DeleteFunc(hidden, func(h change) bool { return h.group == a })
 			}
@@ -192,7 +192,7 @@ func TestRememberedLinksAreNeverWrongForLong(t *testing.T) {
 func TestWhatListsTellIsReadAgain(t *testing.T) {
 	t.Parallel()
 	o := newOrg(t)
-	world := authz.Group(o.id["world"])
+	world := authz.GroupID(o.id["world"])
 	failing := false
 	r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
 		if failing && strings.HasPrefix(r.URL.Path, "/api/v4/"+sourcePath(world)) {
@@ -218,7 +218,7 @@ func TestWhatListsTellIsReadAgain(t *testing.T) {
 		t.Errorf("a list tells of a change: %d groups were read", n)
 	}
 	failing = true
-	if _, err := r.Refresh(t.Context(), o.want(true), []authz.SourceID{world, authz.Group(o.id["haw"])}); err != nil {
+	if _, err := r.Refresh(t.Context(), o.want(true), []authz.SourceID{world, authz.GroupID(o.id["haw"])}); err != nil {
 		t.Fatal(err)
 	}
 	failing = false
@@ -245,7 +245,7 @@ func TestAFullReadingWithThingsThatFail(t *testing.T) {
 					o.ok(err)
 					c.t = c.t.Add(10 * time.Minute)
 				}
-				world := authz.Group(o.id["world"])
+				world := authz.GroupID(o.id["world"])
 				o.sim.SetFaults(at(fault, "/api/v4/"+sourcePath(world)))
 				defer o.sim.SetFaults(gitlabsim.Faults{})
 				start := time.Now()
@@ -294,7 +294,7 @@ func TestAKindThatHangsLosesNoFullReading(t *testing.T) {
 			var linked []authz.SourceID
 			for id, g := range want.Groups {
 				if len(g.Links) > 0 {
-					linked = append(linked, authz.Group(id))
+					linked = append(linked, authz.GroupID(id))
 					g.Links = nil
 					want.Groups[id] = g
 				}

@@ -172,7 +172,7 @@ func TestTotalThatDoesNotFitOnOnePage(t *testing.T) {
 
 // TestEveryDocumentedEvent: each event of GitLab's list is about one source, or ignored; none is refused.
 func TestEveryDocumentedEvent(t *testing.T) {
-	g, p, u := authz.Group(78), authz.Project(74), authz.Person(41)
+	g, p, u := authz.GroupID(78), authz.ProjectID(74), authz.UserID(41)
 	for name, want := range map[string]authz.SourceID{
 		"group_create": g, "group_destroy": g, "group_rename": g, "user_add_to_group": g, "user_remove_from_group": g, "user_update_for_group": g,
 		"project_create": p, "project_destroy": p, "project_rename": p, "project_transfer": p, "project_update": p,

@@ -24,7 +24,7 @@ type Reader struct {
 	includeUsers bool
 	restOnly     bool
 	variables    CIVariables
-	known        atomic.Pointer[known]
+	server       atomic.Pointer[serverFacts]
 	absences     absences
 	links        *linkMemory
 	// graphQLFailed is until when (Unix nanoseconds) targeted readings don't use GraphQL for accounts.
@@ -108,36 +108,36 @@ func (r *Reader) Probe(ctx context.Context) (Info, error) {
 		return info, err
 	}
 	if v == (gitlabversion.Version{}) && ctx.Err() == nil {
-		info.Warnings = append(info.Warnings, fmt.Sprintf("GitLab does not tell its version (it says %q): it is taken for the newest", shorten(info.Version)))
+		info.Warnings = append(info.Warnings, fmt.Sprintf("GitLab does not report its version (it says %q): it is taken for the newest", shorten(info.Version)))
 	}
 	return info, nil
 }
 
 // draft is a Snapshot in the making. While several goroutines fill it, mu guards it.
 type draft struct {
-	mu           sync.Mutex
-	users        map[int64]authz.User // from lists of accounts
-	rowUsers     map[int64]authz.User // from membership rows that tell humans
-	groups       map[int64]authz.GitLabGroup
-	projects     map[int64]authz.GitLabProject
-	rows         map[authz.SourceID][]memberRow
-	unread       map[authz.SourceID]string // to be tried again one by one
-	missing      map[authz.SourceID]string
-	missingAll   string
-	invited      map[int64]map[int64]bool // groups into which some group was invited, and by GraphQL which
-	linksUnknown bool                     // any group may have links
-	told         bool                     // projects came with their links
-	untold       []int64                  // projects in a list that tells of no links at all
-	groupsTold   bool                     // groups that were read alone came with their links
-	groupsUntold []int64                  // groups whose answer tells of no links at all
-	listed       map[int64]listedGroup    // by GraphQL
-	vars         *varsReading             // nil: no variables are read
+	mu              sync.Mutex
+	users           map[int64]authz.User // from lists of accounts
+	rowUsers        map[int64]authz.User // from membership rows that say who is human
+	groups          map[int64]authz.Group
+	projects        map[int64]authz.Project
+	rows            map[authz.SourceID][]memberRow
+	unread          map[authz.SourceID]string // to be tried again one by one
+	missing         map[authz.SourceID]string
+	missingAll      string
+	invited         map[int64]map[int64]bool // groups into which some group was invited, and by GraphQL which
+	linksUnknown    bool                     // any group may have links
+	hasLinks        bool                     // projects came with their links
+	noLinks         []int64                  // projects in a list that shows no links at all
+	groupsHaveLinks bool                     // groups that were read alone came with their links
+	groupsNoLinks   []int64                  // groups whose answer shows no links at all
+	listed          map[int64]listedGroup    // by GraphQL
+	vars            *varsReading             // nil: no variables are read
 }
 
 func newDraft() *draft {
 	return &draft{
-		users: map[int64]authz.User{}, rowUsers: map[int64]authz.User{}, groups: map[int64]authz.GitLabGroup{},
-		projects: map[int64]authz.GitLabProject{}, rows: map[authz.SourceID][]memberRow{}, unread: map[authz.SourceID]string{},
+		users: map[int64]authz.User{}, rowUsers: map[int64]authz.User{}, groups: map[int64]authz.Group{},
+		projects: map[int64]authz.Project{}, rows: map[authz.SourceID][]memberRow{}, unread: map[authz.SourceID]string{},
 		missing: map[authz.SourceID]string{}, invited: map[int64]map[int64]bool{}, listed: map[int64]listedGroup{},
 	}
 }
@@ -176,7 +176,7 @@ func (r *Reader) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
 	if err != nil {
 		d.missingAll = err.Error()
 	} else {
-		r.heal(ctx, d)
+		r.rereadMissing(ctx, d)
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("reading GitLab: %w", ctx.Err())
 		}
@@ -206,7 +206,7 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 	if err != nil {
 		return err
 	}
-	r.known.Store(&known{schema: s, limit: info.ComplexityLimit})
+	r.server.Store(&serverFacts{schema: s, limit: info.ComplexityLimit})
 	g := &gqlRead{api: r.api, d: d, vars: d.vars, schema: s, limit: info.ComplexityLimit}
 	size := r.api.pageSize
 	parts := []*part{g.groups("", size, false), g.projects("", size, false)}
@@ -232,7 +232,7 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 			d.rowUsers[row.User] = row.user
 		}
 	}
-	d.adopt()
+	d.findParents()
 	d.takeProjects(list)
 	if err == nil {
 		err = d.consistent()
@@ -244,8 +244,8 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 		return err
 	}
 	for id := range d.projects {
-		if _, ok := d.rows[authz.Project(id)]; !ok {
-			d.unread[authz.Project(id)] = "its members were not in GraphQL's list"
+		if _, ok := d.rows[authz.ProjectID(id)]; !ok {
+			d.unread[authz.ProjectID(id)] = "its members were not in GraphQL's list"
 		}
 	}
 	for id := range d.rows {
@@ -275,22 +275,22 @@ func (d *draft) putRows(id authz.SourceID, rows []memberRow) error {
 	return nil
 }
 
-// linksOf returns the links of a group that was read alone. An answer without any is no answer where GraphQL told us of
+// linksOf returns the links of a group that was read alone. An answer without any is no answer where GraphQL showed
 // one; elsewhere the answers about other groups show whether this server has links to tell (see finish).
 func (d *draft) linksOf(g restGroup) ([]authz.Link, error) {
 	switch {
 	case g.Links != nil:
-		d.groupsTold = true
+		d.groupsHaveLinks = true
 		for id := range d.invited[g.ID] {
 			if !slices.ContainsFunc(*g.Links, func(l restLink) bool { return l.Group != nil && *l.Group == id }) {
-				return nil, fmt.Errorf("%w: GraphQL tells that group %d is invited into it, and REST does not", errContradiction, id)
+				return nil, fmt.Errorf("%w: GraphQL says that group %d is invited into it, and REST does not", errContradiction, id)
 			}
 		}
 		return links(*g.Links)
 	case d.invited[g.ID] != nil:
 		return nil, errNoLinks
 	}
-	d.groupsUntold = append(d.groupsUntold, g.ID)
+	d.groupsNoLinks = append(d.groupsNoLinks, g.ID)
 	return nil, nil
 }
 
@@ -317,7 +317,7 @@ func (r *Reader) readREST(ctx context.Context, d *draft) error {
 	for _, g := range groups {
 		d.groups[g.ID] = g.group()
 	}
-	d.adopt()
+	d.findParents()
 	d.takeProjects(projects)
 	if err == nil {
 		err = d.consistent()
@@ -330,10 +330,10 @@ func (r *Reader) readREST(ctx context.Context, d *draft) error {
 	}
 	var sources []authz.SourceID
 	for _, id := range slices.Sorted(maps.Keys(d.groups)) {
-		sources = append(sources, authz.Group(id))
+		sources = append(sources, authz.GroupID(id))
 	}
 	for _, id := range slices.Sorted(maps.Keys(d.projects)) {
-		sources = append(sources, authz.Project(id))
+		sources = append(sources, authz.ProjectID(id))
 	}
 	return each(ctx, r.api, sources, func(ctx context.Context, id authz.SourceID) error {
 		rows, err := r.api.members(briefly(ctx, membersTimeout), id)
@@ -403,7 +403,7 @@ func (r *Reader) listUsers(ctx context.Context, d *draft) error {
 	if err != nil {
 		return err
 	}
-	if len(humans) == 0 { // somebody owns our token: nobody loses his rights for being no human by half an answer
+	if len(humans) == 0 { // somebody owns our token: nobody loses their rights for being no human by half an answer
 		return errors.New("reading users: GitLab lists no human at all, which can't be")
 	}
 	for id, u := range humans {
@@ -424,16 +424,16 @@ func (r *Reader) listUsers(ctx context.Context, d *draft) error {
 // takeProjects puts the listed projects into the draft. A project whose place is not understood is missing.
 func (d *draft) takeProjects(list []restProject) {
 	at := d.places()
-	d.told = slices.ContainsFunc(list, func(p restProject) bool { return p.Links != nil })
+	d.hasLinks = slices.ContainsFunc(list, func(p restProject) bool { return p.Links != nil })
 	for _, p := range list {
 		out, err := p.project(at)
 		switch {
 		case err != nil:
-			d.missing[authz.Project(p.ID)] = err.Error()
-		case p.Links == nil && d.told:
-			d.unread[authz.Project(p.ID)] = errNoLinks.Error()
+			d.missing[authz.ProjectID(p.ID)] = err.Error()
+		case p.Links == nil && d.hasLinks:
+			d.unread[authz.ProjectID(p.ID)] = errNoLinks.Error()
 		case p.Links == nil:
-			d.untold = append(d.untold, p.ID)
+			d.noLinks = append(d.noLinks, p.ID)
 		}
 		d.projects[p.ID] = out
 	}
@@ -454,23 +454,23 @@ func (d *draft) consistent() error {
 
 var errNoLinks = errors.New("GitLab's answer has no shared_with_groups")
 
-// settleLinks decides about a list of projects that tells no links at all: one project read alone shows whether this
+// settleLinks decides about a list of projects that shows no links at all: one project read alone shows whether this
 // server has none to tell, or only leaves them out of the list.
 func (r *Reader) settleLinks(ctx context.Context, d *draft) error {
-	if len(d.untold) == 0 {
+	if len(d.noLinks) == 0 {
 		return nil
 	}
-	p, err := r.api.project(briefly(ctx, sourceTimeout), d.untold[0])
+	p, err := r.api.project(briefly(ctx, sourceTimeout), d.noLinks[0])
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
 	if err == nil && p.Links == nil {
-		r.api.log.WarnContext(ctx, "reading GitLab with limits", "reason", "it tells nothing about groups that are invited into projects; they get no rights there")
+		r.api.log.WarnContext(ctx, "reading GitLab with limits", "reason", "it says nothing about groups that are invited into projects; they get no rights there")
 		return nil
 	}
-	d.told = true
-	for _, id := range d.untold {
-		d.unread[authz.Project(id)] = errNoLinks.Error()
+	d.hasLinks = true
+	for _, id := range d.noLinks {
+		d.unread[authz.ProjectID(id)] = errNoLinks.Error()
 	}
 	return nil
 }
@@ -492,23 +492,23 @@ func (d *draft) places() places {
 	}
 }
 
-// adopt finds the parents of groups that look like subgroups but name none.
-func (d *draft) adopt() {
+// findParents finds the parents of groups that look like subgroups but name none.
+func (d *draft) findParents() {
 	at := d.places()
 	for id, g := range d.groups {
-		if err := at.adopt(&g); err != nil {
-			d.missing[authz.Group(id)] = err.Error()
+		if err := at.findParent(&g); err != nil {
+			d.missing[authz.GroupID(id)] = err.Error()
 		}
 		d.groups[id] = g
 	}
 }
 
-// maxHeal bounds how many sources one round reads one by one beside the lists.
-const maxHeal = 200
+// maxReread bounds how many sources one round reads one by one beside the lists.
+const maxReread = 200
 
-// heal reads sources one by one that the lists told incompletely: what appeared or vanished while reading, and
-// what GraphQL failed on. What can't be healed is missing, also when GitLab answers 404: something has just named it.
-func (r *Reader) heal(ctx context.Context, d *draft) {
+// rereadMissing reads sources one by one that the lists returned incompletely: what appeared or vanished while reading, and
+// what GraphQL failed on. What can't be read is missing, also when GitLab answers 404: something has just named it.
+func (r *Reader) rereadMissing(ctx context.Context, d *draft) {
 	tried := map[authz.SourceID]bool{}
 	down, row := false, 0
 	for {
@@ -517,7 +517,7 @@ func (r *Reader) heal(ctx context.Context, d *draft) {
 		for id, why := range d.unread {
 			switch {
 			case tried[id]:
-			case down || len(tried)+len(todo) >= maxHeal:
+			case down || len(tried)+len(todo) >= maxReread:
 				d.missing[id] = why
 			default:
 				todo = append(todo, id)
@@ -562,7 +562,7 @@ func (d *draft) wantReferenced() {
 			d.unread[id] = "it was in no list, but something points to it"
 		}
 	}
-	group := func(id int64) { _, ok := d.groups[id]; want(authz.Group(id), ok) }
+	group := func(id int64) { _, ok := d.groups[id]; want(authz.GroupID(id), ok) }
 	for _, g := range d.groups {
 		group(g.Parent)
 		for _, l := range g.Links {
@@ -576,13 +576,13 @@ func (d *draft) wantReferenced() {
 		}
 		_, listed := d.users[p.Owner]
 		_, row := d.rowUsers[p.Owner]
-		want(authz.Person(p.Owner), listed || row)
+		want(authz.UserID(p.Owner), listed || row)
 	}
 	for _, rows := range d.rows {
 		for _, row := range rows {
 			_, listed := d.users[row.User]
 			_, known := d.rowUsers[row.User]
-			want(authz.Person(row.User), listed || known)
+			want(authz.UserID(row.User), listed || known)
 		}
 	}
 }
@@ -603,7 +603,7 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 		if out.Links, err = d.linksOf(g); err != nil {
 			return err
 		}
-		if err := d.places().adopt(&out); err != nil {
+		if err := d.places().findParent(&out); err != nil {
 			return err
 		}
 		d.groups[id.ID] = out
@@ -619,7 +619,7 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 		if err != nil {
 			return err
 		}
-		if p.Links == nil && d.told {
+		if p.Links == nil && d.hasLinks {
 			return errNoLinks
 		}
 		out, err := p.project(d.places())
@@ -647,13 +647,13 @@ func (r *Reader) readSource(ctx context.Context, d *draft, id authz.SourceID) er
 
 // finish makes the Snapshot. Unless everybody is wanted it keeps only people who are named by something.
 func (d *draft) finish(everybody bool) *authz.Snapshot {
-	if d.told || d.groupsTold {
-		for _, id := range d.groupsUntold {
-			d.missing[authz.Group(id)] = errNoLinks.Error()
+	if d.hasLinks || d.groupsHaveLinks {
+		for _, id := range d.groupsNoLinks {
+			d.missing[authz.GroupID(id)] = errNoLinks.Error()
 		}
 	}
 	s := &authz.Snapshot{
-		Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
+		Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{}, Projects: map[int64]authz.Project{},
 		Missing: d.missing, MissingAll: d.missingAll,
 	}
 	name := func(id int64) {
@@ -667,11 +667,11 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 		maps.Copy(s.Users, d.users)
 	}
 	for id, g := range d.groups {
-		g.Members = mergeMembers(d.rows[authz.Group(id)])
+		g.Members = mergeMembers(d.rows[authz.GroupID(id)])
 		s.Groups[id] = g
 	}
 	for id, p := range d.projects {
-		p.Members = mergeMembers(d.rows[authz.Project(id)])
+		p.Members = mergeMembers(d.rows[authz.ProjectID(id)])
 		d.vars.put(&p)
 		s.Projects[id] = p
 		if p.Owner != 0 {
@@ -683,37 +683,37 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 			name(row.User)
 		}
 	}
-	blur(s)
+	markIncomplete(s)
 	inheritFlags(s)
 	return s
 }
 
-// blur marks accounts about which an answer does not tell who or in which state they are, and everything in which such
+// markIncomplete marks accounts about which an answer does not say who or in which state they are, and everything in which such
 // an account, or one that could not be read at all, has a membership: without an account nobody has a right, and by
 // half an answer nobody loses one.
-func blur(s *authz.Snapshot) {
+func markIncomplete(s *authz.Snapshot) {
 	whole := func(u authz.User) bool { return u.State != "" && u.Username != "" }
 	for id, u := range s.Users {
 		if !whole(u) {
-			s.Missing[authz.Person(id)] = "the answer does not tell its state or username"
+			s.Missing[authz.UserID(id)] = "the answer does not contain its state or username"
 		}
 	}
 	mark := func(source authz.SourceID, user int64) {
 		if !whole(s.Users[user]) && s.Missing[source] == "" {
-			s.Missing[source] = fmt.Sprintf("the account of its member %s could not be read", authz.Person(user))
+			s.Missing[source] = fmt.Sprintf("the account of its member %s could not be read", authz.UserID(user))
 		}
 	}
 	for id, g := range s.Groups {
 		for _, m := range g.Members {
-			mark(authz.Group(id), m.User)
+			mark(authz.GroupID(id), m.User)
 		}
 	}
 	for id, p := range s.Projects {
 		for _, m := range p.Members {
-			mark(authz.Project(id), m.User)
+			mark(authz.ProjectID(id), m.User)
 		}
 		if p.Owner != 0 {
-			mark(authz.Project(id), p.Owner)
+			mark(authz.ProjectID(id), p.Owner)
 		}
 	}
 }

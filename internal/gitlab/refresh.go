@@ -33,7 +33,7 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 	for len(f.queue) > 0 {
 		wave := f.queue
 		f.queue = nil
-		slices.SortFunc(wave, peopleFirst)
+		slices.SortFunc(wave, usersFirst)
 		answers := f.fetch(ctx, wave)
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("reading changes from GitLab: %w", ctx.Err())
@@ -57,7 +57,7 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 	for id := range f.fromRow { // it is not known to be a human or none: the next reading has to ask
 		delete(f.s.Users, id)
 	}
-	blur(f.s)
+	markIncomplete(f.s)
 	inheritFlags(f.s)
 	vctx, cancel := urgently(ctx, variablesTimeout)
 	defer cancel()
@@ -103,8 +103,8 @@ type fetched struct {
 	user    authz.User
 }
 
-// peopleFirst is the order in which sources are asked about and then taken.
-func peopleFirst(a, b authz.SourceID) int {
+// usersFirst is the order in which sources are asked about and then taken.
+func usersFirst(a, b authz.SourceID) int {
 	if x, y := a.Kind == authz.UserSource, b.Kind == authz.UserSource; x != y {
 		return map[bool]int{true: -1, false: 1}[x]
 	}
@@ -161,7 +161,7 @@ func (f *refresh) fetch(ctx context.Context, wave []authz.SourceID) []fetched {
 	if len(many) > 0 {
 		wg.Go(func() {
 			start := time.Now()
-			users := f.fetchPeople(ctx, wave, many)
+			users := f.fetchUsers(ctx, wave, many)
 			for _, i := range many {
 				if u, ok := users[wave[i].ID]; ok {
 					out[i].user = u
@@ -184,11 +184,11 @@ func (f *refresh) fetch(ctx context.Context, wave []authz.SourceID) []fetched {
 // askTogether reports whether GraphQL tells all that is to be known about an account. Of one that may be gone only REST's 404 is evidence.
 func (f *refresh) askTogether(id int64) bool {
 	_, known := f.s.Users[id]
-	return !f.r.absences.noted(authz.Person(id)) && f.r.graphQLUsable() && (f.r.known.Load() != nil || (known && !f.fromRow[id]))
+	return !f.r.absences.noted(authz.UserID(id)) && f.r.graphQLUsable() && (f.r.server.Load() != nil || (known && !f.fromRow[id]))
 }
 
-// fetchPeople reads accounts by GraphQL, a hundred with one request. Who is not in its answer has to be asked for alone.
-func (f *refresh) fetchPeople(ctx context.Context, wave []authz.SourceID, which []int) map[int64]authz.User {
+// fetchUsers reads accounts by GraphQL, a hundred with one request. Who is not in its answer has to be asked for alone.
+func (f *refresh) fetchUsers(ctx context.Context, wave []authz.SourceID, which []int) map[int64]authz.User {
 	ctx, cancel := urgently(ctx, min(sourceTimeout/3, time.Until(f.until)))
 	defer cancel()
 	all := map[int64]authz.User{}
@@ -197,9 +197,9 @@ func (f *refresh) fetchPeople(ctx context.Context, wave []authz.SourceID, which 
 		for _, i := range chunk {
 			ids = append(ids, wave[i].ID)
 		}
-		got, err := f.r.accounts(ctx, ids)
+		got, err := f.r.usersTogether(ctx, ids)
 		if err != nil {
-			f.r.api.log.WarnContext(ctx, "reading accounts one by one, because GraphQL does not tell them", "accounts", len(ids), "reason", err.Error())
+			f.r.api.log.WarnContext(ctx, "reading accounts one by one, because GraphQL does not return them", "accounts", len(ids), "reason", err.Error())
 			break
 		}
 		for id, u := range got {
@@ -208,7 +208,7 @@ func (f *refresh) fetchPeople(ctx context.Context, wave []authz.SourceID, which 
 			switch {
 			case known: // as REST does it: what an account is does not change
 				u.Human, u.CreatedAt = old.Human, firstTime(u.CreatedAt, old.CreatedAt)
-			case f.r.known.Load() == nil:
+			case f.r.server.Load() == nil:
 				continue
 			}
 			all[id] = u
@@ -301,7 +301,7 @@ func (f *refresh) take(id authz.SourceID, in fetched) error {
 	switch id.Kind {
 	case authz.GroupSource:
 		g := in.group.group()
-		if err := f.places().adopt(&g); err != nil {
+		if err := f.places().findParent(&g); err != nil {
 			return err
 		}
 		g.Links, g.Members = in.links, mergeMembers(in.rows)
@@ -317,7 +317,7 @@ func (f *refresh) take(id authz.SourceID, in fetched) error {
 		f.wantGroup(p.Group)
 		f.wantLinks(p.Links)
 		if _, ok := f.s.Users[p.Owner]; !ok {
-			f.want(authz.Person(p.Owner))
+			f.want(authz.UserID(p.Owner))
 		}
 		f.takeRows(in.rows)
 	case authz.UserSource:
@@ -336,14 +336,14 @@ func (f *refresh) confirm(ctx context.Context, id authz.SourceID) error {
 		ID int64 `json:"id"`
 	}
 	if _, err := f.r.api.get(ctx, sourcePath(id), nil, &again); err == nil {
-		return fmt.Errorf("reading %s: GitLab answered 404 for a part of it, and then for the whole that it is there; the next full reading tells", id)
+		return fmt.Errorf("reading %s: GitLab answered 404 for a part of it, and then for the whole that it is there; the next full reading shows which", id)
 	} else if !errors.Is(err, errAbsent) {
 		return err
 	}
 	if admin, err := f.isAdmin(ctx); err != nil {
 		return err
 	} else if !admin {
-		return fmt.Errorf("GitLab does not show %s: it may be deleted, or hidden from our token, which is not an administrator's; the next full reading tells", id)
+		return fmt.Errorf("GitLab does not show %s: it may be deleted, or hidden from our token, which is not an administrator's; the next full reading shows which", id)
 	}
 	return nil
 }
@@ -367,7 +367,7 @@ func (f *refresh) isAdmin(ctx context.Context) (bool, error) {
 	return *f.admin, nil
 }
 
-// mayLose returns an error when an invitation of a group is not told any more by a token that is not an administrator's
+// mayLose returns an error when an invitation of a group is not shown any more by a token that is not an administrator's
 // and was one: GitLab hides private groups from it.
 func (f *refresh) mayLose(ctx context.Context, old, now []authz.Link) error {
 	for _, l := range old {
@@ -419,7 +419,7 @@ func (f *refresh) gone(id authz.SourceID) {
 				f.s.Projects[pid] = p
 			}
 			if p.Owner == id.ID {
-				f.want(authz.Project(pid))
+				f.want(authz.ProjectID(pid))
 			}
 		}
 	}
@@ -427,7 +427,7 @@ func (f *refresh) gone(id authz.SourceID) {
 
 // putGroup stores a group. Its path is part of the paths below it; its flags say something about all below it,
 // which must be read again when a flag was taken back, because the Snapshot keeps only the sum.
-func (f *refresh) putGroup(g authz.GitLabGroup) {
+func (f *refresh) putGroup(g authz.Group) {
 	old, known := f.s.Groups[g.ID]
 	f.s.Groups[g.ID] = g
 	f.wantGroup(g.Parent)
@@ -446,19 +446,19 @@ func (f *refresh) putGroup(g authz.GitLabGroup) {
 }
 
 // movePaths renames everything below a group that had the path from, which may be another group's by now.
-func (f *refresh) movePaths(moved authz.GitLabGroup, from string) {
+func (f *refresh) movePaths(moved authz.Group, from string) {
 	if from == "" {
 		return
 	}
-	top := authz.Group(moved.ID)
+	top := authz.GroupID(moved.ID)
 	for id, g := range f.s.Groups {
-		if rest, ok := strings.CutPrefix(g.Path, from+"/"); ok && f.s.Within(authz.Group(id), top) {
+		if rest, ok := strings.CutPrefix(g.Path, from+"/"); ok && f.s.Within(authz.GroupID(id), top) {
 			g.Path = moved.Path + "/" + rest
 			f.s.Groups[id] = g
 		}
 	}
 	for id, p := range f.s.Projects {
-		if rest, ok := strings.CutPrefix(p.Path, from+"/"); ok && f.s.Within(authz.Project(id), top) {
+		if rest, ok := strings.CutPrefix(p.Path, from+"/"); ok && f.s.Within(authz.ProjectID(id), top) {
 			p.Path = moved.Path + "/" + rest
 			f.s.Projects[id] = p
 		}
@@ -478,17 +478,17 @@ func (f *refresh) putUser(u authz.User) {
 	}
 }
 
-// takeRows learns about people from their rows. Whether a new one is a human only his own record says.
+// takeRows learns about people from their rows. Whether a new one is a human only their own record says.
 func (f *refresh) takeRows(rows []memberRow) {
 	for _, row := range rows {
 		u, ok := f.s.Users[row.User]
 		if !ok {
 			f.s.Users[row.User] = row.user // stays without rights until it is known to be a human
 			f.fromRow[row.User] = true
-			f.want(authz.Person(row.User))
+			f.want(authz.UserID(row.User))
 			continue
 		}
-		if f.read[authz.Person(row.User)] { // they were asked about themselves
+		if f.read[authz.UserID(row.User)] { // they were asked about themselves
 			continue
 		}
 		if row.user.Name != "" {
@@ -499,7 +499,7 @@ func (f *refresh) takeRows(rows []memberRow) {
 		}
 		if row.user.Username != "" && u.Username != row.user.Username {
 			u.Username = row.user.Username
-			f.want(authz.Person(row.User))
+			f.want(authz.UserID(row.User))
 		}
 		f.putUser(u)
 	}
@@ -507,7 +507,7 @@ func (f *refresh) takeRows(rows []memberRow) {
 
 func (f *refresh) wantGroup(id int64) {
 	if _, ok := f.s.Groups[id]; !ok {
-		f.want(authz.Group(id))
+		f.want(authz.GroupID(id))
 	}
 }
 
@@ -525,13 +525,13 @@ func (f *refresh) wantBelow(id int64) (all []authz.SourceID) {
 		for gid, g := range f.s.Groups {
 			if below[g.Parent] && !below[gid] {
 				below[gid], grew = true, true
-				all = append(all, authz.Group(gid))
+				all = append(all, authz.GroupID(gid))
 			}
 		}
 	}
 	for pid, p := range f.s.Projects {
 		if below[p.Group] {
-			all = append(all, authz.Project(pid))
+			all = append(all, authz.ProjectID(pid))
 		}
 	}
 	for _, id := range all {
@@ -591,10 +591,10 @@ func copySnapshot(base *authz.Snapshot) *authz.Snapshot {
 		s.Users = map[int64]authz.User{}
 	}
 	if s.Groups == nil {
-		s.Groups = map[int64]authz.GitLabGroup{}
+		s.Groups = map[int64]authz.Group{}
 	}
 	if s.Projects == nil {
-		s.Projects = map[int64]authz.GitLabProject{}
+		s.Projects = map[int64]authz.Project{}
 	}
 	if s.Missing == nil {
 		s.Missing = map[authz.SourceID]string{}

@@ -90,8 +90,8 @@ func (u restUser) user(human bool) authz.User {
 	}
 }
 
-func (g restGroup) group() authz.GitLabGroup {
-	return authz.GitLabGroup{
+func (g restGroup) group() authz.Group {
+	return authz.Group{
 		ID: g.ID, Parent: g.ParentID, Path: g.FullPath, CreatedAt: seconds(g.CreatedAt),
 		Archived: g.Archived, MarkedForDeletion: g.DeletedOn != "", ShareLock: g.ShareLock,
 	}
@@ -138,11 +138,11 @@ type places struct {
 	group, user func(path string) int64
 }
 
-// adopt finds the parent of a group that looks like a subgroup but names none. Where a group is must be certain: who
+// findParent finds the parent of a group that looks like a subgroup but names none. Where a group is must be certain: who
 // is in its parent has rights in it.
-func (p places) adopt(g *authz.GitLabGroup) error {
+func (p places) findParent(g *authz.Group) error {
 	if g.Path == "" {
-		return errors.New("the answer does not tell its path")
+		return errors.New("the answer does not contain its path")
 	}
 	i := strings.LastIndexByte(g.Path, '/')
 	if g.Parent != 0 || i < 0 {
@@ -157,10 +157,10 @@ func (p places) adopt(g *authz.GitLabGroup) error {
 }
 
 // project returns the project without members. Where it is must be certain: who is in the group has rights in it.
-func (p restProject) project(at places) (authz.GitLabProject, error) {
-	out := authz.GitLabProject{ID: p.ID, Path: p.Path, CreatedAt: seconds(p.CreatedAt), Archived: p.Archived, MarkedForDeletion: p.DeletedOn != ""}
+func (p restProject) project(at places) (authz.Project, error) {
+	out := authz.Project{ID: p.ID, Path: p.Path, CreatedAt: seconds(p.CreatedAt), Archived: p.Archived, MarkedForDeletion: p.DeletedOn != ""}
 	if p.Path == "" {
-		return out, errors.New("the answer does not tell the path of the project")
+		return out, errors.New("the answer does not contain the path of the project")
 	}
 	n := p.Namespace
 	path := p.Path[:max(0, strings.LastIndexByte(p.Path, '/'))]
@@ -493,7 +493,7 @@ func (a *api) members(ctx context.Context, id authz.SourceID) ([]memberRow, erro
 // group reads one group with its links.
 func (a *api) group(ctx context.Context, id int64) (restGroup, error) {
 	var g restGroup
-	_, err := a.get(ctx, sourcePath(authz.Group(id)), url.Values{"with_projects": {"false"}}, &g)
+	_, err := a.get(ctx, sourcePath(authz.GroupID(id)), url.Values{"with_projects": {"false"}}, &g)
 	if err == nil && g.ID != id {
 		err = fmt.Errorf("reading group %d: the answer is about group %d", id, g.ID)
 	}
@@ -502,7 +502,7 @@ func (a *api) group(ctx context.Context, id int64) (restGroup, error) {
 
 func (a *api) project(ctx context.Context, id int64) (restProject, error) {
 	var p restProject
-	_, err := a.get(ctx, sourcePath(authz.Project(id)), nil, &p)
+	_, err := a.get(ctx, sourcePath(authz.ProjectID(id)), nil, &p)
 	if err == nil && p.ID != id {
 		err = fmt.Errorf("reading project %d: the answer is about project %d", id, p.ID)
 	}
@@ -512,7 +512,7 @@ func (a *api) project(ctx context.Context, id int64) (restProject, error) {
 // user reads one account and whether it is a human, which GitLab's REST API says only by a filter of the list.
 func (a *api) user(ctx context.Context, id int64, humanKnown, human bool) (authz.User, error) {
 	var u restUser
-	if _, err := a.get(ctx, sourcePath(authz.Person(id)), nil, &u); err != nil {
+	if _, err := a.get(ctx, sourcePath(authz.UserID(id)), nil, &u); err != nil {
 		return authz.User{}, err
 	}
 	if u.ID != id {
@@ -528,7 +528,7 @@ func (a *api) user(ctx context.Context, id int64, humanKnown, human bool) (authz
 			return authz.User{}, err
 		}
 		if _, human = list[id]; !human && len(list) > 0 {
-			return authz.User{}, fmt.Errorf("reading user %d: the list of humans of his username holds somebody else", id)
+			return authz.User{}, fmt.Errorf("reading user %d: the list of humans with their username holds somebody else", id)
 		}
 		if !human && authz.UserState(u.State) == authz.StateActive { // a bot is in the list of all
 			q.Del("humans")
@@ -536,7 +536,7 @@ func (a *api) user(ctx context.Context, id int64, humanKnown, human bool) (authz
 				return authz.User{}, err
 			}
 			if _, ok := list[id]; !ok {
-				return authz.User{}, fmt.Errorf("reading user %d: the list of all accounts of his username lacks him", id)
+				return authz.User{}, fmt.Errorf("reading user %d: the list of all accounts with their username lacks them", id)
 			}
 		}
 	}

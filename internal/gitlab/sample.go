@@ -117,10 +117,10 @@ func pickSample(s *authz.Snapshot, o Sample, pageSize int, now time.Time) []auth
 	resolver := authz.NewResolver(s, now)
 	all := make([]authz.SourceID, 0, len(s.Groups)+len(s.Projects))
 	for id := range s.Groups {
-		all = append(all, authz.Group(id))
+		all = append(all, authz.GroupID(id))
 	}
 	for id := range s.Projects {
-		all = append(all, authz.Project(id))
+		all = append(all, authz.ProjectID(id))
 	}
 	slices.SortFunc(all, authz.SourceID.Compare) // so that a given Rand gives a given sample
 	shuffle := rand.Shuffle
@@ -150,11 +150,11 @@ func dependencies(s *authz.Snapshot, id authz.SourceID) []authz.SourceID {
 	out := []authz.SourceID{id}
 	var group func(id int64)
 	group = func(id int64) {
-		if id == 0 || seen[authz.Group(id)] {
+		if id == 0 || seen[authz.GroupID(id)] {
 			return
 		}
-		seen[authz.Group(id)] = true
-		out = append(out, authz.Group(id))
+		seen[authz.GroupID(id)] = true
+		out = append(out, authz.GroupID(id))
 		group(s.Groups[id].Parent)
 		for _, l := range s.Groups[id].Links {
 			group(l.Group)

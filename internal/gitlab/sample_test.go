@@ -25,7 +25,7 @@ func sampleOrg(t *testing.T) *org {
 		o.ok(err)
 		o.id[fmt.Sprintf("odd%d", i)] = id
 	}
-	// crowd11 reaches the project "second" through partner, into which crowd is invited: no list shows him.
+	// crowd11 reaches the project "second" through partner, into which crowd is invited: no list shows them.
 	o.project("second", "odd0")
 	o.ok(o.w.ShareGroup(o.id["partner"], o.id["crowd"], 30, ""))
 	o.ok(o.w.ShareProject(o.id["second"], o.id["partner"], 40, ""))
@@ -47,7 +47,7 @@ func TestSampleAgrees(t *testing.T) {
 		t.Errorf("checked %d of %d, unread %v, findings %v", len(report.Checked), len(s.Groups)+len(s.Projects), report.Unread, report.Findings)
 	}
 	// The exceptions are really there, or the test shows nothing.
-	second := authz.Project(o.id["second"])
+	second := authz.ProjectID(o.id["second"])
 	listed, err := r.EffectiveMembers(t.Context(), second)
 	o.ok(err)
 	if ours := authz.NewResolver(s, time.Now()).Members(second); ours.Level(o.id["crowd11"]) == 0 || listed[o.id["crowd11"]] != 0 || listed[o.id["erin"]] != 40 || ours.Level(o.id["erin"]) != 0 {
@@ -61,7 +61,7 @@ func TestSampleFindsWrongAnswers(t *testing.T) {
 	o := sampleOrg(t)
 	s, err := o.reader(nil).Snapshot(t.Context())
 	o.ok(err)
-	app := authz.Project(o.id["app"])
+	app := authz.ProjectID(o.id["app"])
 	path := fmt.Sprintf("/api/v4/projects/%d/members/all", app.ID)
 	row := func(user string, level int) string {
 		return fmt.Sprintf(`{"id":%d,"username":%q,"state":"active","access_level":%d}`, o.id[user], user, level)
@@ -149,11 +149,11 @@ func TestSampleKeepsToItsBudget(t *testing.T) {
 	if n := r.Requests()["members_all"] - before; n > 6 || len(report.Checked) == 0 {
 		t.Errorf("%d requests for %d sources", n, len(report.Checked))
 	}
-	s.Missing = map[authz.SourceID]string{authz.Group(o.id["haw"]): "unread"}
+	s.Missing = map[authz.SourceID]string{authz.GroupID(o.id["haw"]): "unread"}
 	report, err = r.CheckSample(t.Context(), s, everything(o))
 	o.ok(err)
 	for _, id := range report.Checked {
-		if id == authz.Group(o.id["haw"]) || id == authz.Project(o.id["app"]) {
+		if id == authz.GroupID(o.id["haw"]) || id == authz.ProjectID(o.id["app"]) {
 			t.Errorf("%s depends on what was not read", id)
 		}
 	}

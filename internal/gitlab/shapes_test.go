@@ -66,7 +66,7 @@ func TestUnknownLevelIsNoRight(t *testing.T) {
 	}{15: {}, 20: {}, 25: {}, 30: {"view", false}, 35: {"", true}, 40: {"edit", false}, 45: {"", true}, 50: {"edit", false}, 60: {"", true}, 1000: {"", true}} {
 		s := &authz.Snapshot{
 			Users:  map[int64]authz.User{7: {ID: 7, State: authz.StateActive, Human: true}},
-			Groups: map[int64]authz.GitLabGroup{1: {ID: 1, Path: "haw", Members: []authz.Member{{User: 7, Level: level}}}},
+			Groups: map[int64]authz.Group{1: {ID: 1, Path: "haw", Members: []authz.Member{{User: 7, Level: level}}}},
 		}
 		grants, findings := policy.Grants(s, policy.Sources(s), time.Now())
 		role := ""

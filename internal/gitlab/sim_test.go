@@ -167,7 +167,7 @@ func (o *org) options() Options {
 // want is the Snapshot as the simulator's own model gives it, without this package's code.
 func (o *org) want(everybody bool) *authz.Snapshot {
 	s := &authz.Snapshot{
-		Issuer: o.sim.URL(), Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
+		Issuer: o.sim.URL(), Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{}, Projects: map[int64]authz.Project{},
 		Missing: map[authz.SourceID]string{}, Admin: true,
 	}
 	o.w.View(func(v *gitlabsim.View) {
@@ -203,13 +203,13 @@ func (o *org) want(everybody bool) *authz.Snapshot {
 			return false
 		}
 		for _, g := range v.Groups() {
-			s.Groups[g.ID] = authz.GitLabGroup{
+			s.Groups[g.ID] = authz.Group{
 				ID: g.ID, Parent: g.ParentID, Path: v.FullPath(g), CreatedAt: g.CreatedAt.UTC().Truncate(time.Second),
 				Archived: v.GroupArchived(g.ID), MarkedForDeletion: marked(g.ID), ShareLock: g.ShareWithGroupLock, Members: rows(g.Members), Links: links(g.Links),
 			}
 		}
 		for _, p := range v.Projects() {
-			out := authz.GitLabProject{
+			out := authz.Project{
 				ID: p.ID, Owner: p.OwnerID, Path: v.ProjectPath(p), CreatedAt: p.CreatedAt.UTC().Truncate(time.Second),
 				Archived: v.ProjectArchived(p.ID), MarkedForDeletion: p.MarkedForDeletionOn != "", Members: rows(p.Members), Links: links(p.Links),
 			}
@@ -363,31 +363,31 @@ func TestUnreadIsNotEmpty(t *testing.T) {
 			}
 			return nil
 		}},
-		{name: "links of one group", missing: []authz.SourceID{authz.Group(world)}, strike: func(r *http.Request, body string) *http.Response {
+		{name: "links of one group", missing: []authz.SourceID{authz.GroupID(world)}, strike: func(r *http.Request, body string) *http.Response {
 			if r.URL.Path == fmt.Sprintf("/api/v4/groups/%d", world) {
 				return answer(500, `{"message":"500 Internal Server Error"}`)
 			}
 			return nil
 		}},
-		{name: "links of one group are not in the answer", missing: []authz.SourceID{authz.Group(world)}, strike: func(r *http.Request, body string) *http.Response {
+		{name: "links of one group are not in the answer", missing: []authz.SourceID{authz.GroupID(world)}, strike: func(r *http.Request, body string) *http.Response {
 			if r.URL.Path == fmt.Sprintf("/api/v4/groups/%d", world) {
 				return answer(200, fmt.Sprintf(`{"id":%d,"full_path":"haw/world"}`, world))
 			}
 			return nil
 		}},
-		{name: "further pages of members, and REST for it", missing: []authz.SourceID{authz.Group(o.id["crowd"])}, strike: func(r *http.Request, body string) *http.Response {
+		{name: "further pages of members, and REST for it", missing: []authz.SourceID{authz.GroupID(o.id["crowd"])}, strike: func(r *http.Request, body string) *http.Response {
 			if strings.Contains(body, fmt.Sprintf(`gid://gitlab/Group/%d\"], first: 1){nodes{id groupMembers`, o.id["crowd"])) || r.URL.Path == fmt.Sprintf("/api/v4/groups/%d/members", o.id["crowd"]) {
 				return answer(503, `{"errors":[{"message":"Request timed out. Please try a less complex query or a smaller set of records."}]}`)
 			}
 			return nil
 		}},
-		{name: "REST: members of one project", rest: true, missing: []authz.SourceID{authz.Project(o.id["app"])}, strike: func(r *http.Request, body string) *http.Response {
+		{name: "REST: members of one project", rest: true, missing: []authz.SourceID{authz.ProjectID(o.id["app"])}, strike: func(r *http.Request, body string) *http.Response {
 			if r.URL.Path == fmt.Sprintf("/api/v4/projects/%d/members", o.id["app"]) {
 				return answer(403, `{"message":"403 Forbidden"}`)
 			}
 			return nil
 		}},
-		{name: "REST: second page of members", rest: true, missing: []authz.SourceID{authz.Group(o.id["crowd"])}, strike: func(r *http.Request, body string) *http.Response {
+		{name: "REST: second page of members", rest: true, missing: []authz.SourceID{authz.GroupID(o.id["crowd"])}, strike: func(r *http.Request, body string) *http.Response {
 			if r.URL.Path == fmt.Sprintf("/api/v4/groups/%d/members", o.id["crowd"]) && r.URL.Query().Get("page") != "1" {
 				return answer(502, "")
 			}
@@ -462,11 +462,11 @@ func TestOneBadGroupDoesNotHideTheRest(t *testing.T) {
 	}
 }
 
-// TestABadGroupWhoseLinksAreNotTold: GitLab's answer fails on a group, and REST tells no links of it, which those of the
+// TestABadGroupWhoseLinksAreNotShown: GitLab's answer fails on a group, and REST tells no links of it, which those of the
 // others have.
-func TestABadGroupWhoseLinksAreNotTold(t *testing.T) {
+func TestABadGroupWhoseLinksAreNotShown(t *testing.T) {
 	o := newOrg(t)
-	world := authz.Group(o.id["world"])
+	world := authz.GroupID(o.id["world"])
 	r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
 		if r.URL.Path == "/api/v4/"+sourcePath(world) {
 			return answer(200, fmt.Sprintf(`{"id":%d,"parent_id":%d,"full_path":"haw/world"}`, world.ID, o.id["haw"]))
@@ -661,11 +661,11 @@ func TestNotAnAdministrator(t *testing.T) {
 	}
 	// What such a token is not shown is not gone.
 	base := o.want(true)
-	s, err := r.Refresh(t.Context(), base, []authz.SourceID{authz.Group(o.id["crowd"]), authz.Group(o.id["doomed"])})
+	s, err := r.Refresh(t.Context(), base, []authz.SourceID{authz.GroupID(o.id["crowd"]), authz.GroupID(o.id["doomed"])})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := s.Groups[o.id["doomed"]]; !ok || s.Missing[authz.Group(o.id["doomed"])] == "" {
+	if _, ok := s.Groups[o.id["doomed"]]; !ok || s.Missing[authz.GroupID(o.id["doomed"])] == "" {
 		t.Errorf("a hidden group was taken for deleted: %v", s.Missing)
 	}
 	if d := diff(o.want(true), base); d != "" {
@@ -714,9 +714,9 @@ func TestRefreshEqualsFullSnapshot(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			group := func(name string) authz.SourceID { return authz.Group(o.id[name]) }
-			project := func(name string) authz.SourceID { return authz.Project(o.id[name]) }
-			person := func(name string) authz.SourceID { return authz.Person(o.id[name]) }
+			group := func(name string) authz.SourceID { return authz.GroupID(o.id[name]) }
+			project := func(name string) authz.SourceID { return authz.ProjectID(o.id[name]) }
+			user := func(name string) authz.SourceID { return authz.UserID(o.id[name]) }
 			for _, step := range []struct {
 				name string
 				do   func() []authz.SourceID
@@ -743,11 +743,11 @@ func TestRefreshEqualsFullSnapshot(t *testing.T) {
 				}},
 				{"user blocked", func() []authz.SourceID {
 					o.ok(o.w.SetUserState(o.id["bob"], gitlabsim.StateBlocked))
-					return []authz.SourceID{person("bob")}
+					return []authz.SourceID{user("bob")}
 				}},
 				{"user renamed, personal projects move", func() []authz.SourceID {
 					o.ok(o.w.RenameUser(o.id["alice"], "alicia"))
-					return []authz.SourceID{person("alice")}
+					return []authz.SourceID{user("alice")}
 				}},
 				{"subgroup and project created", func() []authz.SourceID {
 					o.group("fresh", "deep")
@@ -788,9 +788,9 @@ func TestRefreshEqualsFullSnapshot(t *testing.T) {
 					o.ok(o.w.DeleteGroup(o.id["partner"]))
 					return []authz.SourceID{group("partner")}
 				}},
-				{"user deleted", func() []authz.SourceID { o.ok(o.w.DeleteUser(o.id["erin"])); return []authz.SourceID{person("erin")} }},
+				{"user deleted", func() []authz.SourceID { o.ok(o.w.DeleteUser(o.id["erin"])); return []authz.SourceID{user("erin")} }},
 				{"the same again", func() []authz.SourceID {
-					return []authz.SourceID{person("erin"), group("partner"), group("haw"), group("haw")}
+					return []authz.SourceID{user("erin"), group("partner"), group("haw"), group("haw")}
 				}},
 			} {
 				before := copySnapshot(base)
@@ -823,10 +823,10 @@ func TestRenamedGroupTakesNobodyElseAlong(t *testing.T) {
 	r := o.reader(nil)
 	s, err := r.Snapshot(t.Context())
 	o.ok(err)
-	old := authz.Group(o.id["haw"])
+	old := authz.GroupID(o.id["haw"])
 	o.ok(o.w.RenameGroup(old.ID, "haw-hamburg", "HAW"))
-	taken := authz.Group(o.group("haw", ""))
-	below := authz.Project(o.project("theirs", "haw"))
+	taken := authz.GroupID(o.group("haw", ""))
+	below := authz.ProjectID(o.project("theirs", "haw"))
 	for _, changed := range [][]authz.SourceID{{taken, below}, {old}} {
 		s, err = r.Refresh(t.Context(), s, changed)
 		o.ok(err)
@@ -846,7 +846,7 @@ func TestRefreshFailures(t *testing.T) {
 		}
 		return nil
 	}, nil)
-	changed := []authz.SourceID{authz.Project(o.id["app"]), authz.Project(o.id["lib"])}
+	changed := []authz.SourceID{authz.ProjectID(o.id["app"]), authz.ProjectID(o.id["lib"])}
 	s, err := r.Refresh(t.Context(), base, changed)
 	if err != nil {
 		t.Fatal(err)
@@ -903,7 +903,7 @@ func TestHooksNameWhatChanged(t *testing.T) {
 
 func TestEffectiveMembers(t *testing.T) {
 	o := newOrg(t)
-	got, err := o.reader(nil).EffectiveMembers(t.Context(), authz.Group(o.id["world"]))
+	got, err := o.reader(nil).EffectiveMembers(t.Context(), authz.GroupID(o.id["world"]))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,11 +90,11 @@ func (r *Reader) usersByID(ctx context.Context, name, fields string, ids []int64
 	return page.Nodes, nil
 }
 
-// accounts reads up to MaxStates accounts by GraphQL. Before a full reading has shown how this server tells people from bots, Human is
+// usersTogether reads up to MaxStates accounts by GraphQL. Before a full reading has shown how this server distinguishes people from bots, Human is
 // not known. Who is not in the answer, or only half, has to be asked for alone.
-func (r *Reader) accounts(ctx context.Context, ids []int64) (map[int64]authz.User, error) {
+func (r *Reader) usersTogether(ctx context.Context, ids []int64) (map[int64]authz.User, error) {
 	fields, human := "id username name state", false
-	if k := r.known.Load(); k != nil {
+	if k := r.server.Load(); k != nil {
 		fields, human = (&gqlRead{schema: k.schema}).userFields(), true
 	}
 	nodes, err := r.usersByID(ctx, "Accounts", fields, ids)

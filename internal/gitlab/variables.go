@@ -52,7 +52,7 @@ func (v Variable) String() string { return fmt.Sprintf("%s (scope %q)", v.Key, v
 // GoString keeps the value out of %#v too.
 func (v Variable) GoString() string { return v.String() }
 
-// ForeignVariableError says that somebody has a variable of his own where ours belongs. Nothing was overwritten.
+// ForeignVariableError says that somebody has a variable of their own where ours belongs. Nothing was overwritten.
 type ForeignVariableError struct {
 	Project    int64
 	Key, Scope string
@@ -63,7 +63,7 @@ func (e *ForeignVariableError) Error() string {
 		" the project's CI/CD settings, then the next round writes ours", e.Project, e.Key, e.Scope, Marker)
 }
 
-// What GitLab refuses when variables are written, each with its cure.
+// What GitLab refuses when variables are written, each with a hint.
 var (
 	// ErrMasking says that the value can't be masked.
 	ErrMasking = errors.New("GitLab refused the value, because it can't be masked: a masked value must be one line of at least 8 characters" +
@@ -279,7 +279,7 @@ func (e *OtherClusterError) Error() string {
 	return fmt.Sprintf("%s of project %d with the environment scope %q belong to another cluster (id %q)", what, e.Project, e.Scope, shorten(e.Cluster))
 }
 
-// Have is what is known about the variables of a project, from authz.GitLabProject. The zero Have knows nothing: then
+// Have is what is known about the variables of a project, from authz.Project. The zero Have knows nothing: then
 // they are listed first, which costs a request.
 type Have struct {
 	Known     bool

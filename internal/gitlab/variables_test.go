@@ -206,7 +206,7 @@ func TestWhose(t *testing.T) {
 	}
 }
 
-// TestEnsureWithKnowledge: what the batched reading told saves the listing; outdated knowledge costs one.
+// TestEnsureWithKnowledge: what the batched reading returned saves the listing; outdated knowledge costs one.
 func TestEnsureWithKnowledge(t *testing.T) {
 	o := newOrg(t)
 	ctx, app := t.Context(), o.id["app"]

@@ -37,7 +37,7 @@ func (r *Reader) MemberLevel(ctx context.Context, id authz.SourceID, user int64)
 	_, err := r.api.get(briefly(ctx, sourceTimeout), sourcePath(id)+"/members/all/"+strconv.FormatInt(user, 10), nil, &m)
 	switch {
 	case err == nil && (m.ID == nil || *m.ID != user || m.Level == nil):
-		return 0, fmt.Errorf("asking for user %d in %s: the answer does not tell his access_level there", user, id)
+		return 0, fmt.Errorf("asking for user %d in %s: the answer does not contain their access_level there", user, id)
 	case err == nil:
 		return authz.Level(*m.Level), nil
 	case !errors.Is(err, errAbsent):

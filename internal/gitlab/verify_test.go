@@ -15,7 +15,7 @@ func TestVerify(t *testing.T) {
 	o.group("verify", "")
 	o.project("thing", "verify")
 	o.ok(o.w.SetMember(gitlabsim.KindGroup, o.id["verify"], o.id["alice"], 40, ""))
-	group, project := authz.Group(o.id["verify"]), authz.Project(o.id["thing"])
+	group, project := authz.GroupID(o.id["verify"]), authz.ProjectID(o.id["thing"])
 	reader := func(user string) *Reader {
 		token := o.sim.TokenFor(user, "read_api")
 		r, err := NewReader(Options{BaseURL: o.sim.URL(), HTTPClient: o.sim.Client(), NoPacing: true, Token: func() (string, error) { return token, nil }})
@@ -26,7 +26,7 @@ func TestVerify(t *testing.T) {
 	for _, c := range []struct {
 		id   authz.SourceID
 		want bool
-	}{{group, true}, {project, true}, {authz.Person(o.id["alice"]), true}, {authz.Group(99999), false}, {authz.Project(99999), false}, {authz.Person(99999), false}} {
+	}{{group, true}, {project, true}, {authz.UserID(o.id["alice"]), true}, {authz.GroupID(99999), false}, {authz.ProjectID(99999), false}, {authz.UserID(99999), false}} {
 		if got, err := admin.Exists(t.Context(), c.id); err != nil || got != c.want {
 			t.Errorf("%s exists: %t, %v; want %t", c.id, got, err, c.want)
 		}
@@ -35,7 +35,7 @@ func TestVerify(t *testing.T) {
 		id   authz.SourceID
 		user string
 		want authz.Level
-	}{{group, "alice", authz.Maintainer}, {project, "alice", authz.Maintainer}, {group, "bob", 0}, {project, "bob", 0}, {authz.Project(99999), "alice", 0}} {
+	}{{group, "alice", authz.Maintainer}, {project, "alice", authz.Maintainer}, {group, "bob", 0}, {project, "bob", 0}, {authz.ProjectID(99999), "alice", 0}} {
 		if got, err := admin.MemberLevel(t.Context(), c.id, o.id[c.user]); err != nil || got != c.want {
 			t.Errorf("%s in %s: %s, %v; want %s", c.user, c.id, got, err, c.want)
 		}

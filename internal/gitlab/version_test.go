@@ -41,7 +41,7 @@ func TestVersionOfGitLab(t *testing.T) {
 	}
 }
 
-func TestVersionNotTold(t *testing.T) {
+func TestVersionNotShown(t *testing.T) {
 	o := newOrg(t)
 	for name, body := range map[string]*http.Response{
 		"refused": answer(403, `{"message":"403 Forbidden"}`), "another form": answer(200, `{"version":"nightly"}`),

@@ -11,7 +11,7 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 )
 
-// errNotAvailable is GitLab's answer to a list that the caller may not read although he sees its owner.
+// errNotAvailable is GitLab's answer to a list that the caller may not read although they see its owner.
 const errNotAvailable = "The resource that you are attempting to access does not exist or you don't have permission to perform this action"
 
 // gqlKeyTime is RFC 3339 with a fixed width, so that text order is time order.

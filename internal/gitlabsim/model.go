@@ -996,7 +996,7 @@ func (v *View) namespaceFree(id int64) bool {
 
 func (v *View) freeNamespace() int64 { return v.w.nextNamespace }
 
-// taken says whether a full path is in use: users, groups and projects share one name space of routes.
+// taken says whether a full path is in use: users, groups and projects share one set of routes.
 func (v *View) taken(full string) bool {
 	k := strings.ToLower(full)
 	return v.w.userNames[k] != 0 || v.w.groupPaths[k] != 0 || v.w.projectPaths[k] != 0

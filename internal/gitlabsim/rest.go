@@ -493,7 +493,7 @@ func (v *View) canReadProject(u *User, p *Project) bool {
 	return u != nil && v.projectLevel(p, u.ID) >= Guest
 }
 
-// group finds the group of the path that the caller may see; what he may not see does not exist.
+// group finds the group of the path that the caller may see; what they may not see does not exist.
 func (c *call) group(v *View) (*Group, error) {
 	id := c.vars["id"]
 	var g *Group

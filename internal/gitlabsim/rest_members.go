@@ -49,7 +49,7 @@ func directRows(g *Group, p *Project) []Member {
 }
 
 // allRows are the rows of members/all as this caller gets them: somebody who is not a member sees members of
-// invited groups only if the invited group is visible to him (facts 2.1).
+// invited groups only if the invited group is visible to them (facts 2.1).
 func (c *call) allRows(v *View, g *Group, p *Project) []Member {
 	member := c.admin()
 	if c.user != nil && !member {
@@ -194,7 +194,7 @@ func (c *call) manage(kind SourceKind) (id int64, level int, err error) {
 	return id, level, err
 }
 
-// levelParam reads access_level. Nobody gives more than he has.
+// levelParam reads access_level. Nobody gives more than they have.
 func (c *call) levelParam(own int) (int, error) {
 	n, _, err := c.number("access_level")
 	if err != nil {

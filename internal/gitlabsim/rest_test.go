@@ -177,7 +177,7 @@ func TestUsersByKeyset(t *testing.T) {
 					seen[id] = true
 				}
 				if round == 0 {
-					// The last user of the page vanishes: the walk goes on behind him.
+					// The last user of the page vanishes: the walk goes on behind them.
 					id, _ := strconv.ParseInt(ids[len(ids)-1], 10, 64)
 					if id > 44 {
 						_ = f.World().DeleteUser(id)

@@ -101,7 +101,7 @@ func Table() []Entry {
 		},
 		ProjectDeletionDate: {
 			Since: Version{16, 10}, What: "when a project is to be deleted, in GraphQL", Fields: map[string][]string{"Project": {"markedForDeletionOn"}},
-			Without: "nothing: REST tells it",
+			Without: "nothing: REST has it",
 		},
 		GroupDeletionDate: {
 			Since: Version{16, 11}, What: "when a group is to be deleted, in GraphQL", Fields: map[string][]string{"Group": {"markedForDeletionOn", "permanentDeletionDate"}},
@@ -109,7 +109,7 @@ func Table() []Entry {
 		},
 		HookName: {
 			Since: Version{17, 1}, What: "names of system hooks",
-			Without: "`hooks register` knows other integrators' hooks by their path alone, and does not tell which cluster they are for",
+			Without: "`hooks register` knows other integrators' hooks by their path alone, and does not say which cluster they are for",
 		},
 		AgentProtectedBranches: {
 			Since: Version{17, 3}, What: "`protected_branches_only` in the agent's `ci_access`",
@@ -127,7 +127,7 @@ func Table() []Entry {
 		},
 		ProjectDeletion: {
 			Since: Version{18, 1}, What: "projects marked for deletion in GraphQL", Fields: map[string][]string{"Project": {"markedForDeletion"}},
-			Without: "nothing: REST tells it",
+			Without: "nothing: REST has it",
 		},
 		GroupDeletion: {
 			Since: Version{18, 2}, What: "groups marked for deletion in GraphQL",
@@ -140,7 +140,7 @@ func Table() []Entry {
 		},
 		ProjectArchived: {
 			Since: Version{18, 6}, What: "whether a project itself is archived, in GraphQL", Fields: map[string][]string{"Project": {"isSelfArchived"}},
-			Without: "nothing: REST tells it",
+			Without: "nothing: REST has it",
 		},
 		HookSigning: {
 			Since: Version{19, 0}, What: "signed system hooks",

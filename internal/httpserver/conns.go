@@ -67,8 +67,8 @@ func (c *conns) enter(conn net.Conn) bool {
 	return true
 }
 
-// state is http.Server.ConnState.
-func (c *conns) state(conn net.Conn, state http.ConnState) {
+// stateChanged is http.Server.ConnState.
+func (c *conns) stateChanged(conn net.Conn, state http.ConnState) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
 	}

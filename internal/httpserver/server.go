@@ -126,7 +126,7 @@ func New(opts Options) (_ *Server, err error) {
 		WriteTimeout:      orDefault(opts.WriteTimeout, 30*time.Second),
 		IdleTimeout:       orDefault(opts.IdleTimeout, 3*time.Minute),
 		MaxHeaderBytes:    orDefault(opts.MaxHeaderBytes, 64<<10),
-		ConnState:         s.listener.state,
+		ConnState:         s.listener.stateChanged,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: orDefault(opts.MaxStreams, 16), MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: connBuffer,
 		},

@@ -62,7 +62,7 @@ func New(o Options) *Store {
 
 // Run restores the keys as soon as kube-apiserver answers, then keeps the Secret up to date until ctx ends.
 func (k *Store) Run(ctx context.Context) {
-	restored, told := false, false
+	restored, warned := false, false
 	checked := time.Now()
 	var saved struct {
 		jwks    string
@@ -92,10 +92,10 @@ func (k *Store) Run(ctx context.Context) {
 				saved.jwks, saved.fetched = string(jwks), fetched
 			}
 		}
-		if err != nil && !told && ctx.Err() == nil {
+		if err != nil && !warned && ctx.Err() == nil {
 			k.log.WarnContext(ctx, "GitLab's signing keys can't be kept over a restart; trying again", "error", err)
 		}
-		told = err != nil
+		warned = err != nil
 		select {
 		case <-ctx.Done():
 		case <-time.After(k.look):

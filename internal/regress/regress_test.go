@@ -47,7 +47,7 @@ func TestBug01ClusterTakeoverByNaming(t *testing.T) {
 	s.round()
 	seen := map[string]bool{}
 	for _, g := range groups {
-		ns := s.namespace(authz.Group(g))
+		ns := s.namespace(authz.GroupID(g))
 		if ns == "" || seen[ns] || slices.Contains(system, ns) || strings.HasPrefix(ns, "kube-") {
 			t.Errorf("group/%d got namespace %q", g, ns)
 		}
@@ -69,16 +69,16 @@ func TestBug02NamespaceTakeoverBetweenUsers(t *testing.T) {
 	s.group("haw", 0, "ann")
 	first := s.user("foo_bar")
 	s.round()
-	own := s.namespace(authz.Person(first))
+	own := s.namespace(authz.UserID(first))
 	s.wantHolders(own, "edit", first)
 	second, third := s.user("foo.bar"), s.user("foo-bar")
 	for range 2 {
 		s.round()
-		if s.namespace(authz.Person(first)) != own {
+		if s.namespace(authz.UserID(first)) != own {
 			t.Fatalf("foo_bar lost %q", own)
 		}
 		for _, u := range []int64{second, third} {
-			ns := s.namespace(authz.Person(u))
+			ns := s.namespace(authz.UserID(u))
 			if ns == "" || ns == own {
 				t.Errorf("user %d got %q", u, ns)
 			}
@@ -94,18 +94,18 @@ func TestBug03AmbiguousLabel(t *testing.T) {
 	a, b := s.group("a", 0, "ann"), s.group("a_", 0, "ben")
 	one, two := s.group("_b", a, ""), s.group("b", b, "")
 	s.round()
-	names := []string{s.namespace(authz.Group(one)), s.namespace(authz.Group(two))}
+	names := []string{s.namespace(authz.GroupID(one)), s.namespace(authz.GroupID(two))}
 	s.writes()
 	s.round()
 	if w := s.writes(); len(w) > 0 {
 		t.Errorf("a second round wrote %v", w)
 	}
-	if got := []string{s.namespace(authz.Group(one)), s.namespace(authz.Group(two))}; !slices.Equal(got, names) || names[0] == names[1] {
+	if got := []string{s.namespace(authz.GroupID(one)), s.namespace(authz.GroupID(two))}; !slices.Equal(got, names) || names[0] == names[1] {
 		t.Errorf("namespaces %v, then %v", names, got)
 	}
 	s.wantHolders(names[0], "edit", s.id["ann"])
 	s.wantHolders(names[1], "edit", s.id["ben"])
-	if l := authz.Group(one).Label(); l == authz.Group(two).Label() {
+	if l := authz.GroupID(one).Label(); l == authz.GroupID(two).Label() {
 		t.Errorf("both have the label %q", l)
 	}
 }
@@ -119,16 +119,16 @@ func TestBug04MoreThan63Characters(t *testing.T) {
 	other := s.group("other", 0, "ben")
 	s.round()
 	for _, g := range []int64{long, twin} {
-		ns := s.namespace(authz.Group(g))
+		ns := s.namespace(authz.GroupID(g))
 		if len(ns) == 0 || len(ns) > 63 || len(validation.IsDNS1123Label(ns)) > 0 {
 			t.Errorf("group/%d got %q", g, ns)
 		}
 		s.wantHolders(ns, "edit", s.id["ann"])
-		if l := authz.Group(g).Label(); len(validation.IsValidLabelValue(l)) > 0 {
+		if l := authz.GroupID(g).Label(); len(validation.IsValidLabelValue(l)) > 0 {
 			t.Errorf("label %q", l)
 		}
 	}
-	s.wantHolders(s.namespace(authz.Group(other)), "edit", s.id["ben"])
+	s.wantHolders(s.namespace(authz.GroupID(other)), "edit", s.id["ben"])
 }
 
 // In 2018 a name such as _course or course- ended the process, for everybody and again after each restart.
@@ -147,12 +147,12 @@ func TestBug05NamesWithOddEnds(t *testing.T) {
 	}
 	s.round()
 	for _, g := range groups {
-		if ns := s.namespace(authz.Group(g)); len(validation.IsDNS1123Label(ns)) > 0 {
+		if ns := s.namespace(authz.GroupID(g)); len(validation.IsDNS1123Label(ns)) > 0 {
 			t.Errorf("group/%d got %q", g, ns)
 		}
 	}
 	// Also for what no GitLab of today allows.
-	names, findings := authz.AssignNames([]authz.Source{{ID: authz.Group(1), Path: "é-team"}, {ID: authz.Group(2), Path: "\x00"}, {ID: authz.Group(3), Path: ""}}, nil, nil, nil)
+	names, findings := authz.AssignNames([]authz.Source{{ID: authz.GroupID(1), Path: "é-team"}, {ID: authz.GroupID(2), Path: "\x00"}, {ID: authz.GroupID(3), Path: ""}}, nil, nil, nil)
 	for id, ns := range names {
 		if len(validation.IsDNS1123Label(ns)) > 0 {
 			t.Errorf("%s got %q", id, ns)
@@ -175,7 +175,7 @@ func TestBug06MembersBeyondTheFirstPage(t *testing.T) {
 	}
 	for range 2 {
 		s.round()
-		s.wantHolders(s.namespace(authz.Group(g)), "edit", want...)
+		s.wantHolders(s.namespace(authz.GroupID(g)), "edit", want...)
 	}
 }
 
@@ -185,7 +185,7 @@ func TestBug07ErrorsLookLikeNoMembers(t *testing.T) {
 	s := newStage(t, nil)
 	g := s.group("haw", 0, "ann")
 	s.round()
-	ns := s.namespace(authz.Group(g))
+	ns := s.namespace(authz.GroupID(g))
 	for name, fault := range map[string]gitlabsim.FaultRule{
 		"403":         {Status: 403, Body: `{"message":"403 Forbidden"}`},
 		"429":         {Status: 429, Body: `{"message":{"error":"too many"}}`, Header: http.Header{"Retry-After": {"0"}}},
@@ -230,14 +230,14 @@ func TestBug08DuplicateHook(t *testing.T) {
 			t.Fatalf("answered %d", code)
 		}
 	}
-	if got := s.took(); !slices.Equal(got, []authz.SourceID{authz.Project(p), authz.Project(p), authz.Project(p)}) {
+	if got := s.took(); !slices.Equal(got, []authz.SourceID{authz.ProjectID(p), authz.ProjectID(p), authz.ProjectID(p)}) {
 		t.Errorf("to be read again: %v (the one with the same key counts once)", got)
 	}
 	for range 2 { // reading and writing the same again changes nothing
-		_, err := s.reader.Refresh(t.Context(), base, []authz.SourceID{authz.Project(p), authz.Project(p)})
+		_, err := s.reader.Refresh(t.Context(), base, []authz.SourceID{authz.ProjectID(p), authz.ProjectID(p)})
 		s.ok(err)
 		s.round()
-		s.wantHolders(s.namespace(authz.Project(p)), "edit", s.id["ann"], bob)
+		s.wantHolders(s.namespace(authz.ProjectID(p)), "edit", s.id["ann"], bob)
 	}
 }
 
@@ -255,7 +255,7 @@ func TestBug09MaintainerInHooks(t *testing.T) {
 			t.Errorf("%q: answered %d", word, code)
 		}
 		s.round()
-		ns := s.namespace(authz.Project(p))
+		ns := s.namespace(authz.ProjectID(p))
 		s.wantHolders(ns, "view", bob) // what GitLab's API says counts, not the word
 		s.wantHolders(ns, "edit", s.id["ann"])
 	}
@@ -266,13 +266,13 @@ func TestBug09MaintainerInHooks(t *testing.T) {
 	}
 }
 
-// In 2018 a removed member lost his binding in the namespace that the path suggests, not in the real, suffixed one.
+// In 2018 a removed member lost their binding in the namespace that the path suggests, not in the real, suffixed one.
 func TestBug10RevokedInTheWrongNamespace(t *testing.T) {
 	s := newStage(t, nil, foreign("haw"))
 	s.binding("haw", "theirs", "gitlab:2")
 	g := s.group("haw", 0, "ann")
 	s.round()
-	ns := s.namespace(authz.Group(g))
+	ns := s.namespace(authz.GroupID(g))
 	if ns == "haw" || ns == "" {
 		t.Fatalf("namespace %q", ns)
 	}
@@ -291,7 +291,7 @@ func TestBug11UserDestroyTwice(t *testing.T) {
 	s.group("haw", 0, "ben")
 	u := s.user("ann")
 	base := s.round().Snapshot
-	ns := s.namespace(authz.Person(u))
+	ns := s.namespace(authz.UserID(u))
 	s.ok(s.world.DeleteUser(u))
 	body := fmt.Sprintf(`{"event_name":"user_destroy","user_id":%d,"username":"ann"}`, u)
 	for range 2 {
@@ -324,23 +324,23 @@ func TestBug12HooksOfSubgroups(t *testing.T) {
 	if code := s.send(body, secret, ""); code != http.StatusNoContent {
 		t.Fatalf("answered %d", code)
 	}
-	if got := s.took(); !slices.Equal(got, []authz.SourceID{authz.Group(inB)}) {
+	if got := s.took(); !slices.Equal(got, []authz.SourceID{authz.GroupID(inB)}) {
 		t.Errorf("to be read again: %v", got)
 	}
 	s.round()
-	s.wantHolders(s.namespace(authz.Group(inA)), "edit", s.id["ann"])
-	s.wantHolders(s.namespace(authz.Group(inB)), "edit", s.id["ben"], carl)
-	s.wantHolders(s.namespace(authz.Group(top)), "edit", s.id["eve"])
+	s.wantHolders(s.namespace(authz.GroupID(inA)), "edit", s.id["ann"])
+	s.wantHolders(s.namespace(authz.GroupID(inB)), "edit", s.id["ben"], carl)
+	s.wantHolders(s.namespace(authz.GroupID(top)), "edit", s.id["eve"])
 }
 
-// In 2018 a blocked user kept his personal namespace for ever, and other states were unknown.
+// In 2018 a blocked user kept their personal namespace for ever, and other states were unknown.
 func TestBug13BlockedUserKeepsPersonalNamespace(t *testing.T) {
 	s := newStage(t, nil)
 	u := s.user("ann")
 	g := s.group("haw", 0, "ann2")
 	s.ok(s.world.SetMember(gitlabsim.KindGroup, g, u, gitlabsim.Maintainer, ""))
 	s.round()
-	ns, haw := s.namespace(authz.Person(u)), s.namespace(authz.Group(g))
+	ns, haw := s.namespace(authz.UserID(u)), s.namespace(authz.GroupID(g))
 	for _, state := range []string{"blocked", "active", "deactivated", "active", "banned", "active", "ldap_blocked", "active", "blocked_pending_approval"} {
 		s.ok(s.world.SetUserState(u, state))
 		s.round()
@@ -386,7 +386,7 @@ func TestBug14LimitRange(t *testing.T) {
 	})
 	g := s.group("haw", 0, "ann")
 	s.round()
-	l, err := client.Resource(kind.GVR()).Namespace(s.namespace(authz.Group(g))).Get(t.Context(), "default", metav1.GetOptions{})
+	l, err := client.Resource(kind.GVR()).Namespace(s.namespace(authz.GroupID(g))).Get(t.Context(), "default", metav1.GetOptions{})
 	s.ok(err)
 	text, err := json.Marshal(l.Object["spec"])
 	s.ok(err)
@@ -419,7 +419,7 @@ func TestBug16BindingsSparedByName(t *testing.T) {
 	s := newStage(t, nil)
 	g, other := s.group("haw", 0, "ann"), s.group("other", 0, "ben")
 	s.round()
-	ns, theirs := s.namespace(authz.Group(g)), s.namespace(authz.Group(other))
+	ns, theirs := s.namespace(authz.GroupID(g)), s.namespace(authz.GroupID(other))
 	// The same name in two namespaces: one is ours and was tampered with, one is somebody's own.
 	b, err := s.kube.RbacV1().RoleBindings(ns).Get(t.Context(), kubename.RoleBinding("view", 0), metav1.GetOptions{})
 	s.ok(err)
@@ -467,7 +467,7 @@ func TestBug17SecretOfTheHook(t *testing.T) {
 // deploying is the namespace of a project that deploys there.
 func deploying(ns string, project int64) ci.Namespace {
 	return ci.Namespace{
-		Name: ns, Source: authz.Project(project), Mode: rbacsync.DeliverVariables,
+		Name: ns, Source: authz.ProjectID(project), Mode: rbacsync.DeliverVariables,
 		Projects: []ci.Project{{ID: project, Mode: rbacsync.DeliverVariables, Bound: true}},
 	}
 }
@@ -480,7 +480,7 @@ func TestBug18TokenInURL(t *testing.T) {
 	p, err := s.world.AddProject(gitlabsim.Project{NamespaceID: g, Path: "world"})
 	s.ok(err)
 	s.round()
-	report := s.provisioner().Provision(t.Context(), []ci.Namespace{deploying(s.namespace(authz.Project(p)), p)})
+	report := s.provisioner().Provision(t.Context(), []ci.Namespace{deploying(s.namespace(authz.ProjectID(p)), p)})
 	if report.Delivered != 1 || len(report.Findings) > 0 {
 		t.Fatalf("%+v", report)
 	}
@@ -518,12 +518,12 @@ func TestBug19UnreachableGitLab(t *testing.T) {
 	}
 	s.gitlab.SetFaults(gitlabsim.Faults{})
 	base := s.round().Snapshot
-	ns := s.namespace(authz.Project(p))
+	ns := s.namespace(authz.ProjectID(p))
 	s.gitlab.SetFaults(gitlabsim.Faults{Down: true})
 	if _, err := s.syncer.Once(t.Context(), "test"); err == nil {
 		t.Error("no error although GitLab is away")
 	}
-	if _, err := s.reader.Refresh(t.Context(), base, []authz.SourceID{authz.Project(p)}); err == nil {
+	if _, err := s.reader.Refresh(t.Context(), base, []authz.SourceID{authz.ProjectID(p)}); err == nil {
 		t.Error("no error although GitLab is away")
 	}
 	report := s.provisioner().Provision(t.Context(), []ci.Namespace{deploying(ns, p)})
@@ -538,7 +538,7 @@ func TestBug20ForeignRoleBindingsDeleted(t *testing.T) {
 	s := newStage(t, nil)
 	g := s.group("haw", 0, "ann")
 	s.round()
-	ns := s.namespace(authz.Group(g))
+	ns := s.namespace(authz.GroupID(g))
 	s.binding(ns, "helm-release", "system:serviceaccount:haw:operator")
 	for range 2 {
 		s.round()
@@ -569,7 +569,7 @@ func TestBug21DeletesBeforeThePictureIsComplete(t *testing.T) {
 	g := s.group("haw", 0, "ann")
 	u := s.user("bob")
 	s.round()
-	ns, own := s.namespace(authz.Group(g)), s.namespace(authz.Person(u))
+	ns, own := s.namespace(authz.GroupID(g)), s.namespace(authz.UserID(u))
 	s.writes()
 	// The list of groups breaks off half way, that of projects can't be read at all.
 	for _, path := range []string{"/api/v4/groups", "/api/v4/projects"} {
@@ -633,10 +633,10 @@ func TestBug23OptedOutNamespace(t *testing.T) {
 	for range 2 {
 		s.round()
 		s.untouched("haw")
-		if ns := s.namespace(authz.Group(g)); ns == "" || ns == "haw" {
+		if ns := s.namespace(authz.GroupID(g)); ns == "" || ns == "haw" {
 			t.Errorf("the group has the namespace %q", ns)
 		}
-		s.wantHolders(s.namespace(authz.Project(p)), "edit", s.id["ann"])
+		s.wantHolders(s.namespace(authz.ProjectID(p)), "edit", s.id["ann"])
 	}
 	_, err = s.kube.CoreV1().ServiceAccounts("").Get(t.Context(), "gitlab-serviceaccount", metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {

@@ -288,7 +288,7 @@ func (s *stage) binding(namespace, name, user string) {
 // delivery hands CI variables over as app does.
 type delivery struct{ vars *gitlab.Variables }
 
-func (d delivery) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, _ *ci.Known, claim ci.Claim) (int, error) {
+func (d delivery) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, _ *ci.ProjectVariables, claim ci.Claim) (int, error) {
 	var want []gitlab.Variable
 	for _, v := range vars {
 		kind := gitlab.EnvVar

@@ -431,7 +431,7 @@ func TestReplicas(t *testing.T) {
 		}
 		w.eventually("e has failed to read GitLab", 15*time.Second, func() bool { return strings.Contains(e.log.String(), "round failed") })
 		if !w.has("gitlab-view", "bob") {
-			t.Error("bob lost his right because GitLab is away")
+			t.Error("bob lost the right because GitLab is away")
 		}
 		w.gitlab.SetFaults(gitlabsim.Faults{})
 		w.set("alice", gitlabsim.Maintainer)

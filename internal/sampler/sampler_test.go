@@ -16,24 +16,24 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
-// TestSampler: full readings are sampled beside the rounds, the latest one if several wait, and differences are told
+// TestSampler: full readings are sampled beside the rounds, the latest one if several wait, and differences are reported
 // by log, metric and findings.
 func TestSampler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		var log bytes.Buffer
-		differs := authz.DifferenceFinding(authz.Project(42), []authz.Difference{{User: 3, Ours: authz.Developer, Listed: authz.Maintainer}})
+		differs := authz.DifferenceFinding(authz.ProjectID(42), []authz.Difference{{User: 3, Ours: authz.Developer, Listed: authz.Maintainer}})
 		snaps := []*authz.Snapshot{{Issuer: "0"}, {Issuer: "1"}, {Issuer: "2"}, {Issuer: "3"}}
 		var seen []string
 		s := New(func(_ context.Context, snap *authz.Snapshot) (gitlab.SampleReport, error) {
 			seen = append(seen, snap.Issuer)
 			switch snap.Issuer {
 			case "1":
-				return gitlab.SampleReport{Checked: []authz.SourceID{authz.Project(42)}, Differences: 1, Findings: []authz.Finding{differs}}, nil
+				return gitlab.SampleReport{Checked: []authz.SourceID{authz.ProjectID(42)}, Differences: 1, Findings: []authz.Finding{differs}}, nil
 			case "3":
 				return gitlab.SampleReport{}, errors.New("GitLab is away")
 			}
-			return gitlab.SampleReport{Checked: []authz.SourceID{authz.Project(42)}}, nil
+			return gitlab.SampleReport{Checked: []authz.SourceID{authz.ProjectID(42)}}, nil
 		}, slog.New(slog.NewTextHandler(&log, nil)), registry)
 		s.Offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[0]})
 		s.Offer(syncer.Round{Kind: syncer.KindFull, Snapshot: snaps[1]})

@@ -48,14 +48,14 @@ type hookSummary struct {
 
 // roundSummary is the last round that could read GitLab and the cluster.
 type roundSummary struct {
-	Cause    string    `json:"cause"`
-	Read     string    `json:"read"`
-	Started  time.Time `json:"started"`
-	Duration string    `json:"duration"`
-	Spaces   int       `json:"namespaces"`
-	Planned  int       `json:"planned"`
-	Applied  int       `json:"applied"`
-	Failed   int       `json:"failed"`
+	Cause      string    `json:"cause"`
+	Read       string    `json:"read"`
+	Started    time.Time `json:"started"`
+	Duration   string    `json:"duration"`
+	Namespaces int       `json:"namespaces"`
+	Planned    int       `json:"planned"`
+	Applied    int       `json:"applied"`
+	Failed     int       `json:"failed"`
 }
 
 const (
@@ -71,7 +71,7 @@ func (st document) print(out io.Writer, leader string, now time.Time) {
 	line("leader", "%s", leader)
 	line("mode", "%s", st.Mode)
 	r := st.Round
-	line("last round", "%s (%s, %d namespaces looked at): %d planned, %d applied, %d failed, %s, at %s", r.Cause, r.Read, r.Spaces, r.Planned, r.Applied, r.Failed, r.Duration, r.Started.Format(time.RFC3339))
+	line("last round", "%s (%s, %d namespaces looked at): %d planned, %d applied, %d failed, %s, at %s", r.Cause, r.Read, r.Namespaces, r.Planned, r.Applied, r.Failed, r.Duration, r.Started.Format(time.RFC3339))
 	if st.Failing != "" {
 		line("FAILING", "since %s: %s", st.Since.Format(time.RFC3339), st.Failing)
 	}

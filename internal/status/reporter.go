@@ -101,7 +101,7 @@ func (p *Reporter) document() document {
 		Written: p.o.Now().UTC(), Leader: p.o.Elector.Identity, Mode: p.o.Mode, Held: held, Hooks: hooks, Requests: p.o.Budget.Requests(), Budget: map[string]string{},
 		Round: roundSummary{
 			Cause: r.Cause, Read: r.Kind.Read(), Started: r.Started.UTC(), Duration: r.Duration.Round(time.Millisecond).String(),
-			Spaces: r.Spaces, Planned: len(r.Plan), Applied: r.Report.Applied, Failed: r.Unwritten,
+			Namespaces: r.Namespaces, Planned: len(r.Plan), Applied: r.Report.Applied, Failed: r.Unwritten,
 		},
 		Findings: map[string]int{}, Sources: map[string]int{},
 	}

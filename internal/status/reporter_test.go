@@ -19,7 +19,7 @@ import (
 // TestStatusShowsWhatFails: also before there ever was a good round.
 func TestStatusShowsWhatFails(t *testing.T) {
 	failure := errors.New("reading GitLab: not even a list was read completely: listing projects: 502")
-	differs := authz.Finding{Code: "members_differ", Source: authz.Group(7), Text: "somebody is missing"}
+	differs := authz.Finding{Code: "members_differ", Source: authz.GroupID(7), Text: "somebody is missing"}
 	now := func() time.Time { return day }
 	p := NewReporter(Options{
 		Kube: fake.NewClientset(), Mode: "enforce", Elector: &store.Elector{Identity: "a"}, Rounds: NewRounds(), Now: now, Logger: slog.New(slog.DiscardHandler),

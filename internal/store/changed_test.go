@@ -121,7 +121,7 @@ func TestTheInboxIsMadeAnew(t *testing.T) {
 	b := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: quiet, Now: time.Now}
 	put := func(id int64) {
 		t.Helper()
-		if err := b.Put(ctx, []authz.SourceID{authz.Group(id)}, "hook"); err != nil {
+		if err := b.Put(ctx, []authz.SourceID{authz.GroupID(id)}, "hook"); err != nil {
 			t.Error(err)
 		}
 	}

@@ -19,8 +19,8 @@ import (
 func TestHeldOfEarlierVersionsIsRead(t *testing.T) {
 	t.Parallel()
 	items := []rbacsync.Item{
-		{Scope: authz.Group(7), Cause: authz.Person(3), Source: authz.Project(42), Path: "haw/world", User: 3, Name: "bob", Role: "edit", Why: "too many"},
-		{Scope: authz.Group(8), Cause: authz.Group(8), Source: authz.Group(8), Path: "haw/new", Why: "too many"},
+		{Scope: authz.GroupID(7), Cause: authz.UserID(3), Source: authz.ProjectID(42), Path: "haw/world", User: 3, Name: "bob", Role: "edit", Why: "too many"},
+		{Scope: authz.GroupID(8), Cause: authz.GroupID(8), Source: authz.GroupID(8), Path: "haw/new", Why: "too many"},
 	}
 	wrote := func(name, content string, data map[string]string) *corev1.ConfigMap {
 		packed, err := base64.StdEncoding.DecodeString(content)

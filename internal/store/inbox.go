@@ -77,7 +77,7 @@ func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string)
 
 	b.pen.Lock()
 	defer b.pen.Unlock()
-	if !mine.written { // else somebody wrote it with his own
+	if !mine.written { // else somebody wrote it with their own
 		b.mu.Lock()
 		b.next = nil
 		b.mu.Unlock()

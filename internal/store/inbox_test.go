@@ -52,10 +52,10 @@ func TestAnOutageOfTheAPIServerLosesNoHook(t *testing.T) {
 			var wg sync.WaitGroup
 			var want []string
 			put := func(id int64, taken bool) {
-				want = append(want, authz.Project(id).Label())
+				want = append(want, authz.ProjectID(id).Label())
 				wg.Go(func() {
 					at := time.Now()
-					if err := b.Put(t.Context(), []authz.SourceID{authz.Project(id)}, "hook"); (err == nil) != taken {
+					if err := b.Put(t.Context(), []authz.SourceID{authz.ProjectID(id)}, "hook"); (err == nil) != taken {
 						t.Errorf("project %d: %v, %v after the beginning", id, err, time.Since(begun))
 					}
 					if took := time.Since(at); took > most {

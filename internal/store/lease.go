@@ -79,8 +79,8 @@ func (e *Elector) Leader() (identity string, me bool) {
 func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) error {
 	var seen *coordinationv1.Lease // as last read
 	var since time.Time            // when it was first seen so
-	var told string                // the last warning
-	var toldAt time.Time
+	var lastWarning string         // the last warning
+	var lastWarned time.Time
 	for ctx.Err() == nil {
 		began := e.now()
 		lease, err := e.leases().Get(ctx, NameLease, metav1.GetOptions{})
@@ -105,8 +105,8 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) err
 		}
 		if err != nil {
 			if ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
-				if err = explain(err); err.Error() != told || e.now().Sub(toldAt) >= warnEvery {
-					told, toldAt = err.Error(), e.now()
+				if err = explain(err); err.Error() != lastWarning || e.now().Sub(lastWarned) >= warnEvery {
+					lastWarning, lastWarned = err.Error(), e.now()
 					e.Logger.WarnContext(ctx, "the lease can't be taken, trying again", "error", err)
 				}
 			}
@@ -122,7 +122,7 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) err
 	return ctx.Err()
 }
 
-// warnEvery is how often the same trouble is told again: it may last until an administrator comes.
+// warnEvery is how often the same trouble is reported again: it may last until an administrator comes.
 const warnEvery = 30 * time.Second
 
 // explain adds what to do where the cluster is not ready for us.
@@ -204,7 +204,7 @@ func (e *Elector) release(ctx context.Context, lease *coordinationv1.Lease) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	free := func(lease *coordinationv1.Lease) error {
-		l := lease.DeepCopy() // with its resourceVersion: somebody else's Lease stays his
+		l := lease.DeepCopy() // with its resourceVersion: somebody else's Lease stays theirs
 		l.Spec.HolderIdentity = nil
 		_, err := e.leases().Update(ctx, l, metav1.UpdateOptions{})
 		return err

@@ -25,23 +25,23 @@ type Snapshots struct{ Blob Blob }
 // line is one line of the stored form: exactly one field is set. The structs of authz are written as they are, so a
 // field that is added there is stored too, unless its tag says otherwise.
 type line struct {
-	Header  *snapshotHeader      `json:"h,omitempty"`
-	User    *authz.User          `json:"u,omitempty"`
-	Group   *authz.GitLabGroup   `json:"g,omitempty"`
-	Project *authz.GitLabProject `json:"p,omitempty"`
-	Name    *nameLine            `json:"n,omitempty"`
-	Missing *nameLine            `json:"m,omitempty"`
-	Gap     *gapLine             `json:"gap,omitempty"`
+	Header  *snapshotHeader `json:"h,omitempty"`
+	User    *authz.User     `json:"u,omitempty"`
+	Group   *authz.Group    `json:"g,omitempty"`
+	Project *authz.Project  `json:"p,omitempty"`
+	Name    *nameLine       `json:"n,omitempty"`
+	Missing *nameLine       `json:"m,omitempty"`
+	Gap     *gapLine        `json:"gap,omitempty"`
 	// Before, of the Snapshot of that name, is what differs there.
 	Before *beforeLine `json:"b,omitempty"`
 }
 
 // beforeLine is one thing that the Snapshot before has otherwise, or has not.
 type beforeLine struct {
-	User    *authz.User          `json:"u,omitempty"`
-	Group   *authz.GitLabGroup   `json:"g,omitempty"`
-	Project *authz.GitLabProject `json:"p,omitempty"`
-	Not     string               `json:"not,omitempty"` // a SourceID
+	User    *authz.User    `json:"u,omitempty"`
+	Group   *authz.Group   `json:"g,omitempty"`
+	Project *authz.Project `json:"p,omitempty"`
+	Not     string         `json:"not,omitempty"` // a SourceID
 }
 
 type snapshotHeader struct {
@@ -186,17 +186,17 @@ func difference(s, before *authz.Snapshot) []beforeLine {
 	var not []authz.SourceID
 	for id := range s.Users {
 		if _, ok := before.Users[id]; !ok {
-			not = append(not, authz.Person(id))
+			not = append(not, authz.UserID(id))
 		}
 	}
 	for id := range s.Groups {
 		if _, ok := before.Groups[id]; !ok {
-			not = append(not, authz.Group(id))
+			not = append(not, authz.GroupID(id))
 		}
 	}
 	for id := range s.Projects {
 		if _, ok := before.Projects[id]; !ok {
-			not = append(not, authz.Project(id))
+			not = append(not, authz.ProjectID(id))
 		}
 	}
 	slices.SortFunc(not, authz.SourceID.Compare)
@@ -207,7 +207,7 @@ func difference(s, before *authz.Snapshot) []beforeLine {
 }
 
 // stored returns what is stored of a project.
-func stored(p authz.GitLabProject) authz.GitLabProject {
+func stored(p authz.Project) authz.Project {
 	p.Variables, p.VariablesRead = nil, false
 	return p
 }
@@ -256,8 +256,8 @@ func decodeSnapshot(r io.Reader) (syncer.Stored, error) {
 		return syncer.Stored{}, errors.New("it does not begin with a header")
 	}
 	s := &authz.Snapshot{
-		Issuer: first.Header.Issuer, Admin: first.Header.Admin, MissingAll: first.Header.MissingAll, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
-		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
+		Issuer: first.Header.Issuer, Admin: first.Header.Admin, MissingAll: first.Header.MissingAll, Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{},
+		Projects: map[int64]authz.Project{}, Missing: map[authz.SourceID]string{},
 	}
 	st := syncer.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past, Jobs: first.Header.Jobs, Marks: map[string]rbacsync.Mark{}}
 	if first.Header.Gaps {

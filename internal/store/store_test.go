@@ -64,13 +64,13 @@ func snapshot(t *testing.T) syncer.Stored {
 	n := 0
 	s := &authz.Snapshot{
 		Issuer: "https://gitlab.example.com", Taken: time.Date(2026, 11, 22, 1, 2, 3, 4, time.UTC), Admin: true, MissingAll: "the list of groups",
-		Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{},
-		Missing: map[authz.SourceID]string{authz.Group(7): "timeout", authz.Person(3): "x"},
+		Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{}, Projects: map[int64]authz.Project{},
+		Missing: map[authz.SourceID]string{authz.GroupID(7): "timeout", authz.UserID(3): "x"},
 	}
 	for id := range int64(3) {
 		var u authz.User
-		var g authz.GitLabGroup
-		var p authz.GitLabProject
+		var g authz.Group
+		var p authz.Project
 		fill(reflect.ValueOf(&u).Elem(), &n)
 		fill(reflect.ValueOf(&g).Elem(), &n)
 		fill(reflect.ValueOf(&p).Elem(), &n)
@@ -78,18 +78,18 @@ func snapshot(t *testing.T) syncer.Stored {
 		s.Users[id], s.Groups[id], s.Projects[id] = u, g, p
 	}
 	st := syncer.Stored{
-		Snapshot: s, Names: map[authz.SourceID]string{authz.Group(7): "haw", authz.Person(3): "bob"}, Before: s, Policy: new(authz.PolicyConfig),
+		Snapshot: s, Names: map[authz.SourceID]string{authz.GroupID(7): "haw", authz.UserID(3): "bob"}, Before: s, Policy: new(authz.PolicyConfig),
 		Jobs: map[int64]string{42: "haw-world", 43: "haw"},
 	}
 	fill(reflect.ValueOf(st.Policy).Elem(), &n)
 	fill(reflect.ValueOf(&st.Past).Elem(), &n)
 	var g authz.Gap
 	fill(reflect.ValueOf(&g).Elem(), &n)
-	st.Gaps = map[authz.SourceID]authz.Gap{authz.Group(7): g, authz.Person(3): {All: authz.AbsentPlan}}
+	st.Gaps = map[authz.SourceID]authz.Gap{authz.GroupID(7): g, authz.UserID(3): {All: authz.AbsentPlan}}
 	var m rbacsync.Mark
 	fill(reflect.ValueOf(&m).Elem(), &n)
-	m.Source = authz.Group(7)
-	st.Marks = map[string]rbacsync.Mark{"haw": m, "bob": {UID: "u-2", Source: authz.Person(3)}} // GitLab says no date of some
+	m.Source = authz.GroupID(7)
+	st.Marks = map[string]rbacsync.Mark{"haw": m, "bob": {UID: "u-2", Source: authz.UserID(3)}} // GitLab says no date of some
 	return st
 }
 
@@ -272,19 +272,19 @@ func TestInbox(t *testing.T) {
 		return &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: quiet, Now: time.Now}
 	}
 	one, other := box(), box() // two replicas
-	if err := one.Put(ctx, []authz.SourceID{authz.Project(42)}, "hook user_add_to_team"); err != nil {
+	if err := one.Put(ctx, []authz.SourceID{authz.ProjectID(42)}, "hook user_add_to_team"); err != nil {
 		t.Fatal(err)
 	}
 	// It is there although nobody follows yet, and what comes later is handed over at once.
 	leader := follow(t, other)
 	eventually(t, "the first entry", func() bool { return len(leader.all()) == 1 })
 	first := leader.all()[0]
-	if d := cmp.Diff([]authz.SourceID{authz.Project(42)}, first.Changed); d != "" || first.Cause != "hook user_add_to_team" || time.Since(first.At) > time.Minute {
+	if d := cmp.Diff([]authz.SourceID{authz.ProjectID(42)}, first.Changed); d != "" || first.Cause != "hook user_add_to_team" || time.Since(first.At) > time.Minute {
 		t.Errorf("entry %+v", first)
 	}
 
 	// Put again while a round works on the first one: that round's Remove leaves it.
-	if err := one.Put(ctx, []authz.SourceID{authz.Project(42), authz.Group(7)}, "hook again"); err != nil {
+	if err := one.Put(ctx, []authz.SourceID{authz.ProjectID(42), authz.GroupID(7)}, "hook again"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the second entry", func() bool { return len(leader.all()) == 3 })
@@ -306,7 +306,7 @@ func TestInbox(t *testing.T) {
 	start := time.Now()
 	for i := range int64(400) {
 		wg.Go(func() {
-			if err := []*store.Inbox{one, other}[i%2].Put(ctx, []authz.SourceID{authz.Project(i + 1)}, "hook burst"); err != nil {
+			if err := []*store.Inbox{one, other}[i%2].Put(ctx, []authz.SourceID{authz.ProjectID(i + 1)}, "hook burst"); err != nil {
 				t.Error(err)
 			}
 		})
@@ -318,7 +318,7 @@ func TestInbox(t *testing.T) {
 	// Too much becomes one entry that asks for everything.
 	var many []authz.SourceID
 	for i := range int64(store.MaxInbox) {
-		many = append(many, authz.Group(i+1))
+		many = append(many, authz.GroupID(i+1))
 	}
 	if err := one.Put(ctx, many, "hook flood"); err != nil {
 		t.Fatal(err)
@@ -336,7 +336,7 @@ func TestInboxAfterARestartOfTheAPIServer(t *testing.T) {
 	kube, ctx := own(t), t.Context()
 	var log lines
 	box := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: slog.New(slog.NewTextHandler(&log, nil)), Now: time.Now}
-	if err := box.Put(ctx, []authz.SourceID{authz.Project(1)}, "hook before"); err != nil {
+	if err := box.Put(ctx, []authz.SourceID{authz.ProjectID(1)}, "hook before"); err != nil {
 		t.Fatal(err)
 	}
 	leader := follow(t, box)
@@ -354,7 +354,7 @@ func TestInboxAfterARestartOfTheAPIServer(t *testing.T) {
 	quiet := log.String()
 	for i := range int64(3) {
 		began := time.Now()
-		if err := box.Put(ctx, []authz.SourceID{authz.Project(i + 2)}, "hook after"); err != nil {
+		if err := box.Put(ctx, []authz.SourceID{authz.ProjectID(i + 2)}, "hook after"); err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range []*tray{leader, fresh} {

@@ -192,7 +192,7 @@ func newVariables() *variables {
 	return &variables{got: map[int64]map[string]map[string]ci.Variable{}, foreign: map[int64][]string{}, fail: map[int64]error{}}
 }
 
-func (v *variables) Ensure(_ context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known, _ ci.Claim) (int, error) {
+func (v *variables) Ensure(_ context.Context, project int64, scope string, vars []ci.Variable, known *ci.ProjectVariables, _ ci.Claim) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.calls++
@@ -309,14 +309,14 @@ func (c *clusters) Remove(_ context.Context, project int64, _ string, _ ci.Clust
 }
 
 var (
-	haw   = ci.Namespace{Name: "haw", Source: authz.Group(7), Account: "sa-1", Mode: rbacsync.DeliverVariables}
+	haw   = ci.Namespace{Name: "haw", Source: authz.GroupID(7), Account: "sa-1", Mode: rbacsync.DeliverVariables}
 	world = project("haw-world", 42, rbacsync.DeliverVariables)
 )
 
 // project is the namespace of a project that deploys there itself; its Maintainer is person 2.
 func project(ns string, id int64, mode rbacsync.Delivery) ci.Namespace {
 	return ci.Namespace{
-		Name: ns, Source: authz.Project(id), Account: "sa-1", Mode: mode, Readers: []int64{2}, Read: start.Add(-time.Minute),
+		Name: ns, Source: authz.ProjectID(id), Account: "sa-1", Mode: mode, Readers: []int64{2}, Read: start.Add(-time.Minute),
 		Projects: []ci.Project{{ID: id, Mode: mode, Bound: true}},
 	}
 }

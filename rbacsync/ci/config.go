@@ -61,9 +61,9 @@ type Provisioner struct {
 
 	// Answers of others, which are asked for again after Config.Recheck. Each has its own lock.
 	keys  keyring
-	reach remembered[string]
-	agent remembered[AgentState]
-	old   map[rbacsync.Delivery]*remembered[string] // the map is never changed
+	reach cached[string]
+	agent cached[AgentState]
+	old   map[rbacsync.Delivery]*cached[string] // the map is never changed
 
 	fit fit // of who calls Provision
 }
@@ -72,8 +72,8 @@ type Provisioner struct {
 func New(c Config) *Provisioner {
 	c = c.complete()
 	return &Provisioner{
-		c: c, memory: memory{facts: c.configured(), states: map[string]*state{}, lost: map[string]map[int64]bool{}}, pace: rate.NewLimiter(rate.Limit(c.Rate), 10),
-		old: map[rbacsync.Delivery]*remembered[string]{rbacsync.DeliverIDToken: {}, rbacsync.DeliverAgent: {}},
+		c: c, memory: memory{facts: c.configured(), states: map[string]*namespaceState{}, lost: map[string]map[int64]bool{}}, pace: rate.NewLimiter(rate.Limit(c.Rate), 10),
+		old: map[rbacsync.Delivery]*cached[string]{rbacsync.DeliverIDToken: {}, rbacsync.DeliverAgent: {}},
 	}
 }
 

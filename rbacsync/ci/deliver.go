@@ -29,7 +29,7 @@ type difference struct {
 	cluster  bool // the cluster integration has to be written
 	moved    bool // from another mode or scope
 	leftover bool // GitLab showed variables of ours that are not wanted
-	known    *Known
+	known    *ProjectVariables
 	former   bool
 	token    *issued // the one in what is to be written, if there is one
 	taken    bool    // another cluster has it all
@@ -98,7 +98,7 @@ func (d *delivery) keep() { d.recs[d.project.ID] = d.rec }
 func (d *delivery) holdsToken(v Variable) bool { return d.project.Mode.HoldsToken(v.Key) }
 
 func (d *delivery) find(code, format string, args ...any) {
-	d.findings = append(d.findings, authz.Finding{Code: code, Source: authz.Project(d.project.ID), Text: fmt.Sprintf(format, args...)})
+	d.findings = append(d.findings, authz.Finding{Code: code, Source: authz.ProjectID(d.project.ID), Text: fmt.Sprintf(format, args...)})
 }
 
 // ready reports whether anything can be delivered now.
@@ -219,7 +219,7 @@ func (d *delivery) compare(have shown, vars []Variable) difference {
 			}
 		}
 		again, rec.Foreign, diff.leftover = s.again, s.foreign, s.leftover
-		diff.known = &Known{have.variables}
+		diff.known = &ProjectVariables{have.variables}
 	}
 	for _, v := range vars {
 		same := rec.Sums[v.Key] == diff.sums[v.Key]

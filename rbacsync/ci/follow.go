@@ -15,24 +15,24 @@ import (
 
 // Follow watches the Secrets until ctx ends and tells when somebody else has deleted one or changed its token, so that the
 // next Provision looks at its namespace. client must have no timeout. Watching one name needs no right to list Secrets.
-func (p *Provisioner) Follow(ctx context.Context, client kubernetes.Interface, tell func(namespace string, deleted bool)) {
+func (p *Provisioner) Follow(ctx context.Context, client kubernetes.Interface, notify func(namespace string, deleted bool)) {
 	var wg sync.WaitGroup
 	for _, name := range []string{kubename.CISecret, kubename.CIAnchor} { // a field selector takes one name
-		wg.Go(func() { p.follow(ctx, client, name, tell) })
+		wg.Go(func() { p.follow(ctx, client, name, notify) })
 	}
 	wg.Wait()
 }
 
-func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, name string, tell func(namespace string, deleted bool)) {
-	told := false
+func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, name string, notify func(namespace string, deleted bool)) {
+	warned := false
 	for ctx.Err() == nil {
 		w, err := client.CoreV1().Secrets(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
 		if err == nil {
-			p.take(ctx, w, tell)
+			p.take(ctx, w, notify)
 			w.Stop()
-		} else if ctx.Err() == nil && !told {
+		} else if ctx.Err() == nil && !warned {
 			p.c.Logger.WarnContext(ctx, "the Secrets of CI tokens can't be watched, they are looked at from time to time; if it is forbidden, apply deploy/manifests again", "error", err)
-			told = true
+			warned = true
 		}
 		t := time.NewTimer(5 * time.Second)
 		select {
@@ -44,7 +44,7 @@ func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, n
 }
 
 // take deals with what a watch tells until it ends.
-func (p *Provisioner) take(ctx context.Context, w watch.Interface, tell func(string, bool)) {
+func (p *Provisioner) take(ctx context.Context, w watch.Interface, notify func(string, bool)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -54,7 +54,7 @@ func (p *Provisioner) take(ctx context.Context, w watch.Interface, tell func(str
 				return
 			}
 			if s, ok := e.Object.(*corev1.Secret); ok && p.disturbed(s, e.Type == watch.Deleted) {
-				tell(s.Namespace, e.Type == watch.Deleted && s.Name == kubename.CISecret)
+				notify(s.Namespace, e.Type == watch.Deleted && s.Name == kubename.CISecret)
 			}
 		}
 	}

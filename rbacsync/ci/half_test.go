@@ -27,7 +27,7 @@ type half struct {
 	end func()
 }
 
-func (h half) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known, claim ci.Claim) (int, error) {
+func (h half) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.ProjectVariables, claim ci.Claim) (int, error) {
 	n, _ := h.variables.Ensure(ctx, project, scope, vars[:1], known, claim)
 	if h.end != nil {
 		h.end()
@@ -194,7 +194,7 @@ type hanging struct {
 	asked chan struct{}
 }
 
-func (h hanging) Ensure(ctx context.Context, _ int64, _ string, _ []ci.Variable, _ *ci.Known, _ ci.Claim) (int, error) {
+func (h hanging) Ensure(ctx context.Context, _ int64, _ string, _ []ci.Variable, _ *ci.ProjectVariables, _ ci.Claim) (int, error) {
 	h.asked <- struct{}{}
 	<-ctx.Done()
 	return 0, ctx.Err()
@@ -319,7 +319,7 @@ func TestUndecidedMovesNothing(t *testing.T) {
 // slow is a GitLab that takes its time.
 type slow struct{ *variables }
 
-func (s slow) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.Known, claim ci.Claim) (int, error) {
+func (s slow) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.ProjectVariables, claim ci.Claim) (int, error) {
 	time.Sleep(200 * time.Millisecond)
 	return s.variables.Ensure(ctx, project, scope, vars, known, claim)
 }

@@ -18,9 +18,9 @@ import (
 type memory struct {
 	mu     sync.Mutex
 	facts  facts
-	states map[string]*state         // by namespace
-	lost   map[string]map[int64]bool // by namespace: who lost the right to read its token, and was not dealt with
-	home   map[int64]string          // where a project deploys
+	states map[string]*namespaceState // by namespace
+	lost   map[string]map[int64]bool  // by namespace: who lost the right to read its token, and was not dealt with
+	home   map[int64]string           // where a project deploys
 }
 
 // facts may change between two passes. Each look at a namespace has its own copy, and nobody changes what that refers to.
@@ -30,8 +30,8 @@ type facts struct {
 	agentCA []byte
 }
 
-// state is what is remembered of a namespace. But for until, uid, anchor and namespace.Account nothing in it is changed later.
-type state struct {
+// namespaceState is what is remembered of a namespace. But for until, uid, anchor and namespace.Account nothing in it is changed later.
+type namespaceState struct {
 	namespace Namespace
 	until     time.Time // until then it need not be looked at, unless it changes
 	failures  int
@@ -43,15 +43,15 @@ type state struct {
 	life      time.Duration
 }
 
-// remembered is an answer that is not asked for again for a while.
-type remembered[T any] struct {
+// cached is an answer that is not asked for again for a while.
+type cached[T any] struct {
 	mu     sync.Mutex
 	answer T
 	err    error
 	at     time.Time
 }
 
-func (r *remembered[T]) get(now time.Time, every time.Duration, ask func() (T, error)) (T, error) {
+func (r *cached[T]) get(now time.Time, every time.Duration, ask func() (T, error)) (T, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.at.IsZero() || !now.Before(r.at.Add(every)) {
@@ -91,7 +91,7 @@ func (m *memory) begin(namespaces []Namespace, f facts) {
 			m.lost[n.Name][id] = true
 		}
 	}
-	maps.DeleteFunc(m.states, func(name string, _ *state) bool { return !present[name] })
+	maps.DeleteFunc(m.states, func(name string, _ *namespaceState) bool { return !present[name] })
 	maps.DeleteFunc(m.lost, func(name string, _ map[int64]bool) bool { return !present[name] })
 }
 
@@ -121,7 +121,7 @@ func (m *memory) todo(namespaces []Namespace, now time.Time) []Namespace {
 }
 
 // about returns a copy of what is known of a namespace, and who lost the right to read its token.
-func (m *memory) about(namespace string) (f facts, st state, lost []int64) {
+func (m *memory) about(namespace string) (f facts, st namespaceState, lost []int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if known := m.states[namespace]; known != nil {
@@ -131,7 +131,7 @@ func (m *memory) about(namespace string) (f facts, st state, lost []int64) {
 }
 
 // keep notes what a look at a namespace has found.
-func (m *memory) keep(st *state, settledLoss bool) {
+func (m *memory) keep(st *namespaceState, settledLoss bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.states[st.namespace.Name] = st

@@ -78,7 +78,7 @@ type VariableWriter interface {
 	// Ensure makes the project have these variables in the environment scope, and returns how many it had to write.
 	// known is what GitLab showed of the project's variables since we wrote there last, nil if that is not known. A
 	// *ForeignError says that all others were written, an *OtherClusterError that none was.
-	Ensure(ctx context.Context, project int64, scope string, vars []Variable, known *Known, claim Claim) (written int, err error)
+	Ensure(ctx context.Context, project int64, scope string, vars []Variable, known *ProjectVariables, claim Claim) (written int, err error)
 	// Remove removes our variables of the environment scope, except those with a key in keep, and returns how many that
 	// were. A project that does not exist has none.
 	Remove(ctx context.Context, project int64, scope string, keep []string, claim Claim) (removed int, err error)
@@ -123,8 +123,8 @@ func (e *OtherClusterError) Error() string {
 		" ci.environment. If this cluster takes its place, add %q to cluster.replaces", e.Project, what, e.Scope, other, id)
 }
 
-// Known is what GitLab showed of a project's variables.
-type Known struct{ Variables []authz.CIVariable }
+// ProjectVariables is what GitLab showed of a project's variables.
+type ProjectVariables struct{ Variables []authz.CIVariable }
 
 // ForeignError says that somebody has variables of their own where ours belong. They were not overwritten.
 type ForeignError struct {

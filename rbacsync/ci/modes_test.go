@@ -303,7 +303,7 @@ func TestDriftInGitLabIsRepaired(t *testing.T) {
 func TestTwoProjectsShareANamespace(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	shared := ci.Namespace{Name: "haw", Source: authz.Group(7), Account: "sa-1", Mode: rbacsync.DeliverVariables, Readers: []int64{2, 3}, Read: start.Add(-time.Minute)}
+	shared := ci.Namespace{Name: "haw", Source: authz.GroupID(7), Account: "sa-1", Mode: rbacsync.DeliverVariables, Readers: []int64{2, 3}, Read: start.Add(-time.Minute)}
 	for _, id := range []int64{42, 43} {
 		shared.Projects = append(shared.Projects, ci.Project{ID: id, Mode: rbacsync.DeliverVariables, Bound: true})
 	}
@@ -347,7 +347,7 @@ func TestAgentIsNeverAFallback(t *testing.T) {
 	b.refused, b.now = "", b.now.Add(10*time.Minute)
 	b.changed = nil
 	expect(t, b.pass(t, n), 0, 0)
-	if st := b.Status("haw-world", 42); st.Slug != "icc-k8s-abc123" || st.Refused || !slices.Equal(b.changed, []authz.SourceID{authz.Project(42)}) {
+	if st := b.Status("haw-world", 42); st.Slug != "icc-k8s-abc123" || st.Refused || !slices.Equal(b.changed, []authz.SourceID{authz.ProjectID(42)}) {
 		t.Errorf("status %+v, told of %v", st, b.changed)
 	}
 	n = project("haw-world", 42, rbacsync.DeliverAgent)
@@ -540,13 +540,13 @@ func TestDeletedSecretIsNoticed(t *testing.T) {
 	b := newBench(t)
 	b.pass(t, world)
 	ctx, cancel := context.WithCancel(t.Context())
-	poked, ended := make(chan struct{}, 10), make(chan struct{})
-	go func() { defer close(ended); b.Follow(ctx, b.kube, func(string, bool) { poked <- struct{}{} }) }()
+	woken, ended := make(chan struct{}, 10), make(chan struct{})
+	go func() { defer close(ended); b.Follow(ctx, b.kube, func(string, bool) { woken <- struct{}{} }) }()
 	defer func() { cancel(); <-ended }()
 	for deadline := time.Now().Add(10 * time.Second); ; { // until the watch is there
 		if err := b.kube.CoreV1().Secrets("haw-world").Delete(t.Context(), kubename.CISecret, metav1.DeleteOptions{}); err == nil {
 			select {
-			case <-poked:
+			case <-woken:
 				expect(t, b.pass(t, world), 1, 0)
 				return
 			case <-time.After(100 * time.Millisecond):

@@ -147,7 +147,7 @@ func (w *work) takeBack(ctx context.Context, project int64, rec *record, remove 
 // token remembers meanwhile what is left in GitLab.
 func (w *work) withdraw(ctx context.Context) error {
 	w.settledLoss = true
-	maps.DeleteFunc(w.recs, func(id int64, _ record) bool { return w.n.Source == authz.Project(id) && !w.n.Exists })
+	maps.DeleteFunc(w.recs, func(id int64, _ record) bool { return w.n.Source == authz.ProjectID(id) && !w.n.Exists })
 	if err := w.p.destroy(ctx, w.anchor); err != nil {
 		return err
 	}
@@ -177,12 +177,12 @@ func (w *work) withdraw(ctx context.Context) error {
 }
 
 // state returns what is to be remembered after do, which returned err.
-func (w *work) state(ctx context.Context, err error) *state {
+func (w *work) state(ctx context.Context, err error) *namespaceState {
 	_, old, _ := w.p.about(w.n.Name)
 	if w.recs == nil && err != nil {
 		w.recs = old.records
 	}
-	st := &state{namespace: w.n, until: w.next, findings: w.findings, records: w.recs, life: w.life}
+	st := &namespaceState{namespace: w.n, until: w.next, findings: w.findings, records: w.recs, life: w.life}
 	if w.anchor != nil {
 		st.anchor = w.anchor.UID
 	}

@@ -125,11 +125,11 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []rbacsync.
 	if o.Concurrency <= 0 {
 		o.Concurrency = rbacsync.DefaultConcurrency
 	}
-	telling, told := context.WithCancel(ctx)
-	var teller sync.WaitGroup
+	reporting, stopReporting := context.WithCancel(ctx)
+	var reporter sync.WaitGroup
 	total := len(changes)
-	teller.Go(func() {
-		tellProgress(telling, cmp.Or(o.ProgressEvery, progressEvery), total, &a.done, o.Progress, a.log)
+	reporter.Go(func() {
+		reportProgress(reporting, cmp.Or(o.ProgressEvery, progressEvery), total, &a.done, o.Progress, a.log)
 	})
 	steps := rbacsync.Units(changes)
 	paused := false
@@ -157,8 +157,8 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []rbacsync.
 		}
 		_ = g.Wait() // failures are in the report
 	}
-	told()
-	teller.Wait()
+	stopReporting()
+	reporter.Wait()
 	a.report.Duration = time.Since(start)
 	return a.report
 }
@@ -190,7 +190,7 @@ type applier struct {
 
 // note puts what became of a change into the log and the report.
 func (a *applier) note(ctx context.Context, c rbacsync.Change, err error) {
-	a.tell(ctx, c, err)
+	a.logWrite(ctx, c, err)
 	a.count(c, err)
 }
 
@@ -217,11 +217,11 @@ func (a *applier) count(c rbacsync.Change, err error) {
 	a.report.Failed = append(a.report.Failed, Failure{c, err})
 }
 
-// tell puts a write into the log.
-func (a *applier) tell(ctx context.Context, c rbacsync.Change, err error) {
+// logWrite puts a write into the log.
+func (a *applier) logWrite(ctx context.Context, c rbacsync.Change, err error) {
 	added, lost := c.Subjects()
 	kind, name, role := c.Key.Kind.String(), c.Key.Name, ""
-	if x := c.Extra(); x != nil {
+	if x := c.TemplateObject(); x != nil {
 		kind, name = x.Kind.Kind, x.Name
 	}
 	for _, o := range []*rbacsync.Object{c.New, c.Was()} {

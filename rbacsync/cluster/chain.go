@@ -14,8 +14,8 @@ func (a *applier) chain(ctx context.Context, changes []rbacsync.Change) {
 	done := map[rbacsync.Key]error{} // what became of those that were tried
 	var open []rbacsync.Change
 	for _, c := range changes {
-		people, _ := c.Waiting(done)
-		if len(people) == 0 {
+		users, _ := c.Waiting(done)
+		if len(users) == 0 {
 			done[c.Key] = a.write(ctx, c)
 			a.note(ctx, c, done[c.Key])
 			continue
@@ -23,7 +23,7 @@ func (a *applier) chain(ctx context.Context, changes []rbacsync.Change) {
 		a.mu.Lock()
 		a.answers[c.Key] = nil
 		a.mu.Unlock()
-		if done[c.Key] = a.writePart(ctx, c.Keeping(people)); done[c.Key] != nil {
+		if done[c.Key] = a.writePart(ctx, c.Keeping(users)); done[c.Key] != nil {
 			a.count(c, done[c.Key])
 			continue
 		}
@@ -48,7 +48,7 @@ func (a *applier) finish(ctx context.Context, c rbacsync.Change, done map[rbacsy
 	err := a.writePart(ctx, next)
 	if err == nil && len(rest) > 0 {
 		err = fmt.Errorf("%d people stay in it until they have their other binding: %w", len(rest), cause)
-		a.tell(ctx, c, err)
+		a.logWrite(ctx, c, err)
 	} else if err != nil && live == nil {
 		next.New = nil
 	} else if err != nil {
@@ -70,6 +70,6 @@ func (a *applier) writePart(ctx context.Context, c rbacsync.Change) error {
 		return nil
 	}
 	err := a.write(ctx, c)
-	a.tell(ctx, c, err)
+	a.logWrite(ctx, c, err)
 	return err
 }

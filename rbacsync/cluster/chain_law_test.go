@@ -59,16 +59,16 @@ type moving struct {
 func randomMoving(t *testing.T, r *rand.Rand) moving {
 	t.Helper()
 	m := moving{kube: fake.NewClientset(), before: holdings{}, want: holdings{}, names: map[string]bool{}}
-	input := func(base, further []string, spaces int64, h holdings) rbacsync.Input {
+	input := func(base, further []string, namespaces int64, h holdings) rbacsync.Input {
 		in := rbacsync.Input{
-			Snapshot: &authz.Snapshot{Issuer: rbacsynctest.Issuer, Users: map[int64]authz.User{}, Projects: map[int64]authz.GitLabProject{}},
+			Snapshot: &authz.Snapshot{Issuer: rbacsynctest.Issuer, Users: map[int64]authz.User{}, Projects: map[int64]authz.Project{}},
 			Names:    map[authz.SourceID]string{}, Roles: base, Further: further, Settings: rbacsync.Settings{MaxSubjects: 1 + r.IntN(3)},
 		}
 		all := slices.Concat(base, further)
-		for id := range spaces {
-			src := authz.Project(id + 1)
+		for id := range namespaces {
+			src := authz.ProjectID(id + 1)
 			name := fmt.Sprintf("ns%d", id)
-			in.Snapshot.Projects[id+1] = authz.GitLabProject{ID: id + 1, Path: name}
+			in.Snapshot.Projects[id+1] = authz.Project{ID: id + 1, Path: name}
 			in.Sources, in.Names[src] = append(in.Sources, authz.Source{ID: src, Path: name}), name
 			for user := range int64(6) {
 				in.Snapshot.Users[user+1] = authz.User{ID: user + 1, Username: fmt.Sprint("u", user), State: authz.StateActive, Human: true}
@@ -239,7 +239,7 @@ func TestLawsOfMoves(t *testing.T) {
 func TestNothingIsTakenForABindingThatIsNotOurs(t *testing.T) {
 	t.Parallel()
 	input := func(first string) rbacsync.Input {
-		src := authz.Source{ID: authz.Project(1), Path: "p"}
+		src := authz.Source{ID: authz.ProjectID(1), Path: "p"}
 		return rbacsync.Input{
 			Snapshot: &authz.Snapshot{Issuer: rbacsynctest.Issuer}, Sources: []authz.Source{src}, Names: map[authz.SourceID]string{src.ID: "ns"}, Roles: rbacsynctest.Roles,
 			Grants: []authz.Grant{{Source: src.ID, ClusterRole: first, Users: []int64{2}}},

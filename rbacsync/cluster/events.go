@@ -44,7 +44,7 @@ func ReportDrift(ctx context.Context, client kubernetes.Interface, log *slog.Log
 		if c.Key.Kind == rbacsync.KindRoleBinding {
 			ref.APIVersion = "rbac.authorization.k8s.io/v1"
 		}
-		if x := c.Extra(); x != nil {
+		if x := c.TemplateObject(); x != nil {
 			ref.APIVersion, ref.Kind = x.Kind.ToAPIVersionAndKind()
 			ref.Name = x.Name
 		}

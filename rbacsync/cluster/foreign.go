@@ -28,8 +28,8 @@ func ForeignBindings(ctx context.Context, kube kubernetes.Interface, want *rbacs
 	given := map[string]map[string][]int64{} // by namespace and role
 	for i := range want.Objects {
 		o := &want.Objects[i]
-		if o.Space != nil && want.Untouchable[o.Space.Source] == "" { // else it is not known what GitLab gives there
-			home[o.Key.Name], given[o.Key.Name] = o.Space.Source, map[string][]int64{}
+		if o.Namespace != nil && want.Untouchable[o.Namespace.Source] == "" { // else it is not known what GitLab gives there
+			home[o.Key.Name], given[o.Key.Name] = o.Namespace.Source, map[string][]int64{}
 		}
 		if roles := given[o.Key.Namespace]; o.Binding != nil && roles != nil {
 			roles[o.Binding.Role] = append(roles[o.Binding.Role], o.Binding.Users...)
@@ -98,7 +98,7 @@ func tooMuch(rb *rbacv1.RoleBinding, id authz.SourceID, given map[string][]int64
 			if u, known := users[user]; known {
 				text += " (" + rbacsync.Printable(u.Username) + ")"
 			}
-		case s.Kind == rbacv1.UserKind && isJob && (id != authz.Project(project) || !ci()):
+		case s.Kind == rbacv1.UserKind && isJob && (id != authz.ProjectID(project) || !ci()):
 			text = s.Name
 		case s.Kind == rbacv1.GroupKind && slices.Contains([]string{kubename.GroupUsers, kubename.GroupCI, "system:authenticated", "system:unauthenticated", "system:serviceaccounts"}, s.Name):
 			text = "the group " + s.Name

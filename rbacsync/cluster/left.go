@@ -19,9 +19,9 @@ import (
 
 // LeftLooker looks for what was left behind. It is used by one goroutine at a time.
 type LeftLooker struct {
-	kube   kubernetes.Interface
-	now    func() time.Time
-	spaces map[string]looked
+	kube       kubernetes.Interface
+	now        func() time.Time
+	namespaces map[string]looked
 }
 
 // looked is what is known of a namespace with a loss.
@@ -39,13 +39,13 @@ func NewLeftLooker(kube kubernetes.Interface, now func() time.Time) *LeftLooker 
 
 // Look returns what was left behind in these namespaces. Those that were looked at longest ago come first; what there
 // is no time for keeps its last answer.
-func (k *LeftLooker) Look(ctx context.Context, spaces map[string]rbacsync.LostNamespace) []authz.Finding {
+func (k *LeftLooker) Look(ctx context.Context, namespaces map[string]rbacsync.LostNamespace) []authz.Finding {
 	ctx, cancel := context.WithTimeout(ctx, rbacsync.LookFor)
 	defer cancel()
 	var due []string
-	known := make(map[string]looked, len(spaces))
-	for ns, s := range spaces {
-		old := k.spaces[ns]
+	known := make(map[string]looked, len(namespaces))
+	for ns, s := range namespaces {
+		old := k.namespaces[ns]
 		if !old.loss.Equal(s.Loss.At) {
 			old = looked{loss: s.Loss.At}
 		}
@@ -53,13 +53,13 @@ func (k *LeftLooker) Look(ctx context.Context, spaces map[string]rbacsync.LostNa
 			due = append(due, ns)
 		}
 	}
-	k.spaces = known
+	k.namespaces = known
 	slices.SortFunc(due, func(a, b string) int {
 		return cmp.Or(known[a].at.Compare(known[b].at), known[b].loss.Compare(known[a].loss), strings.Compare(a, b))
 	})
 	unread, first := 0, ""
 	for _, ns := range due[:min(len(due), rbacsync.MaxLeft)] {
-		s, l := spaces[ns], known[ns]
+		s, l := namespaces[ns], known[ns]
 		l.at = k.now()
 		found, err := k.read(ctx, &s)
 		if err == nil || found != nil {

@@ -31,7 +31,7 @@ func TestLookingForWhatWasLeft(t *testing.T) {
 	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "haw"}, Spec: corev1.PodSpec{ServiceAccountName: "bot"}}
 	lost := func(at time.Time) rbacsync.LostNamespace {
 		return rbacsync.LostNamespace{
-			Name: "haw", Source: authz.Group(7), Loss: rbacsync.Loss{At: at, Users: []int64{2}}, Who: "gitlab:2 (alice)", Weak: map[string]bool{"view": true},
+			Name: "haw", Source: authz.GroupID(7), Loss: rbacsync.Loss{At: at, Users: []int64{2}}, Who: "gitlab:2 (alice)", Weak: map[string]bool{"view": true},
 		}
 	}
 	kube := fake.NewClientset(&rb, &pod)
@@ -42,34 +42,34 @@ func TestLookingForWhatWasLeft(t *testing.T) {
 	})
 	now := lostAt.Add(time.Minute)
 	k := NewLeftLooker(kube, func() time.Time { return now })
-	spaces := map[string]rbacsync.LostNamespace{"haw": lost(lostAt)}
-	found := k.Look(t.Context(), spaces)
+	namespaces := map[string]rbacsync.LostNamespace{"haw": lost(lostAt)}
+	found := k.Look(t.Context(), namespaces)
 	if len(found) != 2 || !strings.Contains(found[0].Text, "b (edit for bot);") || strings.Contains(found[0].Text, "pods") ||
 		!strings.Contains(found[1].Text, "in 1 namespaces") || !strings.Contains(found[1].Text, "listing pods in haw") || !strings.Contains(found[1].Text, "deploy/manifests") {
 		t.Errorf("without the right to list pods: %v", found)
 	}
 	forbidden = false
-	if found = k.Look(t.Context(), spaces); len(found) != 1 || !strings.Contains(found[0].Text, "p (as bot)") {
+	if found = k.Look(t.Context(), namespaces); len(found) != 1 || !strings.Contains(found[0].Text, "p (as bot)") {
 		t.Errorf("with it: %v", found)
 	}
 	forbidden = true
 	kube.PrependReactor("list", "rolebindings", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return forbidden, nil, apierrors.NewInternalError(errors.New("down"))
 	})
-	if found = k.Look(t.Context(), spaces); len(found) != 2 || !strings.Contains(found[0].Text, "p (as bot)") || !strings.Contains(found[1].Text, "listing role bindings in haw") {
+	if found = k.Look(t.Context(), namespaces); len(found) != 2 || !strings.Contains(found[0].Text, "p (as bot)") || !strings.Contains(found[1].Text, "listing role bindings in haw") {
 		t.Errorf("while nothing can be read, the last answer: %v", found)
 	}
 	forbidden = false
 	if err := kube.RbacV1().RoleBindings("haw").Delete(t.Context(), "b", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if found = k.Look(t.Context(), spaces); len(found) != 0 {
+	if found = k.Look(t.Context(), namespaces); len(found) != 0 {
 		t.Errorf("after it was deleted: %v", found)
 	}
 	count := func(want bool, what string) {
 		t.Helper()
 		before := reads
-		if k.Look(t.Context(), spaces); (reads > before) != want {
+		if k.Look(t.Context(), namespaces); (reads > before) != want {
 			t.Errorf("%s: read %v, want %v", what, reads > before, want)
 		}
 	}
@@ -77,9 +77,9 @@ func TestLookingForWhatWasLeft(t *testing.T) {
 	now = lostAt.Add(rbacsync.LeftAfter + time.Minute)
 	count(true, "the last time")
 	count(false, "nothing can be left any more")
-	spaces["haw"] = lost(now)
+	namespaces["haw"] = lost(now)
 	count(true, "a new loss")
-	if found = k.Look(t.Context(), nil); len(found) != 0 || len(k.spaces) != 0 {
-		t.Errorf("after it was acknowledged: %v, %v", found, k.spaces)
+	if found = k.Look(t.Context(), nil); len(found) != 0 || len(k.namespaces) != 0 {
+		t.Errorf("after it was acknowledged: %v, %v", found, k.namespaces)
 	}
 }

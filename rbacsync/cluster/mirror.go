@@ -30,11 +30,11 @@ type mirror struct {
 	log    *slog.Logger
 	notify func() // somebody else changed something
 
-	mu      sync.Mutex
-	synced  int // how many feeds were read at least once
-	ready   chan struct{}
-	spaces  map[string]map[rbacsync.Key]*rbacsync.Live
-	foreign map[rbacsync.Key]bool
+	mu         sync.Mutex
+	synced     int // how many feeds were read at least once
+	ready      chan struct{}
+	namespaces map[string]map[rbacsync.Key]*rbacsync.Live
+	foreign    map[rbacsync.Key]bool
 	// unmarked are the namespaces among foreign that have other labels or annotations of ours.
 	unmarked map[rbacsync.Key]*rbacsync.Live
 	members  []map[rbacsync.Key]bool // of each feed
@@ -50,7 +50,7 @@ const relistUnwatched = time.Minute
 func newMirror(of []feed, log *slog.Logger, notify func()) *mirror {
 	m := &mirror{
 		feeds: of, log: log, notify: notify, ready: make(chan struct{}),
-		spaces: map[string]map[rbacsync.Key]*rbacsync.Live{}, foreign: map[rbacsync.Key]bool{}, unmarked: map[rbacsync.Key]*rbacsync.Live{}, touched: map[rbacsync.Key]string{},
+		namespaces: map[string]map[rbacsync.Key]*rbacsync.Live{}, foreign: map[rbacsync.Key]bool{}, unmarked: map[rbacsync.Key]*rbacsync.Live{}, touched: map[rbacsync.Key]string{},
 	}
 	m.members = make([]map[rbacsync.Key]bool, len(m.feeds))
 	return m
@@ -68,12 +68,12 @@ func (m *mirror) run(ctx context.Context) {
 // follow lists one feed and then watches it; it lists again when the watch can't be resumed.
 func (m *mirror) follow(ctx context.Context, i int) {
 	f := m.feeds[i]
-	pause, told := time.Duration(0), false
+	pause, warned := time.Duration(0), false
 	for ctx.Err() == nil {
 		entries, version, err := f.read(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				m.log.WarnContext(ctx, "the cluster can't be read, trying again", "error", cure(err))
+				m.log.WarnContext(ctx, "the cluster can't be read, trying again", "error", withHint(err))
 			}
 			pause = min(max(2*pause, 500*time.Millisecond), 30*time.Second)
 			wait.For(ctx, wait.Jitter(pause))
@@ -85,10 +85,10 @@ func (m *mirror) follow(ctx context.Context, i int) {
 		for ctx.Err() == nil && version != "" && time.Now().Before(until) {
 			version, err = m.stream(ctx, i, version)
 			if apierrors.IsForbidden(err) || apierrors.IsMethodNotSupported(err) {
-				if !told {
+				if !warned {
 					m.log.WarnContext(ctx, "a watch is refused, listing once a minute instead: apply the roles in deploy/ again", "error", err)
 				}
-				told = true
+				warned = true
 				wait.For(ctx, wait.Jitter(relistUnwatched))
 				break
 			}
@@ -100,8 +100,8 @@ func (m *mirror) follow(ctx context.Context, i int) {
 	}
 }
 
-// cure adds what helps to an error when a role lacks something.
-func cure(err error) error {
+// withHint adds what helps to an error when a role lacks something.
+func withHint(err error) error {
 	if apierrors.IsForbidden(err) {
 		return fmt.Errorf("%w: apply the roles in deploy/manifests again, and for templates the one in deploy/optional/templates.yaml", err)
 	}
@@ -169,7 +169,7 @@ func (m *mirror) replace(i int, entries []entry, version string) {
 		m.put(e, !first)
 	}
 	for k := range m.members[i] {
-		if l := m.spaces[k.Namespace][k]; !seen[k] && (l == nil || newer(version, l.ResourceVersion)) {
+		if l := m.namespaces[k.Namespace][k]; !seen[k] && (l == nil || newer(version, l.ResourceVersion)) {
 			delete(m.foreign, k)
 			delete(m.unmarked, k)
 			m.drop(k, "")
@@ -196,7 +196,7 @@ func (m *mirror) event(i int, e entry, deleted bool) {
 		return
 	}
 	delete(m.members[i], e.key)
-	l := m.spaces[e.key.Namespace][e.key]
+	l := m.namespaces[e.key.Namespace][e.key]
 	if m.feeds[i].options.LabelSelector == notOurs {
 		if m.foreign[e.key] { // what stood in our way is gone
 			delete(m.foreign, e.key)
@@ -216,7 +216,7 @@ func (m *mirror) event(i int, e entry, deleted bool) {
 
 // put stores an entry unless something newer is known. The caller holds mu.
 func (m *mirror) put(e entry, watching bool) {
-	old := m.spaces[e.key.Namespace][e.key]
+	old := m.namespaces[e.key.Namespace][e.key]
 	if delete(m.unmarked, e.key); e.unmarked != nil && (old == nil || newer(e.version, old.ResourceVersion)) {
 		m.unmarked[e.key] = e.unmarked
 	}
@@ -230,14 +230,14 @@ func (m *mirror) put(e entry, watching bool) {
 	case old != nil && !newer(e.version, old.ResourceVersion):
 		return
 	}
-	if old != nil && old.Extra != nil && e.live.Extra != nil && reflect.DeepEqual(old.Extra.Content, e.live.Extra.Content) {
-		e.live.Extra, watching = old.Extra, false // only its status changed, as a quota's does all the time
+	if old != nil && old.FromTemplate != nil && e.live.FromTemplate != nil && reflect.DeepEqual(old.FromTemplate.Content, e.live.FromTemplate.Content) {
+		e.live.FromTemplate, watching = old.FromTemplate, false // only its status changed, as a quota's does all the time
 	}
 	delete(m.foreign, e.key)
-	if m.spaces[e.key.Namespace] == nil {
-		m.spaces[e.key.Namespace] = map[rbacsync.Key]*rbacsync.Live{}
+	if m.namespaces[e.key.Namespace] == nil {
+		m.namespaces[e.key.Namespace] = map[rbacsync.Key]*rbacsync.Live{}
 	}
-	m.spaces[e.key.Namespace][e.key] = e.live
+	m.namespaces[e.key.Namespace][e.key] = e.live
 	if watching {
 		m.touch(e.key, e.version)
 	}
@@ -250,10 +250,10 @@ func (m *mirror) drop(k rbacsync.Key, version string) {
 }
 
 func (m *mirror) remove(k rbacsync.Key) {
-	space := m.spaces[k.Namespace]
-	delete(space, k)
-	if len(space) == 0 {
-		delete(m.spaces, k.Namespace)
+	namespace := m.namespaces[k.Namespace]
+	delete(namespace, k)
+	if len(namespace) == 0 {
+		delete(m.namespaces, k.Namespace)
 	}
 }
 
@@ -269,8 +269,8 @@ func (m *mirror) touch(k rbacsync.Key, version string) {
 func (m *mirror) wrote(l *rbacsync.Live) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if old := m.spaces[l.Key.Namespace][l.Key]; old != nil && old.ResourceVersion == l.ResourceVersion {
-		m.spaces[l.Key.Namespace][l.Key] = l // the watch was faster; what we know of our own write is more
+	if old := m.namespaces[l.Key.Namespace][l.Key]; old != nil && old.ResourceVersion == l.ResourceVersion {
+		m.namespaces[l.Key.Namespace][l.Key] = l // the watch was faster; what we know of our own write is more
 	}
 	m.put(entry{key: l.Key, version: l.ResourceVersion, live: l}, false)
 	if v, ok := m.touched[l.Key]; ok && (v == "" || !newer(v, l.ResourceVersion)) {
@@ -325,26 +325,26 @@ func (m *mirror) await(ctx context.Context, patience time.Duration) error {
 	}
 }
 
-// observed returns what the cluster holds, sorted; in these namespaces, or everywhere when spaces is nil. Foreign
+// observed returns what the cluster holds, sorted; in these namespaces, or everywhere when namespaces is nil. Foreign
 // always holds everything.
-func (m *mirror) observed(spaces rbacsync.Scope) *rbacsync.Observed {
+func (m *mirror) observed(namespaces rbacsync.Scope) *rbacsync.Observed {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := &rbacsync.Observed{Foreign: maps.Clone(m.foreign)}
-	if spaces == nil {
-		for _, space := range m.spaces {
-			for _, l := range space {
+	if namespaces == nil {
+		for _, namespace := range m.namespaces {
+			for _, l := range namespace {
 				out.Live = append(out.Live, l)
 			}
 		}
 	}
-	for ns := range spaces {
-		for _, l := range m.spaces[ns] {
+	for ns := range namespaces {
+		for _, l := range m.namespaces[ns] {
 			out.Live = append(out.Live, l)
 		}
 	}
 	for k, l := range m.unmarked {
-		if spaces == nil || spaces[k.Namespace] {
+		if namespaces == nil || namespaces[k.Namespace] {
 			out.Unmarked = append(out.Unmarked, l)
 		}
 	}

@@ -98,7 +98,7 @@ func entryOf(obj runtime.Object) (entry, error) {
 	switch o := obj.(type) {
 	case *corev1.Namespace:
 		m, l = &o.ObjectMeta, liveOf(rbacsync.NamespaceKey(o.Name), &o.ObjectMeta)
-		l.Space, l.Doubt = rbacsync.SpaceOf(o.Labels, o.Annotations)
+		l.Namespace, l.Doubt = rbacsync.NamespaceOf(o.Labels, o.Annotations)
 		l.Born = o.CreationTimestamp.Unix()
 		l.Deleting = l.Deleting || o.Status.Phase == corev1.NamespaceTerminating
 	case *corev1.ServiceAccount:
@@ -112,7 +112,7 @@ func entryOf(obj runtime.Object) (entry, error) {
 	e := entry{key: l.Key, version: l.ResourceVersion}
 	if m.Labels[kubename.LabelManagedBy] == kubename.ManagedBy {
 		e.live = l
-	} else if l.Space != nil && (l.Space.Source != (authz.SourceID{}) || len(l.Doubt) > 0) {
+	} else if l.Namespace != nil && (l.Namespace.Source != (authz.SourceID{}) || len(l.Doubt) > 0) {
 		e.unmarked = l
 	}
 	return e, nil

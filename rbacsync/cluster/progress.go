@@ -45,9 +45,9 @@ const (
 	progressLog = 10
 )
 
-// tellProgress reports how far a plan is until ctx is done: to tell, and now and then in the log. A plan that is written
+// reportProgress reports how far a plan is until ctx is done: to tell, and now and then in the log. A plan that is written
 // within the first interval is not worth a word.
-func tellProgress(ctx context.Context, every time.Duration, total int, done *atomic.Int64, tell func(Progress), log *slog.Logger) {
+func reportProgress(ctx context.Context, every time.Duration, total int, done *atomic.Int64, report func(Progress), log *slog.Logger) {
 	start := time.Now()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -62,8 +62,8 @@ func tellProgress(ctx context.Context, every time.Duration, total int, done *ato
 		if over && n == 1 {
 			return
 		}
-		if tell != nil {
-			tell(p)
+		if report != nil {
+			report(p)
 		}
 		if over {
 			return

@@ -20,27 +20,27 @@ func TestProgress(t *testing.T) {
 	t.Parallel()
 	empty := &rbacsync.Observed{}
 	plan, _ := rbacsync.Plan(empty, rbacsynctest.WantedFor(rbacsynctest.Policy(t), rbacsynctest.Organisation(4, 4), empty))
-	var told []cluster.Progress
+	var reports []cluster.Progress
 	var log bytes.Buffer
 	o := cluster.ApplyOptions{
 		Concurrency: 1, QPS: float32(len(plan)) / 2, Logger: slog.New(slog.NewJSONHandler(&log, nil)),
-		Progress: func(p cluster.Progress) { told = append(told, p) }, ProgressEvery: 2 * time.Millisecond,
+		Progress: func(p cluster.Progress) { reports = append(reports, p) }, ProgressEvery: 2 * time.Millisecond,
 	}
 	// The limiter lets one burst through at once, so a plan takes a second at half of its size.
 	r := cluster.Apply(t.Context(), fake.NewClientset(), plan, o)
-	if r.Applied != len(plan) || len(told) < 10 {
-		t.Fatalf("%d of %d applied, told %d times", r.Applied, len(plan), len(told))
+	if r.Applied != len(plan) || len(reports) < 10 {
+		t.Fatalf("%d of %d applied, told %d times", r.Applied, len(plan), len(reports))
 	}
-	for i, p := range told {
-		if p.Total != len(plan) || p.Done > p.Total || (i > 0 && (p.Done < told[i-1].Done || p.Elapsed <= told[i-1].Elapsed)) {
-			t.Errorf("step %d: %+v after %+v", i, p, told[max(i-1, 0)])
+	for i, p := range reports {
+		if p.Total != len(plan) || p.Done > p.Total || (i > 0 && (p.Done < reports[i-1].Done || p.Elapsed <= reports[i-1].Elapsed)) {
+			t.Errorf("step %d: %+v after %+v", i, p, reports[max(i-1, 0)])
 		}
 	}
-	if last := told[len(told)-1]; last.Done != len(plan) {
+	if last := reports[len(reports)-1]; last.Done != len(plan) {
 		t.Errorf("at the end: %+v", last)
 	}
-	if lines := strings.Count(log.String(), `"msg":"changes are being made"`); lines < 1 || lines > len(told)/10 {
-		t.Errorf("%d lines in the log for %d reports", lines, len(told))
+	if lines := strings.Count(log.String(), `"msg":"changes are being made"`); lines < 1 || lines > len(reports)/10 {
+		t.Errorf("%d lines in the log for %d reports", lines, len(reports))
 	}
 	for _, want := range []string{`"total":`, `"done":`, `"perSecond":`, `"left":"`} {
 		if !strings.Contains(log.String(), want) {
@@ -63,11 +63,11 @@ func TestProgress(t *testing.T) {
 	if r := cluster.Apply(t.Context(), fake.NewClientset(), revocations, o); r.Duration > time.Duration(len(revocations)-1)*time.Second/2 {
 		t.Errorf("%d revocations took %v", len(revocations), r.Duration)
 	}
-	told = nil
+	reports = nil
 	o.QPS, o.ProgressEvery = 0, time.Hour
 	cluster.Apply(t.Context(), fake.NewClientset(), plan, o)
-	if len(told) != 0 {
-		t.Errorf("a short plan: told %v", told)
+	if len(reports) != 0 {
+		t.Errorf("a short plan: told %v", reports)
 	}
 	p := cluster.Progress{Done: 100, Total: 1100, Elapsed: 10 * time.Second}
 	if left, ok := p.Left(); !ok || left != 100*time.Second || p.String() != "100 of 1100 changes, 10/s, about 1m40s left" {

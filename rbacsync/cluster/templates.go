@@ -65,7 +65,7 @@ func (st *templates) add(ctx context.Context, o *Options, have *rbacsync.Observe
 	}
 	uids := map[string]types.UID{}
 	for _, l := range slices.Concat(have.Live, have.Unmarked) {
-		if l.Space != nil {
+		if l.Namespace != nil {
 			uids[l.Key.Name] = l.UID
 		}
 	}
@@ -249,8 +249,8 @@ func templateLive(kind rbacsync.TemplateKind, o *unstructured.Unstructured) (l *
 	delete(content, "status")
 	return &rbacsync.Live{
 		Object: rbacsync.Object{
-			Key:   rbacsync.Key{Namespace: o.GetNamespace(), Kind: rbacsync.KindTemplate, Name: kind.Kind + "/" + o.GetName()},
-			Extra: &rbacsync.Extra{Kind: kind, Name: o.GetName(), Hash: notes[kubename.AnnotationTemplate], Content: content},
+			Key:          rbacsync.Key{Namespace: o.GetNamespace(), Kind: rbacsync.KindTemplate, Name: kind.Kind + "/" + o.GetName()},
+			FromTemplate: &rbacsync.TemplateObject{Kind: kind, Name: o.GetName(), Hash: notes[kubename.AnnotationTemplate], Content: content},
 		},
 		UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), Deleting: o.GetDeletionTimestamp() != nil,
 	}, labels[kubename.LabelManagedBy] == kubename.ManagedBy && labels[kubename.LabelTemplate] != ""
@@ -267,7 +267,7 @@ func (st *templates) wrote(k rbacsync.Key, l *rbacsync.Live, hash string) {
 		}
 		return
 	}
-	l.Extra.Verified = hash // what the API server made of it is what it is
+	l.FromTemplate.Verified = hash // what the API server made of it is what it is
 	if st.mirror != nil {
 		st.mirror.wrote(l)
 	}
@@ -286,7 +286,7 @@ func writeTemplate(ctx context.Context, client dynamic.Interface, c rbacsync.Cha
 		return errors.New("there is no client for templates")
 	}
 	if c.Action == rbacsync.Delete {
-		err := client.Resource(c.Old.Extra.Kind.GVR()).Namespace(c.Key.Namespace).Delete(ctx, c.Old.Extra.Name, metav1.DeleteOptions{
+		err := client.Resource(c.Old.FromTemplate.Kind.GVR()).Namespace(c.Key.Namespace).Delete(ctx, c.Old.FromTemplate.Name, metav1.DeleteOptions{
 			Preconditions: &metav1.Preconditions{UID: &c.Old.UID, ResourceVersion: &c.Old.ResourceVersion},
 		})
 		if err == nil && wrote != nil {
@@ -294,7 +294,7 @@ func writeTemplate(ctx context.Context, client dynamic.Interface, c rbacsync.Cha
 		}
 		return err
 	}
-	e := c.New.Extra
+	e := c.New.FromTemplate
 	o := e.Render()
 	api := client.Resource(e.Kind.GVR()).Namespace(c.Key.Namespace)
 	var got *unstructured.Unstructured
@@ -306,7 +306,7 @@ func writeTemplate(ctx context.Context, client dynamic.Interface, c rbacsync.Cha
 		o.SetUID(c.Old.UID)
 		o.SetResourceVersion(c.Old.ResourceVersion)
 		var body []byte
-		if body, err = json.Marshal(withNulls(o.Object, c.Old.Extra.Content)); err != nil {
+		if body, err = json.Marshal(withNulls(o.Object, c.Old.FromTemplate.Content)); err != nil {
 			return err
 		}
 		got, err = api.Patch(ctx, e.Name, types.MergePatchType, body, metav1.PatchOptions{})

@@ -48,7 +48,7 @@ type Options struct {
 	// Users, optional, is asked each PollEvery for the states of accounts, which send no hook; first for those whom Recent,
 	// optional, returns with the time when they were seen.
 	Users Poller
-	// Reread, optional, is called each RereadEvery to read again what no hook tells of, a little at a time. It returns what
+	// Reread, optional, is called each RereadEvery to read again what no hook reports, a little at a time. It returns what
 	// has changed.
 	Reread    func(context.Context) ([]authz.SourceID, error)
 	PollEvery time.Duration
@@ -147,7 +147,7 @@ type reading struct {
 	began  stamp
 	at     time.Time
 	polled *polled // of a poll: what it brought
-	reread bool    // of what no hook tells of: ids has changed
+	reread bool    // of what no hook reports: ids has changed
 
 	snap *authz.Snapshot
 	err  error
@@ -308,7 +308,7 @@ func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 	i.startReread(ctx, wg, now)
 }
 
-// startReread begins to read what no hook tells of.
+// startReread begins to read what no hook reports.
 func (i *Intake) startReread(ctx context.Context, wg *sync.WaitGroup, now time.Time) {
 	if i.o.Reread == nil || i.reread.running || now.Before(i.reread.at) {
 		return
@@ -407,7 +407,7 @@ func (i *Intake) endFull(r *reading) {
 	for _, id := range again {
 		i.queue.add([]authz.SourceID{id}, "changed while GitLab was read", i.tick(), i.o.Now())
 	}
-	i.tell(News{Full: true, Snapshot: i.base, Causes: r.causes, Began: r.at})
+	i.publish(News{Full: true, Snapshot: i.base, Causes: r.causes, Began: r.at})
 }
 
 func (i *Intake) endSingle(r *reading) {
@@ -433,15 +433,15 @@ func (i *Intake) endSingle(r *reading) {
 		}
 	}
 	i.queue.failed(failed, r.causes, i.o.Now())
-	i.tell(News{Snapshot: i.base, Changed: changed, Causes: r.causes, Began: r.at})
+	i.publish(News{Snapshot: i.base, Changed: changed, Causes: r.causes, Began: r.at})
 }
 
 func (i *Intake) fail(r *reading) {
-	i.tell(News{Failed: []Failure{{Full: r.full, Causes: r.causes, Began: r.at, Took: r.took, Err: fmt.Errorf("reading GitLab: %w", r.err)}}})
+	i.publish(News{Failed: []Failure{{Full: r.full, Causes: r.causes, Began: r.at, Took: r.took, Err: fmt.Errorf("reading GitLab: %w", r.err)}}})
 }
 
-// tell says what is new, together with what was not taken yet.
-func (i *Intake) tell(n News) {
+// publish says what is new, together with what was not taken yet.
+func (i *Intake) publish(n News) {
 	if n.Snapshot != nil {
 		n.Done = i.queue.settle(i.readSince, i.all)
 	}

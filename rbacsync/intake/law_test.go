@@ -93,15 +93,15 @@ func (c *changing) read(ids func() []authz.SourceID, out *authz.Snapshot, longes
 
 func everything() (ids []authz.SourceID) {
 	for i := range int64(things) {
-		ids = append(ids, authz.Person(i+1), authz.Group(i+1), authz.Project(i+1))
+		ids = append(ids, authz.UserID(i+1), authz.GroupID(i+1), authz.ProjectID(i+1))
 	}
 	return ids
 }
 
 func (c *changing) Snapshot(context.Context) (*authz.Snapshot, error) {
 	empty := &authz.Snapshot{
-		Issuer: "https://gitlab.example.com", Admin: true, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{},
-		Projects: map[int64]authz.GitLabProject{}, Missing: map[authz.SourceID]string{},
+		Issuer: "https://gitlab.example.com", Admin: true, Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{},
+		Projects: map[int64]authz.Project{}, Missing: map[authz.SourceID]string{},
 	}
 	return c.read(everything, empty, 30*time.Second), nil
 }
@@ -119,7 +119,7 @@ func (c *changing) States(_ context.Context, ids []int64) (map[int64]authz.UserS
 	out := &authz.Snapshot{Users: map[int64]authz.User{}}
 	var users []authz.SourceID
 	for _, id := range ids {
-		users = append(users, authz.Person(id))
+		users = append(users, authz.UserID(id))
 	}
 	c.read(func() []authz.SourceID { return users }, out, time.Second)
 	states := map[int64]authz.UserState{}
@@ -140,30 +140,30 @@ func (c *changing) randomly(r *rand.Rand, step int) (id authz.SourceID) {
 		c.change(func(s *authz.Snapshot) {
 			u := s.Users[n]
 			u.State = authz.UserState(fmt.Sprint("state ", step))
-			s.Users[n], id = u, authz.Person(n)
+			s.Users[n], id = u, authz.UserID(n)
 		})
 	case 1:
 		c.change(func(s *authz.Snapshot) {
 			g := s.Groups[n]
 			g.Members = row
-			s.Groups[n], id = g, authz.Group(n)
+			s.Groups[n], id = g, authz.GroupID(n)
 		})
 	case 2:
 		c.change(func(s *authz.Snapshot) {
 			p := s.Projects[n]
 			p.ID, p.Members = n, row
 			p.Group, p.Path = 1, fmt.Sprint("g1/p", n)
-			s.Projects[n], id = p, authz.Project(n)
+			s.Projects[n], id = p, authz.ProjectID(n)
 		})
 	default: // made, moved or deleted
 		c.change(func(s *authz.Snapshot) {
-			id = authz.Project(n)
+			id = authz.ProjectID(n)
 			if _, there := s.Projects[n]; there && r.IntN(2) == 0 {
 				delete(s.Projects, n)
 				return
 			}
 			in := r.Int64N(things) + 1
-			s.Projects[n] = authz.GitLabProject{ID: n, Group: in, Path: fmt.Sprintf("g%d/p%d", in, n), Members: row}
+			s.Projects[n] = authz.Project{ID: n, Group: in, Path: fmt.Sprintf("g%d/p%d", in, n), Members: row}
 		})
 	}
 	return id
@@ -179,11 +179,11 @@ func TestTheReadingThatBeganLaterCounts(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 106))
 			c := &changing{r: rand.New(rand.NewPCG(seed, 107)), began: map[authz.SourceID]time.Time{}}
-			first := &authz.Snapshot{Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{}}
+			first := &authz.Snapshot{Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{}, Projects: map[int64]authz.Project{}}
 			for i := range int64(things) {
 				first.Users[i+1] = authz.User{ID: i + 1, State: authz.StateActive, Human: true}
-				first.Groups[i+1] = authz.GitLabGroup{ID: i + 1, Path: fmt.Sprint("g", i+1)}
-				first.Projects[i+1] = authz.GitLabProject{ID: i + 1, Group: i + 1, Path: fmt.Sprintf("g%d/p%d", i+1, i+1)}
+				first.Groups[i+1] = authz.Group{ID: i + 1, Path: fmt.Sprint("g", i+1)}
+				first.Projects[i+1] = authz.Project{ID: i + 1, Group: i + 1, Path: fmt.Sprintf("g%d/p%d", i+1, i+1)}
 			}
 			c.history = []moment{{time.Now(), first}}
 			in := intake.New(intake.Options{Reader: c, Interval: 2 * time.Minute, Users: c, PollEvery: 7 * time.Second, Now: time.Now})

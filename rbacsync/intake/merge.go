@@ -20,10 +20,10 @@ func (i *Intake) note(r *reading, before *authz.Snapshot) {
 	// It may have brought more: the states of users come with the rows of groups and projects, and a group leads to what is
 	// below it. Of what is only a part of something else, as a path is, it says nothing.
 	differ(before.Users, r.snap.Users, func(a, b authz.User) bool { return a.State == b.State && a.Human == b.Human }, func(id int64) {
-		i.began[authz.Person(id)] = r.began
+		i.began[authz.UserID(id)] = r.began
 	})
-	differ(before.Groups, r.snap.Groups, samePlaceOfGroup, func(id int64) { i.began[authz.Group(id)] = r.began })
-	differ(before.Projects, r.snap.Projects, samePlaceOfProject, func(id int64) { i.began[authz.Project(id)] = r.began })
+	differ(before.Groups, r.snap.Groups, samePlaceOfGroup, func(id int64) { i.began[authz.GroupID(id)] = r.began })
+	differ(before.Projects, r.snap.Projects, samePlaceOfProject, func(id int64) { i.began[authz.ProjectID(id)] = r.began })
 }
 
 // differ calls changed for each key whose value differs, or that only one of the two has.
@@ -40,12 +40,12 @@ func differ[V any](a, b map[int64]V, same func(V, V) bool, changed func(int64)) 
 	}
 }
 
-func samePlaceOfGroup(a, b authz.GitLabGroup) bool {
+func samePlaceOfGroup(a, b authz.Group) bool {
 	return a.Parent == b.Parent && a.Path == b.Path && a.Archived == b.Archived && a.MarkedForDeletion == b.MarkedForDeletion &&
 		a.ShareLock == b.ShareLock && a.CreatedAt.Equal(b.CreatedAt)
 }
 
-func samePlaceOfProject(a, b authz.GitLabProject) bool {
+func samePlaceOfProject(a, b authz.Project) bool {
 	return a.Group == b.Group && a.Owner == b.Owner && a.Path == b.Path && a.Archived == b.Archived && a.MarkedForDeletion == b.MarkedForDeletion &&
 		a.CreatedAt.Equal(b.CreatedAt)
 }

@@ -21,9 +21,9 @@ func TestNoTicketIsForgotten(t *testing.T) {
 		c.history = []moment{{time.Now(), authztest.Snapshot(rand.New(rand.NewPCG(1, 2)))}}
 		in := intake.New(intake.Options{Reader: c, Interval: time.Hour, Now: time.Now})
 		for range 300 {
-			in.Add([]authz.SourceID{authz.Project(1)}, "hook")
+			in.Add([]authz.SourceID{authz.ProjectID(1)}, "hook")
 		}
-		go in.AddTickets(t.Context(), []intake.Ticket{{Key: "project-1", Value: "1", Changed: []authz.SourceID{authz.Project(1)}, Cause: "hook"}})
+		go in.AddTickets(t.Context(), []intake.Ticket{{Key: "project-1", Value: "1", Changed: []authz.SourceID{authz.ProjectID(1)}, Cause: "hook"}})
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { in.Run(ctx) })

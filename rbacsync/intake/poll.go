@@ -114,20 +114,20 @@ func (i *Intake) endPoll(r *reading) {
 	users := i.base.Users
 	for id, state := range r.polled.states {
 		u, known := i.base.Users[id]
-		person := authz.Person(id)
+		user := authz.UserID(id)
 		switch {
-		case !known || i.began[person] > r.began || i.all > r.began: // read since
+		case !known || i.began[user] > r.began || i.all > r.began: // read since
 		case u.State == state:
 			p.checked[id] = r.at
 		case state == "":
-			i.queue.add([]authz.SourceID{person}, "poll", i.tick(), now)
+			i.queue.add([]authz.SourceID{user}, "poll", i.tick(), now)
 		default:
 			if len(changed) == 0 {
 				users = maps.Clone(users)
 			}
 			u.State = state
-			users[id], changed[person], i.began[person] = u, true, r.began
-			i.queue.add([]authz.SourceID{person}, "poll", i.tick(), now)
+			users[id], changed[user], i.began[user] = u, true, r.began
+			i.queue.add([]authz.SourceID{user}, "poll", i.tick(), now)
 		}
 	}
 	maps.DeleteFunc(p.checked, func(id int64, _ time.Time) bool { _, known := i.base.Users[id]; return !known })
@@ -135,7 +135,7 @@ func (i *Intake) endPoll(r *reading) {
 	if len(changed) > 0 {
 		base := *i.base
 		base.Users, i.base = users, &base
-		i.tell(News{Snapshot: i.base, Changed: changed, Causes: r.causes, Began: r.at})
+		i.publish(News{Snapshot: i.base, Changed: changed, Causes: r.causes, Began: r.at})
 	}
 }
 

@@ -15,13 +15,13 @@ var day = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
 func projects(from, n int64) (out []authz.SourceID) {
 	for i := range n {
-		out = append(out, authz.Project(from+i))
+		out = append(out, authz.ProjectID(from+i))
 	}
 	return out
 }
 
 // byHundreds is a GitLab in which project 142 is in group 1.
-func byHundreds(id authz.SourceID) authz.SourceID { return authz.Group(id.ID / 100) }
+func byHundreds(id authz.SourceID) authz.SourceID { return authz.GroupID(id.ID / 100) }
 
 // readAt says that these were read at a stamp, and nothing else ever.
 func readAt(at stamp, ids ...authz.SourceID) func(authz.SourceID) stamp {
@@ -37,10 +37,10 @@ func TestTurns(t *testing.T) {
 	t.Parallel()
 	q := newQueue(day, time.Hour)
 	q.add(projects(100, 60), "many", 1, day)
-	q.add([]authz.SourceID{authz.Project(201)}, "calm", 2, day)
-	q.add([]authz.SourceID{authz.Person(7), authz.Person(3)}, "blocked", 3, day)
+	q.add([]authz.SourceID{authz.ProjectID(201)}, "calm", 2, day)
+	q.add([]authz.SourceID{authz.UserID(7), authz.UserID(3)}, "blocked", 3, day)
 	ids, causes := q.take(day, byHundreds)
-	want := append([]authz.SourceID{authz.Person(3), authz.Person(7)}, append(projects(100, 17), authz.Project(201))...)
+	want := append([]authz.SourceID{authz.UserID(3), authz.UserID(7)}, append(projects(100, 17), authz.ProjectID(201))...)
 	if d := cmp.Diff(want, ids); d != "" {
 		t.Errorf("the first reading (-want +got):\n%s", d)
 	}
@@ -52,7 +52,7 @@ func TestTurns(t *testing.T) {
 		t.Errorf("%d are left, want 43", len(q.items))
 	}
 	q.add(projects(90, 5), "later", 5, day) // smaller numbers come no earlier
-	if ids, _ := q.take(day, func(authz.SourceID) authz.SourceID { return authz.Group(1) }); slices.Contains(ids, authz.Project(90)) || len(ids) != maxSingle {
+	if ids, _ := q.take(day, func(authz.SourceID) authz.SourceID { return authz.GroupID(1) }); slices.Contains(ids, authz.ProjectID(90)) || len(ids) != maxSingle {
 		t.Errorf("then comes %v", ids)
 	}
 }
@@ -84,15 +84,15 @@ func TestWhatHasFailedIsReadApart(t *testing.T) {
 		}
 	}
 	pauses := []time.Duration{}
-	one := q.items[authz.Project(100)]
+	one := q.items[authz.ProjectID(100)]
 	for range 10 {
-		q.failed([]authz.SourceID{authz.Project(100)}, nil, now)
+		q.failed([]authz.SourceID{authz.ProjectID(100)}, nil, now)
 		pauses = append(pauses, one.pause)
 	}
 	if !slices.IsSorted(pauses) || pauses[9] != time.Minute {
 		t.Errorf("pauses %v", pauses)
 	}
-	q.add([]authz.SourceID{authz.Project(100)}, "hook", 99, now)
+	q.add([]authz.SourceID{authz.ProjectID(100)}, "hook", 99, now)
 	if soon := one.at.Sub(now); soon > askedAgain {
 		t.Errorf("asked for again, it waits for %v", soon)
 	}
@@ -101,7 +101,7 @@ func TestWhatHasFailedIsReadApart(t *testing.T) {
 // TestOnlyALaterReadingSettles: what was asked for while a reading was under way is read again.
 func TestOnlyALaterReadingSettles(t *testing.T) {
 	t.Parallel()
-	one, other := authz.Project(1), authz.Project(2)
+	one, other := authz.ProjectID(1), authz.ProjectID(2)
 	ticket := func(key string, changed ...authz.SourceID) Ticket { return Ticket{Key: key, Changed: changed} }
 	for _, tt := range []struct {
 		name string
@@ -160,13 +160,13 @@ func TestTooMuchIsLeftToAReadingOfEverything(t *testing.T) {
 			}
 			q.endedAll(day, tt.took, nil, err)
 			q.add(projects(1, tt.waiting), "hook", 1, day)
-			q.add([]authz.SourceID{authz.Person(3)}, "hook", 1, day)
+			q.add([]authz.SourceID{authz.UserID(3)}, "hook", 1, day)
 			now := day.Add(time.Minute)
 			if all := q.dueAll(now, 2); all != (tt.left || tt.failed) {
 				t.Errorf("everything is due: %v", all)
 			}
 			ids, _ := q.take(now, byHundreds)
-			if left := len(ids) == 1 && ids[0] == authz.Person(3); left != tt.left {
+			if left := len(ids) == 1 && ids[0] == authz.UserID(3); left != tt.left {
 				t.Errorf("read one by one: %v", ids)
 			}
 		})

@@ -53,16 +53,16 @@ func Keys(items []rbacsync.Item) string {
 var Noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // Organisation has top-level groups with ids 1, 2, …, each with a subgroup, two projects and people of its own.
-func Organisation(tops, people int) *authz.Snapshot {
-	s := &authz.Snapshot{Issuer: Issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.GitLabGroup{}, Projects: map[int64]authz.GitLabProject{}}
+func Organisation(tops, users int) *authz.Snapshot {
+	s := &authz.Snapshot{Issuer: Issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{}, Projects: map[int64]authz.Project{}}
 	for g := range int64(tops) {
 		top, sub := g+1, g+1001
-		s.Groups[top] = authz.GitLabGroup{ID: top, Path: fmt.Sprintf("top%d", top)}
-		s.Groups[sub] = authz.GitLabGroup{ID: sub, Parent: top, Path: fmt.Sprintf("top%d/sub", top)}
-		s.Projects[top] = authz.GitLabProject{ID: top, Group: top, Path: fmt.Sprintf("top%d/a", top)}
-		s.Projects[sub] = authz.GitLabProject{ID: sub, Group: sub, Path: fmt.Sprintf("top%d/sub/b", top)}
-		for u := range int64(people) {
-			id := g*int64(people) + u + 1
+		s.Groups[top] = authz.Group{ID: top, Path: fmt.Sprintf("top%d", top)}
+		s.Groups[sub] = authz.Group{ID: sub, Parent: top, Path: fmt.Sprintf("top%d/sub", top)}
+		s.Projects[top] = authz.Project{ID: top, Group: top, Path: fmt.Sprintf("top%d/a", top)}
+		s.Projects[sub] = authz.Project{ID: sub, Group: sub, Path: fmt.Sprintf("top%d/sub/b", top)}
+		for u := range int64(users) {
+			id := g*int64(users) + u + 1
 			s.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("u%d", id), State: authz.StateActive, Human: true}
 			m := authz.Member{User: id, Level: []authz.Level{authz.Developer, authz.Maintainer, authz.Owner}[u%3]}
 			switch u % 4 {
@@ -101,7 +101,7 @@ func WantedFor(p authz.Policy, s *authz.Snapshot, have *rbacsync.Observed) *rbac
 // Company is a small GitLab; alice, bob and carol are 2, 3 and 4.
 func Company() rbacsync.Input {
 	created := time.Date(2024, 5, 6, 7, 8, 9, 123e6, time.UTC)
-	haw, world, carol := authz.Group(7), authz.Project(42), authz.Person(4)
+	haw, world, carol := authz.GroupID(7), authz.ProjectID(42), authz.UserID(4)
 	grant := func(id authz.SourceID, role string, user int64) authz.Grant {
 		return authz.Grant{Source: id, ClusterRole: role, Users: []int64{user}}
 	}
@@ -109,8 +109,8 @@ func Company() rbacsync.Input {
 		Snapshot: &authz.Snapshot{
 			Issuer:   Issuer,
 			Users:    map[int64]authz.User{2: {ID: 2, Username: "alice"}, 3: {ID: 3, Username: "bob"}, 4: {ID: 4, Username: "carol\n\x1b[31m"}},
-			Groups:   map[int64]authz.GitLabGroup{7: {ID: 7, Path: "haw", CreatedAt: created}},
-			Projects: map[int64]authz.GitLabProject{42: {ID: 42, Group: 7, Path: "haw/world", CreatedAt: created}},
+			Groups:   map[int64]authz.Group{7: {ID: 7, Path: "haw", CreatedAt: created}},
+			Projects: map[int64]authz.Project{42: {ID: 42, Group: 7, Path: "haw/world", CreatedAt: created}},
 		},
 		Sources: []authz.Source{{ID: haw, Path: "haw", CreatedAt: created}, {ID: world, Path: "haw/world", CreatedAt: created}, {ID: carol, Path: "carol"}},
 		Names:   map[authz.SourceID]string{haw: "haw", world: "haw-world", carol: "carol"},
@@ -130,9 +130,9 @@ func Apply(have *rbacsync.Observed, changes []rbacsync.Change) *rbacsync.Observe
 		if c.New != nil {
 			l := &rbacsync.Live{Object: rbacsync.Object{Key: c.Key}, UID: types.UID(fmt.Sprint("u", i)), ResourceVersion: fmt.Sprint(i)}
 			l.Deleting = c.Old != nil && c.Old.Deleting
-			if c.New.Space != nil {
-				s := *c.New.Space
-				l.Space = &s
+			if c.New.Namespace != nil {
+				s := *c.New.Namespace
+				l.Namespace = &s
 			}
 			if c.New.Binding != nil {
 				b := *c.New.Binding
@@ -162,8 +162,8 @@ func HawWorld() *authz.Snapshot {
 	return &authz.Snapshot{
 		Issuer:   Issuer,
 		Users:    map[int64]authz.User{2: user(2, "alice"), 3: user(3, "bob")},
-		Groups:   map[int64]authz.GitLabGroup{7: {ID: 7, Path: "haw", CreatedAt: created, Members: []authz.Member{{User: 2, Level: authz.Owner}}}},
-		Projects: map[int64]authz.GitLabProject{42: {ID: 42, Group: 7, Path: "haw/world", CreatedAt: created, Members: []authz.Member{{User: 3, Level: authz.Developer}}}},
+		Groups:   map[int64]authz.Group{7: {ID: 7, Path: "haw", CreatedAt: created, Members: []authz.Member{{User: 2, Level: authz.Owner}}}},
+		Projects: map[int64]authz.Project{42: {ID: 42, Group: 7, Path: "haw/world", CreatedAt: created, Members: []authz.Member{{User: 3, Level: authz.Developer}}}},
 	}
 }
 

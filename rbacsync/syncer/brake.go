@@ -46,13 +46,13 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 	}
 	want := p.want
 	v := b.o.Limits.Split(p.Plan, want, e, p.Started)
-	if b.o.Held != nil && (len(v.Wanted) > 0 || b.approved == nil && p.everything() || len(b.approved) > 0) {
+	if b.o.Held != nil && (len(v.Holdable) > 0 || b.approved == nil && p.everything() || len(b.approved) > 0) {
 		if approved, err := b.o.Held.Approvals(ctx); err != nil {
 			p.noted = append(p.noted, authz.Finding{Code: "approvals_unreadable", Text: err.Error()})
 		} else {
 			b.approved, e.Approved = approved, approved
 			v = b.o.Limits.Split(p.Plan, want, e, p.Started)
-			b.forget(ctx, p, v.Wanted)
+			b.forget(ctx, p, v.Holdable)
 		}
 	}
 	p.Held = v.Held
@@ -128,7 +128,7 @@ func (b *brakes) withhold(p *pass) *rbacsync.Wanted {
 			if gives == nil {
 				ids := map[authz.SourceID]bool{}
 				for i := range p.plain.Objects {
-					if o := p.plain.Objects[i].Space; o != nil {
+					if o := p.plain.Objects[i].Namespace; o != nil {
 						ids[o.Source] = true
 					}
 				}

@@ -76,18 +76,18 @@ func TestCIBinding(t *testing.T) {
 		{"of other projects and by hand: gone at once", rbacsync.CISettings{}, rbacsync.DeliveryStatus{}, []rbacv1.Subject{foreign, strange}, false, sa},
 		{"archived", rbacsync.CISettings{Mode: rbacsync.DeliverIDToken}, rbacsync.DeliveryStatus{}, []rbacv1.Subject{user}, true, ""},
 		{"the nearest exception counts", rbacsync.CISettings{Mode: rbacsync.DeliverAgent, Exceptions: []rbacsync.CIException{
-			{Source: authz.Group(7), Mode: rbacsync.DeliverVariables}, {Source: authz.Project(42), Mode: rbacsync.DeliverIDToken},
+			{Source: authz.GroupID(7), Mode: rbacsync.DeliverVariables}, {Source: authz.ProjectID(42), Mode: rbacsync.DeliverIDToken},
 		}}, rbacsync.DeliveryStatus{}, nil, false, sa + " gitlab:ci:42"},
-		{"of the group", rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.Group(7), Mode: rbacsync.DeliverIDToken}}}, rbacsync.DeliveryStatus{}, nil, false, sa + " gitlab:ci:42"},
+		{"of the group", rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.GroupID(7), Mode: rbacsync.DeliverIDToken}}}, rbacsync.DeliveryStatus{}, nil, false, sa + " gitlab:ci:42"},
 		{"each of mode and namespace by itself", rbacsync.CISettings{Exceptions: []rbacsync.CIException{
-			{Source: authz.Group(7), Mode: rbacsync.DeliverIDToken}, {Source: authz.Project(42), Target: rbacsync.TargetProject},
+			{Source: authz.GroupID(7), Mode: rbacsync.DeliverIDToken}, {Source: authz.ProjectID(42), Target: rbacsync.TargetProject},
 		}}, rbacsync.DeliveryStatus{}, nil, false, sa + " gitlab:ci:42"},
 		{"not because of its group: Developers can make projects there", rbacsync.CISettings{Mode: rbacsync.DeliverIDToken, Exceptions: []rbacsync.CIException{
-			{Source: authz.Group(7), Target: rbacsync.TargetGroup},
+			{Source: authz.GroupID(7), Target: rbacsync.TargetGroup},
 		}}, rbacsync.DeliveryStatus{}, nil, false, sa + " gitlab:ci:42"},
 		{
 			"it deploys elsewhere",
-			rbacsync.CISettings{Mode: rbacsync.DeliverIDToken, Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup}}},
+			rbacsync.CISettings{Mode: rbacsync.DeliverIDToken, Exceptions: []rbacsync.CIException{{Source: authz.ProjectID(42), Target: rbacsync.TargetGroup}}},
 			rbacsync.DeliveryStatus{},
 			[]rbacv1.Subject{user},
 			false, sa,
@@ -120,7 +120,7 @@ func TestCIExceptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	snap := rbacsynctest.HawWorld()
 	s := newSyncer(t, syncer.Options{Reader: &gitlab{snap: snap}, Kube: fake.NewClientset(), Mode: syncer.ModePlan, Settings: rbacsync.Settings{CI: rbacsync.CISettings{Exceptions: []rbacsync.CIException{
-		{Source: authz.Project(42), Path: "haw/world", Mode: rbacsync.DeliverNone}, {Source: authz.Group(7), Path: "haw/other", Mode: rbacsync.DeliverNone}, {Source: authz.Project(99), Mode: rbacsync.DeliverNone},
+		{Source: authz.ProjectID(42), Path: "haw/world", Mode: rbacsync.DeliverNone}, {Source: authz.GroupID(7), Path: "haw/other", Mode: rbacsync.DeliverNone}, {Source: authz.ProjectID(99), Mode: rbacsync.DeliverNone},
 	}}}})
 	r, err := s.Once(t.Context(), "test")
 	if err != nil {
@@ -213,10 +213,10 @@ func TestTokensDieWithRights(t *testing.T) {
 		n := *s
 		g := n.Groups[7]
 		g.Members = nil
-		n.Groups = map[int64]authz.GitLabGroup{7: g}
+		n.Groups = map[int64]authz.Group{7: g}
 		return &n
 	}
-	shared := rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup}}}
+	shared := rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.ProjectID(42), Target: rbacsync.TargetGroup}}}
 	open := rbacsync.CISettings{Unprotected: map[int64]bool{42: true}}
 	tests := []struct {
 		name     string
@@ -233,7 +233,7 @@ func TestTokensDieWithRights(t *testing.T) {
 		{"a Developer of an unprotected project that deploys into the group's", rbacsync.CISettings{Exceptions: shared.Exceptions, Unprotected: open.Unprotected}, nil, rbacsynctest.HawWorld(), without(rbacsynctest.HawWorld(), 42, 3), "haw"},
 		{
 			"a Developer of a project that deploys into the group's by GitLab's integration",
-			rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Target: rbacsync.TargetGroup, Mode: rbacsync.DeliverCertificate}}},
+			rbacsync.CISettings{Exceptions: []rbacsync.CIException{{Source: authz.ProjectID(42), Target: rbacsync.TargetGroup, Mode: rbacsync.DeliverCertificate}}},
 			nil, rbacsynctest.HawWorld(), without(rbacsynctest.HawWorld(), 42, 3), "haw",
 		},
 		{
@@ -241,7 +241,7 @@ func TestTokensDieWithRights(t *testing.T) {
 			rbacsync.CISettings{Exceptions: shared.Exceptions, Unprotected: open.Unprotected},
 			nil, rbacsynctest.HawWorld(), func() *authz.Snapshot {
 				s := without(rbacsynctest.HawWorld(), 42, 3)
-				s.Missing = map[authz.SourceID]string{authz.Project(42): "502"}
+				s.Missing = map[authz.SourceID]string{authz.ProjectID(42): "502"}
 				return s
 			}(), "",
 		},
@@ -250,7 +250,7 @@ func TestTokensDieWithRights(t *testing.T) {
 		{"somebody comes", rbacsync.CISettings{}, nil, noOwner(rbacsynctest.HawWorld()), rbacsynctest.HawWorld(), ""},
 		{"GitLab could not be read", rbacsync.CISettings{}, nil, rbacsynctest.HawWorld(), func() *authz.Snapshot {
 			s := noOwner(rbacsynctest.HawWorld())
-			s.Missing = map[authz.SourceID]string{authz.Group(7): "502"}
+			s.Missing = map[authz.SourceID]string{authz.GroupID(7): "502"}
 			return s
 		}(), ""},
 	}
@@ -306,7 +306,7 @@ func TestIDHandedOutAgain(t *testing.T) {
 // hanging is a GitLab that does not answer.
 type hanging struct{ delivery }
 
-func (hanging) Ensure(ctx context.Context, _ int64, _ string, _ []ci.Variable, _ *ci.Known, _ ci.Claim) (int, error) {
+func (hanging) Ensure(ctx context.Context, _ int64, _ string, _ []ci.Variable, _ *ci.ProjectVariables, _ ci.Claim) (int, error) {
 	<-ctx.Done()
 	return 0, ctx.Err()
 }
@@ -334,10 +334,10 @@ func TestTokensDieWhileGitLabHangs(t *testing.T) {
 			n := *g.snap
 			group := n.Groups[7]
 			group.Members = nil
-			n.Groups = map[int64]authz.GitLabGroup{7: group}
+			n.Groups = map[int64]authz.Group{7: group}
 			g.snap = &n
 		})
-		s.Trigger([]authz.SourceID{authz.Group(7)}, "hook")
+		s.Trigger([]authz.SourceID{authz.GroupID(7)}, "hook")
 		synctest.Wait()
 		for ns, uid := range before {
 			if get(ns).UID == uid {
@@ -353,14 +353,14 @@ type refusing struct {
 	on *atomic.Bool
 }
 
-func (r refusing) Ensure(ctx context.Context, id int64, scope string, vars []ci.Variable, known *ci.Known, claim ci.Claim) (int, error) {
+func (r refusing) Ensure(ctx context.Context, id int64, scope string, vars []ci.Variable, known *ci.ProjectVariables, claim ci.Claim) (int, error) {
 	if r.on.Load() {
 		return 0, errors.New("403 Forbidden")
 	}
 	return r.delivery.Ensure(ctx, id, scope, vars, known, claim)
 }
 
-// TestCIFindingsGoWithTheirCause: what a pass over credentials finds, or no longer finds, is told then, not with the next
+// TestCIFindingsGoWithTheirCause: what a pass over credentials finds, or no longer finds, is reported then, not with the next
 // reading of GitLab.
 func TestCIFindingsGoWithTheirCause(t *testing.T) {
 	t.Parallel()

@@ -113,7 +113,7 @@ func org(id int64, name string) *authz.Snapshot {
 	g.ID, g.Path = id, name
 	p.ID, p.Group, p.Path = id+1000, id, name+"/world"
 	s.Issuer = "https://" + name + ".example.com" // so that the tests see nothing of each other
-	s.Groups, s.Projects = map[int64]authz.GitLabGroup{id: g}, map[int64]authz.GitLabProject{id + 1000: p}
+	s.Groups, s.Projects = map[int64]authz.Group{id: g}, map[int64]authz.Project{id + 1000: p}
 	return s
 }
 
@@ -180,7 +180,7 @@ func TestClusterFollowsGitLab(t *testing.T) {
 	}
 	c.may(t, false, "gitlab:3", ns, "get", "", "pods")
 
-	g.snap.Projects = map[int64]authz.GitLabProject{}
+	g.snap.Projects = map[int64]authz.Project{}
 	once(t, s)
 	c.may(t, false, "gitlab:2", ns, "get", "", "pods")
 	c.may(t, false, kubename.ServiceAccountUser(ns), ns, "get", "", "pods")
@@ -285,7 +285,7 @@ func TestClusterKeepsForeignNamespaces(t *testing.T) {
 	snap := org(40, "mallory")
 	for i, path := range []string{"Kube-System", "kube_system", "default", "gl-k8s-integrator"} {
 		id := int64(41 + i)
-		snap.Groups[id] = authz.GitLabGroup{ID: id, Path: path, Members: []authz.Member{{User: 2, Level: authz.Owner}}}
+		snap.Groups[id] = authz.Group{ID: id, Path: path, Members: []authz.Member{{User: 2, Level: authz.Owner}}}
 	}
 	r := once(t, newSyncer(t, syncer.Options{Reader: &gitlab{snap: snap}, Kube: c.own}))
 	got := slices.Sorted(maps.Values(r.Names))
@@ -397,7 +397,7 @@ func TestClusterCIToken(t *testing.T) {
 // delivery is a VariableWriter that only notes.
 type delivery func(project int64, vars []ci.Variable)
 
-func (d delivery) Ensure(_ context.Context, project int64, _ string, vars []ci.Variable, _ *ci.Known, _ ci.Claim) (int, error) {
+func (d delivery) Ensure(_ context.Context, project int64, _ string, vars []ci.Variable, _ *ci.ProjectVariables, _ ci.Claim) (int, error) {
 	d(project, vars)
 	return len(vars), nil
 }
@@ -413,7 +413,7 @@ func TestClusterOfManyNamespaces(t *testing.T) {
 	snap := org(60, "many")
 	for i := range int64(250) { // more objects than fit on one page of a list
 		id := 2000 + i
-		snap.Projects[id] = authz.GitLabProject{ID: id, Group: 60, Path: fmt.Sprintf("many/p%d", i)}
+		snap.Projects[id] = authz.Project{ID: id, Group: 60, Path: fmt.Sprintf("many/p%d", i)}
 	}
 	s := newSyncer(t, syncer.Options{Reader: &gitlab{snap: snap}, Kube: c.own})
 	r := once(t, s)

@@ -65,7 +65,7 @@ func (c *credentials) take(p *pass) []ci.Namespace {
 func (c *credentials) list(p *pass) []ci.Namespace {
 	in := rbacsync.Input{Snapshot: p.snap, Sources: p.sources, Names: p.Names, Settings: c.o.Settings}
 	c.input(&in, p)
-	s := &ciSpaces{
+	s := &ciNamespaces{
 		view: rbacsync.NewDeliveries(&in), policy: c.o.Policy, have: p.have, want: p.want, snap: p.snap,
 		live: map[rbacsync.Key]*rbacsync.Live{}, bindings: map[string][]*rbacsync.Live{}, failed: map[rbacsync.Key]bool{}, unsure: map[string]bool{},
 	}
@@ -85,7 +85,7 @@ func (c *credentials) list(p *pass) []ci.Namespace {
 	return s.list()
 }
 
-type ciSpaces struct {
+type ciNamespaces struct {
 	view   *rbacsync.Deliveries
 	policy authz.Policy
 	have   *rbacsync.Observed
@@ -98,41 +98,41 @@ type ciSpaces struct {
 	unsure   map[string]bool // namespaces in which a binding could not be written
 }
 
-func (c *ciSpaces) list() []ci.Namespace {
+func (c *ciNamespaces) list() []ci.Namespace {
 	out := []ci.Namespace{}
 	wanted := map[string]bool{}
 	for i := range c.want.Objects {
 		o := &c.want.Objects[i]
-		if o.Space == nil {
+		if o.Namespace == nil {
 			continue
 		}
 		wanted[o.Key.Name] = true
 		switch l := c.live[o.Key]; {
 		case l != nil:
-			if !l.Deleting && c.want.Owns(l, o.Space) {
-				out = append(out, c.space(o.Key.Name, o.Space.Source))
+			if !l.Deleting && c.want.Owns(l, o.Namespace) {
+				out = append(out, c.namespace(o.Key.Name, o.Namespace.Source))
 			}
-		case !c.have.Foreign[o.Key] && !c.failed[o.Key] && c.want.Hold == "" && c.want.Untouchable[o.Space.Source] == "":
-			out = append(out, c.space(o.Key.Name, o.Space.Source))
+		case !c.have.Foreign[o.Key] && !c.failed[o.Key] && c.want.Hold == "" && c.want.Untouchable[o.Namespace.Source] == "":
+			out = append(out, c.namespace(o.Key.Name, o.Namespace.Source))
 		}
 	}
 	if c.want.Hold != "" {
 		return out
 	}
 	for _, l := range c.have.Live {
-		if l.Space == nil || wanted[l.Key.Name] || l.Deleting || l.Space.Issuer != c.want.Issuer ||
-			l.Space.Source == (authz.SourceID{}) || c.want.Untouchable[l.Space.Source] != "" || c.want.Keep[l.Space.Source] {
+		if l.Namespace == nil || wanted[l.Key.Name] || l.Deleting || l.Namespace.Issuer != c.want.Issuer ||
+			l.Namespace.Source == (authz.SourceID{}) || c.want.Untouchable[l.Namespace.Source] != "" || c.want.Keep[l.Namespace.Source] {
 			continue
 		}
-		n := ci.Namespace{Name: l.Key.Name, Source: l.Space.Source, Gone: true}
-		_, n.Exists = c.snap.Projects[l.Space.Source.ID]
-		n.Exists = n.Exists && l.Space.Source.Kind == authz.ProjectSource && c.want.Paths[l.Space.Source] == "" // else it has another namespace, and its variables
+		n := ci.Namespace{Name: l.Key.Name, Source: l.Namespace.Source, Gone: true}
+		_, n.Exists = c.snap.Projects[l.Namespace.Source.ID]
+		n.Exists = n.Exists && l.Namespace.Source.Kind == authz.ProjectSource && c.want.Paths[l.Namespace.Source] == "" // else it has another namespace, and its variables
 		out = append(out, n)
 	}
 	return out
 }
 
-func (c *ciSpaces) space(name string, id authz.SourceID) ci.Namespace {
+func (c *ciNamespaces) namespace(name string, id authz.SourceID) ci.Namespace {
 	n := ci.Namespace{Name: name, Source: id, Read: c.snap.Taken, Undecided: c.want.Hold != "" || c.want.Untouchable[id] != "" || c.unsure[name]}
 	if sa := c.live[rbacsync.AccountKey(name)]; sa != nil {
 		n.Account = sa.UID
@@ -141,7 +141,7 @@ func (c *ciSpaces) space(name string, id authz.SourceID) ci.Namespace {
 	open := false // somebody below Maintainer can read the token
 	for _, project := range c.view.Deploying(id) {
 		p := c.snap.Projects[project]
-		mode := c.view.Mode(authz.Project(project))
+		mode := c.view.Mode(authz.ProjectID(project))
 		_, bound := c.bound(name, project, mode)
 		n.Projects = append(n.Projects, ci.Project{
 			ID: project, Mode: mode, Unprotected: c.view.Settings.Unprotected[project], Bound: bound,
@@ -152,7 +152,7 @@ func (c *ciSpaces) space(name string, id authz.SourceID) ci.Namespace {
 	}
 	n.Readers, n.Lost = c.readers(name, id, open)
 	for _, project := range n.Projects {
-		own := authz.Project(project.ID)
+		own := authz.ProjectID(project.ID)
 		if own == id {
 			continue
 		}
@@ -179,8 +179,8 @@ func ascending(ids []int64) []int64 {
 }
 
 // frozen reports whether GitLab lets nobody write into the project.
-func (c *ciSpaces) frozen(home authz.SourceID, project int64) bool {
-	if home != authz.Project(project) {
+func (c *ciNamespaces) frozen(home authz.SourceID, project int64) bool {
+	if home != authz.ProjectID(project) {
 		return c.view.ReadOnly[project]
 	}
 	p := c.snap.Projects[project]
@@ -188,7 +188,7 @@ func (c *ciSpaces) frozen(home authz.SourceID, project int64) bool {
 }
 
 // bound reports whether the subject that a project's jobs need is in the CI binding as it was written.
-func (c *ciSpaces) bound(ns string, project int64, mode rbacsync.Delivery) (subject string, bound bool) {
+func (c *ciNamespaces) bound(ns string, project int64, mode rbacsync.Delivery) (subject string, bound bool) {
 	s, needed := c.view.Subject(ns, project, mode)
 	key := rbacsync.Key{Namespace: ns, Kind: rbacsync.KindRoleBinding, Name: kubename.CIRoleBinding}
 	if !needed {
@@ -205,7 +205,7 @@ func (c *ciSpaces) bound(ns string, project int64, mode rbacsync.Delivery) (subj
 // readers returns the people who can read the token of a namespace, or the variables of the project it belongs to,
 // and those who could until now: the people of every role but those of the levels below Maintainer; with open, of
 // Developer, too. They are read from the bindings, so who is held back from losing a right is among them still.
-func (c *ciSpaces) readers(ns string, id authz.SourceID, open bool) (now, lost []int64) {
+func (c *ciNamespaces) readers(ns string, id authz.SourceID, open bool) (now, lost []int64) {
 	strong := []authz.Level{authz.Maintainer, authz.Owner}
 	if open {
 		strong = append(strong, authz.Developer)
@@ -343,10 +343,10 @@ func (c *credentials) report(ctx context.Context, touched map[string]bool, list 
 }
 
 // slugs returns what is known of the environments of projects in mode agent.
-func (c *credentials) slugs(spaces []ci.Namespace) map[int64]rbacsync.DeliveryStatus {
+func (c *credentials) slugs(namespaces []ci.Namespace) map[int64]rbacsync.DeliveryStatus {
 	out := map[int64]rbacsync.DeliveryStatus{}
 	known := c.o.CI.Statuses(nil)
-	for _, n := range spaces {
+	for _, n := range namespaces {
 		for _, p := range n.Projects {
 			if p.Mode == rbacsync.DeliverAgent {
 				st := known.Of(n.Name, p.ID)

@@ -19,21 +19,21 @@ const (
 	driftWindow = time.Minute
 )
 
-// fights counts how often namespaces were put back.
-type fights map[string]*fight
+// driftLimiter counts how often namespaces were put back.
+type driftLimiter map[string]*driftCount
 
-type fight struct {
+type driftCount struct {
 	since time.Time
 	count int
 }
 
 // due splits namespaces into those to put back now and those that have to wait, and returns until when.
-func (f fights) due(spaces map[string]bool, now time.Time) (now1, later map[string]bool, until time.Time) {
+func (f driftLimiter) due(namespaces map[string]bool, now time.Time) (now1, later map[string]bool, until time.Time) {
 	now1, later = map[string]bool{}, map[string]bool{}
-	for ns := range spaces {
+	for ns := range namespaces {
 		x := f[ns]
 		if x == nil || now.Sub(x.since) >= driftWindow {
-			x = &fight{since: now}
+			x = &driftCount{since: now}
 			f[ns] = x
 		}
 		if x.count < driftBurst {
@@ -53,7 +53,7 @@ func (f fights) due(spaces map[string]bool, now time.Time) (now1, later map[stri
 	return now1, later, until
 }
 
-func (f fights) restored(ns string) {
+func (f driftLimiter) restored(ns string) {
 	if x := f[ns]; x != nil {
 		x.count++
 	}
@@ -61,11 +61,11 @@ func (f fights) restored(ns string) {
 
 // drift is what somebody else has changed, as far as it is not put back yet.
 type drift struct {
-	fights fights
-	later  map[string]time.Time // namespaces to be looked at again, and when
+	limiter driftLimiter
+	later   map[string]time.Time // namespaces to be looked at again, and when
 }
 
-func newDrift() drift { return drift{fights: fights{}, later: map[string]time.Time{}} }
+func newDrift() drift { return drift{limiter: driftLimiter{}, later: map[string]time.Time{}} }
 
 // postpone has a namespace looked at again at a time, or before.
 func (d *drift) postpone(ns string, at time.Time) {
@@ -92,7 +92,7 @@ func (d *drift) take(changed rbacsync.Scope, now time.Time) rbacsync.Scope {
 			delete(d.later, ns)
 		}
 	}
-	ready, wait, until := d.fights.due(changed, now)
+	ready, wait, until := d.limiter.due(changed, now)
 	for ns := range wait {
 		d.postpone(ns, until)
 	}
@@ -122,7 +122,7 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	}
 	done := p.Report.Made(p.Plan)
 	for _, c := range done {
-		s.drift.fights.restored(c.Key.Namespace)
+		s.drift.limiter.restored(c.Key.Namespace)
 		if c.Action == rbacsync.Create && c.Key.Kind == rbacsync.KindServiceAccount && s.o.CI != nil {
 			s.Trigger([]authz.SourceID{c.Source}, causeDrift) // its tokens died with the one before
 		}

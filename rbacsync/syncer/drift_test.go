@@ -125,7 +125,7 @@ func TestClusterDriftIsPutBackAtOnceWithAnEvent(t *testing.T) {
 	// A hook's round lists nothing.
 	lists.taken()
 	g.set(func(g *gitlab) { g.snap = without(g.snap, 1070, 3) })
-	s.Trigger([]authz.SourceID{authz.Project(1070)}, "hook")
+	s.Trigger([]authz.SourceID{authz.ProjectID(1070)}, "hook")
 	took := eventually(t, "bob's right is gone", func() bool {
 		rb, err := bindings.Get(ctx, "gitlab-view", metav1.GetOptions{})
 		return err == nil && len(rb.Subjects) == 0
@@ -218,7 +218,7 @@ func TestClusterDriftIsPutBackAtOnceWithAnEvent(t *testing.T) {
 	// Nothing of ours looked like drift: GitLab's changes are written without one.
 	before := len(seen.causes())
 	g.set(func(g *gitlab) { g.snap = org(70, "watched") })
-	s.Trigger([]authz.SourceID{authz.Project(1070)}, "hook")
+	s.Trigger([]authz.SourceID{authz.ProjectID(1070)}, "hook")
 	eventually(t, "bob is back", func() bool {
 		rb, err := bindings.Get(ctx, "gitlab-view", metav1.GetOptions{})
 		return err == nil && len(rb.Subjects) == 1
@@ -320,9 +320,9 @@ func TestClusterCICredentialsArePutBack(t *testing.T) {
 	}
 }
 
-// TestAFightOverOneNamespaceHoldsUpNoOther: somebody changes one namespace again and again, so it has to wait; another
+// TestDriftInOneNamespaceHoldsUpNoOther: somebody changes one namespace again and again, so it has to wait; another
 // one is put back at once.
-func TestAFightOverOneNamespaceHoldsUpNoOther(t *testing.T) {
+func TestDriftInOneNamespaceHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		kube := fake.NewClientset()
@@ -339,7 +339,7 @@ func TestAFightOverOneNamespaceHoldsUpNoOther(t *testing.T) {
 		wantSubjects(t, kube, "haw-world", "gitlab-edit")
 		emptyBinding(t, kube, "haw", "gitlab-edit")
 		time.Sleep(100 * time.Millisecond)
-		wantSubjects(t, kube, "haw", "gitlab-edit", "gitlab:2") // it waits for no fight over another one
+		wantSubjects(t, kube, "haw", "gitlab-edit", "gitlab:2") // it does not wait for another one that is changed again and again
 		time.Sleep(time.Minute)
 		wantSubjects(t, kube, "haw-world", "gitlab-edit", "gitlab:2") // in the end that is put back, too
 	})
@@ -377,7 +377,7 @@ func TestDriftThatMakesRoomIsPutBackAfterwards(t *testing.T) {
 		}
 		for range 30 {
 			time.Sleep(100 * time.Millisecond)
-			s.Trigger([]authz.SourceID{authz.Project(999)}, "hook") // which puts nothing back by itself
+			s.Trigger([]authz.SourceID{authz.ProjectID(999)}, "hook") // which puts nothing back by itself
 		}
 		time.Sleep(10 * time.Second)
 		for _, x := range all {
@@ -427,9 +427,9 @@ func TestDriftDeletesNoNamespace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		snap := rbacsynctest.CopySnap(rbacsynctest.HawWorld())
-		snap.Projects[43] = authz.GitLabProject{ID: 43, Group: 7, Path: "haw/old", CreatedAt: snap.Projects[42].CreatedAt}
+		snap.Projects[43] = authz.Project{ID: 43, Group: 7, Path: "haw/old", CreatedAt: snap.Projects[42].CreatedAt}
 		g := &listless{halfGitLab: halfGitLab{gitlab: gitlab{snap: snap}}}
-		g.verified = verified{gitlab: &g.halfGitLab.gitlab, exists: map[authz.SourceID]bool{authz.Project(43): false}}
+		g.verified = verified{gitlab: &g.halfGitLab.gitlab, exists: map[authz.SourceID]bool{authz.ProjectID(43): false}}
 		kube := fake.NewClientset()
 		s := newSyncer(t, syncer.Options{
 			Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now, Settings: rbacsync.Settings{DeleteAfter: 24 * time.Hour},
@@ -445,7 +445,7 @@ func TestDriftDeletesNoNamespace(t *testing.T) {
 		}
 		g.halfGitLab.set(func(*gitlab) { g.broken = true })
 		time.Sleep(25 * time.Hour)
-		s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
 		time.Sleep(time.Second)
 		ns.Labels["pod-security.kubernetes.io/enforce"] = "privileged"
 		if _, err := kube.CoreV1().Namespaces().Update(t.Context(), ns, metav1.UpdateOptions{}); err != nil {
@@ -488,7 +488,7 @@ func TestAPartIsNotMadeOfHalfAWatch(t *testing.T) {
 		wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3")
 		for _, snap := range []*authz.Snapshot{without(rbacsynctest.HawWorld(), 42, 3), rbacsynctest.HawWorld(), without(rbacsynctest.HawWorld(), 42, 3)} {
 			g.set(func(g *gitlab) { g.snap = snap })
-			s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+			s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
 			time.Sleep(time.Second)
 			synctest.Wait()
 			if n := len(subjects(t, kube, "haw-world", "gitlab-view")); n != len(snap.Projects[42].Members) {

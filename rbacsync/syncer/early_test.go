@@ -21,7 +21,7 @@ import (
 // TestEntryOfAUserStaysUntilWritten: an entry of the inbox stays while the cluster has not taken all that it led to.
 func TestEntryOfAUserStaysUntilWritten(t *testing.T) {
 	t.Parallel()
-	for _, id := range []authz.SourceID{authz.Person(3), authz.Group(7), authz.Project(42)} {
+	for _, id := range []authz.SourceID{authz.UserID(3), authz.GroupID(7), authz.ProjectID(42)} {
 		t.Run(id.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				kube := fake.NewClientset()

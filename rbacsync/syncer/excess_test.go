@@ -20,7 +20,7 @@ import (
 // TestBindingsOfOthersThatGiveMore: they are a finding each, and never touched.
 func TestBindingsOfOthersThatGiveMore(t *testing.T) {
 	t.Parallel()
-	person := func(name string) rbacv1.Subject {
+	user := func(name string) rbacv1.Subject {
 		return rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: name}
 	}
 	group := func(name string) rbacv1.Subject {
@@ -34,13 +34,13 @@ func TestBindingsOfOthersThatGiveMore(t *testing.T) {
 		subject          rbacv1.Subject
 		want             string // "" is no finding
 	}{
-		{"a Developer as edit", "ClusterRole", "edit", person("gitlab:3"), "gives gitlab:3 (bob) edit"},
-		{"a Developer as view, which he is", "ClusterRole", "view", person("gitlab:3"), ""},
-		{"an Owner as view, which is less", "ClusterRole", "view", person("gitlab:2"), ""},
-		{"an Owner as admin", "ClusterRole", "admin", person("gitlab:2"), "gives gitlab:2 (alice) admin"},
-		{"an Owner with a Role", "Role", "secrets", person("gitlab:2"), "gives gitlab:2 (alice) Role/secrets"},
-		{"somebody unknown", "ClusterRole", "view", person("gitlab:99"), "gives gitlab:99 view"},
-		{"somebody who is not of GitLab", "ClusterRole", "cluster-admin", person("system:admin"), ""},
+		{"a Developer as edit", "ClusterRole", "edit", user("gitlab:3"), "gives gitlab:3 (bob) edit"},
+		{"a Developer as view, which they are", "ClusterRole", "view", user("gitlab:3"), ""},
+		{"an Owner as view, which is less", "ClusterRole", "view", user("gitlab:2"), ""},
+		{"an Owner as admin", "ClusterRole", "admin", user("gitlab:2"), "gives gitlab:2 (alice) admin"},
+		{"an Owner with a Role", "Role", "secrets", user("gitlab:2"), "gives gitlab:2 (alice) Role/secrets"},
+		{"somebody unknown", "ClusterRole", "view", user("gitlab:99"), "gives gitlab:99 view"},
+		{"somebody who is not of GitLab", "ClusterRole", "cluster-admin", user("system:admin"), ""},
 		{"all of GitLab", "ClusterRole", "view", group(kubename.GroupUsers), "gives the group gitlab:users view"},
 		{"everybody", "ClusterRole", "view", group("system:authenticated"), "gives the group system:authenticated view"},
 		{"an operator's account", "ClusterRole", "edit", account("operators", "operator"), ""},
@@ -48,8 +48,8 @@ func TestBindingsOfOthersThatGiveMore(t *testing.T) {
 		{"the CI of another project", "ClusterRole", "view", account("haw", kubename.CIServiceAccount), "gives the CI of namespace haw view"},
 		{"its own CI, with what it has", "ClusterRole", "edit", account("haw-world", kubename.CIServiceAccount), ""},
 		{"its own CI as admin", "ClusterRole", "admin", account("haw-world", kubename.CIServiceAccount), "gives the CI of namespace haw-world admin"},
-		{"jobs of another project", "ClusterRole", "edit", person("gitlab:ci:41"), "gives gitlab:ci:41 edit"},
-		{"its own jobs", "ClusterRole", "edit", person("gitlab:ci:42"), ""},
+		{"jobs of another project", "ClusterRole", "edit", user("gitlab:ci:41"), "gives gitlab:ci:41 edit"},
+		{"its own jobs", "ClusterRole", "edit", user("gitlab:ci:42"), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -77,7 +77,7 @@ func TestBindingsOfOthersThatGiveMore(t *testing.T) {
 			}
 			// It stands until the next full reading, and where GitLab was not read it is not judged.
 			g.snap = rbacsynctest.HawWorld()
-			g.snap.Missing = map[authz.SourceID]string{authz.Project(42): "502"}
+			g.snap.Missing = map[authz.SourceID]string{authz.ProjectID(42): "502"}
 			if r := once(t, s); strings.Contains(codes(r), "foreign_binding") {
 				t.Errorf("judged without knowing what GitLab gives: %v", r.Findings)
 			}

@@ -33,15 +33,15 @@ func TestALeaderThatCanNotReadExplainsFromWhatIsStored(t *testing.T) {
 		if st := s.State(); st == nil || st.Err == nil || st.View.Snapshot != nil {
 			t.Fatalf("before anything is known: %+v", st)
 		}
-		m.stored = &syncer.Stored{Snapshot: rbacsynctest.HawWorld(), Names: map[authz.SourceID]string{authz.Project(42): "haw-world"}}
+		m.stored = &syncer.Stored{Snapshot: rbacsynctest.HawWorld(), Names: map[authz.SourceID]string{authz.ProjectID(42): "haw-world"}}
 		go s.Follow(t.Context())
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if st := s.State(); st.View.Namespace[authz.Project(42)] != "haw-world" || st.Err == nil {
+		if st := s.State(); st.View.Namespace[authz.ProjectID(42)] != "haw-world" || st.Err == nil {
 			t.Errorf("namespaces %v, error %v", st.View.Namespace, st.Err)
 		}
 		time.Sleep(5 * time.Minute) // the failure goes on, and so does the explaining
-		if st := s.State(); st.View.Namespace[authz.Project(42)] != "haw-world" || st.Err == nil {
+		if st := s.State(); st.View.Namespace[authz.ProjectID(42)] != "haw-world" || st.Err == nil {
 			t.Errorf("later: namespaces %v, error %v", st.View.Namespace, st.Err)
 		}
 	})
@@ -85,7 +85,7 @@ func TestJobsInTheStateAreThoseWithRights(t *testing.T) {
 			changed := authztest.Clone(g.snap)
 			edit(changed)
 			g.set(func(g *gitlab) { g.snap = changed })
-			s.Trigger([]authz.SourceID{authz.Project(43)}, "hook")
+			s.Trigger([]authz.SourceID{authz.ProjectID(43)}, "hook")
 			time.Sleep(time.Second)
 		}
 		first := start(rbacsync.DeliverIDToken)

@@ -110,12 +110,12 @@ func TestGapsAreWhatTheClusterLacks(t *testing.T) {
 func meddle(t *testing.T, r *rand.Rand, kube *fake.Clientset, bad map[string]bool) {
 	t.Helper()
 	ctx := t.Context()
-	spaces, err := kube.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	namespaces, err := kube.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range spaces.Items {
-		ns := &spaces.Items[i]
+	for i := range namespaces.Items {
+		ns := &namespaces.Items[i]
 		bindings, err := kube.RbacV1().RoleBindings(ns.Name).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -224,7 +224,7 @@ func TestAfterAPartTheGapsAreThoseOfTheWhole(t *testing.T) {
 				after("first")
 				for step := range 10 {
 					g.set(func(g *gitlab) { g.snap = authztest.Clone(g.snap); authztest.Change(r, g.snap) })
-					part := after("hook", authz.Group(1))
+					part := after("hook", authz.GroupID(1))
 					whole := after("check")
 					gaps += len(whole)
 					if d := gocmp.Diff(whole, part); d != "" {
@@ -234,7 +234,7 @@ func TestAfterAPartTheGapsAreThoseOfTheWhole(t *testing.T) {
 				seen.mu.Lock()
 				defer seen.mu.Unlock()
 				for _, x := range seen.all {
-					if x.Kind == syncer.KindTargeted && x.Spaces < len(x.Names) {
+					if x.Kind == syncer.KindTargeted && x.Namespaces < len(x.Names) {
 						parts++
 					}
 				}
@@ -253,7 +253,7 @@ func TestWhileItIsWritten(t *testing.T) {
 	var s *syncer.Syncer
 	ask := func() string {
 		v := s.State().View.WithRules(map[string][]authz.Rule{"edit": {{Verbs: []string{"*"}, Groups: []string{"*"}, Resources: []string{"*"}}}})
-		return v.Person(2, authz.Question{Namespace: "haw-world", Verb: "list", Resource: "pods"}, time.Now())
+		return v.User(2, authz.Question{Namespace: "haw-world", Verb: "list", Resource: "pods"}, time.Now())
 	}
 	during, fails := "", true
 	kube.PrependReactor("create", "namespaces", func(ktesting.Action) (bool, runtime.Object, error) {
@@ -290,7 +290,7 @@ func TestOtherReplicasSayTheSame(t *testing.T) {
 		time.Sleep(time.Minute)
 		stop()
 		list := func(s *syncer.Syncer) string {
-			return s.State().View.Person(2, authz.Question{Verb: "list", Resource: "namespaces"}, time.Now())
+			return s.State().View.User(2, authz.Question{Verb: "list", Resource: "namespaces"}, time.Now())
 		}
 		for _, c := range []struct{ name, want string }{
 			{"as stored", "You have no namespaces in the cluster yet. GitLab gives you 2 rights that are not in the cluster yet: the integrator is in mode plan"},
@@ -324,7 +324,7 @@ func TestGapsOfCI(t *testing.T) {
 	if _, err := s.Once(t.Context(), "test"); err == nil {
 		t.Error("nothing failed")
 	}
-	want := map[authz.SourceID]authz.Gap{authz.Project(42): {Lacks: []authz.Lack{{Why: authz.AbsentFailed}}}}
+	want := map[authz.SourceID]authz.Gap{authz.ProjectID(42): {Lacks: []authz.Lack{{Why: authz.AbsentFailed}}}}
 	if d := gocmp.Diff(want, maps.Clone(s.State().View.Gaps())); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}

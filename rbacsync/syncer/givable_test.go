@@ -187,9 +187,9 @@ func TestALargeChangeOfThePolicyCanBeApproved(t *testing.T) {
 	kept := store.Held{Client: fake.NewClientset(), Namespace: "gl-k8s-integrator"}
 	var items []rbacsync.Item
 	for id := range int64(600_000) {
-		items = append(items, rbacsync.Item{Source: authz.Project(id%20_000 + 1), Role: "view", User: id + 1, Cause: authz.Person(id + 1), Change: "c0ffee", Why: "much"})
+		items = append(items, rbacsync.Item{Source: authz.ProjectID(id%20_000 + 1), Role: "view", User: id + 1, Cause: authz.UserID(id + 1), Change: "c0ffee", Why: "much"})
 	}
-	one := rbacsync.Item{Source: authz.Project(1), Role: "view", User: 1, Cause: authz.Person(1), Scope: authz.Group(1), Why: "missing"}
+	one := rbacsync.Item{Source: authz.ProjectID(1), Role: "view", User: 1, Cause: authz.UserID(1), Scope: authz.GroupID(1), Why: "missing"}
 	items = append(items, one)
 	if err := kept.Save(t.Context(), items); err != nil {
 		t.Fatal(err)
@@ -279,7 +279,7 @@ func TestAPolicyThatTakesMuchIsHeld(t *testing.T) {
 		"another role":          func(c *authz.PolicyConfig) { c.Roles = []authz.Role{c.Roles[0], role("reader", authz.Developer)} },
 		"another level":         func(c *authz.PolicyConfig) { c.Roles = []authz.Role{c.Roles[0], role("view", authz.Reporter)} },
 		"a kind fewer":          func(c *authz.PolicyConfig) { c.Kinds = c.Kinds[:1] },
-		"a project left out":    func(c *authz.PolicyConfig) { c.Exclude.Sources = []authz.SourceID{authz.Project(42)} },
+		"a project left out":    func(c *authz.PolicyConfig) { c.Exclude.Sources = []authz.SourceID{authz.ProjectID(42)} },
 		"a path left out":       func(c *authz.PolicyConfig) { c.Exclude.Paths = []string{"haw/*"} },
 		"people left out":       func(c *authz.PolicyConfig) { c.Exclude.People = []string{"dev*"} },
 		"edit and view swapped": func(c *authz.PolicyConfig) { c.Roles = []authz.Role{role("view"), role("edit", authz.Maintainer)} },
@@ -293,7 +293,7 @@ func TestAPolicyThatTakesMuchIsHeld(t *testing.T) {
 				limits.Policy.Causes = 5
 				g := &verified{gitlab: &gitlab{snap: crowded()}, levels: map[rbacsync.Membership]authz.Level{}}
 				for id := range g.snap.Users { // GitLab's answers say nothing about the configuration
-					g.levels[rbacsync.Membership{Source: authz.Project(42), User: id}] = authz.Developer
+					g.levels[rbacsync.Membership{Source: authz.ProjectID(42), User: id}] = authz.Developer
 				}
 				once(t, enforcing(t, kube, g, m, config(func(*authz.PolicyConfig) {}), &limits))
 				before := subjects(t, kube, "haw-world", "gitlab-view")
@@ -504,7 +504,7 @@ func randomPolicy(t *testing.T, r *rand.Rand) authz.Policy {
 		c.Exclude.Paths = []string{"top1/**"}
 	}
 	if r.IntN(3) == 0 {
-		c.Extra = []authz.Extra{{Source: authz.Group(1), Below: true, ClusterRole: "reader", Levels: []authz.Level{authz.Developer}}}
+		c.Extra = []authz.ExtraRole{{Source: authz.GroupID(1), Below: true, ClusterRole: "reader", Levels: []authz.Level{authz.Developer}}}
 	}
 	p, err := authz.NewPolicy(c)
 	if err != nil {
@@ -531,7 +531,7 @@ func randomChange(r *rand.Rand, g *verified) *authz.Snapshot {
 			p, there := s.Projects[id]
 			if r.IntN(4) == 0 {
 				delete(s.Projects, id)
-				g.exists[authz.Project(id)] = r.IntN(2) == 0
+				g.exists[authz.ProjectID(id)] = r.IntN(2) == 0
 			} else if there {
 				p.Members = append(p.Members, authz.Member{User: user, Level: []authz.Level{authz.Developer, authz.Maintainer}[r.IntN(2)]})
 				s.Projects[id] = p
@@ -543,9 +543,9 @@ func randomChange(r *rand.Rand, g *verified) *authz.Snapshot {
 				s.Projects[1] = p
 			}
 		case 6:
-			s.Missing = map[authz.SourceID]string{authz.Group(1 + r.Int64N(2)): "a page failed"}
+			s.Missing = map[authz.SourceID]string{authz.GroupID(1 + r.Int64N(2)): "a page failed"}
 		}
-		g.levels[rbacsync.Membership{Source: authz.Project(1), User: user}] = authz.Level(10 * r.IntN(4))
+		g.levels[rbacsync.Membership{Source: authz.ProjectID(1), User: user}] = authz.Level(10 * r.IntN(4))
 	}
 	return s
 }

@@ -32,8 +32,8 @@ func TestClusterReservedName(t *testing.T) {
 	for i, path := range []string{"com", "svc", "de", "cert-manager", "openshift-monitoring"} {
 		id := int64(2306 + i)
 		r := once(t, newSyncer(t, syncer.Options{Reader: &gitlab{snap: org(id, path)}, Kube: c.own}))
-		name := r.Names[authz.Group(id)]
-		if name == path || name == "" || r.Names[authz.Project(id+1000)] == path {
+		name := r.Names[authz.GroupID(id)]
+		if name == path || name == "" || r.Names[authz.ProjectID(id+1000)] == path {
 			t.Errorf("group %s has the namespace %q", path, name)
 		}
 		if _, err := c.admin.CoreV1().Namespaces().Get(t.Context(), name, metav1.GetOptions{}); err != nil {
@@ -66,7 +66,7 @@ func TestClusterPrivileged(t *testing.T) {
 		r := once(t, newSyncer(t, syncer.Options{Reader: &gitlab{snap: full}, Kube: c.own, Settings: rbacsync.Settings{PodSecurityFor: exceptions}}))
 		return codes(r)
 	}
-	entry := map[authz.SourceID]string{authz.Project(1305): "privileged"}
+	entry := map[authz.SourceID]string{authz.ProjectID(1305): "privileged"}
 	if got := round(entry); !strings.Contains(got, "pod_security_waits") || level() != "baseline baseline" {
 		t.Errorf("with the entry alone: %s, findings %s", level(), got)
 	}
@@ -87,15 +87,15 @@ func TestClusterPrivileged(t *testing.T) {
 func TestClusterDeletion(t *testing.T) {
 	c := realCluster(t)
 	full := org(310, "deletion")
-	g := &verified{gitlab: &gitlab{snap: full}, exists: map[authz.SourceID]bool{authz.Project(1310): false}}
+	g := &verified{gitlab: &gitlab{snap: full}, exists: map[authz.SourceID]bool{authz.ProjectID(1310): false}}
 	now := &clock{time.Now()}
 	s := newSyncer(t, syncer.Options{Reader: g, Kube: c.own, Now: now.now, Settings: rbacsync.Settings{DeleteAfter: time.Hour}})
 	once(t, s)
-	spaces := c.admin.CoreV1().Namespaces()
+	namespaces := c.admin.CoreV1().Namespaces()
 	g.snap = rbacsynctest.CopySnap(full)
-	g.snap.Projects = map[int64]authz.GitLabProject{}
+	g.snap.Projects = map[int64]authz.Project{}
 	once(t, s)
-	n, err := spaces.Get(t.Context(), "deletion-world", metav1.GetOptions{})
+	n, err := namespaces.Get(t.Context(), "deletion-world", metav1.GetOptions{})
 	if err != nil || n.Annotations[kubename.AnnotationGoneSince] == "" {
 		t.Fatalf("after the first round: %v %v", err, n.Annotations)
 	}
@@ -104,12 +104,12 @@ func TestClusterDeletion(t *testing.T) {
 	g.snap = full // undeleted
 	once(t, s)
 	c.may(t, true, "gitlab:3", "deletion-world", "get", "", "pods")
-	if n, err = spaces.Get(t.Context(), "deletion-world", metav1.GetOptions{}); err != nil || n.Annotations[kubename.AnnotationGoneSince] != "" {
+	if n, err = namespaces.Get(t.Context(), "deletion-world", metav1.GetOptions{}); err != nil || n.Annotations[kubename.AnnotationGoneSince] != "" {
 		t.Errorf("after it came back: %v %v", err, n.Annotations)
 	}
 
 	g.snap = rbacsynctest.CopySnap(full)
-	g.snap.Projects = map[int64]authz.GitLabProject{}
+	g.snap.Projects = map[int64]authz.Project{}
 	once(t, s)
 	now.at = now.at.Add(61 * time.Minute)
 	if r, err := s.Once(t.Context(), "test"); err == nil || !strings.Contains(err.Error(), "deploy/optional/namespace-deletion.yaml") {
@@ -124,11 +124,11 @@ func TestClusterDeletion(t *testing.T) {
 	if r := once(t, s); !strings.Contains(rbacsync.Text(r.Plan), "delete Namespace deletion-world") {
 		t.Errorf("after the grace period:\n%s%s", rbacsync.Text(r.Plan), codes(r))
 	}
-	n, err = spaces.Get(t.Context(), "deletion-world", metav1.GetOptions{})
+	n, err = namespaces.Get(t.Context(), "deletion-world", metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) && (err != nil || n.DeletionTimestamp == nil) {
 		t.Errorf("the namespace stands: %v", err)
 	}
-	if _, err := spaces.Get(t.Context(), "deletion", metav1.GetOptions{}); err != nil {
+	if _, err := namespaces.Get(t.Context(), "deletion", metav1.GetOptions{}); err != nil {
 		t.Errorf("the group's namespace: %v", err)
 	}
 }
@@ -139,17 +139,17 @@ func TestClusterAdoption(t *testing.T) {
 	c := realCluster(t)
 	g := &gitlab{snap: org(320, "adoption")}
 	s := newSyncer(t, syncer.Options{Reader: g, Kube: c.own, Settings: rbacsync.Settings{
-		Adopt: []rbacsync.Adoption{{Namespace: "legacy-shop", Source: authz.Project(1320), Path: "adoption/world"}},
+		Adopt: []rbacsync.Adoption{{Namespace: "legacy-shop", Source: authz.ProjectID(1320), Path: "adoption/world"}},
 	}})
-	spaces := c.admin.CoreV1().Namespaces()
-	n, err := spaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "legacy-shop", Labels: map[string]string{"team": "shop"}}}, metav1.CreateOptions{})
+	namespaces := c.admin.CoreV1().Namespaces()
+	n, err := namespaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "legacy-shop", Labels: map[string]string{"team": "shop"}}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.admin.CoreV1().ConfigMaps("legacy-shop").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "prices"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if r := once(t, s); !strings.Contains(codes(r), "adopt_unmarked") || r.Names[authz.Project(1320)] != "" {
+	if r := once(t, s); !strings.Contains(codes(r), "adopt_unmarked") || r.Names[authz.ProjectID(1320)] != "" {
 		t.Errorf("without the mark: findings %s, names %v", codes(r), r.Names)
 	}
 	c.may(t, false, "gitlab:3", "legacy-shop", "get", "", "pods")
@@ -158,17 +158,17 @@ func TestClusterAdoption(t *testing.T) {
 	if _, err := c.own.CoreV1().Namespaces().Update(t.Context(), own, metav1.UpdateOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("our own ServiceAccount marks a namespace: %v", err)
 	}
-	if _, err := spaces.Update(t.Context(), own, metav1.UpdateOptions{}); err != nil {
+	if _, err := namespaces.Update(t.Context(), own, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if r := once(t, s); r.Names[authz.Project(1320)] != "legacy-shop" {
+	if r := once(t, s); r.Names[authz.ProjectID(1320)] != "legacy-shop" {
 		t.Errorf("with the mark: findings %s, names %v", codes(r), r.Names)
 	}
 	c.may(t, true, "gitlab:3", "legacy-shop", "get", "", "pods")
 	if _, err := c.admin.CoreV1().ConfigMaps("legacy-shop").Get(t.Context(), "prices", metav1.GetOptions{}); err != nil {
 		t.Error(err)
 	}
-	if n, err = spaces.Get(t.Context(), "legacy-shop", metav1.GetOptions{}); err != nil || n.Labels["team"] != "shop" || n.Labels[kubename.LabelSource] != "project-1320" {
+	if n, err = namespaces.Get(t.Context(), "legacy-shop", metav1.GetOptions{}); err != nil || n.Labels["team"] != "shop" || n.Labels[kubename.LabelSource] != "project-1320" {
 		t.Errorf("labels %v, %v", n.Labels, err)
 	}
 	if r := once(t, s); len(r.Plan) != 0 {
@@ -207,7 +207,7 @@ func TestClusterApproval(t *testing.T) {
 }
 
 // TestClusterRenameAndTransfer: what was renamed or moved keeps its namespace, everything in it, and the very objects that
-// give rights, whether a hook told of it or was lost. Meanwhile others take the old paths.
+// give rights, whether a hook reported it or was lost. Meanwhile others take the old paths.
 func TestClusterRenameAndTransfer(t *testing.T) {
 	c := realCluster(t)
 	for i, lost := range []bool{true, false} {
@@ -255,16 +255,16 @@ func TestClusterRenameAndTransfer(t *testing.T) {
 		top := n.Groups[group] // renamed
 		top.Path = name + "-renamed"
 		n.Groups[group] = top
-		n.Groups[group+20] = authz.GitLabGroup{ID: group + 20, Path: name, Members: top.Members} // another one takes its path
-		p := n.Projects[group+1000]                                                              // renamed and transferred
+		n.Groups[group+20] = authz.Group{ID: group + 20, Path: name, Members: top.Members} // another one takes its path
+		p := n.Projects[group+1000]                                                        // renamed and transferred
 		p.Group, p.Path = group+20, name+"/earth"
 		n.Projects[p.ID] = p
-		n.Projects[p.ID+100] = authz.GitLabProject{ID: p.ID + 100, Group: group + 20, Path: name + "/world"} // and its path
+		n.Projects[p.ID+100] = authz.Project{ID: p.ID + 100, Group: group + 20, Path: name + "/world"} // and its path
 		g.set(func(g *gitlab) { g.snap = n })
 		if lost {
 			s.Trigger(nil, "full")
 		} else {
-			s.Trigger([]authz.SourceID{authz.Group(group), authz.Group(group + 20), authz.Project(p.ID), authz.Project(p.ID + 100)}, "hook project_transfer")
+			s.Trigger([]authz.SourceID{authz.GroupID(group), authz.GroupID(group + 20), authz.ProjectID(p.ID), authz.ProjectID(p.ID + 100)}, "hook project_transfer")
 		}
 		eventually(t, "the next round", func() bool { return len(seen.causes()) >= 2 })
 		if d := cmp.Diff(before, uids()); d != "" {
@@ -272,7 +272,7 @@ func TestClusterRenameAndTransfer(t *testing.T) {
 		}
 		c.may(t, true, "gitlab:3", ns, "get", "", "pods")
 		c.may(t, true, "gitlab:2", ns, "delete", "", "pods")
-		if names := s.State().Round.Names; names[authz.Project(p.ID)] != ns || names[authz.Group(group)] != name || names[authz.Project(p.ID+100)] == ns {
+		if names := s.State().Round.Names; names[authz.ProjectID(p.ID)] != ns || names[authz.GroupID(group)] != name || names[authz.ProjectID(p.ID+100)] == ns {
 			t.Errorf("lost %t: names %v", lost, names)
 		}
 		for _, r := range seen.all[1:] {

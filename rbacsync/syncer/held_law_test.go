@@ -73,7 +73,7 @@ func TestWhatIsHeldElsewhereChangesNothing(t *testing.T) {
 // withElsewhere returns the organisation with one more top-level group, whose members are gone after the first step.
 func withElsewhere(org *authz.Snapshot, step int) *authz.Snapshot {
 	out := authztest.Clone(org)
-	g := authz.GitLabGroup{ID: 900, Path: "elsewhere"}
+	g := authz.Group{ID: 900, Path: "elsewhere"}
 	for id := int64(900); id < 910; id++ {
 		out.Users[id] = authz.User{ID: id, Username: fmt.Sprint("u", id), State: authz.StateActive, Human: true}
 		if step < 1 || id == 909 {
@@ -143,7 +143,7 @@ func TestWhatGitLabSaysIsNotHeld(t *testing.T) {
 				grp.Members = append(grp.Members, authz.Member{User: id, Level: authz.Maintainer})
 			}
 			snap.Groups[7] = grp
-			snap.Groups[8] = authz.GitLabGroup{ID: 8, Path: "other", CreatedAt: grp.CreatedAt}
+			snap.Groups[8] = authz.Group{ID: 8, Path: "other", CreatedAt: grp.CreatedAt}
 			g, kube := &gitlab{snap: snap}, fake.NewClientset()
 			s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 2}}})
 			once := func() syncer.Round {

@@ -196,7 +196,7 @@ func TestHeldUntilApproved(t *testing.T) {
 func TestGitLabConfirms(t *testing.T) {
 	t.Parallel()
 	kube := fake.NewClientset()
-	at := func(u int64) rbacsync.Membership { return rbacsync.Membership{Source: authz.Project(42), User: u} }
+	at := func(u int64) rbacsync.Membership { return rbacsync.Membership{Source: authz.ProjectID(42), User: u} }
 	g := &verified{gitlab: &gitlab{snap: crowded()}, levels: map[rbacsync.Membership]authz.Level{at(11): 0, at(12): authz.Developer}}
 	s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1}}})
 	once(t, s)
@@ -225,7 +225,7 @@ func TestMissingProjects(t *testing.T) {
 	t.Parallel()
 	kube := fake.NewClientset()
 	snap := rbacsynctest.Organisation(1, 4)
-	g := &verified{gitlab: &gitlab{snap: snap}, exists: map[authz.SourceID]bool{authz.Project(1): false, authz.Project(1001): true}}
+	g := &verified{gitlab: &gitlab{snap: snap}, exists: map[authz.SourceID]bool{authz.ProjectID(1): false, authz.ProjectID(1001): true}}
 	s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 1}}})
 	once(t, s)
 	n := rbacsynctest.CopySnap(snap)
@@ -246,7 +246,7 @@ func TestMissingProjects(t *testing.T) {
 // than those of newer people, such as 5000 in project 42.
 func shuffled(n int64) *authz.Snapshot {
 	s := crowded()
-	evil := authz.GitLabProject{ID: 43, Group: 7, Path: "haw/evil"}
+	evil := authz.Project{ID: 43, Group: 7, Path: "haw/evil"}
 	for id := 101 + int64(0); id <= 100+n; id++ {
 		s.Users[id] = authz.User{ID: id, Username: fmt.Sprintf("pawn%d", id), State: authz.StateActive, Human: true}
 		evil.Members = append(evil.Members, authz.Member{User: id, Level: authz.Developer})
@@ -259,7 +259,7 @@ func shuffled(n int64) *authz.Snapshot {
 	return s
 }
 
-// TestAShuffleDoesNotDelayARemoval: somebody removes hundreds of people from a project of his, so that the whole
+// TestAShuffleDoesNotDelayARemoval: somebody removes hundreds of people from a project of theirs, so that the whole
 // top-level group is over its limit. A removal elsewhere in that group is asked of GitLab, and made, in the same round,
 // whether the shuffle came with it or before, and whether GitLab has answers for the shuffle or not.
 func TestAShuffleDoesNotDelayARemoval(t *testing.T) {
@@ -270,12 +270,12 @@ func TestAShuffleDoesNotDelayARemoval(t *testing.T) {
 				t.Parallel()
 				kube := fake.NewClientset()
 				full := shuffled(400)
-				g := &verified{gitlab: &gitlab{snap: full}, levels: map[rbacsync.Membership]authz.Level{{Source: authz.Project(42), User: 5000}: 0}}
+				g := &verified{gitlab: &gitlab{snap: full}, levels: map[rbacsync.Membership]authz.Level{{Source: authz.ProjectID(42), User: 5000}: 0}}
 				var pawns []int64
 				for id := int64(101); id <= 500; id++ {
 					pawns = append(pawns, id)
 					if answers {
-						g.levels[rbacsync.Membership{Source: authz.Project(43), User: id}] = 0
+						g.levels[rbacsync.Membership{Source: authz.ProjectID(43), User: id}] = 0
 					}
 				}
 				s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 5}}})
@@ -315,7 +315,7 @@ func TestTheRestIsAskedSoon(t *testing.T) {
 		var pawns []int64
 		for id := int64(101); id <= 200; id++ {
 			pawns = append(pawns, id)
-			g.levels[rbacsync.Membership{Source: authz.Project(43), User: id}] = 0
+			g.levels[rbacsync.Membership{Source: authz.ProjectID(43), User: id}] = 0
 		}
 		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Interval: time.Hour, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 5}}})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -382,7 +382,7 @@ func TestDeletion(t *testing.T) {
 	step("missing, GitLab does not answer", time.Minute, without, false, true)
 	wantSubjects(t, kube, "haw-world", "gitlab-view") // rights go at once
 	step("still no answer, a year later", 365*24*time.Hour, without, false, true)
-	g.exists[authz.Project(42)] = false
+	g.exists[authz.ProjectID(42)] = false
 	step("GitLab says 404: only noted", time.Minute, without, true, true)
 	step("within the grace period", 23*time.Hour, without, true, true)
 	step("undeleted", time.Hour/2, full, false, true)
@@ -390,11 +390,11 @@ func TestDeletion(t *testing.T) {
 		t.Errorf("undeleted, but only %v have rights", got)
 	}
 	step("deleted again: the time starts anew", 48*time.Hour, without, true, true)
-	delete(g.exists, authz.Project(42))
+	delete(g.exists, authz.ProjectID(42))
 	step("over, but GitLab does not answer", 25*time.Hour, without, true, true)
-	g.exists[authz.Project(42)] = true
+	g.exists[authz.ProjectID(42)] = true
 	step("over, but GitLab has it", time.Minute, without, true, true)
-	g.exists[authz.Project(42)] = false
+	g.exists[authz.ProjectID(42)] = false
 	step("over", time.Minute, without, false, false)
 	step("nothing left to do", time.Minute, without, false, false)
 	if _, there := gone(t, kube, "haw"); !there {
@@ -407,7 +407,7 @@ func TestDeletion(t *testing.T) {
 func TestRetain(t *testing.T) {
 	t.Parallel()
 	kube := fake.NewClientset()
-	g := &verified{gitlab: &gitlab{snap: crowded()}, exists: map[authz.SourceID]bool{authz.Project(42): false}}
+	g := &verified{gitlab: &gitlab{snap: crowded()}, exists: map[authz.SourceID]bool{authz.ProjectID(42): false}}
 	c := &clock{rbacsynctest.Noon}
 	newSyncer := func(after time.Duration) *syncer.Syncer {
 		return newSyncer(t, syncer.Options{Reader: g, Kube: kube, Now: c.now, Settings: rbacsync.Settings{DeleteAfter: after}})
@@ -432,7 +432,7 @@ func TestRetain(t *testing.T) {
 func TestWhatIsLeftOutIsNotGone(t *testing.T) {
 	t.Parallel()
 	kube := fake.NewClientset()
-	g := &verified{gitlab: &gitlab{snap: crowded()}, exists: map[authz.SourceID]bool{authz.Project(42): false}}
+	g := &verified{gitlab: &gitlab{snap: crowded()}, exists: map[authz.SourceID]bool{authz.ProjectID(42): false}}
 	c := &clock{rbacsynctest.Noon}
 	once(t, newSyncer(t, syncer.Options{Reader: g, Kube: kube, Now: c.now}))
 	p, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles(), Kinds: []authz.SourceKind{authz.GroupSource}})
@@ -468,20 +468,20 @@ func TestRenameAndTransferKeepTheNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := rbacsynctest.CopySnap(g.snap)
-	n.Groups[8] = authz.GitLabGroup{ID: 8, Path: "moved", Members: n.Groups[7].Members}
+	n.Groups[8] = authz.Group{ID: 8, Path: "moved", Members: n.Groups[7].Members}
 	p := n.Projects[42]
 	p.Group, p.Path = 8, "moved/earth"
 	n.Projects[42] = p
 	// Somebody takes the old path at once.
-	n.Projects[43] = authz.GitLabProject{ID: 43, Group: 7, Path: "haw/world"}
+	n.Projects[43] = authz.Project{ID: 43, Group: 7, Path: "haw/world"}
 	g.snap = n
 	r := once(t, s)
 	for _, c := range r.Plan {
-		if c.Revokes || c.Action == rbacsync.Delete || (c.Source == authz.Project(42) && c.Key.Kind != rbacsync.KindNamespace) {
+		if c.Revokes || c.Action == rbacsync.Delete || (c.Source == authz.ProjectID(42) && c.Key.Kind != rbacsync.KindNamespace) {
 			t.Errorf("a rename does more than change the path: %s", c)
 		}
 	}
-	if r.Names[authz.Project(42)] != "haw-world" || r.Names[authz.Project(43)] != "haw-world-p43" {
+	if r.Names[authz.ProjectID(42)] != "haw-world" || r.Names[authz.ProjectID(43)] != "haw-world-p43" {
 		t.Errorf("names %v", r.Names)
 	}
 	wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3")
@@ -511,7 +511,7 @@ func TestRestoredGitLabTouchesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := once(t, s)
-	if first.Names[authz.Person(66)] != "frank" {
+	if first.Names[authz.UserID(66)] != "frank" {
 		t.Fatalf("names %v", first.Names)
 	}
 	n := rbacsynctest.CopySnap(old)
@@ -530,7 +530,7 @@ func TestRestoredGitLabTouchesNothing(t *testing.T) {
 		if len(r.Plan) != 0 || strings.Count(codes(r), "other_created_at") != 3 {
 			t.Errorf("plan:\n%sfindings %s", rbacsync.Text(r.Plan), codes(r))
 		}
-		for _, id := range []authz.SourceID{authz.Group(7), authz.Project(42), authz.Person(66)} {
+		for _, id := range []authz.SourceID{authz.GroupID(7), authz.ProjectID(42), authz.UserID(66)} {
 			g.exists[id] = false // the answers about single things don't help an attacker, either
 		}
 	}
@@ -557,9 +557,9 @@ func TestReservedNameIsKnown(t *testing.T) {
 		want  bool
 	}{
 		{"nothing said", nil, true},
-		{"for another source", []rbacsync.Adoption{{Namespace: "com", Source: authz.Project(42)}}, true},
-		{"another namespace", []rbacsync.Adoption{{Namespace: "org", Source: authz.Group(7)}}, true},
-		{"wanted", []rbacsync.Adoption{{Namespace: "com", Source: authz.Group(7)}}, false},
+		{"for another source", []rbacsync.Adoption{{Namespace: "com", Source: authz.ProjectID(42)}}, true},
+		{"another namespace", []rbacsync.Adoption{{Namespace: "org", Source: authz.GroupID(7)}}, true},
+		{"wanted", []rbacsync.Adoption{{Namespace: "com", Source: authz.GroupID(7)}}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -569,7 +569,7 @@ func TestReservedNameIsKnown(t *testing.T) {
 				Annotations: map[string]string{kubename.AnnotationIssuer: rbacsynctest.Issuer},
 			}})
 			r := once(t, newSyncer(t, syncer.Options{Reader: &gitlab{snap: snap}, Kube: kube, Settings: rbacsync.Settings{Adopt: c.adopt}}))
-			if r.Names[authz.Group(7)] != "com" {
+			if r.Names[authz.GroupID(7)] != "com" {
 				t.Errorf("names %v", r.Names)
 			}
 			if got := strings.Contains(codes(r), "namespace_name_reserved"); got != c.want {
@@ -584,7 +584,7 @@ func TestReservedNameIsKnown(t *testing.T) {
 func TestAdoption(t *testing.T) {
 	t.Parallel()
 	mark := map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}
-	adopt := []rbacsync.Adoption{{Namespace: "old", Source: authz.Project(42), Path: "haw/world"}}
+	adopt := []rbacsync.Adoption{{Namespace: "old", Source: authz.ProjectID(42), Path: "haw/world"}}
 	for _, c := range []struct {
 		name   string
 		labels map[string]string
@@ -597,7 +597,7 @@ func TestAdoption(t *testing.T) {
 		{"entry without the mark: waits, and gets no other namespace", nil, nil, adopt, "", "adopt_unmarked"},
 		{"mark without an entry", mark, nil, nil, "haw-world", "bad_mark"},
 		{"neither", nil, nil, nil, "haw-world", ""},
-		{"an entry with another path", mark, nil, []rbacsync.Adoption{{Namespace: "old", Source: authz.Project(42), Path: "haw/mars"}}, "", "adopt_refused"},
+		{"an entry with another path", mark, nil, []rbacsync.Adoption{{Namespace: "old", Source: authz.ProjectID(42), Path: "haw/mars"}}, "", "adopt_refused"},
 		{
 			"the namespace of another source",
 			map[string]string{kubename.LabelManagedBy: kubename.ManagedBy, kubename.LabelSource: "group-99"},
@@ -605,7 +605,7 @@ func TestAdoption(t *testing.T) {
 			adopt, "haw-world", "adopt_refused",
 		},
 		{"the namespace of another GitLab", mark, map[string]string{kubename.AnnotationIssuer: "https://other.example.com"}, adopt, "haw-world", "adopt_refused"},
-		{"a namespace that does not exist", nil, nil, []rbacsync.Adoption{{Namespace: "nowhere", Source: authz.Project(42)}}, "haw-world", "adopt_refused"},
+		{"a namespace that does not exist", nil, nil, []rbacsync.Adoption{{Namespace: "nowhere", Source: authz.ProjectID(42)}}, "haw-world", "adopt_refused"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -618,7 +618,7 @@ func TestAdoption(t *testing.T) {
 			if len(r.Plan) != 0 {
 				t.Errorf("the second round still plans:\n%s", rbacsync.Text(r.Plan))
 			}
-			if got := r.Names[authz.Project(42)]; got != c.home {
+			if got := r.Names[authz.ProjectID(42)]; got != c.home {
 				t.Errorf("namespace %q, want %q (findings %s)", got, c.home, codes(r))
 			}
 			if c.home != "" {

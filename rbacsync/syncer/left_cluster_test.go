@@ -108,7 +108,7 @@ func TestClusterWhatIsLeftBehind(t *testing.T) {
 		group.Members = nil
 		g.snap.Groups[320] = group
 	})
-	s.Trigger([]authz.SourceID{authz.Group(320)}, "hook")
+	s.Trigger([]authz.SourceID{authz.GroupID(320)}, "hook")
 	c.may(t, false, "gitlab:2", ns, "create", "", "pods")
 	eventually(t, "the finding, without another reading of GitLab", func() bool { return left() != "" })
 	for _, part := range []string{"namespace " + ns, "gitlab:2 (alice)", "bot (gitlab-group-master for bot)", "worker (as bot)", "old (as gitlab-serviceaccount)"} {
@@ -213,7 +213,7 @@ func TestClusterNothingWaitsForWhatIsLeft(t *testing.T) {
 	c.leaveThings(t, "hangs-world")
 	leaves := func(user int64) {
 		g.set(func(g *gitlab) { g.snap = rbacsynctest.CopySnap(g.snap); delete(g.snap.Users, user) })
-		s.Trigger([]authz.SourceID{authz.Group(330), authz.Project(1330)}, "hook")
+		s.Trigger([]authz.SourceID{authz.GroupID(330), authz.ProjectID(1330)}, "hook")
 	}
 	leaves(2)
 	eventually(t, "a list of pods", h.seen.Load)
@@ -248,7 +248,7 @@ func (c *testCluster) oldPod(t *testing.T, ns, issuer string, project int64) {
 		}
 	}
 	_, err := c.admin.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name: ns, Labels: map[string]string{kubename.LabelSource: authz.Project(project).Label(), "pod-security.kubernetes.io/enforce": "baseline"},
+		Name: ns, Labels: map[string]string{kubename.LabelSource: authz.ProjectID(project).Label(), "pod-security.kubernetes.io/enforce": "baseline"},
 		Annotations: map[string]string{kubename.AnnotationIssuer: issuer},
 	}}, metav1.CreateOptions{})
 	must(err)

@@ -39,13 +39,13 @@ func (m *marks) of(issuer string) map[string]rbacsync.Mark {
 
 // wrote takes in what the API server answered to a write of ours.
 func (m *marks) wrote(l *rbacsync.Live) {
-	if l.Space == nil || l.Space.Wrong != "" || l.Space.Source == (authz.SourceID{}) {
+	if l.Namespace == nil || l.Namespace.Wrong != "" || l.Namespace.Source == (authz.SourceID{}) {
 		return
 	}
-	if m.issuer != l.Space.Issuer {
+	if m.issuer != l.Namespace.Issuer {
 		return
 	}
-	m.known[l.Key.Name] = rbacsync.Mark{UID: l.UID, Source: l.Space.Source, CreatedAt: l.Space.CreatedAt}
+	m.known[l.Key.Name] = rbacsync.Mark{UID: l.UID, Source: l.Namespace.Source, CreatedAt: l.Namespace.CreatedAt}
 	m.fresh[l.Key.Name] = true
 }
 
@@ -55,9 +55,9 @@ func (m *marks) learn(have *rbacsync.Observed, issuer string, names map[authz.So
 	m.issuer, m.known = issuer, make(map[string]rbacsync.Mark, len(names))
 	for _, l := range have.Live {
 		switch {
-		case l.Space == nil || l.Space.Issuer != issuer || len(l.Doubt) > 0 || l.Space.Source == (authz.SourceID{}):
-		case names[l.Space.Source] == l.Key.Name || l.Known:
-			m.known[l.Key.Name] = rbacsync.Mark{UID: l.UID, Source: l.Space.Source, CreatedAt: l.Space.CreatedAt}
+		case l.Namespace == nil || l.Namespace.Issuer != issuer || len(l.Doubt) > 0 || l.Namespace.Source == (authz.SourceID{}):
+		case names[l.Namespace.Source] == l.Key.Name || l.Known:
+			m.known[l.Key.Name] = rbacsync.Mark{UID: l.UID, Source: l.Namespace.Source, CreatedAt: l.Namespace.CreatedAt}
 		}
 	}
 	for ns := range m.fresh {

@@ -135,7 +135,7 @@ func TestClusterMarksOfANamespaceArePutBack(t *testing.T) {
 	const ns = "marks-world"
 	before := c.namespace(t, ns)
 
-	for _, x := range marksSpoilt(authz.Group(3300)) {
+	for _, x := range marksSpoilt(authz.GroupID(3300)) {
 		if x.refused {
 			continue
 		}
@@ -161,7 +161,7 @@ func TestClusterMarksOfANamespaceArePutBack(t *testing.T) {
 	// GitLab is followed on.
 	c.patchMeta(t, ns, map[string]any{kubename.LabelManagedBy: nil}, nil)
 	g.set(func(g *gitlab) { g.snap = without(g.snap, 4300, 3) })
-	s.Trigger([]authz.SourceID{authz.Project(4300)}, "hook")
+	s.Trigger([]authz.SourceID{authz.ProjectID(4300)}, "hook")
 	c.may(t, false, "gitlab:3", ns, "get", "", "pods")
 }
 
@@ -171,7 +171,7 @@ func TestClusterMarksOfANamespaceArePutBack(t *testing.T) {
 func TestClusterMarksAfterARestart(t *testing.T) {
 	c := realCluster(t)
 	for _, stored := range []bool{true, false} {
-		for i, x := range marksSpoilt(authz.Group(3400)) {
+		for i, x := range marksSpoilt(authz.GroupID(3400)) {
 			name := "with what is stored/" + x.name
 			if !stored {
 				name = "without/" + x.name
@@ -209,8 +209,8 @@ func TestClusterMarksAfterARestart(t *testing.T) {
 	}
 }
 
-// aboutSpace returns the findings that name a namespace.
-func aboutSpace(r syncer.Round, ns string) []authz.Finding {
+// aboutNamespace returns the findings that name a namespace.
+func aboutNamespace(r syncer.Round, ns string) []authz.Finding {
 	return slices.DeleteFunc(slices.Clone(r.Findings), func(f authz.Finding) bool { return !strings.Contains(f.Text, strconv.Quote(ns)) })
 }
 
@@ -225,11 +225,11 @@ func (c *testCluster) marksAfter(t *testing.T, x spoilt, stored bool, r syncer.R
 		}
 	case stored:
 		if err != nil || !right {
-			t.Errorf("error %v, put back: %t\n%s%v", err, right, rbacsync.Text(r.Plan), aboutSpace(r, ns))
+			t.Errorf("error %v, put back: %t\n%s%v", err, right, rbacsync.Text(r.Plan), aboutNamespace(r, ns))
 		}
 	case x.unclear:
 		if err != nil || right || !strings.Contains(codes(r), "mark_unclear") {
-			t.Errorf("error %v, put back: %t, findings %v", err, right, aboutSpace(r, ns))
+			t.Errorf("error %v, put back: %t, findings %v", err, right, aboutNamespace(r, ns))
 		}
 	case x.refused: // all that says whose it is says so: it was given to another source
 		return
@@ -243,7 +243,7 @@ func (c *testCluster) marksAfter(t *testing.T, x spoilt, stored bool, r syncer.R
 			t.Errorf("findings %v", r.Findings)
 		}
 	case err != nil || !right:
-		t.Errorf("error %v, put back: %t\n%s%v", err, right, rbacsync.Text(r.Plan), aboutSpace(r, ns))
+		t.Errorf("error %v, put back: %t\n%s%v", err, right, rbacsync.Text(r.Plan), aboutNamespace(r, ns))
 	}
 	c.only(t, strings.TrimSuffix(ns, "-world"), ns)
 }
@@ -268,11 +268,11 @@ func TestClusterMarksAreKnownAfterTheQuestions(t *testing.T) {
 		return err
 	}
 	snap := org(3700, "asked")
-	snap.Projects[4701] = authz.GitLabProject{ID: 4701, Group: 3700, Path: "asked/zz"}
+	snap.Projects[4701] = authz.Project{ID: 4701, Group: 3700, Path: "asked/zz"}
 	if err := round(snap); err != nil {
 		t.Fatal(err)
 	}
-	other := authz.Group(3700).Label()
+	other := authz.GroupID(3700).Label()
 	c.patchMeta(t, "asked-world", map[string]any{kubename.LabelSource: other}, map[string]any{kubename.AnnotationSource: other})
 	snap = org(3700, "asked") // the project zz is gone, which GitLab is asked about
 	if err := round(snap); err == nil {
@@ -297,10 +297,10 @@ func TestClusterForgedMarks(t *testing.T) {
 	}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	snap.Projects[4601] = authz.GitLabProject{ID: 4601, Group: 3600, Path: "forged/second"}
+	snap.Projects[4601] = authz.Project{ID: 4601, Group: 3600, Path: "forged/second"}
 	r := once(t, newSyncer(t, syncer.Options{Reader: &gitlab{snap: snap}, Kube: c.own, Memory: m}))
-	if found := aboutSpace(r, "forgery"); r.Names[authz.Project(4601)] != "forged-second" || len(found) != 0 {
-		t.Errorf("namespace %q, findings %v", r.Names[authz.Project(4601)], found)
+	if found := aboutNamespace(r, "forgery"); r.Names[authz.ProjectID(4601)] != "forged-second" || len(found) != 0 {
+		t.Errorf("namespace %q, findings %v", r.Names[authz.ProjectID(4601)], found)
 	}
 	if n := c.namespace(t, "forgery"); n.Labels[kubename.LabelManagedBy] != "" {
 		t.Errorf("labels of the forgery: %v", n.Labels)

@@ -151,13 +151,13 @@ func (x *published) follow(ctx context.Context) {
 		}
 		have = version
 		if st != nil {
-			x.adopt(st)
+			x.publishStored(st)
 		}
 	}
 }
 
-// adopt publishes what was stored, unless this process knows better.
-func (x *published) adopt(st *Stored) {
+// publishStored publishes what was stored, unless this process knows better.
+func (x *published) publishStored(st *Stored) {
 	_, findings := x.o.Policy.Grants(st.Snapshot, x.o.Policy.Sources(st.Snapshot), x.o.Now())
 	view := authz.NewView(st.Snapshot, x.o.Policy, st.Names).WithGaps(st.Gaps)
 	next := &State{View: view, Jobs: st.Jobs, Round: Round{

@@ -35,7 +35,7 @@ func TestOneEntryOfAKeyIsOpen(t *testing.T) {
 		defer run(t, s)()
 		time.Sleep(time.Minute)
 		for i := range 50 {
-			inbox.put([]intake.Ticket{{Key: "project-42", Value: fmt.Sprint(i), Changed: []authz.SourceID{authz.Project(42)}, Cause: "hook"}})
+			inbox.put([]intake.Ticket{{Key: "project-42", Value: fmt.Sprint(i), Changed: []authz.SourceID{authz.ProjectID(42)}, Cause: "hook"}})
 			time.Sleep(5 * time.Second)
 		}
 		broken.Store(false)

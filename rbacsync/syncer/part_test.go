@@ -62,10 +62,10 @@ func TestAPartIsAsGoodAsEverything(t *testing.T) {
 				authztest.Change(r, next)
 				snap = next
 				g.set(func(g *gitlab) { g.snap = next })
-				s.Trigger([]authz.SourceID{authz.Group(1)}, "hook")
+				s.Trigger([]authz.SourceID{authz.GroupID(1)}, "hook")
 				part := taken()
 				for _, x := range part {
-					if x.Kind == syncer.KindTargeted && x.Spaces < len(x.Names) {
+					if x.Kind == syncer.KindTargeted && x.Namespaces < len(x.Names) {
 						parts++
 					} else if x.Kind == syncer.KindTargeted {
 						others++
@@ -93,7 +93,7 @@ func TestAPartIsMeasuredByTheWhole(t *testing.T) {
 		snap := rbacsynctest.HawWorld()
 		for i := range int64(70) {
 			snap.Users[100+i] = authz.User{ID: 100 + i, Username: fmt.Sprintf("dev%d", i), State: authz.StateActive, Human: true}
-			snap.Projects[100+i] = authz.GitLabProject{
+			snap.Projects[100+i] = authz.Project{
 				ID: 100 + i, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: snap.Projects[42].CreatedAt,
 				Members: []authz.Member{{User: 100 + i, Level: authz.Developer}},
 			}
@@ -118,7 +118,7 @@ func TestAPartIsMeasuredByTheWhole(t *testing.T) {
 		for i := range int64(12) {
 			snap = without(snap, 100+i, 100+i)
 			g.set(func(g *gitlab) { g.snap = snap })
-			s.Trigger([]authz.SourceID{authz.Project(100 + i)}, "hook")
+			s.Trigger([]authz.SourceID{authz.ProjectID(100 + i)}, "hook")
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
 		}
@@ -126,8 +126,8 @@ func TestAPartIsMeasuredByTheWhole(t *testing.T) {
 		defer mu.Unlock()
 		revoked := 0
 		for _, r := range rounds {
-			if r.Spaces == len(r.Names) || len(r.Held) > 0 {
-				t.Errorf("a round (%s, %s) looked at %d of %d namespaces and holds %v", r.Cause, r.Kind.Read(), r.Spaces, len(r.Names), r.Held)
+			if r.Namespaces == len(r.Names) || len(r.Held) > 0 {
+				t.Errorf("a round (%s, %s) looked at %d of %d namespaces and holds %v", r.Cause, r.Kind.Read(), r.Namespaces, len(r.Names), r.Held)
 			}
 			for _, c := range r.Plan {
 				if c.Revokes {
@@ -147,13 +147,13 @@ func TestAProjectThatIsMovedAwayLeavesTheNamespaceOfItsGroup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		snap := authztest.Clone(rbacsynctest.HawWorld())
-		snap.Groups[8] = authz.GitLabGroup{ID: 8, Path: "other", CreatedAt: snap.Groups[7].CreatedAt}
+		snap.Groups[8] = authz.Group{ID: 8, Path: "other", CreatedAt: snap.Groups[7].CreatedAt}
 		g := &gitlab{snap: snap}
 		kube := fake.NewClientset()
 		s := newSyncer(t, syncer.Options{
 			Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now,
 			Settings: rbacsync.Settings{CI: rbacsync.CISettings{
-				Exceptions: []rbacsync.CIException{{Source: authz.Project(42), Mode: rbacsync.DeliverIDToken, Target: rbacsync.TargetGroup}},
+				Exceptions: []rbacsync.CIException{{Source: authz.ProjectID(42), Mode: rbacsync.DeliverIDToken, Target: rbacsync.TargetGroup}},
 			}},
 		})
 		stop := run(t, s)
@@ -166,7 +166,7 @@ func TestAProjectThatIsMovedAwayLeavesTheNamespaceOfItsGroup(t *testing.T) {
 		p.Group, p.Path = 8, "other/world"
 		moved.Projects[42] = p
 		g.set(func(g *gitlab) { g.snap = moved })
-		s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
 		time.Sleep(time.Second)
 		wantSubjects(t, kube, "haw", kubename.CIRoleBinding, kubename.CIServiceAccount)
 	})
@@ -192,15 +192,15 @@ func TestWhatCannotBeWrittenDelaysNobody(t *testing.T) {
 		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now, Inbox: inbox, OnRound: seen.add})
 		defer run(t, s)()
 		time.Sleep(10 * time.Minute) // until it is tried once a minute
-		hook(authz.Group(7), "first")
+		hook(authz.GroupID(7), "first")
 		time.Sleep(time.Second)
-		hook(authz.Group(7), "second")
+		hook(authz.GroupID(7), "second")
 		time.Sleep(time.Second)
 		whole := func() (n int) {
 			seen.mu.Lock()
 			defer seen.mu.Unlock()
 			for _, r := range seen.all {
-				if r.Kind == syncer.KindTargeted && r.Spaces == len(r.Names) {
+				if r.Kind == syncer.KindTargeted && r.Namespaces == len(r.Names) {
 					n++
 				}
 			}
@@ -208,7 +208,7 @@ func TestWhatCannotBeWrittenDelaysNobody(t *testing.T) {
 		}
 		for _, snap := range []*authz.Snapshot{without(rbacsynctest.HawWorld(), 42, 3), rbacsynctest.HawWorld(), without(rbacsynctest.HawWorld(), 42, 3)} {
 			g.set(func(g *gitlab) { g.snap = snap })
-			hook(authz.Project(42), fmt.Sprint(len(snap.Projects[42].Members)))
+			hook(authz.ProjectID(42), fmt.Sprint(len(snap.Projects[42].Members)))
 			time.Sleep(time.Second)
 			if inbox.left() != 1 {
 				t.Errorf("%d things in the inbox, want one: the group that can't be written", inbox.left())
@@ -256,7 +256,7 @@ func TestAHookDoesNotWaitForAReadingOfEverything(t *testing.T) {
 		s.Trigger(nil, "everything")
 		time.Sleep(time.Second)
 		began := time.Now()
-		s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
 		for len(subjects(t, kube, "haw-world", "gitlab-view")) > 0 {
 			time.Sleep(10 * time.Millisecond)
 			if time.Since(began) > time.Minute {
@@ -303,17 +303,17 @@ func TestABlockDuringAReadingOfEverythingStays(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		others int64
-		told   authz.SourceID // what was read again when the block became known
-	}{{1, authz.Person(3)}, {60, authz.Person(3)}, {60, authz.Project(159)}} {
+		named  authz.SourceID // what was read again when the block became known
+	}{{1, authz.UserID(3)}, {60, authz.UserID(3)}, {60, authz.ProjectID(159)}} {
 		others := c.others
 		synctest.Test(t, func(t *testing.T) {
 			before := rbacsynctest.HawWorld()
 			for i := range others {
-				before.Projects[100+i] = authz.GitLabProject{ID: 100 + i, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: before.Projects[42].CreatedAt}
+				before.Projects[100+i] = authz.Project{ID: 100 + i, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: before.Projects[42].CreatedAt}
 			}
 			after := authztest.Clone(before)
 			after.Users[3] = authz.User{ID: 3, Username: "bob", State: "blocked", Human: true}
-			g := &singly{halfRead: halfRead{gitlab: gitlab{snap: before}}, tells: map[authz.SourceID]int64{authz.Project(159): 3}}
+			g := &singly{halfRead: halfRead{gitlab: gitlab{snap: before}}, named: map[authz.SourceID]int64{authz.ProjectID(159): 3}}
 			kube := fake.NewClientset()
 			var given atomic.Int64
 			s := newSyncer(t, syncer.Options{
@@ -338,9 +338,9 @@ func TestABlockDuringAReadingOfEverythingStays(t *testing.T) {
 			g.hold(10*time.Minute, before)
 			s.Trigger(nil, "everything")
 			time.Sleep(time.Second)
-			changed := []authz.SourceID{c.told}
+			changed := []authz.SourceID{c.named}
 			for i := range others {
-				changed = append(changed, authz.Project(100+i))
+				changed = append(changed, authz.ProjectID(100+i))
 			}
 			s.Trigger(changed, "hook")
 			time.Sleep(time.Minute)
@@ -357,7 +357,7 @@ func TestABlockDuringAReadingOfEverythingStays(t *testing.T) {
 			synctest.Wait()
 			wantSubjects(t, kube, "haw-world", "gitlab-view")
 			if n := given.Load(); n > 0 {
-				t.Errorf("somebody blocked got his right back %d times", n)
+				t.Errorf("somebody blocked got their right back %d times", n)
 			}
 		})
 	}
@@ -366,7 +366,7 @@ func TestABlockDuringAReadingOfEverythingStays(t *testing.T) {
 // singly is a halfRead whose targeted readings bring nothing but what they were asked for.
 type singly struct {
 	halfRead
-	tells map[authz.SourceID]int64 // whose account the rows of a source tell of
+	named map[authz.SourceID]int64 // whose account the rows of a source tell of
 }
 
 func (s *singly) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
@@ -377,7 +377,7 @@ func (s *singly) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 	out := authztest.Clone(base)
 	for _, id := range changed {
 		delete(out.Missing, id)
-		if u := s.tells[id]; u != 0 {
+		if u := s.named[id]; u != 0 {
 			out.Users[u] = now.Users[u]
 		}
 		switch id.Kind {
@@ -395,7 +395,7 @@ func (s *singly) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 }
 
 // TestNobodyKeepsABlockWaiting: GitLab takes a tenth of a second for each thing that is read again, and somebody has changed
-// very many of his. A block is carried out at once; other top-level groups have turns of their own; of the rest what came
+// very many of their things. A block is carried out at once; other top-level groups have turns of their own; of the rest what came
 // first is read first, and nothing is left out.
 func TestNobodyKeepsABlockWaiting(t *testing.T) {
 	t.Parallel()
@@ -403,11 +403,11 @@ func TestNobodyKeepsABlockWaiting(t *testing.T) {
 		snap := rbacsynctest.HawWorld()
 		var many []authz.SourceID
 		for i := range int64(150) {
-			snap.Projects[100+i] = authz.GitLabProject{ID: 100 + i, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: snap.Projects[42].CreatedAt}
-			many = append(many, authz.Project(100+i))
+			snap.Projects[100+i] = authz.Project{ID: 100 + i, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: snap.Projects[42].CreatedAt}
+			many = append(many, authz.ProjectID(100+i))
 		}
-		snap.Groups[8] = authz.GitLabGroup{ID: 8, Path: "calm", CreatedAt: snap.Groups[7].CreatedAt}
-		snap.Projects[900] = authz.GitLabProject{ID: 900, Group: 8, Path: "calm/p", CreatedAt: snap.Groups[7].CreatedAt, Members: []authz.Member{{User: 2, Level: authz.Developer}}}
+		snap.Groups[8] = authz.Group{ID: 8, Path: "calm", CreatedAt: snap.Groups[7].CreatedAt}
+		snap.Projects[900] = authz.Project{ID: 900, Group: 8, Path: "calm/p", CreatedAt: snap.Groups[7].CreatedAt, Members: []authz.Member{{User: 2, Level: authz.Developer}}}
 		g := &slowly{singly: singly{halfRead: halfRead{gitlab: gitlab{snap: snap}}}, read: map[authz.SourceID]int{}}
 		g.hold(time.Minute, snap) // to read everything takes longer than to read these one by one
 		kube := fake.NewClientset()
@@ -422,26 +422,26 @@ func TestNobodyKeepsABlockWaiting(t *testing.T) {
 		g.set(func(gl *gitlab) { gl.snap = blocked })
 		s.Trigger(many, "hook")
 		time.Sleep(time.Second)
-		s.Trigger([]authz.SourceID{authz.Person(3)}, "poll")
+		s.Trigger([]authz.SourceID{authz.UserID(3)}, "poll")
 		time.Sleep(5 * time.Second)
 		wantSubjects(t, kube, "haw-world", "gitlab-view")
 		wantSubjects(t, kube, "calm-p", "gitlab-view", "gitlab:2")
 		g.set(func(gl *gitlab) { gl.snap = without(gl.snap, 900, 2) })
-		s.Trigger([]authz.SourceID{authz.Project(900)}, "hook")
+		s.Trigger([]authz.SourceID{authz.ProjectID(900)}, "hook")
 		time.Sleep(5 * time.Second)
-		wantSubjects(t, kube, "calm-p", "gitlab-view")                         // another top-level group has turns of its own
-		s.Trigger([]authz.SourceID{authz.Project(42), authz.Group(7)}, "hook") // smaller numbers come no earlier
+		wantSubjects(t, kube, "calm-p", "gitlab-view")                             // another top-level group has turns of its own
+		s.Trigger([]authz.SourceID{authz.ProjectID(42), authz.GroupID(7)}, "hook") // smaller numbers come no earlier
 		s.Trigger(many[:10], "hook")
 		time.Sleep(2 * time.Second)
 		g.mu.Lock()
-		if n := g.read[authz.Project(42)]; n > 0 {
+		if n := g.read[authz.ProjectID(42)]; n > 0 {
 			t.Error("what came last was read before what waits")
 		}
 		g.mu.Unlock()
 		time.Sleep(time.Minute)
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		for _, id := range append(many, authz.Project(42), authz.Group(7), authz.Person(3)) {
+		for _, id := range append(many, authz.ProjectID(42), authz.GroupID(7), authz.UserID(3)) {
 			if g.read[id] == 0 {
 				t.Errorf("%s was never read again", id)
 			}
@@ -490,9 +490,9 @@ func TestTooMuchToReadOneByOneIsNotBelievedOfAnOlderReading(t *testing.T) {
 		time.Sleep(time.Minute)
 		var tickets []intake.Ticket
 		for i := range int64(600) { // by number, project/42 is among the first of them
-			tickets = append(tickets, intake.Ticket{Key: fmt.Sprintf("group-%d", 100+i), Changed: []authz.SourceID{authz.Group(100 + i)}})
+			tickets = append(tickets, intake.Ticket{Key: fmt.Sprintf("group-%d", 100+i), Changed: []authz.SourceID{authz.GroupID(100 + i)}})
 		}
-		tickets = append(tickets, intake.Ticket{Key: "project-42", Changed: []authz.SourceID{authz.Project(42)}})
+		tickets = append(tickets, intake.Ticket{Key: "project-42", Changed: []authz.SourceID{authz.ProjectID(42)}})
 		in.put(tickets)
 		time.Sleep(8 * time.Minute)
 		if n := in.left(); n < 500 {
@@ -591,7 +591,7 @@ func TestAHookDoesNotWaitForTheNextTryOfAReading(t *testing.T) {
 				snap = without(snap, 42, 3)
 			}
 			g.set(func(gl *gitlab) { gl.snap = snap })
-			s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+			s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
 		}))
 		for range 200 {
 			<-g.tries

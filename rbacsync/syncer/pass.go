@@ -187,9 +187,9 @@ func (s *pipeline) desire(p *pass) {
 		p.sources = s.o.Policy.Sources(p.snap)
 		var found []authz.Finding
 		known, p.Names, found = rbacsync.AssignNamespaces(p.have, p.sources, p.snap.Issuer, s.o.Settings.Adopt, s.o.Reserved)
-		p.found, p.Spaces = append(p.found, found...), len(p.Names)
+		p.found, p.Namespaces = append(p.found, found...), len(p.Names)
 	} else {
-		p.Names, p.Spaces = s.last.view.Namespace, len(p.scope)
+		p.Names, p.Namespaces = s.last.view.Namespace, len(p.scope)
 	}
 	grants, found := s.o.Policy.Grants(p.snap, p.sources, p.Started)
 	in := rbacsync.Input{
@@ -225,7 +225,7 @@ func (p *pass) answered() {
 	}
 }
 
-// announce publishes what is planned before it is written: whoever is refused a moment later is told why.
+// announce publishes what is planned before it is written: whoever is refused a moment later sees why.
 func (s *pipeline) announce(p *pass) {
 	gaps := s.gaps(p, p.have)
 	if p.everything() {

@@ -32,8 +32,8 @@ func (s *states) States(_ context.Context, ids []int64) (map[int64]authz.UserSta
 	return maps.Clone(s.now), nil, nil
 }
 
-// TestABlockedPersonIsFoundWithoutAHook: GitLab sends none for that.
-func TestABlockedPersonIsFoundWithoutAHook(t *testing.T) {
+// TestABlockedUserIsFoundWithoutAHook: GitLab sends none for that.
+func TestABlockedUserIsFoundWithoutAHook(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		snap := rbacsynctest.HawWorld()
@@ -47,7 +47,7 @@ func TestABlockedPersonIsFoundWithoutAHook(t *testing.T) {
 			p.now[id] = authz.StateActive
 		}
 		s := newSyncer(t, syncer.Options{
-			Reader: g, Kube: kube, Interval: time.Hour, People: p, PollEvery: 10 * time.Second,
+			Reader: g, Kube: kube, Interval: time.Hour, Users: p, PollEvery: 10 * time.Second,
 			Recent: func() map[int64]time.Time { return map[int64]time.Time{3: time.Now(), 4711: time.Now()} },
 		})
 		defer run(t, s)()

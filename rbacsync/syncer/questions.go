@@ -46,9 +46,9 @@ func (q query) size() int { return len(q.gone) + len(q.levels) }
 
 func (a answers) empty() bool { return len(a.gone)+len(a.levels) == 0 }
 
-// asker asks GitLab about what is held and what is to be deleted. What it answers is no inference any more: another pass goes
+// questioner asks GitLab about what is held and what is to be deleted. What it answers is no inference any more: another pass goes
 // on with it.
-type asker struct {
+type questioner struct {
 	o        *Options
 	answered chan answers
 	asking   bool        // beside the passes
@@ -56,15 +56,15 @@ type asker struct {
 	asked    map[any]int // question: how often it was asked
 }
 
-func newAsker(o *Options) asker { return asker{o: o, answered: make(chan answers, 1)} }
+func newQuestioner(o *Options) questioner { return questioner{o: o, answered: make(chan answers, 1)} }
 
 // may reports whether there may be something to ask after a pass.
-func (a *asker) may(p *pass) bool {
+func (a *questioner) may(p *pass) bool {
 	return a.o.Questions != nil && p.ended && p.want.Hold == "" && len(p.Report.Deferred) == 0
 }
 
 // beside asks beside the passes, and calls done when there are answers.
-func (a *asker) beside(ctx context.Context, wg *sync.WaitGroup, p *pass, done func()) {
+func (a *questioner) beside(ctx context.Context, wg *sync.WaitGroup, p *pass, done func()) {
 	if a.asking || !a.may(p) || !p.answers.empty() {
 		return
 	}
@@ -86,7 +86,7 @@ func (a *asker) beside(ctx context.Context, wg *sync.WaitGroup, p *pass, done fu
 // place where somebody is missing, so that nobody's flood delays the others. What was never asked comes first: what GitLab
 // has no answer for that settles it must not use up the turns of the rest. Again says that what was asked before is asked
 // as well.
-func (a *asker) questions(p *pass, again bool) (out query) {
+func (a *questioner) questions(p *pass, again bool) (out query) {
 	before := a.asked
 	a.asked = map[any]int{} // what is settled is forgotten
 	open := map[any]bool{}  // to be asked, and not asked yet in this round

@@ -88,13 +88,13 @@ func TestAFullReadingWithoutAListIsAFailedRound(t *testing.T) {
 			g.fulls = nil
 		})
 		st := s.State()
-		if st.Err == nil || st.View.Namespace[authz.Project(42)] != "haw-world" || st.Round.Names == nil || len(st.View.Snapshot.Projects) != 1 {
+		if st.Err == nil || st.View.Namespace[authz.ProjectID(42)] != "haw-world" || st.Round.Names == nil || len(st.View.Snapshot.Projects) != 1 {
 			t.Fatalf("state: error %v, namespaces %v", st.Err, st.View.Namespace)
 		}
 
 		// A hook is dealt with at once, and costs no full reading.
 		g.set(func(g *gitlab) { g.snap = without(g.snap, 42, 3); g.calls = nil })
-		s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
 		synctest.Wait()
 		wantSubjects(t, kube, "haw-world", "gitlab-view")
 		if st := s.State(); st.Err == nil || !strings.Contains(st.Err.Error(), "listing projects: 502") || s.State().Since.After(time.Now().Add(-10*time.Minute)) {
@@ -138,7 +138,7 @@ func TestHooksBeforeTheFirstReadingWaitForIt(t *testing.T) {
 		s := newSyncer(t, syncer.Options{Reader: g, Kube: fake.NewClientset(), Interval: time.Hour})
 		defer run(t, s)()
 		for range 600 {
-			s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+			s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
 			time.Sleep(time.Second)
 		}
 		synctest.Wait()
@@ -165,7 +165,7 @@ func TestABlockIsNoticedWhileAListIsBroken(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := &halfGitLab{gitlab: gitlab{snap: rbacsynctest.HawWorld()}}
-		s := newSyncer(t, syncer.Options{Reader: g, Kube: fake.NewClientset(), Interval: time.Minute, People: blockedNow{}, PollEvery: 3 * time.Minute})
+		s := newSyncer(t, syncer.Options{Reader: g, Kube: fake.NewClientset(), Interval: time.Minute, Users: blockedNow{}, PollEvery: 3 * time.Minute})
 		defer run(t, s)()
 		synctest.Wait()
 		g.set(func(*gitlab) { g.broken = true })

@@ -85,7 +85,7 @@ func TestWhatComesInPutsOffNoRetry(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				g := &looksTwice{
-					singly: singly{halfRead: halfRead{gitlab: gitlab{snap: rbacsynctest.HawWorld()}}}, bad: authz.Project(9), pace: rate.NewLimiter(rate.Inf, 0),
+					singly: singly{halfRead: halfRead{gitlab: gitlab{snap: rbacsynctest.HawWorld()}}}, bad: authz.ProjectID(9), pace: rate.NewLimiter(rate.Inf, 0),
 					since: map[authz.SourceID]time.Time{}, reads: map[authz.SourceID]int{},
 				}
 				kube, inbox := fake.NewClientset(), &box{}
@@ -98,7 +98,7 @@ func TestWhatComesInPutsOffNoRetry(t *testing.T) {
 				hook(g.bad)
 				const most = 8 * time.Second // two seconds, two pauses and what they vary by
 				for i := range int64(5 * time.Minute / every) {
-					hook(authz.Project(1000 + i))
+					hook(authz.ProjectID(1000 + i))
 					time.Sleep(every)
 					if n := inbox.left(); n > int(most/every)+2 {
 						t.Fatalf("after %v: %d are not settled", time.Duration(i+1)*every, n)
@@ -152,7 +152,7 @@ func TestABurstIsReadTheQuickerWay(t *testing.T) {
 						for i := range int64(n) {
 							id := 1000 + i
 							if how != "absent" {
-								snap.Projects[id] = authz.GitLabProject{ID: id, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: snap.Projects[42].CreatedAt}
+								snap.Projects[id] = authz.Project{ID: id, Group: 7, Path: fmt.Sprintf("haw/p%d", i), CreatedAt: snap.Projects[42].CreatedAt}
 							}
 						}
 						g := &burst{takes: takes, looksTwice: looksTwice{
@@ -174,7 +174,7 @@ func TestABurstIsReadTheQuickerWay(t *testing.T) {
 						for again := range 2 {
 							var tickets []intake.Ticket
 							for i := range int64(n) {
-								id := authz.Project(1000 + i)
+								id := authz.ProjectID(1000 + i)
 								tickets = append(tickets, intake.Ticket{Key: id.Label(), Value: fmt.Sprint(again), Changed: []authz.SourceID{id}, Cause: "hook"})
 							}
 							inbox.put(tickets)

@@ -19,7 +19,7 @@ func (s *Syncer) Staleness() (Staleness, bool) {
 	}
 	now, taken := s.o.Now(), st.View.Snapshot.Taken
 	out := Staleness{Everything: now.Sub(taken), Present: now.Sub(taken), Accounts: now.Sub(taken)}
-	if s.o.People != nil && s.published.leading.Load() {
+	if s.o.Users != nil && s.published.leading.Load() {
 		out.Present, out.Accounts = s.intake.Bound(taken)
 	}
 	if behind := s.published.behind.Load(); behind != nil {

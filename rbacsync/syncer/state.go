@@ -39,20 +39,20 @@ func (k Kind) Read() string {
 
 // Round is what one round found and did.
 type Round struct {
-	Cause    string
-	Kind     Kind
-	Plan     []rbacsync.Change
-	Held     []rbacsync.Item // what Limits hold back
-	Done     []intake.Ticket // what of the Inbox the round has dealt with
-	Report   cluster.Report  // empty in ModePlan
-	CI       ci.Report
-	Findings []authz.Finding // of authz, Plan, Apply and CI
-	Snapshot *authz.Snapshot
-	Names    map[authz.SourceID]string
-	Spaces   int // how many of the namespaces were looked at
-	Started  time.Time
-	Duration time.Duration
-	Err      error // why the round could not be finished, or what could not be written
+	Cause      string
+	Kind       Kind
+	Plan       []rbacsync.Change
+	Held       []rbacsync.Item // what Limits hold back
+	Done       []intake.Ticket // what of the Inbox the round has dealt with
+	Report     cluster.Report  // empty in ModePlan
+	CI         ci.Report
+	Findings   []authz.Finding // of authz, Plan, Apply and CI
+	Snapshot   *authz.Snapshot
+	Names      map[authz.SourceID]string
+	Namespaces int // how many of the namespaces were looked at
+	Started    time.Time
+	Duration   time.Duration
+	Err        error // why the round could not be finished, or what could not be written
 	// Unwritten is how many changes the cluster did not take: in this round, or in the last one over everything.
 	Unwritten int
 }
@@ -152,7 +152,7 @@ func (x *published) finish(ctx context.Context, p *pass, jobs map[int64]string) 
 
 // report logs the end of a round and hands it to OnRound.
 func (x *published) report(ctx context.Context, r Round) {
-	log := x.o.Logger.With("cause", r.Cause, "read", r.Kind.Read(), "namespaces", r.Spaces, "planned", len(r.Plan), "applied", r.Report.Applied,
+	log := x.o.Logger.With("cause", r.Cause, "read", r.Kind.Read(), "namespaces", r.Namespaces, "planned", len(r.Plan), "applied", r.Report.Applied,
 		"failed", len(r.Report.Failed), "findings", len(r.Findings), "duration", r.Duration.String())
 	switch {
 	case ctx.Err() != nil:

@@ -60,12 +60,12 @@ type Options struct {
 	Inbox Inbox
 	// Memory, optional, keeps the last Snapshot for other replicas and the next start.
 	Memory Memory
-	// People, optional, is asked each PollEvery (default 10 s) for the states of accounts, which send no hook; first
+	// Users, optional, is asked each PollEvery (default 10 s) for the states of accounts, which send no hook; first
 	// for those whom Recent, optional, returns with the time when they were seen.
-	People    intake.Poller
+	Users     intake.Poller
 	PollEvery time.Duration
 	Recent    func() map[int64]time.Time
-	// Reread, optional, is called each intake.RereadEvery to read again what no hook tells of, a little at a time. It returns
+	// Reread, optional, is called each intake.RereadEvery to read again what no hook reports, a little at a time. It returns
 	// what has changed.
 	Reread func(context.Context) ([]authz.SourceID, error)
 	// Questions, optional, are asked about what is held back and what is to be deleted.
@@ -86,8 +86,8 @@ type Options struct {
 // Syncer makes the cluster follow GitLab. Make one with New. What is not said otherwise belongs to whoever has the turn.
 type Syncer struct {
 	pipeline
-	intake *intake.Intake
-	asker  asker
+	intake     *intake.Intake
+	questioner questioner
 
 	turn chan struct{} // whoever has put something in has the turn: all that follows, and the pipeline, is theirs
 
@@ -120,17 +120,17 @@ func New(o Options) (*Syncer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Syncer{turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), asker: newAsker(&o)}
+	s := &Syncer{turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), questioner: newQuestioner(&o)}
 	s.pipeline = pipeline{
 		o: &o, brakes: newBrakes(&o), credentials: credentials{o: &o, look: s.look}, inspector: inspector{o: &o}, published: published{o: &o},
 		dirty: dirty{}, drift: newDrift(), urgent: s.urgent,
 	}
 	s.intake = intake.New(intake.Options{
-		Reader: o.Reader, Interval: o.Interval, Last: s.storedSnapshot, Users: o.People, PollEvery: o.PollEvery, Recent: o.Recent, Reread: o.Reread, Now: o.Now, Logger: o.Logger,
+		Reader: o.Reader, Interval: o.Interval, Last: s.storedSnapshot, Users: o.Users, PollEvery: o.PollEvery, Recent: o.Recent, Reread: o.Reread, Now: o.Now, Logger: o.Logger,
 	})
 	s.cluster = cluster.New(cluster.Options{
 		Kube: o.Kube, Watch: o.Watch, Roles: o.Policy.ClusterRoles(), Templates: o.Settings.Templates, Dynamic: o.Dynamic, DynamicWatch: o.DynamicWatch,
-		OwnNamespace: o.OwnNamespace, Notify: s.rouse, Logger: o.Logger,
+		OwnNamespace: o.OwnNamespace, Notify: s.wakeUp, Logger: o.Logger,
 	})
 	return s, nil
 }
@@ -193,10 +193,10 @@ func (s *Syncer) onceCI(ctx context.Context, p *pass) Round {
 // done.
 func (s *Syncer) settled(ctx context.Context, j job) *pass {
 	p := s.pass(ctx, j)
-	if !s.asker.may(p) || ctx.Err() != nil {
+	if !s.questioner.may(p) || ctx.Err() != nil {
 		return p
 	}
-	a := ask(ctx, s.o.Questions, s.asker.questions(p, true))
+	a := ask(ctx, s.o.Questions, s.questioner.questions(p, true))
 	if a.empty() {
 		return p
 	}
@@ -265,7 +265,7 @@ func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b beside) (until 
 		}
 		p.Done = s.dealtWith(p, j.tickets)
 		s.finish(ctx, p)
-		s.asker.beside(ctx, wg, p, s.rouse)
+		s.questioner.beside(ctx, wg, p, s.wakeUp)
 		b.take(s, p)
 	}
 	return time.Time{}, true
@@ -299,8 +299,8 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	}
 	j := job{kind: KindAgain, snap: s.snap, whole: true}
 	select {
-	case j.answers = <-s.asker.answered:
-		s.asker.asking = false
+	case j.answers = <-s.questioner.answered:
+		s.questioner.asking = false
 		if j.cause = "answers"; !j.answers.empty() {
 			return j, true
 		}
@@ -315,8 +315,8 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	case due(s.expiry, now):
 		j.cause = "expiry"
 		return j, true
-	case due(s.asker.at, now):
-		j.cause, s.asker.at = "questions", time.Time{}
+	case due(s.questioner.at, now):
+		j.cause, s.questioner.at = "questions", time.Time{}
 		return j, true
 	}
 	select {
@@ -337,7 +337,7 @@ func (s *Syncer) due() time.Time {
 	case everywhere:
 		return earliest(never, at, s.drift.next())
 	default:
-		return earliest(never, at, s.expiry, s.asker.at, s.drift.next())
+		return earliest(never, at, s.expiry, s.questioner.at, s.drift.next())
 	}
 }
 
@@ -354,11 +354,11 @@ func (s *Syncer) look(l look) {
 	case s.looks <- l:
 	default: // enough of them are waiting
 	}
-	s.rouse()
+	s.wakeUp()
 }
 
-// rouse ends a wait of Run.
-func (s *Syncer) rouse() {
+// wakeUp ends a wait of Run.
+func (s *Syncer) wakeUp() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -378,7 +378,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
 	s.snap, s.last, s.wanted, s.heard = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
-	s.brakes, s.asker, s.dirty, s.drift = newBrakes(s.o), newAsker(s.o), dirty{}, newDrift()
+	s.brakes, s.questioner, s.dirty, s.drift = newBrakes(s.o), newQuestioner(s.o), dirty{}, newDrift()
 	s.expiry, s.open = time.Time{}, nil
 	s.intake.Forget()
 	s.published.begin()

@@ -131,7 +131,7 @@ func TestPlanModeWritesNothing(t *testing.T) {
 			t.Errorf("mode plan did %s %s", a.GetVerb(), a.GetResource().Resource)
 		}
 	}
-	if st := s.State(); st == nil || st.View.Namespace[authz.Project(42)] != "haw-world" || st.View.Source["haw"] != authz.Group(7) {
+	if st := s.State(); st == nil || st.View.Namespace[authz.ProjectID(42)] != "haw-world" || st.View.Source["haw"] != authz.GroupID(7) {
 		t.Errorf("state %+v", st)
 	}
 }
@@ -155,7 +155,7 @@ func TestApplyWritesRevocationsFirstAndGoesOnAfterErrors(t *testing.T) {
 	p := n.Projects[42]
 	p.Members = []authz.Member{{User: 3, Level: authz.Maintainer}}
 	n.Projects[42] = p
-	n.Projects[43] = authz.GitLabProject{ID: 43, Group: 7, Path: "haw/new", Members: []authz.Member{{User: 3, Level: authz.Maintainer}}}
+	n.Projects[43] = authz.Project{ID: 43, Group: 7, Path: "haw/new", Members: []authz.Member{{User: 3, Level: authz.Maintainer}}}
 	g.snap = n
 
 	var order []string
@@ -304,18 +304,18 @@ func TestRunRounds(t *testing.T) {
 		expect([]string{"start/full"}, "full")
 
 		time.Sleep(time.Minute)
-		s.Trigger([]authz.SourceID{authz.Project(42)}, "hook user_remove_from_team")
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook user_remove_from_team")
 		g.set(func(g *gitlab) { g.snap = without(g.snap, 42, 3) })
 		expect([]string{"hook user_remove_from_team/partial"}, "refresh project/42")
 		wantSubjects(t, kube, "haw-world", "gitlab-view")
 
 		// Hooks that arrive during a round are one round after it.
 		g.set(func(g *gitlab) { g.delay = time.Second })
-		s.Trigger([]authz.SourceID{authz.Project(42)}, "hook a")
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook a")
 		synctest.Wait()
 		for range 3 {
-			s.Trigger([]authz.SourceID{authz.Group(7)}, "hook b")
-			s.Trigger([]authz.SourceID{authz.Project(42)}, "hook c")
+			s.Trigger([]authz.SourceID{authz.GroupID(7)}, "hook b")
+			s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook c")
 		}
 		time.Sleep(3 * time.Second)
 		expect([]string{"hook a/partial", "hook b, hook c/partial"}, "refresh project/42", "refresh group/7 project/42")
@@ -338,7 +338,7 @@ func TestRunKeepsEverythingWhileGitLabIsAway(t *testing.T) {
 		g.taken()
 		g.set(func(g *gitlab) { g.err = errors.New("502 Bad Gateway") })
 		kube.ClearActions()
-		s.Trigger([]authz.SourceID{authz.Project(42)}, "hook")
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
 		time.Sleep(8 * time.Minute)
 		synctest.Wait()
 		if n := len(kube.Actions()); n != 0 {
@@ -348,7 +348,7 @@ func TestRunKeepsEverythingWhileGitLabIsAway(t *testing.T) {
 			t.Errorf("%d attempts in eight minutes, want about a dozen", n)
 		}
 		st := s.State()
-		if st.Err == nil || !strings.Contains(st.Err.Error(), "502") || st.View.Namespace[authz.Project(42)] != "haw-world" || st.Round.Err != nil {
+		if st.Err == nil || !strings.Contains(st.Err.Error(), "502") || st.View.Namespace[authz.ProjectID(42)] != "haw-world" || st.Round.Err != nil {
 			t.Errorf("state while GitLab is away: %v, %v", st.Err, st.View.Namespace)
 		}
 

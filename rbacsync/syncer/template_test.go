@@ -177,7 +177,7 @@ func TestClusterTemplates(t *testing.T) {
 	if len(r.Report.Failed) != 0 || strings.Contains(codes(r), "template") {
 		t.Fatalf("%v %v", r.Report.Failed, r.Findings)
 	}
-	ns := r.Names[authz.Project(1340)]
+	ns := r.Names[authz.ProjectID(1340)]
 	text := rbacsync.Text(r.Plan)
 	if strings.Index(text, "create ResourceQuota "+ns+"/default") > strings.Index(text, "create RoleBinding "+ns+"/gitlab-edit") || !strings.Contains(text, "create ResourceQuota") {
 		t.Errorf("quotas don't come before rights:\n%s", text)
@@ -268,7 +268,7 @@ func TestClusterTemplates(t *testing.T) {
 
 	// The source goes: what is in the namespace stays, for whoever looks into it.
 	g.snap = rbacsynctest.CopySnap(snap)
-	g.snap.Projects = map[int64]authz.GitLabProject{}
+	g.snap.Projects = map[int64]authz.Project{}
 	once(t, s)
 	if quota("templates") != "10" {
 		t.Error("the group's quota")

@@ -18,9 +18,9 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
-// TestWhatCannotBeWrittenIsToldAfterAHook: a round about something else does not make the last one look as if all of it had
+// TestWhatCannotBeWrittenIsReportedAfterAHook: a round about something else does not make the last one look as if all of it had
 // been written.
-func TestWhatCannotBeWrittenIsToldAfterAHook(t *testing.T) {
+func TestWhatCannotBeWrittenIsReportedAfterAHook(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		kube := fake.NewClientset()
@@ -33,7 +33,7 @@ func TestWhatCannotBeWrittenIsToldAfterAHook(t *testing.T) {
 		defer run(t, s)()
 		time.Sleep(10 * time.Minute)
 		g.set(func(g *gitlab) { g.snap = without(rbacsynctest.HawWorld(), 42, 3) })
-		inbox.put([]intake.Ticket{{Key: "project-42", Value: "1", Changed: []authz.SourceID{authz.Project(42)}, Cause: "hook"}})
+		inbox.put([]intake.Ticket{{Key: "project-42", Value: "1", Changed: []authz.SourceID{authz.ProjectID(42)}, Cause: "hook"}})
 		time.Sleep(time.Second)
 		var r syncer.Round // a retry of what failed may come before and after it
 		seen.mu.Lock()
@@ -43,8 +43,8 @@ func TestWhatCannotBeWrittenIsToldAfterAHook(t *testing.T) {
 			}
 		}
 		seen.mu.Unlock()
-		if r.Cause != "hook" || r.Spaces != 1 || len(r.Report.Failed) != 0 {
-			t.Fatalf("the hook's round is %q over %d namespaces, %d failed", r.Cause, r.Spaces, len(r.Report.Failed))
+		if r.Cause != "hook" || r.Namespaces != 1 || len(r.Report.Failed) != 0 {
+			t.Fatalf("the hook's round is %q over %d namespaces, %d failed", r.Cause, r.Namespaces, len(r.Report.Failed))
 		}
 		if r.Unwritten == 0 || !strings.Contains(findingOf(r, "unwritten"), "exceeded quota") {
 			t.Errorf("after the hook: %d unwritten, finding %q", r.Unwritten, findingOf(r, "unwritten"))

@@ -36,15 +36,15 @@ const (
 
 // hanging is what is measured while a part of GitLab hangs.
 type hanging struct {
-	b     *bench
-	c     *cluster
-	p     *serve
-	k     hangKind
-	s     *stage
-	asker *asker
-	names map[authz.SourceID]string
-	login *http.Client
-	limit time.Duration // of waiting
+	b      *bench
+	c      *cluster
+	p      *serve
+	k      hangKind
+	s      *stage
+	prober *prober
+	names  map[authz.SourceID]string
+	login  *http.Client
+	limit  time.Duration // of waiting
 
 	mu      sync.Mutex
 	changes []*change
@@ -81,10 +81,10 @@ func (b *bench) hangOne(ctx context.Context, c *cluster, k hangKind, s *stage) e
 	if h.names, err = c.namespaces(ctx); err != nil {
 		return err
 	}
-	if h.asker, err = newAsker(c); err != nil {
+	if h.prober, err = newProber(c); err != nil {
 		return err
 	}
-	defer h.asker.client.CloseIdleConnections()
+	defer h.prober.client.CloseIdleConnections()
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(p.ca)
 	h.login = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
@@ -138,12 +138,12 @@ func (h *hanging) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.tell(block, removal, drift, hook)
+	h.report(block, removal, drift, hook)
 	return nil
 }
 
-// tell prints the lines, with the bars beside.
-func (h *hanging) tell(block, removal, drift, hook time.Duration) {
+// report prints the lines, with the bars beside.
+func (h *hanging) report(block, removal, drift, hook time.Duration) {
 	line := func(name string, took, bar time.Duration) {
 		beside := fmt.Sprintf("s (bar %v)", bar.Seconds())
 		if took >= h.limit {
@@ -169,8 +169,8 @@ func (h *hanging) tell(block, removal, drift, hook time.Duration) {
 
 // lead makes the program ask for what hangs, again and again.
 func (h *hanging) lead(ctx context.Context, w *gitlabsim.World) error {
-	user, ns := h.k.hit(h.s), h.names[authz.Project(h.s.project)]
-	if ok, err := h.asker.may(ctx, user, ns); err != nil || !ok {
+	user, ns := h.k.hit(h.s), h.names[authz.ProjectID(h.s.project)]
+	if ok, err := h.prober.may(ctx, user, ns); err != nil || !ok {
 		return errors.Join(fmt.Errorf("user %d has no right in %q before it is taken", user, ns), err)
 	}
 	if err := h.k.begin(w, h.s); err != nil {
@@ -187,7 +187,7 @@ func (h *hanging) lead(ctx context.Context, w *gitlabsim.World) error {
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
 			return err
 		}
-		if ok, err := h.asker.may(ctx, user, ns); err != nil {
+		if ok, err := h.prober.may(ctx, user, ns); err != nil {
 			return err
 		} else if !ok {
 			h.applied(c)
@@ -214,8 +214,8 @@ func (h *hanging) applied(c *change) {
 // carried does a change in GitLab and returns how long it took until the API server refused the user and, if there is a
 // token of theirs, the webhook too; or the limit.
 func (h *hanging) carried(ctx context.Context, c change, user, project int64, token string, do func() error) (time.Duration, error) {
-	ns := h.names[authz.Project(project)]
-	if ok, err := h.asker.may(ctx, user, ns); err != nil || !ok {
+	ns := h.names[authz.ProjectID(project)]
+	if ok, err := h.prober.may(ctx, user, ns); err != nil || !ok {
 		return 0, errors.Join(fmt.Errorf("user %d has no right in %q before it is taken", user, ns), err)
 	}
 	start := time.Now()
@@ -224,7 +224,7 @@ func (h *hanging) carried(ctx context.Context, c change, user, project int64, to
 	}
 	noted := h.note(c)
 	for {
-		still, err := h.asker.may(ctx, user, ns)
+		still, err := h.prober.may(ctx, user, ns)
 		if err == nil && !still && token != "" {
 			still, err = h.admitted(ctx, token)
 		}
@@ -274,7 +274,7 @@ func (h *hanging) slowest(ctx context.Context, over <-chan struct{}, one func(ct
 // until they were back.
 func (h *hanging) drift(ctx context.Context, try int) (time.Duration, error) {
 	rest := h.s.away[2:]
-	bindings := h.c.kube.RbacV1().RoleBindings(h.names[authz.Project(rest[try%len(rest)])])
+	bindings := h.c.kube.RbacV1().RoleBindings(h.names[authz.ProjectID(rest[try%len(rest)])])
 	list, err := bindings.List(ctx, mine)
 	if err != nil {
 		return 0, err

@@ -26,7 +26,7 @@ type revocation struct {
 // player is one of those who carry revocations out in turns. All get all the hooks, so that the others are frozen while it
 // is one's turn, and do it again when they thaw.
 type player struct {
-	asker   *asker
+	prober  *prober
 	names   map[authz.SourceID]string
 	frozen  []*serve // while it is this one's turn
 	prepare func(ctx context.Context, user int64, namespaces []string) error
@@ -53,15 +53,15 @@ func (b *bench) revocations(ctx context.Context, ours, other *side) (err error) 
 	if err != nil {
 		return err
 	}
-	defer us.asker.client.CloseIdleConnections()
-	raw := &player{asker: us.asker, names: us.names, frozen: []*serve{ours.serve}, prepare: client.prepare}
+	defer us.prober.client.CloseIdleConnections()
+	raw := &player{prober: us.prober, names: us.names, frozen: []*serve{ours.serve}, prepare: client.prepare}
 	players, sides, block := []*player{us, raw}, []*side{ours}, 10
 	if other != nil {
 		them, err := newPlayer(ctx, other)
 		if err != nil {
 			return err
 		}
-		defer them.asker.client.CloseIdleConnections()
+		defer them.prober.client.CloseIdleConnections()
 		us.frozen, them.frozen, raw.frozen = []*serve{other.serve}, []*serve{ours.serve}, []*serve{ours.serve, other.serve}
 		players, sides = append(players, them), append(sides, other)
 		block = 7 // GitLab sends 16 hooks at a time, and those to two frozen programs are not answered
@@ -82,7 +82,7 @@ func (b *bench) revocations(ctx context.Context, ours, other *side) (err error) 
 			return errors.Join(fmt.Errorf("from the group: %w", err), client.failed())
 		}
 	}
-	b.tellRevocations(players, len(groups[0].sources))
+	b.reportRevocations(players, len(groups[0].sources))
 	return nil
 }
 
@@ -97,11 +97,11 @@ func (b *bench) takeable(runs int) (singles, groups []revocation) {
 		}
 	}
 	for _, m := range b.org.single[:runs] {
-		singles = append(singles, one(gitlabsim.KindProject, m.project, m.user, []authz.SourceID{authz.Project(m.project)}))
+		singles = append(singles, one(gitlabsim.KindProject, m.project, m.user, []authz.SourceID{authz.ProjectID(m.project)}))
 	}
-	tree := []authz.SourceID{authz.Group(b.org.topTree)}
+	tree := []authz.SourceID{authz.GroupID(b.org.topTree)}
 	for _, p := range b.org.inTree {
-		tree = append(tree, authz.Project(p))
+		tree = append(tree, authz.ProjectID(p))
 	}
 	for _, u := range b.org.tops {
 		groups = append(groups, one(gitlabsim.KindGroup, b.org.topTree, u, tree))
@@ -109,9 +109,9 @@ func (b *bench) takeable(runs int) (singles, groups []revocation) {
 	return singles, groups
 }
 
-// tellRevocations prints the lines. A ratio is of the same quantile; that of a group is of the medians, because of ten runs
+// reportRevocations prints the lines. A ratio is of the same quantile; that of a group is of the medians, because of ten runs
 // the slowest tells more of the machine.
-func (b *bench) tellRevocations(players []*player, namespaces int) {
+func (b *bench) reportRevocations(players []*player, namespaces int) {
 	quantile := func(took []time.Duration, percent int) float64 {
 		sorted := slices.Sorted(slices.Values(took))
 		return ms(sorted[max(1, (len(sorted)*percent+99)/100)-1])
@@ -141,8 +141,8 @@ func newPlayer(ctx context.Context, s *side) (*player, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := newAsker(s.cluster)
-	return &player{asker: a, names: names}, err
+	a, err := newProber(s.cluster)
+	return &player{prober: a, names: names}, err
 }
 
 // turns lets everybody do the same revocations.
@@ -193,7 +193,7 @@ func (t *turns) turn(ctx context.Context, p *player, rs []revocation, add func(*
 				return err
 			}
 		}
-		d, err := p.asker.revoke(ctx, r.user, namespaces, r.take)
+		d, err := p.prober.revoke(ctx, r.user, namespaces, r.take)
 		if err != nil {
 			return fmt.Errorf("revocation in %q: %w", namespaces[0], err)
 		}
@@ -213,7 +213,7 @@ func (t *turns) settle(ctx context.Context, rs []revocation, want bool) error {
 	for _, p := range t.players {
 		for _, r := range rs {
 			for left := p.namespaces(r); len(left) > 0; {
-				ok, err := p.asker.may(ctx, r.user, left[0])
+				ok, err := p.prober.may(ctx, r.user, left[0])
 				switch {
 				case err != nil:
 					return err
@@ -239,20 +239,20 @@ func (t *turns) settle(ctx context.Context, rs []revocation, want bool) error {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// asker asks the API server as GitLab users do: with requests, not with reviews.
-type asker struct {
+// prober asks the API server as GitLab users do: with requests, not with reviews.
+type prober struct {
 	client *http.Client
 	url    string
 }
 
-func newAsker(c *cluster) (*asker, error) {
+func newProber(c *cluster) (*prober, error) {
 	hc, err := rest.HTTPClientFor(c.AdminConfig())
-	return &asker{client: hc, url: c.URL()}, err
+	return &prober{client: hc, url: c.URL()}, err
 }
 
 // may asks for the pods of a namespace in the name of a user. With resourceVersion=0 the answer comes at once: a list of what
 // is newest waits for etcd's next word, up to 100 ms, and what is measured would be that.
-func (a *asker) may(ctx context.Context, user int64, namespace string) (bool, error) {
+func (a *prober) may(ctx context.Context, user int64, namespace string) (bool, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url+"/api/v1/namespaces/"+namespace+"/pods?limit=1&resourceVersion=0", nil)
 	if err != nil {
 		return false, err
@@ -275,7 +275,7 @@ func (a *asker) may(ctx context.Context, user int64, namespace string) (bool, er
 
 // revoke does what takes the right away and returns how long it took until the API server refused everywhere. The
 // clock starts before GitLab sends the hook, so the result is an upper bound of what is promised.
-func (a *asker) revoke(ctx context.Context, user int64, namespaces []string, change func() error) (time.Duration, error) {
+func (a *prober) revoke(ctx context.Context, user int64, namespaces []string, change func() error) (time.Duration, error) {
 	for _, ns := range namespaces {
 		if ok, err := a.may(ctx, user, ns); err != nil || !ok {
 			return 0, fmt.Errorf("user %d has no right in %q before it is taken: %w", user, ns, err)
