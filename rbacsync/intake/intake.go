@@ -116,17 +116,18 @@ type Intake struct {
 	seen atomic.Pointer[seen]
 
 	// Run owns these.
-	now    stamp
-	queue  *queue
-	base   *authz.Snapshot
-	all    stamp                    // when the last reading of everything began
-	began  map[authz.SourceID]stamp // when the last reading of a source began, as far as that was after all
-	full   *reading                 // under way; nil: none
-	single *reading                 // under way; nil: none
-	late   []*reading               // what has ended during single, which was begun with what was known before
-	ended  chan *reading
-	poller poller
-	reread struct { // Options.Reread
+	now     stamp
+	queue   *queue
+	base    *authz.Snapshot
+	all     stamp                    // when the last reading of everything began
+	began   map[authz.SourceID]stamp // when the last reading of a source began, as far as that was after all
+	brought map[authz.SourceID]stamp // the same of readings of something else that have brought something about it
+	full    *reading                 // under way; nil: none
+	single  *reading                 // under way; nil: none
+	late    []*reading               // what has ended during single, which was begun with what was known before
+	ended   chan *reading
+	poller  poller
+	reread  struct { // Options.Reread
 		at      time.Time
 		running bool
 	}
@@ -215,7 +216,8 @@ func (i *Intake) tick() stamp {
 func (i *Intake) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	i.queue, i.base, i.all, i.began = newQueue(i.o.Now(), i.o.Interval), nil, 0, map[authz.SourceID]stamp{}
+	i.queue, i.base, i.all = newQueue(i.o.Now(), i.o.Interval), nil, 0
+	i.began, i.brought = map[authz.SourceID]stamp{}, map[authz.SourceID]stamp{}
 	i.full, i.single, i.late, i.ended = nil, nil, nil, make(chan *reading)
 	i.poller = poller{at: i.o.Now().Add(wait.Jitter(i.o.PollEvery)), pause: i.o.PollEvery, checked: map[int64]time.Time{}}
 	i.reread.at, i.reread.running = i.o.Now().Add(RereadEvery), false

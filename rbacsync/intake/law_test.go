@@ -63,7 +63,14 @@ func (c *changing) meet(out *authz.Snapshot, ids []authz.SourceID, began time.Ti
 				delete(out.Users, id.ID)
 			}
 		case authz.GroupSource:
-			out.Groups[id.ID] = when.Groups[id.ID]
+			g, old := when.Groups[id.ID], out.Groups[id.ID]
+			out.Groups[id.ID] = g
+			for pid, p := range out.Projects { // its path is a part of theirs
+				if p.Group == id.ID && old.Path != "" && old.Path != g.Path {
+					p.Path = pathIn(g, pid)
+					out.Projects[pid] = p
+				}
+			}
 		case authz.ProjectSource:
 			if p, ok := when.Projects[id.ID]; ok {
 				out.Projects[id.ID] = p
@@ -131,11 +138,13 @@ func (c *changing) States(_ context.Context, ids []int64) (map[int64]authz.UserS
 
 const things = 6
 
+func pathIn(g authz.Group, project int64) string { return fmt.Sprintf("%s/p%d", g.Path, project) }
+
 // randomly changes one thing and returns which.
 func (c *changing) randomly(r *rand.Rand, step int) (id authz.SourceID) {
 	n := r.Int64N(things) + 1
 	row := []authz.Member{{User: r.Int64N(things) + 1, Level: authz.Level(step)}}
-	switch r.IntN(4) {
+	switch r.IntN(5) {
 	case 0:
 		c.change(func(s *authz.Snapshot) {
 			u := s.Users[n]
@@ -152,8 +161,20 @@ func (c *changing) randomly(r *rand.Rand, step int) (id authz.SourceID) {
 		c.change(func(s *authz.Snapshot) {
 			p := s.Projects[n]
 			p.ID, p.Members = n, row
-			p.Group, p.Path = 1, fmt.Sprint("g1/p", n)
+			p.Group, p.Path = 1, pathIn(s.Groups[1], n)
 			s.Projects[n], id = p, authz.ProjectID(n)
+		})
+	case 3: // renamed
+		c.change(func(s *authz.Snapshot) {
+			g := s.Groups[n]
+			g.Path = fmt.Sprintf("g%d-%d", n, step)
+			s.Groups[n], id = g, authz.GroupID(n)
+			for pid, p := range s.Projects {
+				if p.Group == n {
+					p.Path = pathIn(g, pid)
+					s.Projects[pid] = p
+				}
+			}
 		})
 	default: // made, moved or deleted
 		c.change(func(s *authz.Snapshot) {
@@ -163,7 +184,7 @@ func (c *changing) randomly(r *rand.Rand, step int) (id authz.SourceID) {
 				return
 			}
 			in := r.Int64N(things) + 1
-			s.Projects[n] = authz.Project{ID: n, Group: in, Path: fmt.Sprintf("g%d/p%d", in, n), Members: row}
+			s.Projects[n] = authz.Project{ID: n, Group: in, Path: pathIn(s.Groups[in], n), Members: row}
 		})
 	}
 	return id
@@ -253,7 +274,9 @@ func (c *changing) verify(t *testing.T, seed uint64, step int, known *authz.Snap
 			case authz.GroupSource:
 				found = found || cmp.Equal(m.snap.Groups[id.ID], known.Groups[id.ID])
 			case authz.ProjectSource:
-				found = found || cmp.Equal(m.snap.Projects[id.ID], known.Projects[id.ID])
+				then, now := m.snap.Projects[id.ID], known.Projects[id.ID]
+				then.Path, now.Path = "", "" // which is a part of the group's
+				found = found || cmp.Equal(then, now)
 			}
 		}
 		if !found {

@@ -17,13 +17,30 @@ func (i *Intake) note(r *reading, before *authz.Snapshot) {
 			i.began[id] = r.began
 		}
 	}
-	// It may have brought more: the states of users come with the rows of groups and projects, and a group leads to what is
-	// below it. Of what is only a part of something else, as a path is, it says nothing.
+	// It may have brought more: the states of users come with the rows of groups and projects, a group leads to what is below
+	// it, and its path is a part of theirs. That is newer than an older reading of everything, but it is no reading of them.
 	differ(before.Users, r.snap.Users, func(a, b authz.User) bool { return a.State == b.State && a.Human == b.Human }, func(id int64) {
-		i.began[authz.UserID(id)] = r.began
+		i.brought[authz.UserID(id)] = r.began
 	})
-	differ(before.Groups, r.snap.Groups, samePlaceOfGroup, func(id int64) { i.began[authz.GroupID(id)] = r.began })
-	differ(before.Projects, r.snap.Projects, samePlaceOfProject, func(id int64) { i.began[authz.ProjectID(id)] = r.began })
+	notePlaces(before.Groups, r.snap.Groups, samePlaceOfGroup, func(id int64, read bool) { i.bring(authz.GroupID(id), read, r) })
+	notePlaces(before.Projects, r.snap.Projects, samePlaceOfProject, func(id int64, read bool) { i.bring(authz.ProjectID(id), read, r) })
+}
+
+func (i *Intake) bring(id authz.SourceID, read bool, r *reading) {
+	if read {
+		i.began[id] = r.began
+	} else {
+		i.brought[id] = r.began
+	}
+}
+
+// notePlaces calls note for what is in another place than before. What came or went was read for that.
+func notePlaces[V any](before, after map[int64]V, same func(V, V) bool, note func(id int64, read bool)) {
+	differ(before, after, same, func(id int64) {
+		_, was := before[id]
+		_, is := after[id]
+		note(id, !was || !is)
+	})
 }
 
 // differ calls changed for each key whose value differs, or that only one of the two has.
@@ -63,9 +80,15 @@ func (i *Intake) merge(r *reading) (again []authz.SourceID) {
 	if m.out.Missing = maps.Clone(r.snap.Missing); m.out.Missing == nil {
 		m.out.Missing = map[authz.SourceID]string{}
 	}
-	for id, began := range i.began {
-		if began > r.began {
-			m.keep(id)
+	earlier := func(_ authz.SourceID, began stamp) bool { return began <= r.began }
+	maps.DeleteFunc(i.began, earlier)
+	maps.DeleteFunc(i.brought, earlier)
+	for id := range i.began {
+		m.keep(id)
+	}
+	for id := range i.brought {
+		if i.began[id] == 0 {
+			m.place(id)
 		}
 	}
 	for id, item := range i.queue.items {
@@ -75,7 +98,6 @@ func (i *Intake) merge(r *reading) (again []authz.SourceID) {
 	}
 	slices.SortFunc(m.again, authz.SourceID.Compare)
 	i.base, i.all = &m.out, r.began
-	maps.DeleteFunc(i.began, func(_ authz.SourceID, began stamp) bool { return began <= r.began })
 	return m.again
 }
 
@@ -105,6 +127,31 @@ func (m *merging) keep(id authz.SourceID) {
 			m.out.Projects[id.ID] = old
 			m.rows(append(slices.Clone(old.Members), authz.Member{User: old.Owner}))
 		}
+	}
+}
+
+// place takes in that a source is known to be in another place than the reading has met it. All else about it the reading has met
+// later.
+func (m *merging) place(id authz.SourceID) {
+	known, there, same := false, false, false
+	switch id.Kind {
+	case authz.UserSource:
+		m.user(id.ID)
+		return
+	case authz.GroupSource:
+		var old, met authz.Group
+		old, known = m.known.Groups[id.ID]
+		met, there = m.out.Groups[id.ID]
+		same = samePlaceOfGroup(old, met)
+	case authz.ProjectSource:
+		var old, met authz.Project
+		old, known = m.known.Projects[id.ID]
+		met, there = m.out.Projects[id.ID]
+		same = samePlaceOfProject(old, met)
+	}
+	if known && there && !same {
+		m.out.Missing[id] = movedMeanwhile
+		m.again = append(m.again, id)
 	}
 }
 

@@ -116,7 +116,7 @@ func (i *Intake) endPoll(r *reading) {
 		u, known := i.base.Users[id]
 		user := authz.UserID(id)
 		switch {
-		case !known || i.began[user] > r.began || i.all > r.began: // read since
+		case !known || max(i.began[user], i.brought[user], i.all) > r.began: // read since
 		case u.State == state:
 			p.checked[id] = r.at
 		case state == "":
@@ -126,7 +126,7 @@ func (i *Intake) endPoll(r *reading) {
 				users = maps.Clone(users)
 			}
 			u.State = state
-			users[id], changed[user], i.began[user] = u, true, r.began
+			users[id], changed[user], i.brought[user] = u, true, r.began
 			i.queue.add([]authz.SourceID{user}, "poll", i.tick(), now)
 		}
 	}

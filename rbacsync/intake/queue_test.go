@@ -172,3 +172,23 @@ func TestTooMuchIsLeftToAReadingOfEverything(t *testing.T) {
 		})
 	}
 }
+
+// TestAPathIsNoReading: a group that was renamed has other paths below it. What was asked for there is still to be read.
+func TestAPathIsNoReading(t *testing.T) {
+	t.Parallel()
+	at := func(path string) *authz.Snapshot {
+		return &authz.Snapshot{
+			Groups:   map[int64]authz.Group{1: {ID: 1, Path: path}},
+			Projects: map[int64]authz.Project{2: {ID: 2, Group: 1, Path: path + "/p"}},
+		}
+	}
+	i := New(Options{})
+	i.queue, i.began, i.brought = newQueue(day, time.Hour), map[authz.SourceID]stamp{}, map[authz.SourceID]stamp{}
+	i.queue.add([]authz.SourceID{authz.GroupID(1), authz.ProjectID(2)}, "hook", 5, day)
+	i.base = at("renamed")
+	i.note(&reading{ids: []authz.SourceID{authz.GroupID(1)}, began: 6, snap: i.base}, at("old"))
+	i.queue.settle(i.readSince, 0)
+	if _, waits := i.queue.items[authz.ProjectID(2)]; !waits || len(i.queue.items) != 1 {
+		t.Errorf("still to be read: %v, want the project alone", i.queue.items)
+	}
+}
