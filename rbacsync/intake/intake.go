@@ -205,7 +205,7 @@ func (i *Intake) Forget() {
 }
 
 // Everything reads everything, by itself. The error says why what came of it can't be worked on.
-func (i *Intake) Everything(ctx context.Context) (*authz.Snapshot, error) { return i.readAll(ctx, nil) }
+func (i *Intake) Everything(ctx context.Context) (*authz.Snapshot, error) { return i.o.readAll(ctx, nil) }
 
 func (i *Intake) tick() stamp {
 	i.now++
@@ -280,7 +280,7 @@ func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 	if due := i.queue.dueAll(now, i.tick()); due && i.full == nil {
 		i.full = &reading{full: true, causes: i.queue.beginAll(), began: i.tick(), at: now}
 		r, base := i.full, i.base
-		i.run(ctx, wg, r, func() { r.snap, r.err = i.readAll(ctx, base) })
+		i.run(ctx, wg, r, func() { r.snap, r.err = i.o.readAll(ctx, base) })
 	}
 	if i.base == nil {
 		return
@@ -350,8 +350,8 @@ var errNothing = errors.New("the reader returned nothing")
 
 // readAll reads everything. It fails also when a list of it could not be read, or when an administrator's token that read
 // the last one is not one any more, also when that one was read by another process: then what was known before stays.
-func (i *Intake) readAll(ctx context.Context, base *authz.Snapshot) (*authz.Snapshot, error) {
-	snap, err := i.o.Reader.Snapshot(ctx)
+func (o Options) readAll(ctx context.Context, base *authz.Snapshot) (*authz.Snapshot, error) {
+	snap, err := o.Reader.Snapshot(ctx)
 	switch {
 	case err != nil:
 		return nil, err
@@ -362,8 +362,8 @@ func (i *Intake) readAll(ctx context.Context, base *authz.Snapshot) (*authz.Snap
 	case snap.Admin:
 		return snap, nil
 	}
-	if base == nil && i.o.Last != nil {
-		if base, err = i.o.Last(ctx); err != nil {
+	if base == nil && o.Last != nil {
+		if base, err = o.Last(ctx); err != nil {
 			return nil, fmt.Errorf("the reading token is not shown to be an administrator's, and whether the last one was can't be learned: %w", err)
 		}
 	}
