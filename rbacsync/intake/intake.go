@@ -205,7 +205,9 @@ func (i *Intake) Forget() {
 }
 
 // Everything reads everything, by itself. The error says why what came of it can't be worked on.
-func (i *Intake) Everything(ctx context.Context) (*authz.Snapshot, error) { return i.o.readAll(ctx, nil) }
+func (i *Intake) Everything(ctx context.Context) (*authz.Snapshot, error) {
+	return i.o.readAll(ctx, nil)
+}
 
 func (i *Intake) tick() stamp {
 	i.now++
@@ -286,7 +288,7 @@ func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 		return
 	}
 	if i.single == nil {
-		if ids, causes := i.queue.take(now, i.top); len(ids) > 0 {
+		if ids, causes := i.queue.take(now, topIn(i.base)); len(ids) > 0 {
 			i.single = &reading{ids: ids, causes: causes, began: i.tick(), at: now}
 			r, base := i.single, i.base
 			i.run(ctx, wg, r, func() {
@@ -463,10 +465,12 @@ func (i *Intake) readSince(id authz.SourceID) stamp {
 	return max(i.began[id], i.all)
 }
 
-// top returns the top-level group of a source as far as it was read before; zero for what is not known yet.
-func (i *Intake) top(id authz.SourceID) authz.SourceID {
-	if i.base.Contains(id) {
-		return i.base.Top(id)
+// topIn returns the top-level group of a source as far as it is known; zero for what is not known yet.
+func topIn(known *authz.Snapshot) func(authz.SourceID) authz.SourceID {
+	return func(id authz.SourceID) authz.SourceID {
+		if known.Contains(id) {
+			return known.Top(id)
+		}
+		return authz.SourceID{}
 	}
-	return authz.SourceID{}
 }
