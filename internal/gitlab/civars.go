@@ -126,24 +126,6 @@ func compareVariables(a, b authz.CIVariable) int {
 	return strings.Compare(a.Scope, b.Scope)
 }
 
-// variableFields are what this server tells about a variable, or "" when it does not tell enough: without the
-// description nobody knows whose a variable is.
-func variableFields(has map[string]bool) string {
-	fields := []string{"key", "environmentScope", "description", "variableType", "protected", "masked", "raw"}
-	for _, f := range fields {
-		if !has["variable."+f] {
-			return ""
-		}
-	}
-	if !has["project.ciVariables"] {
-		return ""
-	}
-	if has["variable.hidden"] { // since 17.4; before, no variable was
-		fields = append(fields, "hidden")
-	}
-	return strings.Join(fields, " ")
-}
-
 // wantsVariables reports whether pages of projects are asked for with their variables.
 func (g *gqlRead) wantsVariables() bool {
 	return g.vars != nil && g.schema.variable != "" && g.vars.failures < maxVarFailures
@@ -210,7 +192,7 @@ func (r *Reader) readVariables(ctx context.Context, s *authz.Snapshot, ids []int
 	}
 	k := r.server.Load()
 	if k == nil {
-		sc, err := r.api.readSchema(ctx, true)
+		sc, err := readSchema(ctx, r.api, true)
 		if err != nil {
 			return
 		}

@@ -198,7 +198,7 @@ func TestCIVariablesComplexity(t *testing.T) {
 	if !s.Projects[o.id["app"]].VariablesRead || r.Requests()["members"] > 0 {
 		t.Errorf("read %v with %v", s.Projects[o.id["app"]].VariablesRead, r.Requests())
 	}
-	sc, err := r.api.readSchema(t.Context(), true)
+	sc, err := readSchema(t.Context(), r.api, true)
 	o.ok(err)
 	// A large instance: a page of each list goes into one request of an administrator, and groups with projects into one of
 	// anybody else. Else the number of requests would grow.

@@ -202,7 +202,7 @@ func (r *Reader) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
 // readGraphQL reads groups, rows and people by GraphQL and projects with their links by REST.
 func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 	d.vars = newVarsReading(r.variables)
-	s, err := r.api.readSchema(ctx, d.vars != nil)
+	s, err := readSchema(ctx, r.api, d.vars != nil)
 	if err != nil {
 		return err
 	}
