@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -20,8 +19,6 @@ type CIVariables struct {
 }
 
 const (
-	// costVars is the complexity of a page of 100 variables: (3 of pageInfo + 9 of nodes + 1) × 2.
-	costVars = 26
 	// maxVarPages bounds how many further pages of variables one reading follows: a project may have 8,000 variables, and
 	// whoever makes them decides how many requests they cost.
 	maxVarPages = 200
@@ -64,20 +61,6 @@ func (v *varsReading) intern(s string) string {
 	}
 	v.text[s] = strings.Clone(s) // not a part of an answer that would stay in memory for it
 	return v.text[s]
-}
-
-type gqlVariables struct {
-	PageInfo pageInfo `json:"pageInfo"`
-	Nodes    []*struct {
-		Key         string `json:"key"`
-		Scope       string `json:"environmentScope"`
-		Description string `json:"description"`
-		Type        string `json:"variableType"`
-		Masked      bool   `json:"masked"`
-		Protected   bool   `json:"protected"`
-		Raw         bool   `json:"raw"`
-		Hidden      bool   `json:"hidden"`
-	} `json:"nodes"`
 }
 
 // take notes one page of a project's variables and returns the cursor of the next one; null means that GitLab does not
@@ -131,42 +114,33 @@ func (g *gqlRead) wantsVariables() bool {
 	return g.vars != nil && g.schema.variable != "" && g.vars.failures < maxVarFailures
 }
 
-func (g *gqlRead) variablesText(after string) string {
-	if after != "" {
-		after = ", after: " + after
-	}
-	return fmt.Sprintf("ciVariables(first: %d%s){pageInfo{hasNextPage endCursor} nodes{%s}}", g.api.pageSize, after, g.schema.variable)
-}
-
 // takeVariables notes the variables of a project and returns what is still to be read of them.
 func (g *gqlRead) takeVariables(project int64, page *gqlVariables) []*part {
 	next := g.vars.take(project, page)
 	if next == "" {
 		return nil
 	}
-	return []*part{{
-		text:   fmt.Sprintf("projects(ids: [\"gid://gitlab/Project/%d\"], first: 1){nodes{id %s}}", project, g.variablesText("%s")),
-		cursor: next, cost: paged(1+1+costVars, true, 1),
-		done: func(raw json.RawMessage) ([]*part, []*part, error) {
-			page, err := decodeNodes[gqlSource](raw)
-			if err != nil {
-				return nil, nil, err
-			}
-			if len(page.Nodes) != 1 || (page.Nodes[0].Variables != nil && page.Nodes[0].Variables.PageInfo.HasNextPage && page.Nodes[0].Variables.PageInfo.EndCursor == next) {
-				g.vars.forget(project)
-				return nil, nil, nil
-			}
-			id, err := gid(page.Nodes[0].ID, "Project")
-			if err == nil && id != project {
-				err = errors.New("the answer is about something else")
-			}
-			if err != nil {
-				return nil, nil, err
-			}
-			return nil, g.takeVariables(project, page.Nodes[0].Variables), nil
-		},
-		failed: func(error) ([]*part, error) { g.vars.forget(project); return nil, nil },
-	}}
+	p := g.text.moreVariables(project, next)
+	p.done = func(raw json.RawMessage) ([]*part, []*part, error) {
+		page, err := decodeNodes[gqlSource](raw)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(page.Nodes) != 1 || (page.Nodes[0].Variables != nil && page.Nodes[0].Variables.PageInfo.HasNextPage && page.Nodes[0].Variables.PageInfo.EndCursor == next) {
+			g.vars.forget(project)
+			return nil, nil, nil
+		}
+		id, err := gid(page.Nodes[0].ID, "Project")
+		if err == nil && id != project {
+			err = errors.New("the answer is about something else")
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, g.takeVariables(project, page.Nodes[0].Variables), nil
+	}
+	p.failed = func(error) ([]*part, error) { g.vars.forget(project); return nil, nil }
+	return []*part{p}
 }
 
 // serverFacts is what the last full reading found out about the server.
@@ -201,37 +175,34 @@ func (r *Reader) readVariables(ctx context.Context, s *authz.Snapshot, ids []int
 	if k.schema.variable == "" {
 		return
 	}
-	g := &gqlRead{api: r.api, d: newDraft(), schema: k.schema, limit: k.limit, vars: vars}
+	g := newGQLRead(r.api, *k, newDraft(), vars)
 	for chunk := range slices.Chunk(ids, r.api.pageSize) {
-		gids := make([]string, len(chunk))
-		for i, id := range chunk {
-			gids[i] = fmt.Sprintf("\"gid://gitlab/Project/%d\"", id)
-		}
-		text := fmt.Sprintf("projects(ids: [%s], first: %d, after: %%s){pageInfo{hasNextPage endCursor} nodes{id %s}}",
-			strings.Join(gids, ","), len(chunk), g.variablesText(""))
-		err := g.run(ctx, []*part{{
-			text: text, cost: paged(3+2+costVars, true, len(chunk)),
-			done: func(raw json.RawMessage) (next, more []*part, err error) {
-				page, err := decodeNodes[gqlSource](raw)
-				if err != nil {
-					return nil, nil, err
-				}
-				for _, n := range page.Nodes {
-					id, err := gid(n.ID, "Project")
-					if err != nil {
-						return nil, nil, err
-					}
-					more = append(more, g.takeVariables(id, n.Variables)...)
-				}
-				return nil, more, nil
-			},
-			failed: func(err error) ([]*part, error) { return nil, err },
-		}})
-		if err != nil {
+		if err := g.run(ctx, []*part{g.variablesOf(chunk)}); err != nil {
 			r.api.log.WarnContext(ctx, "CI/CD variables of projects could not be read", "projects", len(chunk), "reason", err.Error())
 			return
 		}
 	}
+}
+
+// variablesOf reads the variables of projects, at most as many as a page has.
+func (g *gqlRead) variablesOf(projects []int64) *part {
+	p := g.text.variables(projects)
+	p.done = func(raw json.RawMessage) (next, more []*part, err error) {
+		page, err := decodeNodes[gqlSource](raw)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, n := range page.Nodes {
+			id, err := gid(n.ID, "Project")
+			if err != nil {
+				return nil, nil, err
+			}
+			more = append(more, g.takeVariables(id, n.Variables)...)
+		}
+		return nil, more, nil
+	}
+	p.failed = func(err error) ([]*part, error) { return nil, err }
+	return p
 }
 
 // projectsRead returns the projects a refresh has read, sorted.

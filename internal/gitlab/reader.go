@@ -206,8 +206,9 @@ func (r *Reader) readGraphQL(ctx context.Context, d *draft, info Info) error {
 	if err != nil {
 		return err
 	}
-	r.server.Store(&serverFacts{schema: s, limit: info.ComplexityLimit})
-	g := &gqlRead{api: r.api, d: d, vars: d.vars, schema: s, limit: info.ComplexityLimit}
+	server := serverFacts{schema: s, limit: info.ComplexityLimit}
+	r.server.Store(&server)
+	g := newGQLRead(r.api, server, d, d.vars)
 	size := r.api.pageSize
 	parts := []*part{g.groups("", size, false), g.projects("", size, false)}
 	if r.includeUsers {

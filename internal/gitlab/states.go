@@ -95,7 +95,7 @@ func (r *Reader) usersByID(ctx context.Context, name, fields string, ids []int64
 func (r *Reader) usersTogether(ctx context.Context, ids []int64) (map[int64]authz.User, error) {
 	fields, human := "id username name state", false
 	if k := r.server.Load(); k != nil {
-		fields, human = (&gqlRead{schema: k.schema}).userFields(), true
+		fields, human = k.schema.userFields(), true
 	}
 	nodes, err := r.usersByID(ctx, "Accounts", fields, ids)
 	if err != nil {
