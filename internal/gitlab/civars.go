@@ -1,10 +1,8 @@
 package gitlab
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 
@@ -143,47 +141,6 @@ func (g *gqlRead) takeVariables(project int64, page *gqlVariables) []*part {
 	return []*part{p}
 }
 
-// serverFacts is what the last full reading found out about the server.
-type serverFacts struct {
-	schema schema
-	limit  int
-}
-
-// readVariables reads the variables of the given projects into the Snapshot, a hundred projects per request. What can't be
-// read stays unknown; that is never an error of the reading.
-func (r *Reader) readVariables(ctx context.Context, s *authz.Snapshot, ids []int64) {
-	vars := newVarsReading(r.variables)
-	defer func() {
-		for _, id := range ids {
-			if p, ok := s.Projects[id]; ok {
-				vars.put(&p)
-				s.Projects[id] = p
-			}
-		}
-	}()
-	if vars == nil || r.restOnly || len(ids) == 0 {
-		return
-	}
-	k := r.server.Load()
-	if k == nil {
-		sc, err := readSchema(ctx, r.api, true)
-		if err != nil {
-			return
-		}
-		k = &serverFacts{schema: sc, limit: defaultLimit}
-	}
-	if k.schema.variable == "" {
-		return
-	}
-	g := newGQLRead(r.api, *k, newDraft(), vars)
-	for chunk := range slices.Chunk(ids, r.api.pageSize) {
-		if err := g.run(ctx, []*part{g.variablesOf(chunk)}); err != nil {
-			r.api.log.WarnContext(ctx, "CI/CD variables of projects could not be read", "projects", len(chunk), "reason", err.Error())
-			return
-		}
-	}
-}
-
 // variablesOf reads the variables of projects, at most as many as a page has.
 func (g *gqlRead) variablesOf(projects []int64) *part {
 	p := g.text.variables(projects)
@@ -203,16 +160,4 @@ func (g *gqlRead) variablesOf(projects []int64) *part {
 	}
 	p.failed = func(err error) ([]*part, error) { return nil, err }
 	return p
-}
-
-// projectsRead returns the projects a refresh has read, sorted.
-func (f *refresh) projectsRead() []int64 {
-	var out []int64
-	for id := range maps.Keys(f.done) {
-		if _, ok := f.s.Projects[id.ID]; ok && id.Kind == authz.ProjectSource {
-			out = append(out, id.ID)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
