@@ -16,7 +16,7 @@ func (r *Reader) About(ctx context.Context, ids ...authz.SourceID) (*authz.Snaps
 	for len(ids) > 0 {
 		id := ids[0]
 		ids = ids[1:]
-		err := r.about(ctx, s, id)
+		err := readAbout(ctx, r.api, s, id)
 		switch {
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("reading %s from GitLab: %w", id, ctx.Err())
@@ -33,13 +33,13 @@ func (r *Reader) About(ctx context.Context, ids ...authz.SourceID) (*authz.Snaps
 	return s, nil
 }
 
-// about reads one thing into the Snapshot.
-func (r *Reader) about(ctx context.Context, s *authz.Snapshot, id authz.SourceID) error {
+// readAbout reads one thing into the Snapshot.
+func readAbout(ctx context.Context, a *api, s *authz.Snapshot, id authz.SourceID) error {
 	nowhere := func(string) int64 { return 0 }
 	at := places{group: nowhere, user: nowhere}
 	switch id.Kind {
 	case authz.GroupSource:
-		rg, err := r.api.group(ctx, id.ID)
+		rg, err := a.group(ctx, id.ID)
 		if err != nil {
 			return err
 		}
@@ -49,7 +49,7 @@ func (r *Reader) about(ctx context.Context, s *authz.Snapshot, id authz.SourceID
 		}
 		s.Groups[id.ID] = g
 	case authz.ProjectSource:
-		rp, err := r.api.project(ctx, id.ID)
+		rp, err := a.project(ctx, id.ID)
 		if err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func (r *Reader) about(ctx context.Context, s *authz.Snapshot, id authz.SourceID
 		}
 		s.Projects[id.ID] = p
 	case authz.UserSource:
-		u, err := r.api.user(ctx, id.ID, false, false)
+		u, err := a.user(ctx, id.ID, false, false)
 		if err != nil {
 			return err
 		}

@@ -1,11 +1,8 @@
 package gitlab
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -20,8 +17,6 @@ type CIVariables struct {
 }
 
 const (
-	// costVars is the complexity of a page of 100 variables: (3 of pageInfo + 9 of nodes + 1) × 2.
-	costVars = 26
 	// maxVarPages bounds how many further pages of variables one reading follows: a project may have 8,000 variables, and
 	// whoever makes them decides how many requests they cost.
 	maxVarPages = 200
@@ -64,20 +59,6 @@ func (v *varsReading) intern(s string) string {
 	}
 	v.text[s] = strings.Clone(s) // not a part of an answer that would stay in memory for it
 	return v.text[s]
-}
-
-type gqlVariables struct {
-	PageInfo pageInfo `json:"pageInfo"`
-	Nodes    []*struct {
-		Key         string `json:"key"`
-		Scope       string `json:"environmentScope"`
-		Description string `json:"description"`
-		Type        string `json:"variableType"`
-		Masked      bool   `json:"masked"`
-		Protected   bool   `json:"protected"`
-		Raw         bool   `json:"raw"`
-		Hidden      bool   `json:"hidden"`
-	} `json:"nodes"`
 }
 
 // take notes one page of a project's variables and returns the cursor of the next one; null means that GitLab does not
@@ -126,34 +107,9 @@ func compareVariables(a, b authz.CIVariable) int {
 	return strings.Compare(a.Scope, b.Scope)
 }
 
-// variableFields are what this server tells about a variable, or "" when it does not tell enough: without the
-// description nobody knows whose a variable is.
-func variableFields(has map[string]bool) string {
-	fields := []string{"key", "environmentScope", "description", "variableType", "protected", "masked", "raw"}
-	for _, f := range fields {
-		if !has["variable."+f] {
-			return ""
-		}
-	}
-	if !has["project.ciVariables"] {
-		return ""
-	}
-	if has["variable.hidden"] { // since 17.4; before, no variable was
-		fields = append(fields, "hidden")
-	}
-	return strings.Join(fields, " ")
-}
-
 // wantsVariables reports whether pages of projects are asked for with their variables.
 func (g *gqlRead) wantsVariables() bool {
 	return g.vars != nil && g.schema.variable != "" && g.vars.failures < maxVarFailures
-}
-
-func (g *gqlRead) variablesText(after string) string {
-	if after != "" {
-		after = ", after: " + after
-	}
-	return fmt.Sprintf("ciVariables(first: %d%s){pageInfo{hasNextPage endCursor} nodes{%s}}", g.api.pageSize, after, g.schema.variable)
 }
 
 // takeVariables notes the variables of a project and returns what is still to be read of them.
@@ -162,104 +118,46 @@ func (g *gqlRead) takeVariables(project int64, page *gqlVariables) []*part {
 	if next == "" {
 		return nil
 	}
-	return []*part{{
-		text:   fmt.Sprintf("projects(ids: [\"gid://gitlab/Project/%d\"], first: 1){nodes{id %s}}", project, g.variablesText("%s")),
-		cursor: next, cost: paged(1+1+costVars, true, 1),
-		done: func(raw json.RawMessage) ([]*part, []*part, error) {
-			page, err := decodeNodes[gqlSource](raw)
+	p := g.text.moreVariables(project, next)
+	p.done = func(raw json.RawMessage) ([]*part, []*part, error) {
+		page, err := decodeNodes[gqlSource](raw)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(page.Nodes) != 1 || (page.Nodes[0].Variables != nil && page.Nodes[0].Variables.PageInfo.HasNextPage && page.Nodes[0].Variables.PageInfo.EndCursor == next) {
+			g.vars.forget(project)
+			return nil, nil, nil
+		}
+		id, err := gid(page.Nodes[0].ID, "Project")
+		if err == nil && id != project {
+			err = errors.New("the answer is about something else")
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, g.takeVariables(project, page.Nodes[0].Variables), nil
+	}
+	p.failed = func(error) ([]*part, error) { g.vars.forget(project); return nil, nil }
+	return []*part{p}
+}
+
+// variablesOf reads the variables of projects, at most as many as a page has.
+func (g *gqlRead) variablesOf(projects []int64) *part {
+	p := g.text.variables(projects)
+	p.done = func(raw json.RawMessage) (next, more []*part, err error) {
+		page, err := decodeNodes[gqlSource](raw)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, n := range page.Nodes {
+			id, err := gid(n.ID, "Project")
 			if err != nil {
 				return nil, nil, err
 			}
-			if len(page.Nodes) != 1 || (page.Nodes[0].Variables != nil && page.Nodes[0].Variables.PageInfo.HasNextPage && page.Nodes[0].Variables.PageInfo.EndCursor == next) {
-				g.vars.forget(project)
-				return nil, nil, nil
-			}
-			id, err := gid(page.Nodes[0].ID, "Project")
-			if err == nil && id != project {
-				err = errors.New("the answer is about something else")
-			}
-			if err != nil {
-				return nil, nil, err
-			}
-			return nil, g.takeVariables(project, page.Nodes[0].Variables), nil
-		},
-		failed: func(error) ([]*part, error) { g.vars.forget(project); return nil, nil },
-	}}
-}
-
-// serverFacts is what the last full reading found out about the server.
-type serverFacts struct {
-	schema schema
-	limit  int
-}
-
-// readVariables reads the variables of the given projects into the Snapshot, a hundred projects per request. What can't be
-// read stays unknown; that is never an error of the reading.
-func (r *Reader) readVariables(ctx context.Context, s *authz.Snapshot, ids []int64) {
-	vars := newVarsReading(r.variables)
-	defer func() {
-		for _, id := range ids {
-			if p, ok := s.Projects[id]; ok {
-				vars.put(&p)
-				s.Projects[id] = p
-			}
+			more = append(more, g.takeVariables(id, n.Variables)...)
 		}
-	}()
-	if vars == nil || r.restOnly || len(ids) == 0 {
-		return
+		return nil, more, nil
 	}
-	k := r.server.Load()
-	if k == nil {
-		sc, err := r.api.readSchema(ctx, true)
-		if err != nil {
-			return
-		}
-		k = &serverFacts{schema: sc, limit: defaultLimit}
-	}
-	if k.schema.variable == "" {
-		return
-	}
-	g := &gqlRead{api: r.api, d: newDraft(), schema: k.schema, limit: k.limit, vars: vars}
-	for chunk := range slices.Chunk(ids, r.api.pageSize) {
-		gids := make([]string, len(chunk))
-		for i, id := range chunk {
-			gids[i] = fmt.Sprintf("\"gid://gitlab/Project/%d\"", id)
-		}
-		text := fmt.Sprintf("projects(ids: [%s], first: %d, after: %%s){pageInfo{hasNextPage endCursor} nodes{id %s}}",
-			strings.Join(gids, ","), len(chunk), g.variablesText(""))
-		err := g.run(ctx, []*part{{
-			text: text, cost: paged(3+2+costVars, true, len(chunk)),
-			done: func(raw json.RawMessage) (next, more []*part, err error) {
-				page, err := decodeNodes[gqlSource](raw)
-				if err != nil {
-					return nil, nil, err
-				}
-				for _, n := range page.Nodes {
-					id, err := gid(n.ID, "Project")
-					if err != nil {
-						return nil, nil, err
-					}
-					more = append(more, g.takeVariables(id, n.Variables)...)
-				}
-				return nil, more, nil
-			},
-			failed: func(err error) ([]*part, error) { return nil, err },
-		}})
-		if err != nil {
-			r.api.log.WarnContext(ctx, "CI/CD variables of projects could not be read", "projects", len(chunk), "reason", err.Error())
-			return
-		}
-	}
-}
-
-// projectsRead returns the projects a refresh has read, sorted.
-func (f *refresh) projectsRead() []int64 {
-	var out []int64
-	for id := range maps.Keys(f.done) {
-		if _, ok := f.s.Projects[id.ID]; ok && id.Kind == authz.ProjectSource {
-			out = append(out, id.ID)
-		}
-	}
-	slices.Sort(out)
-	return out
+	p.failed = func(err error) ([]*part, error) { return nil, err }
+	return p
 }

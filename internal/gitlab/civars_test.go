@@ -198,19 +198,19 @@ func TestCIVariablesComplexity(t *testing.T) {
 	if !s.Projects[o.id["app"]].VariablesRead || r.Requests()["members"] > 0 {
 		t.Errorf("read %v with %v", s.Projects[o.id["app"]].VariablesRead, r.Requests())
 	}
-	sc, err := r.api.readSchema(t.Context(), true)
+	sc, err := readSchema(t.Context(), r.api, true)
 	o.ok(err)
 	// A large instance: a page of each list goes into one request of an administrator, and groups with projects into one of
 	// anybody else. Else the number of requests would grow.
-	g := &gqlRead{api: r.api, d: newDraft(), schema: sc, vars: newVarsReading(wantedVars)}
+	g := newGQLRead(r.api, serverFacts{schema: sc}, newDraft(), newVarsReading(wantedVars))
 	both := costProbe + g.groups("", 100, false).cost + g.projects("", 100, false).cost
 	if both > defaultLimit || both+2*costUsers > 300 {
 		t.Errorf("groups and projects cost %d, with users %d", both, both+2*costUsers)
 	}
 	for _, n := range []int{1, 50, 100} {
-		g := &gqlRead{api: r.api, d: newDraft(), schema: sc, vars: newVarsReading(wantedVars)}
+		g := newGQLRead(r.api, serverFacts{schema: sc}, newDraft(), newVarsReading(wantedVars))
 		p := g.projects("", n, false)
-		data, err := r.api.query(t.Context(), "query X($c: String){queryComplexity{score} a: "+fmt.Sprintf(p.text, "$c")+"}"+g.fragments(p.fragments), nil)
+		data, err := r.api.query(t.Context(), "query X($c: String){queryComplexity{score} a: "+fmt.Sprintf(p.text, "$c")+"}"+sc.fragments(p.fragments), nil)
 		o.ok(err)
 		if got := string(data["queryComplexity"]); got != fmt.Sprintf(`{"score":%d}`, p.cost+2) {
 			t.Errorf("pages of %d: the server counts %s, we count %d + 2", n, got, p.cost)

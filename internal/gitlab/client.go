@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -71,9 +70,8 @@ type api struct {
 	log         *slog.Logger
 	now         func() time.Time
 	gate        *gate
+	retries     *retries
 	token       *tokenSource
-	maxRetries  int
-	retryWait   time.Duration
 	concurrency int
 	pageSize    int
 }
@@ -87,7 +85,7 @@ func newAPI(o Options) (*api, error) {
 		return nil, errors.New("no source of a GitLab token given")
 	}
 	a := &api{
-		base: strings.TrimRight(o.BaseURL, "/"), log: o.Logger, now: o.Now, maxRetries: o.MaxRetries, retryWait: o.RetryWait,
+		base: strings.TrimRight(o.BaseURL, "/"), log: o.Logger, now: o.Now, gate: newGate(!o.NoPacing),
 		concurrency: o.Concurrency, pageSize: o.PageSize, token: &tokenSource{read: o.Token},
 	}
 	if a.log == nil {
@@ -96,13 +94,7 @@ func newAPI(o Options) (*api, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
-	if a.maxRetries == 0 {
-		a.maxRetries = 4
-	}
-	a.maxRetries = max(a.maxRetries, 0)
-	if a.retryWait <= 0 {
-		a.retryWait = 500 * time.Millisecond
-	}
+	a.retries = newRetries(o.MaxRetries, o.RetryWait, a)
 	if a.concurrency <= 0 {
 		a.concurrency = 4
 	}
@@ -115,7 +107,6 @@ func newAPI(o Options) (*api, error) {
 			return nil, err
 		}
 	}
-	a.gate = newGate(!o.NoPacing)
 	own := *hc // our transport and redirect rule must not change the caller's client
 	own.Transport = &transport{next: hc.Transport, gate: a.gate, apiPath: strings.TrimRight(u.Path, "/")}
 	own.CheckRedirect = sameHost
@@ -123,260 +114,12 @@ func newAPI(o Options) (*api, error) {
 		gl.WithBaseURL(a.base), gl.WithHTTPClient(&own), gl.WithUserAgent("gl-k8s-integrator"),
 		gl.WithURLWarningLogger(slog.New(slog.DiscardHandler)),
 		gl.WithCustomLimiter(rate.NewLimiter(50, 50)), // a plain ceiling; the limits per endpoint are the gate's
-		gl.WithOnlyIdempotentRetries(), gl.WithCustomRetry(a.retryIdempotent),
-		gl.WithCustomRetryMax(a.maxRetries), gl.WithCustomBackoff(a.backoff))
+		gl.WithOnlyIdempotentRetries(), gl.WithCustomRetry(a.retries.idempotent),
+		gl.WithCustomRetryMax(a.retries.max), gl.WithCustomBackoff(a.retries.backoff))
 	if err != nil {
 		return nil, fmt.Errorf("setting up the GitLab client for %q: %w", o.BaseURL, err)
 	}
 	return a, nil
-}
-
-// get reads path ("groups/7") with the query into out. A connection that breaks inside an answer is tried again,
-// which client-go does not do.
-func (a *api) get(ctx context.Context, path string, q url.Values, out any) (*gl.Response, error) {
-	kind := endpointOf(http.MethodGet, "/api/v4/"+path)
-	if s := singleOf(ctx); s != nil {
-		s.tries = 0
-	}
-	for try := 0; ; try++ {
-		resp, err := a.getOnce(ctx, kind, path, q, out)
-		if err == nil {
-			return resp, nil
-		}
-		cut := errors.Is(err, io.ErrUnexpectedEOF)
-		if err = a.late(ctx, "reading "+path, resp, err); try >= a.maxRetries {
-			return resp, err
-		}
-		switch s := singleOf(ctx); {
-		case cut:
-			if err := sleep(ctx, a.pause(try)); err != nil {
-				return nil, err
-			}
-		case s != nil && !s.urgent && limited(err) && ctx.Err() == nil && a.gate.isStopped(kind): // it is not this thing's alone: wait for the turn
-		default:
-			return resp, err
-		}
-	}
-}
-
-// late explains an error, and knows one that comes of our own deadline for a single thing.
-func (a *api) late(ctx context.Context, doing string, resp *gl.Response, err error) error {
-	s := singleOf(ctx)
-	if s != nil && ctx.Err() != context.Canceled && errors.Is(err, context.DeadlineExceeded) && (!s.urgent || ctx.Err() != nil) {
-		return &callError{doing: doing, kind: ErrSlow}
-	}
-	return a.explain(doing, resp, err)
-}
-
-func (a *api) getOnce(ctx context.Context, kind, path string, q url.Values, out any) (*gl.Response, error) {
-	if err := a.gate.waitFor(ctx, kind, "/api/v4/"+path); err != nil {
-		return nil, err
-	}
-	ctx, end := begin(ctx)
-	defer end()
-	req, err := a.client.NewRequest(http.MethodGet, path, nil, []gl.RequestOptionFunc{gl.WithContext(ctx)})
-	if err != nil {
-		return nil, err
-	}
-	req.URL.RawQuery = q.Encode()
-	return a.client.Do(req, out)
-}
-
-// graphQLErrors are the errors of an answer with HTTP status 200. Their text is GitLab's.
-type graphQLErrors []struct {
-	Message    string `json:"message"`
-	Extensions struct {
-		Code string `json:"code"`
-	} `json:"extensions"`
-}
-
-func (e graphQLErrors) Error() string {
-	text := make([]string, 0, 3)
-	for _, one := range e[:min(len(e), 3)] {
-		text = append(text, shorten(one.Message))
-	}
-	return "GraphQL: " + strings.Join(text, "; ")
-}
-
-// schema reports whether the query asked for something this server does not have.
-func (e graphQLErrors) schema() bool {
-	for _, one := range e {
-		switch one.Extensions.Code {
-		case "undefinedField", "undefinedType", "argumentNotAccepted":
-			return true
-		}
-		for _, s := range []string{"doesn't exist on type", "Cannot query field", "doesn't accept argument", "Unknown argument", "isn't a defined input type"} {
-			if strings.Contains(one.Message, s) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// query sends a GraphQL query. Any entry in "errors" makes the answer a failed one, also beside partial data.
-func (a *api) query(ctx context.Context, text string, vars map[string]any) (map[string]json.RawMessage, error) {
-	if s := singleOf(ctx); s != nil {
-		s.tries = 0
-	}
-	for try := 0; ; try++ {
-		var out struct {
-			Data   map[string]json.RawMessage `json:"data"`
-			Errors graphQLErrors              `json:"errors"`
-		}
-		if err := a.gate.wait(ctx, "graphql"); err != nil {
-			return nil, a.late(ctx, "querying GraphQL", nil, err)
-		}
-		sent, end := begin(ctx)
-		resp, err := a.client.GraphQL.Do(gl.GraphQLQuery{Query: text, Variables: vars}, &out,
-			gl.WithContext(sent), gl.WithRequestRetry(a.retryQuery))
-		end()
-		if err == nil && len(out.Errors) > 0 {
-			err = out.Errors
-		}
-		if err == nil && out.Data == nil {
-			err = errNoData
-		}
-		if err == nil {
-			return out.Data, nil
-		}
-		if try >= a.maxRetries || !errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil, a.late(ctx, "querying GraphQL", resp, err)
-		}
-		if err := sleep(ctx, a.pause(try)); err != nil {
-			return nil, err
-		}
-	}
-}
-
-var errNoData = errors.New("the answer has neither data nor errors")
-
-// retryIdempotent decides for REST: 429 was not processed and is always safe; all else only where a repetition
-// can't do anything twice.
-func (a *api) retryIdempotent(ctx context.Context, resp *http.Response, err error) (bool, error) {
-	if ctx.Err() != nil {
-		return ended(ctx, resp)
-	}
-	method := ""
-	var ue *url.Error
-	switch {
-	case resp != nil && resp.Request != nil:
-		method = resp.Request.Method
-	case errors.As(err, &ue):
-		method = strings.ToUpper(ue.Op)
-	}
-	return retryable(resp, err, method != http.MethodPost && method != http.MethodPatch && method != "") && a.inTime(ctx, resp), nil
-}
-
-// retryQuery decides for GraphQL, where our queries are POST requests that only read.
-func (a *api) retryQuery(ctx context.Context, resp *http.Response, err error) (bool, error) {
-	if ctx.Err() != nil {
-		return ended(ctx, resp)
-	}
-	return retryable(resp, err, true) && a.inTime(ctx, resp), nil
-}
-
-// inTime reports whether another try begins before the context's deadline. If not, a 429 holds back what comes later all the same.
-func (a *api) inTime(ctx context.Context, resp *http.Response) bool {
-	n := 0
-	if s := singleOf(ctx); s != nil {
-		n = s.tries
-		s.tries++
-	}
-	if !tooLate(ctx, a.pauseAfter(n, resp)) {
-		return true
-	}
-	if resp != nil && resp.StatusCode == http.StatusTooManyRequests {
-		a.backoff(0, 0, n, resp)
-	}
-	return false
-}
-
-// ended stops retrying. With an answer at hand it gives no error: client-go would return that and forget to close
-// the answer's body.
-func ended(ctx context.Context, resp *http.Response) (bool, error) {
-	if resp != nil {
-		return false, nil
-	}
-	return false, ctx.Err()
-}
-
-func retryable(resp *http.Response, err error, idempotent bool) bool {
-	switch {
-	case err != nil:
-		return (idempotent && !hopeless(err)) || dialFailed(err)
-	case resp.StatusCode == http.StatusTooManyRequests:
-		return true
-	}
-	return idempotent && resp.StatusCode >= 500 && resp.StatusCode != http.StatusNotImplemented
-}
-
-// pause is the wait before try number n+1 when nobody said how long: doubled each time.
-func (a *api) pause(n int) time.Duration {
-	return min(a.retryWait<<min(n, 10), time.Minute)
-}
-
-// backoff is pauseAfter, and after a 429 holds back other requests of the kind as well.
-func (a *api) backoff(_, _ time.Duration, n int, resp *http.Response) time.Duration {
-	d := a.pauseAfter(n, resp)
-	if resp == nil || resp.StatusCode != http.StatusTooManyRequests {
-		return d
-	}
-	kind := ""
-	if resp.Request != nil {
-		kind = a.gate.stop(resp.Request, d)
-	}
-	a.log.Warn("GitLab limits our requests", "endpoint", kind, "wait", d.String())
-	return d
-}
-
-// pauseAfter honours Retry-After and RateLimit-Reset. GitLab's application limits send neither (facts of GitLab's
-// rate_limiter.rb) and count per minute, so without a header the pauses grow until a minute is surely over.
-func (a *api) pauseAfter(n int, resp *http.Response) time.Duration {
-	limited := resp != nil && resp.StatusCode == http.StatusTooManyRequests
-	if resp != nil {
-		if d, ok := retryAfter(resp.Header, a.now()); ok && limited {
-			return d
-		} else if ok {
-			return min(d, time.Minute)
-		}
-	}
-	if !limited {
-		return a.pause(n)
-	}
-	steps := [...]time.Duration{10, 30, 60, 120} // × 500 ms = 5, 15, 30, 60 s
-	return min(steps[min(n, len(steps)-1)]*a.retryWait, time.Minute)
-}
-
-// retryAfter reads how long GitLab wants us to wait: at most ten minutes, whatever it says.
-func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
-	d := time.Duration(-1)
-	if v := h.Get("Retry-After"); v != "" {
-		if t, err := http.ParseTime(v); err == nil {
-			d = t.Sub(now)
-		} else if s, err := time.ParseDuration(v + "s"); err == nil {
-			d = s
-		}
-	} else if v := h.Get("RateLimit-Reset"); v != "" {
-		if s, err := time.ParseDuration(v + "s"); err == nil {
-			d = time.Unix(int64(s.Seconds()), 0).Sub(now)
-		}
-	}
-	if d < 0 {
-		return 0, false
-	}
-	return min(d, 10*time.Minute), true
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
 
 // sameHost lets GitLab redirect (moved projects) only inside itself: the token header would follow to any host.

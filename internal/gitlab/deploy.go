@@ -11,40 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	gl "gitlab.com/gitlab-org/api/client-go/v2"
 )
-
-// do sends a request with a JSON body that client-go has no maintained method for, and reads the answer into out.
-// secrets are blotted out of errors.
-func (a *api) do(ctx context.Context, doing, method, path string, q url.Values, body, out any, secrets ...string) error {
-	if err := a.gate.wait(ctx, endpointOf(method, "/api/v4/"+path)); err != nil {
-		return err
-	}
-	req, err := a.client.NewRequest(method, path, body, []gl.RequestOptionFunc{gl.WithContext(ctx)})
-	if err != nil {
-		return fmt.Errorf("%s: making the request failed", doing) // client-go's text may quote the body
-	}
-	if len(q) > 0 {
-		req.URL.RawQuery = q.Encode()
-	}
-	resp, err := a.client.Do(req, out)
-	if err = a.explain(doing, resp, err); err == nil {
-		return nil
-	}
-	e, ok := errors.AsType[*callError](err)
-	if !ok {
-		return fmt.Errorf("%s: failed", doing)
-	}
-	blotted := *e
-	blotted.doing = doing
-	for _, s := range secrets {
-		if len(s) >= 4 {
-			blotted.detail = strings.ReplaceAll(blotted.detail, s, "[secret]")
-		}
-	}
-	return &blotted
-}
 
 // ClusterMarker starts the name of every cluster integration that is ours.
 const ClusterMarker = "gl-k8s-integrator"

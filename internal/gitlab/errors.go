@@ -223,3 +223,6 @@ func shorten(s string) string {
 	}
 	return s
 }
+
+// unanswered reports whether GitLab did not answer about one thing: it is slow, limits us, or has an error of its own.
+func unanswered(err error) bool { return errors.Is(err, ErrSlow) || errors.Is(err, ErrBusy) }

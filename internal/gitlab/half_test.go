@@ -380,8 +380,8 @@ func TestPausesOutlastAMinute(t *testing.T) {
 		t.Fatal(err)
 	}
 	var sum time.Duration
-	for n := range a.maxRetries {
-		d := a.backoff(0, 0, n, answer(429, ""))
+	for n := range a.retries.max {
+		d := a.retries.backoff(0, 0, n, answer(429, ""))
 		if d > time.Minute {
 			t.Errorf("pause %d is %v", n, d)
 		}
@@ -392,7 +392,7 @@ func TestPausesOutlastAMinute(t *testing.T) {
 	}
 	resp := answer(429, "")
 	resp.Header.Set("Retry-After", "90")
-	if d := a.backoff(0, 0, 0, resp); d != 90*time.Second {
+	if d := a.retries.backoff(0, 0, 0, resp); d != 90*time.Second {
 		t.Errorf("Retry-After: 90 gives %v", d)
 	}
 }

@@ -3,7 +3,6 @@ package gitlab
 import (
 	"cmp"
 	"context"
-	"errors"
 	"maps"
 	"math"
 	"slices"
@@ -146,25 +145,33 @@ func (m *linkMemory) used(ids []int64) {
 	}
 }
 
-// LinksAge returns how long ago the oldest of the links were read that the last full reading used; 0 when there are none.
-func (r *Reader) LinksAge() time.Duration {
-	r.links.mu.Lock()
-	defer r.links.mu.Unlock()
-	if r.links.oldest.IsZero() {
+// age returns how old the oldest links are that the last full reading used; 0 when there are none.
+func (m *linkMemory) age() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.oldest.IsZero() {
 		return 0
 	}
-	return max(0, r.links.now().Sub(r.links.oldest))
+	return max(0, m.now().Sub(m.oldest))
 }
+
+// LinksAge returns how long ago the oldest of the links were read that the last full reading used; 0 when there are none.
+func (r *Reader) LinksAge() time.Duration { return r.links.age() }
 
 // RereadLinks reads the links of those groups again whose turn it is, so that a full reading has few to read. Called each ten seconds
 // it reads a dozen of a thousand groups. It returns the groups whose links are not as remembered, or which GitLab does not show as
 // before: a targeted reading has to look at them. About whom GitLab does not answer the next full reading asks.
 func (r *Reader) RereadLinks(ctx context.Context) ([]authz.SourceID, error) {
-	began := r.links.now()
+	return r.links.reread(ctx, r.api)
+}
+
+// reread is RereadLinks.
+func (m *linkMemory) reread(ctx context.Context, a *api) ([]authz.SourceID, error) {
+	began := m.now()
 	var changed []authz.SourceID
 	row := 0
-	for id, known := range r.links.due(began) {
-		g, err := r.api.group(briefly(ctx, sourceTimeout), id)
+	for id, known := range m.due(began) {
+		g, err := a.group(briefly(ctx, sourceTimeout), id)
 		switch {
 		case ctx.Err() != nil:
 			return changed, ctx.Err()
@@ -180,11 +187,11 @@ func (r *Reader) RereadLinks(ctx context.Context) ([]authz.SourceID, error) {
 		if err == nil && g.Links != nil {
 			if ls, err := links(*g.Links); err == nil && slices.Equal(ls, known.links) {
 				known.began = began
-				r.links.put(id, known)
+				m.put(id, known)
 				continue
 			}
 		}
-		r.links.forget(id, began)
+		m.forget(id, began)
 		changed = append(changed, authz.GroupID(id))
 	}
 	return changed, nil
@@ -207,121 +214,15 @@ func (m *linkMemory) due(now time.Time) map[int64]linksOfGroup {
 	return out
 }
 
-// group reads a group for a targeted reading. Whatever comes of it, what was remembered of its links no longer counts.
-func (r *Reader) group(ctx context.Context, id int64) (restGroup, error) {
-	began := r.links.now()
-	r.links.forget(id, began)
-	g, err := r.api.group(ctx, id)
+// read reads a group for a targeted reading. Whatever comes of it, what was remembered of its links no longer counts.
+func (m *linkMemory) read(ctx context.Context, a *api, id int64) (restGroup, error) {
+	began := m.now()
+	m.forget(id, began)
+	g, err := a.group(ctx, id)
 	if err == nil && g.Links != nil {
 		if ls, err := links(*g.Links); err == nil {
-			r.links.put(id, linksOfGroup{began: began, links: ls})
+			m.put(id, linksOfGroup{began: began, links: ls})
 		}
 	}
 	return g, err
-}
-
-// maxFailures is how many things of a full reading may fail in a row by being slow or refused before the rest of their kind is left.
-const maxFailures = 5
-
-// unanswered reports whether GitLab did not answer about one thing: it is slow, limits us, or has an error of its own.
-func unanswered(err error) bool { return errors.Is(err, ErrSlow) || errors.Is(err, ErrBusy) }
-
-// takeLinks gives the groups of the draft their links: all are read where GraphQL does not tell who is invited into what, else what
-// linkMemory wants to have read. A group about which GitLab does not answer is missing, unless what is remembered is new enough.
-func (r *Reader) takeLinks(ctx context.Context, d *draft) error {
-	ids := slices.Sorted(maps.Keys(d.invited))
-	if d.linksUnknown {
-		ids = slices.Sorted(maps.Keys(d.groups))
-	}
-	ids = slices.DeleteFunc(ids, func(id int64) bool { return d.unread[authz.GroupID(id)] != "" }) // those are read whole later
-	read, usable := ids, map[int64][]authz.Link(nil)
-	if !d.linksUnknown {
-		read, usable = r.links.plan(d, ids)
-	}
-	for id, ls := range usable {
-		if g, ok := d.groups[id]; ok {
-			g.Links = ls
-			d.groups[id] = g
-		}
-	}
-	left, err := r.readAllLinks(ctx, d, read, usable)
-	if err == nil && len(left) > 0 { // GitLab may have limited us, and does so no longer
-		left, err = r.readAllLinks(ctx, d, slices.Sorted(maps.Keys(left)), usable)
-	}
-	for id, why := range left {
-		d.missing[authz.GroupID(id)] = "reading its links: " + why
-	}
-	r.links.used(ids)
-	return err
-}
-
-// readAllLinks reads the links of groups, some at the same time. It returns about which of them GitLab did not answer, and why, as far
-// as nothing usable is remembered.
-func (r *Reader) readAllLinks(ctx context.Context, d *draft, ids []int64, usable map[int64][]authz.Link) (map[int64]string, error) {
-	left := map[int64]string{}
-	var mu sync.Mutex
-	row, why := 0, ""
-	note := func(id int64) {
-		if _, ok := usable[id]; !ok {
-			left[id] = why
-		}
-	}
-	err := each(ctx, r.api, ids, func(ctx context.Context, id int64) error {
-		mu.Lock()
-		enough := row >= maxFailures
-		if enough {
-			note(id)
-		}
-		mu.Unlock()
-		if enough {
-			return nil
-		}
-		err := r.readLinks(briefly(ctx, sourceTimeout), d, id)
-		mu.Lock()
-		defer mu.Unlock()
-		switch {
-		case err == nil:
-			row = 0
-		case unanswered(err):
-			row++
-			why = err.Error()
-			note(id)
-			return nil
-		}
-		return err
-	})
-	return left, err
-}
-
-// readLinks reads the links of one group.
-func (r *Reader) readLinks(ctx context.Context, d *draft, id int64) error {
-	began := r.links.now()
-	rg, err := r.api.group(ctx, id)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var ls []authz.Link
-	if err == nil {
-		ls, err = d.linksOf(rg)
-	}
-	switch {
-	case errors.Is(err, ErrNotFound):
-		d.unread[authz.GroupID(id)] = vanished
-		return nil
-	case unanswered(err):
-		return err
-	case err != nil:
-		d.missing[authz.GroupID(id)] = "reading its links: " + err.Error()
-		return err
-	}
-	g, ok := d.groups[id]
-	if !ok { // appeared after the list was read
-		d.unread[authz.GroupID(id)] = "it was not in the list of groups"
-		return nil
-	}
-	g.Links = ls
-	d.groups[id] = g
-	if rg.Links != nil {
-		r.links.put(id, linksOfGroup{began: began, links: ls, invited: slices.Sorted(maps.Keys(d.invited[id])), listed: d.listed[id]})
-	}
-	return nil
 }
