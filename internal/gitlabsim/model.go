@@ -1075,3 +1075,12 @@ func validState(s string) bool {
 	}
 	return false
 }
+
+func (v *View) groupMarked(g *Group) bool {
+	return slices.ContainsFunc(v.SelfAndAncestors(g), func(a *Group) bool { return a.MarkedForDeletionOn != "" })
+}
+
+func (v *View) projectMarked(p *Project) bool {
+	g := v.GroupOf(p)
+	return p.MarkedForDeletionOn != "" || g != nil && v.groupMarked(g)
+}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -119,4 +120,10 @@ func (s *Server) limit(kind string, user *User, r *http.Request) error {
 		return message(http.StatusTooManyRequests, map[string]any{"error": "This endpoint has been requested too many times. Try again later."})
 	}
 	return nil
+}
+
+// sourceOf is the group or project in a path, for limits that count per source.
+func sourceOf(r *http.Request) string {
+	path, _, _ := strings.Cut(r.URL.EscapedPath(), "/members/")
+	return path
 }
