@@ -10,6 +10,9 @@ import (
 	"strings"
 )
 
+// agentChanges are what happens to agents for Kubernetes.
+type agentChanges struct{ *model }
+
 var clusterNamespace = regexp.MustCompile(`\A[a-z0-9]([-a-z0-9]*[a-z0-9])?\z`)
 
 // check validates as Clusters::Cluster and its platform do.
@@ -62,7 +65,7 @@ func isPrivate(host string) bool {
 }
 
 // AddAgent registers an agent; name as GitLab demands.
-func (w *World) AddAgent(projectID int64, name string) (int64, error) {
+func (w agentChanges) AddAgent(projectID int64, name string) (int64, error) {
 	var id int64
 	err := w.change(func(c *changes) error {
 		p := c.Project(projectID)

@@ -10,6 +10,9 @@ import (
 	"strings"
 )
 
+// environmentChanges are what happens to projects' environments.
+type environmentChanges struct{ *model }
+
 var (
 	notSlug    = regexp.MustCompile(`[^a-z0-9]`)
 	manyDashes = regexp.MustCompile(`-{2,}`)
@@ -55,7 +58,7 @@ func tierOf(name string) string {
 
 // EnsureEnvironment returns the environment of this name, creating it as a job with `environment:` does. A
 // stopped one becomes available again.
-func (w *World) EnsureEnvironment(projectID int64, name string) (Environment, error) {
+func (w environmentChanges) EnsureEnvironment(projectID int64, name string) (Environment, error) {
 	var env Environment
 	err := w.change(func(c *changes) error {
 		p := c.Project(projectID)
@@ -98,12 +101,12 @@ func (c *changes) addEnvironment(p *Project, name, tier string) (Environment, er
 }
 
 // StopEnvironment stops an environment.
-func (w *World) StopEnvironment(projectID, id int64) error {
+func (w environmentChanges) StopEnvironment(projectID, id int64) error {
 	return w.environment(projectID, id, func(p *Project, i int) error { p.Environments[i].State = "stopped"; return nil })
 }
 
 // DeleteEnvironment deletes a stopped environment.
-func (w *World) DeleteEnvironment(projectID, id int64) error {
+func (w environmentChanges) DeleteEnvironment(projectID, id int64) error {
 	return w.environment(projectID, id, func(p *Project, i int) error {
 		if p.Environments[i].State != "stopped" {
 			return message(http.StatusForbidden, "403 Forbidden")
@@ -113,7 +116,7 @@ func (w *World) DeleteEnvironment(projectID, id int64) error {
 	})
 }
 
-func (w *World) environment(projectID, id int64, f func(p *Project, i int) error) error {
+func (w environmentChanges) environment(projectID, id int64, f func(p *Project, i int) error) error {
 	return w.change(func(c *changes) error {
 		p := c.Project(projectID)
 		if p == nil {

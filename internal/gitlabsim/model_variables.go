@@ -9,6 +9,9 @@ import (
 	"unicode/utf8"
 )
 
+// variableChanges are what happens to projects' CI/CD variables.
+type variableChanges struct{ *model }
+
 // maxVariables is GitLab's limit of variables per project (facts 5.3).
 const maxVariables = 8000
 
@@ -57,7 +60,7 @@ func (va Variable) withDefaults() Variable {
 }
 
 // CreateVariable adds a CI/CD variable. Key and scope together are unique.
-func (w *World) CreateVariable(projectID int64, va Variable) error {
+func (w variableChanges) CreateVariable(projectID int64, va Variable) error {
 	return w.change(func(c *changes) error {
 		p := c.Project(projectID)
 		if p == nil {
@@ -84,7 +87,7 @@ func (va Variable) same(other Variable) bool {
 }
 
 // SetVariable creates a variable or replaces the one with the same key and scope.
-func (w *World) SetVariable(projectID int64, va Variable) error {
+func (w variableChanges) SetVariable(projectID int64, va Variable) error {
 	va = va.withDefaults()
 	exists := false
 	w.View(func(v *View) {
@@ -101,25 +104,12 @@ func (w *World) SetVariable(projectID int64, va Variable) error {
 	})
 }
 
-// Restore gives a project the variables and cluster integrations that it had at another time, as a restore of GitLab from a
-// backup does: without a hook.
-func (w *World) Restore(projectID int64, variables []Variable, clusters []Cluster) error {
-	return w.change(func(c *changes) error {
-		p := c.Project(projectID)
-		if p == nil {
-			return notFound("Project")
-		}
-		p.Variables, p.Clusters = slices.Clone(variables), slices.Clone(clusters)
-		return nil
-	})
-}
-
 // RemoveVariable removes the variable with this key and scope.
-func (w *World) RemoveVariable(projectID int64, key, scope string) error {
+func (w variableChanges) RemoveVariable(projectID int64, key, scope string) error {
 	return w.removeVariable(projectID, key, &scope)
 }
 
-func (w *World) removeVariable(projectID int64, key string, scope *string) error {
+func (w variableChanges) removeVariable(projectID int64, key string, scope *string) error {
 	return w.change(func(c *changes) error {
 		p := c.Project(projectID)
 		if p == nil {
@@ -134,7 +124,7 @@ func (w *World) removeVariable(projectID int64, key string, scope *string) error
 	})
 }
 
-func (w *World) updateVariable(projectID int64, key string, scope *string, f func(*Variable) error) error {
+func (w variableChanges) updateVariable(projectID int64, key string, scope *string, f func(*Variable) error) error {
 	return w.change(func(c *changes) error {
 		p := c.Project(projectID)
 		if p == nil {

@@ -275,15 +275,6 @@ func (s *Server) checkPassword(name, password string) (*User, string) {
 	return nil, "Your account has been deactivated by your administrator."
 }
 
-func (w *World) failedLogin(id int64) {
-	_ = w.change(func(c *changes) error {
-		if u := c.User(id); u != nil {
-			c.userEvent("user_failed_login", u)["state"] = u.State
-		}
-		return nil
-	})
-}
-
 // token is POST /oauth/token.
 func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)

@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -280,12 +279,4 @@ func serverCertificate() (tls.Certificate, []byte, error) {
 	}
 	cert, err := tls.X509KeyPair(pair.Cert, pair.Key)
 	return cert, ca.PEM, err
-}
-
-// errorBody returns status and body of an error that a handler returned.
-func errorBody(err error) (int, map[string]any) {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Status, e.Body
-	}
-	return http.StatusInternalServerError, map[string]any{"message": "500 Internal Server Error"}
 }
