@@ -55,8 +55,9 @@ type Delivery struct {
 	Err            error
 }
 
-type hookState struct {
-	s      *Server
+// hooks are the system hooks and what is sent to them.
+type hooks struct {
+	*instance
 	client *http.Client
 	plain  *http.Client    // for hooks with enable_ssl_verification: false
 	ctx    context.Context // ends on Close; owned by the server
@@ -72,14 +73,14 @@ type hookState struct {
 	deliveries []Delivery
 }
 
-func newHookState(s *Server) *hookState {
-	h := &hookState{s: s, next: 1, hooks: map[int64]*systemHook{}, idle: make(chan struct{}), slots: make(chan struct{}, 16)}
+func newHooks(i *instance) *hooks {
+	h := &hooks{instance: i, next: 1, hooks: map[int64]*systemHook{}, idle: make(chan struct{}), slots: make(chan struct{}, 16)}
 	close(h.idle)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	h.client = &http.Client{
 		Timeout: hookTimeout, CheckRedirect: noRedirect,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.opts.HookCAs, MinVersion: tls.VersionTLS12}},
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: i.opts.HookCAs, MinVersion: tls.VersionTLS12}},
 	}
 	h.plain = &http.Client{
 		Timeout: hookTimeout, CheckRedirect: noRedirect,
@@ -88,7 +89,7 @@ func newHookState(s *Server) *hookState {
 	return h
 }
 
-func (h *hookState) stop() {
+func (h *hooks) stop() {
 	h.cancel()
 	h.mu.Lock()
 	idle := h.idle
@@ -99,12 +100,12 @@ func (h *hookState) stop() {
 }
 
 // AddSystemHook registers a system hook and returns its id.
-func (s *Server) AddSystemHook(in SeedHook) (int64, error) {
+func (h *hooks) AddSystemHook(in SeedHook) (int64, error) {
 	hook := systemHook{URL: in.URL, Token: in.Token, SigningToken: in.SigningToken, SSLVerification: true, RepositoryUpdate: true}
 	if err := hook.check(); err != nil {
 		return 0, err
 	}
-	return s.hooks.add(hook), nil
+	return h.add(hook), nil
 }
 
 func (hook *systemHook) check() error {
@@ -133,27 +134,27 @@ func (hook *systemHook) key() ([]byte, error) {
 	return key, nil
 }
 
-func (h *hookState) add(hook systemHook) int64 {
+func (h *hooks) add(hook systemHook) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	hook.ID, hook.CreatedAt, hook.UUID = h.next, h.s.now(), newUUID()
+	hook.ID, hook.CreatedAt, hook.UUID = h.next, h.now(), newUUID()
 	h.next++
 	h.hooks[hook.ID] = &hook
 	return hook.ID
 }
 
 // SetHookPolicy lets a test drop, delay or duplicate hooks; nil = deliver all.
-func (s *Server) SetHookPolicy(policy func(Event) HookAction) {
-	s.hooks.mu.Lock()
-	defer s.hooks.mu.Unlock()
-	s.hooks.policy = policy
+func (h *hooks) SetHookPolicy(policy func(Event) HookAction) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.policy = policy
 }
 
 // FlushHooks waits until every hook that was sent so far is delivered (or has failed).
-func (s *Server) FlushHooks(ctx context.Context) error {
-	s.hooks.mu.Lock()
-	idle := s.hooks.idle
-	s.hooks.mu.Unlock()
+func (h *hooks) FlushHooks(ctx context.Context) error {
+	h.mu.Lock()
+	idle := h.idle
+	h.mu.Unlock()
 	select {
 	case <-idle:
 		return nil
@@ -163,15 +164,15 @@ func (s *Server) FlushHooks(ctx context.Context) error {
 }
 
 // Deliveries returns all attempts so far, in the order they ended.
-func (s *Server) Deliveries() []Delivery {
-	s.hooks.mu.Lock()
-	defer s.hooks.mu.Unlock()
-	return slices.Clone(s.hooks.deliveries)
+func (h *hooks) Deliveries() []Delivery {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.deliveries)
 }
 
-// send starts the deliveries of some events. GitLab does the same from background jobs: unordered, one try,
+// sendHooks starts the deliveries of some events. GitLab does the same from background jobs: unordered, one try,
 // no retries (facts 4.4).
-func (h *hookState) send(events []Event) {
+func (h *hooks) sendHooks(events []Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.ctx.Err() != nil {
@@ -203,14 +204,14 @@ func (h *hookState) send(events []Event) {
 }
 
 // begin and end count deliveries; the caller of begin holds h.mu.
-func (h *hookState) begin() {
+func (h *hooks) begin() {
 	if h.pending == 0 {
 		h.idle = make(chan struct{})
 	}
 	h.pending++
 }
 
-func (h *hookState) end() {
+func (h *hooks) end() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.pending--
@@ -219,7 +220,7 @@ func (h *hookState) end() {
 	}
 }
 
-func (h *hookState) deliver(hook systemHook, e Event, eventUUID, key string, delay time.Duration) {
+func (h *hooks) deliver(hook systemHook, e Event, eventUUID, key string, delay time.Duration) {
 	if delay > 0 {
 		t := time.NewTimer(delay)
 		defer t.Stop()
@@ -239,7 +240,7 @@ func (h *hookState) deliver(hook systemHook, e Event, eventUUID, key string, del
 	h.deliveries = append(h.deliveries, Delivery{HookID: hook.ID, Event: e.Name, IdempotencyKey: key, Status: status, Err: err})
 }
 
-func (h *hookState) post(hook systemHook, event string, payload map[string]any, eventUUID, key string) (int, error) {
+func (h *hooks) post(hook systemHook, event string, payload map[string]any, eventUUID, key string) (int, error) {
 	body, err := json.Marshal(payload)
 	if err != nil {
 		return 0, fmt.Errorf("encoding a system hook: %w", err)
@@ -248,12 +249,12 @@ func (h *hookState) post(hook systemHook, event string, payload map[string]any, 
 	if err != nil {
 		return 0, fmt.Errorf("preparing a system hook: %w", err)
 	}
-	stamp := strconv.FormatInt(h.s.now().Unix(), 10)
+	stamp := strconv.FormatInt(h.now().Unix(), 10)
 	set := req.Header.Set
 	set("Content-Type", "application/json")
-	set("User-Agent", "GitLab/"+h.s.opts.Version)
+	set("User-Agent", "GitLab/"+h.opts.Version)
 	set("X-Gitlab-Event", event)
-	set("X-Gitlab-Instance", h.s.url)
+	set("X-Gitlab-Instance", h.url)
 	set("X-Gitlab-Webhook-UUID", hook.UUID)
 	set("X-Gitlab-Event-UUID", eventUUID)
 	set("Idempotency-Key", key)

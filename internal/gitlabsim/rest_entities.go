@@ -60,11 +60,9 @@ func (c entities) fullUser(u *User, private, admin bool) map[string]any {
 	})
 	if private {
 		var signedIn any
-		c.s.access.mu.Lock()
-		if t, ok := c.s.access.signedIn[u.ID]; ok {
+		if t, ok := c.s.lastSignIn(u.ID); ok {
 			signedIn = apiTime(t)
 		}
-		c.s.access.mu.Unlock()
 		add(map[string]any{
 			"last_sign_in_at": signedIn, "confirmed_at": apiTime(u.CreatedAt), "last_activity_on": nil, "email": u.Email,
 			"theme_id": 3, "color_scheme_id": 1, "projects_limit": 100000, "current_sign_in_at": signedIn, "identities": []any{},

@@ -23,7 +23,7 @@ func mountHooks(at routes[hooksAPI]) {
 }
 
 // showHook is a hook as this version shows it.
-func (s *Server) showHook(hook *systemHook) map[string]any {
+func (c hooksAPI) showHook(hook *systemHook) map[string]any {
 	out := map[string]any{
 		"id": hook.ID, "url": hook.URL, "created_at": apiTime(hook.CreatedAt),
 		"push_events": hook.Push, "tag_push_events": hook.TagPush, "merge_requests_events": hook.MergeRequests,
@@ -32,10 +32,10 @@ func (s *Server) showHook(hook *systemHook) map[string]any {
 		"alert_status": "executable", "disabled_until": nil, "url_variables": []any{},
 		"token_present": hook.Token != "",
 	}
-	if s.Has(gitlabversion.HookName) {
+	if c.s.Has(gitlabversion.HookName) {
 		out["name"], out["description"] = hook.Name, hook.Description
 	}
-	if s.Has(gitlabversion.HookSigning) {
+	if c.s.Has(gitlabversion.HookSigning) {
 		out["signing_token_present"] = hook.SigningToken != ""
 	}
 	return out
@@ -102,7 +102,7 @@ func (c hooksAPI) listHooks() error {
 	c.s.hooks.mu.Lock()
 	items := []map[string]any{}
 	for _, id := range slices.Sorted(maps.Keys(c.s.hooks.hooks)) {
-		items = append(items, c.s.showHook(c.s.hooks.hooks[id]))
+		items = append(items, c.showHook(c.s.hooks.hooks[id]))
 	}
 	c.s.hooks.mu.Unlock()
 	page, err := paginate(c.call, items, "")
@@ -117,7 +117,7 @@ func (c hooksAPI) getHook() error {
 	if err != nil {
 		return err
 	}
-	return c.answer(http.StatusOK, c.s.showHook(hook))
+	return c.answer(http.StatusOK, c.showHook(hook))
 }
 
 func (c hooksAPI) createHook() error {
@@ -133,7 +133,7 @@ func (c hooksAPI) createHook() error {
 	}
 	id := c.s.hooks.add(hook)
 	c.s.hooks.mu.Lock()
-	body := c.s.showHook(c.s.hooks.hooks[id])
+	body := c.showHook(c.s.hooks.hooks[id])
 	c.s.hooks.mu.Unlock()
 	return c.answer(http.StatusCreated, body)
 }
@@ -149,7 +149,7 @@ func (c hooksAPI) editHook() error {
 	c.s.hooks.mu.Lock()
 	c.s.hooks.hooks[hook.ID] = hook
 	c.s.hooks.mu.Unlock()
-	return c.answer(http.StatusOK, c.s.showHook(hook))
+	return c.answer(http.StatusOK, c.showHook(hook))
 }
 
 func (c hooksAPI) deleteHook() error {

@@ -18,7 +18,7 @@ func mountVariables(at routes[variablesAPI]) {
 }
 
 // showVariable is a variable as this version shows it.
-func (s *Server) showVariable(va Variable) map[string]any {
+func (c variablesAPI) showVariable(va Variable) map[string]any {
 	var value any = va.Value
 	if va.Hidden {
 		value = nil
@@ -26,13 +26,13 @@ func (s *Server) showVariable(va Variable) map[string]any {
 	out := map[string]any{
 		"variable_type": va.VariableType, "key": va.Key, "value": value, "protected": va.Protected, "masked": va.Masked, "environment_scope": va.EnvironmentScope,
 	}
-	if s.Has(gitlabversion.VariableRaw) {
+	if c.s.Has(gitlabversion.VariableRaw) {
 		out["raw"] = va.Raw
 	}
-	if s.Has(gitlabversion.VariableDescription) {
+	if c.s.Has(gitlabversion.VariableDescription) {
 		out["description"] = nullable(va.Description)
 	}
-	if s.Has(gitlabversion.VariableHidden) {
+	if c.s.Has(gitlabversion.VariableHidden) {
 		out["hidden"] = va.Hidden
 	}
 	return out
@@ -83,7 +83,7 @@ func (c variablesAPI) listVariables() error {
 		page, err := paginate(c.call, p.Variables, "")
 		out = make([]map[string]any, len(page))
 		for i, va := range page {
-			out[i] = c.s.showVariable(va)
+			out[i] = c.showVariable(va)
 		}
 		return err
 	})
@@ -102,7 +102,7 @@ func (c variablesAPI) answerVariable(status int, project int64, key string, scop
 		}
 		i, err := p.variable(key, scope)
 		if err == nil {
-			body = c.s.showVariable(p.Variables[i])
+			body = c.showVariable(p.Variables[i])
 		}
 		return err
 	})

@@ -10,61 +10,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// features are what an administrator of the simulated GitLab can change while it runs; Server.mu guards them.
-type features struct {
-	certificate, local, expired bool
-	plan                        string
-	kas                         KAS
-}
-
-// SetCertificateClusters turns the feature flag certificate_based_clusters on or off.
-func (s *Server) SetCertificateClusters(on bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.features.certificate = on
-}
-
-// SetLicense replaces the licence: premium, ultimate, an older plan, or "" for none.
-func (s *Server) SetLicense(plan string, expired bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.features.plan, s.features.expired = plan, expired
-}
-
-// SetKAS connects the agents to another API server.
-func (s *Server) SetKAS(k KAS) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.features.kas = k
-}
-
-func (s *Server) feature() features {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.features
-}
-
-func (s *Server) premium() bool {
-	f := s.feature()
-	return strings.HasSuffix(s.opts.Version, "-ee") && !f.expired && (f.plan == "premium" || f.plan == "ultimate")
-}
-
-// scopeRank says how well an environment scope matches a name: exactly 2, by a pattern 1, as every name 0, not at all -1.
-func scopeRank(scope, name string) int {
-	switch scope {
-	case "*":
-		return 0
-	case name:
-		return 2
-	}
-	parts := strings.Split(scope, "*")
-	for i := range parts {
-		parts[i] = regexp.QuoteMeta(parts[i])
-	}
-	if ok, err := regexp.MatchString(`\A`+strings.Join(parts, ".*")+`\z`, name); err == nil && ok {
-		return 1
-	}
-	return -1
+// kubernetes is what GitLab does for jobs that deploy to Kubernetes: the variables of cluster integrations and agents, and the
+// agent server's proxy.
+type kubernetes struct {
+	*instance
+	access *access
 }
 
 // JobVariable is a variable that GitLab itself gives to a job.
@@ -75,7 +25,7 @@ type JobVariable struct {
 
 // KubernetesActive is `only: kubernetes: active`: whether the project has a cluster integration for all environments, because
 // GitLab asks before it knows the job's.
-func (s *Server) KubernetesActive(projectID int64) (active bool) {
+func (s *kubernetes) KubernetesActive(projectID int64) (active bool) {
 	if !s.feature().certificate {
 		return false
 	}
@@ -88,7 +38,7 @@ func (s *Server) KubernetesActive(projectID int64) (active bool) {
 
 // DeploymentVariables are those of the cluster integration for a job with this environment; none without environment, and
 // none while the feature is off. namespace, if given, is what the job asks for instead of the integration's.
-func (s *Server) DeploymentVariables(projectID int64, environment, namespace string) (out []JobVariable, err error) {
+func (s *kubernetes) DeploymentVariables(projectID int64, environment, namespace string) (out []JobVariable, err error) {
 	if environment == "" || !s.feature().certificate {
 		return nil, nil
 	}
@@ -110,6 +60,59 @@ func (s *Server) DeploymentVariables(projectID int64, environment, namespace str
 		}
 	})
 	return out, err
+}
+
+// KubernetesVariables are all that GitLab gives to a job because of clusters: those of the integration, and a KUBECONFIG with
+// one context for each agent that the job may use, merged into the integration's, whose context stays the current one.
+func (s *kubernetes) KubernetesVariables(job JobContext, jobToken string) ([]JobVariable, error) {
+	out, err := s.DeploymentVariables(job.ProjectID, job.Environment, job.KubernetesNamespace)
+	if err != nil {
+		return nil, err
+	}
+	var allowed []allowedAgent
+	s.world.View(func(v *View) { allowed = v.allowedAgents(job, s.premium()) })
+	if len(allowed) == 0 || s.feature().kas.URL == "" {
+		return out, nil
+	}
+	k := kubeconfig{}
+	i := slices.IndexFunc(out, func(v JobVariable) bool { return v.Key == "KUBECONFIG" })
+	if i >= 0 {
+		var have struct {
+			Current  string           `json:"current-context"`
+			Clusters []map[string]any `json:"clusters"`
+			Users    []map[string]any `json:"users"`
+			Contexts []map[string]any `json:"contexts"`
+		}
+		if err := yaml.Unmarshal([]byte(out[i].Value), &have); err != nil {
+			return nil, err
+		}
+		k = kubeconfig{current: have.Current, clusters: have.Clusters, users: have.Users, contexts: have.Contexts}
+		out = slices.Delete(out, i, i+1)
+	}
+	for _, a := range allowed {
+		user := fmt.Sprintf("agent:%d", a.agent.ID)
+		k.add("gitlab", s.url+kasPath, "", user, fmt.Sprintf("ci:%d:%s", a.agent.ID, jobToken), a.configPath+":"+a.agent.Name, a.entry.DefaultNamespace)
+	}
+	text, err := k.yaml()
+	return append(out, JobVariable{Key: "KUBECONFIG", Value: text, File: true}), err
+}
+
+// scopeRank says how well an environment scope matches a name: exactly 2, by a pattern 1, as every name 0, not at all -1.
+func scopeRank(scope, name string) int {
+	switch scope {
+	case "*":
+		return 0
+	case name:
+		return 2
+	}
+	parts := strings.Split(scope, "*")
+	for i := range parts {
+		parts[i] = regexp.QuoteMeta(parts[i])
+	}
+	if ok, err := regexp.MatchString(`\A`+strings.Join(parts, ".*")+`\z`, name); err == nil && ok {
+		return 1
+	}
+	return -1
 }
 
 // variables are those of Clusters::Platforms::Kubernetes. Of a managed cluster GitLab gives token and namespace only after it
@@ -165,39 +168,4 @@ func (k *kubeconfig) yaml() (string, error) {
 	}
 	b, err := yaml.Marshal(out)
 	return string(b), err
-}
-
-// KubernetesVariables are all that GitLab gives to a job because of clusters: those of the integration, and a KUBECONFIG with
-// one context for each agent that the job may use, merged into the integration's, whose context stays the current one.
-func (s *Server) KubernetesVariables(job JobContext, jobToken string) ([]JobVariable, error) {
-	out, err := s.DeploymentVariables(job.ProjectID, job.Environment, job.KubernetesNamespace)
-	if err != nil {
-		return nil, err
-	}
-	var allowed []allowedAgent
-	s.world.View(func(v *View) { allowed = v.allowedAgents(job, s.premium()) })
-	if len(allowed) == 0 || s.feature().kas.URL == "" {
-		return out, nil
-	}
-	k := kubeconfig{}
-	i := slices.IndexFunc(out, func(v JobVariable) bool { return v.Key == "KUBECONFIG" })
-	if i >= 0 {
-		var have struct {
-			Current  string           `json:"current-context"`
-			Clusters []map[string]any `json:"clusters"`
-			Users    []map[string]any `json:"users"`
-			Contexts []map[string]any `json:"contexts"`
-		}
-		if err := yaml.Unmarshal([]byte(out[i].Value), &have); err != nil {
-			return nil, err
-		}
-		k = kubeconfig{current: have.Current, clusters: have.Clusters, users: have.Users, contexts: have.Contexts}
-		out = slices.Delete(out, i, i+1)
-	}
-	for _, a := range allowed {
-		user := fmt.Sprintf("agent:%d", a.agent.ID)
-		k.add("gitlab", s.url+kasPath, "", user, fmt.Sprintf("ci:%d:%s", a.agent.ID, jobToken), a.configPath+":"+a.agent.Name, a.entry.DefaultNamespace)
-	}
-	text, err := k.yaml()
-	return append(out, JobVariable{Key: "KUBECONFIG", Value: text, File: true}), err
 }
