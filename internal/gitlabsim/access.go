@@ -52,8 +52,9 @@ type refresh struct {
 	accessToken string
 }
 
-// accessState is everything about logins and tokens.
-type accessState struct {
+// access is who may use GitLab and how they prove it: applications, tokens, codes and sessions.
+type access struct {
+	*instance
 	mu       sync.Mutex
 	nextID   int64
 	apps     map[string]Application
@@ -65,9 +66,10 @@ type accessState struct {
 	signedIn map[int64]time.Time
 }
 
-func newAccessState() *accessState {
-	return &accessState{
-		nextID: 1, apps: map[string]Application{}, tokens: map[string]*accessToken{}, grants: map[string]grant{},
+func newAccess(i *instance) *access {
+	return &access{
+		instance: i,
+		nextID:   1, apps: map[string]Application{}, tokens: map[string]*accessToken{}, grants: map[string]grant{},
 		refresh: map[string]refresh{}, sessions: map[string]int64{}, forms: map[string]bool{}, signedIn: map[int64]time.Time{},
 	}
 }
@@ -81,7 +83,7 @@ var knownScopes = []string{
 }
 
 // AddApplication registers an OAuth application.
-func (s *Server) AddApplication(a Application) error {
+func (s *access) AddApplication(a Application) error {
 	if a.UID == "" || len(a.RedirectURIs) == 0 {
 		return errors.New("an application needs uid and redirectURIs")
 	}
@@ -90,18 +92,18 @@ func (s *Server) AddApplication(a Application) error {
 			return fmt.Errorf("scope %q: GitLab knows no such scope", scope)
 		}
 	}
-	s.access.mu.Lock()
-	defer s.access.mu.Unlock()
-	if _, taken := s.access.apps[a.UID]; taken {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.apps[a.UID]; taken {
 		return fmt.Errorf("uid %q has already been taken", a.UID)
 	}
 	a.Name = cmp.Or(a.Name, a.UID)
-	s.access.apps[a.UID] = a
+	s.apps[a.UID] = a
 	return nil
 }
 
 // AddToken adds a personal access token.
-func (s *Server) AddToken(t SeedToken) error {
+func (s *access) AddToken(t SeedToken) error {
 	if t.Token == "" || len(t.Scopes) == 0 {
 		return errors.New("a token needs token and scopes")
 	}
@@ -119,17 +121,17 @@ func (s *Server) AddToken(t SeedToken) error {
 	if userID == 0 {
 		return fmt.Errorf("user %q: no such user", t.User)
 	}
-	s.access.mu.Lock()
-	defer s.access.mu.Unlock()
-	if s.access.tokens[t.Token] != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tokens[t.Token] != nil {
 		return errors.New("two tokens have the same value")
 	}
-	s.access.add(t.Token, &accessToken{name: cmp.Or(t.Name, t.User), userID: userID, scopes: t.Scopes, created: s.now()})
+	s.add(t.Token, &accessToken{name: cmp.Or(t.Name, t.User), userID: userID, scopes: t.Scopes, created: s.now()})
 	return nil
 }
 
 // add stores a token; the caller holds a.mu.
-func (a *accessState) add(value string, t *accessToken) {
+func (a *access) add(value string, t *accessToken) {
 	t.id = a.nextID
 	a.nextID++
 	a.tokens[value] = t
@@ -137,7 +139,7 @@ func (a *accessState) add(value string, t *accessToken) {
 
 // TokenFor returns a new personal access token of a user; it panics for an unknown user, because only tests
 // and the demo ask, and they know their users.
-func (s *Server) TokenFor(username string, scopes ...string) string {
+func (s *access) TokenFor(username string, scopes ...string) string {
 	value := "glpat-" + randomHex(10)
 	if err := s.AddToken(SeedToken{Token: value, User: username, Scopes: scopes}); err != nil {
 		panic("gitlabsim: TokenFor: " + err.Error())
@@ -146,20 +148,20 @@ func (s *Server) TokenFor(username string, scopes ...string) string {
 }
 
 // RevokeToken revokes a personal, OAuth or job token.
-func (s *Server) RevokeToken(value string) {
-	s.access.mu.Lock()
-	defer s.access.mu.Unlock()
-	if t := s.access.tokens[value]; t != nil {
+func (s *access) RevokeToken(value string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tokens[value]; t != nil {
 		t.revoked = true
 	}
 }
 
 // JobToken returns a CI_JOB_TOKEN for a running job; revoke it when the job ends.
-func (s *Server) JobToken(job JobContext) string {
+func (s *access) JobToken(job JobContext) string {
 	value := "glcbt-" + randomHex(10)
-	s.access.mu.Lock()
-	defer s.access.mu.Unlock()
-	s.access.add(value, &accessToken{name: "job", userID: job.UserID, created: s.now(), job: &job})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.add(value, &accessToken{name: "job", userID: job.UserID, created: s.now(), job: &job})
 	return value
 }
 
@@ -182,7 +184,7 @@ func presented(r *http.Request) (value string, job bool) {
 
 // authenticate finds out who asks: PRIVATE-TOKEN or Bearer (personal and OAuth tokens), JOB-TOKEN. User and
 // error are nil for an anonymous request. The user is a copy.
-func (s *Server) authenticate(r *http.Request) (*User, []string, error) {
+func (s *access) authenticate(r *http.Request) (*User, []string, error) {
 	t, err := s.tokenOf(r)
 	if t == nil || err != nil {
 		return nil, nil, err
@@ -211,14 +213,14 @@ func (s *Server) authenticate(r *http.Request) (*User, []string, error) {
 }
 
 // tokenOf returns the valid token of a request, or nil if it has none.
-func (s *Server) tokenOf(r *http.Request) (*accessToken, error) {
+func (s *access) tokenOf(r *http.Request) (*accessToken, error) {
 	value, asJob := presented(r)
 	if value == "" {
 		return nil, nil
 	}
-	s.access.mu.Lock()
-	defer s.access.mu.Unlock()
-	t := s.access.tokens[value]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tokens[value]
 	if t == nil || asJob != (t.job != nil) {
 		return nil, message(http.StatusUnauthorized, "401 Unauthorized")
 	}
@@ -246,4 +248,38 @@ func insufficientScope(wanted ...string) *Error {
 
 func hasScope(scopes []string, wanted ...string) bool {
 	return slices.ContainsFunc(wanted, func(w string) bool { return slices.Contains(scopes, w) })
+}
+
+// runningJob returns the job of a job token that is valid, and the name of its user. The token dies with the job, and with
+// the right of its user to use GitLab.
+func (s *access) runningJob(token string) (*JobContext, string) {
+	s.mu.Lock()
+	t := s.tokens[token]
+	valid := t != nil && t.job != nil && !t.revoked
+	var job JobContext
+	if valid {
+		job = *t.job
+	}
+	s.mu.Unlock()
+	if !valid {
+		return nil, ""
+	}
+	name, active := "", job.UserID == 0
+	s.world.View(func(v *View) {
+		if u := v.User(job.UserID); u != nil {
+			name, active = u.Username, u.State == StateActive
+		}
+	})
+	if !active {
+		return nil, ""
+	}
+	return &job, name
+}
+
+// lastSignIn is when a user last signed in with their password, if they have.
+func (s *access) lastSignIn(userID int64) (time.Time, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, ok := s.signedIn[userID]
+	return t, ok
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -43,6 +42,7 @@ type FaultRule struct {
 }
 
 type faultState struct {
+	listen *listener // set before the first request
 	mu     sync.Mutex
 	faults Faults
 	struck []int
@@ -61,14 +61,14 @@ func newFaultState() *faultState {
 func (f *faultState) stop() { f.cancel() }
 
 // SetFaults replaces all faults. Counts start anew, and what hung is broken off.
-func (s *Server) SetFaults(f Faults) {
-	s.faults.mu.Lock()
-	close(s.faults.newer)
-	s.faults.newer = make(chan struct{})
-	s.faults.faults = f
-	s.faults.struck = make([]int, len(f.Rules))
-	s.faults.mu.Unlock()
-	s.listen.setDown(f.Down)
+func (f *faultState) SetFaults(faults Faults) {
+	f.mu.Lock()
+	close(f.newer)
+	f.newer = make(chan struct{})
+	f.faults = faults
+	f.struck = make([]int, len(faults.Rules))
+	f.mu.Unlock()
+	f.listen.setDown(faults.Down)
 }
 
 // matches reports whether the rule is about a request.
@@ -99,7 +99,8 @@ func (f *faultState) choose(r *http.Request) (time.Duration, FaultRule, <-chan s
 	return f.faults.Latency, FaultRule{}, f.newer
 }
 
-func (f *faultState) apply(w http.ResponseWriter, r *http.Request, h http.Handler) {
+// withFaults lets h answer, or what goes wrong instead.
+func (f *faultState) withFaults(w http.ResponseWriter, r *http.Request, h http.Handler) {
 	wait, rule, newer := f.choose(r)
 	if wait > 0 {
 		t := time.NewTimer(wait)
@@ -153,72 +154,3 @@ type recorder struct {
 func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
-
-// listener resets connections while down and knows the open ones, so that it can reset those too.
-type listener struct {
-	net.Listener
-	mu    sync.Mutex
-	down  bool
-	conns map[*conn]bool
-}
-
-func newListener(inner net.Listener) *listener {
-	return &listener{Listener: inner, conns: map[*conn]bool{}}
-}
-
-type conn struct {
-	net.Conn
-	l *listener
-}
-
-func (c *conn) Close() error {
-	c.l.mu.Lock()
-	delete(c.l.conns, c)
-	c.l.mu.Unlock()
-	return c.Conn.Close()
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	for {
-		inner, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		l.mu.Lock()
-		if l.down {
-			l.mu.Unlock()
-			reset(inner)
-			continue
-		}
-		c := &conn{Conn: inner, l: l}
-		l.conns[c] = true
-		l.mu.Unlock()
-		return c, nil
-	}
-}
-
-func (l *listener) setDown(down bool) {
-	l.mu.Lock()
-	l.down = down
-	l.mu.Unlock()
-	if down {
-		l.closeAll()
-	}
-}
-
-func (l *listener) closeAll() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for c := range l.conns {
-		reset(c.Conn)
-		delete(l.conns, c)
-	}
-}
-
-// reset closes with a RST, so that the client sees a reset and not an orderly end.
-func reset(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0)
-	}
-	_ = c.Close()
-}

@@ -20,8 +20,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
 // hookTimeout is GitLab's webhook_timeout (facts 4.4).
@@ -57,8 +55,9 @@ type Delivery struct {
 	Err            error
 }
 
-type hookState struct {
-	s      *Server
+// hooks are the system hooks and what is sent to them.
+type hooks struct {
+	*instance
 	client *http.Client
 	plain  *http.Client    // for hooks with enable_ssl_verification: false
 	ctx    context.Context // ends on Close; owned by the server
@@ -74,14 +73,14 @@ type hookState struct {
 	deliveries []Delivery
 }
 
-func newHookState(s *Server) *hookState {
-	h := &hookState{s: s, next: 1, hooks: map[int64]*systemHook{}, idle: make(chan struct{}), slots: make(chan struct{}, 16)}
+func newHooks(i *instance) *hooks {
+	h := &hooks{instance: i, next: 1, hooks: map[int64]*systemHook{}, idle: make(chan struct{}), slots: make(chan struct{}, 16)}
 	close(h.idle)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	h.client = &http.Client{
 		Timeout: hookTimeout, CheckRedirect: noRedirect,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.opts.HookCAs, MinVersion: tls.VersionTLS12}},
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: i.opts.HookCAs, MinVersion: tls.VersionTLS12}},
 	}
 	h.plain = &http.Client{
 		Timeout: hookTimeout, CheckRedirect: noRedirect,
@@ -90,7 +89,7 @@ func newHookState(s *Server) *hookState {
 	return h
 }
 
-func (h *hookState) stop() {
+func (h *hooks) stop() {
 	h.cancel()
 	h.mu.Lock()
 	idle := h.idle
@@ -101,12 +100,12 @@ func (h *hookState) stop() {
 }
 
 // AddSystemHook registers a system hook and returns its id.
-func (s *Server) AddSystemHook(in SeedHook) (int64, error) {
+func (h *hooks) AddSystemHook(in SeedHook) (int64, error) {
 	hook := systemHook{URL: in.URL, Token: in.Token, SigningToken: in.SigningToken, SSLVerification: true, RepositoryUpdate: true}
 	if err := hook.check(); err != nil {
 		return 0, err
 	}
-	return s.hooks.add(hook), nil
+	return h.add(hook), nil
 }
 
 func (hook *systemHook) check() error {
@@ -135,27 +134,27 @@ func (hook *systemHook) key() ([]byte, error) {
 	return key, nil
 }
 
-func (h *hookState) add(hook systemHook) int64 {
+func (h *hooks) add(hook systemHook) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	hook.ID, hook.CreatedAt, hook.UUID = h.next, h.s.now(), newUUID()
+	hook.ID, hook.CreatedAt, hook.UUID = h.next, h.now(), newUUID()
 	h.next++
 	h.hooks[hook.ID] = &hook
 	return hook.ID
 }
 
 // SetHookPolicy lets a test drop, delay or duplicate hooks; nil = deliver all.
-func (s *Server) SetHookPolicy(policy func(Event) HookAction) {
-	s.hooks.mu.Lock()
-	defer s.hooks.mu.Unlock()
-	s.hooks.policy = policy
+func (h *hooks) SetHookPolicy(policy func(Event) HookAction) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.policy = policy
 }
 
 // FlushHooks waits until every hook that was sent so far is delivered (or has failed).
-func (s *Server) FlushHooks(ctx context.Context) error {
-	s.hooks.mu.Lock()
-	idle := s.hooks.idle
-	s.hooks.mu.Unlock()
+func (h *hooks) FlushHooks(ctx context.Context) error {
+	h.mu.Lock()
+	idle := h.idle
+	h.mu.Unlock()
 	select {
 	case <-idle:
 		return nil
@@ -165,15 +164,15 @@ func (s *Server) FlushHooks(ctx context.Context) error {
 }
 
 // Deliveries returns all attempts so far, in the order they ended.
-func (s *Server) Deliveries() []Delivery {
-	s.hooks.mu.Lock()
-	defer s.hooks.mu.Unlock()
-	return slices.Clone(s.hooks.deliveries)
+func (h *hooks) Deliveries() []Delivery {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.deliveries)
 }
 
-// send starts the deliveries of some events. GitLab does the same from background jobs: unordered, one try,
+// sendHooks starts the deliveries of some events. GitLab does the same from background jobs: unordered, one try,
 // no retries (facts 4.4).
-func (h *hookState) send(events []Event) {
+func (h *hooks) sendHooks(events []Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.ctx.Err() != nil {
@@ -205,14 +204,14 @@ func (h *hookState) send(events []Event) {
 }
 
 // begin and end count deliveries; the caller of begin holds h.mu.
-func (h *hookState) begin() {
+func (h *hooks) begin() {
 	if h.pending == 0 {
 		h.idle = make(chan struct{})
 	}
 	h.pending++
 }
 
-func (h *hookState) end() {
+func (h *hooks) end() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.pending--
@@ -221,7 +220,7 @@ func (h *hookState) end() {
 	}
 }
 
-func (h *hookState) deliver(hook systemHook, e Event, eventUUID, key string, delay time.Duration) {
+func (h *hooks) deliver(hook systemHook, e Event, eventUUID, key string, delay time.Duration) {
 	if delay > 0 {
 		t := time.NewTimer(delay)
 		defer t.Stop()
@@ -241,7 +240,7 @@ func (h *hookState) deliver(hook systemHook, e Event, eventUUID, key string, del
 	h.deliveries = append(h.deliveries, Delivery{HookID: hook.ID, Event: e.Name, IdempotencyKey: key, Status: status, Err: err})
 }
 
-func (h *hookState) post(hook systemHook, event string, payload map[string]any, eventUUID, key string) (int, error) {
+func (h *hooks) post(hook systemHook, event string, payload map[string]any, eventUUID, key string) (int, error) {
 	body, err := json.Marshal(payload)
 	if err != nil {
 		return 0, fmt.Errorf("encoding a system hook: %w", err)
@@ -250,12 +249,12 @@ func (h *hookState) post(hook systemHook, event string, payload map[string]any, 
 	if err != nil {
 		return 0, fmt.Errorf("preparing a system hook: %w", err)
 	}
-	stamp := strconv.FormatInt(h.s.now().Unix(), 10)
+	stamp := strconv.FormatInt(h.now().Unix(), 10)
 	set := req.Header.Set
 	set("Content-Type", "application/json")
-	set("User-Agent", "GitLab/"+h.s.opts.Version)
+	set("User-Agent", "GitLab/"+h.opts.Version)
 	set("X-Gitlab-Event", event)
-	set("X-Gitlab-Instance", h.s.url)
+	set("X-Gitlab-Instance", h.url)
 	set("X-Gitlab-Webhook-UUID", hook.UUID)
 	set("X-Gitlab-Event-UUID", eventUUID)
 	set("Idempotency-Key", key)
@@ -298,176 +297,4 @@ func newUUID() string {
 	_, _ = rand.Read(b) // never fails: crypto/rand.Read
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
-// The admin API of system hooks.
-
-// showHook is a hook as this version shows it.
-func (s *Server) showHook(hook *systemHook) map[string]any {
-	out := map[string]any{
-		"id": hook.ID, "url": hook.URL, "created_at": apiTime(hook.CreatedAt),
-		"push_events": hook.Push, "tag_push_events": hook.TagPush, "merge_requests_events": hook.MergeRequests,
-		"repository_update_events": hook.RepositoryUpdate, "enable_ssl_verification": hook.SSLVerification,
-		"push_events_branch_filter": nil, "branch_filter_strategy": "wildcard", "custom_webhook_template": nil, "custom_headers": []any{},
-		"alert_status": "executable", "disabled_until": nil, "url_variables": []any{},
-		"token_present": hook.Token != "",
-	}
-	if s.Has(gitlabversion.HookName) {
-		out["name"], out["description"] = hook.Name, hook.Description
-	}
-	if s.Has(gitlabversion.HookSigning) {
-		out["signing_token_present"] = hook.SigningToken != ""
-	}
-	return out
-}
-
-func (c *call) requireAdmin() error {
-	if c.user == nil {
-		return message(http.StatusUnauthorized, "401 Unauthorized")
-	}
-	if !c.user.Admin {
-		return message(http.StatusForbidden, "403 Forbidden")
-	}
-	return nil
-}
-
-func (hook *systemHook) fill(c *call) error {
-	set := func(key string, into *string) {
-		if v, ok := c.text(key); ok {
-			*into = v
-		}
-	}
-	set("url", &hook.URL)
-	if c.s.Has(gitlabversion.HookName) {
-		set("name", &hook.Name)
-		set("description", &hook.Description)
-	}
-	if c.s.Has(gitlabversion.HookSigning) {
-		set("signing_token", &hook.SigningToken)
-	}
-	hook.Token, _ = c.text("token") // an edit without token deletes the secret (facts 4.2)
-	var err error
-	flag := func(key string, into *bool) {
-		v, ok, e := c.flag(key)
-		if e != nil {
-			err = e
-		}
-		if ok {
-			*into = v
-		}
-	}
-	flag("push_events", &hook.Push)
-	flag("tag_push_events", &hook.TagPush)
-	flag("merge_requests_events", &hook.MergeRequests)
-	flag("repository_update_events", &hook.RepositoryUpdate)
-	flag("enable_ssl_verification", &hook.SSLVerification)
-	if err != nil {
-		return err
-	}
-	return hook.check()
-}
-
-func (c *call) hook() (*systemHook, error) {
-	if err := c.requireAdmin(); err != nil {
-		return nil, err
-	}
-	id, err := strconv.ParseInt(c.vars["hook_id"], 10, 64)
-	if err != nil {
-		return nil, badParameter("id is invalid")
-	}
-	c.s.hooks.mu.Lock()
-	defer c.s.hooks.mu.Unlock()
-	hook, ok := c.s.hooks.hooks[id]
-	if !ok {
-		return nil, message(http.StatusNotFound, "404 Not found")
-	}
-	found := *hook
-	return &found, nil
-}
-
-func (c *call) listHooks() error {
-	if err := c.requireAdmin(); err != nil {
-		return err
-	}
-	c.s.hooks.mu.Lock()
-	items := []map[string]any{}
-	for _, id := range slices.Sorted(maps.Keys(c.s.hooks.hooks)) {
-		items = append(items, c.s.showHook(c.s.hooks.hooks[id]))
-	}
-	c.s.hooks.mu.Unlock()
-	page, err := paginate(c, items, "")
-	if err != nil {
-		return err
-	}
-	return c.answer(http.StatusOK, page)
-}
-
-func (c *call) getHook() error {
-	hook, err := c.hook()
-	if err != nil {
-		return err
-	}
-	return c.answer(http.StatusOK, c.s.showHook(hook))
-}
-
-func (c *call) createHook() error {
-	if err := c.requireAdmin(); err != nil {
-		return err
-	}
-	if err := c.require("url"); err != nil {
-		return err
-	}
-	hook := systemHook{SSLVerification: true, RepositoryUpdate: true}
-	if err := hook.fill(c); err != nil {
-		return err
-	}
-	id := c.s.hooks.add(hook)
-	c.s.hooks.mu.Lock()
-	body := c.s.showHook(c.s.hooks.hooks[id])
-	c.s.hooks.mu.Unlock()
-	return c.answer(http.StatusCreated, body)
-}
-
-func (c *call) editHook() error {
-	hook, err := c.hook()
-	if err != nil {
-		return err
-	}
-	if err := hook.fill(c); err != nil {
-		return err
-	}
-	c.s.hooks.mu.Lock()
-	c.s.hooks.hooks[hook.ID] = hook
-	c.s.hooks.mu.Unlock()
-	return c.answer(http.StatusOK, c.s.showHook(hook))
-}
-
-func (c *call) deleteHook() error {
-	hook, err := c.hook()
-	if err != nil {
-		return err
-	}
-	c.s.hooks.mu.Lock()
-	delete(c.s.hooks.hooks, hook.ID)
-	c.s.hooks.mu.Unlock()
-	return c.answer(http.StatusNoContent, nil)
-}
-
-// testHook sends GitLab's sample event now and answers with it.
-func (c *call) testHook() error {
-	hook, err := c.hook()
-	if err != nil {
-		return err
-	}
-	payload := map[string]any{
-		"event_name": "project_create", "name": "Ruby", "path": "ruby", "project_id": 1,
-		"owner_name": "Someone", "owner_email": "example@gitlabhq.com",
-	}
-	h := c.s.hooks
-	h.mu.Lock()
-	h.begin()
-	h.mu.Unlock()
-	defer h.end()
-	_, _ = h.post(*hook, "System Hook", payload, newUUID(), newUUID())
-	return c.answer(http.StatusCreated, payload)
 }

@@ -23,7 +23,7 @@ type KAS struct {
 	Client *http.Client
 }
 
-func (s *Server) kasMetadata() map[string]any {
+func (s *instance) kasMetadata() map[string]any {
 	if s.feature().kas.URL == "" {
 		return map[string]any{"enabled": false, "externalUrl": nil, "externalK8sProxyUrl": nil, "version": nil}
 	}
@@ -138,7 +138,7 @@ func (e agentEntry) covers(job JobContext) bool {
 }
 
 // kasProxy forwards a request of a running CI job to the API server (`ci:<agent id>:<CI_JOB_TOKEN>`).
-func (s *Server) kasProxy(w http.ResponseWriter, r *http.Request) {
+func (s *kubernetes) kasProxy(w http.ResponseWriter, r *http.Request) {
 	refuse := func(status int, text string) {
 		writeJSON(w, status, map[string]any{
 			"kind": "Status", "apiVersion": "v1", "metadata": map[string]any{}, "status": "Failure", "code": status,
@@ -156,7 +156,7 @@ func (s *Server) kasProxy(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusUnauthorized, "Unauthorized: invalid agent ID")
 		return
 	}
-	job, user := s.runningJob(parts[2])
+	job, user := s.access.runningJob(parts[2])
 	if job == nil {
 		refuse(http.StatusUnauthorized, "Unauthorized: invalid job token")
 		return
@@ -211,32 +211,6 @@ func (s *Server) kasProxy(w http.ResponseWriter, r *http.Request) {
 		},
 	}
 	proxy.ServeHTTP(w, r)
-}
-
-// runningJob returns the job of a job token that is valid, and the name of its user. The token dies with the job, and with
-// the right of its user to use GitLab.
-func (s *Server) runningJob(token string) (*JobContext, string) {
-	s.access.mu.Lock()
-	t := s.access.tokens[token]
-	valid := t != nil && t.job != nil && !t.revoked
-	var job JobContext
-	if valid {
-		job = *t.job
-	}
-	s.access.mu.Unlock()
-	if !valid {
-		return nil, ""
-	}
-	name, active := "", job.UserID == 0
-	s.world.View(func(v *View) {
-		if u := v.User(job.UserID); u != nil {
-			name, active = u.Username, u.State == StateActive
-		}
-	})
-	if !active {
-		return nil, ""
-	}
-	return &job, name
 }
 
 // jobIdentity is whom the API server sees with access_as ci_job (facts 5.5).

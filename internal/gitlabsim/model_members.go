@@ -1,38 +1,27 @@
 package gitlabsim
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
 	"time"
 )
 
-// validLevel is the list of the members API; Minimal access (5) is for groups only.
-func validLevel(level int) bool {
-	switch level {
-	case Guest, Planner, Reporter, SecurityManager, Developer, Maintainer, Owner:
-		return true
-	}
-	return false
-}
-
-func badParameter(text string) *Error {
-	return &Error{Status: http.StatusBadRequest, Body: map[string]any{"error": text}}
-}
+// memberChanges are what happens to memberships and to invitations of groups.
+type memberChanges struct{ *model }
 
 // SetMember adds a direct member or changes level and expiry of one. Hooks: user_add_to_group/_team or
 // user_update_for_group/_team. It refuses what GitLab refuses, e.g. a level below the inherited one.
-func (w *World) SetMember(kind SourceKind, id, userID int64, level int, expires string) error {
+func (w memberChanges) SetMember(kind SourceKind, id, userID int64, level int, expires string) error {
 	return w.setMember(kind, id, userID, level, expires, 0, 0)
 }
 
 // SetMemberRole is SetMember with a custom role (member_role_id; level is the base level of the role).
-func (w *World) SetMemberRole(kind SourceKind, id, userID int64, level int, expires string, memberRoleID int64) error {
+func (w memberChanges) SetMemberRole(kind SourceKind, id, userID int64, level int, expires string, memberRoleID int64) error {
 	return w.setMember(kind, id, userID, level, expires, memberRoleID, 0)
 }
 
-func (w *World) setMember(kind SourceKind, id, userID int64, level int, expires string, roleID, byID int64) error {
+func (w memberChanges) setMember(kind SourceKind, id, userID int64, level int, expires string, roleID, byID int64) error {
 	return w.change(func(c *changes) error {
 		rows, ancestors, err := c.rows(kind, id)
 		if err != nil {
@@ -74,7 +63,7 @@ func (w *World) setMember(kind SourceKind, id, userID int64, level int, expires 
 }
 
 // InviteEmail adds a pending invitation (a row without a user). GitLab sends no hook until it is accepted.
-func (w *World) InviteEmail(kind SourceKind, id int64, level int) error {
+func (w memberChanges) InviteEmail(kind SourceKind, id int64, level int) error {
 	return w.change(func(c *changes) error {
 		rows, _, err := c.rows(kind, id)
 		if err != nil {
@@ -86,7 +75,7 @@ func (w *World) InviteEmail(kind SourceKind, id int64, level int) error {
 }
 
 // RemoveMember removes a direct member. Hooks: user_remove_from_group/_team.
-func (w *World) RemoveMember(kind SourceKind, id, userID int64) error {
+func (w memberChanges) RemoveMember(kind SourceKind, id, userID int64) error {
 	return w.change(func(c *changes) error {
 		rows, _, err := c.rows(kind, id)
 		if err != nil {
@@ -128,15 +117,6 @@ func (c *changes) rows(kind SourceKind, id int64) (rows *[]Member, ancestors []*
 	}
 	return &p.Members, ancestors, nil
 }
-
-func (w *World) memberIndex(kind SourceKind) map[int64][]int64 {
-	if kind == KindGroup {
-		return w.memberOfGroup
-	}
-	return w.memberOfProject
-}
-
-func (w *World) today() string { return w.now().UTC().Format(time.DateOnly) }
 
 func (c *changes) joined(kind SourceKind, id int64, m Member) {
 	if m.UserID == 0 {
@@ -196,7 +176,7 @@ func (c *changes) checkLinks(links []GroupLink) error {
 }
 
 // ShareGroup invites a group into a group (or changes the invitation). GitLab sends no system hook for it.
-func (w *World) ShareGroup(id, invitedID int64, level int, expires string) error {
+func (w memberChanges) ShareGroup(id, invitedID int64, level int, expires string) error {
 	return w.change(func(c *changes) error {
 		g := c.Group(id)
 		if g == nil {
@@ -210,7 +190,7 @@ func (w *World) ShareGroup(id, invitedID int64, level int, expires string) error
 }
 
 // UnshareGroup takes the invitation back. GitLab sends no system hook for it.
-func (w *World) UnshareGroup(id, invitedID int64) error {
+func (w memberChanges) UnshareGroup(id, invitedID int64) error {
 	return w.change(func(c *changes) error {
 		g := c.Group(id)
 		if g == nil {
@@ -221,7 +201,7 @@ func (w *World) UnshareGroup(id, invitedID int64) error {
 }
 
 // ShareProject invites a group into a project (or changes the invitation). GitLab sends no system hook for it.
-func (w *World) ShareProject(id, invitedID int64, level int, expires string) error {
+func (w memberChanges) ShareProject(id, invitedID int64, level int, expires string) error {
 	return w.change(func(c *changes) error {
 		p := c.Project(id)
 		if p == nil {
@@ -235,7 +215,7 @@ func (w *World) ShareProject(id, invitedID int64, level int, expires string) err
 }
 
 // UnshareProject takes the invitation back. GitLab sends no system hook for it.
-func (w *World) UnshareProject(id, invitedID int64) error {
+func (w memberChanges) UnshareProject(id, invitedID int64) error {
 	return w.change(func(c *changes) error {
 		p := c.Project(id)
 		if p == nil {
@@ -278,7 +258,7 @@ func (c *changes) unshare(links *[]GroupLink, index map[int64][]int64, id, invit
 
 // RemoveExpired is GitLab's nightly job: it removes membership rows (with their hooks) and group links
 // (without) whose expires_at is today or earlier. Until then GitLab keeps returning them.
-func (w *World) RemoveExpired() {
+func (w memberChanges) RemoveExpired() {
 	_ = w.change(func(c *changes) error {
 		today := w.today()
 		due := func(date string) bool { return date != "" && date <= today }
@@ -308,199 +288,4 @@ func (w *World) RemoveExpired() {
 		}
 		return nil
 	})
-}
-
-// EffectiveGroupMembers returns GitLab's GET /groups/:id/members/all by ascending user id: direct rows, rows of
-// ancestors, and direct rows of groups invited into the group or an ancestor, capped by the link. Minimal
-// access is dropped; blocked people and expired rows are not (facts 2.2: GroupMembersFinder).
-func (v *View) EffectiveGroupMembers(id int64) []EffectiveMember {
-	g := v.Group(id)
-	if g == nil {
-		return nil
-	}
-	return sorted(v.groupRows(g, func(*Group) bool { return true }))
-}
-
-// groupRows computes members/all of a group; showInvited hides invited groups from some requesters.
-func (v *View) groupRows(g *Group, showInvited func(*Group) bool) map[int64]EffectiveMember {
-	best := map[int64]EffectiveMember{}
-	offer := func(m Member, source int64) {
-		if m.UserID == 0 || m.Level <= MinimalAccess {
-			return
-		}
-		row := EffectiveMember{Member: m, Kind: KindGroup, SourceID: source}
-		old, ok := best[m.UserID]
-		// DISTINCT ON (user_id): highest level; tie: the group's own row, then member_role_id, then latest expiry.
-		if !ok || row.Level > old.Level || row.Level == old.Level && (source == g.ID && old.SourceID != g.ID ||
-			(source == g.ID) == (old.SourceID == g.ID) && later(row.ExpiresAt, old.ExpiresAt)) {
-			best[m.UserID] = row
-		}
-	}
-	for _, a := range v.SelfAndAncestors(g) {
-		for _, m := range a.Members {
-			offer(m, a.ID)
-		}
-		for _, l := range a.Links {
-			invited := v.Group(l.GroupID)
-			if invited == nil || !showInvited(invited) {
-				continue
-			}
-			for _, m := range invited.Members {
-				m.Level = min(m.Level, l.Level)
-				offer(m, invited.ID)
-			}
-		}
-	}
-	return best
-}
-
-// later orders expires_at DESC: Postgres puts NULL (never) first.
-func later(a, b string) bool {
-	if a == "" || b == "" {
-		return a == "" && b != ""
-	}
-	return a > b
-}
-
-// EffectiveProjectMembers returns GitLab's GET /projects/:id/members/all by ascending user id: direct rows, rows
-// of the group and its ancestors, direct and inherited rows of invited groups, direct rows of groups invited
-// into the project's group or an ancestor. The level is that of project_authorizations; where the namespace
-// forbids sharing, people who come only through an invited group have level 0 (facts 2.2: MembersFinder).
-func (v *View) EffectiveProjectMembers(id int64) []EffectiveMember {
-	p := v.Project(id)
-	if p == nil {
-		return nil
-	}
-	return sorted(v.projectRows(p, func(*Group) bool { return true }))
-}
-
-func (v *View) projectRows(p *Project, showInvited func(*Group) bool) map[int64]EffectiveMember {
-	group := v.GroupOf(p)
-	locked := group != nil && group.ShareWithGroupLock
-	best := map[int64]EffectiveMember{}
-	offer := func(m Member, kind SourceKind, source int64) {
-		if m.UserID == 0 || m.Level == MinimalAccess {
-			return
-		}
-		row := EffectiveMember{Member: m, Kind: kind, SourceID: source}
-		// The project's own row wins whatever its level: expires_at and created_at are then those of that row.
-		if old, ok := best[m.UserID]; !ok || old.Kind != KindProject && row.Level > old.Level {
-			best[m.UserID] = row
-		}
-	}
-	for _, m := range p.Members {
-		offer(m, KindProject, p.ID)
-	}
-	if group != nil {
-		for _, m := range sorted(v.groupRows(group, showInvited)) {
-			offer(m.Member, KindGroup, m.SourceID)
-		}
-	}
-	for _, l := range p.Links {
-		invited := v.Group(l.GroupID)
-		if invited == nil || !showInvited(invited) {
-			continue
-		}
-		for _, a := range v.SelfAndAncestors(invited) {
-			for _, m := range a.Members {
-				m.Level = min(m.Level, l.Level)
-				if locked && m.Level > MinimalAccess {
-					m.Level = NoAccess
-				}
-				offer(m, KindGroup, a.ID)
-			}
-		}
-	}
-	for uid, row := range best {
-		if level := v.projectLevel(p, uid); level > NoAccess {
-			row.Level = level
-			best[uid] = row
-		}
-	}
-	return best
-}
-
-// GroupLevel is the level a user really has in a group, whoever asks; 0 = none.
-func (v *View) GroupLevel(groupID, userID int64) int {
-	g := v.Group(groupID)
-	if g == nil || userID == 0 {
-		return NoAccess
-	}
-	level := NoAccess
-	for _, a := range v.SelfAndAncestors(g) {
-		if m := a.Member(userID); m != nil && m.Level > MinimalAccess {
-			level = max(level, m.Level)
-		}
-		for _, l := range a.Links {
-			if invited := v.Group(l.GroupID); invited != nil {
-				if m := invited.Member(userID); m != nil && m.Level > MinimalAccess {
-					level = max(level, min(m.Level, l.Level))
-				}
-			}
-		}
-	}
-	return level
-}
-
-// ProjectLevel is the level a user really has in a project, whoever asks (GitLab's project_authorizations).
-func (v *View) ProjectLevel(projectID, userID int64) int {
-	p := v.Project(projectID)
-	if p == nil || userID == 0 {
-		return NoAccess
-	}
-	return v.projectLevel(p, userID)
-}
-
-func (v *View) projectLevel(p *Project, userID int64) int {
-	level := NoAccess
-	if m := p.Member(userID); m != nil {
-		level = m.Level
-	}
-	group := v.GroupOf(p)
-	if group != nil {
-		level = max(level, v.GroupLevel(group.ID, userID))
-		if group.ShareWithGroupLock {
-			return level
-		}
-	}
-	for _, l := range p.Links {
-		// Members who share into the invited group get access as well (docs: "not recommended"), so the
-		// effective level in the invited group counts, not only its rows.
-		level = max(level, min(v.GroupLevel(l.GroupID, userID), l.Level))
-	}
-	return level
-}
-
-func sorted(rows map[int64]EffectiveMember) []EffectiveMember {
-	out := make([]EffectiveMember, 0, len(rows))
-	for _, r := range rows {
-		out = append(out, r)
-	}
-	slices.SortFunc(out, func(a, b EffectiveMember) int { return cmp.Compare(a.UserID, b.UserID) })
-	return out
-}
-
-// LevelName is GitLab's name of an access level, as it stands in hooks and messages.
-func LevelName(level int) string {
-	switch level {
-	case NoAccess:
-		return "No access"
-	case MinimalAccess:
-		return "Minimal Access"
-	case Guest:
-		return "Guest"
-	case Planner:
-		return "Planner"
-	case Reporter:
-		return "Reporter"
-	case SecurityManager:
-		return "Security Manager"
-	case Developer:
-		return "Developer"
-	case Maintainer:
-		return "Maintainer"
-	case Owner:
-		return "Owner"
-	}
-	return fmt.Sprintf("level %d", level)
 }

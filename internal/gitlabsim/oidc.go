@@ -12,23 +12,27 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/gorilla/mux"
 )
 
 const (
 	codeLifetime        = 10 * time.Minute
 	accessTokenLifetime = 7200 * time.Second
-	sessionCookie       = "_gitlab_session"
-	formCookie          = "_gitlab_form"
 	// outOfBand is the redirect URI of clients that no browser can reach: GitLab shows the code on a page of its own
 	// (doorkeeper's URIChecker.oob_uri?, Authorization::Code#oob_redirect).
 	outOfBand  = "urn:ietf:wg:oauth:2.0:oob"
 	nativePage = "/oauth/authorize/native"
 )
 
-func (s *Server) mountOIDC(r *mux.Router) {
-	handle := func(method, path string, h http.HandlerFunc) { s.mount(r, method, path, path, h) }
+// provider is GitLab as an OpenID Connect provider.
+type provider struct {
+	*instance
+	*idTokens
+	*logins
+	access *access
+}
+
+// mount mounts its endpoints by handle.
+func (s *provider) mount(handle func(method, path string, h http.HandlerFunc)) {
 	handle(http.MethodGet, "/.well-known/openid-configuration", s.discovery)
 	handle(http.MethodGet, "/.well-known/oauth-authorization-server", s.discovery)
 	handle(http.MethodGet, "/oauth/discovery/keys", s.keys)
@@ -43,7 +47,7 @@ func (s *Server) mountOIDC(r *mux.Router) {
 }
 
 // discovery is the document of facts 1.1: no device endpoint, no end_session, "none" not listed.
-func (s *Server) discovery(w http.ResponseWriter, _ *http.Request) {
+func (s *provider) discovery(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{
 		"issuer":                                s.url,
 		"authorization_endpoint":                s.url + "/oauth/authorize",
@@ -70,7 +74,7 @@ func (s *Server) discovery(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-func (s *Server) keys(w http.ResponseWriter, _ *http.Request) {
+func (s *provider) keys(w http.ResponseWriter, _ *http.Request) {
 	set, err := s.signing.jwks()
 	if err != nil {
 		writeJSON(w, http.StatusInternalServerError, map[string]any{"message": "500 Internal Server Error"})
@@ -113,7 +117,7 @@ func authorizeProblem(app Application, known bool, q url.Values) string {
 
 // authorize is GET /oauth/authorize: asks for a login if there is no session, checks the request, and then hands out
 // a code. Applications count as trusted, so there is no consent page.
-func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
+func (s *provider) authorize(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	user := s.sessionUser(r)
 	if user == nil {
@@ -143,7 +147,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 }
 
 // native is the page that shows a code to somebody who types it in elsewhere.
-func (s *Server) native(w http.ResponseWriter, r *http.Request) {
+func (s *provider) native(w http.ResponseWriter, r *http.Request) {
 	if s.sessionUser(r) == nil {
 		s.loginForm(w, r.URL.RawQuery, "", http.StatusOK)
 		return
@@ -188,104 +192,8 @@ func redirectMatches(allowed, given string) bool {
 		a.EscapedPath() == g.EscapedPath() && a.RawQuery == g.RawQuery
 }
 
-func (s *Server) sessionUser(r *http.Request) *User {
-	c, err := r.Cookie(sessionCookie)
-	if err != nil {
-		return nil
-	}
-	s.access.mu.Lock()
-	id := s.access.sessions[c.Value]
-	s.access.mu.Unlock()
-	return s.activeUser(id)
-}
-
-// activeUser is User.active.find_by(id:): nil for everybody who may not log in. Bots and internal users can't
-// either (facts 2.4).
-func (s *Server) activeUser(id int64) *User {
-	var found *User
-	s.world.View(func(v *View) {
-		if u := v.User(id); u != nil && u.State == StateActive && u.Type == "HUMAN" {
-			copied := *u
-			found = &copied
-		}
-	})
-	return found
-}
-
-// signIn is the answer to the login form.
-func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
-	if err := r.ParseForm(); err != nil {
-		errorPage(w, http.StatusBadRequest, "The form could not be read.")
-		return
-	}
-	query := r.PostForm.Get("return_to")
-	csrf, err := r.Cookie(formCookie)
-	s.access.mu.Lock()
-	valid := err == nil && s.access.forms[csrf.Value] &&
-		subtle.ConstantTimeCompare([]byte(csrf.Value), []byte(r.PostForm.Get("authenticity_token"))) == 1
-	if valid {
-		delete(s.access.forms, csrf.Value)
-	}
-	s.access.mu.Unlock()
-	if !valid {
-		// Rails answers a missing or wrong token like this (ActionController::InvalidAuthenticityToken).
-		errorPage(w, http.StatusUnprocessableEntity, "The change you requested was rejected.")
-		return
-	}
-	name, password := r.PostForm.Get("user[login]"), r.PostForm.Get("user[password]")
-	user, problem := s.checkPassword(name, password)
-	if problem != "" {
-		s.loginForm(w, query, problem, http.StatusUnprocessableEntity)
-		return
-	}
-	session := randomHex(16)
-	s.access.mu.Lock()
-	s.access.sessions[session] = user.ID
-	s.access.signedIn[user.ID] = s.now()
-	s.access.mu.Unlock()
-	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: session, Path: "/", HttpOnly: true, Secure: true, SameSite: http.SameSiteLaxMode})
-	http.Redirect(w, r, "/oauth/authorize?"+query, http.StatusSeeOther)
-}
-
-// checkPassword returns the user, or what the login form says. A blocked user who knows the password
-// causes user_failed_login (facts 4.1).
-func (s *Server) checkPassword(name, password string) (*User, string) {
-	var user *User
-	s.world.View(func(v *View) {
-		if u := v.UserByName(name); u != nil && u.Type == "HUMAN" && u.Password != "" &&
-			subtle.ConstantTimeCompare([]byte(u.Password), []byte(password)) == 1 {
-			copied := *u
-			user = &copied
-		}
-	})
-	switch {
-	case user == nil:
-		return nil, "Invalid login or password."
-	case user.State == StateActive:
-		return user, ""
-	case user.State == StateBlocked || user.State == StateLDAPBlocked:
-		s.world.failedLogin(user.ID)
-		return nil, "Your account has been blocked. Please contact your GitLab administrator if you think this is an error."
-	case user.State == StatePending:
-		return nil, "Your account is pending approval from your GitLab administrator and hence blocked."
-	case user.State == StateBanned:
-		return nil, "Your account has been banned."
-	}
-	return nil, "Your account has been deactivated by your administrator."
-}
-
-func (w *World) failedLogin(id int64) {
-	_ = w.change(func(c *changes) error {
-		if u := c.User(id); u != nil {
-			c.userEvent("user_failed_login", u)["state"] = u.State
-		}
-		return nil
-	})
-}
-
 // token is POST /oauth/token.
-func (s *Server) token(w http.ResponseWriter, r *http.Request) {
+func (s *provider) token(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	w.Header().Set("Cache-Control", "no-store")
 	if err := r.ParseForm(); err != nil {
@@ -298,79 +206,92 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		oauthError(w, http.StatusUnauthorized, "invalid_client", "")
 		return
 	}
-	missing := func(name string) {
-		oauthError(w, http.StatusBadRequest, "invalid_request", "Missing required parameter: "+name+".")
-	}
 	switch f.Get("grant_type") {
 	case "":
-		missing("grant_type")
+		missingParameter(w, "grant_type")
 	case "authorization_code":
-		if f.Get("code") == "" {
-			missing("code")
-			return
-		}
-		if f.Get("redirect_uri") == "" {
-			missing("redirect_uri")
-			return
-		}
-		s.access.mu.Lock()
-		g, found := s.access.grants[f.Get("code")]
-		s.access.mu.Unlock()
-		if found && g.challenge != "" && f.Get("code_verifier") == "" {
-			missing("code_verifier")
-			return
-		}
-		valid := found && g.app == app.UID && s.now().Before(g.created.Add(codeLifetime)) &&
-			g.redirectURI == f.Get("redirect_uri") && g.verifierMatches(f.Get("code_verifier"))
-		if valid {
-			// Single use, also of two requests at once.
-			s.access.mu.Lock()
-			_, valid = s.access.grants[f.Get("code")]
-			delete(s.access.grants, f.Get("code"))
-			s.access.mu.Unlock()
-		}
-		if !valid {
-			oauthError(w, http.StatusBadRequest, "invalid_grant", "")
-			return
-		}
-		s.issue(w, app, g.userID, g.scopes, g.nonce)
+		s.exchangeCode(w, app, f)
 	case "refresh_token":
-		if f.Get("refresh_token") == "" {
-			missing("refresh_token")
-			return
-		}
-		s.access.mu.Lock()
-		old, found := s.access.refresh[f.Get("refresh_token")]
-		valid := found && old.app == app.UID
-		if valid {
-			// GitLab's table has no previous_refresh_token: old pair dies at once, also when the answer is lost.
-			delete(s.access.refresh, f.Get("refresh_token"))
-			if t := s.access.tokens[old.accessToken]; t != nil {
-				t.revoked = true
-			}
-		}
-		s.access.mu.Unlock()
-		if !valid {
-			oauthError(w, http.StatusBadRequest, "invalid_grant", "")
-			return
-		}
-		s.issue(w, app, old.userID, old.scopes, "")
+		s.exchangeRefreshToken(w, app, f)
 	case "password":
-		user, problem := s.checkPassword(f.Get("username"), f.Get("password"))
-		scopes := strings.Fields(f.Get("scope"))
-		switch {
-		case problem != "":
-			oauthError(w, http.StatusBadRequest, "invalid_grant", "")
-		case slices.ContainsFunc(scopes, func(sc string) bool { return !slices.Contains(app.Scopes, sc) }):
-			oauthError(w, http.StatusBadRequest, "invalid_scope", "")
-		default:
-			s.access.mu.Lock()
-			s.access.signedIn[user.ID] = s.now()
-			s.access.mu.Unlock()
-			s.issue(w, app, user.ID, scopes, "")
-		}
+		s.exchangePassword(w, app, f)
 	default:
 		oauthError(w, http.StatusBadRequest, "unsupported_grant_type", "")
+	}
+}
+
+func missingParameter(w http.ResponseWriter, name string) {
+	oauthError(w, http.StatusBadRequest, "invalid_request", "Missing required parameter: "+name+".")
+}
+
+func (s *provider) exchangeCode(w http.ResponseWriter, app Application, f url.Values) {
+	if f.Get("code") == "" {
+		missingParameter(w, "code")
+		return
+	}
+	if f.Get("redirect_uri") == "" {
+		missingParameter(w, "redirect_uri")
+		return
+	}
+	s.access.mu.Lock()
+	g, found := s.access.grants[f.Get("code")]
+	s.access.mu.Unlock()
+	if found && g.challenge != "" && f.Get("code_verifier") == "" {
+		missingParameter(w, "code_verifier")
+		return
+	}
+	valid := found && g.app == app.UID && s.now().Before(g.created.Add(codeLifetime)) &&
+		g.redirectURI == f.Get("redirect_uri") && g.verifierMatches(f.Get("code_verifier"))
+	if valid {
+		// Single use, also of two requests at once.
+		s.access.mu.Lock()
+		_, valid = s.access.grants[f.Get("code")]
+		delete(s.access.grants, f.Get("code"))
+		s.access.mu.Unlock()
+	}
+	if !valid {
+		oauthError(w, http.StatusBadRequest, "invalid_grant", "")
+		return
+	}
+	s.issue(w, app, g.userID, g.scopes, g.nonce)
+}
+
+func (s *provider) exchangeRefreshToken(w http.ResponseWriter, app Application, f url.Values) {
+	if f.Get("refresh_token") == "" {
+		missingParameter(w, "refresh_token")
+		return
+	}
+	s.access.mu.Lock()
+	old, found := s.access.refresh[f.Get("refresh_token")]
+	valid := found && old.app == app.UID
+	if valid {
+		// GitLab's table has no previous_refresh_token: old pair dies at once, also when the answer is lost.
+		delete(s.access.refresh, f.Get("refresh_token"))
+		if t := s.access.tokens[old.accessToken]; t != nil {
+			t.revoked = true
+		}
+	}
+	s.access.mu.Unlock()
+	if !valid {
+		oauthError(w, http.StatusBadRequest, "invalid_grant", "")
+		return
+	}
+	s.issue(w, app, old.userID, old.scopes, "")
+}
+
+func (s *provider) exchangePassword(w http.ResponseWriter, app Application, f url.Values) {
+	user, problem := s.checkPassword(f.Get("username"), f.Get("password"))
+	scopes := strings.Fields(f.Get("scope"))
+	switch {
+	case problem != "":
+		oauthError(w, http.StatusBadRequest, "invalid_grant", "")
+	case slices.ContainsFunc(scopes, func(sc string) bool { return !slices.Contains(app.Scopes, sc) }):
+		oauthError(w, http.StatusBadRequest, "invalid_scope", "")
+	default:
+		s.access.mu.Lock()
+		s.access.signedIn[user.ID] = s.now()
+		s.access.mu.Unlock()
+		s.issue(w, app, user.ID, scopes, "")
 	}
 }
 
@@ -387,7 +308,7 @@ func (g grant) verifierMatches(verifier string) bool {
 }
 
 // clientOf authenticates the application: Basic or parameters; a public one by its uid alone.
-func (s *Server) clientOf(r *http.Request) (Application, bool) {
+func (s *provider) clientOf(r *http.Request) (Application, bool) {
 	id, secret, basic := r.BasicAuth()
 	if basic {
 		id, _ = url.QueryUnescape(id)
@@ -408,7 +329,7 @@ func (s *Server) clientOf(r *http.Request) (Application, bool) {
 }
 
 // issue answers with a new access token, refresh token and, with scope openid, ID token.
-func (s *Server) issue(w http.ResponseWriter, app Application, userID int64, scopes []string, nonce string) {
+func (s *provider) issue(w http.ResponseWriter, app Application, userID int64, scopes []string, nonce string) {
 	// User.active.find_by(id:) is nil for a blocked user, and the gem runs into nil.id (facts 5).
 	if s.activeUser(userID) == nil {
 		errorPage(w, http.StatusInternalServerError, "Whoops, something went wrong on our end.")
@@ -445,7 +366,7 @@ func oauthError(w http.ResponseWriter, status int, code, description string) {
 }
 
 // revoke is RFC 7009: 200 and {} also for tokens that don't exist.
-func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
+func (s *provider) revoke(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	if err := r.ParseForm(); err != nil {
 		oauthError(w, http.StatusBadRequest, "invalid_request", "The request could not be read.")
@@ -477,8 +398,8 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
 }
 
 // tokenInfo checks expiry and revocation of an OAuth token only, not the state of its user (facts 4.2).
-func (s *Server) tokenInfo(w http.ResponseWriter, r *http.Request) {
-	t, err := s.tokenOf(r)
+func (s *provider) tokenInfo(w http.ResponseWriter, r *http.Request) {
+	t, err := s.access.tokenOf(r)
 	if err != nil || t == nil || t.app == "" {
 		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": "invalid_token", "error_description": "The access token is invalid"})
 		return
@@ -490,8 +411,8 @@ func (s *Server) tokenInfo(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (s *Server) userinfo(w http.ResponseWriter, r *http.Request) {
-	t, err := s.tokenOf(r)
+func (s *provider) userinfo(w http.ResponseWriter, r *http.Request) {
+	t, err := s.access.tokenOf(r)
 	if err != nil || t == nil || s.activeUser(t.userID) == nil {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="Doorkeeper", error="invalid_token"`)
 		w.WriteHeader(http.StatusUnauthorized)

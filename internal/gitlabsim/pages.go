@@ -38,15 +38,6 @@ var codePage = template.Must(template.New("code").Parse(`<!DOCTYPE html>
 <h1>Authorization code:</h1><p><code id="authorization_code">{{.}}</code></p></body></html>
 `))
 
-func (s *Server) loginForm(w http.ResponseWriter, returnTo, problem string, status int) {
-	token := randomHex(32)
-	s.access.mu.Lock()
-	s.access.forms[token] = true
-	s.access.mu.Unlock()
-	http.SetCookie(w, &http.Cookie{Name: formCookie, Value: token, Path: "/", HttpOnly: true, Secure: true, SameSite: http.SameSiteLaxMode})
-	page(w, status, loginPage, struct{ Problem, Token, ReturnTo string }{problem, token, returnTo})
-}
-
 func errorPage(w http.ResponseWriter, status int, text string) {
 	page(w, status, problemPage, struct{ Status, Text string }{http.StatusText(status), text})
 }

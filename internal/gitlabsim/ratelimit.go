@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -77,26 +78,27 @@ type window struct {
 }
 
 type limitState struct {
+	*instance
 	mu      sync.Mutex
 	limits  RateLimits
 	windows map[limitKey]window
 }
 
 // SetRateLimits replaces the application rate limits; nil turns them off. All counts start anew.
-func (s *Server) SetRateLimits(l RateLimits) {
-	s.limits.mu.Lock()
-	defer s.limits.mu.Unlock()
-	s.limits.limits = maps.Clone(l)
-	clear(s.limits.windows)
+func (s *limitState) SetRateLimits(l RateLimits) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limits = maps.Clone(l)
+	clear(s.windows)
 }
 
 // limit counts a request and refuses it if it is one too many. GitLab counts in fixed windows of the clock
 // (lib/gitlab/application_rate_limiter.rb), sends no RateLimit headers and no Retry-After (facts 3.4).
-func (s *Server) limit(kind string, user *User, r *http.Request) error {
-	s.limits.mu.Lock()
-	defer s.limits.mu.Unlock()
+func (s *limitState) limit(kind string, user *User, r *http.Request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	name := limitOf(kind, user)
-	l := s.limits.limits[name]
+	l := s.limits[name]
 	if l.Requests <= 0 {
 		return nil
 	}
@@ -109,14 +111,20 @@ func (s *Server) limit(kind string, user *User, r *http.Request) error {
 		key.ip, _, _ = net.SplitHostPort(r.RemoteAddr)
 	}
 	start := s.now().Truncate(l.Period)
-	w := s.limits.windows[key]
+	w := s.windows[key]
 	if !w.start.Equal(start) {
 		w = window{start: start}
 	}
 	w.count++
-	s.limits.windows[key] = w
+	s.windows[key] = w
 	if w.count > l.Requests {
 		return message(http.StatusTooManyRequests, map[string]any{"error": "This endpoint has been requested too many times. Try again later."})
 	}
 	return nil
+}
+
+// sourceOf is the group or project in a path, for limits that count per source.
+func sourceOf(r *http.Request) string {
+	path, _, _ := strings.Cut(r.URL.EscapedPath(), "/members/")
+	return path
 }

@@ -6,29 +6,26 @@ import (
 	"strconv"
 )
 
-// member is Entities::Member: id is the USER's id, expires_at a date (facts 2.5).
-func (c *call) member(v *View, m Member) map[string]any {
-	out := basicUser(c.s.url, v.User(m.UserID))
-	if out == nil {
-		return nil
-	}
-	out["access_level"], out["created_at"], out["expires_at"] = m.Level, m.CreatedAt.UTC().Format("2006-01-02T15:04:05.000Z"), nullable(m.ExpiresAt)
-	out["group_saml_identity"], out["member_role"] = nil, nil
-	out["membership_state"] = "active"
-	if by := v.User(m.CreatedByID); by != nil {
-		out["created_by"] = basicUser(c.s.url, by)
-	}
-	if m.MemberRoleID != 0 {
-		out["member_role"] = map[string]any{
-			"id": m.MemberRoleID, "name": "Custom role " + strconv.FormatInt(m.MemberRoleID, 10),
-			"base_access_level": m.Level, "description": "", "group_id": nil,
+// membersAPI is about the members of groups and projects.
+type membersAPI struct{ entities }
+
+func mountMembers(at routes[membersAPI]) {
+	for kind, path := range map[SourceKind]string{KindGroup: "/groups/:id", KindProject: "/projects/:id"} {
+		bind := func(f func(membersAPI, SourceKind) error) func(membersAPI) error {
+			return func(c membersAPI) error { return f(c, kind) }
 		}
+		at.get(path+"/members", bind(membersAPI.listMembers))
+		at.get(path+"/members/all", bind(membersAPI.listAllMembers))
+		at.get(path+"/members/all/:user_id", bind(membersAPI.getInheritedMember))
+		at.get(path+"/members/:user_id", bind(membersAPI.getMember))
+		at.post(path+"/members", bind(membersAPI.addMember))
+		at.put(path+"/members/:user_id", bind(membersAPI.editMember))
+		at.del(path+"/members/:user_id", bind(membersAPI.removeMember))
 	}
-	return out
 }
 
 // source finds the group or project of the path.
-func (c *call) source(v *View, kind SourceKind) (g *Group, p *Project, err error) {
+func (c membersAPI) source(v *View, kind SourceKind) (g *Group, p *Project, err error) {
 	if kind == KindGroup {
 		g, err = c.group(v)
 	} else {
@@ -50,7 +47,7 @@ func directRows(g *Group, p *Project) []Member {
 
 // allRows are the rows of members/all as this caller gets them: somebody who is not a member sees members of
 // invited groups only if the invited group is visible to them (facts 2.1).
-func (c *call) allRows(v *View, g *Group, p *Project) []Member {
+func (c membersAPI) allRows(v *View, g *Group, p *Project) []Member {
 	member := c.admin()
 	if c.user != nil && !member {
 		if g != nil {
@@ -75,7 +72,7 @@ func (c *call) allRows(v *View, g *Group, p *Project) []Member {
 	return out
 }
 
-func (c *call) memberPage(kind SourceKind, pick func(v *View, g *Group, p *Project) []Member) error {
+func (c membersAPI) memberPage(kind SourceKind, pick func(v *View, g *Group, p *Project) []Member) error {
 	query, _ := c.text("query")
 	wanted, skipped := map[string]bool{}, map[string]bool{}
 	for key, set := range map[string]map[string]bool{"user_ids": wanted, "skip_users": skipped} {
@@ -98,7 +95,7 @@ func (c *call) memberPage(kind SourceKind, pick func(v *View, g *Group, p *Proje
 			u, id := v.User(m.UserID), strconv.FormatInt(m.UserID, 10)
 			return len(wanted) > 0 && !wanted[id] || skipped[id] || query != "" && !contains(query, u.Username, u.Name)
 		})
-		if rows, err = paginate(c, rows, ""); err != nil {
+		if rows, err = paginate(c.call, rows, ""); err != nil {
 			return err
 		}
 		for _, m := range rows {
@@ -112,11 +109,11 @@ func (c *call) memberPage(kind SourceKind, pick func(v *View, g *Group, p *Proje
 	return c.answer(http.StatusOK, out)
 }
 
-func (c *call) listMembers(kind SourceKind) error {
+func (c membersAPI) listMembers(kind SourceKind) error {
 	return c.memberPage(kind, func(_ *View, g *Group, p *Project) []Member { return directRows(g, p) })
 }
 
-func (c *call) listAllMembers(kind SourceKind) error {
+func (c membersAPI) listAllMembers(kind SourceKind) error {
 	state, err := c.oneOf("state", "", "awaiting", "active")
 	if err != nil {
 		return err
@@ -129,7 +126,7 @@ func (c *call) listAllMembers(kind SourceKind) error {
 	})
 }
 
-func (c *call) oneMember(kind SourceKind, pick func(v *View, g *Group, p *Project) []Member) error {
+func (c membersAPI) oneMember(kind SourceKind, pick func(v *View, g *Group, p *Project) []Member) error {
 	id, err := c.memberID()
 	if err != nil {
 		return err
@@ -137,7 +134,7 @@ func (c *call) oneMember(kind SourceKind, pick func(v *View, g *Group, p *Projec
 	return c.answerMember(http.StatusOK, kind, id, pick)
 }
 
-func (c *call) answerMember(status int, kind SourceKind, id int64, pick func(v *View, g *Group, p *Project) []Member) error {
+func (c membersAPI) answerMember(status int, kind SourceKind, id int64, pick func(v *View, g *Group, p *Project) []Member) error {
 	var body map[string]any
 	err := c.view(func(v *View) error {
 		g, p, err := c.source(v, kind)
@@ -158,7 +155,7 @@ func (c *call) answerMember(status int, kind SourceKind, id int64, pick func(v *
 	return c.answer(status, body)
 }
 
-func (c *call) memberID() (int64, error) {
+func (c membersAPI) memberID() (int64, error) {
 	id, err := strconv.ParseInt(c.vars["user_id"], 10, 64)
 	if err != nil {
 		return 0, badParameter("user_id is invalid")
@@ -166,14 +163,14 @@ func (c *call) memberID() (int64, error) {
 	return id, nil
 }
 
-func (c *call) getMember(kind SourceKind) error {
+func (c membersAPI) getMember(kind SourceKind) error {
 	return c.oneMember(kind, func(_ *View, g *Group, p *Project) []Member { return directRows(g, p) })
 }
 
-func (c *call) getInheritedMember(kind SourceKind) error { return c.oneMember(kind, c.allRows) }
+func (c membersAPI) getInheritedMember(kind SourceKind) error { return c.oneMember(kind, c.allRows) }
 
 // manage demands the role that may manage members, and returns the source's id and that role.
-func (c *call) manage(kind SourceKind) (id int64, level int, err error) {
+func (c membersAPI) manage(kind SourceKind) (id int64, level int, err error) {
 	err = c.view(func(v *View) error {
 		if kind == KindGroup {
 			g, err := c.groupAtLeast(v, Owner)
@@ -195,7 +192,7 @@ func (c *call) manage(kind SourceKind) (id int64, level int, err error) {
 }
 
 // levelParam reads access_level. Nobody gives more than they have.
-func (c *call) levelParam(own int) (int, error) {
+func (c membersAPI) levelParam(own int) (int, error) {
 	n, _, err := c.number("access_level")
 	if err != nil {
 		return 0, err
@@ -206,7 +203,7 @@ func (c *call) levelParam(own int) (int, error) {
 	return int(n), nil
 }
 
-func (c *call) direct(kind SourceKind, id, userID int64) (m Member, found bool) {
+func (c membersAPI) direct(kind SourceKind, id, userID int64) (m Member, found bool) {
 	c.s.world.View(func(v *View) {
 		var row *Member
 		if kind == KindGroup {
@@ -221,7 +218,7 @@ func (c *call) direct(kind SourceKind, id, userID int64) (m Member, found bool) 
 	return m, found
 }
 
-func (c *call) addMember(kind SourceKind) error {
+func (c membersAPI) addMember(kind SourceKind) error {
 	id, own, err := c.manage(kind)
 	if err != nil {
 		return err
@@ -261,7 +258,7 @@ func (c *call) addMember(kind SourceKind) error {
 	return c.answerMember(http.StatusCreated, kind, userID, func(_ *View, g *Group, p *Project) []Member { return directRows(g, p) })
 }
 
-func (c *call) editMember(kind SourceKind) error {
+func (c membersAPI) editMember(kind SourceKind) error {
 	id, own, err := c.manage(kind)
 	if err != nil {
 		return err
@@ -298,7 +295,7 @@ func (c *call) editMember(kind SourceKind) error {
 	return c.answerMember(http.StatusOK, kind, userID, func(_ *View, g *Group, p *Project) []Member { return directRows(g, p) })
 }
 
-func (c *call) removeMember(kind SourceKind) error {
+func (c membersAPI) removeMember(kind SourceKind) error {
 	userID, err := c.memberID()
 	if err != nil {
 		return err

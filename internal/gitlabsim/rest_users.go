@@ -2,77 +2,39 @@ package gitlabsim
 
 import (
 	"cmp"
-	"crypto/md5"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-func avatar(_ string, u *User) string {
-	sum := md5.Sum([]byte(strings.ToLower(u.Email)))
-	return "https://www.gravatar.com/avatar/" + hex.EncodeToString(sum[:]) + "?s=80&d=identicon"
+// usersAPI is about users, their memberships and their personal projects.
+type usersAPI struct{ projectLists }
+
+func mountUsers(at routes[usersAPI]) {
+	at.get("/user", usersAPI.currentUser)
+	at.get("/users", usersAPI.listUsers)
+	at.get("/users/:user_id", usersAPI.getUser)
+	at.get("/users/:user_id/memberships", usersAPI.userMemberships)
+	at.get("/users/:user_id/projects", usersAPI.userProjects)
+	for action, state := range map[string]string{
+		"block": StateBlocked, "unblock": StateActive, "ban": StateBanned,
+		"unban": StateActive, "deactivate": StateDeactivated, "activate": StateActive,
+	} {
+		at.post("/users/:user_id/"+action, func(c usersAPI) error { return c.setUserState(state) })
+	}
 }
 
-// basicUser is Entities::UserBasic.
-func basicUser(base string, u *User) map[string]any {
-	if u == nil {
-		return nil
-	}
-	return map[string]any{
-		"id": u.ID, "username": u.Username, "name": u.Name, "state": u.State, "locked": false,
-		"public_email": "", "avatar_url": avatar(base, u), "web_url": base + "/" + u.Username,
-	}
-}
-
-func isBot(u *User) bool { return u.Type != "HUMAN" && u.Type != "GHOST" && u.Type != "PLACEHOLDER" }
-
-// fullUser is Entities::User; with private it is UserPublic, with admin also UserWithAdmin.
-func (c *call) fullUser(u *User, private, admin bool) map[string]any {
-	m := basicUser(c.s.url, u)
-	add := func(in map[string]any) {
-		maps.Copy(m, in)
-	}
-	add(map[string]any{
-		"created_at": apiTime(u.CreatedAt), "bio": "", "location": "", "skype": "", "linkedin": "", "twitter": "", "discord": "",
-		"website_url": "", "organization": "", "job_title": "", "pronouns": nil, "bot": isBot(u), "work_information": nil, "local_time": nil,
-		"followers": 0, "following": 0, "is_followed": false,
-	})
-	if private {
-		var signedIn any
-		c.s.access.mu.Lock()
-		if t, ok := c.s.access.signedIn[u.ID]; ok {
-			signedIn = apiTime(t)
-		}
-		c.s.access.mu.Unlock()
-		add(map[string]any{
-			"last_sign_in_at": signedIn, "confirmed_at": apiTime(u.CreatedAt), "last_activity_on": nil, "email": u.Email,
-			"theme_id": 3, "color_scheme_id": 1, "projects_limit": 100000, "current_sign_in_at": signedIn, "identities": []any{},
-			"can_create_group": true, "can_create_project": true, "two_factor_enabled": false, "external": u.External,
-			"private_profile": false, "commit_email": u.Email,
-		})
-	}
-	if admin {
-		add(map[string]any{
-			"is_admin": u.Admin, "note": nil, "namespace_id": u.NamespaceID, "created_by": nil, "highest_role": nil, "email_reset_offered_at": nil,
-			"current_sign_in_ip": nil, "last_sign_in_ip": nil, "sign_in_count": 0,
-		})
-	}
-	return m
-}
-
-func (c *call) currentUser() error {
+func (c usersAPI) currentUser() error {
 	if err := c.requireUser(); err != nil {
 		return err
 	}
 	return c.answer(http.StatusOK, c.fullUser(c.user, true, c.user.Admin))
 }
 
-func (c *call) targetUser(v *View) (*User, error) {
+func (c usersAPI) targetUser(v *View) (*User, error) {
 	id, err := strconv.ParseInt(c.vars["user_id"], 10, 64)
 	if err != nil {
 		return nil, badParameter("id is invalid")
@@ -84,7 +46,7 @@ func (c *call) targetUser(v *View) (*User, error) {
 	return u, nil
 }
 
-func (c *call) getUser() error {
+func (c usersAPI) getUser() error {
 	if err := c.requireUser(); err != nil {
 		return err
 	}
@@ -103,7 +65,7 @@ func (c *call) getUser() error {
 	return c.answer(http.StatusOK, body)
 }
 
-func (c *call) setUserState(state string) error {
+func (c usersAPI) setUserState(state string) error {
 	if err := c.requireAdmin(); err != nil {
 		return err
 	}
@@ -117,79 +79,101 @@ func (c *call) setUserState(state string) error {
 	return c.answer(http.StatusCreated, true)
 }
 
-func (c *call) listUsers() error {
-	if err := c.requireUser(); err != nil {
-		return err
-	}
-	flags := map[string]bool{}
+// userFilter is what GET /users chooses and sorts by.
+type userFilter struct {
+	flags            map[string]bool
+	order, direction string
+	username, search string
+	byName, admin    bool // a username is given; the caller is an administrator
+}
+
+func (c usersAPI) userFilter() (userFilter, error) {
+	f := userFilter{flags: map[string]bool{}, admin: c.admin()}
 	for _, k := range []string{"active", "blocked", "humans", "external", "admins", "exclude_active", "exclude_external", "exclude_humans", "exclude_internal", "without_project_bots"} {
 		v, _, err := c.flag(k)
 		if err != nil {
-			return err
+			return f, err
 		}
-		flags[k] = v // "false" is the same as absent: GitLab supports no active=false
+		f.flags[k] = v // "false" is the same as absent: GitLab supports no active=false
 	}
 	orders := []string{"id", "name", "username", "created_at", "updated_at"}
-	order, err := c.oneOf("order_by", "id", orders...)
+	var err error
+	if f.order, err = c.oneOf("order_by", "id", orders...); err != nil {
+		return f, err
+	}
+	if f.direction, err = c.oneOf("sort", "desc", "asc", "desc"); err != nil {
+		return f, err
+	}
+	f.username, f.byName = c.text("username")
+	f.search, _ = c.text("search")
+	return f, nil
+}
+
+func (f userFilter) keeps(u *User) bool {
+	internal := u.Type != "HUMAN" && u.Type != "PROJECT_BOT" && u.Type != "SERVICE_USER" && u.Type != "SERVICE_ACCOUNT"
+	switch {
+	case f.byName && !strings.EqualFold(u.Username, f.username),
+		f.flags["active"] && (u.State != StateActive || internal),
+		f.flags["blocked"] && u.State != StateBlocked && u.State != StateLDAPBlocked,
+		f.flags["humans"] && u.Type != "HUMAN",
+		f.flags["external"] && !u.External,
+		f.flags["admins"] && f.admin && !u.Admin,
+		f.flags["exclude_active"] && u.State == StateActive,
+		f.flags["exclude_external"] && u.External,
+		f.flags["exclude_humans"] && u.Type == "HUMAN",
+		f.flags["exclude_internal"] && internal,
+		f.flags["without_project_bots"] && u.Type == "PROJECT_BOT",
+		f.search != "" && !contains(f.search, u.Username, u.Name) && !strings.EqualFold(f.search, u.Email):
+		return false
+	}
+	return true
+}
+
+func (f userFilter) compare(a, b *User) int {
+	n := 0
+	switch f.order {
+	case "name":
+		n = cmp.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
+	case "username":
+		n = cmp.Compare(a.Username, b.Username)
+	case "created_at", "updated_at":
+		n = a.CreatedAt.Compare(b.CreatedAt)
+	}
+	n = cmp.Or(n, cmp.Compare(a.ID, b.ID))
+	if f.direction == "desc" {
+		return -n
+	}
+	return n
+}
+
+func (c usersAPI) listUsers() error {
+	if err := c.requireUser(); err != nil {
+		return err
+	}
+	filter, err := c.userFilter()
 	if err != nil {
 		return err
 	}
-	direction, err := c.oneOf("sort", "desc", "asc", "desc")
-	if err != nil {
-		return err
-	}
-	username, byName := c.text("username")
-	search, _ := c.text("search")
 	var found []*User
 	c.s.world.View(func(v *View) {
 		for _, u := range v.Users() {
-			internal := u.Type != "HUMAN" && u.Type != "PROJECT_BOT" && u.Type != "SERVICE_USER" && u.Type != "SERVICE_ACCOUNT"
-			switch {
-			case byName && !strings.EqualFold(u.Username, username),
-				flags["active"] && (u.State != StateActive || internal),
-				flags["blocked"] && u.State != StateBlocked && u.State != StateLDAPBlocked,
-				flags["humans"] && u.Type != "HUMAN",
-				flags["external"] && !u.External,
-				flags["admins"] && c.admin() && !u.Admin,
-				flags["exclude_active"] && u.State == StateActive,
-				flags["exclude_external"] && u.External,
-				flags["exclude_humans"] && u.Type == "HUMAN",
-				flags["exclude_internal"] && internal,
-				flags["without_project_bots"] && u.Type == "PROJECT_BOT",
-				search != "" && !contains(search, u.Username, u.Name) && !strings.EqualFold(search, u.Email):
-				continue
+			if filter.keeps(u) {
+				copied := *u
+				found = append(found, &copied)
 			}
-			copied := *u
-			found = append(found, &copied)
 		}
 	})
-	compare := func(a, b *User) int {
-		n := 0
-		switch order {
-		case "name":
-			n = cmp.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
-		case "username":
-			n = cmp.Compare(a.Username, b.Username)
-		case "created_at", "updated_at":
-			n = a.CreatedAt.Compare(b.CreatedAt)
-		}
-		n = cmp.Or(n, cmp.Compare(a.ID, b.ID))
-		if direction == "desc" {
-			return -n
-		}
-		return n
-	}
-	slices.SortFunc(found, compare)
+	slices.SortFunc(found, filter.compare)
 	var page []*User
 	if c.keyset() {
 		per, err := c.perPage()
 		if err != nil {
 			return err
 		}
-		if page, err = c.afterCursor(found, per, compare); err != nil {
+		if page, err = c.afterCursor(found, per, filter.compare); err != nil {
 			return err
 		}
-	} else if page, err = paginate(c, found, "User"); err != nil {
+	} else if page, err = paginate(c.call, found, "User"); err != nil {
 		return err
 	}
 	out := make([]map[string]any, len(page))
@@ -205,7 +189,7 @@ func (c *call) listUsers() error {
 
 // afterCursor cuts a keyset page of users: the cursor is the place of the last user of the page before, so that
 // the walk goes on at the right place also when that user has vanished.
-func (c *call) afterCursor(users []*User, per int, compare func(a, b *User) int) ([]*User, error) {
+func (c usersAPI) afterCursor(users []*User, per int, compare func(a, b *User) int) ([]*User, error) {
 	if text, ok := c.text("cursor"); ok && text != "" {
 		var last User
 		raw, err := base64.URLEncoding.DecodeString(text)
@@ -235,7 +219,7 @@ func contains(search string, in ...string) bool {
 }
 
 // userMemberships lists direct memberships; administrators only.
-func (c *call) userMemberships() error {
+func (c usersAPI) userMemberships() error {
 	if err := c.requireAdmin(); err != nil {
 		return err
 	}
@@ -266,14 +250,14 @@ func (c *call) userMemberships() error {
 	if err != nil {
 		return err
 	}
-	page, err := paginate(c, out, "")
+	page, err := paginate(c.call, out, "")
 	if err != nil {
 		return err
 	}
 	return c.answer(http.StatusOK, page)
 }
 
-func (c *call) userProjects() error {
+func (c usersAPI) userProjects() error {
 	var found []*Project
 	var out []map[string]any
 	err := c.view(func(v *View) error {

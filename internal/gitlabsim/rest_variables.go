@@ -1,189 +1,24 @@
 package gitlabsim
 
 import (
-	"cmp"
-	"fmt"
 	"net/http"
-	"regexp"
-	"slices"
-	"unicode/utf8"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
-// maxVariables is GitLab's limit of variables per project (facts 5.3).
-const maxVariables = 8000
+// variablesAPI is about the CI/CD variables of a project.
+type variablesAPI struct{ *call }
 
-var (
-	variableKey   = regexp.MustCompile(`\A[a-zA-Z0-9_]+\z`)
-	variableScope = regexp.MustCompile(`\A[a-zA-Z0-9_/$\{}. *-]+\z`)
-	// maskable is Ci::Maskable: single line, at least 8 characters; without raw only these characters.
-	maskable    = regexp.MustCompile(`\A[a-zA-Z0-9_+=/@:.~-]{8,}\z`)
-	maskableRaw = regexp.MustCompile(`\A\S{8,}\z`)
-)
-
-func (va Variable) check() error {
-	switch {
-	case va.Key == "":
-		return invalid("key", "can't be blank", "can contain only letters, digits and '_'.")
-	case len(va.Key) > 255:
-		return invalid("key", "is too long (maximum is 255 characters)")
-	case !variableKey.MatchString(va.Key):
-		return invalid("key", "can contain only letters, digits and '_'.")
-	case va.VariableType != "env_var" && va.VariableType != "file":
-		return badParameter("variable_type does not have a valid value")
-	case utf8.RuneCountInString(va.Description) > 255:
-		return invalid("description", "is too long (maximum is 255 characters)")
-	case utf8.RuneCountInString(va.EnvironmentScope) > 255:
-		return invalid("environment_scope", "is too long (maximum is 255 characters)")
-	case !variableScope.MatchString(va.EnvironmentScope):
-		return invalid("environment_scope", "can contain only letters, digits, '-', '_', '/', '$', '{', '}', '.', '*' and spaces, but it cannot start or end with '/'")
-	}
-	if va.Masked {
-		pattern := maskable
-		if va.Raw {
-			pattern = maskableRaw
-		}
-		if !pattern.MatchString(va.Value) {
-			return invalid("value", "is invalid")
-		}
-	}
-	return nil
-}
-
-func (va Variable) withDefaults() Variable {
-	va.VariableType = cmp.Or(va.VariableType, "env_var")
-	va.EnvironmentScope = cmp.Or(va.EnvironmentScope, "*")
-	va.Masked = va.Masked || va.Hidden
-	return va
-}
-
-// CreateVariable adds a CI/CD variable. Key and scope together are unique.
-func (w *World) CreateVariable(projectID int64, va Variable) error {
-	return w.change(func(c *changes) error {
-		p := c.Project(projectID)
-		if p == nil {
-			return notFound("Project")
-		}
-		va = va.withDefaults()
-		if err := va.check(); err != nil {
-			return err
-		}
-		if slices.ContainsFunc(p.Variables, va.same) {
-			return invalid("key", fmt.Sprintf("(%s) has already been taken", va.Key))
-		}
-		if len(p.Variables) >= maxVariables {
-			return invalid("base", fmt.Sprintf("Maximum number of project ci variables (%d) exceeded", maxVariables))
-		}
-		va.ID = take(&w.nextVariable, 0)
-		p.Variables = append(p.Variables, va)
-		return nil
-	})
-}
-
-func (va Variable) same(other Variable) bool {
-	return va.Key == other.Key && va.EnvironmentScope == other.EnvironmentScope
-}
-
-// SetVariable creates a variable or replaces the one with the same key and scope.
-func (w *World) SetVariable(projectID int64, va Variable) error {
-	va = va.withDefaults()
-	exists := false
-	w.View(func(v *View) {
-		p := v.Project(projectID)
-		exists = p != nil && slices.ContainsFunc(p.Variables, va.same)
-	})
-	if !exists {
-		return w.CreateVariable(projectID, va)
-	}
-	return w.updateVariable(projectID, va.Key, &va.EnvironmentScope, func(old *Variable) error {
-		va.ID = old.ID
-		*old = va
-		return nil
-	})
-}
-
-// Restore gives a project the variables and cluster integrations that it had at another time, as a restore of GitLab from a
-// backup does: without a hook.
-func (w *World) Restore(projectID int64, variables []Variable, clusters []Cluster) error {
-	return w.change(func(c *changes) error {
-		p := c.Project(projectID)
-		if p == nil {
-			return notFound("Project")
-		}
-		p.Variables, p.Clusters = slices.Clone(variables), slices.Clone(clusters)
-		return nil
-	})
-}
-
-// RemoveVariable removes the variable with this key and scope.
-func (w *World) RemoveVariable(projectID int64, key, scope string) error {
-	return w.removeVariable(projectID, key, &scope)
-}
-
-func (w *World) removeVariable(projectID int64, key string, scope *string) error {
-	return w.change(func(c *changes) error {
-		p := c.Project(projectID)
-		if p == nil {
-			return notFound("Project")
-		}
-		i, err := p.variable(key, scope)
-		if err != nil {
-			return err
-		}
-		p.Variables = slices.Delete(p.Variables, i, i+1)
-		return nil
-	})
-}
-
-func (w *World) updateVariable(projectID int64, key string, scope *string, f func(*Variable) error) error {
-	return w.change(func(c *changes) error {
-		p := c.Project(projectID)
-		if p == nil {
-			return notFound("Project")
-		}
-		i, err := p.variable(key, scope)
-		if err != nil {
-			return err
-		}
-		changed := p.Variables[i]
-		if err := f(&changed); err != nil {
-			return err
-		}
-		if changed.Hidden && !changed.Masked {
-			return invalid("masked", "The visibility setting cannot be changed for masked and hidden variables.")
-		}
-		if err := changed.check(); err != nil {
-			return err
-		}
-		if j := slices.IndexFunc(p.Variables, changed.same); j >= 0 && j != i {
-			return invalid("key", fmt.Sprintf("(%s) has already been taken", changed.Key))
-		}
-		p.Variables[i] = changed
-		return nil
-	})
-}
-
-// variable finds one variable. Without a scope the key must be unique.
-func (p *Project) variable(key string, scope *string) (int, error) {
-	found := -1
-	for i, va := range p.Variables {
-		if va.Key != key || scope != nil && va.EnvironmentScope != *scope {
-			continue
-		}
-		if found >= 0 {
-			return 0, message(http.StatusConflict, "There are multiple variables with provided parameters. Please use 'filter[environment_scope]'")
-		}
-		found = i
-	}
-	if found < 0 {
-		return 0, notFound("Variable")
-	}
-	return found, nil
+func mountVariables(at routes[variablesAPI]) {
+	at.get("/projects/:id/variables", variablesAPI.listVariables)
+	at.post("/projects/:id/variables", variablesAPI.createVariable)
+	at.get("/projects/:id/variables/:key", variablesAPI.getVariable)
+	at.put("/projects/:id/variables/:key", variablesAPI.updateVariable)
+	at.del("/projects/:id/variables/:key", variablesAPI.deleteVariable)
 }
 
 // showVariable is a variable as this version shows it.
-func (s *Server) showVariable(va Variable) map[string]any {
+func (c variablesAPI) showVariable(va Variable) map[string]any {
 	var value any = va.Value
 	if va.Hidden {
 		value = nil
@@ -191,20 +26,20 @@ func (s *Server) showVariable(va Variable) map[string]any {
 	out := map[string]any{
 		"variable_type": va.VariableType, "key": va.Key, "value": value, "protected": va.Protected, "masked": va.Masked, "environment_scope": va.EnvironmentScope,
 	}
-	if s.Has(gitlabversion.VariableRaw) {
+	if c.s.Has(gitlabversion.VariableRaw) {
 		out["raw"] = va.Raw
 	}
-	if s.Has(gitlabversion.VariableDescription) {
+	if c.s.Has(gitlabversion.VariableDescription) {
 		out["description"] = nullable(va.Description)
 	}
-	if s.Has(gitlabversion.VariableHidden) {
+	if c.s.Has(gitlabversion.VariableHidden) {
 		out["hidden"] = va.Hidden
 	}
 	return out
 }
 
 // scopeFilter reads filter[environment_scope] from query or body.
-func (c *call) scopeFilter() *string {
+func (c variablesAPI) scopeFilter() *string {
 	if t, ok := c.text("filter[environment_scope]"); ok {
 		return &t
 	}
@@ -238,17 +73,17 @@ func (va *Variable) fill(c *call) error {
 	return nil
 }
 
-func (c *call) listVariables() error {
+func (c variablesAPI) listVariables() error {
 	var out []map[string]any
 	err := c.view(func(v *View) error {
 		p, err := c.projectAtLeast(v, Maintainer)
 		if err != nil {
 			return err
 		}
-		page, err := paginate(c, p.Variables, "")
+		page, err := paginate(c.call, p.Variables, "")
 		out = make([]map[string]any, len(page))
 		for i, va := range page {
-			out[i] = c.s.showVariable(va)
+			out[i] = c.showVariable(va)
 		}
 		return err
 	})
@@ -258,7 +93,7 @@ func (c *call) listVariables() error {
 	return c.answer(http.StatusOK, out)
 }
 
-func (c *call) answerVariable(status int, project int64, key string, scope *string) error {
+func (c variablesAPI) answerVariable(status int, project int64, key string, scope *string) error {
 	var body map[string]any
 	err := c.view(func(v *View) error {
 		p := v.Project(project)
@@ -267,7 +102,7 @@ func (c *call) answerVariable(status int, project int64, key string, scope *stri
 		}
 		i, err := p.variable(key, scope)
 		if err == nil {
-			body = c.s.showVariable(p.Variables[i])
+			body = c.showVariable(p.Variables[i])
 		}
 		return err
 	})
@@ -277,7 +112,7 @@ func (c *call) answerVariable(status int, project int64, key string, scope *stri
 	return c.answer(status, body)
 }
 
-func (c *call) getVariable() error {
+func (c variablesAPI) getVariable() error {
 	id, err := c.projectID(Maintainer)
 	if err != nil {
 		return err
@@ -285,7 +120,7 @@ func (c *call) getVariable() error {
 	return c.answerVariable(http.StatusOK, id, c.vars["key"], c.scopeFilter())
 }
 
-func (c *call) createVariable() error {
+func (c variablesAPI) createVariable() error {
 	id, err := c.projectID(Maintainer)
 	if err != nil {
 		return err
@@ -295,7 +130,7 @@ func (c *call) createVariable() error {
 	}
 	va := Variable{Raw: c.s.Has(gitlabversion.VariableRaw)} // default of the newest GitLab; older ones had false (facts 5.3)
 	va.Key, _ = c.text("key")
-	if err := va.fill(c); err != nil {
+	if err := va.fill(c.call); err != nil {
 		return err
 	}
 	if c.s.Has(gitlabversion.VariableHidden) {
@@ -310,14 +145,14 @@ func (c *call) createVariable() error {
 	return c.answerVariable(http.StatusCreated, id, va.Key, &va.EnvironmentScope)
 }
 
-func (c *call) updateVariable() error {
+func (c variablesAPI) updateVariable() error {
 	id, err := c.projectID(Maintainer)
 	if err != nil {
 		return err
 	}
 	var changed Variable
 	err = c.s.world.updateVariable(id, c.vars["key"], c.scopeFilter(), func(va *Variable) error {
-		err := va.fill(c)
+		err := va.fill(c.call)
 		changed = *va
 		return err
 	})
@@ -327,7 +162,7 @@ func (c *call) updateVariable() error {
 	return c.answerVariable(http.StatusOK, id, changed.Key, &changed.EnvironmentScope)
 }
 
-func (c *call) deleteVariable() error {
+func (c variablesAPI) deleteVariable() error {
 	id, err := c.projectID(Maintainer)
 	if err != nil {
 		return err

@@ -133,115 +133,153 @@ func ParseLevel(role string) (int, error) {
 // Load puts a seed into the World. It reports every problem with its place in the seed, and is meant for an
 // empty World: after an error the World is half filled.
 func (w *World) Load(s Seed) error {
-	var problems []error
-	at := func(err error, format string, args ...any) {
-		if err != nil {
-			problems = append(problems, fmt.Errorf(format+": %w", append(args, err)...))
-		}
+	l := &loading{World: w, seed: s}
+	l.keepIDs()
+	l.addUsers()
+	l.addGroups()
+	l.inviteGroups()
+	l.addProjects()
+	return errors.Join(l.problems...)
+}
+
+// loading is a seed on its way into a World.
+type loading struct {
+	*World
+	seed     Seed
+	problems []error
+}
+
+// at notes a problem, if there is one, and its place.
+func (l *loading) at(err error, format string, args ...any) {
+	if err != nil {
+		l.problems = append(l.problems, fmt.Errorf(format+": %w", append(args, err)...))
 	}
-	w.mu.Lock()
-	for _, u := range s.Users {
-		w.nextUser = max(w.nextUser, u.ID+1)
+}
+
+// keepIDs keeps the fixed ids free for those that have them.
+func (l *loading) keepIDs() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, u := range l.seed.Users {
+		l.nextUser = max(l.nextUser, u.ID+1)
 	}
-	for _, g := range s.Groups {
-		w.nextNamespace = max(w.nextNamespace, g.ID+1)
+	for _, g := range l.seed.Groups {
+		l.nextNamespace = max(l.nextNamespace, g.ID+1)
 	}
-	for _, p := range s.Projects {
-		w.nextProject = max(w.nextProject, p.ID+1)
+	for _, p := range l.seed.Projects {
+		l.nextProject = max(l.nextProject, p.ID+1)
 	}
-	w.mu.Unlock()
-	for i, u := range s.Users {
+}
+
+func (l *loading) addUsers() {
+	for i, u := range l.seed.Users {
 		if u.State != "" && !validState(u.State) {
-			at(fmt.Errorf("%q is no user state; use active, blocked, ldap_blocked, blocked_pending_approval, banned or deactivated", u.State), "users[%d].state", i)
+			l.at(fmt.Errorf("%q is no user state; use active, blocked, ldap_blocked, blocked_pending_approval, banned or deactivated", u.State), "users[%d].state", i)
 			continue
 		}
-		_, err := w.AddUser(User{
+		_, err := l.AddUser(User{
 			ID: u.ID, Username: u.Username, Name: u.Name, Email: u.Email, Password: u.Password,
 			State: u.State, Type: u.Type, Admin: u.Admin, External: u.External,
 		})
-		at(err, "users[%d] %q", i, u.Username)
+		l.at(err, "users[%d] %q", i, u.Username)
 	}
-	members := func(where string, in map[string]SeedMember) []Member {
-		var out []Member
-		for _, name := range slices.Sorted(maps.Keys(in)) {
-			m := in[name]
-			level, err := ParseLevel(m.Role)
-			at(err, "%s.members.%s", where, name)
-			at(checkDate(m.Expires), "%s.members.%s.expires", where, name)
-			var id int64
-			w.View(func(v *View) {
-				if u := v.UserByName(name); u != nil {
-					id = u.ID
-				}
-			})
-			if id == 0 {
-				at(errors.New("no such user in the seed"), "%s.members.%s", where, name)
-				continue
-			}
-			out = append(out, Member{UserID: id, Level: level, ExpiresAt: m.Expires})
-		}
-		return out
-	}
-	order := make([]int, len(s.Groups))
+}
+
+// addGroups adds them from the top down, without their invitations.
+func (l *loading) addGroups() {
+	order := make([]int, len(l.seed.Groups))
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		return cmp.Compare(strings.Count(s.Groups[a].Path, "/"), strings.Count(s.Groups[b].Path, "/"))
+		return cmp.Compare(strings.Count(l.seed.Groups[a].Path, "/"), strings.Count(l.seed.Groups[b].Path, "/"))
 	})
-	groupID := func(path string) (id int64) {
-		w.View(func(v *View) {
-			if g := v.GroupByPath(path); g != nil {
-				id = g.ID
-			}
-		})
-		return id
-	}
 	for _, i := range order {
-		sg := s.Groups[i]
+		sg := l.seed.Groups[i]
 		where := fmt.Sprintf("groups[%d]", i)
 		parent, path := splitPath(sg.Path)
 		g := Group{
 			ID: sg.ID, Path: path, Name: sg.Name, Visibility: sg.Visibility, SelfArchived: sg.Archived,
-			ShareWithGroupLock: sg.ShareWithGroupLock, Members: members(where, sg.Members),
+			ShareWithGroupLock: sg.ShareWithGroupLock, Members: l.members(where, sg.Members),
 		}
 		if parent != "" {
-			if g.ParentID = groupID(parent); g.ParentID == 0 {
-				at(fmt.Errorf("no group %q in the seed", parent), "%s.path %q", where, sg.Path)
+			if g.ParentID = l.groupID(parent); g.ParentID == 0 {
+				l.at(fmt.Errorf("no group %q in the seed", parent), "%s.path %q", where, sg.Path)
 				continue
 			}
 		}
-		_, err := w.AddGroup(g)
-		at(err, "%s %q", where, sg.Path)
+		_, err := l.AddGroup(g)
+		l.at(err, "%s %q", where, sg.Path)
 	}
-	links := func(where string, in []SeedLink, share func(invited int64, level int, expires string) error) {
-		for j, l := range in {
-			level, err := ParseLevel(l.Role)
-			at(err, "%s.invitedGroups[%d].role", where, j)
-			at(checkDate(l.Expires), "%s.invitedGroups[%d].expires", where, j)
-			invited := groupID(l.Group)
-			if invited == 0 {
-				at(fmt.Errorf("no group %q in the seed", l.Group), "%s.invitedGroups[%d].group", where, j)
-			} else if err == nil {
-				at(share(invited, level, l.Expires), "%s.invitedGroups[%d]", where, j)
+}
+
+// members are the rows of a group or project.
+func (l *loading) members(where string, in map[string]SeedMember) []Member {
+	var out []Member
+	for _, name := range slices.Sorted(maps.Keys(in)) {
+		m := in[name]
+		level, err := ParseLevel(m.Role)
+		l.at(err, "%s.members.%s", where, name)
+		l.at(checkDate(m.Expires), "%s.members.%s.expires", where, name)
+		var id int64
+		l.View(func(v *View) {
+			if u := v.UserByName(name); u != nil {
+				id = u.ID
 			}
+		})
+		if id == 0 {
+			l.at(errors.New("no such user in the seed"), "%s.members.%s", where, name)
+			continue
 		}
+		out = append(out, Member{UserID: id, Level: level, ExpiresAt: m.Expires})
 	}
-	for i, sg := range s.Groups {
-		if id := groupID(sg.Path); id != 0 {
-			links(fmt.Sprintf("groups[%d]", i), sg.InvitedGroups, func(invited int64, level int, expires string) error {
-				return w.ShareGroup(id, invited, level, expires)
+	return out
+}
+
+// groupID is 0 where there is no such group.
+func (l *loading) groupID(path string) (id int64) {
+	l.View(func(v *View) {
+		if g := v.GroupByPath(path); g != nil {
+			id = g.ID
+		}
+	})
+	return id
+}
+
+func (l *loading) inviteGroups() {
+	for i, sg := range l.seed.Groups {
+		if id := l.groupID(sg.Path); id != 0 {
+			l.links(fmt.Sprintf("groups[%d]", i), sg.InvitedGroups, func(invited int64, level int, expires string) error {
+				return l.ShareGroup(id, invited, level, expires)
 			})
 		}
 	}
-	for i, sp := range s.Projects {
+}
+
+// links invites groups into a group or project, by share.
+func (l *loading) links(where string, in []SeedLink, share func(invited int64, level int, expires string) error) {
+	for j, link := range in {
+		level, err := ParseLevel(link.Role)
+		l.at(err, "%s.invitedGroups[%d].role", where, j)
+		l.at(checkDate(link.Expires), "%s.invitedGroups[%d].expires", where, j)
+		invited := l.groupID(link.Group)
+		if invited == 0 {
+			l.at(fmt.Errorf("no group %q in the seed", link.Group), "%s.invitedGroups[%d].group", where, j)
+		} else if err == nil {
+			l.at(share(invited, level, link.Expires), "%s.invitedGroups[%d]", where, j)
+		}
+	}
+}
+
+func (l *loading) addProjects() {
+	for i, sp := range l.seed.Projects {
 		where := fmt.Sprintf("projects[%d]", i)
 		namespace, path := splitPath(sp.Path)
 		p := Project{
 			ID: sp.ID, Path: path, Name: sp.Name, Visibility: sp.Visibility, DefaultBranch: sp.DefaultBranch,
-			SelfArchived: sp.Archived, ProtectedBranches: sp.ProtectedBranches, Files: sp.Files, Members: members(where, sp.Members),
+			SelfArchived: sp.Archived, ProtectedBranches: sp.ProtectedBranches, Files: sp.Files, Members: l.members(where, sp.Members),
 		}
-		w.View(func(v *View) {
+		l.View(func(v *View) {
 			if g := v.GroupByPath(namespace); g != nil {
 				p.NamespaceID = g.ID
 			} else if u := v.UserByName(namespace); u != nil {
@@ -249,21 +287,20 @@ func (w *World) Load(s Seed) error {
 			}
 		})
 		if p.NamespaceID == 0 {
-			at(fmt.Errorf("no group or user %q in the seed", namespace), "%s.path %q", where, sp.Path)
+			l.at(fmt.Errorf("no group or user %q in the seed", namespace), "%s.path %q", where, sp.Path)
 			continue
 		}
-		id, err := w.AddProject(p)
-		at(err, "%s %q", where, sp.Path)
+		id, err := l.AddProject(p)
+		l.at(err, "%s %q", where, sp.Path)
 		if err == nil {
-			links(where, sp.InvitedGroups, func(invited int64, level int, expires string) error {
+			l.links(where, sp.InvitedGroups, func(invited int64, level int, expires string) error {
 				// Not ShareProject: a link may be older than the lock that makes it void.
-				return w.change(func(c *changes) error {
-					return c.share(&c.Project(id).Links, w.invitedIntoProject, id, invited, level, expires)
+				return l.change(func(c *changes) error {
+					return c.share(&c.Project(id).Links, l.invitedIntoProject, id, invited, level, expires)
 				})
 			})
 		}
 	}
-	return errors.Join(problems...)
 }
 
 func splitPath(full string) (parent, path string) {

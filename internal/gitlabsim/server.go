@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -23,8 +22,6 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
-
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
 
 // Options configures New. The zero value is an empty GitLab on a free loopback port.
@@ -67,30 +64,22 @@ type Options struct {
 
 // Server is a running simulated GitLab.
 type Server struct {
-	opts    Options
-	release gitlabversion.Version
-	now     func() time.Time
-	log     *slog.Logger
-	world   *World
-	url     string
-	caPEM   []byte
-	http    *http.Server
-	listen  *listener
-	done    chan struct{} // closed when http has stopped serving
+	*instance
+	*access
+	*idTokens
+	*hooks
+	*faultState
+	*limitState
+	*kubernetes
 
-	access  *accessState
-	signing *signing
-	hooks   *hookState
-	faults  *faultState
-	limits  *limitState
+	caPEM  []byte
+	http   *http.Server
+	listen *listener
+	done   chan struct{} // closed when http has stopped serving
 
 	mu       sync.Mutex
 	requests map[string]int
-	features features
 }
-
-// Has reports whether a GitLab of this version has the feature.
-func (s *Server) Has(f gitlabversion.Feature) bool { return s.release.Has(f) }
 
 // New starts a simulated GitLab. Close stops it.
 func New(opts Options) (*Server, error) {
@@ -112,22 +101,20 @@ func New(opts Options) (*Server, error) {
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return nil, fmt.Errorf("listening on %q: the simulated GitLab has well-known passwords and listens on loopback only; use 127.0.0.1", opts.Listen)
 	}
-	var ok bool
-	s := &Server{opts: opts, now: opts.Now, log: opts.Logger, requests: map[string]int{}, done: make(chan struct{})}
-	if s.release, ok = gitlabversion.Parse(opts.Version); !ok {
-		return nil, fmt.Errorf("reading the GitLab version %q: want one like 19.1.0-ee", opts.Version)
-	}
-	s.features = features{certificate: opts.CertificateClusters, local: opts.LocalRequests, plan: opts.License, kas: opts.KAS}
-	s.access, s.faults = newAccessState(), newFaultState()
-	s.limits = &limitState{limits: maps.Clone(opts.RateLimits), windows: map[limitKey]window{}}
-	if s.signing, err = newSigning(opts.UserKey, opts.CIKey); err != nil {
+	i, err := newInstance(opts)
+	if err != nil {
 		return nil, err
 	}
-	s.world = opts.World
-	if s.world == nil {
-		s.world = NewWorld(opts.Now)
+	signing, err := newSigning(opts.UserKey, opts.CIKey)
+	if err != nil {
+		return nil, err
 	}
-	s.hooks = newHookState(s)
+	a := newAccess(i)
+	s := &Server{
+		instance: i, access: a, idTokens: &idTokens{i, signing, a}, hooks: newHooks(i), faultState: newFaultState(),
+		limitState: &limitState{instance: i, limits: maps.Clone(opts.RateLimits), windows: map[limitKey]window{}},
+		kubernetes: &kubernetes{i, a}, requests: map[string]int{}, done: make(chan struct{}),
+	}
 	if len(opts.Seed) > 0 {
 		seed, err := ParseSeed(opts.Seed)
 		if err != nil {
@@ -149,9 +136,10 @@ func New(opts Options) (*Server, error) {
 	_, port, _ := net.SplitHostPort(inner.Addr().String())
 	s.url, s.caPEM = "https://"+net.JoinHostPort(host, port), caPEM
 	s.world.mu.Lock()
-	s.world.emit = s.hooks.send
+	s.world.emit = s.sendHooks
 	s.world.mu.Unlock()
 	s.listen = newListener(inner)
+	s.faultState.listen = s.listen
 	s.http = &http.Server{
 		Handler:           s.handler(),
 		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
@@ -173,9 +161,6 @@ type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// URL is the base URL and the issuer, without a slash at the end.
-func (s *Server) URL() string { return s.url }
-
 // CA is the PEM certificate that the server's certificate is signed by.
 func (s *Server) CA() []byte { return slices.Clone(s.caPEM) }
 
@@ -189,9 +174,6 @@ func (s *Server) Client() *http.Client {
 	}
 }
 
-// World is the model behind the server.
-func (s *Server) World() *World { return s.world }
-
 // Close stops the server, cancels hooks that are under way and waits for everything it started.
 func (s *Server) Close() {
 	s.world.mu.Lock()
@@ -199,7 +181,7 @@ func (s *Server) Close() {
 	s.world.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	s.faults.stop()
+	s.faultState.stop()
 	_ = s.http.Shutdown(ctx)
 	_ = s.http.Close()
 	s.listen.closeAll()
@@ -225,7 +207,8 @@ func (s *Server) ResetRequests() {
 // handler builds the router. Paths with encoded slashes (/groups/a%2Fb) stay one segment.
 func (s *Server) handler() http.Handler {
 	r := mux.NewRouter().UseEncodedPath().SkipClean(true)
-	s.mountOIDC(r)
+	p := &provider{s.instance, s.idTokens, &logins{s.instance, s.access}, s.access}
+	p.mount(func(method, path string, h http.HandlerFunc) { s.mount(r, method, path, path, h) })
 	s.mountREST(r)
 	s.mount(r, http.MethodPost, "/api/graphql", "/graphql", newGraphQLHandler(s))
 	r.PathPrefix(kasPath).Handler(s.counted("KAS "+kasPath, http.HandlerFunc(s.kasProxy)))
@@ -257,7 +240,7 @@ func (s *Server) counted(kind string, h http.Handler) http.Handler {
 		s.log.DebugContext(r.Context(), "request", "kind", kind)
 		w.Header().Set("X-Request-Id", randomHex(13))
 		r.Body = http.MaxBytesReader(w, r.Body, 4<<20)
-		s.faults.apply(w, r, h)
+		s.withFaults(w, r, h)
 	})
 }
 
@@ -280,12 +263,4 @@ func serverCertificate() (tls.Certificate, []byte, error) {
 	}
 	cert, err := tls.X509KeyPair(pair.Cert, pair.Key)
 	return cert, ca.PEM, err
-}
-
-// errorBody returns status and body of an error that a handler returned.
-func errorBody(err error) (int, map[string]any) {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Status, e.Body
-	}
-	return http.StatusInternalServerError, map[string]any{"message": "500 Internal Server Error"}
 }
