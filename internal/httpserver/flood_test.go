@@ -27,6 +27,18 @@ var readAll = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "read")
 })
 
+// firstRead calls call when the body is read for the first time.
+type firstRead struct {
+	io.ReadCloser
+	call func()
+	once sync.Once
+}
+
+func (b *firstRead) Read(p []byte) (int, error) {
+	b.once.Do(b.call)
+	return b.ReadCloser.Read(p)
+}
+
 func dial(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(t.Context(), "tcp", addr)
@@ -53,7 +65,13 @@ func post(t *testing.T, c *http.Client, url, body string) int {
 func TestSlowBodiesHoldNoSlots(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
 		t.Run(fmt.Sprintf("TLS %v", withTLS), func(t *testing.T) {
-			opts := httpserver.Options{Handler: httpserver.Limit(8, nil, httpserver.Bodies(4, time.Second, readAll))}
+			var came atomic.Int64 // requests whose body is being read, or that were refused
+			refused := func() { came.Add(1) }
+			limited := httpserver.Limit(8, refused, httpserver.Bodies(4, time.Second, readAll))
+			opts := httpserver.Options{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				r.Body = &firstRead{ReadCloser: r.Body, call: func() { came.Add(1) }}
+				limited.ServeHTTP(w, r)
+			})}
 			var config *tls.Config
 			if withTLS {
 				ca, files := newAuthority(t), newFiles(t)
@@ -92,6 +110,12 @@ func TestSlowBodiesHoldNoSlots(t *testing.T) {
 				}()
 				go func() { _, _ = io.WriteString(hold, "half") }()
 				t.Cleanup(func() { hold.CloseWithError(io.ErrUnexpectedEOF) })
+			}
+			// The half ones come before the whole ones: four that come while a whole one is being read may well push it out.
+			for deadline := time.Now().Add(30 * time.Second); came.Load() < int64(cap(ended)); time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%d of %d half-sent requests came", came.Load(), cap(ended))
+				}
 			}
 			c := client(t, config.Clone())
 			for range 20 {
