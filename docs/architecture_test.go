@@ -155,9 +155,15 @@ func TestWalksExist(t *testing.T) {
 	}
 	stop := regexp.MustCompile("`([a-z0-9_/-]+\\.go): ([A-Za-z.]+)`")
 	declared := map[string]map[string]bool{}
-	for _, walk := range walks {
+	acting := regexp.MustCompile("\\*\\*`([a-z0-9_/-]+\\.go): ")
+	for i, walk := range walks {
 		name, steps, _ := strings.Cut(walk, "\n")
-		for step := range strings.SplitSeq(strings.TrimSpace(steps), "\n") {
+		if n := len(acting.FindAllString(steps, -1)); i < 2 && (n == 0 || n > 6) {
+			t.Errorf("%s: %d files act, want at most six", name, n)
+		}
+		_, steps, _ = strings.Cut(steps, "\n1. ")
+		steps = strings.ReplaceAll("1. "+strings.TrimSpace(steps), "\n   ", " ")
+		for step := range strings.SplitSeq(steps, "\n") {
 			stops := stop.FindAllStringSubmatch(step, -1)
 			if !regexp.MustCompile(`^\d+\. `).MatchString(step) || len(stops) == 0 {
 				t.Errorf("%s: %q is no step: a number, then `path/file.go: Name` and some words", name, step)

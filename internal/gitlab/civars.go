@@ -53,6 +53,16 @@ func (v *varsReading) put(p *authz.Project) {
 	}
 }
 
+// putAll is put for these projects of a Snapshot.
+func (v *varsReading) putAll(s *authz.Snapshot, ids []int64) {
+	for _, id := range ids {
+		if p, ok := s.Projects[id]; ok {
+			v.put(&p)
+			s.Projects[id] = p
+		}
+	}
+}
+
 func (v *varsReading) intern(s string) string {
 	if known, ok := v.text[s]; ok {
 		return known

@@ -103,39 +103,32 @@ func (q *graphQL) users(ctx context.Context, ids []int64) (map[int64]authz.User,
 	return out, nil
 }
 
-// readVariables reads the variables of the given projects into the Snapshot, a hundred projects per request. What can't be
-// read stays unknown; that is never an error of the reading.
-func (q *graphQL) readVariables(ctx context.Context, s *authz.Snapshot, ids []int64) {
-	vars := newVarsReading(q.variables)
-	defer func() {
-		for _, id := range ids {
-			if p, ok := s.Projects[id]; ok {
-				vars.put(&p)
-				s.Projects[id] = p
-			}
-		}
-	}()
+// readVariables reads the variables of the given projects, a hundred projects per request. What can't be read is not in what
+// it returns; that is never an error of the reading.
+func (q *graphQL) readVariables(ctx context.Context, ids []int64) (vars *varsReading) {
+	vars = newVarsReading(q.variables)
 	if vars == nil || q.off || len(ids) == 0 {
-		return
+		return vars
 	}
 	k := q.server.Load()
 	if k == nil {
 		sc, err := readSchema(ctx, q.api, true)
 		if err != nil {
-			return
+			return vars
 		}
 		k = &serverFacts{schema: sc, limit: defaultLimit}
 	}
 	if k.schema.variable == "" {
-		return
+		return vars
 	}
 	g := newGQLRead(q.api, *k, newDraft(), vars)
 	for chunk := range slices.Chunk(ids, q.api.pageSize) {
 		if err := g.run(ctx, []*part{g.variablesOf(chunk)}); err != nil {
 			q.api.log.WarnContext(ctx, "CI/CD variables of projects could not be read", "projects", len(chunk), "reason", err.Error())
-			return
+			return vars
 		}
 	}
+	return vars
 }
 
 // probe asks GraphQL what it tells about itself, for Probe. selfErr is what came of asking REST who we are.

@@ -302,3 +302,46 @@ func (u *update) projectsRead() []int64 {
 	slices.Sort(out)
 	return out
 }
+
+// copySnapshot copies the maps. Rows and links are shared with base and replaced as a whole, never changed.
+func copySnapshot(base *authz.Snapshot) *authz.Snapshot {
+	s := *base
+	s.Users, s.Groups, s.Projects, s.Missing = maps.Clone(base.Users), maps.Clone(base.Groups), maps.Clone(base.Projects), maps.Clone(base.Missing)
+	if s.Users == nil {
+		s.Users = map[int64]authz.User{}
+	}
+	if s.Groups == nil {
+		s.Groups = map[int64]authz.Group{}
+	}
+	if s.Projects == nil {
+		s.Projects = map[int64]authz.Project{}
+	}
+	if s.Missing == nil {
+		s.Missing = map[authz.SourceID]string{}
+	}
+	return &s
+}
+
+// dropUnnamed removes people whom no row and no personal project names.
+func dropUnnamed(s *authz.Snapshot) {
+	named := map[int64]bool{}
+	for _, g := range s.Groups {
+		for _, m := range g.Members {
+			named[m.User] = true
+		}
+	}
+	for _, p := range s.Projects {
+		named[p.Owner] = true
+		for _, m := range p.Members {
+			named[m.User] = true
+		}
+	}
+	maps.DeleteFunc(s.Users, func(id int64, _ authz.User) bool { return !named[id] })
+}
+
+func firstTime(a, b time.Time) time.Time {
+	if a.IsZero() {
+		return b
+	}
+	return a
+}

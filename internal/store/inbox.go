@@ -41,9 +41,11 @@ type Inbox struct {
 	Logger    *slog.Logger
 	Now       func() time.Time
 
-	mu   sync.Mutex
-	next *batch     // gathers while another one is written
-	pen  sync.Mutex // held by who writes
+	mu      sync.Mutex
+	next    *batch                     // gathers while another one is written
+	offer   func([]intake.Ticket) bool // of Follow; nil: this process does not follow
+	offered map[string]string          // what offer took, by key: Follow does not hand it over once more
+	pen     sync.Mutex                 // held by who writes
 
 	unstored map[string]string // what the last write failed to store; of who holds the pen
 }
@@ -57,23 +59,19 @@ type batch struct {
 
 // Put stores what is to be read again (none: everything) and returns when it is stored. Calls at the same time share
 // their writes. It ends within 9 s, for GitLab waits 10 s for an answer. What could not be stored is an error, and goes along with
-// the next write: GitLab does not send it again.
+// the next write: GitLab does not send it again. Where this process follows, it begins with it while it is being stored.
 func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string) error {
 	nonce := make([]byte, 8)
 	_, _ = rand.Read(nonce) // never fails
 	value := b.Now().UTC().Format(time.RFC3339Nano) + " " + hex.EncodeToString(nonce) + " " + cause
-	b.mu.Lock()
-	if b.next == nil {
-		b.next = &batch{data: map[string]string{}}
-	}
-	mine := b.next
+	data := make(map[string]string, len(changed))
 	for _, id := range changed {
-		mine.data[id.Label()] = value
+		data[id.Label()] = value
 	}
-	if len(changed) == 0 || len(mine.data) > MaxInbox {
-		mine.data = map[string]string{keyAll: value}
+	if len(data) == 0 || len(data) > MaxInbox {
+		data = map[string]string{keyAll: value}
 	}
-	b.mu.Unlock()
+	mine := b.gather(data)
 
 	b.pen.Lock()
 	defer b.pen.Unlock()
@@ -89,12 +87,43 @@ func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string)
 		if len(mine.data) > MaxInbox {
 			mine.data = map[string]string{keyAll: value}
 		}
-		mine.err, mine.written = b.write(context.WithoutCancel(ctx), mine.data), true
+		if mine.written = true; len(mine.data) == 0 { // it is dealt with already
+			return nil
+		}
+		mine.err = b.write(context.WithoutCancel(ctx), mine.data)
 		if b.unstored = nil; mine.err != nil {
 			b.unstored = mine.data
 		}
 	}
 	return mine.err
+}
+
+// gather adds to what is written next, and lets this process begin with it if it follows.
+func (b *Inbox) gather(data map[string]string) *batch {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next == nil {
+		b.next = &batch{data: map[string]string{}}
+	}
+	maps.Copy(b.next.data, data)
+	if all, ok := data[keyAll]; ok {
+		b.next.data = map[string]string{keyAll: all}
+	} else if len(b.next.data) > MaxInbox {
+		for _, v := range data {
+			b.next.data = map[string]string{keyAll: v}
+		}
+	}
+	if b.offer == nil {
+		return b.next
+	}
+	tickets := make([]intake.Ticket, 0, len(data))
+	for k, v := range data {
+		tickets = append(tickets, ticket(k, v))
+	}
+	if b.offer(tickets) {
+		maps.Copy(b.offered, data)
+	}
+	return b.next
 }
 
 // writeTimeout bounds a write with its repetitions. A call waits for the one under way and for its own.
@@ -179,16 +208,32 @@ func (b *Inbox) create(ctx context.Context) error {
 }
 
 // Follow hands every entry to take, those that are there first, until ctx is done. An entry is handed over once for
-// each value it has.
-func (b *Inbox) Follow(ctx context.Context, take func([]intake.Ticket)) {
+// each value it has. What Put gets in this process meanwhile goes to offer, which must not block, before it is stored; what offer
+// does not take comes to take as all else.
+func (b *Inbox) Follow(ctx context.Context, take func([]intake.Ticket), offer func([]intake.Ticket) bool) {
+	b.mu.Lock()
+	b.offer, b.offered = offer, map[string]string{}
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		b.offer = nil
+		b.mu.Unlock()
+	}()
 	seen := map[string]string{}
 	news := func(cm *corev1.ConfigMap) {
 		var out []intake.Ticket
+		b.mu.Lock()
 		for k, v := range cm.Data {
-			if had, ok := seen[k]; !ok || had != v {
+			if !has(seen, k, v) && !has(b.offered, k, v) {
 				out = append(out, ticket(k, v))
 			}
 		}
+		for k, v := range seen {
+			if has(b.offered, k, v) && !has(cm.Data, k, v) {
+				delete(b.offered, k)
+			}
+		}
+		b.mu.Unlock()
 		if seen = maps.Clone(cm.Data); seen == nil {
 			seen = map[string]string{}
 		}
@@ -213,6 +258,11 @@ func (b *Inbox) Follow(ctx context.Context, take func([]intake.Ticket)) {
 		}
 		t.Stop()
 	}
+}
+
+func has(m map[string]string, key, value string) bool {
+	v, ok := m[key]
+	return ok && v == value
 }
 
 // follow reads the inbox and watches it until the watch ends.
@@ -266,6 +316,7 @@ func older(a, b string) bool {
 
 // Remove takes entries out that a round has dealt with, unless they were put again since.
 func (b *Inbox) Remove(ctx context.Context, done []intake.Ticket) error {
+	b.withdraw(done)
 	for range 5 {
 		cm, err := b.maps().Get(ctx, NameInbox, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
@@ -281,7 +332,7 @@ func (b *Inbox) Remove(ctx context.Context, done []intake.Ticket) error {
 		}
 		var ops []op
 		for _, t := range done {
-			if v, ok := cm.Data[t.Key]; ok && v == t.Value { // keys are letters, digits and "-": nothing to escape in a JSON pointer
+			if has(cm.Data, t.Key, t.Value) { // keys are letters, digits and "-": nothing to escape in a JSON pointer
 				delete(cm.Data, t.Key) // it may be among done twice
 				ops = append(ops, op{"test", "/data/" + t.Key, t.Value}, op{"remove", "/data/" + t.Key, ""})
 			}
@@ -305,6 +356,30 @@ func (b *Inbox) Remove(ctx context.Context, done []intake.Ticket) error {
 		}
 	}
 	return errors.New("clearing the inbox of hooks: it changes too fast")
+}
+
+// withdraw drops what is not stored yet, and returns when no write is under way that might store it.
+func (b *Inbox) withdraw(done []intake.Ticket) {
+	b.pen.Lock()
+	defer b.pen.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, t := range done {
+		for _, waiting := range []map[string]string{b.unstored, b.next.waiting()} {
+			if has(waiting, t.Key, t.Value) {
+				delete(waiting, t.Key)
+				delete(b.offered, t.Key)
+			}
+		}
+	}
+}
+
+// waiting returns what a batch gathers; nil for none.
+func (b *batch) waiting() map[string]string {
+	if b == nil {
+		return nil
+	}
+	return b.data
 }
 
 // ticket reads one entry. One that can't be read asks for a full round.

@@ -3,7 +3,9 @@ package store_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,12 +13,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 )
 
 // TestAnOutageOfTheAPIServerLosesNoHook: a short one is waited for; in a longer one each call fails within GitLab's 10 s, and
@@ -92,5 +96,73 @@ func TestAnOutageOfTheAPIServerLosesNoHook(t *testing.T) {
 				t.Errorf("the last write has %d bytes: it writes again what is stored", n)
 			}
 		})
+	}
+}
+
+// TestWhatComesInHereIsOfferedBeforeItIsStored: a process that follows begins with its own hooks while they are being stored. It
+// gets nothing twice, loses nothing, and what was dealt with leaves the inbox, also when that is faster than the write.
+func TestWhatComesInHereIsOfferedBeforeItIsStored(t *testing.T) {
+	kube := fake.NewClientset()
+	var gate sync.RWMutex // who holds it keeps the inbox from being written
+	kube.PrependReactor("patch", "configmaps", func(a kubetesting.Action) (bool, runtime.Object, error) {
+		if a.(kubetesting.PatchAction).GetPatchType() == types.MergePatchType {
+			gate.RLock()
+			defer gate.RUnlock()
+		}
+		return false, nil, nil
+	})
+	b := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: quiet, Now: time.Now}
+	taken, offered := &tray{}, &tray{}
+	var full atomic.Bool
+	offer := func(in []intake.Ticket) bool {
+		if full.Load() {
+			return false
+		}
+		offered.take(in)
+		return true
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { b.Follow(ctx, taken.take, offer) })
+	defer wg.Wait()
+	defer stop()
+	put := func(id int64) {
+		if err := b.Put(t.Context(), []authz.SourceID{authz.ProjectID(id)}, "hook"); err != nil {
+			t.Error(err)
+		}
+	}
+	remove := func() {
+		if err := b.Remove(t.Context(), offered.all()); err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, "one that is offered", func() bool { put(1); return len(offered.all()) > 0 })
+	for round := range int64(20) {
+		before := len(offered.all())
+		gate.Lock()
+		var puts sync.WaitGroup
+		for id := range int64(3) {
+			puts.Go(func() { put(10 + id + round%2) })
+		}
+		eventually(t, "all three offered while none is stored", func() bool { return len(offered.all()) == before+3 })
+		puts.Go(remove)
+		time.Sleep(time.Duration(round%3) * time.Millisecond)
+		gate.Unlock()
+		puts.Wait()
+		remove()
+		cm, err := kube.CoreV1().ConfigMaps(deploy.Namespace).Get(t.Context(), store.NameInbox, metav1.GetOptions{})
+		if err != nil || len(cm.Data) != 0 {
+			t.Fatalf("round %d, after all was dealt with: %v, %v", round, cm.Data, err)
+		}
+	}
+	full.Store(true)
+	put(500)
+	eventually(t, "what there was no room for", func() bool {
+		return slices.Contains(keys(taken.all()), authz.ProjectID(500).Label())
+	})
+	for _, late := range taken.all() {
+		if slices.ContainsFunc(offered.all(), func(o intake.Ticket) bool { return o.Key == late.Key && o.Value == late.Value }) {
+			t.Errorf("%s was handed over twice", late.Key)
+		}
 	}
 }

@@ -261,7 +261,7 @@ func follow(t *testing.T, b *store.Inbox) *tray {
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	out := &tray{}
 	var wg sync.WaitGroup
-	wg.Go(func() { b.Follow(ctx, out.take) })
+	wg.Go(func() { b.Follow(ctx, out.take, func([]intake.Ticket) bool { return false }) })
 	t.Cleanup(func() { stop(); wg.Wait() })
 	return out
 }

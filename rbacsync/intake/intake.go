@@ -191,6 +191,16 @@ func (i *Intake) AddTickets(ctx context.Context, tickets []Ticket) {
 	}
 }
 
+// OfferTickets is AddTickets for who can't wait: it returns false when there is no room at once.
+func (i *Intake) OfferTickets(tickets []Ticket) bool {
+	select {
+	case i.in <- request{tickets: tickets}:
+		return true
+	default:
+		return false
+	}
+}
+
 // Forget drops what was asked for and said before Run begins: it reads everything anyway.
 func (i *Intake) Forget() {
 	for {

@@ -46,7 +46,8 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 	}
 	want := p.want
 	v := b.o.Limits.Split(p.Plan, want, e, p.Started)
-	if b.o.Held != nil && (len(v.Holdable) > 0 || b.approved == nil && p.everything() || len(b.approved) > 0) {
+	// Over single namespaces they are read only where one could matter: a right should not wait for that request.
+	if b.o.Held != nil && (p.everything() || len(v.Held) > 0 || len(b.approved) > 0) {
 		if approved, err := b.o.Held.Approvals(ctx); err != nil {
 			p.noted = append(p.noted, authz.Finding{Code: "approvals_unreadable", Text: err.Error()})
 		} else {

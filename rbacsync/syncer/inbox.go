@@ -13,8 +13,9 @@ import (
 
 // Inbox keeps what hooks named, also when this process ends, until that is read and written (docs/adr/0106).
 type Inbox interface {
-	// Follow hands over every entry, those that are there first, until ctx is done.
-	Follow(ctx context.Context, take func([]intake.Ticket))
+	// Follow hands over every entry, those that are there first, until ctx is done. What comes in by way of this process it offers
+	// while it is being stored; what was taken then is not handed over again.
+	Follow(ctx context.Context, take func([]intake.Ticket), offer func([]intake.Ticket) bool)
 	// Remove takes entries out, unless they were put in again since.
 	Remove(ctx context.Context, done []intake.Ticket) error
 }

@@ -532,7 +532,7 @@ type box struct {
 	take    func([]intake.Ticket)
 }
 
-func (b *box) Follow(ctx context.Context, take func([]intake.Ticket)) {
+func (b *box) Follow(ctx context.Context, take func([]intake.Ticket), _ func([]intake.Ticket) bool) {
 	b.mu.Lock()
 	b.take = take
 	b.mu.Unlock()

@@ -397,7 +397,9 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	}
 	if s.o.Inbox != nil {
 		b.read = make(chan []intake.Ticket, 1)
-		wg.Go(func() { s.o.Inbox.Follow(ctx, func(t []intake.Ticket) { s.intake.AddTickets(ctx, t) }) })
+		wg.Go(func() {
+			s.o.Inbox.Follow(ctx, func(t []intake.Ticket) { s.intake.AddTickets(ctx, t) }, s.intake.OfferTickets)
+		})
 		wg.Go(func() { clearInbox(ctx, s.o, b.read) })
 	}
 	if s.o.Memory != nil {
