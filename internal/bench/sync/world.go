@@ -58,14 +58,14 @@ type builder struct {
 
 	members  []int64 // the people who have rows anywhere
 	free     []int64 // those who are kept for the revocations
-	groups   []floor
+	groups   []node
 	projects []int64
 
 	perTop, perSub, perProject int // rows in a top-level group, a subgroup and a project
 }
 
-// floor is a group and how deep it lies.
-type floor struct {
+// node is a group and how deep it lies.
+type node struct {
 	id    int64
 	depth int
 }
@@ -140,7 +140,7 @@ func (b *builder) addGroups() error {
 		if err != nil {
 			return err
 		}
-		b.groups = append(b.groups, floor{id, 1})
+		b.groups = append(b.groups, node{id, 1})
 	}
 	for i := len(b.groups); i < b.size.groups; i++ {
 		parent := pick(b.rand, b.groups)
@@ -151,7 +151,7 @@ func (b *builder) addGroups() error {
 		if err != nil {
 			return err
 		}
-		b.groups = append(b.groups, floor{id, parent.depth + 1})
+		b.groups = append(b.groups, node{id, parent.depth + 1})
 	}
 	return nil
 }

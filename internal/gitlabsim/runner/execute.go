@@ -24,7 +24,7 @@ const (
 	mainScript, after = "script.sh", "after_script.sh"
 )
 
-// shell is what a runner with the shell executor is given besides the scripts and the variables: it decides nothing about them.
+// shell runs a job as a runner with the shell executor does: whether it runs, and with which variables, has been decided.
 type shell struct {
 	jobID   int64
 	files   map[string]string // of the ref, by name
