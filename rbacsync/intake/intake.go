@@ -292,7 +292,7 @@ func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 	if due := i.queue.dueAll(now, i.tick()); due && i.full == nil {
 		i.full = &reading{full: true, causes: i.queue.beginAll(), began: i.tick(), at: now}
 		r, base := i.full, i.base
-		i.run(ctx, wg, r, func() { r.snap, r.err = i.o.readAll(ctx, base) })
+		r.beside(ctx, wg, i, func() { r.snap, r.err = i.o.readAll(ctx, base) })
 	}
 	if i.base == nil {
 		return
@@ -301,7 +301,7 @@ func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 		if ids, causes := i.queue.take(now, topIn(i.base)); len(ids) > 0 {
 			i.single = &reading{ids: ids, causes: causes, began: i.tick(), at: now}
 			r, base := i.single, i.base
-			i.run(ctx, wg, r, func() {
+			r.beside(ctx, wg, i, func() {
 				ctx, cancel := context.WithTimeout(ctx, ReadingTimeout)
 				defer cancel()
 				if r.snap, r.err = i.o.Reader.Refresh(ctx, base, ids); r.err == nil && r.snap == nil {
@@ -313,7 +313,7 @@ func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 	if i.o.Users != nil && !i.poller.running && !now.Before(i.poller.at) {
 		i.poller.running = true
 		r, p := &reading{causes: []string{"poll"}, began: i.tick(), at: now}, i.poller.plan(i.base, now, i.recent())
-		i.run(ctx, wg, r, func() {
+		r.beside(ctx, wg, i, func() {
 			ctx, cancel := context.WithTimeout(ctx, ReadingTimeout)
 			defer cancel()
 			r.polled, r.err = p.ask(ctx, i.o.Users)
@@ -329,7 +329,7 @@ func (i *Intake) startReread(ctx context.Context, wg *sync.WaitGroup, now time.T
 	}
 	i.reread.running = true
 	r := &reading{reread: true, at: now}
-	i.run(ctx, wg, r, func() {
+	r.beside(ctx, wg, i, func() {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		r.ids, r.err = i.o.Reread(ctx)
@@ -346,8 +346,8 @@ func (i *Intake) endReread(r *reading) {
 	}
 }
 
-// run does a reading beside Run, which hears of its end.
-func (i *Intake) run(ctx context.Context, wg *sync.WaitGroup, r *reading, read func()) {
+// beside does a reading beside Run, which hears of its end.
+func (r *reading) beside(ctx context.Context, wg *sync.WaitGroup, i *Intake, read func()) {
 	wg.Go(func() {
 		read()
 		r.took = i.o.Now().Sub(r.at)
