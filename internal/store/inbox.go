@@ -55,11 +55,13 @@ type batch struct {
 	data    map[string]string
 	written bool
 	err     error
+	dealt   chan struct{} // closed when all of it is dealt with and nothing is left to be written
 }
 
 // Put stores what is to be read again (none: everything) and returns when it is stored. Calls at the same time share
 // their writes. It ends within 9 s, for GitLab waits 10 s for an answer. What could not be stored is an error, and goes along with
-// the next write: GitLab does not send it again. Where this process follows, it begins with it while it is being stored.
+// the next write: GitLab does not send it again. Where this process follows, it begins with it at once, and what it has dealt with
+// within headStart is not stored at all: a process that ends before that is followed by one that reads everything.
 func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string) error {
 	nonce := make([]byte, 8)
 	_, _ = rand.Read(nonce) // never fails
@@ -71,8 +73,10 @@ func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string)
 	if len(data) == 0 || len(data) > MaxInbox {
 		data = map[string]string{keyAll: value}
 	}
-	mine := b.gather(data)
-
+	mine, begun := b.gather(data)
+	if begun && mine.dealtWithin(ctx, headStart) {
+		return nil
+	}
 	b.pen.Lock()
 	defer b.pen.Unlock()
 	if !mine.written { // else somebody wrote it with their own
@@ -87,9 +91,7 @@ func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string)
 		if len(mine.data) > MaxInbox {
 			mine.data = map[string]string{keyAll: value}
 		}
-		if mine.written = true; len(mine.data) == 0 { // it is dealt with already
-			return nil
-		}
+		mine.written = true
 		mine.err = b.write(context.WithoutCancel(ctx), mine.data)
 		if b.unstored = nil; mine.err != nil {
 			b.unstored = mine.data
@@ -98,12 +100,29 @@ func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string)
 	return mine.err
 }
 
+// headStart is how long an entry that this process deals with itself waits to be stored. A revocation takes a third of that, and
+// needs no second write of the API server beside its own.
+const headStart = 50 * time.Millisecond
+
+// dealtWithin waits for that time at most, and reports whether all of the batch was dealt with.
+func (m *batch) dealtWithin(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-m.dealt:
+		return true
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	return false
+}
+
 // gather adds to what is written next, and lets this process begin with it if it follows.
-func (b *Inbox) gather(data map[string]string) *batch {
+func (b *Inbox) gather(data map[string]string) (mine *batch, begun bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.next == nil {
-		b.next = &batch{data: map[string]string{}}
+		b.next = &batch{data: map[string]string{}, dealt: make(chan struct{})}
 	}
 	maps.Copy(b.next.data, data)
 	if all, ok := data[keyAll]; ok {
@@ -114,16 +133,16 @@ func (b *Inbox) gather(data map[string]string) *batch {
 		}
 	}
 	if b.offer == nil {
-		return b.next
+		return b.next, false
 	}
 	tickets := make([]intake.Ticket, 0, len(data))
 	for k, v := range data {
 		tickets = append(tickets, ticket(k, v))
 	}
-	if b.offer(tickets) {
+	if begun = b.offer(tickets); begun {
 		maps.Copy(b.offered, data)
 	}
-	return b.next
+	return b.next, begun
 }
 
 // writeTimeout bounds a write with its repetitions. A call waits for the one under way and for its own.
@@ -316,7 +335,9 @@ func older(a, b string) bool {
 
 // Remove takes entries out that a round has dealt with, unless they were put again since.
 func (b *Inbox) Remove(ctx context.Context, done []intake.Ticket) error {
-	b.withdraw(done)
+	if done = b.withdraw(done); len(done) == 0 {
+		return nil
+	}
 	for range 5 {
 		cm, err := b.maps().Get(ctx, NameInbox, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
@@ -358,28 +379,30 @@ func (b *Inbox) Remove(ctx context.Context, done []intake.Ticket) error {
 	return errors.New("clearing the inbox of hooks: it changes too fast")
 }
 
-// withdraw drops what is not stored yet, and returns when no write is under way that might store it.
-func (b *Inbox) withdraw(done []intake.Ticket) {
+// withdraw drops what is not stored yet, and returns the rest when no write is under way that might store it.
+func (b *Inbox) withdraw(done []intake.Ticket) (stored []intake.Ticket) {
 	b.pen.Lock()
 	defer b.pen.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range done {
-		for _, waiting := range []map[string]string{b.unstored, b.next.waiting()} {
-			if has(waiting, t.Key, t.Value) {
-				delete(waiting, t.Key)
-				delete(b.offered, t.Key)
-			}
+		waiting := b.unstored
+		if b.next != nil && has(b.next.data, t.Key, t.Value) {
+			waiting = b.next.data
 		}
+		if !has(waiting, t.Key, t.Value) {
+			stored = append(stored, t)
+			continue
+		}
+		delete(waiting, t.Key)
+		delete(b.offered, t.Key)
 	}
-}
-
-// waiting returns what a batch gathers; nil for none.
-func (b *batch) waiting() map[string]string {
-	if b == nil {
-		return nil
+	if b.next != nil && len(b.next.data) == 0 {
+		b.next.written = true
+		close(b.next.dealt)
+		b.next = nil
 	}
-	return b.data
+	return stored
 }
 
 // ticket reads one entry. One that can't be read asks for a full round.

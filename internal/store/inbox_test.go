@@ -139,14 +139,14 @@ func TestWhatComesInHereIsOfferedBeforeItIsStored(t *testing.T) {
 	eventually(t, "one that is offered", func() bool { put(1); return len(offered.all()) > 0 })
 	for round := range int64(20) {
 		before := len(offered.all())
-		gate.Lock()
+		gate.Lock() // the batch that is being written, and what gathers meanwhile
 		var puts sync.WaitGroup
 		for id := range int64(3) {
 			puts.Go(func() { put(10 + id + round%2) })
 		}
 		eventually(t, "all three offered while none is stored", func() bool { return len(offered.all()) == before+3 })
 		puts.Go(remove)
-		time.Sleep(time.Duration(round%3) * time.Millisecond)
+		time.Sleep(time.Duration(round%4) * 20 * time.Millisecond)
 		gate.Unlock()
 		puts.Wait()
 		remove()
@@ -155,6 +155,20 @@ func TestWhatComesInHereIsOfferedBeforeItIsStored(t *testing.T) {
 			t.Fatalf("round %d, after all was dealt with: %v, %v", round, cm.Data, err)
 		}
 	}
+	// What is dealt with at once is answered at once, and never written.
+	kube.ClearActions()
+	var early sync.WaitGroup
+	begun := time.Now()
+	early.Go(func() { put(400) })
+	eventually(t, "it is offered", func() bool { return slices.Contains(keys(offered.all()), authz.ProjectID(400).Label()) })
+	if err := b.Remove(t.Context(), offered.all()[len(offered.all())-1:]); err != nil {
+		t.Error(err)
+	}
+	early.Wait()
+	if n := len(kube.Actions()); n > 0 && time.Since(begun) < 30*time.Millisecond {
+		t.Errorf("%d requests for what was dealt with at once", n)
+	}
+
 	full.Store(true)
 	put(500)
 	eventually(t, "what there was no room for", func() bool {
