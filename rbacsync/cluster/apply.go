@@ -208,17 +208,9 @@ func (a *applier) count(c rbacsync.Change, err error) {
 // logWrite puts a write into the log.
 func (a *applier) logWrite(ctx context.Context, c rbacsync.Change, err error) {
 	added, lost := c.Subjects()
-	kind, name, role := c.Key.Kind.String(), c.Key.Name, ""
-	if x := c.TemplateObject(); x != nil {
-		kind, name = x.Kind.Kind, x.Name
-	}
-	for _, o := range []*rbacsync.Object{c.New, c.Was()} {
-		if o != nil && o.Binding != nil {
-			role = cmp.Or(role, o.Binding.Role)
-		}
-	}
-	log := a.Logger.With("action", c.Action.String(), "kind", kind, "namespace", c.Key.Namespace, "name", name, "source", c.Source.String(),
-		"role", role, "added", added, "removed", lost, "why", c.Why, "cause", a.Cause)
+	object := c.Reference()
+	log := a.Logger.With("action", c.Action.String(), "kind", object.Kind, "namespace", object.Namespace, "name", object.Name, "source", c.Source.String(),
+		"role", c.Role(), "added", added, "removed", lost, "why", c.Why, "cause", a.Cause)
 	if err == nil {
 		log.InfoContext(ctx, "change applied")
 	} else {
@@ -239,6 +231,9 @@ func (a *applier) write(ctx context.Context, c rbacsync.Change) error {
 		if err := a.May(); err != nil {
 			return err
 		}
+	}
+	if c.Key.Kind == rbacsync.KindTemplate && a.dynamic == nil {
+		return errors.New("there is no client for templates")
 	}
 	switch c.Action {
 	case rbacsync.Create:
@@ -281,20 +276,14 @@ func (a *applier) create(ctx context.Context, o *rbacsync.Object) error {
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: o.Binding.Role},
 		}, metav1.CreateOptions{})
 	case rbacsync.KindTemplate:
-		var api dynamic.ResourceInterface
-		if api, err = a.templates(o); err == nil {
-			obj, err = api.Create(ctx, o.FromTemplate.Render(), metav1.CreateOptions{})
-		}
+		obj, err = a.templates(o).Create(ctx, o.FromTemplate.Render(), metav1.CreateOptions{})
 	}
 	return a.took(o, obj, err)
 }
 
 // templates returns the client for an object from a template and its like.
-func (a *applier) templates(o *rbacsync.Object) (dynamic.ResourceInterface, error) {
-	if a.dynamic == nil {
-		return nil, errors.New("there is no client for templates")
-	}
-	return a.dynamic.Resource(o.FromTemplate.Kind.GVR()).Namespace(o.Key.Namespace), nil
+func (a *applier) templates(o *rbacsync.Object) dynamic.ResourceInterface {
+	return a.dynamic.Resource(o.FromTemplate.Kind.GVR()).Namespace(o.Key.Namespace)
 }
 
 // took hands on what the API server made of a write.
@@ -355,10 +344,7 @@ func (a *applier) update(ctx context.Context, c rbacsync.Change) error {
 			return a.deleteInstead(ctx, c, err)
 		}
 	case rbacsync.KindTemplate:
-		var api dynamic.ResourceInterface
-		if api, err = a.templates(c.New); err == nil {
-			obj, err = api.Patch(ctx, c.New.FromTemplate.Name, types.MergePatchType, body, metav1.PatchOptions{})
-		}
+		obj, err = a.templates(c.New).Patch(ctx, c.New.FromTemplate.Name, types.MergePatchType, body, metav1.PatchOptions{})
 	case rbacsync.KindServiceAccount: // nothing of it can differ
 		err = fmt.Errorf("changing a %s is not something this program does", k.Kind)
 	}
@@ -391,10 +377,7 @@ func (a *applier) remove(ctx context.Context, c rbacsync.Change) error {
 		}
 		return err
 	case rbacsync.KindTemplate:
-		api, err := a.templates(&c.Old.Object)
-		if err == nil {
-			err = api.Delete(ctx, c.Old.FromTemplate.Name, o)
-		}
+		err := a.templates(&c.Old.Object).Delete(ctx, c.Old.FromTemplate.Name, o)
 		if err == nil && a.wrote != nil {
 			a.wrote(k, nil)
 		}

@@ -200,11 +200,8 @@ func (st *templates) load(ctx context.Context, o *Options) error {
 // templateEntry reads an object into our form.
 func templateEntry(kind rbacsync.TemplateKind, o *unstructured.Unstructured) entry {
 	labels, notes := o.GetLabels(), o.GetAnnotations()
-	content := maps.Clone(o.Object)
-	content["metadata"] = map[string]any{"labels": rbacsync.AnyMap(labels), "annotations": rbacsync.AnyMap(notes)}
-	delete(content, "status")
 	l := liveOf(rbacsync.Key{Namespace: o.GetNamespace(), Kind: rbacsync.KindTemplate, Name: kind.Kind + "/" + o.GetName()}, o)
-	l.FromTemplate = &rbacsync.TemplateObject{Kind: kind, Name: o.GetName(), Hash: notes[kubename.AnnotationTemplate], Content: content}
+	l.FromTemplate = &rbacsync.TemplateObject{Kind: kind, Name: o.GetName(), Hash: notes[kubename.AnnotationTemplate], Content: rbacsync.TemplateContent(o.Object)}
 	return entry{l, labels[kubename.LabelManagedBy] == kubename.ManagedBy && labels[kubename.LabelTemplate] != ""}
 }
 
