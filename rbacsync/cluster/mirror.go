@@ -308,6 +308,19 @@ func (m *mirror) wrote(k rbacsync.Key, l *rbacsync.Live) {
 	}
 }
 
+// recall takes over from a mirror of before, which may be nil, what is the same still: what was compared once need not be
+// compared again.
+func (m *mirror) recall(before *mirror) {
+	if before == nil {
+		return
+	}
+	for _, old := range before.observed(nil).Live {
+		if l := m.namespaces[old.Key.Namespace][old.Key]; l != nil && l.UID == old.UID && l.ResourceVersion == old.ResourceVersion {
+			m.namespaces[old.Key.Namespace][old.Key] = old
+		}
+	}
+}
+
 // forgetIn forgets what is in some namespaces.
 func (m *mirror) forgetIn(namespace func(string) bool) {
 	m.mu.Lock()

@@ -86,9 +86,7 @@ func (st *templates) refresh(ctx context.Context, o *Options, reread bool) error
 	if !reread && st.read && followed == st.followed {
 		return nil
 	}
-	if st.followed != followed {
-		st.followed, st.listed = followed, nil
-	}
+	st.followed = followed
 	err := st.load(ctx, o)
 	st.read = err == nil
 	return err
@@ -123,7 +121,7 @@ func templateFeed(client dynamic.Interface, kind rbacsync.TemplateKind, o metav1
 
 // templateFeeds returns, of each kind that a template has, the objects with our marks, and of those that the selector
 // foreign selects the ones that have a template's name. Secrets are asked for by name alone: whoever may list all of them
-// sees everything.
+// sees everything. Kinds that no template has are not followed: see leftFeeds.
 func templateFeeds(client dynamic.Interface, t *rbacsync.Templates, foreign string) []feed {
 	var out []feed
 	seen := map[string]bool{}
@@ -164,17 +162,14 @@ func (st *templates) load(ctx context.Context, o *Options) error {
 	if o.Dynamic == nil {
 		return errors.New("there is no client for them")
 	}
-	if st.listed == nil {
-		of := leftFeeds(o.Dynamic, o.Templates)
-		if !st.followed {
-			of = append(of, templateFeeds(o.Dynamic, o.Templates, "")...)
-		}
-		st.listed = newMirror(of, nil, nil)
+	of := leftFeeds(o.Dynamic, o.Templates)
+	if !st.followed {
+		of = append(of, templateFeeds(o.Dynamic, o.Templates, "")...)
 	}
-	if err := st.listed.fill(ctx); err != nil {
+	listed := newMirror(of, nil, nil)
+	if err := listed.fill(ctx); err != nil {
 		return err
 	}
-	st.listed.drifted() // what others changed in it is no drift: it is read again and again
 	secrets := map[string]map[string]any{}
 	for _, tpl := range o.Templates.List {
 		if tpl.CopyFrom == "" || secrets[tpl.CopyFrom] != nil {
@@ -193,7 +188,8 @@ func (st *templates) load(ctx context.Context, o *Options) error {
 		}
 		secrets[tpl.CopyFrom] = data
 	}
-	st.secrets = secrets
+	listed.recall(st.listed)
+	st.listed, st.secrets = listed, secrets
 	return nil
 }
 
