@@ -84,14 +84,7 @@ func (p *planner) link(changes []Change, all []Object) {
 
 // rank is the place of a change in its chain, by the role that it is about: those outside the policy come last.
 func (p *planner) rank(c *Change) int {
-	role := ""
-	switch {
-	case c.New != nil:
-		role = c.New.Binding.Role
-	case c.Old != nil:
-		role = c.Old.Binding.Role
-	}
-	if i := slices.Index(p.want.Roles, role); i >= 0 {
+	if i := slices.Index(p.want.Roles, c.Role()); i >= 0 {
 		return i
 	}
 	return len(p.want.Roles)
@@ -99,17 +92,11 @@ func (p *planner) rank(c *Change) int {
 
 // moves returns who gets the role of a binding by a change, and who loses it.
 func (c *Change) moves() (gained, lost []int64) {
-	var before, after []int64
-	if c.Old != nil {
-		before = c.Old.Binding.Users
-	}
-	if c.New != nil {
-		after = c.New.Binding.Users
-	}
+	before, after := c.bindings()
 	if c.Action == Replace {
-		return after, before
+		return after.Users, before.Users
 	}
-	return diff(before, after)
+	return minus(after.Users, before.Users), minus(before.Users, after.Users)
 }
 
 // revokes reports whether somebody loses a right by the change for which all that should be in the namespace has
@@ -118,22 +105,14 @@ func (p *planner) revokes(c *Change, all []Object) bool {
 	if !c.Revokes || c.Old == nil {
 		return false
 	}
-	for _, s := range c.Old.Binding.Others {
-		if c.New == nil || !slices.Contains(c.New.Binding.Others, s) {
-			return true
-		}
-	}
+	before, after := c.bindings()
+	_, others := before.beyond(&after)
 	_, lost := c.moves()
-	return slices.ContainsFunc(lost, func(u int64) bool {
+	return len(others) > 0 || slices.ContainsFunc(lost, func(u int64) bool {
 		return !slices.ContainsFunc(all, func(o Object) bool {
-			return o.Binding != nil && p.want.atLeast(o.Binding.Role, c.Old.Binding.Role) && has(o.Binding, u)
+			return o.Binding != nil && p.want.atLeast(o.Binding.Role, before.Role) && o.Binding.has(u)
 		})
 	})
-}
-
-func has(b *Binding, user int64) bool {
-	_, ok := slices.BinarySearch(b.Users, user)
-	return ok
 }
 
 // cede leaves people what they have where the binding that should give them more is one that we may not write, because
@@ -150,23 +129,11 @@ func (p *planner) cede(ns *Live, h []*Live, w []Object) []Object {
 	if len(missing) == 0 {
 		return w
 	}
-	out := slices.Clone(w)
-	for _, l := range h {
-		if l.Binding == nil || !isNameOf(l.Key.Name, l.Binding.Role) {
-			continue
-		}
-		var keep []int64
-		for _, u := range l.Binding.Users {
-			if slices.ContainsFunc(missing, func(o *Object) bool {
-				return o.Key != l.Key && p.want.atLeast(o.Binding.Role, l.Binding.Role) && has(o.Binding, u)
-			}) {
-				keep = append(keep, u)
-			}
-		}
-		if len(keep) > 0 {
-			out = keepIn(out, l, keep, p.want.Users)
-		}
-	}
+	out, _ := keeping(slices.Clone(w), ourBindings(h), p.want.Users, func(l *Live, user int64) bool {
+		return slices.ContainsFunc(missing, func(o *Object) bool {
+			return o.Key != l.Key && p.want.atLeast(o.Binding.Role, l.Binding.Role) && o.Binding.has(user)
+		})
+	})
 	slices.SortFunc(out, func(a, b Object) int { return a.Key.Compare(b.Key) })
 	return out
 }
@@ -231,11 +198,6 @@ func (c Change) Keeping(users []int64) Change {
 	if len(users) == 0 {
 		return c
 	}
-	b := *c.New.Binding
-	b.Users = slices.Sorted(slices.Values(slices.Concat(b.Users, users)))
-	if b.Members = memberNames(b.Users, c.users); slices.Equal(b.Users, c.Old.Binding.Users) {
-		b.Members = c.Old.Binding.Members // no write for a name alone
-	}
-	c.New = &Object{Key: c.Key, Binding: &b}
+	c.New = &Object{Key: c.Key, Binding: c.New.Binding.with(users, c.Old.Binding, c.users)}
 	return c
 }

@@ -1,11 +1,15 @@
 package rbacsync
 
 import (
+	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
@@ -41,28 +45,21 @@ func Text(changes []Change) string {
 
 // Details lists what is different, at most limit entries of subjects.
 func (c Change) Details(limit int) []string {
-	old := c.Was()
 	var out []string
-	if c.Key.Kind == KindNamespace && old != nil && c.New != nil {
-		out = append(changed(old.Labels(), c.New.Labels()), changed(old.Annotations(), c.New.Annotations())...)
-		if old.Namespace.Wrong != "" {
-			out = append(out, "put right: "+old.Namespace.Wrong)
+	if c.Key.Kind == KindNamespace && c.Old != nil && c.New != nil {
+		out = append(changed(c.Old.Labels(), c.New.Labels()), changed(c.Old.Annotations(), c.New.Annotations())...)
+		if c.Old.Namespace.Wrong != "" {
+			out = append(out, "put right: "+c.Old.Namespace.Wrong)
 		}
 	}
 	if c.Key.Kind != KindRoleBinding {
 		return out
 	}
-	var before, after Binding
-	if old != nil {
-		before = *old.Binding
-	}
-	if c.New != nil {
-		after = *c.New.Binding
-	}
+	before, after := c.bindings()
 	if c.Action == Replace {
 		out = append(out, fmt.Sprintf("role %s -> %s", before.Role, after.Role))
 	}
-	added, lost := c.subjects(&before, &after)
+	added, lost := c.Subjects()
 	for _, list := range []struct {
 		sign  string
 		names []string
@@ -81,53 +78,43 @@ func (c Change) Details(limit int) []string {
 	return out
 }
 
-// Was returns what was there before, nil for Create.
-func (c Change) Was() *Object {
-	if c.Old == nil {
-		return nil
+// bindings returns a binding as it is before and after a change, empty where it is not there.
+func (c Change) bindings() (before, after Binding) {
+	if c.Old != nil && c.Old.Binding != nil {
+		before = *c.Old.Binding
 	}
-	return &c.Old.Object
+	if c.New != nil && c.New.Binding != nil {
+		after = *c.New.Binding
+	}
+	return before, after
+}
+
+// Role returns the role of the binding that a change is about; "" for other kinds.
+func (c Change) Role() string {
+	before, after := c.bindings()
+	return cmp.Or(after.Role, before.Role)
 }
 
 // Subjects returns the subjects that the change adds to and takes from its binding, GitLab users with their
 // present user names: "gitlab:2 (alice)".
 func (c Change) Subjects() (added, lost []string) {
-	if c.Key.Kind != KindRoleBinding {
-		return nil, nil
+	before, after := c.bindings()
+	names := func(in, other *Binding) (out []string) {
+		users, others := in.beyond(other)
+		for _, id := range users {
+			out = append(out, UserText(id, c.users))
+		}
+		for _, s := range others {
+			out = append(out, subjectText(s.Kind, s.Namespace, s.Name))
+		}
+		return out
 	}
-	var before, after Binding
-	if c.Old != nil {
-		before = *c.Old.Binding
-	}
-	if c.New != nil {
-		after = *c.New.Binding
-	}
-	return c.subjects(&before, &after)
+	return names(&after, &before), names(&before, &after)
 }
 
-func (c Change) subjects(before, after *Binding) (added, lost []string) {
-	plus, minus := diff(before.Users, after.Users)
-	for _, id := range plus {
-		added = append(added, c.user(id))
-	}
-	for _, id := range minus {
-		lost = append(lost, c.user(id))
-	}
-	for _, s := range after.Others {
-		if !slices.Contains(before.Others, s) {
-			added = append(added, subjectText(s.Kind, s.Namespace, s.Name))
-		}
-	}
-	for _, s := range before.Others {
-		if !slices.Contains(after.Others, s) {
-			lost = append(lost, subjectText(s.Kind, s.Namespace, s.Name))
-		}
-	}
-	return added, lost
-}
-
-func (c Change) user(id int64) string {
-	if u, ok := c.users[id]; ok {
+// UserText names a user for people: "gitlab:2 (alice)".
+func UserText(id int64, users map[int64]authz.User) string {
+	if u, ok := users[id]; ok {
 		return kubename.User(id) + " (" + Printable(u.Username) + ")"
 	}
 	return kubename.User(id)
@@ -151,13 +138,20 @@ func changed(old, now map[string]string) []string {
 	return out
 }
 
-// TemplateObject returns what the change makes of an object from a template, or what was there before; nil for other kinds.
-func (c Change) TemplateObject() *TemplateObject {
-	switch {
-	case c.New != nil && c.New.FromTemplate != nil:
-		return c.New.FromTemplate
-	case c.Old != nil:
-		return c.Old.FromTemplate
+// Reference names the object that a change is about, as Kubernetes does.
+func (c Change) Reference() corev1.ObjectReference {
+	ref := corev1.ObjectReference{APIVersion: "v1", Kind: c.Key.Kind.String(), Namespace: c.Key.Namespace, Name: c.Key.Name}
+	if c.Key.Kind == KindRoleBinding {
+		ref.APIVersion = rbacv1.SchemeGroupVersion.String()
 	}
-	return nil
+	o := c.New
+	if c.Old != nil {
+		ref.UID = c.Old.UID
+		o = cmp.Or(o, &c.Old.Object)
+	}
+	if o != nil && o.FromTemplate != nil {
+		ref.APIVersion, ref.Kind = o.FromTemplate.Kind.ToAPIVersionAndKind()
+		ref.Name = o.FromTemplate.Name
+	}
+	return ref
 }

@@ -1,6 +1,7 @@
 package rbacsync
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -100,20 +101,17 @@ func Desired(in Input) *Wanted {
 	w := &Wanted{
 		Issuer: in.Snapshot.Issuer, Paths: make(map[authz.SourceID]string, len(in.Sources)),
 		Untouchable: in.Untouchable, Hold: in.Snapshot.MissingAll, Users: in.Snapshot.Users,
-		Roles: in.Roles, Further: in.Further,
+		Roles: in.Roles, Further: in.Further, Adopt: map[string]authz.SourceID{},
+		DeleteAfter: in.Settings.DeleteAfter, Now: in.Now, Snap: in.Snapshot,
 	}
 	if w.Untouchable == nil {
 		w.Untouchable = in.Snapshot.Incomplete()
-	}
-	w.DeleteAfter, w.Now, w.Snap = in.Settings.DeleteAfter, in.Now, in.Snapshot
-	if len(in.Settings.Adopt) > 0 {
-		w.Adopt = map[string]authz.SourceID{}
 	}
 	for _, a := range in.Settings.Adopt {
 		w.Adopt[a.Namespace] = a.Source
 	}
 	users := usersByBinding(in.Grants)
-	further := furtherRoles(users, in.Further)
+	roles := slices.Concat(in.Roles, in.Further)
 	limit := in.Settings.MaxSubjects
 	if limit <= 0 {
 		limit = 2000
@@ -134,8 +132,11 @@ func Desired(in Input) *Wanted {
 			Object{Key: AccountKey(ns)},
 			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: jobs.binding(src, ns)})
 		w.Objects = in.Settings.Templates.add(w.Objects, values{ns, Printable(src.Path), src.ID}, in.Secrets)
-		for _, role := range slices.Concat(in.Roles, further[src.ID]) {
-			rest := users[bindingID{src.ID, role}]
+		for i, role := range roles {
+			rest, granted := users[bindingID{src.ID, role}]
+			if i >= len(in.Roles) && !granted {
+				continue
+			}
 			for shard := 0; shard == 0 || len(rest) > 0; shard++ {
 				part := rest[:min(limit, len(rest))]
 				rest = rest[len(part):]
@@ -151,27 +152,7 @@ func Desired(in Input) *Wanted {
 }
 
 func (s Settings) standard(id authz.SourceID) PodSecurity {
-	if level := s.PodSecurityFor[id]; level != "" {
-		return podSecurity(level)
-	}
-	if s.PodSecurity != "" {
-		return podSecurity(s.PodSecurity)
-	}
-	return podSecurity(DefaultPodSecurity)
-}
-
-// furtherRoles returns which of the roles are granted where.
-func furtherRoles(users map[bindingID][]int64, roles []string) map[authz.SourceID][]string {
-	out := map[authz.SourceID][]string{}
-	if len(roles) == 0 {
-		return out
-	}
-	for id := range users {
-		if slices.Contains(roles, id.role) {
-			out[id.source] = append(out[id.source], id.role)
-		}
-	}
-	return out
+	return podSecurity(cmp.Or(s.PodSecurityFor[id], s.PodSecurity, DefaultPodSecurity))
 }
 
 type bindingID struct {

@@ -44,10 +44,8 @@ func Agreed(before, now *authz.Snapshot, open map[authz.SourceID]bool) *authz.Sn
 		return now
 	}
 	out := *now
-	out.Users, out.Groups, out.Projects = maps.Clone(before.Users), maps.Clone(now.Groups), maps.Clone(now.Projects)
-	if out.Users == nil {
-		out.Users = map[int64]authz.User{}
-	}
+	out.Users, out.Groups, out.Projects = map[int64]authz.User{}, maps.Clone(now.Groups), maps.Clone(now.Projects)
+	maps.Copy(out.Users, before.Users)
 	maps.Copy(out.Users, now.Users)
 	maps.DeleteFunc(out.Groups, func(id int64, _ authz.Group) bool { return open[now.Top(authz.GroupID(id))] })
 	maps.DeleteFunc(out.Projects, func(id int64, _ authz.Project) bool { return open[now.Top(authz.ProjectID(id))] })
@@ -109,13 +107,16 @@ type judge struct {
 	want   *Wanted
 	e      Evidence
 	now    time.Time
-	at     *view // the Snapshot
-	before *view // of Evidence.Before; nil: not known
-	latest *view // of Evidence.Latest; nil: not known
+	at     *view   // the Snapshot
+	before *view   // of Evidence.Before; nil: not known
+	latest *view   // of Evidence.Latest; nil: not known
+	views  []*view // those that are known, the newest first
 }
 
 func newJudge(want *Wanted, e Evidence, now time.Time) *judge {
-	return &judge{want: want, e: e, now: now, at: newView(e.Snapshot, now), before: newView(e.Before, now), latest: newView(e.Latest, now)}
+	j := &judge{want: want, e: e, now: now, at: newView(e.Snapshot, now), before: newView(e.Before, now), latest: newView(e.Latest, now)}
+	j.views = slices.DeleteFunc([]*view{j.at, j.latest, j.before}, func(v *view) bool { return v == nil })
+	return j
 }
 
 // knows returns what of before tells which row a right came from: the last Snapshot that was carried out, if it gave the
@@ -221,8 +222,7 @@ func (j *judge) row(before *authz.Snapshot, id authz.SourceID, had authz.Access)
 		if !snap.Within(id, why.Row) {
 			return user, why.Row, false // moved away from where the row is
 		}
-		_, listed := rowOf(snap, why.Row, had.User)
-		return user, why.Row, !listed
+		return user, why.Row, !hasRow(snap, why.Row, had.User)
 	}
 	if !snap.Within(id, why.Target) || (why.Target.Kind == authz.ProjectSource && snap.Groups[snap.Projects[why.Target.ID].Group].ShareLock) {
 		return why.Target, why.Target, false
@@ -237,25 +237,19 @@ func (j *judge) row(before *authz.Snapshot, id authz.SourceID, had authz.Access)
 	} else if old, had := linkOf(before, why.Target, why.Via); had && (l.Level < old.Level || l.Expires.Over(j.now)) {
 		return why.Target, why.Target, false
 	}
-	_, listed := rowOf(snap, why.Row, had.User)
-	return user, why.Row, !listed
+	return user, why.Row, !hasRow(snap, why.Row, had.User)
 }
 
-func rowOf(s *authz.Snapshot, id authz.SourceID, user int64) (authz.Member, bool) {
-	var rows []authz.Member
+func hasRow(s *authz.Snapshot, id authz.SourceID, user int64) bool {
+	rows := s.Groups[id.ID].Members
 	switch id.Kind {
 	case authz.GroupSource:
-		rows = s.Groups[id.ID].Members
 	case authz.ProjectSource:
 		rows = s.Projects[id.ID].Members
 	case authz.UserSource: // the owner of a personal project: no row, the place says it
-		return authz.Member{}, true
+		return true
 	}
-	i := slices.IndexFunc(rows, func(m authz.Member) bool { return m.User == user })
-	if i < 0 {
-		return authz.Member{}, false
-	}
-	return rows[i], true
+	return slices.ContainsFunc(rows, func(m authz.Member) bool { return m.User == user })
 }
 
 func linkOf(s *authz.Snapshot, target authz.SourceID, group int64) (authz.Link, bool) {
@@ -272,8 +266,8 @@ func linkOf(s *authz.Snapshot, target authz.SourceID, group int64) (authz.Link, 
 
 // lastWith returns the last Snapshot that had a source; nil when none is known.
 func (j *judge) lastWith(id authz.SourceID) *authz.Snapshot {
-	for _, v := range []*view{j.at, j.latest, j.before} {
-		if v != nil && v.snap.Contains(id) {
+	for _, v := range j.views {
+		if v.snap.Contains(id) {
 			return v.snap
 		}
 	}
@@ -308,4 +302,14 @@ func (j *judge) path(id authz.SourceID) (path string) {
 		path, _ = snap.Path(id)
 	}
 	return path
+}
+
+// name returns the user name that was seen last; "" if none was.
+func (j *judge) name(user int64) string {
+	for _, v := range j.views {
+		if u := v.snap.Users[user]; u.Username != "" {
+			return u.Username
+		}
+	}
+	return ""
 }

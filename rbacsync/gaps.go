@@ -26,22 +26,14 @@ type GapFinder struct {
 
 func (f *GapFinder) Find() map[authz.SourceID]authz.Gap {
 	out := map[authz.SourceID]authz.Gap{}
-	live := sorted(f.Have.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
-	for rest := f.Want.Objects; len(rest) > 0; {
-		ns := rest[0].Key.Namespace
-		var objects []Object
-		var here []*Live
-		objects, rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })
-		_, live = cut(live, func(l *Live) bool { return l.Key.Namespace < ns })
-		here, live = cut(live, func(l *Live) bool { return l.Key.Namespace == ns })
-		namespace := objects[0].Namespace
-		if namespace == nil {
-			continue
+	byNamespace(f.Have.Live, f.Want.Objects, func(ns string, here []*Live, objects []Object) {
+		if len(objects) == 0 || objects[0].Namespace == nil {
+			return
 		}
-		if g := f.namespace(ns, namespace, here, objects); g.All != "" || len(g.Lacks) > 0 {
-			out[namespace.Source] = g
+		if g := f.namespace(ns, objects[0].Namespace, here, objects); g.All != "" || len(g.Lacks) > 0 {
+			out[objects[0].Namespace.Source] = g
 		}
-	}
+	})
 	return out
 }
 
@@ -85,7 +77,7 @@ func (f *GapFinder) role(id authz.SourceID, deleting bool, here []*Live, shards 
 		should += len(lack)
 		for _, l := range here {
 			if l.Binding != nil && l.Binding.Role == role && isCI(l.Key) == ci && len(lack) > 0 {
-				lack, _ = diff(usersIn(l.Binding, ci), lack)
+				lack = minus(lack, usersIn(l.Binding, ci))
 			}
 		}
 		if len(lack) == 0 {

@@ -14,20 +14,15 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
-// givable says whether bindings to a ClusterRole give what they should: it exists, and we may make them. The reason is
-// empty for Yes.
-func givable(r clusterroles.Role) clusterroles.Answer {
-	for _, a := range []clusterroles.Answer{r.Bindable, r.Exists} {
-		if a.Verdict == clusterroles.No {
-			return a
-		}
+// givable says whether bindings to a ClusterRole give what they should: it exists, and we may make them.
+func givable(r clusterroles.Role) clusterroles.Verdict {
+	switch {
+	case r.Bindable.Verdict == clusterroles.No || r.Exists.Verdict == clusterroles.No:
+		return clusterroles.No
+	case r.Bindable.Verdict == clusterroles.Unknown || r.Exists.Verdict == clusterroles.Unknown:
+		return clusterroles.Unknown
 	}
-	for _, a := range []clusterroles.Answer{r.Bindable, r.Exists} {
-		if a.Verdict == clusterroles.Unknown {
-			return a
-		}
-	}
-	return clusterroles.Answer{Verdict: clusterroles.Yes}
+	return clusterroles.Yes
 }
 
 // RoleFindings says which ClusterRoles can't be given, or may not, and what to do.
@@ -86,7 +81,6 @@ type withholder struct {
 	base, all []string // the policy's, strongest first
 	// before reports whether the policy of before gives a right on what GitLab says now; nil: that policy is not known.
 	before func(Right) bool
-	live   map[string][]*Live // our bindings, by namespace
 	out    []Object
 	kept   int
 }
@@ -95,42 +89,39 @@ type withholder struct {
 // for no binding to one that can't. It returns how many rights are left so. A right that is stronger than the one that
 // can't be given goes all the same (docs/adr/0083).
 func Withhold(have *Observed, want *Wanted, roles clusterroles.Roles, p authz.Policy, before func(Right) bool) (*Wanted, int) {
-	h := &withholder{roles: roles, base: p.BaseRoles(), all: p.ClusterRoles(), before: before, live: map[string][]*Live{}}
+	h := &withholder{roles: roles, base: p.BaseRoles(), all: p.ClusterRoles(), before: before}
 	fine := true
 	for _, r := range roles {
-		fine = fine && givable(r).Verdict == clusterroles.Yes
+		fine = fine && givable(r) == clusterroles.Yes
 	}
 	if fine || want.Hold != "" {
 		return want, 0
 	}
-	namespaces := map[string]*Live{}
-	for _, l := range have.Live {
-		switch {
-		case l.Namespace != nil:
-			namespaces[l.Key.Name] = l
-		case l.Binding != nil && isNameOf(l.Key.Name, l.Binding.Role):
-			h.live[l.Key.Namespace] = append(h.live[l.Key.Namespace], l)
-		}
-	}
-	for rest := want.Objects; len(rest) > 0; {
-		var objects []Object
-		ns := rest[0].Key.Namespace
-		objects, rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })
-		var live []*Live
-		namespace := objects[0].Namespace
-		if l := namespaces[ns]; l != nil && namespace != nil && want.Owns(l, namespace) {
-			live = h.live[ns]
-		}
-		if namespace == nil {
+	byNamespace(have.Live, want.Objects, func(_ string, live []*Live, objects []Object) {
+		if len(objects) == 0 || objects[0].Namespace == nil {
 			h.out = append(h.out, objects...)
-			continue
+			return
 		}
-		h.namespace(namespace.Source, objects, live, want.Users)
-	}
+		var bindings []*Live
+		if len(live) > 0 && live[0].Namespace != nil && want.Owns(live[0], objects[0].Namespace) {
+			bindings = ourBindings(live)
+		}
+		h.namespace(objects[0].Namespace.Source, objects, bindings, want.Users)
+	})
 	w := *want
 	w.Objects = h.out
 	slices.SortFunc(w.Objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
 	return &w, h.kept
+}
+
+// ourBindings returns the bindings that are called as we call them.
+func ourBindings(live []*Live) (out []*Live) {
+	for _, l := range live {
+		if l.Binding != nil && isNameOf(l.Key.Name, l.Binding.Role) {
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 // isNameOf reports whether a binding to the role is called so.
@@ -147,7 +138,7 @@ func (h *withholder) verdict(role string) clusterroles.Verdict {
 	if !asked {
 		return clusterroles.Yes
 	}
-	return givable(r).Verdict
+	return givable(r)
 }
 
 func (h *withholder) namespace(id authz.SourceID, objects []Object, live []*Live, users map[int64]authz.User) {
@@ -177,18 +168,10 @@ func (h *withholder) namespace(id authz.SourceID, objects []Object, live []*Live
 		}
 		out = append(out, o)
 	}
-	for _, l := range live {
-		var keep []int64
-		for _, u := range l.Binding.Users {
-			if !elsewhere(objects, l.Binding.Role, u) && slices.ContainsFunc(lacks[u], func(r string) bool { return h.keeps(Right{id, l.Binding.Role, u}, r) }) {
-				keep = append(keep, u)
-			}
-		}
-		if len(keep) > 0 {
-			h.kept += len(keep)
-			out = keepIn(out, l, keep, users)
-		}
-	}
+	out, n := keeping(out, live, users, func(l *Live, user int64) bool {
+		return !elsewhere(objects, l.Binding.Role, user) && slices.ContainsFunc(lacks[user], func(r string) bool { return h.keeps(Right{id, l.Binding.Role, user}, r) })
+	})
+	h.kept += n
 	h.out = append(h.out, out...)
 }
 
@@ -205,10 +188,7 @@ func (h *withholder) keeps(r Right, instead string) bool {
 }
 
 func hasLive(live []*Live, role string, user int64) bool {
-	return slices.ContainsFunc(live, func(l *Live) bool {
-		_, has := slices.BinarySearch(l.Binding.Users, user)
-		return has && l.Binding.Role == role
-	})
+	return slices.ContainsFunc(live, func(l *Live) bool { return l.Binding.Role == role && l.Binding.has(user) })
 }
 
 // left returns the binding as it is, without those who should not be in it. Who has a stronger role now stays: a change of
@@ -234,22 +214,20 @@ func (h *withholder) left(l *Live, objects []Object, users map[int64]authz.User)
 	return Object{Key: l.Key, Binding: b}
 }
 
-// keepIn adds people to the binding as it should be; if there should be none, it is one with them alone.
-func keepIn(objects []Object, l *Live, keep []int64, users map[int64]authz.User) []Object {
-	b := &Binding{Role: l.Binding.Role}
-	i := slices.IndexFunc(objects, func(o Object) bool { return o.Key == l.Key })
-	if i >= 0 {
-		*b = *objects[i].Binding
+// keeping leaves, in bindings as they are, those for whom keep holds, and counts them; where there should be no such binding,
+// it is one with them alone.
+func keeping(objects []Object, live []*Live, users map[int64]authz.User, keep func(l *Live, user int64) bool) (out []Object, n int) {
+	for _, l := range live {
+		stay := slices.DeleteFunc(slices.Clone(l.Binding.Users), func(u int64) bool { return !keep(l, u) })
+		if len(stay) == 0 {
+			continue
+		}
+		n += len(stay)
+		i := slices.IndexFunc(objects, func(o Object) bool { return o.Key == l.Key })
+		if i < 0 {
+			i, objects = len(objects), append(objects, *emptied(l))
+		}
+		objects[i].Binding = objects[i].Binding.with(stay, l.Binding, users)
 	}
-	b.Users = slices.Compact(slices.Sorted(slices.Values(slices.Concat(b.Users, keep))))
-	b.Others = slices.Clone(b.Others)
-	b.Members = memberNames(b.Users, users)
-	if slices.Equal(b.Users, l.Binding.Users) {
-		b.Members = l.Binding.Members // no write for a name alone
-	}
-	if i >= 0 {
-		objects[i].Binding = b
-		return objects
-	}
-	return append(objects, Object{Key: l.Key, Binding: b})
+	return objects, n
 }

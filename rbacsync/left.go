@@ -179,11 +179,7 @@ func LostNamespaces(live []*Live, want *Wanted, weak map[string]bool) map[string
 func userNames(ids []int64, users map[int64]authz.User) string {
 	var names []string
 	for _, id := range ids[max(0, len(ids)-5):] {
-		name := kubename.User(id)
-		if u, known := users[id]; known {
-			name += " (" + Printable(u.Username) + ")"
-		}
-		names = append(names, name)
+		names = append(names, UserText(id, users))
 	}
 	if more := len(ids) - len(names); more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))

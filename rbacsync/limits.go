@@ -112,11 +112,10 @@ func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time)
 		l.Window = DefaultLimits().Window
 	}
 	v := Verdict{Holdable: map[string]bool{}, Approved: map[Approval]bool{}}
-	by := newJudge(want, e, now)
-	s := splitter{limits: l, by: by, v: &v}
-	held := s.over(s.inferred(changes))
-	wait := (&creations{limits: l, by: by, v: &v}).over(changes)
-	v.Want = want.hold(changes, held, wait)
+	s := splitter{limits: l, by: newJudge(want, e, now), v: &v}
+	lost := want.lost(changes)
+	held := s.over(s.inferred(lost))
+	v.Want = want.hold(changes, lost, held, s.creations(changes))
 	v.Held = append(v.Held, e.Outside...)
 	slices.SortFunc(v.Held, func(a, b Item) int {
 		return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause), cmp.Compare(a.Key(), b.Key()), a.Source.Compare(b.Source), cmp.Compare(a.Role, b.Role))
@@ -131,57 +130,55 @@ type splitter struct {
 	v      *Verdict
 }
 
-// lost returns the users, and whether other subjects, lose the binding's role by a change.
-func (w *Wanted) lost(c Change) (users []int64, others bool) {
-	if c.Action != Update || c.Old == nil || c.Old.Binding == nil || !c.Revokes {
-		return nil, false // a wrong role is replaced as a whole: nothing is inferred there
-	}
-	_, gone := diff(c.Old.Binding.Users, c.New.Binding.Users)
-	all := w.Inside(c.Key.Namespace)
-	for _, u := range gone {
-		if !elsewhere(all, c.Old.Binding.Role, u) {
-			users = append(users, u)
+// losers are who lose the role of a binding by a change.
+type losers struct {
+	*Change
+	users []int64 // 0, at the end: the CI of the namespace
+}
+
+// lost returns who loses a role by changes.
+func (w *Wanted) lost(changes []Change) []losers {
+	var out []losers
+	for i := range changes {
+		c := &changes[i]
+		if c.Action != Update || c.Old == nil || c.Old.Binding == nil || !c.Revokes {
+			continue // a wrong role is replaced as a whole: nothing is inferred there
+		}
+		all := w.Inside(c.Key.Namespace)
+		users, others := c.Old.Binding.beyond(c.New.Binding)
+		users = slices.DeleteFunc(users, func(u int64) bool { return elsewhere(all, c.Old.Binding.Role, u) })
+		if len(others) > 0 {
+			users = append(users, 0)
+		}
+		if len(users) > 0 {
+			out = append(out, losers{c, users})
 		}
 	}
-	for _, o := range c.Old.Binding.Others {
-		others = others || !slices.Contains(c.New.Binding.Others, o)
-	}
-	return users, others
+	return out
 }
 
 // Inside returns the objects of one namespace.
 func (w *Wanted) Inside(ns string) []Object {
 	compare := func(o Object, ns string) int { return cmp.Compare(o.Key.Namespace, ns) }
 	from, _ := slices.BinarySearchFunc(w.Objects, ns, compare)
-	to := from
-	for to < len(w.Objects) && w.Objects[to].Key.Namespace == ns {
-		to++
-	}
-	return w.Objects[from:to]
+	in, _ := cut(w.Objects[from:], func(o Object) bool { return o.Key.Namespace == ns })
+	return in
 }
 
 // inferred lists the revocations that nothing but an absence speaks for, and those that a change of the policy makes.
-func (s *splitter) inferred(changes []Change) []Item {
+func (s *splitter) inferred(lost []losers) []Item {
 	var items []Item
 	seen := map[Right]bool{}
-	var change policyChange
+	var change string
+	var taken map[Right]bool // by the change of the policy
 	if !s.limits.Policy.off() {
-		change = s.by.policyChange(changes)
+		change, taken = s.by.policyChange(lost)
 	}
-	for _, c := range changes {
-		users, others := s.by.want.lost(c)
-		if others {
-			users = append(users, 0) // its CI
-		}
-		for _, u := range users {
-			i := Item{Source: c.Source, Role: c.Old.Binding.Role, User: u, Path: s.by.path(c.Source), Name: s.by.e.Snapshot.Users[u].Username}
-			for _, v := range []*view{s.by.latest, s.by.before} {
-				if i.Name == "" && v != nil {
-					i.Name = v.snap.Users[u].Username
-				}
-			}
-			if change.takes(i.right()) {
-				i.Change, i.Cause = change.id, c.Source
+	for _, c := range lost {
+		for _, u := range c.users {
+			i := Item{Source: c.Source, Role: c.Old.Binding.Role, User: u, Path: s.by.path(c.Source), Name: s.by.name(u)}
+			if taken[i.right()] {
+				i.Change, i.Cause = change, c.Source
 				if u != 0 {
 					i.Cause = authz.UserID(u)
 				}
@@ -325,7 +322,7 @@ func SizeOf(lists iter.Seq[[]Object], in func(authz.SourceID) bool) int {
 }
 
 // hold returns what is wanted with what is held left as it is.
-func (w *Wanted) hold(changes []Change, held map[Right]bool, wait map[authz.SourceID]bool) *Wanted {
+func (w *Wanted) hold(changes []Change, lost []losers, held map[Right]bool, wait map[authz.SourceID]bool) *Wanted {
 	if len(held)+len(wait) == 0 {
 		return w
 	}
@@ -333,30 +330,19 @@ func (w *Wanted) hold(changes []Change, held map[Right]bool, wait map[authz.Sour
 	out.Keep = map[authz.SourceID]bool{}
 	var kept []Object
 	replaced := map[Key]bool{}
-	for _, c := range changes {
-		users, others := w.lost(c)
-		if len(users) == 0 && !others {
-			continue
-		}
-		role := c.Old.Binding.Role
-		users = slices.DeleteFunc(users, func(u int64) bool { return !held[Right{c.Source, role, u}] })
-		others = others && held[Right{c.Source, role, 0}]
-		if len(users) == 0 && !others {
+	for _, c := range lost {
+		users := slices.DeleteFunc(slices.Clone(c.users), func(u int64) bool { return !held[Right{c.Source, c.Old.Binding.Role, u}] })
+		if len(users) == 0 {
 			continue
 		}
 		if _, wanted := w.Paths[c.Source]; !wanted {
 			out.Keep[c.Source] = true
 		}
-		b := Binding{Role: role, Others: c.New.Binding.Others}
-		b.Users = slices.Sorted(slices.Values(append(users, c.New.Binding.Users...)))
-		b.Members = memberNames(b.Users, w.Users)
-		if others {
-			b.Others = c.Old.Binding.Others
+		b := *c.New.Binding
+		if ci := len(users) - 1; users[ci] == 0 {
+			b.Others, users = c.Old.Binding.Others, users[:ci]
 		}
-		if slices.Equal(b.Users, c.Old.Binding.Users) {
-			b.Members = c.Old.Binding.Members // no write for a name alone
-		}
-		kept = append(kept, Object{Key: c.Key, Binding: &b})
+		kept = append(kept, Object{Key: c.Key, Binding: b.with(users, c.Old.Binding, w.Users)})
 		replaced[c.Key] = true
 	}
 	waiting := map[string]bool{}

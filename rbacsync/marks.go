@@ -25,7 +25,10 @@ type Mark struct {
 // label or annotation of ours any more was given up, and is not recognised. What is not known is believed as far as its
 // label and its annotation agree; else it is in doubt. have is not changed.
 func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Observed {
-	out := &Observed{Live: have.Live, Foreign: have.Foreign, NoTemplates: have.NoTemplates, Secrets: have.Secrets, Findings: have.Findings}
+	out := *have
+	if out.Live, out.Unmarked = slices.Clone(have.Live), nil; len(have.Unmarked) > 0 {
+		out.Foreign = maps.Clone(have.Foreign)
+	}
 	unknown := map[string]bool{}
 	for i, l := range have.Live {
 		if l.Namespace == nil {
@@ -41,19 +44,12 @@ func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Obse
 			*n, n.Doubt = *l, nil
 		}
 		if n != nil {
-			if &out.Live[0] == &have.Live[0] {
-				out.Live = slices.Clone(have.Live)
-			}
 			out.Live[i] = n
 		}
 	}
-	found := false
 	for _, l := range have.Unmarked {
 		mark := "label " + kubename.LabelManagedBy
 		if n := recognise(l, known, snap); n != nil {
-			if !found {
-				found, out.Live, out.Foreign = true, slices.Clone(out.Live), maps.Clone(out.Foreign)
-			}
 			n.Namespace.Wrong = strings.TrimSuffix(mark+"; "+n.Namespace.Wrong, "; ")
 			out.Live = append(out.Live, n)
 			delete(out.Foreign, n.Key)
@@ -65,10 +61,10 @@ func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Obse
 		}
 	}
 	if len(unknown) > 0 { // what templates made there is as little ours as the namespace
-		out.Live = slices.DeleteFunc(slices.Clone(out.Live), func(l *Live) bool { return l.FromTemplate != nil && unknown[l.Key.Namespace] })
+		out.Live = slices.DeleteFunc(out.Live, func(l *Live) bool { return l.FromTemplate != nil && unknown[l.Key.Namespace] })
 	}
 	slices.SortFunc(out.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
-	return out
+	return &out
 }
 
 // recognise returns a namespace as the one that it is known as; nil when it is not known, or was given up.

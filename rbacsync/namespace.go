@@ -49,14 +49,14 @@ func (p *planner) afterwards(ns string, live *Live, why string, rights bool) {
 }
 
 // ToDelete lists the sources that GitLab has to be asked about before anything is noted or deleted.
-func ToDelete(have *Observed, want *Wanted, snap *authz.Snapshot) []authz.SourceID {
+func ToDelete(have *Observed, want *Wanted) []authz.SourceID {
 	if want.DeleteAfter <= 0 {
 		return nil
 	}
 	var out []authz.SourceID
 	for _, l := range have.Live {
 		if l.Namespace == nil || l.Deleting || l.Namespace.Issuer != want.Issuer || l.Namespace.Source == (authz.SourceID{}) ||
-			snap.Contains(l.Namespace.Source) || want.Untouchable[l.Namespace.Source] != "" {
+			want.Snap.Contains(l.Namespace.Source) || want.Untouchable[l.Namespace.Source] != "" {
 			continue
 		}
 		since, err := time.Parse(time.RFC3339, l.Namespace.GoneSince)

@@ -30,17 +30,7 @@ const (
 
 // String returns Kubernetes' name of the kind.
 func (k Kind) String() string {
-	switch k {
-	case KindNamespace:
-		return "Namespace"
-	case KindServiceAccount:
-		return "ServiceAccount"
-	case KindRoleBinding:
-		return "RoleBinding"
-	case KindTemplate:
-		return "Template"
-	}
-	return fmt.Sprintf("Kind(%d)", uint8(k))
+	return [...]string{"Namespace", "ServiceAccount", "RoleBinding", "Template"}[k]
 }
 
 // Key names one object. Of a Namespace, Namespace and Name are the same, so that it sorts before its content.
@@ -63,7 +53,7 @@ func (k Key) String() string {
 		return k.Kind.String() + " " + k.Name
 	}
 	if k.Kind == KindTemplate {
-		kind, name := splitTemplateName(k.Name)
+		kind, name, _ := strings.Cut(k.Name, "/")
 		return kind + " " + k.Namespace + "/" + name
 	}
 	return k.Kind.String() + " " + k.Namespace + "/" + k.Name
@@ -128,6 +118,42 @@ func (b *Binding) empty() bool { return len(b.Users) == 0 && len(b.Others) == 0 
 
 func (b *Binding) Same(o *Binding) bool {
 	return b.Role == o.Role && b.Members == o.Members && slices.Equal(b.Users, o.Users) && slices.Equal(b.Others, o.Others)
+}
+
+func (b *Binding) has(user int64) bool {
+	_, ok := slices.BinarySearch(b.Users, user)
+	return ok
+}
+
+// beyond returns who is in a binding and not in the other one.
+func (b *Binding) beyond(o *Binding) (users []int64, others []rbacv1.Subject) {
+	others = slices.DeleteFunc(slices.Clone(b.Others), func(s rbacv1.Subject) bool { return slices.Contains(o.Others, s) })
+	return minus(b.Users, o.Users), others
+}
+
+// with returns the binding with further people, in the place of the live one. If these are who is in it already, their names
+// stay: no write for a name alone.
+func (b Binding) with(further []int64, live *Binding, users map[int64]authz.User) *Binding {
+	b.Users = slices.Compact(slices.Sorted(slices.Values(slices.Concat(b.Users, further))))
+	if b.Members = memberNames(b.Users, users); slices.Equal(b.Users, live.Users) {
+		b.Members = live.Members
+	}
+	return &b
+}
+
+// minus returns what is in the first of two ascending lists and not in the other one.
+func minus(list, other []int64) (out []int64) {
+	for _, x := range list {
+		for len(other) > 0 && other[0] < x {
+			other = other[1:]
+		}
+		if len(other) > 0 && other[0] == x {
+			other = other[1:]
+			continue
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 // Subjects returns the list as the API server wants it: sorted, never with a name outside kubename's.
@@ -309,10 +335,11 @@ func (o *Observed) With(changes []Change) *Observed {
 		if c.New == nil {
 			continue
 		}
-		l := &Live{Object: *c.New}
+		l := new(Live)
 		if c.Old != nil {
-			l.UID, l.ResourceVersion, l.Born, l.Deleting, l.Known = c.Old.UID, c.Old.ResourceVersion, c.Old.Born, c.Old.Deleting, c.Old.Known
+			*l = *c.Old
 		}
+		l.Object, l.Doubt = *c.New, nil
 		if l.FromTemplate != nil {
 			x := *l.FromTemplate
 			x.Verified, l.FromTemplate = x.Hash, &x

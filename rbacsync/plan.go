@@ -82,29 +82,12 @@ func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
 	if want.Hold != "" {
 		return nil, []authz.Finding{{Code: "held", Text: "nothing is changed: " + want.Hold}}
 	}
-	live := sorted(have.Live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
-	objects := sorted(want.Objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
-	for i := range objects {
-		if s := objects[i].Namespace; s != nil {
-			p.home[s.Source] = objects[i].Key.Name
+	for i := range want.Objects {
+		if s := want.Objects[i].Namespace; s != nil {
+			p.home[s.Source] = want.Objects[i].Key.Name
 		}
 	}
-	for len(live) > 0 || len(objects) > 0 {
-		var ns string
-		switch {
-		case len(live) == 0:
-			ns = objects[0].Key.Namespace
-		case len(objects) == 0:
-			ns = live[0].Key.Namespace
-		default:
-			ns = min(live[0].Key.Namespace, objects[0].Key.Namespace)
-		}
-		var h []*Live
-		var w []Object
-		h, live = cut(live, func(l *Live) bool { return l.Key.Namespace == ns })
-		w, objects = cut(objects, func(o Object) bool { return o.Key.Namespace == ns })
-		p.namespace(ns, h, w)
-	}
+	byNamespace(have.Live, want.Objects, p.namespace)
 	for _, issuer := range sortedKeys(p.others) {
 		names := p.others[issuer]
 		p.find("other_issuer", authz.SourceID{}, "%d namespaces belong to the GitLab %q (the first is %q) and gitlab.url is %q: left alone; write the URL as GitLab itself does (its external_url)",
@@ -346,16 +329,8 @@ func (p *planner) compare(l *Live, o *Object, all []Object, why string) {
 // that update waits until the other shard has them.
 func (p *planner) update(l *Live, o *Object, all []Object, why string) {
 	c := Change{Action: Update, Key: l.Key, Old: l, New: o, Why: why, Step: StepGrant}
-	_, lost := diff(l.Binding.Users, o.Binding.Users)
-	for _, id := range lost {
-		if !elsewhere(all, l.Binding.Role, id) {
-			c.Revokes = true
-			break
-		}
-	}
-	for _, s := range l.Binding.Others {
-		c.Revokes = c.Revokes || !slices.Contains(o.Binding.Others, s)
-	}
+	lost, others := l.Binding.beyond(o.Binding)
+	c.Revokes = len(others) > 0 || slices.ContainsFunc(lost, func(id int64) bool { return !elsewhere(all, l.Binding.Role, id) })
 	switch {
 	case c.Revokes:
 		c.Step = StepRevoke
@@ -368,10 +343,8 @@ func (p *planner) update(l *Live, o *Object, all []Object, why string) {
 // elsewhere reports whether a binding of the role among all has the user.
 func elsewhere(all []Object, role string, user int64) bool {
 	for i := range all {
-		if b := all[i].Binding; b != nil && b.Role == role {
-			if _, ok := slices.BinarySearch(b.Users, user); ok {
-				return true
-			}
+		if b := all[i].Binding; b != nil && b.Role == role && b.has(user) {
+			return true
 		}
 	}
 	return false
@@ -388,19 +361,25 @@ func emptied(l *Live) *Object {
 	return &Object{Key: l.Key, Binding: &Binding{Role: l.Binding.Role}}
 }
 
-// diff compares two ascending lists.
-func diff(old, now []int64) (added, lost []int64) {
-	for len(old) > 0 || len(now) > 0 {
-		switch {
-		case len(old) == 0 || (len(now) > 0 && now[0] < old[0]):
-			added, now = append(added, now[0]), now[1:]
-		case len(now) == 0 || old[0] < now[0]:
-			lost, old = append(lost, old[0]), old[1:]
-		default:
-			old, now = old[1:], now[1:]
+// byNamespace calls f for each namespace, in order, with what it holds with our mark and what it should hold; one of them may
+// be empty, and both are sorted.
+func byNamespace(live []*Live, objects []Object, f func(ns string, h []*Live, w []Object)) {
+	live = sorted(live, func(a, b *Live) int { return a.Key.Compare(b.Key) })
+	objects = sorted(objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
+	for len(live)+len(objects) > 0 {
+		var ns string
+		if len(live) > 0 {
+			ns = live[0].Key.Namespace
 		}
+		if len(live) == 0 || len(objects) > 0 && objects[0].Key.Namespace < ns {
+			ns = objects[0].Key.Namespace
+		}
+		var h []*Live
+		var w []Object
+		h, live = cut(live, func(l *Live) bool { return l.Key.Namespace == ns })
+		w, objects = cut(objects, func(o Object) bool { return o.Key.Namespace == ns })
+		f(ns, h, w)
 	}
-	return added, lost
 }
 
 // sorted returns the list in order, copied only where it has to be: the caller's slice is not changed.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,14 +20,6 @@ type Right struct {
 }
 
 func (i Item) right() Right { return Right{i.Source, i.Role, i.User} }
-
-// policyChange is what becomes of the rights in the cluster by another policy than the one that they come from.
-type policyChange struct {
-	id    string // by content; "" for none
-	taken map[Right]bool
-}
-
-func (c policyChange) takes(r Right) bool { return c.taken[r] }
 
 // changeOf names the change from one policy to another by what they are made of; "" for none.
 func changeOf(was *authz.Policy, is authz.Policy) string {
@@ -45,29 +38,24 @@ func changeOf(was *authz.Policy, is authz.Policy) string {
 // policyChange finds the rights that are lost because the policy changed, and not because GitLab did (docs/adr/0082):
 // what the policy of before gives on what GitLab says now; unless the present policy would have given it on what GitLab
 // said before, for then GitLab is the reason. Without a policy of before it is what GitLab does not explain either.
-func (j *judge) policyChange(changes []Change) policyChange {
-	out := policyChange{id: changeOf(j.e.Was, j.e.Policy), taken: map[Right]bool{}}
-	if out.id == "" {
-		return policyChange{}
+// It returns what names the change, "" for none, too.
+func (j *judge) policyChange(lost []losers) (change string, taken map[Right]bool) {
+	if change = changeOf(j.e.Was, j.e.Policy); change == "" {
+		return "", nil
 	}
-	lost := map[Right]bool{}
-	sources := map[authz.SourceID]bool{}
-	for _, c := range changes {
-		users, others := j.want.lost(c)
-		if others {
-			users = append(users, 0)
-		}
+	rights, sources := map[Right]bool{}, map[authz.SourceID]bool{}
+	for _, c := range lost {
 		if !j.e.Snapshot.Contains(c.Source) {
 			continue
 		}
-		for _, u := range users {
+		for _, u := range c.users {
 			if role := c.Old.Binding.Role; !j.promoted(c.Key.Namespace, role, u) {
-				lost[Right{c.Source, role, u}], sources[c.Source] = true, true
+				rights[Right{c.Source, role, u}], sources[c.Source] = true, true
 			}
 		}
 	}
-	if len(lost) == 0 {
-		return out
+	if len(rights) == 0 {
+		return change, nil
 	}
 	now, before := map[Right]bool{}, map[Right]bool{}
 	if j.e.Was != nil {
@@ -76,12 +64,10 @@ func (j *judge) policyChange(changes []Change) policyChange {
 	if j.e.Before != nil {
 		before = RightsIn(j.e.Policy, j.e.Before, sources, j.now)
 	}
-	for r := range lost {
-		if !before[r] && (now[r] || j.e.Was == nil && j.unexplained(r)) {
-			out.taken[r] = true
-		}
-	}
-	return out
+	maps.DeleteFunc(rights, func(r Right, _ bool) bool {
+		return before[r] || !now[r] && (j.e.Was != nil || !j.unexplained(r))
+	})
+	return change, rights
 }
 
 // RightsIn returns what a policy gives in some sources.

@@ -100,10 +100,9 @@ type Template struct {
 	Name     string
 	CopyFrom string // name of a Secret
 	file     string
-	kinds    map[authz.SourceKind]bool
-	ids      map[authz.SourceID]bool
-	content  map[string]any // without metadata.name, status and our annotations
-	uses     []string       // the fields in it
+	sources  map[authz.SourceID]bool // that it is for: an ID of 0 is all of the kind, and the zero value is all there are
+	content  map[string]any          // without metadata.name, status and our annotations
+	uses     []string                // the fields in it
 	sum      string
 }
 
@@ -112,11 +111,11 @@ func (t *Template) KeyName() string { return t.Kind.Kind + "/" + t.Name }
 // rank is 3 for a source named by id, 2 for its kind, 1 for a template for all, 0 for none of them.
 func (t *Template) rank(id authz.SourceID) int {
 	switch {
-	case t.ids[id]:
+	case t.sources[id]:
 		return 3
-	case t.kinds[id.Kind]:
+	case t.sources[authz.SourceID{Kind: id.Kind}]:
 		return 2
-	case len(t.ids)+len(t.kinds) == 0:
+	case t.sources[authz.SourceID{}]:
 		return 1
 	}
 	return 0
@@ -177,16 +176,12 @@ func LoadTemplates(folder fs.FS, kinds []TemplateKind) (*Templates, error) {
 
 // clashes reports whether no rule says which of two templates of one object counts.
 func (t *Template) clashes(o *Template) bool {
-	shared := func(k authz.SourceKind) bool { return o.kinds[k] }
-	if len(t.ids)+len(t.kinds) == 0 {
-		return len(o.ids)+len(o.kinds) == 0
-	}
-	for id := range t.ids {
-		if o.ids[id] {
+	for id := range t.sources {
+		if o.sources[id] {
 			return true
 		}
 	}
-	return slices.ContainsFunc(slices.Collect(maps.Keys(t.kinds)), shared)
+	return false
 }
 
 // parseTemplate returns nil for a document without content.
@@ -214,7 +209,7 @@ func parseTemplate(where string, doc []byte, kinds []TemplateKind) (*Template, [
 	}
 	t := &Template{
 		Kind: kinds[i], Name: o.GetName(), CopyFrom: o.GetAnnotations()[copyAnnotation],
-		file: where, kinds: map[authz.SourceKind]bool{}, ids: map[authz.SourceID]bool{},
+		file: where, sources: map[authz.SourceID]bool{},
 	}
 	faults := slices.Concat(metadataFaults(o), t.readFor(o.GetAnnotations()), reservedFaults(o), t.secretFaults(o))
 	return t, append(faults, t.take(o)...)
@@ -252,20 +247,21 @@ func reservedFaults(o unstructured.Unstructured) (faults []error) {
 func (t *Template) readFor(notes map[string]string) (faults []error) {
 	list, ok := notes[forAnnotation]
 	if !ok {
+		t.sources[authz.SourceID{}] = true
 		return nil
 	}
 	for item := range strings.SplitSeq(list, ",") {
 		item = strings.TrimSpace(item)
 		switch kind := authz.SourceKind(item); kind {
 		case authz.GroupSource, authz.ProjectSource, authz.UserSource:
-			t.kinds[kind] = true
+			t.sources[authz.SourceID{Kind: kind}] = true
 			continue
 		}
 		id, ok := authz.ParseLabel(strings.Replace(item, "/", "-", 1))
 		if !ok {
 			faults = append(faults, fmt.Errorf("%s: want group, project, user, or an id such as group/7, not %q", forAnnotation, item))
 		}
-		t.ids[id] = true
+		t.sources[id] = true
 	}
 	return faults
 }
@@ -292,19 +288,9 @@ func (t *Template) secretFaults(o unstructured.Unstructured) (faults []error) {
 
 // take takes the content of a manifest, and which fields are in it.
 func (t *Template) take(o unstructured.Unstructured) (faults []error) {
-	delete(o.Object, "status")
-	kept := maps.Clone(o.GetAnnotations())
-	delete(kept, forAnnotation)
-	delete(kept, copyAnnotation)
-	meta := map[string]any{}
-	if len(kept) > 0 {
-		meta["annotations"] = AnyMap(kept)
-	}
-	if l := o.GetLabels(); len(l) > 0 {
-		meta["labels"] = AnyMap(l)
-	}
-	o.Object["metadata"] = meta
-	t.content = o.Object
+	unstructured.RemoveNestedField(o.Object, "metadata", "annotations", forAnnotation)
+	unstructured.RemoveNestedField(o.Object, "metadata", "annotations", copyAnnotation)
+	t.content = TemplateContent(o.Object)
 	used := map[string]bool{}
 	walk(t.content, func(s string) string {
 		for _, m := range field.FindAllStringSubmatch(s, -1) {
@@ -329,13 +315,19 @@ func (t *Template) take(o unstructured.Unstructured) (faults []error) {
 	return faults
 }
 
-// AnyMap is what an unstructured object has of labels and annotations.
-func AnyMap(m map[string]string) map[string]any {
-	out := make(map[string]any, len(m))
-	for k, v := range m {
-		out[k] = v
+// TemplateContent returns what templates are about of an object: not its status, and of its metadata labels and annotations.
+// It shares their maps.
+func TemplateContent(object map[string]any) map[string]any {
+	content, meta := maps.Clone(object), map[string]any{}
+	delete(content, "status")
+	all, _ := object["metadata"].(map[string]any)
+	for _, name := range []string{"labels", "annotations"} {
+		if m, _ := all[name].(map[string]any); len(m) > 0 {
+			meta[name] = m
+		}
 	}
-	return out
+	content["metadata"] = meta
+	return content
 }
 
 // field matches $(NAME), with the name, and $$(, which stands for the text "$(".
@@ -417,17 +409,10 @@ func (e *TemplateObject) Render() *unstructured.Unstructured {
 	o := &unstructured.Unstructured{Object: content.(map[string]any)} //nolint:forcetypeassert // what walk makes of a map
 	o.SetName(e.Name)
 	o.SetNamespace(e.values.namespace)
-	labels, notes := o.GetLabels(), o.GetAnnotations()
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	if notes == nil {
-		notes = map[string]string{}
-	}
-	labels[kubename.LabelManagedBy], labels[kubename.LabelTemplate] = kubename.ManagedBy, "true"
-	notes[kubename.AnnotationTemplate] = e.Hash
-	o.SetLabels(labels)
-	o.SetAnnotations(notes)
+	set := func(value string, path ...string) { _ = unstructured.SetNestedField(o.Object, value, path...) } // all on the path are maps
+	set(kubename.ManagedBy, "metadata", "labels", kubename.LabelManagedBy)
+	set("true", "metadata", "labels", kubename.LabelTemplate)
+	set(e.Hash, "metadata", "annotations", kubename.AnnotationTemplate)
 	if e.data != nil {
 		o.Object["data"] = e.data
 	}
@@ -500,14 +485,5 @@ func (e *TemplateObject) madeBy(live *TemplateObject) bool {
 	if live.Hash != e.Hash || live.Content == nil {
 		return false
 	}
-	o := e.Render().Object
-	meta, _ := o["metadata"].(map[string]any)
-	o["metadata"] = map[string]any{"labels": meta["labels"], "annotations": meta["annotations"]}
-	return agrees(o, live.Content)
-}
-
-// splitTemplateName takes a Key's name apart.
-func splitTemplateName(name string) (kind, object string) {
-	kind, object, _ = strings.Cut(name, "/")
-	return kind, object
+	return agrees(TemplateContent(e.Render().Object), live.Content)
 }

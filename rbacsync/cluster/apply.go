@@ -16,6 +16,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
@@ -44,9 +45,8 @@ type ApplyOptions struct {
 	// pause, optional, is asked before a write that takes nothing away; true ends Apply, the rest is Deferred.
 	Pause func(since time.Duration) bool
 
-	wrote         func(*rbacsync.Live) // hears what the API server answered to a write, from several goroutines
-	dynamic       dynamic.Interface    // for objects from templates
-	wroteTemplate func(rbacsync.Key, *rbacsync.Live, string)
+	wrote   func(rbacsync.Key, *rbacsync.Live) // hears what the API server answered to a write, from several goroutines
+	dynamic dynamic.Interface                  // for objects from templates
 }
 
 // Report is what became of a plan.
@@ -115,9 +115,9 @@ var errNoNamespace = errors.New("its namespace could not be created")
 // conflicts instead of undoing somebody else's later write.
 func Apply(ctx context.Context, client kubernetes.Interface, changes []rbacsync.Change, o ApplyOptions) Report {
 	start := time.Now()
-	a := &applier{client: client, log: o.Logger, cause: o.Cause, may: o.May, wrote: o.wrote, dynamic: o.dynamic, wroteTemplate: o.wroteTemplate, unborn: map[string]bool{}, answers: map[rbacsync.Key]*rbacsync.Live{}}
-	if a.log == nil {
-		a.log = slog.New(slog.DiscardHandler)
+	a := &applier{ApplyOptions: o, client: client, unborn: map[string]bool{}, answers: map[rbacsync.Key]*rbacsync.Live{}}
+	if a.Logger == nil {
+		a.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.QPS > 0 {
 		a.limit = rate.NewLimiter(rate.Limit(o.QPS), max(1, int(o.QPS)))
@@ -129,7 +129,7 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []rbacsync.
 	var reporter sync.WaitGroup
 	total := len(changes)
 	reporter.Go(func() {
-		reportProgress(reporting, cmp.Or(o.ProgressEvery, progressEvery), total, &a.done, o.Progress, a.log)
+		reportProgress(reporting, cmp.Or(o.ProgressEvery, progressEvery), total, &a.done, o.Progress, a.Logger)
 	})
 	steps := rbacsync.Units(changes)
 	paused := false
@@ -142,7 +142,7 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []rbacsync.
 		for i, u := range units {
 			if o.Pause != nil && u[0].Step != rbacsync.StepRevoke && o.Pause(time.Since(start)) {
 				left := slices.Concat(steps[n+1:]...)
-				a.deferred(slices.Concat(slices.Concat(units[i:]...), slices.Concat(left...)))
+				a.report.Deferred = slices.Concat(slices.Concat(units[i:]...), slices.Concat(left...))
 				paused = true
 				break
 			}
@@ -163,22 +163,10 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []rbacsync.
 	return a.report
 }
 
-func (a *applier) deferred(left []rbacsync.Change) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.report.Deferred = left
-}
-
 type applier struct {
+	ApplyOptions
 	client kubernetes.Interface
-	log    *slog.Logger
 	limit  *rate.Limiter
-	cause  string
-	may    func() error
-	wrote  func(*rbacsync.Live)
-
-	dynamic       dynamic.Interface
-	wroteTemplate func(rbacsync.Key, *rbacsync.Live, string)
 
 	done   atomic.Int64 // changes, failed ones included
 	mu     sync.Mutex
@@ -220,17 +208,9 @@ func (a *applier) count(c rbacsync.Change, err error) {
 // logWrite puts a write into the log.
 func (a *applier) logWrite(ctx context.Context, c rbacsync.Change, err error) {
 	added, lost := c.Subjects()
-	kind, name, role := c.Key.Kind.String(), c.Key.Name, ""
-	if x := c.TemplateObject(); x != nil {
-		kind, name = x.Kind.Kind, x.Name
-	}
-	for _, o := range []*rbacsync.Object{c.New, c.Was()} {
-		if o != nil && o.Binding != nil {
-			role = cmp.Or(role, o.Binding.Role)
-		}
-	}
-	log := a.log.With("action", c.Action.String(), "kind", kind, "namespace", c.Key.Namespace, "name", name, "source", c.Source.String(),
-		"role", role, "added", added, "removed", lost, "why", c.Why, "cause", a.cause)
+	object := c.Reference()
+	log := a.Logger.With("action", c.Action.String(), "kind", object.Kind, "namespace", object.Namespace, "name", object.Name, "source", c.Source.String(),
+		"role", c.Role(), "added", added, "removed", lost, "why", c.Why, "cause", a.Cause)
 	if err == nil {
 		log.InfoContext(ctx, "change applied")
 	} else {
@@ -247,16 +227,13 @@ func (a *applier) write(ctx context.Context, c rbacsync.Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if a.may != nil {
-		if err := a.may(); err != nil {
+	if a.May != nil {
+		if err := a.May(); err != nil {
 			return err
 		}
 	}
-	if c.Key.Kind == rbacsync.KindTemplate {
-		if a.isUnborn(c.Key.Namespace) {
-			return errNoNamespace
-		}
-		return writeTemplate(ctx, a.dynamic, c, a.wroteTemplate)
+	if c.Key.Kind == rbacsync.KindTemplate && a.dynamic == nil {
+		return errors.New("there is no client for templates")
 	}
 	switch c.Action {
 	case rbacsync.Create:
@@ -298,30 +275,39 @@ func (a *applier) create(ctx context.Context, o *rbacsync.Object) error {
 			ObjectMeta: meta, Subjects: o.Binding.Subjects(),
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: o.Binding.Role},
 		}, metav1.CreateOptions{})
-	case rbacsync.KindTemplate: // writeTemplate
+	case rbacsync.KindTemplate:
+		obj, err = a.templates(o).Create(ctx, o.FromTemplate.Render(), metav1.CreateOptions{})
 	}
-	return a.took(obj, err)
+	return a.took(o, obj, err)
+}
+
+// templates returns the client for an object from a template and its like.
+func (a *applier) templates(o *rbacsync.Object) dynamic.ResourceInterface {
+	return a.dynamic.Resource(o.FromTemplate.Kind.GVR()).Namespace(o.Key.Namespace)
 }
 
 // took hands on what the API server made of a write.
-func (a *applier) took(obj runtime.Object, err error) error {
+func (a *applier) took(o *rbacsync.Object, obj runtime.Object, err error) error {
 	if err != nil {
 		return err
 	}
-	e, err := entryOf(obj)
-	if err != nil || e.live == nil {
+	var e entry
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		e = templateEntry(o.FromTemplate.Kind, u)
+		e.FromTemplate.Verified = o.FromTemplate.Hash // what the API server made of it is what it is
+	} else if e, err = entryOf(obj); err != nil || !e.ours {
 		return nil
 	}
 	if a.wrote != nil {
-		a.wrote(e.live)
+		a.wrote(o.Key, e.Live)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if e.key.Kind == rbacsync.KindNamespace {
-		a.report.Namespaces = append(a.report.Namespaces, e.live)
+	if o.Key.Kind == rbacsync.KindNamespace {
+		a.report.Namespaces = append(a.report.Namespaces, e.Live)
 	}
-	if _, again := a.answers[e.key]; again {
-		a.answers[e.key] = e.live
+	if _, again := a.answers[o.Key]; again {
+		a.answers[o.Key] = e.Live
 	}
 	return nil
 }
@@ -334,8 +320,14 @@ func (a *applier) update(ctx context.Context, c rbacsync.Change) error {
 		"uid": c.Old.UID, "resourceVersion": c.Old.ResourceVersion,
 		"labels": nulled(c.New.Labels()), "annotations": nulled(c.New.Annotations()),
 	}}
-	if c.New.Binding != nil {
+	switch {
+	case c.New.Binding != nil:
 		patch["subjects"] = c.New.Binding.Subjects()
+	case c.New.FromTemplate != nil: // its fields that are maps are replaced by ours
+		o := c.New.FromTemplate.Render()
+		o.SetUID(c.Old.UID)
+		o.SetResourceVersion(c.Old.ResourceVersion)
+		patch = withNulls(o.Object, c.Old.FromTemplate.Content)
 	}
 	body, err := json.Marshal(patch)
 	if err != nil {
@@ -346,16 +338,17 @@ func (a *applier) update(ctx context.Context, c rbacsync.Change) error {
 	switch k.Kind {
 	case rbacsync.KindNamespace:
 		obj, err = a.client.CoreV1().Namespaces().Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
-	case rbacsync.KindServiceAccount:
-		obj, err = a.client.CoreV1().ServiceAccounts(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
 	case rbacsync.KindRoleBinding:
 		obj, err = a.client.RbacV1().RoleBindings(k.Namespace).Patch(ctx, k.Name, types.MergePatchType, body, metav1.PatchOptions{})
 		if c.Revokes && (apierrors.IsForbidden(err) || apierrors.IsNotFound(err)) { // not found: the ClusterRole
 			return a.deleteInstead(ctx, c, err)
 		}
-	case rbacsync.KindTemplate: // writeTemplate
+	case rbacsync.KindTemplate:
+		obj, err = a.templates(c.New).Patch(ctx, c.New.FromTemplate.Name, types.MergePatchType, body, metav1.PatchOptions{})
+	case rbacsync.KindServiceAccount: // nothing of it can differ
+		err = fmt.Errorf("changing a %s is not something this program does", k.Kind)
 	}
-	return a.took(obj, err)
+	return a.took(c.New, obj, err)
 }
 
 // deleteInstead takes a right away where the binding may not be changed: without the right to bind its ClusterRole
@@ -364,7 +357,7 @@ func (a *applier) deleteInstead(ctx context.Context, c rbacsync.Change, refused 
 	if err := a.remove(ctx, c); err != nil {
 		return errors.Join(refused, fmt.Errorf("deleting it instead: %w", err))
 	}
-	a.log.WarnContext(ctx, "a binding that may not be changed was deleted", "namespace", c.Key.Namespace, "name", c.Key.Name, "role", c.Old.Binding.Role, "subjects", c.Old.Binding.Subjects(), "error", refused)
+	a.Logger.WarnContext(ctx, "a binding that may not be changed was deleted", "namespace", c.Key.Namespace, "name", c.Key.Name, "role", c.Old.Binding.Role, "subjects", c.Old.Binding.Subjects(), "error", refused)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.report.Findings = append(a.report.Findings, authz.Finding{Code: "cluster_role", Source: c.Source, Text: fmt.Sprintf(
@@ -375,8 +368,6 @@ func (a *applier) deleteInstead(ctx context.Context, c rbacsync.Change, refused 
 func (a *applier) remove(ctx context.Context, c rbacsync.Change) error {
 	o := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &c.Old.UID, ResourceVersion: &c.Old.ResourceVersion}}
 	switch k := c.Key; k.Kind {
-	case rbacsync.KindServiceAccount:
-		return a.client.CoreV1().ServiceAccounts(k.Namespace).Delete(ctx, k.Name, o)
 	case rbacsync.KindRoleBinding:
 		return a.client.RbacV1().RoleBindings(k.Namespace).Delete(ctx, k.Name, o)
 	case rbacsync.KindNamespace:
@@ -385,7 +376,13 @@ func (a *applier) remove(ctx context.Context, c rbacsync.Change) error {
 			err = fmt.Errorf("%w: apply deploy/optional/namespace-deletion.yaml, or set rbacsync.deletion.policy: retain", err)
 		}
 		return err
-	case rbacsync.KindTemplate: // writeTemplate
+	case rbacsync.KindTemplate:
+		err := a.templates(&c.Old.Object).Delete(ctx, c.Old.FromTemplate.Name, o)
+		if err == nil && a.wrote != nil {
+			a.wrote(k, nil)
+		}
+		return err
+	case rbacsync.KindServiceAccount:
 	}
 	return fmt.Errorf("deleting a %s is not something this program does", c.Key.Kind)
 }

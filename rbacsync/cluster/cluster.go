@@ -38,7 +38,6 @@ type Options struct {
 type Cluster struct {
 	o         Options
 	mirror    *mirror // nil: nothing is followed
-	waited    bool    // for the first sight of the mirror
 	templates templates
 }
 
@@ -50,17 +49,15 @@ const firstSight = 30 * time.Second
 
 // Begin forgets what is known, and returns what follows the cluster until its context ends.
 func (c *Cluster) Begin() (follow func(context.Context)) {
-	c.mirror, c.waited = nil, false
+	c.mirror, c.templates = nil, templates{}
 	var mirrors []*mirror
 	if c.o.Watch != nil {
 		c.mirror = newMirror(feeds(c.o.Watch, c.o.Roles), c.o.Logger, c.o.Notify)
 		mirrors = append(mirrors, c.mirror)
 	}
-	c.templates.begin(nil)
 	if t := c.o.Templates; t != nil && len(t.List) > 0 && c.mirror != nil && c.o.DynamicWatch != nil {
-		m := newMirror(templateFeeds(c.o.DynamicWatch, t), c.o.Logger, c.o.Notify)
-		c.templates.begin(m)
-		mirrors = append(mirrors, m)
+		c.templates.mirror = newMirror(templateFeeds(c.o.DynamicWatch, t, notOurs), c.o.Logger, c.o.Notify)
+		mirrors = append(mirrors, c.templates.mirror)
 	}
 	return func(ctx context.Context) {
 		var wg sync.WaitGroup
@@ -72,17 +69,13 @@ func (c *Cluster) Begin() (follow func(context.Context)) {
 }
 
 // Following reports whether the watches have seen everything: only then some namespaces can be observed by themselves.
-func (c *Cluster) Following() bool { return c.mirror != nil && c.mirror.isReady() }
+func (c *Cluster) Following() bool { return c.mirror.isReady() }
 
 // Observe returns what the cluster holds in the scope: from the watches, or by listing it where there are none. Reread
 // has what no watch brings read again: the Secrets that templates copy, and what templates of before have left behind.
 func (c *Cluster) Observe(ctx context.Context, scope rbacsync.Scope, reread bool) (*rbacsync.Observed, error) {
-	if c.mirror != nil && !c.waited {
-		c.waited = true
-		_ = c.mirror.await(ctx, firstSight) // if it takes longer, or is forbidden, everything is listed
-	}
 	var have *rbacsync.Observed
-	if c.Following() {
+	if c.mirror.sighted(ctx, firstSight) { // if it takes longer, or is forbidden, everything is listed
 		have = c.mirror.observed(scope)
 	} else {
 		all, err := List(ctx, c.o.Kube, c.o.Roles)
@@ -110,11 +103,17 @@ func (c *Cluster) Changed() rbacsync.Scope {
 
 // Apply is the function of that name, for changes that were planned on what Observe returned.
 func (c *Cluster) Apply(ctx context.Context, changes []rbacsync.Change, o ApplyOptions) Report {
-	o.dynamic, o.wroteTemplate = c.o.Dynamic, c.templates.wrote
-	if c.mirror != nil {
-		o.wrote = c.mirror.wrote
-	}
+	o.dynamic, o.wrote = c.o.Dynamic, c.wrote
 	return Apply(ctx, c.o.Kube, changes, o)
+}
+
+// wrote takes in what the API server answered to a write: nil to a deletion.
+func (c *Cluster) wrote(k rbacsync.Key, l *rbacsync.Live) {
+	if k.Kind == rbacsync.KindTemplate {
+		c.templates.wrote(k, l)
+	} else {
+		c.mirror.wrote(k, l)
+	}
 }
 
 func sortLive(list []*rbacsync.Live) {

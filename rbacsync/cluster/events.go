@@ -40,18 +40,7 @@ func ReportDrift(ctx context.Context, client kubernetes.Interface, log *slog.Log
 		if len(note) > 1000 { // the API server's limit is 1024 bytes
 			note = strings.ToValidUTF8(note[:1000], "")
 		}
-		ref := corev1.ObjectReference{APIVersion: "v1", Kind: c.Key.Kind.String(), Namespace: c.Key.Namespace, Name: c.Key.Name}
-		if c.Key.Kind == rbacsync.KindRoleBinding {
-			ref.APIVersion = "rbac.authorization.k8s.io/v1"
-		}
-		if x := c.TemplateObject(); x != nil {
-			ref.APIVersion, ref.Kind = x.Kind.ToAPIVersionAndKind()
-			ref.Name = x.Name
-		}
-		if c.Old != nil {
-			ref.UID = c.Old.UID
-		}
-		ReportEvent(ctx, client, log, now, ref, note)
+		ReportEvent(ctx, client, log, now, c.Reference(), note)
 	}
 }
 

@@ -94,10 +94,7 @@ func tooMuch(rb *rbacv1.RoleBinding, id authz.SourceID, given map[string][]int64
 		text := ""
 		switch {
 		case s.Kind == rbacv1.UserKind && isUser && !has(user):
-			text = s.Name
-			if u, known := users[user]; known {
-				text += " (" + rbacsync.Printable(u.Username) + ")"
-			}
+			text = rbacsync.UserText(user, users)
 		case s.Kind == rbacv1.UserKind && isJob && (id != authz.ProjectID(project) || !ci()):
 			text = s.Name
 		case s.Kind == rbacv1.GroupKind && slices.Contains([]string{kubename.GroupUsers, kubename.GroupCI, "system:authenticated", "system:unauthenticated", "system:serviceaccounts"}, s.Name):

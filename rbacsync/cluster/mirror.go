@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -15,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -29,6 +30,8 @@ type mirror struct {
 	feeds  []feed
 	log    *slog.Logger
 	notify func() // somebody else changed something
+
+	waited bool // for the first sight of it (sighted)
 
 	mu         sync.Mutex
 	synced     int // how many feeds were read at least once
@@ -63,6 +66,23 @@ func (m *mirror) run(ctx context.Context) {
 	for i := range m.feeds {
 		wg.Go(func() { m.follow(ctx, i) })
 	}
+}
+
+// fill reads all feeds once, without following them.
+func (m *mirror) fill(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for i, f := range m.feeds {
+		g.Go(func() error {
+			entries, version, err := f.read(ctx)
+			if err != nil && !f.optional {
+				return err
+			}
+			m.replace(i, entries, version)
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 // follow lists one feed and then watches it; it lists again when the watch can't be resumed.
@@ -138,7 +158,7 @@ func (m *mirror) stream(ctx context.Context, i int, version string) (string, err
 			if err != nil {
 				return "", err
 			}
-			version = x.version
+			version = x.ResourceVersion
 			m.event(i, x, e.Type == watch.Deleted)
 		case watch.Bookmark:
 			a, err := meta.Accessor(e.Object)
@@ -165,7 +185,7 @@ func (m *mirror) replace(i int, entries []entry, version string) {
 	first := m.members[i] == nil
 	seen := make(map[rbacsync.Key]bool, len(entries))
 	for _, e := range entries {
-		seen[e.key] = true
+		seen[e.Key] = true
 		m.put(e, !first)
 	}
 	for k := range m.members[i] {
@@ -191,55 +211,57 @@ func (m *mirror) event(i int, e entry, deleted bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !deleted {
-		m.members[i][e.key] = true
+		m.members[i][e.Key] = true
 		m.put(e, true)
 		return
 	}
-	delete(m.members[i], e.key)
-	l := m.namespaces[e.key.Namespace][e.key]
+	delete(m.members[i], e.Key)
+	l := m.namespaces[e.Key.Namespace][e.Key]
 	if m.feeds[i].options.LabelSelector == notOurs {
-		if m.foreign[e.key] { // what stood in our way is gone
-			delete(m.foreign, e.key)
-			m.touch(e.key, "")
+		if m.foreign[e.Key] { // what stood in our way is gone
+			delete(m.foreign, e.Key)
+			m.touch(e.Key, "")
 		}
 		return
 	}
-	if l != nil && newer(l.ResourceVersion, e.version) { // an old event: it was made anew since
+	if l != nil && newer(l.ResourceVersion, e.ResourceVersion) { // an old event: it was made anew since
 		return
 	}
-	if e.key.Kind == rbacsync.KindNamespace {
-		delete(m.foreign, e.key)
-		delete(m.unmarked, e.key)
+	if e.Key.Kind == rbacsync.KindNamespace {
+		delete(m.foreign, e.Key)
+		delete(m.unmarked, e.Key)
 	}
-	m.drop(e.key, "")
+	m.drop(e.Key, "")
 }
 
 // put stores an entry unless something newer is known. The caller holds mu.
 func (m *mirror) put(e entry, watching bool) {
-	old := m.namespaces[e.key.Namespace][e.key]
-	if delete(m.unmarked, e.key); e.unmarked != nil && (old == nil || newer(e.version, old.ResourceVersion)) {
-		m.unmarked[e.key] = e.unmarked
+	k := e.Key
+	old := m.namespaces[k.Namespace][k]
+	known := old != nil && !newer(e.ResourceVersion, old.ResourceVersion)
+	if delete(m.unmarked, k); e.unmarked() && !known {
+		m.unmarked[k] = e.Live
 	}
 	switch {
-	case e.live == nil:
-		if old != nil && e.key.Kind == rbacsync.KindNamespace { // the mark was taken off
-			m.drop(e.key, e.version)
+	case !e.ours:
+		if old != nil && k.Kind == rbacsync.KindNamespace { // the mark was taken off
+			m.drop(k, e.ResourceVersion)
 		}
-		m.foreign[e.key] = true
+		m.foreign[k] = true
 		return
-	case old != nil && !newer(e.version, old.ResourceVersion):
+	case known:
 		return
 	}
-	if old != nil && old.FromTemplate != nil && e.live.FromTemplate != nil && reflect.DeepEqual(old.FromTemplate.Content, e.live.FromTemplate.Content) {
-		e.live.FromTemplate, watching = old.FromTemplate, false // only its status changed, as a quota's does all the time
+	if old != nil && old.FromTemplate != nil && e.FromTemplate != nil && reflect.DeepEqual(old.FromTemplate.Content, e.FromTemplate.Content) {
+		e.FromTemplate, watching = old.FromTemplate, false // only its status changed, as a quota's does all the time
 	}
-	delete(m.foreign, e.key)
-	if m.namespaces[e.key.Namespace] == nil {
-		m.namespaces[e.key.Namespace] = map[rbacsync.Key]*rbacsync.Live{}
+	delete(m.foreign, k)
+	if m.namespaces[k.Namespace] == nil {
+		m.namespaces[k.Namespace] = map[rbacsync.Key]*rbacsync.Live{}
 	}
-	m.namespaces[e.key.Namespace][e.key] = e.live
+	m.namespaces[k.Namespace][k] = e.Live
 	if watching {
-		m.touch(e.key, e.version)
+		m.touch(k, e.ResourceVersion)
 	}
 }
 
@@ -264,36 +286,72 @@ func (m *mirror) touch(k rbacsync.Key, version string) {
 	}
 }
 
-// wrote takes in what the API server answered to a write of ours, so that the next plan is not made on what was
-// there before, and our own write does not look like drift.
-func (m *mirror) wrote(l *rbacsync.Live) {
+// wrote takes in what the API server answered to a write of ours, nil to a deletion, so that the next plan is not made on
+// what was there before, and our own write does not look like drift. What the watch says of it then is nothing new.
+func (m *mirror) wrote(k rbacsync.Key, l *rbacsync.Live) {
+	if m == nil {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if old := m.namespaces[l.Key.Namespace][l.Key]; old != nil && old.ResourceVersion == l.ResourceVersion {
-		m.namespaces[l.Key.Namespace][l.Key] = l // the watch was faster; what we know of our own write is more
+	if l == nil {
+		m.remove(k)
+		delete(m.touched, k)
+		return
 	}
-	m.put(entry{key: l.Key, version: l.ResourceVersion, live: l}, false)
-	if v, ok := m.touched[l.Key]; ok && (v == "" || !newer(v, l.ResourceVersion)) {
-		delete(m.touched, l.Key)
+	if old := m.namespaces[k.Namespace][k]; old != nil && old.ResourceVersion == l.ResourceVersion {
+		m.namespaces[k.Namespace][k] = l // the watch was faster; what we know of our own write is more
+	}
+	m.put(entry{l, true}, false)
+	if v, ok := m.touched[k]; ok && (v == "" || !newer(v, l.ResourceVersion)) {
+		delete(m.touched, k)
 	}
 }
 
-// forget takes in that we deleted an object. The watch will say so, too, which is then nothing new.
-func (m *mirror) forget(k rbacsync.Key) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.remove(k)
-	delete(m.touched, k)
+// recall takes over from a mirror of before, which may be nil, what is the same still: what was compared once need not be
+// compared again.
+func (m *mirror) recall(before *mirror) {
+	if before == nil {
+		return
+	}
+	for _, old := range before.observed(nil).Live {
+		if l := m.namespaces[old.Key.Namespace][old.Key]; l != nil && l.UID == old.UID && l.ResourceVersion == old.ResourceVersion {
+			m.namespaces[old.Key.Namespace][old.Key] = old
+		}
+	}
 }
 
-// isReady reports whether everything was read once.
+// forgetIn forgets what is in some namespaces.
+func (m *mirror) forgetIn(namespace func(string) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.namespaces, func(ns string, _ map[rbacsync.Key]*rbacsync.Live) bool { return namespace(ns) })
+}
+
+// isReady reports whether everything was read once; of nil it is false.
 func (m *mirror) isReady() bool {
+	if m == nil {
+		return false
+	}
 	select {
 	case <-m.ready:
 		return true
 	default:
 		return false
 	}
+}
+
+// sighted is isReady, for which it waits the first time.
+func (m *mirror) sighted(ctx context.Context, patience time.Duration) bool {
+	if m != nil && !m.waited {
+		m.waited = true
+		select {
+		case <-m.ready:
+		case <-ctx.Done():
+		case <-time.After(patience):
+		}
+	}
+	return m.isReady()
 }
 
 // drifted returns the namespaces that hold something which somebody else changed, and forgets them.
@@ -309,20 +367,6 @@ func (m *mirror) drifted() rbacsync.Scope {
 	}
 	clear(m.touched)
 	return out
-}
-
-var errNotSynced = errors.New("the cluster was not read yet")
-
-// await waits until everything was read once.
-func (m *mirror) await(ctx context.Context, patience time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, errNotSynced)
-	defer cancel()
-	select {
-	case <-m.ready:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // observed returns what the cluster holds, sorted; in these namespaces, or everywhere when namespaces is nil. Foreign

@@ -285,7 +285,7 @@ func (s *pipeline) conclude(ctx context.Context, p *pass, err error) {
 		p.credentials = s.credentials.take(p)
 		s.brakes.saveHeld(ctx, p)
 	}
-	p.deletable = rbacsync.ToDelete(p.have, p.plain, p.snap)
+	p.deletable = rbacsync.ToDelete(p.have, p.plain)
 	p.Findings = s.findings(p)
 	s.remember(p)
 	s.brakes.agree(p, s.dirty, err)
