@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -72,7 +73,7 @@ type Provisioner struct {
 func New(c Config) *Provisioner {
 	c = c.complete()
 	return &Provisioner{
-		c: c, memory: memory{facts: c.configured(), states: map[string]*namespaceState{}, lost: map[string]map[int64]bool{}}, pace: rate.NewLimiter(rate.Limit(c.Rate), 10),
+		c: c, memory: memory{facts: c.configured(), states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}}, pace: rate.NewLimiter(rate.Limit(c.Rate), 10),
 		old: map[rbacsync.Delivery]*cached[string]{rbacsync.DeliverIDToken: {}, rbacsync.DeliverAgent: {}},
 	}
 }

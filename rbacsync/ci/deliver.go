@@ -246,10 +246,11 @@ func (f facts) sum(namespace, tokenID string) string {
 
 // renew gets a new token for all parts that have one: the one before is kept nowhere.
 func (d *delivery) renew(ctx context.Context, diff *difference) error {
-	t, err := d.issueForGitLab(ctx, d.project.ID)
+	t, err := d.request(ctx, d.anchor)
 	if err != nil {
 		return err
 	}
+	d.p.c.Logger.InfoContext(ctx, "CI token issued for GitLab", "namespace", d.n.Name, "project", d.project.ID, "expires", t.Expires.UTC().Format(time.RFC3339))
 	parts, err := d.variables(t.ID)
 	if err != nil {
 		return err
@@ -258,6 +259,7 @@ func (d *delivery) renew(ctx context.Context, diff *difference) error {
 	if err != nil {
 		return err
 	}
+	t.Parts = map[string]string{}
 	var all []Variable
 	for i, v := range vars {
 		if d.holdsToken(v) {
@@ -384,7 +386,7 @@ func (d *delivery) begin(ctx context.Context, diff difference) error {
 		d.rec.leave(d.project.Mode, d.p.c.Scope)
 	}
 	d.keep()
-	return d.save(ctx)
+	return d.save(ctx, nil)
 }
 
 // report says what others have in the place of ours.

@@ -103,5 +103,5 @@ func (w *work) deliveredOnce(key, value string) bool {
 	}
 	c, ok := parseClaims([]byte(token))
 	return ok && c.Kubernetes.Secret.Name == kubename.CIAnchor && c.Kubernetes.Namespace == w.n.Name &&
-		c.Kubernetes.Account.Name == kubename.CIServiceAccount && w.n.Account != "" && c.Kubernetes.Account.UID == string(w.n.Account)
+		c.Kubernetes.Account.Name == kubename.CIServiceAccount && w.n.Account != "" && c.Kubernetes.Account.UID == w.n.Account
 }

@@ -58,7 +58,7 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 			if ctx.Err() != nil {
 				return nil
 			}
-			p.keep(w.state(ctx, err), w.settledLoss)
+			p.keep(w.ended(ctx, err), w.settledLoss)
 			if w.changed {
 				changed(n.Source)
 			}
@@ -147,11 +147,11 @@ func (p *Provisioner) Statuses(scope rbacsync.Scope) rbacsync.DeliveryStatuses {
 	defer p.mu.Unlock()
 	out := rbacsync.DeliveryStatuses{}
 	for ns, st := range p.states {
-		if !scope.Has(ns) || st.records == nil {
+		if !scope.Has(ns) || st.recs == nil {
 			continue
 		}
-		out[ns] = make(map[int64]rbacsync.DeliveryStatus, len(st.records))
-		for project, r := range st.records {
+		out[ns] = make(map[int64]rbacsync.DeliveryStatus, len(st.recs))
+		for project, r := range st.recs {
 			s := rbacsync.DeliveryStatus{Delivery: r.Mode, Refused: r.refused, Settled: r.Mode != "" && !now.Before(r.Since.Add(p.c.Handover))}
 			if r.SlugOf == p.c.Scope {
 				s.Slug = r.Slug

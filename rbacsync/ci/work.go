@@ -9,7 +9,9 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -19,14 +21,14 @@ import (
 type work struct {
 	secrets
 	delivered int
-	findings  []authz.Finding
 	changed   bool // Status has changed
 }
 
 // work begins a look at one namespace with what is remembered of it.
 func (p *Provisioner) work(n Namespace) *work {
-	f, st, lost := p.about(n.Name)
-	return &work{secrets: secrets{p: p, facts: f, n: n, before: maps.Clone(st.records), lost: lost, next: p.c.Now().Add(p.c.Recheck)}}
+	f, before, lost := p.about(n.Name)
+	st := &namespaceState{n: n, next: p.c.Now().Add(p.c.Recheck), recs: maps.Clone(before.recs), failures: before.failures}
+	return &work{secrets: secrets{namespaceState: st, p: p, facts: f, lost: lost}}
 }
 
 // do brings the namespace in order.
@@ -51,10 +53,7 @@ func (w *work) do(ctx context.Context) error {
 	if !w.n.Undecided {
 		errs = append(errs, w.departed(ctx))
 	}
-	errs = append(errs, w.retire(ctx))
-	if w.s != nil {
-		errs = append(errs, w.save(ctx))
-	}
+	errs = append(errs, w.retire(ctx), w.save(ctx, nil))
 	return errors.Join(errs...)
 }
 
@@ -148,63 +147,53 @@ func (w *work) takeBack(ctx context.Context, project int64, rec *record, remove 
 func (w *work) withdraw(ctx context.Context) error {
 	w.settledLoss = true
 	maps.DeleteFunc(w.recs, func(id int64, _ record) bool { return w.n.Source == authz.ProjectID(id) && !w.n.Exists })
-	if err := w.p.destroy(ctx, w.anchor); err != nil {
-		return err
-	}
-	w.anchor = nil
-	if w.s != nil && len(w.s.Data[keyToken]) > 0 {
-		if err := w.p.destroy(ctx, w.s); err != nil {
+	if w.anchor != nil || hasToken(w.s) {
+		if err := w.destroyTokens(ctx, false); err != nil {
 			return err
 		}
 		w.p.c.Logger.InfoContext(ctx, "CI tokens destroyed", "namespace", w.n.Name, "source", w.n.Source.String())
-		w.s = nil
 	}
-	if w.s == nil && len(w.recs) > 0 {
-		if err := w.create(ctx); err != nil {
+	if len(w.recs) > 0 && w.s == nil {
+		if err := w.save(ctx, nil); err != nil {
 			return err
 		}
 	}
-	errs := []error{w.takeAllBack(ctx, slices.Sorted(maps.Keys(w.recs)))}
-	switch {
-	case w.s == nil:
-	case len(w.recs) > 0:
-		errs = append(errs, w.save(ctx))
-	default:
-		errs = append(errs, w.p.destroy(ctx, w.s))
-		w.s = nil
+	err := w.takeAllBack(ctx, slices.Sorted(maps.Keys(w.recs)))
+	if len(w.recs) > 0 {
+		return errors.Join(err, w.save(ctx, nil))
 	}
-	return errors.Join(errs...)
+	return errors.Join(err, w.destroy(ctx, &w.s))
 }
 
-// state returns what is to be remembered after do, which returned err.
-func (w *work) state(ctx context.Context, err error) *namespaceState {
-	_, old, _ := w.p.about(w.n.Name)
-	if w.recs == nil && err != nil {
-		w.recs = old.records
-	}
-	st := &namespaceState{namespace: w.n, until: w.next, findings: w.findings, records: w.recs, life: w.life}
-	if w.anchor != nil {
-		st.anchor = w.anchor.UID
+// ended returns what is to be remembered after do, which returned err.
+func (w *work) ended(ctx context.Context, err error) *namespaceState {
+	st := w.namespaceState
+	st.uids = sets.New[types.UID]()
+	for _, s := range []*corev1.Secret{w.s, w.anchor} {
+		if s != nil {
+			st.uids.Insert(s.UID)
+		}
 	}
 	if w.s != nil {
-		st.uid, st.token = w.s.UID, sum(string(w.s.Data[keyToken]))
-		if c, ok := parseClaims(w.s.Data[keyToken]); ok && w.n.Account == "" { // the one that was made just now, or one after it
-			st.namespace.Account = types.UID(c.Kubernetes.Account.UID)
+		st.sum = sum(string(w.s.Data[keyToken]))
+		if c, ok := parseClaims(w.s.Data[keyToken]); ok && st.n.Account == "" { // the one that was made just now, or one after it
+			st.n.Account = c.Kubernetes.Account.UID
 		}
 	}
 	if err == nil {
+		st.failures = 0
 		return st
 	}
 	code := "ci_token_failed"
 	if _, ok := errors.AsType[*deliveryError](err); ok {
 		code = "ci_delivery_failed"
 	}
-	w.p.c.Logger.WarnContext(ctx, "CI credentials not in order", "namespace", w.n.Name, "source", w.n.Source.String(), "error", err)
+	w.p.c.Logger.WarnContext(ctx, "CI credentials not in order", "namespace", st.n.Name, "source", st.n.Source.String(), "error", err)
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		st.findings = append(st.findings, authz.Finding{Code: code, Source: w.n.Source, Text: line})
+		st.findings = append(st.findings, authz.Finding{Code: code, Source: st.n.Source, Text: line})
 	}
-	st.failures = old.failures + 1
-	st.until = w.p.c.Now().Add(min(time.Second<<min(st.failures, 12), w.p.c.Recheck))
+	st.failures++
+	st.next = w.p.c.Now().Add(min(time.Second<<min(st.failures, 12), w.p.c.Recheck))
 	return st
 }
 
