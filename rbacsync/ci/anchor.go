@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // A watch is authorised once, when it begins, and shows what is written long after its owner has lost the right to read
@@ -49,14 +48,6 @@ func (t *issued) id(w *secrets) string {
 		return t.ID
 	}
 	return "none"
-}
-
-// lasts notes until when a project can keep what it was given.
-func (w *secrets) lasts(mode rbacsync.Delivery, t *issued) {
-	if mode.HandsToken() && t != nil {
-		w.by(t.Rotate)
-		w.life = t.Expires.Sub(t.Since)
-	}
 }
 
 // request asks for a token that dies with a Secret.

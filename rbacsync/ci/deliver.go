@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -30,13 +29,8 @@ type difference struct {
 	moved    bool // from another mode or scope
 	leftover bool // GitLab showed variables of ours that are not wanted
 	known    *ProjectVariables
-	former   bool
 	token    *issued // the one in what is to be written, if there is one
 	taken    bool    // another cluster has it all
-}
-
-func (d difference) empty() bool {
-	return len(d.write) == 0 && !d.cluster && !d.moved && !d.leftover && !d.former
 }
 
 const clusterPart = "cluster"
@@ -53,22 +47,33 @@ func (d *delivery) do(ctx context.Context) error {
 	}
 	have, unlooked := d.look(ctx)
 	diff := d.compare(have, vars)
-	if d.keep(); diff.taken {
-		d.report()
-		return nil
-	}
-	if d.rec.Mode == "" && d.project.Mode == rbacsync.DeliverNone && diff.empty() {
+	d.keep()
+	switch {
+	case diff.taken:
+	case len(diff.write) > 0 || diff.cluster || diff.moved || diff.leftover || len(d.rec.Former) > 0:
+		if err := d.deliver(ctx, vars, diff); err != nil {
+			return err
+		}
+		unlooked = nil
+	case d.rec.Mode == "" && d.project.Mode == rbacsync.DeliverNone:
 		d.rec.Mode, d.rec.Scope, d.rec.Since = rbacsync.DeliverNone, d.p.c.Scope, d.p.c.Now()
 		d.keep()
 	}
-	if diff.empty() {
-		d.report()
-		d.lasts(d.project.Mode, d.rec.Token)
-		if over := d.rec.Since.Add(d.p.c.Handover); d.rec.Mode != "" && over.After(d.p.c.Now()) {
-			d.by(over) // a subject of the mode before is to go then
-		}
-		return unlooked
+	if d.report(); d.rec.Other != nil {
+		return nil
 	}
+	if t := d.rec.Token; d.project.Mode.HandsToken() && t != nil {
+		d.by(t.Rotate)
+		d.life = t.Expires.Sub(t.Since)
+	}
+	if over := d.rec.Since.Add(d.p.c.Handover); over.After(d.p.c.Now()) {
+		d.by(over) // a subject of the mode before is to go then
+	}
+	return unlooked
+}
+
+// deliver does what is to be done.
+func (d *delivery) deliver(ctx context.Context, vars []Variable, diff difference) error {
 	if err := d.p.pace.Wait(ctx); err != nil {
 		return err
 	}
@@ -82,13 +87,10 @@ func (d *delivery) do(ctx context.Context) error {
 	if err != nil {
 		return deliveryFailed("delivering CI credentials to GitLab project %d (%s): %w", d.project.ID, d.project.Mode, err)
 	}
-	if d.report(); d.rec.Other != nil {
-		return nil
+	if d.rec.Other == nil {
+		d.delivered++
+		d.p.c.Logger.InfoContext(ctx, "CI credentials delivered", "namespace", d.n.Name, "project", d.project.ID, "mode", string(d.project.Mode), "written", written)
 	}
-	d.by(d.rec.Since.Add(d.p.c.Handover))
-	d.lasts(d.project.Mode, d.rec.Token)
-	d.delivered++
-	d.p.c.Logger.InfoContext(ctx, "CI credentials delivered", "namespace", d.n.Name, "project", d.project.ID, "mode", string(d.project.Mode), "written", written)
 	return nil
 }
 
@@ -182,12 +184,11 @@ func (d *delivery) variables(token string) ([]Variable, error) {
 		return nil, err
 	}
 	sized, caFrom := vars, "cluster.publicCAFile"
-	switch d.project.Mode {
-	case rbacsync.DeliverAgent:
+	if d.project.Mode == rbacsync.DeliverAgent {
 		caFrom = "gitlab.caFile"
-	case rbacsync.DeliverCertificate:
+	}
+	if d.project.Mode == rbacsync.DeliverCertificate {
 		sized = []Variable{{Key: "KUBE_CA_PEM", Value: string(d.facts.cluster.CA)}}
-	case rbacsync.DeliverVariables, rbacsync.DeliverIDToken, rbacsync.DeliverNone:
 	}
 	if err := checkSizes(sized, caFrom); err != nil {
 		return nil, deliveryFailed("delivering CI credentials to GitLab project %d (%s): %w", d.project.ID, d.project.Mode, err)
@@ -198,7 +199,7 @@ func (d *delivery) variables(token string) ([]Variable, error) {
 // compare finds what is to be done, by the record and by what GitLab had when it was read.
 func (d *delivery) compare(have shown, vars []Variable) difference {
 	mode, scope, rec := d.project.Mode, d.p.c.Scope, &d.rec
-	diff := difference{sums: sumsOf(vars), former: len(rec.Former) > 0}
+	diff := difference{sums: sumsOf(vars)}
 	if rec.Mode != "" || mode != rbacsync.DeliverNone {
 		diff.moved = rec.Mode != mode || rec.Scope != scope
 	}
@@ -210,15 +211,10 @@ func (d *delivery) compare(have shown, vars []Variable) difference {
 		diff.cluster = diff.moved || rec.Sums[clusterPart] != diff.sums[clusterPart]
 	}
 	var again map[string]bool
-	if have.read && have.at.After(rec.Written) {
-		s := drift(vars, have.variables, scope, d.claim(rec), rec)
-		if mode.WritesVariables() {
-			rec.Other = s.other
-			if diff.taken = s.other != nil; diff.taken {
-				return diff
-			}
+	if have.at.After(rec.Written) {
+		if again = d.drift(vars, have.variables, &diff); diff.taken {
+			return diff
 		}
-		again, rec.Foreign, diff.leftover = s.again, s.foreign, s.leftover
 		diff.known = &ProjectVariables{have.variables}
 	}
 	for _, v := range vars {
@@ -325,19 +321,10 @@ func (d *delivery) hand(ctx context.Context, vars []Variable, diff difference) (
 		}
 	}
 	d.rec = next
-	keep := slices.Sorted(maps.Keys(sumsOf(vars)))
 	if diff.leftover {
 		d.rec.leave(rbacsync.DeliverVariables, scope)
 	}
-	return written, d.takeBack(ctx, d.project.ID, &d.rec, func(f former) (bool, []string) {
-		if f.Scope != scope {
-			return true, nil
-		}
-		if f.Mode == rbacsync.DeliverCertificate {
-			return mode != rbacsync.DeliverCertificate, nil
-		}
-		return true, keep
-	})
+	return written, d.takeBack(ctx, d.project.ID, &d.rec, &d.rec)
 }
 
 // write tells GitLab what is new, and next whose variables are in the way.

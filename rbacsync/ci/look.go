@@ -3,6 +3,7 @@ package ci
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -19,25 +20,25 @@ const lookEvery = 24 * time.Hour
 // shown is what GitLab has of a project's variables.
 type shown struct {
 	variables []authz.CIVariable
-	read      bool      // else they are not known
-	at        time.Time // when they were read
+	at        time.Time // when they were read; zero: they are not known
 }
 
 // look asks GitLab what a project has if that was not seen for most of lookEvery. What is wrong with a cluster integration it
 // notes in the record. After an error it returns what was shown before.
 func (d *delivery) look(ctx context.Context) (shown, error) {
 	c, project, rec := &d.p.c, d.project, &d.rec
-	have := shown{project.Variables, project.VariablesRead, d.n.Read}
-	if have.read && project.Mode.WritesVariables() && have.at.After(rec.seen) {
+	var have shown
+	if project.VariablesRead {
+		have = shown{project.Variables, d.n.Read}
+	}
+	if project.Mode.WritesVariables() && have.at.After(rec.seen) {
 		rec.seen = have.at
 	}
 	if rec.Mode != project.Mode || rec.Scope != c.Scope || project.Mode == rbacsync.DeliverNone {
 		return have, nil // all is written now, or there is nothing to look for
 	}
-	last := rec.Looked // not rec.Written: a rotation writes only what has the token in it
-	if rec.seen.After(last) {
-		last = rec.seen
-	}
+	// Not rec.Written: a rotation writes only what has the token in it.
+	last := slices.MaxFunc([]time.Time{rec.Looked, rec.seen}, time.Time.Compare)
 	// Each at another moment: what was delivered together is not looked at together.
 	due := rotateAt(fmt.Sprint(d.n.Name, "/", project.ID), last, last.Add(lookEvery))
 	if c.Now().Before(due) {
@@ -58,7 +59,7 @@ func (d *delivery) look(ctx context.Context) (shown, error) {
 	case project.Mode.WritesVariables() && c.Variables != nil:
 		var vars []authz.CIVariable
 		if vars, err = c.Variables.Look(ctx, project.ID, c.Scope); err == nil {
-			have = shown{vars, true, now}
+			have = shown{vars, now}
 		}
 	}
 	if err != nil {
@@ -85,14 +86,10 @@ func (w *work) deliveredOnce(key, value string) bool {
 	case "KUBE_TOKEN":
 	case "KUBECONFIG":
 		c, err := clientcmd.Load([]byte(value))
-		if err != nil || c.Contexts[c.CurrentContext] == nil {
+		if err != nil || c.AuthInfos[ourContext] == nil || c.Clusters[ourContext] == nil {
 			return false
 		}
-		at := c.Contexts[c.CurrentContext]
-		user, cluster := c.AuthInfos[at.AuthInfo], c.Clusters[at.Cluster]
-		if user == nil || cluster == nil {
-			return false
-		}
+		user, cluster := c.AuthInfos[ourContext], c.Clusters[ourContext]
 		made, err := kubeconfig(Cluster{URL: cluster.Server, CA: cluster.CertificateAuthorityData}, w.n.Name, user, "")
 		if err != nil || string(made) != value {
 			return false

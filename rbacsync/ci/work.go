@@ -57,73 +57,44 @@ func (w *work) do(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// departed takes back what projects have that deploy here no longer.
+// departed takes back what projects have from here that deploy here no longer, and forgets those that have nothing any more.
 func (w *work) departed(ctx context.Context) error {
-	var gone []int64
-	for _, id := range slices.Sorted(maps.Keys(w.recs)) {
-		if !slices.ContainsFunc(w.n.Projects, func(p Project) bool { return p.ID == id }) {
-			gone = append(gone, id)
-		}
-	}
-	return w.takeAllBack(ctx, gone)
-}
-
-// takeAllBack takes back what these projects have from here, and forgets those that have nothing any more.
-func (w *work) takeAllBack(ctx context.Context, ids []int64) error {
-	if w.facts.id == "" && len(ids) > 0 {
-		w.by(w.p.c.Now().Add(10 * time.Second))
-		return nil
-	}
 	var errs []error
-	for _, id := range ids {
-		done, err := w.leave(ctx, id)
-		if err != nil {
+	for _, id := range slices.Sorted(maps.Keys(w.recs)) {
+		if !w.n.Gone && slices.ContainsFunc(w.n.Projects, func(p Project) bool { return p.ID == id }) {
+			continue
+		}
+		home, there := w.p.deliveredElsewhere(id, w.n.Name)
+		if w.facts.id == "" || home != "" && there.Mode == "" { // what it has from here works until there is something else
+			w.by(w.p.c.Now().Add(10 * time.Second))
+			continue
+		}
+		rec := w.recs[id].clone()
+		rec.leave(rec.Mode, rec.Scope)
+		if err := w.takeBack(ctx, id, &rec, &there); err != nil {
 			errs = append(errs, deliveryFailed("taking CI credentials back from GitLab project %d: %w", id, err))
+			w.recs[id] = rec
+			continue
 		}
-		if done {
-			delete(w.recs, id)
-		}
+		delete(w.recs, id)
 	}
 	return errors.Join(errs...)
 }
 
-// leave takes back what a project has from here, but for what another namespace has replaced. done is false while
-// that has not happened yet.
-func (w *work) leave(ctx context.Context, id int64) (done bool, err error) {
-	rec := w.recs[id].clone()
-	rec.leave(rec.Mode, rec.Scope)
-	home, there := w.p.deliveredElsewhere(id, w.n.Name)
-	if home != "" && there.Mode == "" {
-		w.by(w.p.c.Now().Add(10 * time.Second)) // what it has from here works until then
-		return false, nil
-	}
-	err = w.takeBack(ctx, id, &rec, func(f former) (bool, []string) {
-		switch {
-		case home == "" || f.Scope != there.Scope:
-			return true, nil
-		case f.Mode == rbacsync.DeliverCertificate:
-			return there.Mode != rbacsync.DeliverCertificate, nil
-		case there.Mode.WritesVariables():
-			return true, slices.Sorted(maps.Keys(there.Sums))
-		}
-		return true, nil
-	})
-	w.recs[id] = rec
-	return err == nil, err
-}
-
-// takeBack removes what is left of former modes, as far as remove says so, and keeps in rec what could not be removed.
-func (w *work) takeBack(ctx context.Context, project int64, rec *record, remove func(former) (all bool, keep []string)) error {
+// takeBack removes what is left of former modes, but for what has been replaced by what the project was given now, and keeps
+// in rec what could not be removed.
+func (w *work) takeBack(ctx context.Context, project int64, rec, now *record) error {
 	claim := w.claim(rec)
 	var errs []error
 	var left []former
 	for _, f := range rec.Former {
-		all, keep := remove(f)
-		if !all {
-			continue
+		var keep []string
+		if f.Scope == now.Scope && now.Mode.WritesVariables() {
+			keep = slices.Sorted(maps.Keys(now.Sums))
 		}
 		var err error
 		switch {
+		case f == former{rbacsync.DeliverCertificate, now.Scope} && now.Mode == rbacsync.DeliverCertificate: // it is written over
 		case f.Mode == rbacsync.DeliverCertificate && w.p.c.Clusters == nil, f.Mode.WritesVariables() && w.p.c.Variables == nil:
 			err = errNoWriter
 		case f.Mode == rbacsync.DeliverCertificate:
@@ -158,7 +129,7 @@ func (w *work) withdraw(ctx context.Context) error {
 			return err
 		}
 	}
-	err := w.takeAllBack(ctx, slices.Sorted(maps.Keys(w.recs)))
+	err := w.departed(ctx)
 	if len(w.recs) > 0 {
 		return errors.Join(err, w.save(ctx, nil))
 	}
