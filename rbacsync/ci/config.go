@@ -62,7 +62,7 @@ type Provisioner struct {
 
 	// Answers of others, which are asked for again after Config.Recheck. Each has its own lock.
 	keys  keyring
-	reach cached[string]
+	reach cached[error]
 	agent cached[AgentState]
 	old   map[rbacsync.Delivery]*cached[string] // the map is never changed
 
@@ -74,7 +74,7 @@ func New(c Config) *Provisioner {
 	c = c.complete()
 	return &Provisioner{
 		c: c, memory: memory{facts: c.configured(), states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}}, pace: rate.NewLimiter(rate.Limit(c.Rate), 10),
-		old: map[rbacsync.Delivery]*cached[string]{rbacsync.DeliverIDToken: {}, rbacsync.DeliverAgent: {}},
+		keys: keyring{fresh: map[string]time.Time{}}, old: map[rbacsync.Delivery]*cached[string]{rbacsync.DeliverIDToken: {}, rbacsync.DeliverAgent: {}},
 	}
 }
 

@@ -115,9 +115,12 @@ func (d *delivery) ready(ctx context.Context) (bool, error) {
 	case d.n.Undecided && d.rec.Mode != "" && d.rec.Mode != mode:
 		return false, nil // the group that says which mode may not have been read
 	}
-	if why := d.p.tooOld(ctx, mode); why != "" {
-		d.find("ci_gitlab_version", "project %d gets no credentials: %s", d.project.ID, why)
-		return false, nil
+	if asked := d.p.old[mode]; asked != nil && d.p.c.TooOld != nil {
+		why, err := asked.get(d.p.c.Now(), d.p.c.Recheck, func() (string, error) { return d.p.c.TooOld(ctx, mode) })
+		if err == nil && why != "" { // while GitLab can't be asked, the project keeps what it has
+			d.find("ci_gitlab_version", "project %d gets no credentials: %s", d.project.ID, why)
+			return false, nil
+		}
 	}
 	if mode == rbacsync.DeliverAgent {
 		ok, err := d.agent(ctx)
@@ -126,19 +129,6 @@ func (d *delivery) ready(ctx context.Context) (bool, error) {
 		}
 	}
 	return !mode.Secretless() || d.project.Bound, nil // else the round that writes the subject comes with a new list
-}
-
-// tooOld says why GitLab is too old for a mode, "" if it is not or can't be asked; then the project keeps what it has.
-func (p *Provisioner) tooOld(ctx context.Context, mode rbacsync.Delivery) string {
-	asked := p.old[mode]
-	if asked == nil || p.c.TooOld == nil {
-		return ""
-	}
-	why, err := asked.get(p.c.Now(), p.c.Recheck, func() (string, error) { return p.c.TooOld(ctx, mode) })
-	if err != nil {
-		return ""
-	}
-	return why
 }
 
 // agent finds out what mode agent needs to know, and reports whether the project can be delivered.
@@ -330,17 +320,16 @@ func (d *delivery) hand(ctx context.Context, vars []Variable, diff difference) (
 // write tells GitLab what is new, and next whose variables are in the way.
 func (d *delivery) write(ctx context.Context, diff difference, claim Claim, next *record) (written int, err error) {
 	c, id := &d.p.c, d.project.ID
-	variables := d.project.Mode.WritesVariables() && len(diff.write) > 0
 	switch {
-	case !variables && !diff.cluster:
+	case len(diff.write) == 0 && !diff.cluster:
 		return 0, nil
-	case variables && c.Variables == nil, !variables && c.Clusters == nil:
+	case diff.cluster && c.Clusters == nil, !diff.cluster && c.Variables == nil:
 		return 0, errNoWriter
 	}
 	if err := d.begin(ctx, diff); err != nil {
 		return 0, err
 	}
-	if !variables {
+	if diff.cluster {
 		wrote, err := c.Clusters.Ensure(ctx, id, c.Scope, d.facts.cluster, d.n.Name, diff.token.token, claim)
 		if wrote {
 			written = 1

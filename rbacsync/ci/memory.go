@@ -45,7 +45,7 @@ type namespaceState struct {
 	life     time.Duration
 }
 
-// cached is an answer that is not asked for again for a while.
+// cached is an answer that is not asked for again for a while. After an error the one before is still there.
 type cached[T any] struct {
 	mu     sync.Mutex
 	answer T
@@ -57,8 +57,9 @@ func (r *cached[T]) get(now time.Time, every time.Duration, ask func() (T, error
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.at.IsZero() || !now.Before(r.at.Add(every)) {
-		if r.answer, r.err = ask(); r.err == nil {
-			r.at = now
+		answer, err := ask()
+		if r.err = err; err == nil {
+			r.answer, r.at = answer, now
 		}
 	}
 	return r.answer, r.err
@@ -100,7 +101,7 @@ func (m *memory) todo(namespaces []Namespace, now time.Time) []Namespace {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var urgent, later []Namespace
-	for _, n := range namespaces {
+	for _, n := range slices.SortedFunc(slices.Values(namespaces), func(a, b Namespace) int { return strings.Compare(a.Name, b.Name) }) {
 		st, lost := m.states[n.Name], m.lost[n.Name] != nil
 		if st != nil && st.n.Account == "" { // it was new then and has no token; now its uid is known
 			st.n.Account = n.Account
@@ -113,9 +114,6 @@ func (m *memory) todo(namespaces []Namespace, now time.Time) []Namespace {
 			later = append(later, n)
 		}
 	}
-	byName := func(a, b Namespace) int { return strings.Compare(a.Name, b.Name) }
-	slices.SortFunc(urgent, byName)
-	slices.SortFunc(later, byName)
 	return append(urgent, later...)
 }
 
