@@ -35,19 +35,14 @@ type issued struct {
 	token string
 }
 
-// works reports whether what GitLab has is good for a while: nothing shows that the token can't work any more, and most of
-// its life is ahead.
-func (t *issued) works(w *secrets) bool {
-	return t != nil && w.anchor != nil && t.Anchor == w.anchor.UID && (w.n.Account == "" || t.Account == w.n.Account) &&
-		!w.p.keys.retired(t.Key) && w.p.c.Now().Before(t.Rotate)
-}
-
-// id stands for the token where only a change of it matters.
-func (t *issued) id(w *secrets) string {
-	if t.works(w) {
-		return t.ID
+// tokenID stands for a token where only a change of it matters: of one that is good for a while, because nothing shows that
+// it can't work any more, and most of its life is ahead.
+func (w *secrets) tokenID(t *issued) string {
+	if t == nil || w.anchor == nil || t.Anchor != w.anchor.UID || w.n.Account != "" && t.Account != w.n.Account ||
+		w.p.keys.retired(t.Key) || !w.p.c.Now().Before(t.Rotate) {
+		return "none"
 	}
-	return "none"
+	return t.ID
 }
 
 // request asks for a token that dies with a Secret.

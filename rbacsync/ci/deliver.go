@@ -19,6 +19,8 @@ type delivery struct {
 	project Project
 	rec     record
 	context string // AgentState's
+	has     []authz.CIVariable
+	hasAt   time.Time // when that was what GitLab had of the project's variables; zero: it is not known
 }
 
 // difference is what is to be done in a project.
@@ -41,12 +43,12 @@ func (d *delivery) do(ctx context.Context) error {
 	if ready, err := d.ready(ctx); err != nil || !ready {
 		return err
 	}
-	vars, err := d.variables(d.rec.Token.id(&d.secrets))
+	vars, err := d.variables(d.tokenID(d.rec.Token))
 	if err != nil {
 		return err
 	}
-	have, unlooked := d.look(ctx)
-	diff := d.compare(have, vars)
+	unlooked := d.look(ctx)
+	diff := d.compare(vars)
 	d.keep()
 	switch {
 	case diff.taken:
@@ -169,7 +171,7 @@ func (d *delivery) agent(ctx context.Context) (bool, error) {
 // variables returns what a job gets with a token. It refuses what is too large for a job, also what GitLab makes of a
 // cluster integration.
 func (d *delivery) variables(token string) ([]Variable, error) {
-	vars, err := d.p.c.variables(d.facts, d.n.Name, d.project, token, d.context)
+	vars, err := d.unchecked(token)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +189,7 @@ func (d *delivery) variables(token string) ([]Variable, error) {
 }
 
 // compare finds what is to be done, by the record and by what GitLab had when it was read.
-func (d *delivery) compare(have shown, vars []Variable) difference {
+func (d *delivery) compare(vars []Variable) difference {
 	mode, scope, rec := d.project.Mode, d.p.c.Scope, &d.rec
 	diff := difference{sums: sumsOf(vars)}
 	if rec.Mode != "" || mode != rbacsync.DeliverNone {
@@ -197,15 +199,15 @@ func (d *delivery) compare(have shown, vars []Variable) difference {
 		rec.Other = nil
 	}
 	if mode == rbacsync.DeliverCertificate {
-		diff.sums[clusterPart] = d.facts.sum(d.n.Name, rec.Token.id(&d.secrets))
+		diff.sums[clusterPart] = d.facts.sum(d.n.Name, d.tokenID(rec.Token))
 		diff.cluster = diff.moved || rec.Sums[clusterPart] != diff.sums[clusterPart]
 	}
 	var again map[string]bool
-	if have.at.After(rec.Written) {
-		if again = d.drift(vars, have.variables, &diff); diff.taken {
+	if d.hasAt.After(rec.Written) {
+		if again = d.drift(vars, &diff); diff.taken {
 			return diff
 		}
-		diff.known = &ProjectVariables{have.variables}
+		diff.known = &ProjectVariables{d.has}
 	}
 	for _, v := range vars {
 		same := rec.Sums[v.Key] == diff.sums[v.Key]
@@ -246,16 +248,13 @@ func (d *delivery) renew(ctx context.Context, diff *difference) error {
 		return err
 	}
 	t.Parts = map[string]string{}
-	var all []Variable
 	for i, v := range vars {
 		if d.holdsToken(v) {
 			t.Parts[v.Key], diff.sums[v.Key] = sumOf(parts[i]), sumOf(v)
 		}
-		if d.holdsToken(v) || contains(diff.write, v.Key) {
-			all = append(all, v)
-		}
 	}
-	diff.write, diff.token = all, t
+	diff.token = t
+	diff.write = slices.DeleteFunc(vars, func(v Variable) bool { return !d.holdsToken(v) && !contains(diff.write, v.Key) })
 	if d.project.Mode == rbacsync.DeliverCertificate {
 		diff.sums[clusterPart] = d.facts.sum(d.n.Name, t.ID)
 		if d.p.c.Clusters != nil {

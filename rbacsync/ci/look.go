@@ -17,25 +17,18 @@ import (
 // GitLab from a backup. What readings of GitLab show is compared with each of them, and is not looked at.
 const lookEvery = 24 * time.Hour
 
-// shown is what GitLab has of a project's variables.
-type shown struct {
-	variables []authz.CIVariable
-	at        time.Time // when they were read; zero: they are not known
-}
-
-// look asks GitLab what a project has if that was not seen for most of lookEvery. What is wrong with a cluster integration it
-// notes in the record. After an error it returns what was shown before.
-func (d *delivery) look(ctx context.Context) (shown, error) {
+// look notes what GitLab has of a project's variables, and asks for it if that was not seen for most of lookEvery. What is
+// wrong with a cluster integration it notes in the record. After an error what was shown before counts.
+func (d *delivery) look(ctx context.Context) error {
 	c, project, rec := &d.p.c, d.project, &d.rec
-	var have shown
 	if project.VariablesRead {
-		have = shown{project.Variables, d.n.Read}
+		d.has, d.hasAt = project.Variables, d.n.Read
 	}
-	if project.Mode.WritesVariables() && have.at.After(rec.seen) {
-		rec.seen = have.at
+	if project.Mode.WritesVariables() && d.hasAt.After(rec.seen) {
+		rec.seen = d.hasAt
 	}
 	if rec.Mode != project.Mode || rec.Scope != c.Scope || project.Mode == rbacsync.DeliverNone {
-		return have, nil // all is written now, or there is nothing to look for
+		return nil // all is written now, or there is nothing to look for
 	}
 	// Not rec.Written: a rotation writes only what has the token in it.
 	last := slices.MaxFunc([]time.Time{rec.Looked, rec.seen}, time.Time.Compare)
@@ -43,10 +36,10 @@ func (d *delivery) look(ctx context.Context) (shown, error) {
 	due := rotateAt(fmt.Sprint(d.n.Name, "/", project.ID), last, last.Add(lookEvery))
 	if c.Now().Before(due) {
 		d.by(due)
-		return have, nil
+		return nil
 	}
 	if err := d.p.pace.Wait(ctx); err != nil {
-		return have, err
+		return err
 	}
 	now, err := c.Now(), error(nil)
 	switch {
@@ -59,14 +52,14 @@ func (d *delivery) look(ctx context.Context) (shown, error) {
 	case project.Mode.WritesVariables() && c.Variables != nil:
 		var vars []authz.CIVariable
 		if vars, err = c.Variables.Look(ctx, project.ID, c.Scope); err == nil {
-			have = shown{vars, now}
+			d.has, d.hasAt = vars, now
 		}
 	}
 	if err != nil {
-		return have, deliveryFailed("looking whether GitLab project %d still has its CI credentials (%s): %w", project.ID, project.Mode, err)
+		return deliveryFailed("looking whether GitLab project %d still has its CI credentials (%s): %w", project.ID, project.Mode, err)
 	}
 	rec.Looked = now
-	return have, nil
+	return nil
 }
 
 // claim says what in GitLab is ours, as far as a project's record and the tokens of this namespace tell.

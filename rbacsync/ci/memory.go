@@ -166,8 +166,7 @@ func (m *memory) disturbed(s *corev1.Secret, deleted bool) bool {
 func (m *memory) deliveredElsewhere(project int64, not string) (home string, r record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	home = m.home[project]
-	if home == "" || home == not {
+	if home = m.home[project]; home == not {
 		return "", record{}
 	}
 	if st := m.states[home]; st != nil {
@@ -193,9 +192,7 @@ func (m *memory) gather(namespaces []Namespace, lifetime time.Duration, r *Repor
 		}
 		if st.life > 0 && st.life < lifetime*9/10 {
 			where = append(where, n.Name)
-			if short == 0 || st.life < short {
-				short = st.life
-			}
+			short = min(cmp.Or(short, st.life), st.life)
 		}
 	}
 	if len(where) > 0 {

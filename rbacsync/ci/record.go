@@ -99,9 +99,6 @@ func (r *record) sums(key string) []string {
 // wrote reports whether a value is what we wrote, with whatever attributes it has now.
 func (r *record) wrote(key, value string) bool {
 	have := r.sums(key)
-	if len(have) == 0 {
-		return false
-	}
 	for i := range 8 {
 		if slices.Contains(have, sumOf(Variable{Value: value, File: i&1 > 0, Masked: i&2 > 0, Protected: i&4 > 0})) {
 			return true

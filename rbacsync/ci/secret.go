@@ -154,9 +154,8 @@ func (w *secrets) token(ctx context.Context) error {
 			return err
 		}
 	}
-	if c, ok := parseClaims(w.s.Data[keyToken]); ok {
-		w.life = c.life()
-	}
+	c, _ := parseClaims(w.s.Data[keyToken])
+	w.life = c.life()
 	if at, err := time.Parse(time.RFC3339, w.s.Annotations[kubename.AnnotationRotateAt]); err == nil {
 		w.by(at)
 	}

@@ -43,36 +43,36 @@ func Keys() []string {
 	return []string{"KUBECONFIG", "KUBE_CA_PEM", "KUBE_CA_PEM_FILE", "KUBE_NAMESPACE", "KUBE_TOKEN", "KUBE_URL"}
 }
 
-// variables returns what a deploy job gets, sorted by key: nothing in a mode that needs none. agentContext is a second name
-// of the kubeconfig's context in mode agent, if not empty.
-func (c *Config) variables(f facts, namespace string, project Project, token, agentContext string) ([]Variable, error) {
-	at, user, alias := f.cluster, &clientcmdapi.AuthInfo{}, ""
-	switch project.Mode {
+// unchecked returns what a deploy job gets, sorted by key: nothing in a mode that needs none.
+func (d *delivery) unchecked(token string) ([]Variable, error) {
+	c, mode := &d.p.c, d.project.Mode
+	at, user, alias := d.facts.cluster, &clientcmdapi.AuthInfo{}, ""
+	switch mode {
 	case rbacsync.DeliverVariables:
 		user.Token = token
 	case rbacsync.DeliverIDToken:
 		user.Exec = printing(IDTokenVariable, "", "this job has no ID token for the cluster: give it id_tokens: "+IDTokenVariable+": aud: "+c.Audience+" in .gitlab-ci.yml")
 	case rbacsync.DeliverAgent:
-		at, alias = Cluster{URL: c.Agent.URL, CA: f.agentCA}, agentContext
+		at, alias = Cluster{URL: c.Agent.URL, CA: d.facts.agentCA}, d.context
 		user.Exec = printing("CI_JOB_TOKEN", "ci:"+strconv.FormatInt(c.Agent.ID, 10)+":", "there is no CI_JOB_TOKEN: this is not a job of GitLab CI")
 	case rbacsync.DeliverCertificate, rbacsync.DeliverNone:
 		return nil, nil
 	default:
-		return nil, fmt.Errorf("unknown way of delivery %q", project.Mode)
+		return nil, fmt.Errorf("unknown way of delivery %q", mode)
 	}
-	kubeconfig, err := kubeconfig(at, namespace, user, alias)
+	kubeconfig, err := kubeconfig(at, d.n.Name, user, alias)
 	if err != nil {
 		return nil, err
 	}
-	protected := !project.Unprotected
+	protected := !d.project.Unprotected
 	vars := []Variable{{Key: "KUBECONFIG", Value: string(kubeconfig), File: true, Protected: protected}}
 	if len(at.CA) > 0 {
 		vars = append(vars,
 			Variable{Key: "KUBE_CA_PEM", Value: string(at.CA), Protected: protected},
 			Variable{Key: "KUBE_CA_PEM_FILE", Value: string(at.CA), File: true, Protected: protected})
 	}
-	vars = append(vars, Variable{Key: "KUBE_NAMESPACE", Value: namespace, Protected: protected})
-	if project.Mode == rbacsync.DeliverVariables {
+	vars = append(vars, Variable{Key: "KUBE_NAMESPACE", Value: d.n.Name, Protected: protected})
+	if mode == rbacsync.DeliverVariables {
 		vars = append(vars, Variable{Key: "KUBE_TOKEN", Value: token, Masked: true, Protected: protected})
 	}
 	return append(vars, Variable{Key: "KUBE_URL", Value: at.URL, Protected: protected}), nil
@@ -139,19 +139,19 @@ func sum(parts ...string) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12])
 }
 
-// drift compares what a project should have with what GitLab showed, and notes in the record what is somebody else's. It
+// drift compares what a project should have with what GitLab has, and notes in the record what is somebody else's. It
 // returns the keys that have to be written again, or looked at closely, because the mark alone does not tell whose they are.
-func (d *delivery) drift(want []Variable, have []authz.CIVariable, diff *difference) (again map[string]bool) {
+func (d *delivery) drift(want []Variable, diff *difference) (again map[string]bool) {
 	rec, scope, claim := &d.rec, d.p.c.Scope, d.claim(&d.rec)
 	again = map[string]bool{}
 	for _, w := range want {
-		if !slices.ContainsFunc(have, func(h authz.CIVariable) bool { return h.Key == w.Key && h.Scope == scope }) {
+		if !slices.ContainsFunc(d.has, func(h authz.CIVariable) bool { return h.Key == w.Key && h.Scope == scope }) {
 			again[w.Key] = true
 		}
 	}
 	var taken *other
 	var foreign []string
-	for _, h := range have {
+	for _, h := range d.has {
 		if h.Scope != scope {
 			continue
 		}

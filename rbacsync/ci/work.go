@@ -1,6 +1,7 @@
 package ci
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -147,9 +148,8 @@ func (w *work) ended(ctx context.Context, err error) *namespaceState {
 	}
 	if w.s != nil {
 		st.sum = sum(string(w.s.Data[keyToken]))
-		if c, ok := parseClaims(w.s.Data[keyToken]); ok && st.n.Account == "" { // the one that was made just now, or one after it
-			st.n.Account = c.Kubernetes.Account.UID
-		}
+		c, _ := parseClaims(w.s.Data[keyToken])
+		st.n.Account = cmp.Or(st.n.Account, c.Kubernetes.Account.UID) // the one that was made just now, or one after it
 	}
 	if err == nil {
 		st.failures = 0
