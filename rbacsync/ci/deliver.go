@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/sets"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -338,7 +340,7 @@ func (d *delivery) write(ctx context.Context, diff difference, claim Claim, next
 	next.Foreign = slices.DeleteFunc(next.Foreign, func(key string) bool { return contains(diff.write, key) })
 	written, err = c.Variables.Ensure(ctx, id, c.Scope, diff.write, diff.known, claim)
 	if foreign, ok := errors.AsType[*ForeignError](err); ok {
-		next.Foreign, err = slices.Compact(slices.Sorted(slices.Values(slices.Concat(next.Foreign, foreign.Keys)))), nil
+		next.Foreign, err = sets.List(sets.New(next.Foreign...).Insert(foreign.Keys...)), nil
 	}
 	return written, err
 }
