@@ -131,7 +131,7 @@ func TestCredentialsDie(t *testing.T) {
 	e.ok(e.gitlab.FlushHooks(t.Context()))
 	e.deploys("deploy")
 
-	// She watches the Secrets of the namespace from before she is removed, which the API server never ends by itself.
+	// alice watches the Secrets of the namespace from before they are removed, which the API server never ends by itself.
 	seen := e.watchSecrets(e.user("alice"))
 	before := e.variables("haw/world")["KUBE_TOKEN"].Value
 	e.ok(e.gitlab.World().RemoveMember(gitlabsim.KindProject, id, e.user("alice")))
@@ -140,12 +140,12 @@ func TestCredentialsDie(t *testing.T) {
 	e.deploysAs("deploy", "dave")
 	e.start("") // also a new process
 	e.deploysAs("deploy", "dave")
-	e.eventually(30*time.Second, func() bool { return len(seen()) > 1 }, func() string { return "her watch shows nothing: then this test proves nothing" })
+	e.eventually(30*time.Second, func() bool { return len(seen()) > 1 }, func() string { return "alice's watch shows nothing: then this test proves nothing" })
 	for name, tokens := range seen() {
 		for _, token := range tokens {
-			e.eventually(20*time.Second, func() bool { return !e.works(token) }, func() string { return "her watch showed a token in Secret " + name + " that works" })
+			e.eventually(20*time.Second, func() bool { return !e.works(token) }, func() string { return "alice's watch showed a token in Secret " + name + " that works" })
 			if token == e.variables("haw/world")["KUBE_TOKEN"].Value {
-				t.Error("her watch showed what GitLab has now")
+				t.Error("alice's watch showed what GitLab has now")
 			}
 		}
 	}
@@ -164,7 +164,7 @@ func TestCredentialsDie(t *testing.T) {
 	}
 	e.start("")
 	e.eventually(time.Minute, func() bool { return e.works(e.token()) }, func() string { return "no token in the Secret after an administrator allowed it" })
-	t.Logf("a Maintainer was removed, the token that she could read is dead after %v", time.Since(start).Round(100*time.Millisecond))
+	t.Logf("a Maintainer was removed, the token that they could read is dead after %v", time.Since(start).Round(100*time.Millisecond))
 	e.ok(e.gitlab.World().SetMember(gitlabsim.KindProject, id, e.user("alice"), gitlabsim.Maintainer, ""))
 	e.deploys("deploy")
 	if e.works(old) {

@@ -86,7 +86,7 @@ func maintainer(ctx context.Context, e *Env, r *Report) {
 		return
 	}
 	o := e.run(ctx, r, alice, "auth", "whoami")
-	r.Check(o.code == 0 && o.has(kubename.User(e.user("alice")), "alice"), "she is known by her GitLab number, and her name is shown")
+	r.Check(o.code == 0 && o.has(kubename.User(e.user("alice")), "alice"), "they are known by their GitLab number, and their name is shown")
 	o = e.run(ctx, r, alice, "apply", "-f", "deploy_new.yaml")
 	r.Check(o.code == 0 && o.has("deployment.apps/world"), "Maintainer may deploy in namespace haw-world")
 	o = e.run(ctx, r, alice, "get", "deployments", "-n", "haw-world")
@@ -217,7 +217,7 @@ func removal(ctx context.Context, e *Env, r *Report) {
 		return
 	}
 	o := e.run(ctx, r, alice, "get", "pods")
-	r.Check(o.code == 0, "alice still has her rights, and a token that is good for two minutes")
+	r.Check(o.code == 0, "alice still has their rights, and a token that is good for two minutes")
 	r.Say("dave removes alice from haw/world in GitLab; GitLab sends its system hook.")
 	start := time.Now()
 	if err := e.GitLab.World().RemoveMember(gitlabsim.KindProject, e.project("haw/world"), e.user("alice")); err != nil {
@@ -280,22 +280,22 @@ func attacker(ctx context.Context, e *Env, r *Report) {
 		r.Check(o.code != 0 && o.has("forbidden"), "no right in the real %s", ns)
 	}
 	ci := "--as=" + kubename.ServiceAccountUser(own)
-	r.Say("With edit she is every ServiceAccount of her namespace, so she tries as the CI ServiceAccount:")
+	r.Say("With edit they are every ServiceAccount of their namespace, so they try as the CI ServiceAccount:")
 	o := e.run(ctx, r, mallory, ci, "label", "namespace", own, "pod-security.kubernetes.io/enforce=privileged", "--overwrite")
-	r.Check(o.code != 0 && o.has("denied"), "the fence keeps her from relabelling her namespace")
+	r.Check(o.code != 0 && o.has("denied"), "the fence keeps them from relabelling their namespace")
 	o = e.run(ctx, r, mallory, ci, "-n", own, "create", "rolebinding", "more", "--clusterrole=cluster-admin", "--user="+kubename.User(e.user("carol")))
-	r.Check(o.code != 0 && o.has("forbidden"), "nobody can be raised, neither she nor another")
+	r.Check(o.code != 0 && o.has("forbidden"), "nobody can be raised, neither they nor another")
 	o = e.run(ctx, r, mallory, ci, "-n", own, "delete", "rolebinding", "gitlab-edit")
 	r.Check(o.code != 0 && o.has("denied"), "what the integrator owns can't be deleted")
 	o = e.run(ctx, r, mallory, ci, "-n", own, "create", "token", kubename.CIServiceAccount, "--duration=87600h")
-	r.Check(o.code != 0 && o.has("denied", "tokens of gitlab-serviceaccount are made by gl-k8s-integrator alone"), "no token that outlives her rights")
+	r.Check(o.code != 0 && o.has("denied", "tokens of gitlab-serviceaccount are made by gl-k8s-integrator alone"), "no token that outlives their rights")
 	asking := filepath.Join(e.work, "asking.yaml")
 	if err := os.WriteFile(asking, fmt.Appendf(nil, reviewAboutDave, own, kubename.User(e.user("dave")), own), 0o600); err != nil {
 		r.Fail("writing a manifest", err)
 		return
 	}
 	o = e.run(ctx, r, mallory, ci, "create", "--validate=false", "-f", "asking.yaml", "-o", "jsonpath={.status.reason}")
-	r.Check(o.code == 0 && o.has("is not one you have a GitLab role in") && !o.has("haw"), "she may ask what dave may do in her namespace, and learns nothing of where else they have rights")
+	r.Check(o.code == 0 && o.has("is not one you have a GitLab role in") && !o.has("haw"), "mallory may ask what dave may do in their own namespace, and learns nothing of where else dave has rights")
 	manifest := filepath.Join(e.work, "privileged.yaml")
 	if err := os.WriteFile(manifest, []byte(privilegedPod), 0o600); err != nil {
 		r.Fail("writing a manifest", err)

@@ -426,7 +426,7 @@ func TestGraphQLVisibility(t *testing.T) {
 		"":       "open",
 		"guest":  "open", // external users do not see internal things
 		"mini":   "acme infra open staff",
-		"ines":   "partners inner open staff", // sees the parent of her group
+		"ines":   "partners inner open staff", // sees the parent of their group
 		"pat":    "partners inner acme infra deep gone open staff tool old",
 		"lonely": "open staff solo",
 	} {
@@ -437,7 +437,7 @@ func TestGraphQLVisibility(t *testing.T) {
 	if got := f.data(t, "lonely", `{ group(fullPath: "acme") { id } project(fullPath: "acme/infra/deep/tool") { id } namespace(fullPath: "acme") { id } }`); got != `{"group":null,"namespace":null,"project":null}` {
 		t.Errorf("what one may not see is null: %s", got)
 	}
-	// ines sees the group above hers, but not who is in it.
+	// ines sees the group above theirs, but not who is in it.
 	data, errs := f.ask(t, "ines", `{ group(fullPath: "partners") { path groupMembers { nodes { id } } maxAccessLevel { integerValue } } }`, nil)
 	if got := jsonText(t, data); got != `{"group":{"groupMembers":null,"maxAccessLevel":{"integerValue":0},"path":"partners"}}` || !slices.Equal(errs, []string{errNotAvailable}) {
 		t.Errorf("got %s, %q", got, errs)

@@ -261,40 +261,6 @@ func (gqlGroup) typeName() string { return "Group" }
 func (o gqlGroup) resolve(_ *execution, name string, args arguments) (any, error) {
 	w, g, v := o.w, o.g, o.w.v
 	switch name {
-	case "id":
-		return gid("Group", g.ID), nil
-	case "name":
-		return g.Name, nil
-	case "path":
-		return g.Path, nil
-	case "fullName":
-		return v.FullName(g), nil
-	case "fullPath":
-		return v.FullPath(g), nil
-	case "visibility":
-		return g.Visibility, nil
-	case "createdAt", "updatedAt":
-		return gqlTime(g.CreatedAt), nil
-	case "webPath":
-		return "/groups/" + v.FullPath(g), nil
-	case "webUrl":
-		return w.url + "/groups/" + v.FullPath(g), nil
-	case "archived":
-		return v.GroupArchived(g.ID), nil
-	case "isSelfArchived":
-		return g.SelfArchived, nil
-	case "markedForDeletion":
-		return w.groupMarked(g), nil
-	case "markedForDeletionOn":
-		return gqlText(g.MarkedForDeletionOn), nil
-	case "isSelfDeletionScheduled":
-		return g.MarkedForDeletionOn != "", nil
-	case "isSelfDeletionInProgress":
-		return false, nil
-	case "permanentDeletionDate":
-		return gqlDeletionDate(v, g.MarkedForDeletionOn), nil
-	case "shareWithGroupLock":
-		return g.ShareWithGroupLock, nil
 	case "maxAccessLevel":
 		if w.admin() {
 			return gqlLevel(Owner), nil
@@ -305,12 +271,6 @@ func (o gqlGroup) resolve(_ *execution, name string, args arguments) (any, error
 	case "rootNamespace":
 		all := v.SelfAndAncestors(g)
 		return w.groupNamespace(all[len(all)-1]), nil
-	case "groupMembersCount":
-		return len(gqlFilter(g.Members, func(m Member) bool { return m.UserID != 0 })), nil
-	case "descendantGroupsCount":
-		return len(v.Subgroups(g.ID)), nil
-	case "projectsCount":
-		return len(v.ProjectsOf(g.ID)), nil
 	case "groupMembers":
 		if !w.open(g.Visibility) && v.GroupLevel(g.ID, w.userID()) == NoAccess {
 			return nil, gqlerror.Errorf("%s", errNotAvailable)
@@ -322,21 +282,88 @@ func (o gqlGroup) resolve(_ *execution, name string, args arguments) (any, error
 	case "projects":
 		return o.projects(args)
 	case "sharedGroups":
-		ids, _ := v.GroupsInvitedTo(g.ID)
-		groups := gqlFilter(collect(ids, v.w.groups), func(s *Group) bool { return w.seesGroup(s) && gqlMatches(args, s.Name, v.FullPath(s)) })
-		return w.groupPage(groups, cmp.Or(args.str("sort"), "NAME_ASC"), args)
+		return o.sharedGroups(args)
 	case "sharedProjects":
-		if err := unsimulated(args, "programmingLanguageName", "minAccessLevel"); err != nil {
-			return nil, err
-		}
-		_, ids := v.GroupsInvitedTo(g.ID)
-		active, hasActive := args["active"].(bool)
-		projects := gqlFilter(collect(ids, v.w.projects), func(p *Project) bool {
-			return w.seesProject(p) && gqlMatches(args, p.Name, p.Path) && (!hasActive || active == w.projectActive(p))
-		})
-		return w.projectPage(projects, cmp.Or(args.str("sort"), "id_desc"), args)
+		return o.sharedProjects(args)
+	default:
+		return o.value(name), nil
+	}
+}
+
+// value is a field that is no object, and the same for everybody who sees the group.
+func (o gqlGroup) value(name string) any {
+	g, v := o.g, o.w.v
+	switch name {
+	case "id":
+		return gid("Group", g.ID)
+	case "name":
+		return g.Name
+	case "path":
+		return g.Path
+	case "fullName":
+		return v.FullName(g)
+	case "fullPath":
+		return v.FullPath(g)
+	case "visibility":
+		return g.Visibility
+	case "createdAt", "updatedAt":
+		return gqlTime(g.CreatedAt)
+	case "webPath":
+		return "/groups/" + v.FullPath(g)
+	case "webUrl":
+		return o.w.url + "/groups/" + v.FullPath(g)
+	case "archived":
+		return v.GroupArchived(g.ID)
+	case "isSelfArchived":
+		return g.SelfArchived
+	case "markedForDeletion":
+		return o.w.groupMarked(g)
+	case "shareWithGroupLock":
+		return g.ShareWithGroupLock
+	case "groupMembersCount":
+		return len(gqlFilter(g.Members, func(m Member) bool { return m.UserID != 0 }))
+	case "descendantGroupsCount":
+		return len(v.Subgroups(g.ID))
+	case "projectsCount":
+		return len(v.ProjectsOf(g.ID))
 	default: // description: not modelled
-		return nil, nil
+		return gqlDeletion(v, name, g.MarkedForDeletionOn)
+	}
+}
+
+func (o gqlGroup) sharedGroups(args arguments) (any, error) {
+	w, v := o.w, o.w.v
+	ids, _ := v.GroupsInvitedTo(o.g.ID)
+	groups := gqlFilter(collect(ids, v.w.groups), func(s *Group) bool { return w.seesGroup(s) && gqlMatches(args, s.Name, v.FullPath(s)) })
+	return w.groupPage(groups, cmp.Or(args.str("sort"), "NAME_ASC"), args)
+}
+
+func (o gqlGroup) sharedProjects(args arguments) (any, error) {
+	w, v := o.w, o.w.v
+	if err := unsimulated(args, "programmingLanguageName", "minAccessLevel"); err != nil {
+		return nil, err
+	}
+	_, ids := v.GroupsInvitedTo(o.g.ID)
+	active, hasActive := args["active"].(bool)
+	projects := gqlFilter(collect(ids, v.w.projects), func(p *Project) bool {
+		return w.seesProject(p) && gqlMatches(args, p.Name, p.Path) && (!hasActive || active == w.projectActive(p))
+	})
+	return w.projectPage(projects, cmp.Or(args.str("sort"), "id_desc"), args)
+}
+
+// gqlDeletion is a field of a group or a project about its own mark for deletion, and nil for every other field.
+func gqlDeletion(v *View, name, marked string) any {
+	switch name {
+	case "markedForDeletionOn":
+		return gqlText(marked)
+	case "isSelfDeletionScheduled":
+		return marked != ""
+	case "isSelfDeletionInProgress":
+		return false
+	case "permanentDeletionDate":
+		return gqlDeletionDate(v, marked)
+	default:
+		return nil
 	}
 }
 
@@ -408,30 +435,6 @@ func (gqlProject) typeName() string { return "Project" }
 func (o gqlProject) resolve(x *execution, name string, args arguments) (any, error) {
 	w, p, v := o.w, o.p, o.w.v
 	switch name {
-	case "id":
-		return gid("Project", p.ID), nil
-	case "name":
-		return p.Name, nil
-	case "path":
-		return p.Path, nil
-	case "fullPath":
-		return v.ProjectPath(p), nil
-	case "nameWithNamespace":
-		if g := v.GroupOf(p); g != nil {
-			return v.FullName(g) + " / " + p.Name, nil
-		}
-		if u := v.UserOfNamespace(p.NamespaceID); u != nil {
-			return u.Name + " / " + p.Name, nil
-		}
-		return p.Name, nil
-	case "visibility":
-		return p.Visibility, nil
-	case "createdAt", "updatedAt":
-		return gqlTime(p.CreatedAt), nil
-	case "webPath":
-		return "/" + v.ProjectPath(p), nil
-	case "webUrl":
-		return w.url + "/" + v.ProjectPath(p), nil
 	case "namespace":
 		if g := v.GroupOf(p); g != nil {
 			return w.groupNamespace(g), nil
@@ -448,20 +451,6 @@ func (o gqlProject) resolve(x *execution, name string, args arguments) (any, err
 			return w.groupOrNil(all[len(all)-1]), nil
 		}
 		return nil, nil
-	case "archived":
-		return v.ProjectArchived(p.ID), nil
-	case "isSelfArchived":
-		return p.SelfArchived, nil
-	case "markedForDeletion":
-		return w.projectMarked(p), nil
-	case "markedForDeletionOn":
-		return gqlText(p.MarkedForDeletionOn), nil
-	case "isSelfDeletionScheduled":
-		return p.MarkedForDeletionOn != "", nil
-	case "isSelfDeletionInProgress":
-		return false, nil
-	case "permanentDeletionDate":
-		return gqlDeletionDate(v, p.MarkedForDeletionOn), nil
 	case "maxAccessLevel":
 		return gqlLevel(v.ProjectLevel(p.ID, w.userID())), nil
 	case "projectMembers":
@@ -483,23 +472,54 @@ func (o gqlProject) resolve(x *execution, name string, args arguments) (any, err
 		if x.calls[name]++; x.calls[name] > 1 {
 			return nil, gqlerror.Errorf("\"environments\" field can be requested only for 1 Project(s) at a time.")
 		}
-		environments, err := o.environments(args)
-		if err != nil {
-			return nil, err
-		}
-		rows := make([]gqlRow, 0, len(environments))
-		for _, e := range environments {
-			rows = append(rows, gqlRow{id: e.ID, obj: o.environment(e)})
-		}
-		return gqlPage("EnvironmentConnection", rows, gqlOrder{name: "environments", desc: true}, args)
+		return o.environmentPage(args)
 	case "environment":
 		environments, err := o.environments(args)
 		if err != nil || len(environments) == 0 {
 			return nil, err
 		}
 		return o.environment(environments[0]), nil
+	default:
+		return o.value(name), nil
+	}
+}
+
+// value is a field that is no object, and the same for everybody who sees the project.
+func (o gqlProject) value(name string) any {
+	p, v := o.p, o.w.v
+	switch name {
+	case "id":
+		return gid("Project", p.ID)
+	case "name":
+		return p.Name
+	case "path":
+		return p.Path
+	case "fullPath":
+		return v.ProjectPath(p)
+	case "nameWithNamespace":
+		if g := v.GroupOf(p); g != nil {
+			return v.FullName(g) + " / " + p.Name
+		}
+		if u := v.UserOfNamespace(p.NamespaceID); u != nil {
+			return u.Name + " / " + p.Name
+		}
+		return p.Name
+	case "visibility":
+		return p.Visibility
+	case "createdAt", "updatedAt":
+		return gqlTime(p.CreatedAt)
+	case "webPath":
+		return "/" + v.ProjectPath(p)
+	case "webUrl":
+		return o.w.url + "/" + v.ProjectPath(p)
+	case "archived":
+		return v.ProjectArchived(p.ID)
+	case "isSelfArchived":
+		return p.SelfArchived
+	case "markedForDeletion":
+		return o.w.projectMarked(p)
 	default: // description: not modelled
-		return nil, nil
+		return gqlDeletion(v, name, p.MarkedForDeletionOn)
 	}
 }
 
@@ -567,6 +587,18 @@ func (o gqlProject) environments(args arguments) ([]Environment, error) {
 			(!hasStates || slices.Contains(states, e.State)) &&
 			(args.str("type") == "" || gqlEnvironmentType(e.Name) == args.str("type"))
 	}), nil
+}
+
+func (o gqlProject) environmentPage(args arguments) (any, error) {
+	environments, err := o.environments(args)
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]gqlRow, 0, len(environments))
+	for _, e := range environments {
+		rows = append(rows, gqlRow{id: e.ID, obj: o.environment(e)})
+	}
+	return gqlPage("EnvironmentConnection", rows, gqlOrder{name: "environments", desc: true}, args)
 }
 
 // gqlEnvironmentType is the folder of an environment: what stands before the first slash.

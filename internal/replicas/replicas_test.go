@@ -318,7 +318,7 @@ func TestReplicas(t *testing.T) {
 
 	t.Run("the follower takes a hook, the leader acts on it", func(t *testing.T) {
 		w.set("carol", gitlabsim.Developer)
-		d := w.eventually("carol has her right", 10*time.Second, func() bool { return w.has("gitlab-view", "carol") })
+		d := w.eventually("carol has their right", 10*time.Second, func() bool { return w.has("gitlab-view", "carol") })
 		t.Logf("given %v after the change in GitLab", d)
 		w.remove("carol")
 		d = w.eventually("carol's right is gone", 10*time.Second, func() bool { return !w.has("gitlab-view", "carol") })

@@ -52,7 +52,7 @@ func (c *testCluster) impersonate(t *testing.T, user string, groups ...string) k
 	return client
 }
 
-// TestClusterWhatIsLeftBehind: alice lets her CI job make a ServiceAccount that may do everything in the namespace, runs a
+// TestClusterWhatIsLeftBehind: alice lets their CI job make a ServiceAccount that may do everything in the namespace, runs a
 // pod as it, and leaves. That is a finding, after a restart too, and the commands of docs/leaving.md end all of it.
 func TestClusterWhatIsLeftBehind(t *testing.T) {
 	c := realCluster(t)
@@ -144,10 +144,10 @@ func TestClusterWhatIsLeftBehind(t *testing.T) {
 	}
 	g.set(func(g *gitlab) { g.snap = full })
 	s.Trigger(nil, "test")
-	eventually(t, "no finding while she is back", func() bool { return left() == "" })
+	eventually(t, "no finding while alice is back", func() bool { return left() == "" })
 	g.set(func(g *gitlab) { g.snap = rbacsynctest.CopySnap(full); delete(g.snap.Users, 2) })
 	s.Trigger(nil, "test")
-	eventually(t, "the finding when her account is gone", func() bool { return strings.Contains(left(), "where gitlab:2 lost") })
+	eventually(t, "the finding when alice's account is gone", func() bool { return strings.Contains(left(), "where gitlab:2 lost") })
 
 	for _, part := range []string{"bot", "worker", "forever"} {
 		if out := do("sh look"); !strings.Contains(out, part) {

@@ -5,6 +5,8 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"os"
@@ -72,4 +74,24 @@ func (c *child) usage() (u usage, err error) {
 func (c *child) stop() error {
 	_ = c.stdin.Close()
 	return c.cmd.Wait()
+}
+
+// target is a measured process and who sends to it.
+type target struct {
+	*child
+	client *client
+}
+
+// startTarget starts a server and makes a client for it.
+func startTarget(ctx context.Context, role, dir string, o options, pool *x509.CertPool, pair tls.Certificate) (*target, error) {
+	process, err := start(ctx, role, dir, o.profiles, o.tokens)
+	if err != nil {
+		return nil, err
+	}
+	return &target{child: process, client: newClient(process.url, pool, pair)}, nil
+}
+
+func (t *target) stop() error {
+	t.client.close()
+	return t.child.stop()
 }

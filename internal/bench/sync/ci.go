@@ -15,8 +15,8 @@ import (
 // same for each project.
 const ciProjects = 40
 
-// ci counts the requests to GitLab that hand CI credentials over, at first and in rounds without changes.
-func (b *bench) ci(ctx context.Context) (err error) {
+// measureCI counts the requests to GitLab that hand CI credentials over, at first and in rounds without changes.
+func measureCI(ctx context.Context, b *bench) (err error) {
 	world := gitlabsim.NewWorld(nil)
 	if _, err := world.AddUser(gitlabsim.User{Username: "root", Admin: true}); err != nil {
 		return err

@@ -103,8 +103,8 @@ func (s *stage) visit(w *gitlabsim.World, kind gitlabsim.SourceKind, id int64) e
 	return w.SetMember(kind, id, s.visitor, []int{gitlabsim.Developer, gitlabsim.Maintainer}[s.visits%2], "")
 }
 
-// hang measures, for each kind, what still goes on while a part of GitLab hangs: a small organisation is enough for that.
-func (b *bench) hang(ctx context.Context) (err error) {
+// measureHangs measures, for each kind, what still goes on while a part of GitLab hangs: a small organisation is enough for that.
+func measureHangs(ctx context.Context, b *bench) (err error) {
 	var kinds []hangKind
 	for _, k := range hangKinds() {
 		if b.o.kinds == "" || strings.Contains(","+b.o.kinds+",", ","+k.name+",") {
@@ -129,7 +129,7 @@ func (b *bench) hang(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, c.Stop()) }()
 	for i, k := range kinds {
-		if err := b.hangOne(ctx, c, k, stages[i]); err != nil {
+		if err := hangOne(ctx, b, c, k, stages[i]); err != nil {
 			return fmt.Errorf("%s: %w", k.name, err)
 		}
 	}

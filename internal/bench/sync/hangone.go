@@ -61,7 +61,7 @@ type change struct {
 }
 
 // hangOne measures one kind, with a fresh process.
-func (b *bench) hangOne(ctx context.Context, c *cluster, k hangKind, s *stage) error {
+func hangOne(ctx context.Context, b *bench, c *cluster, k hangKind, s *stage) error {
 	p, err := startServe(ctx, b.gitlab, c, setup{
 		binary: b.o.binary, dir: filepath.Join(b.o.dir, "serve-"+k.name), interval: k.interval,
 		concurrency: b.o.concurrency, delivery: "none", extra: b.o.extra,
@@ -71,7 +71,7 @@ func (b *bench) hangOne(ctx context.Context, c *cluster, k hangKind, s *stage) e
 	}
 	defer p.stop()
 	defer b.gitlab.SetFaults(gitlabsim.Faults{})
-	if err := b.ready(ctx, c, p); err != nil {
+	if err := p.ready(ctx, c); err != nil {
 		return err
 	}
 	h := &hanging{b: b, c: c, p: p, k: k, s: s, limit: b.o.hangFor}

@@ -41,9 +41,9 @@ func (p *player) namespaces(r revocation) (out []string) {
 	return out
 }
 
-// revocations takes rights away in GitLab and waits for the API server to refuse: by this build, by a bare client on the
+// measureRevocations takes rights away in GitLab and waits for the API server to refuse: by this build, by a bare client on the
 // same cluster and, if other is not nil, by that build on its own cluster, in turns.
-func (b *bench) revocations(ctx context.Context, ours, other *side) (err error) {
+func measureRevocations(ctx context.Context, b *bench, org *organisation, ours, other *side) (err error) {
 	client, err := startBare(ctx, b.gitlab, ours.cluster, b.o.concurrency)
 	if err != nil {
 		return err
@@ -66,12 +66,12 @@ func (b *bench) revocations(ctx context.Context, ours, other *side) (err error) 
 		players, sides = append(players, them), append(sides, other)
 		block = 7 // GitLab sends 16 hooks at a time, and those to two frozen programs are not answered
 	}
-	runs := min(len(b.org.single), 200)
+	runs := min(len(org.single), 200)
 	if b.o.scale >= 1 && runs < 200 {
 		return fmt.Errorf("only %d revocations are possible", runs)
 	}
-	singles, groups := b.takeable(runs)
-	t := &turns{b: b, players: players, sides: sides}
+	singles, groups := org.revocations(runs)
+	t := &turns{players: players, sides: sides}
 	for part := range slices.Chunk(singles, block) {
 		if err := t.block(ctx, part, func(p *player, d time.Duration) { p.singles = append(p.singles, d) }); err != nil {
 			return errors.Join(err, client.failed())
@@ -82,13 +82,13 @@ func (b *bench) revocations(ctx context.Context, ours, other *side) (err error) 
 			return errors.Join(fmt.Errorf("from the group: %w", err), client.failed())
 		}
 	}
-	b.reportRevocations(players, len(groups[0].sources))
+	reportRevocations(b, players, len(groups[0].sources))
 	return nil
 }
 
-// takeable are the revocations: direct rows in a project each, and rows in a group with many projects.
-func (b *bench) takeable(runs int) (singles, groups []revocation) {
-	w := b.org.world
+// revocations are those that are possible: of direct rows in a project each, and of rows in a group with many projects.
+func (o *organisation) revocations(runs int) (singles, groups []revocation) {
+	w := o.world
 	one := func(kind gitlabsim.SourceKind, id, user int64, sources []authz.SourceID) revocation {
 		return revocation{
 			user: user, sources: sources,
@@ -96,22 +96,22 @@ func (b *bench) takeable(runs int) (singles, groups []revocation) {
 			give: func() error { return w.SetMember(kind, id, user, gitlabsim.Maintainer, "") },
 		}
 	}
-	for _, m := range b.org.single[:runs] {
+	for _, m := range o.single[:runs] {
 		singles = append(singles, one(gitlabsim.KindProject, m.project, m.user, []authz.SourceID{authz.ProjectID(m.project)}))
 	}
-	tree := []authz.SourceID{authz.GroupID(b.org.topTree)}
-	for _, p := range b.org.inTree {
+	tree := []authz.SourceID{authz.GroupID(o.topTree)}
+	for _, p := range o.inTree {
 		tree = append(tree, authz.ProjectID(p))
 	}
-	for _, u := range b.org.tops {
-		groups = append(groups, one(gitlabsim.KindGroup, b.org.topTree, u, tree))
+	for _, u := range o.tops {
+		groups = append(groups, one(gitlabsim.KindGroup, o.topTree, u, tree))
 	}
 	return singles, groups
 }
 
 // reportRevocations prints the lines. A ratio is of the same quantile; that of a group is of the medians, because of ten runs
 // the slowest tells more of the machine.
-func (b *bench) reportRevocations(players []*player, namespaces int) {
+func reportRevocations(b *bench, players []*player, namespaces int) {
 	quantile := func(took []time.Duration, percent int) float64 {
 		sorted := slices.Sorted(slices.Values(took))
 		return ms(sorted[max(1, (len(sorted)*percent+99)/100)-1])
@@ -147,7 +147,6 @@ func newPlayer(ctx context.Context, s *side) (*player, error) {
 
 // turns lets everybody do the same revocations.
 type turns struct {
-	b       *bench
 	players []*player
 	sides   []*side
 	begun   int // who begins changes with each block
@@ -205,7 +204,7 @@ func (t *turns) turn(ctx context.Context, p *player, rs []revocation, add func(*
 // settle waits until all clusters are as GitLab is and nobody writes any more.
 func (t *turns) settle(ctx context.Context, rs []revocation, want bool) error {
 	for _, s := range t.sides { // a drift that is put back has to be seen first
-		if err := t.b.quiet(ctx, s.cluster, 500*time.Millisecond); err != nil {
+		if err := s.cluster.quiet(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -230,7 +229,7 @@ func (t *turns) settle(ctx context.Context, rs []revocation, want bool) error {
 		}
 	}
 	for _, s := range t.sides {
-		if err := t.b.quiet(ctx, s.cluster, 500*time.Millisecond); err != nil {
+		if err := s.cluster.quiet(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
 	}

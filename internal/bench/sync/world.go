@@ -50,108 +50,158 @@ func born(i int) time.Time {
 	return time.Date(2018, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(i) * time.Hour)
 }
 
+// builder makes an organisation step by step. Its random numbers are the same in each run, so the order of the steps counts.
+type builder struct {
+	size size // of what is made
+	rand *rand.Rand
+	org  *organisation
+
+	members  []int64 // the people who have rows anywhere
+	free     []int64 // those who are kept for the revocations
+	groups   []node
+	projects []int64
+
+	perTop, perSub, perProject int // rows in a top-level group, a subgroup and a project
+}
+
+// node is a group and how deep it lies.
+type node struct {
+	id    int64
+	depth int
+}
+
 // build makes the organisation: top-level groups with trees of depth 6 below them, people on every floor. Rows are
 // given with the group, as they are in a GitLab that has grown.
 func build(s size) (*organisation, error) {
-	r := rand.New(rand.NewPCG(4, 2018))
-	o := &organisation{world: gitlabsim.NewWorld(nil)}
-	w := o.world
-	if _, err := w.AddUser(gitlabsim.User{Username: "root", Admin: true}); err != nil {
-		return nil, err
+	b := &builder{size: s, rand: rand.New(rand.NewPCG(4, 2018)), org: &organisation{world: gitlabsim.NewWorld(nil)}}
+	// Of all rows about one in thirty is in a top-level group, one in five in a subgroup, the rest in projects.
+	tops := b.tops()
+	b.perTop, b.perSub = s.memberships/32/tops, s.memberships/5/s.groups
+	b.perProject = (s.memberships-tops*b.perTop-(s.groups-tops)*b.perSub)/s.projects + 1
+	for _, step := range []func() error{b.addUsers, b.addGroups, b.addTree, b.addProjects, b.addToTree} {
+		if err := step(); err != nil {
+			return nil, err
+		}
 	}
-	var users []int64
-	for i := range s.users {
+	b.addLinks()
+	return b.org, nil
+}
+
+// tops is how many top-level groups there are.
+func (b *builder) tops() int { return max(2, b.size.groups/20) }
+
+func (b *builder) addUsers() error {
+	if _, err := b.org.world.AddUser(gitlabsim.User{Username: "root", Admin: true}); err != nil {
+		return err
+	}
+	kept := b.size.revocations + treeUsers
+	for i := range b.size.users {
 		u := gitlabsim.User{Username: fmt.Sprintf("user-%d", i), Name: fmt.Sprintf("User Number %d", i), Email: fmt.Sprintf("user-%d@example.com", i)}
 		u.CreatedAt = born(i)
 		switch {
-		case i >= s.users-s.revocations-treeUsers: // active people
+		case i >= b.size.users-kept: // active people
 		case i%50 == 0:
 			u.State = gitlabsim.StateBlocked
 		case i%40 == 0:
 			u.Type = "PROJECT_BOT"
 		}
-		id, err := w.AddUser(u)
+		id, err := b.org.world.AddUser(u)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		users = append(users, id)
-	}
-	// The last people are kept for the revocations.
-	free := users[len(users)-s.revocations-treeUsers:]
-	users = users[:len(users)-len(free)]
-	rows := func(n int) []gitlabsim.Member {
-		seen := map[int64]bool{}
-		var out []gitlabsim.Member
-		for len(out) < n {
-			u := users[r.IntN(len(users))]
-			if !seen[u] {
-				seen[u] = true
-				out = append(out, gitlabsim.Member{UserID: u, Level: levels[r.IntN(len(levels))]})
-			}
+		if i < b.size.users-kept {
+			b.members = append(b.members, id)
+		} else {
+			b.free = append(b.free, id)
 		}
-		return out
 	}
-	// Of all rows about one in thirty is in a top-level group, one in five in a subgroup, the rest in projects.
-	tops := max(2, s.groups/20)
-	perTop, perSub := s.memberships/32/tops, s.memberships/5/s.groups
-	perProject := (s.memberships-tops*perTop-(s.groups-tops)*perSub)/s.projects + 1
-	type node struct {
-		id    int64
-		depth int
+	return nil
+}
+
+// rows are n different people with a level each.
+func (b *builder) rows(n int) []gitlabsim.Member {
+	seen := map[int64]bool{}
+	var out []gitlabsim.Member
+	for len(out) < n {
+		u := pick(b.rand, b.members)
+		if !seen[u] {
+			seen[u] = true
+			out = append(out, gitlabsim.Member{UserID: u, Level: pick(b.rand, levels)})
+		}
 	}
-	var groups []node
-	for i := range tops {
-		id, err := w.AddGroup(gitlabsim.Group{Path: fmt.Sprintf("division-%d", i), Name: "d", CreatedAt: born(i), Members: rows(perTop)})
+	return out
+}
+
+func pick[T any](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
+
+func (b *builder) addGroups() error {
+	for i := range b.tops() {
+		id, err := b.org.world.AddGroup(gitlabsim.Group{Path: fmt.Sprintf("division-%d", i), Name: "d", CreatedAt: born(i), Members: b.rows(b.perTop)})
 		if err != nil {
-			return nil, err
+			return err
 		}
-		groups = append(groups, node{id, 1})
+		b.groups = append(b.groups, node{id, 1})
 	}
-	for i := len(groups); i < s.groups; i++ {
-		parent := groups[r.IntN(len(groups))]
+	for i := len(b.groups); i < b.size.groups; i++ {
+		parent := pick(b.rand, b.groups)
 		for parent.depth >= 6 {
-			parent = groups[r.IntN(len(groups))]
+			parent = pick(b.rand, b.groups)
 		}
-		id, err := w.AddGroup(gitlabsim.Group{ParentID: parent.id, Path: fmt.Sprintf("team-%d", i), Name: "t", CreatedAt: born(i), Members: rows(perSub)})
+		id, err := b.org.world.AddGroup(gitlabsim.Group{ParentID: parent.id, Path: fmt.Sprintf("team-%d", i), Name: "t", CreatedAt: born(i), Members: b.rows(b.perSub)})
 		if err != nil {
-			return nil, err
+			return err
 		}
-		groups = append(groups, node{id, parent.depth + 1})
+		b.groups = append(b.groups, node{id, parent.depth + 1})
 	}
-	// The tree of the group revocation stands apart, so that its size is known.
-	top, err := w.AddGroup(gitlabsim.Group{Path: "tree", Name: "tree", CreatedAt: born(0), Members: rows(perTop)})
-	if err != nil {
-		return nil, err
-	}
-	o.topTree = top
-	var projects []int64
-	for i := range s.projects {
-		p := gitlabsim.Project{NamespaceID: groups[r.IntN(len(groups))].id, Path: fmt.Sprintf("project-%d", i), Name: "p", CreatedAt: born(i), Members: rows(perProject)}
-		if i < s.tree {
-			p.NamespaceID = top
+	return nil
+}
+
+// addTree makes the group of the group revocation. It stands apart, so that its size is known.
+func (b *builder) addTree() (err error) {
+	b.org.topTree, err = b.org.world.AddGroup(gitlabsim.Group{Path: "tree", Name: "tree", CreatedAt: born(0), Members: b.rows(b.perTop)})
+	return err
+}
+
+// addProjects makes first those of the tree, then those in which somebody has a row of their own, then the others.
+func (b *builder) addProjects() error {
+	for i := range b.size.projects {
+		p := gitlabsim.Project{NamespaceID: pick(b.rand, b.groups).id, Path: fmt.Sprintf("project-%d", i), Name: "p", CreatedAt: born(i), Members: b.rows(b.perProject)}
+		k := i - b.size.tree
+		inTree, single := k < 0, k >= 0 && k < b.size.revocations
+		if inTree {
+			p.NamespaceID = b.org.topTree
 		}
-		if k := i - s.tree; k >= 0 && k < s.revocations {
-			p.Members = append(p.Members, gitlabsim.Member{UserID: free[k], Level: gitlabsim.Maintainer})
+		if single {
+			p.Members = append(p.Members, gitlabsim.Member{UserID: b.free[k], Level: gitlabsim.Maintainer})
 		}
-		id, err := w.AddProject(p)
+		id, err := b.org.world.AddProject(p)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		projects = append(projects, id)
-		switch k := i - s.tree; {
-		case k < 0:
-			o.inTree = append(o.inTree, id)
-		case k < s.revocations:
-			o.single = append(o.single, membership{free[k], id})
+		b.projects = append(b.projects, id)
+		switch {
+		case inTree:
+			b.org.inTree = append(b.org.inTree, id)
+		case single:
+			b.org.single = append(b.org.single, membership{b.free[k], id})
 		}
 	}
-	for _, u := range free[s.revocations:] {
-		if err := w.SetMember(gitlabsim.KindGroup, top, u, gitlabsim.Maintainer, ""); err != nil {
-			return nil, err
+	return nil
+}
+
+// addToTree gives the last of the people who are kept a row in the tree's group.
+func (b *builder) addToTree() error {
+	for _, u := range b.free[b.size.revocations:] {
+		if err := b.org.world.SetMember(gitlabsim.KindGroup, b.org.topTree, u, gitlabsim.Maintainer, ""); err != nil {
+			return err
 		}
-		o.tops = append(o.tops, u)
+		b.org.tops = append(b.org.tops, u)
 	}
-	// Refused links (a group with itself or an ancestor) are tried with other groups.
+	return nil
+}
+
+// addLinks shares groups and projects with groups. What GitLab refuses (a group with itself or an ancestor) is tried with others.
+func (b *builder) addLinks() {
 	link := func(n int, one func() error) {
 		for tries := 0; n > 0 && tries < 100*n; tries++ {
 			if one() == nil {
@@ -159,11 +209,10 @@ func build(s size) (*organisation, error) {
 			}
 		}
 	}
-	link(s.groupLinks, func() error {
-		return w.ShareGroup(groups[r.IntN(len(groups))].id, groups[r.IntN(len(groups))].id, gitlabsim.Developer, "")
+	link(b.size.groupLinks, func() error {
+		return b.org.world.ShareGroup(pick(b.rand, b.groups).id, pick(b.rand, b.groups).id, gitlabsim.Developer, "")
 	})
-	link(s.projectLinks, func() error {
-		return w.ShareProject(projects[r.IntN(len(projects))], groups[r.IntN(len(groups))].id, gitlabsim.Developer, "")
+	link(b.size.projectLinks, func() error {
+		return b.org.world.ShareProject(pick(b.rand, b.projects), pick(b.rand, b.groups).id, gitlabsim.Developer, "")
 	})
-	return o, nil
 }

@@ -24,15 +24,23 @@ const (
 	mainScript, after = "script.sh", "after_script.sh"
 )
 
-// execute writes the files of the job and runs its scripts.
-func (p *pipeline) execute(ctx context.Context, conf *config, vars *collection, dir string) (Result, error) {
-	result := Result{JobID: p.jobID, Status: statusFailed, ExitCode: killedExitCode, Variables: vars.keys()}
+// shell runs a job as a runner with the shell executor does: whether it runs, and with which variables, has been decided.
+type shell struct {
+	jobID   int64
+	files   map[string]string // of the ref, by name
+	env     []string          // of the machine
+	timeout time.Duration     // of the job without its after_script
+}
+
+// run writes the files of the job into an empty folder and runs its scripts there.
+func (s *shell) run(ctx context.Context, conf *config, vars *collection, dir string) (Result, error) {
+	result := Result{JobID: s.jobID, Status: statusFailed, ExitCode: killedExitCode, Variables: vars.keys()}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return result, fmt.Errorf("opening the folder of the job: %w", err)
 	}
 	defer func() { _ = root.Close() }()
-	if err := p.checkout(root); err != nil {
+	if err := s.checkout(root); err != nil {
 		return result, err
 	}
 	env, secrets, err := environ(root, dir, vars)
@@ -49,16 +57,16 @@ func (p *pipeline) execute(ctx context.Context, conf *config, vars *collection, 
 		return finish(fmt.Errorf("writing the script: %w", err))
 	}
 
-	limited, cancel := context.WithTimeout(ctx, p.job.Timeout)
+	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	base := append(append([]string{}, p.job.Env...), env...)
+	base := append(append([]string{}, s.env...), env...)
 	result.ExitCode, err = bash(limited, log, dir, mainScript, base)
 	switch {
 	case ctx.Err() != nil:
 		fmt.Fprintln(log, "ERROR: Job failed: canceled")
 		return finish(ctx.Err())
 	case limited.Err() != nil:
-		fmt.Fprintf(log, "ERROR: Job failed: execution took longer than %s\n", p.job.Timeout)
+		fmt.Fprintf(log, "ERROR: Job failed: execution took longer than %s\n", s.timeout)
 		return finish(nil)
 	case err != nil:
 		return finish(err)
@@ -89,7 +97,7 @@ func (p *pipeline) execute(ctx context.Context, conf *config, vars *collection, 
 }
 
 // checkout writes the files of the ref. Their names come from a repository: os.Root keeps them in the folder.
-func (p *pipeline) checkout(root *os.Root) error {
+func (s *shell) checkout(root *os.Root) error {
 	for _, folder := range []string{buildFolder, filesFolder} {
 		if err := root.Mkdir(folder, 0o700); err != nil {
 			return fmt.Errorf("making the folder of the job: %w", err)
@@ -100,7 +108,7 @@ func (p *pipeline) checkout(root *os.Root) error {
 		return fmt.Errorf("opening the folder of the job: %w", err)
 	}
 	defer func() { _ = build.Close() }()
-	for name, content := range p.files {
+	for name, content := range s.files {
 		if err := build.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 			return fmt.Errorf("checking out %q: %w", name, err)
 		}

@@ -385,7 +385,8 @@ func (p *pipeline) run(ctx context.Context, server *gitlabsim.Server) (Result, e
 	for _, key := range audiences.keys() {
 		all.add(audiences.byKey[key])
 	}
-	return p.execute(ctx, conf, all, dir)
+	executor := &shell{jobID: p.jobID, files: p.files, env: p.job.Env, timeout: p.job.Timeout}
+	return executor.run(ctx, conf, all, dir)
 }
 
 func (p *pipeline) context(conf *config, environmentName string) gitlabsim.JobContext {
