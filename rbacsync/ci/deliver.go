@@ -28,6 +28,7 @@ type delivery struct {
 // difference is what is to be done in a project.
 type difference struct {
 	sums     map[string]string
+	again    map[string]bool // keys that have to be written again, or looked at closely, because the mark alone does not tell whose they are
 	write    []Variable
 	cluster  bool // the cluster integration has to be written
 	moved    bool // from another mode or scope
@@ -173,7 +174,7 @@ func (d *delivery) agent(ctx context.Context) (bool, error) {
 // variables returns what a job gets with a token. It refuses what is too large for a job, also what GitLab makes of a
 // cluster integration.
 func (d *delivery) variables(token string) ([]Variable, error) {
-	vars, err := d.unchecked(token)
+	vars, err := d.unchecked(d.project, token, d.context)
 	if err != nil {
 		return nil, err
 	}
@@ -204,9 +205,8 @@ func (d *delivery) compare(vars []Variable) difference {
 		diff.sums[clusterPart] = d.facts.sum(d.n.Name, d.tokenID(rec.Token))
 		diff.cluster = diff.moved || rec.Sums[clusterPart] != diff.sums[clusterPart]
 	}
-	var again map[string]bool
 	if d.hasAt.After(rec.Written) {
-		if again = d.drift(vars, &diff); diff.taken {
+		if diff.drift(d, vars); diff.taken {
 			return diff
 		}
 		diff.known = &ProjectVariables{d.has}
@@ -217,7 +217,7 @@ func (d *delivery) compare(vars []Variable) difference {
 			same = rec.Token != nil && rec.Token.Parts[v.Key] == diff.sums[v.Key] && rec.Sums[v.Key] != ""
 			diff.sums[v.Key] = rec.Sums[v.Key]
 		}
-		if again[v.Key] || rec.Scope != scope || !same {
+		if diff.again[v.Key] || rec.Scope != scope || !same {
 			diff.write = append(diff.write, v)
 		}
 	}

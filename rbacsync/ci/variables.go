@@ -44,34 +44,35 @@ func Keys() []string {
 }
 
 // unchecked returns what a deploy job gets, sorted by key: nothing in a mode that needs none.
-func (d *delivery) unchecked(token string) ([]Variable, error) {
-	c, mode := &d.p.c, d.project.Mode
-	at, user, alias := d.facts.cluster, &clientcmdapi.AuthInfo{}, ""
+// agentContext is a second name of the kubeconfig's context in mode agent, if not empty.
+func (w *work) unchecked(project Project, token, agentContext string) ([]Variable, error) {
+	c, mode := &w.p.c, project.Mode
+	at, user, alias := w.facts.cluster, &clientcmdapi.AuthInfo{}, ""
 	switch mode {
 	case rbacsync.DeliverVariables:
 		user.Token = token
 	case rbacsync.DeliverIDToken:
 		user.Exec = printing(IDTokenVariable, "", "this job has no ID token for the cluster: give it id_tokens: "+IDTokenVariable+": aud: "+c.Audience+" in .gitlab-ci.yml")
 	case rbacsync.DeliverAgent:
-		at, alias = Cluster{URL: c.Agent.URL, CA: d.facts.agentCA}, d.context
+		at, alias = Cluster{URL: c.Agent.URL, CA: w.facts.agentCA}, agentContext
 		user.Exec = printing("CI_JOB_TOKEN", "ci:"+strconv.FormatInt(c.Agent.ID, 10)+":", "there is no CI_JOB_TOKEN: this is not a job of GitLab CI")
 	case rbacsync.DeliverCertificate, rbacsync.DeliverNone:
 		return nil, nil
 	default:
 		return nil, fmt.Errorf("unknown way of delivery %q", mode)
 	}
-	kubeconfig, err := kubeconfig(at, d.n.Name, user, alias)
+	kubeconfig, err := kubeconfig(at, w.n.Name, user, alias)
 	if err != nil {
 		return nil, err
 	}
-	protected := !d.project.Unprotected
+	protected := !project.Unprotected
 	vars := []Variable{{Key: "KUBECONFIG", Value: string(kubeconfig), File: true, Protected: protected}}
 	if len(at.CA) > 0 {
 		vars = append(vars,
 			Variable{Key: "KUBE_CA_PEM", Value: string(at.CA), Protected: protected},
 			Variable{Key: "KUBE_CA_PEM_FILE", Value: string(at.CA), File: true, Protected: protected})
 	}
-	vars = append(vars, Variable{Key: "KUBE_NAMESPACE", Value: d.n.Name, Protected: protected})
+	vars = append(vars, Variable{Key: "KUBE_NAMESPACE", Value: w.n.Name, Protected: protected})
 	if mode == rbacsync.DeliverVariables {
 		vars = append(vars, Variable{Key: "KUBE_TOKEN", Value: token, Masked: true, Protected: protected})
 	}
@@ -139,14 +140,13 @@ func sum(parts ...string) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12])
 }
 
-// drift compares what a project should have with what GitLab has, and notes in the record what is somebody else's. It
-// returns the keys that have to be written again, or looked at closely, because the mark alone does not tell whose they are.
-func (d *delivery) drift(want []Variable, diff *difference) (again map[string]bool) {
+// drift compares what a project should have with what GitLab has, and notes in the record what is somebody else's.
+func (diff *difference) drift(d *delivery, want []Variable) {
 	rec, scope, claim := &d.rec, d.p.c.Scope, d.claim(&d.rec)
-	again = map[string]bool{}
+	diff.again = map[string]bool{}
 	for _, w := range want {
 		if !slices.ContainsFunc(d.has, func(h authz.CIVariable) bool { return h.Key == w.Key && h.Scope == scope }) {
-			again[w.Key] = true
+			diff.again[w.Key] = true
 		}
 	}
 	var taken *other
@@ -172,7 +172,7 @@ func (d *delivery) drift(want []Variable, diff *difference) (again map[string]bo
 		case i < 0:
 			diff.leftover = diff.leftover || h.Marked
 		case named && h.Cluster != claim.Cluster || h.Delivery != rec.Sums[h.Key] || h.File != want[i].File || h.Masked != want[i].Masked || h.Protected != want[i].Protected || !h.Raw || h.Hidden:
-			again[h.Key] = true
+			diff.again[h.Key] = true
 		}
 	}
 	if d.project.Mode.WritesVariables() {
@@ -183,5 +183,4 @@ func (d *delivery) drift(want []Variable, diff *difference) (again map[string]bo
 		slices.Sort(foreign)
 		rec.Foreign = foreign
 	}
-	return again
 }
