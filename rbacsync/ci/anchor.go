@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // A watch is authorised once, when it begins, and shows what is written long after its owner has lost the right to read
@@ -36,50 +35,19 @@ type issued struct {
 	token string
 }
 
-// works reports whether what GitLab has is good for a while: nothing shows that the token can't work any more, and most of
-// its life is ahead.
-func (t *issued) works(w *secrets) bool {
-	return t != nil && w.anchor != nil && t.Anchor == w.anchor.UID && (w.n.Account == "" || t.Account == w.n.Account) &&
-		!w.p.keys.retired(t.Key) && w.p.c.Now().Before(t.Rotate)
-}
-
-// id stands for the token where only a change of it matters.
-func (t *issued) id(w *secrets) string {
-	if t.works(w) {
-		return t.ID
+// tokenID stands for a token where only a change of it matters: of one that is good for a while, because nothing shows that
+// it can't work any more, and most of its life is ahead.
+func (w *secrets) tokenID(t *issued) string {
+	if t == nil || w.anchor == nil || t.Anchor != w.anchor.UID || w.n.Account != "" && t.Account != w.n.Account ||
+		w.p.keys.retired(t.Key) || !w.p.c.Now().Before(t.Rotate) {
+		return "none"
 	}
-	return "none"
-}
-
-// lasts notes until when a project can keep what it was given.
-func (w *secrets) lasts(mode rbacsync.Delivery, t *issued) {
-	if mode.HandsToken() && t != nil {
-		w.by(t.Rotate)
-		w.life = t.Expires.Sub(t.Since)
-	}
-}
-
-// issueForGitLab requests a token for one delivery.
-func (w *secrets) issueForGitLab(ctx context.Context, project int64) (*issued, error) {
-	now := w.p.c.Now()
-	token, expires, err := w.request(ctx, w.anchor)
-	if err != nil {
-		return nil, err
-	}
-	t := &issued{
-		ID: sum(token), Anchor: w.anchor.UID, Key: keyID([]byte(token)), Since: now, Expires: expires,
-		Rotate: rotateAt(w.n.Name, now, expires), Parts: map[string]string{}, token: token,
-	}
-	if c, ok := parseClaims([]byte(token)); ok {
-		t.Account = types.UID(c.Kubernetes.Account.UID)
-	}
-	w.p.c.Logger.InfoContext(ctx, "CI token issued for GitLab", "namespace", w.n.Name, "project", project, "expires", expires.UTC().Format(time.RFC3339))
-	return t, nil
+	return t.ID
 }
 
 // request asks for a token that dies with a Secret.
-func (w *secrets) request(ctx context.Context, bound *corev1.Secret) (token string, expires time.Time, err error) {
-	seconds := int64(w.p.c.Lifetime.Seconds())
+func (w *secrets) request(ctx context.Context, bound *corev1.Secret) (*issued, error) {
+	now, seconds := w.p.c.Now(), int64(w.p.c.Lifetime.Seconds())
 	tr, err := w.p.c.Kube.CoreV1().ServiceAccounts(w.n.Name).CreateToken(ctx, kubename.CIServiceAccount, &authnv1.TokenRequest{
 		Spec: authnv1.TokenRequestSpec{
 			ExpirationSeconds: &seconds,
@@ -87,40 +55,33 @@ func (w *secrets) request(ctx context.Context, bound *corev1.Secret) (token stri
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("requesting a token of ServiceAccount %s/%s: %w", w.n.Name, kubename.CIServiceAccount, err)
+		return nil, fmt.Errorf("requesting a token of ServiceAccount %s/%s: %w", w.n.Name, kubename.CIServiceAccount, err)
 	}
-	w.p.keys.issued(keyID([]byte(tr.Status.Token)), w.p.c.Now())
-	return tr.Status.Token, tr.Status.ExpirationTimestamp.Time, nil
+	token, expires := tr.Status.Token, tr.Status.ExpirationTimestamp.Time
+	c, _ := parseClaims([]byte(token))
+	t := &issued{
+		ID: sum(token), Anchor: bound.UID, Account: c.Kubernetes.Account.UID, Key: keyID([]byte(token)), Since: now, Expires: expires,
+		Rotate: rotateAt(w.n.Name, now, expires), token: token,
+	}
+	w.p.keys.issued(t.Key, now)
+	return t, nil
 }
 
 // makeAnchor makes the anchor, with the mark of a loss if there was one.
-func (w *secrets) makeAnchor(ctx context.Context) error {
-	made, err := w.makeSecret(ctx, kubename.CIAnchor, &corev1.Secret{})
-	if err != nil {
-		return err
-	}
-	w.anchor = made
-	return nil
+func (w *secrets) makeAnchor(ctx context.Context) (err error) {
+	s := &corev1.Secret{}
+	w.mark(s)
+	w.anchor, err = w.create(ctx, kubename.CIAnchor, s)
+	return err
 }
 
-// mark notes on a Secret when somebody lost the right to read it.
-func (w *secrets) mark(s *corev1.Secret) (changed bool) {
-	if w.withheldSince.IsZero() {
-		return false
+// mark notes on a Secret when somebody lost the right to read it, if no token may be written there because of that.
+func (w *secrets) mark(s *corev1.Secret) {
+	since := ""
+	if !w.withheldSince.IsZero() {
+		since = w.withheldSince.UTC().Format(time.RFC3339)
 	}
-	return annotate(s, kubename.AnnotationWithheldSince, w.withheldSince.UTC().Format(time.RFC3339))
-}
-
-// readMarks takes the later of what the two Secrets say: either may have been made anew since.
-func (w *secrets) readMarks() {
-	for _, s := range []*corev1.Secret{w.s, w.anchor} {
-		if s == nil {
-			continue
-		}
-		if at, err := time.Parse(time.RFC3339, s.Annotations[kubename.AnnotationWithheldSince]); err == nil && at.After(w.withheldSince) {
-			w.withheldSince = at
-		}
-	}
+	annotate(s, kubename.AnnotationWithheldSince, since)
 }
 
 // withheld reports whether no token may be written where people can read it: somebody who lost that right may still watch.

@@ -480,6 +480,19 @@ func TestProvisionReplacesWhatCanNotWorkAnyMore(t *testing.T) {
 	}
 }
 
+// TestNextIsAhead also when a mode was delivered long ago and something in it changes.
+func TestNextIsAhead(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, url := range []string{"https://one", "https://one", "https://two", "https://two"} {
+		b.Cluster.URL = url
+		if r := b.pass(t, world); !r.Next.After(b.now) {
+			t.Errorf("at %s the next look is due at %s", b.now, r.Next)
+		}
+		b.now = b.now.Add(90 * time.Minute)
+	}
+}
+
 func TestAFailureIsAFindingAndOthersGoOn(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -61,7 +62,7 @@ type Provisioner struct {
 
 	// Answers of others, which are asked for again after Config.Recheck. Each has its own lock.
 	keys  keyring
-	reach cached[string]
+	reach cached[error]
 	agent cached[AgentState]
 	old   map[rbacsync.Delivery]*cached[string] // the map is never changed
 
@@ -72,8 +73,8 @@ type Provisioner struct {
 func New(c Config) *Provisioner {
 	c = c.complete()
 	return &Provisioner{
-		c: c, memory: memory{facts: c.configured(), states: map[string]*namespaceState{}, lost: map[string]map[int64]bool{}}, pace: rate.NewLimiter(rate.Limit(c.Rate), 10),
-		old: map[rbacsync.Delivery]*cached[string]{rbacsync.DeliverIDToken: {}, rbacsync.DeliverAgent: {}},
+		c: c, memory: memory{facts: c.configured(), states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}}, pace: rate.NewLimiter(rate.Limit(c.Rate), 10),
+		keys: keyring{fresh: map[string]time.Time{}}, old: map[rbacsync.Delivery]*cached[string]{rbacsync.DeliverIDToken: {}, rbacsync.DeliverAgent: {}},
 	}
 }
 

@@ -5,9 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -20,23 +21,21 @@ type delivery struct {
 	project Project
 	rec     record
 	context string // AgentState's
+	has     []authz.CIVariable
+	hasAt   time.Time // when that was what GitLab had of the project's variables; zero: it is not known
 }
 
 // difference is what is to be done in a project.
 type difference struct {
 	sums     map[string]string
+	again    map[string]bool // keys that have to be written again, or looked at closely, because the mark alone does not tell whose they are
 	write    []Variable
 	cluster  bool // the cluster integration has to be written
 	moved    bool // from another mode or scope
 	leftover bool // GitLab showed variables of ours that are not wanted
 	known    *ProjectVariables
-	former   bool
 	token    *issued // the one in what is to be written, if there is one
 	taken    bool    // another cluster has it all
-}
-
-func (d difference) empty() bool {
-	return len(d.write) == 0 && !d.cluster && !d.moved && !d.leftover && !d.former
 }
 
 const clusterPart = "cluster"
@@ -47,28 +46,39 @@ func (d *delivery) do(ctx context.Context) error {
 	if ready, err := d.ready(ctx); err != nil || !ready {
 		return err
 	}
-	vars, err := d.variables(d.rec.Token.id(&d.secrets))
+	vars, err := d.variables(d.tokenID(d.rec.Token))
 	if err != nil {
 		return err
 	}
-	have, unlooked := d.look(ctx)
-	diff := d.compare(have, vars)
-	if d.keep(); diff.taken {
-		d.report()
-		return nil
-	}
-	if d.rec.Mode == "" && d.project.Mode == rbacsync.DeliverNone && diff.empty() {
+	unlooked := d.look(ctx)
+	diff := d.compare(vars)
+	d.keep()
+	switch {
+	case diff.taken:
+	case len(diff.write) > 0 || diff.cluster || diff.moved || diff.leftover || len(d.rec.Former) > 0:
+		if err := d.deliver(ctx, vars, diff); err != nil {
+			return err
+		}
+		unlooked = nil
+	case d.rec.Mode == "" && d.project.Mode == rbacsync.DeliverNone:
 		d.rec.Mode, d.rec.Scope, d.rec.Since = rbacsync.DeliverNone, d.p.c.Scope, d.p.c.Now()
 		d.keep()
 	}
-	if diff.empty() {
-		d.report()
-		d.lasts(d.project.Mode, d.rec.Token)
-		if over := d.rec.Since.Add(d.p.c.Handover); d.rec.Mode != "" && over.After(d.p.c.Now()) {
-			d.by(over) // a subject of the mode before is to go then
-		}
-		return unlooked
+	if d.report(); d.rec.Other != nil {
+		return nil
 	}
+	if t := d.rec.Token; d.project.Mode.HandsToken() && t != nil {
+		d.by(t.Rotate)
+		d.life = t.Expires.Sub(t.Since)
+	}
+	if over := d.rec.Since.Add(d.p.c.Handover); over.After(d.p.c.Now()) {
+		d.by(over) // a subject of the mode before is to go then
+	}
+	return unlooked
+}
+
+// deliver does what is to be done.
+func (d *delivery) deliver(ctx context.Context, vars []Variable, diff difference) error {
 	if err := d.p.pace.Wait(ctx); err != nil {
 		return err
 	}
@@ -82,13 +92,10 @@ func (d *delivery) do(ctx context.Context) error {
 	if err != nil {
 		return deliveryFailed("delivering CI credentials to GitLab project %d (%s): %w", d.project.ID, d.project.Mode, err)
 	}
-	if d.report(); d.rec.Other != nil {
-		return nil
+	if d.rec.Other == nil {
+		d.delivered++
+		d.p.c.Logger.InfoContext(ctx, "CI credentials delivered", "namespace", d.n.Name, "project", d.project.ID, "mode", string(d.project.Mode), "written", written)
 	}
-	d.by(d.rec.Since.Add(d.p.c.Handover))
-	d.lasts(d.project.Mode, d.rec.Token)
-	d.delivered++
-	d.p.c.Logger.InfoContext(ctx, "CI credentials delivered", "namespace", d.n.Name, "project", d.project.ID, "mode", string(d.project.Mode), "written", written)
 	return nil
 }
 
@@ -113,9 +120,12 @@ func (d *delivery) ready(ctx context.Context) (bool, error) {
 	case d.n.Undecided && d.rec.Mode != "" && d.rec.Mode != mode:
 		return false, nil // the group that says which mode may not have been read
 	}
-	if why := d.p.tooOld(ctx, mode); why != "" {
-		d.find("ci_gitlab_version", "project %d gets no credentials: %s", d.project.ID, why)
-		return false, nil
+	if asked := d.p.old[mode]; asked != nil && d.p.c.TooOld != nil {
+		why, err := asked.get(d.p.c.Now(), d.p.c.Recheck, func() (string, error) { return d.p.c.TooOld(ctx, mode) })
+		if err == nil && why != "" { // while GitLab can't be asked, the project keeps what it has
+			d.find("ci_gitlab_version", "project %d gets no credentials: %s", d.project.ID, why)
+			return false, nil
+		}
 	}
 	if mode == rbacsync.DeliverAgent {
 		ok, err := d.agent(ctx)
@@ -124,19 +134,6 @@ func (d *delivery) ready(ctx context.Context) (bool, error) {
 		}
 	}
 	return !mode.Secretless() || d.project.Bound, nil // else the round that writes the subject comes with a new list
-}
-
-// tooOld says why GitLab is too old for a mode, "" if it is not or can't be asked; then the project keeps what it has.
-func (p *Provisioner) tooOld(ctx context.Context, mode rbacsync.Delivery) string {
-	asked := p.old[mode]
-	if asked == nil || p.c.TooOld == nil {
-		return ""
-	}
-	why, err := asked.get(p.c.Now(), p.c.Recheck, func() (string, error) { return p.c.TooOld(ctx, mode) })
-	if err != nil {
-		return ""
-	}
-	return why
 }
 
 // agent finds out what mode agent needs to know, and reports whether the project can be delivered.
@@ -177,17 +174,16 @@ func (d *delivery) agent(ctx context.Context) (bool, error) {
 // variables returns what a job gets with a token. It refuses what is too large for a job, also what GitLab makes of a
 // cluster integration.
 func (d *delivery) variables(token string) ([]Variable, error) {
-	vars, err := d.p.c.variables(d.facts, d.n.Name, d.project, token, d.context)
+	vars, err := d.unchecked(d.project, token, d.context)
 	if err != nil {
 		return nil, err
 	}
 	sized, caFrom := vars, "cluster.publicCAFile"
-	switch d.project.Mode {
-	case rbacsync.DeliverAgent:
+	if d.project.Mode == rbacsync.DeliverAgent {
 		caFrom = "gitlab.caFile"
-	case rbacsync.DeliverCertificate:
+	}
+	if d.project.Mode == rbacsync.DeliverCertificate {
 		sized = []Variable{{Key: "KUBE_CA_PEM", Value: string(d.facts.cluster.CA)}}
-	case rbacsync.DeliverVariables, rbacsync.DeliverIDToken, rbacsync.DeliverNone:
 	}
 	if err := checkSizes(sized, caFrom); err != nil {
 		return nil, deliveryFailed("delivering CI credentials to GitLab project %d (%s): %w", d.project.ID, d.project.Mode, err)
@@ -196,9 +192,9 @@ func (d *delivery) variables(token string) ([]Variable, error) {
 }
 
 // compare finds what is to be done, by the record and by what GitLab had when it was read.
-func (d *delivery) compare(have shown, vars []Variable) difference {
+func (d *delivery) compare(vars []Variable) difference {
 	mode, scope, rec := d.project.Mode, d.p.c.Scope, &d.rec
-	diff := difference{sums: sumsOf(vars), former: len(rec.Former) > 0}
+	diff := difference{sums: sumsOf(vars)}
 	if rec.Mode != "" || mode != rbacsync.DeliverNone {
 		diff.moved = rec.Mode != mode || rec.Scope != scope
 	}
@@ -206,20 +202,14 @@ func (d *delivery) compare(have shown, vars []Variable) difference {
 		rec.Other = nil
 	}
 	if mode == rbacsync.DeliverCertificate {
-		diff.sums[clusterPart] = d.facts.sum(d.n.Name, rec.Token.id(&d.secrets))
+		diff.sums[clusterPart] = d.facts.sum(d.n.Name, d.tokenID(rec.Token))
 		diff.cluster = diff.moved || rec.Sums[clusterPart] != diff.sums[clusterPart]
 	}
-	var again map[string]bool
-	if have.read && have.at.After(rec.Written) {
-		s := drift(vars, have.variables, scope, d.claim(rec), rec)
-		if mode.WritesVariables() {
-			rec.Other = s.other
-			if diff.taken = s.other != nil; diff.taken {
-				return diff
-			}
+	if d.hasAt.After(rec.Written) {
+		if diff.drift(d, vars); diff.taken {
+			return diff
 		}
-		again, rec.Foreign, diff.leftover = s.again, s.foreign, s.leftover
-		diff.known = &ProjectVariables{have.variables}
+		diff.known = &ProjectVariables{d.has}
 	}
 	for _, v := range vars {
 		same := rec.Sums[v.Key] == diff.sums[v.Key]
@@ -227,7 +217,7 @@ func (d *delivery) compare(have shown, vars []Variable) difference {
 			same = rec.Token != nil && rec.Token.Parts[v.Key] == diff.sums[v.Key] && rec.Sums[v.Key] != ""
 			diff.sums[v.Key] = rec.Sums[v.Key]
 		}
-		if again[v.Key] || rec.Scope != scope || !same {
+		if diff.again[v.Key] || rec.Scope != scope || !same {
 			diff.write = append(diff.write, v)
 		}
 	}
@@ -246,10 +236,11 @@ func (f facts) sum(namespace, tokenID string) string {
 
 // renew gets a new token for all parts that have one: the one before is kept nowhere.
 func (d *delivery) renew(ctx context.Context, diff *difference) error {
-	t, err := d.issueForGitLab(ctx, d.project.ID)
+	t, err := d.request(ctx, d.anchor)
 	if err != nil {
 		return err
 	}
+	d.p.c.Logger.InfoContext(ctx, "CI token issued for GitLab", "namespace", d.n.Name, "project", d.project.ID, "expires", t.Expires.UTC().Format(time.RFC3339))
 	parts, err := d.variables(t.ID)
 	if err != nil {
 		return err
@@ -258,16 +249,14 @@ func (d *delivery) renew(ctx context.Context, diff *difference) error {
 	if err != nil {
 		return err
 	}
-	var all []Variable
+	t.Parts = map[string]string{}
 	for i, v := range vars {
 		if d.holdsToken(v) {
 			t.Parts[v.Key], diff.sums[v.Key] = sumOf(parts[i]), sumOf(v)
 		}
-		if d.holdsToken(v) || contains(diff.write, v.Key) {
-			all = append(all, v)
-		}
 	}
-	diff.write, diff.token = all, t
+	diff.token = t
+	diff.write = slices.DeleteFunc(vars, func(v Variable) bool { return !d.holdsToken(v) && !contains(diff.write, v.Key) })
 	if d.project.Mode == rbacsync.DeliverCertificate {
 		diff.sums[clusterPart] = d.facts.sum(d.n.Name, t.ID)
 		if d.p.c.Clusters != nil {
@@ -323,35 +312,25 @@ func (d *delivery) hand(ctx context.Context, vars []Variable, diff difference) (
 		}
 	}
 	d.rec = next
-	keep := slices.Sorted(maps.Keys(sumsOf(vars)))
 	if diff.leftover {
 		d.rec.leave(rbacsync.DeliverVariables, scope)
 	}
-	return written, d.takeBack(ctx, d.project.ID, &d.rec, func(f former) (bool, []string) {
-		if f.Scope != scope {
-			return true, nil
-		}
-		if f.Mode == rbacsync.DeliverCertificate {
-			return mode != rbacsync.DeliverCertificate, nil
-		}
-		return true, keep
-	})
+	return written, d.takeBack(ctx, d.project.ID, &d.rec, &d.rec)
 }
 
 // write tells GitLab what is new, and next whose variables are in the way.
 func (d *delivery) write(ctx context.Context, diff difference, claim Claim, next *record) (written int, err error) {
 	c, id := &d.p.c, d.project.ID
-	variables := d.project.Mode.WritesVariables() && len(diff.write) > 0
 	switch {
-	case !variables && !diff.cluster:
+	case len(diff.write) == 0 && !diff.cluster:
 		return 0, nil
-	case variables && c.Variables == nil, !variables && c.Clusters == nil:
+	case diff.cluster && c.Clusters == nil, !diff.cluster && c.Variables == nil:
 		return 0, errNoWriter
 	}
 	if err := d.begin(ctx, diff); err != nil {
 		return 0, err
 	}
-	if !variables {
+	if diff.cluster {
 		wrote, err := c.Clusters.Ensure(ctx, id, c.Scope, d.facts.cluster, d.n.Name, diff.token.token, claim)
 		if wrote {
 			written = 1
@@ -361,7 +340,7 @@ func (d *delivery) write(ctx context.Context, diff difference, claim Claim, next
 	next.Foreign = slices.DeleteFunc(next.Foreign, func(key string) bool { return contains(diff.write, key) })
 	written, err = c.Variables.Ensure(ctx, id, c.Scope, diff.write, diff.known, claim)
 	if foreign, ok := errors.AsType[*ForeignError](err); ok {
-		next.Foreign, err = slices.Compact(slices.Sorted(slices.Values(slices.Concat(next.Foreign, foreign.Keys)))), nil
+		next.Foreign, err = sets.List(sets.New(next.Foreign...).Insert(foreign.Keys...)), nil
 	}
 	return written, err
 }
@@ -384,7 +363,7 @@ func (d *delivery) begin(ctx context.Context, diff difference) error {
 		d.rec.leave(d.project.Mode, d.p.c.Scope)
 	}
 	d.keep()
-	return d.save(ctx)
+	return d.save(ctx, nil)
 }
 
 // report says what others have in the place of ours.

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 
@@ -25,37 +26,21 @@ func (p *Provisioner) Follow(ctx context.Context, client kubernetes.Interface, n
 
 func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, name string, notify func(namespace string, deleted bool)) {
 	warned := false
-	for ctx.Err() == nil {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		w, err := client.CoreV1().Secrets(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
-		if err == nil {
-			p.take(ctx, w, notify)
-			w.Stop()
-		} else if ctx.Err() == nil && !warned {
-			p.c.Logger.WarnContext(ctx, "the Secrets of CI tokens can't be watched, they are looked at from time to time; if it is forbidden, apply deploy/manifests again", "error", err)
-			warned = true
-		}
-		t := time.NewTimer(5 * time.Second)
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
-		t.Stop()
-	}
-}
-
-// take deals with what a watch tells until it ends.
-func (p *Provisioner) take(ctx context.Context, w watch.Interface, notify func(string, bool)) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case e, ok := <-w.ResultChan():
-			if !ok {
-				return
+		if err != nil {
+			if ctx.Err() == nil && !warned {
+				p.c.Logger.WarnContext(ctx, "the Secrets of CI tokens can't be watched, they are looked at from time to time; if it is forbidden, apply deploy/manifests again", "error", err)
+				warned = true
 			}
+			return
+		}
+		defer context.AfterFunc(ctx, w.Stop)()
+		defer w.Stop()
+		for e := range w.ResultChan() {
 			if s, ok := e.Object.(*corev1.Secret); ok && p.disturbed(s, e.Type == watch.Deleted) {
 				notify(s.Namespace, e.Type == watch.Deleted && s.Name == kubename.CISecret)
 			}
 		}
-	}
+	}, 5*time.Second)
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync"
+	"maps"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -35,11 +35,9 @@ func KeysOf(client rest.Interface) func(context.Context) (map[string]bool, error
 	}
 }
 
-// keyring remembers the API server's keys between two looks at them.
+// keyring remembers the ids of the API server's keys between two looks at them.
 type keyring struct {
-	mu     sync.Mutex
-	known  map[string]bool // nil: not known
-	looked time.Time
+	cached[map[string]bool] // no ids: they are not known
 	// fresh holds the keys of tokens that were issued a moment ago: while several API servers get a new key one after
 	// the other, the one that is asked may not list it yet.
 	fresh map[string]time.Time
@@ -53,30 +51,19 @@ func (k *keyring) look(ctx context.Context, ask func(context.Context) (map[strin
 	if ask == nil {
 		return nil
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.looked.IsZero() && now.Before(k.looked.Add(every)) {
-		return nil
-	}
-	known, err := ask(ctx)
-	if err != nil {
-		return err
-	}
-	k.known, k.looked = known, now
-	for id, at := range k.fresh {
-		if now.Sub(at) > freshFor {
-			delete(k.fresh, id)
+	_, err := k.get(now, every, func() (map[string]bool, error) {
+		known, err := ask(ctx)
+		if err == nil {
+			maps.DeleteFunc(k.fresh, func(_ string, at time.Time) bool { return now.Sub(at) > freshFor })
 		}
-	}
-	return nil
+		return known, err
+	})
+	return err
 }
 
 func (k *keyring) issued(id string, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.fresh == nil {
-		k.fresh = map[string]time.Time{}
-	}
 	k.fresh[id] = now
 }
 
@@ -85,5 +72,5 @@ func (k *keyring) retired(id string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	_, fresh := k.fresh[id]
-	return len(k.known) > 0 && id != "" && !k.known[id] && !fresh
+	return len(k.answer) > 0 && id != "" && !k.answer[id] && !fresh
 }

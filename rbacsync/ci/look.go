@@ -3,6 +3,7 @@ package ci
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -16,36 +17,29 @@ import (
 // GitLab from a backup. What readings of GitLab show is compared with each of them, and is not looked at.
 const lookEvery = 24 * time.Hour
 
-// shown is what GitLab has of a project's variables.
-type shown struct {
-	variables []authz.CIVariable
-	read      bool      // else they are not known
-	at        time.Time // when they were read
-}
-
-// look asks GitLab what a project has if that was not seen for most of lookEvery. What is wrong with a cluster integration it
-// notes in the record. After an error it returns what was shown before.
-func (d *delivery) look(ctx context.Context) (shown, error) {
+// look notes what GitLab has of a project's variables, and asks for it if that was not seen for most of lookEvery. What is
+// wrong with a cluster integration it notes in the record. After an error what was shown before counts.
+func (d *delivery) look(ctx context.Context) error {
 	c, project, rec := &d.p.c, d.project, &d.rec
-	have := shown{project.Variables, project.VariablesRead, d.n.Read}
-	if have.read && project.Mode.WritesVariables() && have.at.After(rec.seen) {
-		rec.seen = have.at
+	if project.VariablesRead {
+		d.has, d.hasAt = project.Variables, d.n.Read
+	}
+	if project.Mode.WritesVariables() && d.hasAt.After(rec.seen) {
+		rec.seen = d.hasAt
 	}
 	if rec.Mode != project.Mode || rec.Scope != c.Scope || project.Mode == rbacsync.DeliverNone {
-		return have, nil // all is written now, or there is nothing to look for
+		return nil // all is written now, or there is nothing to look for
 	}
-	last := rec.Looked // not rec.Written: a rotation writes only what has the token in it
-	if rec.seen.After(last) {
-		last = rec.seen
-	}
+	// Not rec.Written: a rotation writes only what has the token in it.
+	last := slices.MaxFunc([]time.Time{rec.Looked, rec.seen}, time.Time.Compare)
 	// Each at another moment: what was delivered together is not looked at together.
 	due := rotateAt(fmt.Sprint(d.n.Name, "/", project.ID), last, last.Add(lookEvery))
 	if c.Now().Before(due) {
 		d.by(due)
-		return have, nil
+		return nil
 	}
 	if err := d.p.pace.Wait(ctx); err != nil {
-		return have, err
+		return err
 	}
 	now, err := c.Now(), error(nil)
 	switch {
@@ -58,14 +52,14 @@ func (d *delivery) look(ctx context.Context) (shown, error) {
 	case project.Mode.WritesVariables() && c.Variables != nil:
 		var vars []authz.CIVariable
 		if vars, err = c.Variables.Look(ctx, project.ID, c.Scope); err == nil {
-			have = shown{vars, true, now}
+			d.has, d.hasAt = vars, now
 		}
 	}
 	if err != nil {
-		return have, deliveryFailed("looking whether GitLab project %d still has its CI credentials (%s): %w", project.ID, project.Mode, err)
+		return deliveryFailed("looking whether GitLab project %d still has its CI credentials (%s): %w", project.ID, project.Mode, err)
 	}
 	rec.Looked = now
-	return have, nil
+	return nil
 }
 
 // claim says what in GitLab is ours, as far as a project's record and the tokens of this namespace tell.
@@ -85,14 +79,10 @@ func (w *work) deliveredOnce(key, value string) bool {
 	case "KUBE_TOKEN":
 	case "KUBECONFIG":
 		c, err := clientcmd.Load([]byte(value))
-		if err != nil || c.Contexts[c.CurrentContext] == nil {
+		if err != nil || c.AuthInfos[ourContext] == nil || c.Clusters[ourContext] == nil {
 			return false
 		}
-		at := c.Contexts[c.CurrentContext]
-		user, cluster := c.AuthInfos[at.AuthInfo], c.Clusters[at.Cluster]
-		if user == nil || cluster == nil {
-			return false
-		}
+		user, cluster := c.AuthInfos[ourContext], c.Clusters[ourContext]
 		made, err := kubeconfig(Cluster{URL: cluster.Server, CA: cluster.CertificateAuthorityData}, w.n.Name, user, "")
 		if err != nil || string(made) != value {
 			return false
@@ -103,5 +93,5 @@ func (w *work) deliveredOnce(key, value string) bool {
 	}
 	c, ok := parseClaims([]byte(token))
 	return ok && c.Kubernetes.Secret.Name == kubename.CIAnchor && c.Kubernetes.Namespace == w.n.Name &&
-		c.Kubernetes.Account.Name == kubename.CIServiceAccount && w.n.Account != "" && c.Kubernetes.Account.UID == string(w.n.Account)
+		c.Kubernetes.Account.Name == kubename.CIServiceAccount && w.n.Account != "" && c.Kubernetes.Account.UID == w.n.Account
 }

@@ -10,8 +10,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
 // memory is what is known from earlier passes. All of it belongs to who holds the lock.
@@ -19,7 +21,7 @@ type memory struct {
 	mu     sync.Mutex
 	facts  facts
 	states map[string]*namespaceState // by namespace
-	lost   map[string]map[int64]bool  // by namespace: who lost the right to read its token, and was not dealt with
+	lost   map[string]sets.Set[int64] // by namespace: who lost the right to read its token, and was not dealt with
 	home   map[int64]string           // where a project deploys
 }
 
@@ -30,20 +32,20 @@ type facts struct {
 	agentCA []byte
 }
 
-// namespaceState is what is remembered of a namespace. But for until, uid, anchor and namespace.Account nothing in it is changed later.
+// namespaceState is what is remembered of a namespace. When a look at it is over, nothing in it is changed but next, uids and
+// n.Account.
 type namespaceState struct {
-	namespace Namespace
-	until     time.Time // until then it need not be looked at, unless it changes
-	failures  int
-	findings  []authz.Finding
-	records   map[int64]record
-	uid       types.UID // of the Secret
-	anchor    types.UID
-	token     string // sum of the token
-	life      time.Duration
+	n        Namespace
+	next     time.Time // until then it need not be looked at, unless it changes
+	failures int       // one after the other
+	findings []authz.Finding
+	recs     map[int64]record
+	uids     sets.Set[types.UID] // of its Secrets
+	sum      string              // of the token in the Secret
+	life     time.Duration
 }
 
-// cached is an answer that is not asked for again for a while.
+// cached is an answer that is not asked for again for a while. After an error the one before is still there.
 type cached[T any] struct {
 	mu     sync.Mutex
 	answer T
@@ -55,8 +57,9 @@ func (r *cached[T]) get(now time.Time, every time.Duration, ask func() (T, error
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.at.IsZero() || !now.Before(r.at.Add(every)) {
-		if r.answer, r.err = ask(); r.err == nil {
-			r.at = now
+		answer, err := ask()
+		if r.err = err; err == nil {
+			r.answer, r.at = answer, now
 		}
 	}
 	return r.answer, r.err
@@ -84,15 +87,12 @@ func (m *memory) begin(namespaces []Namespace, f facts) {
 				m.home[project.ID] = n.Name
 			}
 		}
-		for _, id := range n.Lost {
-			if m.lost[n.Name] == nil {
-				m.lost[n.Name] = map[int64]bool{}
-			}
-			m.lost[n.Name][id] = true
+		if len(n.Lost) > 0 {
+			m.lost[n.Name] = m.lost[n.Name].Union(sets.New(n.Lost...))
 		}
 	}
 	maps.DeleteFunc(m.states, func(name string, _ *namespaceState) bool { return !present[name] })
-	maps.DeleteFunc(m.lost, func(name string, _ map[int64]bool) bool { return !present[name] })
+	maps.DeleteFunc(m.lost, func(name string, _ sets.Set[int64]) bool { return !present[name] })
 }
 
 // todo returns what has to be looked at: first where a token has to die, then by name, so that an interrupted pass
@@ -101,22 +101,19 @@ func (m *memory) todo(namespaces []Namespace, now time.Time) []Namespace {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var urgent, later []Namespace
-	for _, n := range namespaces {
+	for _, n := range slices.SortedFunc(slices.Values(namespaces), func(a, b Namespace) int { return strings.Compare(a.Name, b.Name) }) {
 		st, lost := m.states[n.Name], m.lost[n.Name] != nil
-		if st != nil && st.namespace.Account == "" { // it was new then and has no token; now its uid is known
-			st.namespace.Account = n.Account
+		if st != nil && st.n.Account == "" { // it was new then and has no token; now its uid is known
+			st.n.Account = n.Account
 		}
 		switch {
-		case st != nil && st.namespace.same(n) && now.Before(st.until) && !lost:
-		case n.Gone || lost || st != nil && !n.Undecided && len(without(st.namespace.Readers, n.Readers)) > 0:
+		case st != nil && st.n.same(n) && now.Before(st.next) && !lost:
+		case n.Gone || lost || st != nil && !n.Undecided && !sets.New(n.Readers...).HasAll(st.n.Readers...):
 			urgent = append(urgent, n)
 		default:
 			later = append(later, n)
 		}
 	}
-	byName := func(a, b Namespace) int { return strings.Compare(a.Name, b.Name) }
-	slices.SortFunc(urgent, byName)
-	slices.SortFunc(later, byName)
 	return append(urgent, later...)
 }
 
@@ -127,16 +124,16 @@ func (m *memory) about(namespace string) (f facts, st namespaceState, lost []int
 	if known := m.states[namespace]; known != nil {
 		st = *known
 	}
-	return m.facts, st, slices.Sorted(maps.Keys(m.lost[namespace]))
+	return m.facts, st, sets.List(m.lost[namespace])
 }
 
 // keep notes what a look at a namespace has found.
 func (m *memory) keep(st *namespaceState, settledLoss bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.states[st.namespace.Name] = st
+	m.states[st.n.Name] = st
 	if settledLoss {
-		delete(m.lost, st.namespace.Name)
+		delete(m.lost, st.n.Name)
 	}
 }
 
@@ -144,12 +141,8 @@ func (m *memory) keep(st *namespaceState, settledLoss bool) {
 func (m *memory) ending(s *corev1.Secret) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	st := m.states[s.Namespace]
-	if st != nil && st.uid == s.UID {
-		st.uid = ""
-	}
-	if st != nil && st.anchor == s.UID {
-		st.anchor = ""
+	if st := m.states[s.Namespace]; st != nil {
+		st.uids.Delete(s.UID)
 	}
 }
 
@@ -159,14 +152,12 @@ func (m *memory) disturbed(s *corev1.Secret, deleted bool) bool {
 	defer m.mu.Unlock()
 	st := m.states[s.Namespace]
 	switch {
-	case st == nil || st.uid != s.UID && st.anchor != s.UID: // our own, or one before it
+	case st == nil || !st.uids.Has(s.UID): // our own, or one before it
 		return false
-	case st.anchor == s.UID && !deleted:
-		return false
-	case !deleted && sum(string(s.Data[keyToken])) == st.token:
+	case !deleted && (s.Name == kubename.CIAnchor || sum(string(s.Data[keyToken])) == st.sum):
 		return false
 	}
-	st.until = time.Time{}
+	st.next = time.Time{}
 	return true
 }
 
@@ -175,12 +166,11 @@ func (m *memory) disturbed(s *corev1.Secret, deleted bool) bool {
 func (m *memory) deliveredElsewhere(project int64, not string) (home string, r record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	home = m.home[project]
-	if home == "" || home == not {
+	if home = m.home[project]; home == not {
 		return "", record{}
 	}
 	if st := m.states[home]; st != nil {
-		r = st.records[project]
+		r = st.recs[project]
 	}
 	return home, r
 }
@@ -197,14 +187,12 @@ func (m *memory) gather(namespaces []Namespace, lifetime time.Duration, r *Repor
 			continue
 		}
 		r.Findings = append(r.Findings, st.findings...)
-		if r.Next.IsZero() || st.until.Before(r.Next) {
-			r.Next = st.until
+		if r.Next.IsZero() || st.next.Before(r.Next) {
+			r.Next = st.next
 		}
 		if st.life > 0 && st.life < lifetime*9/10 {
 			where = append(where, n.Name)
-			if short == 0 || st.life < short {
-				short = st.life
-			}
+			short = min(cmp.Or(short, st.life), st.life)
 		}
 	}
 	if len(where) > 0 {

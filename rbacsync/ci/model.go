@@ -3,6 +3,7 @@ package ci
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -51,15 +52,11 @@ type Project struct {
 	VariablesRead bool
 }
 
-func (p Project) equal(o Project) bool {
-	return p.ID == o.ID && p.Mode == o.Mode && p.Unprotected == o.Unprotected && p.Frozen == o.Frozen && p.Bound == o.Bound &&
-		p.VariablesRead == o.VariablesRead && slices.Equal(p.Variables, o.Variables)
-}
-
-// same reports whether two descriptions lead to the same work; when GitLab was read is no reason to look again.
+// same reports whether two descriptions lead to the same work: when GitLab was read is no reason to look again, and who lost
+// something is remembered by itself.
 func (n Namespace) same(o Namespace) bool {
-	return n.Name == o.Name && n.Source == o.Source && n.Account == o.Account && n.Mode == o.Mode && n.Undecided == o.Undecided &&
-		n.Gone == o.Gone && n.Exists == o.Exists && slices.Equal(n.Readers, o.Readers) && slices.EqualFunc(n.Projects, o.Projects, Project.equal)
+	n.Read, n.Lost = o.Read, o.Lost
+	return reflect.DeepEqual(n, o)
 }
 
 // needsToken reports whether somebody uses a token of the namespace.

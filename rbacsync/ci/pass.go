@@ -3,10 +3,12 @@ package ci
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -58,7 +60,7 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 			if ctx.Err() != nil {
 				return nil
 			}
-			p.keep(w.state(ctx, err), w.settledLoss)
+			p.keep(w.ended(ctx, err), w.settledLoss)
 			if w.changed {
 				changed(n.Source)
 			}
@@ -97,14 +99,9 @@ func (p *Provisioner) learn(ctx context.Context, r *Report) facts {
 		r.find("ci_keys_unread", "%v: a change of these keys is not noticed", err)
 	}
 	if p.c.Reach != nil {
-		text, _ := p.reach.get(p.c.Now(), p.c.Recheck, func() (string, error) {
-			if err := p.c.Reach(ctx, f.cluster); err != nil {
-				return err.Error(), nil
-			}
-			return "", nil
-		})
-		if text != "" && ctx.Err() == nil {
-			r.find("ci_api_url", "%s", text)
+		why, _ := p.reach.get(p.c.Now(), p.c.Recheck, func() (error, error) { return p.c.Reach(ctx, f.cluster), nil })
+		if why != nil && ctx.Err() == nil {
+			r.find("ci_api_url", "%v", why)
 		}
 	}
 	if f.id == "" {
@@ -118,26 +115,20 @@ func (p *Provisioner) learn(ctx context.Context, r *Report) facts {
 
 // progress logs how far a pass is, every ten seconds, until the returned func is called.
 func (p *Provisioner) progress(ctx context.Context, done *atomic.Int64, total int) (end func()) {
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		start := time.Now()
-		t := time.NewTicker(10 * time.Second)
-		defer t.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-t.C:
-			}
+	start := time.Now()
+	until, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = wait.PollUntilContextCancel(until, 10*time.Second, false, func(context.Context) (bool, error) {
 			left := "?"
 			if n := done.Load(); n > 0 {
 				left = (time.Since(start) / time.Duration(n) * time.Duration(int64(total)-n)).Round(time.Second).String()
 			}
 			p.c.Logger.InfoContext(ctx, "CI credentials are being brought in order", "done", done.Load(), "of", total, "left", left)
-		}
-	}()
-	return func() { close(stop); <-stopped }
+			return false, nil
+		})
+	})
+	return func() { stop(); wg.Wait() }
 }
 
 // Statuses returns what is known of the deliveries into the namespaces of a scope.
@@ -147,11 +138,11 @@ func (p *Provisioner) Statuses(scope rbacsync.Scope) rbacsync.DeliveryStatuses {
 	defer p.mu.Unlock()
 	out := rbacsync.DeliveryStatuses{}
 	for ns, st := range p.states {
-		if !scope.Has(ns) || st.records == nil {
+		if !scope.Has(ns) || st.recs == nil {
 			continue
 		}
-		out[ns] = make(map[int64]rbacsync.DeliveryStatus, len(st.records))
-		for project, r := range st.records {
+		out[ns] = make(map[int64]rbacsync.DeliveryStatus, len(st.recs))
+		for project, r := range st.recs {
 			s := rbacsync.DeliveryStatus{Delivery: r.Mode, Refused: r.refused, Settled: r.Mode != "" && !now.Before(r.Since.Add(p.c.Handover))}
 			if r.SlugOf == p.c.Scope {
 				s.Slug = r.Slug

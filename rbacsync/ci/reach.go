@@ -35,17 +35,14 @@ func Reach(ctx context.Context, c Cluster, local bool) error {
 	if u.Scheme != "https" {
 		return nil
 	}
-	conf := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	var roots *x509.CertPool
 	if len(c.CA) > 0 {
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(c.CA) {
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(c.CA) {
 			return fmt.Errorf("CI jobs get a CA of the API server that holds no certificate: %s", hint)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
-	defer cancel()
-	d := tls.Dialer{Config: conf}
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, port(u)))
+	conn, err := connect(ctx, u, roots)
 	if err == nil {
 		return conn.Close()
 	}
@@ -55,5 +52,14 @@ func Reach(ctx context.Context, c Cluster, local bool) error {
 	return fmt.Errorf("CI jobs may not reach the API server at %s, which can't be reached from here: %w: open the way, or %s", c.URL, err, hint)
 }
 
-// port returns the port that an https URL leads to.
-func port(u *url.URL) string { return cmp.Or(u.Port(), "443") }
+// connect connects to an https URL whose server shows a certificate that roots verify; nil: those of the system.
+func connect(ctx context.Context, u *url.URL, roots *x509.CertPool) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	d := tls.Dialer{Config: &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12, RootCAs: roots}}
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")))
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*tls.Conn), nil //nolint:forcetypeassert // tls.Dialer's documentation
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -98,9 +99,6 @@ func (r *record) sums(key string) []string {
 // wrote reports whether a value is what we wrote, with whatever attributes it has now.
 func (r *record) wrote(key, value string) bool {
 	have := r.sums(key)
-	if len(have) == 0 {
-		return false
-	}
 	for i := range 8 {
 		if slices.Contains(have, sumOf(Variable{Value: value, File: i&1 > 0, Masked: i&2 > 0, Protected: i&4 > 0})) {
 			return true
@@ -115,100 +113,59 @@ const maxAnnotation = 110 << 10
 // records reads what is kept on a Secret. What can't be read is as good as nothing: all is delivered again.
 func records(s *corev1.Secret) map[int64]record {
 	out := map[int64]record{}
-	var stored map[string]record
-	if json.Unmarshal([]byte(s.Annotations[kubename.AnnotationCIProjects]), &stored) != nil {
-		return out
-	}
-	for k, r := range stored {
-		if id, err := strconv.ParseInt(k, 10, 64); err == nil {
-			out[id] = r
-		}
+	if json.Unmarshal([]byte(s.Annotations[kubename.AnnotationCIProjects]), &out) != nil {
+		return map[int64]record{}
 	}
 	return out
 }
 
-// setRecords keeps records on the Secret and reports whether that changed it.
-func setRecords(s *corev1.Secret, recs map[int64]record) (changed bool, err error) {
-	if len(recs) == 0 {
-		return annotate(s, kubename.AnnotationCIProjects, ""), nil
-	}
-	stored := make(map[string]record, len(recs))
-	for id, r := range recs {
-		stored[strconv.FormatInt(id, 10)] = r
-	}
-	text, err := json.Marshal(stored)
-	if err != nil {
-		return false, fmt.Errorf("writing down what was delivered: %w", err)
+// setRecords keeps records on the Secret.
+func setRecords(s *corev1.Secret, recs map[int64]record) error {
+	var text []byte
+	if len(recs) > 0 {
+		var err error
+		if text, err = json.Marshal(recs); err != nil {
+			return fmt.Errorf("writing down what was delivered: %w", err)
+		}
 	}
 	if len(text) > maxAnnotation {
-		return false, fmt.Errorf("%d projects deploy into namespace %s, more than can be kept track of: let some of them deploy into their own (ci.projects, namespace: project)", len(recs), s.Namespace)
+		return fmt.Errorf("%d projects deploy into namespace %s, more than can be kept track of: let some of them deploy into their own (ci.projects, namespace: project)", len(recs), s.Namespace)
 	}
-	return annotate(s, kubename.AnnotationCIProjects, string(text)), nil
+	annotate(s, kubename.AnnotationCIProjects, string(text))
+	return nil
 }
 
-// readers returns the people who could have read the token; known is false when that was never written down.
-func readers(s *corev1.Secret) (ids []int64, known bool) {
-	text, known := s.Annotations[kubename.AnnotationCIReaders]
-	if text == "" {
-		return nil, known
+// readers returns the people who could have read the token.
+func readers(s *corev1.Secret) (ids []int64) {
+	if s == nil {
+		return nil
 	}
-	for part := range strings.SplitSeq(text, ",") {
+	for part := range strings.SplitSeq(s.Annotations[kubename.AnnotationCIReaders], ",") {
 		if id, err := strconv.ParseInt(part, 10, 64); err == nil {
 			ids = append(ids, id)
 		}
 	}
-	slices.Sort(ids)
-	return ids, known
+	return ids
 }
 
-func setReaders(s *corev1.Secret, ids []int64) (changed bool, err error) {
+func setReaders(s *corev1.Secret, ids []int64) error {
 	parts := make([]string, 0, len(ids))
 	for _, id := range ids {
 		parts = append(parts, strconv.FormatInt(id, 10))
 	}
 	text := strings.Join(parts, ",")
 	if len(text) > maxAnnotation {
-		return false, fmt.Errorf("%d people can read the CI token of namespace %s, more than can be kept track of", len(ids), s.Namespace)
+		return fmt.Errorf("%d people can read the CI token of namespace %s, more than can be kept track of", len(ids), s.Namespace)
 	}
-	old, known := s.Annotations[kubename.AnnotationCIReaders]
-	if known && old == text {
-		return false, nil
-	}
-	if s.Annotations == nil {
-		s.Annotations = map[string]string{}
-	}
-	s.Annotations[kubename.AnnotationCIReaders] = text
-	return true, nil
+	annotate(s, kubename.AnnotationCIReaders, text)
+	return nil
 }
 
 // annotate sets an annotation, or removes it when the value is empty.
-func annotate(s *corev1.Secret, key, value string) (changed bool) {
-	if s.Annotations[key] == value {
-		return false
-	}
-	if s.Annotations == nil {
-		s.Annotations = map[string]string{}
-	}
+func annotate(s *corev1.Secret, key, value string) {
 	if value == "" {
 		delete(s.Annotations, key)
-	} else {
-		s.Annotations[key] = value
+		return
 	}
-	return true
-}
-
-// union returns what is in a or in b, ascending.
-func union(a, b []int64) []int64 {
-	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
-}
-
-// without returns what of a is not in b; both are ascending.
-func without(a, b []int64) []int64 {
-	var out []int64
-	for _, id := range a {
-		if _, ok := slices.BinarySearch(b, id); !ok {
-			out = append(out, id)
-		}
-	}
-	return out
+	metav1.SetMetaDataAnnotation(&s.ObjectMeta, key, value)
 }

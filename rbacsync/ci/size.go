@@ -2,12 +2,10 @@ package ci
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 )
@@ -84,16 +82,13 @@ func verifying(ctx context.Context, raw string, certs []*x509.Certificate) ([]*x
 	for _, c := range certs {
 		pool.AddCert(c)
 	}
-	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
-	defer cancel()
-	d := tls.Dialer{Config: &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12, RootCAs: pool}}
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port(u)))
+	conn, err := connect(ctx, u, pool)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = conn.Close() }() // nothing was written
 	var out []*x509.Certificate
-	for _, chain := range conn.(*tls.Conn).ConnectionState().VerifiedChains { //nolint:forcetypeassert // tls.Dialer's documentation
+	for _, chain := range conn.ConnectionState().VerifiedChains {
 		out = append(out, chain[len(chain)-1])
 	}
 	for i := 0; i < len(out); i++ {

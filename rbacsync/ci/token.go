@@ -1,6 +1,7 @@
 package ci
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"hash/fnv"
@@ -34,60 +35,59 @@ type claims struct {
 }
 
 type ref struct {
-	Name string `json:"name"`
-	UID  string `json:"uid"`
+	Name string    `json:"name"`
+	UID  types.UID `json:"uid"`
 }
 
 func parseClaims(token []byte) (c claims, ok bool) {
 	parts := strings.Split(string(token), ".")
-	if len(parts) != 3 {
-		return c, false
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return c, false
-	}
-	return c, json.Unmarshal(raw, &c) == nil
+	return c, len(parts) == 3 && decode(parts[1], &c)
 }
 
 // keyID returns which of the API server's keys signed the token, "" if that can't be told.
 func keyID(token []byte) string {
 	head, _, _ := strings.Cut(string(token), ".")
-	raw, err := base64.RawURLEncoding.DecodeString(head)
 	var h struct {
 		KeyID string `json:"kid"`
 	}
-	if err != nil || json.Unmarshal(raw, &h) != nil {
-		return ""
-	}
+	_ = decode(head, &h)
 	return h.KeyID
+}
+
+// decode reads one part of a JWT.
+func decode(part string, into any) bool {
+	raw, err := base64.RawURLEncoding.DecodeString(part)
+	return err == nil && json.Unmarshal(raw, into) == nil
 }
 
 // life returns how long the token was issued for, 0 if that can't be told.
 func (c claims) life() time.Duration { return time.Duration(c.Expiry-c.IssuedAt) * time.Second }
 
-// stale says why the Secret needs a new token, or "". retired reports whether the API server has given up a key.
-func stale(s *corev1.Secret, account types.UID, ca []byte, retired func(keyID string) bool, now time.Time) string {
+func hasToken(s *corev1.Secret) bool { return s != nil && len(s.Data[keyToken]) > 0 }
+
+// stale says why the Secret needs a new token, or "".
+func (w *secrets) stale() string {
+	s := w.s
 	c, ok := parseClaims(s.Data[keyToken])
 	rotate, err := time.Parse(time.RFC3339, s.Annotations[kubename.AnnotationRotateAt])
 	switch {
-	case len(s.Data[keyToken]) == 0:
+	case !hasToken(s):
 		return "no token yet"
 	case !ok:
 		return "unreadable token"
 	case c.Kubernetes.Namespace != s.Namespace || c.Kubernetes.Account.Name != kubename.CIServiceAccount:
 		return "token of another ServiceAccount"
-	case c.Kubernetes.Secret.UID != string(s.UID):
+	case c.Kubernetes.Secret.UID != s.UID:
 		return "token bound to an earlier Secret"
-	case account != "" && c.Kubernetes.Account.UID != string(account):
+	case w.n.Account != "" && c.Kubernetes.Account.UID != w.n.Account:
 		return "token of an earlier ServiceAccount"
-	case string(s.Data[keyCA]) != string(ca) || string(s.Data[keyNamespace]) != s.Namespace:
+	case !bytes.Equal(s.Data[keyCA], w.facts.cluster.CA) || string(s.Data[keyNamespace]) != s.Namespace:
 		return "changed CA or namespace in the Secret"
-	case retired(keyID(s.Data[keyToken])):
+	case w.p.keys.retired(keyID(s.Data[keyToken])):
 		return "the API server has given up the key that signed it"
 	case err != nil:
 		return "no time of rotation"
-	case !now.Before(rotate):
+	case !w.p.c.Now().Before(rotate):
 		return "most of its life is over"
 	}
 	return ""

@@ -43,24 +43,25 @@ func Keys() []string {
 	return []string{"KUBECONFIG", "KUBE_CA_PEM", "KUBE_CA_PEM_FILE", "KUBE_NAMESPACE", "KUBE_TOKEN", "KUBE_URL"}
 }
 
-// variables returns what a deploy job gets, sorted by key: nothing in a mode that needs none. agentContext is a second name
-// of the kubeconfig's context in mode agent, if not empty.
-func (c *Config) variables(f facts, namespace string, project Project, token, agentContext string) ([]Variable, error) {
-	at, user, alias := f.cluster, &clientcmdapi.AuthInfo{}, ""
-	switch project.Mode {
+// unchecked returns what a deploy job gets, sorted by key: nothing in a mode that needs none.
+// agentContext is a second name of the kubeconfig's context in mode agent, if not empty.
+func (w *work) unchecked(project Project, token, agentContext string) ([]Variable, error) {
+	c, mode := &w.p.c, project.Mode
+	at, user, alias := w.facts.cluster, &clientcmdapi.AuthInfo{}, ""
+	switch mode {
 	case rbacsync.DeliverVariables:
 		user.Token = token
 	case rbacsync.DeliverIDToken:
 		user.Exec = printing(IDTokenVariable, "", "this job has no ID token for the cluster: give it id_tokens: "+IDTokenVariable+": aud: "+c.Audience+" in .gitlab-ci.yml")
 	case rbacsync.DeliverAgent:
-		at, alias = Cluster{URL: c.Agent.URL, CA: f.agentCA}, agentContext
+		at, alias = Cluster{URL: c.Agent.URL, CA: w.facts.agentCA}, agentContext
 		user.Exec = printing("CI_JOB_TOKEN", "ci:"+strconv.FormatInt(c.Agent.ID, 10)+":", "there is no CI_JOB_TOKEN: this is not a job of GitLab CI")
 	case rbacsync.DeliverCertificate, rbacsync.DeliverNone:
 		return nil, nil
 	default:
-		return nil, fmt.Errorf("unknown way of delivery %q", project.Mode)
+		return nil, fmt.Errorf("unknown way of delivery %q", mode)
 	}
-	kubeconfig, err := kubeconfig(at, namespace, user, alias)
+	kubeconfig, err := kubeconfig(at, w.n.Name, user, alias)
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +72,8 @@ func (c *Config) variables(f facts, namespace string, project Project, token, ag
 			Variable{Key: "KUBE_CA_PEM", Value: string(at.CA), Protected: protected},
 			Variable{Key: "KUBE_CA_PEM_FILE", Value: string(at.CA), File: true, Protected: protected})
 	}
-	vars = append(vars, Variable{Key: "KUBE_NAMESPACE", Value: namespace, Protected: protected})
-	if project.Mode == rbacsync.DeliverVariables {
+	vars = append(vars, Variable{Key: "KUBE_NAMESPACE", Value: w.n.Name, Protected: protected})
+	if mode == rbacsync.DeliverVariables {
 		vars = append(vars, Variable{Key: "KUBE_TOKEN", Value: token, Masked: true, Protected: protected})
 	}
 	return append(vars, Variable{Key: "KUBE_URL", Value: at.URL, Protected: protected}), nil
@@ -96,17 +97,19 @@ printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",
 // quote makes one word of a text for a POSIX shell.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
+// ourContext is what context, cluster and user are called in a job's kubeconfig.
+const ourContext = "gitlab-deploy"
+
 // kubeconfig writes a kubeconfig with one current context. alias, if not empty, is the name of a second one that is the same.
 func kubeconfig(c Cluster, namespace string, user *clientcmdapi.AuthInfo, alias string) ([]byte, error) {
-	const name = "gitlab-deploy"
 	k := clientcmdapi.NewConfig()
-	k.Clusters[name] = &clientcmdapi.Cluster{Server: c.URL, CertificateAuthorityData: c.CA}
-	k.AuthInfos[name] = user
-	k.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name, Namespace: namespace}
+	k.Clusters[ourContext] = &clientcmdapi.Cluster{Server: c.URL, CertificateAuthorityData: c.CA}
+	k.AuthInfos[ourContext] = user
+	k.Contexts[ourContext] = &clientcmdapi.Context{Cluster: ourContext, AuthInfo: ourContext, Namespace: namespace}
 	if alias != "" {
-		k.Contexts[alias] = k.Contexts[name]
+		k.Contexts[alias] = k.Contexts[ourContext]
 	}
-	k.CurrentContext = name
+	k.CurrentContext = ourContext
 	out, err := clientcmd.Write(*k)
 	if err != nil {
 		return nil, fmt.Errorf("writing the kubeconfig for namespace %s: %w", namespace, err)
@@ -137,23 +140,18 @@ func sum(parts ...string) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12])
 }
 
-// seen is what GitLab showed of a project's variables, compared with what it should have.
-type seen struct {
-	again    map[string]bool // keys that have to be written again, or looked at closely, because the mark alone does not tell whose they are
-	foreign  []string        // keys that somebody else has taken
-	other    *other          // what is another cluster's
-	leftover bool            // there is one of ours too many
-}
-
-// drift compares what a project should have with what GitLab showed.
-func drift(want []Variable, have []authz.CIVariable, scope string, claim Claim, rec *record) seen {
-	out := seen{again: map[string]bool{}}
+// drift compares what a project should have with what GitLab has, and notes in the record what is somebody else's.
+func (diff *difference) drift(d *delivery, want []Variable) {
+	rec, scope, claim := &d.rec, d.p.c.Scope, d.claim(&d.rec)
+	diff.again = map[string]bool{}
 	for _, w := range want {
-		if !slices.ContainsFunc(have, func(h authz.CIVariable) bool { return h.Key == w.Key && h.Scope == scope }) {
-			out.again[w.Key] = true
+		if !slices.ContainsFunc(d.has, func(h authz.CIVariable) bool { return h.Key == w.Key && h.Scope == scope }) {
+			diff.again[w.Key] = true
 		}
 	}
-	for _, h := range have {
+	var taken *other
+	var foreign []string
+	for _, h := range d.has {
 		if h.Scope != scope {
 			continue
 		}
@@ -163,20 +161,26 @@ func drift(want []Variable, have []authz.CIVariable, scope string, claim Claim, 
 		maybe := !named && len(rec.sums(h.Key)) > 0 && (rec.Other == nil || !slices.Contains(rec.Other.Keys, h.Key))
 		switch {
 		case !ours && !maybe && h.Marked:
-			if out.other == nil {
-				out.other = &other{}
+			if taken == nil {
+				taken = &other{}
 			}
-			out.other.Keys, out.other.Cluster = append(out.other.Keys, h.Key), max(out.other.Cluster, h.Cluster)
+			taken.Keys, taken.Cluster = append(taken.Keys, h.Key), max(taken.Cluster, h.Cluster)
 		case !ours && !maybe:
 			if i >= 0 {
-				out.foreign = append(out.foreign, h.Key)
+				foreign = append(foreign, h.Key)
 			}
 		case i < 0:
-			out.leftover = out.leftover || h.Marked
+			diff.leftover = diff.leftover || h.Marked
 		case named && h.Cluster != claim.Cluster || h.Delivery != rec.Sums[h.Key] || h.File != want[i].File || h.Masked != want[i].Masked || h.Protected != want[i].Protected || !h.Raw || h.Hidden:
-			out.again[h.Key] = true
+			diff.again[h.Key] = true
 		}
 	}
-	slices.Sort(out.foreign)
-	return out
+	if d.project.Mode.WritesVariables() {
+		rec.Other = taken
+		diff.taken = taken != nil
+	}
+	if !diff.taken {
+		slices.Sort(foreign)
+		rec.Foreign = foreign
+	}
 }

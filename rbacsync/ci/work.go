@@ -1,6 +1,7 @@
 package ci
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -19,14 +22,14 @@ import (
 type work struct {
 	secrets
 	delivered int
-	findings  []authz.Finding
 	changed   bool // Status has changed
 }
 
 // work begins a look at one namespace with what is remembered of it.
 func (p *Provisioner) work(n Namespace) *work {
-	f, st, lost := p.about(n.Name)
-	return &work{secrets: secrets{p: p, facts: f, n: n, before: maps.Clone(st.records), lost: lost, next: p.c.Now().Add(p.c.Recheck)}}
+	f, before, lost := p.about(n.Name)
+	st := &namespaceState{n: n, next: p.c.Now().Add(p.c.Recheck), recs: maps.Clone(before.recs), failures: before.failures}
+	return &work{secrets: secrets{namespaceState: st, p: p, facts: f, lost: lost}}
 }
 
 // do brings the namespace in order.
@@ -51,80 +54,48 @@ func (w *work) do(ctx context.Context) error {
 	if !w.n.Undecided {
 		errs = append(errs, w.departed(ctx))
 	}
-	errs = append(errs, w.retire(ctx))
-	if w.s != nil {
-		errs = append(errs, w.save(ctx))
-	}
+	errs = append(errs, w.retire(ctx), w.save(ctx, nil))
 	return errors.Join(errs...)
 }
 
-// departed takes back what projects have that deploy here no longer.
+// departed takes back what projects have from here that deploy here no longer, and forgets those that have nothing any more.
 func (w *work) departed(ctx context.Context) error {
-	var gone []int64
-	for _, id := range slices.Sorted(maps.Keys(w.recs)) {
-		if !slices.ContainsFunc(w.n.Projects, func(p Project) bool { return p.ID == id }) {
-			gone = append(gone, id)
-		}
-	}
-	return w.takeAllBack(ctx, gone)
-}
-
-// takeAllBack takes back what these projects have from here, and forgets those that have nothing any more.
-func (w *work) takeAllBack(ctx context.Context, ids []int64) error {
-	if w.facts.id == "" && len(ids) > 0 {
-		w.by(w.p.c.Now().Add(10 * time.Second))
-		return nil
-	}
 	var errs []error
-	for _, id := range ids {
-		done, err := w.leave(ctx, id)
-		if err != nil {
+	for _, id := range slices.Sorted(maps.Keys(w.recs)) {
+		if !w.n.Gone && slices.ContainsFunc(w.n.Projects, func(p Project) bool { return p.ID == id }) {
+			continue
+		}
+		home, there := w.p.deliveredElsewhere(id, w.n.Name)
+		if w.facts.id == "" || home != "" && there.Mode == "" { // what it has from here works until there is something else
+			w.by(w.p.c.Now().Add(10 * time.Second))
+			continue
+		}
+		rec := w.recs[id].clone()
+		rec.leave(rec.Mode, rec.Scope)
+		if err := w.takeBack(ctx, id, &rec, &there); err != nil {
 			errs = append(errs, deliveryFailed("taking CI credentials back from GitLab project %d: %w", id, err))
+			w.recs[id] = rec
+			continue
 		}
-		if done {
-			delete(w.recs, id)
-		}
+		delete(w.recs, id)
 	}
 	return errors.Join(errs...)
 }
 
-// leave takes back what a project has from here, but for what another namespace has replaced. done is false while
-// that has not happened yet.
-func (w *work) leave(ctx context.Context, id int64) (done bool, err error) {
-	rec := w.recs[id].clone()
-	rec.leave(rec.Mode, rec.Scope)
-	home, there := w.p.deliveredElsewhere(id, w.n.Name)
-	if home != "" && there.Mode == "" {
-		w.by(w.p.c.Now().Add(10 * time.Second)) // what it has from here works until then
-		return false, nil
-	}
-	err = w.takeBack(ctx, id, &rec, func(f former) (bool, []string) {
-		switch {
-		case home == "" || f.Scope != there.Scope:
-			return true, nil
-		case f.Mode == rbacsync.DeliverCertificate:
-			return there.Mode != rbacsync.DeliverCertificate, nil
-		case there.Mode.WritesVariables():
-			return true, slices.Sorted(maps.Keys(there.Sums))
-		}
-		return true, nil
-	})
-	w.recs[id] = rec
-	return err == nil, err
-}
-
-// takeBack removes what is left of former modes, as far as remove says so, and keeps in rec what could not be removed.
-func (w *work) takeBack(ctx context.Context, project int64, rec *record, remove func(former) (all bool, keep []string)) error {
+// takeBack removes what is left of former modes, but for what has been replaced by what the project was given now, and keeps
+// in rec what could not be removed.
+func (w *work) takeBack(ctx context.Context, project int64, rec, now *record) error {
 	claim := w.claim(rec)
 	var errs []error
 	var left []former
 	for _, f := range rec.Former {
-		all, keep := remove(f)
-		if !all {
-			continue
+		var keep []string
+		if f.Scope == now.Scope && now.Mode.WritesVariables() {
+			keep = slices.Sorted(maps.Keys(now.Sums))
 		}
 		var err error
 		switch {
+		case f == former{rbacsync.DeliverCertificate, now.Scope} && now.Mode == rbacsync.DeliverCertificate: // it is written over
 		case f.Mode == rbacsync.DeliverCertificate && w.p.c.Clusters == nil, f.Mode.WritesVariables() && w.p.c.Variables == nil:
 			err = errNoWriter
 		case f.Mode == rbacsync.DeliverCertificate:
@@ -148,63 +119,52 @@ func (w *work) takeBack(ctx context.Context, project int64, rec *record, remove 
 func (w *work) withdraw(ctx context.Context) error {
 	w.settledLoss = true
 	maps.DeleteFunc(w.recs, func(id int64, _ record) bool { return w.n.Source == authz.ProjectID(id) && !w.n.Exists })
-	if err := w.p.destroy(ctx, w.anchor); err != nil {
-		return err
-	}
-	w.anchor = nil
-	if w.s != nil && len(w.s.Data[keyToken]) > 0 {
-		if err := w.p.destroy(ctx, w.s); err != nil {
+	if w.anchor != nil || hasToken(w.s) {
+		if err := w.destroyTokens(ctx, false); err != nil {
 			return err
 		}
 		w.p.c.Logger.InfoContext(ctx, "CI tokens destroyed", "namespace", w.n.Name, "source", w.n.Source.String())
-		w.s = nil
 	}
-	if w.s == nil && len(w.recs) > 0 {
-		if err := w.create(ctx); err != nil {
+	if len(w.recs) > 0 && w.s == nil {
+		if err := w.save(ctx, nil); err != nil {
 			return err
 		}
 	}
-	errs := []error{w.takeAllBack(ctx, slices.Sorted(maps.Keys(w.recs)))}
-	switch {
-	case w.s == nil:
-	case len(w.recs) > 0:
-		errs = append(errs, w.save(ctx))
-	default:
-		errs = append(errs, w.p.destroy(ctx, w.s))
-		w.s = nil
+	err := w.departed(ctx)
+	if len(w.recs) > 0 {
+		return errors.Join(err, w.save(ctx, nil))
 	}
-	return errors.Join(errs...)
+	return errors.Join(err, w.destroy(ctx, &w.s))
 }
 
-// state returns what is to be remembered after do, which returned err.
-func (w *work) state(ctx context.Context, err error) *namespaceState {
-	_, old, _ := w.p.about(w.n.Name)
-	if w.recs == nil && err != nil {
-		w.recs = old.records
-	}
-	st := &namespaceState{namespace: w.n, until: w.next, findings: w.findings, records: w.recs, life: w.life}
-	if w.anchor != nil {
-		st.anchor = w.anchor.UID
-	}
-	if w.s != nil {
-		st.uid, st.token = w.s.UID, sum(string(w.s.Data[keyToken]))
-		if c, ok := parseClaims(w.s.Data[keyToken]); ok && w.n.Account == "" { // the one that was made just now, or one after it
-			st.namespace.Account = types.UID(c.Kubernetes.Account.UID)
+// ended returns what is to be remembered after do, which returned err.
+func (w *work) ended(ctx context.Context, err error) *namespaceState {
+	st := w.namespaceState
+	st.uids = sets.New[types.UID]()
+	for _, s := range []*corev1.Secret{w.s, w.anchor} {
+		if s != nil {
+			st.uids.Insert(s.UID)
 		}
 	}
+	if w.s != nil {
+		st.sum = sum(string(w.s.Data[keyToken]))
+		c, _ := parseClaims(w.s.Data[keyToken])
+		st.n.Account = cmp.Or(st.n.Account, c.Kubernetes.Account.UID) // the one that was made just now, or one after it
+	}
 	if err == nil {
+		st.failures = 0
 		return st
 	}
 	code := "ci_token_failed"
 	if _, ok := errors.AsType[*deliveryError](err); ok {
 		code = "ci_delivery_failed"
 	}
-	w.p.c.Logger.WarnContext(ctx, "CI credentials not in order", "namespace", w.n.Name, "source", w.n.Source.String(), "error", err)
+	w.p.c.Logger.WarnContext(ctx, "CI credentials not in order", "namespace", st.n.Name, "source", st.n.Source.String(), "error", err)
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		st.findings = append(st.findings, authz.Finding{Code: code, Source: w.n.Source, Text: line})
+		st.findings = append(st.findings, authz.Finding{Code: code, Source: st.n.Source, Text: line})
 	}
-	st.failures = old.failures + 1
-	st.until = w.p.c.Now().Add(min(time.Second<<min(st.failures, 12), w.p.c.Recheck))
+	st.failures++
+	st.next = w.p.c.Now().Add(min(time.Second<<min(st.failures, 12), w.p.c.Recheck))
 	return st
 }
 
