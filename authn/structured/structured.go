@@ -96,9 +96,6 @@ func fit(c authn.Config) error {
 			errs = append(errs, fmt.Errorf("issuer %q: kube-apiserver reads keys by https alone: give GitLab a certificate", at))
 		}
 	}
-	if c.JWKSURL != "" || c.KeyFile != "" {
-		errs = append(errs, errors.New("keys from another URL or a file: kube-apiserver finds GitLab's keys by its discovery document at the issuer's URL alone: take them out of the configuration, and make that URL reachable from kube-apiserver"))
-	}
 	return errors.Join(errs...)
 }
 
