@@ -69,14 +69,14 @@ type rule struct {
 // Configuration returns kube-apiserver's AuthenticationConfiguration for a Config of package authn, as YAML. ca is the PEM of the
 // CA of GitLab's certificate, empty for the system's.
 func Configuration(c authn.Config, ca []byte) ([]byte, error) {
-	if c.CIIssuer == "" {
+	if c.CIIssuer == "" || c.CIAudience == "" {
 		c.CIIssuer = c.Issuer
 	}
-	if err := fit(c); err != nil {
+	if err := fit(c.Issuer, c.CIIssuer); err != nil {
 		return nil, err
 	}
 	out := configuration{APIVersion: "apiserver.config.k8s.io/v1", Kind: "AuthenticationConfiguration"}
-	apart := c.CIAudience != "" && c.CIIssuer != c.Issuer
+	apart := c.CIIssuer != c.Issuer
 	people, jobs := c, c
 	if apart { // kube-apiserver takes each issuer once
 		people.CIAudience, jobs.ClientIDs = "", nil
@@ -89,9 +89,9 @@ func Configuration(c authn.Config, ca []byte) ([]byte, error) {
 }
 
 // fit reports what kube-apiserver can't be told.
-func fit(c authn.Config) error {
+func fit(issuers ...string) error {
 	var errs []error
-	for _, at := range slices.Compact([]string{c.Issuer, c.CIIssuer}) {
+	for _, at := range slices.Compact(issuers) {
 		if u, err := url.Parse(at); err != nil || u.Scheme != "https" {
 			errs = append(errs, fmt.Errorf("issuer %q: kube-apiserver reads keys by https alone: give GitLab a certificate", at))
 		}
@@ -287,7 +287,7 @@ func one(c authn.Config) (string, error) {
 // the file with the CA of GitLab's certificate as kube-apiserver sees it, empty for the system's.
 func Flags(c authn.Config, caFile string) ([]byte, error) {
 	client, err := one(c)
-	if err = errors.Join(err, fit(c)); err != nil {
+	if err = errors.Join(err, fit(c.Issuer)); err != nil {
 		return nil, err
 	}
 	flags := []string{
@@ -304,7 +304,7 @@ func Flags(c authn.Config, caFile string) ([]byte, error) {
 // certificate must be one that everybody trusts.
 func EKS(c authn.Config, cluster string) ([]byte, error) {
 	client, err := one(c)
-	if err = errors.Join(err, fit(c)); err != nil {
+	if err = errors.Join(err, fit(c.Issuer)); err != nil {
 		return nil, err
 	}
 	out, err := json.MarshalIndent(map[string]any{
