@@ -282,7 +282,14 @@ func TestOddClaimsAgree(t *testing.T) {
 		now := w.now.Unix()
 		values := []any{
 			nil, "", "x", "42", "042", "-1", "20", "21", "43", "9223372036854775807", "9223372036854775808", " 42", "42\n", 42, 0, -1, 1.5, 1e300, true, false, "true", "false", "True",
-			[]any{}, []any{"x"}, []any{client}, []any{client, "second"}, []any{client, ciAud}, []any{ciAud}, []any{nil}, map[string]any{"a": "b"},
+			[]any{},
+			[]any{"x"},
+			[]any{client},
+			[]any{client, "second"},
+			[]any{client, ciAud},
+			[]any{ciAud},
+			[]any{nil},
+			map[string]any{"a": "b"},
 			client, "second", ciAud, w.gitlab.URL, "ICC-K8s", "icc-k8s", "system:masters", "merge_request_event", "it's \"odd\" \\", now, now + 30, now + 3600, now - 3600, now - 100000, fmt.Sprint(now),
 		}
 		claims, key := w.gitlab.UserClaims(42, client, nil), w.gitlab.UserKey
@@ -306,5 +313,44 @@ func TestOddClaimsAgree(t *testing.T) {
 	}
 	if accepted < 100 || accepted > 500 {
 		t.Errorf("%d of 600 tokens are good: they try too little", accepted)
+	}
+}
+
+// TestFlags: with the older flags people have the same name, and a CI job gets in under a name of no person and no job, as
+// docs/login.md says.
+func TestFlags(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: needs a control plane")
+	}
+	w := &world{gitlab: authntest.New(t), now: time.Now()}
+	w.gitlab.Now = func() time.Time { return w.now }
+	ca := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(ca, w.gitlab.CA(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags, err := structured.Flags(authn.Config{Issuer: w.gitlab.URL, ClientIDs: []string{client}, CIAudience: ciAud}, ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.cluster, err = controlplane.Start(t.Context(), controlplane.Options{Progress: os.Stderr, APIServerFlags: strings.Fields(string(flags))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.cluster.Stop() })
+	w.tick()
+	w.await(t, w.gitlab.UserToken(42, client, nil), true)
+	for _, c := range []struct{ who, token, want string }{
+		{"a person", w.gitlab.UserToken(42, client, nil), kubename.User(42)},
+		{"a person of another application", w.gitlab.UserToken(42, "another", nil), ""},
+		{"a job", w.gitlab.CIToken(20, ciAud, nil), ""},
+		{"a job with the audience of people", w.gitlab.CIToken(20, client, nil), "gitlab:project_path:haw/world:ref_type:branch:ref:main"},
+	} {
+		name := ""
+		if there := w.there(t, c.token); there != nil {
+			name = there.Name
+		}
+		if name != c.want {
+			t.Errorf("%s is %q, want %q", c.who, name, c.want)
+		}
 	}
 }
