@@ -184,8 +184,9 @@ func VerifyFiles(ctx context.Context, kube kubernetes.Interface) (roles []string
 	case !apierrors.IsForbidden(err):
 		return nil, fmt.Errorf("looking for policies from files: %w", err)
 	}
-	_, text, found := strings.Cut(err.Error(), "'"+witness+staticSuffix+"'")
-	if _, text, found = strings.Cut(text, witnessText); !found {
+	_, text, byWitness := strings.Cut(err.Error(), "'"+witness+staticSuffix+"'")
+	_, text, told := strings.Cut(text, witnessText)
+	if !byWitness || !told {
 		return nil, ErrNoFiles
 	}
 	var said testimony

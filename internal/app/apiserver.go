@@ -62,7 +62,7 @@ func APIServerConfig(cfg *config.Config, form, folder, eksCluster string, log *s
 		text, err = structured.Flags(rules, caFile)
 	case FormEKS:
 		if len(ca) > 0 {
-			log.Warn("EKS takes no CA: GitLab's certificate must be one that everybody trusts", "gitlab.caFile", cfg.GitLab.CAFile)
+			log.Warn("EKS takes no CA: GitLab's certificate must be one that everybody trusts", "caFile", cfg.GitLab.CAFile)
 		}
 		text, err = structured.EKS(rules, eksCluster)
 	default:
@@ -106,7 +106,7 @@ func FenceFiles(cfg *config.Config, dir, folder string, out io.Writer) error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // nothing in it is secret
 			return fmt.Errorf("writing the fence for kube-apiserver: %w", err)
 		}
-		if err := os.WriteFile(path+".new", f.Content, 0o644); err != nil { //nolint:gosec // nothing in it is secret
+		if err := os.WriteFile(path+".new", f.Content, 0o644); err != nil {
 			return fmt.Errorf("writing the fence for kube-apiserver: %w", err)
 		}
 		if err := os.Rename(path+".new", path); err != nil {
