@@ -51,6 +51,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	started := time.Now()
 
 	steps := Steps()
+	if o.OwnLogin {
+		steps = append(steps, Step{"The integrator is away, and people log in", integratorAway})
+	}
 	out := untilDone{o.Out, ctx.Done()}
 	var failed int
 	for i, s := range steps {

@@ -96,6 +96,9 @@ func Start(ctx context.Context, parent string, ownLogin bool, out io.Writer) (_ 
 		return nil, err
 	}
 	fmt.Fprintf(out, "  gl-k8s-integrator    webhooks https://%s, system hooks http://%s, metrics http://%s\n", webhooks, hooks, metrics)
+	if e.ownLogin {
+		fmt.Fprintf(out, "  login                kube-apiserver judges GitLab's tokens by itself\n")
+	}
 	return e, e.awaitFirstRound(ctx)
 }
 
@@ -277,6 +280,18 @@ func (e *Env) variable(key string) (value string) {
 
 // Close stops everything and removes the folder. It can be called at any stage of Start.
 func (e *Env) Close() error {
+	errs := []error{e.stopIntegrator()}
+	if e.Cluster != nil {
+		errs = append(errs, e.Cluster.Stop())
+	}
+	if e.GitLab != nil {
+		e.GitLab.Close()
+	}
+	return errors.Join(append(errs, os.RemoveAll(e.dir))...)
+}
+
+// stopIntegrator ends the integrator, if it runs, and waits for it.
+func (e *Env) stopIntegrator() error {
 	var errs []error
 	if e.stop != nil {
 		e.stop()
@@ -287,13 +302,8 @@ func (e *Env) Close() error {
 	if e.logFile != nil {
 		errs = append(errs, e.logFile.Close())
 	}
-	if e.Cluster != nil {
-		errs = append(errs, e.Cluster.Stop())
-	}
-	if e.GitLab != nil {
-		e.GitLab.Close()
-	}
-	return errors.Join(append(errs, os.RemoveAll(e.dir))...)
+	e.stop, e.logFile = nil, nil
+	return errors.Join(errs...)
 }
 
 // failedRounds counts the rounds that could not read GitLab, from the integrator's log.

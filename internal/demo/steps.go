@@ -412,6 +412,27 @@ func outage(ctx context.Context, e *Env, r *Report) {
 	r.Check(ok, "the sync caught up within %s, without the hook", took.Round(time.Second))
 }
 
+// integratorAway is a step for a kube-apiserver that judges tokens by itself.
+func integratorAway(ctx context.Context, e *Env, r *Report) {
+	r.Say("The integrator is stopped: no webhook answers.")
+	if err := e.stopIntegrator(); err != nil {
+		r.Fail("stopping the integrator", err)
+		return
+	}
+	david, err := e.login(ctx, "david", "dave-password")
+	if err != nil {
+		r.Fail("logging in", err)
+		return
+	}
+	o := e.run(ctx, r, david, "auth", "whoami")
+	r.Check(o.code == 0 && o.has(kubename.User(e.user("david")), "david"), "a login works, under the same name")
+	o = e.run(ctx, r, david, "get", "deployments", "-n", "haw-world")
+	r.Check(o.code == 0, "and rights are what they were")
+	if err := e.startIntegrator(ctx); err != nil {
+		r.Fail("starting the integrator again", err)
+	}
+}
+
 // bindings returns all subjects of all RoleBindings of ours, for comparing.
 func (e *Env) bindings(ctx context.Context) string {
 	list, err := e.Kube.RbacV1().RoleBindings("").List(ctx, metav1.ListOptions{LabelSelector: kubename.LabelManagedBy + "=" + kubename.ManagedBy})
