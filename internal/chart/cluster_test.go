@@ -408,7 +408,7 @@ func (w *world) files(t *testing.T, dir string, gitlab *gitlabsim.Server) *confi
 func serve(t *testing.T, path string) *logFile {
 	t.Helper()
 	log := new(logFile)
-	cmd := exec.Command(os.Args[0]) //nolint:noctx // ends by SIGTERM, below
+	cmd := exec.Command(os.Args[0]) // ends by SIGTERM, below
 	cmd.Env = append(os.Environ(), configEnv+"="+path)
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {

@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 
 // helmPath builds helm, in about a minute the first time, and later takes it from Go's build cache.
 var helmPath = sync.OnceValues(func() (string, error) {
-	cmd := exec.Command("go", "tool", "-modfile=helm/go.mod", "-n", "helm") //nolint:noctx // once, for all tests
+	cmd := exec.Command("go", "tool", "-modfile=helm/go.mod", "-n", "helm")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
