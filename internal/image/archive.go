@@ -137,7 +137,7 @@ func certificates() []byte {
 
 // pack writes a folder as a tar, in the order of the names and with nothing of the machine in it.
 func pack(folder, path string, created time.Time) (err error) {
-	file, err := os.Create(path) //nolint:gosec // the caller's own choice
+	file, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("writing the archive: %w", err)
 	}
@@ -154,7 +154,7 @@ func pack(folder, path string, created time.Time) (err error) {
 		if d.IsDir() {
 			return w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: filepath.ToSlash(relative) + "/", Mode: 0o755, ModTime: created})
 		}
-		content, err := os.ReadFile(name) //nolint:gosec // our own temporary folder
+		content, err := os.ReadFile(name)
 		if err != nil {
 			return err
 		}

@@ -30,7 +30,7 @@ func compile(ctx context.Context, o options, work string) ([]program, error) {
 	var programs []program
 	for _, arch := range architectures() {
 		p := program{arch: arch, path: filepath.Join(out, "gl-k8s-integrator-"+arch)}
-		cmd := exec.CommandContext(ctx, "go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false", //nolint:gosec // the version is the caller's own
+		cmd := exec.CommandContext(ctx, "go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false",
 			"-ldflags", "-s -w -buildid= -X main.version="+o.version, "-o", p.path, "./cmd/gl-k8s-integrator")
 		cmd.Dir = o.source
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOEXPERIMENT=", "GOWORK=off")

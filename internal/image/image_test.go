@@ -3,8 +3,10 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"debug/elf"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -63,6 +65,7 @@ func TestImage(t *testing.T) {
 	}
 	t.Run("contents", func(t *testing.T) { checkSBOM(t, o, digest) })
 	t.Run("signature", func(t *testing.T) { checkSignatures(t, dir, o) })
+	t.Run("skopeo", func(t *testing.T) { checkCopy(t, dir, digest) })
 	t.Run("again", func(t *testing.T) {
 		again := o
 		again.source, again.out = filepath.Join(t.TempDir(), "copy"), filepath.Join(t.TempDir(), "elsewhere", "out")
@@ -236,6 +239,23 @@ func checkSignatures(t *testing.T, dir string, o options) {
 	archive, list := filepath.Join(o.out, archiveName), filepath.Join(o.out, sbomName)
 	if err := exec.CommandContext(t.Context(), "openssl", "dgst", "-sha256", "-verify", filepath.Join(dir, "image.pub"), "-signature", archive+".sig", list).Run(); err == nil {
 		t.Error("the archive's signature is good for something else")
+	}
+}
+
+// checkCopy: what docs/image.md says brings the image somewhere else, with the digest that was printed.
+func checkCopy(t *testing.T, dir, digest string) {
+	if _, err := exec.LookPath("skopeo"); err != nil {
+		t.Skip("skopeo is not installed: no foreign program reads the archive (.ci/run installs it)")
+	}
+	line := regexp.MustCompile(`(?m)^skopeo copy .*$`).FindString(string(read(t, "../../docs/image.md")))
+	to := regexp.MustCompile(`docker://\S+$`)
+	if !to.MatchString(line) {
+		t.Fatalf("docs/image.md copies by %q", line)
+	}
+	elsewhere := t.TempDir()
+	shell(t, dir, to.ReplaceAllString(line, "dir:"+elsewhere))
+	if sum := sha256.Sum256(read(t, filepath.Join(elsewhere, "manifest.json"))); "sha256:"+hex.EncodeToString(sum[:]) != digest {
+		t.Errorf("the copy has another digest than %s", digest)
 	}
 }
 

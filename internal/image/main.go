@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -39,7 +40,7 @@ func main() {
 	flag.StringVar(&o.key, "key", "", "PEM file with the private key (ECDSA, P-256) to sign with")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, o, os.Getenv("SOURCE_DATE_EPOCH"))
+	err := run(ctx, o, os.Getenv("SOURCE_DATE_EPOCH"), os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "making the image:", err)
@@ -49,7 +50,7 @@ func main() {
 
 // run makes the image and says what it wrote. epoch is the time of everything in it, in seconds since 1970
 // (reproducible-builds.org, SOURCE_DATE_EPOCH); "" for 0.
-func run(ctx context.Context, o options, epoch string) error {
+func run(ctx context.Context, o options, epoch string, out io.Writer) error {
 	seconds := int64(0)
 	if epoch != "" {
 		var err error
@@ -62,17 +63,22 @@ func run(ctx context.Context, o options, epoch string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s\n%s\nimage digest %s\n", filepath.Join(o.out, archiveName), filepath.Join(o.out, sbomName), digest)
+	fmt.Fprintf(out, "%s\n%s\nimage digest %s\n", filepath.Join(o.out, archiveName), filepath.Join(o.out, sbomName), digest)
 	if o.key == "" {
-		fmt.Println("not signed: no key was given")
+		fmt.Fprintln(out, "not signed: no key was given")
 		return nil
 	}
-	fmt.Printf("%[1]s.sig\n%[2]s.sig\n", filepath.Join(o.out, archiveName), filepath.Join(o.out, sbomName))
+	fmt.Fprintf(out, "%[1]s.sig\n%[2]s.sig\n", filepath.Join(o.out, archiveName), filepath.Join(o.out, sbomName))
 	return nil
 }
 
 // build writes the files and returns the digest of the image, as a registry will have it.
 func build(ctx context.Context, o options) (digest string, err error) {
+	if o.key != "" { // minutes before it is needed
+		if _, err := readKey(o.key); err != nil {
+			return "", fmt.Errorf("reading the key %s: %w", o.key, err)
+		}
+	}
 	if err := os.MkdirAll(o.out, 0o750); err != nil {
 		return "", fmt.Errorf("making the folder to write to: %w", err)
 	}

@@ -79,7 +79,7 @@ func writeSBOM(o options, programs []program, digest, path string) error {
 	if err := spdxjson.Write(doc, &out, spdxjson.Indent("  ")); err != nil {
 		return fmt.Errorf("writing the list of contents: %w", err)
 	}
-	if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil { //nolint:gosec // it is for everybody
+	if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("writing the list of contents: %w", err)
 	}
 	return nil
