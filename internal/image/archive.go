@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -39,7 +38,7 @@ func writeArchive(o options, programs []program, folder, path string) (string, e
 		if err != nil {
 			return "", err
 		}
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: plain{image}, Descriptor: v1.Descriptor{
 			Platform: &v1.Platform{OS: "linux", Architecture: p.arch},
 		}})
 	}
@@ -57,6 +56,13 @@ func writeArchive(o options, programs []program, folder, path string) (string, e
 	}
 	return digest.String(), pack(folder, path, o.created)
 }
+
+// plain is an image whose entry in an index has no artifactType. It would say no more than that this is an image, and
+// older tools (skopeo 1.9) lose it when they copy, so that the digest is another one.
+type plain struct{ v1.Image }
+
+// ArtifactType is what the entry says.
+func (plain) ArtifactType() (string, error) { return "", nil }
 
 // imageOf returns the image for one architecture: one layer, and how to start what is in it.
 func imageOf(o options, p program) (v1.Image, error) {
@@ -137,28 +143,29 @@ func certificates() []byte {
 
 // pack writes a folder as a tar, in the order of the names and with nothing of the machine in it.
 func pack(folder, path string, created time.Time) (err error) {
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return fmt.Errorf("writing the archive: %w", err)
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
 	file, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("writing the archive: %w", err)
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	w := tar.NewWriter(file)
-	err = filepath.WalkDir(folder, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || name == folder {
+	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil || name == ".":
 			return err
+		case d.IsDir():
+			return w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: created})
 		}
-		relative, err := filepath.Rel(folder, name)
+		content, err := root.ReadFile(name)
 		if err != nil {
 			return err
 		}
-		if d.IsDir() {
-			return w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: filepath.ToSlash(relative) + "/", Mode: 0o755, ModTime: created})
-		}
-		content, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: filepath.ToSlash(relative), Mode: 0o644, Size: int64(len(content)), ModTime: created}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content)), ModTime: created}); err != nil {
 			return err
 		}
 		_, err = w.Write(content)
