@@ -104,7 +104,7 @@ func serveCommand(s streams) *cobra.Command {
 		defer context.AfterFunc(cmd.Context(), func() { signal.Reset(endSignals...) })()
 		return logging(s.err, form, func(log *slog.Logger, lines *logqueue.Queue) error {
 			log.InfoContext(cmd.Context(), "starting", "version", version, "mode", cfg.RBACSync.Mode, "config", *path, "gitlab", cfg.GitLab.URL)
-			return app.Serve(cmd.Context(), cfg, log, metrics.LogDrops(lines.Drops))
+			return app.Serve(cmd.Context(), cfg, log, metrics.LogDrops(lines.Drops), metrics.Build(version))
 		})
 	}
 	return cmd

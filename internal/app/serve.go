@@ -17,6 +17,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/expiry"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
@@ -57,6 +58,7 @@ type server struct {
 	reporter *status.Reporter
 	users    *accounts.Directory
 	auth     *authn.GitLab
+	tokens   *expiry.Tokens
 }
 
 // newServer makes the parts, each whole and from those before it. It does no network I/O.
@@ -101,12 +103,17 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 	if err != nil {
 		return nil, err
 	}
+	tokens, err := newTokens(cfg, c, reader, log)
+	if err != nil {
+		return nil, err
+	}
 	budget := status.NewBudget(reader, gitlab.LimitsPerMinute(), time.Now)
 	m.Keys(auth.KeyStatus, time.Now)
 	m.Engine(engine, own.elector, budget)
+	m.Configured(map[string]time.Duration{"rbacsync.interval": cfg.RBACSync.Interval.Duration, "authn.keyMaxAge": cfg.Authn.KeyMaxAge.Duration})
 	return &server{
 		cfg: cfg, clients: c, log: log, metrics: m, kept: own, reader: reader, roles: roles, engine: engine, sample: sample,
-		rounds: rounds, budget: budget, users: users, auth: auth,
+		rounds: rounds, budget: budget, users: users, auth: auth, tokens: tokens,
 		reporter: status.NewReporter(status.Options{
 			Kube: c.kube, Mode: cfg.RBACSync.Mode, Elector: own.elector, Engine: engine, Rounds: rounds, Budget: budget,
 			Findings:     func() []authz.Finding { return slices.Concat(explainFindings(cfg.Authz.Explain), sample.Last()) },
@@ -155,6 +162,7 @@ func (s *server) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.metrics.Ends(func() []expiry.End { return slices.Concat(s.tokens.Ends(), certificateEnds(s.cfg, s.clients, servers)) })
 	for _, f := range explainFindings(s.cfg.Authz.Explain) {
 		s.log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
 	}
@@ -169,6 +177,7 @@ func (s *server) run(ctx context.Context) error {
 	run(ctx, s.kept.history.Run)
 	run(ctx, s.reporter.Run)
 	run(ctx, s.budget.Run)
+	run(ctx, s.tokens.Run)
 	if s.cfg.Authn.Keys.File == "" {
 		run(ctx, keysOf(s.cfg, s.clients, s.auth, s.log).Run)
 	}
@@ -205,8 +214,8 @@ func (s *server) listeners(ready func() error) []httpserver.Options {
 	if l.Hooks.Address != "" {
 		all = append(all, p.hooks(l.Hooks, newHook(l.Hooks, s.log, s.kept.inbox, s.reader.Deleted, s.metrics)))
 	}
-	if a := l.Metrics.Address; a != "" {
-		all = append(all, p.health(a, ready))
+	if l.Metrics.Address != "" {
+		all = append(all, p.health(l.Metrics, ready))
 	}
 	return all
 }

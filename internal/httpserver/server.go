@@ -163,6 +163,17 @@ func (s *Server) URL() string {
 	return "http://" + s.Addr().String()
 }
 
+// Name is the listener's name.
+func (s *Server) Name() string { return s.opts.Name }
+
+// Ends returns when the certificates end that are in use now.
+func (s *Server) Ends() Ends {
+	if s.files == nil {
+		return Ends{}
+	}
+	return *s.files.ends.Load()
+}
+
 // Close gives the address back; for a Server that is never Run.
 func (s *Server) Close() error { return s.listener.Close() }
 

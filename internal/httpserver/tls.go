@@ -10,6 +10,9 @@ import (
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/expiry"
 )
 
 // files turns certificate files into TLS configurations. They are compared by content at every look: a mounted
@@ -19,6 +22,7 @@ type files struct {
 	log                 *slog.Logger
 
 	current atomic.Pointer[tls.Config]
+	ends    atomic.Pointer[Ends]
 	seen    [sha256.Size]byte // content last looked at, good or bad
 }
 
@@ -89,5 +93,19 @@ func (f *files) read() (changed bool, err error) {
 		config.ClientCAs, config.ClientAuth = pool, tls.RequireAndVerifyClientCert
 	}
 	f.current.Store(config)
+	f.ends.Store(endsOf(pair, content[2]))
 	return true, nil
+}
+
+// Ends are when the certificates of a listener end. Zero: it has none.
+type Ends struct {
+	Certificate time.Time // the first of its chain
+	ClientCA    time.Time // the last of the bundle
+}
+
+func endsOf(pair tls.Certificate, clientCA []byte) *Ends {
+	// An error means that it has none, or none that can be read: whoever connects is told.
+	certificate, _ := expiry.OfChain(pair.Certificate)
+	ca, _ := expiry.OfBundle(clientCA)
+	return &Ends{Certificate: certificate, ClientCA: ca}
 }

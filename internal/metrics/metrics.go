@@ -33,6 +33,7 @@ type Metrics struct {
 	held      prometheus.Gauge
 	drift     prometheus.Counter
 	hooks     prometheus.Histogram
+	received  *prometheus.CounterVec
 	hooksOver *prometheus.CounterVec
 }
 
@@ -82,7 +83,11 @@ func New(more ...prometheus.Collector) *Metrics {
 		Namespace: ns, Name: "hooks_over_limit_total",
 		Help: "Hooks that were too many at a time: read_everything were taken together, refused were answered 503, given_up had a signature alone and were not read to their end.",
 	}, []string{"outcome"})
-	m.Registry.MustRegister(m.held, m.drift, m.hooks, m.hooksOver, m.reviews, m.latency, m.refused, m.closed, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
+	m.received = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: ns, Name: "hooks_total",
+		Help: "Hooks by what became of them: taken, repeated (taken before), ignored (not about rights); refused: no_proof (wrong secret or signature), malformed, no_secret (ours can't be read), not_stored, overload.",
+	}, []string{"outcome"})
+	m.Registry.MustRegister(m.held, m.drift, m.hooks, m.received, m.hooksOver, m.reviews, m.latency, m.refused, m.closed, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Registry.MustRegister(more...)
 	return m
@@ -185,6 +190,16 @@ func (m *Metrics) Review(r authn.Review) {
 	m.reviews.WithLabelValues(string(r.Outcome), string(r.Code), string(r.Kind)).Inc()
 	m.latency.Observe(r.Duration.Seconds())
 }
+
+// ExpectHooks shows hooks of these outcomes from the start, so that none at all can be told from no listener.
+func (m *Metrics) ExpectHooks(outcomes ...string) {
+	for _, o := range outcomes {
+		m.received.WithLabelValues(o)
+	}
+}
+
+// Hook takes in what became of a hook; see gitlab.Hook.
+func (m *Metrics) Hook(outcome string) { m.received.WithLabelValues(outcome).Inc() }
 
 // HookOverLimit takes in a hook that was over a limit; see gitlab.Hook.
 func (m *Metrics) HookOverLimit(outcome string) { m.hooksOver.WithLabelValues(outcome).Inc() }
