@@ -85,7 +85,6 @@ func everyMetric(t *testing.T) *prometheus.Registry {
 	m.ExpectHooks(gitlab.HookOutcomes()...)
 	m.HookOverLimit(gitlab.OverRefused)
 	m.Round(syncer.Round{Kind: syncer.KindFull, Names: map[authz.SourceID]string{}}, authz.Finding{Code: "held"})
-	s.budget.Shares() // the begin of its minute
 	if _, err := s.reader.About(t.Context(), authz.ProjectID(1)); err != nil {
 		t.Fatal(err)
 	}

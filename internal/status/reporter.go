@@ -122,7 +122,9 @@ func (p *Reporter) document() document {
 		}
 	}
 	for kind, share := range p.o.Budget.Shares() {
-		out.Budget[kind] = fmt.Sprintf("%.0f %%", 100*share)
+		if share > 0 {
+			out.Budget[kind] = fmt.Sprintf("%.0f %%", 100*share)
+		}
 	}
 	for _, f := range slices.Concat(waiting, p.o.Findings(), r.Findings) {
 		out.Findings[f.Code]++
