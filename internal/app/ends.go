@@ -11,6 +11,9 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 )
 
+// apiServerCertificate is what kube-apiserver shows to the webhooks. Its file is kube-apiserver's, so no key of ours names it.
+const apiServerCertificate = "client certificate of kube-apiserver"
+
 // newTokens returns what asks GitLab when our tokens end.
 func newTokens(cfg *config.Config, c *clients, reader *gitlab.Reader, log *slog.Logger) (*expiry.Tokens, error) {
 	const readToken, writeToken = "gitlab.readTokenFile", "gitlab.writeTokenFile"
@@ -39,6 +42,7 @@ func certificateEnds(cfg *config.Config, c *clients, servers []*httpserver.Serve
 		ends := s.Ends()
 		add("listeners."+s.Name()+".certFile", ends.Certificate)
 		add("listeners."+s.Name()+".clientCAFile", ends.ClientCA)
+		add(apiServerCertificate, ends.Clients)
 	}
 	file := func(what string, read func() ([]byte, error), of func([]byte) (time.Time, error)) {
 		text, err := read()

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// End says when something stops working. What is the key of the configuration that names it.
+// End says when something stops working. What is the key of the configuration that names it, if one does.
 type End struct {
 	What string
 	At   time.Time

@@ -171,7 +171,9 @@ func (s *Server) Ends() Ends {
 	if s.files == nil {
 		return Ends{}
 	}
-	return *s.files.ends.Load()
+	ends := *s.files.ends.Load()
+	ends.Clients = s.files.clients.first()
+	return ends
 }
 
 // Close gives the address back; for a Server that is never Run.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,7 @@ type files struct {
 	current atomic.Pointer[tls.Config]
 	ends    atomic.Pointer[Ends]
 	seen    [sha256.Size]byte // content last looked at, good or bad
+	clients clients
 }
 
 // load reads the files for the first time.
@@ -90,7 +92,7 @@ func (f *files) read() (changed bool, err error) {
 		if !pool.AppendCertsFromPEM(content[2]) {
 			return true, fmt.Errorf("reading client CA file %s: it holds no PEM certificate", f.clientCA)
 		}
-		config.ClientCAs, config.ClientAuth = pool, tls.RequireAndVerifyClientCert
+		config.ClientCAs, config.ClientAuth, config.VerifyConnection = pool, tls.RequireAndVerifyClientCert, f.clients.note
 	}
 	f.current.Store(config)
 	f.ends.Store(endsOf(pair, content[2]))
@@ -101,6 +103,48 @@ func (f *files) read() (changed bool, err error) {
 type Ends struct {
 	Certificate time.Time // the first of its chain
 	ClientCA    time.Time // the last of the bundle
+	Clients     time.Time // the first of those that clients showed last, by subject
+}
+
+// maxClients is of how many subjects of client certificates the end is remembered: kube-apiserver has one, or one for each process.
+const maxClients = 16
+
+// clients remembers when the certificates end that clients show. One whose certificate has ended is turned away before it
+// gets here, so what was known of it stays: it has ended.
+type clients struct {
+	mu   sync.Mutex
+	ends map[string]time.Time // by subject: a new certificate takes the place of the one before
+}
+
+// note is tls.Config.VerifyConnection; it refuses nothing.
+func (c *clients) note(s tls.ConnectionState) error {
+	if len(s.PeerCertificates) == 0 {
+		return nil
+	}
+	end, subject := s.PeerCertificates[0].NotAfter, string(s.PeerCertificates[0].RawSubject)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, known := c.ends[subject]; !known && len(c.ends) >= maxClients {
+		return nil
+	}
+	if c.ends == nil {
+		c.ends = map[string]time.Time{}
+	}
+	c.ends[subject] = end
+	return nil
+}
+
+// first returns when the first of them ends, zero if none was seen.
+func (c *clients) first() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var first time.Time
+	for _, end := range c.ends {
+		if first.IsZero() || end.Before(first) {
+			first = end
+		}
+	}
+	return first
 }
 
 func endsOf(pair tls.Certificate, clientCA []byte) *Ends {

@@ -12,7 +12,7 @@ import (
 // Ends adds when certificates and tokens end; ends is asked each time.
 func (m *Metrics) Ends(ends func() []expiry.End) {
 	m.Registry.MustRegister(endings{ends, prometheus.NewDesc("gl_k8s_integrator_expires_timestamp_seconds",
-		"When a certificate or token stops working, by the key of the configuration that names it. Of a chain the first certificate counts, of a bundle of CAs the last. A token is not shown if it has no end, or GitLab tells none.",
+		"When a certificate or token stops working, by the key of the configuration that names it; client certificate of kube-apiserver: what it shows to the webhooks. Of a chain the first certificate counts, of a bundle of CAs the last. A token is not shown if it has no end, or GitLab tells none.",
 		[]string{"what"}, nil)})
 }
 
