@@ -284,7 +284,7 @@ func TestExpressionsNameWhatThereIs(t *testing.T) {
 			}
 		}
 		for _, g := range grouping.FindAllStringSubmatch(quoted.ReplaceAllString(e.text, ""), -1) {
-			for _, l := range strings.SplitSeq(g[1], ",") {
+			for l := range strings.SplitSeq(g[1], ",") {
 				if !slices.Contains(labels, strings.TrimSpace(l)) {
 					t.Errorf("%s: no metric of it has the label %s", e.where, l)
 				}
