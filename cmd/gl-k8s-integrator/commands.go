@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/signal"
 	"runtime"
 	"strings"
@@ -22,6 +23,7 @@ import (
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	hangups  <-chan os.Signal // SIGHUP: serve reads its configuration again, everything else ends
 }
 
 func rootCommand(s streams) *cobra.Command {
@@ -38,7 +40,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), checkConfigCommand(s), tokenCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), checkConfigCommand(s), configSchemaCommand(s), tokenCommand(s), versionCommand(s))
 	return root
 }
 
@@ -82,9 +84,11 @@ func (h warnOnly) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 func (h warnOnly) WithGroup(name string) slog.Handler { return warnOnly{h.Handler.WithGroup(name)} }
 
+const serveName = "serve"
+
 func serveCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "serve --config FILE",
+		Use:   serveName + " --config FILE",
 		Short: "Answer kube-apiserver's webhooks and keep the cluster in step with GitLab",
 		Args:  cobra.NoArgs,
 	}
@@ -104,7 +108,7 @@ func serveCommand(s streams) *cobra.Command {
 		defer context.AfterFunc(cmd.Context(), func() { signal.Reset(endSignals...) })()
 		return logging(s.err, form, func(log *slog.Logger, lines *logqueue.Queue) error {
 			log.InfoContext(cmd.Context(), "starting", "version", version, "mode", cfg.RBACSync.Mode, "config", *path, "gitlab", cfg.GitLab.URL)
-			return app.Serve(cmd.Context(), cfg, log, metrics.LogDrops(lines.Drops))
+			return app.ServeFile(cmd.Context(), app.File{Path: *path, Config: cfg, Now: s.hangups}, log, metrics.LogDrops(lines.Drops))
 		})
 	}
 	return cmd
