@@ -223,6 +223,24 @@ func (s *reloading) told(text string) bool {
 	return err == nil && strings.Contains(cm.Data["status.json"], text)
 }
 
+// checksRoles: check-config names each ClusterRole that nobody could be given, and no other one; without a way to the cluster
+// that is not a fault.
+func (s *reloading) checksRoles() {
+	s.Helper()
+	s.write("authz: {roles: [{clusterRole: nowhere, levels: [owner]}, {clusterRole: cluster-admin, levels: [maintainer]}, {clusterRole: view, levels: [developer]}]}\n")
+	cfg, err := config.Load(s.path())
+	s.must(err)
+	unknown, err := CheckClusterRoles(s.Context(), cfg)
+	if unknown != "" || err == nil || strings.Count(err.Error(), "\n") != 1 || !strings.Contains(err.Error(), `"nowhere": the cluster has no ClusterRole`) || !strings.Contains(err.Error(), `"cluster-admin": the integrator has no right to bind it`) {
+		s.Errorf("ClusterRoles: %q, %v", unknown, err)
+	}
+	s.must(os.WriteFile(filepath.Join(s.dir, "kubeconfig"), []byte(`{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a, user: a}}],
+  clusters: [{name: a, cluster: {server: "http://127.0.0.1:1"}}], users: [{name: a, user: {token: none}}]}`), 0o600))
+	if unknown, err := CheckClusterRoles(s.Context(), cfg); unknown == "" || err != nil {
+		s.Errorf("without a cluster: %q, %v", unknown, err)
+	}
+}
+
 // TestReloadUnderLoad: while people log in all the time and the cluster follows GitLab, the configuration is changed in all
 // ways. What may be taken over is, as a start would; what may not leaves everything as it was. Nobody is ever refused, and when
 // it ends nothing goes on.
@@ -310,12 +328,20 @@ func TestReloadUnderLoad(t *testing.T) {
 	s.eventually("the cluster follows GitLab as before", func() bool { return s.has("gitlab-edit", "carol") })
 	close(done)
 	load.Wait()
+	s.checksRoles()
 	if logins.Load() < 100 {
 		t.Errorf("only %d logins", logins.Load())
 	}
 	stop()
 	s.client.CloseIdleConnections()
-	goleak.VerifyNone(t, leaks, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
+	options := []goleak.Option{leaks}
+	for _, connection := range []string{ // of clients, which live as long as a process, and of the simulated GitLab
+		"net/http.(*persistConn).readLoop", "net/http.(*persistConn).writeLoop", "net/http.(*conn).serve", "net/http.(*http2serverConn).readFrames",
+		"golang.org/x/net/http2.(*ClientConn).readLoop", "net/http.(*http2ClientConn).readLoop",
+	} {
+		options = append(options, goleak.IgnoreAnyFunction(connection))
+	}
+	goleak.VerifyNone(t, options...)
 }
 
 func freePort(t *testing.T) string {

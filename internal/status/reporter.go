@@ -34,7 +34,7 @@ type Engine interface {
 // Options are what a Reporter needs. All fields are required.
 type Options struct {
 	Kube    kubernetes.Interface
-	Mode    func() string // of the configuration that is in use
+	Mode    func() string  // of the configuration that is in use
 	Elector *store.Elector // only the leader writes
 	Engine  Engine
 	Rounds  *Rounds
