@@ -70,11 +70,8 @@ func (s *server) newGeneration(cfg *config.Config, old *generation, anew bool) (
 	if err != nil {
 		return nil, err
 	}
-	g := &generation{cfg: cfg}
-	switch {
-	case old == nil:
-		g.knowledge = accounts.NewKnowledge(rules, time.Now)
-	default:
+	g := &generation{cfg: cfg, knowledge: accounts.NewKnowledge(rules, time.Now)}
+	if old != nil {
 		g.knowledge = old.knowledge.With(rules)
 	}
 	if old != nil && !anew {

@@ -75,28 +75,17 @@ func (r *reloader) look(ctx, serving context.Context, asked bool) {
 		return
 	}
 	log := r.s.log.With("config", r.file.Path)
-	var taken config.Changes
-	code, why := "config_faulty", ""
-	if err != nil {
-		why = "it is faulty: `gl-k8s-integrator check-config` and the log tell each fault"
-	} else if keys := config.Compare(r.s.now.Load().cfg, cfg).With(config.Restart); len(keys) > 0 {
-		code, why = "config_restart", strings.Join(keys, ", ")+" can't be changed while the process runs: restart it, or take that back"
-		err = fmt.Errorf("changed: %s: restart the process, or take that back", strings.Join(keys, ", "))
-	} else if taken, err = r.take(serving, cfg); err != nil {
-		why = "it can't be taken over: the log tells why"
-	}
+	taken, why, err := r.decide(serving, cfg, err)
+	r.s.refuse(why)
 	if err != nil {
 		if asked || r.told != err.Error() {
 			log.ErrorContext(ctx, "the configuration file is not in use, the configuration before stays", "error", err)
 		}
 		r.told = err.Error()
-		// Not the faults themselves: they can repeat what is in the file, and findings are kept in the cluster.
-		r.s.refuse(&authz.Finding{Code: code, Text: "the configuration file " + r.file.Path + " is not in use, the configuration before stays: " + why})
 		return
 	}
 	back := r.told != ""
 	r.told = ""
-	r.s.refuse(nil)
 	switch {
 	case len(taken) > 0:
 		r.s.metrics.ConfigTaken(time.Now())
@@ -106,6 +95,24 @@ func (r *reloader) look(ctx, serving context.Context, asked bool) {
 	case asked:
 		log.InfoContext(ctx, "the configuration file has not changed")
 	}
+}
+
+// decide takes over what was read, and returns the keys that this changes; or why not, for the log and as a finding. The
+// finding does not have the faults: they can repeat what is in the file, and findings are kept in the cluster.
+func (r *reloader) decide(serving context.Context, cfg *config.Config, err error) (config.Changes, *authz.Finding, error) {
+	text := "the configuration file " + r.file.Path + " is not in use, the configuration before stays: "
+	if err != nil {
+		return nil, &authz.Finding{Code: "config_faulty", Text: text + "it is faulty; the log and `gl-k8s-integrator check-config` tell each fault"}, err
+	}
+	if keys := strings.Join(config.Compare(r.s.now.Load().cfg, cfg).With(config.Restart), ", "); keys != "" {
+		return nil, &authz.Finding{Code: "config_restart", Text: text + keys + " can't be changed while the process runs: restart it, or take that back"},
+			fmt.Errorf("changed: %s: restart the process, or take that back", keys)
+	}
+	taken, err := r.take(serving, cfg)
+	if err != nil {
+		return nil, &authz.Finding{Code: "config_faulty", Text: text + "it can't be taken over; the log tells why"}, err
+	}
+	return taken, nil, nil
 }
 
 // read returns what the file says, and a text that is another one whenever the file or the templates are.
