@@ -44,6 +44,7 @@ type reloading struct {
 	admin             kubernetes.Interface
 	client            http.Client
 	webhooks, metrics string
+	hooks             string
 	project           int64
 	swaps             int
 	log               syncBuffer
@@ -65,7 +66,14 @@ func (l *syncBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return 
 
 func newReloading(t *testing.T) *reloading {
 	t.Helper()
-	s := &reloading{T: t, dir: t.TempDir(), client: http.Client{Timeout: 10 * time.Second}, webhooks: freePort(t), metrics: freePort(t), again: make(chan os.Signal, 1)}
+	s := &reloading{T: t, dir: t.TempDir(), client: http.Client{Timeout: 10 * time.Second}, webhooks: freePort(t), metrics: freePort(t), hooks: freePort(t), again: make(chan os.Signal, 1)}
+	t.Cleanup(func() {
+		for line := range strings.Lines(s.log.String()) {
+			if t.Failed() && !strings.Contains(line, `"token reviewed"`) {
+				t.Log(line)
+			}
+		}
+	})
 	var err error
 	s.gitlab, err = gitlabsim.New(gitlabsim.Options{Seed: []byte(`
 users:
@@ -99,7 +107,7 @@ projects:
 	pool.AppendCertsFromPEM(ca.PEM)
 	s.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, MaxIdleConnsPerHost: 8}
 	for name, content := range map[string]string{
-		"tls.crt": string(pair.Cert), "tls.key": string(pair.Key), "gitlab-ca.crt": string(s.gitlab.CA()), "read-token": s.gitlab.TokenFor("root", "read_api"),
+		"tls.crt": string(pair.Cert), "tls.key": string(pair.Key), "gitlab-ca.crt": string(s.gitlab.CA()), "read-token": s.gitlab.TokenFor("root", "read_api"), "hook-secret": "s3cret-of-the-hook",
 	} {
 		s.must(os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600))
 	}
@@ -144,7 +152,7 @@ ci: {delivery: none}
 }
 
 func (s *reloading) listeners(drain string) string {
-	return fmt.Sprintf("listeners: {webhooks: {address: %q, certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key}, metrics: {address: %[3]q}, drainDelay: %[4]s}\n", s.webhooks, s.dir, s.metrics, drain)
+	return fmt.Sprintf("listeners: {webhooks: {address: %q, certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key}, metrics: {address: %[3]q}, hooks: {address: %[5]q, secretFile: %[2]s/hook-secret}, drainDelay: %[4]s}\n", s.webhooks, s.dir, s.metrics, drain, s.hooks)
 }
 
 // start runs the process; stop ends it.
@@ -173,7 +181,7 @@ func (s *reloading) eventually(what string, ok func() bool) {
 			return
 		}
 	}
-	s.Fatalf("not within 30 s: %s\n%s", what, s.log.String())
+	s.Fatalf("not within 30 s: %s", what)
 }
 
 func (s *reloading) user(name string) (id int64) {
@@ -251,7 +259,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	s := newReloading(t)
 	leaks := goleak.IgnoreCurrent()
-	const rules = "rbacsync: {mode: enforce, interval: 10s}\n"
+	const rules = "rbacsync: {mode: enforce, interval: 30m}\n"
 	s.write(rules)
 	stop := s.start()
 	defer stop()
@@ -259,6 +267,9 @@ func TestReloadUnderLoad(t *testing.T) {
 	s.must(err)
 	s.eventually("the first login", func() bool { return s.logIn(token) == "" })
 	s.eventually("the first rights", func() bool { return s.has("gitlab-edit", "alice") && s.has("gitlab-view", "bob") })
+
+	_, err = s.gitlab.AddSystemHook(gitlabsim.SeedHook{URL: "http://" + s.hooks + "/hooks/gitlab", Token: "s3cret-of-the-hook"}) // all changes come by hooks
+	s.must(err)
 
 	done, logins := make(chan struct{}), atomic.Int64{}
 	var load sync.WaitGroup
@@ -297,14 +308,14 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 
 	t.Log("a file that also changes what needs a restart: nothing of it is taken over")
-	s.write("rbacsync: {mode: plan, interval: 10s}\nauthn: {clientIDs: [another]}\n" + s.listeners("2s"))
+	s.write("rbacsync: {mode: plan, interval: 30m}\nauthn: {clientIDs: [another]}\n" + s.listeners("2s"))
 	s.eventually("the finding", func() bool { return s.told("listeners.drainDelay can't be changed while the process runs") })
 	if !s.has("gitlab-edit", "bob") || s.logIn(token) != "" {
 		t.Error("a part of the file was taken over")
 	}
 
 	t.Log("plan: nothing more is written; then enforce again")
-	s.write("rbacsync: {mode: plan, interval: 10s}\n")
+	s.write("rbacsync: {mode: plan, interval: 30m}\n")
 	s.eventually("mode plan", func() bool {
 		return s.told(`"mode":"plan"`) && s.metric("config_last_reload_successful 1") && !s.told("config_restart")
 	})
@@ -316,12 +327,19 @@ func TestReloadUnderLoad(t *testing.T) {
 	s.write(rules)
 	s.eventually("what the last configuration gives", func() bool { return s.has("gitlab-edit", "root") && s.has("gitlab-view", "bob") })
 
+	t.Log("a change that takes something from more people than the brake lets pass: held, as after a start")
+	s.write("rbacsync: {mode: enforce, interval: 30m, limits: {policy: {count: 1}}}\nauthz: {exclude: {people: [bob, carol]}}\n")
+	s.eventually("what is held", func() bool { return s.told("held: ") })
+	if !s.has("gitlab-view", "bob") || !s.has("gitlab-view", "carol") {
+		t.Error("the brake did not hold")
+	}
+
 	t.Log("many changes, one after the other")
 	for i := range 20 {
 		s.write(rules + fmt.Sprintf("authz: {loginHint: \"hint %d\", explain: {replicas: %d}}\nauthn: {clientIDs: [kubelogin], leeway: %ds}\n", i, 1+i%3, 1+i%7))
 		s.again <- os.Interrupt // any signal asks
 		if i%5 == 4 {
-			s.write(fmt.Sprintf("rbacsync: {mode: enforce, interval: %ds}\n", 10+i))
+			s.write(fmt.Sprintf("rbacsync: {mode: enforce, interval: %dm}\n", 30+i))
 			s.again <- os.Interrupt
 		}
 	}
