@@ -39,13 +39,23 @@ func Build(version string) prometheus.Collector {
 	}, func() float64 { return 1 })
 }
 
-// Configured adds durations of the configuration that alerts compare others with, by their keys.
-func (m *Metrics) Configured(durations map[string]time.Duration) {
-	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Namespace: "gl_k8s_integrator", Name: "configured_seconds", Help: "Durations of the configuration that alerts compare others with, by key.",
-	}, []string{"key"})
-	for key, d := range durations {
-		g.WithLabelValues(key).Set(d.Seconds())
+// Configured adds durations of the configuration that alerts compare others with, by their keys; they are asked for each time.
+func (m *Metrics) Configured(durations func() map[string]time.Duration) {
+	m.Registry.MustRegister(configured{durations, prometheus.NewDesc("gl_k8s_integrator_configured_seconds",
+		"Durations of the configuration that alerts compare others with, by key.", []string{"key"}, nil)})
+}
+
+type configured struct {
+	durations func() map[string]time.Duration
+	desc      *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c configured) Describe(out chan<- *prometheus.Desc) { out <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c configured) Collect(out chan<- prometheus.Metric) {
+	for key, d := range c.durations() {
+		out <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, d.Seconds(), key)
 	}
-	m.Registry.MustRegister(g)
 }
