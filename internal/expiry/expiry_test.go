@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math/big"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,13 +72,14 @@ func TestEndOfCertificates(t *testing.T) {
 func TestTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var (
+			mu     sync.Mutex // guards what follows
 			token  = "a"
 			end    = day
 			fails  error
 			asked  int
 			tokens = expiry.NewTokens(slog.New(slog.DiscardHandler), expiry.Token{
-				What: "gitlab.readTokenFile", Read: func() (string, error) { return token, nil },
-				Ask: func(context.Context) (time.Time, error) { asked++; return end, fails },
+				What: "gitlab.readTokenFile", Read: func() (string, error) { mu.Lock(); defer mu.Unlock(); return token, nil },
+				Ask: func(context.Context) (time.Time, error) { mu.Lock(); defer mu.Unlock(); asked++; return end, fails },
 			}, expiry.Token{
 				What: "gitlab.writeTokenFile", Read: func() (string, error) { return "", errors.New("no such file") },
 				Ask: func(context.Context) (time.Time, error) { t.Error("asked without a token"); return day, nil },
@@ -90,6 +92,8 @@ func TestTokens(t *testing.T) {
 			t.Helper()
 			time.Sleep(wait)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if got := tokens.Ends(); !slices.Equal(got, want) || asked != questions {
 				t.Errorf("%s: %v after %d questions, want %v after %d", what, got, asked, want, questions)
 			}
@@ -97,14 +101,15 @@ func TestTokens(t *testing.T) {
 		known := expiry.End{What: "gitlab.readTokenFile", At: day}
 		step("at the start", 0, 1, known)
 		step("before the hour is over", 59*time.Minute, 1, known)
-		fails = errors.New("away")
+		set := func(f func()) { mu.Lock(); defer mu.Unlock(); f() }
+		set(func() { fails = errors.New("away") })
 		step("an hour later, GitLab away", time.Minute, 2, known)
 		step("tried again", 5*time.Minute, 3, known)
-		token = "b"
+		set(func() { token = "b" })
 		step("another token, GitLab away", time.Minute, 4)
-		fails, end = nil, day.AddDate(1, 0, 0)
-		step("GitLab back", 5*time.Minute, 5, expiry.End{What: known.What, At: end})
-		end = time.Time{}
+		set(func() { fails, end = nil, day.AddDate(1, 0, 0) })
+		step("GitLab back", 5*time.Minute, 5, expiry.End{What: known.What, At: day.AddDate(1, 0, 0)})
+		set(func() { end = time.Time{} })
 		step("it does not end any more", time.Hour, 6)
 		cancel()
 		<-done
