@@ -16,7 +16,7 @@ const apiServerCertificate = "client certificate of kube-apiserver"
 
 // newTokens returns what asks GitLab when our tokens end.
 func newTokens(cfg *config.Config, c *clients, reader *gitlab.Reader, log *slog.Logger) (*expiry.Tokens, error) {
-	readToken, writeToken := "gitlab.readTokenFile", "gitlab.writeTokenFile"
+	const readToken, writeToken = "gitlab.readTokenFile", "gitlab.writeTokenFile" //nolint:gosec // keys of the configuration
 	tokens := []expiry.Token{{What: readToken, Read: secretFile(cfg.GitLab.ReadTokenFile, readToken), Ask: reader.TokenEnd}}
 	if file := cfg.GitLab.WriteTokenFile; file != "" {
 		read := secretFile(file, writeToken)
