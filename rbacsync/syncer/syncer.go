@@ -56,6 +56,9 @@ type Options struct {
 	// Watch, optional, makes Run follow the cluster by watches instead of listing it in each round, and put back at
 	// once what somebody else changes. It must be a client without a timeout, which would end the watches.
 	Watch kubernetes.Interface
+	// Observe, optional, returns what the cluster holds instead of Kube, which may be nil then: nothing is written, and nobody
+	// looks for bindings of others. See Recording.
+	Observe func(context.Context) (*rbacsync.Observed, error)
 	// Inbox, optional, is where hooks come from. Run follows it, and takes out what a round has dealt with.
 	Inbox Inbox
 	// Memory, optional, keeps the last Snapshot for other replicas and the next start.
@@ -152,7 +155,9 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	s.snap = snap
 	p := s.settled(ctx, job{kind: KindFull, cause: cause, snap: snap, whole: true})
 	p.Started, p.Duration = started, s.o.Now().Sub(started)
-	s.inspector.look(ctx, inspection{p.foreign, p.losses})
+	if s.o.Kube != nil {
+		s.inspector.look(ctx, inspection{p.foreign, p.losses})
+	}
 	if p.ended {
 		p.Findings = s.findings(p)
 	}
@@ -165,6 +170,10 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	r := p.Round
 	if s.o.CI != nil && s.o.Mode == ModeEnforce && p.ended && ctx.Err() == nil {
 		r = s.onceCI(ctx, p)
+	}
+	r.Basis = p.basis
+	if s.o.Mode != ModeEnforce && p.ended {
+		r.Basis.Jobs = s.credentials.list(p)
 	}
 	return r, r.Err
 }
@@ -209,7 +218,7 @@ func (s *Syncer) settled(ctx context.Context, j job) *pass {
 		p.Err = errors.Join(p.Err, again.Err)
 		return p
 	}
-	again.Kind, again.foreign = p.Kind, p.foreign
+	again.Kind, again.foreign, again.basis = p.Kind, p.foreign, p.basis
 	again.Err = errors.Join(p.Err, again.Err)
 	again.Plan = slices.Concat(p.Plan, again.Plan)
 	again.Report = p.Report.With(again.Report)
