@@ -12,6 +12,8 @@ type Terms struct {
 	Scope    string   // the environment
 	Cluster  string   // id of this cluster, "" if it is not known
 	Replaces []string // see Config
+	// Shown is the environment whose variables GitLab showed.
+	Shown string
 	// CA and AgentCA say that jobs are given the CA of the API server, and of GitLab's agent.
 	CA, AgentCA bool
 }
@@ -27,7 +29,7 @@ type Handover struct {
 	Integration bool     // GitLab's cluster integration would be written: nothing tells what it has
 	Foreign     []string // keys that variables without our mark have: they are left alone, unless an older version wrote them
 	Other       string   // the cluster that has its own variables there, so that nothing is written; Unnamed if it has no name
-	Unread      bool     // GitLab did not show the variables, so all that there should be is in Write
+	Unread      bool     // GitLab did not show the variables: all that there should be is in Write
 }
 
 func (h Handover) empty() bool {
@@ -36,10 +38,13 @@ func (h Handover) empty() bool {
 
 // Handovers returns what Provision would change in GitLab for these namespaces, by project. Values that change, because
 // a token is replaced or a CA is another one, it can't tell: GitLab does not show them. A namespace whose ServiceAccount is yet to
-// be made gets everything anew.
-func Handovers(namespaces []Namespace, t Terms) []Handover {
+// be made gets everything anew. Of a project whose variables were not read it says nothing else.
+func Handovers(namespaces []Namespace, snap *authz.Snapshot, t Terms) []Handover {
 	var out []Handover
 	for _, n := range namespaces {
+		if p := snap.Projects[n.Source.ID]; n.Gone && n.Exists { // what it was given is taken back
+			n.Projects = []Project{{ID: p.ID, Mode: rbacsync.DeliverNone, Frozen: p.Archived || p.MarkedForDeletion, Variables: p.Variables, VariablesRead: p.VariablesRead}}
+		}
 		for _, p := range n.Projects {
 			if h := t.handover(n, p); !h.empty() {
 				out = append(out, h)
@@ -57,6 +62,9 @@ func (t Terms) handover(n Namespace, p Project) Handover {
 	}
 	want := t.keys(p.Mode)
 	fresh := n.Account == ""
+	if h.Unread && !fresh && t.Shown == t.Scope {
+		return h // it has them, for all that is known
+	}
 	h.Integration = fresh && p.Mode == rbacsync.DeliverCertificate
 	for _, key := range want {
 		i := slices.IndexFunc(p.Variables, func(v authz.CIVariable) bool { return v.Key == key && v.Scope == t.Scope })
