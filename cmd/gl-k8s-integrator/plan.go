@@ -34,7 +34,9 @@ func planCommand(s streams) *cobra.Command {
 		return err
 	}
 	heldFlag(cmd, path, s)
-	cmd.MarkFlagsMutuallyExclusive("held", "offline")
+	for _, other := range []string{"namespace", "user", "output", "color", "offline"} {
+		cmd.MarkFlagsMutuallyExclusive("held", other)
+	}
 	return cmd
 }
 
