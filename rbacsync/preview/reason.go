@@ -329,7 +329,7 @@ func (r *reasons) job(id authz.SourceID, s Subject, gain bool) Reason {
 	case gain && isJob:
 		return because(Delivered, "jobs of %s deploy here by their ID token", r.name(authz.ProjectID(project)))
 	case gain && account:
-		return because(Delivered, "jobs of %s deploy with its token", r.name(id))
+		return because(Delivered, "CI jobs that deploy here use it")
 	case gain:
 		return because(Delivered, "jobs deploy here through GitLab's agent")
 	case !isJob && !account && !strings.HasPrefix(s.Name, "gitlab:"):

@@ -207,27 +207,37 @@ func (w *writer) summary(s Summary) {
 	if s.Writes == 0 {
 		w.b.WriteString("cluster: nothing to change\n")
 	} else {
-		fmt.Fprintf(&w.b, "namespaces: %d new, %d changed, %d deleted\n", s.Created, s.Changed, s.Deleted)
-	}
-	for _, x := range s.Sources {
-		key := ", made by " + x.Key
-		if x.Key == "" {
-			key = ", and authz.kinds does not name them"
-		}
-		fmt.Fprintf(&w.b, "  %s %s (%d new%s)\n", strconv.Itoa(x.Namespaces), map[string]string{"group": "of groups", "project": "of projects", "user": "personal"}[string(x.Kind)], x.New, key)
-	}
-	if s.Writes > 0 {
-		fmt.Fprintf(&w.b, "rights of %d people: %d gained, %d lost, %d exchanged\n", s.People, s.Gained, s.Lost, s.Exchanged)
+		fmt.Fprintf(&w.b, "rights: %d gained, %d lost, %d exchanged, by %s\n", s.Gained, s.Lost, s.Exchanged, count(s.People, "person", "people"))
 		fmt.Fprintf(&w.b, "writes to the cluster: %d", s.Writes)
 		if s.EmptyBindings > 0 {
-			fmt.Fprintf(&w.b, ", of them %d bindings with nobody in them, not shown", s.EmptyBindings)
+			fmt.Fprintf(&w.b, ", of them %s with nobody in them, not shown", count(s.EmptyBindings, "binding", "bindings"))
 		}
 		w.b.WriteString("\n")
 	}
 	if s.Deliveries > 0 {
-		fmt.Fprintf(&w.b, "CI: the variables of %d projects differ\n", s.Deliveries)
+		fmt.Fprintf(&w.b, "CI: what %s should have is not what GitLab shows\n", count(s.Deliveries, "project", "projects"))
 	}
 	if s.Held > 0 {
-		fmt.Fprintf(&w.b, "held: %d, see plan --held\n", s.Held)
+		fmt.Fprintf(&w.b, "held: %d\n", s.Held)
 	}
+	if s.Writes > 0 {
+		fmt.Fprintf(&w.b, "namespaces: %d new, %d changed, %d deleted; then there are\n", s.Created, s.Changed, s.Deleted)
+	} else if len(s.Sources) > 0 {
+		w.b.WriteString("namespaces:\n")
+	}
+	for _, x := range s.Sources {
+		made := x.Key
+		if made == "" {
+			made = "authz.kinds does not name them"
+		}
+		fmt.Fprintf(&w.b, "  %5d %-12s %d new  (%s)\n", x.Namespaces, map[string]string{"group": "of groups,", "project": "of projects,", "user": "personal,"}[string(x.Kind)], x.New, made)
+	}
+}
+
+// count returns "1 person" or "2 people".
+func count(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return strconv.Itoa(n) + " " + many
 }

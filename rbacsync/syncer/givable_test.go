@@ -452,6 +452,7 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 					}
 				}
 			}
+			g.snap.Taken = at.at
 			switch r.IntN(3) {
 			case 0:
 				policy = randomPolicy(t, r)
