@@ -198,7 +198,7 @@ func plan(t *testing.T, e *Env) {
 		want   []string
 	}{
 		"the same": {func(*config.Config) {}, []string{"nothing to change"}},
-		"kinds": {func(c *config.Config) { c.Authz.Kinds = []string{"group"} }, []string{
+		"kinds": {func(c *config.Config) { c.Authz.Kinds, c.RBACSync.Limits.Policy.Count = []string{"group"}, 1 }, []string{
 			"= haw-world  (namespace of project/", "keeps ", "because of the configuration", "approve ", "held: ",
 		}},
 		"roles": {func(c *config.Config) {

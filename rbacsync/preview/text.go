@@ -207,7 +207,7 @@ func (w *writer) summary(s Summary) {
 	if s.Writes == 0 {
 		w.b.WriteString("cluster: nothing to change\n")
 	} else {
-		fmt.Fprintf(&w.b, "rights: %d gained, %d lost, %d exchanged, by %s\n", s.Gained, s.Lost, s.Exchanged, count(s.People, "person", "people"))
+		fmt.Fprintf(&w.b, "rights: %d gained, %d lost, %d exchanged, of %s\n", s.Gained, s.Lost, s.Exchanged, count(s.People, "person", "people"))
 		fmt.Fprintf(&w.b, "writes to the cluster: %d", s.Writes)
 		if s.EmptyBindings > 0 {
 			fmt.Fprintf(&w.b, ", of them %s with nobody in them, not shown", count(s.EmptyBindings, "binding", "bindings"))
