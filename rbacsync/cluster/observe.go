@@ -100,10 +100,24 @@ func entryOf(obj runtime.Object) (entry, error) {
 		l.Key.Kind = rbacsync.KindRoleBinding
 		l.Binding = rbacsync.BindingOf(o.RoleRef, o.Subjects, o.Annotations[kubename.AnnotationMembers])
 		l.Binding.Loss = o.Annotations[kubename.AnnotationLoss]
+		l.Bare = bare(o)
 	default:
 		return entry{}, fmt.Errorf("the API server sent a %T, which was not asked for", obj)
 	}
 	return entry{l, m.GetLabels()[kubename.LabelManagedBy] == kubename.ManagedBy}, nil
+}
+
+// bare reports whether a RoleBinding has no labels, annotations, owners or finalizers of others.
+func bare(rb *rbacv1.RoleBinding) bool {
+	if len(rb.Labels) != 1 || rb.Labels[kubename.LabelManagedBy] != kubename.ManagedBy || len(rb.OwnerReferences)+len(rb.Finalizers) > 0 {
+		return false
+	}
+	for k := range rb.Annotations {
+		if k != kubename.AnnotationMembers && k != kubename.AnnotationLoss {
+			return false
+		}
+	}
+	return true
 }
 
 // liveOf returns what is the same of objects of all kinds.

@@ -168,7 +168,7 @@ func TestApplyWritesRevocationsFirstAndGoesOnAfterErrors(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		order = append(order, name)
-		if name == "patch rolebindings haw" {
+		if name == "update rolebindings haw" {
 			return true, nil, errors.New("etcd is sad")
 		}
 		return false, nil, nil
@@ -184,7 +184,7 @@ func TestApplyWritesRevocationsFirstAndGoesOnAfterErrors(t *testing.T) {
 		t.Errorf("%d of %d applied, %d failed", round.Report.Applied, len(round.Plan), len(round.Report.Failed))
 	}
 	for i, a := range order {
-		if revoke := strings.HasPrefix(a, "patch"); revoke != (i < 3) {
+		if revoke := strings.HasPrefix(a, "update"); revoke != (i < 3) {
 			t.Fatalf("write %d is %q: want the three revocations before everything else", i, a)
 		}
 	}
