@@ -40,7 +40,8 @@ func New(in Input) Document {
 		}
 	}
 	for _, f := range in.Findings {
-		x := Finding{Code: f.Code, Text: f.Text}
+		var x Finding
+		x.Code, x.Text = f.Code, f.Text
 		if f.Source != (authz.SourceID{}) {
 			x.Source = f.Source.String()
 		}
@@ -278,6 +279,7 @@ func (m *maker) summary(spaces []Namespace) Summary {
 			s.Changed++
 		case Delete:
 			s.Deleted++
+		case Keep, Gain, Lose: // nothing becomes of it
 		}
 		for _, r := range spaces[i].People {
 			people[r.User.ID] = true

@@ -134,6 +134,15 @@ func (s *pipeline) observe(ctx context.Context, scope rbacsync.Scope, snap *auth
 	return s.marks.identify(have, snap), nil
 }
 
+// basis returns what a plan was made on.
+func (s *pipeline) basis(p *pass) Basis {
+	b := p.basis
+	if s.o.Mode != ModeEnforce && p.ended {
+		b.Jobs = s.credentials.list(p)
+	}
+	return b
+}
+
 // plan is the only caller of rbacsync.Plan.
 func (p *pass) plan(want *rbacsync.Wanted) {
 	p.want = want

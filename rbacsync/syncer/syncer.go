@@ -155,9 +155,7 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	s.snap = snap
 	p := s.settled(ctx, job{kind: KindFull, cause: cause, snap: snap, whole: true})
 	p.Started, p.Duration = started, s.o.Now().Sub(started)
-	if s.o.Kube != nil {
-		s.inspector.look(ctx, inspection{p.foreign, p.losses})
-	}
+	s.inspector.look(ctx, inspection{p.foreign, p.losses})
 	if p.ended {
 		p.Findings = s.findings(p)
 	}
@@ -171,10 +169,7 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	if s.o.CI != nil && s.o.Mode == ModeEnforce && p.ended && ctx.Err() == nil {
 		r = s.onceCI(ctx, p)
 	}
-	r.Basis = p.basis
-	if s.o.Mode != ModeEnforce && p.ended {
-		r.Basis.Jobs = s.credentials.list(p)
-	}
+	r.Basis = s.basis(p)
 	return r, r.Err
 }
 
