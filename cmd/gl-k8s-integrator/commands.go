@@ -40,7 +40,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), apiserverConfigCommand(s), fenceFilesCommand(s), checkConfigCommand(s), configSchemaCommand(s), tokenCommand(s), uninstallCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), snapshotCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), apiserverConfigCommand(s), fenceFilesCommand(s), checkConfigCommand(s), configSchemaCommand(s), tokenCommand(s), uninstallCommand(s), versionCommand(s))
 	return root
 }
 
@@ -110,55 +110,6 @@ func serveCommand(s streams) *cobra.Command {
 			log.InfoContext(cmd.Context(), "starting", "version", version, "mode", cfg.RBACSync.Mode, "config", *path, "gitlab", cfg.GitLab.URL)
 			return app.ServeFile(cmd.Context(), app.File{Path: *path, Config: cfg, Now: s.hangups}, log, metrics.LogDrops(lines.Drops), metrics.Build(version))
 		})
-	}
-	return cmd
-}
-
-func planCommand(s streams) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "plan --config FILE",
-		Short: "Show what would change in the cluster; exit 0: nothing, 2: changes, 1: error",
-		Args:  cobra.NoArgs,
-	}
-	path := configFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		log := warnings(s.err)
-		cfg, err := config.Load(*path)
-		if err != nil {
-			return err
-		}
-		changes, err := app.Plan(cmd.Context(), cfg, log, s.out)
-		if err == nil && changes > 0 {
-			return errChanges
-		}
-		return err
-	}
-	heldFlag(cmd, path, s)
-	return cmd
-}
-
-func syncCommand(s streams) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "sync --config FILE [--confirm]",
-		Short: "Run one full round, in the cluster and in GitLab; without --confirm only show the plan (exit 0)",
-		Args:  cobra.NoArgs,
-	}
-	path := configFlag(cmd)
-	confirm := cmd.Flags().Bool("confirm", false, "make the changes (whatever rbacsync.mode says)")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		log := warnings(s.err)
-		cfg, err := config.Load(*path)
-		if err != nil {
-			return err
-		}
-		if *confirm {
-			return app.Sync(cmd.Context(), cfg, log, s.out, s.err)
-		}
-		changes, err := app.Plan(cmd.Context(), cfg, log, s.out)
-		if err == nil && changes > 0 {
-			fmt.Fprintln(s.out, "Nothing was changed. Add --confirm to make these changes (not beside a running serve).")
-		}
-		return err
 	}
 	return cmd
 }

@@ -384,7 +384,9 @@ func TestTheSamplePlantsNoFinding(t *testing.T) {
 	s.must(err)
 	cfg.GitLab = config.GitLab{URL: s.gitlab.URL(), CAFile: filepath.Join(s.dir, "gitlab-ca.crt"), ReadTokenFile: filepath.Join(s.dir, "read-token"), WriteTokenFile: filepath.Join(s.dir, "read-token"), SampleSize: cfg.GitLab.SampleSize}
 	cfg.Cluster.Kubeconfig = filepath.Join(s.dir, "kubeconfig")
-	round, err := once(t.Context(), cfg, syncer.Mode(cfg.RBACSync.Mode), slog.New(slog.DiscardHandler), nil)
+	c, err := connect(cfg)
+	s.must(err)
+	round, err := once(t.Context(), cfg, c, syncer.Mode(cfg.RBACSync.Mode), slog.New(slog.DiscardHandler), nil)
 	s.must(err)
 	if len(round.Findings) > 0 || len(round.Plan) == 0 {
 		t.Errorf("%d changes planned, findings %+v", len(round.Plan), round.Findings)
