@@ -23,7 +23,7 @@ build: ## make bin/gl-k8s-integrator
 $(DEMO):
 	go build -trimpath -ldflags "-s -w" -o $(DEMO) ./cmd/gl-k8s-demo
 
-demo: build $(DEMO) ## show the whole job on a real API server (ARGS=--once: then stop)
+demo: build $(DEMO) ## show the whole job on a real API server (ARGS=--once: then stop; ARGS=--login=apiserver: without our TokenReview)
 	$(DEMO) demo $(ARGS)
 
 controlplane: $(DEMO) ## build or find etcd, kube-apiserver, kube-controller-manager, kubectl

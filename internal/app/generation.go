@@ -27,7 +27,7 @@ type generation struct {
 	core                    *core // that of the generation before, if the engine need not begin anew
 	knowledge               *accounts.Knowledge
 	users                   *accounts.Directory
-	auth                    *authn.GitLab
+	auth                    *authn.GitLab // nil: kube-apiserver judges tokens by itself
 	authenticate, authorize http.Handler
 	running                 running
 }
@@ -83,10 +83,12 @@ func (s *server) newGeneration(cfg *config.Config, old *generation, anew bool) (
 		Recent: s.recent, Published: func() *authz.Snapshot { return g.core.state().View.Snapshot },
 		StillServed: func(project int64) bool { return g.core.state().Jobs[project] != "" },
 	})
-	if g.auth, err = newAuthenticator(cfg, s.clients.gitlabHTTP, s.log, g.users); err != nil {
-		return nil, err
+	if !cfg.Authn.Disabled {
+		if g.auth, err = newAuthenticator(cfg, s.clients.gitlabHTTP, s.log, g.users); err != nil {
+			return nil, err
+		}
+		g.authenticate = reviewRoute(cfg, g.auth, s.log, s.metrics).Handler
 	}
-	g.authenticate = reviewRoute(cfg, g.auth, s.log, s.metrics).Handler
 	g.authorize = explainHandler(cfg, view(g.core.state, g.core.roles), s.log)
 	return g, nil
 }
@@ -153,7 +155,11 @@ func (s *server) RestoreKeys(jwks []byte, fetched time.Time) error {
 
 // begin runs what a generation runs, while the process serves.
 func (s *server) begin(serving context.Context, g, old *generation) {
-	g.running.start(serving, g.auth.Run)
+	if g.auth != nil {
+		g.running.start(serving, g.auth.Run)
+	} else {
+		g.running.start(serving)
+	}
 	if old == nil || old.core != g.core {
 		g.core.running.start(serving, g.core.engine.Follow, func(ctx context.Context) { g.core.roles.Run(ctx, cluster.RolesEvery) })
 	}
@@ -165,10 +171,12 @@ func (s *server) replace(serving context.Context, next *generation) error {
 	old := s.now.Load()
 	anew := old.core != next.core
 	s.swapping.Lock()
-	if jwks, fetched := old.auth.Keys(); len(jwks) > 0 {
-		if err := next.auth.RestoreKeys(jwks, fetched); err != nil {
-			s.swapping.Unlock()
-			return err
+	if old.auth != nil && next.auth != nil {
+		if jwks, fetched := old.auth.Keys(); len(jwks) > 0 {
+			if err := next.auth.RestoreKeys(jwks, fetched); err != nil {
+				s.swapping.Unlock()
+				return err
+			}
 		}
 	}
 	if anew {

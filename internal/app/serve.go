@@ -84,7 +84,9 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 	s.now.Store(first)
 	s.metrics.ConfigTaken(time.Now())
 	s.budget = status.NewBudget(s.reader, gitlab.LimitsPerMinute(), time.Now)
-	s.metrics.Keys(func() authn.KeyStatus { return s.now.Load().auth.KeyStatus() }, time.Now)
+	if !cfg.Authn.Disabled {
+		s.metrics.Keys(func() authn.KeyStatus { return s.now.Load().auth.KeyStatus() }, time.Now)
+	}
 	s.metrics.Engine(s.Staleness, s.kept.elector, s.budget)
 	s.reporter = status.NewReporter(status.Options{
 		Kube: c.kube, Mode: func() string { return s.now.Load().cfg.RBACSync.Mode }, Elector: s.kept.elector, Engine: s, Rounds: s.rounds, Budget: s.budget,
@@ -123,10 +125,7 @@ func serveParts(cfg *config.Config, c *clients, own kept, reader *gitlab.Reader,
 // listeners do.
 func (s *server) run(ctx context.Context, reload func(ctx, serving context.Context)) error {
 	g, ctx := errgroup.WithContext(ctx)
-	ready := func() error {
-		now := s.now.Load()
-		return errors.Join(now.auth.Ready(), now.users.Ready(), ending(ctx))
-	}
+	ready := func() error { return errors.Join(s.canJudge(), ending(ctx)) }
 	servers, err := bind(s.listeners(ready))
 	if err != nil {
 		return err
@@ -143,7 +142,7 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 	run(ctx, s.kept.history.Run)
 	run(ctx, s.reporter.Run)
 	run(ctx, s.budget.Run)
-	if s.cfg.Authn.Keys.File == "" {
+	if !s.cfg.Authn.Disabled && s.cfg.Authn.Keys.File == "" {
 		run(ctx, keysOf(s.cfg, s.clients, s, s.log).Run)
 	}
 	if reload != nil {
@@ -161,15 +160,30 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 	return nil
 }
 
+// canJudge returns nil if tokens can be judged, or are not to be.
+func (s *server) canJudge() error {
+	now := s.now.Load()
+	if now.auth == nil {
+		return nil
+	}
+	return errors.Join(now.auth.Ready(), now.users.Ready())
+}
+
 // listeners describes the ports.
 func (s *server) listeners(ready func() error) []httpserver.Options {
 	l := s.cfg.Listeners
 	p := ports{log: s.log, drain: l.DrainDelay.Duration, metrics: s.metrics}
-	all := []httpserver.Options{p.webhooks(
-		l.Webhooks,
-		httpserver.Route{Path: "/authorize", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now.Load().authorize.ServeHTTP(w, r) })},
-		httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now.Load().authenticate.ServeHTTP(w, r) })},
-	)}
+	var routes []httpserver.Route
+	if !s.cfg.Authz.Explain.Disabled {
+		routes = append(routes, httpserver.Route{Path: "/authorize", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now.Load().authorize.ServeHTTP(w, r) })})
+	}
+	if !s.cfg.Authn.Disabled {
+		routes = append(routes, httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now.Load().authenticate.ServeHTTP(w, r) })})
+	}
+	var all []httpserver.Options
+	if len(routes) > 0 {
+		all = append(all, p.webhooks(l.Webhooks, routes...))
+	}
 	if l.Hooks.Address != "" {
 		all = append(all, p.hooks(l.Hooks, newHook(l.Hooks, s.log, s.kept.inbox, s.reader.Deleted, s.metrics)))
 	}

@@ -48,6 +48,7 @@ var effects = map[string]Effect{
 	"listeners.metrics.address":       Restart,
 	"listeners.drainDelay":            Restart,
 
+	"authn.disabled":            Restart,
 	"authn.clientIDs[]":         AtOnce,
 	"authn.leeway":              AtOnce,
 	"authn.keyRefresh":          AtOnce,
@@ -80,7 +81,7 @@ var effects = map[string]Effect{
 	"authz.archived":            Reread,
 	"authz.markedForDeletion":   Reread,
 	"authz.loginHint":           AtOnce,
-	"authz.explain.disabled":    AtOnce,
+	"authz.explain.disabled":    Restart, // whether there is a port at all can follow from it
 	"authz.explain.replicas":    AtOnce,
 
 	"rbacsync.mode":                           Reread,

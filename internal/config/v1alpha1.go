@@ -20,7 +20,7 @@ type Config struct {
 	Kind       string    `json:"kind"`
 	GitLab     GitLab    `json:"gitlab"`
 	Cluster    Cluster   `json:"cluster,omitzero"`
-	Listeners  Listeners `json:"listeners"`
+	Listeners  Listeners `json:"listeners,omitzero"`
 	Authn      Authn     `json:"authn"`
 	Authz      Authz     `json:"authz,omitzero"`
 	RBACSync   RBACSync  `json:"rbacsync,omitzero"`
@@ -60,7 +60,7 @@ type Cluster struct {
 // Listeners are the three ports of `serve`.
 type Listeners struct {
 	// TokenReview and SubjectAccessReview, for kube-apiserver alone.
-	Webhooks Listener `json:"webhooks"`
+	Webhooks Listener `json:"webhooks,omitzero"`
 	// System hooks, for GitLab alone.
 	Hooks HooksListener `json:"hooks,omitzero"`
 	// Metrics and health (/metrics, /healthz, /readyz), plain HTTP.
@@ -107,6 +107,8 @@ type MetricsListener struct {
 
 // Authn says whose tokens are accepted.
 type Authn struct {
+	// Tokens are not judged here: /authenticate is not served. kube-apiserver judges them by itself, as docs/login.md says.
+	Disabled bool `json:"disabled,omitempty"`
 	// Application ids (OAuth client ids) whose ID tokens are accepted, as kubelogin uses them.
 	ClientIDs []string `json:"clientIDs"`
 	// How much clocks may differ. Default 10s.
