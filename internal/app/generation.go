@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -94,14 +93,6 @@ func (s *server) newGeneration(cfg *config.Config, old *generation, anew bool) (
 	return g, nil
 }
 
-// canJudge returns nil if tokens can be judged, or are not to be.
-func (g *generation) canJudge() error {
-	if g.auth == nil {
-		return nil
-	}
-	return errors.Join(g.auth.Ready(), g.users.Ready())
-}
-
 func (s *server) newCore(cfg *config.Config) (*core, error) {
 	c := &core{cfg: cfg, templates: templatesPrint(cfg), replaced: make(chan struct{})}
 	var err error
@@ -164,11 +155,11 @@ func (s *server) RestoreKeys(jwks []byte, fetched time.Time) error {
 
 // begin runs what a generation runs, while the process serves.
 func (s *server) begin(serving context.Context, g, old *generation) {
-	var runs []func(context.Context)
 	if g.auth != nil {
-		runs = append(runs, g.auth.Run)
+		g.running.start(serving, g.auth.Run)
+	} else {
+		g.running.start(serving)
 	}
-	g.running.start(serving, runs...)
 	if old == nil || old.core != g.core {
 		g.core.running.start(serving, g.core.engine.Follow, func(ctx context.Context) { g.core.roles.Run(ctx, cluster.RolesEvery) })
 	}
@@ -180,7 +171,7 @@ func (s *server) replace(serving context.Context, next *generation) error {
 	old := s.now.Load()
 	anew := old.core != next.core
 	s.swapping.Lock()
-	if old.auth != nil { // then the next one has one, too: authn.disabled needs a restart
+	if old.auth != nil && next.auth != nil {
 		if jwks, fetched := old.auth.Keys(); len(jwks) > 0 {
 			if err := next.auth.RestoreKeys(jwks, fetched); err != nil {
 				s.swapping.Unlock()

@@ -134,7 +134,7 @@ func serveParts(cfg *config.Config, c *clients, own kept, reader *gitlab.Reader,
 // listeners do.
 func (s *server) run(ctx context.Context, reload func(ctx, serving context.Context)) error {
 	g, ctx := errgroup.WithContext(ctx)
-	ready := func() error { return errors.Join(s.now.Load().canJudge(), ending(ctx)) }
+	ready := func() error { return errors.Join(s.canJudge(), ending(ctx)) }
 	servers, err := bind(s.listeners(ready))
 	if err != nil {
 		return err
@@ -171,16 +171,28 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 	return nil
 }
 
+// canJudge returns nil if tokens can be judged, or are not to be.
+func (s *server) canJudge() error {
+	now := s.now.Load()
+	if now.auth == nil {
+		return nil
+	}
+	return errors.Join(now.auth.Ready(), now.users.Ready())
+}
+
 // listeners describes the ports.
 func (s *server) listeners(ready func() error) []httpserver.Options {
 	l := s.cfg.Listeners
 	p := ports{log: s.log, drain: l.DrainDelay.Duration, metrics: s.metrics}
-	routes := []httpserver.Route{{Path: "/authorize", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now.Load().authorize.ServeHTTP(w, r) })}}
+	var routes []httpserver.Route
+	if !s.cfg.Authz.Explain.Disabled {
+		routes = append(routes, httpserver.Route{Path: "/authorize", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now.Load().authorize.ServeHTTP(w, r) })})
+	}
 	if !s.cfg.Authn.Disabled {
 		routes = append(routes, httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now.Load().authenticate.ServeHTTP(w, r) })})
 	}
 	var all []httpserver.Options
-	if l.Webhooks.Address != "" {
+	if len(routes) > 0 {
 		all = append(all, p.webhooks(l.Webhooks, routes...))
 	}
 	if l.Hooks.Address != "" {

@@ -84,7 +84,7 @@ var effects = map[string]Effect{
 	"authz.archived":            Reread,
 	"authz.markedForDeletion":   Reread,
 	"authz.loginHint":           AtOnce,
-	"authz.explain.disabled":    AtOnce,
+	"authz.explain.disabled":    Restart, // whether there is a port at all can follow from it
 	"authz.explain.replicas":    AtOnce,
 
 	"rbacsync.mode":                           Reread,

@@ -20,7 +20,7 @@ type Config struct {
 	Kind       string    `json:"kind"`
 	GitLab     GitLab    `json:"gitlab"`
 	Cluster    Cluster   `json:"cluster,omitzero"`
-	Listeners  Listeners `json:"listeners"`
+	Listeners  Listeners `json:"listeners,omitzero"`
 	Authn      Authn     `json:"authn"`
 	Authz      Authz     `json:"authz,omitzero"`
 	RBACSync   RBACSync  `json:"rbacsync,omitzero"`
@@ -60,7 +60,7 @@ type Cluster struct {
 // Listeners are the three ports of `serve`.
 type Listeners struct {
 	// TokenReview and SubjectAccessReview, for kube-apiserver alone.
-	Webhooks Listener `json:"webhooks"`
+	Webhooks Listener `json:"webhooks,omitzero"`
 	// System hooks, for GitLab alone.
 	Hooks HooksListener `json:"hooks,omitzero"`
 	// Metrics and health (/metrics, /healthz, /readyz).
