@@ -180,11 +180,20 @@ func certificates(a Answers, webhooks, hooks *authority, now time.Time) (folder,
 // End is when a certificate of the folder ends.
 type End struct {
 	File string
+	In   string // the file that holds that, "" if it is one itself
 	At   time.Time
 }
 
-// ends lists the certificates of a folder with their ends, the first in each file.
-func ends(f folder) []End {
+// String says where it is.
+func (e End) String() string {
+	if e.In != "" {
+		return "`" + e.In + "`, " + e.File
+	}
+	return "`" + e.File + "`"
+}
+
+// ends lists the certificates with their ends, the first in each file, before those of a pod move into its Secret.
+func ends(f folder, a Answers) []End {
 	var out []End
 	for path, file := range f {
 		b, _ := pem.Decode(file.data)
@@ -192,10 +201,14 @@ func ends(f folder) []End {
 			continue
 		}
 		if cert, err := x509.ParseCertificate(b.Bytes); err == nil {
-			out = append(out, End{path, cert.NotAfter})
+			e := End{File: path, At: cert.NotAfter}
+			if name, own := strings.CutPrefix(path, "integrator/"); own && a.Run == InCluster {
+				e.File, e.In = name, "files.yaml"
+			}
+			out = append(out, e)
 		}
 	}
-	slices.SortFunc(out, func(a, b End) int { return strings.Compare(a.File, b.File) })
+	slices.SortFunc(out, func(a, b End) int { return strings.Compare(a.String(), b.String()) })
 	return out
 }
 

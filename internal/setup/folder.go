@@ -106,22 +106,26 @@ func Init(ctx context.Context, dir string, a Answers, now time.Time, out io.Writ
 	for _, line := range look(ctx, a, f, now) {
 		fmt.Fprintln(out, line)
 	}
+	all := ends(f, a)
+	if err := finish(f, a, all); err != nil {
+		return err
+	}
 	if err := f.write(dir); err != nil {
 		return err
 	}
-	tell(out, dir, f)
+	tell(out, dir, all)
 	return nil
 }
 
 // tell says what was made, and what comes next.
-func tell(out io.Writer, dir string, f folder) {
-	for _, e := range ends(f) {
-		fmt.Fprintf(out, "%s ends on %s\n", filepath.Join(dir, e.File), day(e.At))
+func tell(out io.Writer, dir string, certificates []End) {
+	for _, e := range certificates {
+		fmt.Fprintf(out, "%s ends on %s\n", e, day(e.At))
 	}
 	fmt.Fprintf(out, "Made %s. Go on with %s.\n", dir, filepath.Join(dir, "NEXT.md"))
 }
 
-// build makes all files in memory.
+// build makes the files in memory, those of the integrator in the folder integrator.
 func build(a Answers, now time.Time) (folder, error) {
 	webhooks, err := newAuthority(webhookCA, "", now)
 	if err != nil {
@@ -142,19 +146,22 @@ func build(a Answers, now time.Time) (folder, error) {
 			return nil, err
 		}
 	}
-	if a.Run == InCluster {
-		if err := addFilesSecret(f); err != nil {
-			return nil, err
-		}
-	}
+	return f, nil
+}
+
+// finish adds what is made of the other files.
+func finish(f folder, a Answers, certificates []End) error {
 	answers, err := yaml.Marshal(a)
 	if err != nil {
-		return nil, fmt.Errorf("writing the answers: %w", err)
+		return fmt.Errorf("writing the answers: %w", err)
 	}
 	f.add("answers.yaml", answers, 0o644)
-	f.add("node.sh", []byte(nodeScript(f, a, false)), 0o644)
-	f.add("NEXT.md", []byte(nextPage("Install the integrator", f, installSteps(f, a))), 0o644)
-	return f, nil
+	f.add("node.sh", []byte(nodeScript(a, false)), 0o644)
+	f.add("NEXT.md", []byte(nextPage("Install the integrator", certificates, installSteps(a))), 0o644)
+	if a.Run == InCluster {
+		return addFilesSecret(f)
+	}
+	return nil
 }
 
 // addSecrets copies what was given and makes the secret of the hooks.

@@ -44,24 +44,17 @@ func look(ctx context.Context, a Answers, f folder, now time.Time) []string {
 		flag, file, want string
 	}{{"read-token-file", "integrator/read-token", "read_api"}, {"write-token-file", "integrator/write-token", "api"}}
 	for _, t := range tokens {
-		file, ok := tokenOf(f, t.file)
+		file, ok := f[t.file]
 		if !ok {
 			continue
 		}
+		token := strings.TrimSpace(string(file.data))
 		if t.flag == "read-token-file" {
-			out = append(out, g.version(ctx, file))
+			out = append(out, g.version(ctx, token))
 		}
-		out = append(out, g.token(ctx, t.flag, file, t.want, now)...)
+		out = append(out, g.token(ctx, t.flag, token, t.want, now)...)
 	}
 	return out
-}
-
-// tokenOf returns a token among the files, which may have moved into the Secret.
-func tokenOf(f folder, name string) (string, bool) {
-	if file, ok := f[name]; ok {
-		return strings.TrimSpace(string(file.data)), true
-	}
-	return "", false
 }
 
 type gitlabAsker struct {

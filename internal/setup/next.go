@@ -12,7 +12,7 @@ type step struct{ title, text, command string }
 // onNode says where the files and kube-apiserver are.
 const onNode = "As root on each control-plane node, one after the other, with a copy of this folder (without `ca/`)."
 
-func installSteps(f folder, a Answers) []step {
+func installSteps(a Answers) []step {
 	conf := path.Join(a.ConfigDir, "config.yaml")
 	inPodCommand := "kubectl -n gl-k8s-integrator exec deployment/gl-k8s-integrator -- /gl-k8s-integrator "
 	own := "gl-k8s-integrator "
@@ -76,7 +76,7 @@ func apiServerSteps(a Answers) []step {
 }
 
 // nextPage is NEXT.md.
-func nextPage(title string, f folder, steps []step) string {
+func nextPage(title string, certificates []End, steps []step) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\nThe commands are run in this folder, in this order. Keep `ca/` apart from everything else: whoever has its keys can pose as the integrator, and so as anybody; "+
 		"`gl-k8s-integrator init renew` needs it.\n", title)
@@ -87,31 +87,38 @@ func nextPage(title string, f folder, steps []step) string {
 		}
 	}
 	b.WriteString("\n## When the certificates end\n\nWithout them nobody can log in. `gl-k8s-integrator init renew .` makes new ones beside these, at any time before.\n\n| file | ends |\n|---|---|\n")
-	all := ends(f)
-	for _, e := range all {
-		fmt.Fprintf(&b, "| `%s` | %s |\n", e.File, day(e.At))
+	for _, e := range certificates {
+		fmt.Fprintf(&b, "| %s | %s |\n", e, day(e.At))
 	}
 	return b.String()
 }
 
-// nodeScript copies the files of a node to their places. It is for root; each file has the rights that it needs there.
-func nodeScript(f folder, a Answers, renewal bool) string {
+// nodeScript copies the files of a node to their places. It is for root; each file has the rights that it needs there. Only a
+// renewal replaces what is there: else a second run would take back what was changed since the first.
+func nodeScript(a Answers, renewal bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "#!/bin/sh\n# To be run as root on each control-plane node.\nset -eu\ncd \"$(dirname \"$0\")\"\ninstall -d -m 0755 %[1]s\n", a.APIServerDir)
-	fmt.Fprintf(&b, "install -m 0600 kube-apiserver/* %s/\n", a.APIServerDir)
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	there := "[ -e %[2]s/\"${f##*/}\" ] || "
+	if renewal {
+		there = ""
+	}
+	// The folders stay root's, and so does the unit: whoever could replace that could become root.
+	copies := func(from, to, mode, own string) {
+		line("install -d -m 0755 %s", to)
+		line("for f in %[1]s/*; do "+there+"install -m %[3]s \"$f\" %[2]s/"+own+"; done", from, to, mode)
+	}
+	line("#!/bin/sh\n# To be run as root on each control-plane node.\nset -eu\ncd \"$(dirname \"$0\")\"")
+	copies("kube-apiserver", a.APIServerDir, "0600", "")
 	if a.Run != Systemd {
 		return b.String()
 	}
 	if !renewal {
-		b.WriteString("id -u gl-k8s-integrator >/dev/null 2>&1 || useradd --system --user-group --shell /usr/sbin/nologin gl-k8s-integrator\n")
+		line("id -u gl-k8s-integrator >/dev/null 2>&1 || useradd --system --user-group --shell /usr/sbin/nologin gl-k8s-integrator")
 	}
-	fmt.Fprintf(&b, "install -d -m 0755 %[1]s\ninstall -m 0400 integrator/* %[1]s/\n", a.ConfigDir)
+	copies("integrator", a.ConfigDir, "0400", " && chown gl-k8s-integrator: %[2]s/\"${f##*/}\"")
 	if !renewal {
-		fmt.Fprintf(&b, "install -m 0644 gl-k8s-integrator.service %s/\n", a.ConfigDir)
-	}
-	fmt.Fprintf(&b, "chown -R gl-k8s-integrator: %s\n", a.ConfigDir)
-	if !renewal {
-		fmt.Fprintf(&b, "chown root: %[1]s/gl-k8s-integrator.service\nsystemctl enable --now %[1]s/gl-k8s-integrator.service\n", a.ConfigDir)
+		line("install -m 0644 gl-k8s-integrator.service %s/", a.ConfigDir)
+		line("systemctl enable --now %s/gl-k8s-integrator.service", a.ConfigDir)
 	}
 	return b.String()
 }

@@ -69,18 +69,19 @@ func Renew(dir string, now time.Time, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	ending := ends(f, a)
+	f.add("node.sh", []byte(nodeScript(a, true)), 0o644)
+	f.add("NEXT.md", []byte(nextPage("New certificates", ending, renewSteps(a))), 0o644)
 	if a.Run == InCluster {
 		if err := renewSecret(f, from); err != nil {
 			return err
 		}
 	}
-	f.add("node.sh", []byte(nodeScript(f, a, true)), 0o644)
-	f.add("NEXT.md", []byte(nextPage("New certificates", f, renewSteps(a))), 0o644)
 	to := filepath.Join(dir, renewed+now.UTC().Format("20060102T150405Z"))
 	if err := f.write(to); err != nil {
 		return err
 	}
-	tell(out, to, f)
+	tell(out, to, ending)
 	return nil
 }
 
