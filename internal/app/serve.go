@@ -56,7 +56,7 @@ type server struct {
 	budget   *status.Budget
 	reporter *status.Reporter
 	users    *accounts.Directory
-	auth     *authn.GitLab
+	auth     *authn.GitLab // nil: kube-apiserver judges tokens by itself
 }
 
 // newServer makes the parts, each whole and from those before it. It does no network I/O.
@@ -97,12 +97,14 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 		Recent: recent, Published: func() *authz.Snapshot { return published(engine).View.Snapshot },
 		StillServed: func(project int64) bool { return published(engine).Jobs[project] != "" },
 	})
-	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, users)
-	if err != nil {
-		return nil, err
+	var auth *authn.GitLab
+	if !cfg.Authn.Disabled {
+		if auth, err = newAuthenticator(cfg, c.gitlabHTTP, log, users); err != nil {
+			return nil, err
+		}
+		m.Keys(auth.KeyStatus, time.Now)
 	}
 	budget := status.NewBudget(reader, gitlab.LimitsPerMinute(), time.Now)
-	m.Keys(auth.KeyStatus, time.Now)
 	m.Engine(engine, own.elector, budget)
 	return &server{
 		cfg: cfg, clients: c, log: log, metrics: m, kept: own, reader: reader, roles: roles, engine: engine, sample: sample,
@@ -150,7 +152,7 @@ func published(engine *syncer.Syncer) *syncer.State {
 
 func (s *server) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	ready := func() error { return errors.Join(s.auth.Ready(), s.users.Ready(), ending(ctx)) }
+	ready := func() error { return errors.Join(s.canJudge(), ending(ctx)) }
 	servers, err := bind(s.listeners(ready))
 	if err != nil {
 		return err
@@ -162,14 +164,16 @@ func (s *server) run(ctx context.Context) error {
 	defer runtime.KeepAlive(heapFloor())
 	serving := serveAll(ctx, g, servers)
 	run := func(ctx context.Context, f func(context.Context)) { g.Go(func() error { f(ctx); return nil }) }
-	run(serving, s.auth.Run)
+	if s.auth != nil {
+		run(serving, s.auth.Run)
+	}
 	run(serving, func(ctx context.Context) { s.roles.Run(ctx, cluster.RolesEvery) })
 	run(serving, s.engine.Follow)
 	run(ctx, s.sample.Run)
 	run(ctx, s.kept.history.Run)
 	run(ctx, s.reporter.Run)
 	run(ctx, s.budget.Run)
-	if s.cfg.Authn.Keys.File == "" {
+	if s.auth != nil && s.cfg.Authn.Keys.File == "" {
 		run(ctx, keysOf(s.cfg, s.clients, s.auth, s.log).Run)
 	}
 	g.Go(func() error { return s.kept.elector.Run(ctx, s.lead) })
@@ -179,6 +183,14 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// canJudge returns nil if tokens can be judged, or are not to be.
+func (s *server) canJudge() error {
+	if s.auth == nil {
+		return nil
+	}
+	return errors.Join(s.auth.Ready(), s.users.Ready())
 }
 
 // lead does what one process alone does: it reads GitLab and writes.
@@ -200,8 +212,14 @@ func (s *server) lead(ctx context.Context) error {
 func (s *server) listeners(ready func() error) []httpserver.Options {
 	l := s.cfg.Listeners
 	p := ports{log: s.log, drain: l.DrainDelay.Duration, metrics: s.metrics}
-	routes := append(explainRoutes(s.cfg, view(s.engine, s.roles), s.log), reviewRoute(s.cfg, s.auth, s.log, s.metrics))
-	all := []httpserver.Options{p.webhooks(l.Webhooks, routes...)}
+	routes := explainRoutes(s.cfg, view(s.engine, s.roles), s.log)
+	if s.auth != nil {
+		routes = append(routes, reviewRoute(s.cfg, s.auth, s.log, s.metrics))
+	}
+	var all []httpserver.Options
+	if len(routes) > 0 {
+		all = append(all, p.webhooks(l.Webhooks, routes...))
+	}
 	if l.Hooks.Address != "" {
 		all = append(all, p.hooks(l.Hooks, newHook(l.Hooks, s.log, s.kept.inbox, s.reader.Deleted, s.metrics)))
 	}

@@ -107,6 +107,8 @@ type MetricsListener struct {
 
 // Authn says whose tokens are accepted.
 type Authn struct {
+	// Tokens are not judged here: /authenticate is not served. kube-apiserver judges them by itself, as docs/login.md says.
+	Disabled bool `json:"disabled,omitempty"`
 	// Application ids (OAuth client ids) whose ID tokens are accepted, as kubelogin uses them.
 	ClientIDs []string `json:"clientIDs"`
 	// How much clocks may differ. Default 10s.

@@ -246,7 +246,7 @@ func addAPIServer(f folder, a Answers) error {
 
 // addManifests copies deploy/ as this program knows it, and how the integrator runs.
 func addManifests(f folder, a Answers) error {
-	all, err := deploy.Files("manifests/*.yaml")
+	all, err := deploy.Texts("manifests/*.yaml")
 	if err != nil {
 		return err
 	}
@@ -255,7 +255,7 @@ func addManifests(f folder, a Answers) error {
 	}
 	example := map[string]string{Systemd: "optional/gl-k8s-integrator.service", InCluster: "optional/deployment.yaml"}[a.Run]
 	for _, name := range []string{example, "optional/token.yaml"} {
-		files, err := deploy.Files(name)
+		files, err := deploy.Texts(name)
 		if err != nil {
 			return err
 		}

@@ -156,7 +156,7 @@ func checkYAML(t *testing.T, files map[string][]byte) {
 				t.Errorf("%s:\n%s", name, data)
 			}
 		case strings.HasPrefix(name, "manifests/"):
-			if all, err := deploy.Files(name); err != nil || !bytes.Equal(all[name], data) {
+			if all, err := deploy.Texts(name); err != nil || !bytes.Equal(all[name], data) {
 				t.Errorf("%s is not that of deploy/: %v", name, err)
 			}
 		case strings.HasSuffix(name, ".yaml") && name != "integrator/config.yaml": // which checkConfig reads
