@@ -54,7 +54,7 @@ func answerFlags(cmd *cobra.Command, a *setup.Answers) func(*setup.Answers) map[
 			"config-dir": &a.ConfigDir, "apiserver-dir": &a.APIServerDir,
 		}
 	}
-	usage := map[string]string{
+	usage := map[string]string{ //nolint:gosec // explanations
 		"gitlab":           "URL of GitLab, as it writes it into its tokens",
 		"gitlab-ca-file":   "PEM file with the CA of GitLab's certificate (default: the system's)",
 		"read-token-file":  "file with an access token of an administrator, scope read_api",

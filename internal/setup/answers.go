@@ -109,7 +109,7 @@ func (a *Answers) check() error {
 	fault(!slices.Contains(Distributions, a.Distribution), "distribution", "want one of %s, not %q", strings.Join(Distributions, ", "), a.Distribution)
 	fault(!slices.Contains(Runs, a.Run), "run", "want one of %s, not %q", strings.Join(Runs, ", "), a.Run)
 	if a.Run == InCluster {
-		fault(a.Image == "", "image", "is missing: the image that you have built, with the registry of your cluster")
+		fault(!plainURL.MatchString(a.Image), "image", "is missing or no name: the image that you have built, with the registry of your cluster")
 		fault(a.APIServerURL == "", "apiserver-url", "is missing: kube-apiserver as CI jobs and laptops reach it, which a pod does not know")
 		fault(a.ConfigDir != inPod, "config-dir", "is %s in a pod", inPod)
 		host, port, _ := net.SplitHostPort(a.WebhookAddress)
@@ -128,8 +128,8 @@ func (a *Answers) check() error {
 	return errors.Join(errs...)
 }
 
-// plainURL is a URL that needs no quotes in a shell.
-var plainURL = regexp.MustCompile(`^[A-Za-z0-9.:/_\[\]-]+$`)
+// plainURL is a URL, or the name of an image, that needs no quotes in a shell.
+var plainURL = regexp.MustCompile(`^[A-Za-z0-9.:/_@\[\]-]+$`)
 
 // hooksHost is the host that GitLab connects to, without a port.
 func (a *Answers) hooksHost() string {

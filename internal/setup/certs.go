@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -145,9 +147,9 @@ func certificates(a Answers, webhooks, hooks *authority, now time.Time) (folder,
 		out.add(path+".key", p.Key, 0o600)
 		return err
 	}
-	host, _, _ := strings.Cut(a.WebhookAddress, ":")
-	if i := strings.LastIndex(a.WebhookAddress, ":"); i > 0 {
-		host = strings.Trim(a.WebhookAddress[:i], "[]")
+	host, _, err := net.SplitHostPort(a.WebhookAddress)
+	if err != nil {
+		return nil, fmt.Errorf("--webhook-address: %w", err)
 	}
 	server, err := webhooks.signer.ServerFor("gl-k8s-integrator", webhooks.validity(now), host)
 	if err := pair("integrator/tls", server, err); err != nil {
@@ -166,9 +168,7 @@ func certificates(a Answers, webhooks, hooks *authority, now time.Time) (folder,
 	if err != nil {
 		return nil, err
 	}
-	for path, f := range own {
-		out[path] = f
-	}
+	maps.Copy(out, own)
 	server, err = hooks.signer.ServerFor("gl-k8s-integrator", hooks.validity(now), a.hooksHost())
 	if err := pair("integrator/hooks", server, err); err != nil {
 		return nil, err

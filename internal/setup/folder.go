@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -276,6 +278,12 @@ func addManifests(f folder, a Answers) error {
 	return nil
 }
 
+// What the example leaves to those who use it.
+var (
+	imageLine     = regexp.MustCompile(`(?m)^( +image: ).*$`)
+	clusterIPLine = regexp.MustCompile(`(?m)^( +clusterIP: ).*$`)
+)
+
 // deployment is the example with the image and the Service's IP. Its NetworkPolicy is left out: nobody told who may connect.
 func deployment(text string, a Answers) ([]byte, error) {
 	var docs []string
@@ -285,15 +293,15 @@ func deployment(text string, a Answers) ([]byte, error) {
 		}
 	}
 	text = strings.Join(docs, "\n---\n")
-	ip := strings.Trim(strings.TrimSuffix(a.WebhookAddress, ":8443"), "[]")
-	for old, with := range map[string]string{
-		"image: gl-k8s-integrator:yours # there is no published one": "image: " + a.Image,
-		"clusterIP: 10.96.0.53 ": "clusterIP: \"" + ip + "\" ",
-	} {
-		if strings.Count(text, old) != 1 {
-			return nil, fmt.Errorf("deploy/optional/deployment.yaml has no %q", old)
+	ip, _, err := net.SplitHostPort(a.WebhookAddress)
+	if err != nil {
+		return nil, fmt.Errorf("--webhook-address: %w", err)
+	}
+	for line, with := range map[*regexp.Regexp]string{imageLine: a.Image, clusterIPLine: "\"" + ip + "\""} {
+		if len(line.FindAllString(text, -1)) != 1 {
+			return nil, fmt.Errorf("deploy/optional/deployment.yaml has no line %s, or several", line)
 		}
-		text = strings.Replace(text, old, with, 1)
+		text = line.ReplaceAllString(text, "${1}"+with)
 	}
 	return []byte(text), nil
 }
