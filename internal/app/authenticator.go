@@ -80,7 +80,7 @@ func reviewRoute(cfg *config.Config, auth authn.Authenticator, log *slog.Logger,
 }
 
 // keysOf keeps the signing keys of an authenticator in the cluster.
-func keysOf(cfg *config.Config, c *clients, auth *authn.GitLab, log *slog.Logger) *keystore.Store {
+func keysOf(cfg *config.Config, c *clients, auth keystore.Keeper, log *slog.Logger) *keystore.Store {
 	return keystore.New(keystore.Options{
 		Kube: c.kube, Auth: auth, Origin: cfg.GitLab.URL + " " + cfg.Authn.Keys.URL, MaxAge: cfg.Authn.KeyMaxAge.Duration, Logger: log,
 	})

@@ -54,37 +54,55 @@ type engineParts struct {
 	onRound  func(syncer.Round)
 }
 
-// newEngine puts the engine together.
-func newEngine(cfg *config.Config, c *clients, log *slog.Logger, p engineParts) (*syncer.Syncer, error) {
+// rules returns what the configuration says of rights and namespaces: what a plan is made by, whatever it is made from.
+func rules(cfg *config.Config, log *slog.Logger) (syncer.Options, error) {
 	policy, err := cfg.Authz.Policy()
 	if err != nil {
-		return nil, err
+		return syncer.Options{}, err
 	}
 	set, err := settings(cfg)
 	if err != nil {
-		return nil, err
-	}
-	provisioner, err := newProvisioner(cfg, c, log)
-	if err != nil {
-		return nil, err
+		return syncer.Options{}, err
 	}
 	jobRules, err := deploy.RulesOf(kubename.CIClusterRole)
 	if err != nil {
+		return syncer.Options{}, err
+	}
+	return syncer.Options{
+		Policy: policy, Settings: set, Reserved: cfg.Authz.ReservedNames, Limits: limits(cfg),
+		Shipped: map[string][]rbacv1.PolicyRule{kubename.CIClusterRole: jobRules}, Logger: log,
+	}, nil
+}
+
+// newEngine puts the engine together.
+func newEngine(cfg *config.Config, c *clients, log *slog.Logger, p engineParts) (*syncer.Syncer, error) {
+	o, err := engineOptions(cfg, c, log, p)
+	if err != nil {
 		return nil, err
 	}
-	return syncer.New(syncer.Options{
-		Mode: p.mode, Interval: cfg.RBACSync.Interval.Duration, Policy: policy, Settings: set, Reserved: cfg.Authz.ReservedNames,
-		Reader: &provenReader{
-			Reader: p.reader, tokenFile: cfg.GitLab.ReadTokenFile,
-			prove: func(ctx context.Context) error { return proveIssuer(ctx, c.gitlabHTTP, cfg.GitLab.URL) },
-		},
-		Users: p.poller, Recent: p.recent, Inbox: p.inbox,
-		Kube: c.kube, Watch: c.watch, Dynamic: c.dynamic, DynamicWatch: c.follow, OwnNamespace: deploy.Namespace,
-		Apply: cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond), May: p.may, Progress: p.progress},
-		Roles: p.roles, Shipped: map[string][]rbacv1.PolicyRule{kubename.CIClusterRole: jobRules}, Fence: p.fence,
-		Questions: p.reader, Reread: p.reader.RereadLinks, Limits: limits(cfg), Held: heldStore(c), Memory: snapshotsOf(c), CI: provisioner,
-		Now: time.Now, Logger: log, OnRound: p.onRound,
-	})
+	return syncer.New(o)
+}
+
+func engineOptions(cfg *config.Config, c *clients, log *slog.Logger, p engineParts) (syncer.Options, error) {
+	o, err := rules(cfg, log)
+	if err != nil {
+		return o, err
+	}
+	if o.CI, err = newProvisioner(cfg, c, log); err != nil {
+		return o, err
+	}
+	o.Mode, o.Interval = p.mode, cfg.RBACSync.Interval.Duration
+	o.Reader = &provenReader{
+		Reader: p.reader, tokenFile: cfg.GitLab.ReadTokenFile,
+		prove: func(ctx context.Context) error { return proveIssuer(ctx, c.gitlabHTTP, cfg.GitLab.URL) },
+	}
+	o.Users, o.Recent, o.Inbox = p.poller, p.recent, p.inbox
+	o.Kube, o.Watch, o.Dynamic, o.DynamicWatch, o.OwnNamespace = c.kube, c.watch, c.dynamic, c.follow, deploy.Namespace
+	o.Apply = cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond), May: p.may, Progress: p.progress}
+	o.Roles, o.Fence = p.roles, p.fence
+	o.Questions, o.Reread, o.Held, o.Memory = p.reader, p.reader.RereadLinks, heldStore(c), snapshotsOf(c)
+	o.Now, o.OnRound = time.Now, p.onRound
+	return o, nil
 }
 
 // snapshotsOf is where the last Snapshot is kept.

@@ -62,7 +62,7 @@ ci: {delivery: none}
 			if read != (c.name == "its own name") {
 				t.Errorf("it is read: %v", read)
 			}
-			_, err = Plan(t.Context(), cfg, slog.New(slog.DiscardHandler), io.Discard)
+			_, err = Plan(t.Context(), cfg, slog.New(slog.DiscardHandler), io.Discard, io.Discard, PlanView{})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}

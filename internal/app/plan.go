@@ -2,36 +2,74 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/preview"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
-// Plan reads GitLab and the cluster, prints what would change in the cluster, and returns how many changes
-// that are. It writes nothing anywhere.
-func Plan(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writer) (changes int, err error) {
-	r, err := once(ctx, cfg, syncer.ModePlan, log, nil)
+// PlanView says what of a plan is shown, and how. The zero value shows all of it as text.
+type PlanView struct {
+	Namespace string // only this one
+	User      string // only this person: name or id in GitLab
+	Output    string // "", text, json or yaml
+	Colour    string // "", auto, always or never
+	Offline   string // a file that SaveSnapshot wrote, instead of GitLab and the cluster
+}
+
+// Check says which value there is not.
+func (v PlanView) Check() error {
+	switch v.Output {
+	case "", "text", "json", "yaml":
+	default:
+		return fmt.Errorf("--output: want text, json or yaml, not %q", v.Output)
+	}
+	switch v.Colour {
+	case "", "auto", "always", "never":
+	default:
+		return fmt.Errorf("--color: want auto, always or never, not %q", v.Colour)
+	}
+	return nil
+}
+
+// Plan reads GitLab and the cluster, or a file, prints what would change, and returns how many changes of the cluster that
+// are, whatever of them is shown. It writes nothing anywhere. Progress is told how far the reading is.
+func Plan(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progress io.Writer, v PlanView) (changes int, err error) {
+	var r syncer.Round
+	var t ci.Terms
+	if v.Offline != "" {
+		r, t, err = planOffline(ctx, cfg, log, v.Offline)
+	} else {
+		var c *clients
+		if c, err = connect(cfg); err == nil {
+			if r, err = once(ctx, cfg, c, syncer.ModePlan, log, progress); err == nil {
+				t, err = terms(ctx, cfg, c)
+			}
+		}
+	}
 	if err != nil {
 		return 0, err
 	}
-	printPlan(out, r.Plan)
-	if cfg.GitLab.WriteTokenFile != "" {
-		fmt.Fprintln(out, "This is about the cluster alone. What CI jobs are given in GitLab follows after it.")
-	}
-	printFindings(out, r.Findings)
-	return len(r.Plan), nil
+	return len(r.Plan), show(out, cfg, r, t, v)
 }
 
-// Sync does one full round, CI credentials included, and prints what was done. While it writes, progress is told how
+// Sync does one full round, CI credentials included, and prints what was done. While it reads and writes, progress is told how
 // far it is.
 func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progress io.Writer) error {
 	c, err := connect(cfg)
@@ -41,32 +79,48 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 	if err := fence.Ready(ctx, c.kube, cfg); err != nil {
 		return err
 	}
-	r, err := once(ctx, cfg, syncer.ModeEnforce, log, progressBar(progress))
-	if r.Names != nil {
-		printPlan(out, r.Plan)
+	r, err := once(ctx, cfg, c, syncer.ModeEnforce, log, progress)
+	if r.Names != nil && r.Basis.Observed != nil {
+		d, madeErr := document(cfg, r, ci.Terms{})
+		if madeErr != nil {
+			return madeErr
+		}
+		fmt.Fprint(out, d.Text(inColour(out, "")))
 		fmt.Fprintf(out, "cluster: %d of %d changes made; CI: %d new tokens, %d projects written to in GitLab\n", r.Report.Applied, len(r.Plan), r.CI.Issued, r.CI.Delivered)
 		printFindings(out, r.Findings)
 	}
 	return err
 }
 
-func once(ctx context.Context, cfg *config.Config, mode syncer.Mode, log *slog.Logger, progress func(cluster.Progress)) (syncer.Round, error) {
-	c, err := connect(cfg)
+// oneRound returns the options of a single round.
+func oneRound(cfg *config.Config, c *clients, mode syncer.Mode, log *slog.Logger, progress io.Writer) (syncer.Options, error) {
+	client, requests := counting(c.gitlabHTTP)
+	reader, err := newReader(cfg, client, log)
 	if err != nil {
-		return syncer.Round{}, err
-	}
-	reader, err := newReader(cfg, c.gitlabHTTP, log)
-	if err != nil {
-		return syncer.Round{}, err
+		return syncer.Options{}, err
 	}
 	roles, err := newRoles(cfg, c)
 	if err != nil {
-		return syncer.Round{}, err
+		return syncer.Options{}, err
 	}
-	s, err := newEngine(cfg, c, log, engineParts{
-		mode: mode, reader: reader, roles: roles, progress: progress,
+	var bar func(cluster.Progress)
+	if mode == syncer.ModeEnforce {
+		bar = progressBar(progress)
+	}
+	o, err := engineOptions(cfg, c, log, engineParts{
+		mode: mode, reader: reader, roles: roles, progress: bar,
 		fence: func(ctx context.Context) error { return fence.Check(ctx, c.kube) },
 	})
+	o.Reader = toldReader{Reader: o.Reader, to: progress, requests: requests}
+	return o, err
+}
+
+func once(ctx context.Context, cfg *config.Config, c *clients, mode syncer.Mode, log *slog.Logger, progress io.Writer) (syncer.Round, error) {
+	o, err := oneRound(cfg, c, mode, log, progress)
+	if err != nil {
+		return syncer.Round{}, err
+	}
+	s, err := syncer.New(o)
 	if err != nil {
 		return syncer.Round{}, err
 	}
@@ -87,12 +141,120 @@ func once(ctx context.Context, cfg *config.Config, mode syncer.Mode, log *slog.L
 	return r, nil
 }
 
-func printPlan(out io.Writer, plan []rbacsync.Change) {
-	if len(plan) == 0 {
-		fmt.Fprintln(out, "cluster: nothing to change")
-		return
+// terms returns what has to be known for telling what CI jobs would be given.
+func terms(ctx context.Context, cfg *config.Config, c *clients) (ci.Terms, error) {
+	ca, err := c.publicCA()
+	if err != nil {
+		return ci.Terms{}, err
 	}
-	fmt.Fprint(out, rbacsync.Text(plan))
+	t := configuredTerms(cfg)
+	t.Shown, t.CA = cfg.CI.Environment, len(ca) > 0
+	t.Cluster, err = ci.ClusterID(ctx, c.kube)
+	return t, kubeerror.Explain(err)
+}
+
+func configuredTerms(cfg *config.Config) ci.Terms {
+	return ci.Terms{Scope: cfg.CI.Environment, Replaces: cfg.Cluster.Replaces, AgentCA: cfg.GitLab.CAFile != ""}
+}
+
+// document tells of a round.
+func document(cfg *config.Config, r syncer.Round, t ci.Terms) (preview.Document, error) {
+	policy, err := cfg.Authz.Policy()
+	if err != nil {
+		return preview.Document{}, err
+	}
+	in := preview.Input{
+		Plan: r.Plan, Held: r.Held, Findings: r.Findings, Observed: r.Basis.Observed, Snapshot: r.Snapshot, Policy: policy, Names: r.Names,
+		Before: r.Basis.Before, Was: r.Basis.Was, Now: r.Started,
+	}
+	if cfg.GitLab.WriteTokenFile == "" { // nobody would write to GitLab
+		return preview.New(in), nil
+	}
+	for _, h := range ci.Handovers(r.Basis.Jobs, r.Snapshot, t) {
+		id := authz.ProjectID(h.Project)
+		path, _ := r.Snapshot.Path(id)
+		in.Deliveries = append(in.Deliveries, preview.Delivery{
+			Project: id.String(), Path: path, Namespace: h.Namespace, Mode: string(h.Mode), Environment: t.Scope, Protected: h.Protected,
+			Write: h.Write, Remove: h.Remove, Integration: h.Integration, InTheWay: h.Foreign, OtherOwner: h.Other, Unread: h.Unread,
+		})
+	}
+	return preview.New(in), nil
+}
+
+// show prints a plan as it was asked for.
+func show(out io.Writer, cfg *config.Config, r syncer.Round, t ci.Terms, v PlanView) error {
+	all, err := document(cfg, r, t)
+	if err != nil {
+		return err
+	}
+	filter := preview.Filter{Namespace: v.Namespace}
+	if filter.User, err = userOf(v.User, r); err != nil {
+		return err
+	}
+	d := all.Only(filter)
+	switch v.Output {
+	case "json":
+		e := json.NewEncoder(out)
+		e.SetIndent("", "  ")
+		return e.Encode(d)
+	case "yaml":
+		data, err := yaml.Marshal(d)
+		if err != nil {
+			return fmt.Errorf("writing the plan as YAML: %w", err)
+		}
+		_, err = out.Write(data)
+		return err
+	}
+	if filter != (preview.Filter{}) {
+		if len(d.Namespaces) == 0 {
+			fmt.Fprintln(out, "Nothing is planned there.")
+		}
+		defer fmt.Fprintln(out, "The numbers are those of the whole plan.")
+	}
+	fmt.Fprint(out, d.Text(inColour(out, v.Colour)))
+	for _, f := range d.Findings {
+		fmt.Fprintf(out, "finding %s: %s\n", f.Code, f.Text)
+	}
+	return nil
+}
+
+// userOf finds the person that is meant: by id, by the name in Kubernetes, or by the user name; 0 for "".
+func userOf(text string, r syncer.Round) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	known := []*authz.Snapshot{r.Snapshot}
+	if r.Basis.Before != nil {
+		known = append(known, r.Basis.Before)
+	}
+	id, err := strconv.ParseInt(text, 10, 64)
+	byID := err == nil
+	if n, ok := kubename.ParseUser(text); ok {
+		id, byID = n, true
+	}
+	for _, s := range known {
+		if _, ok := s.Users[id]; byID && ok {
+			return id, nil
+		}
+		for id, u := range s.Users {
+			if strings.EqualFold(u.Username, text) {
+				return id, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("--user: GitLab has no account with the name or id %q", text)
+}
+
+// inColour reports whether text for w has colours: on a terminal, unless NO_COLOR is set (https://no-color.org) or it is a
+// dumb one.
+func inColour(w io.Writer, want string) bool {
+	switch want {
+	case "always":
+		return true
+	case "never":
+		return false
+	}
+	return isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
 func printFindings(out io.Writer, findings []authz.Finding) {

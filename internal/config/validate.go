@@ -155,6 +155,9 @@ func (l Listeners) validate(f *faults, all *Config) {
 		if bad := badAddress(l.Metrics.Address); bad != "" {
 			f.add(true, "listeners.metrics.address", "%s", bad)
 		}
+		f.add((l.Metrics.CertFile == "") != (l.Metrics.KeyFile == ""), "listeners.metrics", "certFile and keyFile belong together")
+		f.add(l.Metrics.TokenFile != "" && l.Metrics.CertFile == "" && !isLoopback(l.Metrics.Address) && f.known("listeners.metrics"), "listeners.metrics.certFile",
+			"is missing: with tokenFile, only a loopback address may speak plain HTTP, because whoever reads along has the token")
 	}
 	l.validateClashes(f)
 }

@@ -1,7 +1,9 @@
 package demo
 
 import (
+	"compress/gzip"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -11,10 +13,13 @@ import (
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/preview"
 )
 
 var shellBlock = regexp.MustCompile("(?s)```[a-z ]*\n(.*?)```")
@@ -156,18 +161,151 @@ func quotes(t *testing.T, e *Env) {
 	}
 }
 
-// plan looks at a cluster that is in step: it says so, and what it does not show.
+// plan looks at a cluster that is in step: it says so, and that GitLab has all that jobs need. Then it looks what other
+// configurations would make: from GitLab and the cluster, and from a file, both say the same.
 func plan(t *testing.T, e *Env) {
+	show := func(cfg *config.Config, v app.PlanView) (string, int) {
+		t.Helper()
+		var out, progress strings.Builder
+		changes, err := app.Plan(t.Context(), cfg, slog.New(slog.DiscardHandler), &out, &progress, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.String(), changes
+	}
+	load := func() *config.Config {
+		cfg, err := config.Load(e.configFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	text, changes := show(load(), app.PlanView{})
+	rest, ok := strings.CutPrefix(text, "cluster: nothing to change\nnamespaces:\n")
+	alone := strings.Contains(rest, "\nfinding explain_single: ") && strings.Count(rest, "finding ") == 1 // the demo runs one integrator
+	if changes != 0 || !ok || !alone {
+		t.Errorf("plan: %d changes, want none\n%s", changes, text)
+	}
+
+	file := filepath.Join(t.TempDir(), "gitlab.snapshot")
+	var out strings.Builder
+	if err := app.SaveSnapshot(t.Context(), load(), slog.New(slog.DiscardHandler), file, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	secrets(t, e, file)
+	for name, c := range map[string]struct {
+		change func(*config.Config)
+		want   []string
+	}{
+		"the same": {func(*config.Config) {}, []string{"nothing to change"}},
+		"kinds": {func(c *config.Config) { c.Authz.Kinds, c.RBACSync.Limits.Policy.Count = []string{"group"}, 1 }, []string{
+			"= haw-world  (namespace of project/", "keeps ", "because of the configuration", "approve ", "held: ",
+		}},
+		"roles": {func(c *config.Config) {
+			c.Authz.Roles = []config.Role{{ClusterRole: "edit", Levels: []string{"owner", "maintainer", "developer"}}}
+		}, []string{"view -> edit  Developer"}},
+		"delivery": {func(c *config.Config) { c.CI.Delivery = "none" }, []string{"- taken back from jobs of project/", "KUBE_TOKEN"}},
+		"scope":    {func(c *config.Config) { c.CI.Environment = "elsewhere" }, []string{"+ delivered to jobs of project/", "environment elsewhere", "KUBE_TOKEN"}},
+	} {
+		cfg := load()
+		c.change(cfg)
+		online, n := show(cfg, app.PlanView{Output: "text", Colour: "never"})
+		offline, m := show(cfg, app.PlanView{Offline: file})
+		online, _, _ = strings.Cut(online, "finding ")
+		offline, _, _ = strings.Cut(offline, "finding ")
+		if online != offline || n != m {
+			t.Errorf("%s: online %d changes, from the file %d\n%s\n%s", name, n, m, online, offline)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(online, want) {
+				t.Errorf("%s: the plan has no %q:\n%s", name, want, online)
+			}
+		}
+	}
+
+	cfg := load()
+	cfg.Authz.Roles = []config.Role{{ClusterRole: "edit", Levels: []string{"owner", "maintainer", "developer"}}}
+	for _, v := range []app.PlanView{{Offline: file, Output: "json", User: "bob"}, {Offline: file, Output: "yaml", User: "bob", Namespace: "haw-world"}} {
+		text, _ := show(cfg, v)
+		var d preview.Document
+		if err := yaml.UnmarshalStrict([]byte(text), &d); err != nil { // JSON is YAML
+			t.Fatal(err)
+		}
+		for _, ns := range d.Namespaces {
+			for _, r := range ns.People {
+				if r.User.Username != "bob" || v.Namespace != "" && ns.Name != v.Namespace {
+					t.Errorf("%+v: %s %+v", v, ns.Name, r)
+				}
+			}
+		}
+		if len(d.Namespaces) == 0 || d.APIVersion != preview.APIVersion {
+			t.Errorf("%+v:\n%s", v, text)
+		}
+	}
+	cfg.GitLab.URL = "https://another.example.com"
+	if _, err := app.Plan(t.Context(), cfg, slog.New(slog.DiscardHandler), io.Discard, io.Discard, app.PlanView{Offline: file}); err == nil || !strings.Contains(err.Error(), "another.example.com") {
+		t.Errorf("a file of another GitLab: %v", err)
+	}
+}
+
+// secrets looks for secrets in a saved snapshot: those of the cluster, and the tokens of the configuration.
+func secrets(t *testing.T, e *Env, file string) {
+	t.Helper()
 	cfg, err := config.Load(e.configFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out strings.Builder
-	changes, err := app.Plan(t.Context(), cfg, slog.New(slog.DiscardHandler), &out)
-	want := "cluster: nothing to change\nThis is about the cluster alone. What CI jobs are given in GitLab follows after it.\n"
-	rest, ok := strings.CutPrefix(out.String(), want)
-	alone := strings.HasPrefix(rest, "finding explain_single: ") && strings.Count(rest, "\n") == 1 // the demo runs one integrator
-	if err != nil || changes != 0 || !ok || !alone {
-		t.Errorf("plan: %d changes, %v, want none\n%s", changes, err, out.String())
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("others may read it: %v, %v", info.Mode(), err)
+	}
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	looked := 0
+	look := func(what, secret string) {
+		if secret = strings.TrimSpace(secret); len(secret) < 8 {
+			return
+		}
+		looked++
+		if strings.Contains(string(text), secret) {
+			t.Errorf("%s is in the saved snapshot", what)
+		}
+	}
+	for _, path := range []string{cfg.GitLab.ReadTokenFile, cfg.GitLab.WriteTokenFile} {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		look(path, string(data))
+	}
+	kubectl := exec.CommandContext(t.Context(), e.Cluster.Kubectl(), "--kubeconfig", e.Cluster.AdminKubeconfig(), "get", "secrets", "-A", "-o", "json")
+	list, err := kubectl.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all struct {
+		Items []struct {
+			Metadata struct{ Name string }
+			Data     map[string][]byte
+		}
+	}
+	if err := json.Unmarshal(list, &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all.Items {
+		look("Secret "+s.Metadata.Name, string(s.Data["token"]))
+	}
+	if looked < 3 {
+		t.Errorf("only %d secrets were looked for", looked)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -155,12 +156,13 @@ func TestA404OfAPartIsNoEnd(t *testing.T) {
 			"its members":      func(r *http.Request, _ int) bool { return r.URL.Path == "/api/v4/"+sourcePath(id)+"/members" },
 			"itself, one time": func(r *http.Request, n int) bool { return r.URL.Path == "/api/v4/"+sourcePath(id) && n == 1 },
 		} {
-			n := 0
+			var mu sync.Mutex
+			n := map[string]int{} // how often a path was asked for: members are asked for beside the thing itself
 			r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
-				if strings.HasPrefix(r.URL.Path, "/api/v4/"+sourcePath(id)) {
-					if n++; strike(r, n) {
-						return answer(404, `{"message":"404 Not found"}`)
-					}
+				mu.Lock()
+				defer mu.Unlock()
+				if n[r.URL.Path]++; strike(r, n[r.URL.Path]) {
+					return answer(404, `{"message":"404 Not found"}`)
 				}
 				return nil
 			}, nil)

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -44,7 +46,9 @@ type Inbox struct {
 	mu      sync.Mutex
 	next    *batch                     // gathers while another one is written
 	offer   func([]intake.Ticket) bool // of Follow; nil: this process does not follow
-	offered map[string]string          // what offer took, by key: Follow does not hand it over once more
+	session session                    // of Follow
+	puts    uint64                     // of all sessions
+	stored  map[string]uint64          // the numbers of the values of this session that were written into the ConfigMap last
 	pen     sync.Mutex                 // held by who writes
 
 	unstored map[string]string // what the last write failed to store; of who holds the pen
@@ -63,17 +67,14 @@ type batch struct {
 // the next write: GitLab does not send it again. Where this process follows, it begins with it at once, and what it has dealt with
 // within headStart is not stored at all: a process that ends before that is followed by one that reads everything.
 func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string) error {
-	nonce := make([]byte, 8)
-	_, _ = rand.Read(nonce) // never fails
-	value := b.Now().UTC().Format(time.RFC3339Nano) + " " + hex.EncodeToString(nonce) + " " + cause
-	data := make(map[string]string, len(changed))
+	keys := make([]string, 0, len(changed))
 	for _, id := range changed {
-		data[id.Label()] = value
+		keys = append(keys, id.Label())
 	}
-	if len(data) == 0 || len(data) > MaxInbox {
-		data = map[string]string{keyAll: value}
+	if len(keys) == 0 || len(keys) > MaxInbox {
+		keys = []string{keyAll}
 	}
-	mine, begun := b.gather(data)
+	mine, begun := b.gather(keys, cause)
 	if begun && mine.dealtWithin(ctx, headStart) {
 		return nil
 	}
@@ -89,15 +90,62 @@ func (b *Inbox) Put(ctx context.Context, changed []authz.SourceID, cause string)
 			}
 		}
 		if len(mine.data) > MaxInbox {
-			mine.data = map[string]string{keyAll: value}
+			mine.data = map[string]string{keyAll: b.value(anyMark(), cause)}
 		}
 		mine.written = true
 		mine.err = b.write(context.WithoutCancel(ctx), mine.data)
 		if b.unstored = nil; mine.err != nil {
 			b.unstored = mine.data
+		} else {
+			b.noteStored(mine.data)
 		}
 	}
 	return mine.err
+}
+
+// value is what an entry says: when it came, a mark that makes it another one than all others, and the cause.
+func (b *Inbox) value(mark, cause string) string {
+	return b.Now().UTC().Format(time.RFC3339Nano) + " " + mark + " " + cause
+}
+
+func anyMark() string {
+	nonce := make([]byte, 8)
+	_, _ = rand.Read(nonce) // never fails
+	return hex.EncodeToString(nonce)
+}
+
+// session is one run of Follow. It marks the values that offer took in it with a number that grows.
+type session string
+
+func (s session) mark(n uint64) string { return fmt.Sprintf("%s.%x", s, n) }
+
+// number returns the number of a value that offer took in this session.
+func (s session) number(value string) (n uint64, ok bool) {
+	f := strings.SplitN(value, " ", 3)
+	if s == "" || len(f) < 3 {
+		return 0, false
+	}
+	hex, ok := strings.CutPrefix(f[1], string(s)+".")
+	n, err := strconv.ParseUint(hex, 16, 64)
+	return n, ok && err == nil
+}
+
+// covers reports whether whoever has dealt with the value done has dealt with another one of the same key.
+func (s session) covers(done, value string) bool {
+	d, ours := s.number(done)
+	v, too := s.number(value)
+	return done == value || ours && too && v <= d
+}
+
+// noteStored notes what of the session is in the ConfigMap.
+func (b *Inbox) noteStored(data map[string]string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for k, v := range data {
+		if n, ours := b.session.number(v); ours {
+			b.stored[k] = n
+		}
+	}
 }
 
 // headStart is how long an entry that this process deals with itself waits to be stored. A revocation takes a third of that, and
@@ -118,29 +166,32 @@ func (m *batch) dealtWithin(ctx context.Context, d time.Duration) bool {
 }
 
 // gather adds to what is written next, and lets this process begin with it if it follows.
-func (b *Inbox) gather(data map[string]string) (mine *batch, begun bool) {
+func (b *Inbox) gather(keys []string, cause string) (mine *batch, begun bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	value := b.value(anyMark(), cause)
+	if b.offer != nil {
+		b.puts++
+		ours := b.value(b.session.mark(b.puts), cause)
+		tickets := make([]intake.Ticket, 0, len(keys))
+		for _, k := range keys {
+			tickets = append(tickets, ticket(k, ours))
+		}
+		if begun = b.offer(tickets); begun {
+			value = ours
+		}
+	}
 	if b.next == nil {
 		b.next = &batch{data: map[string]string{}, dealt: make(chan struct{})}
 	}
-	maps.Copy(b.next.data, data)
-	if all, ok := data[keyAll]; ok {
-		b.next.data = map[string]string{keyAll: all}
-	} else if len(b.next.data) > MaxInbox {
-		for _, v := range data {
-			b.next.data = map[string]string{keyAll: v}
-		}
+	for _, k := range keys {
+		b.next.data[k] = value
 	}
-	if b.offer == nil {
-		return b.next, false
-	}
-	tickets := make([]intake.Ticket, 0, len(data))
-	for k, v := range data {
-		tickets = append(tickets, ticket(k, v))
-	}
-	if begun = b.offer(tickets); begun {
-		maps.Copy(b.offered, data)
+	switch {
+	case slices.Contains(keys, keyAll):
+		b.next.data = map[string]string{keyAll: value}
+	case len(b.next.data) > MaxInbox:
+		b.next.data = map[string]string{keyAll: b.value(anyMark(), cause)}
 	}
 	return b.next, begun
 }
@@ -231,7 +282,8 @@ func (b *Inbox) create(ctx context.Context) error {
 // does not take comes to take as all else.
 func (b *Inbox) Follow(ctx context.Context, take func([]intake.Ticket), offer func([]intake.Ticket) bool) {
 	b.mu.Lock()
-	b.offer, b.offered = offer, map[string]string{}
+	b.offer, b.session, b.stored = offer, session(anyMark()), map[string]uint64{}
+	ours := b.session
 	b.mu.Unlock()
 	defer func() {
 		b.mu.Lock()
@@ -241,18 +293,11 @@ func (b *Inbox) Follow(ctx context.Context, take func([]intake.Ticket), offer fu
 	seen := map[string]string{}
 	news := func(cm *corev1.ConfigMap) {
 		var out []intake.Ticket
-		b.mu.Lock()
 		for k, v := range cm.Data {
-			if !has(seen, k, v) && !has(b.offered, k, v) {
+			if _, taken := ours.number(v); !taken && !has(seen, k, v) {
 				out = append(out, ticket(k, v))
 			}
 		}
-		for k, v := range seen {
-			if has(b.offered, k, v) && !has(cm.Data, k, v) {
-				delete(b.offered, k)
-			}
-		}
-		b.mu.Unlock()
 		if seen = maps.Clone(cm.Data); seen == nil {
 			seen = map[string]string{}
 		}
@@ -335,10 +380,11 @@ func older(a, b string) bool {
 
 // Remove takes entries out that a round has dealt with, unless they were put again since.
 func (b *Inbox) Remove(ctx context.Context, done []intake.Ticket) error {
-	if done = b.withdraw(done); len(done) == 0 {
-		return nil
-	}
+	done, ours := b.withdraw(done)
 	for range 5 {
+		if len(done) == 0 {
+			return nil
+		}
 		cm, err := b.maps().Get(ctx, NameInbox, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -346,19 +392,9 @@ func (b *Inbox) Remove(ctx context.Context, done []intake.Ticket) error {
 		if err != nil {
 			return fmt.Errorf("reading the inbox of hooks: %w", err)
 		}
-		type op struct {
-			Op    string `json:"op"`
-			Path  string `json:"path"`
-			Value string `json:"value"` // of "remove" it says nothing
-		}
-		var ops []op
-		for _, t := range done {
-			if has(cm.Data, t.Key, t.Value) { // keys are letters, digits and "-": nothing to escape in a JSON pointer
-				delete(cm.Data, t.Key) // it may be among done twice
-				ops = append(ops, op{"test", "/data/" + t.Key, t.Value}, op{"remove", "/data/" + t.Key, ""})
-			}
-		}
+		ops := removals(cm.Data, done, ours)
 		if len(ops) == 0 {
+			b.noteRemoved(done)
 			return nil
 		}
 		if value(cm.Immutable) {
@@ -370,6 +406,7 @@ func (b *Inbox) Remove(ctx context.Context, done []intake.Ticket) error {
 		}
 		_, err = b.maps().Patch(ctx, NameInbox, types.JSONPatchType, patch, metav1.PatchOptions{})
 		if err == nil || apierrors.IsNotFound(err) {
+			b.noteRemoved(done)
 			return nil
 		}
 		if !apierrors.IsInvalid(err) && !apierrors.IsConflict(err) { // else one was put again: look at what is left
@@ -379,30 +416,67 @@ func (b *Inbox) Remove(ctx context.Context, done []intake.Ticket) error {
 	return errors.New("clearing the inbox of hooks: it changes too fast")
 }
 
+// operation is one of a JSON patch.
+type operation struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value string `json:"value"` // of "remove" it says nothing
+}
+
+// removals takes out of data what is done, and returns how.
+func removals(data map[string]string, done []intake.Ticket, ours session) (ops []operation) {
+	for _, t := range done {
+		if v, ok := data[t.Key]; ok && ours.covers(t.Value, v) { // keys are letters, digits and "-": nothing to escape in a JSON pointer
+			delete(data, t.Key) // it may be among done twice
+			ops = append(ops, operation{"test", "/data/" + t.Key, v}, operation{"remove", "/data/" + t.Key, ""})
+		}
+	}
+	return ops
+}
+
+// noteRemoved notes what of the session is not in the ConfigMap any more. What was stored while it was removed is newer.
+func (b *Inbox) noteRemoved(done []intake.Ticket) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, t := range done {
+		if n, ours := b.session.number(t.Value); ours && b.stored[t.Key] <= n {
+			delete(b.stored, t.Key)
+		}
+	}
+}
+
 // withdraw drops what is not stored yet, and returns the rest when no write is under way that might store it.
-func (b *Inbox) withdraw(done []intake.Ticket) (stored []intake.Ticket) {
+func (b *Inbox) withdraw(done []intake.Ticket) (rest []intake.Ticket, ours session) {
 	b.pen.Lock()
 	defer b.pen.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range done {
-		waiting := b.unstored
-		if b.next != nil && has(b.next.data, t.Key, t.Value) {
-			waiting = b.next.data
+		dropped := false
+		for _, waiting := range []map[string]string{b.unstored, b.next.waiting()} {
+			if v, ok := waiting[t.Key]; ok && b.session.covers(t.Value, v) {
+				delete(waiting, t.Key)
+				dropped = true
+			}
 		}
-		if !has(waiting, t.Key, t.Value) {
-			stored = append(stored, t)
-			continue
+		if _, before := b.stored[t.Key]; before || !dropped { // an older one was stored
+			rest = append(rest, t)
 		}
-		delete(waiting, t.Key)
-		delete(b.offered, t.Key)
 	}
 	if b.next != nil && len(b.next.data) == 0 {
 		b.next.written = true
 		close(b.next.dealt)
 		b.next = nil
 	}
-	return stored
+	return rest, b.session
+}
+
+// waiting returns what a batch gathers; nil for none.
+func (m *batch) waiting() map[string]string {
+	if m == nil {
+		return nil
+	}
+	return m.data
 }
 
 // ticket reads one entry. One that can't be read asks for a full round.

@@ -247,7 +247,11 @@ func (l *beforeLine) take(before *authz.Snapshot) {
 }
 
 func decodeSnapshot(r io.Reader) (syncer.Stored, error) {
-	d := json.NewDecoder(bufio.NewReader(r))
+	return decodeLines(json.NewDecoder(bufio.NewReader(r)))
+}
+
+// decodeLines reads what encodeSnapshot wrote, and not more.
+func decodeLines(d *json.Decoder) (syncer.Stored, error) {
 	var first line
 	if err := d.Decode(&first); err != nil {
 		return syncer.Stored{}, err

@@ -426,13 +426,16 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 		}
 		g := &verified{gitlab: &gitlab{snap: snap}, exists: map[authz.SourceID]bool{}, levels: map[rbacsync.Membership]authz.Level{}}
 		policy := withRoles(t, authz.DefaultRoles()...)
-		make1 := func(mode syncer.Mode, p authz.Policy) *syncer.Syncer {
-			s, err := syncer.New(syncer.Options{
+		options := func(mode syncer.Mode, p authz.Policy) syncer.Options {
+			return syncer.Options{
 				Questions: questionsOf(g), Reader: g, Kube: kube, Policy: p, Mode: mode, Memory: m, Limits: &limits, Now: at.now,
 				Held:     store.Held{Client: kube, Namespace: "gl-k8s-integrator"},
 				Roles:    cluster.NewRoleReader(kube, append(p.ClusterRoles(), kubename.CIClusterRole)...),
 				Settings: rbacsync.Settings{DeleteAfter: 24 * time.Hour},
-			})
+			}
+		}
+		make1 := func(mode syncer.Mode, p authz.Policy) *syncer.Syncer {
+			s, err := syncer.New(options(mode, p))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -449,6 +452,7 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 					}
 				}
 			}
+			g.snap.Taken = at.at
 			switch r.IntN(3) {
 			case 0:
 				policy = randomPolicy(t, r)
@@ -462,8 +466,19 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 				}
 				did["approved"]++
 			}
-			plan, _ := make1(syncer.ModePlan, policy).Once(t.Context(), "command")
+			other := randomPolicy(t, r)
+			plan, doc, again := told(t, kube, options(syncer.ModePlan, policy), options(syncer.ModePlan, other))
+			if online, _ := make1(syncer.ModePlan, other).Once(t.Context(), "command"); len(online.Held)+len(again.Held) == 0 && !roles.differs() {
+				did["another configuration"]++
+				if d := cmp.Diff(rbacsync.Text(online.Plan), rbacsync.Text(again.Plan)); d != "" {
+					t.Fatalf("seed %d, step %d: another configuration, online and from the file (-online +file):\n%s", seed, step, d)
+				}
+			}
 			real, _ := serve.Once(t.Context(), "test")
+			if len(real.Report.Failed) == 0 {
+				did["rights told"] += len(doc.Namespaces)
+				comesTrue(t, kube, plan, doc)
+			}
 			if d := cmp.Diff(rbacsync.Text(real.Plan)+rbacsync.HeldText(real.Held), rbacsync.Text(plan.Plan)+rbacsync.HeldText(plan.Held)); d != "" {
 				t.Fatalf("seed %d, step %d: what serve did, and what plan said (-serve +plan):\n%s", seed, step, d)
 			}
@@ -481,7 +496,7 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 		}
 	}
 	t.Log(did)
-	for _, what := range []string{"approved", "held by policy", "held", "changes", "roles"} {
+	for _, what := range []string{"approved", "held by policy", "held", "changes", "roles", "another configuration", "rights told"} {
 		if did[what] < 20 {
 			t.Errorf("%s: %d is too little to show anything", what, did[what])
 		}

@@ -71,6 +71,9 @@ func (x *inspector) run(ctx context.Context, in <-chan inspection, changed func(
 
 // look looks once.
 func (x *inspector) look(ctx context.Context, in inspection) {
+	if x.o.Kube == nil { // the plan of a Recording
+		return
+	}
 	if in.want != nil {
 		x.foreign(ctx, in.want)
 		x.fence(ctx)

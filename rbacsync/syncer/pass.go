@@ -42,6 +42,7 @@ type pass struct {
 	sources  []authz.Source
 	scope    rbacsync.Scope
 
+	basis Basis
 	have  *rbacsync.Observed
 	plain *rbacsync.Wanted // what GitLab gives
 	want  *rbacsync.Wanted // the same, with what is held or can't be given left as it is
@@ -94,6 +95,7 @@ func (s *pipeline) pass(ctx context.Context, j job) *pass {
 		if p.have, err = s.observe(ctx, p.scope, p.snap, p.kind == KindFull); err != nil {
 			return err
 		}
+		p.basis = Basis{Observed: p.have, Before: s.brakes.latest, Was: s.brakes.policy}
 		if len(j.planned) > 0 {
 			p.have = p.have.With(j.planned)
 		}
@@ -121,11 +123,24 @@ func (s *pipeline) pass(ctx context.Context, j job) *pass {
 // observe returns what the cluster holds in the scope, with the namespaces known as those of their sources; see
 // cluster.Observe.
 func (s *pipeline) observe(ctx context.Context, scope rbacsync.Scope, snap *authz.Snapshot, reread bool) (*rbacsync.Observed, error) {
-	have, err := s.cluster.Observe(ctx, scope, reread)
+	look := func(ctx context.Context) (*rbacsync.Observed, error) { return s.cluster.Observe(ctx, scope, reread) }
+	if s.o.Observe != nil {
+		look = s.o.Observe
+	}
+	have, err := look(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return s.marks.identify(have, snap), nil
+}
+
+// basis returns what a plan was made on.
+func (s *pipeline) basis(p *pass) Basis {
+	b := p.basis
+	if s.o.Mode != ModeEnforce && p.ended {
+		b.Jobs = s.credentials.list(p)
+	}
+	return b
 }
 
 // plan is the only caller of rbacsync.Plan.

@@ -55,6 +55,16 @@ type Round struct {
 	Err        error // why the round could not be finished, or what could not be written
 	// Unwritten is how many changes the cluster did not take: in this round, or in the last one over everything.
 	Unwritten int
+	// Basis is what the plan was made on. Only Once tells it.
+	Basis Basis
+}
+
+// Basis is what a plan was made on, for telling why it is so.
+type Basis struct {
+	Observed *rbacsync.Observed // what the cluster held before
+	Before   *authz.Snapshot    // the last one that was carried out before; nil: not known
+	Was      *authz.Policy      // the last one that the whole cluster agreed with before; nil: not known
+	Jobs     []ci.Namespace     // in ModePlan: what CI credentials would be brought in order for
 }
 
 // State is what the last rounds left, for explaining and for status.

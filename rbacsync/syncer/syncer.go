@@ -56,6 +56,9 @@ type Options struct {
 	// Watch, optional, makes Run follow the cluster by watches instead of listing it in each round, and put back at
 	// once what somebody else changes. It must be a client without a timeout, which would end the watches.
 	Watch kubernetes.Interface
+	// Observe, optional, returns what the cluster holds instead of Kube, which may be nil then: nothing is written, and nobody
+	// looks for bindings of others. See Recording.
+	Observe func(context.Context) (*rbacsync.Observed, error)
 	// Inbox, optional, is where hooks come from. Run follows it, and takes out what a round has dealt with.
 	Inbox Inbox
 	// Memory, optional, keeps the last Snapshot for other replicas and the next start.
@@ -166,6 +169,7 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	if s.o.CI != nil && s.o.Mode == ModeEnforce && p.ended && ctx.Err() == nil {
 		r = s.onceCI(ctx, p)
 	}
+	r.Basis = s.basis(p)
 	return r, r.Err
 }
 
@@ -209,7 +213,7 @@ func (s *Syncer) settled(ctx context.Context, j job) *pass {
 		p.Err = errors.Join(p.Err, again.Err)
 		return p
 	}
-	again.Kind, again.foreign = p.Kind, p.foreign
+	again.Kind, again.foreign, again.basis = p.Kind, p.foreign, p.basis
 	again.Err = errors.Join(p.Err, again.Err)
 	again.Plan = slices.Concat(p.Plan, again.Plan)
 	again.Report = p.Report.With(again.Report)
