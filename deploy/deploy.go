@@ -36,7 +36,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
-//go:embed manifests/*.yaml optional/*.yaml
+//go:embed manifests/*.yaml optional/*.yaml optional/*.service
 var manifests embed.FS
 
 // Names of what the manifests make.
@@ -87,6 +87,24 @@ const DeletionFile = "deploy/optional/namespace-deletion.yaml"
 // ForDeletion returns what DeletionFile holds.
 func ForDeletion() ([]*unstructured.Unstructured, error) {
 	return decode("optional/namespace-deletion.yaml")
+}
+
+// Texts returns the files that match: "manifests/*.yaml", "optional/token.yaml".
+func Texts(pattern string) (map[string][]byte, error) {
+	names, err := fs.Glob(manifests, pattern)
+	if err == nil && len(names) == 0 {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing the manifests %s: %w", pattern, err)
+	}
+	out := map[string][]byte{}
+	for _, name := range names {
+		if out[name], err = manifests.ReadFile(name); err != nil {
+			return nil, fmt.Errorf("reading the manifests: %w", err)
+		}
+	}
+	return out, nil
 }
 
 func decode(pattern string) ([]*unstructured.Unstructured, error) {

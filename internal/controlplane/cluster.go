@@ -201,8 +201,9 @@ func (c *Cluster) startAPIServer(ctx context.Context, o Options) error {
 const apiServer = "kube-apiserver"
 
 // RestartAPIServer stops kube-apiserver and starts it again, with the same flags, port and state, and returns when it is
-// ready. No other method may be called meanwhile.
-func (c *Cluster) RestartAPIServer(ctx context.Context) error {
+// ready. Further flags are added for good; the last of the same name counts. No other method may be called meanwhile.
+func (c *Cluster) RestartAPIServer(ctx context.Context, flags ...string) error {
+	c.flags = append(c.flags, flags...)
 	i := slices.IndexFunc(c.procs, func(p *process) bool { return p.name == apiServer })
 	c.procs[i].stop(3 * time.Second)
 	c.procs = slices.Delete(c.procs, i, i+1)

@@ -1,0 +1,121 @@
+package setup
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// renewed begins the names of the folders with later certificates; what follows is a time, in which they sort.
+const renewed = "renewed-"
+
+// latest returns the folder with the newest certificates: that of init, or its last renewal.
+func latest(dir string) (string, error) {
+	all, err := filepath.Glob(filepath.Join(dir, renewed+"*"))
+	if err != nil || len(all) == 0 {
+		return dir, err
+	}
+	slices.Sort(all)
+	return all[len(all)-1], nil
+}
+
+// Renew makes new certificates in a new folder below that of Init, and NEXT.md beside them. Old and new ones work together, in
+// any order in which the nodes get them: both are trusted by both sides until the old ones end.
+func Renew(dir string, now time.Time, out io.Writer) error {
+	a, err := answersOf(dir)
+	if err != nil {
+		return err
+	}
+	from, err := latest(dir)
+	if err != nil {
+		return fmt.Errorf("looking for the newest certificates: %w", err)
+	}
+	trusted, err := os.ReadFile(filepath.Join(from, "kube-apiserver", "webhook-ca.crt"))
+	if err != nil {
+		return fmt.Errorf("reading what is trusted now: %w", err)
+	}
+	webhooks, err := loadAuthority(from, webhookCA, "", trusted)
+	if err != nil {
+		return err
+	}
+	all := []*authority{webhooks}
+	var hooks *authority
+	if a.HooksURL != "" {
+		if trusted, err = os.ReadFile(filepath.Join(from, "gitlab", "hooks-ca.crt")); err != nil {
+			return fmt.Errorf("reading what GitLab trusts now: %w", err)
+		}
+		if hooks, err = loadAuthority(from, hooksCA, a.hooksHost(), trusted); err != nil {
+			return err
+		}
+		all = append(all, hooks)
+	}
+	for _, ca := range all {
+		warning, err := ca.renew(now)
+		if err != nil {
+			return err
+		}
+		if warning != "" {
+			fmt.Fprintf(out, "warning: %s\n", warning)
+		}
+	}
+	f, err := certificates(a, webhooks, hooks, now)
+	if err != nil {
+		return err
+	}
+	ending := ends(f, a)
+	f.add("node.sh", []byte(nodeScript(a, true)), 0o644)
+	f.add("NEXT.md", []byte(nextPage("New certificates", ending, renewSteps(a))), 0o644)
+	if a.Run == InCluster {
+		if err := renewSecret(f, from); err != nil {
+			return err
+		}
+	}
+	to := filepath.Join(dir, renewed+now.UTC().Format("20060102T150405Z"))
+	if err := f.write(to); err != nil {
+		return err
+	}
+	tell(out, to, ending)
+	return nil
+}
+
+// renewSecret writes the whole Secret again, with the configuration as it is in the folder before.
+func renewSecret(f folder, from string) error {
+	data, err := os.ReadFile(filepath.Join(from, "files.yaml"))
+	if err != nil {
+		return fmt.Errorf("reading the Secret with the files: %w", err)
+	}
+	var s corev1.Secret
+	if err := yaml.UnmarshalStrict(data, &s); err != nil {
+		return fmt.Errorf("reading the Secret in %s: %w", filepath.Join(from, "files.yaml"), err)
+	}
+	for name, content := range s.StringData {
+		if _, fresh := f["integrator/"+name]; !fresh {
+			f.add("integrator/"+name, []byte(content), 0o600)
+		}
+	}
+	return addFilesSecret(f)
+}
+
+func renewSteps(a Answers) []step {
+	var steps []step
+	if a.Run == InCluster {
+		steps = append(steps, step{"The integrator's files", "It reads them again within minutes. From now on this is the file to change: the older one has the older certificates.", "kubectl apply -f files.yaml"})
+	}
+	steps = append(steps, step{"The node's files", onNode + " The integrator reads new certificates by itself.", "sh node.sh"})
+	restart := map[string]string{
+		K3s: "systemctl restart k3s", RKE2: "systemctl restart rke2-server",
+		Kubeadm: "", StaticPod: "", Flags: "",
+	}[a.Distribution]
+	text := strings.TrimSuffix(onNode, " with a copy of this folder (without `ca/`).") + " It reads an authority at its start only; until then it trusts the one before, which these certificates are good for too."
+	if restart == "" {
+		text += " A static pod starts again when its manifest is moved out of /etc/kubernetes/manifests for a minute, and back."
+	}
+	return append(steps, step{"kube-apiserver starts again", text, restart})
+}
