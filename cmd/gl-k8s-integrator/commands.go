@@ -38,7 +38,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), checkConfigCommand(s), tokenCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), checkConfigCommand(s), doctorCommand(s), tokenCommand(s), versionCommand(s))
 	return root
 }
 

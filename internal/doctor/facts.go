@@ -66,7 +66,7 @@ type GitLab struct {
 	Text    string // of the fault
 	Issuer  string // "": not asked
 	Keys    int
-	KeysBad string        // why there are no keys
+	KeysBad string         // why there are no keys
 	Clock   *time.Duration // GitLab's clock minus ours; nil: not known
 	Version string
 	Number  gitlabversion.Version // zero: not known

@@ -48,14 +48,14 @@ func fileRules() []rule {
 	return []rule{
 		{
 			code: "config", name: "the configuration file can't be used",
-			why: "no command works with it, and serve does not start",
-			fix: "correct what is named; `gl-k8s-integrator check-config` says all faults at once",
+			why:  "no command works with it, and serve does not start",
+			fix:  "correct what is named; `gl-k8s-integrator check-config` says all faults at once",
 			when: func(f *Facts) []hit { return one(f.ConfigFault != "", f.ConfigFault, "") },
 		},
 		{
 			code: "files", name: "a file that the configuration names is missing, unreadable or of another kind", after: []string{"config"},
-			why: "serve reads it at the start or when it changes, and goes on with the last good one, or not at all",
-			fix: "put the right file there, or run this with `--no-files` where the integrator's files are on another machine",
+			why:  "serve reads it at the start or when it changes, and goes on with the last good one, or not at all",
+			fix:  "put the right file there, or run this with `--no-files` where the integrator's files are on another machine",
 			when: func(f *Facts) []hit { return each(f.FileFaults) },
 		},
 	}

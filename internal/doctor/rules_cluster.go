@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 )
 
 // unreached are the rules by which kube-apiserver can't be asked.
@@ -47,20 +48,20 @@ func clusterRules() []rule {
 		},
 		{
 			code: "fence", name: "the tenant fence or the cage is missing, or weaker than `deploy/manifests`", after: unreached(),
-			why: "without it mode `enforce` writes nothing, since tenants could climb out of their rights",
-			fix: "run `kubectl apply -f deploy/manifests/`",
+			why:  "without it mode `enforce` writes nothing, since tenants could climb out of their rights",
+			fix:  "run `kubectl apply -f deploy/manifests/`",
 			when: func(f *Facts) []hit { return one(f.Cluster.FenceMissing != "", f.Cluster.FenceMissing, "") },
 		},
 		{
 			code: "fence_roles", name: "the fence does not know a ClusterRole of the configuration", after: append(unreached(), "fence"),
-			why: "a tenant can take the name of its RoleBinding before the integrator does",
-			fix: "add the role to the list in `deploy/manifests`, and apply them again",
+			why:  "a tenant can take the name of its RoleBinding before the integrator does",
+			fix:  "add the role to the list in `deploy/manifests`, and apply them again",
 			when: func(f *Facts) []hit { return one(f.Cluster.FenceRoles != "", f.Cluster.FenceRoles, "") },
 		},
 		{
 			code: "deletion", name: "namespaces are to be deleted, and the right to is not given", after: append(unreached(), "fence"),
-			why: "mode `enforce` waits for it and writes nothing",
-			fix: "apply `deploy/optional/namespace-deletion.yaml`, or set `rbacsync.deletion.policy: retain`",
+			why:  "mode `enforce` waits for it and writes nothing",
+			fix:  "apply `deploy/optional/namespace-deletion.yaml`, or set `rbacsync.deletion.policy: retain`",
 			when: func(f *Facts) []hit { return one(f.Cluster.Deletion != "", f.Cluster.Deletion, "") },
 		},
 		{
@@ -75,7 +76,9 @@ func clusterRules() []rule {
 			why: "kube-apiserver refuses each RoleBinding to it",
 			fix: "add … to `resourceNames` of the verbs `bind` and `get` in the integrator's own ClusterRole",
 			when: func(f *Facts) []hit {
-				return roles(f, func(r clusterroles.Role) (bool, string) { return r.Bindable.Verdict == clusterroles.No, r.Bindable.Reason })
+				return roles(f, func(r clusterroles.Role) (bool, string) {
+					return r.Bindable.Verdict == clusterroles.No, r.Bindable.Reason
+				})
 			},
 		},
 		{
@@ -188,7 +191,7 @@ func webhookRules() []rule {
 		},
 		{
 			code: "webhook_unasked", name: "kube-apiserver asks no webhook about tokens", after: []string{"webhook_file"}, why: "no person can log in",
-			fix: "set `--authentication-token-webhook-config-file` of each kube-apiserver, and restart it",
+			fix:  "set `--authentication-token-webhook-config-file` of each kube-apiserver, and restart it",
 			when: fault(Unasked),
 		},
 	}
@@ -224,7 +227,9 @@ func authorizerRules() []rule {
 		{
 			code: "authorization_file", name: "the file for `--authorization-config` can't be used", why: "kube-apiserver does not start with it",
 			fix: "write it as docs/install.md has it",
-			when: func(f *Facts) []hit { return one(f.Authorizers.Unfit != "", f.Authorizers.File+": "+f.Authorizers.Unfit, "") },
+			when: func(f *Facts) []hit {
+				return one(f.Authorizers.Unfit != "", f.Authorizers.File+": "+f.Authorizers.Unfit, "")
+			},
 		},
 		{
 			code: "authorization_rbac", name: "RBAC is not among the authorizers", why: "no RoleBinding counts: nobody has a right, the cluster's own parts neither",
@@ -236,13 +241,15 @@ func authorizerRules() []rule {
 		},
 		{
 			code: "authorization_webhook", name: "the explaining webhook is not among the authorizers", why: "refusals have no explanation",
-			fix: "add the webhook to … as docs/install.md has it, or set `authz.explain.disabled: true`",
+			fix:  "add the webhook to … as docs/install.md has it, or set `authz.explain.disabled: true`",
 			when: file(func(a Authorizers, f *Facts) string { return say(a.Ours < 0 && !disabled(f), "no webhook of ours") }),
 		},
 		{
 			code: "authorization_disabled", name: "kube-apiserver asks the explaining webhook, which is disabled", why: "each refusal is HTTP 500",
 			fix: "take the webhook out of …, or take `authz.explain.disabled` out",
-			when: file(func(a Authorizers, f *Facts) string { return say(a.Ours >= 0 && disabled(f), "authz.explain.disabled is true") }),
+			when: file(func(a Authorizers, f *Facts) string {
+				return say(a.Ours >= 0 && disabled(f), "authz.explain.disabled is true")
+			}),
 		},
 		{
 			code: "authorization_order", name: "the explaining webhook stands before RBAC", why: "it is asked about every request, not only about what would be refused",
@@ -261,7 +268,9 @@ func authorizerRules() []rule {
 		{
 			code: "authorization_conditions", name: "the explaining webhook has no matchConditions", why: "it is asked about everybody, and refusals of the cluster's own parts hang on it",
 			fix: "write the matchConditions of docs/install.md into …",
-			when: file(func(a Authorizers, _ *Facts) string { return say(a.Ours >= 0 && a.Conditions == 0, "no matchConditions") }),
+			when: file(func(a Authorizers, _ *Facts) string {
+				return say(a.Ours >= 0 && a.Conditions == 0, "no matchConditions")
+			}),
 		},
 		{
 			code: "authorization_timeout", name: "the explaining webhook's timeout is longer than 3 s", why: "each refusal waits so long for an integrator that hangs",
@@ -284,13 +293,12 @@ func runningRules() []rule {
 		{
 			code: "no_leader", name: "no integrator leads", after: append(unreached(), "no_round", "webhook_away"),
 			why: "changes in GitLab do not arrive in the cluster", fix: "start `gl-k8s-integrator serve`, and read its log",
-			when: func(f *Facts) []hit {
-				s := f.Cluster.Status
-				if s == nil || (s.Holder != "" && !s.Old(f.Now)) {
-					return nil
+			when: ofStatus(func(s *status.Summary, f *Facts) string {
+				if s.Holder != "" && !s.Old(f.Now) {
+					return ""
 				}
-				return one(true, "the Lease was renewed last at "+s.Renewed.UTC().Format(time.RFC3339), "")
-			},
+				return "the Lease was renewed last at " + s.Renewed.UTC().Format(time.RFC3339)
+			}),
 		},
 		{
 			code: "replicas", name: "not all replicas of the Deployment are ready", after: append(unreached(), "no_round", "no_leader"),
@@ -301,31 +309,28 @@ func runningRules() []rule {
 		},
 		{
 			code: "failing", name: "rounds fail", after: down, why: "changes in GitLab do not arrive in the cluster", fix: "do what the error says",
-			when: func(f *Facts) []hit {
-				s := f.Cluster.Status
-				return one(s != nil && s.Failing != "", text(s, func() string { return s.Failing }), "")
-			},
+			when: ofStatus(func(s *status.Summary, _ *Facts) string { return s.Failing }),
 		},
 		{
 			code: "old_reading", name: "GitLab was read too long ago", after: append(down, "no_leader", "failing"), why: "who lost a right in GitLab may still have it here",
 			fix: "look for the reason in the log of the leader",
-			when: func(f *Facts) []hit {
-				s := f.Cluster.Status
-				if s == nil || f.Config == nil || s.Read.IsZero() {
-					return nil
-				}
-				most := max(30*time.Minute, 4*f.Config.RBACSync.Interval.Duration)
+			when: ofStatus(func(s *status.Summary, f *Facts) string {
 				age := f.Now.Sub(s.Read)
-				return one(age > most, fmt.Sprintf("the last full reading is %s old", age.Round(time.Second)), "")
-			},
+				if f.Config == nil || s.Read.IsZero() || age <= max(30*time.Minute, 4*f.Config.RBACSync.Interval.Duration) {
+					return ""
+				}
+				return fmt.Sprintf("the last full reading is %s old", age.Round(time.Second))
+			}),
 		},
 		{
 			code: "held", name: "changes are held back", why: "a limit took them for a mistake: they wait for GitLab to confirm them, or for approval",
 			fix: "look at them with `gl-k8s-integrator plan --held`, then use `approve`",
-			when: func(f *Facts) []hit {
-				s := f.Cluster.Status
-				return one(s != nil && s.Held > 0, text(s, func() string { return fmt.Sprintf("%d changes", s.Held) }), "")
-			},
+			when: ofStatus(func(s *status.Summary, _ *Facts) string {
+				if s.Held == 0 {
+					return ""
+				}
+				return fmt.Sprintf("%d changes", s.Held)
+			}),
 		},
 		{
 			code: "finding", name: "the integrator reports findings", after: slices.Concat(down, []string{"no_leader", "failing", "role", "role_bind"}), why: "what each means is in docs/operations.md and docs/ci.md",

@@ -12,6 +12,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 )
 
 // soon is how long before its end a certificate or a token is a problem: time enough to make a new one.
@@ -58,8 +59,8 @@ func gitlabRules() []rule {
 		},
 		{
 			code: "signing_keys", name: "GitLab's signing keys can't be read", after: []string{"gitlab_away", "gitlab_untrusted", "gitlab_name", "gitlab_certificate", "gitlab_answer", "issuer"},
-			why: "nobody can log in when the known keys are older than `authn.keyMaxAge`",
-			fix: "let this machine reach the `jwks_uri` that GitLab names, or set `authn.keys.url`",
+			why:  "nobody can log in when the known keys are older than `authn.keyMaxAge`",
+			fix:  "let this machine reach the `jwks_uri` that GitLab names, or set `authn.keys.url`",
 			when: func(f *Facts) []hit { return one(f.GitLab.KeysBad != "", f.GitLab.KeysBad, "") },
 		},
 		{
@@ -106,17 +107,17 @@ func clockRules() []rule {
 	return []rule{
 		{
 			code: "clock_here", name: "the clock of this machine is wrong", why: why,
-			fix: "start NTP here: `timedatectl set-ntp true`",
+			fix:  "start NTP here: `timedatectl set-ntp true`",
 			when: func(f *Facts) []hit { return clockOf(f, "here") },
 		},
 		{
 			code: "clock_gitlab", name: "GitLab's clock is wrong", why: why,
-			fix: "start NTP on GitLab's machine: `timedatectl set-ntp true`",
+			fix:  "start NTP on GitLab's machine: `timedatectl set-ntp true`",
 			when: func(f *Facts) []hit { return clockOf(f, "gitlab") },
 		},
 		{
 			code: "clock_apiserver", name: "kube-apiserver's clock is wrong", why: "certificates and ServiceAccount tokens are refused, and Leases are taken over too early",
-			fix: "start NTP on the control-plane node: `timedatectl set-ntp true`",
+			fix:  "start NTP on the control-plane node: `timedatectl set-ntp true`",
 			when: func(f *Facts) []hit { return clockOf(f, "apiserver") },
 		},
 	}
@@ -159,8 +160,8 @@ func tokenRules() []rule {
 	return []rule{
 		{
 			code: "read_token", name: "GitLab does not take the token in `gitlab.readTokenFile`", after: slices.Concat(down, []string{"files"}),
-			why: "nothing of GitLab is read: rights stay as they are",
-			fix: "make a token of an administrator with the scope `read_api`, and write it into `gitlab.readTokenFile`",
+			why:  "nothing of GitLab is read: rights stay as they are",
+			fix:  "make a token of an administrator with the scope `read_api`, and write it into `gitlab.readTokenFile`",
 			when: func(f *Facts) []hit { return one(f.Read.Refused != "", f.Read.Refused, "") },
 		},
 		{
@@ -196,8 +197,8 @@ func tokenRules() []rule {
 		},
 		{
 			code: "write_token", name: "GitLab does not take the token in `gitlab.writeTokenFile`", after: slices.Concat(down, []string{"files"}),
-			why: "CI jobs get no new credentials, and lose the old ones when these end",
-			fix: "make a token with the scope `api` of a user who may write variables of all projects, and write it into `gitlab.writeTokenFile`",
+			why:  "CI jobs get no new credentials, and lose the old ones when these end",
+			fix:  "make a token with the scope `api` of a user who may write variables of all projects, and write it into `gitlab.writeTokenFile`",
 			when: func(f *Facts) []hit { return one(f.Write.Refused != "", f.Write.Refused, "") },
 		},
 		{
@@ -223,8 +224,8 @@ func tokenRules() []rule {
 		},
 		{
 			code: "token_shared", name: "reading and writing take the same token", after: []string{"read_token", "read_token_scope", "read_token_strong", "write_token", "write_token_scope"},
-			why: "what only reads could write with it too",
-			fix: "make two tokens: scope `read_api` for `gitlab.readTokenFile`, scope `api` for `gitlab.writeTokenFile`",
+			why:  "what only reads could write with it too",
+			fix:  "make two tokens: scope `read_api` for `gitlab.readTokenFile`, scope `api` for `gitlab.writeTokenFile`",
 			when: func(f *Facts) []hit { return one(f.Shared, "both files hold the same", "") },
 		},
 	}
@@ -366,9 +367,7 @@ func hookRules() []rule {
 		{
 			code: "hook_refused", name: "the running integrator can't check hooks", why: "each hook is refused: " + slow,
 			fix: "put the secret of the system hook, alone on one line, into `listeners.hooks.secretFile`", after: []string{"files"},
-			when: func(f *Facts) []hit {
-				return one(f.Cluster.Status != nil && f.Cluster.Status.HooksRefused != "", text(f.Cluster.Status, func() string { return f.Cluster.Status.HooksRefused }), "")
-			},
+			when: ofStatus(func(s *status.Summary, _ *Facts) string { return s.HooksRefused }),
 		},
 		{
 			code: "hook_plain", name: "the system hook goes over plain HTTP", why: "whoever reads along has its secret", fix: "register … with https, and set `listeners.hooks.certFile`",
@@ -413,12 +412,15 @@ func hookRules() []rule {
 	}
 }
 
-// text is what f says where there is a status.
-func text(there any, f func() string) string {
-	if there == nil {
-		return ""
+// ofStatus is a hit with what wrong says of the status, if that is anything.
+func ofStatus(wrong func(s *status.Summary, f *Facts) string) func(*Facts) []hit {
+	return func(f *Facts) []hit {
+		if f.Cluster.Status == nil {
+			return nil
+		}
+		what := wrong(f.Cluster.Status, f)
+		return one(what != "", what, "")
 	}
-	return f()
 }
 
 func onLoopback(host string) bool {
@@ -448,8 +450,8 @@ func certificateRules() []rule {
 		},
 		{
 			code: "certificate_ends", name: "a certificate ends soon",
-			why: "on that day who verifies it talks no more",
-			fix: "make a new certificate for … before; those of the listeners are read again when they change",
+			why:  "on that day who verifies it talks no more",
+			fix:  "make a new certificate for … before; those of the listeners are read again when they change",
 			when: certificates(func(f *Facts, c Certificate) bool { return !over(f, c) && c.Ends.Sub(f.Now) < soon }),
 		},
 	}
