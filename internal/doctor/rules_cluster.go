@@ -53,6 +53,13 @@ func clusterRules() []rule {
 			when: func(f *Facts) []hit { return one(f.Cluster.FenceMissing != "", f.Cluster.FenceMissing, "") },
 		},
 		{
+			code: "role", name: "a ClusterRole of the configuration does not exist", after: unreached(),
+			why: "who should have it has no right", fix: "make the ClusterRole …, or correct its name in `authz`",
+			when: func(f *Facts) []hit {
+				return roles(f, func(r clusterroles.Role) (bool, string) { return r.Exists.Verdict == clusterroles.No, r.Exists.Reason })
+			},
+		},
+		{
 			code: "fence_roles", name: "the fence does not know a ClusterRole of the configuration", after: append(unreached(), "fence"),
 			why:  "a tenant can take the name of its RoleBinding before the integrator does",
 			fix:  "add the role to the list in `deploy/manifests`, and apply them again",
@@ -63,13 +70,6 @@ func clusterRules() []rule {
 			why:  "mode `enforce` waits for it and writes nothing",
 			fix:  "apply `deploy/optional/namespace-deletion.yaml`, or set `rbacsync.deletion.policy: retain`",
 			when: func(f *Facts) []hit { return one(f.Cluster.Deletion != "", f.Cluster.Deletion, "") },
-		},
-		{
-			code: "role", name: "a ClusterRole of the configuration does not exist", after: unreached(),
-			why: "who should have it has no right", fix: "make the ClusterRole …, or correct its name in `authz`",
-			when: func(f *Facts) []hit {
-				return roles(f, func(r clusterroles.Role) (bool, string) { return r.Exists.Verdict == clusterroles.No, r.Exists.Reason })
-			},
 		},
 		{
 			code: "role_bind", name: "the integrator may not bind a ClusterRole of the configuration", after: append(unreached(), "role"),
@@ -109,16 +109,17 @@ func webhookRules() []rule {
 	// Three look: this machine by each of the two files, and kube-apiserver itself.
 	fault := func(kinds ...Fault) func(*Facts) []hit {
 		return func(f *Facts) []hit {
-			var out []hit
-			for _, w := range []Webhook{f.Authn, f.Explain} {
+			var said []string
+			at := "the webhook"
+			for _, w := range []Webhook{f.Explain, f.Authn} {
 				if slices.Contains(kinds, w.Fault) {
-					out = append(out, hit{fmt.Sprintf("%s, by %s from here: %s", w.URL, w.File, w.Text), w.URL})
+					said, at = append(said, fmt.Sprintf("%s, by %s from here: %s", w.URL, w.File, w.Text)), w.URL
 				}
 			}
 			if slices.Contains(kinds, f.Through.Fault) {
-				out = append(out, hit{"as kube-apiserver says: " + f.Through.Text, "the webhook"})
+				said = append(said, "as kube-apiserver says: "+f.Through.Text)
 			}
-			return out
+			return one(said != nil, strings.Join(said, "; "), at)
 		}
 	}
 	const why = "kube-apiserver gets no answer: no person can log in, and refusals are HTTP 500"
