@@ -102,7 +102,7 @@ func (c *collector) clock(resp *http.Response, sent time.Time) *time.Duration {
 	return &d
 }
 
-// FaultOf returns of which kind an error of a connection is.
+// faultOf returns of which kind an error of a connection is.
 func faultOf(err error) Fault {
 	if err == nil {
 		return None
@@ -150,7 +150,7 @@ func faultIn(text string) Fault {
 		return OtherName
 	case has("certificate has expired or is not yet valid"):
 		return Ended
-	case has("connection refused", "no such host", "i/o timeout", "no route to host", "network is unreachable", "deadline exceeded", "connection reset", "Client.Timeout", "server misbehaving", "EOF"):
+	case has("connection refused", "no such host", "i/o timeout", "no route to host", "network is unreachable", "deadline exceeded", "connection reset", "Client.Timeout", "server misbehaving", "invalid port", "EOF"):
 		return Away
 	case has("could not find the requested resource", "404"):
 		return Path

@@ -107,6 +107,13 @@ func (c *collector) fence(ctx context.Context, k *Cluster) {
 
 func (c *collector) rights(ctx context.Context, k *Cluster, own kubernetes.Interface) {
 	k.Roles = cluster.NewRoleReader(own, c.RoleNames...).Look(ctx)
+	if own != c.Kube { // the integrator may get the roles alone that it may bind
+		seen := cluster.NewRoleReader(c.Kube, c.RoleNames...).Look(ctx)
+		for name, r := range k.Roles {
+			r.Exists = seen[name].Exists
+			k.Roles[name] = r
+		}
+	}
 	for name, r := range k.Roles {
 		for _, a := range []clusterroles.Answer{r.Exists, r.Bindable} {
 			if a.Verdict == clusterroles.Unknown {
@@ -191,7 +198,7 @@ func verdict(text string) (f Fault, jwt bool) {
 		return None, false
 	case strings.Contains(text, "oidc: "):
 		return None, true
-	case !strings.Contains(text, authnPath) && !strings.Contains(text, "Post ") && (text == "" || strings.Contains(text, "invalid bearer token")):
+	case text == "" || text == "invalid bearer token": // nobody had anything to say of it
 		return Unasked, false
 	}
 	return faultIn(text), false

@@ -60,7 +60,17 @@ func clusterRules() []rule {
 			},
 		},
 		{
-			code: "fence_roles", name: "the fence does not know a ClusterRole of the configuration", after: append(unreached(), "fence"),
+			code: "role_bind", name: "the integrator may not bind a ClusterRole of the configuration", after: append(unreached(), "role"),
+			why: "kube-apiserver refuses each RoleBinding to it",
+			fix: "add … to `resourceNames` of the verbs `bind` and `get` in the integrator's own ClusterRole, and to the roles of the fence, in `deploy/manifests`",
+			when: func(f *Facts) []hit {
+				return roles(f, func(r clusterroles.Role) (bool, string) {
+					return r.Bindable.Verdict == clusterroles.No, r.Bindable.Reason
+				})
+			},
+		},
+		{
+			code: "fence_roles", name: "the fence does not know a ClusterRole of the configuration", after: append(unreached(), "fence", "role", "role_bind"),
 			why:  "a tenant can take the name of its RoleBinding before the integrator does",
 			fix:  "add the role to the list in `deploy/manifests`, and apply them again",
 			when: func(f *Facts) []hit { return one(f.Cluster.FenceRoles != "", f.Cluster.FenceRoles, "") },
@@ -70,16 +80,6 @@ func clusterRules() []rule {
 			why:  "mode `enforce` waits for it and writes nothing",
 			fix:  "apply `deploy/optional/namespace-deletion.yaml`, or set `rbacsync.deletion.policy: retain`",
 			when: func(f *Facts) []hit { return one(f.Cluster.Deletion != "", f.Cluster.Deletion, "") },
-		},
-		{
-			code: "role_bind", name: "the integrator may not bind a ClusterRole of the configuration", after: append(unreached(), "role"),
-			why: "kube-apiserver refuses each RoleBinding to it",
-			fix: "add … to `resourceNames` of the verbs `bind` and `get` in the integrator's own ClusterRole",
-			when: func(f *Facts) []hit {
-				return roles(f, func(r clusterroles.Role) (bool, string) {
-					return r.Bindable.Verdict == clusterroles.No, r.Bindable.Reason
-				})
-			},
 		},
 		{
 			code: "pod_security", name: "a namespace of ours enforces no Pod Security standard", after: unreached(),
@@ -122,6 +122,8 @@ func webhookRules() []rule {
 			return one(said != nil, strings.Join(said, "; "), at)
 		}
 	}
+	// With a wrong gitlab.url our own token is one of another GitLab.
+	wrongURL := []string{"gitlab_away", "gitlab_untrusted", "gitlab_name", "gitlab_certificate", "gitlab_answer"}
 	const why = "kube-apiserver gets no answer: no person can log in, and refusals are HTTP 500"
 	return []rule{
 		{
@@ -187,12 +189,12 @@ func webhookRules() []rule {
 			fix: "let `server` of the kubeconfig be the address of `listeners.webhooks`: …", when: fault(Odd),
 		},
 		{
-			code: "webhook_foreign", name: "the integrator at the webhook's address is for another GitLab", after: []string{"webhook_path", "issuer"}, why: "tokens of this GitLab are not known there, so nobody can log in",
+			code: "webhook_foreign", name: "the integrator at the webhook's address is for another GitLab", after: append([]string{"webhook_path", "issuer"}, wrongURL...), why: "tokens of this GitLab are not known there, so nobody can log in",
 			fix: "let `gitlab.url` be the same here and in the configuration that `serve` runs with", when: fault(Foreign),
 		},
 		{
-			code: "webhook_unasked", name: "kube-apiserver asks no webhook about tokens", after: []string{"webhook_file"}, why: "no person can log in",
-			fix:  "set `--authentication-token-webhook-config-file` of each kube-apiserver, and restart it",
+			code: "webhook_unasked", name: "kube-apiserver asks no webhook about tokens", after: append([]string{"webhook_file", "webhook_foreign", "issuer"}, wrongURL...), why: "no person can log in",
+			fix:  "set `--authentication-token-webhook-config-file` of each kube-apiserver, and restart it; if it is set, let `gitlab.url` be the same here and in the configuration that `serve` runs with",
 			when: fault(Unasked),
 		},
 	}
