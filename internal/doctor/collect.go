@@ -48,12 +48,12 @@ func Collect(ctx context.Context, s Sources) *Facts {
 	c := &collector{Sources: s, facts: f}
 	c.certificates()
 	var wait sync.WaitGroup
-	for _, look := range []func(context.Context){c.gitlab, c.cluster, c.apiserverFiles} {
+	for _, look := range []func(context.Context){gitlabLook{c}.all, clusterLook{c}.all, fileLook{c}.all} {
 		wait.Go(func() { look(ctx) })
 	}
 	wait.Wait()
 	// After the others: it costs the time of a webhook that is away, and needs to know whether kube-apiserver answers.
-	c.through(ctx)
+	clusterLook{c}.through(ctx)
 	return f
 }
 

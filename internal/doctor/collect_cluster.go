@@ -27,8 +27,11 @@ import (
 
 const rightsFix = "use an administrator's kubeconfig: --kubeconfig FILE"
 
-// cluster looks at what kube-apiserver says.
-func (c *collector) cluster(ctx context.Context) {
+// clusterLook looks at the cluster.
+type clusterLook struct{ *collector }
+
+// all looks at what kube-apiserver says.
+func (c clusterLook) all(ctx context.Context) {
 	if c.Kube == nil || c.Config == nil {
 		return
 	}
@@ -54,7 +57,7 @@ func (c *collector) cluster(ctx context.Context) {
 }
 
 // greet asks for version and clock, and whether the integrator is installed.
-func (c *collector) greet(ctx context.Context) {
+func (c clusterLook) greet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	k := &c.facts.Cluster
@@ -75,7 +78,7 @@ func (c *collector) greet(ctx context.Context) {
 		k.Fault, k.Text = faultOf(err), err.Error()
 		return
 	}
-	resp.Body.Close()
+	defer resp.Body.Close()
 	k.Clock = c.clock(resp, sent)
 	c.served("kube-apiserver", resp.TLS)
 	if resp.StatusCode == http.StatusUnauthorized {
@@ -89,7 +92,7 @@ func (c *collector) greet(ctx context.Context) {
 	}
 }
 
-func (c *collector) fence(ctx context.Context, k *Cluster) {
+func (c clusterLook) fence(ctx context.Context, k *Cluster) {
 	switch err := fence.Ready(ctx, c.Kube, c.Config); {
 	case errors.Is(err, fence.ErrMissing):
 		k.FenceMissing = err.Error()
@@ -105,7 +108,7 @@ func (c *collector) fence(ctx context.Context, k *Cluster) {
 	}
 }
 
-func (c *collector) rights(ctx context.Context, k *Cluster, own kubernetes.Interface) {
+func (c clusterLook) rights(ctx context.Context, k *Cluster, own kubernetes.Interface) {
 	k.Roles = cluster.NewRoleReader(own, c.RoleNames...).Look(ctx)
 	if own != c.Kube { // the integrator may get the roles alone that it may bind
 		seen := cluster.NewRoleReader(c.Kube, c.RoleNames...).Look(ctx)
@@ -124,7 +127,7 @@ func (c *collector) rights(ctx context.Context, k *Cluster, own kubernetes.Inter
 	}
 }
 
-func (c *collector) status(ctx context.Context, k *Cluster) {
+func (c clusterLook) status(ctx context.Context, k *Cluster) {
 	s, err := status.Read(ctx, c.Kube)
 	switch {
 	case errors.Is(err, status.ErrNone):
@@ -137,7 +140,7 @@ func (c *collector) status(ctx context.Context, k *Cluster) {
 }
 
 // deployment looks for replicas. The integrator itself may not, and where it is a unit there are none.
-func (c *collector) deployment(ctx context.Context, k *Cluster) {
+func (c clusterLook) deployment(ctx context.Context, k *Cluster) {
 	d, err := c.Kube.AppsV1().Deployments(deploy.Namespace).Get(ctx, deploy.ServiceAccount, metav1.GetOptions{})
 	if err != nil {
 		if !apierrors.IsNotFound(err) {
@@ -152,7 +155,7 @@ func (c *collector) deployment(ctx context.Context, k *Cluster) {
 }
 
 // podSecurity looks at the namespaces that are ours. An administrator's exceptions are in the configuration.
-func (c *collector) podSecurity(ctx context.Context, k *Cluster) {
+func (c clusterLook) podSecurity(ctx context.Context, k *Cluster) {
 	list, err := c.Kube.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: kubename.LabelManagedBy + "=" + kubename.ManagedBy})
 	if err != nil {
 		c.blind("Pod Security of the namespaces", err, rightsFix)
@@ -171,7 +174,7 @@ func (c *collector) podSecurity(ctx context.Context, k *Cluster) {
 
 // through has kube-apiserver judge the probe. Its answer to a TokenReview holds what its own authenticators said, our webhook
 // among them. Who may not ask so sends the probe as their own token, and looks whether an integrator has counted it.
-func (c *collector) through(ctx context.Context) {
+func (c clusterLook) through(ctx context.Context) {
 	if c.Kube == nil || c.Config == nil || c.facts.Cluster.Fault != None {
 		return
 	}
@@ -205,7 +208,7 @@ func verdict(text string) (f Fault, jwt bool) {
 }
 
 // counted sends the probe as a bearer token, and looks at the numbers of the integrators before and after.
-func (c *collector) counted(ctx context.Context) {
+func (c clusterLook) counted(ctx context.Context) {
 	const what = "whether kube-apiserver asks the webhook"
 	before, err := c.count(ctx)
 	if err != nil {
@@ -235,31 +238,43 @@ func (c *collector) counted(ctx context.Context) {
 }
 
 // count returns how often the integrators refused a token as they do the probe.
-func (c *collector) count(ctx context.Context) (sum float64, err error) {
+func (c clusterLook) count(ctx context.Context) (sum float64, err error) {
 	if len(c.Metrics) == 0 {
 		return 0, errors.New("their address is not known")
 	}
 	for _, at := range c.Metrics {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+		n, err := countAt(ctx, at)
 		if err != nil {
 			return 0, err
 		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return 0, err
-		}
-		lines := bufio.NewScanner(io.LimitReader(resp.Body, 8*maxBody))
-		for lines.Scan() {
-			name, value, _ := strings.Cut(lines.Text(), "} ")
-			if strings.HasPrefix(name, "gl_k8s_integrator_reviews_total{") && slices.Contains(strings.Split(name, ","), `reason="`+string(probeCode)+`"`) {
-				n, _ := strconv.ParseFloat(value, 64)
-				sum += n
-			}
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return 0, fmt.Errorf("%s answers %s", at, resp.Status)
-		}
+		sum += n
 	}
 	return sum, nil
+}
+
+func countAt(ctx context.Context, at string) (sum float64, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("%s answers %s", at, resp.Status)
+	}
+	lines := bufio.NewScanner(io.LimitReader(resp.Body, 8*maxBody))
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), "} ")
+		if strings.HasPrefix(name, "gl_k8s_integrator_reviews_total{") && slices.Contains(strings.Split(name, ","), `reason="`+string(probeCode)+`"`) {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %q is no number", at, value)
+			}
+			sum += n
+		}
+	}
+	return sum, lines.Err()
 }

@@ -85,8 +85,11 @@ func (c *collector) probe() string {
 	return probe(c.Config.GitLab.URL, audience)
 }
 
-// apiserverFiles looks at what kube-apiserver is started with, and reaches the webhooks as it does.
-func (c *collector) apiserverFiles(ctx context.Context) {
+// fileLook looks at the files of kube-apiserver.
+type fileLook struct{ *collector }
+
+// all looks at what kube-apiserver is started with, and reaches the webhooks as it does.
+func (c fileLook) all(ctx context.Context) {
 	if c.Config == nil {
 		return
 	}
@@ -105,7 +108,7 @@ func (c *collector) apiserverFiles(ctx context.Context) {
 }
 
 // webhook reaches a webhook as kube-apiserver would.
-func (c *collector) webhook(ctx context.Context, file string, review any) Webhook {
+func (c fileLook) webhook(ctx context.Context, file string, review any) Webhook {
 	w := Webhook{File: file}
 	rc, err := readKubeconfig(file)
 	if err != nil {
@@ -128,7 +131,7 @@ func (c *collector) webhook(ctx context.Context, file string, review any) Webhoo
 }
 
 // post sends a review, and says what came of it.
-func (c *collector) post(ctx context.Context, rc *rest.Config, review any) (Fault, string, string) {
+func (c fileLook) post(ctx context.Context, rc *rest.Config, review any) (Fault, string, string) {
 	client, err := rest.HTTPClientFor(rc)
 	if err != nil {
 		return Odd, err.Error(), ""
@@ -207,7 +210,7 @@ func readKubeconfig(file string) (*rest.Config, error) {
 
 // authorizers reads the AuthorizationConfiguration. Which webhook is ours, its kubeconfig tells: by path, or because there is
 // no other.
-func (c *collector) authorizers(ctx context.Context) {
+func (c fileLook) authorizers(ctx context.Context) {
 	a := &c.facts.Authorizers
 	a.File = c.AuthzConfig
 	data, err := os.ReadFile(a.File)

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,14 +10,18 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
-// gitlab looks at GitLab, its keys, both tokens, the applications and hooks.
-func (c *collector) gitlab(ctx context.Context) {
+// gitlabLook looks at GitLab.
+type gitlabLook struct{ *collector }
+
+// all looks at GitLab, its keys, both tokens, the applications and hooks.
+func (c gitlabLook) all(ctx context.Context) {
 	if c.GitLab == nil || c.Config == nil {
 		return
 	}
@@ -34,28 +39,37 @@ func (c *collector) gitlab(ctx context.Context) {
 	c.facts.Shared = read != "" && read == write
 }
 
-// fetch gets a document of GitLab's, of which fault says why not.
-func (c *collector) fetch(ctx context.Context, url string, into any) (*http.Response, error) {
+// fetch gets a document of GitLab's.
+func (c gitlabLook) fetch(ctx context.Context, url string, into any) (a answered, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return nil, err
+		return a, err
 	}
+	sent := c.Now()
 	resp, err := c.GitLab.Do(req)
 	if err != nil {
-		return nil, err
+		return a, err
 	}
 	defer resp.Body.Close()
+	a = answered{true, c.clock(resp, sent), resp.TLS}
 	if resp.StatusCode != http.StatusOK {
-		return resp, fmt.Errorf("%s answers %s", url, resp.Status)
+		return a, fmt.Errorf("%s answers %s", url, resp.Status)
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(into); err != nil {
-		return resp, fmt.Errorf("%s answers no JSON of the expected form", url)
+		return a, fmt.Errorf("%s answers no JSON of the expected form", url)
 	}
-	return resp, nil
+	return a, nil
+}
+
+// answered is what an answer tells beside its body.
+type answered struct {
+	ok    bool // there is one
+	clock *time.Duration
+	tls   *tls.ConnectionState
 }
 
 // discovery asks GitLab for its own name, its clock and its keys.
-func (c *collector) discovery(ctx context.Context) {
+func (c gitlabLook) discovery(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	g := &c.facts.GitLab
@@ -63,14 +77,11 @@ func (c *collector) discovery(ctx context.Context) {
 		Issuer string `json:"issuer"`
 		Keys   string `json:"jwks_uri"`
 	}
-	sent := c.Now()
-	resp, err := c.fetch(ctx, c.Config.GitLab.URL+"/.well-known/openid-configuration", &doc)
-	if resp != nil {
-		g.Clock = c.clock(resp, sent)
-		c.served("GitLab", resp.TLS)
-	}
+	a, err := c.fetch(ctx, c.Config.GitLab.URL+"/.well-known/openid-configuration", &doc)
+	g.Clock = a.clock
+	c.served("GitLab", a.tls)
 	switch {
-	case err != nil && resp == nil:
+	case err != nil && !a.ok:
 		g.Fault, g.Text = faultOf(err), err.Error()
 	case err != nil:
 		g.Fault, g.Text = Odd, err.Error()
@@ -98,7 +109,7 @@ func (c *collector) discovery(ctx context.Context) {
 }
 
 // inspector returns an Inspector with a token, and the token. An unreadable token file is reported with the other files.
-func (c *collector) inspector(token func() (string, error)) (*gitlab.Inspector, string) {
+func (c gitlabLook) inspector(token func() (string, error)) (*gitlab.Inspector, string) {
 	if token == nil {
 		return nil, ""
 	}
@@ -114,7 +125,7 @@ func (c *collector) inspector(token func() (string, error)) (*gitlab.Inspector, 
 }
 
 // token looks at one token. It reports whether that can be used.
-func (c *collector) token(ctx context.Context, i *gitlab.Inspector, name string, into *Token) bool {
+func (c gitlabLook) token(ctx context.Context, i *gitlab.Inspector, name string, into *Token) bool {
 	state, err := i.Token(ctx)
 	switch {
 	case errors.Is(err, gitlab.ErrUnauthorized):
@@ -131,7 +142,7 @@ func (c *collector) token(ctx context.Context, i *gitlab.Inspector, name string,
 	return into.Known
 }
 
-func (c *collector) readSide(ctx context.Context) string {
+func (c gitlabLook) readSide(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	i, value := c.inspector(c.ReadToken)
@@ -165,7 +176,7 @@ func (c *collector) readSide(ctx context.Context) string {
 	return value
 }
 
-func (c *collector) writeSide(ctx context.Context) string {
+func (c gitlabLook) writeSide(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	const needs = "name a token of an administrator with the scope api in gitlab.writeTokenFile"

@@ -55,8 +55,6 @@ func healthy() *doctor.Facts {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 type facts = doctor.Facts
 
 // injected are faults as the facts show them, with what follows from them in the facts too, and the code that has to be first.
@@ -103,9 +101,9 @@ var injected = []struct {
 		f.GitLab.Version, f.GitLab.Number = "15.2.0", gitlabversion.Version{Major: 15, Minor: 2}
 		f.Config.CI.Projects = []config.CIProject{{Delivery: config.DeliveryIDToken}}
 	}},
-	{"clock_here", "our clock is an hour ahead", func(f *facts) { f.GitLab.Clock, f.Cluster.Clock = ptr(-time.Hour), ptr(-time.Hour+time.Second) }},
-	{"clock_gitlab", "GitLab's clock is behind", func(f *facts) { f.GitLab.Clock = ptr(-time.Minute) }},
-	{"clock_apiserver", "kube-apiserver's clock is ahead", func(f *facts) { f.Cluster.Clock = ptr(time.Minute) }},
+	{"clock_here", "our clock is an hour ahead", func(f *facts) { f.GitLab.Clock, f.Cluster.Clock = new(-time.Hour), new(-time.Hour+time.Second) }},
+	{"clock_gitlab", "GitLab's clock is behind", func(f *facts) { f.GitLab.Clock = new(-time.Minute) }},
+	{"clock_apiserver", "kube-apiserver's clock is ahead", func(f *facts) { f.Cluster.Clock = new(time.Minute) }},
 	{"read_token", "revoked", func(f *facts) {
 		f.Read = doctor.Token{Refused: "401"}
 		f.Applications = nil
@@ -134,7 +132,7 @@ var injected = []struct {
 	{"application_scope", "read_user", func(f *facts) { f.Applications[0].Found.Scopes = []string{"read_user"} }},
 	{"hook", "another cluster's alone", func(f *facts) { f.Hooks.All = f.Hooks.All[1:] }},
 	{"hook_disabled", "after failures", func(f *facts) { f.Hooks.All[0].Alert = "temporarily_disabled" }},
-	{"hook_unproven", "its secret was lost by an edit", func(f *facts) { f.Hooks.All[0].Secret = ptr(false) }},
+	{"hook_unproven", "its secret was lost by an edit", func(f *facts) { f.Hooks.All[0].Secret = new(false) }},
 	{"hook_unproven", "a secret, where only signatures are taken", func(f *facts) {
 		f.Config.Listeners.Hooks.SecretFile, f.Config.Listeners.Hooks.SigningKeyFile = "", "key"
 	}},

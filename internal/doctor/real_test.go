@@ -445,7 +445,8 @@ func TestRealFaults(t *testing.T) {
 // with the integrator's own.
 func (w *world) healthy(t *testing.T) {
 	t.Helper()
-	hook := strings.Split(strings.SplitAfter(w.read("config.yaml"), "\n  hooks: {address: \"")[1], "\"")[0]
+	_, after, _ := strings.Cut(w.read("config.yaml"), "\n  hooks: {address: \"")
+	hook, _, _ := strings.Cut(after, "\"")
 	cfg, err := config.Load(w.path("config.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -105,26 +105,11 @@ const (
 	authzPath = "/authorize"
 )
 
-func webhookRules() []rule {
-	// Three look: this machine by each of the two files, and kube-apiserver itself.
-	fault := func(kinds ...Fault) func(*Facts) []hit {
-		return func(f *Facts) []hit {
-			var said []string
-			at := "the webhook"
-			for _, w := range []Webhook{f.Explain, f.Authn} {
-				if slices.Contains(kinds, w.Fault) {
-					said, at = append(said, fmt.Sprintf("%s, by %s from here: %s", w.URL, w.File, w.Text)), w.URL
-				}
-			}
-			if slices.Contains(kinds, f.Through.Fault) {
-				said = append(said, "as kube-apiserver says: "+f.Through.Text)
-			}
-			return one(said != nil, strings.Join(said, "; "), at)
-		}
-	}
-	// With a wrong gitlab.url our own token is one of another GitLab.
-	wrongURL := []string{"gitlab_away", "gitlab_untrusted", "gitlab_name", "gitlab_certificate", "gitlab_answer"}
-	const why = "kube-apiserver gets no answer: no person can log in, and refusals are HTTP 500"
+// unanswered is why it matters that a webhook is not reached.
+const unanswered = "kube-apiserver gets no answer: no person can log in, and refusals are HTTP 500"
+
+// webhookFileRules are about what the kubeconfigs of kube-apiserver say.
+func webhookFileRules() []rule {
 	return []rule{
 		{
 			code: "webhook_file", name: "a kubeconfig for kube-apiserver can't be used", why: "kube-apiserver does not start with it",
@@ -148,7 +133,7 @@ func webhookRules() []rule {
 			},
 		},
 		{
-			code: "webhook_path", name: "a webhook's URL has another path than the integrator serves", after: []string{"webhook_plain"}, why: why, fix: "write " + authnPath + " at the end of `server` for logins, and " + authzPath + " for explanations",
+			code: "webhook_path", name: "a webhook's URL has another path than the integrator serves", after: []string{"webhook_plain"}, why: unanswered, fix: "write " + authnPath + " at the end of `server` for logins, and " + authzPath + " for explanations",
 			when: func(f *Facts) []hit {
 				var out []hit
 				for _, w := range []struct {
@@ -164,28 +149,51 @@ func webhookRules() []rule {
 				return append(out, one(f.Through.Fault == Path && out == nil, "as kube-apiserver says: "+f.Through.Text, "")...)
 			},
 		},
+	}
+}
+
+func webhookRules() []rule {
+	// Three look: this machine by each of the two files, and kube-apiserver itself.
+	fault := func(kinds ...Fault) func(*Facts) []hit {
+		return func(f *Facts) []hit {
+			var said []string
+			at := "the webhook"
+			for _, w := range []Webhook{f.Explain, f.Authn} {
+				if slices.Contains(kinds, w.Fault) {
+					said, at = append(said, fmt.Sprintf("%s, by %s from here: %s", w.URL, w.File, w.Text)), w.URL
+				}
+			}
+			if slices.Contains(kinds, f.Through.Fault) {
+				said = append(said, "as kube-apiserver says: "+f.Through.Text)
+			}
+			return one(said != nil, strings.Join(said, "; "), at)
+		}
+	}
+	// With a wrong gitlab.url our own token is one of another GitLab.
+	wrongURL := []string{"gitlab_away", "gitlab_untrusted", "gitlab_name", "gitlab_certificate", "gitlab_answer"}
+	return []rule{
 		{
-			code: "webhook_away", name: "no integrator answers at the webhook's address", after: []string{"webhook_plain"}, why: why,
+			code: "webhook_away", name: "no integrator answers at the webhook's address", after: []string{"webhook_plain"}, why: unanswered,
 			fix: "start `serve`, and let `server` of the kubeconfig be the address of `listeners.webhooks` as kube-apiserver reaches it: …", when: fault(Away),
 		},
 		{
-			code: "webhook_untrusted", name: "the CA in kube-apiserver's kubeconfig is not the one of the integrator's certificate", after: []string{"webhook_plain"}, why: why,
+			code: "webhook_untrusted", name: "the CA in kube-apiserver's kubeconfig is not the one of the integrator's certificate", after: []string{"webhook_plain"}, why: unanswered,
 			fix: "put the CA that signed `listeners.webhooks.certFile` into `certificate-authority`, and restart kube-apiserver", when: fault(Untrusted),
 		},
 		{
-			code: "webhook_name", name: "the integrator's certificate is not for the address in kube-apiserver's kubeconfig", after: []string{"webhook_plain"}, why: why,
+			code: "webhook_name", name: "the integrator's certificate is not for the address in kube-apiserver's kubeconfig", after: []string{"webhook_plain"}, why: unanswered,
 			fix: "make `listeners.webhooks.certFile` with the host of … as subjectAltName (`IP:` for an address)", when: fault(OtherName),
 		},
 		{
-			code: "webhook_ended", name: "the time of the integrator's certificate is over or has not begun", after: []string{"webhook_plain", "certificate", "clock_here"}, why: why,
+			code: "webhook_ended", name: "the time of the integrator's certificate is over or has not begun", after: []string{"webhook_plain", "certificate", "clock_here"}, why: unanswered,
 			fix: "make a new `listeners.webhooks.certFile`: it is read again at once", when: fault(Ended),
 		},
 		{
-			code: "webhook_client", name: "the integrator does not take kube-apiserver's client certificate", after: []string{"webhook_plain", "certificate"}, why: why,
+			code: "webhook_client", name: "the integrator does not take kube-apiserver's client certificate", after: []string{"webhook_plain", "certificate"}, why: unanswered,
 			fix: "sign `client-certificate` by the CA in `listeners.webhooks.clientCAFile`, for `clientAuth`, and name both files", when: fault(ClientRefuse),
 		},
 		{
-			code: "webhook_answer", name: "what answers at the webhook's address is no integrator", after: []string{"webhook_plain", "webhook_path"}, why: why,
+			code: "webhook_answer", name: "what answers at the webhook's address is no integrator", after: []string{"webhook_plain", "webhook_path"}, why: unanswered,
 			fix: "let `server` of the kubeconfig be the address of `listeners.webhooks`: …", when: fault(Odd),
 		},
 		{
@@ -200,17 +208,26 @@ func webhookRules() []rule {
 	}
 }
 
-func authorizerRules() []rule {
-	file := func(wrong func(a Authorizers, f *Facts) string) func(*Facts) []hit {
-		return func(f *Facts) []hit {
-			a := f.Authorizers
-			if a.File == "" || a.Unfit != "" {
-				return nil
-			}
-			what := wrong(a, f)
-			return one(what != "", a.File+": "+what, a.File)
+// ofFile is a hit with what wrong says of the file of authorizers.
+func ofFile(wrong func(a Authorizers, f *Facts) string) func(*Facts) []hit {
+	return func(f *Facts) []hit {
+		a := f.Authorizers
+		if a.File == "" || a.Unfit != "" {
+			return nil
 		}
+		what := wrong(a, f)
+		return one(what != "", a.File+": "+what, a.File)
 	}
+}
+
+func say(wrong bool, text string) string {
+	if wrong {
+		return text
+	}
+	return ""
+}
+
+func authorizerRules() []rule {
 	lacks := func(kind string) func(Authorizers, *Facts) string {
 		return func(a Authorizers, _ *Facts) string {
 			if slices.Contains(a.Types, kind) {
@@ -218,12 +235,6 @@ func authorizerRules() []rule {
 			}
 			return "the types are " + strings.Join(a.Types, ", ")
 		}
-	}
-	say := func(wrong bool, text string) string {
-		if wrong {
-			return text
-		}
-		return ""
 	}
 	disabled := func(f *Facts) bool { return f.Config != nil && f.Config.Authz.Explain.Disabled }
 	return []rule{
@@ -236,49 +247,55 @@ func authorizerRules() []rule {
 		},
 		{
 			code: "authorization_rbac", name: "RBAC is not among the authorizers", why: "no RoleBinding counts: nobody has a right, the cluster's own parts neither",
-			fix: "add `{type: RBAC, name: rbac}` to …, before the webhook", when: file(lacks("RBAC")),
+			fix: "add `{type: RBAC, name: rbac}` to …, before the webhook", when: ofFile(lacks("RBAC")),
 		},
 		{
 			code: "authorization_node", name: "Node is not among the authorizers", why: "the kubelets lose their rights",
-			fix: "add `{type: Node, name: node}` to …, as the first", when: file(lacks("Node")),
+			fix: "add `{type: Node, name: node}` to …, as the first", when: ofFile(lacks("Node")),
 		},
 		{
 			code: "authorization_webhook", name: "the explaining webhook is not among the authorizers", why: "refusals have no explanation",
 			fix:  "add the webhook to … as docs/install.md has it, or set `authz.explain.disabled: true`",
-			when: file(func(a Authorizers, f *Facts) string { return say(a.Ours < 0 && !disabled(f), "no webhook of ours") }),
+			when: ofFile(func(a Authorizers, f *Facts) string { return say(a.Ours < 0 && !disabled(f), "no webhook of ours") }),
 		},
 		{
 			code: "authorization_disabled", name: "kube-apiserver asks the explaining webhook, which is disabled", why: "each refusal is HTTP 500",
 			fix: "take the webhook out of …, or take `authz.explain.disabled` out",
-			when: file(func(a Authorizers, f *Facts) string {
+			when: ofFile(func(a Authorizers, f *Facts) string {
 				return say(a.Ours >= 0 && disabled(f), "authz.explain.disabled is true")
 			}),
 		},
+	}
+}
+
+// explainerRules are about how the file has our webhook.
+func explainerRules() []rule {
+	return []rule{
 		{
 			code: "authorization_order", name: "the explaining webhook stands before RBAC", why: "it is asked about every request, not only about what would be refused",
 			fix: "move the webhook in … to the end",
-			when: file(func(a Authorizers, _ *Facts) string {
+			when: ofFile(func(a Authorizers, _ *Facts) string {
 				return say(a.Ours >= 0 && a.Ours < slices.Index(a.Types, "RBAC"), "the order is "+strings.Join(a.Types, ", "))
 			}),
 		},
 		{
 			code: "authorization_policy", name: "the explaining webhook's failurePolicy is not NoOpinion", why: "while the integrator is away, kube-apiserver refuses what others would allow after it",
 			fix: "write `failurePolicy: NoOpinion` into …",
-			when: file(func(a Authorizers, _ *Facts) string {
+			when: ofFile(func(a Authorizers, _ *Facts) string {
 				return say(a.Ours >= 0 && a.FailurePolicy != "NoOpinion", fmt.Sprintf("failurePolicy is %q", a.FailurePolicy))
 			}),
 		},
 		{
 			code: "authorization_conditions", name: "the explaining webhook has no matchConditions", why: "it is asked about everybody, and refusals of the cluster's own parts hang on it",
 			fix: "write the matchConditions of docs/install.md into …",
-			when: file(func(a Authorizers, _ *Facts) string {
+			when: ofFile(func(a Authorizers, _ *Facts) string {
 				return say(a.Ours >= 0 && a.Conditions == 0, "no matchConditions")
 			}),
 		},
 		{
 			code: "authorization_timeout", name: "the explaining webhook's timeout is longer than 3 s", why: "each refusal waits so long for an integrator that hangs",
 			fix: "write `timeout: 2s` into …",
-			when: file(func(a Authorizers, _ *Facts) string {
+			when: ofFile(func(a Authorizers, _ *Facts) string {
 				return say(a.Ours >= 0 && a.Timeout > 3*time.Second, "timeout is "+a.Timeout.String())
 			}),
 		},

@@ -317,23 +317,27 @@ func (h Hooks) ours() (out []gitlab.HookState) {
 	return out
 }
 
-func hookRules() []rule {
-	hooks := func(what func(c *config.Config, h gitlab.HookState) string) func(*Facts) []hit {
-		return func(f *Facts) []hit {
-			if f.Config == nil {
-				return nil
-			}
-			var out []hit
-			for _, h := range f.Hooks.ours() {
-				if text := what(f.Config, h); text != "" {
-					out = append(out, hit{fmt.Sprintf("system hook %d to %s %s", h.ID, h.URL, text), h.URL})
-				}
-			}
-			return out
+// register is how a hook is put right.
+const register = "run `gl-k8s-integrator hooks register --config FILE --url …`, which sets it again"
+
+// ofHooks is a hit for each hook that may be ours of which what says something.
+func ofHooks(what func(c *config.Config, h gitlab.HookState) string) func(*Facts) []hit {
+	return func(f *Facts) []hit {
+		if f.Config == nil {
+			return nil
 		}
+		var out []hit
+		for _, h := range f.Hooks.ours() {
+			if text := what(f.Config, h); text != "" {
+				out = append(out, hit{fmt.Sprintf("system hook %d to %s %s", h.ID, h.URL, text), h.URL})
+			}
+		}
+		return out
 	}
+}
+
+func hookRules() []rule {
 	const slow = "changes in GitLab arrive with the next full round only"
-	const register = "run `gl-k8s-integrator hooks register --config FILE --url …`, which sets it again"
 	absent := func(told *bool) bool { return told != nil && !*told }
 	return []rule{
 		{
@@ -346,7 +350,7 @@ func hookRules() []rule {
 		{
 			code: "hook_disabled", name: "GitLab has switched the system hook off after failures", why: slow,
 			fix: "let GitLab reach … with a certificate that it trusts, then press Test at the hook in the admin area",
-			when: hooks(func(_ *config.Config, h gitlab.HookState) string {
+			when: ofHooks(func(_ *config.Config, h gitlab.HookState) string {
 				if h.Alert == "" || h.Alert == "executable" {
 					return ""
 				}
@@ -355,7 +359,7 @@ func hookRules() []rule {
 		},
 		{
 			code: "hook_unproven", name: "the system hook carries no proof that the integrator takes", why: "the integrator refuses it with 401: " + slow, fix: register,
-			when: hooks(func(c *config.Config, h gitlab.HookState) string {
+			when: ofHooks(func(c *config.Config, h gitlab.HookState) string {
 				byToken := c.Listeners.Hooks.SecretFile != "" && !absent(h.Secret)
 				bySignature := c.Listeners.Hooks.SigningKeyFile != "" && !absent(h.Sign)
 				if c.Listeners.Hooks.Address == "" || byToken || bySignature {
@@ -369,9 +373,14 @@ func hookRules() []rule {
 			fix: "put the secret of the system hook, alone on one line, into `listeners.hooks.secretFile`", after: []string{"files"},
 			when: ofStatus(func(s *status.Summary, _ *Facts) string { return s.HooksRefused }),
 		},
+	}
+}
+
+func hookManners() []rule {
+	return []rule{
 		{
 			code: "hook_plain", name: "the system hook goes over plain HTTP", why: "whoever reads along has its secret", fix: "register … with https, and set `listeners.hooks.certFile`",
-			when: hooks(func(_ *config.Config, h gitlab.HookState) string {
+			when: ofHooks(func(_ *config.Config, h gitlab.HookState) string {
 				u, err := url.Parse(h.URL)
 				if err != nil || u.Scheme != "http" || onLoopback(u.Hostname()) {
 					return ""
@@ -381,7 +390,7 @@ func hookRules() []rule {
 		},
 		{
 			code: "hook_unverified", name: "GitLab does not verify the certificate of the hook's address", why: "whoever can pose as that address gets the hook's secret", fix: register,
-			when: hooks(func(_ *config.Config, h gitlab.HookState) string {
+			when: ofHooks(func(_ *config.Config, h gitlab.HookState) string {
 				if h.Verify || !strings.HasPrefix(h.URL, "https:") {
 					return ""
 				}
@@ -390,7 +399,7 @@ func hookRules() []rule {
 		},
 		{
 			code: "hook_noise", name: "the system hook also sends events that say nothing about rights", why: "each push costs a request, and GitLab switches slow hooks off", fix: register,
-			when: hooks(func(_ *config.Config, h gitlab.HookState) string {
+			when: ofHooks(func(_ *config.Config, h gitlab.HookState) string {
 				if !h.Noise {
 					return ""
 				}
