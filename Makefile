@@ -9,7 +9,7 @@ LINT = go tool -modfile=internal/lint/go.mod
 GOFILES = $$(find . -name '*.go' -not -path '*/node_modules/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain verify controlplane fmt
+.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain verify controlplane fmt chart image
 
 help: ## show this help
 	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"
@@ -23,7 +23,7 @@ build: ## make bin/gl-k8s-integrator
 $(DEMO):
 	go build -trimpath -ldflags "-s -w" -o $(DEMO) ./cmd/gl-k8s-demo
 
-demo: build $(DEMO) ## show the whole job on a real API server (ARGS=--once: then stop)
+demo: build $(DEMO) ## show the whole job on a real API server (ARGS=--once: then stop; ARGS=--login=apiserver: without our TokenReview)
 	$(DEMO) demo $(ARGS)
 
 controlplane: $(DEMO) ## build or find etcd, kube-apiserver, kube-controller-manager, kubectl
@@ -39,11 +39,12 @@ check: ## all that must hold before a change goes in: vet, lint, verify, test, f
 	if [ -z "$$failed" ]; then echo "PASS: vet, lint, verify, test and fuzz"; else echo "FAIL:$$failed; see above"; exit 1; fi
 
 vet: ## let go vet look at all packages
-	@echo "== go vet"; go vet ./... && cd internal/conformance && go vet ./...
+	@echo "== go vet"; go vet ./... && cd internal/conformance && go vet ./... && cd ../image && go vet ./...
 
 test: vet build controlplane ## run all tests, against a real API server
 	@/usr/bin/python3 -c 'import gitlab' 2>/dev/null || echo "SKIPPED: python3-gitlab is not installed: no foreign client drives the simulated REST API (.ci/run installs it)"
 	@cmp -s internal/gitlabsim/runner/testdata/gitlab-ci-local/package-lock.json "$${XDG_CACHE_HOME:-$$HOME/.cache}/gl-k8s-integrator/gitlab-ci-local/node_modules/.installed" && command -v node >/dev/null || echo "SKIPPED: gitlab-ci-local is not installed: no foreign reader of .gitlab-ci.yml is compared with the simulated runner (.ci/run installs it)"
+	@command -v promtool >/dev/null || echo "SKIPPED: promtool is not installed: alerts and dashboard are not checked with Prometheus' own tool (.ci/run installs it)"
 	@echo "== tests (15 to 20 minutes; packages that start a control plane run one after the other, the rest beside them)"
 	@failed=; beside=$$(mktemp); \
 	  go list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | awk '$$1 ~ /\.test$$/ { print sub(/\.test$$/, "", $$1) && /internal\/controlplane/ ? "with" : "without", $$1 }' > $$beside.list; \
@@ -51,6 +52,7 @@ test: vet build controlplane ## run all tests, against a real API server
 	  go test $(TESTFLAGS) $$(awk '$$1 == "with" { print $$2 }' $$beside.list) || failed=1; \
 	  wait $$! || failed=1; echo "== those beside them"; cat $$beside; rm -f $$beside $$beside.list; \
 	  echo "== kube-apiserver's own webhook client, a module of its own"; (cd internal/conformance && go test ./...) || failed=1; \
+	  echo "== the image, a module of its own"; (cd internal/image && go test ./...) || failed=1; \
 	  if [ -z "$$failed" ]; then echo "PASS: all tests passed"; else echo "FAIL: see the first '--- FAIL' above"; exit 1; fi
 
 lint: ## check style and import directions
@@ -83,10 +85,18 @@ bench-authn: ## print BENCH lines: what a token review costs, beside a constant 
 bench-explain: ## print BENCH lines: what the reason for a refusal costs at 20,000 namespaces (half a minute)
 	@go test -run '^$$' -bench '^BenchmarkRefusal$$' ./authz | awk '/^BenchmarkRefusal/ { sub(/-[0-9]+$$/, "", $$1); sub(/BenchmarkRefusal/, "", $$1); gsub("/", ".", $$1); printf "BENCH refusal%s %.1f us\n", $$1, $$3 / 1000 }'
 
+chart: ## make what has its source elsewhere: the chart's copies of deploy/manifests, deploy/optional/deployment.yaml
+	go test -count=1 -run '^TestOneSource$$' ./internal/chart -update
+
+image: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+image: ## make the container image as an OCI archive in bin/, without an engine (KEY=FILE: sign it; docs/image.md)
+	cd internal/image && go run . -version $(VERSION) $(if $(KEY),-key $(abspath $(KEY)))
+
 verify: ## check formatting and go.mod; writes nothing and needs no git
-	@failed=; for module in . internal/conformance internal/controlplane/kubelogin; do \
+	@failed=; for module in . internal/conformance internal/controlplane/kubelogin internal/image; do \
 	  echo "== go mod tidy -diff in $$module"; (cd $$module && go mod tidy -diff) || { echo "$$module/go.mod: run go mod tidy there"; failed=1; }; \
 	done; \
 	echo "== gofumpt"; list=$$($(LINT) gofumpt -l $(GOFILES)) || failed=1; \
 	if [ -n "$$list" ]; then echo "not formatted, run make fmt:"; echo "$$list"; failed=1; fi; \
+	echo "== one source of chart and manifests"; go test -count=1 -run '^TestOneSource$$' ./internal/chart || failed=1; \
 	[ -z "$$failed" ]

@@ -130,7 +130,7 @@ func Apply(ctx context.Context, cfg *rest.Config) error {
 	if err := applyAll(ctx, cfg, objects); err != nil {
 		return err
 	}
-	return awaitPolicies(ctx, cfg)
+	return awaitPolicies(ctx, cfg, "")
 }
 
 // ApplyForTemplates applies ForTemplates.
@@ -196,7 +196,7 @@ func resourceOf(gvk schema.GroupVersionKind) (schema.GroupVersionResource, error
 // awaitPolicies asks for something that each policy must refuse, as one whom RBAC lets do everything, until it is
 // refused. Nothing is written if it is not: they are dry runs. TenantPods, which refuses nothing outside of managed
 // namespaces, was applied before OwnCage, and the API server takes what it sees of policies as a whole.
-func awaitPolicies(ctx context.Context, cfg *rest.Config) error {
+func awaitPolicies(ctx context.Context, cfg *rest.Config, suffix string) error {
 	ctx, cancel := context.WithTimeout(ctx, effectiveWithin)
 	defer cancel()
 	for _, probe := range []struct{ policy, user string }{
@@ -205,7 +205,7 @@ func awaitPolicies(ctx context.Context, cfg *rest.Config) error {
 	} {
 		as := rest.CopyConfig(cfg)
 		as.Impersonate = rest.ImpersonationConfig{UserName: probe.user, Groups: []string{"system:masters"}}
-		if err := awaitRefusal(ctx, as, probe.policy); err != nil {
+		if err := awaitRefusal(ctx, as, probe.policy+suffix); err != nil {
 			return err
 		}
 	}

@@ -82,12 +82,18 @@ func names(expression string) []string {
 // VerifyRoles reports which of these ClusterRoles TenantFence does not know: a tenant could take the name of their
 // RoleBinding before the integrator does.
 func VerifyRoles(fence *admissionv1.ValidatingAdmissionPolicy, roles []string) error {
-	var kept, missing []string
+	var kept []string
 	for _, v := range fence.Spec.Variables {
 		if v.Name == rolesVariable {
 			kept = names(v.Expression)
 		}
 	}
+	return RolesKept(kept, roles)
+}
+
+// RolesKept is VerifyRoles for a list of the ClusterRoles that are known.
+func RolesKept(kept, roles []string) error {
+	var missing []string
 	for _, role := range roles {
 		if !slices.Contains(kept, role) && !slices.Contains(missing, role) {
 			missing = append(missing, role)
@@ -96,7 +102,7 @@ func VerifyRoles(fence *admissionv1.ValidatingAdmissionPolicy, roles []string) e
 	if len(missing) == 0 {
 		return nil
 	}
-	return fmt.Errorf("tenants can take the names of the RoleBindings of %s: add these ClusterRoles to the variable %q of the policy %s, in deploy/manifests/30-tenant-fence.yaml",
+	return fmt.Errorf("tenants can take the names of the RoleBindings of %s: add these ClusterRoles to the variable %q of the policy %s, in deploy/manifests/30-tenant-fence.yaml, or make its files anew with gl-k8s-integrator fence-files",
 		strings.Join(missing, ", "), rolesVariable, TenantFence)
 }
 

@@ -13,6 +13,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"net/http"
@@ -96,6 +97,11 @@ func (k Key) JWK() jose.JSONWebKey {
 
 // Client trusts the issuer's certificate.
 func (i *Issuer) Client() *http.Client { return i.server.Client() }
+
+// CA is the certificate of the issuer, in PEM: it vouches for itself.
+func (i *Issuer) CA() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.server.Certificate().Raw})
+}
 
 // Publish replaces the published keys.
 func (i *Issuer) Publish(keys ...jose.JSONWebKey) {

@@ -46,14 +46,18 @@ func demoCommand(out io.Writer) *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	once := cmd.Flags().Bool("once", false, "stop after the story instead of staying up")
+	login := cmd.Flags().String("login", "webhook", "who judges GitLab's tokens: webhook (the integrator) or apiserver (kube-apiserver by itself)")
 	bench := cmd.Flags().Bool("bench", false, "print BENCH lines at the end")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *login != "webhook" && *login != "apiserver" {
+			return fmt.Errorf("--login: want webhook or apiserver, not %q", *login)
+		}
 		program, err := os.Executable()
 		if err != nil {
 			return fmt.Errorf("finding this program: %w", err)
 		}
 		return demo.Run(cmd.Context(), demo.Options{
-			Out: out, Once: *once, Bench: *bench, Dir: os.TempDir(), Program: program,
+			Out: out, Once: *once, Bench: *bench, OwnLogin: *login == "apiserver", Dir: os.TempDir(), Program: program,
 			Integrator: filepath.Join(filepath.Dir(program), "gl-k8s-integrator"), // make demo builds both into one folder
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/signal"
 	"runtime"
 	"strings"
@@ -22,6 +23,7 @@ import (
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	hangups  <-chan os.Signal // SIGHUP: serve reads its configuration again, everything else ends
 }
 
 func rootCommand(s streams) *cobra.Command {
@@ -38,7 +40,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), checkConfigCommand(s), doctorCommand(s), tokenCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), apiserverConfigCommand(s), fenceFilesCommand(s), checkConfigCommand(s), doctorCommand(s), configSchemaCommand(s), tokenCommand(s), uninstallCommand(s), versionCommand(s))
 	return root
 }
 
@@ -82,9 +84,11 @@ func (h warnOnly) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 func (h warnOnly) WithGroup(name string) slog.Handler { return warnOnly{h.Handler.WithGroup(name)} }
 
+const serveName = "serve"
+
 func serveCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "serve --config FILE",
+		Use:   serveName + " --config FILE",
 		Short: "Answer kube-apiserver's webhooks and keep the cluster in step with GitLab",
 		Args:  cobra.NoArgs,
 	}
@@ -104,7 +108,7 @@ func serveCommand(s streams) *cobra.Command {
 		defer context.AfterFunc(cmd.Context(), func() { signal.Reset(endSignals...) })()
 		return logging(s.err, form, func(log *slog.Logger, lines *logqueue.Queue) error {
 			log.InfoContext(cmd.Context(), "starting", "version", version, "mode", cfg.RBACSync.Mode, "config", *path, "gitlab", cfg.GitLab.URL)
-			return app.Serve(cmd.Context(), cfg, log, metrics.LogDrops(lines.Drops))
+			return app.ServeFile(cmd.Context(), app.File{Path: *path, Config: cfg, Now: s.hangups}, log, metrics.LogDrops(lines.Drops), metrics.Build(version))
 		})
 	}
 	return cmd
@@ -179,17 +183,17 @@ func agentConfigCommand(s streams) *cobra.Command {
 func checkConfigCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check-config [--no-files] [--config FILE] [FILE…]",
-		Short: "Check configuration files and the files they name, and report all faults",
+		Short: "Check configuration files, the files and the ClusterRoles they name, and report all faults",
 	}
 	path := cmd.Flags().String("config", "", "path of a configuration file")
-	noFiles := cmd.Flags().Bool("no-files", false, "don't check certificates, tokens and other files, because they are on another machine")
+	noFiles := cmd.Flags().Bool("no-files", false, "check the configuration alone, because certificates, tokens and the way to the cluster are on another machine")
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 && *path == "" {
 			return errors.New("name a configuration file")
 		}
 		return nil
 	}
-	cmd.RunE = func(_ *cobra.Command, paths []string) error {
+	cmd.RunE = func(cmd *cobra.Command, paths []string) error {
 		if *path != "" {
 			paths = append([]string{*path}, paths...)
 		}
@@ -199,7 +203,7 @@ func checkConfigCommand(s streams) *cobra.Command {
 			if cfg != nil {
 				err = errors.Join(err, app.CheckFiles(cfg))
 				if !*noFiles {
-					err = errors.Join(err, inFile(p, app.CheckNamedFiles(cfg)))
+					err = errors.Join(err, named("files", p, app.CheckNamedFiles(cfg)), checkRoles(cmd.Context(), s, p, cfg))
 				}
 			}
 			if err != nil {
@@ -217,12 +221,24 @@ func checkConfigCommand(s streams) *cobra.Command {
 	return cmd
 }
 
-// inFile says which configuration names the files that have faults.
-func inFile(path string, err error) error {
+// checkRoles looks up the ClusterRoles of a configuration, where there is a way to the cluster.
+func checkRoles(ctx context.Context, s streams, path string, cfg *config.Config) error {
+	if _, err := cfg.Authz.Policy(); err != nil {
+		return nil //nolint:nilerr // config.Load has told it
+	}
+	unknown, err := app.CheckClusterRoles(ctx, cfg)
+	if unknown != "" {
+		fmt.Fprintf(s.err, "%s: ClusterRoles could not be looked up: %s\n", path, unknown)
+	}
+	return named("ClusterRoles", path, err)
+}
+
+// named says which configuration names what has faults.
+func named(what, path string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("files named in %s (--no-files leaves them out):\n  %s", path, strings.ReplaceAll(err.Error(), "\n", "\n  "))
+	return fmt.Errorf("%s named in %s (--no-files leaves them out):\n  %s", what, path, strings.ReplaceAll(err.Error(), "\n", "\n  "))
 }
 
 func versionCommand(s streams) *cobra.Command {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -31,11 +32,13 @@ var errChanges = errors.New("there are changes")
 var errNotAuthenticated = errors.New("the token would not be authenticated")
 
 // endSignals end every command.
-var endSignals = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+var endSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals...)
-	code := run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+	hangups := make(chan os.Signal, 1) // from the first moment: none must end a server that starts
+	signal.Notify(hangups, syscall.SIGHUP)
+	code := run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr, hangups: hangups})
 	stop()
 	os.Exit(code)
 }
@@ -46,6 +49,9 @@ func run(ctx context.Context, args []string, s streams) int {
 	root.SetArgs(args)
 	understood := false
 	noteRuns(root, &understood)
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	endOnHangup(root, s.hangups, end)
 	cmd, err := root.ExecuteContextC(ctx)
 	switch {
 	case err == nil:
@@ -68,6 +74,29 @@ func run(ctx context.Context, args []string, s streams) int {
 			fmt.Fprintf(s.err, "See %s --help\n", cmd.CommandPath())
 		}
 		return exitError
+	}
+}
+
+// endOnHangup ends every command but serve when its terminal does.
+func endOnHangup(cmd *cobra.Command, hangups <-chan os.Signal, end context.CancelFunc) {
+	if f := cmd.RunE; f != nil && cmd.Name() != serveName {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			done := make(chan struct{})
+			var waiting sync.WaitGroup
+			waiting.Go(func() {
+				select {
+				case <-hangups:
+					end()
+				case <-done:
+				}
+			})
+			defer waiting.Wait()
+			defer close(done)
+			return f(cmd, args)
+		}
+	}
+	for _, c := range cmd.Commands() {
+		endOnHangup(c, hangups, end)
 	}
 }
 

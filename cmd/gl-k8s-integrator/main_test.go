@@ -16,7 +16,13 @@ func TestMain(m *testing.M) {
 
 // TestCommands runs the stories in testdata.
 func TestCommands(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata", RequireExplicitExec: true})
+	schema, err := os.ReadFile("../../docs/config.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{Dir: "testdata", RequireExplicitExec: true, Setup: func(e *testscript.Env) error {
+		return os.WriteFile(filepath.Join(e.WorkDir, "schema.json"), schema, 0o600)
+	}})
 }
 
 var (

@@ -1,6 +1,8 @@
 package accounts
 
 import (
+	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +38,28 @@ type Knowledge struct {
 // NewKnowledge returns a Knowledge of nothing. now is the clock by which memberships end.
 func NewKnowledge(rules Rules, now func() time.Time) *Knowledge {
 	return &Knowledge{rules: rules, now: now}
+}
+
+// With returns a Knowledge of the same Snapshots by other rules; k itself if they are the same. What was known of single
+// accounts that the last Snapshot does not tell of goes over; who was let in by the rules before does not.
+func (k *Knowledge) With(rules Rules) *Knowledge {
+	if rules.equal(k.rules) {
+		return k
+	}
+	next, old := NewKnowledge(rules, k.now), k.latest.Load()
+	if old == nil {
+		return next
+	}
+	fresh := &facts{snapshot: old.snapshot, states: next.states(old.snapshot, old), complete: old.complete, projects: next.standings(old.snapshot, nil)}
+	if rules.Conditional() {
+		fresh.admitted = next.admit(old.snapshot)
+	}
+	next.latest.Store(fresh)
+	return next
+}
+
+func (r Rules) equal(o Rules) bool {
+	return r.MappedRight == o.MappedRight && slices.Equal(r.Groups, o.Groups) && reflect.DeepEqual(r.CI, o.CI) && reflect.DeepEqual(r.Policy.Config(), o.Policy.Config())
 }
 
 // facts is immutable once published.

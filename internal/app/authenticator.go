@@ -17,13 +17,8 @@ import (
 // newAuthenticator returns the judge of tokens. Without users it judges them by themselves: by what GitLab signed, and nothing
 // that GitLab says of the account or the project now.
 func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger, users *accounts.Directory) (*authn.GitLab, error) {
-	ac := authn.Config{
-		Issuer: cfg.GitLab.URL, ClientIDs: cfg.Authn.ClientIDs, Leeway: cfg.Authn.Leeway.Duration,
-		KeyRefresh: cfg.Authn.KeyRefresh.Duration, MaxKeyAge: cfg.Authn.KeyMaxAge.Duration,
-		JWKSURL: cfg.Authn.Keys.URL, KeyFile: cfg.Authn.Keys.File, MaxTokenBytes: cfg.Authn.MaxTokenBytes,
-		HTTPClient: client, Now: time.Now, Logger: log,
-		UnprotectedProjects: map[int64]bool{}, Environments: []string{cfg.CI.Environment},
-	}
+	ac := tokenRules(cfg)
+	ac.HTTPClient, ac.Now, ac.Logger = client, time.Now, log
 	if users == nil {
 		ac.CIProject = func(int64) authn.ProjectStanding { return authn.ProjectServed }
 	} else {
@@ -32,17 +27,28 @@ func newAuthenticator(cfg *config.Config, client *http.Client, log *slog.Logger,
 			ac.Admitted = users.Admitted
 		}
 	}
+	a, err := authn.New(ac)
+	if err != nil {
+		return nil, fmt.Errorf("setting up authentication: %w", err)
+	}
+	return a, nil
+}
+
+// tokenRules is what the configuration says about tokens.
+func tokenRules(cfg *config.Config) authn.Config {
+	ac := authn.Config{
+		Issuer: cfg.GitLab.URL, ClientIDs: cfg.Authn.ClientIDs, Leeway: cfg.Authn.Leeway.Duration,
+		KeyRefresh: cfg.Authn.KeyRefresh.Duration, MaxKeyAge: cfg.Authn.KeyMaxAge.Duration,
+		JWKSURL: cfg.Authn.Keys.URL, KeyFile: cfg.Authn.Keys.File, MaxTokenBytes: cfg.Authn.MaxTokenBytes,
+		UnprotectedProjects: map[int64]bool{}, Environments: []string{cfg.CI.Environment},
+	}
 	for _, id := range cfg.CI.UnprotectedProjects {
 		ac.UnprotectedProjects[id] = true
 	}
 	if ci := cfg.Authn.CI; ci != nil {
 		ac.CIAudience, ac.CIIssuer, ac.MaxCIAge = ci.Audience, ci.Issuer, ci.MaxAge.Duration
 	}
-	a, err := authn.New(ac)
-	if err != nil {
-		return nil, fmt.Errorf("setting up authentication: %w", err)
-	}
-	return a, nil
+	return ac
 }
 
 // newKnowledge returns what authentication knows of users and projects: nothing yet.
@@ -74,7 +80,7 @@ func reviewRoute(cfg *config.Config, auth authn.Authenticator, log *slog.Logger,
 }
 
 // keysOf keeps the signing keys of an authenticator in the cluster.
-func keysOf(cfg *config.Config, c *clients, auth *authn.GitLab, log *slog.Logger) *keystore.Store {
+func keysOf(cfg *config.Config, c *clients, auth keystore.Keeper, log *slog.Logger) *keystore.Store {
 	return keystore.New(keystore.Options{
 		Kube: c.kube, Auth: auth, Origin: cfg.GitLab.URL + " " + cfg.Authn.Keys.URL, MaxAge: cfg.Authn.KeyMaxAge.Duration, Logger: log,
 	})

@@ -30,6 +30,7 @@ type clients struct {
 	gitlabHTTP *http.Client
 	publicURL  string                 // of kube-apiserver, as CI jobs reach it
 	publicCA   func() ([]byte, error) // PEM, as it is now
+	shown      func() ([]byte, error) // PEM: the client certificate for kube-apiserver; nothing where a token is used
 }
 
 func connect(cfg *config.Config) (*clients, error) {
@@ -63,6 +64,12 @@ func connect(cfg *config.Config) (*clients, error) {
 		c.publicURL = rc.Host
 	}
 	c.publicCA = publicCA(cfg.Cluster, rc)
+	c.shown = func() ([]byte, error) {
+		if rc.CertFile == "" || len(rc.CertData) > 0 { // client-go's order
+			return rc.CertData, nil
+		}
+		return os.ReadFile(rc.CertFile)
+	}
 	if c.gitlabHTTP, err = gitlabClient(cfg.GitLab); err != nil {
 		return nil, err
 	}

@@ -2,13 +2,13 @@ package app
 
 import (
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -25,18 +25,18 @@ func explainFindings(e config.Explain) []authz.Finding {
 	}}
 }
 
-// explainRoutes is the SubjectAccessReview webhook, unless refusals are not to be explained.
-func explainRoutes(cfg *config.Config, view func() (authz.View, bool), log *slog.Logger) []httpserver.Route {
+// explainHandler is the SubjectAccessReview webhook; there is nothing if refusals are not to be explained.
+func explainHandler(cfg *config.Config, view func() (authz.View, bool), log *slog.Logger) http.Handler {
 	if cfg.Authz.Explain.Disabled {
-		return nil
+		return http.NotFoundHandler()
 	}
-	return []httpserver.Route{{Path: "/authorize", Handler: sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)}}
+	return sarwebhook.Handler(view, cfg.Authz.LoginHint, time.Now, log)
 }
 
 // view returns what explanations are made from; false until the first round has read GitLab.
-func view(s *syncer.Syncer, roles *cluster.RoleReader) func() (authz.View, bool) {
+func view(state func() *syncer.State, roles *cluster.RoleReader) func() (authz.View, bool) {
 	return func() (authz.View, bool) {
-		st := s.State()
+		st := state()
 		if st == nil || st.View.Snapshot == nil {
 			return authz.View{}, false
 		}

@@ -83,7 +83,7 @@ func TestRefusalsSayWhatIsInTheCluster(t *testing.T) {
 		if _, err := s.Once(t.Context(), "test"); err != nil {
 			t.Fatal(err)
 		}
-		explain := view(s, roles)
+		explain := view(s.State, roles)
 		now.Store(&explain)
 	}
 	// kube-apiserver remembers a refusal for a while (unauthorizedTTL): each step asks something else.

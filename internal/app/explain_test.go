@@ -41,7 +41,7 @@ func TestDisabledExplanationsAreNotServed(t *testing.T) {
 	for disabled, want := range map[bool]int{false: http.StatusMethodNotAllowed, true: http.StatusNotFound} {
 		cfg := &config.Config{Listeners: config.Listeners{Webhooks: config.Listener{MaxInFlight: 1}}, Authz: config.Authz{Explain: config.Explain{Disabled: disabled}}}
 		w := httptest.NewRecorder()
-		ports{metrics: metrics.New()}.webhooks(cfg.Listeners.Webhooks, explainRoutes(cfg, view, nil)...).Handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/authorize", nil))
+		ports{metrics: metrics.New()}.webhooks(cfg.Listeners.Webhooks, httpserver.Route{Path: "/authorize", Handler: explainHandler(cfg, view, nil)}).Handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/authorize", nil))
 		if w.Code != want {
 			t.Errorf("disabled %v: %d, want %d", disabled, w.Code, want)
 		}

@@ -46,6 +46,9 @@ func CheckNamedFiles(cfg *config.Config) error {
 	check("listeners.hooks.keyFile", l.Hooks.KeyFile, pairOf(l.Hooks.CertFile))
 	check("listeners.hooks.secretFile", l.Hooks.SecretFile, holdsSecret)
 	check("listeners.hooks.signingKeyFile", l.Hooks.SigningKeyFile, holdsSigningKey)
+	check("listeners.metrics.certFile", l.Metrics.CertFile, holdsCertificates)
+	check("listeners.metrics.keyFile", l.Metrics.KeyFile, pairOf(l.Metrics.CertFile))
+	check("listeners.metrics.tokenFile", l.Metrics.TokenFile, holdsSecret)
 	check("authn.keys.file", cfg.Authn.Keys.File, holdsKeySet)
 	return errors.Join(errs...)
 }

@@ -56,7 +56,7 @@ func TestEveryNamedFileIsLookedAt(t *testing.T) {
 			}
 		}
 	})
-	if n != 13 {
+	if n != 16 {
 		t.Errorf("%d keys name files", n)
 	}
 }

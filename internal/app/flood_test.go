@@ -132,7 +132,7 @@ func TestHalfSentReviewsHoldNoLogins(t *testing.T) {
 // TestScrapesAreLimited: connections that read nothing of /metrics are bounded, and health is answered beside them.
 func TestScrapesAreLimited(t *testing.T) {
 	m := metrics.New()
-	o := ports{metrics: m}.health("127.0.0.1:0", func() error { return nil })
+	o := ports{metrics: m}.health(config.MetricsListener{Address: "127.0.0.1:0"}, func() error { return nil })
 	if o.MaxConns < 2 || o.MaxConns > 64 {
 		t.Errorf("%d connections", o.MaxConns)
 	}

@@ -22,6 +22,7 @@ func newHook(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, delet
 		log.Error("system hooks are refused until their secret can be read", "error", err)
 	}
 	secret, signingKey := hookFiles(h)
+	m.ExpectHooks(gitlab.HookOutcomes()...)
 	return &gitlab.Hook{
 		Secret: secret, SigningKey: signingKey,
 		Parse: func(body []byte) ([]authz.SourceID, bool, string, error) {
@@ -31,7 +32,7 @@ func newHook(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, delet
 			}
 			return e.Changed, e.Ignored, e.Name, err
 		},
-		Trigger: inbox.Put, Now: time.Now, Logger: log, OverLimit: m.HookOverLimit,
+		Trigger: inbox.Put, Now: time.Now, Logger: log, OverLimit: m.HookOverLimit, Outcome: m.Hook,
 		Unproven: func(next http.Handler) http.Handler {
 			return httpserver.QueuedBodies(maxBodies, maxWaiting, turnTime, bodyTime, func() { m.HookOverLimit(gitlab.OverGivenUp) }, next)
 		},

@@ -79,13 +79,17 @@ func (p ports) hooks(h config.HooksListener, hook http.Handler) httpserver.Optio
 	}
 }
 
-// health is the port of metrics and health. Health has no limit but that of connections.
-func (p ports) health(address string, ready func() error) httpserver.Options {
+// health is the port of metrics and health. Health has no limit but that of connections, and asks for no token: kubelet has none.
+func (p ports) health(l config.MetricsListener, ready func() error) httpserver.Options {
+	scrapes := p.metrics.Handler()
+	if l.TokenFile != "" {
+		scrapes = httpserver.Bearer(secretFile(l.TokenFile, "listeners.metrics.tokenFile"), p.log, scrapes)
+	}
 	return httpserver.Options{
-		Name: "metrics", Address: address,
+		Name: "metrics", Address: l.Address, CertFile: l.CertFile, KeyFile: l.KeyFile,
 		MaxConns: shareDescriptors(descriptors()).metrics, IdleTimeout: 2 * time.Minute, Rejected: p.metrics.Rejected("metrics"),
 		Handler: httpserver.Mux(
-			httpserver.Route{Path: "/metrics", Handler: httpserver.Limit(maxScrapes, p.metrics.Overflow("metrics"), p.metrics.Handler())},
+			httpserver.Route{Path: "/metrics", Handler: httpserver.Limit(maxScrapes, p.metrics.Overflow("metrics"), scrapes)},
 			httpserver.Route{Path: "/healthz", Handler: httpserver.Healthz()},
 			httpserver.Route{Path: "/readyz", Handler: httpserver.Readyz(ready)},
 		),

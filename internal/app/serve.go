@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +19,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/expiry"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
@@ -37,26 +40,28 @@ func Serve(ctx context.Context, cfg *config.Config, log *slog.Logger, more ...pr
 	if err != nil {
 		return err
 	}
-	return s.run(ctx)
+	return s.run(ctx, nil)
 }
 
 // server is the program: what Serve runs.
 type server struct {
-	cfg     *config.Config
+	cfg     *config.Config // of the start, for what lives as long as the process
 	clients *clients
 	log     *slog.Logger
 	metrics *metrics.Metrics
 
 	kept     kept
+	recent   *accounts.Recent
 	reader   *gitlab.Reader
-	roles    *cluster.RoleReader
-	engine   *syncer.Syncer
 	sample   *sampler.Sampler
 	rounds   *status.Rounds
 	budget   *status.Budget
 	reporter *status.Reporter
-	users    *accounts.Directory
-	auth     *authn.GitLab
+	tokens   *expiry.Tokens
+
+	now      atomic.Pointer[generation]
+	swapping sync.Mutex                    // held while now changes
+	refused  atomic.Pointer[authz.Finding] // why the configuration file is not in use; nil: it is
 }
 
 // newServer makes the parts, each whole and from those before it. It does no network I/O.
@@ -65,55 +70,40 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 	if err != nil {
 		return nil, err
 	}
-	m := metrics.New(more...)
-	knowledge, err := newKnowledge(cfg)
+	s := &server{
+		cfg: cfg, clients: c, log: log, metrics: metrics.New(more...), kept: newKept(c, log), recent: accounts.NewRecent(time.Now), rounds: status.NewRounds(),
+	}
+	if s.sample, err = newSampler(cfg, c.gitlabHTTP, log, s.metrics.Registry); err != nil {
+		return nil, err
+	}
+	if s.reader, err = newReader(cfg, c.gitlabHTTP, log); err != nil {
+		return nil, err
+	}
+	first, err := s.newGeneration(cfg, nil, true)
 	if err != nil {
 		return nil, err
 	}
-	sample, err := newSampler(cfg, c.gitlabHTTP, log, m.Registry)
-	if err != nil {
-		return nil, err
+	s.now.Store(first)
+	s.metrics.ConfigTaken(time.Now())
+	s.budget = status.NewBudget(s.reader, gitlab.LimitsPerMinute(), time.Now)
+	if !cfg.Authn.Disabled {
+		s.metrics.Keys(func() authn.KeyStatus { return s.now.Load().auth.KeyStatus() }, time.Now)
 	}
-	reader, err := newReader(cfg, c.gitlabHTTP, log)
-	if err != nil {
-		return nil, err
-	}
-	roles, err := newRoles(cfg, c)
-	if err != nil {
-		return nil, err
-	}
-	own, recent, rounds := newKept(c, log), accounts.NewRecent(time.Now), status.NewRounds()
-	engine, err := newEngine(cfg, c, log, serveParts(cfg, c, own, reader, roles, recent, func(r syncer.Round) {
-		m.Round(r, explainFindings(cfg.Authz.Explain)...)
-		own.history.Add(r)
-		rounds.Add(r)
-		knowledge.Learn(r.Snapshot)
-		sample.Offer(r)
-	}))
-	if err != nil {
-		return nil, err
-	}
-	users := accounts.New(knowledge, accounts.Options{
-		Recent: recent, Published: func() *authz.Snapshot { return published(engine).View.Snapshot },
-		StillServed: func(project int64) bool { return published(engine).Jobs[project] != "" },
+	s.metrics.Engine(s.Staleness, s.kept.elector, s.budget)
+	s.reporter = status.NewReporter(status.Options{
+		Kube: c.kube, Mode: func() string { return s.now.Load().cfg.RBACSync.Mode }, Elector: s.kept.elector, Engine: s, Rounds: s.rounds, Budget: s.budget,
+		Findings:     func() []authz.Finding { return slices.Concat(s.findings(), s.sample.Last()) },
+		HooksRefused: func() error { return hookSecrets(cfg.Listeners.Hooks) },
+		Now:          time.Now, Logger: log,
 	})
-	auth, err := newAuthenticator(cfg, c.gitlabHTTP, log, users)
-	if err != nil {
+	if s.tokens, err = newTokens(cfg, c, s.reader, log); err != nil {
 		return nil, err
 	}
-	budget := status.NewBudget(reader, gitlab.LimitsPerMinute(), time.Now)
-	m.Keys(auth.KeyStatus, time.Now)
-	m.Engine(engine, own.elector, budget)
-	return &server{
-		cfg: cfg, clients: c, log: log, metrics: m, kept: own, reader: reader, roles: roles, engine: engine, sample: sample,
-		rounds: rounds, budget: budget, users: users, auth: auth,
-		reporter: status.NewReporter(status.Options{
-			Kube: c.kube, Mode: cfg.RBACSync.Mode, Elector: own.elector, Engine: engine, Rounds: rounds, Budget: budget,
-			Findings:     func() []authz.Finding { return slices.Concat(explainFindings(cfg.Authz.Explain), sample.Last()) },
-			HooksRefused: func() error { return hookSecrets(cfg.Listeners.Hooks) },
-			Now:          time.Now, Logger: log,
-		}),
-	}, nil
+	s.metrics.Configured(func() map[string]time.Duration {
+		now := s.now.Load().cfg
+		return map[string]time.Duration{"rbacsync.interval": now.RBACSync.Interval.Duration, "authn.keyMaxAge": now.Authn.KeyMaxAge.Duration}
+	})
+	return s, nil
 }
 
 // kept is what the program keeps in its own namespace, beside what the engine does.
@@ -140,40 +130,40 @@ func serveParts(cfg *config.Config, c *clients, own kept, reader *gitlab.Reader,
 	}
 }
 
-// published returns what the engine's last rounds left; nothing before the first has ended.
-func published(engine *syncer.Syncer) *syncer.State {
-	if st := engine.State(); st != nil {
-		return st
-	}
-	return &syncer.State{}
-}
-
-func (s *server) run(ctx context.Context) error {
+// run runs the parts until ctx ends; reload, optional, beside them. Serving is the context of what lives as long as the
+// listeners do.
+func (s *server) run(ctx context.Context, reload func(ctx, serving context.Context)) error {
 	g, ctx := errgroup.WithContext(ctx)
-	ready := func() error { return errors.Join(s.auth.Ready(), s.users.Ready(), ending(ctx)) }
+	ready := func() error { return errors.Join(s.now.Load().canJudge(), ending(ctx)) }
 	servers, err := bind(s.listeners(ready))
 	if err != nil {
 		return err
 	}
+	s.metrics.Ends(func() []expiry.End { return slices.Concat(s.tokens.Ends(), certificateEnds(s.cfg, s.clients, servers)) })
 	for _, f := range explainFindings(s.cfg.Authz.Explain) {
 		s.log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
 	}
 	collectSooner()
 	defer runtime.KeepAlive(heapFloor())
 	serving := serveAll(ctx, g, servers)
+	s.begin(serving, s.now.Load(), nil)
 	run := func(ctx context.Context, f func(context.Context)) { g.Go(func() error { f(ctx); return nil }) }
-	run(serving, s.auth.Run)
-	run(serving, func(ctx context.Context) { s.roles.Run(ctx, cluster.RolesEvery) })
-	run(serving, s.engine.Follow)
 	run(ctx, s.sample.Run)
 	run(ctx, s.kept.history.Run)
 	run(ctx, s.reporter.Run)
 	run(ctx, s.budget.Run)
-	if s.cfg.Authn.Keys.File == "" {
-		run(ctx, keysOf(s.cfg, s.clients, s.auth, s.log).Run)
+	run(ctx, s.tokens.Run)
+	if !s.cfg.Authn.Disabled && s.cfg.Authn.Keys.File == "" {
+		run(ctx, keysOf(s.cfg, s.clients, s, s.log).Run)
+	}
+	if reload != nil {
+		run(ctx, func(ctx context.Context) { reload(ctx, serving) })
 	}
 	g.Go(func() error { return s.kept.elector.Run(ctx, s.lead) })
 	err = g.Wait()
+	last := s.now.Load() // serving has ended
+	last.running.end()
+	last.core.running.end()
 	s.kept.history.Flush(ctx)
 	if !errors.Is(err, context.Canceled) {
 		return err
@@ -181,32 +171,23 @@ func (s *server) run(ctx context.Context) error {
 	return nil
 }
 
-// lead does what one process alone does: it reads GitLab and writes.
-func (s *server) lead(ctx context.Context) error {
-	if s.cfg.RBACSync.Mode == config.ModeEnforce {
-		err := fence.Await(ctx, s.clients.kube, s.cfg, s.log, func(f *authz.Finding) {
-			if s.rounds.Wait(f) {
-				s.metrics.Waits(f)
-			}
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return s.engine.Run(ctx)
-}
-
 // listeners describes the ports.
 func (s *server) listeners(ready func() error) []httpserver.Options {
 	l := s.cfg.Listeners
 	p := ports{log: s.log, drain: l.DrainDelay.Duration, metrics: s.metrics}
-	routes := append(explainRoutes(s.cfg, view(s.engine, s.roles), s.log), reviewRoute(s.cfg, s.auth, s.log, s.metrics))
-	all := []httpserver.Options{p.webhooks(l.Webhooks, routes...)}
+	routes := []httpserver.Route{{Path: "/authorize", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now.Load().authorize.ServeHTTP(w, r) })}}
+	if !s.cfg.Authn.Disabled {
+		routes = append(routes, httpserver.Route{Path: "/authenticate", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now.Load().authenticate.ServeHTTP(w, r) })})
+	}
+	var all []httpserver.Options
+	if l.Webhooks.Address != "" {
+		all = append(all, p.webhooks(l.Webhooks, routes...))
+	}
 	if l.Hooks.Address != "" {
 		all = append(all, p.hooks(l.Hooks, newHook(l.Hooks, s.log, s.kept.inbox, s.reader.Deleted, s.metrics)))
 	}
-	if a := l.Metrics.Address; a != "" {
-		all = append(all, p.health(a, ready))
+	if l.Metrics.Address != "" {
+		all = append(all, p.health(l.Metrics, ready))
 	}
 	return all
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -169,27 +170,8 @@ func (l *lockedBuffer) String() string {
 
 func newEnv(t *testing.T) *env {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("-short: needs a real control plane")
-	}
-	e := &env{T: t, dir: t.TempDir()}
-	webhooks, metrics, hooks := e.address(), e.address(), e.address()
-	authority, err := localcert.NewAuthority("jobs")
-	e.ok(err)
-	client, err := authority.Client("kube-apiserver")
-	e.ok(err)
-	e.cluster, err = controlplane.Start(t.Context(), controlplane.Options{
-		Progress: os.Stderr, AuthnCacheTTL: time.Second,
-		AuthnWebhook: &controlplane.Webhook{URL: "https://" + webhooks + "/authenticate", CA: authority.PEM, ClientCert: client.Cert, ClientKey: client.Key},
-	})
-	e.ok(err)
-	t.Cleanup(func() { e.ok(e.cluster.Stop()) })
-	e.ok(deploy.Apply(t.Context(), e.cluster.AdminConfig()))
-	admin, err := rest.HTTPClientFor(e.cluster.AdminConfig())
-	e.ok(err)
-	t.Cleanup(admin.CloseIdleConnections)
-	e.kube, err = kubernetes.NewForConfigAndClient(e.cluster.AdminConfig(), admin)
-	e.ok(err)
+	e, admin, start := newCluster(t, "jobs")
+	var err error
 	e.gitlab, err = gitlabsim.New(gitlabsim.Options{
 		Seed: []byte(world), License: "premium", CertificateClusters: true, LocalRequests: true,
 		KAS: gitlabsim.KAS{URL: e.cluster.URL(), Client: admin},
@@ -205,11 +187,49 @@ func newEnv(t *testing.T) *env {
 			e.ok(e.gitlab.World().PutFile(e.project(path), branch, "deploy_new.yaml", manifest))
 		}
 	}
-	_, err = e.gitlab.AddSystemHook(gitlabsim.SeedHook{URL: "http://" + hooks + "/hooks/gitlab", Token: "hook-secret"})
-	e.ok(err)
-	e.writeFiles(authority, webhooks, hooks, metrics)
-	t.Cleanup(e.end)
+	start()
 	return e
+}
+
+// another returns a further cluster of the same GitLab, whose integrator has a URL for hooks of its own.
+func (e *env) another(t *testing.T) *env {
+	t.Helper()
+	o, _, start := newCluster(t, "more jobs")
+	o.gitlab, o.agent = e.gitlab, e.agent
+	start()
+	return o
+}
+
+// newCluster starts a cluster; start, to be called when its GitLab is known, writes the files of its integrator.
+func newCluster(t *testing.T, name string) (e *env, client *http.Client, start func()) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: needs a real control plane")
+	}
+	e = &env{T: t, dir: t.TempDir()}
+	webhooks, metrics, hooks := e.address(), e.address(), e.address()
+	authority, err := localcert.NewAuthority(name)
+	e.ok(err)
+	certificate, err := authority.Client("kube-apiserver")
+	e.ok(err)
+	e.cluster, err = controlplane.Start(t.Context(), controlplane.Options{
+		Progress: os.Stderr, AuthnCacheTTL: time.Second,
+		AuthnWebhook: &controlplane.Webhook{URL: "https://" + webhooks + "/authenticate", CA: authority.PEM, ClientCert: certificate.Cert, ClientKey: certificate.Key},
+	})
+	e.ok(err)
+	t.Cleanup(func() { e.ok(e.cluster.Stop()) })
+	e.ok(deploy.Apply(t.Context(), e.cluster.AdminConfig()))
+	client, err = rest.HTTPClientFor(e.cluster.AdminConfig())
+	e.ok(err)
+	t.Cleanup(client.CloseIdleConnections)
+	e.kube, err = kubernetes.NewForConfigAndClient(e.cluster.AdminConfig(), client)
+	e.ok(err)
+	return e, client, func() {
+		_, err := e.gitlab.AddSystemHook(gitlabsim.SeedHook{URL: "http://" + hooks + "/hooks/gitlab", Token: "hook-secret"})
+		e.ok(err)
+		e.writeFiles(authority, webhooks, hooks, metrics)
+		t.Cleanup(e.end)
+	}
 }
 
 func (e *env) kas() string { return e.gitlab.URL() + "/-/kubernetes-agent/k8s-proxy/" }

@@ -3,13 +3,9 @@ package config_test
 import (
 	"flag"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -49,58 +45,31 @@ func TestReferenceIsUpToDate(t *testing.T) {
 // words are the types of values as a person would say them.
 var words = map[string]string{"string": "text", "Duration": "duration", "int64": "id", "int": "number", "float64": "number", "bool": "true or false"}
 
-// reference walks the types and takes each field's comment from the source.
+// reference is the table of all keys.
 func reference(t *testing.T) string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "v1alpha1.go", nil, parser.ParseComments)
+	keys, err := config.Keys()
 	if err != nil {
 		t.Fatal(err)
 	}
-	comments := map[string]string{} // "Type.Field"
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.TypeSpec)
-		if !ok {
-			return true
-		}
-		if st, ok := spec.Type.(*ast.StructType); ok {
-			for _, f := range st.Fields.List {
-				for _, name := range f.Names {
-					comments[spec.Name.Name+"."+name.Name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
-				}
-			}
-		}
-		return false
-	})
 	var b strings.Builder
-	b.WriteString("| key | type | meaning |\n|---|---|---|\n")
-	var walk func(prefix string, typ reflect.Type)
-	walk = func(prefix string, typ reflect.Type) {
-		for f := range typ.Fields() {
-			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			path, ft, kind := prefix+name, f.Type, ""
-			if ft.Kind() == reflect.Pointer {
-				ft = ft.Elem()
+	b.WriteString("| key | type | a change counts | meaning |\n|---|---|---|---|\n")
+	for _, k := range keys {
+		top := !strings.Contains(k.Path, ".")
+		switch {
+		case k.Comment == "" && k.Section || top:
+		case k.Comment == "":
+			t.Errorf("%s has no comment", k.Path)
+		case k.Section:
+			fmt.Fprintf(&b, "| `%s` | section | | %s |\n", k.Path, k.Comment)
+		default:
+			kind := words[k.Type.Name()]
+			if strings.HasSuffix(k.Path, "[]") {
+				kind = "list of " + kind
 			}
-			if ft.Kind() == reflect.Slice {
-				ft, kind, path = ft.Elem(), "list of ", path+"[]"
-			}
-			comment := comments[typ.Name()+"."+f.Name]
-			if ft.Kind() == reflect.Struct && ft != reflect.TypeFor[config.Duration]() {
-				if comment != "" {
-					fmt.Fprintf(&b, "| `%s` | section | %s |\n", path, comment)
-				}
-				walk(path+".", ft)
-				continue
-			}
-			if comment == "" && prefix != "" {
-				t.Errorf("%s.%s has no comment", typ.Name(), f.Name)
-			}
-			if comment != "" {
-				fmt.Fprintf(&b, "| `%s` | %s%s | %s |\n", path, kind, words[ft.Name()], comment)
-			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Path, kind, config.EffectOf(k.Path), k.Comment)
 		}
 	}
-	walk("", reflect.TypeFor[config.Config]())
 	return b.String()
 }
 

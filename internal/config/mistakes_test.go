@@ -62,3 +62,23 @@ ci: {environment: "ICC-K8s "}
 		}
 	}
 }
+
+// TestProtectedMetrics: a token for metrics goes over TLS, except on a loopback address, and a certificate has its key.
+func TestProtectedMetrics(t *testing.T) {
+	for listener, want := range map[string]string{
+		`{address: "0.0.0.0:9090"}`:                                           "",
+		`{address: "127.0.0.1:9090", tokenFile: /t}`:                          "",
+		`{address: "0.0.0.0:9090", certFile: /c, keyFile: /k, tokenFile: /t}`: "",
+		`{address: "0.0.0.0:9090", certFile: /c, keyFile: /k}`:                "",
+		`{tokenFile: /t}`:                                                         "",
+		`{address: "0.0.0.0:9090", tokenFile: /t}`:                                "listeners.metrics.certFile: is missing",
+		`{address: "127.0.0.1:9090", certFile: /c}`:                               "listeners.metrics: certFile and keyFile belong together",
+		`{address: "127.0.0.1:9090", keyFile: /k, tokenFile: /t}`:                 "listeners.metrics: certFile and keyFile belong together",
+		`{address: "0.0.0.0:9090", certFile: /c, keyFile: /k, tokenFile: "/t  "}`: "listeners.metrics.tokenFile",
+	} {
+		_, err := config.Parse([]byte(strings.Replace(minimal, "listeners: {", "listeners: {metrics: "+listener+", ", 1)))
+		if (want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", listener, err, want)
+		}
+	}
+}

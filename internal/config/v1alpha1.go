@@ -19,12 +19,12 @@ type Config struct {
 	APIVersion string    `json:"apiVersion"`
 	Kind       string    `json:"kind"`
 	GitLab     GitLab    `json:"gitlab"`
-	Cluster    Cluster   `json:"cluster"`
+	Cluster    Cluster   `json:"cluster,omitzero"`
 	Listeners  Listeners `json:"listeners"`
 	Authn      Authn     `json:"authn"`
-	Authz      Authz     `json:"authz"`
-	RBACSync   RBACSync  `json:"rbacsync"`
-	CI         CI        `json:"ci"`
+	Authz      Authz     `json:"authz,omitzero"`
+	RBACSync   RBACSync  `json:"rbacsync,omitzero"`
+	CI         CI        `json:"ci,omitzero"`
 }
 
 // GitLab says where GitLab is and how to reach it.
@@ -62,9 +62,9 @@ type Listeners struct {
 	// TokenReview and SubjectAccessReview, for kube-apiserver alone.
 	Webhooks Listener `json:"webhooks"`
 	// System hooks, for GitLab alone.
-	Hooks HooksListener `json:"hooks"`
-	// Metrics and health (/metrics, /healthz, /readyz), plain HTTP.
-	Metrics MetricsListener `json:"metrics"`
+	Hooks HooksListener `json:"hooks,omitzero"`
+	// Metrics and health (/metrics, /healthz, /readyz).
+	Metrics MetricsListener `json:"metrics,omitzero"`
 	// How long all three serve on after SIGTERM, with /readyz false, so that who calls them notices before they close. 1ms to
 	// 1m. A second signal ends the process at once. Default 5s.
 	DrainDelay Duration `json:"drainDelay,omitzero"`
@@ -103,10 +103,19 @@ type HooksListener struct {
 type MetricsListener struct {
 	// Address to listen on, host:port. Empty: none.
 	Address string `json:"address,omitempty"`
+	// PEM file with the certificate. Empty: plain HTTP. Read again when it changes.
+	CertFile string `json:"certFile,omitempty"`
+	// PEM file with the certificate's key. Read again when it changes.
+	KeyFile string `json:"keyFile,omitempty"`
+	// File with a token that /metrics demands (Authorization: Bearer); health needs none. Empty: everybody who reaches the port may
+	// read metrics. Read again when it changes.
+	TokenFile string `json:"tokenFile,omitempty"`
 }
 
 // Authn says whose tokens are accepted.
 type Authn struct {
+	// Tokens are not judged here: /authenticate is not served. kube-apiserver judges them by itself, as docs/login.md says.
+	Disabled bool `json:"disabled,omitempty"`
 	// Application ids (OAuth client ids) whose ID tokens are accepted, as kubelogin uses them.
 	ClientIDs []string `json:"clientIDs"`
 	// How much clocks may differ. Default 10s.

@@ -75,7 +75,7 @@ func validate(c *Config, unread []string) []error {
 	f.add(c.APIVersion != APIVersion, "apiVersion", "want %q, not %q", APIVersion, c.APIVersion)
 	f.add(c.Kind != Kind, "kind", "want %q, not %q", Kind, c.Kind)
 	c.GitLab.validate(&f, c)
-	c.Listeners.validate(&f)
+	c.Listeners.validate(&f, c)
 	c.Authn.validate(&f, c)
 	validateBlanks(&f, "", reflect.ValueOf(*c))
 	f.add(c.Cluster.PublicURL != "" && !isSafeURL(c.Cluster.PublicURL), "cluster.publicURL", "want https://host[:port], not %q", redacted(c.Cluster.PublicURL))
@@ -135,16 +135,13 @@ func (g GitLab) validateURL(f *faults) {
 	f.add(!isSafeURL(g.URL), "gitlab.url", "want https://host[:port][/path], not %q", redacted(g.URL))
 }
 
-func (l Listeners) validate(f *faults) {
+func (l Listeners) validate(f *faults, all *Config) {
 	f.add(l.DrainDelay.Duration < 0 || l.DrainDelay.Duration > time.Minute, "listeners.drainDelay", "want 1ms to 1m, not %s", l.DrainDelay)
-	if bad := badAddress(l.Webhooks.Address); bad != "" {
-		f.add(true, "listeners.webhooks.address", "%s", bad)
+	if all.Authn.Disabled && all.Authz.Explain.Disabled {
+		f.add(l.Webhooks.Address != "", "listeners.webhooks.address", "nothing is served there with authn.disabled and authz.explain.disabled: leave listeners.webhooks out")
+	} else {
+		l.Webhooks.validate(f)
 	}
-	f.add(l.Webhooks.CertFile == "", "listeners.webhooks.certFile", "is missing: kube-apiserver speaks to webhooks by TLS only")
-	f.add(l.Webhooks.KeyFile == "", "listeners.webhooks.keyFile", "is missing: the PEM file with the key of certFile")
-	f.add(l.Webhooks.ClientCAFile == "" && !isLoopback(l.Webhooks.Address) && f.known("listeners.webhooks.address"), "listeners.webhooks.clientCAFile",
-		"is missing: only on a loopback address may callers go without a client certificate")
-	f.add(l.Webhooks.MaxInFlight < 1 || l.Webhooks.MaxInFlight > 100000, "listeners.webhooks.maxInFlight", "want 1 to 100000, not %d", l.Webhooks.MaxInFlight)
 	h := l.Hooks
 	if h.Address != "" {
 		if bad := badAddress(h.Address); bad != "" {
@@ -158,8 +155,22 @@ func (l Listeners) validate(f *faults) {
 		if bad := badAddress(l.Metrics.Address); bad != "" {
 			f.add(true, "listeners.metrics.address", "%s", bad)
 		}
+		f.add((l.Metrics.CertFile == "") != (l.Metrics.KeyFile == ""), "listeners.metrics", "certFile and keyFile belong together")
+		f.add(l.Metrics.TokenFile != "" && l.Metrics.CertFile == "" && !isLoopback(l.Metrics.Address) && f.known("listeners.metrics"), "listeners.metrics.certFile",
+			"is missing: with tokenFile, only a loopback address may speak plain HTTP, because whoever reads along has the token")
 	}
 	l.validateClashes(f)
+}
+
+func (w Listener) validate(f *faults) {
+	if bad := badAddress(w.Address); bad != "" {
+		f.add(true, "listeners.webhooks.address", "%s", bad)
+	}
+	f.add(w.CertFile == "", "listeners.webhooks.certFile", "is missing: kube-apiserver speaks to webhooks by TLS only")
+	f.add(w.KeyFile == "", "listeners.webhooks.keyFile", "is missing: the PEM file with the key of certFile")
+	f.add(w.ClientCAFile == "" && !isLoopback(w.Address) && f.known("listeners.webhooks.address"), "listeners.webhooks.clientCAFile",
+		"is missing: only on a loopback address may callers go without a client certificate")
+	f.add(w.MaxInFlight < 1 || w.MaxInFlight > 100000, "listeners.webhooks.maxInFlight", "want 1 to 100000, not %d", w.MaxInFlight)
 }
 
 // validateClashes finds addresses of which only one can be listened on.
@@ -188,6 +199,10 @@ func (a Authn) validate(f *faults, all *Config) {
 	}
 	for i, id := range a.Require.Groups {
 		f.add(id <= 0, fmt.Sprintf("authn.require.groups[%d]", i), "%d is not a group id", id)
+	}
+	if a.Disabled {
+		f.add(a.Require.MappedRight || len(a.Require.Groups) > 0, "authn.require", "does not hold with authn.disabled: kube-apiserver lets every person with an account in GitLab in; remove it, or judge tokens here")
+		f.add(len(a.APIAudiences) > 0, "authn.apiAudiences", "is of no use with authn.disabled: remove it")
 	}
 	a.validateAudiences(f)
 	if a.CI == nil {

@@ -47,7 +47,7 @@ func TestStory(t *testing.T) {
 		t.Skip("starts a control plane")
 	}
 	ctx := t.Context()
-	e, err := Start(ctx, t.TempDir(), testWriter{t})
+	e, err := Start(ctx, t.TempDir(), false, testWriter{t})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,5 +94,16 @@ func TestStory(t *testing.T) {
 				t.Errorf("%s contains %q", what, prefix)
 			}
 		}
+	}
+}
+
+// TestStoryWithoutTokenReviews runs the same steps where kube-apiserver judges tokens by itself.
+func TestStoryWithoutTokenReviews(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a control plane")
+	}
+	var shown strings.Builder
+	if err := Run(t.Context(), Options{Out: &shown, Once: true, OwnLogin: true, Dir: t.TempDir()}); err != nil {
+		t.Errorf("%v\n%s", err, shown.String())
 	}
 }

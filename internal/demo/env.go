@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"errors"
@@ -40,6 +41,7 @@ type Env struct {
 	work       string // where people type: deploy_new.yaml and the kubeconfigs
 	home       string // an empty $HOME
 	configFile string
+	ownLogin   bool // kube-apiserver judges tokens by itself
 	log        syncBuffer
 	logFile    *os.File           // the same, for people who look on
 	revocation time.Duration      // measured by the step that removes alice
@@ -50,13 +52,13 @@ type Env struct {
 // interval is the time between two full rounds: short, so that the story shows one.
 const interval = 10 * time.Second
 
-// Start brings everything up and says what it does. After an error nothing is left running.
-func Start(ctx context.Context, parent string, out io.Writer) (_ *Env, err error) {
+// Start brings everything up and says what it does; with ownLogin kube-apiserver judges tokens by itself. After an error nothing is left running.
+func Start(ctx context.Context, parent string, ownLogin bool, out io.Writer) (_ *Env, err error) {
 	dir, err := os.MkdirTemp(parent, "gl-k8s-integrator-demo-")
 	if err != nil {
 		return nil, fmt.Errorf("making the demo's folder: %w", err)
 	}
-	e := &Env{dir: dir, work: filepath.Join(dir, "laptop"), home: filepath.Join(dir, "home")}
+	e := &Env{dir: dir, ownLogin: ownLogin, work: filepath.Join(dir, "laptop"), home: filepath.Join(dir, "home")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Close())
@@ -94,6 +96,9 @@ func Start(ctx context.Context, parent string, out io.Writer) (_ *Env, err error
 		return nil, err
 	}
 	fmt.Fprintf(out, "  gl-k8s-integrator    webhooks https://%s, system hooks http://%s, metrics http://%s\n", webhooks, hooks, metrics)
+	if e.ownLogin {
+		fmt.Fprintf(out, "  login                kube-apiserver judges GitLab's tokens by itself\n")
+	}
 	return e, e.awaitFirstRound(ctx)
 }
 
@@ -125,10 +130,13 @@ func (e *Env) startCluster(ctx context.Context, out io.Writer, authority *localc
 	webhook := func(path string) *controlplane.Webhook {
 		return &controlplane.Webhook{URL: "https://" + webhooks + path, CA: authority.PEM, ClientCert: client.Cert, ClientKey: client.Key}
 	}
-	e.Cluster, err = controlplane.Start(ctx, controlplane.Options{
-		Dir: filepath.Join(e.dir, "cluster"), Progress: out,
-		AuthnWebhook: webhook("/authenticate"), AuthzWebhook: webhook("/authorize"),
-	})
+	options := controlplane.Options{Dir: filepath.Join(e.dir, "cluster"), Progress: out, AuthzWebhook: webhook("/authorize")}
+	if !e.ownLogin {
+		options.AuthnWebhook = webhook("/authenticate")
+	} else if err := e.writeAuthentication(&options); err != nil {
+		return err
+	}
+	e.Cluster, err = controlplane.Start(ctx, options)
 	if err != nil {
 		return fmt.Errorf("starting the control plane: %w", err)
 	}
@@ -139,6 +147,29 @@ func (e *Env) startCluster(ctx context.Context, out io.Writer, authority *localc
 		return fmt.Errorf("applying deploy/: %w", err)
 	}
 	return nil
+}
+
+// writeAuthentication lets kube-apiserver judge tokens by itself, as gl-k8s-integrator apiserver-config says.
+func (e *Env) writeAuthentication(o *controlplane.Options) error {
+	if err := os.WriteFile(filepath.Join(e.dir, "gitlab-ca.crt"), e.GitLab.CA(), 0o600); err != nil {
+		return fmt.Errorf("writing GitLab's CA: %w", err)
+	}
+	cfg, err := config.Parse(e.config("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")) // its ports are not looked at
+	if err != nil {
+		return fmt.Errorf("saying to kube-apiserver whose tokens count: %w", err)
+	}
+	var text bytes.Buffer
+	if err := app.APIServerConfig(cfg, app.FormStructured, "", "", slog.New(slog.DiscardHandler), &text); err != nil {
+		return err
+	}
+	path := filepath.Join(e.dir, "authentication.yaml")
+	o.APIServerFlags = append(o.APIServerFlags, "--authentication-config="+path)
+	return os.WriteFile(path, text.Bytes(), 0o600)
+}
+
+// config is the integrator's configuration.
+func (e *Env) config(webhooks, hooks, metrics string) []byte {
+	return fmt.Appendf(nil, configTemplate, e.GitLab.URL(), e.dir, webhooks, hooks, metrics, clientID, interval, e.ownLogin)
 }
 
 // writeConfig writes what an administrator would: certificates, secrets, the integrator's kubeconfig (its own
@@ -176,7 +207,7 @@ func (e *Env) writeConfig(ctx context.Context, authority *localcert.Authority, h
 		return fmt.Errorf("writing deploy_new.yaml: %w", err)
 	}
 	e.configFile = filepath.Join(e.dir, "config.yaml")
-	return os.WriteFile(e.configFile, fmt.Appendf(nil, configTemplate, e.GitLab.URL(), e.dir, webhooks, hooks, metrics, clientID, interval), 0o600)
+	return os.WriteFile(e.configFile, e.config(webhooks, hooks, metrics), 0o600)
 }
 
 // configTemplate is the configuration of the demo; a test loads it.
@@ -195,6 +226,7 @@ listeners:
   metrics: {address: "%[5]s"}
   drainDelay: 1ms
 authn:
+  disabled: %[8]v
   clientIDs: [%[6]s]
 rbacsync:
   mode: enforce
@@ -248,6 +280,18 @@ func (e *Env) variable(key string) (value string) {
 
 // Close stops everything and removes the folder. It can be called at any stage of Start.
 func (e *Env) Close() error {
+	errs := []error{e.stopIntegrator()}
+	if e.Cluster != nil {
+		errs = append(errs, e.Cluster.Stop())
+	}
+	if e.GitLab != nil {
+		e.GitLab.Close()
+	}
+	return errors.Join(append(errs, os.RemoveAll(e.dir))...)
+}
+
+// stopIntegrator ends the integrator, if it runs, and waits for it.
+func (e *Env) stopIntegrator() error {
 	var errs []error
 	if e.stop != nil {
 		e.stop()
@@ -258,13 +302,8 @@ func (e *Env) Close() error {
 	if e.logFile != nil {
 		errs = append(errs, e.logFile.Close())
 	}
-	if e.Cluster != nil {
-		errs = append(errs, e.Cluster.Stop())
-	}
-	if e.GitLab != nil {
-		e.GitLab.Close()
-	}
-	return errors.Join(append(errs, os.RemoveAll(e.dir))...)
+	e.stop, e.logFile = nil, nil
+	return errors.Join(errs...)
 }
 
 // failedRounds counts the rounds that could not read GitLab, from the integrator's log.

@@ -105,7 +105,7 @@ func start(t *testing.T) *world {
 		t.Skip("-short: needs a control plane")
 	}
 	parent := t.TempDir()
-	e, err := demo.Start(t.Context(), parent, io.Discard)
+	e, err := demo.Start(t.Context(), parent, false, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,8 +22,31 @@ import (
 // ErrMissing keeps mode enforce from giving rights where tenants could climb out of them (docs/adr/0009).
 var ErrMissing = errors.New("the tenant fence is not in the cluster as it should be, and without it whoever has edit can change what this program owns: apply deploy/manifests, or use rbacsync.mode: plan")
 
-// Check returns nil if every admission policy of deploy/ is in the cluster, bound, and as strict as there.
+// Check returns nil if every admission policy of deploy/ is in the cluster, bound, and as strict as there, or if kube-apiserver
+// has them from files.
 func Check(ctx context.Context, kube kubernetes.Interface) error {
+	_, _, err := check(ctx, kube)
+	return err
+}
+
+// check also returns, where the policies are from files, the ClusterRoles that they know.
+func check(ctx context.Context, kube kubernetes.Interface) (roles []string, files bool, err error) {
+	inAPI := checkAPI(ctx, kube)
+	if !errors.Is(inAPI, ErrMissing) {
+		return nil, false, inAPI
+	}
+	switch roles, err := deploy.VerifyFiles(ctx, kube); {
+	case err == nil:
+		return roles, true, nil
+	case errors.Is(err, deploy.ErrNoFiles):
+		return nil, false, inAPI
+	default:
+		return nil, false, fmt.Errorf("%w; %w", err, inAPI)
+	}
+}
+
+// checkAPI is Check for policies that are objects of the API.
+func checkAPI(ctx context.Context, kube kubernetes.Interface) error {
 	admission := kube.AdmissionregistrationV1()
 	for _, name := range deploy.Policies() {
 		policy, err := admission.ValidatingAdmissionPolicies().Get(ctx, name, metav1.GetOptions{})
@@ -47,19 +70,23 @@ func Check(ctx context.Context, kube kubernetes.Interface) error {
 // CheckRoles is Check for a running engine: it also finds ClusterRoles of the configuration whose names the fence
 // doesn't keep. That is no reason not to start: the finding foreign_object tells if a tenant took one.
 func CheckRoles(ctx context.Context, kube kubernetes.Interface, policy config.Authz) error {
-	if err := Check(ctx, kube); err != nil {
-		return err
-	}
-	fence, err := kube.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(ctx, deploy.TenantFence, metav1.GetOptions{})
-	if err != nil {
-		return kubeerror.Explain(fmt.Errorf("looking for the tenant fence: %w", err))
-	}
 	var names []string
 	for _, r := range policy.Roles {
 		names = append(names, r.ClusterRole)
 	}
 	for _, r := range policy.Extra {
 		names = append(names, r.ClusterRole)
+	}
+	kept, files, err := check(ctx, kube)
+	if err != nil {
+		return err
+	}
+	if files {
+		return deploy.RolesKept(kept, names)
+	}
+	fence, err := kube.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(ctx, deploy.TenantFence, metav1.GetOptions{})
+	if err != nil {
+		return kubeerror.Explain(fmt.Errorf("looking for the tenant fence: %w", err))
 	}
 	return deploy.VerifyRoles(fence, names)
 }

@@ -43,6 +43,23 @@ const (
 	OverGivenUp = "given_up"        // it is signed only, and was not read to its end because others came
 )
 
+// What became of a hook. Those that proved themselves are taken, repeated, ignored or not stored.
+const (
+	HookTaken      = "taken"
+	HookRepeated   = "repeated"   // it had been taken before
+	HookIgnored    = "ignored"    // it says nothing about rights
+	HookNoProof    = "no_proof"   // a wrong secret or signature, or none: 401
+	HookMalformed  = "malformed"  // not a system hook, or its body was not read to its end: 400, 413
+	HookUnreadable = "no_secret"  // our secret can't be read: 503
+	HookNotStored  = "not_stored" // 503
+	HookOverloaded = "overload"   // far too many at a time: 503
+)
+
+// HookOutcomes returns all of them.
+func HookOutcomes() []string {
+	return []string{HookTaken, HookRepeated, HookIgnored, HookNoProof, HookMalformed, HookUnreadable, HookNotStored, HookOverloaded}
+}
+
 // Hook takes GitLab's system hooks. A hook is a hint: it names what to read again, and nothing in it is believed
 // about rights. A request must prove that it comes from GitLab by the secret (X-Gitlab-Token) or, when a signing
 // key is configured, by a signature (Standard Webhooks, GitLab 19); one that carries a signature must have a right
@@ -67,6 +84,8 @@ type Hook struct {
 	Unproven func(http.Handler) http.Handler
 	// OverLimit, optional, is called for each hook that is over a limit of ours with OverReadAll or OverRefused (metrics).
 	OverLimit func(outcome string)
+	// Outcome, optional, is called for each hook with what became of it (metrics).
+	Outcome func(outcome string)
 
 	lines, overLines logsample.Lines // of refusals, and of hooks over a limit
 
@@ -177,8 +196,15 @@ func (h *Hook) over(outcome string) {
 	}
 }
 
+func (h *Hook) ended(outcome string) {
+	if h.Outcome != nil {
+		h.Outcome(outcome)
+	}
+}
+
 func (h *Hook) overload(w http.ResponseWriter, r *http.Request) {
 	h.over(OverRefused)
+	h.ended(HookOverloaded)
 	if n, ok := h.overLines.Allow(time.Now()); ok {
 		h.Logger.ErrorContext(r.Context(), "hook refused: far too many at a time", "suppressed", n)
 	}
@@ -197,6 +223,7 @@ type said struct {
 func (h *Hook) read(w http.ResponseWriter, r *http.Request, limit int64) (s said, ok bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
+		h.ended(HookMalformed)
 		h.noteRefused(r, slog.LevelWarn, "hook refused: its body was not read to its end", "error", err)
 		if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
 			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
@@ -211,6 +238,7 @@ func (h *Hook) read(w http.ResponseWriter, r *http.Request, limit int64) (s said
 	}
 	s.changed, s.ignored, s.name, err = h.Parse(body)
 	if err != nil {
+		h.ended(HookMalformed)
 		h.noteRefused(r, slog.LevelWarn, "hook refused: not a system hook", "error", err)
 		http.Error(w, "not a system hook", http.StatusBadRequest)
 		return said{}, false
@@ -222,17 +250,21 @@ func (h *Hook) read(w http.ResponseWriter, r *http.Request, limit int64) (s said
 func (h *Hook) store(w http.ResponseWriter, r *http.Request, s said) {
 	switch {
 	case h.repeated(r):
+		h.ended(HookRepeated)
 		h.Logger.DebugContext(r.Context(), "hook repeated", "event", s.name)
 	case s.ignored:
+		h.ended(HookIgnored)
 		h.Logger.DebugContext(r.Context(), "hook ignored", "event", s.name)
 		h.remember(r)
 	default: // stored before it is answered: what GitLab was told is taken is not lost
 		h.Logger.InfoContext(r.Context(), "hook taken", "event", s.name, "changed", labelsOf(s.changed))
 		if err := h.Trigger(r.Context(), s.changed, "hook "+s.name); err != nil {
+			h.ended(HookNotStored)
 			h.Logger.ErrorContext(r.Context(), "hook not stored", "event", s.name, "error", err)
 			http.Error(w, "unavailable", http.StatusServiceUnavailable)
 			return
 		}
+		h.ended(HookTaken)
 		h.remember(r) // not before: a repetition that comes meanwhile must not be told that it is taken
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -254,10 +286,12 @@ func end(w http.ResponseWriter) {
 func (h *Hook) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	end(w)
 	if errors.Is(err, errNoProof) {
+		h.ended(HookNoProof)
 		h.noteRefused(r, slog.LevelWarn, "hook refused: no valid token or signature", "remote", r.RemoteAddr)
 		http.Error(w, "unauthorized", http.StatusUnauthorized)
 		return
 	}
+	h.ended(HookUnreadable)
 	h.noteRefused(r, slog.LevelError, "hook refused: its secret can't be read", "error", err)
 	http.Error(w, "unavailable", http.StatusServiceUnavailable)
 }

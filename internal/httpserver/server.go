@@ -163,6 +163,19 @@ func (s *Server) URL() string {
 	return "http://" + s.Addr().String()
 }
 
+// Name is the listener's name.
+func (s *Server) Name() string { return s.opts.Name }
+
+// Ends returns when the certificates end that are in use now.
+func (s *Server) Ends() Ends {
+	if s.files == nil {
+		return Ends{}
+	}
+	ends := *s.files.ends.Load()
+	ends.Clients = s.files.clients.first()
+	return ends
+}
+
 // Close gives the address back; for a Server that is never Run.
 func (s *Server) Close() error { return s.listener.Close() }
 

@@ -13,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
@@ -23,12 +22,18 @@ import (
 // are in a Secret that only we may write (deploy/manifests), and why a set of another issuer is not taken.
 type Store struct {
 	kube   kubernetes.Interface
-	auth   *authn.GitLab
+	auth   Keeper
 	origin string // issuer and key URL: keys of elsewhere are not ours
 	log    *slog.Logger
 	// look is the pause between two looks; save how often unchanged keys are written again, for their age; check how often
 	// it is seen whether the Secret still holds them.
 	look, save, check time.Duration
+}
+
+// Keeper is who has the keys in memory; see authn.GitLab.
+type Keeper interface {
+	Keys() (jwks []byte, fetched time.Time)
+	RestoreKeys(jwks []byte, fetched time.Time) error
 }
 
 // Secret is the name of the Secret, as in deploy/manifests.
@@ -45,7 +50,7 @@ const (
 // Options are what a Store needs; all fields are required.
 type Options struct {
 	Kube   kubernetes.Interface
-	Auth   *authn.GitLab
+	Auth   Keeper
 	Origin string        // issuer and key URL: keys of elsewhere are not ours
 	MaxAge time.Duration // how long keys are used after they were read
 	Logger *slog.Logger

@@ -46,51 +46,52 @@ const (
 
 // The owner mark: an object that lacks LabelManagedBy=ManagedBy is never changed by this program.
 const (
-	domain = "gl-k8s-integrator.io/"
+	// Domain is what all labels and annotations of ours begin with.
+	Domain = "gl-k8s-integrator.io/"
 	// LabelManagedBy and ManagedBy are the owner mark that the tenant fence looks at.
 	LabelManagedBy = "app.kubernetes.io/managed-by"
 	ManagedBy      = "gl-k8s-integrator"
 	// LabelSource names the GitLab object that a namespace belongs to, e.g. "group-7", "project-42", "user-3".
-	LabelSource = domain + "source"
+	LabelSource = Domain + "source"
 	// AnnotationSource says the same on the same namespace, once more: a label that somebody changes is known by it.
-	AnnotationSource = domain + "source"
+	AnnotationSource = Domain + "source"
 	// LabelTemplate marks objects that come from a namespace template; AnnotationTemplate says which, in which form.
-	LabelTemplate      = domain + "template"
-	AnnotationTemplate = domain + "template-hash"
+	LabelTemplate      = Domain + "template"
+	AnnotationTemplate = Domain + "template-hash"
 	// AnnotationIssuer is the URL of the GitLab that the namespace belongs to.
-	AnnotationIssuer = domain + "issuer"
+	AnnotationIssuer = Domain + "issuer"
 	// AnnotationCreatedAt is GitLab's created_at of the source: ids can be handed out again after a restore.
-	AnnotationCreatedAt = domain + "gitlab-created-at"
+	AnnotationCreatedAt = Domain + "gitlab-created-at"
 	// AnnotationPath is the path of the source in GitLab, for people; nothing decides by it.
-	AnnotationPath = domain + "gitlab-path"
+	AnnotationPath = Domain + "gitlab-path"
 	// AnnotationGoneSince is the RFC 3339 time at which GitLab first said that a namespace's source is gone.
-	AnnotationGoneSince = domain + "gone-since"
+	AnnotationGoneSince = Domain + "gone-since"
 	// AnnotationMembers lists the GitLab user names behind the subjects of a binding, for people.
-	AnnotationMembers = domain + "gitlab-usernames"
+	AnnotationMembers = Domain + "gitlab-usernames"
 	// AnnotationLoss is on a binding: when somebody last lost the right to change things in the namespace by it, RFC 3339,
 	// and the ids of those who did.
-	AnnotationLoss = domain + "lost"
+	AnnotationLoss = Domain + "lost"
 	// AnnotationRotateAt is the RFC 3339 time from which the CI token is replaced.
-	AnnotationRotateAt = domain + "rotate-at"
+	AnnotationRotateAt = Domain + "rotate-at"
 	// AnnotationCIReaders is on the Secret of the CI token: the ids of the people who could have read the token since it
 	// was issued, comma-separated.
-	AnnotationCIReaders = domain + "ci-readers"
+	AnnotationCIReaders = Domain + "ci-readers"
 	// AnnotationWithheldSince is on CISecret and CIAnchor: the RFC 3339 time at which somebody last lost the right to read
 	// CISecret. While it is there, no token is written into that; an administrator may remove it from both.
-	AnnotationWithheldSince = domain + "token-withheld-since"
+	AnnotationWithheldSince = Domain + "token-withheld-since"
 	// AnnotationCIProjects is on the same Secret: what each project that deploys into the namespace was given, as JSON.
-	AnnotationCIProjects = domain + "ci-projects"
+	AnnotationCIProjects = Domain + "ci-projects"
 )
 
 // Keys of an identity's extra fields.
 const (
-	ExtraUsername  = domain + "gitlab-username"
-	ExtraProjectID = domain + "gitlab-project-id"
-	ExtraProject   = domain + "gitlab-project-path"
-	ExtraPipeline  = domain + "gitlab-pipeline-id"
-	ExtraJob       = domain + "gitlab-job-id"
-	ExtraRef       = domain + "gitlab-ref"
-	ExtraEnv       = domain + "gitlab-environment"
+	ExtraUsername  = Domain + "gitlab-username"
+	ExtraProjectID = Domain + "gitlab-project-id"
+	ExtraProject   = Domain + "gitlab-project-path"
+	ExtraPipeline  = Domain + "gitlab-pipeline-id"
+	ExtraJob       = Domain + "gitlab-job-id"
+	ExtraRef       = Domain + "gitlab-ref"
+	ExtraEnv       = Domain + "gitlab-environment"
 )
 
 // User returns the Kubernetes user name of the GitLab user with that id: "gitlab:42".

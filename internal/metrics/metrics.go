@@ -33,7 +33,10 @@ type Metrics struct {
 	held      prometheus.Gauge
 	drift     prometheus.Counter
 	hooks     prometheus.Histogram
+	received  *prometheus.CounterVec
 	hooksOver *prometheus.CounterVec
+	configOK  prometheus.Gauge
+	configAt  prometheus.Gauge
 }
 
 // New returns the numbers of a process that has done nothing yet, with further ones.
@@ -82,7 +85,13 @@ func New(more ...prometheus.Collector) *Metrics {
 		Namespace: ns, Name: "hooks_over_limit_total",
 		Help: "Hooks that were too many at a time: read_everything were taken together, refused were answered 503, given_up had a signature alone and were not read to their end.",
 	}, []string{"outcome"})
-	m.Registry.MustRegister(m.held, m.drift, m.hooks, m.hooksOver, m.reviews, m.latency, m.refused, m.closed, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
+	m.received = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: ns, Name: "hooks_total",
+		Help: "Hooks by what became of them: taken, repeated (taken before), ignored (not about rights); refused: no_proof (wrong secret or signature), malformed, no_secret (ours can't be read), not_stored, overload.",
+	}, []string{"outcome"})
+	m.configOK = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "config_last_reload_successful", Help: "1 if the configuration file as it is now is in use, 0 if an earlier one is."})
+	m.configAt = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "config_last_reload_success_timestamp_seconds", Help: "When the configuration in use was taken over."})
+	m.Registry.MustRegister(m.configOK, m.configAt, m.held, m.drift, m.hooks, m.received, m.hooksOver, m.reviews, m.latency, m.refused, m.closed, m.rounds, m.lastRound, m.duration, m.planned, m.findings,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Registry.MustRegister(more...)
 	return m
@@ -118,14 +127,14 @@ func (m *Metrics) Keys(status func() authn.KeyStatus, now func() time.Time) {
 }
 
 // Engine adds the numbers that are asked for when they are read.
-func (m *Metrics) Engine(s *syncer.Syncer, e *store.Elector, b *status.Budget) {
+func (m *Metrics) Engine(staleness func() (syncer.Staleness, bool), e *store.Elector, b *status.Budget) {
 	const ns = "gl_k8s_integrator"
 	stale := func(what string, of func(syncer.Staleness) time.Duration) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: ns, Name: "staleness_seconds", ConstLabels: prometheus.Labels{"of": what},
 			Help: "How old what is known of GitLab is at most: everything (links, transfers, lost hooks), the states of accounts, and those of accounts seen lately; NaN: nothing is known.",
 		}, func() float64 {
-			x, ok := s.Staleness()
+			x, ok := staleness()
 			if !ok {
 				return math.NaN()
 			}
@@ -140,7 +149,7 @@ func (m *Metrics) Engine(s *syncer.Syncer, e *store.Elector, b *status.Budget) {
 			Namespace: ns, Name: "snapshot_age_seconds",
 			Help: "Time since the last complete reading of GitLab was begun, by this process or the leader; NaN: nothing is known.",
 		}, func() float64 {
-			x, ok := s.Staleness()
+			x, ok := staleness()
 			if !ok {
 				return math.NaN()
 			}
@@ -186,6 +195,16 @@ func (m *Metrics) Review(r authn.Review) {
 	m.latency.Observe(r.Duration.Seconds())
 }
 
+// ExpectHooks shows hooks of these outcomes from the start, so that none at all can be told from no listener.
+func (m *Metrics) ExpectHooks(outcomes ...string) {
+	for _, o := range outcomes {
+		m.received.WithLabelValues(o)
+	}
+}
+
+// Hook takes in what became of a hook; see gitlab.Hook.
+func (m *Metrics) Hook(outcome string) { m.received.WithLabelValues(outcome).Inc() }
+
 // HookOverLimit takes in a hook that was over a limit; see gitlab.Hook.
 func (m *Metrics) HookOverLimit(outcome string) { m.hooksOver.WithLabelValues(outcome).Inc() }
 
@@ -227,6 +246,20 @@ func (m *Metrics) Round(r syncer.Round, further ...authz.Finding) {
 	m.findings.Reset()
 	for _, f := range slices.Concat(r.Findings, further) {
 		m.findings.WithLabelValues(f.Code).Inc()
+	}
+}
+
+// ConfigTaken takes in that a configuration is in use from now on.
+func (m *Metrics) ConfigTaken(now time.Time) {
+	m.configOK.Set(1)
+	m.configAt.Set(float64(now.Unix()))
+}
+
+// ConfigDiffers takes in whether the file holds another configuration than the one in use.
+func (m *Metrics) ConfigDiffers(differs bool) {
+	m.configOK.Set(1)
+	if differs {
+		m.configOK.Set(0)
 	}
 }
 

@@ -49,7 +49,7 @@ func (b *Budget) sample() {
 	}
 }
 
-// Shares returns the used share of each limit of which something is used, by kind: 1 is all of it.
+// Shares returns the used share of each limit, by kind: 1 is all of it.
 func (b *Budget) Shares() map[string]float64 {
 	b.sample()
 	b.mu.Lock()
@@ -57,9 +57,7 @@ func (b *Budget) Shares() map[string]float64 {
 	first, last := b.points[0], b.points[len(b.points)-1]
 	out := map[string]float64{}
 	for kind, limit := range b.limits {
-		if n := last.counts[kind] - first.counts[kind]; n > 0 {
-			out[kind] = float64(n) / limit
-		}
+		out[kind] = float64(last.counts[kind]-first.counts[kind]) / limit
 	}
 	return out
 }

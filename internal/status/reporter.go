@@ -34,7 +34,7 @@ type Engine interface {
 // Options are what a Reporter needs. All fields are required.
 type Options struct {
 	Kube    kubernetes.Interface
-	Mode    string
+	Mode    func() string  // of the configuration that is in use
 	Elector *store.Elector // only the leader writes
 	Engine  Engine
 	Rounds  *Rounds
@@ -98,7 +98,7 @@ func (p *Reporter) document() document {
 		hooks.Refused = clip(err.Error(), maxText)
 	}
 	out := document{
-		Written: p.o.Now().UTC(), Leader: p.o.Elector.Identity, Mode: p.o.Mode, Held: held, Hooks: hooks, Requests: p.o.Budget.Requests(), Budget: map[string]string{},
+		Written: p.o.Now().UTC(), Leader: p.o.Elector.Identity, Mode: p.o.Mode(), Held: held, Hooks: hooks, Requests: p.o.Budget.Requests(), Budget: map[string]string{},
 		Round: roundSummary{
 			Cause: r.Cause, Read: r.Kind.Read(), Started: r.Started.UTC(), Duration: r.Duration.Round(time.Millisecond).String(),
 			Namespaces: r.Namespaces, Planned: len(r.Plan), Applied: r.Report.Applied, Failed: r.Unwritten,
@@ -122,7 +122,9 @@ func (p *Reporter) document() document {
 		}
 	}
 	for kind, share := range p.o.Budget.Shares() {
-		out.Budget[kind] = fmt.Sprintf("%.0f %%", 100*share)
+		if share > 0 {
+			out.Budget[kind] = fmt.Sprintf("%.0f %%", 100*share)
+		}
 	}
 	for _, f := range slices.Concat(waiting, p.o.Findings(), r.Findings) {
 		out.Findings[f.Code]++

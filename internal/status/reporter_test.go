@@ -22,7 +22,7 @@ func TestStatusShowsWhatFails(t *testing.T) {
 	differs := authz.Finding{Code: "members_differ", Source: authz.GroupID(7), Text: "somebody is missing"}
 	now := func() time.Time { return day }
 	p := NewReporter(Options{
-		Kube: fake.NewClientset(), Mode: "enforce", Elector: &store.Elector{Identity: "a"}, Rounds: NewRounds(), Now: now, Logger: slog.New(slog.DiscardHandler),
+		Kube: fake.NewClientset(), Mode: func() string { return "enforce" }, Elector: &store.Elector{Identity: "a"}, Rounds: NewRounds(), Now: now, Logger: slog.New(slog.DiscardHandler),
 		Engine:       engine{Round: syncer.Round{Cause: "start", Kind: syncer.KindFull, Started: day, Err: failure}, Err: failure, Since: day},
 		Budget:       NewBudget(idle{}, nil, now),
 		Findings:     func() []authz.Finding { return []authz.Finding{differs} },

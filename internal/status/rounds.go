@@ -38,7 +38,7 @@ func (p *Rounds) Add(r syncer.Round) {
 	}
 	p.times = p.times[max(0, len(p.times)-hookTimes):]
 	p.mu.Unlock()
-	p.rouse()
+	p.Rouse()
 }
 
 // Wait takes in what the leader waits for, nil when it waits no more, and reports whether that is news.
@@ -48,13 +48,13 @@ func (p *Rounds) Wait(f *authz.Finding) bool {
 	p.waiting = f
 	p.mu.Unlock()
 	if news {
-		p.rouse()
+		p.Rouse()
 	}
 	return news
 }
 
-// rouse has the document written soon.
-func (p *Rounds) rouse() {
+// Rouse has the document written soon.
+func (p *Rounds) Rouse() {
 	select {
 	case p.changed <- struct{}{}:
 	default:

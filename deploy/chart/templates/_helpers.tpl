@@ -1,0 +1,94 @@
+{{- define "labels" -}}
+app.kubernetes.io/name: gl-k8s-integrator
+{{- end }}
+
+{{- define "meta" -}}
+namespace: gl-k8s-integrator
+labels:
+  {{- include "labels" . | nindent 2 }}
+{{- end }}
+
+{{/* Names that the program, its roles and its policies have fixed can't be changed by a release. */}}
+{{- define "check" -}}
+{{- if ne .Release.Namespace "gl-k8s-integrator" }}
+{{- fail "the namespace has to be gl-k8s-integrator, which the admission policies name: --namespace gl-k8s-integrator" }}
+{{- end }}
+{{- $config := .Values.config }}
+{{- if dig "cluster" "kubeconfig" "" $config }}
+{{- fail "config.cluster.kubeconfig: leave it out, a pod has the credentials of its ServiceAccount" }}
+{{- end }}
+{{- if and (eq (dig "rbacsync" "deletion" "policy" "" $config) "delete") (not .Values.namespaceDeletion) }}
+{{- fail "config.rbacsync.deletion.policy is delete: set namespaceDeletion: true, too" }}
+{{- end }}
+{{- if and (dig "rbacsync" "templates" "folder" "" $config) (not .Values.templates) }}
+{{- fail "config.rbacsync.templates is set: set templates: true, too" }}
+{{- end }}
+{{- if and .Values.certManager.enabled .Values.secrets.webhooks }}
+{{- fail "certManager.enabled makes the Secret for the webhooks: leave secrets.webhooks empty" }}
+{{- end }}
+{{- if and .Values.certManager.enabled (not .Values.hostNetwork) (not .Values.service.clusterIP) }}
+{{- fail "certManager.enabled: set service.clusterIP, which the certificate is for" }}
+{{- end }}
+{{- if and .Values.certManager.hooks.dnsNames (or .Values.secrets.hooks (not .Values.certManager.hooks.issuerRef)) }}
+{{- fail "certManager.hooks: set issuerRef, and leave secrets.hooks empty" }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled .Values.hostNetwork (hasPrefix "127." (include "metricsAddress" .)) }}
+{{- fail "serviceMonitor with hostNetwork: set config.listeners.metrics.address to one that Prometheus reaches, such as 0.0.0.0:9090" }}
+{{- end }}
+{{- end }}
+
+{{/* The ClusterRoles that may be bound beside those of the manifests, as a JSON list. */}}
+{{- define "clusterRoles" -}}
+{{- $roles := .Values.clusterRoles }}
+{{- range concat (dig "authz" "roles" (list) .Values.config) (dig "authz" "extra" (list) .Values.config) }}
+{{- $roles = append $roles .clusterRole }}
+{{- end }}
+{{- range $roles }}
+{{- if or (eq . "cluster-admin") (not (regexMatch "^[^'\\\\/%]+$" .)) }}
+{{- fail (printf "%q is no ClusterRole that tenants can have" .) }}
+{{- end }}
+{{- end }}
+{{- $roles | uniq | toJson }}
+{{- end }}
+
+{{- define "metricsAddress" -}}
+{{- $host := ternary "127.0.0.1" "0.0.0.0" .Values.hostNetwork }}
+{{- dig "listeners" "metrics" "address" (printf "%s:%v" $host .Values.ports.metrics) .Values.config }}
+{{- end }}
+
+{{- define "webhooksSecret" -}}
+{{- ternary "gl-k8s-integrator-webhooks" .Values.secrets.webhooks .Values.certManager.enabled }}
+{{- end }}
+
+{{- define "hooksSecret" -}}
+{{- ternary "gl-k8s-integrator-hooks" .Values.secrets.hooks (not (empty .Values.certManager.hooks.dnsNames)) }}
+{{- end }}
+
+{{/* The configuration with what the chart fills in. What config says goes before. */}}
+{{- define "config" -}}
+{{- $dir := "/etc/gl-k8s-integrator" }}
+{{- $webhooks := dict "address" (printf "%s:%v" (ternary "127.0.0.1" "0.0.0.0" .Values.hostNetwork) .Values.ports.webhooks)
+      "certFile" (printf "%s/tls.crt" $dir) "keyFile" (printf "%s/tls.key" $dir) "clientCAFile" (printf "%s/webhook-ca.crt" $dir) }}
+{{- $listeners := dict "webhooks" $webhooks "metrics" (dict "address" (include "metricsAddress" .)) }}
+{{- if .Values.hooks }}
+{{- $_ := set $listeners "hooks" (dict "address" (printf "0.0.0.0:%v" .Values.ports.hooks)
+      "certFile" (printf "%s/hooks.crt" $dir) "keyFile" (printf "%s/hooks.key" $dir) "secretFile" (printf "%s/hook-secret" $dir)) }}
+{{- end }}
+{{- $gitlab := dict "readTokenFile" (printf "%s/read-token" $dir) }}
+{{- if ne (dig "ci" "delivery" "variables" .Values.config) "none" }}
+{{- $_ := set $gitlab "writeTokenFile" (printf "%s/write-token" $dir) }}
+{{- end }}
+{{- $config := dict "apiVersion" "gl-k8s-integrator/v1alpha1" "kind" "Config" "gitlab" $gitlab "listeners" $listeners }}
+{{- if and (not .Values.hostNetwork) (not (dig "authz" "explain" "disabled" false .Values.config)) }}
+{{- $_ := set $config "authz" (dict "explain" (dict "replicas" .Values.replicas)) }}
+{{- end }}
+{{- toYaml (mergeOverwrite $config (deepCopy .Values.config)) }}
+{{- end }}
+
+{{- define "image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,109 @@
+package chart_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+)
+
+const page = "../../docs/chart.md"
+
+// block returns the text of a page's only block of that kind.
+func block(t *testing.T, page, kind string) string {
+	t.Helper()
+	found := regexp.MustCompile("(?s)```"+kind+"\n(.*?)```").FindAllStringSubmatch(read(t, page), -1)
+	if len(found) != 1 {
+		t.Fatalf("%s has %d blocks %q, want one", page, len(found), kind)
+	}
+	return found[0][1]
+}
+
+// TestTheChartsPage: what docs/chart.md says, in its order, installs, upgrades and uninstalls; and Helm then prints what
+// kube-apiserver needs, as docs/install.md has it.
+func TestTheChartsPage(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	deployDir, err := filepath.Abs("../../deploy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(deployDir, filepath.Join(dir, "deploy")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "values.yaml"), block(t, page, "yaml values"))
+	install := block(t, page, "sh install")
+	for _, m := range regexp.MustCompile(`--from-file=(\S+)`).FindAllStringSubmatch(install, -1) {
+		write(t, filepath.Join(dir, m[1]), "content of "+m[1])
+	}
+	shell := func(script string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-ec", script)
+		cmd.Dir = dir
+		cmd.Env = []string{"HOME=" + w.home, "KUBECONFIG=" + w.kubeconfig, "PATH=" + filepath.Dir(w.path) + ":" + filepath.Dir(w.cluster.Kubectl()) + ":/usr/bin:/bin"}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v in\n%s\n%s", err, script, out)
+		}
+		return string(out)
+	}
+	notes := shell(install)
+	w.podsWait(t, 2)
+	kubeconfig := strings.ReplaceAll(block(t, "../../docs/install.md", "yaml kubeconfig"), "127.0.0.1", "10.96.0.53")
+	for _, want := range []string{kubeconfig, block(t, "../../docs/install.md", "yaml authorization"), "--authorization-config="} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("helm prints\n%s\nwithout\n%s", notes, want)
+		}
+	}
+	// The Secret that the page makes has what the notes ask for.
+	line := regexp.MustCompile(`create secret generic .*`).FindString(notes)
+	asked, made := strings.Fields(line), strings.Fields(strings.ReplaceAll(install, "\\\n", ""))
+	if len(asked) < 8 {
+		t.Errorf("the notes ask for %q", asked)
+	}
+	for _, file := range asked {
+		if strings.HasPrefix(file, "--from-file=") && !strings.Contains(strings.Join(made, " ")+" ", file+" ") {
+			t.Errorf("the notes ask for %s, and the page does not make it", file)
+		}
+	}
+	shell(block(t, page, "sh upgrade"))
+	d, err := w.admin.AppsV1().Deployments(deploy.Namespace).Get(t.Context(), release, metav1.GetOptions{})
+	if err != nil || !strings.HasPrefix(d.Spec.Template.Spec.Containers[0].Image, "registry.example.com/") {
+		t.Errorf("the upgrade loses values: %v, %v", err, d.Spec.Template.Spec.Containers)
+	}
+	shell(block(t, page, "sh uninstall"))
+	if list := w.must(t, "list", "--short"); list != "" {
+		t.Errorf("releases after the uninstall: %s", list)
+	}
+}
+
+// TestValuesOfTheDocs: docs/chart.md names no value that is not there.
+func TestValuesOfTheDocs(t *testing.T) {
+	var values map[string]any
+	if err := yaml.Unmarshal([]byte(read(t, filepath.Join(chartDir, "values.yaml"))), &values); err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile(`(?m)^\| (`+"`.*?`"+`) \|`).FindAllStringSubmatch(read(t, page), -1)
+	if len(rows) < 8 {
+		t.Fatalf("%d rows", len(rows))
+	}
+	for _, row := range rows {
+		for _, m := range regexp.MustCompile("`([a-zA-Z.]+)").FindAllStringSubmatch(row[1], -1) {
+			var at any = values
+			for key := range strings.SplitSeq(m[1], ".") {
+				below, ok := at.(map[string]any)
+				if _, there := below[key]; !ok || !there {
+					t.Fatalf("docs/chart.md names the value %s", m[1])
+				}
+				at = below[key]
+			}
+		}
+	}
+}
