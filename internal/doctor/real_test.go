@@ -99,13 +99,13 @@ func problems(r doctor.Report) (out []doctor.Problem) {
 	return out
 }
 
-func start(t *testing.T) *world {
+func start(t *testing.T, ownLogin bool) *world {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short: needs a control plane")
 	}
 	parent := t.TempDir()
-	e, err := demo.Start(t.Context(), parent, false, io.Discard)
+	e, err := demo.Start(t.Context(), parent, ownLogin, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -430,7 +430,7 @@ func webhookFaults() []fault {
 
 // TestRealFaults injects faults into a running installation, as an administrator would make them.
 func TestRealFaults(t *testing.T) {
-	w := start(t)
+	w := start(t, false)
 	w.healthy(t)
 	faults := slices.Concat(fileFaults(), gitlabFaults(), clusterFaults(), webhookFaults())
 	if len(faults) < 50 {
@@ -439,6 +439,18 @@ func TestRealFaults(t *testing.T) {
 	expectFirst(t, w, faults)
 	w.asked(t)
 	w.throughAPIServer(t)
+}
+
+// TestLoginWithoutOurWebhook: where kube-apiserver judges tokens by itself, that it asks no webhook is no problem.
+func TestLoginWithoutOurWebhook(t *testing.T) {
+	w := start(t, true)
+	x := w.examination()
+	x.AuthnKubeconfig = ""
+	for _, p := range problems(app.Doctor(t.Context(), x)) {
+		if p.Code != "hook_noise" { // of the demo's own hook
+			t.Errorf("got %+v", p)
+		}
+	}
 }
 
 // healthy registers the hook as an administrator would, and demands that nothing is wrong, with an administrator's rights and
