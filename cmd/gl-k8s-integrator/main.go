@@ -18,7 +18,7 @@ import (
 // version is set by the linker.
 var version = "dev"
 
-// Exit statuses of plan; every other command uses exitOK and exitError alone.
+// Exit statuses of plan; every other command but doctor (exitBlind) uses exitOK and exitError alone.
 const (
 	exitOK      = 0
 	exitError   = 1
@@ -58,7 +58,9 @@ func run(ctx context.Context, args []string, s streams) int {
 		return exitOK
 	case errors.Is(err, errChanges):
 		return exitChanges
-	case errors.Is(err, errNotAuthenticated), errors.Is(err, logqueue.ErrUnread):
+	case errors.Is(err, errBlind):
+		return exitBlind
+	case errors.Is(err, errNotAuthenticated), errors.Is(err, errUnwell), errors.Is(err, logqueue.ErrUnread):
 		return exitError // writing to where nobody reads could wait for ever
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		fmt.Fprintln(s.err, "gl-k8s-integrator: interrupted")

@@ -91,8 +91,8 @@ func CheckRoles(ctx context.Context, kube kubernetes.Interface, policy config.Au
 	return deploy.VerifyRoles(fence, names)
 }
 
-// errNoDeletion keeps what was configured from failing in each round once a namespace is due.
-var errNoDeletion = errors.New("rbacsync.deletion.policy is delete, and nobody has given the right to delete namespaces: apply " + deploy.DeletionFile + ", or set rbacsync.deletion.policy: retain")
+// ErrNoDeletion keeps what was configured from failing in each round once a namespace is due.
+var ErrNoDeletion = errors.New("rbacsync.deletion.policy is delete, and nobody has given the right to delete namespaces: apply " + deploy.DeletionFile + ", or set rbacsync.deletion.policy: retain")
 
 // Ready returns nil if the cluster is ready for mode enforce: the fence holds, and deletion, if it is configured,
 // is allowed.
@@ -110,7 +110,7 @@ func Ready(ctx context.Context, kube kubernetes.Interface, cfg *config.Config) e
 		return kubeerror.Explain(fmt.Errorf("asking whether namespaces may be deleted: %w", err))
 	}
 	if !review.Status.Allowed {
-		return errNoDeletion
+		return ErrNoDeletion
 	}
 	return nil
 }

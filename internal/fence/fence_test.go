@@ -148,7 +148,7 @@ func TestDeletionNeedsItsRight(t *testing.T) {
 		want    error
 	}{
 		{config.DeletionRetain, false, nil},
-		{config.DeletionDelete, false, errNoDeletion},
+		{config.DeletionDelete, false, ErrNoDeletion},
 		{config.DeletionDelete, true, nil},
 	} {
 		kube := fake.NewClientset(there...)

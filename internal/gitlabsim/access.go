@@ -126,7 +126,7 @@ func (s *access) AddToken(t SeedToken) error {
 	if s.tokens[t.Token] != nil {
 		return errors.New("two tokens have the same value")
 	}
-	s.add(t.Token, &accessToken{name: cmp.Or(t.Name, t.User), userID: userID, scopes: t.Scopes, created: s.now()})
+	s.add(t.Token, &accessToken{name: cmp.Or(t.Name, t.User), userID: userID, scopes: t.Scopes, created: s.now(), expires: t.Expires})
 	return nil
 }
 

@@ -1,8 +1,11 @@
 package gitlabsim
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 )
@@ -15,6 +18,7 @@ func mountInstance(at routes[instanceAPI]) {
 	at.get("/metadata", instanceAPI.metadata)
 	at.get("/job", instanceAPI.currentJob)
 	at.get("/personal_access_tokens/self", instanceAPI.currentToken)
+	at.get("/applications", instanceAPI.applications)
 	if strings.HasSuffix(at.s.opts.Version, "-ee") {
 		at.get("/license", instanceAPI.license)
 	}
@@ -65,10 +69,36 @@ func (c instanceAPI) currentToken() error {
 	if t == nil || t.app != "" {
 		return message(http.StatusUnauthorized, "401 Unauthorized")
 	}
+	var ends any
+	if !t.expires.IsZero() {
+		ends = t.expires.UTC().Format(time.DateOnly)
+	}
 	return c.answer(http.StatusOK, map[string]any{
 		"id": t.id, "name": t.name, "revoked": false, "created_at": apiTime(t.created), "description": nil,
-		"scopes": t.scopes, "user_id": t.userID, "last_used_at": apiTime(c.s.now()), "active": true, "expires_at": nil,
+		"scopes": t.scopes, "user_id": t.userID, "last_used_at": apiTime(c.s.now()), "active": true, "expires_at": ends,
 	})
+}
+
+// applications is GET /applications: those of the whole GitLab, for administrators.
+func (c instanceAPI) applications() error {
+	if err := c.requireAdmin(); err != nil {
+		return err
+	}
+	c.s.access.mu.Lock()
+	out := []map[string]any{}
+	for i, uid := range slices.Sorted(maps.Keys(c.s.apps)) {
+		a := c.s.apps[uid]
+		out = append(out, map[string]any{
+			"id": i + 1, "application_id": uid, "application_name": a.Name, "callback_url": strings.Join(a.RedirectURIs, "\n"),
+			"confidential": a.Confidential, "scopes": a.Scopes,
+		})
+	}
+	c.s.access.mu.Unlock()
+	page, err := paginate(c.call, out, "")
+	if err != nil {
+		return err
+	}
+	return c.answer(http.StatusOK, page)
 }
 
 func (c instanceAPI) currentJob() error {

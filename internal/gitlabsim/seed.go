@@ -89,10 +89,11 @@ type SeedLink struct {
 
 // SeedToken is a personal access token.
 type SeedToken struct {
-	Name   string   `json:"name,omitempty"`
-	Token  string   `json:"token"`
-	User   string   `json:"user"`
-	Scopes []string `json:"scopes"`
+	Name    string    `json:"name,omitempty"`
+	Token   string    `json:"token"`
+	User    string    `json:"user"`
+	Scopes  []string  `json:"scopes"`
+	Expires time.Time `json:"expires,omitzero"`
 }
 
 // SeedHook is a system hook.

@@ -119,25 +119,92 @@ func list(m map[string]string) string {
 
 // Show prints the document that is in the cluster, and who leads.
 func Show(ctx context.Context, kube kubernetes.Interface, out io.Writer) error {
-	cm, err := kube.CoreV1().ConfigMaps(deploy.Namespace).Get(ctx, store.NameStatus, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return errors.New("no integrator has finished a round in this cluster yet: is `serve` running?")
-	}
+	st, err := stored(ctx, kube)
 	if err != nil {
 		return err
 	}
-	var st document
-	if err := json.Unmarshal([]byte(cm.Data[documentKey]), &st); err != nil {
-		return fmt.Errorf("reading the status: %w", err)
-	}
-	lease, err := kube.CoordinationV1().Leases(deploy.Namespace).Get(ctx, store.NameLease, metav1.GetOptions{})
 	leader := "nobody"
-	if err == nil && lease.Spec.HolderIdentity != nil && *lease.Spec.HolderIdentity != "" {
-		leader = *lease.Spec.HolderIdentity
-		if t := lease.Spec.RenewTime; t != nil && time.Since(t.Time) > time.Minute {
-			leader += fmt.Sprintf(", who has not renewed since %s", t.UTC().Format(time.RFC3339))
+	if l, err := leads(ctx, kube); err == nil && l.Holder != "" {
+		leader = l.Holder
+		if l.Old(time.Now()) {
+			leader += fmt.Sprintf(", who has not renewed since %s", l.Renewed.UTC().Format(time.RFC3339))
 		}
 	}
 	st.print(out, leader, time.Now())
 	return nil
+}
+
+// leaseOld is after which time without a renewal nobody leads any more.
+const leaseOld = time.Minute
+
+// ErrNone says that no round has ended in this cluster.
+var ErrNone = errors.New("no integrator has finished a round in this cluster yet: is `serve` running?")
+
+func stored(ctx context.Context, kube kubernetes.Interface) (document, error) {
+	cm, err := kube.CoreV1().ConfigMaps(deploy.Namespace).Get(ctx, store.NameStatus, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return document{}, ErrNone
+	}
+	if err != nil {
+		return document{}, err
+	}
+	var st document
+	if err := json.Unmarshal([]byte(cm.Data[documentKey]), &st); err != nil {
+		return document{}, fmt.Errorf("reading the status: %w", err)
+	}
+	return st, nil
+}
+
+// Leader is who leads, by the Lease.
+type Leader struct {
+	Holder  string    // "" if nobody does
+	Renewed time.Time // zero if that is not known
+}
+
+// Old reports whether the Lease was not renewed for so long that nobody leads.
+func (l Leader) Old(now time.Time) bool { return !l.Renewed.IsZero() && now.Sub(l.Renewed) > leaseOld }
+
+func leads(ctx context.Context, kube kubernetes.Interface) (Leader, error) {
+	lease, err := kube.CoordinationV1().Leases(deploy.Namespace).Get(ctx, store.NameLease, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return Leader{}, nil
+	}
+	if err != nil {
+		return Leader{}, err
+	}
+	var l Leader
+	if lease.Spec.HolderIdentity != nil {
+		l.Holder = *lease.Spec.HolderIdentity
+	}
+	if t := lease.Spec.RenewTime; t != nil {
+		l.Renewed = t.Time
+	}
+	return l, nil
+}
+
+// Summary is what the leader wrote down, and who leads, for programs.
+type Summary struct {
+	Leader
+	Mode         string
+	Written      time.Time
+	Read         time.Time // when the last full reading of GitLab was begun; zero: never
+	Failing      string    // the error, while rounds fail
+	Held         int
+	Findings     map[string]int // by code
+	Texts        []string
+	Hooks        int    // dealt with since the leader's start
+	HooksRefused string // why the leader can't check hooks
+}
+
+// Read returns the Summary of what is in the cluster; ErrNone if no round has ended.
+func Read(ctx context.Context, kube kubernetes.Interface) (Summary, error) {
+	st, err := stored(ctx, kube)
+	if err != nil {
+		return Summary{}, err
+	}
+	l, err := leads(ctx, kube)
+	return Summary{
+		Leader: l, Mode: st.Mode, Written: st.Written, Read: st.Read, Failing: st.Failing, Held: st.Held,
+		Findings: st.Findings, Texts: st.Texts, Hooks: st.Hooks.Count, HooksRefused: st.Hooks.Refused,
+	}, err
 }

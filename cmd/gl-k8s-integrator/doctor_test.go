@@ -1,0 +1,31 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestDoctorEnds: what the exit status says, and that JSON is the report alone.
+func TestDoctorEnds(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(bad, []byte("kind: Nothing\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"doctor", "--config", bad, "-o", "json"}, streams{out: &out, err: &errs}); code != exitError || errs.Len() > 0 {
+		t.Errorf("exit %d, %s", code, errs.String())
+	}
+	var r struct {
+		Healthy  bool
+		Problems []struct{ Code string }
+	}
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil || r.Healthy || len(r.Problems) != 1 || r.Problems[0].Code != "config" {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	if code := run(t.Context(), []string{"doctor", "--config", bad, "-o", "xml"}, streams{out: &out, err: &errs}); code != exitError || errs.Len() == 0 {
+		t.Errorf("-o xml: exit %d, %s", code, errs.String())
+	}
+}
