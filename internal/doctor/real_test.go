@@ -333,28 +333,6 @@ func clusterFaults() []fault {
 		{"apiserver_credentials", "a token that is no more", kubeconfig("token: ", "token: x")},
 		{"role", "a typing error", policy("authz: {roles: [{clusterRole: edti, levels: [owner, maintainer]}, {clusterRole: view, levels: [developer]}]}\n")},
 		{"role_bind", "a role that nobody named elsewhere", policy("authz: {roles: [{clusterRole: admin, levels: [owner, maintainer]}, {clusterRole: view, levels: [developer]}]}\n")},
-		{"pod_security", "a namespace without a label", func(w *world, _ *app.Examination) func() {
-			namespaces := w.Kube.CoreV1().Namespaces()
-			stray := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "stray", Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}}}
-			if _, err := namespaces.Create(w.t.Context(), stray, metav1.CreateOptions{}); err != nil {
-				w.t.Fatal(err)
-			}
-			return func() {
-				if err := namespaces.Delete(w.t.Context(), stray.Name, metav1.DeleteOptions{}); err != nil {
-					w.t.Fatal(err)
-				}
-			}
-		}},
-		{"fence", "a binding is gone", func(w *world, _ *app.Examination) func() {
-			if err := w.Kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(w.t.Context(), deploy.TenantPods, metav1.DeleteOptions{}); err != nil {
-				w.t.Fatal(err)
-			}
-			return func() {
-				if err := deploy.Apply(w.t.Context(), w.Cluster.AdminConfig()); err != nil {
-					w.t.Fatal(err)
-				}
-			}
-		}},
 	}
 }
 
@@ -439,6 +417,32 @@ func TestRealFaults(t *testing.T) {
 	expectFirst(t, w, faults)
 	w.asked(t)
 	w.throughAPIServer(t)
+}
+
+// TestFaultsThatTheLeaderSees: each alone, because the leader may find something about it, too, and says so until its next round over
+// everything.
+func TestFaultsThatTheLeaderSees(t *testing.T) {
+	for code, inject := range map[string]func(w *world) error{
+		"pod_security": func(w *world) error {
+			stray := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "stray", Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy}}}
+			_, err := w.Kube.CoreV1().Namespaces().Create(t.Context(), stray, metav1.CreateOptions{})
+			return err
+		},
+		"fence": func(w *world) error {
+			return w.Kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(t.Context(), deploy.TenantPods, metav1.DeleteOptions{})
+		},
+	} {
+		t.Run(code, func(t *testing.T) {
+			w := start(t, false)
+			w.healthy(t)
+			if err := inject(w); err != nil {
+				t.Fatal(err)
+			}
+			if got := problems(app.Doctor(t.Context(), w.examination())); len(got) == 0 || got[0].Code != code {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
 }
 
 // TestLoginWithoutOurWebhook: where kube-apiserver judges tokens by itself, that it asks no webhook is no problem.
