@@ -175,7 +175,9 @@ func (b *Inbox) gather(keys []string, cause string) (mine *batch, begun bool) {
 		ours := b.value(b.session.mark(b.puts), cause)
 		tickets := make([]intake.Ticket, 0, len(keys))
 		for _, k := range keys {
-			tickets = append(tickets, ticket(k, ours))
+			t := ticket(k, ours)
+			t.Offered = true
+			tickets = append(tickets, t)
 		}
 		if begun = b.offer(tickets); begun {
 			value = ours

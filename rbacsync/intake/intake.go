@@ -31,7 +31,13 @@ type Ticket struct {
 	Changed    []authz.SourceID // none: everything
 	Cause      string
 	At         time.Time // when it came in; zero when that is not known
+	// Offered is set where this process began with it before it was in the Inbox. A later ticket of the same Key and the same kind
+	// takes the place of an earlier one; one of the other kind does not, for both may be in the Inbox one after the other.
+	Offered bool
 }
+
+// Replaces reports whether t takes the place of an older ticket.
+func (t Ticket) Replaces(old Ticket) bool { return t.Key == old.Key && t.Offered == old.Offered }
 
 // RereadEvery is the pause between two calls of Options.Reread.
 const RereadEvery = 10 * time.Second

@@ -131,7 +131,7 @@ func whys(causes []cause) (out []string) {
 func (q *queue) addTickets(tickets []Ticket, at stamp, now time.Time) {
 	for _, t := range tickets {
 		q.add(t.Changed, t.Cause, at, now)
-		q.tickets = append(slices.DeleteFunc(q.tickets, func(old ticket) bool { return old.Key == t.Key }), ticket{t, at})
+		q.tickets = append(slices.DeleteFunc(q.tickets, func(old ticket) bool { return t.Replaces(old.Ticket) }), ticket{t, at})
 	}
 }
 

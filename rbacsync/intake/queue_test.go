@@ -192,3 +192,29 @@ func TestAPathIsNoReading(t *testing.T) {
 		t.Errorf("still to be read: %v, want the project alone", i.queue.items)
 	}
 }
+
+// TestNoTicketIsLost: of each key the last ticket of either kind is done when it was read, in whatever order they came. So of what
+// the inbox can have of a key, the value of another process or one of this one, none stays; and never more than two wait.
+func TestNoTicketIsLost(t *testing.T) {
+	t.Parallel()
+	id := authz.ProjectID(42)
+	for order := range 1 << 6 {
+		q := newQueue(day, time.Hour)
+		last := map[bool]string{}
+		for i := range 6 {
+			tk := Ticket{Key: id.Label(), Value: fmt.Sprint(i), Changed: []authz.SourceID{id}, Offered: order>>i&1 == 1}
+			last[tk.Offered] = tk.Value
+			q.addTickets([]Ticket{tk}, stamp(i+1), day)
+			if len(q.tickets) > 2 {
+				t.Fatalf("%d tickets of one key wait", len(q.tickets))
+			}
+		}
+		got := map[bool]string{}
+		for _, tk := range q.settle(readAt(10, id), 0) {
+			got[tk.Offered] = tk.Value
+		}
+		if d := cmp.Diff(last, got); d != "" {
+			t.Errorf("order %b: done (-want +got):\n%s", order, d)
+		}
+	}
+}

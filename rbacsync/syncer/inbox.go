@@ -29,8 +29,8 @@ type openTicket struct {
 // dealtWith returns what of the Inbox is done with after a pass: it was read, these just now, and nothing is left to be written
 // where it is about.
 func (s *Syncer) dealtWith(p *pass, read []intake.Ticket) (done []intake.Ticket) {
-	s.open = slices.DeleteFunc(s.open, func(old openTicket) bool { // the Inbox has one entry of a key
-		return slices.ContainsFunc(read, func(t intake.Ticket) bool { return t.Key == old.Key })
+	s.open = slices.DeleteFunc(s.open, func(old openTicket) bool { // the Inbox has one entry of a key, at a time
+		return slices.ContainsFunc(read, func(t intake.Ticket) bool { return t.Replaces(old.Ticket) })
 	})
 	for _, t := range read {
 		s.open = append(s.open, openTicket{t, s.scopeOf(p, t)})
