@@ -299,6 +299,7 @@ func TestClusterCICredentialsArePutBack(t *testing.T) {
 		t.Logf("%s: put right after %v", x.what, eventually(t, x.what+" is put right and delivered", func() bool {
 			return (token() != before) == x.gitlabToken && own() != "" && (own() != kept) == x.secret && works(token()) && works(own())
 		}))
+		time.Sleep(time.Second) // what is changed while the namespace is still being looked at is noticed at a later look only (ci.Config.Recheck)
 	}
 	if first == token() {
 		t.Error("the token is still the first one")
