@@ -44,8 +44,8 @@ type Cluster struct {
 // New returns a Cluster that follows nothing yet.
 func New(o Options) *Cluster { return &Cluster{o: o} }
 
-// firstSight is how long Observe waits for the watches, once, before it lists the cluster itself.
-const firstSight = 30 * time.Second
+// firstWait is how long Observe waits for the watches, once, before it lists the cluster itself.
+const firstWait = 30 * time.Second
 
 // Begin forgets what is known, and returns what follows the cluster until its context ends.
 func (c *Cluster) Begin() (follow func(context.Context)) {
@@ -75,7 +75,7 @@ func (c *Cluster) Following() bool { return c.mirror.isReady() }
 // has what no watch brings read again: the Secrets that templates copy, and what templates of before have left behind.
 func (c *Cluster) Observe(ctx context.Context, scope rbacsync.Scope, reread bool) (*rbacsync.Observed, error) {
 	var have *rbacsync.Observed
-	if c.mirror.sighted(ctx, firstSight) { // if it takes longer, or is forbidden, everything is listed
+	if c.mirror.awaitReady(ctx, firstWait) { // if it takes longer, or is forbidden, everything is listed
 		have = c.mirror.observed(scope)
 	} else {
 		all, err := List(ctx, c.o.Kube, c.o.Roles)

@@ -31,7 +31,7 @@ type mirror struct {
 	log    *slog.Logger
 	notify func() // somebody else changed something
 
-	waited bool // for the first sight of it (sighted)
+	waited bool // until everything was read once (awaitReady)
 
 	mu         sync.Mutex
 	synced     int // how many feeds were read at least once
@@ -341,8 +341,8 @@ func (m *mirror) isReady() bool {
 	}
 }
 
-// sighted is isReady, for which it waits the first time.
-func (m *mirror) sighted(ctx context.Context, patience time.Duration) bool {
+// awaitReady reports isReady. The first call waits for that, at most that long.
+func (m *mirror) awaitReady(ctx context.Context, patience time.Duration) bool {
 	if m != nil && !m.waited {
 		m.waited = true
 		select {

@@ -32,8 +32,8 @@ type templates struct {
 	secrets    map[string]map[string]any
 }
 
-// templateSight is how long the first observation waits for the watches of templates before they are listed.
-const templateSight = 10 * time.Second
+// templateWait is how long the first observation waits for the watches of templates before they are listed.
+const templateWait = 10 * time.Second
 
 // add adds the objects from templates to what was observed. When they can't be read, they are left out, with a finding.
 func (st *templates) add(ctx context.Context, o *Options, have *rbacsync.Observed, scope rbacsync.Scope, reread bool) {
@@ -82,7 +82,7 @@ func (st *templates) add(ctx context.Context, o *Options, have *rbacsync.Observe
 
 // refresh reads what has to be read; see load.
 func (st *templates) refresh(ctx context.Context, o *Options, reread bool) error {
-	followed := st.mirror.sighted(ctx, templateSight) // if it takes longer, or is forbidden, they are listed
+	followed := st.mirror.awaitReady(ctx, templateWait) // if it takes longer, or is forbidden, they are listed
 	if !reread && st.read && followed == st.followed {
 		return nil
 	}
