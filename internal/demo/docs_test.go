@@ -77,9 +77,13 @@ func docs(t *testing.T, e *Env) {
 			t.Errorf("following docs/user.md gives a kubeconfig without %q", want)
 		}
 	}
-	apply := commands(t, filepath.Join(root, "docs", "install.md"), "kubectl apply")
-	if len(apply) == 0 {
-		t.Fatal("docs/install.md applies nothing")
+	var apply []string
+	for page, n := range map[string]int{"install": 1, "install-chart": 2, "deletion": 1, "templates": 1} {
+		lines := commands(t, filepath.Join(root, "docs", page+".md"), "kubectl apply")
+		if len(lines) != n {
+			t.Errorf("docs/%s.md applies %q", page, lines)
+		}
+		apply = append(apply, lines...)
 	}
 	for _, line := range apply {
 		run(root, e.Cluster.AdminKubeconfig(), line+" --server-side --force-conflicts --dry-run=server")
@@ -113,7 +117,8 @@ func redirectURIs(t *testing.T, e *Env) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, _, _ := strings.Cut(string(page), "\n2. ")
+	_, text, _ := strings.Cut(string(page), "\n## 1. GitLab\n")
+	text, _, _ = strings.Cut(text, "\n2. ")
 	said := regexp.MustCompile("`((?:http://localhost|urn:)[^`]*)`").FindAllStringSubmatch(text, -1)
 	if len(said) != 3 {
 		t.Fatalf("docs/install.md names %d redirect URIs: %q", len(said), said)
