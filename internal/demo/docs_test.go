@@ -67,6 +67,7 @@ func docs(t *testing.T, e *Env) {
 		run(laptop, filepath.Join(laptop, "second"), strings.ReplaceAll(line, " icc", " lab")) // of another cluster
 	}
 	merged(t, e, kubeconfig, filepath.Join(laptop, "second"))
+	withoutKubelogin(t, e, kubeconfig)
 	redirectURIs(t, e)
 	written, err := os.ReadFile(kubeconfig)
 	if err != nil {
@@ -89,6 +90,18 @@ func docs(t *testing.T, e *Env) {
 		run(root, e.Cluster.AdminKubeconfig(), line+" --server-side --force-conflicts --dry-run=server")
 	}
 	quotes(t, e)
+}
+
+// withoutKubelogin: what kubectl says where kubelogin is not installed is on the page.
+func withoutKubelogin(t *testing.T, e *Env, kubeconfig string) {
+	const said = `error: unknown command "oidc-login" for "kubectl"`
+	cmd := exec.CommandContext(t.Context(), e.Cluster.Kubectl(), "get", "pods")
+	cmd.Env = []string{"KUBECONFIG=" + kubeconfig, "HOME=" + t.TempDir(), "PATH=" + filepath.Dir(e.Cluster.Kubectl())}
+	out, err := cmd.CombinedOutput()
+	page, pageErr := os.ReadFile(filepath.Join("..", "..", "docs", "user.md"))
+	if err == nil || !strings.Contains(string(out), said) || pageErr != nil || !strings.Contains(string(page), said) {
+		t.Errorf("without kubelogin (%v, %v) kubectl says\n%s", err, pageErr, out)
+	}
 }
 
 // merged has kubectl merge the files of two clusters, made by the same commands with another name: nothing of the
