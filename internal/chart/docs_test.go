@@ -102,7 +102,7 @@ func TestManagedOfTheDocs(t *testing.T) {
 		t.Error("it gives no roles")
 	}
 	text, _, _ := unstructured.NestedString(rendered["ConfigMap/gl-k8s-integrator-config"].Object, "data", "config.yaml")
-	if strings.Count(text, "disabled: true") != 2 {
+	if strings.Count(text, "disabled: true") != 2 || strings.Contains(text, "tls.crt") {
 		t.Errorf("the configuration is\n%s", text)
 	}
 }
