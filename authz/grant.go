@@ -47,7 +47,8 @@ func (p Policy) Grants(s *Snapshot, sources []Source, now time.Time) ([]Grant, [
 		}
 		p.each(r, src, func(role string, a standing) {
 			if may[a.user] {
-				users[rank[role]] = append(users[rank[role]], a.user)
+				i := slices.Index(roles, role)
+				users[i] = append(users[i], a.user)
 			}
 		}, func(a standing) {
 			if may[a.user] {
@@ -82,12 +83,10 @@ func unique(list []int64) []int64 {
 func (p Policy) each(r *Resolver, src Source, give func(role string, a standing), unknown func(a standing)) {
 	frozen := p.frozen(r.snap, src.ID)
 	for _, a := range r.Members(src.ID).list {
-		if !a.level.Known() {
-			unknown(a)
-			continue
-		}
 		if role := p.roleFor(frozen, a.level); role != "" {
 			give(role, a)
+		} else if !a.level.Known() { // a role stands for known levels alone
+			unknown(a)
 		}
 	}
 	if src.ReadOnly {
