@@ -17,7 +17,8 @@ import (
 // Refresh reads only what changed and returns a Snapshot as a full reading would give, made from base, which stays
 // as it is. It also reads what the changes lead to: below a deleted, archived or restored group everything, and
 // groups and people nobody knew before. What GitLab says does not exist is gone; what could not be read is in
-// Missing. Taken stays that of base, because most of the Snapshot is that old.
+// Missing. Taken stays that of base, because most of the Snapshot is that old. So do the CI variables of projects that base
+// has: no hook tells of them, and nobody's revocation is to wait for them.
 //
 // One thing that GitLab does not answer about delays no other: things are read side by side, people first, each within
 // sourceTimeout, and what was not reached within refreshTimeout is in Missing, too. The error is for when nothing at
@@ -31,19 +32,9 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 		api: r.api, graphQL: r.graphQL, links: r.links, absences: &r.absences, have: u, until: time.Now().Add(refreshTimeout),
 		adminTurn: make(chan struct{}, 1),
 	}
-	var known []int64 // whose variables can be read beside all else
 	for _, id := range changed {
 		u.want(id)
-		if _, ok := base.Projects[id.ID]; ok && id.Kind == authz.ProjectSource {
-			known = append(known, id.ID)
-		}
 	}
-	var beside sync.WaitGroup
-	defer beside.Wait()
-	early, cancel := urgently(ctx, variablesTimeout)
-	defer cancel()
-	var vars *varsReading
-	beside.Go(func() { vars = r.graphQL.readVariables(early, known) })
 	for len(u.queue) > 0 {
 		wave := u.queue
 		u.queue = nil
@@ -67,12 +58,10 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 	}
 	markIncomplete(u.s)
 	inheritFlags(u.s)
-	beside.Wait()
-	vars.putAll(u.s, known)
-	rest := slices.DeleteFunc(u.projectsRead(), func(id int64) bool { return slices.Contains(known, id) })
-	late, cancel := urgently(ctx, variablesTimeout)
+	fresh := slices.DeleteFunc(u.projectsRead(), func(id int64) bool { _, known := base.Projects[id]; return known })
+	ctx, cancel := urgently(ctx, variablesTimeout)
 	defer cancel()
-	r.graphQL.readVariables(late, rest).putAll(u.s, rest)
+	r.graphQL.readVariables(ctx, fresh).putAll(u.s, fresh)
 	return u.s, nil
 }
 

@@ -75,7 +75,8 @@ func (u *update) take(id authz.SourceID, in fetched) error {
 		if err != nil {
 			return err
 		}
-		p.Members = mergeMembers(in.rows)
+		old := u.s.Projects[id.ID]
+		p.Members, p.Variables, p.VariablesRead = mergeMembers(in.rows), old.Variables, old.VariablesRead
 		u.s.Projects[id.ID] = p
 		u.wantGroup(p.Group)
 		u.wantLinks(p.Links)

@@ -124,6 +124,8 @@ func (m *merging) keep(id authz.SourceID) {
 		old, known := m.known.Projects[id.ID]
 		met, there := m.out.Projects[id.ID]
 		if m.fits(id, known, there, known && there && samePlaceOfProject(old, met), old.Group) && known {
+			// A reading of single things leaves these as they were: what this reading has not met is as old as the one before.
+			old.Variables, old.VariablesRead = met.Variables, met.VariablesRead
 			m.out.Projects[id.ID] = old
 			m.rows(append(slices.Clone(old.Members), authz.Member{User: old.Owner}))
 		}
