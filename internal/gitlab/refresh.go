@@ -25,7 +25,7 @@ import (
 // all could be read: then the changes are still to be done.
 func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
 	u := &update{
-		s: copySnapshot(base), absences: &r.absences, now: r.api.now, done: map[authz.SourceID]bool{}, read: map[authz.SourceID]bool{},
+		s: base, absences: &r.absences, now: r.api.now, done: map[authz.SourceID]bool{}, read: map[authz.SourceID]bool{},
 		below: map[authz.SourceID]bool{}, fromRow: map[int64]bool{},
 	}
 	f := &fetcher{
@@ -35,6 +35,10 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 	for _, id := range changed {
 		u.want(id)
 	}
+	var copying sync.WaitGroup // which takes milliseconds of a large GitLab, while it answers
+	defer copying.Wait()
+	var ours *authz.Snapshot
+	copying.Go(func() { ours = copySnapshot(base) })
 	for len(u.queue) > 0 {
 		wave := u.queue
 		u.queue = nil
@@ -48,16 +52,13 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 				return nil, err
 			}
 		}
+		copying.Wait()
+		u.s = ours
 		u.takeAll(wave, answers)
 	}
-	if !r.includeUsers {
-		dropUnnamed(u.s)
-	}
-	for id := range u.fromRow { // it is not known to be a human or none: the next reading has to ask
-		delete(u.s.Users, id)
-	}
-	markIncomplete(u.s)
-	inheritFlags(u.s)
+	copying.Wait()
+	u.s = ours
+	u.finish(base, r.includeUsers)
 	fresh := slices.DeleteFunc(u.projectsRead(), func(id int64) bool { _, known := base.Projects[id]; return known })
 	ctx, cancel := urgently(ctx, variablesTimeout)
 	defer cancel()

@@ -45,10 +45,18 @@ func notePlaces[V any](before, after map[int64]V, same func(V, V) bool, note fun
 
 // differ calls changed for each key whose value differs, or that only one of the two has.
 func differ[V any](a, b map[int64]V, same func(V, V) bool, changed func(int64)) {
+	common := 0
 	for id, x := range a {
-		if y, ok := b[id]; !ok || !same(x, y) {
+		y, ok := b[id]
+		if ok {
+			common++
+		}
+		if !ok || !same(x, y) {
 			changed(id)
 		}
+	}
+	if common == len(b) {
+		return
 	}
 	for id := range b {
 		if _, ok := a[id]; !ok {
