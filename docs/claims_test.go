@@ -69,6 +69,24 @@ func TestFiguresHaveTheirBench(t *testing.T) {
 	}
 }
 
+// TestStepsOfInit: the steps that the page of the unit names are those of NEXT.md.
+func TestStepsOfInit(t *testing.T) {
+	source := read(t, "../internal/setup/next.go")
+	steps := regexp.MustCompile(`(?m)^   \| (.+?) \|`).FindAllStringSubmatch(section(t, "install-unit.md", "## With init"), -1)
+	found := 0
+	for _, m := range steps {
+		if m[1] == "step" || strings.HasPrefix(m[1], "---") {
+			continue
+		}
+		if found++; !strings.Contains(source, `"`+m[1]+`"`) {
+			t.Errorf("install-unit.md names the step %q, internal/setup does not", m[1])
+		}
+	}
+	if found != 8 {
+		t.Errorf("install-unit.md has %d steps", found)
+	}
+}
+
 // testSource returns the tests of a package.
 func testSource(t *testing.T, pkg string) string {
 	t.Helper()
