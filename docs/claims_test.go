@@ -10,7 +10,7 @@ import (
 
 var (
 	testsOf  = regexp.MustCompile("`([a-z0-9/]+)`: ((?:`Test\\w+`(?:, )?)+)")
-	testName = regexp.MustCompile("Test\\w+")
+	testName = regexp.MustCompile(`Test\w+`)
 )
 
 // TestWhatHoldsIsTested: each line of what holds names tests, and they are where the line says.
