@@ -50,7 +50,7 @@ type Summary struct {
 func NewDocument(r Result, unmarked map[string]bool, settings []Setting, taken []string, plan preview.Document) Document {
 	d := Document{
 		APIVersion: APIVersion, Kind: Kind, GitLab: plan.GitLab, Made: plan.Made, Adopt: r.Adopt(),
-		Proposed: r.Proposed, Decide: r.Decide, Settings: settings, Leftovers: r.Leftovers, Remove: Remove(r.Leftovers), Taken: taken, Plan: plan,
+		Proposed: list(r.Proposed), Decide: list(r.Decide), Settings: settings, Leftovers: list(r.Leftovers), Remove: Remove(r.Leftovers), Taken: taken, Plan: plan,
 		Summary: Summary{Found: r.Found, Ours: r.Ours, Configured: len(r.Configured), Proposed: len(r.Proposed), Decide: len(r.Decide), Leftovers: len(r.Leftovers)},
 	}
 	var names []string
@@ -65,12 +65,15 @@ func NewDocument(r Result, unmarked map[string]bool, settings []Setting, taken [
 	return d
 }
 
+// list returns a list that JSON writes as one, also when it is empty.
+func list[T any](of []T) []T { return append([]T{}, of...) }
+
 // labelled is how many namespaces one command labels.
 const labelled = 50
 
 // Adopt returns the whole of rbacsync.adopt: what the configuration has, and what is proposed.
 func (r Result) Adopt() []Entry {
-	out := slices.Clone(r.Configured)
+	out := append([]Entry{}, r.Configured...)
 	for _, it := range r.Proposed {
 		out = append(out, it.Entries[0])
 	}

@@ -22,10 +22,10 @@ type Leftover struct {
 	Kind      string   `json:"kind"`
 	Name      string   `json:"name"`
 	From      Origin   `json:"from"`
-	Role      string   `json:"role,omitempty"` // what a binding gives
-	To        string   `json:"to,omitempty"`   // whom
+	Role      string   `json:"role,omitempty"`   // what a binding gives
+	To        string   `json:"to,omitempty"`     // whom
 	Person    bool     `json:"person,omitempty"` // that is a user name
-	Now       []string `json:"now,omitempty"`  // what GitLab gives them there now, by the configuration
+	Now       []string `json:"now,omitempty"`    // what GitLab gives them there now, by the configuration
 	InTheWay  bool     `json:"inTheWay,omitempty"`
 }
 

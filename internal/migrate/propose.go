@@ -83,8 +83,10 @@ func Propose(in Input) Result {
 	var items []*Item
 	covered := map[string]authz.SourceID{} // whose leftovers are listed
 	for i := range in.Namespaces {
+		p.at[in.Namespaces[i].Name] = &in.Namespaces[i]
+	}
+	for i := range in.Namespaces {
 		ns := &in.Namespaces[i]
-		p.at[ns.Name] = ns
 		it := p.item(ns)
 		if it == nil {
 			continue
@@ -223,11 +225,11 @@ func (p *proposer) byLabel(it *Item, ns *corev1.Namespace, labelled, ignored boo
 
 // anothers reports whether a namespace was given by the integrator of 2018 to somebody else than id.
 func (p *proposer) anothers(name string, id authz.SourceID) bool {
-	i := slices.IndexFunc(p.in.Namespaces, func(ns corev1.Namespace) bool { return ns.Name == name })
-	if i < 0 {
+	ns := p.at[name]
+	if ns == nil {
 		return false
 	}
-	owners := p.paths.byLabel[p.in.Namespaces[i].Labels[LabelOrigin]]
+	owners := p.paths.byLabel[ns.Labels[LabelOrigin]]
 	return len(owners) > 0 && !slices.Contains(owners, id)
 }
 
@@ -349,9 +351,6 @@ func (p *proposer) compare(items []*Item) {
 		}
 	}
 	for _, it := range items {
-		if it.settled {
-			home[it.sources[0]] = true
-		}
 		if _, ignored := p.at[it.Namespace].Labels[LabelIgnored]; !ignored {
 			for _, id := range it.sources {
 				claims[id] = append(claims[id], it.Namespace)
@@ -362,36 +361,55 @@ func (p *proposer) compare(items []*Item) {
 		for _, id := range it.sources {
 			if names := claims[id]; len(names) > 1 && slices.Contains(names, it.Namespace) {
 				path, _ := p.in.Snapshot.Path(id)
+				it.settled = false
 				it.against(SeveralNamespaces, "%s (%s) has several namespaces, and can keep one: %s", id, path, strings.Join(slices.Sorted(slices.Values(names)), ", "))
 			}
 		}
-		p.shared(it, home)
+	}
+	p.shared(items, home)
+}
+
+// shared reports namespaces whose name others have, too, by the rules of 2018, and who have no other one: whoever came last had it,
+// with all that was in it. Somebody counts as having another one only if nobody else may have that: labels alone prove nothing.
+func (p *proposer) shared(items []*Item, home map[authz.SourceID]bool) {
+	items = slices.DeleteFunc(slices.Clone(items), func(it *Item) bool { return !slices.Contains(it.From, Integrator2018) })
+	others := func(it *Item) (out []authz.SourceID) {
+		for _, id := range p.paths.byName[it.Namespace] {
+			if !home[id] && !slices.Contains(it.sources, id) {
+				out = append(out, id)
+			}
+		}
+		return out
+	}
+	for more := true; more; {
+		more = false
+		for _, it := range items {
+			if it.settled && !home[it.sources[0]] && len(others(it)) == 0 {
+				home[it.sources[0]], more = true, true
+			}
+		}
+	}
+	for _, it := range items {
+		list := others(it)
+		if len(list) == 0 {
+			continue
+		}
+		slices.SortFunc(list, authz.SourceID.Compare)
+		var names []string
+		for i, id := range list {
+			if i == maxShared {
+				names = append(names, fmt.Sprintf("%d more", len(list)-i))
+				break
+			}
+			path, _ := p.in.Snapshot.Path(id)
+			names = append(names, fmt.Sprintf("%s (%s)", id, path))
+		}
+		it.against(SharedName, "the old service gave this name also to %s: whoever came last took it over, with what was in it", strings.Join(names, ", "))
 	}
 }
 
 // maxShared is how many others are named that a namespace may belong to.
 const maxShared = 5
-
-// shared reports the others whose namespace has this name by the rules of 2018, and who have no other one: whoever came last
-// had it, with all that was in it.
-func (p *proposer) shared(it *Item, home map[authz.SourceID]bool) {
-	if !slices.Contains(it.From, Integrator2018) {
-		return
-	}
-	var others []string
-	for _, id := range slices.SortedFunc(slices.Values(p.paths.byName[it.Namespace]), authz.SourceID.Compare) {
-		if !home[id] && !slices.Contains(it.sources, id) {
-			path, _ := p.in.Snapshot.Path(id)
-			others = append(others, fmt.Sprintf("%s (%s)", id, path))
-		}
-	}
-	if len(others) > maxShared {
-		others = append(others[:maxShared], fmt.Sprintf("%d more", len(others)-maxShared))
-	}
-	if len(others) > 0 {
-		it.against(SharedName, "the old service gave this name also to %s: whoever came last took it over, with what was in it", strings.Join(others, ", "))
-	}
-}
 
 // notes tells what to know of a namespace that is proposed.
 func (p *proposer) notes(ns string) (out []Reason) {

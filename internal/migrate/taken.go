@@ -27,7 +27,9 @@ func takes(c rbacsync.Change) bool {
 }
 
 func contains(list []rbacsync.Change, c rbacsync.Change) bool {
-	return slices.ContainsFunc(list, func(x rbacsync.Change) bool { return x.Action == c.Action && x.Key == c.Key && x.String() == c.String() })
+	return slices.ContainsFunc(list, func(x rbacsync.Change) bool {
+		return x.Action == c.Action && x.Key == c.Key && x.String() == c.String()
+	})
 }
 
 // gives reports whether GitLab gives the role of a binding to somebody who is taken out of it.
