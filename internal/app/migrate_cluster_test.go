@@ -2,19 +2,25 @@ package app
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -25,6 +31,63 @@ import (
 type oldService struct {
 	*reloading
 	expected map[string]map[string]bool // its RoleBindings, by namespace
+}
+
+// page runs a block of docs/migrate.md, line by line, as an administrator. Exit status 2 of `migrate` and `plan` is no error.
+func (o *oldService) page(name string) (out string) {
+	o.Helper()
+	page, err := os.ReadFile("../../docs/migrate.md")
+	o.must(err)
+	_, rest, ok := strings.Cut(string(page), "```sh "+name+"\n")
+	block, _, end := strings.Cut(rest, "```")
+	if !ok || !end {
+		o.Fatalf("docs/migrate.md has no block %q", name)
+	}
+	for line := range strings.Lines(block) {
+		c := exec.CommandContext(o.Context(), "sh", "-c", line) //nolint:gosec // a page of ours
+		c.Dir, c.Env = o.dir, append(os.Environ(), "PATH="+o.dir+":"+os.Getenv("PATH"), "KUBECONFIG="+o.cluster.AdminKubeconfig())
+		text, err := c.CombinedOutput()
+		if status, ok := errors.AsType[*exec.ExitError](err); ok && status.ExitCode() == 2 && strings.HasPrefix(line, "gl-k8s-integrator ") {
+			err = nil
+		}
+		if err != nil {
+			o.Errorf("%s: %s: %v\n%s", name, line, err, text)
+		}
+		out += string(text)
+	}
+	return out
+}
+
+// prepare makes what the page names: the program, kubectl, the configuration, and the Deployment of the old service.
+func (o *oldService) prepare() {
+	o.Helper()
+	build := exec.CommandContext(o.Context(), "go", "build", "-o", filepath.Join(o.dir, "gl-k8s-integrator"), "../../cmd/gl-k8s-integrator") //nolint:gosec // our own program
+	text, err := build.CombinedOutput()
+	if err != nil {
+		o.Fatalf("building the program: %v\n%s", err, text)
+	}
+	o.must(os.Symlink(o.cluster.Kubectl(), filepath.Join(o.dir, "kubectl")))
+	o.must(os.Symlink(o.cluster.AdminKubeconfig(), filepath.Join(o.dir, "admin.kubeconfig")))
+	o.must(os.Symlink(o.path(), filepath.Join(o.dir, "config.yaml")))
+	o.must(os.WriteFile(filepath.Join(o.dir, "old.env"), []byte("GITLAB_HOSTNAME=gitlab.example.org\nGITLAB_PRIVATE_TOKEN=glpat-hush\nGITLAB_ENVIRONMENT_NAME=ICC-K8s\n"), 0o600))
+	_, err = o.admin.CoreV1().Namespaces().Create(o.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "gitlab-integrator"}}, metav1.CreateOptions{})
+	o.must(err)
+	labels := map[string]string{"app": "old"}
+	_, err = o.admin.AppsV1().Deployments("gitlab-integrator").Create(o.Context(), &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "gitlab-k8s-integrator"},
+		Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "old", Image: "old"}}},
+		}},
+	}, metav1.CreateOptions{})
+	o.must(err)
+}
+
+// replicas returns how many of the old service should run.
+func (o *oldService) replicas() int32 {
+	o.Helper()
+	d, err := o.admin.AppsV1().Deployments("gitlab-integrator").Get(o.Context(), "gitlab-k8s-integrator", metav1.GetOptions{})
+	o.must(err)
+	return *d.Spec.Replicas
 }
 
 // namespace makes one by its rules, with the ServiceAccount of CI jobs and the bindings of members: user names to ClusterRoles.
@@ -76,12 +139,15 @@ func (o *oldService) versions() map[string]string {
 	bindings, err := o.admin.RbacV1().RoleBindings("").List(o.Context(), metav1.ListOptions{LabelSelector: kubename.LabelManagedBy + "!=" + kubename.ManagedBy})
 	o.must(err)
 	for _, b := range bindings.Items {
+		if b.Namespace == deploy.Namespace || strings.HasPrefix(b.Namespace, "kube-") {
+			continue
+		}
 		out["RoleBinding "+b.Namespace+"/"+b.Name] = b.ResourceVersion
 	}
 	accounts, err := o.admin.CoreV1().ServiceAccounts("").List(o.Context(), metav1.ListOptions{LabelSelector: kubename.LabelManagedBy + "!=" + kubename.ManagedBy})
 	o.must(err)
 	for _, a := range accounts.Items {
-		if a.Name != "default" {
+		if a.Name != "default" && a.Namespace != deploy.Namespace && !strings.HasPrefix(a.Namespace, "kube-") {
 			out["ServiceAccount "+a.Namespace+"/"+a.Name] = a.ResourceVersion
 		}
 	}
@@ -93,9 +159,6 @@ func (o *oldService) untouched(before map[string]string) {
 	o.Helper()
 	now := o.versions()
 	for k, v := range before {
-		if strings.HasPrefix(k, "ServiceAccount gl-k8s-integrator/") || strings.Contains(k, "kube-") {
-			continue
-		}
 		if now[k] != v {
 			o.Errorf("%s was changed or deleted", k)
 		}
@@ -209,7 +272,17 @@ func TestMigration(t *testing.T) {
 
 	// Beside the old service: nothing is written, and what is proposed is what nothing speaks against.
 	o.write("")
+	o.prepare()
 	before := o.versions()
+	look := o.page("look")
+	for _, want := range []string{"GITLAB_ENVIRONMENT_NAME -> ci.environment: ICC-K8s", `- {namespace: "haw-world", source: "project/`, `"kind": "Migration"`, "kubectl label namespace "} {
+		if !strings.Contains(look, want) {
+			t.Errorf("looking: no %q in\n%s", want, look)
+		}
+	}
+	if strings.Contains(look, "glpat-hush") {
+		t.Error("a secret of the old service is shown")
+	}
 	text, d, todo, err := o.migration(MigrateView{})
 	o.must(err)
 	want := map[string]string{"haw": source("group", haw), "haw-world": source("project", o.project), "foo-bar-1": source("project", bar), certNS: source("project", cert)}
@@ -231,7 +304,7 @@ func TestMigration(t *testing.T) {
 	}
 	if want := map[string]string{
 		"victim": "several_namespaces", "evil": "name_differs several_namespaces", "a--b": "ambiguous_label", "old-gone": "source_gone",
-		"foo": "ignored reserved_name", renamedNS: "label_differs renamed",
+		"foo": "ignored reserved_name", renamedNS: "renamed",
 	}; !maps.Equal(decide, want) {
 		t.Errorf("to decide: %v, want %v", decide, want)
 	}
@@ -248,6 +321,12 @@ func TestMigration(t *testing.T) {
 	if deleted != 0 || lost != 0 || !slices.Contains(findings, "adopt_unmarked") {
 		t.Errorf("in shadow: %d deleted, %d lost, findings %v", deleted, lost, findings)
 	}
+	if text := o.page("shadow"); !strings.Contains(text, "config.yaml: ok") || !strings.Contains(text, "finding adopt_unmarked: ") {
+		t.Errorf("in shadow: %s", text)
+	}
+	if text := o.page("pods"); !strings.Contains(text, "haw-world") {
+		t.Errorf("pods: %s", text)
+	}
 	stop()
 	o.untouched(before)
 	if n := o.sync(); len(n) > 0 {
@@ -258,6 +337,9 @@ func TestMigration(t *testing.T) {
 	}
 
 	// The old service is stopped, the namespaces are marked, and ours enforces.
+	if text := o.page("enforce"); o.replicas() != 0 || !strings.Contains(text, "~ haw-world") || strings.Contains(text, "~ foo-bar") {
+		t.Errorf("taking over: %s", text)
+	}
 	for ns := range want {
 		_, err := o.admin.CoreV1().Namespaces().Patch(t.Context(), ns, "application/merge-patch+json", []byte(`{"metadata":{"labels":{"`+kubename.LabelManagedBy+`":"`+kubename.ManagedBy+`"}}}`), metav1.PatchOptions{})
 		o.must(err)
@@ -298,8 +380,7 @@ func TestMigration(t *testing.T) {
 	}; !slices.Equal(lines, want) || d.Summary.Ours != 4 || d.Summary.Proposed != 0 {
 		t.Errorf("left: %q, want %q; %+v", lines, want, d.Summary)
 	}
-	o.must(o.admin.RbacV1().RoleBindings("haw-world").Delete(t.Context(), migrate.AccountName, metav1.DeleteOptions{}))
-	o.must(o.admin.CoreV1().ServiceAccounts("haw-world").Delete(t.Context(), migrate.AccountName, metav1.DeleteOptions{}))
+	o.page("remove")
 	o.enforce()
 	sa, err := o.admin.CoreV1().ServiceAccounts("haw-world").Get(t.Context(), kubename.CIServiceAccount, metav1.GetOptions{})
 	o.must(err)
@@ -330,12 +411,12 @@ func TestMigration(t *testing.T) {
 // back uninstalls ours.
 func (o *oldService) back(before map[string]string) {
 	o.Helper()
-	cfg, err := config.Load(o.path())
-	o.must(err)
-	cfg.Cluster.Kubeconfig = o.cluster.AdminKubeconfig()
-	_, err = Uninstall(o.Context(), cfg, true, slog.New(slog.DiscardHandler), io.Discard)
-	o.must(err)
-	delete(before, "RoleBinding haw-world/"+migrate.AccountName) // removed above
+	o.page("back")
+	if o.replicas() != 1 {
+		o.Error("the old service is not started again")
+	}
+	delete(before, "RoleBinding haw-world/alice-gitlab-project-master-haw-world") // removed above
+	delete(before, "RoleBinding haw-world/"+migrate.AccountName)
 	delete(before, "ServiceAccount haw-world/"+migrate.AccountName)
 	o.untouched(before)
 	ns, err := o.admin.CoreV1().Namespaces().Get(o.Context(), "haw-world", metav1.GetOptions{})

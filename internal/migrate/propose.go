@@ -57,7 +57,8 @@ type Item struct {
 	Notes     []Reason `json:"notes,omitempty"`
 
 	sources []authz.SourceID
-	settled bool // label and name agree on one source
+	settled bool   // what is known of this namespace alone says that it is that of one source
+	plain   string // its name without the number
 }
 
 // Result is what Propose found. All lists are sorted by namespace.
@@ -215,6 +216,7 @@ func (p *proposer) byLabel(it *Item, ns *corev1.Namespace, labelled, ignored boo
 		switch {
 		case ok && rest == "" && begins:
 		case ok && begins && counter.MatchString(rest) && p.anothers(name, id):
+			it.plain = name
 			it.Notes = append(it.Notes, because(Suffixed, "it has a number because the namespace %s was another one's", name))
 		default:
 			it.against(NameDiffers, "the old service would not have given this name to %s (%s), of which the label %s speaks: somebody else may have set the label", id, path, LabelOrigin)
@@ -311,6 +313,7 @@ func (p *proposer) namespace(it *Item, ns *corev1.Namespace) {
 			it.against(HasNamespace, "%s (%s) has the namespace %s of this program already", id, path, name)
 		}
 		if born := ns.CreationTimestamp.Time; !src.CreatedAt.IsZero() && !born.IsZero() && born.Add(clockDifference).Before(src.CreatedAt) {
+			it.settled = false
 			it.against(OlderThanSource, "it was made on %s, before %s (%s) was made in GitLab on %s: somebody else had this path then, and what is in it may be theirs",
 				born.UTC().Format(time.RFC3339), id, path, src.CreatedAt.UTC().Format(time.RFC3339))
 		}
@@ -370,9 +373,24 @@ func (p *proposer) compare(items []*Item) {
 }
 
 // shared reports namespaces whose name others have, too, by the rules of 2018, and who have no other one: whoever came last had it,
-// with all that was in it. Somebody counts as having another one only if nobody else may have that: labels alone prove nothing.
+// with all that was in it. Labels alone prove nothing, so those who share a name are believed together or not at all: one that is in
+// doubt takes with it the plain name, and that takes all with a number.
 func (p *proposer) shared(items []*Item, home map[authz.SourceID]bool) {
 	items = slices.DeleteFunc(slices.Clone(items), func(it *Item) bool { return !slices.Contains(it.From, Integrator2018) })
+	certain, before := map[string]*Item{}, maps.Clone(home)
+	for _, it := range items {
+		if it.settled {
+			certain[it.Namespace] = it
+			home[it.sources[0]] = true
+		}
+	}
+	decided := map[string]bool{}
+	for _, name := range p.in.Known {
+		decided[name] = true
+	}
+	for _, e := range p.in.Adopt {
+		decided[e.Namespace] = true
+	}
 	others := func(it *Item) (out []authz.SourceID) {
 		for _, id := range p.paths.byName[it.Namespace] {
 			if !home[id] && !slices.Contains(it.sources, id) {
@@ -381,12 +399,22 @@ func (p *proposer) shared(items []*Item, home map[authz.SourceID]bool) {
 		}
 		return out
 	}
+	vague := func(it *Item) bool { return it.plain != "" && certain[it.plain] == nil && !decided[it.plain] }
 	for more := true; more; {
 		more = false
 		for _, it := range items {
-			if it.settled && !home[it.sources[0]] && len(others(it)) == 0 {
-				home[it.sources[0]], more = true, true
+			if certain[it.Namespace] != nil && (vague(it) || len(others(it)) > 0) {
+				delete(certain, it.Namespace)
+				if !before[it.sources[0]] {
+					delete(home, it.sources[0])
+				}
+				more = true
 			}
+		}
+	}
+	for _, it := range items {
+		if vague(it) {
+			it.against(SharedName, "it has a number because the namespace %s was another one's, and it is not certain whose that is", it.plain)
 		}
 	}
 	for _, it := range items {
