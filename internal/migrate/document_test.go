@@ -265,6 +265,31 @@ func TestThePage(t *testing.T) {
 	}
 }
 
+// TestTheExample: docs/migrate.md shows the text as it is.
+func TestTheExample(t *testing.T) {
+	t.Parallel()
+	in := scene{
+		groups: map[int64]string{7: "haw", 9: "foo_bar", 12: "foo.bar"}, projects: map[int64]string{42: "haw/world"}, users: map[int64]string{3: "bob"},
+		namespaces: []corev1.Namespace{of("haw", "haw"), of("haw-world", "haw/world"), of("foo-bar", "foo.bar"), of("seminar", "seminar")},
+		accounts:   []corev1.ServiceAccount{account("haw-world", AccountName)},
+		bindings:   []rbacv1.RoleBinding{bound("haw-world", "bob-gitlab-project-developer-haw-world", "gitlab-project-developer", "User", "bob")},
+		change: func(in *Input) {
+			in.Foreign[rbacsync.AccountKey("haw-world")] = true
+			pr := in.Snapshot.Projects[42]
+			pr.Members = []authz.Member{{User: 3, Level: authz.Developer}}
+			in.Snapshot.Projects[42] = pr
+		},
+	}.input(t)
+	text := NewDocument(Propose(in), map[string]bool{"haw": true, "haw-world": true}, nil, nil, preview.Document{}).Text()
+	page, err := os.ReadFile("../../docs/migrate.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "```text\n"+text+"```\n") {
+		t.Errorf("docs/migrate.md should show:\n%s", text)
+	}
+}
+
 // TestNothingIsNull: lists of the Document are lists, also where nothing was found.
 func TestNothingIsNull(t *testing.T) {
 	t.Parallel()

@@ -63,8 +63,16 @@ func (o objects) certificate(ns *corev1.Namespace) bool {
 	})
 }
 
+// inventory is what was read, by what it is looked up by.
+type inventory struct {
+	in      Input
+	paths   paths
+	objects objects
+	at      map[string]*corev1.Namespace
+}
+
 // leftovers lists what is left of the origins in these namespaces.
-func (p *proposer) leftovers(covered map[string]authz.SourceID) (out []Leftover) {
+func (p *inventory) leftovers(covered map[string]authz.SourceID) (out []Leftover) {
 	given := p.given(covered)
 	for ns, source := range covered {
 		add := func(l Leftover) {
@@ -106,9 +114,9 @@ func (p *proposer) leftovers(covered map[string]authz.SourceID) (out []Leftover)
 	return out
 }
 
-func (p *proposer) account() string { return cmp.Or(p.in.Account, AccountName) }
+func (p *inventory) account() string { return cmp.Or(p.in.Account, AccountName) }
 
-func (p *proposer) made2018(ns string) bool {
+func (p *inventory) made2018(ns string) bool {
 	x := p.at[ns]
 	if x == nil {
 		return false
@@ -118,7 +126,7 @@ func (p *proposer) made2018(ns string) bool {
 }
 
 // bindingOf says which origin made a RoleBinding, by the rule for its name; "" if none did.
-func (p *proposer) bindingOf(ns string, b *rbacv1.RoleBinding) Origin {
+func (p *inventory) bindingOf(ns string, b *rbacv1.RoleBinding) Origin {
 	if b.Name == certificateBinding(ns) && len(b.Subjects) == 1 && b.Subjects[0].Name == certificateAccount(ns) {
 		return Certificate
 	}
@@ -151,7 +159,7 @@ func (p *proposer) bindingOf(ns string, b *rbacv1.RoleBinding) Origin {
 var counterAtEnd = regexp.MustCompile(`(-[0-9]{1,3})+$`)
 
 // given returns the ClusterRoles that people get in these namespaces.
-func (p *proposer) given(covered map[string]authz.SourceID) map[rbacsync.Membership][]string {
+func (p *inventory) given(covered map[string]authz.SourceID) map[rbacsync.Membership][]string {
 	var sources []authz.Source
 	for _, id := range covered {
 		if src, ok := p.in.Policy.Source(p.in.Snapshot, id); ok {

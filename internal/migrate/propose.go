@@ -75,7 +75,10 @@ const clockDifference = 5 * time.Minute
 
 // Propose says which namespace may be given to whom, and what stands against it.
 func Propose(in Input) Result {
-	p := &proposer{in: in, paths: newPaths(in.Snapshot), incomplete: in.Policy.Untouchable(in.Snapshot), objects: newObjects(&in), at: map[string]*corev1.Namespace{}}
+	p := &proposer{
+		inventory:  inventory{in: in, paths: newPaths(in.Snapshot), objects: newObjects(&in), at: map[string]*corev1.Namespace{}},
+		incomplete: in.Policy.Untouchable(in.Snapshot),
+	}
 	r := Result{Found: map[Origin]int{}, Configured: in.Adopt}
 	configured := map[string]bool{}
 	for _, e := range in.Adopt {
@@ -132,11 +135,8 @@ func Propose(in Input) Result {
 }
 
 type proposer struct {
-	in         Input
-	paths      paths
+	inventory
 	incomplete map[authz.SourceID]string
-	objects    objects
-	at         map[string]*corev1.Namespace
 }
 
 // ours reports whether a namespace belongs to a source of this GitLab already.
