@@ -44,7 +44,7 @@ func (o *oldService) page(name string) (out string) {
 		o.Fatalf("docs/migrate.md has no block %q", name)
 	}
 	for line := range strings.Lines(block) {
-		c := exec.CommandContext(o.Context(), "sh", "-c", line) //nolint:gosec // a page of ours
+		c := exec.CommandContext(o.Context(), "sh", "-c", line)
 		c.Dir, c.Env = o.dir, append(os.Environ(), "PATH="+o.dir+":"+os.Getenv("PATH"), "KUBECONFIG="+o.cluster.AdminKubeconfig())
 		text, err := c.CombinedOutput()
 		if status, ok := errors.AsType[*exec.ExitError](err); ok && status.ExitCode() == 2 && strings.HasPrefix(line, "gl-k8s-integrator ") {
@@ -61,7 +61,7 @@ func (o *oldService) page(name string) (out string) {
 // prepare makes what the page names: the program, kubectl, the configuration, and the Deployment of the old service.
 func (o *oldService) prepare() {
 	o.Helper()
-	build := exec.CommandContext(o.Context(), "go", "build", "-o", filepath.Join(o.dir, "gl-k8s-integrator"), "../../cmd/gl-k8s-integrator") //nolint:gosec // our own program
+	build := exec.CommandContext(o.Context(), "go", "build", "-o", filepath.Join(o.dir, "gl-k8s-integrator"), "../../cmd/gl-k8s-integrator")
 	text, err := build.CombinedOutput()
 	if err != nil {
 		o.Fatalf("building the program: %v\n%s", err, text)
