@@ -14,28 +14,30 @@ const onNode = "As root on each control-plane node, one after the other, with a 
 
 func installSteps(a Answers) []step {
 	conf := path.Join(a.ConfigDir, "config.yaml")
-	inPodCommand := "kubectl -n gl-k8s-integrator exec deployment/gl-k8s-integrator -- /gl-k8s-integrator "
 	own := "gl-k8s-integrator "
-	steps := []step{{"Roles, fence and cage", "With kubectl as a cluster administrator. It gives nobody a right.", "kubectl apply -f manifests/"}}
+	var steps []step
 	node := step{"The node's files", onNode + " It copies what kube-apiserver will read to `" + a.APIServerDir + "`.", "sh node.sh"}
 	if a.Run == Systemd {
 		node.text = onNode + " It copies what kube-apiserver will read to `" + a.APIServerDir + "` and what the integrator reads to `" + a.ConfigDir +
 			"`, and starts the integrator in mode plan, in which it changes nothing. The program has to be at `/usr/local/bin/gl-k8s-integrator`."
 		steps = append(steps,
+			step{"Roles, fence and cage", "With kubectl as a cluster administrator. It gives nobody a right.", "kubectl apply -f manifests/"},
 			step{"The integrator's own credentials", "In this folder, as a cluster administrator. It reads the token of the ServiceAccount into `integrator/`.", "gl-k8s-integrator init kubeconfig ."},
 			node)
 	} else {
-		own = inPodCommand
-		steps = append(steps,
-			step{"The integrator, in mode plan", "It changes nothing yet. `files.yaml` holds secrets: keep it out of version control.", "kubectl apply -f files.yaml -f deployment.yaml && kubectl -n gl-k8s-integrator rollout status deployment/gl-k8s-integrator --timeout=5m"},
-			node)
+		own = "kubectl -n gl-k8s-integrator exec deployment/gl-k8s-integrator -- /gl-k8s-integrator "
+		steps = append(steps, podSteps(a)...)
+		steps = append(steps, node)
 	}
 	steps = append(steps, step{"What it would do", "Exit status 2 says that there is something to do. Read it.", own + "plan --config " + conf})
 	steps = append(steps, apiServerSteps(a)...)
 	if a.HooksURL != "" && a.WriteTokenFile != "" {
+		text := "The write token has to be an administrator's."
+		if a.ownHooks() {
+			text = "GitLab has to trust `gitlab/hooks-ca.crt` before, which vouches for " + a.hooksHost() + " alone (Linux packages: a copy in /etc/gitlab/trusted-certs, then `gitlab-ctl reconfigure`). " + text
+		}
 		steps = append(steps, step{
-			"GitLab's system hook",
-			"GitLab has to trust `gitlab/hooks-ca.crt` before, which vouches for " + a.hooksHost() + " alone (Linux packages: a copy in /etc/gitlab/trusted-certs, then `gitlab-ctl reconfigure`). The write token has to be an administrator's.",
+			"GitLab's system hook", text,
 			own + "hooks register --config " + conf + " --url " + a.HooksURL,
 		})
 	}
@@ -43,8 +45,35 @@ func installSteps(a Answers) []step {
 	if a.Run == InCluster {
 		enforce.text = "From now on the cluster follows GitLab."
 		enforce.command = "sed -i 's/mode: plan$/mode: enforce/' files.yaml && kubectl apply -f files.yaml && kubectl -n gl-k8s-integrator rollout restart deployment/gl-k8s-integrator"
+		if a.Install == Chart {
+			enforce.command = "sed -i 's/mode: plan$/mode: enforce/' values.yaml && helm upgrade gl-k8s-integrator chart --namespace gl-k8s-integrator --values values.yaml"
+		}
+		enforce.command += rolledOut
 	}
 	return append(steps, enforce)
+}
+
+// rolledOut waits until the pods are those of what was applied last.
+const rolledOut = " && kubectl -n gl-k8s-integrator rollout status deployment/gl-k8s-integrator --timeout=5m"
+
+// podSteps bring the integrator into the cluster.
+func podSteps(a Answers) []step {
+	const text = "As a cluster administrator. It gives nobody a right, and changes nothing yet. `files.yaml` holds secrets: keep it out of version control."
+	steps := []step{{"Roles, fence and cage, and the integrator in mode plan", text, ""}}
+	if a.Install == Chart {
+		steps[0].text += " It needs Helm 4."
+		steps[0].command = "kubectl create namespace gl-k8s-integrator --dry-run=client -o yaml | kubectl apply -f - && kubectl apply -f files.yaml && " +
+			"helm upgrade --install gl-k8s-integrator chart --namespace gl-k8s-integrator --take-ownership --values values.yaml" + rolledOut
+	} else {
+		steps[0].command = "kubectl apply -f manifests/ -f files.yaml -f deployment.yaml" + rolledOut
+	}
+	if a.Certificates == CertManager {
+		if a.Install == Manifests {
+			steps[0].command = strings.Replace(steps[0].command, " -f files.yaml", " -f certificates.yaml -f files.yaml", 1)
+		}
+		steps = append(steps, step{"kube-apiserver's certificate", "cert-manager has made it by now. The command reads it into `kube-apiserver/`, and waits for it half a minute.", "gl-k8s-integrator init certificates ."})
+	}
+	return steps
 }
 
 // apiServerSteps make kube-apiserver read its files. The integrator runs before: while it is away, refusals are HTTP 500.
@@ -76,17 +105,29 @@ func apiServerSteps(a Answers) []step {
 }
 
 // nextPage is NEXT.md.
-func nextPage(title string, certificates []End, steps []step) string {
+func nextPage(title string, a Answers, certificates []End, steps []step) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s\n\nThe commands are run in this folder, in this order. Keep `ca/` apart from everything else: whoever has its keys can pose as the integrator, and so as anybody; "+
-		"`gl-k8s-integrator init renew` needs it.\n", title)
+	fmt.Fprintf(&b, "# %s\n\nThe commands are run in this folder, in this order.", title)
+	switch {
+	case a.Certificates == Own:
+		b.WriteString(" Keep `ca/` apart from everything else: whoever has its keys can pose as the integrator, and so as anybody; `gl-k8s-integrator init renew` needs it.")
+	case a.ownHooks():
+		b.WriteString(" Keep `ca/` apart from everything else: whoever has its key can pose to GitLab as " + a.hooksHost() + "; `gl-k8s-integrator init renew` needs it.")
+	}
+	b.WriteByte('\n')
 	for i, s := range steps {
 		fmt.Fprintf(&b, "\n## %d. %s\n\n%s\n", i+1, s.title, s.text)
 		if s.command != "" {
 			fmt.Fprintf(&b, "\n```sh\n%s\n```\n", s.command)
 		}
 	}
-	b.WriteString("\n## When the certificates end\n\nWithout them nobody can log in. `gl-k8s-integrator init renew .` makes new ones beside these, at any time before.\n\n| file | ends |\n|---|---|\n")
+	b.WriteString("\n## When the certificates end\n\nWithout them nobody can log in. `gl-k8s-integrator init renew .` makes new ones beside these, at any time before.\n")
+	if a.Certificates == CertManager {
+		b.WriteString("cert-manager renews the integrator's own by itself. kube-apiserver's gets to the nodes with `init renew` alone: run it once a year.\n")
+	}
+	if len(certificates) > 0 {
+		b.WriteString("\n| file | ends |\n|---|---|\n")
+	}
 	for _, e := range certificates {
 		fmt.Fprintf(&b, "| %s | %s |\n", e, day(e.At))
 	}

@@ -342,7 +342,7 @@ func TestRenewalsOverlap(t *testing.T) {
 	for year := range 25 {
 		at := noon.Add(time.Duration(year+1) * 360 * 24 * time.Hour)
 		var out bytes.Buffer
-		if err := Renew(dir, at, &out); err != nil {
+		if err := Renew(t.Context(), dir, "", at, &out); err != nil {
 			t.Fatal(err)
 		}
 		if strings.Contains(out.String(), "warning") {
@@ -395,7 +395,7 @@ func TestALateRenewalSaysSo(t *testing.T) {
 	dir := made(t, sample(t, Flags, Systemd))
 	at := noon.Add(authorityLife + time.Hour)
 	var out bytes.Buffer
-	if err := Renew(dir, at, &out); err != nil || !strings.Contains(out.String(), "nobody can log in") {
+	if err := Renew(t.Context(), dir, "", at, &out); err != nil || !strings.Contains(out.String(), "nobody can log in") {
 		t.Errorf("%v\n%s", err, &out)
 	}
 	after, _ := latest(dir)
@@ -411,7 +411,7 @@ func TestRenewalKeepsTheSecret(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "files.yaml"), []byte(was), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Renew(dir, noon.Add(time.Hour), new(bytes.Buffer)); err != nil {
+	if err := Renew(t.Context(), dir, "", noon.Add(time.Hour), new(bytes.Buffer)); err != nil {
 		t.Fatal(err)
 	}
 	after, _ := latest(dir)
