@@ -45,7 +45,7 @@ const execInPod = "kubectl -n gl-k8s-integrator exec deployment/gl-k8s-integrato
 
 // manifests are static pods as kubeadm has them, and as somebody else may: flags in command, and in args.
 var manifests = map[string]string{
-	setup.Kubeadm: `{apiVersion: v1, kind: Pod, metadata: {name: kube-apiserver}, spec: {containers: [{name: kube-apiserver, command: [kube-apiserver, "--authorization-mode=Node,RBAC"]}]}}`,
+	setup.Kubeadm:   `{apiVersion: v1, kind: Pod, metadata: {name: kube-apiserver}, spec: {containers: [{name: kube-apiserver, command: [kube-apiserver, "--authorization-mode=Node,RBAC"]}]}}`,
 	setup.StaticPod: `{apiVersion: v1, kind: Pod, metadata: {name: kube-apiserver}, spec: {containers: [{name: logger}, {name: kube-apiserver, command: [kube-apiserver], args: ["--authorization-mode=Node,RBAC"]}]}}`,
 }
 
