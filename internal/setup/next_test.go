@@ -36,7 +36,6 @@ type install struct {
 	*machine
 	dir, etc     string
 	distribution string
-	more         string // flags
 	started      time.Time
 	commands     int
 }
@@ -54,31 +53,13 @@ var manifests = map[string]string{
 // distribution's file says.
 func TestNextPageIsEnough(t *testing.T) {
 	m := newMachine(t)
-	pods := "--image registry.example.com/gl-k8s-integrator:1 --apiserver-url " + m.cluster.URL()
-	for _, f := range []struct{ distribution, name, more string }{
-		{setup.Kubeadm, "systemd", "--run systemd"},
-		{setup.K3s, "systemd", "--run systemd"},
-		{setup.Flags, "pods", "--run in-cluster " + pods},
-		{setup.RKE2, "pods_cert_manager", "--run in-cluster --certificates cert-manager " + pods},
-	} {
-		ok := t.Run(f.distribution+" "+f.name, func(t *testing.T) {
-			i := m.install(t, f.distribution, f.name, f.more)
-			if f.name != "systemd" {
-				m.node(t)
-			}
-			if f.name == "pods_cert_manager" {
-				m.certManager(t)
-			}
-			i.init(t)
+	for _, distribution := range []string{setup.Kubeadm, setup.K3s, setup.Flags} {
+		ok := t.Run(distribution, func(t *testing.T) {
+			i := m.install(t, distribution, "systemd", "--run systemd")
 			i.follow(t)
-			i.enforces(t)
-			i.bench(t)
-			switch f.distribution {
-			case setup.Kubeadm:
+			if distribution == setup.Kubeadm {
 				i.upgradesKeepIt(t)
 				i.authorityChanges(t)
-			case setup.RKE2:
-				i.renews(t)
 			}
 		})
 		if !ok {
@@ -86,33 +67,28 @@ func TestNextPageIsEnough(t *testing.T) {
 		}
 		m.end()
 	}
+	m.fitsNot(t)
 }
 
-// TestNextPageWithHelm is the same with the chart and the real helm: a bare cluster first, then as a change to cert-manager.
+// TestNextPageOfPods is the same with pods from manifests, and certificates of cert-manager.
+func TestNextPageOfPods(t *testing.T) {
+	m := newMachine(t)
+	m.node(t)
+	m.certManager(t)
+	m.issuerForHooks(t)
+	i := m.install(t, setup.RKE2, "pods", "--run in-cluster --certificates cert-manager --image registry.example.com/x:1 --apiserver-url "+m.cluster.URL())
+	i.follow(t)
+	i.renews(t)
+}
+
+// TestNextPageWithHelm is the same with pods from the chart, by the real helm, and certificates of our own.
 func TestNextPageWithHelm(t *testing.T) {
 	m := newMachine(t)
-	m.withHelm(t)
-	m.certManager(t)
 	m.node(t)
-	pods := "--run in-cluster --install chart --image registry.example.com:5000/gl-k8s-integrator:1 --apiserver-url " + m.cluster.URL()
-	for _, f := range []struct{ distribution, name, more string }{
-		{setup.StaticPod, "chart", pods},
-		{setup.K3s, "chart_cert_manager", "--certificates cert-manager " + pods},
-	} {
-		ok := t.Run(f.distribution+" "+f.name, func(t *testing.T) {
-			i := m.install(t, f.distribution, f.name, f.more)
-			i.init(t)
-			i.follow(t)
-			i.enforces(t)
-			i.bench(t)
-			if f.name == "chart" {
-				i.renews(t)
-			}
-		})
-		if !ok {
-			return
-		}
-	}
+	m.withHelm(t)
+	i := m.install(t, setup.StaticPod, "chart", "--run in-cluster --install chart --image registry.example.com:5000/x:1 --apiserver-url "+m.cluster.URL())
+	i.follow(t)
+	i.renews(t)
 }
 
 func (m *machine) install(t *testing.T, distribution, name, more string) *install {
@@ -131,22 +107,25 @@ func (m *machine) install(t *testing.T, distribution, name, more string) *instal
 			_ = os.RemoveAll(dir)
 		}
 	})
-	return &install{machine: m, dir: filepath.Join(m.root, "new-"+id), etc: filepath.Join(m.root, "etc-"+id), distribution: distribution, more: more}
+	i := &install{machine: m, dir: filepath.Join(m.root, "new-"+id), etc: filepath.Join(m.root, "etc-"+id), distribution: distribution}
+	i.init(t, more)
+	return i
 }
 
 // init runs the command with all flags, and reads what it prints.
-func (i *install) init(t *testing.T) {
+func (i *install) init(t *testing.T, more string) {
 	t.Helper()
 	i.started = time.Now()
-	first := len(i.applied(t)) == 0
+	_, err := i.kube.CoreV1().Namespaces().Get(t.Context(), "gl-k8s-integrator", metav1.GetOptions{})
+	first := err != nil
 	flags := []string{
 		"gl-k8s-integrator init", i.dir, "--gitlab", i.gitlab.URL(), "--gitlab-ca-file", i.write(t, "gitlab-ca.pem", string(i.gitlab.CA())),
-		"--client-id kubelogin-demo --distribution", i.distribution, i.more,
+		"--client-id kubelogin-demo --distribution", i.distribution, more,
 		"--read-token-file", i.write(t, "read", i.gitlab.TokenFor("root", "read_api")), "--write-token-file", i.write(t, "write", i.gitlab.TokenFor("root", "api")),
 		"--webhook-address", net.JoinHostPort(i.ip, "8443"), "--hooks-url", "https://" + net.JoinHostPort(i.ip, "8444") + "/hooks/gitlab",
 		"--apiserver-dir", filepath.Join(i.etc, "kube-apiserver"),
 	}
-	if strings.Contains(i.more, "systemd") {
+	if strings.Contains(more, "systemd") {
 		flags = append(flags, "--config-dir", filepath.Join(i.etc, "integrator"), "--hooks-listen", net.JoinHostPort(i.ip, "8444"), "--metrics-listen", net.JoinHostPort(i.ip, "9090"))
 	}
 	out := i.run(t, i.root, strings.Join(flags, " "))
@@ -161,20 +140,6 @@ func (i *install) init(t *testing.T) {
 			t.Errorf("it warns: %s", line)
 		}
 	}
-}
-
-// applied are the Services of the integrator's namespace, and its token: something that every way leaves there.
-func (i *install) applied(t *testing.T) []string {
-	t.Helper()
-	list, err := i.kube.CoreV1().ServiceAccounts("gl-k8s-integrator").List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []string
-	for _, s := range list.Items {
-		out = append(out, s.Name)
-	}
-	return out
 }
 
 // flags are those that the distribution starts kube-apiserver with, by the file that it reads.
@@ -276,6 +241,8 @@ func (i *install) follow(t *testing.T) {
 	if i.commands == 0 || i.commands > 8 {
 		t.Errorf("%d commands", i.commands)
 	}
+	i.enforces(t)
+	i.bench(t)
 }
 
 func (i *install) restart(t *testing.T, flags ...string) {
@@ -432,7 +399,7 @@ func (i *install) renewalOf(t *testing.T, dir string, stepped func(title string)
 // renews: new certificates of the same authority reach both sides, and people log in all the while.
 func (i *install) renews(t *testing.T) {
 	t.Helper()
-	i.run(t, i.root, "gl-k8s-integrator init renew "+i.dir)
+	i.do(t, i.root, "gl-k8s-integrator init renew "+i.dir)
 	i.renewalOf(t, i.dir, func(string) { i.aliceLogsIn(t) })
 }
 
