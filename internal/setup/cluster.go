@@ -139,7 +139,7 @@ func (c *clusterLook) kubeadm(ctx context.Context) {
 	}
 }
 
-// address asks for a Service with the IP, as a dry run: the cluster knows its range and what is taken.
+// address asks for a Service with the IP, as a dry run, for the cluster knows its range; a dry run does not see what is taken.
 func (c *clusterLook) address(ctx context.Context, a Answers) {
 	ip, _, err := net.SplitHostPort(a.WebhookAddress)
 	if err != nil {
@@ -151,6 +151,17 @@ func (c *clusterLook) address(ctx context.Context, a Answers) {
 		}
 		return
 	}
+	all, err := c.kube.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		c.say("warning: --webhook-address: whether the IP %s is free is not known: %v", ip, err)
+		return
+	}
+	for _, s := range all.Items {
+		if s.Spec.ClusterIP == ip {
+			c.say("warning: --webhook-address: the IP %s is that of the Service %s in the namespace %s: give another one", ip, s.Name, s.Namespace)
+			return
+		}
+	}
 	probe := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "gl-k8s-integrator-dry-run-"},
 		Spec:       corev1.ServiceSpec{ClusterIP: ip, Ports: []corev1.ServicePort{{Port: 8443}}},
@@ -160,7 +171,7 @@ func (c *clusterLook) address(ctx context.Context, a Answers) {
 	case apierrors.IsInvalid(err):
 		c.say("warning: --webhook-address: the cluster gives no Service the IP %s: %v", ip, err)
 	case err != nil:
-		c.say("warning: --webhook-address: whether the IP %s is free is not known: %v", ip, err)
+		c.say("warning: --webhook-address: whether the cluster gives the IP %s is not known: %v", ip, err)
 	}
 }
 

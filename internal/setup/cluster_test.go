@@ -43,7 +43,7 @@ func (m *machine) fitsNot(t *testing.T) {
 		}
 	}
 	a.WebhookAddress, a.Certificates = "127.96.0.1:8443", setup.Own
-	if _, out := said(t, a); !strings.Contains(out, "already allocated") {
+	if _, out := said(t, a); !strings.Contains(out, "is that of the Service kubernetes in the namespace default") {
 		t.Errorf("it does not say that the IP is taken:\n%s", out)
 	}
 	// Somebody without any right.

@@ -10,15 +10,24 @@ import (
 type step struct{ title, text, command string }
 
 // onNode says where the files and kube-apiserver are.
-const onNode = "As root on each control-plane node, one after the other, with a copy of this folder (without `ca/`)."
+const onNode = "As root on each control-plane node, one after the other."
+
+// withFolder is onNode for commands that need the folder's files.
+func withFolder(a Answers) string {
+	text := strings.TrimSuffix(onNode, ".") + ", with a copy of this folder"
+	if a.Certificates == Own || a.ownHooks() {
+		text += " (without `ca/`)"
+	}
+	return text + "."
+}
 
 func installSteps(a Answers) []step {
 	conf := path.Join(a.ConfigDir, "config.yaml")
 	own := "gl-k8s-integrator "
 	var steps []step
-	node := step{"The node's files", onNode + " It copies what kube-apiserver will read to `" + a.APIServerDir + "`.", "sh node.sh"}
+	node := step{"The node's files", withFolder(a) + " It copies what kube-apiserver will read to `" + a.APIServerDir + "`.", "sh node.sh"}
 	if a.Run == Systemd {
-		node.text = onNode + " It copies what kube-apiserver will read to `" + a.APIServerDir + "` and what the integrator reads to `" + a.ConfigDir +
+		node.text = withFolder(a) + " It copies what kube-apiserver will read to `" + a.APIServerDir + "` and what the integrator reads to `" + a.ConfigDir +
 			"`, and starts the integrator in mode plan, in which it changes nothing. The program has to be at `/usr/local/bin/gl-k8s-integrator`."
 		steps = append(steps,
 			step{"Roles, fence and cage", "With kubectl as a cluster administrator. It gives nobody a right.", "kubectl apply -f manifests/"},
@@ -86,7 +95,7 @@ func apiServerSteps(a Answers) []step {
 	case Kubeadm, StaticPod:
 		file := map[string]string{Kubeadm: "kubeadm.yaml", StaticPod: "static-pod.yaml"}[a.Distribution]
 		steps := []step{{
-			"kube-apiserver", onNode + ready + " The command adds what `" + file + "` shows, and keeps the old manifest in this folder as `kube-apiserver.yaml.before`.",
+			"kube-apiserver", withFolder(a) + ready + " The command adds what `" + file + "` shows, and keeps the old manifest in this folder as `kube-apiserver.yaml.before`.",
 			"gl-k8s-integrator init apiserver --write . /etc/kubernetes/manifests/kube-apiserver.yaml",
 		}}
 		if a.Distribution == Kubeadm {
@@ -97,11 +106,11 @@ func apiServerSteps(a Answers) []step {
 		}
 		return steps
 	case K3s:
-		return []step{{"kube-apiserver", onNode + ready + " k3s before v1.30.12, v1.31.8 or v1.32.4 does not start with these flags: update it first.", install("k3s.yaml", "/etc/rancher/k3s/config.yaml.d/gl-k8s-integrator.yaml", "k3s")}}
+		return []step{{"kube-apiserver", withFolder(a) + ready + " k3s before v1.30.12, v1.31.8 or v1.32.4 does not start with these flags: update it first.", install("k3s.yaml", "/etc/rancher/k3s/config.yaml.d/gl-k8s-integrator.yaml", "k3s")}}
 	case RKE2:
-		return []step{{"kube-apiserver", onNode + ready + " RKE2 before v1.30.12, v1.31.8 or v1.32.4 does not start with these flags: update it first.", install("rke2.yaml", "/etc/rancher/rke2/config.yaml.d/gl-k8s-integrator.yaml", "rke2-server")}}
+		return []step{{"kube-apiserver", withFolder(a) + ready + " RKE2 before v1.30.12, v1.31.8 or v1.32.4 does not start with these flags: update it first.", install("rke2.yaml", "/etc/rancher/rke2/config.yaml.d/gl-k8s-integrator.yaml", "rke2-server")}}
 	}
-	return []step{{"kube-apiserver", onNode + ready + " Add the flags of `flags.txt` to it, without --authorization-mode, and start it again.", ""}}
+	return []step{{"kube-apiserver", withFolder(a) + ready + " Add the flags of `flags.txt` to it, without --authorization-mode, and start it again.", ""}}
 }
 
 // nextPage is NEXT.md.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -118,12 +117,12 @@ func renewSteps(a Answers) []step {
 	if a.Run == InCluster && (a.Certificates == Own || a.ownHooks()) {
 		steps = append(steps, step{"The integrator's files", "It reads them again within minutes. From now on this is the file to change: the older one has the older certificates.", "kubectl apply -f files.yaml"})
 	}
-	steps = append(steps, step{"The node's files", onNode + " The integrator reads new certificates by itself.", "sh node.sh"})
+	steps = append(steps, step{"The node's files", withFolder(a) + " The integrator reads new certificates by itself.", "sh node.sh"})
 	restart := map[string]string{
 		K3s: "systemctl restart k3s", RKE2: "systemctl restart rke2-server",
 		Kubeadm: "", StaticPod: "", Flags: "",
 	}[a.Distribution]
-	text := strings.TrimSuffix(onNode, " with a copy of this folder (without `ca/`).") + " It reads an authority at its start only; until then it trusts the one before, which these certificates are good for too."
+	text := onNode + " It reads an authority at its start only; until then it trusts the one before, which these certificates are good for too."
 	if restart == "" {
 		text += " A static pod starts again when its manifest is moved out of /etc/kubernetes/manifests for a minute, and back."
 	}
