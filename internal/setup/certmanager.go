@@ -21,7 +21,7 @@ import (
 )
 
 // Secrets that cert-manager makes, by the chart or by certificates.yaml.
-const (
+const ( //nolint:gosec // names
 	webhooksSecret = "gl-k8s-integrator-webhooks"
 	clientSecret   = "gl-k8s-integrator-apiserver-client"
 	hooksSecret    = "gl-k8s-integrator-hooks"
@@ -196,7 +196,7 @@ func awaitSecret(ctx context.Context, kube kubernetes.Interface, name string, ke
 		switch {
 		case whole:
 			return s, nil
-		case err != nil && ctx.Err() == nil && !(mayCome && apierrors.IsNotFound(err)):
+		case err != nil && ctx.Err() == nil && (!mayCome || !apierrors.IsNotFound(err)):
 			return nil, fmt.Errorf("reading the Secret %s: %w: %s", name, err, hint)
 		}
 		select {
