@@ -21,10 +21,10 @@ import (
 )
 
 // Secrets that cert-manager makes, by the chart or by certificates.yaml.
-const ( //nolint:gosec // names
-	webhooksSecret = "gl-k8s-integrator-webhooks"
-	clientSecret   = "gl-k8s-integrator-apiserver-client"
-	hooksSecret    = "gl-k8s-integrator-hooks"
+const (
+	issuedWebhooks = "gl-k8s-integrator-webhooks"
+	issuedClient   = "gl-k8s-integrator-apiserver-client"
+	issuedHooks    = "gl-k8s-integrator-hooks"
 )
 
 // issued are the objects that the chart has for cert-manager; a test compares them.
@@ -131,9 +131,9 @@ func withIssued(text string, a Answers) (string, error) {
 	source := func(secret, items string) string {
 		return "              - secret: {name: " + secret + ", items: [" + items + "]}\n"
 	}
-	more := source(webhooksSecret, "{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}, {key: ca.crt, path: webhook-ca.crt}")
+	more := source(issuedWebhooks, "{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}, {key: ca.crt, path: webhook-ca.crt}")
 	if a.HooksIssuer != "" {
-		more += source(hooksSecret, "{key: tls.crt, path: hooks.crt}, {key: tls.key, path: hooks.key}")
+		more += source(issuedHooks, "{key: tls.crt, path: hooks.crt}, {key: tls.key, path: hooks.key}")
 	}
 	return strings.Replace(text, filesSource, filesSource+more, 1), nil
 }
@@ -168,7 +168,7 @@ func fetch(ctx context.Context, a Answers, kubeconfig string) (folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := awaitSecret(ctx, kube, clientSecret, []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey, "ca.crt"}, true,
+	s, err := awaitSecret(ctx, kube, issuedClient, []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey, "ca.crt"}, true,
 		"apply certificates.yaml or install the chart first; `kubectl -n gl-k8s-integrator describe certificate` says what cert-manager waits for")
 	if err != nil {
 		return nil, err
