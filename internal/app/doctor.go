@@ -1,8 +1,14 @@
 package app
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -23,6 +29,7 @@ type Examination struct {
 	NoFiles         bool   // the files that the configuration names are on another machine
 	AuthnKubeconfig string // see doctor.Sources
 	AuthzConfig     string
+	APIServerFlags  string
 	Metrics         []string // default: listeners.metrics, where this machine can have it
 }
 
@@ -36,12 +43,10 @@ func Doctor(ctx context.Context, e Examination) doctor.Report {
 		return doctor.Judge(&doctor.Facts{Now: time.Now(), ConfigFault: err.Error()})
 	}
 	s := doctor.Sources{
-		Config: cfg, AuthnKubeconfig: e.AuthnKubeconfig, AuthzConfig: e.AuthzConfig, Metrics: e.Metrics, Now: time.Now, Files: doctor.CertificateFiles(cfg),
+		Config: cfg, AuthnKubeconfig: e.AuthnKubeconfig, AuthzConfig: e.AuthzConfig, APIServerFlags: e.APIServerFlags, Metrics: e.Metrics, Now: time.Now, Files: doctor.CertificateFiles(cfg),
 		ReadToken: secretFile(cfg.GitLab.ReadTokenFile, "gitlab.readTokenFile"), WriteToken: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"),
 	}
-	if len(s.Metrics) == 0 {
-		s.Metrics = ownMetrics(cfg.Listeners.Metrics.Address)
-	}
+	metricsSources(cfg.Listeners.Metrics, &s)
 	var blind []doctor.Blind
 	if s.GitLab, err = gitlabClient(cfg.GitLab); err != nil {
 		s.GitLab = nil
@@ -108,14 +113,47 @@ func clusterSources(cfg *config.Config, kubeconfig string, s *doctor.Sources) er
 	return err
 }
 
-// ownMetrics returns the URL of an integrator on this machine, or in this pod.
-func ownMetrics(address string) []string {
-	host, port, err := net.SplitHostPort(address)
+// metricsSources adds how /metrics is read: at an integrator on this machine, or in this pod, if no other is named. Its certificate
+// may be for other names, so there it has to be the one in the file itself.
+func metricsSources(l config.MetricsListener, s *doctor.Sources) {
+	if l.TokenFile != "" {
+		s.MetricsToken = secretFile(l.TokenFile, "listeners.metrics.tokenFile")
+	}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	s.MetricsClient = &http.Client{Transport: &http.Transport{TLSClientConfig: trust, DisableKeepAlives: true}}
+	if len(s.Metrics) > 0 {
+		if ca, err := os.ReadFile(l.CertFile); err == nil { // one of our own signing
+			if trust.RootCAs, err = x509.SystemCertPool(); err != nil {
+				trust.RootCAs = x509.NewCertPool()
+			}
+			trust.RootCAs.AppendCertsFromPEM(ca)
+		}
+		return
+	}
+	host, port, err := net.SplitHostPort(l.Address)
 	if err != nil {
-		return nil
+		return
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	return []string{"http://" + net.JoinHostPort(host, port) + "/metrics"}
+	scheme := "http"
+	if l.CertFile != "" {
+		scheme = "https"
+		trust.InsecureSkipVerify = true // in its place:
+		trust.VerifyConnection = func(seen tls.ConnectionState) error { return sameCertificate(seen.PeerCertificates[0], l.CertFile) }
+	}
+	s.Metrics = []string{scheme + "://" + net.JoinHostPort(host, port) + "/metrics"}
+}
+
+// sameCertificate returns nil if a PEM file begins with this certificate.
+func sameCertificate(seen *x509.Certificate, file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if block, _ := pem.Decode(data); block == nil || !bytes.Equal(block.Bytes, seen.Raw) {
+		return fmt.Errorf("what listens there shows another certificate than %s", file)
+	}
+	return nil
 }

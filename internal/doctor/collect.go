@@ -36,10 +36,14 @@ type Sources struct {
 	RoleNames  []string
 	// AuthnKubeconfig and AuthzConfig are the files that kube-apiserver is started with, or copies of them.
 	AuthnKubeconfig, AuthzConfig string
+	// APIServerFlags is a file that tells how kube-apiserver is started; without it the cluster is asked.
+	APIServerFlags string
 	// Metrics are URLs of /metrics of the running integrators, for when kube-apiserver does not tell what the webhook said.
-	Metrics []string
-	Files   map[string]string // PEM files with certificates, by what they are
-	Now     func() time.Time
+	Metrics       []string
+	MetricsClient *http.Client           // required with Metrics
+	MetricsToken  func() (string, error) // nil: they demand none
+	Files         map[string]string      // PEM files with certificates, by what they are
+	Now           func() time.Time
 }
 
 // Collect looks at everything, side by side, and returns what it found. It changes nothing.

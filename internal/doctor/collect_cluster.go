@@ -3,6 +3,7 @@ package doctor
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
@@ -46,13 +49,17 @@ func (c clusterLook) all(ctx context.Context) {
 	if own == nil {
 		own = c.Kube
 	}
-	for _, look := range []func(context.Context, *Cluster){
-		c.fence, c.status, c.deployment, c.podSecurity,
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	for _, look := range []func(context.Context, *Cluster){ // each has fields of its own
+		c.fence, c.status, c.deployment, c.podSecurity, c.flags,
 		func(ctx context.Context, k *Cluster) { c.rights(ctx, k, own) },
 	} {
-		ctx, cancel := context.WithTimeout(ctx, lookTime)
-		look(ctx, k)
-		cancel()
+		wait.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, lookTime)
+			defer cancel()
+			look(ctx, k)
+		})
 	}
 }
 
@@ -84,6 +91,12 @@ func (c clusterLook) greet(ctx context.Context) {
 	if resp.StatusCode == http.StatusUnauthorized {
 		k.Fault, k.Text = Credentials, "it answers "+resp.Status
 		return
+	}
+	var version struct {
+		Git string `json:"gitVersion"`
+	}
+	if json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(&version) == nil {
+		k.Version = version.Git
 	}
 	if _, err := c.Kube.CoreV1().Namespaces().Get(ctx, deploy.Namespace, metav1.GetOptions{}); apierrors.IsNotFound(err) {
 		k.Fault, k.Text = NotInstalled, "there is no namespace "+deploy.Namespace
@@ -186,6 +199,7 @@ func (c clusterLook) through(ctx context.Context) {
 	case err == nil:
 		t.Known = true
 		t.Fault, t.JWT = verdict(review.Status.Error)
+		t.Version = askedIn(review.Status.Error)
 		t.Text = review.Status.Error
 	case apierrors.IsForbidden(err):
 		c.counted(ctx)
@@ -205,6 +219,17 @@ func verdict(text string) (f Fault, jwt bool) {
 		return Unasked, false
 	}
 	return faultIn(text), false
+}
+
+// askedIn returns in which version the integrator was asked, by what it said.
+func askedIn(text string) string {
+	switch {
+	case !strings.Contains(text, string(probeCode)+":"):
+		return ""
+	case strings.Contains(text, authn.OldVersionHint):
+		return "v1beta1"
+	}
+	return "v1"
 }
 
 // counted sends the probe as a bearer token, and looks at the numbers of the integrators before and after.
@@ -243,7 +268,7 @@ func (c clusterLook) count(ctx context.Context) (sum float64, err error) {
 		return 0, errors.New("their address is not known")
 	}
 	for _, at := range c.Metrics {
-		n, err := countAt(ctx, at)
+		n, err := c.countAt(ctx, at)
 		if err != nil {
 			return 0, err
 		}
@@ -252,12 +277,22 @@ func (c clusterLook) count(ctx context.Context) (sum float64, err error) {
 	return sum, nil
 }
 
-func countAt(ctx context.Context, at string) (sum float64, err error) {
+func (c clusterLook) countAt(ctx context.Context, at string) (sum float64, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return 0, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	if c.MetricsToken != nil {
+		if req.URL.Scheme != "https" && !onLoopback(req.URL.Hostname()) {
+			return 0, fmt.Errorf("%s: the token of listeners.metrics goes over https alone", at)
+		}
+		token, err := c.MetricsToken()
+		if err != nil {
+			return 0, err
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := c.MetricsClient.Do(req)
 	if err != nil {
 		return 0, err
 	}

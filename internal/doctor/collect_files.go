@@ -93,6 +93,13 @@ func (c fileLook) all(ctx context.Context) {
 	if c.Config == nil {
 		return
 	}
+	if c.APIServerFlags != "" {
+		if given, err := readFlags(c.APIServerFlags); err != nil {
+			c.facts.GivenUnfit = c.APIServerFlags + ": " + strings.TrimPrefix(err.Error(), "open "+c.APIServerFlags+": ")
+		} else {
+			c.facts.Given = &given
+		}
+	}
 	if c.AuthnKubeconfig == "" {
 		c.skip("the kubeconfig of --authentication-token-webhook-config-file", "it is not given", "--authn-kubeconfig FILE")
 	} else {
@@ -225,6 +232,9 @@ func (c fileLook) authorizers(ctx context.Context) {
 			Webhook *struct {
 				Timeout       metav1.Duration `json:"timeout"`
 				FailurePolicy string          `json:"failurePolicy"`
+				Version       string          `json:"subjectAccessReviewVersion"`
+				MatchVersion  string          `json:"matchConditionSubjectAccessReviewVersion"`
+				Kept          metav1.Duration `json:"unauthorizedTTL"`
 				Connection    struct {
 					File string `json:"kubeConfigFile"`
 				} `json:"connectionInfo"`
@@ -256,6 +266,7 @@ func (c fileLook) authorizers(ctx context.Context) {
 			continue // another's
 		}
 		a.Ours, a.FailurePolicy, a.Conditions, a.Timeout = i, one.Webhook.FailurePolicy, len(one.Webhook.Conditions), one.Webhook.Timeout.Duration
+		a.Version, a.MatchVersion, a.Kept = one.Webhook.Version, one.Webhook.MatchVersion, one.Webhook.Kept.Duration
 		if errors.Is(err, os.ErrNotExist) {
 			c.skip("the kubeconfig of the explaining webhook", err.Error(), "put a copy of it beside "+a.File)
 			return

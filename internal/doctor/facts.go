@@ -30,8 +30,10 @@ type Facts struct {
 	Explain      Webhook
 	Through      Through // as kube-apiserver reaches it
 	Authorizers  Authorizers
-	Blind        []Blind // what could not be looked at
-	Skipped      []Blind // what was not asked for
+	Given        *APIServer // how kube-apiserver is started, by the file that was given
+	GivenUnfit   string     // why that file can't be used
+	Blind        []Blind    // what could not be looked at
+	Skipped      []Blind    // what was not asked for
 }
 
 // Blind is something that could not be looked at.
@@ -81,9 +83,21 @@ type Token struct {
 
 // Application is an OAuth application by one of authn.clientIDs.
 type Application struct {
-	ID    string
-	Found *gitlab.Application // nil: GitLab has no such application of its own
+	ID       string
+	Found    *gitlab.Application // nil: GitLab has no such application of its own
+	Unlisted bool                // whether it has could not be asked
+	Client   Client
 }
+
+// Client is how GitLab's token endpoint takes a client that has no secret.
+type Client string
+
+// How a client is taken.
+const (
+	ClientUnasked Client = ""
+	ClientTaken   Client = "taken"   // it exists and is not confidential
+	ClientRefused Client = "refused" // it does not exist, or is confidential
+)
 
 // Hooks are the system hooks that integrators made.
 type Hooks struct {
@@ -111,7 +125,8 @@ type Cluster struct {
 	Privileged   []string // namespaces of ours whose Pod Security is not what is configured at least
 	Silent       bool     // no round has ended
 	Status       *status.Summary
-	Want, Ready  int32 // replicas of the Deployment; both 0: there is none, or it may not be read
+	Started      []APIServer // by the mirrors of static pods
+	Want, Ready  int32       // replicas of the Deployment; both 0: there is none, or it may not be read
 }
 
 // Webhook is one of our webhooks.
@@ -131,6 +146,8 @@ type Through struct {
 	Fault Fault
 	Text  string
 	JWT   bool // kube-apiserver judges tokens of GitLab itself
+	// Version is in which the integrator was asked: "v1", "v1beta1"; "": not known.
+	Version string
 }
 
 // Authorizers are what is in kube-apiserver's AuthorizationConfiguration.
@@ -142,4 +159,7 @@ type Authorizers struct {
 	FailurePolicy string
 	Conditions    int
 	Timeout       time.Duration
+	Version       string        // subjectAccessReviewVersion
+	MatchVersion  string        // matchConditionSubjectAccessReviewVersion
+	Kept          time.Duration // unauthorizedTTL; 0: kube-apiserver's own, 30 s
 }

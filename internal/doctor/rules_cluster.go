@@ -201,7 +201,7 @@ func webhookRules() []rule {
 			fix: "let `gitlab.url` be the same here and in the configuration that `serve` runs with", when: fault(Foreign),
 		},
 		{
-			code: "webhook_unasked", name: "kube-apiserver asks no webhook about tokens", after: append([]string{"webhook_file", "webhook_foreign", "issuer"}, wrongURL...), why: "no person can log in",
+			code: "webhook_unasked", name: "kube-apiserver asks no webhook about tokens", after: append([]string{"apiserver_login", "apiserver_mount", "webhook_file", "webhook_foreign", "issuer"}, wrongURL...), why: "no person can log in",
 			fix:  "set `--authentication-token-webhook-config-file` of each kube-apiserver, and restart it; if it is set, let `gitlab.url` be the same here and in the configuration that `serve` runs with",
 			when: fault(Unasked),
 		},
@@ -286,6 +286,20 @@ func explainerRules() []rule {
 			}),
 		},
 		{
+			code: "authorization_version", name: "the explaining webhook is asked in another version than v1",
+			why: "the integrator does not answer it, so that refusals have no explanation",
+			fix: "write `subjectAccessReviewVersion: v1` and `matchConditionSubjectAccessReviewVersion: v1` into …",
+			when: ofFile(func(a Authorizers, _ *Facts) string {
+				switch {
+				case a.Ours < 0:
+					return ""
+				case a.Version != "v1":
+					return fmt.Sprintf("subjectAccessReviewVersion is %q", a.Version)
+				}
+				return say(a.Conditions > 0 && a.MatchVersion != "v1", fmt.Sprintf("matchConditionSubjectAccessReviewVersion is %q", a.MatchVersion))
+			}),
+		},
+		{
 			code: "authorization_conditions", name: "the explaining webhook has no matchConditions", why: "it is asked about everybody, and refusals of the cluster's own parts hang on it",
 			fix: "write the matchConditions of docs/install.md into …",
 			when: ofFile(func(a Authorizers, _ *Facts) string {
@@ -297,6 +311,13 @@ func explainerRules() []rule {
 			fix: "write `timeout: 2s` into …",
 			when: ofFile(func(a Authorizers, _ *Facts) string {
 				return say(a.Ours >= 0 && a.Timeout > 3*time.Second, "timeout is "+a.Timeout.String())
+			}),
+		},
+		{
+			code: "authorization_cache", name: "kube-apiserver remembers explanations for more than a minute", why: "people read for so long what lacks, after they were given it elsewhere",
+			fix: "write `unauthorizedTTL: 5s` into …",
+			when: ofFile(func(a Authorizers, _ *Facts) string {
+				return say(a.Ours >= 0 && a.Kept > time.Minute, "unauthorizedTTL is "+a.Kept.String())
 			}),
 		},
 	}

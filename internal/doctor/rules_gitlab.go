@@ -258,9 +258,26 @@ func applicationRules() []rule {
 			when: func(f *Facts) []hit {
 				var out []hit
 				for _, a := range f.Applications {
-					if a.Found == nil {
-						out = append(out, hit{"GitLab's admin area has no application " + a.ID, "`" + a.ID + "`"})
+					if a.Found != nil || a.Unlisted {
+						continue
 					}
+					what := "GitLab's admin area has no application " + a.ID
+					if a.Client == ClientTaken {
+						what += ", but GitLab knows it: it is a user's or a group's own"
+					}
+					out = append(out, hit{what, "`" + a.ID + "`"})
+				}
+				return out
+			},
+		},
+		{
+			code: "application_refused", name: "GitLab lets nobody log in by a client id of `authn.clientIDs` without a secret", after: []string{"application"},
+			why: "there is no such application, or it is confidential, and kubelogin has no secret",
+			fix: "compare … with the application id in GitLab's admin area, and untick Confidential there",
+			when: func(f *Facts) []hit {
+				var out []hit
+				for _, a := range f.Applications {
+					out = append(out, one(a.Unlisted && a.Client == ClientRefused, "GitLab answers invalid_client to "+a.ID, "`"+a.ID+"`")...)
 				}
 				return out
 			},
@@ -373,6 +390,58 @@ func hookRules() []rule {
 			fix: "put the secret of the system hook, alone on one line, into `listeners.hooks.secretFile`", after: []string{"files"},
 			when: ofStatus(func(s *status.Summary, _ *Facts) string { return s.HooksRefused }),
 		},
+	}
+}
+
+// arrivals are rules about what came, as the integrator has written it down.
+func arrivals() []rule {
+	const slow = "changes in GitLab arrive with the next full round only"
+	enabled := func(f *Facts) *gitlab.HookState {
+		for _, h := range f.Hooks.ours() {
+			if h.Alert == "" || h.Alert == "executable" {
+				return &h
+			}
+		}
+		return nil
+	}
+	return []rule{
+		{
+			code: "hook_secret", name: "the system hook carries another secret than the integrator has", after: []string{"hook_unproven", "hook_refused"},
+			why: "each hook is refused with 401: " + slow,
+			fix: "run `gl-k8s-integrator hooks register --config FILE --url …`, which sets the secret again; if the sender is not GitLab, somebody tries to pose as it",
+			when: ofActivity(func(f *Facts, a *status.Activity) []hit {
+				if a.Refused.What != gitlab.HookNoProof || !a.Refused.At.After(a.Hook.At) {
+					return nil
+				}
+				at := "URL"
+				if h := enabled(f); h != nil {
+					at = h.URL
+				}
+				return []hit{{fmt.Sprintf("the last one came at %s from %s", a.Refused.At.UTC().Format(time.RFC3339), a.Refused.From), at}}
+			}),
+		},
+		{
+			code: "hook_silent", name: "GitLab has the system hook, and none ever arrived", after: []string{"hook_disabled", "hook_unproven", "hook_refused", "hook_secret"},
+			why: "if GitLab can't reach the integrator, " + slow,
+			fix: "press Test at the hook to … in GitLab's admin area, and run this again; if it stays silent, look there at the hook's recent events, at firewalls, and at GitLab's settings for outbound requests",
+			when: ofActivity(func(f *Facts, a *status.Activity) []hit {
+				h := enabled(f)
+				if !f.Hooks.Known || h == nil || f.Config.Listeners.Hooks.Address == "" || !a.Hook.At.IsZero() {
+					return nil
+				}
+				return []hit{{fmt.Sprintf("system hook %d to %s was never received", h.ID, h.URL), h.URL}}
+			}),
+		},
+	}
+}
+
+// ofActivity asks when it is known what came.
+func ofActivity(wrong func(*Facts, *status.Activity) []hit) func(*Facts) []hit {
+	return func(f *Facts) []hit {
+		if f.Config == nil || f.Cluster.Status == nil || f.Cluster.Status.Activity == nil {
+			return nil
+		}
+		return wrong(f, f.Cluster.Status.Activity)
 	}
 }
 

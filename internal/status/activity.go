@@ -198,10 +198,13 @@ func (s Seen) ago(now time.Time) string {
 	return fmt.Sprintf("%d days ago", int(d.Hours()/24))
 }
 
+// Text says when something came, of which kind and from where.
+func (s Seen) Text(now time.Time) string { return s.ago(now) + s.details() }
+
 // details says what came, of which kind and from where.
 func (s Seen) details() string {
 	switch {
-	case s.At.IsZero():
+	case s.At.IsZero() || s.What == "":
 		return ""
 	case s.From == "":
 		return fmt.Sprintf(" (%s)", s.What)

@@ -125,12 +125,12 @@ func (st document) print(out io.Writer, leader string, a Activity, now time.Time
 	line("leader", "%s", leader)
 	line("mode", "%s", st.Mode)
 	if !st.NoLogins {
-		line("last login", "%s%s", a.Login.ago(now), a.Login.details())
+		line("last login", "%s", a.Login.Text(now))
 	}
 	if !st.NoHooks {
-		line("last hook", "%s%s", a.Hook.ago(now), a.Hook.details())
+		line("last hook", "%s", a.Hook.Text(now))
 		if a.Refused.At.After(a.Hook.At) {
-			line("hook refused", "%s%s", a.Refused.ago(now), a.Refused.details())
+			line("hook refused", "%s", a.Refused.Text(now))
 		}
 	}
 	r := st.Round
