@@ -32,6 +32,7 @@ func doctorCommand(s streams) *cobra.Command {
 	cmd.Flags().StringVar(&e.AuthzConfig, "authz-config", "", "the file that kube-apiserver has for --authorization-config")
 	cmd.Flags().StringVar(&e.APIServerFlags, "apiserver-flags", "", "what kube-apiserver is started with: its static pod, kubeadm's ClusterConfiguration, config.yaml of k3s or RKE2, or its command line (default: the cluster is asked)")
 	cmd.Flags().StringSliceVar(&e.Metrics, "metrics", nil, "URLs of /metrics of all integrators (default: listeners.metrics of this machine)")
+	cmd.Flags().BoolVar(&e.TestHook, "test-hook", false, "have GitLab send its sample event to the system hook, and see whether it arrives")
 	cmd.Flags().BoolVar(&e.NoFiles, "no-files", false, "don't check certificates, tokens and other files, because they are on another machine")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *output != "text" && *output != "json" {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/doctor"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
@@ -30,10 +32,11 @@ type Examination struct {
 	AuthnKubeconfig string // see doctor.Sources
 	AuthzConfig     string
 	APIServerFlags  string
+	TestHook        bool     // have GitLab send its sample event
 	Metrics         []string // default: listeners.metrics, where this machine can have it
 }
 
-// Doctor looks at everything that has to fit, and returns what does not. It changes nothing.
+// Doctor looks at everything that has to fit, and returns what does not. It changes nothing, but for the event of TestHook.
 func Doctor(ctx context.Context, e Examination) doctor.Report {
 	cfg, err := config.Load(e.ConfigFile)
 	if err == nil {
@@ -47,6 +50,9 @@ func Doctor(ctx context.Context, e Examination) doctor.Report {
 		ReadToken: secretFile(cfg.GitLab.ReadTokenFile, "gitlab.readTokenFile"), WriteToken: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"),
 	}
 	metricsSources(cfg.Listeners.Metrics, &s)
+	if e.TestHook {
+		s.TestHook = func(ctx context.Context, id int64) error { return testHook(ctx, cfg, s.GitLab, id) }
+	}
 	var blind []doctor.Blind
 	if s.GitLab, err = gitlabClient(cfg.GitLab); err != nil {
 		s.GitLab = nil
@@ -62,6 +68,17 @@ func Doctor(ctx context.Context, e Examination) doctor.Report {
 		facts.FileFaults = faults(CheckNamedFiles(cfg))
 	}
 	return doctor.Judge(facts)
+}
+
+// testHook has GitLab send its sample event to a system hook.
+func testHook(ctx context.Context, cfg *config.Config, client *http.Client, id int64) error {
+	r, err := gitlab.NewHookRegistrar(gitlab.Options{
+		BaseURL: cfg.GitLab.URL, Token: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"), HTTPClient: client, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return err
+	}
+	return r.Test(ctx, id)
 }
 
 // faults returns the texts of joined errors.

@@ -21,6 +21,7 @@ import (
 const (
 	lookTime    = 10 * time.Second
 	throughTime = 25 * time.Second
+	arrivalTime = 20 * time.Second // of a tested hook: the integrator writes down what came every ten seconds
 	maxBody     = 1 << 20
 )
 
@@ -42,11 +43,14 @@ type Sources struct {
 	Metrics       []string
 	MetricsClient *http.Client           // required with Metrics
 	MetricsToken  func() (string, error) // nil: they demand none
-	Files         map[string]string      // PEM files with certificates, by what they are
-	Now           func() time.Time
+	// TestHook has GitLab send its sample event to a system hook; nil: it is not to be tried.
+	TestHook func(ctx context.Context, id int64) error
+	Files    map[string]string // PEM files with certificates, by what they are
+	Now      func() time.Time
 }
 
-// Collect looks at everything, side by side, and returns what it found. It changes nothing.
+// Collect looks at everything, side by side, and returns what it found. It changes nothing, but for the sample
+// event that GitLab sends if Sources.TestHook is there.
 func Collect(ctx context.Context, s Sources) *Facts {
 	f := &Facts{Now: s.Now(), Config: s.Config, Authorizers: Authorizers{Ours: -1}}
 	c := &collector{Sources: s, facts: f}
@@ -58,6 +62,7 @@ func Collect(ctx context.Context, s Sources) *Facts {
 	wait.Wait()
 	// After the others: it costs the time of a webhook that is away, and needs to know whether kube-apiserver answers.
 	clusterLook{c}.through(ctx)
+	clusterLook{c}.testHook(ctx)
 	return f
 }
 
@@ -146,7 +151,7 @@ func faultIn(text string) Fault {
 		return false
 	}
 	switch {
-	case has("remote error: tls"):
+	case has("remote error: tls", "write: broken pipe"): // see cut
 		return ClientRefuse
 	case has("certificate signed by unknown authority", "certificate is not trusted", "certificate is not standards compliant"):
 		return Untrusted

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -25,6 +26,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 )
 
@@ -49,13 +51,13 @@ func (c clusterLook) all(ctx context.Context) {
 	if own == nil {
 		own = c.Kube
 	}
-	var wait sync.WaitGroup
-	defer wait.Wait()
+	var all sync.WaitGroup
+	defer all.Wait()
 	for _, look := range []func(context.Context, *Cluster){ // each has fields of its own
 		c.fence, c.status, c.deployment, c.podSecurity, c.flags,
 		func(ctx context.Context, k *Cluster) { c.rights(ctx, k, own) },
 	} {
-		wait.Go(func() {
+		all.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, lookTime)
 			defer cancel()
 			look(ctx, k)
@@ -115,6 +117,8 @@ func (c clusterLook) fence(ctx context.Context, k *Cluster) {
 	case err != nil && !errors.Is(err, fence.ErrNoDeletion):
 		c.blind("the tenant fence", err, rightsFix)
 		return
+	default:
+		k.Fenced = true
 	}
 	if err := fence.CheckRoles(ctx, c.Kube, c.Config.Authz); err != nil {
 		k.FenceRoles = err.Error()
@@ -178,6 +182,7 @@ func (c clusterLook) podSecurity(ctx context.Context, k *Cluster) {
 		c.skip("Pod Security of the namespaces", "the configuration has exceptions", "the finding pod_security of the integrator tells")
 		return
 	}
+	k.Namespaces = len(list.Items)
 	for _, ns := range list.Items {
 		if level := ns.Labels["pod-security.kubernetes.io/enforce"]; level != "baseline" && level != "restricted" && ns.DeletionTimestamp == nil {
 			k.Privileged = append(k.Privileged, ns.Name)
@@ -194,7 +199,13 @@ func (c clusterLook) through(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, throughTime)
 	defer cancel()
 	t := &c.facts.Through
-	review, err := c.Kube.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: c.probe()}}, metav1.CreateOptions{})
+	review, err := c.review(ctx)
+	for range 2 { // the connection was cut before the reason could be read
+		if err != nil || !cut(review.Status.Error) {
+			break
+		}
+		review, err = c.review(ctx)
+	}
 	switch {
 	case err == nil:
 		t.Known = true
@@ -206,6 +217,16 @@ func (c clusterLook) through(ctx context.Context) {
 	default:
 		c.blind("whether kube-apiserver asks the webhook", err, "run it again")
 	}
+}
+
+func (c clusterLook) review(ctx context.Context) (*authenticationv1.TokenReview, error) {
+	return c.Kube.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: c.probe()}}, metav1.CreateOptions{})
+}
+
+// cut reports whether a connection was closed while we wrote. A server that refuses a client certificate does so in TLS 1.3: its
+// reason and the next write are on their way at the same time.
+func cut(text string) bool {
+	return strings.Contains(text, "broken pipe") || strings.Contains(text, "connection reset by peer")
 }
 
 // verdict reads what kube-apiserver's authenticators said together.
@@ -260,6 +281,35 @@ func (c clusterLook) counted(ctx context.Context) {
 	if after <= before {
 		t.Fault, t.Text = Unasked, "it refused a token, and no integrator was asked about it"
 	}
+}
+
+// testHook has GitLab send its sample event, and waits until an integrator has written down that it came.
+func (c clusterLook) testHook(ctx context.Context) {
+	if c.TestHook == nil {
+		return
+	}
+	const what = "whether a hook arrives"
+	h, s := c.facts.Hooks.enabled(), c.facts.Cluster.Status
+	if h == nil || s == nil || s.Activity == nil {
+		c.blind(what, errors.New("there is no system hook that GitLab sends to, or no integrator that could receive it"), "repair what is said of them first")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, arrivalTime)
+	defer cancel()
+	if err := c.TestHook(ctx, h.ID); err != nil {
+		c.blind(what, err, "press Test at the hook in GitLab's admin area")
+		return
+	}
+	before := *s.Activity
+	for ctx.Err() == nil {
+		now, err := status.Read(ctx, c.Kube)
+		if err == nil && now.Activity != nil && (now.Activity.Hook != before.Hook || now.Activity.Refused != before.Refused) {
+			s.Activity, c.facts.Hooks.Tested = now.Activity, true
+			return
+		}
+		wait.For(ctx, 500*time.Millisecond)
+	}
+	c.facts.Hooks.Lost = true
 }
 
 // count returns how often the integrators refused a token as they do the probe.

@@ -133,7 +133,11 @@ func (c fileLook) webhook(ctx context.Context, file string, review any) Webhook 
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	w.Fault, w.Text, w.Code = c.post(ctx, rc, review)
+	for range 3 {
+		if w.Fault, w.Text, w.Code = c.post(ctx, rc, review); !cut(w.Text) {
+			break
+		}
+	}
 	return w
 }
 

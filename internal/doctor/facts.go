@@ -101,8 +101,20 @@ const (
 
 // Hooks are the system hooks that integrators made.
 type Hooks struct {
-	Known bool
-	All   []gitlab.HookState
+	Known  bool
+	All    []gitlab.HookState
+	Tested bool // GitLab sent its sample event, and it arrived, with a wrong secret maybe
+	Lost   bool // GitLab sent it, and it did not arrive
+}
+
+// enabled returns the first that is not another cluster's and that GitLab sends to.
+func (h Hooks) enabled() *gitlab.HookState {
+	for _, k := range h.ours() {
+		if k.Alert == "" || k.Alert == "executable" {
+			return &k
+		}
+	}
+	return nil
 }
 
 // Certificate is one with its end.
@@ -120,8 +132,10 @@ type Cluster struct {
 	Clock        *time.Duration
 	FenceMissing string
 	FenceRoles   string // ClusterRoles that the fence does not know
+	Fenced       bool   // the fence was looked at, and is as it has to be
 	Deletion     string // why deletion, which is configured, can't be done
 	Roles        clusterroles.Roles
+	Namespaces   int      // that are ours
 	Privileged   []string // namespaces of ours whose Pod Security is not what is configured at least
 	Silent       bool     // no round has ended
 	Status       *status.Summary

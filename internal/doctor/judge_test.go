@@ -153,6 +153,7 @@ var injected = []struct {
 		f.Cluster.Status.Activity.Hook, f.Cluster.Status.Activity.Refused = status.Seen{}, status.Seen{At: now, What: "no_proof", From: "10.0.0.7"}
 	}},
 	{"hook_silent", "registered but never received", func(f *facts) { f.Cluster.Status.Activity.Hook = status.Seen{} }},
+	{"hook_silent", "GitLab's test does not arrive", func(f *facts) { f.Hooks.Lost = true }},
 	{"hook_plain", "http", func(f *facts) { f.Hooks.All[0].URL = "http://integrator.example.com/hooks/gitlab" }},
 	{"hook_unverified", "SSL verification off", func(f *facts) { f.Hooks.All[0].Verify = false }},
 	{"hook_noise", "pushes", func(f *facts) { f.Hooks.All[0].Noise = true }},
@@ -242,6 +243,9 @@ var injected = []struct {
 	{"old_reading", "an hour", func(f *facts) { f.Cluster.Status.Read = now.Add(-time.Hour) }},
 	{"held", "a limit", func(f *facts) { f.Cluster.Status.Held = 12 }},
 	{"finding", "a foreign variable", func(f *facts) { f.Cluster.Status.Findings = map[string]int{"ci_foreign_variable": 3} }},
+	{"finding", "another cluster's variables", func(f *facts) {
+		f.Cluster.Status.Findings, f.Cluster.Status.Texts = map[string]int{"ci_other_cluster": 2}, []string{"ci_other_cluster: cluster b has variables there"}
+	}},
 }
 
 // TestEachFaultIsNamedFirst: of each injected fault the cause is the one problem, and what follows from it is below it.
@@ -256,6 +260,9 @@ func TestEachFaultIsNamedFirst(t *testing.T) {
 		if len(r.Problems) != 1 || r.Problems[0].Code != tc.code {
 			t.Errorf("%s (%s): %+v", tc.code, tc.name, r.Problems)
 			continue
+		}
+		if tc.name == "another cluster's variables" && r.Problems[0].What != "ci_other_cluster: cluster b has variables there (and 1 more)" {
+			t.Errorf("it does not say whose: %s", r.Problems[0].What)
 		}
 		if p := r.Problems[0]; p.Why == "" || p.Fix == "" || r.Healthy {
 			t.Errorf("%s (%s): %+v", tc.code, tc.name, p)

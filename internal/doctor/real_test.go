@@ -30,7 +30,6 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/demo"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/doctor"
@@ -96,7 +95,7 @@ func (w *world) examination() app.Examination {
 // problems returns those that are not in the healthy world: one integrator alone is a finding.
 func problems(r doctor.Report) (out []doctor.Problem) {
 	for _, p := range r.Problems {
-		if p.Code != "finding" || !strings.HasPrefix(p.What, "explain_single ") {
+		if p.Code != "finding" || !strings.HasPrefix(p.What, "explain_single") {
 			out = append(out, p)
 		}
 	}
@@ -559,6 +558,7 @@ func TestRealFaults(t *testing.T) {
 	}
 	expectFirst(t, w, faults)
 	w.asked(t)
+	w.metricsBehindToken(t)
 	w.throughAPIServer(t)
 }
 
@@ -592,35 +592,30 @@ func TestFaultsThatTheLeaderSees(t *testing.T) {
 func TestLoginWithoutOurWebhook(t *testing.T) {
 	w := start(t, true)
 	x := w.examination()
-	x.AuthnKubeconfig = ""
-	for _, p := range problems(app.Doctor(t.Context(), x)) {
-		if p.Code != "hook_noise" { // of the demo's own hook
-			t.Errorf("got %+v", p)
-		}
+	x.AuthnKubeconfig, x.TestHook = "", true
+	r := app.Doctor(t.Context(), x)
+	if got := problems(r); len(got) > 0 {
+		t.Errorf("got %+v", got)
+	}
+	if !slices.ContainsFunc(r.Seen, func(s doctor.Seen) bool { return s.What == "logins" && strings.Contains(s.Said, "by itself") }) {
+		t.Errorf("it does not say who judges: %+v", r.Seen)
 	}
 }
 
-// healthy registers the hook as an administrator would, and demands that nothing is wrong, with an administrator's rights and
-// with the integrator's own.
+// healthy demands that nothing is wrong, with an administrator's rights and with the integrator's own, and that GitLab's sample
+// event arrives.
 func (w *world) healthy(t *testing.T) {
 	t.Helper()
-	cfg, err := config.Load(w.path("config.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := app.ClusterID(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := app.RegisterHook(t.Context(), cfg, app.Registration{URL: "http://" + w.hooks() + "/hooks/gitlab", Verify: true, Cluster: id}, io.Discard); err != nil {
-		t.Fatal(err)
-	}
-	w.send(strings.TrimSpace(w.read("hook-secret")))
-	w.arrived("project_create")
 	x := w.examination()
+	x.TestHook = true
 	for range 2 {
-		if r := app.Doctor(t.Context(), x); len(problems(r)) > 0 || len(r.NotLookedAt) > 0 {
+		r := app.Doctor(t.Context(), x)
+		if len(problems(r)) > 0 || len(r.NotLookedAt) > 0 {
 			t.Fatalf("a healthy installation: %+v", r)
+		}
+		var out bytes.Buffer
+		if r.Print(&out); !strings.Contains(out.String(), "GitLab's test went to it and came here") || !strings.Contains(out.String(), "(project_create, from 127.0.0.1)") {
+			t.Errorf("the hook is not shown:\n%s", out.String())
 		}
 		x.Kubeconfig = ""
 	}
@@ -661,6 +656,55 @@ func (w *world) asked(t *testing.T) {
 	blind.Metrics = []string{still.URL}
 	if got := problems(app.Doctor(t.Context(), blind)); len(got) != 1 || got[0].Code != "webhook_unasked" {
 		t.Errorf("a counter that does not move: %+v", got)
+	}
+}
+
+// metricsBehindToken: with listeners.metrics.tokenFile the numbers are read with that token, over the certificate of the
+// configuration alone.
+func (w *world) metricsBehindToken(t *testing.T) {
+	t.Helper()
+	cert, key := certificate(t, time.Now().AddDate(1, 0, 0), "metrics.example.com")
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer m3trics" {
+			http.Error(w, "unauthorized", http.StatusUnauthorized)
+			return
+		}
+		asked++
+		fmt.Fprintf(w, "gl_k8s_integrator_reviews_total{kind=\"unknown\",outcome=\"denied\",reason=\"wrong_token_type\"} %d\n", asked)
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	s.StartTLS()
+	defer s.Close()
+	otherCert, otherKey := certificate(t, time.Now().AddDate(1, 0, 0), "metrics.example.com")
+	_, after, _ := strings.Cut(w.read("config.yaml"), "\n  metrics: {")
+	old, _, _ := strings.Cut(after, "}")
+	for _, tt := range []struct {
+		name, cert, key, token string
+		metrics                []string
+		blind                  string // "": all is well
+	}{
+		{"with the token", cert, key, "m3trics", nil, ""},
+		{"another token", cert, key, "other", nil, "401"},
+		{"another certificate", otherCert, otherKey, "m3trics", nil, "another certificate"},
+		{"over plain HTTP", cert, key, "m3trics", []string{"http://metrics.example.com/metrics"}, "https alone"},
+	} {
+		x := w.examination()
+		x.Kubeconfig, x.Metrics = "", tt.metrics
+		x.ConfigFile = w.file(strings.Replace(w.read("config.yaml"), old,
+			fmt.Sprintf("address: %q, certFile: %s, keyFile: %s, tokenFile: %s", s.Listener.Addr(), w.file(tt.cert), w.file(tt.key), w.file(tt.token+"\n")), 1))
+		r := app.Doctor(t.Context(), x)
+		if got := problems(r); len(got) > 0 {
+			t.Errorf("%s: %+v", tt.name, got)
+		}
+		if why := fmt.Sprint(r.NotLookedAt); (tt.blind == "") != (len(r.NotLookedAt) == 0) || !strings.Contains(why, tt.blind) || strings.Contains(why, "m3trics") {
+			t.Errorf("%s: not looked at %s", tt.name, why)
+		}
 	}
 }
 

@@ -323,6 +323,21 @@ func explainerRules() []rule {
 	}
 }
 
+// findingText is what the integrator says of its findings of one code: the first, and how many there are.
+func findingText(s *status.Summary, code string) string {
+	n := s.Findings[code]
+	for _, t := range s.Texts {
+		if !strings.HasPrefix(t, code+": ") {
+			continue
+		}
+		if n > 1 {
+			t += fmt.Sprintf(" (and %d more)", n-1)
+		}
+		return t
+	}
+	return fmt.Sprintf("%s (%d)", code, n)
+}
+
 func runningRules() []rule {
 	down := slices.Concat(unreached(), []string{"fence", "deletion", "gitlab_away", "gitlab_untrusted", "gitlab_name", "gitlab_certificate", "gitlab_answer", "gitlab_old", "issuer", "read_token", "read_token_scope"})
 	return []rule{
@@ -375,7 +390,7 @@ func runningRules() []rule {
 		},
 		{
 			code: "finding", name: "the integrator reports findings", after: slices.Concat(down, []string{"no_leader", "failing", "role", "role_bind"}), why: "what each means is in docs/operations.md and docs/ci.md",
-			fix: "do what the page says of `…`",
+			fix: "do what is said; `gl-k8s-integrator status` has all of them, and the page says more of `…`",
 			when: func(f *Facts) []hit {
 				s := f.Cluster.Status
 				if s == nil {
@@ -384,7 +399,7 @@ func runningRules() []rule {
 				var out []hit
 				for _, code := range slices.Sorted(maps.Keys(s.Findings)) {
 					if s.Findings[code] > 0 {
-						out = append(out, hit{fmt.Sprintf("%s (%d)", code, s.Findings[code]), code})
+						out = append(out, hit{findingText(s, code), code})
 					}
 				}
 				return out

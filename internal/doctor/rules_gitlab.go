@@ -396,14 +396,6 @@ func hookRules() []rule {
 // arrivals are rules about what came, as the integrator has written it down.
 func arrivals() []rule {
 	const slow = "changes in GitLab arrive with the next full round only"
-	enabled := func(f *Facts) *gitlab.HookState {
-		for _, h := range f.Hooks.ours() {
-			if h.Alert == "" || h.Alert == "executable" {
-				return &h
-			}
-		}
-		return nil
-	}
 	return []rule{
 		{
 			code: "hook_secret", name: "the system hook carries another secret than the integrator has", after: []string{"hook_unproven", "hook_refused"},
@@ -414,22 +406,27 @@ func arrivals() []rule {
 					return nil
 				}
 				at := "URL"
-				if h := enabled(f); h != nil {
+				if h := f.Hooks.enabled(); h != nil {
 					at = h.URL
 				}
 				return []hit{{fmt.Sprintf("the last one came at %s from %s", a.Refused.At.UTC().Format(time.RFC3339), a.Refused.From), at}}
 			}),
 		},
 		{
-			code: "hook_silent", name: "GitLab has the system hook, and none ever arrived", after: []string{"hook_disabled", "hook_unproven", "hook_refused", "hook_secret"},
+			code: "hook_silent", name: "GitLab has the system hook, and nothing arrives by it", after: []string{"hook_disabled", "hook_unproven", "hook_refused", "hook_secret"},
 			why: "if GitLab can't reach the integrator, " + slow,
-			fix: "press Test at the hook to … in GitLab's admin area, and run this again; if it stays silent, look there at the hook's recent events, at firewalls, and at GitLab's settings for outbound requests",
+			fix: "run this again with `--test-hook`; if nothing arrives, look at the recent events of the hook to … in GitLab's admin area, at firewalls, and at GitLab's settings for outbound requests",
 			when: ofActivity(func(f *Facts, a *status.Activity) []hit {
-				h := enabled(f)
-				if !f.Hooks.Known || h == nil || f.Config.Listeners.Hooks.Address == "" || !a.Hook.At.IsZero() {
+				h := f.Hooks.enabled()
+				switch {
+				case !f.Hooks.Known || h == nil || f.Config.Listeners.Hooks.Address == "":
 					return nil
+				case f.Hooks.Lost:
+					return []hit{{fmt.Sprintf("GitLab sent its test to system hook %d, %s, and it did not arrive", h.ID, h.URL), h.URL}}
+				case a.Hook.At.IsZero():
+					return []hit{{fmt.Sprintf("system hook %d to %s was never received", h.ID, h.URL), h.URL}}
 				}
-				return []hit{{fmt.Sprintf("system hook %d to %s was never received", h.ID, h.URL), h.URL}}
+				return nil
 			}),
 		},
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 )
 
@@ -86,7 +87,7 @@ func (f *Facts) seenHooks(add adder) {
 			ours = append(ours, fmt.Sprintf("%d to %s", h.ID, h.URL))
 		}
 	}
-	add(ours != nil, "system hook", "%s", strings.Join(ours, ", "))
+	add(ours != nil, "system hook", "%s%s", strings.Join(ours, ", "), say(f.Hooks.Tested, "; GitLab's test went to it and came here"))
 	add(others != nil, "others' hooks", "of integrators of other clusters: %s", strings.Join(others, ", "))
 	s := f.Cluster.Status
 	if s == nil || s.Activity == nil {
@@ -125,7 +126,13 @@ func (f *Facts) seenCluster(add adder) {
 	if a := f.Authorizers; a.File != "" && a.Unfit == "" {
 		add(true, "authorizers", "%s", strings.Join(a.Types, ", "))
 	}
-	add(len(k.Roles) > 0, "ClusterRoles", "%s", strings.Join(slices.Sorted(maps.Keys(k.Roles)), ", "))
+	bindable := len(k.Roles) > 0
+	for _, r := range k.Roles {
+		bindable = bindable && r.Exists.Verdict == clusterroles.Yes && r.Bindable.Verdict == clusterroles.Yes
+	}
+	add(len(k.Roles) > 0, "ClusterRoles", "%s%s", strings.Join(slices.Sorted(maps.Keys(k.Roles)), ", "), say(bindable, ": they exist, and the integrator may bind them"))
+	add(k.Fenced && k.FenceRoles == "", "fence and cage", "as in deploy/manifests")
+	add(k.Namespaces > 0, "namespaces", "%d of ours, %d of them without a Pod Security standard", k.Namespaces, len(k.Privileged))
 	f.seenRunning(add, k.Status)
 }
 

@@ -98,12 +98,13 @@ func (w *Watch) Last() Activity {
 
 // Run reads what others have seen, and writes down what arrives here, until ctx is done.
 func (w *Watch) Run(ctx context.Context) {
-	for {
+	for wait := time.Duration(0); ; wait = activityEvery { // what comes right after the start is written at once
 		if err := w.write(ctx); err != nil && ctx.Err() == nil {
 			w.log.WarnContext(ctx, "when somebody logged in last, and when a hook came last, was not written down", "error", err)
 			w.see(Activity{}) // try again
+			wait = activityEvery
 		}
-		t := time.NewTimer(activityEvery)
+		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-t.C:
