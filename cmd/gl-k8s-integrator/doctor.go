@@ -30,6 +30,7 @@ func doctorCommand(s streams) *cobra.Command {
 	cmd.Flags().StringVar(&e.Kubeconfig, "kubeconfig", "", "an administrator's kubeconfig, which sees more than the integrator's own (default: cluster.kubeconfig)")
 	cmd.Flags().StringVar(&e.AuthnKubeconfig, "authn-kubeconfig", "", "the kubeconfig that kube-apiserver has for --authentication-token-webhook-config-file")
 	cmd.Flags().StringVar(&e.AuthzConfig, "authz-config", "", "the file that kube-apiserver has for --authorization-config")
+	cmd.Flags().StringVar(&e.AuthnConfig, "authn-config", "", "the file that kube-apiserver has for --authentication-config, if it judges GitLab's tokens by itself")
 	cmd.Flags().StringVar(&e.APIServerFlags, "apiserver-flags", "", "what kube-apiserver is started with: its static pod, kubeadm's ClusterConfiguration, config.yaml of k3s or RKE2, or its command line (default: the cluster is asked)")
 	cmd.Flags().StringSliceVar(&e.Metrics, "metrics", nil, "URLs of /metrics of all integrators (default: listeners.metrics of this machine)")
 	cmd.Flags().BoolVar(&e.TestHook, "test-hook", false, "have GitLab send its sample event to the system hook, and see whether it arrives")

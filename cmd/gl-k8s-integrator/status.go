@@ -25,7 +25,10 @@ func statusCommand(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return app.Status(cmd.Context(), cfg, *output == "json", s.out)
+		if *output == "json" {
+			return app.StatusJSON(cmd.Context(), cfg, s.out)
+		}
+		return app.Status(cmd.Context(), cfg, s.out)
 	}
 	return cmd
 }

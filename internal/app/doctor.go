@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn/structured"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/doctor"
@@ -32,6 +33,7 @@ type Examination struct {
 	AuthnKubeconfig string // see doctor.Sources
 	AuthzConfig     string
 	APIServerFlags  string
+	AuthnConfig     string
 	TestHook        bool     // have GitLab send its sample event
 	Metrics         []string // default: listeners.metrics, where this machine can have it
 }
@@ -50,6 +52,12 @@ func Doctor(ctx context.Context, e Examination) doctor.Report {
 		ReadToken: secretFile(cfg.GitLab.ReadTokenFile, "gitlab.readTokenFile"), WriteToken: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"),
 	}
 	metricsSources(cfg.Listeners.Metrics, &s)
+	if e.AuthnConfig != "" {
+		if s.WantAuthn, err = wantedAuthentication(cfg); err != nil {
+			return doctor.Judge(&doctor.Facts{Now: time.Now(), ConfigFault: err.Error()})
+		}
+		s.AuthnConfig = e.AuthnConfig
+	}
 	if e.TestHook {
 		s.TestHook = func(ctx context.Context, id int64) error { return testHook(ctx, cfg, s.GitLab, id) }
 	}
@@ -68,6 +76,11 @@ func Doctor(ctx context.Context, e Examination) doctor.Report {
 		facts.FileFaults = faults(CheckNamedFiles(cfg))
 	}
 	return doctor.Judge(facts)
+}
+
+// wantedAuthentication is what apiserver-config prints, without GitLab's CA: that may be another one of the same name.
+func wantedAuthentication(cfg *config.Config) ([]byte, error) {
+	return structured.Configuration(tokenRules(cfg), nil)
 }
 
 // testHook has GitLab send its sample event to a system hook.

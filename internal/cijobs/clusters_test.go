@@ -44,7 +44,7 @@ func TestTwoClustersOnOneGitLab(t *testing.T) {
 	rebuilt.start("ci: {environment: staging}\n")
 	rebuilt.eventually(time.Minute, func() bool {
 		var out bytes.Buffer
-		err := status.Show(t.Context(), rebuilt.kube, false, &out)
+		err := status.Show(t.Context(), rebuilt.kube, &out)
 		return err == nil && strings.Contains(out.String(), "ci_other_cluster") && strings.Contains(out.String(), old)
 	}, func() string { return "it does not say that another cluster is there" })
 	_, err = rebuilt.run(runner.Job{ProjectID: rebuilt.project("haw/world"), Ref: "main", JobName: "deploy-to-staging"}, "alice")

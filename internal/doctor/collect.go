@@ -37,6 +37,9 @@ type Sources struct {
 	RoleNames  []string
 	// AuthnKubeconfig and AuthzConfig are the files that kube-apiserver is started with, or copies of them.
 	AuthnKubeconfig, AuthzConfig string
+	// AuthnConfig is the file of --authentication-config, and WantAuthn what the configuration gives for it.
+	AuthnConfig string
+	WantAuthn   []byte
 	// APIServerFlags is a file that tells how kube-apiserver is started; without it the cluster is asked.
 	APIServerFlags string
 	// Metrics are URLs of /metrics of the running integrators, for when kube-apiserver does not tell what the webhook said.
@@ -151,7 +154,7 @@ func faultIn(text string) Fault {
 		return false
 	}
 	switch {
-	case has("remote error: tls", "write: broken pipe"): // see cut
+	case has("remote error: tls", "write: broken pipe", "http2: client conn could not be established"): // see cut
 		return ClientRefuse
 	case has("certificate signed by unknown authority", "certificate is not trusted", "certificate is not standards compliant"):
 		return Untrusted

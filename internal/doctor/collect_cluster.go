@@ -226,7 +226,7 @@ func (c clusterLook) review(ctx context.Context) (*authenticationv1.TokenReview,
 // cut reports whether a connection was closed while we wrote. A server that refuses a client certificate does so in TLS 1.3: its
 // reason and the next write are on their way at the same time.
 func cut(text string) bool {
-	return strings.Contains(text, "broken pipe") || strings.Contains(text, "connection reset by peer")
+	return strings.Contains(text, "broken pipe") || strings.Contains(text, "connection reset by peer") || strings.Contains(text, "http2: client conn could not be established")
 }
 
 // verdict reads what kube-apiserver's authenticators said together.

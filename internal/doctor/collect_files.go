@@ -100,7 +100,14 @@ func (c fileLook) all(ctx context.Context) {
 			c.facts.Given = &given
 		}
 	}
-	if c.AuthnKubeconfig == "" {
+	if c.AuthnConfig != "" {
+		c.judges(ctx)
+	} else if c.Config.Authn.Disabled {
+		c.skip("the file of --authentication-config", "it is not given", "--authn-config FILE")
+	}
+	if c.AuthnKubeconfig == "" && c.Config.Authn.Disabled {
+		// logins come here by no webhook
+	} else if c.AuthnKubeconfig == "" {
 		c.skip("the kubeconfig of --authentication-token-webhook-config-file", "it is not given", "--authn-kubeconfig FILE")
 	} else {
 		c.facts.Authn = c.webhook(ctx, c.AuthnKubeconfig, &authenticationv1.TokenReview{

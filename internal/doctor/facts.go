@@ -30,6 +30,7 @@ type Facts struct {
 	Explain      Webhook
 	Through      Through // as kube-apiserver reaches it
 	Authorizers  Authorizers
+	Judges       Judges
 	Given        *APIServer // how kube-apiserver is started, by the file that was given
 	GivenUnfit   string     // why that file can't be used
 	Blind        []Blind    // what could not be looked at

@@ -203,6 +203,12 @@ var injected = []struct {
 		f.Given = &doctor.APIServer{Where: "unit", Flags: map[string]string{"authentication-token-webhook-config-file": "w", "authentication-token-webhook-version": "v1beta1", "authorization-config": "a"}}
 	}},
 	{"webhook_version", "as the integrator was asked", func(f *facts) { f.Cluster.Started, f.Through.Version = nil, "v1beta1" }},
+	{"authentication_file", "another kind", func(f *facts) { f.Judges = doctor.Judges{File: "a", Unfit: "kind"} }},
+	{"authentication_issuer", "another GitLab's", func(f *facts) { f.Judges = doctor.Judges{File: "a", Issuers: []string{"https://old.example.com"}} }},
+	{"authentication_audience", "made before the CI audience was set", func(f *facts) {
+		f.Judges = doctor.Judges{File: "a", Known: true, Lacks: []string{"ci"}, Differs: []string{"claimValidationRules"}}
+	}},
+	{"authentication_rules", "an edit by hand", func(f *facts) { f.Judges = doctor.Judges{File: "a", Known: true, Differs: []string{"claimMappings"}} }},
 	{"webhook_cache", "an hour", func(f *facts) { f.Cluster.Started[0].Flags["authentication-token-webhook-cache-ttl"] = "1h" }},
 	{"webhook_file", "no YAML", func(f *facts) {
 		f.Authn = doctor.Webhook{File: "webhook.kubeconfig", Unfit: "yaml"}

@@ -24,7 +24,7 @@ type rule struct {
 // rules returns all of them, causes before what they cause.
 func rules() []rule {
 	return slices.Concat(fileRules(), gitlabRules(), clockRules(), tokenRules(), applicationRules(), hookRules(), arrivals(), hookManners(), certificateRules(),
-		clusterRules(), flagRules(), webhookFileRules(), webhookRules(), flagManners(), authorizerRules(), explainerRules(), runningRules())
+		clusterRules(), flagRules(), webhookFileRules(), webhookRules(), judgeRules(), flagManners(), authorizerRules(), explainerRules(), runningRules())
 }
 
 // one is a single hit if wrong is true.

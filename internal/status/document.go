@@ -180,22 +180,36 @@ func list(m map[string]string) string {
 	return strings.Join(out, ", ")
 }
 
-// Show prints the document that is in the cluster, who leads, and what arrived last; as JSON for programs.
-func Show(ctx context.Context, kube kubernetes.Interface, asJSON bool, out io.Writer) error {
-	s, err := stored(ctx, kube)
+// Show prints the document that is in the cluster, who leads, and what arrived last.
+func Show(ctx context.Context, kube kubernetes.Interface, out io.Writer) error {
+	now := time.Now()
+	s, err := toShow(ctx, kube, now)
 	if err != nil {
 		return err
 	}
-	s.Leads, _ = leads(ctx, kube) // who may not see the Lease sees nobody lead
-	now := time.Now()
-	s.Summary = s.summary(now)
-	if asJSON {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(s)
-	}
 	s.print(out, now)
 	return nil
+}
+
+// ShowJSON prints the same for programs.
+func ShowJSON(ctx context.Context, kube kubernetes.Interface, out io.Writer) error {
+	s, err := toShow(ctx, kube, time.Now())
+	if err != nil {
+		return err
+	}
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(s)
+}
+
+func toShow(ctx context.Context, kube kubernetes.Interface, now time.Time) (shown, error) {
+	s, err := stored(ctx, kube)
+	if err != nil {
+		return s, err
+	}
+	s.Leads, _ = leads(ctx, kube) // who may not see the Lease sees nobody lead
+	s.Summary = s.summary(now)
+	return s, nil
 }
 
 // leaseOld is after which time without a renewal nobody leads any more.
