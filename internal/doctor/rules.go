@@ -23,7 +23,7 @@ type rule struct {
 
 // rules returns all of them, causes before what they cause.
 func rules() []rule {
-	return slices.Concat(fileRules(), gitlabRules(), clockRules(), tokenRules(), applicationRules(), hookRules(), arrivals(), hookManners(), certificateRules(),
+	return slices.Concat(fileRules(), gitlabRules(), clockRules(), tokenRules(), clientRules(), applicationRules(), hookRules(), arrivals(), hookManners(), certificateRules(),
 		clusterRules(), flagRules(), webhookFileRules(), webhookRules(), judgeRules(), flagManners(), authorizerRules(), explainerRules(), runningRules())
 }
 

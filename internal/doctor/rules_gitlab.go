@@ -236,20 +236,8 @@ func RedirectURIs() []string {
 	return []string{"http://localhost:8000", "http://localhost:18000", "urn:ietf:wg:oauth:2.0:oob"}
 }
 
-func applicationRules() []rule {
-	apps := func(what func(a gitlab.Application) string) func(*Facts) []hit {
-		return func(f *Facts) []hit {
-			var out []hit
-			for _, a := range f.Applications {
-				if a.Found != nil {
-					if text := what(*a.Found); text != "" {
-						out = append(out, hit{fmt.Sprintf("application %s %s", a.ID, text), a.ID})
-					}
-				}
-			}
-			return out
-		}
-	}
+// clientRules are about whether GitLab knows the client ids.
+func clientRules() []rule {
 	return []rule{
 		{
 			code: "application", name: "a client id of `authn.clientIDs` is no application of the whole GitLab",
@@ -282,6 +270,24 @@ func applicationRules() []rule {
 				return out
 			},
 		},
+	}
+}
+
+func applicationRules() []rule {
+	apps := func(what func(a gitlab.Application) string) func(*Facts) []hit {
+		return func(f *Facts) []hit {
+			var out []hit
+			for _, a := range f.Applications {
+				if a.Found != nil {
+					if text := what(*a.Found); text != "" {
+						out = append(out, hit{fmt.Sprintf("application %s %s", a.ID, text), a.ID})
+					}
+				}
+			}
+			return out
+		}
+	}
+	return []rule{
 		{
 			code: "application_secret", name: "the OAuth application is confidential",
 			why: "GitLab demands a secret from kubelogin, which nobody can keep on many laptops",

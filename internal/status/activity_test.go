@@ -47,8 +47,9 @@ func TestWatchesAreJoined(t *testing.T) {
 		go one.Run(t.Context())
 		go other.Run(t.Context())
 		synctest.Wait()
-		if a := stored(); a == nil || *a != (Activity{}) || writes() != 1 {
-			t.Errorf("nothing came: %+v, %d writes", a, writes())
+		before := writes() // of both, if they began at the same time
+		if a := stored(); a == nil || *a != (Activity{}) || before < 1 || before > 2 {
+			t.Errorf("nothing came: %+v, %d writes", a, before)
 		}
 		time.Sleep(time.Minute)
 		one.Login("user")
@@ -63,9 +64,9 @@ func TestWatchesAreJoined(t *testing.T) {
 		}
 		time.Sleep(activityEvery)
 		synctest.Wait()
-		a := stored()
-		if a.Login.What != "ci" || a.Hook.From != "10.0.0.7" || a.Refused.What != "no_proof" || writes() != 4 {
-			t.Errorf("a while later: %+v, %d writes", a, writes())
+		a, more := stored(), writes()-before // the refusal may be written together with the hook
+		if a.Login.What != "ci" || a.Hook.From != "10.0.0.7" || a.Refused.What != "no_proof" || more < 3 || more > 4 {
+			t.Errorf("a while later: %+v, %d writes", a, more)
 		}
 		if got := a.Login.At.Sub(start); got != time.Minute+2*time.Second {
 			t.Errorf("the login was %s after the start", got)
