@@ -200,11 +200,15 @@ func (c clusterLook) through(ctx context.Context) {
 	defer cancel()
 	t := &c.facts.Through
 	review, err := c.review(ctx)
-	for range 2 { // the connection was cut before the reason could be read
+	for range 2 {
 		if err != nil || !cut(review.Status.Error) {
 			break
 		}
-		review, err = c.review(ctx)
+		again, failed := c.review(ctx)
+		if failed != nil { // what was said first has to do
+			break
+		}
+		review = again
 	}
 	switch {
 	case err == nil:

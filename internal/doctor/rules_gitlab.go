@@ -406,7 +406,7 @@ func arrivals() []rule {
 		{
 			code: "hook_secret", name: "the system hook carries another secret than the integrator has", after: []string{"hook_unproven", "hook_refused"},
 			why: "each hook is refused with 401: " + slow,
-			fix: "run `gl-k8s-integrator hooks register --config FILE --url …`, which sets the secret again; if the sender is not GitLab, somebody tries to pose as it",
+			fix: "run `gl-k8s-integrator hooks register --config FILE --url …`, which sets the secret again, then this with `--test-hook`; if the sender is not GitLab, somebody tries to pose as it",
 			when: ofActivity(func(f *Facts, a *status.Activity) []hit {
 				if a.Refused.What != gitlab.HookNoProof || !a.Refused.At.After(a.Hook.At) {
 					return nil
