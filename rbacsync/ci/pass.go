@@ -52,6 +52,7 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 			break
 		}
 		g.Go(func() error {
+			p.listen(n.Name)
 			w := p.work(n)
 			err := w.do(ctx)
 			done.Add(1)
@@ -70,7 +71,7 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 	_ = g.Wait() // failures are findings
 	end()
 	report.Issued, report.Delivered = int(issued.Load()), int(delivered.Load())
-	p.gather(namespaces, p.c.Lifetime, &report)
+	p.gather(namespaces, p.c.Lifetime, p.c.Now(), &report)
 	return report
 }
 
