@@ -24,9 +24,10 @@ type Input struct {
 	Snapshot *authz.Snapshot
 	Policy   authz.Policy
 	Names    map[authz.SourceID]string
-	// Before is the Snapshot that was carried out last, Was the Policy that the cluster agreed with; nil: not known.
+	// Before is the Snapshot that was carried out last, nil: not known. Was are the policies that the cluster may have been written
+	// by (rbacsync.Evidence.PoliciesBefore).
 	Before     *authz.Snapshot
-	Was        *authz.Policy
+	Was        []authz.Policy
 	Deliveries []Delivery
 	Now        time.Time
 }

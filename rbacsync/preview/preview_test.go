@@ -107,7 +107,7 @@ func newScene(t *testing.T) *scene {
 	t.Helper()
 	was, empty := policy(t, config()), &rbacsync.Observed{}
 	changes, _ := rbacsync.Plan(empty, wanted(was, world(), empty, rbacsynctest.Noon))
-	return &scene{now: world(), config: config(), have: rbacsynctest.Apply(empty, changes), in: &preview.Input{Before: world(), Was: &was}, day: rbacsynctest.Noon}
+	return &scene{now: world(), config: config(), have: rbacsynctest.Apply(empty, changes), in: &preview.Input{Before: world(), Was: []authz.Policy{was}}, day: rbacsynctest.Noon}
 }
 
 var scenes = map[string]func(*scene){

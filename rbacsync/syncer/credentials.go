@@ -2,7 +2,6 @@ package syncer
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
