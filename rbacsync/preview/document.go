@@ -141,11 +141,16 @@ type Delivery struct {
 	Environment string   `json:"environment"`
 	Protected   bool     `json:"protected"` // for protected branches and tags alone
 	Write       []string `json:"write,omitempty"`
+	Change      []string `json:"change,omitempty"` // what is there gets another value
 	Remove      []string `json:"remove,omitempty"`
-	Integration bool     `json:"integration,omitempty"` // GitLab's cluster integration
-	InTheWay    []string `json:"inTheWay,omitempty"`    // keys that the project uses itself
-	OtherOwner  string   `json:"otherOwner,omitempty"`  // the cluster whose variables are there: nothing is written
-	Unread      bool     `json:"unread,omitempty"`      // GitLab did not show what is there
+	RemoveFrom  string   `json:"removeFrom,omitempty"`  // the environment of Remove, if it is another one
+	Integration bool     `json:"integration,omitempty"` // something becomes of GitLab's cluster integration
+	// IntegrationAction is "write" for a new one, "change" or "remove".
+	IntegrationAction string   `json:"integrationAction,omitempty"`
+	Why               string   `json:"why,omitempty"`        // of what gets another value
+	InTheWay          []string `json:"inTheWay,omitempty"`   // keys that the project uses itself
+	OtherOwner        string   `json:"otherOwner,omitempty"` // the cluster whose variables are there: nothing is written
+	Unread            bool     `json:"unread,omitempty"`     // GitLab did not show what is there
 }
 
 // Held is what is held back as `serve` would.

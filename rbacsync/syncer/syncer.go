@@ -189,7 +189,7 @@ func (s *Syncer) onceCI(ctx context.Context, p *pass) Round {
 			first := r.CI
 			r.Plan, r.Report.Applied = append(r.Plan, again.Plan...), r.Report.Applied+again.Report.Applied
 			r.CI = s.o.CI.Provision(ctx, again.credentials)
-			r.CI.Issued, r.CI.Delivered = r.CI.Issued+first.Issued, r.CI.Delivered+first.Delivered
+			r.CI.Issued, r.CI.Delivered, r.CI.Handed = r.CI.Issued+first.Issued, r.CI.Delivered+first.Delivered, append(first.Handed, r.CI.Handed...)
 		}
 	}
 	r.Findings = append(r.Findings, r.CI.Findings...)
