@@ -106,7 +106,7 @@ func TestThePlanOfDeliveriesComesTrue(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		b := newBench(t)
 		mode := rbacsync.DeliverVariables
-		unprotected, gone, shown := false, false, "ICC-K8s"
+		unprotected, gone := false, false
 		modes := []rbacsync.Delivery{rbacsync.DeliverVariables, rbacsync.DeliverIDToken, rbacsync.DeliverAgent, rbacsync.DeliverCertificate, rbacsync.DeliverNone}
 		readers := []int64{2, 3}
 		for step := range 8 {
@@ -150,7 +150,7 @@ func TestThePlanOfDeliveriesComesTrue(t *testing.T) {
 			b.now = b.now.Add(11 * time.Minute)
 			n := project("haw-world", 42, mode)
 			n.Account, n.Readers, n.Projects[0].Unprotected = b.account, readers, unprotected
-			if shown = b.Scope; r.IntN(3) > 0 {
+			if r.IntN(3) > 0 {
 				n = b.read(n)
 			}
 			snap := &authz.Snapshot{Projects: map[int64]authz.Project{42: {ID: 42, Variables: n.Projects[0].Variables, VariablesRead: n.Projects[0].VariablesRead}}}
@@ -163,7 +163,7 @@ func TestThePlanOfDeliveriesComesTrue(t *testing.T) {
 				t.Fatal(err)
 			}
 			planned := ci.Handovers(list, snap, ci.Terms{
-				Scope: b.Scope, Shown: shown, Cluster: thisCluster, Known: &known, Audience: b.Audience, Agent: b.Agent, Now: b.now,
+				Scope: b.Scope, Shown: b.Scope, Cluster: thisCluster, Known: &known, Audience: b.Audience, Agent: b.Agent, Now: b.now,
 			})
 			before := b.has()
 			b.Provisioner = ci.New(b.Config)

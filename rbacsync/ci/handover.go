@@ -193,7 +193,7 @@ func (d telling) handover(vars []Variable, diff difference, why string) Handover
 	was, scope := &d.rec, d.p.c.Scope
 	newToken := slices.ContainsFunc(diff.write, d.holdsToken) // it goes into all that have one
 	for _, v := range vars {
-		if !contains(diff.write, v.Key) && !(newToken && d.holdsToken(v)) {
+		if !contains(diff.write, v.Key) && (!newToken || !d.holdsToken(v)) {
 			continue
 		}
 		i := slices.IndexFunc(d.has, func(x authz.CIVariable) bool { return x.Key == v.Key && x.Scope == scope })
