@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -196,6 +197,9 @@ func document(cfg *config.Config, r syncer.Round, environment string, handed []c
 
 // show prints a plan as it was asked for.
 func show(out io.Writer, cfg *config.Config, r syncer.Round, t ci.Terms, v PlanView) error {
+	if t.Known != nil {
+		r.Findings = append(slices.Clone(r.Findings), t.Known.Findings...)
+	}
 	var handed []ci.Handover
 	if cfg.GitLab.WriteTokenFile != "" {
 		handed = ci.Handovers(r.Basis.Jobs, r.Snapshot, t)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -95,6 +96,26 @@ func seen(all []string, read, recorded bool) (out []string) {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// TestASecretOfATenantKeepsNobodyFromAPlan: nothing is delivered in that namespace, as Provision would, and a finding says why.
+func TestASecretOfATenantKeepsNobodyFromAPlan(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	theirs := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "haw-world", Name: kubename.CISecret}}
+	if _, err := b.kube.CoreV1().Secrets("haw-world").Create(t.Context(), theirs, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	list := []ci.Namespace{world, project("haw-robot", 43, rbacsync.DeliverVariables)}
+	known, err := b.Known(t.Context(), list)
+	if err != nil || len(known.Findings) != 1 || known.Findings[0].Source != authz.ProjectID(42) {
+		t.Fatalf("findings %v, %v", known.Findings, err)
+	}
+	snap := &authz.Snapshot{Projects: map[int64]authz.Project{42: {ID: 42}, 43: {ID: 43}}}
+	handed := ci.Handovers(list, snap, ci.Terms{Scope: b.Scope, Shown: b.Scope, Cluster: thisCluster, Known: &known, Audience: b.Audience, Agent: b.Agent, Now: b.now})
+	if r := b.pass(t, list...); len(handed) != 1 || handed[0].Project != 43 || r.Delivered != 1 || r.Findings[0] != known.Findings[0] {
+		t.Errorf("foretold %+v; done %d, findings %v", handed, r.Delivered, r.Findings)
+	}
 }
 
 // TestThePlanOfDeliveriesComesTrue is a law: whatever happens, to GitLab, the cluster and the configuration, what is foretold of a

@@ -132,6 +132,9 @@ func (t Terms) byRecords(namespaces []Namespace, snap *authz.Snapshot) (out []Ha
 		}
 	}
 	for _, n := range namespaces {
+		if _, ok := t.Known.Kept[n.Name]; !ok {
+			continue
+		}
 		w := t.forecast(n)
 		if !n.Gone {
 			for _, p := range n.Projects {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
@@ -23,7 +24,9 @@ type Known struct {
 	// TooOld says why this GitLab is too old for a mode.
 	TooOld map[rbacsync.Delivery]string `json:",omitempty"`
 	Keys   []string                     `json:",omitempty"` // ids of the keys of which the API server accepts tokens
-	Kept   map[string]Kept              // by namespace
+	Kept   map[string]Kept              // by namespace; nothing is delivered to one that is not there
+	// Findings say why what is kept of a namespace can't be read.
+	Findings []authz.Finding `json:",omitempty"`
 }
 
 // Kept is what is kept on the Secrets of a namespace.
@@ -33,7 +36,8 @@ type Kept struct {
 	Anchor  types.UID `json:",omitempty"` // what tokens in GitLab are bound to
 }
 
-// Known reads it from the cluster, and asks GitLab about its version and agent. It changes nothing.
+// Known reads it from the cluster, and asks GitLab about its version and agent. It changes nothing. A namespace of which something
+// can't be read, say because a tenant has a Secret of that name, keeps nobody from knowing of the others.
 func (p *Provisioner) Known(ctx context.Context, namespaces []Namespace) (Known, error) {
 	f := p.learn(ctx, &Report{})
 	k := Known{API: f.cluster, AgentCA: f.agentCA, TooOld: map[rbacsync.Delivery]string{}, Kept: map[string]Kept{}}
@@ -60,14 +64,14 @@ func (p *Provisioner) Known(ctx context.Context, namespaces []Namespace) (Known,
 			return k, deliveryFailed("asking GitLab whether its agent impersonates jobs: %w", err)
 		}
 	}
-	kept := make([]Kept, len(namespaces))
+	kept, faults := make([]Kept, len(namespaces)), make([]error, len(namespaces))
 	var g errgroup.Group
 	g.SetLimit(2 * p.c.Concurrency)
 	for i, n := range namespaces {
 		g.Go(func() error {
 			w := p.work(n)
-			if err := w.load(ctx); err != nil {
-				return err
+			if faults[i] = w.load(ctx); faults[i] != nil {
+				return ctx.Err()
 			}
 			if w.s != nil {
 				kept[i] = Kept{Records: w.s.Annotations[kubename.AnnotationCIProjects], Readers: readers(w.s)}
@@ -80,7 +84,11 @@ func (p *Provisioner) Known(ctx context.Context, namespaces []Namespace) (Known,
 	}
 	err := g.Wait()
 	for i, n := range namespaces {
-		k.Kept[n.Name] = kept[i]
+		if faults[i] == nil {
+			k.Kept[n.Name] = kept[i]
+			continue
+		}
+		k.Findings = append(k.Findings, authz.Finding{Code: "ci_token_failed", Source: n.Source, Text: faults[i].Error()})
 	}
 	return k, err
 }
