@@ -96,7 +96,7 @@ image: ## make the container image as an OCI archive in bin/, without an engine 
 	cd internal/image && go run . -version $(VERSION) $(if $(KEY),-key $(abspath $(KEY)))
 
 verify: ## check formatting and go.mod; writes nothing and needs no git
-	@failed=; for module in . internal/conformance internal/controlplane/kubelogin internal/image; do \
+	@failed=; for module in . internal/lint internal/chart/helm internal/conformance internal/controlplane/kubelogin internal/controlplane/tools internal/image; do \
 	  echo "== go mod tidy -diff in $$module"; (cd $$module && go mod tidy -diff) || { echo "$$module/go.mod: run go mod tidy there"; failed=1; }; \
 	done; \
 	echo "== gofumpt"; list=$$($(LINT) gofumpt -l $(GOFILES)) || failed=1; \

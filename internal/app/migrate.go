@@ -96,11 +96,11 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger, out, pro
 	if err != nil {
 		return 0, err
 	}
-	t, err := terms(ctx, cfg, c)
+	t, err := terms(ctx, cfg, c, after, log, progress)
 	if err != nil {
 		return 0, err
 	}
-	plan, err := document(cfg, after, t)
+	plan, err := foretold(cfg, after, t)
 	if err != nil {
 		return 0, err
 	}

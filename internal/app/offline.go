@@ -34,11 +34,11 @@ func SaveSnapshot(ctx context.Context, cfg *config.Config, log *slog.Logger, fil
 	if err != nil {
 		return err
 	}
-	t, err := terms(ctx, cfg, c)
+	t, err := terms(ctx, cfg, c, r, log, progress)
 	if err != nil {
 		return err
 	}
-	x := store.Recorded{Recording: &rec, Cluster: t.Cluster, CA: t.CA}
+	x := store.Recorded{Recording: &rec, Cluster: t.Cluster, CA: t.CA, Known: t.Known}
 	if cfg.GitLab.WriteTokenFile != "" {
 		x.Scope = cfg.CI.Environment
 	}
@@ -110,6 +110,9 @@ func planOffline(ctx context.Context, cfg *config.Config, log *slog.Logger, file
 	}
 	r, err := s.Once(ctx, "command")
 	t := configuredTerms(cfg)
-	t.Cluster, t.CA, t.Shown = x.Cluster, x.CA, x.Scope
+	t.Cluster, t.CA, t.Shown, t.Known, t.Now = x.Cluster, x.CA, x.Scope, x.Known, r.Started
+	if t.Known != nil && cfg.Cluster.PublicURL != "" {
+		t.Known.API.URL = cfg.Cluster.PublicURL
+	}
 	return r, t, err
 }
