@@ -2,10 +2,14 @@ package chart_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -303,6 +307,8 @@ func TestServeWithTheChartsAccount(t *testing.T) {
 	write(t, values, fmt.Sprintf(`
 namespaceDeletion: true
 templates: true
+protectMetrics: true
+serviceMonitor: {enabled: true}
 config:
   gitlab: {url: %q, caFile: /etc/gl-k8s-integrator/gitlab-ca.crt}
   cluster: {publicURL: %q}
@@ -322,6 +328,7 @@ config:
 	if _, err := w.kubectl(t, "", "apply", "--filename", "../../deploy/manifests"); err != nil {
 		t.Fatal(err)
 	}
+	w.definitions(t)
 	w.must(t, "install", release, chartDir, "--take-ownership", "--force-conflicts", "--values", values)
 
 	cfg := w.files(t, dir, gitlab)
@@ -351,8 +358,59 @@ config:
 		_, err = w.admin.CoreV1().Secrets("haw-world").Get(t.Context(), "gitlab-serviceaccount-token", metav1.GetOptions{})
 		return err
 	})
+	w.metrics(t, dir, cfg.Listeners.Metrics.Address)
 	if strings.Contains(log.String(), "mode enforce waits") || strings.Contains(log.String(), "forbidden") {
 		t.Errorf("something of what the program needs is refused:\n%s", log)
+	}
+}
+
+// metrics asks as kubelet does by the pod's probes, and as Prometheus does by the ServiceMonitor. The files of the Secrets
+// are in dir.
+func (w *world) metrics(t *testing.T, dir, address string) {
+	t.Helper()
+	rendered := objects(t, w.must(t, "get", "manifest", release))
+	m, ok := monitorOf(t, rendered)
+	if !ok {
+		t.Fatal("the chart has no ServiceMonitor")
+	}
+	ask := func(url, token string, verify *tls.Config) int {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			req.Header.Set("Authorization", m.Authorization.Type+" "+token)
+		}
+		transport := &http.Transport{TLSClientConfig: verify}
+		defer transport.CloseIdleConnections()
+		answer, err := (&http.Client{Transport: transport}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		return answer.StatusCode
+	}
+	for path, list := range probes(podOf(t, rendered)) {
+		for _, p := range list { // kubelet looks at no certificate
+			url := strings.ToLower(string(p.Scheme)) + "://" + address + path
+			if status := ask(url, "", &tls.Config{InsecureSkipVerify: true}); status != http.StatusOK { //nolint:gosec // as kubelet
+				t.Errorf("kubelet's %s is answered %d", url, status)
+			}
+		}
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(read(t, filepath.Join(dir, m.TLSConfig.CA.Secret.Key)))) {
+		t.Fatalf("no CA for Prometheus in %s", m.TLSConfig.CA.Secret.Key)
+	}
+	token := strings.TrimSpace(read(t, filepath.Join(dir, m.Authorization.Credentials.Key)))
+	for show, want := range map[string]int{token: http.StatusOK, "": http.StatusUnauthorized, token + "x": http.StatusUnauthorized} {
+		url := m.Scheme + "://" + address + "/metrics"
+		if status := ask(url, show, &tls.Config{RootCAs: roots, ServerName: m.TLSConfig.ServerName}); status != want {
+			t.Errorf("Prometheus with a token of %d bytes is answered %d, want %d", len(show), status, want)
+		}
 	}
 }
 
@@ -376,7 +434,12 @@ func (w *world) files(t *testing.T, dir string, gitlab *gitlabsim.Server) *confi
 	if err != nil {
 		t.Fatal(err)
 	}
+	forPrometheus, err := ca.Server("metrics", "gl-k8s-integrator.gl-k8s-integrator.svc")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, content := range map[string]string{
+		"metrics.crt": string(forPrometheus.Cert), "metrics.key": string(forPrometheus.Key), "metrics-ca.crt": string(ca.PEM), "metrics-token": "s3cret-of-prometheus\n",
 		"gitlab-ca.crt": string(gitlab.CA()), "read-token": gitlab.TokenFor("root", "read_api"), "write-token": gitlab.TokenFor("root", "api"),
 		"tls.crt": string(pair.Cert), "tls.key": string(pair.Key), "hooks.crt": string(pair.Cert), "hooks.key": string(pair.Key),
 		"webhook-ca.crt": string(ca.PEM), "hook-secret": "s3cret-of-the-hook",
