@@ -9,7 +9,7 @@ LINT = go tool -modfile=internal/lint/go.mod
 GOFILES = $$(find . -name '*.go' -not -path '*/node_modules/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain verify controlplane fmt chart image
+.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain verify controlplane fmt chart image release
 
 help: ## show this help
 	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"
@@ -91,6 +91,9 @@ chart: ## make what has its source elsewhere: the chart's copies of deploy/manif
 image: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 image: ## make the container image as an OCI archive in bin/, without an engine (KEY=FILE: sign it; docs/image.md)
 	cd internal/image && go run . -version $(VERSION) $(if $(KEY),-key $(abspath $(KEY)))
+
+release: ## make all files of a release in dist/, from the commit that is checked out (VERSION=v0.1.0 KEY=FILE; docs/release.md)
+	cd internal/image && go run . -release -version "$(VERSION)" -out ../../dist $(if $(KEY),-key $(abspath $(KEY))) $(ARGS)
 
 verify: ## check formatting and go.mod; writes nothing and needs no git
 	@failed=; for module in . internal/conformance internal/controlplane/kubelogin internal/image; do \
