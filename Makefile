@@ -93,7 +93,7 @@ image: ## make the container image as an OCI archive in bin/, without an engine 
 	cd internal/image && go run . -version $(VERSION) $(if $(KEY),-key $(abspath $(KEY)))
 
 release: ## make all files of a release in dist/, from the commit that is checked out (VERSION=v0.1.0 KEY=FILE; docs/release.md)
-	cd internal/image && go run . -release -version "$(VERSION)" -out ../../dist $(if $(KEY),-key $(abspath $(KEY))) $(ARGS)
+	cd internal/image && go run . -release -version "$(VERSION)" -out "$(CURDIR)/dist" $(if $(KEY),-key $(abspath $(KEY))) $(ARGS)
 
 verify: ## check formatting and go.mod; writes nothing and needs no git
 	@failed=; for module in . internal/conformance internal/controlplane/kubelogin internal/image; do \
