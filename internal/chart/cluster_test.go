@@ -2,9 +2,6 @@ package chart_test
 
 import (
 	"bytes"
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -13,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -35,7 +33,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 )
 
 // world is a control plane without nodes: pods are made, and wait.
@@ -294,7 +291,8 @@ groups:
 `
 
 // TestServeWithTheChartsAccount: the program, outside of the cluster, with the ServiceAccount, the roles, the policies and
-// the configuration of the chart, passes its own checks of the cluster and gives rights.
+// the configuration of the chart, with certificates as cert-manager makes them from its objects, passes its own checks of
+// the cluster, gives rights, and is reached by kube-apiserver, kubelet, Prometheus and GitLab, and by nobody else.
 func TestServeWithTheChartsAccount(t *testing.T) {
 	w := newWorld(t)
 	gitlab, err := gitlabsim.New(gitlabsim.Options{Seed: []byte(seed)})
@@ -309,6 +307,10 @@ namespaceDeletion: true
 templates: true
 protectMetrics: true
 serviceMonitor: {enabled: true}
+service: {clusterIP: 10.96.0.53}
+certManager:
+  enabled: true
+  hooks: {dnsNames: [integrator.example.com], issuerRef: {name: public, kind: ClusterIssuer, group: cert-manager.io}}
 config:
   gitlab: {url: %q, caFile: /etc/gl-k8s-integrator/gitlab-ca.crt}
   cluster: {publicURL: %q}
@@ -331,6 +333,7 @@ config:
 	w.definitions(t)
 	w.must(t, "install", release, chartDir, "--take-ownership", "--force-conflicts", "--values", values)
 
+	made := w.certManager(t)
 	cfg := w.files(t, dir, gitlab)
 	own, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "kubeconfig"))
 	if err != nil {
@@ -358,63 +361,19 @@ config:
 		_, err = w.admin.CoreV1().Secrets("haw-world").Get(t.Context(), "gitlab-serviceaccount-token", metav1.GetOptions{})
 		return err
 	})
-	w.metrics(t, dir, cfg.Listeners.Metrics.Address)
+	asksWebhook(t, made, cfg.Listeners.Webhooks.Address, "10.96.0.53")
+	w.asksMetrics(t, cfg.Listeners.Metrics.Address)
+	gitlabs := caller{ca: made["gl-k8s-integrator-hooks"].Data["ca.crt"], name: "integrator.example.com"}
+	if status, err := gitlabs.ask(t, http.MethodPost, "https://"+cfg.Listeners.Hooks.Address+"/hooks/gitlab", "{}"); err != nil || status != http.StatusUnauthorized {
+		t.Errorf("a hook without proof is answered %d, %v", status, err)
+	}
 	if strings.Contains(log.String(), "mode enforce waits") || strings.Contains(log.String(), "forbidden") {
 		t.Errorf("something of what the program needs is refused:\n%s", log)
 	}
 }
 
-// metrics asks as kubelet does by the pod's probes, and as Prometheus does by the ServiceMonitor. The files of the Secrets
-// are in dir.
-func (w *world) metrics(t *testing.T, dir, address string) {
-	t.Helper()
-	rendered := objects(t, w.must(t, "get", "manifest", release))
-	m, ok := monitorOf(t, rendered)
-	if !ok {
-		t.Fatal("the chart has no ServiceMonitor")
-	}
-	ask := func(url, token string, verify *tls.Config) int {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if token != "" {
-			req.Header.Set("Authorization", m.Authorization.Type+" "+token)
-		}
-		transport := &http.Transport{TLSClientConfig: verify}
-		defer transport.CloseIdleConnections()
-		answer, err := (&http.Client{Transport: transport}).Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = answer.Body.Close()
-		return answer.StatusCode
-	}
-	for path, list := range probes(podOf(t, rendered)) {
-		for _, p := range list { // kubelet looks at no certificate
-			url := strings.ToLower(string(p.Scheme)) + "://" + address + path
-			if status := ask(url, "", &tls.Config{InsecureSkipVerify: true}); status != http.StatusOK { //nolint:gosec // as kubelet
-				t.Errorf("kubelet's %s is answered %d", url, status)
-			}
-		}
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(read(t, filepath.Join(dir, m.TLSConfig.CA.Secret.Key)))) {
-		t.Fatalf("no CA for Prometheus in %s", m.TLSConfig.CA.Secret.Key)
-	}
-	token := strings.TrimSpace(read(t, filepath.Join(dir, m.Authorization.Credentials.Key)))
-	for show, want := range map[string]int{token: http.StatusOK, "": http.StatusUnauthorized, token + "x": http.StatusUnauthorized} {
-		url := m.Scheme + "://" + address + "/metrics"
-		if status := ask(url, show, &tls.Config{RootCAs: roots, ServerName: m.TLSConfig.ServerName}); status != want {
-			t.Errorf("Prometheus with a token of %d bytes is answered %d, want %d", len(show), status, want)
-		}
-	}
-}
-
-// files does what the pod's volume does, with paths and ports of this machine, and returns the configuration.
+// files makes the Secret that the notes ask for, does what the pod's volume does, with paths and ports of this machine, and
+// returns the configuration.
 func (w *world) files(t *testing.T, dir string, gitlab *gitlabsim.Server) *config.Config {
 	t.Helper()
 	hour := int64(3600)
@@ -426,31 +385,23 @@ func (w *world) files(t *testing.T, dir string, gitlab *gitlabsim.Server) *confi
 	if err := w.cluster.WriteKubeconfig(filepath.Join(dir, "kubeconfig"), controlplane.KubeconfigUser{Token: token.Status.Token}, ""); err != nil {
 		t.Fatal(err)
 	}
-	ca, err := localcert.NewAuthority("chart")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := ca.Server("webhooks")
-	if err != nil {
-		t.Fatal(err)
-	}
-	forPrometheus, err := ca.Server("metrics", "gl-k8s-integrator.gl-k8s-integrator.svc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string]string{
-		"metrics.crt": string(forPrometheus.Cert), "metrics.key": string(forPrometheus.Key), "metrics-ca.crt": string(ca.PEM), "metrics-token": "s3cret-of-prometheus\n",
+	give := map[string]string{
 		"gitlab-ca.crt": string(gitlab.CA()), "read-token": gitlab.TokenFor("root", "read_api"), "write-token": gitlab.TokenFor("root", "api"),
-		"tls.crt": string(pair.Cert), "tls.key": string(pair.Key), "hooks.crt": string(pair.Cert), "hooks.key": string(pair.Key),
-		"webhook-ca.crt": string(ca.PEM), "hook-secret": "s3cret-of-the-hook",
-	} {
-		write(t, filepath.Join(dir, name), content)
+		"hook-secret": "s3cret-of-the-hook", "metrics-token": "s3cret-of-prometheus\n",
 	}
-	cm, err := w.admin.CoreV1().ConfigMaps(deploy.Namespace).Get(t.Context(), "gl-k8s-integrator-config", metav1.GetOptions{})
-	if err != nil {
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "gl-k8s-integrator-files"}, StringData: map[string]string{}}
+	for _, asked := range regexp.MustCompile(`--from-file=(\S+)`).FindAllStringSubmatch(w.must(t, "get", "notes", release), -1) {
+		if give[asked[1]] == "" {
+			t.Errorf("the notes ask for %s", asked[1])
+		}
+		secret.StringData[asked[1]] = give[asked[1]]
+	}
+	if _, err := w.admin.CoreV1().Secrets(deploy.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	text := strings.ReplaceAll(cm.Data["config.yaml"], "/etc/gl-k8s-integrator", dir)
+	w.mount(t, dir)
+	path := filepath.Join(dir, "config.yaml")
+	text := strings.ReplaceAll(read(t, path), inPod, dir)
 	for _, port := range []string{"8443", "8444", "9090"} {
 		if !strings.Contains(text, "0.0.0.0:"+port) {
 			t.Errorf("nothing listens on port %s", port)
@@ -458,7 +409,6 @@ func (w *world) files(t *testing.T, dir string, gitlab *gitlabsim.Server) *confi
 		text = strings.ReplaceAll(text, "0.0.0.0:"+port, freePort(t))
 	}
 	text = strings.Replace(text, "cluster:\n", "cluster:\n  kubeconfig: "+filepath.Join(dir, "kubeconfig")+"\n", 1)
-	path := filepath.Join(dir, "config.yaml")
 	write(t, path, text)
 	cfg, err := config.Load(path)
 	if err != nil {
