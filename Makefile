@@ -85,7 +85,7 @@ bench-authn: ## print BENCH lines: what a token review costs, beside a constant 
 bench-explain: ## print BENCH lines: what the reason for a refusal costs at 20,000 namespaces (half a minute)
 	@go test -run '^$$' -bench '^BenchmarkRefusal$$' ./authz | awk '/^BenchmarkRefusal/ { sub(/-[0-9]+$$/, "", $$1); sub(/BenchmarkRefusal/, "", $$1); gsub("/", ".", $$1); printf "BENCH refusal%s %.1f us\n", $$1, $$3 / 1000 }'
 
-chart: ## make what has its source elsewhere: the chart's copies of deploy/manifests, deploy/optional/deployment.yaml
+chart: ## make what has its source elsewhere: the chart's copies of manifests, alerts and keys, deploy/optional/deployment.yaml
 	go test -count=1 -run '^TestOneSource$$' ./internal/chart -update
 
 image: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)

@@ -65,7 +65,7 @@ func release(ctx context.Context, o options, platforms []platform, out io.Writer
 		return fmt.Errorf("making a folder to build in: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	if err := os.MkdirAll(o.out, 0o755); err != nil {
+	if err := os.MkdirAll(o.out, 0o750); err != nil {
 		return fmt.Errorf("making the folder to write to: %w", err)
 	}
 	defer func() {
@@ -73,13 +73,13 @@ func release(ctx context.Context, o options, platforms []platform, out io.Writer
 			err = errors.Join(err, os.RemoveAll(o.out)) // it was empty, and half a release is none
 		}
 	}()
-	r := releasing{options: o, work: work, source: filepath.Join(work, "source"), platforms: platforms, notes: notes}
+	r := releasing{options: o, work: work, source: filepath.Join(work, "source"), platforms: platforms, notes: notes, progress: out}
 	for i, step := range []struct {
 		what string
 		do   func(context.Context) error
 	}{
 		{"the source: commit " + commit, r.export},
-		{fmt.Sprintf("programs for %v", platforms), r.compile},
+		{fmt.Sprintf("programs for %d platforms, each some minutes the first time", len(platforms)), r.compile},
 		{"deploy and docs", r.files},
 		{"the chart", r.chart},
 		{"the image", r.image},
@@ -183,12 +183,13 @@ type releasing struct {
 	platforms    []platform
 	programs     []program
 	notes        string
+	progress     io.Writer
 	list         string // the sums, at the end
 }
 
 // export writes the files of the commit into a folder of their own, so that nothing else gets into a release.
 func (r *releasing) export(ctx context.Context) error {
-	if err := os.Mkdir(r.source, 0o755); err != nil {
+	if err := os.Mkdir(r.source, 0o750); err != nil {
 		return fmt.Errorf("making a folder for the source: %w", err)
 	}
 	archive := filepath.Join(r.work, "source.tar")
@@ -202,9 +203,15 @@ func (r *releasing) export(ctx context.Context) error {
 	return nil
 }
 
-func (r *releasing) compile(ctx context.Context) (err error) {
-	if r.programs, err = compile(ctx, r.options, r.work, r.platforms); err != nil {
-		return err
+func (r *releasing) compile(ctx context.Context) error {
+	for _, on := range r.platforms {
+		begun := time.Now()
+		built, err := compile(ctx, r.options, r.work, []platform{on})
+		if err != nil {
+			return err
+		}
+		r.programs = append(r.programs, built...)
+		fmt.Fprintf(r.progress, "%s after %.0f s\n", on, time.Since(begun).Seconds())
 	}
 	license, err := os.ReadFile(filepath.Join(r.source, "LICENSE"))
 	if err != nil {
