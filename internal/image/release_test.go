@@ -31,6 +31,9 @@ func repository(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "repository")
 	copySource(t, "../..", dir)
+	if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
+		t.Fatal("the copy is no repository of its own")
+	}
 	commit(t, dir, changelog)
 	return dir
 }
