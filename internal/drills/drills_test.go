@@ -21,6 +21,7 @@ const year = 365 * 24 * time.Hour
 // TestDrills tells one story: each drill begins where the last one ended. Who does what docs/break-glass.md says has mended it.
 func TestDrills(t *testing.T) {
 	e := newEnv(t, time.Now().Add(-year-time.Minute))
+	only := os.Getenv("ONLY")
 	for _, d := range []struct {
 		name  string
 		drill func(e *env)
@@ -35,6 +36,9 @@ func TestDrills(t *testing.T) {
 		{"an authority has ended", authorityEnded},
 		{"the integrator is a Deployment", deployment},
 	} {
+		if only != "" && !strings.Contains(only, d.name) {
+			continue
+		}
 		if !t.Run(d.name, func(t *testing.T) {
 			e.t = t
 			begin := time.Now()
@@ -73,6 +77,7 @@ func certificateEnded(e *env) {
 	e.run("break-glass: A certificate has ended: renewed")
 	took := e.await("alice logs in", func() bool { return e.login("alice") == nil })
 	e.t.Logf("alice logs in %.1f s after the new files", took.Seconds())
+	e.run("break-glass: GitLab was restored: again") // from now on there is a hook
 }
 
 func integratorDown(e *env) {
@@ -159,7 +164,7 @@ func tokenEnded(e *env) {
 	}
 	began := len(e.log(0))
 	e.gitlab.RevokeToken(read("read-token"))
-	e.await("status says so", func() bool { s := e.status(); return strings.Contains(s, "FAILING") && strings.Contains(s, "401") })
+	e.await("status says so", func() bool { s := e.status(); return strings.Contains(s, "FAILING") && strings.Contains(s, "GitLab refused the token") })
 	if err := e.login("alice"); err != nil || !e.has("gitlab-view", "bob") || !e.works(e.token()) {
 		e.t.Errorf("without the reading token: login %v, bob's right %t", err, e.has("gitlab-view", "bob"))
 	}
@@ -172,7 +177,7 @@ func tokenEnded(e *env) {
 	e.ok(e.gitlab.World().RemoveVariable(e.project(), "KUBE_TOKEN", "ICC-K8s"))
 	e.await("the finding says so", func() bool {
 		s := e.status()
-		return strings.Contains(s, "ci_delivery_failed") && strings.Contains(s, "401")
+		return strings.Contains(s, "ci_delivery_failed") && strings.Contains(s, "GitLab refused the token")
 	})
 	e.ok(os.WriteFile(e.path("write-token"), []byte(e.gitlab.TokenFor("root", "api")), 0o600))
 	e.run("break-glass: A token of GitLab has ended: write token")
@@ -185,7 +190,6 @@ func tokenEnded(e *env) {
 
 // gitlabRestored: in the backup alice is no member yet, and there is no hook.
 func gitlabRestored(e *env) {
-	e.run("break-glass: GitLab was restored: again") // the hook of the time before
 	e.run("break-glass: GitLab was restored: stop")
 	e.gitlab.SetHookPolicy(func(gitlabsim.Event) gitlabsim.HookAction { return gitlabsim.HookAction{Drop: true} })
 	e.remove("alice")

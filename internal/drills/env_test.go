@@ -130,8 +130,8 @@ func newEnv(t *testing.T, made time.Time) *env {
 	return e
 }
 
-// makeFolder makes what the pages call /root/integrator, as at that time. It has rounds each ten seconds, and brakes that one person
-// who is missing does not touch, and two do.
+// makeFolder makes what the pages call /root/integrator, as at that time. It reads everything each ten seconds and ends at once, and has
+// brakes that one person who is missing does not touch, and two do.
 func (e *env) makeFolder(made time.Time) {
 	e.t.Helper()
 	if e.answers.GitLab == "" {
@@ -150,6 +150,7 @@ func (e *env) makeFolder(made time.Time) {
 	e.ok(setup.Init(e.t.Context(), e.folder(), e.answers, made, io.Discard))
 	config := e.path("integrator/integrator/config.yaml")
 	e.edit(config, "mode: plan", "mode: enforce\n  interval: 10s\n  limits: {perGroup: {count: 1}}")
+	e.edit(config, "listeners:\n", "listeners:\n  drainDelay: 1ms\n")
 	ca, err := os.ReadFile(e.path("integrator/gitlab/hooks-ca.crt"))
 	e.ok(err)
 	e.hookCAs.AppendCertsFromPEM(ca)
