@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -307,6 +309,23 @@ func (e *env) with(token, namespace string) error {
 	defer cancel()
 	_, err = kube.CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{})
 	return err
+}
+
+// lasting reports whether GitLab has a token that is bound to what is in the cluster now: kube-apiserver takes one whose end has come
+// for ten seconds more.
+func (e *env) lasting() bool {
+	body := strings.Split(e.token()+"..", ".")[1]
+	raw, err := base64.RawURLEncoding.DecodeString(body)
+	var claims struct {
+		Kubernetes struct {
+			Secret struct{ UID string } `json:"secret"`
+		} `json:"kubernetes.io"`
+	}
+	if err != nil || json.Unmarshal(raw, &claims) != nil {
+		return false
+	}
+	anchor, err := e.kube.CoreV1().Secrets("haw-world").Get(e.t.Context(), kubename.CIAnchor, metav1.GetOptions{})
+	return err == nil && string(anchor.UID) == claims.Kubernetes.Secret.UID
 }
 
 // works reports whether a job's token is good.
