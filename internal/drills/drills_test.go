@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/setup"
 )
 
@@ -21,7 +22,7 @@ const year = 365 * 24 * time.Hour
 // TestDrills tells one story: each drill begins where the last one ended. Who does what docs/break-glass.md says has mended it.
 func TestDrills(t *testing.T) {
 	e := newEnv(t, time.Now().Add(-year-time.Minute))
-	only := os.Getenv("ONLY")
+	only := os.Getenv("ONLY") //XX
 	for _, d := range []struct {
 		name  string
 		drill func(e *env)
@@ -59,6 +60,8 @@ func TestDrills(t *testing.T) {
 // certificateEnded: both the webhooks' certificate and kube-apiserver's own have ended. Nothing is started again.
 func certificateEnded(e *env) {
 	e.shutOut("alice")
+	out, _ := e.try("break-glass: What is broken: look")
+	e.t.Log(out) //XX
 	for _, what := range []string{"listeners.webhooks.certFile", "listeners.hooks.certFile"} {
 		m := regexp.MustCompile(`expires_timestamp_seconds\{what="` + regexp.QuoteMeta(what) + `"\} (\S+)`).FindStringSubmatch(e.metrics())
 		if m == nil {
@@ -112,9 +115,9 @@ func integratorDown(e *env) {
 // TestRunTakesExpiredRightsWithoutGitLab.
 func gitlabAway(e *env) {
 	e.gitlab.SetFaults(gitlabsim.Faults{Down: true})
-	e.await("status says so", func() bool { return strings.Contains(e.status(), "FAILING") })
 	e.set("carol", gitlabsim.Maintainer)
 	e.remove("bob")
+	e.await("status says so", func() bool { return strings.Contains(e.status(), "FAILING") })
 	e.run("break-glass: A certificate has ended: restart")
 	e.await("alice is let in with a token that GitLab made before", func() bool { return e.login("alice") == nil })
 	if !e.works(e.token()) || !e.has("gitlab-view", "bob") || e.has("gitlab-edit", "carol") {
@@ -164,28 +167,31 @@ func tokenEnded(e *env) {
 	}
 	began := len(e.log(0))
 	e.gitlab.RevokeToken(read("read-token"))
+	e.set("carol", gitlabsim.Developer)
 	e.await("status says so", func() bool { s := e.status(); return strings.Contains(s, "FAILING") && strings.Contains(s, "GitLab refused the token") })
 	if err := e.login("alice"); err != nil || !e.has("gitlab-view", "bob") || !e.works(e.token()) {
 		e.t.Errorf("without the reading token: login %v, bob's right %t", err, e.has("gitlab-view", "bob"))
 	}
 	e.ok(os.WriteFile(e.path("read-token"), []byte(e.gitlab.TokenFor("root", "read_api")), 0o600))
 	e.run("break-glass: A token of GitLab has ended: read token")
-	took := e.await("GitLab is read again", func() bool { return !strings.Contains(e.status(), "FAILING") })
+	took := e.await("GitLab is read again", func() bool { return e.has("gitlab-view", "carol") && !strings.Contains(e.status(), "FAILING") })
 	e.t.Logf("GitLab is read %.1f s after the new token", took.Seconds())
 
 	e.gitlab.RevokeToken(read("write-token"))
-	e.ok(e.gitlab.World().RemoveVariable(e.project(), "KUBE_TOKEN", "ICC-K8s"))
+	e.ok(e.kube.CoreV1().Secrets("haw-world").Delete(e.t.Context(), kubename.CIAnchor, metav1.DeleteOptions{})) // jobs need another token
 	e.await("the finding says so", func() bool {
 		s := e.status()
 		return strings.Contains(s, "ci_delivery_failed") && strings.Contains(s, "GitLab refused the token")
 	})
 	e.ok(os.WriteFile(e.path("write-token"), []byte(e.gitlab.TokenFor("root", "api")), 0o600))
 	e.run("break-glass: A token of GitLab has ended: write token")
-	took = e.await("jobs have a token again", func() bool { return e.works(e.token()) })
+	took = e.await("jobs have a token again", func() bool { return e.lasting() && e.works(e.token()) })
 	e.t.Logf("jobs have a token %.1f s after the new one", took.Seconds())
 	if log := e.log(began); strings.Contains(log, `"msg":"starting"`) {
 		e.t.Error("the integrator was started again")
 	}
+	e.remove("carol")
+	e.await("it is as before", func() bool { return !e.has("gitlab-view", "carol") })
 }
 
 // gitlabRestored: in the backup alice is no member yet, and there is no hook.
@@ -230,15 +236,16 @@ func etcdRestored(e *env) {
 	e.ok(e.cluster.SaveState(backup))
 	e.remove("alice")
 	e.remove("bob")
-	nobody := func() bool { return !e.has("gitlab-edit", "alice") && !e.has("gitlab-view", "bob") && !e.works(old) }
-	e.await("both rights, and the token that alice knew, are gone", nobody)
-	e.await("jobs have another token", func() bool { return e.token() != old && e.lasting() && e.works(e.token()) })
+	nobody := func() bool { return !e.has("gitlab-edit", "alice") && !e.has("gitlab-view", "bob") }
+	e.await("both rights are gone, and jobs have another token than the one that alice knew", func() bool {
+		return nobody() && e.token() != old && e.lasting() && e.works(e.token())
+	})
 
 	began := len(e.log(0))
 	e.ok(e.cluster.RestoreState(e.t.Context(), backup))
 	took := e.await("the old rights are gone again", nobody)
 	e.t.Logf("old rights were there for %.1f s", took.Seconds())
-	e.await("jobs have a token that works", func() bool { return e.lasting() && e.works(e.token()) })
+	e.await("the old token is dead, and jobs have one that works", func() bool { return !e.works(old) && e.lasting() && e.works(e.token()) })
 	if log := e.log(began); strings.Contains(log, `"msg":"starting"`) || !strings.Contains(log, `"msg":"no longer leading"`) {
 		e.t.Error("the integrator has not begun anew by itself")
 	}
@@ -251,7 +258,7 @@ func etcdRestored(e *env) {
 	}
 	e.shutOut("alice")
 	e.run("break-glass: etcd was restored: one round")
-	if e.has("gitlab-edit", "alice") || e.has("gitlab-view", "bob") {
+	if !nobody() {
 		e.t.Error("after the round, and before anybody can log in, old rights are there")
 	}
 	e.await("the old token is dead, and jobs have another", func() bool { return !e.works(old) && e.lasting() && e.works(e.token()) })
@@ -294,12 +301,10 @@ func namespaceGone(e *env) {
 	e.set("bob", gitlabsim.Developer)
 	e.await("bob's right is back", func() bool { return e.has("gitlab-view", "bob") })
 	e.await("status is well", func() bool { s := e.status(); return strings.Contains(s, "full") && !strings.Contains(s, "FAILING") })
-	var out string
-	e.await("doctor has looked", func() bool {
-		out, _ = e.try("break-glass: What is broken: look")
-		return strings.Count(out, "\n") > 5
+	e.await("doctor says that all is well", func() bool {
+		out, _ := e.try("break-glass: What is broken: look")
+		return strings.Contains(out, "all is well")
 	})
-	e.t.Log(out)
 }
 
 // authorityEnded: nobody has renewed anything for ten years.

@@ -46,7 +46,7 @@ groups:
 projects:
   - {path: haw/world, name: World, visibility: private, defaultBranch: main, protectedBranches: [main], members: {alice: maintainer, bob: developer}}
 applications:
-  - {name: kubelogin, uid: kubelogin-demo, confidential: false, redirectURIs: ["http://localhost:8000"], scopes: [openid]}
+  - {name: kubelogin, uid: kubelogin-demo, confidential: false, redirectURIs: ["http://localhost:8000", "http://localhost:18000", "urn:ietf:wg:oauth:2.0:oob"], scopes: [openid]}
 `
 
 // systemctl stands in for systemd: it runs the unit's command, and ends it before it runs it again.
@@ -152,6 +152,7 @@ func (e *env) makeFolder(made time.Time) {
 	e.ok(setup.Init(e.t.Context(), e.folder(), e.answers, made, io.Discard))
 	config := e.path("integrator/integrator/config.yaml")
 	e.edit(config, "mode: plan", "mode: enforce\n  interval: 10s\n  limits: {perGroup: {count: 1}}")
+	e.edit(config, "authz: {}\n", "authz: {explain: {replicas: 2}}\n")
 	e.edit(config, "listeners:\n", "listeners:\n  drainDelay: 1ms\n")
 	ca, err := os.ReadFile(e.path("integrator/gitlab/hooks-ca.crt"))
 	e.ok(err)
