@@ -152,7 +152,7 @@ func (e *env) makeFolder(made time.Time) {
 	e.ok(setup.Init(e.t.Context(), e.folder(), e.answers, made, io.Discard))
 	config := e.path("integrator/integrator/config.yaml")
 	e.edit(config, "mode: plan", "mode: enforce\n  interval: 10s\n  limits: {perGroup: {count: 1}}")
-	e.edit(config, "authz: {}\n", "authz: {explain: {replicas: 2}}\n")
+	e.edit(config, "kind: Config\n", "kind: Config\nauthz: {explain: {replicas: 2}}\n")
 	e.edit(config, "listeners:\n", "listeners:\n  drainDelay: 1ms\n")
 	ca, err := os.ReadFile(e.path("integrator/gitlab/hooks-ca.crt"))
 	e.ok(err)
