@@ -105,7 +105,7 @@ func newEnv(t *testing.T, made time.Time) *env {
 	e := &env{t: t, root: t.TempDir(), hookCAs: x509.NewCertPool(), pages: blocks(t), ran: map[string]bool{}}
 	e.ok(os.Mkdir(e.path("bin"), 0o700))
 	for name, text := range map[string]string{"systemctl": systemctl, "chown": "#!/bin/sh\n", "useradd": "#!/bin/sh\n"} {
-		e.ok(os.WriteFile(e.path("bin", name), []byte(text), 0o700)) //nolint:gosec // to be run
+		e.ok(os.WriteFile(e.path("bin", name), []byte(text), 0o700))
 	}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", e.path("bin", "gl-k8s-integrator"), "../../cmd/gl-k8s-integrator")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -204,7 +204,7 @@ func blocks(t *testing.T) map[string]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, section := range strings.Split(string(text), "\n## ") {
+		for section := range strings.SplitSeq(string(text), "\n## ") {
 			title, _, _ := strings.Cut(section, "\n")
 			for _, b := range regexp.MustCompile("(?s)```sh ([^\n]*)\n(.*?)```").FindAllStringSubmatch(section, -1) {
 				key := page + ": " + strings.TrimPrefix(title, "# ") + ": " + b[1]

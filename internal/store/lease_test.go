@@ -131,9 +131,9 @@ func TestARestoredClusterIsReadAgain(t *testing.T) {
 				next := func(l *coordinationv1.Lease) { version++; l.ResourceVersion = strconv.Itoa(version) }
 				leases := schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
 				kube.PrependReactor("*", "leases", func(a ktesting.Action) (bool, runtime.Object, error) { // the fake knows no versions
-					switch w := a.(type) {
-					case ktesting.UpdateAction:
-						l := w.GetObject().(*coordinationv1.Lease)
+					switch a.GetVerb() {
+					case "update":
+						l := a.(ktesting.UpdateAction).GetObject().(*coordinationv1.Lease)
 						if writes++; writes == 3 {
 							version = 40
 							stored := tc.restore(l.DeepCopy())
@@ -146,8 +146,8 @@ func TestARestoredClusterIsReadAgain(t *testing.T) {
 							return true, nil, apierrors.NewConflict(schema.GroupResource{Resource: "leases"}, l.Name, errors.New("changed"))
 						}
 						next(l)
-					case ktesting.CreateAction:
-						next(w.GetObject().(*coordinationv1.Lease))
+					case "create":
+						next(a.(ktesting.CreateAction).GetObject().(*coordinationv1.Lease))
 					}
 					return false, nil, nil
 				})
