@@ -113,7 +113,7 @@ func (c *Cluster) makeDirs(o Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("making the control plane's folder: %w", err)
 	}
-	if _, err := os.Stat(filepath.Join(c.dir, "etcd")); err == nil {
+	if _, err := os.Stat(c.etcdDir()); err == nil {
 		return fmt.Errorf("the folder %s holds the state of another control plane: name an empty one", c.dir)
 	}
 	// The folder holds private keys and etcd's socket, which asks nobody for credentials.
@@ -147,22 +147,13 @@ func (c *Cluster) start(ctx context.Context, o Options) (err error) {
 	}
 	begin := time.Now()
 	fmt.Fprintf(o.Progress, "Starting etcd, kube-apiserver and kube-controller-manager %s …\n", c.bins.Version)
-	if err := c.run("etcd", c.bins.Etcd, etcdFlags()); err != nil {
-		return err
-	}
-	if err := c.poll(ctx, "waiting for etcd", func(context.Context) (bool, error) {
-		_, err := os.Stat(filepath.Join(c.dir, etcdSocket))
-		return err == nil, nil
-	}); err != nil {
+	if err := c.startEtcd(ctx); err != nil {
 		return err
 	}
 	if err := c.startAPIServer(ctx, o); err != nil {
 		return err
 	}
-	if err := c.run("kube-controller-manager", c.bins.ControllerManager, controllerManagerFlags(c.dir)); err != nil {
-		return err
-	}
-	if err := c.awaitControllers(ctx); err != nil {
+	if err := c.startControllers(ctx); err != nil {
 		return err
 	}
 	fmt.Fprintf(o.Progress, "The API server is ready at %s after %.1f s.\n", c.URL(), time.Since(begin).Seconds())
@@ -198,13 +189,11 @@ func (c *Cluster) startAPIServer(ctx context.Context, o Options) error {
 	}
 }
 
-const apiServer = "kube-apiserver"
-
 // RestartAPIServer stops kube-apiserver and starts it again, with the same flags, port and state, and returns when it is
 // ready. Further flags are added for good; the last of the same name counts. No other method may be called meanwhile.
 func (c *Cluster) RestartAPIServer(ctx context.Context, flags ...string) error {
 	c.flags = append(c.flags, flags...)
-	i := slices.IndexFunc(c.procs, func(p *process) bool { return p.name == apiServer })
+	i := c.index(apiServer)
 	c.procs[i].stop(3 * time.Second)
 	c.procs = slices.Delete(c.procs, i, i+1)
 	if err := c.run(apiServer, c.bins.APIServer, c.flags); err != nil {

@@ -180,15 +180,21 @@ func (e *Elector) renew(ctx context.Context, lease *coordinationv1.Lease) *coord
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // kube-apiserver says either of a Lease that is gone
 		now, err := e.leases().Get(ctx, NameLease, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) && e.May() == nil { // deleted by hand: nobody else takes it yet
-			if now, err = e.leases().Create(ctx, e.claim(nil, began), metav1.CreateOptions{}); err == nil {
+			if now, err = e.leases().Create(ctx, e.claim(nil, began), metav1.CreateOptions{}); err == nil && !older(now.ResourceVersion, lease.ResourceVersion) {
 				e.hold(began)
 				return now
 			}
 		}
-		if err == nil && value(now.Spec.HolderIdentity) == e.Identity {
+		switch {
+		case err != nil:
+		case older(now.ResourceVersion, lease.ResourceVersion):
+			// Watches that go on from a version of before would be silent until the cluster has reached it again, and what is known
+			// of the cluster is of another past: nothing but a new beginning sees which rights have come back.
+			e.Logger.WarnContext(ctx, "the cluster has gone back to an earlier state, as after a restore of etcd: everything is read again")
+			e.hold(time.Time{})
+		case value(now.Spec.HolderIdentity) == e.Identity:
 			return now // our own renewal whose answer was lost
-		}
-		if err == nil {
+		default:
 			e.hold(time.Time{})
 			e.note(value(now.Spec.HolderIdentity))
 		}

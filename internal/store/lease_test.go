@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,4 +109,57 @@ func TestALeaseOfAGhostIsTaken(t *testing.T) {
 			t.Errorf("led after %v, want its own term of 8 s", took)
 		}
 	})
+}
+
+// TestARestoredClusterIsReadAgain: the Lease is older than what this process wrote last, though it names this process: whatever it
+// knows of the cluster is of another past, so it begins anew. A renewal whose answer was lost is no reason.
+func TestARestoredClusterIsReadAgain(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		restore func(l *coordinationv1.Lease) *coordinationv1.Lease // nil: the Lease is not in the backup
+		begins  int32
+	}{
+		{"the backup has the Lease", func(l *coordinationv1.Lease) *coordinationv1.Lease { l.ResourceVersion = "40"; return l }, 2},
+		{"the backup has none", func(*coordinationv1.Lease) *coordinationv1.Lease { return nil }, 2},
+		{"an answer was lost", func(l *coordinationv1.Lease) *coordinationv1.Lease { l.ResourceVersion = "1000"; return l }, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				kube := fake.NewClientset()
+				version, writes := 100, 0
+				next := func(l *coordinationv1.Lease) { version++; l.ResourceVersion = strconv.Itoa(version) }
+				leases := schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
+				kube.PrependReactor("*", "leases", func(a ktesting.Action) (bool, runtime.Object, error) { // the fake knows no versions
+					switch a.GetVerb() {
+					case "update":
+						l := a.(ktesting.UpdateAction).GetObject().(*coordinationv1.Lease)
+						if writes++; writes == 3 {
+							version = 40
+							stored := tc.restore(l.DeepCopy())
+							if stored == nil {
+								_ = kube.Tracker().Delete(leases, l.Namespace, l.Name)
+							} else {
+								_ = kube.Tracker().Update(leases, stored, l.Namespace)
+								version, _ = strconv.Atoi(stored.ResourceVersion)
+							}
+							return true, nil, apierrors.NewConflict(schema.GroupResource{Resource: "leases"}, l.Name, errors.New("changed"))
+						}
+						next(l)
+					case "create":
+						next(a.(ktesting.CreateAction).GetObject().(*coordinationv1.Lease))
+					}
+					return false, nil, nil
+				})
+				e := &store.Elector{Client: kube, Namespace: deploy.Namespace, Identity: "a", Logger: slog.New(slog.DiscardHandler)}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				var begins atomic.Int32
+				_ = e.Run(ctx, func(ctx context.Context) error { begins.Add(1); <-ctx.Done(); return ctx.Err() })
+				if n := begins.Load(); n != tc.begins {
+					t.Errorf("it began %d times, want %d", n, tc.begins)
+				}
+			})
+		})
+	}
 }

@@ -115,3 +115,33 @@ func TestJobsInTheStateAreThoseWithRights(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// TestWhatWasStoredBeforeTakesNoPlace: after a restore of the cluster from a backup, what is stored is older than what a replica
+// knows. It goes on with that until somebody stores what is newer.
+func TestWhatWasStoredBeforeTakesNoPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		s := newSyncer(t, syncer.Options{Reader: &gitlab{}, Kube: fake.NewClientset(), Memory: m})
+		go s.Follow(t.Context())
+		named := func(age time.Duration, name string) {
+			t.Helper()
+			snap := authztest.Clone(rbacsynctest.HawWorld())
+			snap.Taken = time.Now().Add(-age)
+			if err := m.Save(t.Context(), syncer.Stored{Snapshot: snap, Names: map[authz.SourceID]string{authz.ProjectID(42): name}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+		}
+		for _, step := range []struct {
+			age        time.Duration
+			name, want string
+		}{{0, "first", "first"}, {time.Hour, "backup", "first"}, {0, "later", "later"}} {
+			named(step.age, step.name)
+			if got := s.State().View.Namespace[authz.ProjectID(42)]; got != step.want {
+				t.Errorf("stored %q of %v ago: known is %q, want %q", step.name, step.age, got, step.want)
+			}
+		}
+	})
+}

@@ -199,7 +199,8 @@ func (x *published) follow(ctx context.Context) {
 	}
 }
 
-// publishStored publishes what was stored, unless this process knows better.
+// publishStored publishes what was stored, unless this process knows better: what another one read later, or, when the cluster was
+// restored from a backup, what was stored before.
 func (x *published) publishStored(st *Stored) {
 	_, findings := x.o.Policy.Grants(st.Snapshot, x.o.Policy.Sources(st.Snapshot), x.o.Now())
 	view := authz.NewView(st.Snapshot, x.o.Policy, st.Names).WithGaps(st.Gaps)
@@ -209,6 +210,7 @@ func (x *published) publishStored(st *Stored) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	switch old := x.state.Load(); {
+	case old != nil && old.View.Snapshot != nil && st.Snapshot.Taken.Before(old.View.Snapshot.Taken):
 	case old == nil || !x.leading.Load():
 		x.state.Store(next)
 	case old.View.Snapshot == nil: // this one leads, and could not read anything yet
