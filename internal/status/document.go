@@ -148,6 +148,9 @@ func stored(ctx context.Context, kube kubernetes.Interface) (document, error) {
 	if err != nil {
 		return document{}, err
 	}
+	if err := store.Readable(cm); err != nil {
+		return document{}, err
+	}
 	var st document
 	if err := json.Unmarshal([]byte(cm.Data[documentKey]), &st); err != nil {
 		return document{}, fmt.Errorf("reading the status: %w", err)
