@@ -37,6 +37,11 @@ func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Obse
 		n := recognise(l, known, snap)
 		switch {
 		case n != nil:
+		case l.Namespace.Later != "":
+			if mark, ok := known[l.Key.Name]; ok && mark.UID == l.UID && !slices.Contains(l.Doubt, mark.Source) {
+				n = new(Live)
+				*n, n.Doubt = *l, append(slices.Clone(l.Doubt), mark.Source)
+			}
 		case l.Namespace.Issuer == "" && l.Namespace.Source != (authz.SourceID{}):
 			n = doubted(l, "annotation "+kubename.AnnotationIssuer+` ""`)
 		case len(l.Doubt) > 0 && l.Namespace.Issuer != "" && l.Namespace.Issuer != snap.Issuer: // another GitLab's

@@ -168,7 +168,50 @@ func TestALaterFormatIsRefusedAndKept(t *testing.T) {
 			}
 		}
 	}
+	for _, blob := range []string{store.NameSnapshot, store.NameHistory} { // the description of a Blob has a version too
+		kube := fake.NewClientset(&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: blob, Namespace: deploy.Namespace}, Data: map[string][]byte{"head": []byte(`{"format":2,"sha256":5}`)},
+		})
+		for op, do := range laterFormats(kube)[blob] {
+			s, err := kube.CoreV1().Secrets(deploy.Namespace).Get(t.Context(), blob, metav1.GetOptions{})
+			if got := do(t.Context()); !errors.Is(got, store.ErrNewer) || err != nil || string(s.Data["head"]) != `{"format":2,"sha256":5}` || len(s.Data) != 1 {
+				t.Errorf("%s of format 2: %s: %v; it holds %q, %v", blob, op, got, s.Data, err)
+			}
+		}
+		if err := store.Known(t.Context(), kube, deploy.Namespace); !errors.Is(err, store.ErrNewer) {
+			t.Errorf("%s of format 2: who finds it would lead: %v", blob, err)
+		}
+	}
 	if err := store.Known(t.Context(), fake.NewClientset(), deploy.Namespace); err != nil {
 		t.Errorf("nothing is stored: %v", err)
+	}
+}
+
+// TestHooksAreKeptInAnInboxOfALaterFormat: GitLab sends a hook once, so it is added; nothing of what is there is lost.
+func TestHooksAreKeptInAnInboxOfALaterFormat(t *testing.T) {
+	data := map[string]string{}
+	for i := range int64(store.MaxInbox) {
+		data[authz.ProjectID(i+1).Label()] = "of a later version"
+	}
+	kube := fake.NewClientset(&corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: store.NameInbox, Namespace: deploy.Namespace, Annotations: map[string]string{kubename.AnnotationFormat: "2"}}, Data: data,
+	})
+	inbox := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: slog.New(slog.DiscardHandler), Now: time.Now}
+	if err := inbox.Put(t.Context(), []authz.SourceID{authz.GroupID(7)}, "test"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	inbox.Follow(ctx, func(taken []intake.Ticket) { t.Errorf("it was read: %v", taken[0]) }, func([]intake.Ticket) bool { return false })
+	cm, err := kube.CoreV1().ConfigMaps(deploy.Namespace).Get(t.Context(), store.NameInbox, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(cm.Data["group-7"], " test") {
+		t.Errorf("the hook is not there: %q", cm.Data["group-7"])
+	}
+	delete(cm.Data, "group-7")
+	if !maps.Equal(cm.Data, data) {
+		t.Error("what a later version wrote has changed")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -21,6 +22,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
@@ -38,6 +40,8 @@ type upgrade struct {
 	old    string            // the program of the previous version
 	hooks  *balancer         // where GitLab sends its hooks
 	tokens map[string]string // ID tokens, by who has them
+
+	blocked bool // bob is
 
 	mu sync.Mutex
 	// allowed is who may be in which binding of haw-world now, by what GitLab gives: "gitlab-view carol".
@@ -129,7 +133,7 @@ func (u *upgrade) versions() map[string]string {
 // settled waits until nothing was written for some seconds, while replicas of both versions run, and returns what there is.
 func (u *upgrade) settled() map[string]string {
 	u.t.Helper()
-	const quiet = 3 * time.Second
+	const quiet = 2 * time.Second
 	have, since := u.versions(), time.Now()
 	u.eventually("nothing is written any more", 60*time.Second, func() bool {
 		time.Sleep(100 * time.Millisecond)
@@ -167,11 +171,12 @@ func (u *upgrade) over(old, fresh *replica) {
 	}
 	u.leader(fresh)
 	after := u.settled()
-	for _, what := range []string{"secrets gl-k8s-integrator/" + store.NameSnapshot, "secrets gl-k8s-integrator/gl-k8s-integrator-keys"} {
+	for _, name := range []string{store.NameSnapshot, store.NameKeys, store.NameHistory} {
+		what := "secrets " + deploy.Namespace + "/" + name
 		if strings.Fields(before[what])[0] != strings.Fields(after[what])[0] {
 			u.t.Errorf("%s was made anew", what)
 		}
-		delete(before, what) // they have the time of the last reading in them
+		delete(before, what) // they have the time of the last reading in them, and who ends writes down what it has changed
 		delete(after, what)
 	}
 	if !maps.Equal(before, after) {
@@ -200,7 +205,7 @@ func (u *upgrade) loggedIn(r *replica, name string, want bool) {
 }
 
 // works checks a pair of replicas of which one leads: hooks that the other one gets give and take, both let in who is not
-// blocked, and both give the same reasons.
+// blocked, which bob is each second time, and both give the same reasons.
 func (u *upgrade) works(leader, other *replica) {
 	u.t.Helper()
 	u.hookTo(other)
@@ -211,23 +216,22 @@ func (u *upgrade) works(leader, other *replica) {
 	u.eventually("carol's right is gone", 30*time.Second, func() bool { return !u.has("gitlab-view", "carol") })
 	u.may("gitlab-view carol", false)
 	u.eventually("the inbox is empty", 30*time.Second, func() bool { return len(u.inbox()) == 0 })
-	state := func(s string) {
-		if err := u.gitlab.World().SetUserState(u.user("bob"), s); err != nil {
-			u.t.Fatal(err)
-		}
+	state, gives := gitlabsim.StateBlocked, u.blocked
+	if u.blocked = !gives; gives {
+		state = gitlabsim.StateActive
+		u.may("gitlab-view bob", true)
 	}
-	state(gitlabsim.StateBlocked)
+	if err := u.gitlab.World().SetUserState(u.user("bob"), state); err != nil {
+		u.t.Fatal(err)
+	}
+	u.eventually("bob's right follows", 30*time.Second, func() bool { return u.has("gitlab-view", "bob") == gives })
+	u.may("gitlab-view bob", gives)
 	for _, r := range []*replica{leader, other} {
-		u.loggedIn(r, "bob", false)
+		u.loggedIn(r, "bob", gives)
 		u.loggedIn(r, "alice", true)
 	}
-	state(gitlabsim.StateActive)
-	for _, r := range []*replica{leader, other} {
-		u.loggedIn(r, "bob", true)
-	}
-	u.eventually("bob has their right", 30*time.Second, func() bool { return u.has("gitlab-view", "bob") })
 	u.eventually("both explain alike", 30*time.Second, func() bool {
-		return strings.Contains(leader.why("bob"), "you are Developer in haw/world") && leader.why("bob") == other.why("bob")
+		return strings.Contains(leader.why("alice"), "you are Maintainer in haw/world") && leader.why("alice") == other.why("alice")
 	})
 }
 
@@ -263,21 +267,23 @@ func (u *upgrade) shown() {
 	var status, history bytes.Buffer
 	file := filepath.Join(u.dir, u.r.name+".snapshot")
 	for _, err := range []error{
-		app.Status(t.Context(), cfg, &status), app.History(t.Context(), cfg, "haw-world", &history),
+		app.Status(t.Context(), cfg, &status),
 		app.SaveSnapshot(t.Context(), cfg, log, file, io.Discard, io.Discard),
 	} {
 		if err != nil {
 			t.Error(err)
 		}
 	}
-	if old := u.run("history", "haw-world"); old != strings.TrimSpace(history.String()) || !strings.Contains(old, "gitlab-view") {
-		t.Errorf("history: the previous version says\n%s\nand this one\n%s", old, history.String())
-	}
+	u.eventually("both show the same history", 30*time.Second, func() bool { // it is written some seconds later
+		history.Reset()
+		old := u.run("history", "--namespace", "haw-world")
+		return app.History(t.Context(), cfg, "haw-world", &history) == nil && old == strings.TrimSpace(history.String()) && strings.Contains(old, "gitlab-view")
+	})
 	line := func(text string) string { text, _, _ = strings.Cut(text, "\n"); return text }
 	if old := u.run("status"); line(old) != line(status.String()) {
 		t.Errorf("status: the previous version says\n%s\nand this one\n%s", old, status.String())
 	}
-	if old := u.run("plan", "--offline", file); !strings.Contains(old, "0 changes") {
+	if old := u.run("plan", "--offline", file); !strings.Contains(old, "nothing to change") {
 		t.Errorf("the previous version plans, from what this one saved:\n%s", old)
 	}
 	u.run("snapshot", "save", file+".old")
@@ -337,6 +343,26 @@ func newUpgrade(t *testing.T) *upgrade {
 	return u
 }
 
+// page runs a block of docs/upgrade.md.
+func (u *upgrade) page(block string) string {
+	u.t.Helper()
+	text, err := os.ReadFile("../../docs/upgrade.md")
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```sh " + block + "\n(.*?)```").FindSubmatch(text)
+	if m == nil {
+		u.t.Fatalf("docs/upgrade.md has no block %s", block)
+	}
+	cmd := exec.CommandContext(u.t.Context(), "sh", "-e", "-c", string(m[1]))
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(u.cluster.Kubectl())+":"+os.Getenv("PATH"), "KUBECONFIG="+u.cluster.AdminKubeconfig())
+	out, err := output(cmd, "../..")
+	if err != nil {
+		u.t.Error(err)
+	}
+	return out
+}
+
 // TestUpgradeAndRollback: replicas of the previous version and of this one on one cluster and one GitLab. Each of them takes over
 // from the other one, twice. Nothing is lost, nobody gets what GitLab does not give, and neither version rewrites what the
 // other one wrote.
@@ -353,6 +379,7 @@ func TestUpgradeAndRollback(t *testing.T) {
 	defer guard.Wait()
 	defer close(stop)
 
+	u.page("manifests")
 	b := u.startOf(false, "b")
 	u.works(a, b)
 	items := u.held("second", "third", "fourth")
@@ -385,6 +412,69 @@ func TestUpgradeAndRollback(t *testing.T) {
 	u.works(c, d)
 	u.shown()
 	u.over(c, d) // and up again
+	u.later(d)
+}
+
+// later checks what a replica does beside one of a version that is further than the next: what that has written in later
+// formats is left as it is, and told.
+func (u *upgrade) later(leader *replica) {
+	t := u.t
+	t.Helper()
+	written := map[string]any{"metadata": map[string]any{"annotations": map[string]any{kubename.AnnotationFormat: "2"}}}
+	none := map[string]any{"metadata": map[string]any{"annotations": map[string]any{kubename.AnnotationFormat: nil}}}
+	format := func(kind, namespace, name string, patch map[string]any) {
+		t.Helper()
+		_, err := u.objects.Resource(schema.GroupVersionResource{Version: "v1", Resource: kind}).Namespace(namespace).
+			Patch(t.Context(), name, types.MergePatchType, must(json.Marshal(patch)), metav1.PatchOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	inside := func() map[string]string {
+		all := u.versions()
+		maps.DeleteFunc(all, func(what, _ string) bool { return !strings.Contains(what, "haw-world") })
+		return all
+	}
+	token := u.token()
+	format("namespaces", "", "haw-world", written)
+	before := inside()
+	u.set("carol", gitlabsim.Developer)
+	u.look()
+	u.eventually("finding mark_newer", 30*time.Second, func() bool { return u.finds("mark_newer") })
+	u.settled()
+	if now := inside(); !maps.Equal(now, before) || u.token() != token {
+		t.Errorf("a namespace with marks of a later version was changed: it had\n%v\nand has\n%v", before, now)
+	}
+	u.may("gitlab-view carol", true)
+	format("namespaces", "", "haw-world", none)
+	u.look()
+	u.eventually("carol has their right", 30*time.Second, func() bool { return u.has("gitlab-view", "carol") && !u.finds("mark_newer") })
+
+	u.settled()
+	leader.signal(syscall.SIGTERM)
+	if err := leader.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	format("secrets", deploy.Namespace, store.NameSnapshot, written)
+	others := func(all map[string]string) map[string]string { // each replica keeps the keys, in a format that it knows
+		delete(all, "secrets "+deploy.Namespace+"/"+store.NameKeys)
+		return all
+	}
+	before = others(u.versions())
+	e := u.startOf(false, "e")
+	u.eventually("it says why it does not lead", 30*time.Second, func() bool {
+		return strings.Contains(e.log.String(), "gl-k8s-integrator-snapshot has format") && !strings.Contains(e.log.String(), `"msg":"leading"`)
+	})
+	u.loggedIn(e, "alice", true)
+	if now := others(u.settled()); !maps.Equal(now, before) {
+		t.Errorf("beside a Snapshot of a later version something was written: it was\n%v\nand is\n%v", before, now)
+	}
+	if out := u.page("formats"); !regexp.MustCompile(`(?m)^Secret +gl-k8s-integrator-snapshot +2$`).MatchString(out) ||
+		!regexp.MustCompile(`(?m)^ConfigMap +gl-k8s-integrator-inbox +<none>$`).MatchString(out) || !regexp.MustCompile(`(?m)^haw-world +<none>$`).MatchString(out) {
+		t.Errorf("docs/upgrade.md lets people see the formats, and they see\n%s", out)
+	}
+	format("secrets", deploy.Namespace, store.NameSnapshot, none)
+	u.leader(e)
 }
 
 func must(b []byte, err error) []byte {
