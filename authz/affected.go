@@ -135,10 +135,18 @@ func (w *walk) below(id int64) bool {
 
 // compareMaps calls changed for each key whose value differs, or that only one of the two has.
 func compareMaps[K comparable, V any](a, b map[K]V, same func(V, V) bool, changed func(K)) {
+	common := 0
 	for k, x := range a {
-		if y, ok := b[k]; !ok || !same(x, y) {
+		y, ok := b[k]
+		if ok {
+			common++
+		}
+		if !ok || !same(x, y) {
 			changed(k)
 		}
+	}
+	if common == len(b) {
+		return
 	}
 	for k := range b {
 		if _, ok := a[k]; !ok {

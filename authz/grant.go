@@ -29,11 +29,15 @@ func (p Policy) Grants(s *Snapshot, sources []Source, now time.Time) ([]Grant, [
 	for i, role := range roles {
 		rank[role] = i
 	}
-	may := make(map[int64]bool, len(s.Users))
-	for id, u := range s.Users {
-		if p.MayHaveRights(u) {
-			may[id] = true
+	asked := map[int64]bool{} // once for each user who is a member somewhere: of one source these are few
+	may := func(user int64) bool {
+		yes, known := asked[user]
+		if !known {
+			u, there := s.Users[user]
+			yes = there && p.MayHaveRights(u)
+			asked[user] = yes
 		}
+		return yes
 	}
 	var findings []Finding
 	for _, e := range p.extra {
@@ -46,11 +50,12 @@ func (p Policy) Grants(s *Snapshot, sources []Source, now time.Time) ([]Grant, [
 			users[i] = users[i][:0]
 		}
 		p.each(r, src, func(role string, a standing) {
-			if may[a.user] {
-				users[rank[role]] = append(users[rank[role]], a.user)
+			if may(a.user) {
+				i := slices.Index(roles, role)
+				users[i] = append(users[i], a.user)
 			}
 		}, func(a standing) {
-			if may[a.user] {
+			if may(a.user) {
 				findings = append(findings, Finding{
 					"unknown_level", src.ID,
 					fmt.Sprintf("gitlab user %d has access level %d in %s, which this program does not know: no right is given", a.user, a.level, src.ID),
@@ -82,12 +87,10 @@ func unique(list []int64) []int64 {
 func (p Policy) each(r *Resolver, src Source, give func(role string, a standing), unknown func(a standing)) {
 	frozen := p.frozen(r.snap, src.ID)
 	for _, a := range r.Members(src.ID).list {
-		if !a.level.Known() {
-			unknown(a)
-			continue
-		}
 		if role := p.roleFor(frozen, a.level); role != "" {
 			give(role, a)
+		} else if !a.level.Known() { // a role stands for known levels alone
+			unknown(a)
 		}
 	}
 	if src.ReadOnly {

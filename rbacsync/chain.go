@@ -25,6 +25,16 @@ func (w *Wanted) atLeast(role, other string) bool {
 // which order they are written: strongest role first. A promotion gives before it takes so, and a demotion takes the
 // more before it gives the less. all is what the namespace should hold.
 func (p *planner) link(changes []Change, all []Object) {
+	leaves := func(c Change) bool {
+		if c.Key.Kind != KindRoleBinding || c.Old == nil {
+			return false
+		}
+		_, lost := c.moves()
+		return len(lost) > 0
+	}
+	if !slices.ContainsFunc(changes, leaves) {
+		return
+	}
 	gets := map[int64][]*Change{}
 	for i := range changes {
 		c := &changes[i]

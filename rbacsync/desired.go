@@ -116,21 +116,20 @@ func Desired(in Input) *Wanted {
 	if limit <= 0 {
 		limit = 2000
 	}
-	jobs := NewDeliveries(&in)
+	jobs, names := NewDeliveries(&in), labels{in.Snapshot.Users, map[int64]string{}}
 	w.Objects = make([]Object, 0, len(in.Sources)*(3+len(in.Roles)))
 	for _, src := range in.Sources {
 		w.Paths[src.ID] = src.Path
-		ns, ok := in.Names[src.ID]
-		if !ok {
-			continue
-		}
+	}
+	for _, home := range homes(in.Sources, in.Names) {
+		src, ns, first := home.source, home.name, len(w.Objects)
 		w.Objects = append(w.Objects,
 			Object{Key: NamespaceKey(ns), Namespace: &Namespace{
 				Source: src.ID, Issuer: in.Snapshot.Issuer, CreatedAt: createdAt(src.CreatedAt), Path: Printable(src.Path),
 				PodSecurity: in.Settings.standard(src.ID),
 			}},
 			Object{Key: AccountKey(ns)},
-			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: jobs.binding(src, ns)})
+			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: jobs.binding(*src, ns)})
 		w.Objects = in.Settings.Templates.add(w.Objects, values{ns, Printable(src.Path), src.ID}, in.Secrets)
 		for i, role := range roles {
 			rest, granted := users[bindingID{src.ID, role}]
@@ -142,13 +141,31 @@ func Desired(in Input) *Wanted {
 				rest = rest[len(part):]
 				w.Objects = append(w.Objects, Object{
 					Key:     Key{ns, KindRoleBinding, kubename.RoleBinding(role, shard)},
-					Binding: &Binding{Role: role, Users: part, Members: memberNames(part, in.Snapshot.Users)},
+					Binding: &Binding{Role: role, Users: part, Members: names.list(part)},
 				})
 			}
 		}
+		slices.SortFunc(w.Objects[first:], func(a, b Object) int { return a.Key.Compare(b.Key) })
 	}
-	slices.SortFunc(w.Objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
 	return w
+}
+
+// home is the namespace of a source.
+type home struct {
+	name   string
+	source *authz.Source
+}
+
+// homes returns the namespaces in order, so that of all objects only those of one namespace have to be sorted.
+func homes(sources []authz.Source, names map[authz.SourceID]string) []home {
+	out := make([]home, 0, len(names))
+	for i := range sources {
+		if name, ok := names[sources[i].ID]; ok {
+			out = append(out, home{name, &sources[i]})
+		}
+	}
+	slices.SortFunc(out, func(a, b home) int { return strings.Compare(a.name, b.name) })
+	return out
 }
 
 func (s Settings) standard(id authz.SourceID) PodSecurity {
@@ -181,7 +198,32 @@ const maxMembers = 4096
 
 // memberNames lists user names for people who read a binding: "alice (2), bob (3)".
 func memberNames(ids []int64, users map[int64]authz.User) string {
+	return labels{users, map[int64]string{}}.list(ids)
+}
+
+// labels are users in the words of memberNames, each put together once for all bindings.
+type labels struct {
+	users map[int64]authz.User
+	known map[int64]string
+}
+
+func (l labels) of(id int64) string {
+	s, ok := l.known[id]
+	if ok {
+		return s
+	}
+	name := Printable(l.users[id].Username)
+	if len(name) > 255 { // GitLab's own limit; whoever answers with more is not to fill the object
+		name = Printable(name[:255])
+	}
+	s = name + " (" + strconv.FormatInt(id, 10) + ")"
+	l.known[id] = s
+	return s
+}
+
+func (l labels) list(ids []int64) string {
 	var b strings.Builder
+	b.Grow(min(maxMembers+300, 20*len(ids)))
 	for i, id := range ids {
 		if b.Len() > maxMembers {
 			fmt.Fprintf(&b, ", and %d more", len(ids)-i)
@@ -190,14 +232,7 @@ func memberNames(ids []int64, users map[int64]authz.User) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		name := Printable(users[id].Username)
-		if len(name) > 255 { // GitLab's own limit; whoever answers with more is not to fill the object
-			name = Printable(name[:255])
-		}
-		b.WriteString(name)
-		b.WriteString(" (")
-		b.WriteString(strconv.FormatInt(id, 10))
-		b.WriteByte(')')
+		b.WriteString(l.of(id))
 	}
 	return b.String()
 }

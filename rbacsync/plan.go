@@ -83,6 +83,9 @@ func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
 	if want.Hold != "" {
 		return nil, []authz.Finding{{Code: "held", Text: "nothing is changed: " + want.Hold}}
 	}
+	if missing := len(want.Objects) - len(have.Live); missing > 0 {
+		p.changes = make([]Change, 0, missing)
+	}
 	for i := range want.Objects {
 		if s := want.Objects[i].Namespace; s != nil {
 			p.home[s.Source] = want.Objects[i].Key.Name
@@ -94,23 +97,46 @@ func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
 		p.find("other_issuer", authz.SourceID{}, "%d namespaces belong to the GitLab %q (the first is %q) and gitlab.url is %q: left alone; write the URL as GitLab itself does (its external_url)",
 			len(names), issuer, names[0], p.want.Issuer)
 	}
-	sortChanges(p.changes)
+	p.changes = sortChanges(p.changes)
 	slices.SortFunc(p.findings, func(a, b authz.Finding) int {
 		return cmp.Or(strings.Compare(a.Code, b.Code), a.Source.Compare(b.Source), strings.Compare(a.Text, b.Text))
 	})
 	return p.changes, p.findings
 }
 
-func sortChanges(changes []Change) {
-	slices.SortFunc(changes, func(a, b Change) int {
-		switch {
-		case a.Revokes && !b.Revokes:
-			return -1
-		case b.Revokes && !a.Revokes:
-			return 1
-		}
-		return cmp.Or(cmp.Compare(a.Step, b.Step), cmp.Compare(a.Action, b.Action), a.Key.Compare(b.Key))
-	})
+// turns is how many turns there are: see turn.
+const turns = 64
+
+// turn is the place of a change in a plan, before its key: what takes a right comes first, then it is the step and the action.
+func (c *Change) turn() int {
+	turn := int(c.Step)<<2 | int(c.Action)
+	if !c.Revokes {
+		turn += turns / 2
+	}
+	return turn
+}
+
+// sortChanges returns changes by turn and key. A first round has tens of thousands, which come by key, so they are dealt out
+// and only sorted where that is not so.
+func sortChanges(changes []Change) []Change {
+	var begin [turns + 1]int
+	for i := range changes {
+		begin[changes[i].turn()+1]++
+	}
+	for turn := range turns {
+		begin[turn+1] += begin[turn]
+	}
+	out, next := make([]Change, len(changes)), begin
+	for i := range changes {
+		at := &next[changes[i].turn()]
+		out[*at] = changes[i]
+		*at++
+	}
+	for turn := range turns {
+		same := out[begin[turn]:begin[turn+1]]
+		copy(same, sorted(same, func(a, b Change) int { return a.Key.Compare(b.Key) }))
+	}
+	return out
 }
 
 // bindingPrefix starts the names of all bindings of ours (kubename.RoleBinding, kubename.CIRoleBinding).

@@ -218,30 +218,33 @@ func TestCIVariablesComplexity(t *testing.T) {
 	}
 }
 
-func TestCIVariablesAreRefreshed(t *testing.T) {
+// TestATargetedReadingReadsVariablesOfNewProjectsAlone: those of others stay as they were at Taken, which stays too, so that a
+// revocation never waits for them.
+func TestATargetedReadingReadsVariablesOfNewProjectsAlone(t *testing.T) {
 	o := newOrg(t)
 	o.seedVariables()
+	app, lib := authz.ProjectID(o.id["app"]), authz.ProjectID(o.id["lib"])
 	r := o.reader(withVars)
 	base, err := r.Snapshot(t.Context())
 	o.ok(err)
-	o.ok(o.w.RemoveVariable(o.id["app"], "KUBECONFIG", "ICC-K8s"))
+	o.ok(o.w.RemoveVariable(app.ID, "KUBECONFIG", "ICC-K8s"))
 	before := r.Requests()["graphql"]
-	s, err := r.Refresh(t.Context(), base, []authz.SourceID{authz.ProjectID(o.id["app"]), authz.ProjectID(o.id["lib"])})
+	s, err := r.Refresh(t.Context(), base, []authz.SourceID{app, lib})
 	o.ok(err)
-	if d := cmp.Diff(appVars()[1:], s.Projects[o.id["app"]].Variables); d != "" || !s.Projects[o.id["lib"]].VariablesRead {
-		t.Errorf("lib read: %v (-want +read)\n%s", s.Projects[o.id["lib"]].VariablesRead, d)
+	if d := cmp.Diff(appVars(), s.Projects[app.ID].Variables); d != "" || !s.Projects[lib.ID].VariablesRead || !s.Taken.Equal(base.Taken) {
+		t.Errorf("lib read: %v, of %s, want %s (-want +read)\n%s", s.Projects[lib.ID].VariablesRead, s.Taken, base.Taken, d)
+	}
+	if n := r.Requests()["graphql"] - before; n != 0 {
+		t.Errorf("%d GraphQL requests, want none", n)
+	}
+	delete(base.Projects, app.ID) // as if it had just been made
+	s, err = r.Refresh(t.Context(), base, []authz.SourceID{app, lib})
+	o.ok(err)
+	if d := cmp.Diff(appVars()[1:], s.Projects[app.ID].Variables); d != "" || !s.Projects[app.ID].VariablesRead {
+		t.Errorf("read: %v (-want +read)\n%s", s.Projects[app.ID].VariablesRead, d)
 	}
 	if n := r.Requests()["graphql"] - before; n != 1 {
 		t.Errorf("%d GraphQL requests, want 1", n)
-	}
-	if len(base.Projects[o.id["app"]].Variables) != 3 {
-		t.Error("the base was changed")
-	}
-	// A program that has just started refreshes what it loaded, without a full reading before.
-	s, err = o.reader(withVars).Refresh(t.Context(), base, []authz.SourceID{authz.ProjectID(o.id["app"])})
-	o.ok(err)
-	if d := cmp.Diff(appVars()[1:], s.Projects[o.id["app"]].Variables); d != "" {
-		t.Errorf("(-want +read)\n%s", d)
 	}
 	broken := o.faultyReader(func(_ *http.Request, b string) *http.Response {
 		if strings.Contains(b, "ciVariables") {
@@ -249,9 +252,9 @@ func TestCIVariablesAreRefreshed(t *testing.T) {
 		}
 		return nil
 	}, func(op *Options) { withVars(op); op.RetryWait = time.Millisecond })
-	s, err = broken.Refresh(t.Context(), base, []authz.SourceID{authz.ProjectID(o.id["app"])})
+	s, err = broken.Refresh(t.Context(), base, []authz.SourceID{app})
 	o.ok(err)
-	if p := s.Projects[o.id["app"]]; p.VariablesRead || p.Variables != nil || len(p.Members) == 0 || len(s.Missing) > 0 {
+	if p := s.Projects[app.ID]; p.VariablesRead || p.Variables != nil || len(p.Members) == 0 || len(s.Missing) > 0 {
 		t.Errorf("read %v, %v, %d members, missing %v", p.VariablesRead, p.Variables, len(p.Members), s.Missing)
 	}
 }

@@ -3,6 +3,7 @@ package gitlab
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -220,28 +221,44 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 // an account, or one that could not be read at all, has a membership: without an account nobody has a right, and by
 // half an answer nobody loses one.
 func markIncomplete(s *authz.Snapshot) {
-	whole := func(u authz.User) bool { return u.State != "" && u.Username != "" }
 	for id, u := range s.Users {
-		if !whole(u) {
+		if !isWhole(u) {
 			s.Missing[authz.UserID(id)] = "the answer does not contain its state or username"
 		}
 	}
-	mark := func(source authz.SourceID, user int64) {
-		if !whole(s.Users[user]) && s.Missing[source] == "" {
-			s.Missing[source] = fmt.Sprintf("the account of its member %s could not be read", authz.UserID(user))
+	for id := range s.Groups {
+		markMembers(s, authz.GroupID(id))
+	}
+	for id := range s.Projects {
+		markMembers(s, authz.ProjectID(id))
+	}
+}
+
+// markMembers marks a group or project if one of its members is such an account.
+func markMembers(s *authz.Snapshot, id authz.SourceID) {
+	for user := range named(s, id) {
+		if s.Missing[id] == "" && !isWhole(s.Users[user]) {
+			s.Missing[id] = fmt.Sprintf("the account of its member %s could not be read", authz.UserID(user))
 		}
 	}
-	for id, g := range s.Groups {
-		for _, m := range g.Members {
-			mark(authz.GroupID(id), m.User)
-		}
+}
+
+func isWhole(u authz.User) bool { return u.State != "" && u.Username != "" }
+
+// named returns the users whom the rows of a group or project name, and whose personal project it is.
+func named(s *authz.Snapshot, id authz.SourceID) iter.Seq[int64] {
+	members, owner := s.Groups[id.ID].Members, int64(0)
+	if id.Kind != authz.GroupSource {
+		members, owner = s.Projects[id.ID].Members, s.Projects[id.ID].Owner
 	}
-	for id, p := range s.Projects {
-		for _, m := range p.Members {
-			mark(authz.ProjectID(id), m.User)
+	return func(yield func(int64) bool) {
+		for _, m := range members {
+			if !yield(m.User) {
+				return
+			}
 		}
-		if p.Owner != 0 {
-			mark(authz.ProjectID(id), p.Owner)
+		if owner != 0 {
+			yield(owner)
 		}
 	}
 }

@@ -17,33 +17,28 @@ import (
 // Refresh reads only what changed and returns a Snapshot as a full reading would give, made from base, which stays
 // as it is. It also reads what the changes lead to: below a deleted, archived or restored group everything, and
 // groups and people nobody knew before. What GitLab says does not exist is gone; what could not be read is in
-// Missing. Taken stays that of base, because most of the Snapshot is that old.
+// Missing. Taken stays that of base, because most of the Snapshot is that old. So do the CI variables of projects that base
+// has: no hook tells of them, and nobody's revocation is to wait for them.
 //
 // One thing that GitLab does not answer about delays no other: things are read side by side, people first, each within
 // sourceTimeout, and what was not reached within refreshTimeout is in Missing, too. The error is for when nothing at
 // all could be read: then the changes are still to be done.
 func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
 	u := &update{
-		s: copySnapshot(base), absences: &r.absences, now: r.api.now, done: map[authz.SourceID]bool{}, read: map[authz.SourceID]bool{},
+		s: base, absences: &r.absences, now: r.api.now, done: map[authz.SourceID]bool{}, read: map[authz.SourceID]bool{},
 		below: map[authz.SourceID]bool{}, fromRow: map[int64]bool{},
 	}
 	f := &fetcher{
 		api: r.api, graphQL: r.graphQL, links: r.links, absences: &r.absences, have: u, until: time.Now().Add(refreshTimeout),
 		adminTurn: make(chan struct{}, 1),
 	}
-	var known []int64 // whose variables can be read beside all else
 	for _, id := range changed {
 		u.want(id)
-		if _, ok := base.Projects[id.ID]; ok && id.Kind == authz.ProjectSource {
-			known = append(known, id.ID)
-		}
 	}
-	var beside sync.WaitGroup
-	defer beside.Wait()
-	early, cancel := urgently(ctx, variablesTimeout)
-	defer cancel()
-	var vars *varsReading
-	beside.Go(func() { vars = r.graphQL.readVariables(early, known) })
+	var copying sync.WaitGroup // which takes milliseconds of a large GitLab, while it answers
+	defer copying.Wait()
+	var ours *authz.Snapshot
+	copying.Go(func() { ours = copySnapshot(base) })
 	for len(u.queue) > 0 {
 		wave := u.queue
 		u.queue = nil
@@ -57,22 +52,17 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 				return nil, err
 			}
 		}
+		copying.Wait()
+		u.s = ours
 		u.takeAll(wave, answers)
 	}
-	if !r.includeUsers {
-		dropUnnamed(u.s)
-	}
-	for id := range u.fromRow { // it is not known to be a human or none: the next reading has to ask
-		delete(u.s.Users, id)
-	}
-	markIncomplete(u.s)
-	inheritFlags(u.s)
-	beside.Wait()
-	vars.putAll(u.s, known)
-	rest := slices.DeleteFunc(u.projectsRead(), func(id int64) bool { return slices.Contains(known, id) })
-	late, cancel := urgently(ctx, variablesTimeout)
+	copying.Wait()
+	u.s = ours
+	u.finish(base, r.includeUsers)
+	fresh := slices.DeleteFunc(u.projectsRead(), func(id int64) bool { _, known := base.Projects[id]; return known })
+	ctx, cancel := urgently(ctx, variablesTimeout)
 	defer cancel()
-	r.graphQL.readVariables(late, rest).putAll(u.s, rest)
+	r.graphQL.readVariables(ctx, fresh).putAll(u.s, fresh)
 	return u.s, nil
 }
 

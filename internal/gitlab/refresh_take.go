@@ -75,7 +75,8 @@ func (u *update) take(id authz.SourceID, in fetched) error {
 		if err != nil {
 			return err
 		}
-		p.Members = mergeMembers(in.rows)
+		old := u.s.Projects[id.ID]
+		p.Members, p.Variables, p.VariablesRead = mergeMembers(in.rows), old.Variables, old.VariablesRead
 		u.s.Projects[id.ID] = p
 		u.wantGroup(p.Group)
 		u.wantLinks(p.Links)
@@ -322,21 +323,78 @@ func copySnapshot(base *authz.Snapshot) *authz.Snapshot {
 	return &s
 }
 
-// dropUnnamed removes people whom no row and no personal project names.
-func dropUnnamed(s *authz.Snapshot) {
-	named := map[int64]bool{}
-	for _, g := range s.Groups {
-		for _, m := range g.Members {
-			named[m.User] = true
+// finish makes the Snapshot what a full reading would be. It looks at what the update can have changed alone: going through all
+// members of everything with each hook would be most of what a revocation costs.
+func (u *update) finish(base *authz.Snapshot, includeUsers bool) {
+	if !includeUsers {
+		u.dropUnnamed(base)
+	}
+	half := len(u.fromRow) > 0
+	for id := range u.fromRow { // it is not known to be a human or none: the next reading has to ask
+		delete(u.s.Users, id)
+	}
+	for id := range u.read {
+		user, there := u.s.Users[id.ID]
+		half = half || id.Kind == authz.UserSource && there && !isWhole(user)
+	}
+	if half {
+		markIncomplete(u.s)
+	}
+	for id := range u.read {
+		markMembers(u.s, id)
+	}
+	groups := false
+	for id := range u.done {
+		groups = groups || id.Kind == authz.GroupSource
+	}
+	if groups {
+		inheritFlags(u.s)
+		return
+	}
+	for id := range u.read {
+		if p, there := u.s.Projects[id.ID]; there && id.Kind == authz.ProjectSource {
+			above := u.s.Groups[p.Group]
+			p.Archived, p.MarkedForDeletion = p.Archived || above.Archived, p.MarkedForDeletion || above.MarkedForDeletion
+			u.s.Projects[id.ID] = p
 		}
 	}
-	for _, p := range s.Projects {
-		named[p.Owner] = true
-		for _, m := range p.Members {
-			named[m.User] = true
+}
+
+// dropUnnamed removes those whom this update read, or took a row or a project from, and whom no row and no personal project
+// names any more.
+func (u *update) dropUnnamed(base *authz.Snapshot) {
+	unnamed := map[int64]bool{}
+	for id := range u.done {
+		if id.Kind == authz.UserSource {
+			unnamed[id.ID] = true
+			continue
+		}
+		for m := range named(base, id) {
+			unnamed[m] = true
 		}
 	}
-	maps.DeleteFunc(s.Users, func(id int64, _ authz.User) bool { return !named[id] })
+	look := func(id authz.SourceID) (more bool) {
+		for m := range named(u.s, id) {
+			delete(unnamed, m)
+		}
+		return len(unnamed) > 0
+	}
+	for id := range u.read { // most of them stay where they are
+		look(id)
+	}
+	for id := range u.s.Groups {
+		if !look(authz.GroupID(id)) {
+			return
+		}
+	}
+	for id := range u.s.Projects {
+		if !look(authz.ProjectID(id)) {
+			return
+		}
+	}
+	for id := range unnamed {
+		delete(u.s.Users, id)
+	}
 }
 
 func firstTime(a, b time.Time) time.Time {

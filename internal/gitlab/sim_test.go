@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -804,6 +805,9 @@ func TestRefreshEqualsFullSnapshot(t *testing.T) {
 				if d := diff(before, base); d != "" {
 					t.Fatalf("%s: base was changed\n%s", step.name, d)
 				}
+				if d := diff(finished(next, everybody), next); d != "" {
+					t.Fatalf("%s: (-all looked at again +Refresh)\n%s", step.name, d)
+				}
 				base = next
 			}
 			full, err := r.Snapshot(t.Context())
@@ -815,6 +819,32 @@ func TestRefreshEqualsFullSnapshot(t *testing.T) {
 			}
 		})
 	}
+}
+
+// finished is a Snapshot after all users and all members were looked at.
+func finished(s *authz.Snapshot, everybody bool) *authz.Snapshot {
+	s = copySnapshot(s)
+	if !everybody {
+		unnamed := maps.Clone(s.Users)
+		for _, id := range slices.Concat(sourcesOf(s.Groups, authz.GroupID), sourcesOf(s.Projects, authz.ProjectID)) {
+			for user := range named(s, id) {
+				delete(unnamed, user)
+			}
+		}
+		for user := range unnamed {
+			delete(s.Users, user)
+		}
+	}
+	markIncomplete(s)
+	inheritFlags(s)
+	return s
+}
+
+func sourcesOf[V any](m map[int64]V, source func(int64) authz.SourceID) (out []authz.SourceID) {
+	for id := range m {
+		out = append(out, source(id))
+	}
+	return out
 }
 
 // TestRenamedGroupTakesNobodyElseAlong: the hook of a rename is late, and its old path already belongs to another group.

@@ -45,10 +45,18 @@ func notePlaces[V any](before, after map[int64]V, same func(V, V) bool, note fun
 
 // differ calls changed for each key whose value differs, or that only one of the two has.
 func differ[V any](a, b map[int64]V, same func(V, V) bool, changed func(int64)) {
+	common := 0
 	for id, x := range a {
-		if y, ok := b[id]; !ok || !same(x, y) {
+		y, ok := b[id]
+		if ok {
+			common++
+		}
+		if !ok || !same(x, y) {
 			changed(id)
 		}
+	}
+	if common == len(b) {
+		return
 	}
 	for id := range b {
 		if _, ok := a[id]; !ok {
@@ -124,6 +132,8 @@ func (m *merging) keep(id authz.SourceID) {
 		old, known := m.known.Projects[id.ID]
 		met, there := m.out.Projects[id.ID]
 		if m.fits(id, known, there, known && there && samePlaceOfProject(old, met), old.Group) && known {
+			// A reading of single things leaves these as they were: what this reading has not met is as old as the one before.
+			old.Variables, old.VariablesRead = met.Variables, met.VariablesRead
 			m.out.Projects[id.ID] = old
 			m.rows(append(slices.Clone(old.Members), authz.Member{User: old.Owner}))
 		}
