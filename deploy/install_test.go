@@ -25,9 +25,9 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 )
 
-func installPage(t *testing.T) string {
+func docsPage(t *testing.T, name string) string {
 	t.Helper()
-	page, err := os.ReadFile("../docs/install.md")
+	page, err := os.ReadFile("../docs/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,11 +35,11 @@ func installPage(t *testing.T) string {
 }
 
 // block returns the text of the page's only block of that kind.
-func block(t *testing.T, kind string) string {
+func block(t *testing.T, page, kind string) string {
 	t.Helper()
-	found := regexp.MustCompile("(?s)```"+kind+"\n(.*?)```").FindAllStringSubmatch(installPage(t), -1)
+	found := regexp.MustCompile("(?s)```"+kind+"\n(.*?)```").FindAllStringSubmatch(docsPage(t, page), -1)
 	if len(found) != 1 {
-		t.Fatalf("docs/install.md has %d blocks %q, want one", len(found), kind)
+		t.Fatalf("docs/%s has %d blocks %q, want one", page, len(found), kind)
 	}
 	return found[0][1]
 }
@@ -53,14 +53,14 @@ func shell(t *testing.T, dir, script string, env ...string) {
 	}
 }
 
-// TestCertificatesOfTheDocs: with the certificates that docs/install.md makes, kube-apiserver and the webhook know each
+// TestCertificatesOfTheDocs: with the certificates that docs/install-unit.md makes, kube-apiserver and the webhook know each
 // other, and neither takes the other's part.
 func TestCertificatesOfTheDocs(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("needs openssl")
 	}
 	dir := t.TempDir()
-	shell(t, dir, block(t, "sh certificates"))
+	shell(t, dir, block(t, "install-unit.md", "sh certificates"))
 	pair := func(name string) tls.Certificate {
 		t.Helper()
 		p, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
@@ -98,7 +98,7 @@ func TestCertificatesOfTheDocs(t *testing.T) {
 	}
 }
 
-// TestCredentialsOfTheDocs: the kubeconfig that docs/install.md makes is the integrator's ServiceAccount.
+// TestCredentialsOfTheDocs: the kubeconfig that docs/install-unit.md makes is the integrator's ServiceAccount.
 func TestCredentialsOfTheDocs(t *testing.T) {
 	as(t, "")
 	dir := t.TempDir()
@@ -109,7 +109,7 @@ func TestCredentialsOfTheDocs(t *testing.T) {
 	if err := os.Symlink(deployDir, filepath.Join(dir, "deploy")); err != nil {
 		t.Fatal(err)
 	}
-	script := strings.ReplaceAll(block(t, "sh credentials"), "https://icc.example.com:6443", cluster.URL())
+	script := strings.ReplaceAll(block(t, "install-unit.md", "sh credentials"), "https://icc.example.com:6443", cluster.URL())
 	shell(t, dir, "PATH="+filepath.Dir(cluster.Kubectl())+":$PATH\n"+script, "KUBECONFIG="+cluster.AdminKubeconfig())
 	cfg, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "integrator.kubeconfig"))
 	if err != nil {
@@ -133,14 +133,14 @@ func TestCredentialsOfTheDocs(t *testing.T) {
 // TestStaticPodOfTheDocs: every file that kube-apiserver is told to read is under what is mounted into it.
 func TestStaticPodOfTheDocs(t *testing.T) {
 	var pod corev1.Pod
-	if err := yaml.UnmarshalStrict([]byte(block(t, "yaml static pod")), &pod); err != nil {
+	if err := yaml.UnmarshalStrict([]byte(block(t, "install.md", "yaml static pod")), &pod); err != nil {
 		t.Fatal(err)
 	}
 	mount, volume := pod.Spec.Containers[0].VolumeMounts[0], pod.Spec.Volumes[0]
 	if mount.Name != volume.Name || mount.MountPath != volume.HostPath.Path {
 		t.Errorf("mount %v and volume %v don't belong together", mount, volume)
 	}
-	_, section, _ := strings.Cut(installPage(t), "## 4. kube-apiserver")
+	_, section, _ := strings.Cut(docsPage(t, "install.md"), "## 4. kube-apiserver")
 	section, _, _ = strings.Cut(section, "\n## ")
 	files := regexp.MustCompile(`/etc/[a-zA-Z0-9./-]+\.[a-z]+`).FindAllString(section, -1)
 	if len(files) < 6 {

@@ -53,6 +53,40 @@ func TestLinksOfTheDocs(t *testing.T) {
 	}
 }
 
+// TestEveryPageIsReached: whoever begins at the README comes to each page by links.
+func TestEveryPageIsReached(t *testing.T) {
+	seen := map[string]bool{}
+	var follow func(page string)
+	follow = func(page string) {
+		if seen[page] {
+			return
+		}
+		seen[page] = true
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(fenced.ReplaceAllString(string(text), ""), -1) {
+			path, _, _ := strings.Cut(m[1], "#")
+			if target := filepath.Join(filepath.Dir(page), path); path != "" && filepath.Ext(path) == ".md" && !strings.Contains(path, "://") {
+				follow(target)
+			}
+		}
+	}
+	follow("../README.md")
+	for _, pattern := range []string{"../docs/*.md", "../docs/adr/*.md"} {
+		pages, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, page := range pages {
+			if !seen[page] {
+				t.Errorf("no link leads to %s", page)
+			}
+		}
+	}
+}
+
 // anchors returns the names by which the headings of a page are linked to.
 func anchors(t *testing.T, page string) []string {
 	t.Helper()

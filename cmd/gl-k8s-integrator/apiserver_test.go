@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// TestCommandsOfTheLoginPages runs what docs/login.md and docs/fence-files.md tell people to type, with the configuration of
-// the first.
+// TestCommandsOfTheLoginPages runs what docs/login.md, docs/fence-files.md and docs/install-managed.md tell people to type, with
+// the configuration of the first.
 func TestCommandsOfTheLoginPages(t *testing.T) {
 	var text string
-	for _, page := range []string{"login", "fence-files"} {
+	for _, page := range []string{"login", "fence-files", "install-managed"} {
 		raw, err := os.ReadFile("../../docs/" + page + ".md")
 		if err != nil {
 			t.Fatal(err)
@@ -27,7 +27,7 @@ func TestCommandsOfTheLoginPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	ran := 0
-	for _, line := range regexp.MustCompile(`(?m)^gl-k8s-integrator (.*)$`).FindAllStringSubmatch(text, -1) {
+	for _, line := range regexp.MustCompile(`(?m)^ *gl-k8s-integrator (.*)$`).FindAllStringSubmatch(text, -1) {
 		command, _, _ := strings.Cut(line[1], " > ")
 		var out, errs strings.Builder
 		root := rootCommand(streams{out: &out, err: &errs})
@@ -37,7 +37,7 @@ func TestCommandsOfTheLoginPages(t *testing.T) {
 		}
 		ran++
 	}
-	if ran < 4 {
+	if ran < 6 {
 		t.Errorf("only %d commands were found", ran)
 	}
 }

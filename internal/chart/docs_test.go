@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
@@ -78,9 +79,31 @@ func TestTheChartsPage(t *testing.T) {
 	if err != nil || !strings.HasPrefix(d.Spec.Template.Spec.Containers[0].Image, "registry.example.com/") {
 		t.Errorf("the upgrade loses values: %v, %v", err, d.Spec.Template.Spec.Containers)
 	}
+	plan := strings.TrimSpace(block(t, "../../docs/install-chart.md", "sh plan"))
+	if !strings.Contains(notes, plan) {
+		t.Errorf("helm names another next command than %s:\n%s", plan, notes)
+	}
+	shell(block(t, "../../docs/install-chart.md", "sh enforce"))
+	if own := w.must(t, "get", "values", release, "--namespace", deploy.Namespace); !strings.Contains(own, "mode: enforce") || !strings.Contains(own, "gitlab.example.com") {
+		t.Errorf("after the last step the values are\n%s", own)
+	}
 	shell(block(t, page, "sh uninstall"))
 	if list := w.must(t, "list", "--short"); list != "" {
 		t.Errorf("releases after the uninstall: %s", list)
+	}
+}
+
+// TestManagedOfTheDocs: the values of docs/install-managed.md make a configuration in which kube-apiserver judges tokens.
+func TestManagedOfTheDocs(t *testing.T) {
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	write(t, values, block(t, "../../docs/install-managed.md", "yaml values"))
+	rendered := objects(t, newHelm(t, "").template(t, "--values", values))
+	if roles := configuredRoles(t, rendered); len(roles) == 0 { // the configuration is good
+		t.Error("it gives no roles")
+	}
+	text, _, _ := unstructured.NestedString(rendered["ConfigMap/gl-k8s-integrator-config"].Object, "data", "config.yaml")
+	if strings.Count(text, "disabled: true") != 2 || strings.Contains(text, "tls.crt") {
+		t.Errorf("the configuration is\n%s", text)
 	}
 }
 

@@ -176,7 +176,7 @@ type Authz struct {
 	// What gets a namespace. Default [group, project, user].
 	Kinds []string `json:"kinds,omitempty"`
 	// Further names that no namespace may get; "*" at the end matches any rest. Top-level domains, names of the
-	// cluster's DNS, kube-*, default and usual names of infrastructure always are: see docs/operations.md.
+	// cluster's DNS, kube-*, default and usual names of infrastructure always are: see docs/namespaces.md.
 	ReservedNames []string `json:"reservedNames,omitempty"`
 	// Give rights to access-token users and service accounts too, and let them log in.
 	Bots bool `json:"bots,omitempty"`
@@ -261,9 +261,9 @@ type RBACSync struct {
 	// Existing namespaces that groups or projects may take over. An administrator also has to label the namespace
 	// app.kubernetes.io/managed-by=gl-k8s-integrator.
 	Adopt []Adoption `json:"adopt,omitempty"`
-	// Further objects that every namespace gets: quotas, network policies and so on. See docs/operations.md.
+	// Further objects that every namespace gets: quotas, network policies and so on. See docs/templates.md.
 	Templates Templates `json:"templates,omitzero"`
-	// Brakes on what looks like a mistake: see docs/operations.md.
+	// Brakes on what looks like a mistake: see docs/held.md.
 	Limits Limits `json:"limits,omitzero"`
 }
 

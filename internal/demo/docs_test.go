@@ -67,6 +67,7 @@ func docs(t *testing.T, e *Env) {
 		run(laptop, filepath.Join(laptop, "second"), strings.ReplaceAll(line, " icc", " lab")) // of another cluster
 	}
 	merged(t, e, kubeconfig, filepath.Join(laptop, "second"))
+	withoutKubelogin(t, e, kubeconfig)
 	redirectURIs(t, e)
 	written, err := os.ReadFile(kubeconfig)
 	if err != nil {
@@ -77,14 +78,30 @@ func docs(t *testing.T, e *Env) {
 			t.Errorf("following docs/user.md gives a kubeconfig without %q", want)
 		}
 	}
-	apply := commands(t, filepath.Join(root, "docs", "install.md"), "kubectl apply")
-	if len(apply) == 0 {
-		t.Fatal("docs/install.md applies nothing")
+	var apply []string
+	for page, n := range map[string]int{"install": 1, "install-chart": 2, "deletion": 1, "templates": 1} {
+		lines := commands(t, filepath.Join(root, "docs", page+".md"), "kubectl apply")
+		if len(lines) != n {
+			t.Errorf("docs/%s.md applies %q", page, lines)
+		}
+		apply = append(apply, lines...)
 	}
 	for _, line := range apply {
 		run(root, e.Cluster.AdminKubeconfig(), line+" --server-side --force-conflicts --dry-run=server")
 	}
 	quotes(t, e)
+}
+
+// withoutKubelogin: what kubectl says where kubelogin is not installed is on the page.
+func withoutKubelogin(t *testing.T, e *Env, kubeconfig string) {
+	const said = `error: unknown command "oidc-login" for "kubectl"`
+	cmd := exec.CommandContext(t.Context(), e.Cluster.Kubectl(), "get", "pods")
+	cmd.Env = []string{"KUBECONFIG=" + kubeconfig, "HOME=" + t.TempDir(), "PATH=" + filepath.Dir(e.Cluster.Kubectl())}
+	out, err := cmd.CombinedOutput()
+	page, pageErr := os.ReadFile(filepath.Join("..", "..", "docs", "user.md"))
+	if err == nil || !strings.Contains(string(out), said) || pageErr != nil || !strings.Contains(string(page), said) {
+		t.Errorf("without kubelogin (%v, %v) kubectl says\n%s", err, pageErr, out)
+	}
 }
 
 // merged has kubectl merge the files of two clusters, made by the same commands with another name: nothing of the
@@ -113,7 +130,8 @@ func redirectURIs(t *testing.T, e *Env) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, _, _ := strings.Cut(string(page), "\n2. ")
+	_, text, _ := strings.Cut(string(page), "\n## 1. GitLab\n")
+	text, _, _ = strings.Cut(text, "\n2. ")
 	said := regexp.MustCompile("`((?:http://localhost|urn:)[^`]*)`").FindAllStringSubmatch(text, -1)
 	if len(said) != 3 {
 		t.Fatalf("docs/install.md names %d redirect URIs: %q", len(said), said)

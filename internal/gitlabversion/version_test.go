@@ -35,7 +35,7 @@ func TestHas(t *testing.T) {
 
 // TestTable: complete, in order, and every line is in the docs as it is here.
 func TestTable(t *testing.T) {
-	page, err := os.ReadFile("../../docs/install.md")
+	page, err := os.ReadFile("../../docs/gitlab-versions.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,9 +53,9 @@ func TestTable(t *testing.T) {
 		lines = append(lines, fmt.Sprintf("| %s | %s | %s |", e.Since, e.What, e.Without))
 	}
 	if want := strings.Join(lines, "\n"); !strings.Contains(string(page), want) {
-		t.Errorf("docs/install.md lacks this table:\n%s", want)
+		t.Errorf("docs/gitlab-versions.md lacks this table:\n%s", want)
 	}
 	if !strings.Contains(string(page), "GitLab "+gitlabversion.Oldest.String()) {
-		t.Errorf("docs/install.md does not say that GitLab %s is the oldest", gitlabversion.Oldest)
+		t.Errorf("docs/gitlab-versions.md does not say that GitLab %s is the oldest", gitlabversion.Oldest)
 	}
 }

@@ -46,7 +46,7 @@ type harm struct {
 // thing is an object that we write or depend on.
 type thing struct {
 	*ruin
-	row                  string // its row in docs/operations.md
+	row                  string // its row in docs/drift.md
 	group, version, kind string // kind: the plural
 	namespace, name      string
 	deleted, changed     harm
@@ -531,7 +531,7 @@ func rows() []*thing {
 }
 
 // TestWhatIfSomebodyDeletesOrChanges does harm to each object that we write or depend on, while a process serves. What is
-// ours is put back, the rest is a finding or a metric; nobody loses a login or a right by it. docs/operations.md has a row for
+// ours is put back, the rest is a finding or a metric; nobody loses a login or a right by it. docs/drift.md has a row for
 // each, and says the same.
 func TestWhatIfSomebodyDeletesOrChanges(t *testing.T) {
 	u := ruined(t)
@@ -576,7 +576,7 @@ func TestWhatIfSomebodyDeletesOrChanges(t *testing.T) {
 
 // TestTheDocsSayWhatIfSomebodyDeletesOrChanges: a row for each object, with the finding that follows.
 func TestTheDocsSayWhatIfSomebodyDeletesOrChanges(t *testing.T) {
-	text, err := os.ReadFile("../../docs/operations.md")
+	text, err := os.ReadFile("../../docs/drift.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,6 +74,9 @@ labels:
 {{- $_ := set $listeners "hooks" (dict "address" (printf "0.0.0.0:%v" .Values.ports.hooks)
       "certFile" (printf "%s/hooks.crt" $dir) "keyFile" (printf "%s/hooks.key" $dir) "secretFile" (printf "%s/hook-secret" $dir)) }}
 {{- end }}
+{{- if and (dig "authn" "disabled" false .Values.config) (dig "authz" "explain" "disabled" false .Values.config) }}
+{{- $_ := unset $listeners "webhooks" }}{{/* nothing is served there */}}
+{{- end }}
 {{- $gitlab := dict "readTokenFile" (printf "%s/read-token" $dir) }}
 {{- if ne (dig "ci" "delivery" "variables" .Values.config) "none" }}
 {{- $_ := set $gitlab "writeTokenFile" (printf "%s/write-token" $dir) }}
