@@ -445,16 +445,12 @@ func (u *upgrade) later(leader *replica) {
 	if now := inside(); !maps.Equal(now, before) || u.token() != token {
 		t.Errorf("a namespace with marks of a later version was changed: it had\n%v\nand has\n%v", before, now)
 	}
-	u.may("gitlab-view carol", true)
-	format("namespaces", "", "haw-world", none)
-	u.look()
-	u.eventually("carol has their right", 30*time.Second, func() bool { return u.has("gitlab-view", "carol") && !u.finds("mark_newer") })
-
-	u.settled()
 	leader.signal(syscall.SIGTERM)
 	if err := leader.cmd.Wait(); err != nil {
 		t.Error(err)
 	}
+	u.may("gitlab-view carol", true)
+	format("namespaces", "", "haw-world", none)
 	format("secrets", deploy.Namespace, store.NameSnapshot, written)
 	others := func(all map[string]string) map[string]string { // each replica keeps the keys, in a format that it knows
 		delete(all, "secrets "+deploy.Namespace+"/"+store.NameKeys)
@@ -475,6 +471,7 @@ func (u *upgrade) later(leader *replica) {
 	}
 	format("secrets", deploy.Namespace, store.NameSnapshot, none)
 	u.leader(e)
+	u.eventually("carol has their right", 30*time.Second, func() bool { return u.has("gitlab-view", "carol") })
 }
 
 func must(b []byte, err error) []byte {
