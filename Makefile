@@ -9,7 +9,7 @@ LINT = go tool -modfile=internal/lint/go.mod
 GOFILES = $$(find . -name '*.go' -not -path '*/node_modules/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain verify controlplane fmt chart image
+.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain bench-init verify controlplane fmt chart image release
 
 help: ## show this help
 	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"
@@ -85,15 +85,21 @@ bench-authn: ## print BENCH lines: what a token review costs, beside a constant 
 bench-explain: ## print BENCH lines: what the reason for a refusal costs at 20,000 namespaces (half a minute)
 	@go test -run '^$$' -bench '^BenchmarkRefusal$$' ./authz | awk '/^BenchmarkRefusal/ { sub(/-[0-9]+$$/, "", $$1); sub(/BenchmarkRefusal/, "", $$1); gsub("/", ".", $$1); printf "BENCH refusal%s %.1f us\n", $$1, $$3 / 1000 }'
 
-chart: ## make what has its source elsewhere: the chart's copies of deploy/manifests, deploy/optional/deployment.yaml
+bench-init: build controlplane ## print BENCH lines: from init to a login in mode enforce, in each form (two minutes)
+	@go test -count=1 -v -run '^TestNextPage' ./internal/setup | sed -n -E '/BENCH/s/.*BENCH/BENCH/p; /^(---|FAIL|ok)/p'
+
+chart: ## make what has its source elsewhere: the chart's copies of manifests, alerts and keys, deploy/optional/deployment.yaml
 	go test -count=1 -run '^TestOneSource$$' ./internal/chart -update
 
 image: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 image: ## make the container image as an OCI archive in bin/, without an engine (KEY=FILE: sign it; docs/image.md)
 	cd internal/image && go run . -version $(VERSION) $(if $(KEY),-key $(abspath $(KEY)))
 
+release: ## make all files of a release in dist/, from the commit that is checked out (VERSION=v0.1.0 KEY=FILE; docs/release.md)
+	cd internal/image && go run . -release -version "$(VERSION)" -out "$(CURDIR)/dist" $(if $(KEY),-key $(abspath $(KEY))) $(ARGS)
+
 verify: ## check formatting and go.mod; writes nothing and needs no git
-	@failed=; for module in . internal/conformance internal/controlplane/kubelogin internal/image; do \
+	@failed=; for module in . internal/lint internal/chart/helm internal/conformance internal/controlplane/kubelogin internal/controlplane/tools internal/image; do \
 	  echo "== go mod tidy -diff in $$module"; (cd $$module && go mod tidy -diff) || { echo "$$module/go.mod: run go mod tidy there"; failed=1; }; \
 	done; \
 	echo "== gofumpt"; list=$$($(LINT) gofumpt -l $(GOFILES)) || failed=1; \

@@ -23,6 +23,12 @@ const (
 	requestIDHeader = "X-Request-Id"
 )
 
+// oldVersion is what kube-apiserver asks in unless --authentication-token-webhook-version says otherwise.
+const oldVersion = "authentication.k8s.io/v1beta1"
+
+// OldVersionHint ends the text of each refusal that was asked for in v1beta1, so that kube-apiserver's log tells it, and `doctor`.
+const OldVersionHint = " [asked in v1beta1: set --authentication-token-webhook-version=v1]"
+
 // Review is what an observer learns of one answered request; all strings are from fixed sets, fit for labels.
 type Review struct {
 	Outcome  Outcome
@@ -35,8 +41,8 @@ type Review struct {
 //
 // Every judged review is HTTP 200, because kube-apiserver takes any other status as an outage: an identity; not
 // authenticated without an error (not our token: kube-apiserver caches that); or not authenticated with an error
-// "code: text" (refused or not judged: not cached, and shown in kube-apiserver's log). What is no TokenReview is
-// answered 4xx. No answer ever authenticates an empty or a "system:" name.
+// "code: text" (refused or not judged: not cached, and shown in kube-apiserver's log; to v1beta1 with a hint at the flag that
+// chooses v1). What is no TokenReview is answered 4xx. No answer ever authenticates an empty or a "system:" name.
 //
 // apiAudiences should stay empty: then status.audiences is empty, which kube-apiserver takes as its own audience.
 // If given, a review that asks for none of them is refused. The token's aud never enters the answer.
@@ -287,7 +293,7 @@ func decodeReview(body []byte) (q question, ok bool) {
 			})
 		}
 	})
-	known := q.apiVersion == "authentication.k8s.io/v1" || q.apiVersion == "authentication.k8s.io/v1beta1"
+	known := q.apiVersion == "authentication.k8s.io/v1" || q.apiVersion == oldVersion
 	return q, ok && known && kind == reviewKind
 }
 
@@ -323,6 +329,9 @@ func (h *handler) answer(w http.ResponseWriter, q question, id Identity, err err
 		a.Status = reviewStatus{Authenticated: true, User: reviewUser{id.Username, id.UID, id.Groups, id.Extra}, Audiences: h.served(q.audiences)}
 	case !errors.Is(err, ErrNotMine):
 		a.Status.Error = publicText(err)
+		if q.apiVersion == oldVersion {
+			a.Status.Error += OldVersionHint
+		}
 	}
 	b, _ := json.Marshal(a) //nolint:errchkjson // strings alone
 	w.Header()["Content-Type"] = jsonContent

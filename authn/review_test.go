@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -123,6 +124,11 @@ func TestOutcomes(t *testing.T) {
 				want := map[string]any{
 					"kind": "TokenReview", "apiVersion": "authentication.k8s.io/" + version,
 					"metadata": map[string]any{}, "spec": map[string]any{}, "status": tc.want,
+				}
+				if text, refused := tc.want["error"].(string); refused && version == "v1beta1" {
+					hinted := maps.Clone(tc.want)
+					hinted["error"] = text + authn.OldVersionHint
+					want["status"] = hinted
 				}
 				if diff := cmp.Diff(want, answer(t, post(h, ask(version, "abc")))); diff != "" {
 					t.Errorf("-want +got:\n%s", diff)

@@ -36,7 +36,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
-//go:embed manifests/*.yaml optional/*.yaml optional/*.service
+//go:embed manifests/*.yaml optional/*.yaml optional/*.service all:chart
 var manifests embed.FS
 
 // Names of what the manifests make.
@@ -103,6 +103,21 @@ func Texts(pattern string) (map[string][]byte, error) {
 		if out[name], err = manifests.ReadFile(name); err != nil {
 			return nil, fmt.Errorf("reading the manifests: %w", err)
 		}
+	}
+	return out, nil
+}
+
+// Chart returns the files of the Helm chart by their paths, which begin with chart/.
+func Chart() (map[string][]byte, error) {
+	out := map[string][]byte{}
+	err := fs.WalkDir(manifests, "chart", func(name string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			out[name], err = manifests.ReadFile(name)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the chart: %w", err)
 	}
 	return out, nil
 }

@@ -233,7 +233,7 @@ func TestCitationsResolve(t *testing.T) {
 	}
 	known := map[string][]string{"decision": numbers(holds), "invariant": numbers(invariants)}
 	cited := regexp.MustCompile(`docs/architecture\.md,?\s+(?://\s+)?(decision|invariant) (\d+)`)
-	elsewhere := regexp.MustCompile(`\bDESIGN\b|\bSTYLE\.md|\bfacts/\w+\.md`)
+	elsewhere := regexp.MustCompile(`\bDESIGN\b|\bSTYLE\.md|\bfacts(/\w+\.md| \d)`)
 	found := 0
 	for _, folder := range append(folders(t), "docs/adr") {
 		files, err := filepath.Glob(filepath.Join("..", folder, "*"))

@@ -23,6 +23,9 @@ type Evidence struct {
 	Policy         authz.Policy
 	// Was is the last Policy that the whole cluster agreed with; nil when it is not known.
 	Was *authz.Policy
+	// Begun are the policies that the cluster may have been written by since, and did not agree with in the end: another one
+	// came, or the process ended.
+	Begun []authz.Policy
 	// Gone holds the sources that are missing in GitLab's lists and that GitLab was asked about: true for 404.
 	Gone map[authz.SourceID]bool
 	// Levels holds what GitLab answered about single memberships: 0 for 404.

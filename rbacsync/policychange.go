@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -21,26 +22,51 @@ type Right struct {
 
 func (i Item) right() Right { return Right{i.Source, i.Role, i.User} }
 
-// changeOf names the change from one policy to another by what they are made of; "" for none.
-func changeOf(was *authz.Policy, is authz.Policy) string {
-	from := []byte("unknown")
-	to, err := json.Marshal(is.Config())
-	if was != nil && err == nil {
-		from, err = json.Marshal(was.Config())
+// SamePolicy reports whether two policies are made of the same.
+func SamePolicy(a, b authz.Policy) bool { return contentOf(a) == contentOf(b) }
+
+func contentOf(p authz.Policy) string {
+	text, _ := json.Marshal(p.Config()) // it consists of texts and numbers, which is no error
+	return string(text)
+}
+
+// PoliciesBefore returns the policies other than the present one that the cluster may have been written by since it last agreed
+// with one, and with that one.
+func (e Evidence) PoliciesBefore() (out []authz.Policy) {
+	all := e.Begun
+	if e.Was != nil {
+		all = append([]authz.Policy{*e.Was}, all...)
 	}
-	if err != nil || string(from) == string(to) { // it consists of texts and numbers
+	for _, p := range all {
+		if !SamePolicy(p, e.Policy) && !slices.ContainsFunc(out, func(o authz.Policy) bool { return SamePolicy(o, p) }) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// change names the change to the present policy by what the policies are made of; "" for none.
+func (e Evidence) change() string {
+	var parts []string
+	if e.Was == nil {
+		parts = append(parts, "unknown")
+	}
+	for _, p := range e.PoliciesBefore() {
+		parts = append(parts, contentOf(p))
+	}
+	if len(parts) == 0 {
 		return ""
 	}
-	sum := sha256.Sum256(slices.Concat(from, []byte("\n"), to))
+	sum := sha256.Sum256([]byte(strings.Join(append(parts, contentOf(e.Policy)), "\n")))
 	return hex.EncodeToString(sum[:8])
 }
 
 // policyChange finds the rights that are lost because the policy changed, and not because GitLab did (docs/adr/0082):
-// what the policy of before gives on what GitLab says now; unless the present policy would have given it on what GitLab
+// what a policy of before gives on what GitLab says now; unless the present policy would have given it on what GitLab
 // said before, for then GitLab is the reason. Without a policy of before it is what GitLab does not explain either.
 // It returns what names the change, "" for none, too.
 func (j *judge) policyChange(lost []losers) (change string, taken map[Right]bool) {
-	if change = changeOf(j.e.Was, j.e.Policy); change == "" {
+	if change = j.e.change(); change == "" {
 		return "", nil
 	}
 	rights, sources := map[Right]bool{}, map[authz.SourceID]bool{}
@@ -58,8 +84,8 @@ func (j *judge) policyChange(lost []losers) (change string, taken map[Right]bool
 		return change, nil
 	}
 	now, before := map[Right]bool{}, map[Right]bool{}
-	if j.e.Was != nil {
-		now = RightsIn(*j.e.Was, j.e.Snapshot, sources, j.now)
+	for _, p := range j.e.PoliciesBefore() {
+		maps.Copy(now, RightsIn(p, j.e.Snapshot, sources, j.now))
 	}
 	if j.e.Before != nil {
 		before = RightsIn(j.e.Policy, j.e.Before, sources, j.now)

@@ -20,7 +20,7 @@ var (
 
 func doctorCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "doctor --config FILE [--kubeconfig FILE] [--authn-kubeconfig FILE] [--authz-config FILE]",
+		Use:   "doctor --config FILE [--kubeconfig FILE] [--authn-kubeconfig FILE] [--authz-config FILE] [--apiserver-flags FILE]",
 		Short: "Find out what is wrong with an installation; exit 0: nothing, 1: something, 2: could not look",
 		Args:  cobra.NoArgs,
 	}
@@ -30,7 +30,10 @@ func doctorCommand(s streams) *cobra.Command {
 	cmd.Flags().StringVar(&e.Kubeconfig, "kubeconfig", "", "an administrator's kubeconfig, which sees more than the integrator's own (default: cluster.kubeconfig)")
 	cmd.Flags().StringVar(&e.AuthnKubeconfig, "authn-kubeconfig", "", "the kubeconfig that kube-apiserver has for --authentication-token-webhook-config-file")
 	cmd.Flags().StringVar(&e.AuthzConfig, "authz-config", "", "the file that kube-apiserver has for --authorization-config")
+	cmd.Flags().StringVar(&e.AuthnConfig, "authn-config", "", "the file that kube-apiserver has for --authentication-config, if it judges GitLab's tokens by itself")
+	cmd.Flags().StringVar(&e.APIServerFlags, "apiserver-flags", "", "what kube-apiserver is started with: its static pod, kubeadm's ClusterConfiguration, config.yaml of k3s or RKE2, or its command line (default: the cluster is asked)")
 	cmd.Flags().StringSliceVar(&e.Metrics, "metrics", nil, "URLs of /metrics of all integrators (default: listeners.metrics of this machine)")
+	cmd.Flags().BoolVar(&e.TestHook, "test-hook", false, "have GitLab send its sample event to the system hook, and see whether it arrives")
 	cmd.Flags().BoolVar(&e.NoFiles, "no-files", false, "don't check certificates, tokens and other files, because they are on another machine")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *output != "text" && *output != "json" {

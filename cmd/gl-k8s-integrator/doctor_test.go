@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -25,7 +26,10 @@ func TestDoctorEnds(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil || r.Healthy || len(r.Problems) != 1 || r.Problems[0].Code != "config" {
 		t.Errorf("%v: %s", err, out.String())
 	}
-	if code := run(t.Context(), []string{"doctor", "--config", bad, "-o", "xml"}, streams{out: &out, err: &errs}); code != exitError || errs.Len() == 0 {
-		t.Errorf("-o xml: exit %d, %s", code, errs.String())
+	for _, command := range []string{"doctor", "status"} {
+		errs.Reset()
+		if code := run(t.Context(), []string{command, "--config", bad, "-o", "xml"}, streams{out: &out, err: &errs}); code != exitError || !strings.Contains(errs.String(), "want text or json") {
+			t.Errorf("%s -o xml: exit %d, %s", command, code, errs.String())
+		}
 	}
 }

@@ -40,7 +40,7 @@ func initCommand(s streams) *cobra.Command {
 		}
 		return setup.Init(cmd.Context(), args[0], a, time.Now(), s.out)
 	}
-	cmd.AddCommand(initRenewCommand(s), initKubeconfigCommand(), initAPIServerCommand(s))
+	cmd.AddCommand(initRenewCommand(s), initKubeconfigCommand(), initCertificatesCommand(s), initAPIServerCommand(s))
 	return cmd
 }
 
@@ -51,6 +51,7 @@ func answerFlags(cmd *cobra.Command, a *setup.Answers) func(*setup.Answers) map[
 			"gitlab": &a.GitLab, "gitlab-ca-file": &a.GitLabCAFile, "read-token-file": &a.ReadTokenFile, "write-token-file": &a.WriteTokenFile,
 			"distribution": &a.Distribution, "run": &a.Run, "apiserver-url": &a.APIServerURL, "webhook-address": &a.WebhookAddress,
 			"hooks-url": &a.HooksURL, "hooks-listen": &a.HooksListen, "metrics-listen": &a.MetricsListen, "image": &a.Image,
+			"install": &a.Install, "certificates": &a.Certificates, "hooks-issuer": &a.HooksIssuer, "kubeconfig": &a.Kubeconfig,
 			"config-dir": &a.ConfigDir, "apiserver-dir": &a.APIServerDir,
 		}
 	}
@@ -61,6 +62,10 @@ func answerFlags(cmd *cobra.Command, a *setup.Answers) func(*setup.Answers) map[
 		"write-token-file": "file with an access token, scope api, that writes CI/CD variables (default: CI gets none)",
 		"distribution":     "how kube-apiserver is started: " + strings.Join(setup.Distributions, ", "),
 		"run":              "how the integrator runs: " + strings.Join(setup.Runs, ", "),
+		"install":          "how pods get into the cluster: " + strings.Join(setup.Installs, ", ") + " (default " + setup.Manifests + ")",
+		"certificates":     "who makes the certificates of pods and kube-apiserver: " + strings.Join(setup.Certificates, ", ") + " (default " + setup.Own + ")",
+		"hooks-issuer":     "ClusterIssuer of cert-manager, which GitLab trusts, for the hooks' certificate (default: an authority of init's own)",
+		"kubeconfig":       "kubeconfig of a cluster administrator, for a look at the cluster (default: as kubectl finds it)",
 		"apiserver-url":    "kube-apiserver as CI jobs and laptops reach it (default: that of the kubeconfig; required with --run in-cluster)",
 		"webhook-address":  "where kube-apiserver reaches the integrator (default 127.0.0.1:8443; with --run in-cluster the Service's IP and 8443)",
 		"hooks-url":        "https://HOST[:PORT]/hooks/gitlab, where GitLab reaches the integrator (default: no hooks)",
@@ -78,12 +83,34 @@ func answerFlags(cmd *cobra.Command, a *setup.Answers) func(*setup.Answers) map[
 }
 
 func initRenewCommand(s streams) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "renew DIR",
 		Short: "Make new certificates in a new folder below one that init made; old and new ones work together",
 		Args:  cobra.ExactArgs(1),
-		RunE:  func(_ *cobra.Command, args []string) error { return setup.Renew(args[0], time.Now(), s.out) },
 	}
+	path := adminFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return setup.Renew(cmd.Context(), args[0], *path, time.Now(), s.out)
+	}
+	return cmd
+}
+
+// adminFlag is for commands that read the cluster.
+func adminFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("kubeconfig", "", "kubeconfig of a cluster administrator (default: that of the answers, else as kubectl finds it)")
+}
+
+func initCertificatesCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "certificates DIR",
+		Short: "Read what cert-manager made for kube-apiserver from the cluster into the folder",
+		Args:  cobra.ExactArgs(1),
+	}
+	path := adminFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return setup.FetchCertificates(cmd.Context(), args[0], *path, s.out)
+	}
+	return cmd
 }
 
 func initKubeconfigCommand() *cobra.Command {
@@ -92,7 +119,7 @@ func initKubeconfigCommand() *cobra.Command {
 		Short: "Read the integrator's own credentials from the cluster into the folder",
 		Args:  cobra.ExactArgs(1),
 	}
-	path := cmd.Flags().String("kubeconfig", "", "kubeconfig of a cluster administrator (default: as kubectl finds it)")
+	path := adminFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return setup.Kubeconfig(cmd.Context(), args[0], *path) }
 	return cmd
 }

@@ -39,7 +39,8 @@ type server struct {
 	ended             chan error
 }
 
-func startServer(t *testing.T) *server {
+// startServer runs the program; listeners are further lines of that section of its configuration.
+func startServer(t *testing.T, listeners ...string) *server {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -78,10 +79,10 @@ cluster: {kubeconfig: %[2]s/kubeconfig}
 listeners:
   webhooks: {address: "%[3]s", certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key}
   metrics: {address: "%[4]s"}
-authn: {clientIDs: [kubelogin]}
+%[5]sauthn: {clientIDs: [kubelogin]}
 rbacsync: {mode: plan}
 ci: {delivery: none}
-`, sim.URL(), dir, s.webhooks, s.metrics),
+`, sim.URL(), dir, s.webhooks, s.metrics, strings.Join(listeners, "")),
 	} {
 		must(os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}

@@ -11,15 +11,22 @@ import (
 
 func statusCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "status --config FILE",
-		Short: "Show the leader, the last round, the age of what is known of GitLab, findings and requests",
+		Use:   "status --config FILE [-o json]",
+		Short: "Show in one line whether it works; then the leader, the last login and hook, the last round, the age of what is known of GitLab, findings and requests",
 		Args:  cobra.NoArgs,
 	}
 	path := configFlag(cmd)
+	output := cmd.Flags().StringP("output", "o", "text", "text or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *output != "text" && *output != "json" {
+			return fmt.Errorf("-o: want text or json, not %q", *output)
+		}
 		cfg, err := config.Load(*path)
 		if err != nil {
 			return err
+		}
+		if *output == "json" {
+			return app.StatusJSON(cmd.Context(), cfg, s.out)
 		}
 		return app.Status(cmd.Context(), cfg, s.out)
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/keystore"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 )
 
 // newAuthenticator returns the judge of tokens. Without users it judges them by themselves: by what GitLab signed, and nothing
@@ -75,8 +74,8 @@ func accountRules(cfg *config.Config) (accounts.Rules, error) {
 }
 
 // reviewRoute is the TokenReview webhook.
-func reviewRoute(cfg *config.Config, auth authn.Authenticator, log *slog.Logger, m *metrics.Metrics) httpserver.Route {
-	return httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, m.Review, cfg.Authn.APIAudiences...)}
+func reviewRoute(cfg *config.Config, auth authn.Authenticator, log *slog.Logger, reviewed func(authn.Review)) httpserver.Route {
+	return httpserver.Route{Path: "/authenticate", Handler: authn.Handler(auth, log, reviewed, cfg.Authn.APIAudiences...)}
 }
 
 // keysOf keeps the signing keys of an authenticator in the cluster.

@@ -42,7 +42,7 @@ func ServeAuthn(ctx context.Context, cfg *config.Config, size int, log *slog.Log
 	}
 	m := metrics.New()
 	m.Keys(auth.KeyStatus, time.Now)
-	s, err := httpserver.New(ports{log: log, metrics: m}.webhooks(cfg.Listeners.Webhooks, reviewRoute(cfg, auth, log, m)))
+	s, err := httpserver.New(ports{log: log, metrics: m}.webhooks(cfg.Listeners.Webhooks, reviewRoute(cfg, auth, log, m.Review)))
 	if err != nil {
 		return err
 	}

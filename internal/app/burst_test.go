@@ -28,6 +28,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
@@ -61,7 +62,7 @@ func hooksOn(t *testing.T, write time.Duration, files ...string) (addr string, k
 	quiet := slog.New(slog.DiscardHandler)
 	inbox := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: quiet, Now: time.Now}
 	m = metrics.New()
-	s := run(t, ports{log: quiet, metrics: m}.hooks(h, newHook(h, quiet, inbox, func(...authz.SourceID) {}, m)))
+	s := run(t, ports{log: quiet, metrics: m}.hooks(h, newHook(h, quiet, inbox, func(...authz.SourceID) {}, m, func(r gitlab.Received) { m.Hook(r.Outcome) })))
 	return s.Addr().String(), kube, m, secret
 }
 

@@ -1,8 +1,15 @@
 package app
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -10,9 +17,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn/structured"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/doctor"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
@@ -23,10 +32,13 @@ type Examination struct {
 	NoFiles         bool   // the files that the configuration names are on another machine
 	AuthnKubeconfig string // see doctor.Sources
 	AuthzConfig     string
+	APIServerFlags  string
+	AuthnConfig     string
+	TestHook        bool     // have GitLab send its sample event
 	Metrics         []string // default: listeners.metrics, where this machine can have it
 }
 
-// Doctor looks at everything that has to fit, and returns what does not. It changes nothing.
+// Doctor looks at everything that has to fit, and returns what does not. It changes nothing, but for the event of TestHook.
 func Doctor(ctx context.Context, e Examination) doctor.Report {
 	cfg, err := config.Load(e.ConfigFile)
 	if err == nil {
@@ -36,11 +48,18 @@ func Doctor(ctx context.Context, e Examination) doctor.Report {
 		return doctor.Judge(&doctor.Facts{Now: time.Now(), ConfigFault: err.Error()})
 	}
 	s := doctor.Sources{
-		Config: cfg, AuthnKubeconfig: e.AuthnKubeconfig, AuthzConfig: e.AuthzConfig, Metrics: e.Metrics, Now: time.Now, Files: doctor.CertificateFiles(cfg),
+		Config: cfg, AuthnKubeconfig: e.AuthnKubeconfig, AuthzConfig: e.AuthzConfig, APIServerFlags: e.APIServerFlags, Metrics: e.Metrics, Now: time.Now, Files: doctor.CertificateFiles(cfg),
 		ReadToken: secretFile(cfg.GitLab.ReadTokenFile, "gitlab.readTokenFile"), WriteToken: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"),
 	}
-	if len(s.Metrics) == 0 {
-		s.Metrics = ownMetrics(cfg.Listeners.Metrics.Address)
+	metricsSources(cfg.Listeners.Metrics, &s)
+	if e.AuthnConfig != "" {
+		if s.WantAuthn, err = wantedAuthentication(cfg); err != nil {
+			return doctor.Judge(&doctor.Facts{Now: time.Now(), ConfigFault: err.Error()})
+		}
+		s.AuthnConfig = e.AuthnConfig
+	}
+	if e.TestHook {
+		s.TestHook = func(ctx context.Context, id int64) error { return testHook(ctx, cfg, s.GitLab, id) }
 	}
 	var blind []doctor.Blind
 	if s.GitLab, err = gitlabClient(cfg.GitLab); err != nil {
@@ -57,6 +76,22 @@ func Doctor(ctx context.Context, e Examination) doctor.Report {
 		facts.FileFaults = faults(CheckNamedFiles(cfg))
 	}
 	return doctor.Judge(facts)
+}
+
+// wantedAuthentication is what apiserver-config prints, without GitLab's CA: that may be another one of the same name.
+func wantedAuthentication(cfg *config.Config) ([]byte, error) {
+	return structured.Configuration(tokenRules(cfg), nil)
+}
+
+// testHook has GitLab send its sample event to a system hook.
+func testHook(ctx context.Context, cfg *config.Config, client *http.Client, id int64) error {
+	r, err := gitlab.NewHookRegistrar(gitlab.Options{
+		BaseURL: cfg.GitLab.URL, Token: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"), HTTPClient: client, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return err
+	}
+	return r.Test(ctx, id)
 }
 
 // faults returns the texts of joined errors.
@@ -108,14 +143,47 @@ func clusterSources(cfg *config.Config, kubeconfig string, s *doctor.Sources) er
 	return err
 }
 
-// ownMetrics returns the URL of an integrator on this machine, or in this pod.
-func ownMetrics(address string) []string {
-	host, port, err := net.SplitHostPort(address)
+// metricsSources adds how /metrics is read: at an integrator on this machine, or in this pod, if no other is named. Its certificate
+// may be for other names, so there it has to be the one in the file itself.
+func metricsSources(l config.MetricsListener, s *doctor.Sources) {
+	if l.TokenFile != "" {
+		s.MetricsToken = secretFile(l.TokenFile, "listeners.metrics.tokenFile")
+	}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	s.MetricsClient = &http.Client{Transport: &http.Transport{TLSClientConfig: trust, DisableKeepAlives: true}}
+	if len(s.Metrics) > 0 {
+		if ca, err := os.ReadFile(l.CertFile); err == nil { // one of our own signing
+			if trust.RootCAs, err = x509.SystemCertPool(); err != nil {
+				trust.RootCAs = x509.NewCertPool()
+			}
+			trust.RootCAs.AppendCertsFromPEM(ca)
+		}
+		return
+	}
+	host, port, err := net.SplitHostPort(l.Address)
 	if err != nil {
-		return nil
+		return
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	return []string{"http://" + net.JoinHostPort(host, port) + "/metrics"}
+	scheme := "http"
+	if l.CertFile != "" {
+		scheme = "https"
+		trust.InsecureSkipVerify = true // in its place:
+		trust.VerifyConnection = func(seen tls.ConnectionState) error { return sameCertificate(seen.PeerCertificates[0], l.CertFile) }
+	}
+	s.Metrics = []string{scheme + "://" + net.JoinHostPort(host, port) + "/metrics"}
+}
+
+// sameCertificate returns nil if a PEM file begins with this certificate.
+func sameCertificate(seen *x509.Certificate, file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if block, _ := pem.Decode(data); block == nil || !bytes.Equal(block.Bytes, seen.Raw) {
+		return fmt.Errorf("what listens there shows another certificate than %s", file)
+	}
+	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/metrics"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
@@ -69,7 +70,7 @@ func TestNobodyWithoutTheSecretStopsHooks(t *testing.T) {
 	var lines lockedLog
 	log, kube, m := slog.New(slog.NewTextHandler(&lines, nil)), fake.NewClientset(), metrics.New()
 	inbox := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: log, Now: time.Now}
-	s := run(t, ports{log: log, metrics: m}.hooks(h, newHook(h, log, inbox, func(...authz.SourceID) {}, m)))
+	s := run(t, ports{log: log, metrics: m}.hooks(h, newHook(h, log, inbox, func(...authz.SourceID) {}, m, func(r gitlab.Received) { m.Hook(r.Outcome) })))
 	begun := time.Now()
 	signed := "/hooks/gitlab HTTP/1.1\r\nWebhook-Id: x\r\nWebhook-Signature: v1,AAAA\r\nWebhook-Timestamp: " + strconv.FormatInt(time.Now().Unix(), 10)
 	half(t, 100, s.Addr().String(), "/hooks/gitlab HTTP/1.1")

@@ -87,7 +87,7 @@ func (s *server) newGeneration(cfg *config.Config, old *generation, anew bool) (
 		if g.auth, err = newAuthenticator(cfg, s.clients.gitlabHTTP, s.log, g.users); err != nil {
 			return nil, err
 		}
-		g.authenticate = reviewRoute(cfg, g.auth, s.log, s.metrics).Handler
+		g.authenticate = reviewRoute(cfg, g.auth, s.log, s.reviewed).Handler
 	}
 	g.authorize = explainHandler(cfg, view(g.core.state, g.core.roles), s.log)
 	return g, nil

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
@@ -16,8 +17,8 @@ import (
 
 // newHook takes GitLab's system hooks and puts what they name into the inbox, which the leader follows. A secret that
 // can't be read is reported, but is no reason not to start: it may be mounted later. deleted learns of deletions, which is of use
-// where the leader itself got the hook.
-func newHook(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, deleted func(...authz.SourceID), m *metrics.Metrics) *gitlab.Hook {
+// where the leader itself got the hook; received of what became of each.
+func newHook(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, deleted func(...authz.SourceID), m *metrics.Metrics, received func(gitlab.Received)) *gitlab.Hook {
 	if err := hookSecrets(h); err != nil {
 		log.Error("system hooks are refused until their secret can be read", "error", err)
 	}
@@ -32,7 +33,7 @@ func newHook(h config.HooksListener, log *slog.Logger, inbox *store.Inbox, delet
 			}
 			return e.Changed, e.Ignored, e.Name, err
 		},
-		Trigger: inbox.Put, Now: time.Now, Logger: log, OverLimit: m.HookOverLimit, Outcome: m.Hook,
+		Trigger: inbox.Put, Now: time.Now, Logger: log, OverLimit: m.HookOverLimit, Outcome: received,
 		Unproven: func(next http.Handler) http.Handler {
 			return httpserver.QueuedBodies(maxBodies, maxWaiting, turnTime, bodyTime, func() { m.HookOverLimit(gitlab.OverGivenUp) }, next)
 		},
@@ -67,4 +68,23 @@ func hookSecrets(h config.HooksListener) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// received takes in what became of a hook.
+func (s *server) received(r gitlab.Received) {
+	s.metrics.Hook(r.Outcome)
+	switch {
+	case r.Proven():
+		s.watch.Hook(r.Event, r.From)
+	case r.Claims: // others are strangers' attempts
+		s.watch.Refuse(r.Outcome, r.From)
+	}
+}
+
+// reviewed takes in a TokenReview.
+func (s *server) reviewed(r authn.Review) {
+	s.metrics.Review(r)
+	if r.Outcome == authn.OutcomeOK {
+		s.watch.Login(string(r.Kind))
+	}
 }

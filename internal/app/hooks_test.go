@@ -19,7 +19,7 @@ func TestMissingHookSecretIsReported(t *testing.T) {
 	h := config.HooksListener{Address: "127.0.0.1:0", SecretFile: filepath.Join(dir, "secret"), SigningKeyFile: filepath.Join(dir, "key")}
 	start := func() string {
 		var log bytes.Buffer
-		newHook(h, slog.New(slog.NewTextHandler(&log, nil)), new(store.Inbox), nil, metrics.New())
+		newHook(h, slog.New(slog.NewTextHandler(&log, nil)), new(store.Inbox), nil, metrics.New(), nil)
 		return log.String()
 	}
 	if got := start(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "listeners.hooks.secretFile") || !strings.Contains(got, "listeners.hooks.signingKeyFile") {

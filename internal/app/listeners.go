@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
-	"syscall"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
@@ -33,15 +32,6 @@ type shares struct{ webhooks, hooks, metrics int }
 func shareDescriptors(limit uint64) shares {
 	n := int(min(limit, math.MaxInt32))
 	return shares{webhooks: max(8, min(4096, n/2)), hooks: max(4, min(1984, n/8)), metrics: max(2, min(64, n/16))}
-}
-
-// descriptors returns how many files this process may have open. The Go runtime has raised that to what the system allows.
-func descriptors() uint64 {
-	var l syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-		return 1024 // the usual limit
-	}
-	return l.Cur
 }
 
 // ports describes the listeners.

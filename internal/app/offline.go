@@ -29,26 +29,16 @@ func SaveSnapshot(ctx context.Context, cfg *config.Config, log *slog.Logger, fil
 	if err != nil {
 		return err
 	}
-	o.Observe = func(ctx context.Context) (*rbacsync.Observed, error) {
-		return cluster.New(cluster.Options{
-			Kube: c.kube, Roles: o.Policy.ClusterRoles(), Templates: o.Settings.Templates, Dynamic: c.dynamic, OwnNamespace: deploy.Namespace, Logger: log,
-		}).Observe(ctx, nil, true)
-	}
 	var rec syncer.Recording
-	s, err := syncer.New(rec.Record(o))
+	r, err := record(ctx, c, o, &rec)
 	if err != nil {
 		return err
 	}
-	r, err := s.Once(ctx, "command")
-	if err != nil {
-		return kubeerror.Explain(err)
-	}
-	rec.Roles = o.Roles.Roles()
-	t, err := terms(ctx, cfg, c)
+	t, err := terms(ctx, cfg, c, r, log, progress)
 	if err != nil {
 		return err
 	}
-	x := store.Recorded{Recording: &rec, Cluster: t.Cluster, CA: t.CA}
+	x := store.Recorded{Recording: &rec, Cluster: t.Cluster, CA: t.CA, Known: t.Known}
 	if cfg.GitLab.WriteTokenFile != "" {
 		x.Scope = cfg.CI.Environment
 	}
@@ -58,6 +48,25 @@ func SaveSnapshot(ctx context.Context, cfg *config.Config, log *slog.Logger, fil
 	fmt.Fprintf(out, "%s: %d accounts, %d groups, %d projects; %d objects of the cluster. It has no secrets, but names of people: keep it like a list of members.\n",
 		file, len(r.Snapshot.Users), len(r.Snapshot.Groups), len(r.Snapshot.Projects), len(rec.Observed.Live))
 	return nil
+}
+
+// record makes a plan and writes down what it is made from.
+func record(ctx context.Context, c *clients, o syncer.Options, rec *syncer.Recording) (syncer.Round, error) {
+	o.Observe = func(ctx context.Context) (*rbacsync.Observed, error) {
+		return cluster.New(cluster.Options{
+			Kube: c.kube, Roles: o.Policy.ClusterRoles(), Templates: o.Settings.Templates, Dynamic: c.dynamic, OwnNamespace: deploy.Namespace, Logger: o.Logger,
+		}).Observe(ctx, nil, true)
+	}
+	s, err := syncer.New(rec.Record(o))
+	if err != nil {
+		return syncer.Round{}, err
+	}
+	r, err := s.Once(ctx, "command")
+	if err != nil {
+		return r, kubeerror.Explain(err)
+	}
+	rec.Roles = o.Roles.Roles()
+	return r, nil
 }
 
 // writeWhole replaces a file, or leaves it as it is.
@@ -101,6 +110,9 @@ func planOffline(ctx context.Context, cfg *config.Config, log *slog.Logger, file
 	}
 	r, err := s.Once(ctx, "command")
 	t := configuredTerms(cfg)
-	t.Cluster, t.CA, t.Shown = x.Cluster, x.CA, x.Scope
+	t.Cluster, t.CA, t.Shown, t.Known, t.Now = x.Cluster, x.CA, x.Scope, x.Known, r.Started
+	if t.Known != nil && cfg.Cluster.PublicURL != "" {
+		t.Known.API.URL = cfg.Cluster.PublicURL
+	}
 	return r, t, err
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -61,7 +62,7 @@ func Plan(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 		var c *clients
 		if c, err = connect(cfg); err == nil {
 			if r, err = once(ctx, cfg, c, syncer.ModePlan, log, progress); err == nil {
-				t, err = terms(ctx, cfg, c)
+				t, err = terms(ctx, cfg, c, r, log, progress)
 			}
 		}
 	}
@@ -86,7 +87,7 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 	}
 	r, err := once(ctx, cfg, c, syncer.ModeEnforce, log, progress)
 	if r.Names != nil && r.Basis.Observed != nil {
-		d, madeErr := document(cfg, r, ci.Terms{})
+		d, madeErr := document(cfg, r, cfg.CI.Environment, r.CI.Handed)
 		if madeErr != nil {
 			return madeErr
 		}
@@ -146,24 +147,39 @@ func once(ctx context.Context, cfg *config.Config, c *clients, mode syncer.Mode,
 	return r, nil
 }
 
-// terms returns what has to be known for telling what CI jobs would be given.
-func terms(ctx context.Context, cfg *config.Config, c *clients) (ci.Terms, error) {
-	ca, err := c.publicCA()
-	if err != nil {
-		return ci.Terms{}, err
-	}
+// terms returns what has to be known for telling what CI jobs would be given after a round that wrote nothing. It reads what
+// the cluster keeps of each namespace.
+func terms(ctx context.Context, cfg *config.Config, c *clients, r syncer.Round, log *slog.Logger, progress io.Writer) (ci.Terms, error) {
 	t := configuredTerms(cfg)
-	t.Shown, t.CA = cfg.CI.Environment, len(ca) > 0
-	t.Cluster, err = ci.ClusterID(ctx, c.kube)
+	if cfg.GitLab.WriteTokenFile == "" { // nobody would write to GitLab
+		return t, nil
+	}
+	p, err := newProvisioner(cfg, c, log)
+	if err != nil {
+		return t, err
+	}
+	if t.Cluster, err = ci.ClusterID(ctx, c.kube); err != nil {
+		return t, kubeerror.Explain(err)
+	}
+	fmt.Fprintf(progress, "reading what CI jobs were given in %d namespaces\n", len(r.Basis.Jobs))
+	known, err := p.Known(ctx, r.Basis.Jobs)
+	t.Shown, t.CA, t.Known, t.Now = cfg.CI.Environment, len(known.API.CA) > 0, &known, r.Started
 	return t, kubeerror.Explain(err)
 }
 
 func configuredTerms(cfg *config.Config) ci.Terms {
-	return ci.Terms{Scope: cfg.CI.Environment, Replaces: cfg.Cluster.Replaces, AgentCA: cfg.GitLab.CAFile != ""}
+	t := ci.Terms{Scope: cfg.CI.Environment, Replaces: cfg.Cluster.Replaces, AgentCA: cfg.GitLab.CAFile != ""}
+	if cfg.Authn.CI != nil {
+		t.Audience = cfg.Authn.CI.Audience
+	}
+	if a := cfg.CI.Agent; a != nil {
+		t.Agent = &ci.Agent{ID: a.ID, URL: a.KASURL}
+	}
+	return t
 }
 
-// document tells of a round.
-func document(cfg *config.Config, r syncer.Round, t ci.Terms) (preview.Document, error) {
+// document tells of a round, and of what CI jobs are given in an environment.
+func document(cfg *config.Config, r syncer.Round, environment string, handed []ci.Handover) (preview.Document, error) {
 	policy, err := cfg.Authz.Policy()
 	if err != nil {
 		return preview.Document{}, err
@@ -172,23 +188,33 @@ func document(cfg *config.Config, r syncer.Round, t ci.Terms) (preview.Document,
 		Plan: r.Plan, Held: r.Held, Findings: r.Findings, Observed: r.Basis.Observed, Snapshot: r.Snapshot, Policy: policy, Names: r.Names,
 		Before: r.Basis.Before, Was: r.Basis.Was, Now: r.Started,
 	}
-	if cfg.GitLab.WriteTokenFile == "" { // nobody would write to GitLab
-		return preview.New(in), nil
-	}
-	for _, h := range ci.Handovers(r.Basis.Jobs, r.Snapshot, t) {
+	for _, h := range handed {
 		id := authz.ProjectID(h.Project)
 		path, _ := r.Snapshot.Path(id)
 		in.Deliveries = append(in.Deliveries, preview.Delivery{
-			Project: id.String(), Path: path, Namespace: h.Namespace, Mode: string(h.Mode), Environment: t.Scope, Protected: h.Protected,
-			Write: h.Write, Remove: h.Remove, Integration: h.Integration, InTheWay: h.Foreign, OtherOwner: h.Other, Unread: h.Unread,
+			Project: id.String(), Path: path, Namespace: h.Namespace, Mode: string(h.Mode), Environment: environment, Protected: h.Protected,
+			Write: h.Write, Change: h.Change, Why: h.Why, Remove: h.Remove, RemoveFrom: h.Scope, Integration: h.Integration != "", IntegrationAction: string(h.Integration),
+			InTheWay: h.Foreign, OtherOwner: h.Other, Unread: h.Unread,
 		})
 	}
 	return preview.New(in), nil
 }
 
+// foretold tells of a round that wrote nothing, and of what CI jobs would be given after it.
+func foretold(cfg *config.Config, r syncer.Round, t ci.Terms) (preview.Document, error) {
+	if t.Known != nil {
+		r.Findings = append(slices.Clone(r.Findings), t.Known.Findings...)
+	}
+	var handed []ci.Handover
+	if cfg.GitLab.WriteTokenFile != "" {
+		handed = ci.Handovers(r.Basis.Jobs, r.Snapshot, t)
+	}
+	return document(cfg, r, t.Scope, handed)
+}
+
 // show prints a plan as it was asked for.
 func show(out io.Writer, cfg *config.Config, r syncer.Round, t ci.Terms, v PlanView) error {
-	all, err := document(cfg, r, t)
+	all, err := foretold(cfg, r, t)
 	if err != nil {
 		return err
 	}

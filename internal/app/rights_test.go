@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	authnv1 "k8s.io/api/authentication/v1"
 	authzv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -69,13 +71,24 @@ func answers(w *gitlabsim.World, orgs []*generated, strangers *rand.Rand) map[qu
 	return out
 }
 
-// rightsEnv is a simulated GitLab, a real API server, and the engine between them.
+// rightsEnv is a simulated GitLab, a real API server, and the engine between them, as the integrator's ServiceAccount. kube
+// is an administrator's.
 type rightsEnv struct {
 	t        *testing.T
 	gitlab   *gitlabsim.Server
 	kube     *kubernetes.Clientset
 	syncer   *syncer.Syncer
 	findings sync.Map
+}
+
+func clientFor(t *testing.T, cfg *rest.Config) *http.Client {
+	t.Helper()
+	hc, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(hc.CloseIdleConnections)
+	return hc
 }
 
 func newRightsEnv(t *testing.T) *rightsEnv {
@@ -103,12 +116,17 @@ func newRightsEnv(t *testing.T) *rightsEnv {
 	}
 	cfg := c.AdminConfig()
 	cfg.QPS, cfg.ContentType, cfg.AcceptContentTypes = -1, "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf"
-	hc, err := rest.HTTPClientFor(cfg)
+	if e.kube, err = kubernetes.NewForConfigAndClient(cfg, clientFor(t, cfg)); err != nil {
+		t.Fatal(err)
+	}
+	own, err := e.kube.CoreV1().ServiceAccounts(deploy.Namespace).CreateToken(t.Context(), deploy.ServiceAccount, &authnv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(hc.CloseIdleConnections)
-	if e.kube, err = kubernetes.NewForConfigAndClient(cfg, hc); err != nil {
+	cfg = rest.AnonymousClientConfig(cfg)
+	cfg.BearerToken = own.Status.Token
+	integrator, err := kubernetes.NewForConfigAndClient(cfg, clientFor(t, cfg))
+	if err != nil {
 		t.Fatal(err)
 	}
 	token := e.gitlab.TokenFor("root", "read_api")
@@ -128,7 +146,7 @@ func newRightsEnv(t *testing.T) *rightsEnv {
 	}
 	var log bytes.Buffer
 	e.syncer, err = syncer.New(syncer.Options{
-		Reader: reader, Kube: e.kube, Policy: policy, Mode: syncer.ModeEnforce, Interval: time.Hour,
+		Reader: reader, Kube: integrator, Policy: policy, Mode: syncer.ModeEnforce, Interval: time.Hour,
 		Apply: cluster.ApplyOptions{Concurrency: 24}, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		OnRound: func(r syncer.Round) {
 			for _, f := range r.Findings {

@@ -57,6 +57,7 @@ type server struct {
 	rounds   *status.Rounds
 	budget   *status.Budget
 	reporter *status.Reporter
+	watch    *status.Watch
 	tokens   *expiry.Tokens
 
 	now      atomic.Pointer[generation]
@@ -72,6 +73,7 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 	}
 	s := &server{
 		cfg: cfg, clients: c, log: log, metrics: metrics.New(more...), kept: newKept(c, log), recent: accounts.NewRecent(time.Now), rounds: status.NewRounds(),
+		watch: status.NewWatch(c.kube, time.Now, log),
 	}
 	if s.sample, err = newSampler(cfg, c.gitlabHTTP, log, s.metrics.Registry); err != nil {
 		return nil, err
@@ -90,9 +92,11 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 		s.metrics.Keys(func() authn.KeyStatus { return s.now.Load().auth.KeyStatus() }, time.Now)
 	}
 	s.metrics.Engine(s.Staleness, s.kept.elector, s.budget)
+	s.metrics.Activity(s.watch.Last)
 	s.reporter = status.NewReporter(status.Options{
 		Kube: c.kube, Mode: func() string { return s.now.Load().cfg.RBACSync.Mode }, Elector: s.kept.elector, Engine: s, Rounds: s.rounds, Budget: s.budget,
-		Findings:     func() []authz.Finding { return slices.Concat(s.findings(), s.sample.Last()) },
+		Findings: func() []authz.Finding { return slices.Concat(s.findings(), s.sample.Last()) },
+		NoLogins: cfg.Authn.Disabled, NoHooks: cfg.Listeners.Hooks.Address == "",
 		HooksRefused: func() error { return hookSecrets(cfg.Listeners.Hooks) },
 		Now:          time.Now, Logger: log,
 	})
@@ -154,6 +158,7 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 	run(ctx, s.sample.Run)
 	run(ctx, s.kept.history.Run)
 	run(ctx, s.reporter.Run)
+	run(ctx, s.watch.Run)
 	run(ctx, s.budget.Run)
 	run(ctx, s.tokens.Run)
 	if !s.cfg.Authn.Disabled && s.cfg.Authn.Keys.File == "" {
@@ -199,7 +204,7 @@ func (s *server) listeners(ready func() error) []httpserver.Options {
 		all = append(all, p.webhooks(l.Webhooks, routes...))
 	}
 	if l.Hooks.Address != "" {
-		all = append(all, p.hooks(l.Hooks, newHook(l.Hooks, s.log, s.kept.inbox, s.reader.Deleted, s.metrics)))
+		all = append(all, p.hooks(l.Hooks, newHook(l.Hooks, s.log, s.kept.inbox, s.reader.Deleted, s.metrics, s.received)))
 	}
 	if l.Metrics.Address != "" {
 		all = append(all, p.health(l.Metrics, ready))

@@ -4,18 +4,29 @@ import (
 	"context"
 	"io"
 
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 )
 
-// Status prints what the leader wrote down, and who leads.
+// Status prints what the leader wrote down, who leads, and what arrived last.
 func Status(ctx context.Context, cfg *config.Config, out io.Writer) error {
+	return showStatus(ctx, cfg, out, status.Show)
+}
+
+// StatusJSON prints the same for programs.
+func StatusJSON(ctx context.Context, cfg *config.Config, out io.Writer) error {
+	return showStatus(ctx, cfg, out, status.ShowJSON)
+}
+
+func showStatus(ctx context.Context, cfg *config.Config, out io.Writer, show func(context.Context, kubernetes.Interface, io.Writer) error) error {
 	c, err := connect(cfg)
 	if err != nil {
 		return err
 	}
-	return kubeerror.Explain(status.Show(ctx, c.kube, out))
+	return kubeerror.Explain(show(ctx, c.kube, out))
 }
 
 // History prints the last changes of one namespace, or how many there are of each.

@@ -92,7 +92,7 @@ func TestReviewMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	route := reviewRoute(cfg, auth, slog.New(slog.NewTextHandler(io.Discard, nil)), m)
+	route := reviewRoute(cfg, auth, slog.New(slog.NewTextHandler(io.Discard, nil)), m.Review)
 	r := httptest.NewRequest(http.MethodPost, "/authenticate", strings.NewReader(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{"token":"opaque"}}`))
 	r.Header.Set("Content-Type", "application/json")
 	route.Handler.ServeHTTP(httptest.NewRecorder(), r)

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -31,7 +33,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 )
 
 // world is a control plane without nodes: pods are made, and wait.
@@ -290,7 +291,8 @@ groups:
 `
 
 // TestServeWithTheChartsAccount: the program, outside of the cluster, with the ServiceAccount, the roles, the policies and
-// the configuration of the chart, passes its own checks of the cluster and gives rights.
+// the configuration of the chart, with certificates as cert-manager makes them from its objects, passes its own checks of
+// the cluster, gives rights, and is reached by kube-apiserver, kubelet, Prometheus and GitLab, and by nobody else.
 func TestServeWithTheChartsAccount(t *testing.T) {
 	w := newWorld(t)
 	gitlab, err := gitlabsim.New(gitlabsim.Options{Seed: []byte(seed)})
@@ -303,6 +305,12 @@ func TestServeWithTheChartsAccount(t *testing.T) {
 	write(t, values, fmt.Sprintf(`
 namespaceDeletion: true
 templates: true
+protectMetrics: true
+serviceMonitor: {enabled: true}
+service: {clusterIP: 10.96.0.53}
+certManager:
+  enabled: true
+  hooks: {dnsNames: [integrator.example.com], issuerRef: {name: public, kind: ClusterIssuer, group: cert-manager.io}}
 config:
   gitlab: {url: %q, caFile: /etc/gl-k8s-integrator/gitlab-ca.crt}
   cluster: {publicURL: %q}
@@ -322,8 +330,10 @@ config:
 	if _, err := w.kubectl(t, "", "apply", "--filename", "../../deploy/manifests"); err != nil {
 		t.Fatal(err)
 	}
+	w.definitions(t)
 	w.must(t, "install", release, chartDir, "--take-ownership", "--force-conflicts", "--values", values)
 
+	made := w.certManager(t)
 	cfg := w.files(t, dir, gitlab)
 	own, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "kubeconfig"))
 	if err != nil {
@@ -351,12 +361,19 @@ config:
 		_, err = w.admin.CoreV1().Secrets("haw-world").Get(t.Context(), "gitlab-serviceaccount-token", metav1.GetOptions{})
 		return err
 	})
+	asksWebhook(t, made, cfg.Listeners.Webhooks.Address, "10.96.0.53")
+	w.asksMetrics(t, cfg.Listeners.Metrics.Address)
+	gitlabs := caller{ca: made["gl-k8s-integrator-hooks"].Data["ca.crt"], name: "integrator.example.com"}
+	if status, err := gitlabs.ask(t, http.MethodPost, "https://"+cfg.Listeners.Hooks.Address+"/hooks/gitlab", "{}"); err != nil || status != http.StatusUnauthorized {
+		t.Errorf("a hook without proof is answered %d, %v", status, err)
+	}
 	if strings.Contains(log.String(), "mode enforce waits") || strings.Contains(log.String(), "forbidden") {
 		t.Errorf("something of what the program needs is refused:\n%s", log)
 	}
 }
 
-// files does what the pod's volume does, with paths and ports of this machine, and returns the configuration.
+// files makes the Secret that the notes ask for, does what the pod's volume does, with paths and ports of this machine, and
+// returns the configuration.
 func (w *world) files(t *testing.T, dir string, gitlab *gitlabsim.Server) *config.Config {
 	t.Helper()
 	hour := int64(3600)
@@ -368,26 +385,23 @@ func (w *world) files(t *testing.T, dir string, gitlab *gitlabsim.Server) *confi
 	if err := w.cluster.WriteKubeconfig(filepath.Join(dir, "kubeconfig"), controlplane.KubeconfigUser{Token: token.Status.Token}, ""); err != nil {
 		t.Fatal(err)
 	}
-	ca, err := localcert.NewAuthority("chart")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := ca.Server("webhooks")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string]string{
+	give := map[string]string{
 		"gitlab-ca.crt": string(gitlab.CA()), "read-token": gitlab.TokenFor("root", "read_api"), "write-token": gitlab.TokenFor("root", "api"),
-		"tls.crt": string(pair.Cert), "tls.key": string(pair.Key), "hooks.crt": string(pair.Cert), "hooks.key": string(pair.Key),
-		"webhook-ca.crt": string(ca.PEM), "hook-secret": "s3cret-of-the-hook",
-	} {
-		write(t, filepath.Join(dir, name), content)
+		"hook-secret": "s3cret-of-the-hook", "metrics-token": "s3cret-of-prometheus\n",
 	}
-	cm, err := w.admin.CoreV1().ConfigMaps(deploy.Namespace).Get(t.Context(), "gl-k8s-integrator-config", metav1.GetOptions{})
-	if err != nil {
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "gl-k8s-integrator-files"}, StringData: map[string]string{}}
+	for _, asked := range regexp.MustCompile(`--from-file=(\S+)`).FindAllStringSubmatch(w.must(t, "get", "notes", release), -1) {
+		if give[asked[1]] == "" {
+			t.Errorf("the notes ask for %s", asked[1])
+		}
+		secret.StringData[asked[1]] = give[asked[1]]
+	}
+	if _, err := w.admin.CoreV1().Secrets(deploy.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	text := strings.ReplaceAll(cm.Data["config.yaml"], "/etc/gl-k8s-integrator", dir)
+	w.mount(t, dir)
+	path := filepath.Join(dir, "config.yaml")
+	text := strings.ReplaceAll(read(t, path), inPod, dir)
 	for _, port := range []string{"8443", "8444", "9090"} {
 		if !strings.Contains(text, "0.0.0.0:"+port) {
 			t.Errorf("nothing listens on port %s", port)
@@ -395,7 +409,6 @@ func (w *world) files(t *testing.T, dir string, gitlab *gitlabsim.Server) *confi
 		text = strings.ReplaceAll(text, "0.0.0.0:"+port, freePort(t))
 	}
 	text = strings.Replace(text, "cluster:\n", "cluster:\n  kubeconfig: "+filepath.Join(dir, "kubeconfig")+"\n", 1)
-	path := filepath.Join(dir, "config.yaml")
 	write(t, path, text)
 	cfg, err := config.Load(path)
 	if err != nil {

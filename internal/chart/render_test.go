@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"maps"
@@ -19,7 +20,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 )
 
 var update = flag.Bool("update", false, "write the files that are made from others")
@@ -50,8 +50,9 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// TestOneSource: roles and policies have their source in deploy/manifests and deploy/optional, the program's pods in the
-// chart, kube-apiserver's files in docs/install.md. The rest are copies.
+// TestOneSource: roles and policies have their source in deploy/manifests and deploy/optional, alerts and dashboard in
+// deploy/monitoring, the program's pods in the chart, kube-apiserver's files in docs/install.md, the keys of the
+// configuration in the program. The rest are copies.
 func TestOneSource(t *testing.T) {
 	for _, folder := range []string{"manifests", "optional"} {
 		copies, err := filepath.Glob(filepath.Join(chartDir, "files", folder, "*"))
@@ -73,6 +74,15 @@ func TestOneSource(t *testing.T) {
 			}
 		}
 	}
+	for _, name := range []string{"rules.yaml", "dashboard.json"} {
+		same(t, filepath.Join(chartDir, "files/monitoring", name), read(t, filepath.Join("../../deploy/monitoring", name)))
+	}
+	path := filepath.Join(chartDir, "values.schema.json")
+	own, _, ok := strings.Cut(read(t, path), `"definitions": `)
+	if !ok {
+		t.Fatalf("%s has no definitions", path)
+	}
+	same(t, path, own+`"definitions": `+configSchema(t)+"\n}\n")
 	for name, kind := range map[string]string{"webhook.kubeconfig": "yaml kubeconfig", "authorization.yaml": "yaml authorization"} {
 		same(t, filepath.Join(chartDir, "files/apiserver", name), block(t, "../../docs/install.md", kind))
 	}
@@ -84,6 +94,50 @@ func TestOneSource(t *testing.T) {
 	plain := regexp.MustCompile(`(?m)^# Source: .*\n`).ReplaceAllString(newHelm(t, "").template(t, args...), "")
 	plain = strings.TrimPrefix(regexp.MustCompile(`\n+---\n`).ReplaceAllString(plain, "\n---\n"), "---\n")
 	same(t, "../../deploy/optional/deployment.yaml", read(t, "testdata/deployment-head.txt")+strings.TrimRight(plain, "\n")+"\n")
+}
+
+// configSchema returns the definitions of the values' schema: that of the configuration file, as the program has it,
+// without asking for what the chart fills in.
+func configSchema(t *testing.T) string {
+	t.Helper()
+	var config map[string]any
+	if err := json.Unmarshal([]byte(read(t, "../../docs/config.schema.json")), &config); err != nil {
+		t.Fatal(err)
+	}
+	delete(config, "$schema")
+	filledIn := map[string][]any{
+		"": {"apiVersion", "kind"}, "gitlab": {"readTokenFile"}, "listeners.webhooks": {"address", "certFile", "keyFile"},
+	}
+	for path, keys := range filledIn {
+		at := config
+		for key := range strings.SplitSeq(path, ".") {
+			if key != "" {
+				at = at["properties"].(map[string]any)[key].(map[string]any)
+			}
+		}
+		required, _ := at["required"].([]any)
+		for _, key := range keys {
+			if !slices.Contains(required, key) {
+				t.Errorf("the configuration does not demand %s.%s any more: take it out of this test", path, key)
+			}
+		}
+		required = slices.DeleteFunc(required, func(key any) bool { return slices.Contains(keys, key) })
+		at["required"] = required
+		if len(required) == 0 {
+			delete(at, "required")
+		}
+	}
+	// Without any key, the configuration is a file in the Secret.
+	config["if"], config["then"] = map[string]any{"minProperties": 1}, map[string]any{"required": config["required"]}
+	delete(config, "required")
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("  ", "  ")
+	if err := e.Encode(map[string]any{"config": config}); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(out.String())
 }
 
 // TestKustomization: what `kubectl apply -k deploy` applies are the same files, all of them.
@@ -131,17 +185,9 @@ func TestEveryVariant(t *testing.T) {
 // configuredRoles checks the rendered configuration, if there is one, and returns the ClusterRoles that it names.
 func configuredRoles(t *testing.T, rendered map[string]*unstructured.Unstructured) (roles []string) {
 	t.Helper()
-	cm := rendered["ConfigMap/gl-k8s-integrator-config"]
-	if cm == nil {
+	c := configuration(t, rendered)
+	if c == nil {
 		return nil
-	}
-	text, _, err := unstructured.NestedString(cm.Object, "data", "config.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := config.Parse([]byte(text))
-	if err != nil {
-		t.Fatalf("%v in\n%s", err, text)
 	}
 	for _, r := range c.Authz.Roles {
 		roles = append(roles, r.ClusterRole)
@@ -237,24 +283,36 @@ func holdsAsMuch(t *testing.T, rendered map[string]*unstructured.Unstructured, r
 // TestWrongValues: a mistake in the values is named before anything is written.
 func TestWrongValues(t *testing.T) {
 	h := newHelm(t, "")
+	const least = "config.gitlab.url=https://gitlab.example.com,config.authn.clientIDs={kubelogin}"
 	for wrong, says := range map[string]string{
-		"replicsa=3":                                                    "additional properties 'replicsa' not allowed",
-		"replicas=0":                                                    "minimum",
-		"image.digest=sha256:abc":                                       "/image/digest",
-		"ports.webhooks=443":                                            "/ports/webhooks",
-		"networkPolicy.apiServers={192.0.2.1}":                          "/networkPolicy/apiServers",
-		"config.cluster.kubeconfig=/etc/kubeconfig":                     "leave it out",
-		"config.rbacsync.deletion.policy=delete":                        "set namespaceDeletion: true",
-		"config.rbacsync.templates.folder=/etc/gl-k8s-integrator":       "set templates: true",
-		"clusterRoles={cluster-admin}":                                  "no ClusterRole that tenants can have",
-		"clusterRoles={x'y}":                                            "no ClusterRole that tenants can have",
-		"certManager.enabled=true":                                      "set service.clusterIP",
-		"certManager.enabled=true,secrets.webhooks=tls":                 "leave secrets.webhooks empty",
-		"certManager.hooks.dnsNames={integrator.example.com}":           "set issuerRef",
-		"serviceMonitor.enabled=true,hostNetwork=true":                  "config.listeners.metrics.address",
-		"prometheusRule.enabled=true,prometheusRule.file=files/no.yaml": "has no file files/no.yaml",
+		"config.gitlab.ulr=x":                                     "at '/config/gitlab': additional properties 'ulr' not allowed",
+		"config.authz.roles[0].levels=owner":                      "/config/authz/roles/0",
+		"config.rbacsync.mode=enfroce":                            "at '/config/rbacsync/mode'",
+		"config.rbacsync.interval=5":                              "at '/config/rbacsync/interval'",
+		"replicas=2,config.gitlab.url=https://gitlab.example.com": "at '/config': missing property 'authn'",
+		"replicas=2,config.authn.clientIDs={kubelogin}":           "at '/config': missing property 'gitlab'",
+		"config.listeners.metrics.address=0.0.0.0:9191":           "config.listeners.metrics.address: its port has to be ports.metrics (9090)",
+		"certManager.enabled=true,service.clusterIP=10.96.0.53,protectMetrics=true,secrets.metrics=tls": "leave secrets.metrics empty",
+		"replicsa=3":                                              "additional properties 'replicsa' not allowed",
+		"replicas=0":                                              "minimum",
+		"image.digest=sha256:abc":                                 "/image/digest",
+		"ports.webhooks=443":                                      "/ports/webhooks",
+		"networkPolicy.apiServers={192.0.2.1}":                    "/networkPolicy/apiServers",
+		"config.cluster.kubeconfig=/etc/kubeconfig":               "leave it out",
+		"config.rbacsync.deletion.policy=delete":                  "set namespaceDeletion: true",
+		"config.rbacsync.templates.folder=/etc/gl-k8s-integrator": "set templates: true",
+		"clusterRoles={cluster-admin}":                            "no ClusterRole that tenants can have",
+		"clusterRoles={x'y}":                                      "no ClusterRole that tenants can have",
+		"certManager.enabled=true":                                "set service.clusterIP",
+		"certManager.enabled=true,secrets.webhooks=tls":           "leave secrets.webhooks empty",
+		"certManager.hooks.dnsNames={integrator.example.com}":     "set issuerRef",
+		"serviceMonitor.enabled=true,hostNetwork=true":            "config.listeners.metrics.address",
 	} {
-		if _, err := h.run(t, "template", release, chartDir, "--set", wrong); err == nil || !strings.Contains(err.Error(), says) {
+		args := []string{"template", release, chartDir, "--set", wrong}
+		if strings.HasPrefix(wrong, "config.") {
+			args = append(args[:3:3], "--set", least, "--set", wrong)
+		}
+		if _, err := h.run(t, args...); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("--set %s: want an error that says %q, have %v", wrong, says, err)
 		}
 	}

@@ -223,6 +223,7 @@ func plan(t *testing.T, e *Env) {
 			c.Authz.Roles = []config.Role{{ClusterRole: "edit", Levels: []string{"owner", "maintainer", "developer"}}}
 		}, []string{"view -> edit  Developer"}},
 		"delivery": {func(c *config.Config) { c.CI.Delivery = "none" }, []string{"- taken back from jobs of project/", "KUBE_TOKEN"}},
+		"url":      {func(c *config.Config) { c.Cluster.PublicURL = "https://icc.example.com" }, []string{"~ replaced for jobs of project/", "KUBE_URL; what jobs are given has changed"}},
 		"scope":    {func(c *config.Config) { c.CI.Environment = "elsewhere" }, []string{"+ delivered to jobs of project/", "environment elsewhere", "KUBE_TOKEN"}},
 	} {
 		cfg := load()

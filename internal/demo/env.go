@@ -81,15 +81,15 @@ func Start(ctx context.Context, parent string, ownLogin bool, out io.Writer) (_ 
 		return nil, fmt.Errorf("starting the simulated GitLab: %w", err)
 	}
 	hookSecret := "demo-hook-secret-" + filepath.Base(dir)
-	if _, err := e.GitLab.AddSystemHook(gitlabsim.SeedHook{URL: "http://" + hooks + "/hooks/gitlab", Token: hookSecret}); err != nil {
-		return nil, fmt.Errorf("adding the system hook: %w", err)
-	}
 	fmt.Fprintf(out, "  GitLab (simulated)   %s\n", e.GitLab.URL())
 	if err := e.startCluster(ctx, out, authority, webhooks); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(out, "  kube-apiserver       %s  (%s, with etcd and kube-controller-manager)\n", e.Cluster.URL(), e.Cluster.Version())
 	if err := e.writeConfig(ctx, authority, hookSecret, webhooks, hooks, metrics); err != nil {
+		return nil, err
+	}
+	if err := e.registerHook(ctx, "http://"+hooks+"/hooks/gitlab"); err != nil {
 		return nil, err
 	}
 	if err := e.startIntegrator(ctx); err != nil {
@@ -100,6 +100,19 @@ func Start(ctx context.Context, parent string, ownLogin bool, out io.Writer) (_ 
 		fmt.Fprintf(out, "  login                kube-apiserver judges GitLab's tokens by itself\n")
 	}
 	return e, e.awaitFirstRound(ctx)
+}
+
+// registerHook registers the system hook as an administrator would.
+func (e *Env) registerHook(ctx context.Context, url string) error {
+	cfg, err := config.Load(e.configFile)
+	if err != nil {
+		return fmt.Errorf("registering the system hook: %w", err)
+	}
+	id, err := app.ClusterID(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("registering the system hook: %w", err)
+	}
+	return app.RegisterHook(ctx, cfg, app.Registration{URL: url, Verify: true, Cluster: id}, io.Discard)
 }
 
 // freeAddresses picks three free loopback ports: kube-apiserver must know a webhook's address before it starts.

@@ -21,6 +21,7 @@ import (
 const (
 	lookTime    = 10 * time.Second
 	throughTime = 25 * time.Second
+	arrivalTime = 20 * time.Second // of a tested hook: the integrator writes down what came every ten seconds
 	maxBody     = 1 << 20
 )
 
@@ -36,13 +37,23 @@ type Sources struct {
 	RoleNames  []string
 	// AuthnKubeconfig and AuthzConfig are the files that kube-apiserver is started with, or copies of them.
 	AuthnKubeconfig, AuthzConfig string
+	// AuthnConfig is the file of --authentication-config, and WantAuthn what the configuration gives for it.
+	AuthnConfig string
+	WantAuthn   []byte
+	// APIServerFlags is a file that tells how kube-apiserver is started; without it the cluster is asked.
+	APIServerFlags string
 	// Metrics are URLs of /metrics of the running integrators, for when kube-apiserver does not tell what the webhook said.
-	Metrics []string
-	Files   map[string]string // PEM files with certificates, by what they are
-	Now     func() time.Time
+	Metrics       []string
+	MetricsClient *http.Client           // required with Metrics
+	MetricsToken  func() (string, error) // nil: they demand none
+	// TestHook has GitLab send its sample event to a system hook; nil: it is not to be tried.
+	TestHook func(ctx context.Context, id int64) error
+	Files    map[string]string // PEM files with certificates, by what they are
+	Now      func() time.Time
 }
 
-// Collect looks at everything, side by side, and returns what it found. It changes nothing.
+// Collect looks at everything, side by side, and returns what it found. It changes nothing, but for the sample
+// event that GitLab sends if Sources.TestHook is there.
 func Collect(ctx context.Context, s Sources) *Facts {
 	f := &Facts{Now: s.Now(), Config: s.Config, Authorizers: Authorizers{Ours: -1}}
 	c := &collector{Sources: s, facts: f}
@@ -54,6 +65,7 @@ func Collect(ctx context.Context, s Sources) *Facts {
 	wait.Wait()
 	// After the others: it costs the time of a webhook that is away, and needs to know whether kube-apiserver answers.
 	clusterLook{c}.through(ctx)
+	clusterLook{c}.testHook(ctx)
 	return f
 }
 
@@ -142,7 +154,7 @@ func faultIn(text string) Fault {
 		return false
 	}
 	switch {
-	case has("remote error: tls"):
+	case has("remote error: tls", "write: broken pipe", "http2: client conn could not be established"): // see cut
 		return ClientRefuse
 	case has("certificate signed by unknown authority", "certificate is not trusted", "certificate is not standards compliant"):
 		return Untrusted

@@ -3,6 +3,7 @@ package doctor
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,11 +20,13 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 )
 
@@ -46,13 +51,17 @@ func (c clusterLook) all(ctx context.Context) {
 	if own == nil {
 		own = c.Kube
 	}
-	for _, look := range []func(context.Context, *Cluster){
-		c.fence, c.status, c.deployment, c.podSecurity,
+	var all sync.WaitGroup
+	defer all.Wait()
+	for _, look := range []func(context.Context, *Cluster){ // each has fields of its own
+		c.fence, c.status, c.deployment, c.podSecurity, c.flags,
 		func(ctx context.Context, k *Cluster) { c.rights(ctx, k, own) },
 	} {
-		ctx, cancel := context.WithTimeout(ctx, lookTime)
-		look(ctx, k)
-		cancel()
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, lookTime)
+			defer cancel()
+			look(ctx, k)
+		})
 	}
 }
 
@@ -85,6 +94,12 @@ func (c clusterLook) greet(ctx context.Context) {
 		k.Fault, k.Text = Credentials, "it answers "+resp.Status
 		return
 	}
+	var version struct {
+		Git string `json:"gitVersion"`
+	}
+	if json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(&version) == nil {
+		k.Version = version.Git
+	}
 	if _, err := c.Kube.CoreV1().Namespaces().Get(ctx, deploy.Namespace, metav1.GetOptions{}); apierrors.IsNotFound(err) {
 		k.Fault, k.Text = NotInstalled, "there is no namespace "+deploy.Namespace
 	} else if apierrors.IsUnauthorized(err) {
@@ -102,6 +117,8 @@ func (c clusterLook) fence(ctx context.Context, k *Cluster) {
 	case err != nil && !errors.Is(err, fence.ErrNoDeletion):
 		c.blind("the tenant fence", err, rightsFix)
 		return
+	default:
+		k.Fenced = true
 	}
 	if err := fence.CheckRoles(ctx, c.Kube, c.Config.Authz); err != nil {
 		k.FenceRoles = err.Error()
@@ -165,6 +182,7 @@ func (c clusterLook) podSecurity(ctx context.Context, k *Cluster) {
 		c.skip("Pod Security of the namespaces", "the configuration has exceptions", "the finding pod_security of the integrator tells")
 		return
 	}
+	k.Namespaces = len(list.Items)
 	for _, ns := range list.Items {
 		if level := ns.Labels["pod-security.kubernetes.io/enforce"]; level != "baseline" && level != "restricted" && ns.DeletionTimestamp == nil {
 			k.Privileged = append(k.Privileged, ns.Name)
@@ -181,17 +199,38 @@ func (c clusterLook) through(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, throughTime)
 	defer cancel()
 	t := &c.facts.Through
-	review, err := c.Kube.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: c.probe()}}, metav1.CreateOptions{})
+	review, err := c.review(ctx)
+	for range 2 {
+		if err != nil || !cut(review.Status.Error) {
+			break
+		}
+		again, failed := c.review(ctx)
+		if failed != nil { // what was said first has to do
+			break
+		}
+		review = again
+	}
 	switch {
 	case err == nil:
 		t.Known = true
 		t.Fault, t.JWT = verdict(review.Status.Error)
+		t.Version = askedIn(review.Status.Error)
 		t.Text = review.Status.Error
 	case apierrors.IsForbidden(err):
 		c.counted(ctx)
 	default:
 		c.blind("whether kube-apiserver asks the webhook", err, "run it again")
 	}
+}
+
+func (c clusterLook) review(ctx context.Context) (*authenticationv1.TokenReview, error) {
+	return c.Kube.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: c.probe()}}, metav1.CreateOptions{})
+}
+
+// cut reports whether a connection was closed while we wrote. A server that refuses a client certificate does so in TLS 1.3: its
+// reason and the next write are on their way at the same time.
+func cut(text string) bool {
+	return strings.Contains(text, "broken pipe") || strings.Contains(text, "connection reset by peer") || strings.Contains(text, "http2: client conn could not be established")
 }
 
 // verdict reads what kube-apiserver's authenticators said together.
@@ -205,6 +244,17 @@ func verdict(text string) (f Fault, jwt bool) {
 		return Unasked, false
 	}
 	return faultIn(text), false
+}
+
+// askedIn returns in which version the integrator was asked, by what it said.
+func askedIn(text string) string {
+	switch {
+	case !strings.Contains(text, string(probeCode)+":"):
+		return ""
+	case strings.Contains(text, authn.OldVersionHint):
+		return "v1beta1"
+	}
+	return "v1"
 }
 
 // counted sends the probe as a bearer token, and looks at the numbers of the integrators before and after.
@@ -237,13 +287,42 @@ func (c clusterLook) counted(ctx context.Context) {
 	}
 }
 
+// testHook has GitLab send its sample event, and waits until an integrator has written down that it came.
+func (c clusterLook) testHook(ctx context.Context) {
+	if c.TestHook == nil {
+		return
+	}
+	const what = "whether a hook arrives"
+	h, s := c.facts.Hooks.enabled(), c.facts.Cluster.Status
+	if h == nil || s == nil || s.Activity == nil {
+		c.blind(what, errors.New("there is no system hook that GitLab sends to, or no integrator that could receive it"), "repair what is said of them first")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, arrivalTime)
+	defer cancel()
+	if err := c.TestHook(ctx, h.ID); err != nil {
+		c.blind(what, err, "press Test at the hook in GitLab's admin area")
+		return
+	}
+	before := *s.Activity
+	for ctx.Err() == nil {
+		now, err := status.Read(ctx, c.Kube)
+		if err == nil && now.Activity != nil && (now.Activity.Hook != before.Hook || now.Activity.Refused != before.Refused) {
+			s.Activity, c.facts.Hooks.Tested = now.Activity, true
+			return
+		}
+		wait.For(ctx, 500*time.Millisecond)
+	}
+	c.facts.Hooks.Lost = true
+}
+
 // count returns how often the integrators refused a token as they do the probe.
 func (c clusterLook) count(ctx context.Context) (sum float64, err error) {
 	if len(c.Metrics) == 0 {
 		return 0, errors.New("their address is not known")
 	}
 	for _, at := range c.Metrics {
-		n, err := countAt(ctx, at)
+		n, err := c.countAt(ctx, at)
 		if err != nil {
 			return 0, err
 		}
@@ -252,12 +331,22 @@ func (c clusterLook) count(ctx context.Context) (sum float64, err error) {
 	return sum, nil
 }
 
-func countAt(ctx context.Context, at string) (sum float64, err error) {
+func (c clusterLook) countAt(ctx context.Context, at string) (sum float64, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return 0, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	if c.MetricsToken != nil {
+		if req.URL.Scheme != "https" && !onLoopback(req.URL.Hostname()) {
+			return 0, fmt.Errorf("%s: the token of listeners.metrics goes over https alone", at)
+		}
+		token, err := c.MetricsToken()
+		if err != nil {
+			return 0, err
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := c.MetricsClient.Do(req)
 	if err != nil {
 		return 0, err
 	}

@@ -93,7 +93,21 @@ func (c fileLook) all(ctx context.Context) {
 	if c.Config == nil {
 		return
 	}
-	if c.AuthnKubeconfig == "" {
+	if c.APIServerFlags != "" {
+		if given, err := readFlags(c.APIServerFlags); err != nil {
+			c.facts.GivenUnfit = c.APIServerFlags + ": " + strings.TrimPrefix(err.Error(), "open "+c.APIServerFlags+": ")
+		} else {
+			c.facts.Given = &given
+		}
+	}
+	if c.AuthnConfig != "" {
+		c.judges(ctx)
+	} else if c.Config.Authn.Disabled {
+		c.skip("the file of --authentication-config", "it is not given", "--authn-config FILE")
+	}
+	if c.AuthnKubeconfig == "" && c.Config.Authn.Disabled {
+		// logins come here by no webhook
+	} else if c.AuthnKubeconfig == "" {
 		c.skip("the kubeconfig of --authentication-token-webhook-config-file", "it is not given", "--authn-kubeconfig FILE")
 	} else {
 		c.facts.Authn = c.webhook(ctx, c.AuthnKubeconfig, &authenticationv1.TokenReview{
@@ -126,7 +140,11 @@ func (c fileLook) webhook(ctx context.Context, file string, review any) Webhook 
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	w.Fault, w.Text, w.Code = c.post(ctx, rc, review)
+	for range 3 {
+		if w.Fault, w.Text, w.Code = c.post(ctx, rc, review); !cut(w.Text) {
+			break
+		}
+	}
 	return w
 }
 
@@ -225,6 +243,9 @@ func (c fileLook) authorizers(ctx context.Context) {
 			Webhook *struct {
 				Timeout       metav1.Duration `json:"timeout"`
 				FailurePolicy string          `json:"failurePolicy"`
+				Version       string          `json:"subjectAccessReviewVersion"`
+				MatchVersion  string          `json:"matchConditionSubjectAccessReviewVersion"`
+				Kept          metav1.Duration `json:"unauthorizedTTL"`
 				Connection    struct {
 					File string `json:"kubeConfigFile"`
 				} `json:"connectionInfo"`
@@ -256,6 +277,7 @@ func (c fileLook) authorizers(ctx context.Context) {
 			continue // another's
 		}
 		a.Ours, a.FailurePolicy, a.Conditions, a.Timeout = i, one.Webhook.FailurePolicy, len(one.Webhook.Conditions), one.Webhook.Timeout.Duration
+		a.Version, a.MatchVersion, a.Kept = one.Webhook.Version, one.Webhook.MatchVersion, one.Webhook.Kept.Duration
 		if errors.Is(err, os.ErrNotExist) {
 			c.skip("the kubeconfig of the explaining webhook", err.Error(), "put a copy of it beside "+a.File)
 			return

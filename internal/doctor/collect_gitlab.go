@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,12 +38,13 @@ func (c gitlabLook) all(ctx context.Context) {
 	wait.Go(func() { read = c.readSide(ctx) })
 	wait.Go(func() { write = c.writeSide(ctx) })
 	wait.Wait()
+	c.clients(ctx)
 	c.facts.Shared = read != "" && read == write
 }
 
 // fetch gets a document of GitLab's.
-func (c gitlabLook) fetch(ctx context.Context, url string, into any) (a answered, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+func (c gitlabLook) fetch(ctx context.Context, at string, into any) (a answered, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return a, err
 	}
@@ -53,10 +56,10 @@ func (c gitlabLook) fetch(ctx context.Context, url string, into any) (a answered
 	defer resp.Body.Close()
 	a = answered{true, c.clock(resp, sent), resp.TLS}
 	if resp.StatusCode != http.StatusOK {
-		return a, fmt.Errorf("%s answers %s", url, resp.Status)
+		return a, fmt.Errorf("%s answers %s", at, resp.Status)
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(into); err != nil {
-		return a, fmt.Errorf("%s answers no JSON of the expected form", url)
+		return a, fmt.Errorf("%s answers no JSON of the expected form", at)
 	}
 	return a, nil
 }
@@ -159,6 +162,7 @@ func (c gitlabLook) readSide(ctx context.Context) string {
 		c.blind("GitLab's version", err, "look into GitLab's log")
 	}
 	if !c.facts.Read.State.Admin {
+		c.skip("redirect URIs and scopes of the OAuth applications", "GitLab shows them to administrators alone", "an administrator's token in gitlab.readTokenFile")
 		return value
 	}
 	apps, err := i.Applications(ctx)
@@ -174,6 +178,54 @@ func (c gitlabLook) readSide(ctx context.Context) string {
 		c.facts.Applications = append(c.facts.Applications, a)
 	}
 	return value
+}
+
+// clients asks the token endpoint about the client ids, as kubelogin would: without a secret, and with a code that is none.
+// GitLab tells by its error whether it knows the client and demands a secret of it; redirect URIs and scopes it judges only of
+// who has logged in. Source: https://www.rfc-editor.org/rfc/rfc6749#section-5.2.
+func (c gitlabLook) clients(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	if c.facts.Applications == nil { // what GitLab has could not be listed
+		for _, id := range c.Config.Authn.ClientIDs {
+			c.facts.Applications = append(c.facts.Applications, Application{ID: id, Unlisted: true})
+		}
+	}
+	for i := range c.facts.Applications {
+		a := &c.facts.Applications[i]
+		var err error
+		if a.Client, err = c.client(ctx, a.ID); err != nil && a.Unlisted {
+			c.blind("the OAuth application "+a.ID, err, "run it again when GitLab answers")
+		}
+	}
+}
+
+func (c gitlabLook) client(ctx context.Context, id string) (Client, error) {
+	form := url.Values{
+		"grant_type": {"authorization_code"}, "client_id": {id}, "code": {probeType}, "redirect_uri": {RedirectURIs()[0]},
+		"code_verifier": {strings.Repeat("0", 43)},
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Config.GitLab.URL+"/oauth/token", strings.NewReader(form.Encode()))
+	if err != nil {
+		return ClientUnasked, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := c.GitLab.Do(req)
+	if err != nil {
+		return ClientUnasked, err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Error string `json:"error"`
+	}
+	_ = json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(&answer) // another form tells nothing
+	switch answer.Error {
+	case "invalid_grant":
+		return ClientTaken, nil
+	case "invalid_client":
+		return ClientRefused, nil
+	}
+	return ClientUnasked, fmt.Errorf("/oauth/token answers %s", resp.Status)
 }
 
 func (c gitlabLook) writeSide(ctx context.Context) string {
@@ -221,5 +273,6 @@ func CertificateFiles(cfg *config.Config) map[string]string {
 		"listeners.webhooks.certFile":     cfg.Listeners.Webhooks.CertFile,
 		"listeners.webhooks.clientCAFile": cfg.Listeners.Webhooks.ClientCAFile,
 		"listeners.hooks.certFile":        cfg.Listeners.Hooks.CertFile,
+		"listeners.metrics.certFile":      cfg.Listeners.Metrics.CertFile,
 	}
 }

@@ -30,8 +30,11 @@ type Facts struct {
 	Explain      Webhook
 	Through      Through // as kube-apiserver reaches it
 	Authorizers  Authorizers
-	Blind        []Blind // what could not be looked at
-	Skipped      []Blind // what was not asked for
+	Judges       Judges
+	Given        *APIServer // how kube-apiserver is started, by the file that was given
+	GivenUnfit   string     // why that file can't be used
+	Blind        []Blind    // what could not be looked at
+	Skipped      []Blind    // what was not asked for
 }
 
 // Blind is something that could not be looked at.
@@ -81,14 +84,38 @@ type Token struct {
 
 // Application is an OAuth application by one of authn.clientIDs.
 type Application struct {
-	ID    string
-	Found *gitlab.Application // nil: GitLab has no such application of its own
+	ID       string
+	Found    *gitlab.Application // nil: GitLab has no such application of its own
+	Unlisted bool                // whether it has could not be asked
+	Client   Client
 }
+
+// Client is how GitLab's token endpoint takes a client that has no secret.
+type Client string
+
+// How a client is taken.
+const (
+	ClientUnasked Client = ""
+	ClientTaken   Client = "taken"   // it exists and is not confidential
+	ClientRefused Client = "refused" // it does not exist, or is confidential
+)
 
 // Hooks are the system hooks that integrators made.
 type Hooks struct {
-	Known bool
-	All   []gitlab.HookState
+	Known  bool
+	All    []gitlab.HookState
+	Tested bool // GitLab sent its sample event, and it arrived, with a wrong secret maybe
+	Lost   bool // GitLab sent it, and it did not arrive
+}
+
+// enabled returns the first that is not another cluster's and that GitLab sends to.
+func (h Hooks) enabled() *gitlab.HookState {
+	for _, k := range h.ours() {
+		if k.Alert == "" || k.Alert == "executable" {
+			return &k
+		}
+	}
+	return nil
 }
 
 // Certificate is one with its end.
@@ -106,12 +133,15 @@ type Cluster struct {
 	Clock        *time.Duration
 	FenceMissing string
 	FenceRoles   string // ClusterRoles that the fence does not know
+	Fenced       bool   // the fence was looked at, and is as it has to be
 	Deletion     string // why deletion, which is configured, can't be done
 	Roles        clusterroles.Roles
+	Namespaces   int      // that are ours
 	Privileged   []string // namespaces of ours whose Pod Security is not what is configured at least
 	Silent       bool     // no round has ended
 	Status       *status.Summary
-	Want, Ready  int32 // replicas of the Deployment; both 0: there is none, or it may not be read
+	Started      []APIServer // by the mirrors of static pods
+	Want, Ready  int32       // replicas of the Deployment; both 0: there is none, or it may not be read
 }
 
 // Webhook is one of our webhooks.
@@ -131,6 +161,8 @@ type Through struct {
 	Fault Fault
 	Text  string
 	JWT   bool // kube-apiserver judges tokens of GitLab itself
+	// Version is in which the integrator was asked: "v1", "v1beta1"; "": not known.
+	Version string
 }
 
 // Authorizers are what is in kube-apiserver's AuthorizationConfiguration.
@@ -142,4 +174,7 @@ type Authorizers struct {
 	FailurePolicy string
 	Conditions    int
 	Timeout       time.Duration
+	Version       string        // subjectAccessReviewVersion
+	MatchVersion  string        // matchConditionSubjectAccessReviewVersion
+	Kept          time.Duration // unauthorizedTTL; 0: kube-apiserver's own, 30 s
 }

@@ -29,11 +29,12 @@ type Report struct {
 	Problems    []Problem `json:"problems"`
 	NotLookedAt []Blind   `json:"notLookedAt,omitempty"` // it could not be
 	NotAsked    []Blind   `json:"notAsked,omitempty"`    // it needs something that was not given
+	Seen        []Seen    `json:"seen,omitempty"`        // what was found, right or wrong
 }
 
 // Judge applies the rules in their order, in which causes stand before what they cause. It does no I/O.
 func Judge(f *Facts) Report {
-	r := Report{Problems: []Problem{}, NotLookedAt: f.Blind, NotAsked: f.Skipped}
+	r := Report{Problems: []Problem{}, NotLookedAt: f.Blind, NotAsked: f.Skipped, Seen: f.seen()}
 	for _, rule := range rules() {
 		for _, h := range rule.when(f) {
 			cause := slices.IndexFunc(r.Problems, func(p Problem) bool { return slices.Contains(rule.after, p.Code) })
@@ -59,12 +60,26 @@ func (r Report) Print(out io.Writer) {
 	for _, b := range r.NotLookedAt {
 		fmt.Fprintf(out, "could not look at %s: %s\n   fix: %s\n", b.What, b.Why, b.Fix)
 	}
+	if len(r.Problems)+len(r.NotLookedAt) > 0 && len(r.Seen) > 0 {
+		fmt.Fprintln(out)
+	}
+	for _, s := range r.Seen {
+		fmt.Fprintf(out, "%-15s %s\n", s.What, s.Said)
+	}
+	if len(r.NotAsked) > 0 {
+		fmt.Fprintln(out, "\nmore is looked at with:")
+	}
 	for _, b := range r.NotAsked {
-		fmt.Fprintf(out, "not looked at: %s (%s)\n", b.What, b.Fix)
+		fmt.Fprintf(out, "  %s: %s (%s)\n", b.What, b.Fix, b.Why)
+	}
+	fmt.Fprintln(out)
+	var codes []string
+	for _, p := range r.Problems {
+		codes = append(codes, p.Code)
 	}
 	switch {
 	case len(r.Problems) > 0:
-		fmt.Fprintf(out, "%d wrong, %d not looked at\n", len(r.Problems), len(r.NotLookedAt))
+		fmt.Fprintf(out, "%d wrong (%s), %d not looked at\n", len(r.Problems), strings.Join(codes, ", "), len(r.NotLookedAt))
 	case len(r.NotLookedAt) > 0:
 		fmt.Fprintf(out, "nothing wrong in what could be looked at; %d not looked at\n", len(r.NotLookedAt))
 	default:

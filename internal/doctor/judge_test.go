@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"os"
 	"slices"
 	"strings"
@@ -44,13 +45,20 @@ func healthy() *doctor.Facts {
 		Certificates: []doctor.Certificate{{What: "listeners.webhooks.certFile tls.crt", Begins: now.AddDate(0, -1, 0), Ends: now.AddDate(0, 2, 0)}},
 		Cluster: doctor.Cluster{
 			Version: "v1.34.1", Clock: &second, Roles: clusterroles.Roles{"edit": yesRole, "view": yesRole}, Want: 2, Ready: 2,
-			Status: &status.Summary{Leader: status.Leader{Holder: "a", Renewed: now.Add(-time.Second)}, Mode: "enforce", Read: now.Add(-time.Minute)},
+			Status: &status.Summary{Leader: status.Leader{Holder: "a", Renewed: now.Add(-time.Second)}, Mode: "enforce", Read: now.Add(-time.Minute), Activity: &status.Activity{
+				Login: status.Seen{At: now.Add(-4 * time.Second), What: "user"}, Hook: status.Seen{At: now.Add(-time.Hour), What: "user_add_to_team", From: "10.0.0.7"},
+			}},
+			Started: []doctor.APIServer{{Where: "pod kube-system/kube-apiserver-a", Pod: true, Mounts: []string{"/etc/kubernetes/gl-k8s-integrator"}, Flags: map[string]string{
+				"authentication-token-webhook-config-file": "/etc/kubernetes/gl-k8s-integrator/webhook.kubeconfig", "authentication-token-webhook-version": "v1",
+				"authorization-config": "/etc/kubernetes/gl-k8s-integrator/authorization.yaml",
+			}}},
 		},
 		Authn:   doctor.Webhook{File: "webhook.kubeconfig", URL: "https://127.0.0.1:8443/authenticate", Path: "/authenticate", Code: "wrong_token_type"},
 		Explain: doctor.Webhook{File: "authorize.kubeconfig", URL: "https://127.0.0.1:8443/authorize", Path: "/authorize"},
-		Through: doctor.Through{Known: true},
+		Through: doctor.Through{Known: true, Version: "v1"},
 		Authorizers: doctor.Authorizers{
 			File: "authorization.yaml", Types: []string{"Node", "RBAC", "Webhook"}, Ours: 2, FailurePolicy: "NoOpinion", Conditions: 1, Timeout: 2 * time.Second,
+			Version: "v1", MatchVersion: "v1", Kept: 5 * time.Second,
 		},
 	}
 }
@@ -127,6 +135,10 @@ var injected = []struct {
 	{"write_token_ends", "tomorrow", func(f *facts) { f.Write.State.Ends = now.AddDate(0, 0, 1) }},
 	{"token_shared", "one token for both", func(f *facts) { f.Shared = true }},
 	{"application", "a typing error in clientIDs", func(f *facts) { f.Applications[0].Found = nil }},
+	{"application", "a user's own", func(f *facts) { f.Applications[0].Found, f.Applications[0].Client = nil, doctor.ClientTaken }},
+	{"application_refused", "as kubelogin is told, without an administrator's token", func(f *facts) {
+		f.Applications = []doctor.Application{{ID: "kubelogin", Unlisted: true, Client: doctor.ClientRefused}}
+	}},
 	{"application_secret", "confidential", func(f *facts) { f.Applications[0].Found.Confidential = true }},
 	{"application_redirect", "one port alone", func(f *facts) { f.Applications[0].Found.RedirectURIs = []string{"http://localhost:8000"} }},
 	{"application_scope", "read_user", func(f *facts) { f.Applications[0].Found.Scopes = []string{"read_user"} }},
@@ -137,6 +149,11 @@ var injected = []struct {
 		f.Config.Listeners.Hooks.SecretFile, f.Config.Listeners.Hooks.SigningKeyFile = "", "key"
 	}},
 	{"hook_refused", "the file is not readable for serve", func(f *facts) { f.Cluster.Status.HooksRefused = "permission denied" }},
+	{"hook_secret", "another than in the file", func(f *facts) {
+		f.Cluster.Status.Activity.Hook, f.Cluster.Status.Activity.Refused = status.Seen{}, status.Seen{At: now, What: "no_proof", From: "10.0.0.7"}
+	}},
+	{"hook_silent", "registered but never received", func(f *facts) { f.Cluster.Status.Activity.Hook = status.Seen{} }},
+	{"hook_silent", "GitLab's test does not arrive", func(f *facts) { f.Hooks.Lost = true }},
 	{"hook_plain", "http", func(f *facts) { f.Hooks.All[0].URL = "http://integrator.example.com/hooks/gitlab" }},
 	{"hook_unverified", "SSL verification off", func(f *facts) { f.Hooks.All[0].Verify = false }},
 	{"hook_noise", "pushes", func(f *facts) { f.Hooks.All[0].Noise = true }},
@@ -169,6 +186,30 @@ var injected = []struct {
 		f.Cluster.Status.Findings = map[string]int{"cluster_role_bind": 1}
 	}},
 	{"pod_security", "a label was taken off", func(f *facts) { f.Cluster.Privileged = []string{"team"} }},
+	{"apiserver_flags", "a picture", func(f *facts) { f.GivenUnfit = "flags.png: it holds no flags" }},
+	{"apiserver_login", "the flag was lost by an upgrade", func(f *facts) {
+		delete(f.Cluster.Started[0].Flags, "authentication-token-webhook-config-file")
+		f.Through = doctor.Through{Known: true, Fault: doctor.Unasked}
+	}},
+	{"apiserver_authorizers", "--authorization-mode alone", func(f *facts) {
+		f.Cluster.Started[0].Flags = map[string]string{"authentication-token-webhook-config-file": "/etc/kubernetes/gl-k8s-integrator/w", "authentication-token-webhook-version": "v1", "authorization-mode": "Node,RBAC"}
+	}},
+	{"apiserver_mount", "the folder is not mounted", func(f *facts) {
+		f.Cluster.Started[0].Mounts = []string{"/etc/kubernetes/pki", "/etc/kubernetes/gl"}
+		f.Through = doctor.Through{Known: true, Fault: doctor.Unasked}
+	}},
+	{"webhook_version", "the flag is missing", func(f *facts) { delete(f.Cluster.Started[0].Flags, "authentication-token-webhook-version") }},
+	{"webhook_version", "v1beta1 in a file", func(f *facts) {
+		f.Given = &doctor.APIServer{Where: "unit", Flags: map[string]string{"authentication-token-webhook-config-file": "w", "authentication-token-webhook-version": "v1beta1", "authorization-config": "a"}}
+	}},
+	{"webhook_version", "as the integrator was asked", func(f *facts) { f.Cluster.Started, f.Through.Version = nil, "v1beta1" }},
+	{"authentication_file", "another kind", func(f *facts) { f.Judges = doctor.Judges{File: "a", Unfit: "kind"} }},
+	{"authentication_issuer", "another GitLab's", func(f *facts) { f.Judges = doctor.Judges{File: "a", Issuers: []string{"https://old.example.com"}} }},
+	{"authentication_audience", "made before the CI audience was set", func(f *facts) {
+		f.Judges = doctor.Judges{File: "a", Known: true, Lacks: []string{"ci"}, Differs: []string{"claimValidationRules"}}
+	}},
+	{"authentication_rules", "an edit by hand", func(f *facts) { f.Judges = doctor.Judges{File: "a", Known: true, Differs: []string{"claimMappings"}} }},
+	{"webhook_cache", "an hour", func(f *facts) { f.Cluster.Started[0].Flags["authentication-token-webhook-cache-ttl"] = "1h" }},
 	{"webhook_file", "no YAML", func(f *facts) {
 		f.Authn = doctor.Webhook{File: "webhook.kubeconfig", Unfit: "yaml"}
 		f.Through.Fault = doctor.Unasked
@@ -194,6 +235,9 @@ var injected = []struct {
 	{"authorization_disabled", "explain.disabled", func(f *facts) { f.Config.Authz.Explain.Disabled = true }},
 	{"authorization_order", "the webhook first", func(f *facts) { f.Authorizers.Types, f.Authorizers.Ours = []string{"Webhook", "Node", "RBAC"}, 0 }},
 	{"authorization_policy", "Deny", func(f *facts) { f.Authorizers.FailurePolicy = "Deny" }},
+	{"authorization_version", "v1beta1", func(f *facts) { f.Authorizers.Version = "v1beta1" }},
+	{"authorization_version", "that of the conditions", func(f *facts) { f.Authorizers.MatchVersion = "" }},
+	{"authorization_cache", "an hour", func(f *facts) { f.Authorizers.Kept = time.Hour }},
 	{"authorization_conditions", "none", func(f *facts) { f.Authorizers.Conditions = 0 }},
 	{"authorization_timeout", "half a minute", func(f *facts) { f.Authorizers.Timeout = 30 * time.Second }},
 	{"no_round", "serve never ran", func(f *facts) { f.Cluster.Status, f.Cluster.Silent, f.Cluster.Ready = nil, true, 0 }},
@@ -205,6 +249,9 @@ var injected = []struct {
 	{"old_reading", "an hour", func(f *facts) { f.Cluster.Status.Read = now.Add(-time.Hour) }},
 	{"held", "a limit", func(f *facts) { f.Cluster.Status.Held = 12 }},
 	{"finding", "a foreign variable", func(f *facts) { f.Cluster.Status.Findings = map[string]int{"ci_foreign_variable": 3} }},
+	{"finding", "another cluster's variables", func(f *facts) {
+		f.Cluster.Status.Findings, f.Cluster.Status.Texts = map[string]int{"ci_other_cluster": 2}, []string{"ci_other_cluster: cluster b has variables there"}
+	}},
 }
 
 // TestEachFaultIsNamedFirst: of each injected fault the cause is the one problem, and what follows from it is below it.
@@ -220,6 +267,9 @@ func TestEachFaultIsNamedFirst(t *testing.T) {
 			t.Errorf("%s (%s): %+v", tc.code, tc.name, r.Problems)
 			continue
 		}
+		if tc.name == "another cluster's variables" && r.Problems[0].What != "ci_other_cluster: cluster b has variables there (and 1 more)" {
+			t.Errorf("it does not say whose: %s", r.Problems[0].What)
+		}
 		if p := r.Problems[0]; p.Why == "" || p.Fix == "" || r.Healthy {
 			t.Errorf("%s (%s): %+v", tc.code, tc.name, p)
 		}
@@ -234,6 +284,31 @@ func TestEachFaultIsNamedFirst(t *testing.T) {
 		}) {
 			t.Errorf("no fault is injected for %s", row.Code)
 		}
+	}
+}
+
+// TestWhatWasSeenIsShown: of a healthy installation one line for each thing, without which "all is well" would say little.
+func TestWhatWasSeenIsShown(t *testing.T) {
+	var out bytes.Buffer
+	doctor.Judge(healthy()).Print(&out)
+	for _, want := range []string{
+		"GitLab          https://gitlab.example.com 19.1.0-ee, 2 signing keys, its clock is as here\n",
+		"read token      of \"root\" (administrator), scopes read_api, ends on 2027-11-28\n",
+		"system hook     1 to https://integrator.example.com/hooks/gitlab\n",
+		"others' hooks   of integrators of other clusters: 2 to http://other.example.com/hooks/gitlab\n",
+		"last hook       1 h 0 min ago (user_add_to_team, from 10.0.0.7)\n", "last login      4 s ago (user)\n",
+		"kube-apiserver  v1.34.1, its clock is as here\n", "asked in v1\n", "authorizers     Node, RBAC, Webhook\n",
+		"certificates    1, of which the first ends on 2027-01-28", "leader          a, mode enforce, 2 of 2 replicas ready\n",
+		"CI jobs         delivery variables, environment scope *\n", "\nall is well\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, out.String())
+		}
+	}
+	out.Reset()
+	doctor.Judge(&doctor.Facts{Now: now, ConfigFault: "x"}).Print(&out)
+	if !strings.HasSuffix(out.String(), "\n\n1 wrong (config), 0 not looked at\n") {
+		t.Errorf("got:\n%s", out.String())
 	}
 }
 
@@ -268,7 +343,7 @@ func TestTwoCausesAreBothNamed(t *testing.T) {
 	}
 	var text, data bytes.Buffer
 	r.Print(&text)
-	for _, want := range []string{"1. gitlab_away", "follows from it: failing", "2. certificate_ends", "could not look at tokens", "2 wrong, 1 not looked at"} {
+	for _, want := range []string{"1. gitlab_away", "follows from it: failing", "2. certificate_ends", "could not look at tokens", "2 wrong (gitlab_away, certificate_ends), 1 not looked at"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is not in:\n%s", want, text.String())
 		}
@@ -287,18 +362,30 @@ func TestTwoCausesAreBothNamed(t *testing.T) {
 	}
 }
 
-// TestRulesAreInTheDocs: docs/doctor.md has one row for each rule, in their order, with the same words.
+var updateDocs = flag.Bool("update", false, "write the table of docs/doctor.md anew")
+
+// TestRulesAreInTheDocs: docs/doctor.md ends with one row for each rule, in their order, with the same words.
 func TestRulesAreInTheDocs(t *testing.T) {
-	page, err := os.ReadFile("../../docs/doctor.md")
+	const path, head = "../../docs/doctor.md", "| code | what is wrong | why it matters | fix |\n|---|---|---|---|\n"
+	page, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want strings.Builder
-	want.WriteString("| code | what is wrong | why it matters | fix |\n|---|---|---|---|\n")
-	for _, r := range doctor.Rows() {
-		want.WriteString("| `" + r.Code + "` | " + r.Name + " | " + r.Why + " | " + r.Fix + " |\n")
+	before, _, found := strings.Cut(string(page), head)
+	if !found {
+		t.Fatalf("%s has no table that begins with\n%s", path, head)
 	}
-	if !strings.Contains(string(page), want.String()) {
-		t.Errorf("docs/doctor.md has not this table:\n%s", want.String())
+	want := before + head
+	for _, r := range doctor.Rows() {
+		want += "| `" + r.Code + "` | " + r.Name + " | " + r.Why + " | " + r.Fix + " |\n"
+	}
+	if *updateDocs {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if string(page) != want {
+		t.Error("docs/doctor.md is stale: go test ./internal/doctor -run TestRulesAreInTheDocs -update")
 	}
 }

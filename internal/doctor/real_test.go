@@ -1,13 +1,16 @@
 package doctor_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -24,16 +27,17 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/demo"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/doctor"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 )
 
 // world is a running installation with one integrator: a simulated GitLab, a real control plane and serve.
@@ -92,7 +96,7 @@ func (w *world) examination() app.Examination {
 // problems returns those that are not in the healthy world: one integrator alone is a finding.
 func problems(r doctor.Report) (out []doctor.Problem) {
 	for _, p := range r.Problems {
-		if p.Code != "finding" || !strings.HasPrefix(p.What, "explain_single ") {
+		if p.Code != "finding" || !strings.HasPrefix(p.What, "explain_single") {
 			out = append(out, p)
 		}
 	}
@@ -141,8 +145,37 @@ func expectFirst(t *testing.T, w *world, faults []fault) {
 		if len(got) == 0 || got[0].Code != tc.code {
 			t.Errorf("%s (%s): got %+v; %+v", tc.code, tc.name, got, r.NotLookedAt)
 		}
+		w.leaksNothing(r)
 		for _, p := range got[min(1, len(got)):] {
 			t.Errorf("%s (%s): drowned by %s: %s", tc.code, tc.name, p.Code, p.What)
+		}
+	}
+}
+
+// leaksNothing demands that no secret is in what is printed.
+func (w *world) leaksNothing(r doctor.Report) {
+	w.t.Helper()
+	var out bytes.Buffer
+	r.Print(&out)
+	if err := r.PrintJSON(&out); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, file := range []string{"read-token", "write-token", "hook-secret"} {
+		if strings.Contains(out.String(), strings.TrimSpace(w.read(file))) {
+			w.t.Errorf("what is in %s is in:\n%s", file, out.String())
+		}
+	}
+	for _, key := range []string{"token: ", "client-key-data: "} {
+		for _, file := range [][]string{{"integrator.kubeconfig"}, {"cluster", "admin.kubeconfig"}, {"cluster", "authn-webhook.kubeconfig"}} {
+			data, err := os.ReadFile(w.path(file...))
+			if errors.Is(err, os.ErrNotExist) { // where kube-apiserver judges by itself
+				continue
+			}
+			_, after, found := strings.Cut(string(data), key)
+			value, _, _ := strings.Cut(after, "\n")
+			if found && strings.Contains(out.String(), value) {
+				w.t.Errorf("%s of %s is in:\n%s", key, file, out.String())
+			}
 		}
 	}
 }
@@ -232,6 +265,10 @@ func gitlabFaults() []fault {
 		{"read_token_strong", "one token for both", func(w *world, x *app.Examination) func() {
 			x.ConfigFile = w.changed(w.path("read-token"), w.path("write-token"), "config.yaml")
 			return nil
+		}},
+		{"application_refused", "a typing error, where applications can't be listed", func(w *world, x *app.Examination) func() {
+			x.ConfigFile = w.changed("kubelogin-demo", "kubelogin-dmeo", "config.yaml")
+			return answer("/api/v4/applications", 403, `{"message":"403 Forbidden"}`)(w, x)
 		}},
 		{"application", "a typing error", configured("kubelogin-demo", func(*world) string { return "kubelogin-dmeo" })},
 		{"application_secret", "confidential", apps(`,"confidential":true`)},
@@ -383,6 +420,8 @@ func webhookFaults() []fault {
 			x.AuthnKubeconfig = w.file(fmt.Sprintf("apiVersion: v1\nkind: Config\nclusters: [{name: a, cluster: {server: '%s/authenticate', certificate-authority: %s}}]\ncontexts: [{name: a, context: {cluster: a}}]\ncurrent-context: a\n", s.URL, w.file(string(ca))))
 			return s.Close
 		}},
+		{"authorization_version", "v1beta1", authz("subjectAccessReviewVersion: v1\n", "subjectAccessReviewVersion: v1beta1\n")},
+		{"authorization_cache", "half an hour", authz("unauthorizedTTL: 1s", "unauthorizedTTL: 30m")},
 		{"authorization_file", "another kind", authz("AuthorizationConfiguration", "Config")},
 		{"authorization_rbac", "without", authz("- {type: RBAC, name: rbac}\n", "")},
 		{"authorization_node", "without", authz("- {type: Node, name: node}\n", "")},
@@ -406,16 +445,125 @@ func webhookFaults() []fault {
 	}
 }
 
+// flagFaults are in what kube-apiserver is started with: in each form that administrators have, and in the cluster.
+func flagFaults() []fault {
+	const good = "--authentication-token-webhook-config-file=/etc/gl/webhook.kubeconfig --authentication-token-webhook-version=v1 --authorization-config=/etc/gl/authorization.yaml"
+	given := func(text string) func(w *world, x *app.Examination) func() {
+		return func(w *world, x *app.Examination) func() { x.APIServerFlags = w.file(text); return nil }
+	}
+	pod := func(mount string, flags ...string) string {
+		return "kind: Pod\nspec: {containers: [{name: kube-apiserver, command: [kube-apiserver, " + strings.Join(flags, ", ") + "], volumeMounts: [{name: a, mountPath: " + mount + "}]}]}\n"
+	}
+	without := func(flag string) []string {
+		return slices.DeleteFunc(strings.Fields(good), func(f string) bool { return strings.HasPrefix(f, flag) })
+	}
+	return []fault{
+		{"apiserver_flags", "a file of something else", given("nothing of the kind")},
+		{"apiserver_login", "a command line", given("ExecStart=/usr/bin/kube-apiserver \\\n  " + strings.Join(without("--authentication-token-webhook-config-file"), " \\\n  ") + "\n")},
+		{"apiserver_authorizers", "k3s", given("kube-apiserver-arg:\n- authentication-token-webhook-config-file=/etc/gl/webhook.kubeconfig\n- authentication-token-webhook-version=v1\n")},
+		{"apiserver_mount", "a static pod", given(pod("/etc/kubernetes", strings.Fields(good)...))},
+		{"webhook_version", "a static pod", given(pod("/etc/gl/", without("--authentication-token-webhook-version")...))},
+		{"webhook_version", "kubeadm v1beta3", given("kind: ClusterConfiguration\napiServer: {extraArgs: {authentication-token-webhook-config-file: a, authentication-token-webhook-version: v1beta1, authorization-config: b}}\n")},
+		{"webhook_cache", "kubeadm v1beta4", given("kind: ClusterConfiguration\napiServer: {extraArgs: [{name: authentication-token-webhook-config-file, value: a}, {name: authentication-token-webhook-version, value: v1}, {name: authorization-config, value: b}, {name: authentication-token-webhook-cache-ttl, value: 30m}]}\n")},
+		{"webhook_cache", "in the cluster", func(w *world, _ *app.Examination) func() {
+			pods := w.Kube.CoreV1().Pods(metav1.NamespaceSystem)
+			shown := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "kube-apiserver-a", Labels: map[string]string{"component": "kube-apiserver"}}, Spec: corev1.PodSpec{
+				Containers:                   []corev1.Container{{Name: "kube-apiserver", Image: "kube-apiserver", Command: append(strings.Fields("kube-apiserver "+good), "--authentication-token-webhook-cache-ttl", "1h"), VolumeMounts: []corev1.VolumeMount{{Name: "a", MountPath: "/etc/gl"}}}},
+				Volumes:                      []corev1.Volume{{Name: "a"}},
+				AutomountServiceAccountToken: new(false),
+			}}
+			if _, err := pods.Create(w.t.Context(), shown, metav1.CreateOptions{}); err != nil {
+				w.t.Fatal(err)
+			}
+			return func() {
+				if err := pods.Delete(w.t.Context(), shown.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
+					w.t.Error(err)
+				}
+			}
+		}},
+	}
+}
+
+// arrivalFaults are about hooks, as the integrator has written them down.
+func arrivalFaults() []fault {
+	return []fault{
+		{"hook_secret", "another in GitLab", func(w *world, _ *app.Examination) func() {
+			w.send("not the secret")
+			w.arrived("no_proof")
+			return func() { w.send(strings.TrimSpace(w.read("hook-secret"))); w.arrived("project_create") }
+		}},
+		{"hook_silent", "never", func(w *world, _ *app.Examination) func() {
+			maps := w.Kube.CoreV1().ConfigMaps(deploy.Namespace)
+			set := func(value string) {
+				patch, _ := json.Marshal(map[string]any{"data": map[string]string{"activity.json": value}})
+				if _, err := maps.Patch(w.t.Context(), "gl-k8s-integrator-status", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+					w.t.Fatal(err)
+				}
+			}
+			now, err := maps.Get(w.t.Context(), "gl-k8s-integrator-status", metav1.GetOptions{})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			set("{}")
+			return func() { set(now.Data["activity.json"]) }
+		}},
+	}
+}
+
+// send sends a hook as GitLab does.
+func (w *world) send(secret string) {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, "http://"+w.hooks()+"/hooks/gitlab", strings.NewReader(`{"event_name":"project_create","project_id":1}`))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header.Set("X-Gitlab-Token", secret)
+	req.Header.Set("X-Gitlab-Event", "System Hook")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	resp.Body.Close()
+}
+
+// arrived waits until it is written down that the last hook was of this kind.
+func (w *world) arrived(kind string) {
+	w.t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		s, err := status.Read(w.t.Context(), w.Kube)
+		if err == nil && s.Activity != nil {
+			last := s.Activity.Hook
+			if s.Activity.Refused.At.After(last.At) {
+				last = s.Activity.Refused
+			}
+			if last.What == kind {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("%s was not written down: %+v, %v", kind, s.Activity, err)
+		}
+	}
+}
+
+// hooks returns the address of listeners.hooks.
+func (w *world) hooks() string {
+	_, after, _ := strings.Cut(w.read("config.yaml"), "\n  hooks: {address: \"")
+	address, _, _ := strings.Cut(after, "\"")
+	return address
+}
+
 // TestRealFaults injects faults into a running installation, as an administrator would make them.
 func TestRealFaults(t *testing.T) {
 	w := start(t, false)
 	w.healthy(t)
-	faults := slices.Concat(fileFaults(), gitlabFaults(), clusterFaults(), webhookFaults())
-	if len(faults) < 50 {
+	faults := slices.Concat(fileFaults(), gitlabFaults(), clusterFaults(), webhookFaults(), flagFaults(), arrivalFaults())
+	if len(faults) < 70 {
 		t.Errorf("only %d faults", len(faults))
 	}
 	expectFirst(t, w, faults)
 	w.asked(t)
+	w.metricsBehindToken(t)
 	w.throughAPIServer(t)
 }
 
@@ -449,35 +597,42 @@ func TestFaultsThatTheLeaderSees(t *testing.T) {
 func TestLoginWithoutOurWebhook(t *testing.T) {
 	w := start(t, true)
 	x := w.examination()
-	x.AuthnKubeconfig = ""
-	for _, p := range problems(app.Doctor(t.Context(), x)) {
-		if p.Code != "hook_noise" { // of the demo's own hook
-			t.Errorf("got %+v", p)
+	x.AuthnKubeconfig, x.AuthnConfig, x.TestHook = "", w.path("authentication.yaml"), true
+	r := app.Doctor(t.Context(), x)
+	if got := problems(r); len(got) > 0 {
+		t.Errorf("got %+v", got)
+	}
+	if !slices.ContainsFunc(r.Seen, func(s doctor.Seen) bool { return s.What == "logins" && strings.Contains(s.Said, "by itself") }) {
+		t.Errorf("it does not say who judges: %+v", r.Seen)
+	}
+	changed := func(old, new string) func(w *world, x *app.Examination) func() {
+		return func(w *world, x *app.Examination) func() {
+			x.AuthnKubeconfig, x.AuthnConfig = "", w.changed(old, new, "authentication.yaml")
+			return nil
 		}
 	}
+	expectFirst(t, w, []fault{
+		{"authentication_file", "another kind", changed("kind: AuthenticationConfiguration", "kind: Config")},
+		{"authentication_issuer", "another GitLab's", changed(w.GitLab.URL(), "https://old.example.com")},
+		{"authentication_audience", "another application's", changed("kubelogin-demo", "kubelogin-old")},
+		{"authentication_rules", "other names", changed("gitlab:", "git:")},
+	})
 }
 
-// healthy registers the hook as an administrator would, and demands that nothing is wrong, with an administrator's rights and
-// with the integrator's own.
+// healthy demands that nothing is wrong, with an administrator's rights and with the integrator's own, and that GitLab's sample
+// event arrives.
 func (w *world) healthy(t *testing.T) {
 	t.Helper()
-	_, after, _ := strings.Cut(w.read("config.yaml"), "\n  hooks: {address: \"")
-	hook, _, _ := strings.Cut(after, "\"")
-	cfg, err := config.Load(w.path("config.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := app.ClusterID(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := app.RegisterHook(t.Context(), cfg, app.Registration{URL: "http://" + hook + "/hooks/gitlab", Verify: true, Cluster: id}, io.Discard); err != nil {
-		t.Fatal(err)
-	}
 	x := w.examination()
+	x.TestHook = true
 	for range 2 {
-		if r := app.Doctor(t.Context(), x); len(problems(r)) > 0 || len(r.NotLookedAt) > 0 {
+		r := app.Doctor(t.Context(), x)
+		if len(problems(r)) > 0 || len(r.NotLookedAt) > 0 {
 			t.Fatalf("a healthy installation: %+v", r)
+		}
+		var out bytes.Buffer
+		if r.Print(&out); !strings.Contains(out.String(), "GitLab's test went to it and came here") || !strings.Contains(out.String(), "(project_create, from 127.0.0.1)") {
+			t.Errorf("the hook is not shown:\n%s", out.String())
 		}
 		x.Kubeconfig = ""
 	}
@@ -521,6 +676,55 @@ func (w *world) asked(t *testing.T) {
 	}
 }
 
+// metricsBehindToken: with listeners.metrics.tokenFile the numbers are read with that token, over the certificate of the
+// configuration alone.
+func (w *world) metricsBehindToken(t *testing.T) {
+	t.Helper()
+	cert, key := certificate(t, time.Now().AddDate(1, 0, 0), "metrics.example.com")
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer m3trics" {
+			http.Error(w, "unauthorized", http.StatusUnauthorized)
+			return
+		}
+		asked++
+		fmt.Fprintf(w, "gl_k8s_integrator_reviews_total{kind=\"unknown\",outcome=\"denied\",reason=\"wrong_token_type\"} %d\n", asked)
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	s.StartTLS()
+	defer s.Close()
+	otherCert, otherKey := certificate(t, time.Now().AddDate(1, 0, 0), "metrics.example.com")
+	_, after, _ := strings.Cut(w.read("config.yaml"), "\n  metrics: {")
+	old, _, _ := strings.Cut(after, "}")
+	for _, tt := range []struct {
+		name, cert, key, token string
+		metrics                []string
+		blind                  string // "": all is well
+	}{
+		{"with the token", cert, key, "m3trics", nil, ""},
+		{"another token", cert, key, "other", nil, "401"},
+		{"another certificate", otherCert, otherKey, "m3trics", nil, "another certificate"},
+		{"over plain HTTP", cert, key, "m3trics", []string{"http://metrics.example.com/metrics"}, "https alone"},
+	} {
+		x := w.examination()
+		x.Kubeconfig, x.Metrics = "", tt.metrics
+		x.ConfigFile = w.file(strings.Replace(w.read("config.yaml"), old,
+			fmt.Sprintf("address: %q, certFile: %s, keyFile: %s, tokenFile: %s", s.Listener.Addr(), w.file(tt.cert), w.file(tt.key), w.file(tt.token+"\n")), 1))
+		r := app.Doctor(t.Context(), x)
+		if got := problems(r); len(got) > 0 {
+			t.Errorf("%s: %+v", tt.name, got)
+		}
+		if why := fmt.Sprint(r.NotLookedAt); (tt.blind == "") != (len(r.NotLookedAt) == 0) || !strings.Contains(why, tt.blind) || strings.Contains(why, "m3trics") {
+			t.Errorf("%s: not looked at %s", tt.name, why)
+		}
+	}
+}
+
 // throughAPIServer: kube-apiserver itself has the fault, and the files are not at hand.
 func (w *world) throughAPIServer(t *testing.T) {
 	t.Helper()
@@ -559,9 +763,21 @@ func (w *world) throughAPIServer(t *testing.T) {
 			t.Errorf("%s, as kube-apiserver says: %+v", code, r)
 		}
 	}
-	write(good)
+	if err := os.WriteFile(w.path("cluster", name), []byte(good), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	x := w.examination()
 	x.AuthnKubeconfig, x.AuthzConfig = "", ""
+	const version = "--authentication-token-webhook-version="
+	if err := w.Cluster.RestartAPIServer(t.Context(), version+"v1beta1"); err != nil {
+		t.Fatal(err)
+	}
+	if got := problems(app.Doctor(t.Context(), x)); len(got) == 0 || got[0].Code != "webhook_version" {
+		t.Errorf("v1beta1, as the integrator says: %+v", got)
+	}
+	if err := w.Cluster.RestartAPIServer(t.Context(), version+"v1"); err != nil {
+		t.Fatal(err)
+	}
 	// The integrator has noticed the restarts and says so until its next round.
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
 		got := problems(app.Doctor(t.Context(), x))

@@ -23,8 +23,8 @@ type rule struct {
 
 // rules returns all of them, causes before what they cause.
 func rules() []rule {
-	return slices.Concat(fileRules(), gitlabRules(), clockRules(), tokenRules(), applicationRules(), hookRules(), hookManners(), certificateRules(),
-		clusterRules(), webhookFileRules(), webhookRules(), authorizerRules(), explainerRules(), runningRules())
+	return slices.Concat(fileRules(), gitlabRules(), clockRules(), tokenRules(), clientRules(), applicationRules(), hookRules(), arrivals(), hookManners(), certificateRules(),
+		clusterRules(), flagRules(), webhookFileRules(), webhookRules(), judgeRules(), flagManners(), authorizerRules(), explainerRules(), runningRules())
 }
 
 // one is a single hit if wrong is true.

@@ -201,7 +201,7 @@ func webhookRules() []rule {
 			fix: "let `gitlab.url` be the same here and in the configuration that `serve` runs with", when: fault(Foreign),
 		},
 		{
-			code: "webhook_unasked", name: "kube-apiserver asks no webhook about tokens", after: append([]string{"webhook_file", "webhook_foreign", "issuer"}, wrongURL...), why: "no person can log in",
+			code: "webhook_unasked", name: "kube-apiserver asks no webhook about tokens", after: append([]string{"apiserver_login", "apiserver_mount", "webhook_file", "webhook_foreign", "issuer"}, wrongURL...), why: "no person can log in",
 			fix:  "set `--authentication-token-webhook-config-file` of each kube-apiserver, and restart it; if it is set, let `gitlab.url` be the same here and in the configuration that `serve` runs with",
 			when: fault(Unasked),
 		},
@@ -286,6 +286,20 @@ func explainerRules() []rule {
 			}),
 		},
 		{
+			code: "authorization_version", name: "the explaining webhook is asked in another version than v1",
+			why: "the integrator does not answer it, so that refusals have no explanation",
+			fix: "write `subjectAccessReviewVersion: v1` and `matchConditionSubjectAccessReviewVersion: v1` into …",
+			when: ofFile(func(a Authorizers, _ *Facts) string {
+				switch {
+				case a.Ours < 0:
+					return ""
+				case a.Version != "v1":
+					return fmt.Sprintf("subjectAccessReviewVersion is %q", a.Version)
+				}
+				return say(a.Conditions > 0 && a.MatchVersion != "v1", fmt.Sprintf("matchConditionSubjectAccessReviewVersion is %q", a.MatchVersion))
+			}),
+		},
+		{
 			code: "authorization_conditions", name: "the explaining webhook has no matchConditions", why: "it is asked about everybody, and refusals of the cluster's own parts hang on it",
 			fix: "write the matchConditions of docs/install.md into …",
 			when: ofFile(func(a Authorizers, _ *Facts) string {
@@ -299,7 +313,29 @@ func explainerRules() []rule {
 				return say(a.Ours >= 0 && a.Timeout > 3*time.Second, "timeout is "+a.Timeout.String())
 			}),
 		},
+		{
+			code: "authorization_cache", name: "kube-apiserver remembers explanations for more than a minute", why: "people read for so long what lacks, after they were given it elsewhere",
+			fix: "write `unauthorizedTTL: 5s` into …",
+			when: ofFile(func(a Authorizers, _ *Facts) string {
+				return say(a.Ours >= 0 && a.Kept > time.Minute, "unauthorizedTTL is "+a.Kept.String())
+			}),
+		},
 	}
+}
+
+// findingText is what the integrator says of its findings of one code: the first, and how many there are.
+func findingText(s *status.Summary, code string) string {
+	n := s.Findings[code]
+	for _, t := range s.Texts {
+		if !strings.HasPrefix(t, code+": ") {
+			continue
+		}
+		if n > 1 {
+			t += fmt.Sprintf(" (and %d more)", n-1)
+		}
+		return t
+	}
+	return fmt.Sprintf("%s (%d)", code, n)
 }
 
 func runningRules() []rule {
@@ -354,7 +390,7 @@ func runningRules() []rule {
 		},
 		{
 			code: "finding", name: "the integrator reports findings", after: slices.Concat(down, []string{"no_leader", "failing", "role", "role_bind"}), why: "what each means is in docs/operations.md and docs/ci.md",
-			fix: "do what the page says of `…`",
+			fix: "do what is said; `gl-k8s-integrator status` has all of them, and the page says more of `…`",
 			when: func(f *Facts) []hit {
 				s := f.Cluster.Status
 				if s == nil {
@@ -363,7 +399,7 @@ func runningRules() []rule {
 				var out []hit
 				for _, code := range slices.Sorted(maps.Keys(s.Findings)) {
 					if s.Findings[code] > 0 {
-						out = append(out, hit{fmt.Sprintf("%s (%d)", code, s.Findings[code]), code})
+						out = append(out, hit{findingText(s, code), code})
 					}
 				}
 				return out

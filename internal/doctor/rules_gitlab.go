@@ -236,6 +236,43 @@ func RedirectURIs() []string {
 	return []string{"http://localhost:8000", "http://localhost:18000", "urn:ietf:wg:oauth:2.0:oob"}
 }
 
+// clientRules are about whether GitLab knows the client ids.
+func clientRules() []rule {
+	return []rule{
+		{
+			code: "application", name: "a client id of `authn.clientIDs` is no application of the whole GitLab",
+			why: "nobody can log in with it, or it is a user's or group's own, who can change and delete it",
+			fix: "make an application in GitLab's admin area, and write its application id in place of … into `authn.clientIDs`",
+			when: func(f *Facts) []hit {
+				var out []hit
+				for _, a := range f.Applications {
+					if a.Found != nil || a.Unlisted {
+						continue
+					}
+					what := "GitLab's admin area has no application " + a.ID
+					if a.Client == ClientTaken {
+						what += ", but GitLab knows it: it is a user's or a group's own"
+					}
+					out = append(out, hit{what, "`" + a.ID + "`"})
+				}
+				return out
+			},
+		},
+		{
+			code: "application_refused", name: "GitLab lets nobody log in by a client id of `authn.clientIDs` without a secret", after: []string{"application"},
+			why: "there is no such application, or it is confidential, and kubelogin has no secret",
+			fix: "compare … with the application id in GitLab's admin area, and untick Confidential there",
+			when: func(f *Facts) []hit {
+				var out []hit
+				for _, a := range f.Applications {
+					out = append(out, one(a.Unlisted && a.Client == ClientRefused, "GitLab answers invalid_client to "+a.ID, "`"+a.ID+"`")...)
+				}
+				return out
+			},
+		},
+	}
+}
+
 func applicationRules() []rule {
 	apps := func(what func(a gitlab.Application) string) func(*Facts) []hit {
 		return func(f *Facts) []hit {
@@ -251,20 +288,6 @@ func applicationRules() []rule {
 		}
 	}
 	return []rule{
-		{
-			code: "application", name: "a client id of `authn.clientIDs` is no application of the whole GitLab",
-			why: "nobody can log in with it, or it is a user's or group's own, who can change and delete it",
-			fix: "make an application in GitLab's admin area, and write its application id in place of … into `authn.clientIDs`",
-			when: func(f *Facts) []hit {
-				var out []hit
-				for _, a := range f.Applications {
-					if a.Found == nil {
-						out = append(out, hit{"GitLab's admin area has no application " + a.ID, "`" + a.ID + "`"})
-					}
-				}
-				return out
-			},
-		},
 		{
 			code: "application_secret", name: "the OAuth application is confidential",
 			why: "GitLab demands a secret from kubelogin, which nobody can keep on many laptops",
@@ -373,6 +396,55 @@ func hookRules() []rule {
 			fix: "put the secret of the system hook, alone on one line, into `listeners.hooks.secretFile`", after: []string{"files"},
 			when: ofStatus(func(s *status.Summary, _ *Facts) string { return s.HooksRefused }),
 		},
+	}
+}
+
+// arrivals are rules about what came, as the integrator has written it down.
+func arrivals() []rule {
+	const slow = "changes in GitLab arrive with the next full round only"
+	return []rule{
+		{
+			code: "hook_secret", name: "the system hook carries another secret than the integrator has", after: []string{"hook_unproven", "hook_refused"},
+			why: "each hook is refused with 401: " + slow,
+			fix: "run `gl-k8s-integrator hooks register --config FILE --url …`, which sets the secret again, then this with `--test-hook`; if the sender is not GitLab, somebody tries to pose as it",
+			when: ofActivity(func(f *Facts, a *status.Activity) []hit {
+				if a.Refused.What != gitlab.HookNoProof || !a.Refused.At.After(a.Hook.At) {
+					return nil
+				}
+				at := "URL"
+				if h := f.Hooks.enabled(); h != nil {
+					at = h.URL
+				}
+				return []hit{{fmt.Sprintf("the last one came at %s from %s", a.Refused.At.UTC().Format(time.RFC3339), a.Refused.From), at}}
+			}),
+		},
+		{
+			code: "hook_silent", name: "GitLab has the system hook, and nothing arrives by it", after: []string{"hook_disabled", "hook_unproven", "hook_refused", "hook_secret"},
+			why: "if GitLab can't reach the integrator, " + slow,
+			fix: "run this again with `--test-hook`; if nothing arrives, look at the recent events of the hook to … in GitLab's admin area, at firewalls, and at GitLab's settings for outbound requests",
+			when: ofActivity(func(f *Facts, a *status.Activity) []hit {
+				h := f.Hooks.enabled()
+				switch {
+				case !f.Hooks.Known || h == nil || f.Config.Listeners.Hooks.Address == "":
+					return nil
+				case f.Hooks.Lost:
+					return []hit{{fmt.Sprintf("GitLab sent its test to system hook %d, %s, and it did not arrive", h.ID, h.URL), h.URL}}
+				case a.Hook.At.IsZero():
+					return []hit{{fmt.Sprintf("system hook %d to %s was never received", h.ID, h.URL), h.URL}}
+				}
+				return nil
+			}),
+		},
+	}
+}
+
+// ofActivity asks when it is known what came.
+func ofActivity(wrong func(*Facts, *status.Activity) []hit) func(*Facts) []hit {
+	return func(f *Facts) []hit {
+		if f.Config == nil || f.Cluster.Status == nil || f.Cluster.Status.Activity == nil {
+			return nil
+		}
+		return wrong(f, f.Cluster.Status.Activity)
 	}
 }
 

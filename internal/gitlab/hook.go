@@ -10,7 +10,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -84,8 +86,8 @@ type Hook struct {
 	Unproven func(http.Handler) http.Handler
 	// OverLimit, optional, is called for each hook that is over a limit of ours with OverReadAll or OverRefused (metrics).
 	OverLimit func(outcome string)
-	// Outcome, optional, is called for each hook with what became of it (metrics).
-	Outcome func(outcome string)
+	// Outcome, optional, is called for each hook with what became of it (metrics, status).
+	Outcome func(Received)
 
 	lines, overLines logsample.Lines // of refusals, and of hooks over a limit
 
@@ -98,6 +100,20 @@ type Hook struct {
 	seen map[string]bool
 	ring []string // the keys in seen, oldest at next
 	next int
+}
+
+// Received is a hook with what became of it. Anybody can have sent it: see Proven.
+type Received struct {
+	Outcome string
+	Event   string // "" if it was not read or names none
+	From    string // the address of the sender, which may be a proxy's
+	// Claims says that its headers are those of a system hook of GitLab, which anybody can write.
+	Claims bool
+}
+
+// Proven reports whether the sender knew our secret or signed with our key.
+func (r Received) Proven() bool {
+	return slices.Contains([]string{HookTaken, HookRepeated, HookIgnored, HookNotStored}, r.Outcome)
 }
 
 var errNoProof = errors.New("no valid token or signature")
@@ -196,15 +212,20 @@ func (h *Hook) over(outcome string) {
 	}
 }
 
-func (h *Hook) ended(outcome string) {
-	if h.Outcome != nil {
-		h.Outcome(outcome)
+func (h *Hook) ended(r *http.Request, outcome, event string) {
+	if h.Outcome == nil {
+		return
 	}
+	from, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		from = r.RemoteAddr
+	}
+	h.Outcome(Received{outcome, event, from, r.Header.Get("X-Gitlab-Event") == "System Hook"})
 }
 
 func (h *Hook) overload(w http.ResponseWriter, r *http.Request) {
 	h.over(OverRefused)
-	h.ended(HookOverloaded)
+	h.ended(r, HookOverloaded, "")
 	if n, ok := h.overLines.Allow(time.Now()); ok {
 		h.Logger.ErrorContext(r.Context(), "hook refused: far too many at a time", "suppressed", n)
 	}
@@ -223,7 +244,7 @@ type said struct {
 func (h *Hook) read(w http.ResponseWriter, r *http.Request, limit int64) (s said, ok bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
-		h.ended(HookMalformed)
+		h.ended(r, HookMalformed, "")
 		h.noteRefused(r, slog.LevelWarn, "hook refused: its body was not read to its end", "error", err)
 		if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
 			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
@@ -238,7 +259,7 @@ func (h *Hook) read(w http.ResponseWriter, r *http.Request, limit int64) (s said
 	}
 	s.changed, s.ignored, s.name, err = h.Parse(body)
 	if err != nil {
-		h.ended(HookMalformed)
+		h.ended(r, HookMalformed, "")
 		h.noteRefused(r, slog.LevelWarn, "hook refused: not a system hook", "error", err)
 		http.Error(w, "not a system hook", http.StatusBadRequest)
 		return said{}, false
@@ -250,21 +271,21 @@ func (h *Hook) read(w http.ResponseWriter, r *http.Request, limit int64) (s said
 func (h *Hook) store(w http.ResponseWriter, r *http.Request, s said) {
 	switch {
 	case h.repeated(r):
-		h.ended(HookRepeated)
+		h.ended(r, HookRepeated, s.name)
 		h.Logger.DebugContext(r.Context(), "hook repeated", "event", s.name)
 	case s.ignored:
-		h.ended(HookIgnored)
+		h.ended(r, HookIgnored, s.name)
 		h.Logger.DebugContext(r.Context(), "hook ignored", "event", s.name)
 		h.remember(r)
 	default: // stored before it is answered: what GitLab was told is taken is not lost
 		h.Logger.InfoContext(r.Context(), "hook taken", "event", s.name, "changed", labelsOf(s.changed))
 		if err := h.Trigger(r.Context(), s.changed, "hook "+s.name); err != nil {
-			h.ended(HookNotStored)
+			h.ended(r, HookNotStored, s.name)
 			h.Logger.ErrorContext(r.Context(), "hook not stored", "event", s.name, "error", err)
 			http.Error(w, "unavailable", http.StatusServiceUnavailable)
 			return
 		}
-		h.ended(HookTaken)
+		h.ended(r, HookTaken, s.name)
 		h.remember(r) // not before: a repetition that comes meanwhile must not be told that it is taken
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -286,12 +307,12 @@ func end(w http.ResponseWriter) {
 func (h *Hook) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	end(w)
 	if errors.Is(err, errNoProof) {
-		h.ended(HookNoProof)
+		h.ended(r, HookNoProof, "")
 		h.noteRefused(r, slog.LevelWarn, "hook refused: no valid token or signature", "remote", r.RemoteAddr)
 		http.Error(w, "unauthorized", http.StatusUnauthorized)
 		return
 	}
-	h.ended(HookUnreadable)
+	h.ended(r, HookUnreadable, "")
 	h.noteRefused(r, slog.LevelError, "hook refused: its secret can't be read", "error", err)
 	http.Error(w, "unavailable", http.StatusServiceUnavailable)
 }

@@ -28,7 +28,12 @@ func TestHookOutcomes(t *testing.T) {
 		},
 		Trigger: func(context.Context, []authz.SourceID, string) error { return stored },
 		Now:     time.Now, Logger: slog.New(slog.DiscardHandler),
-		Outcome: func(o string) { got = append(got, o) },
+		Outcome: func(o Received) {
+			got = append(got, o.Outcome)
+			if o.Proven() && o.Event == "" || o.From != "192.0.2.1" || !o.Claims {
+				t.Errorf("got %+v", o)
+			}
+		},
 	}
 	for _, tt := range []struct {
 		token, key, body string
@@ -47,6 +52,7 @@ func TestHookOutcomes(t *testing.T) {
 		got = nil
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(tt.body))
 		r.Header.Set("X-Gitlab-Token", tt.token)
+		r.Header.Set("X-Gitlab-Event", "System Hook")
 		if tt.key != "" {
 			r.Header.Set("Idempotency-Key", tt.key)
 		}

@@ -188,6 +188,16 @@ func (r *HookRegistrar) Remove(ctx context.Context, id int64) error {
 	return nil
 }
 
+// Test has GitLab send its sample event to a hook. That it was sent is no proof that it arrived. Source:
+// https://docs.gitlab.com/api/system_hooks/#test-system-hook.
+func (r *HookRegistrar) Test(ctx context.Context, id int64) error {
+	_, resp, err := r.api.client.SystemHooks.TestHook(id, gl.WithContext(ctx))
+	if err != nil {
+		return r.explain(fmt.Sprintf("testing system hook %d", id), "", resp, err)
+	}
+	return nil
+}
+
 func (r *HookRegistrar) list(ctx context.Context) ([]restHook, error) {
 	hooks, err := offset[restHook](ctx, r.api, "hooks", url.Values{}) // client-go's list is its first page
 	if err != nil {

@@ -74,7 +74,7 @@ func newAccess(i *instance) *access {
 	}
 }
 
-// knownScopes is scopes_supported of a self-managed GitLab (facts 1.1).
+// knownScopes is scopes_supported of a self-managed GitLab.
 var knownScopes = []string{
 	"api", "read_api", "read_user", "create_runner", "manage_runner", "k8s_proxy", "self_rotate", "mcp",
 	"read_repository", "write_repository", "read_registry", "write_registry", "read_virtual_registry", "write_virtual_registry",
@@ -199,7 +199,7 @@ func (s *access) authenticate(r *http.Request) (*User, []string, error) {
 	if user == nil {
 		return nil, nil, message(http.StatusUnauthorized, "401 Unauthorized")
 	}
-	// GlobalPolicy: neither blocked nor deactivated users may use the API (facts 4.3).
+	// GlobalPolicy: neither blocked nor deactivated users may use the API.
 	switch user.State {
 	case StateActive:
 	case StateBlocked, StateLDAPBlocked, StateBanned:

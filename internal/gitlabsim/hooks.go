@@ -22,7 +22,7 @@ import (
 	"time"
 )
 
-// hookTimeout is GitLab's webhook_timeout (facts 4.4).
+// hookTimeout is GitLab's webhook_timeout (https://docs.gitlab.com/administration/instance_limits/).
 const hookTimeout = 10 * time.Second
 
 // systemHook is one registered system hook; token and signing key are write-only in the API.
@@ -124,7 +124,7 @@ func (hook *systemHook) check() error {
 	return nil
 }
 
-// key decodes the signing token: whsec_ and base64 of 32 bytes (facts 4.2).
+// key decodes the signing token: whsec_ and base64 of 32 bytes (https://docs.gitlab.com/user/project/integrations/webhooks/).
 func (hook *systemHook) key() ([]byte, error) {
 	encoded, ok := strings.CutPrefix(hook.SigningToken, "whsec_")
 	key, err := base64.StdEncoding.DecodeString(encoded)
@@ -171,7 +171,7 @@ func (h *hooks) Deliveries() []Delivery {
 }
 
 // sendHooks starts the deliveries of some events. GitLab does the same from background jobs: unordered, one try,
-// no retries (facts 4.4).
+// no retries.
 func (h *hooks) sendHooks(events []Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -196,7 +196,7 @@ func (h *hooks) sendHooks(events []Event) {
 				defer h.end()
 				h.deliver(hook, e, eventUUID, key, action.Delay)
 				for range action.Copies {
-					h.deliver(hook, e, newUUID(), key, action.Delay) // a Resend keeps only the Idempotency-Key (facts 4.3)
+					h.deliver(hook, e, newUUID(), key, action.Delay) // a Resend keeps only the Idempotency-Key
 				}
 			}()
 		}
@@ -279,7 +279,7 @@ func (h *hooks) post(hook systemHook, event string, payload map[string]any, even
 	return res.StatusCode, nil
 }
 
-// sign is the signature of Standard Webhooks: v1,base64(HMAC-SHA256(key, "id.timestamp.body")) (facts 4.3).
+// sign is the signature of Standard Webhooks: v1,base64(HMAC-SHA256(key, "id.timestamp.body")) (https://www.standardwebhooks.com).
 func (hook *systemHook) sign(id, stamp string, body []byte) string {
 	key, err := hook.key()
 	if err != nil {

@@ -57,7 +57,7 @@ func (s *idTokens) MintUserIDToken(userID int64, clientID string, opts TokenOpti
 	return sign(s.signing.user, claims)
 }
 
-// userClaims are the claims of facts 2.1, either of an ID token or of the userinfo answer.
+// userClaims are the claims of https://docs.gitlab.com/integration/openid_connect_provider/, either of an ID token or of the userinfo answer.
 func (s *idTokens) userClaims(userID int64, scopes []string, userinfo bool) (map[string]any, error) {
 	claims := map[string]any{}
 	var err error
@@ -114,7 +114,7 @@ func (s *idTokens) userClaims(userID int64, scopes []string, userinfo bool) (map
 type JobContext struct {
 	ProjectID int64 // where the job runs
 	// SourceProjectID is the project that the code comes from, if that is another one: the fork of a merge
-	// request pipeline. project_id and namespace_id of the token are then the fork's (facts 3.1, 3.4).
+	// request pipeline. project_id and namespace_id of the token are then the fork's (https://docs.gitlab.com/ci/secrets/id_token_authentication/).
 	SourceProjectID   int64
 	JobID, PipelineID int64
 	UserID            int64 // 0 = the job has no user

@@ -86,7 +86,7 @@ func (s *instance) premium() bool {
 }
 
 // activeUser is User.active.find_by(id:): nil for everybody who may not log in. Bots and internal users can't
-// either (facts 2.4).
+// either.
 func (s *instance) activeUser(id int64) *User {
 	var found *User
 	s.world.View(func(v *View) {

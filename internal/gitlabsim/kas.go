@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// kasPath is where GitLab's agent server takes requests for the Kubernetes API (facts 5.5).
+// kasPath is where GitLab's agent server takes requests for the Kubernetes API (https://docs.gitlab.com/user/clusters/agent/ci_cd_workflow/).
 const kasPath = "/-/kubernetes-agent/k8s-proxy/"
 
 // KAS says what the agents are connected to: all of them to one API server, as the owner of the client's credentials, who
@@ -213,7 +213,7 @@ func (s *kubernetes) kasProxy(w http.ResponseWriter, r *http.Request) {
 	proxy.ServeHTTP(w, r)
 }
 
-// jobIdentity is whom the API server sees with access_as ci_job (facts 5.5).
+// jobIdentity is whom the API server sees with access_as ci_job (https://docs.gitlab.com/user/clusters/agent/ci_cd_workflow/).
 func (v *View) jobIdentity(job JobContext, user string, a allowedAgent) http.Header {
 	p := v.Project(job.ProjectID)
 	slug, tier := "", ""

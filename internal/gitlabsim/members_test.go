@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// TestMembersAll is the table of facts 2.2. The world: top/mid/leaf with project top/mid/leaf/p; inv/sub is a
+// TestMembersAll is a table of who is shown as a member, and how. The world: top/mid/leaf with project top/mid/leaf/p; inv/sub is a
 // group that gets invited; other shares into inv.
 func TestMembersAll(t *testing.T) {
 	type world struct {
@@ -45,7 +45,7 @@ func TestMembersAll(t *testing.T) {
 		{"project invites group: direct", []func(*world) error{set(KindGroup, inv, "a", Owner), shareP(inv, Developer)}, "", "a=30"},
 		{"project invites group: inherited too", []func(*world) error{set(KindGroup, inv, "a", Owner), shareP(sub, Developer)}, "", "a=30"},
 		{"project invites group: no members of subgroups", []func(*world) error{set(KindGroup, sub, "a", Owner), shareP(inv, Owner)}, "", ""},
-		// Has access but no row of its own (facts 2.2 and 2.3): only another row makes the level visible.
+		// Has access but no row of its own: only another row makes the level visible.
 		{"project invites group: shared members have no row", []func(*world) error{set(KindGroup, other, "a", Owner), shareG(inv, other, Owner), shareP(inv, Developer)}, "", ""},
 		{"project invites group: shared members' level", []func(*world) error{set(KindGroup, other, "a", Owner), shareG(inv, other, Owner), shareP(inv, Developer), set(KindProject, proj, "a", Guest)}, "", "a=30"},
 		{"own row wins, level is the effective one", []func(*world) error{set(KindGroup, inv, "a", Owner), shareP(inv, Maintainer), set(KindProject, proj, "a", Guest)}, "", "a=40"},
@@ -136,7 +136,7 @@ func TestMembersAllOfOthersHidesInvitedPrivateGroups(t *testing.T) {
 func TestRowOfMembersAllMayBelongToAnotherMembership(t *testing.T) {
 	f := newFixture(t, nil)
 	// bob is Developer in acme/platform until 2027 and gets Guest without an end in the project: level of one,
-	// date of the other (facts 2.2).
+	// date of the other.
 	if err := f.World().change(func(c *changes) error {
 		p := c.Project(20)
 		p.Members = append(p.Members, c.fillRows([]Member{{UserID: 42, Level: Guest}})...)

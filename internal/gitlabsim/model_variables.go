@@ -12,7 +12,7 @@ import (
 // variableChanges are what happens to projects' CI/CD variables.
 type variableChanges struct{ *model }
 
-// maxVariables is GitLab's limit of variables per project (facts 5.3).
+// maxVariables is GitLab's limit of variables per project (https://docs.gitlab.com/administration/instance_limits/).
 const maxVariables = 8000
 
 var (

@@ -46,7 +46,7 @@ func (s *provider) mount(handle func(method, path string, h http.HandlerFunc)) {
 	handle(http.MethodPost, "/oauth/userinfo", s.userinfo)
 }
 
-// discovery is the document of facts 1.1: no device endpoint, no end_session, "none" not listed.
+// discovery is the document of https://docs.gitlab.com/integration/openid_connect_provider/: no device endpoint, no end_session, "none" not listed.
 func (s *provider) discovery(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{
 		"issuer":                                s.url,
@@ -330,7 +330,7 @@ func (s *provider) clientOf(r *http.Request) (Application, bool) {
 
 // issue answers with a new access token, refresh token and, with scope openid, ID token.
 func (s *provider) issue(w http.ResponseWriter, app Application, userID int64, scopes []string, nonce string) {
-	// User.active.find_by(id:) is nil for a blocked user, and the gem runs into nil.id (facts 5).
+	// User.active.find_by(id:) is nil for a blocked user, and the gem runs into nil.id.
 	if s.activeUser(userID) == nil {
 		errorPage(w, http.StatusInternalServerError, "Whoops, something went wrong on our end.")
 		return
@@ -397,7 +397,7 @@ func (s *provider) revoke(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{})
 }
 
-// tokenInfo checks expiry and revocation of an OAuth token only, not the state of its user (facts 4.2).
+// tokenInfo checks expiry and revocation of an OAuth token only, not the state of its user.
 func (s *provider) tokenInfo(w http.ResponseWriter, r *http.Request) {
 	t, err := s.access.tokenOf(r)
 	if err != nil || t == nil || t.app == "" {

@@ -59,7 +59,7 @@ func (s *logins) signIn(w http.ResponseWriter, r *http.Request) {
 }
 
 // checkPassword returns the user, or what the login form says. A blocked user who knows the password
-// causes user_failed_login (facts 4.1).
+// causes user_failed_login.
 func (s *logins) checkPassword(name, password string) (*User, string) {
 	var user *User
 	s.world.View(func(v *View) {

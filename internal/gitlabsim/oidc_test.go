@@ -300,7 +300,7 @@ func TestBlockedUsersGetNoTokens(t *testing.T) {
 	if _, err := f.MintUserIDToken(41, "kubectl", TokenOptions{}); err == nil {
 		t.Error("MintUserIDToken mints for a blocked user")
 	}
-	// The refresh token was used up all the same (facts 5).
+	// The refresh token was used up all the same.
 	_ = f.World().SetUserState(41, StateActive)
 	equal(t, "refresh after unblocking", f.do("POST", "/oauth/token", "", refresh).status, 400)
 }

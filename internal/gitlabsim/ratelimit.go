@@ -18,7 +18,7 @@ type RateLimit struct {
 // RateLimits are application rate limits by name (see DefaultRateLimits).
 type RateLimits map[string]RateLimit
 
-// DefaultRateLimits returns GitLab's defaults under the names of its application settings (facts 3.3).
+// DefaultRateLimits returns GitLab's defaults under the names of its application settings (https://docs.gitlab.com/api/settings/).
 func DefaultRateLimits() RateLimits {
 	return RateLimits{
 		"groups_api_limit":                   {200, time.Minute},
@@ -93,7 +93,7 @@ func (s *limitState) SetRateLimits(l RateLimits) {
 }
 
 // limit counts a request and refuses it if it is one too many. GitLab counts in fixed windows of the clock
-// (lib/gitlab/application_rate_limiter.rb), sends no RateLimit headers and no Retry-After (facts 3.4).
+// (lib/gitlab/application_rate_limiter.rb), sends no RateLimit headers and no Retry-After.
 func (s *limitState) limit(kind string, user *User, r *http.Request) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

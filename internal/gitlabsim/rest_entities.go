@@ -79,7 +79,7 @@ func (c entities) fullUser(u *User, private, admin bool) map[string]any {
 	return m
 }
 
-// listedGroup is an item of GET /groups: no shared_with_groups (facts 1.2). archived is the group's own flag.
+// listedGroup is an item of GET /groups: no shared_with_groups (https://docs.gitlab.com/api/groups/). archived is the group's own flag.
 func (c entities) listedGroup(v *View, g *Group) map[string]any {
 	branch := []map[string]any{{"access_level": Maintainer}}
 	return map[string]any{
@@ -186,7 +186,7 @@ func (c entities) fullProject(v *View, p *Project) map[string]any {
 	return m
 }
 
-// member is Entities::Member: id is the USER's id, expires_at a date (facts 2.5).
+// member is Entities::Member: id is the USER's id, expires_at a date (https://docs.gitlab.com/api/project_members/).
 func (c entities) member(v *View, m Member) map[string]any {
 	out := basicUser(c.s.url, v.User(m.UserID))
 	if out == nil {

@@ -150,7 +150,7 @@ func (c groupsAPI) groupPage(pick func(v *View) ([]*Group, error)) error {
 		if groups, err = c.filterGroups(v, groups); err != nil {
 			return err
 		}
-		// Keyset paging of groups is for anonymous callers only; for others GitLab falls back to offset (facts 1.1).
+		// Keyset paging of groups is for anonymous callers only; for others GitLab falls back to offset (https://docs.gitlab.com/api/rest/).
 		if groups, err = paginate(c.call, groups, ""); err != nil {
 			return err
 		}

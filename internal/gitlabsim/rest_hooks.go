@@ -55,7 +55,7 @@ func (hook *systemHook) fill(c *call) error {
 	if c.s.Has(gitlabversion.HookSigning) {
 		set("signing_token", &hook.SigningToken)
 	}
-	hook.Token, _ = c.text("token") // an edit without token deletes the secret (facts 4.2)
+	hook.Token, _ = c.text("token") // an edit without token deletes the secret (https://docs.gitlab.com/api/system_hooks/)
 	var err error
 	flag := func(key string, into *bool) {
 		v, ok, e := c.flag(key)

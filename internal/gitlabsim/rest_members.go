@@ -46,7 +46,7 @@ func directRows(g *Group, p *Project) []Member {
 }
 
 // allRows are the rows of members/all as this caller gets them: somebody who is not a member sees members of
-// invited groups only if the invited group is visible to them (facts 2.1).
+// invited groups only if the invited group is visible to them (https://docs.gitlab.com/api/group_members/).
 func (c membersAPI) allRows(v *View, g *Group, p *Project) []Member {
 	member := c.admin()
 	if c.user != nil && !member {

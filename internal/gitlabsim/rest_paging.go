@@ -12,7 +12,7 @@ import (
 
 const (
 	maxPerPage = 100
-	// maxOffset is offset_pagination_limit; GitLab applies it where keyset paging exists (facts 1.1).
+	// maxOffset is offset_pagination_limit; GitLab applies it where keyset paging exists (https://docs.gitlab.com/administration/instance_limits/).
 	maxOffset = 50000
 	// countLimit: beyond it GitLab leaves out totals and rel="last".
 	countLimit = 10000

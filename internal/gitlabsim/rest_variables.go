@@ -128,7 +128,7 @@ func (c variablesAPI) createVariable() error {
 	if err := c.require("key", "value"); err != nil {
 		return err
 	}
-	va := Variable{Raw: c.s.Has(gitlabversion.VariableRaw)} // default of the newest GitLab; older ones had false (facts 5.3)
+	va := Variable{Raw: c.s.Has(gitlabversion.VariableRaw)} // default of the newest GitLab; older ones had false (https://docs.gitlab.com/api/project_level_variables/)
 	va.Key, _ = c.text("key")
 	if err := va.fill(c.call); err != nil {
 		return err

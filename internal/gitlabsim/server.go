@@ -38,7 +38,7 @@ type Options struct {
 	// IDTokenLifetime is the lifetime of user ID tokens; default 120 s, GitLab's own.
 	IDTokenLifetime time.Duration
 	// OldClaims leaves name, nickname, preferred_username, website, profile and picture out of ID tokens, as
-	// GitLab did before it moved them there (facts 2.1).
+	// GitLab did before it moved them there.
 	OldClaims bool
 	// CIIssuer is the iss of CI job ID tokens; default the URL.
 	CIIssuer string

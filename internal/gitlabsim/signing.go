@@ -13,7 +13,7 @@ import (
 )
 
 // signing holds the two keys of the JWKS: one signs user ID tokens, the other CI job ID tokens. Nothing in the
-// JWKS says which is which (facts 1.3).
+// JWKS says which is which.
 type signing struct {
 	mu       sync.Mutex
 	user, ci *rsa.PrivateKey

@@ -7,7 +7,7 @@ import (
 
 // EffectiveGroupMembers returns GitLab's GET /groups/:id/members/all by ascending user id: direct rows, rows of
 // ancestors, and direct rows of groups invited into the group or an ancestor, capped by the link. Minimal
-// access is dropped; blocked people and expired rows are not (facts 2.2: GroupMembersFinder).
+// access is dropped; blocked people and expired rows are not (app/finders/group_members_finder.rb in GitLab).
 func (v *View) EffectiveGroupMembers(id int64) []EffectiveMember {
 	g := v.Group(id)
 	if g == nil {
@@ -60,7 +60,7 @@ func later(a, b string) bool {
 // EffectiveProjectMembers returns GitLab's GET /projects/:id/members/all by ascending user id: direct rows, rows
 // of the group and its ancestors, direct and inherited rows of invited groups, direct rows of groups invited
 // into the project's group or an ancestor. The level is that of project_authorizations; where the namespace
-// forbids sharing, people who come only through an invited group have level 0 (facts 2.2: MembersFinder).
+// forbids sharing, people who come only through an invited group have level 0 (app/finders/members_finder.rb in GitLab).
 func (v *View) EffectiveProjectMembers(id int64) []EffectiveMember {
 	p := v.Project(id)
 	if p == nil {

@@ -42,7 +42,7 @@ func TestImage(t *testing.T) {
 		t.Skip("needs openssl")
 	}
 	dir := t.TempDir()
-	shell(t, dir, block(t, "sh key"))
+	shell(t, dir, block(t, "image", "sh key"))
 	key := filepath.Join(dir, "image.key")
 	o := options{source: "../..", out: filepath.Join(dir, "bin"), version: "v1.2.3", created: time.Unix(1_700_000_000, 0).UTC(), key: key}
 	digest, err := build(t.Context(), o)
@@ -232,7 +232,7 @@ func checkSBOM(t *testing.T, o options, digest string) {
 
 // checkSignatures: what docs/image.md says takes them, and openssl not for something else.
 func checkSignatures(t *testing.T, dir string, o options) {
-	check := block(t, "sh check")
+	check := block(t, "image", "sh check")
 	for _, name := range []string{archiveName, sbomName} {
 		if !strings.Contains(check, name) {
 			t.Errorf("docs/image.md does not check %s", name)
@@ -268,12 +268,12 @@ func checkCopy(t *testing.T, dir, digest string) {
 	}
 }
 
-// block returns the text of docs/image.md's only block of that kind.
-func block(t *testing.T, kind string) string {
+// block returns the text of a page's only block of that kind.
+func block(t *testing.T, page, kind string) string {
 	t.Helper()
-	found := regexp.MustCompile("(?s)```"+kind+"\n(.*?)```").FindAllSubmatch(read(t, "../../docs/image.md"), -1)
+	found := regexp.MustCompile("(?s)```"+kind+"\n(.*?)```").FindAllSubmatch(read(t, "../../docs/"+page+".md"), -1)
 	if len(found) != 1 {
-		t.Fatalf("docs/image.md has %d blocks %q, want one", len(found), kind)
+		t.Fatalf("docs/%s.md has %d blocks %q, want one", page, len(found), kind)
 	}
 	return string(found[0][1])
 }
@@ -389,7 +389,9 @@ func copySource(t *testing.T, from, to string) {
 			return err
 		}
 		switch {
-		case d.IsDir() && (d.Name() == ".git" || d.Name() == "bin" || d.Name() == "node_modules"):
+		case d.Name() == ".git" && !d.IsDir(): // of a worktree: it names the repository, which a copy must not write to
+			return nil
+		case d.IsDir() && (d.Name() == ".git" || d.Name() == "bin" || d.Name() == "dist" || d.Name() == "node_modules"):
 			return fs.SkipDir
 		case d.IsDir():
 			return os.MkdirAll(filepath.Join(to, relative), 0o755)

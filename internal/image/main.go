@@ -1,7 +1,8 @@
 // Command image makes the container image of the program without a container engine: static programs for amd64 and arm64,
 // each in an otherwise empty root with the CA certificates of Mozilla's list, as one OCI archive; beside it a list of
 // what is in it (SPDX 2.3) and, with a key, signatures of both. The same source, version and time give the same bytes, on
-// any machine. It is a module of its own, so that what it needs is not what the program needs.
+// any machine. With -release it makes all files of a release, that image among them. It is a module of its own, so that
+// what it needs is not what the program needs.
 package main
 
 import (
@@ -32,18 +33,31 @@ type options struct {
 	key     string    // PEM file with an ECDSA key on P-256; "": no signature
 }
 
+const withoutKey = "not signed: no key was given"
+
 func main() {
 	var o options
 	flag.StringVar(&o.source, "source", "../..", "root of the repository")
 	flag.StringVar(&o.out, "out", "../../bin", "folder for the archive, its list of contents and their signatures")
 	flag.StringVar(&o.version, "version", "dev", "version of the program")
 	flag.StringVar(&o.key, "key", "", "PEM file with the private key (ECDSA, P-256) to sign with")
+	all := flag.Bool("release", false, "make all files of a release of the commit that is checked out")
+	platforms := forRelease()
+	flag.Func("platforms", "with -release: programs for these alone, as in linux/amd64,darwin/arm64", func(list string) (err error) {
+		platforms, err = parsePlatforms(list)
+		return err
+	})
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, o, os.Getenv("SOURCE_DATE_EPOCH"), os.Stdout)
+	var err error
+	if *all {
+		err = release(ctx, o, platforms, os.Stdout)
+	} else if err = run(ctx, o, os.Getenv("SOURCE_DATE_EPOCH"), os.Stdout); err != nil {
+		err = fmt.Errorf("making the image: %w", err)
+	}
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "making the image:", err)
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
@@ -65,7 +79,7 @@ func run(ctx context.Context, o options, epoch string, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "%s\n%s\nimage digest %s\n", filepath.Join(o.out, archiveName), filepath.Join(o.out, sbomName), digest)
 	if o.key == "" {
-		fmt.Fprintln(out, "not signed: no key was given")
+		fmt.Fprintln(out, withoutKey)
 		return nil
 	}
 	fmt.Fprintf(out, "%[1]s.sig\n%[2]s.sig\n", filepath.Join(o.out, archiveName), filepath.Join(o.out, sbomName))
@@ -87,11 +101,16 @@ func build(ctx context.Context, o options) (digest string, err error) {
 		return "", fmt.Errorf("making a folder to build in: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	programs, err := compile(ctx, o, work)
+	programs, err := compile(ctx, o, work, forImage())
 	if err != nil {
 		return "", err
 	}
-	digest, err = writeArchive(o, programs, filepath.Join(work, "layout"), filepath.Join(o.out, archiveName))
+	return writeImage(o, programs, work)
+}
+
+// writeImage writes the image of these programs, with what belongs to it, and returns its digest.
+func writeImage(o options, programs []program, work string) (string, error) {
+	digest, err := writeArchive(o, programs, filepath.Join(work, "layout"), filepath.Join(o.out, archiveName))
 	if err != nil {
 		return "", err
 	}

@@ -189,6 +189,28 @@ func (c requestCounter) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
+// Activity adds when somebody was let in last, and when a hook came last; last is asked each time.
+func (m *Metrics) Activity(last func() status.Activity) {
+	const (
+		ns    = "gl_k8s_integrator"
+		known = ", by what this process saw, and by what any had written down when it began or last wrote; 0: never."
+	)
+	unix := func(s status.Seen) float64 {
+		if s.At.IsZero() {
+			return 0
+		}
+		return float64(s.At.Unix())
+	}
+	m.Registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: ns, Name: "last_login_timestamp_seconds", Help: "When the webhook took a token for somebody's last" + known,
+		}, func() float64 { return unix(last().Login) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: ns, Name: "last_hook_timestamp_seconds", Help: "When a hook with our secret or signature came last" + known,
+		}, func() float64 { return unix(last().Hook) }),
+	)
+}
+
 // Review takes in a token review.
 func (m *Metrics) Review(r authn.Review) {
 	m.reviews.WithLabelValues(string(r.Outcome), string(r.Code), string(r.Kind)).Inc()

@@ -52,10 +52,14 @@ type MatchCondition struct {
 }
 
 // authorization is the AuthorizationConfiguration with Node and RBAC, which keep their rights, and our webhook behind them. It
-// explains refusals and decides nothing: NoOpinion, so that whether it answers does not change what is allowed.
-func authorization(dir string) AuthorizationConfiguration {
+// explains refusals and decides nothing: NoOpinion, so that whether it answers does not change what is allowed. minor is Kubernetes' version, 0 if it is not known.
+func authorization(dir string, minor int) AuthorizationConfiguration {
+	version := "apiserver.config.k8s.io/v1"
+	if minor > 0 && minor < authzV1Minor {
+		version += "beta1"
+	}
 	return AuthorizationConfiguration{
-		APIVersion: "apiserver.config.k8s.io/v1", Kind: "AuthorizationConfiguration",
+		APIVersion: version, Kind: "AuthorizationConfiguration",
 		Authorizers: []Authorizer{
 			{Type: "Node", Name: "node"},
 			{Type: "RBAC", Name: "rbac"},

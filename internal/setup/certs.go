@@ -136,31 +136,15 @@ func (a *authority) validity(now time.Time) localcert.Validity {
 	return v
 }
 
-// certificates returns all files that have to do with certificates, and when each ends, by its file.
+// certificates returns all files that have to do with certificates of ours. An authority that is nil is cert-manager's, or not
+// needed.
 func certificates(a Answers, webhooks, hooks *authority, now time.Time) (folder, error) {
-	out, err := webhooks.files()
-	if err != nil {
-		return nil, err
+	out := folder{}
+	if webhooks != nil {
+		if err := addWebhooks(out, a, webhooks, now); err != nil {
+			return nil, err
+		}
 	}
-	pair := func(path string, p localcert.Pair, err error) error {
-		out.add(path+".crt", p.Cert, 0o644)
-		out.add(path+".key", p.Key, 0o600)
-		return err
-	}
-	host, _, err := net.SplitHostPort(a.WebhookAddress)
-	if err != nil {
-		return nil, fmt.Errorf("--webhook-address: %w", err)
-	}
-	server, err := webhooks.signer.ServerFor("gl-k8s-integrator", webhooks.validity(now), host)
-	if err := pair("integrator/tls", server, err); err != nil {
-		return nil, err
-	}
-	client, err := webhooks.signer.ClientFor("kube-apiserver", webhooks.validity(now))
-	if err := pair("kube-apiserver/apiserver-client", client, err); err != nil {
-		return nil, err
-	}
-	out.add("integrator/webhook-ca.crt", webhooks.trusted, 0o644)
-	out.add("kube-apiserver/webhook-ca.crt", webhooks.trusted, 0o644)
 	if hooks == nil {
 		return out, nil
 	}
@@ -169,12 +153,44 @@ func certificates(a Answers, webhooks, hooks *authority, now time.Time) (folder,
 		return nil, err
 	}
 	maps.Copy(out, own)
-	server, err = hooks.signer.ServerFor("gl-k8s-integrator", hooks.validity(now), a.hooksHost())
-	if err := pair("integrator/hooks", server, err); err != nil {
+	server, err := hooks.signer.ServerFor("gl-k8s-integrator", hooks.validity(now), a.hooksHost())
+	if err != nil {
 		return nil, err
 	}
+	out.pair("integrator/hooks", server)
 	out.add("gitlab/hooks-ca.crt", hooks.trusted, 0o644)
 	return out, nil
+}
+
+func (f folder) pair(path string, p localcert.Pair) {
+	f.add(path+".crt", p.Cert, 0o644)
+	f.add(path+".key", p.Key, 0o600)
+}
+
+// addWebhooks adds what kube-apiserver and the integrator know each other by.
+func addWebhooks(out folder, a Answers, webhooks *authority, now time.Time) error {
+	own, err := webhooks.files()
+	if err != nil {
+		return err
+	}
+	maps.Copy(out, own)
+	host, _, err := net.SplitHostPort(a.WebhookAddress)
+	if err != nil {
+		return fmt.Errorf("--webhook-address: %w", err)
+	}
+	server, err := webhooks.signer.ServerFor("gl-k8s-integrator", webhooks.validity(now), host)
+	if err != nil {
+		return err
+	}
+	client, err := webhooks.signer.ClientFor("kube-apiserver", webhooks.validity(now))
+	if err != nil {
+		return err
+	}
+	out.pair("integrator/tls", server)
+	out.pair("kube-apiserver/apiserver-client", client)
+	out.add("integrator/webhook-ca.crt", webhooks.trusted, 0o644)
+	out.add("kube-apiserver/webhook-ca.crt", webhooks.trusted, 0o644)
+	return nil
 }
 
 // End is when a certificate of the folder ends.

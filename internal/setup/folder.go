@@ -95,17 +95,18 @@ func writeNew(path string, data []byte, mode fs.FileMode) error {
 	return nil
 }
 
-// Init makes the folder and tells on out what it found and made. It reads GitLab, and goes on with a warning where it can't.
+// Init makes the folder and tells on out what it found and made. It reads GitLab and the cluster, and goes on with a warning where it can't.
 func Init(ctx context.Context, dir string, a Answers, now time.Time, out io.Writer) error {
 	a.defaults()
 	if err := a.check(); err != nil {
 		return err
 	}
-	f, err := build(a, now)
+	cluster := lookAtCluster(ctx, a)
+	f, err := build(a, now, cluster.minor)
 	if err != nil {
 		return err
 	}
-	for _, line := range look(ctx, a, f, now) {
+	for _, line := range append(cluster.lines, look(ctx, a, f, now)...) {
 		fmt.Fprintln(out, line)
 	}
 	all := ends(f, a)
@@ -128,13 +129,15 @@ func tell(out io.Writer, dir string, certificates []End) {
 }
 
 // build makes the files in memory, those of the integrator in the folder integrator.
-func build(a Answers, now time.Time) (folder, error) {
-	webhooks, err := newAuthority(webhookCA, "", now)
-	if err != nil {
-		return nil, err
+func build(a Answers, now time.Time, minor int) (folder, error) {
+	var webhooks, hooks *authority
+	var err error
+	if a.Certificates == Own {
+		if webhooks, err = newAuthority(webhookCA, "", now); err != nil {
+			return nil, err
+		}
 	}
-	var hooks *authority
-	if a.HooksURL != "" {
+	if a.ownHooks() {
 		if hooks, err = newAuthority(hooksCA, a.hooksHost(), now); err != nil {
 			return nil, err
 		}
@@ -143,12 +146,12 @@ func build(a Answers, now time.Time) (folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, add := range []func(folder, Answers) error{addSecrets, addConfig, addAPIServer, addManifests} {
+	for _, add := range []func(folder, Answers) error{addSecrets, addConfig, addManifests} {
 		if err := add(f, a); err != nil {
 			return nil, err
 		}
 	}
-	return f, nil
+	return f, addAPIServer(f, a, minor)
 }
 
 // finish adds what is made of the other files.
@@ -159,7 +162,7 @@ func finish(f folder, a Answers, certificates []End) error {
 	}
 	f.add("answers.yaml", answers, 0o644)
 	f.add("node.sh", []byte(nodeScript(a, false)), 0o644)
-	f.add("NEXT.md", []byte(nextPage("Install the integrator", certificates, installSteps(a))), 0o644)
+	f.add("NEXT.md", []byte(nextPage("Install the integrator", a, certificates, installSteps(a))), 0o644)
 	if a.Run == InCluster {
 		return addFilesSecret(f)
 	}
@@ -200,7 +203,7 @@ func addConfig(f folder, a Answers) error {
 	c.Listeners.Webhooks = config.Listener{Address: a.WebhookAddress, CertFile: at("tls.crt"), KeyFile: at("tls.key"), ClientCAFile: at("webhook-ca.crt")}
 	c.Listeners.Metrics.Address = a.MetricsListen
 	if a.HooksURL != "" {
-		c.Listeners.Hooks = config.HooksListener{Address: a.HooksListen, CertFile: has("hooks.crt"), KeyFile: has("hooks.key"), SecretFile: at("hook-secret")}
+		c.Listeners.Hooks = config.HooksListener{Address: a.HooksListen, CertFile: at("hooks.crt"), KeyFile: at("hooks.key"), SecretFile: at("hook-secret")}
 	}
 	c.Authn.ClientIDs = a.ClientIDs
 	c.RBACSync.Mode = config.ModePlan
@@ -220,12 +223,17 @@ func addConfig(f folder, a Answers) error {
 	if _, err := config.Parse(data); err != nil {
 		return fmt.Errorf("the configuration that these answers make:\n%w", err)
 	}
+	if a.Install == Chart {
+		values, err := chartValues(a, c)
+		f.add("values.yaml", values, 0o644)
+		return err
+	}
 	f.add("integrator/config.yaml", data, 0o644)
 	return nil
 }
 
 // addAPIServer writes what kube-apiserver reads, and what the distribution needs for it to do so.
-func addAPIServer(f folder, a Answers) error {
+func addAPIServer(f folder, a Answers, minor int) error {
 	for name, p := range map[string]string{"webhook.kubeconfig": "/authenticate", "authorize.kubeconfig": "/authorize"} {
 		data, err := webhookKubeconfig(a.APIServerDir, "https://"+a.WebhookAddress+p)
 		if err != nil {
@@ -233,7 +241,7 @@ func addAPIServer(f folder, a Answers) error {
 		}
 		f.add("kube-apiserver/"+name, data, 0o644)
 	}
-	data, err := yaml.Marshal(authorization(a.APIServerDir))
+	data, err := yaml.Marshal(authorization(a.APIServerDir, minor))
 	if err != nil {
 		return fmt.Errorf("writing authorization.yaml: %w", err)
 	}
@@ -248,6 +256,16 @@ func addAPIServer(f folder, a Answers) error {
 
 // addManifests copies deploy/ as this program knows it, and how the integrator runs.
 func addManifests(f folder, a Answers) error {
+	if a.Install == Chart {
+		return addChart(f)
+	}
+	if a.Certificates == CertManager {
+		data, err := certManagerObjects(a)
+		if err != nil {
+			return err
+		}
+		f.add("certificates.yaml", data, 0o644)
+	}
 	all, err := deploy.Texts("manifests/*.yaml")
 	if err != nil {
 		return err
@@ -303,10 +321,15 @@ func deployment(text string, a Answers) ([]byte, error) {
 		}
 		text = line.ReplaceAllString(text, "${1}"+with)
 	}
+	if a.Certificates == CertManager {
+		if text, err = withIssued(text, a); err != nil {
+			return nil, err
+		}
+	}
 	return []byte(text), nil
 }
 
-// addFilesSecret puts everything of the folder integrator into the Secret that deployment.yaml mounts.
+// addFilesSecret puts everything of the folder integrator into the Secret that the pods mount.
 func addFilesSecret(f folder) error {
 	s := corev1.Secret{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},

@@ -2,10 +2,12 @@ package setup
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -35,7 +37,7 @@ func look(ctx context.Context, a Answers, f folder, now time.Time) []string {
 	}
 	switch err := g.get(ctx, "/.well-known/openid-configuration", "", &about); {
 	case err != nil:
-		say("warning: GitLab can't be read from here (%v): check the URL and the CA yourself; check-config and plan will tell more", err)
+		say("warning: GitLab can't be read from here (%v): %s; check-config and plan will tell more", err, cure(err))
 		return out
 	case about.Issuer != a.GitLab:
 		say("warning: GitLab at %s calls itself %q: give that as --gitlab, else nobody can log in", a.GitLab, about.Issuer)
@@ -55,6 +57,25 @@ func look(ctx context.Context, a Answers, f folder, now time.Time) []string {
 		out = append(out, g.token(ctx, t.flag, token, t.want, now)...)
 	}
 	return out
+}
+
+// cure says what to look at when GitLab can't be read.
+func cure(err error) string {
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var dns *net.DNSError
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &unknown):
+		return "its certificate is by a CA that this machine does not know: give that with --gitlab-ca-file"
+	case errors.As(err, &name):
+		return "its certificate is for another name: give GitLab's own URL as --gitlab"
+	case errors.As(err, &dns):
+		return "the name of --gitlab is not known here"
+	case errors.As(err, &syntax):
+		return "what answers there is not GitLab: check --gitlab, and whether a proxy is in between"
+	}
+	return "check the URL and the CA yourself"
 }
 
 type gitlabAsker struct {
@@ -78,7 +99,10 @@ func (g gitlabAsker) get(ctx context.Context, path, token string, into any) erro
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized && token != "":
+		return errors.New("GitLab does not accept the token: it is mistyped, revoked or ended, or of another GitLab")
+	case resp.StatusCode != http.StatusOK:
 		return errors.New(path + " answers " + resp.Status)
 	}
 	return json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(into)

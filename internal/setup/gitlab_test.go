@@ -23,6 +23,7 @@ func TestWhatGitLabSays(t *testing.T) {
 			[]string{"lacks the scope read_api", "lacks the scope api", "is not an administrator's: private groups", "can't register the system hook", "make one that lasts", "ends on "},
 			6,
 		},
+		"refused":    {"19.1.0", "401", `{}`, []string{"--read-token-file: what the token may do is not known: GitLab does not accept the token: it is mistyped, revoked or ended"}, 2},
 		"unreadable": {"19.1.0", `no JSON`, `{}`, []string{"--read-token-file: what the token may do is not known", "--write-token-file: what the token may do is not known"}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -36,6 +37,9 @@ func TestWhatGitLabSays(t *testing.T) {
 				case "/api/v4/user":
 					fmt.Fprint(w, c.user)
 				default:
+					if c.self == "401" {
+						w.WriteHeader(http.StatusUnauthorized)
+					}
 					fmt.Fprint(w, c.self)
 				}
 			}))

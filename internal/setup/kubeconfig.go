@@ -8,17 +8,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 )
 
-// tokenWait is how long the cluster may take to put a token into a new Secret.
-const tokenWait = 30 * time.Second
+// secretWait is how long the cluster may take to put a token or a certificate into a Secret.
+const secretWait = 30 * time.Second
 
 // Kubeconfig writes the integrator's own kubeconfig and token into the folder, read from the cluster of kubeconfig (empty:
 // as kubectl finds it). manifests/ has to be applied before.
@@ -30,18 +27,12 @@ func Kubeconfig(ctx context.Context, dir, kubeconfig string) error {
 	if a.Run != Systemd {
 		return errors.New("a pod has credentials of its own: this is for --run systemd alone")
 	}
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = kubeconfig
-	rc, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	rc, kube, err := adminClient(kubeconfig, a.Kubeconfig)
 	if err != nil {
-		return fmt.Errorf("reading the kubeconfig of an administrator: %w: name one with --kubeconfig", err)
+		return err
 	}
-	rc.Timeout = 10 * time.Second
-	kube, err := kubernetes.NewForConfig(rc)
-	if err != nil {
-		return fmt.Errorf("making the Kubernetes client: %w", err)
-	}
-	secret, err := awaitToken(ctx, kube)
+	secret, err := awaitSecret(ctx, kube, "gl-k8s-integrator-token", []string{corev1.ServiceAccountTokenKey}, false,
+		"apply manifests/50-token.yaml first; kube-controller-manager fills it")
 	if err != nil {
 		return err
 	}
@@ -60,28 +51,4 @@ func Kubeconfig(ctx context.Context, dir, kubeconfig string) error {
 		}
 	}
 	return nil
-}
-
-// awaitToken waits until the cluster has put a token into the Secret of manifests/50-token.yaml.
-func awaitToken(ctx context.Context, kube kubernetes.Interface) (*corev1.Secret, error) {
-	ctx, cancel := context.WithTimeout(ctx, tokenWait)
-	defer cancel()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		s, err := kube.CoreV1().Secrets(deploy.Namespace).Get(ctx, "gl-k8s-integrator-token", metav1.GetOptions{})
-		switch {
-		case err == nil && len(s.Data[corev1.ServiceAccountTokenKey]) > 0:
-			return s, nil
-		case apierrors.IsNotFound(err):
-			return nil, fmt.Errorf("reading the integrator's token: %w: apply %s first", err, filepath.Join("manifests", "50-token.yaml"))
-		case err != nil && ctx.Err() == nil:
-			return nil, fmt.Errorf("reading the integrator's token: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for the token in the Secret gl-k8s-integrator-token: %w: does kube-controller-manager run?", ctx.Err())
-		case <-tick.C:
-		}
-	}
 }

@@ -10,32 +10,43 @@ import (
 type step struct{ title, text, command string }
 
 // onNode says where the files and kube-apiserver are.
-const onNode = "As root on each control-plane node, one after the other, with a copy of this folder (without `ca/`)."
+const onNode = "As root on each control-plane node, one after the other."
+
+// withFolder is onNode for commands that need the folder's files.
+func withFolder(a Answers) string {
+	text := strings.TrimSuffix(onNode, ".") + ", with a copy of this folder"
+	if a.Certificates == Own || a.ownHooks() {
+		text += " (without `ca/`)"
+	}
+	return text + "."
+}
 
 func installSteps(a Answers) []step {
 	conf := path.Join(a.ConfigDir, "config.yaml")
-	inPodCommand := "kubectl -n gl-k8s-integrator exec deployment/gl-k8s-integrator -- /gl-k8s-integrator "
 	own := "gl-k8s-integrator "
-	steps := []step{{"Roles, fence and cage", "With kubectl as a cluster administrator. It gives nobody a right.", "kubectl apply -f manifests/"}}
-	node := step{"The node's files", onNode + " It copies what kube-apiserver will read to `" + a.APIServerDir + "`.", "sh node.sh"}
+	var steps []step
+	node := step{"The node's files", withFolder(a) + " It copies what kube-apiserver will read to `" + a.APIServerDir + "`.", "sh node.sh"}
 	if a.Run == Systemd {
-		node.text = onNode + " It copies what kube-apiserver will read to `" + a.APIServerDir + "` and what the integrator reads to `" + a.ConfigDir +
+		node.text = withFolder(a) + " It copies what kube-apiserver will read to `" + a.APIServerDir + "` and what the integrator reads to `" + a.ConfigDir +
 			"`, and starts the integrator in mode plan, in which it changes nothing. The program has to be at `/usr/local/bin/gl-k8s-integrator`."
 		steps = append(steps,
+			step{"Roles, fence and cage", "With kubectl as a cluster administrator. It gives nobody a right.", "kubectl apply -f manifests/"},
 			step{"The integrator's own credentials", "In this folder, as a cluster administrator. It reads the token of the ServiceAccount into `integrator/`.", "gl-k8s-integrator init kubeconfig ."},
 			node)
 	} else {
-		own = inPodCommand
-		steps = append(steps,
-			step{"The integrator, in mode plan", "It changes nothing yet. `files.yaml` holds secrets: keep it out of version control.", "kubectl apply -f files.yaml -f deployment.yaml && kubectl -n gl-k8s-integrator rollout status deployment/gl-k8s-integrator --timeout=5m"},
-			node)
+		own = "kubectl -n gl-k8s-integrator exec deployment/gl-k8s-integrator -- /gl-k8s-integrator "
+		steps = append(steps, podSteps(a)...)
+		steps = append(steps, node)
 	}
 	steps = append(steps, step{"What it would do", "Exit status 2 says that there is something to do. Read it.", own + "plan --config " + conf})
 	steps = append(steps, apiServerSteps(a)...)
 	if a.HooksURL != "" && a.WriteTokenFile != "" {
+		text := "The write token has to be an administrator's."
+		if a.ownHooks() {
+			text = "GitLab has to trust `gitlab/hooks-ca.crt` before, which vouches for " + a.hooksHost() + " alone (Linux packages: a copy in /etc/gitlab/trusted-certs, then `gitlab-ctl reconfigure`). " + text
+		}
 		steps = append(steps, step{
-			"GitLab's system hook",
-			"GitLab has to trust `gitlab/hooks-ca.crt` before, which vouches for " + a.hooksHost() + " alone (Linux packages: a copy in /etc/gitlab/trusted-certs, then `gitlab-ctl reconfigure`). The write token has to be an administrator's.",
+			"GitLab's system hook", text,
 			own + "hooks register --config " + conf + " --url " + a.HooksURL,
 		})
 	}
@@ -43,8 +54,35 @@ func installSteps(a Answers) []step {
 	if a.Run == InCluster {
 		enforce.text = "From now on the cluster follows GitLab."
 		enforce.command = "sed -i 's/mode: plan$/mode: enforce/' files.yaml && kubectl apply -f files.yaml && kubectl -n gl-k8s-integrator rollout restart deployment/gl-k8s-integrator"
+		if a.Install == Chart {
+			enforce.command = "sed -i 's/mode: plan$/mode: enforce/' values.yaml && helm upgrade gl-k8s-integrator chart --namespace gl-k8s-integrator --values values.yaml"
+		}
+		enforce.command += rolledOut
 	}
 	return append(steps, enforce)
+}
+
+// rolledOut waits until the pods are those of what was applied last.
+const rolledOut = " && kubectl -n gl-k8s-integrator rollout status deployment/gl-k8s-integrator --timeout=5m"
+
+// podSteps bring the integrator into the cluster.
+func podSteps(a Answers) []step {
+	const text = "As a cluster administrator. It gives nobody a right, and changes nothing yet. `files.yaml` holds secrets: keep it out of version control."
+	steps := []step{{"Roles, fence and cage, and the integrator in mode plan", text, ""}}
+	if a.Install == Chart {
+		steps[0].text += " It needs Helm 4."
+		steps[0].command = "kubectl create namespace gl-k8s-integrator --dry-run=client -o yaml | kubectl apply -f - && kubectl apply -f files.yaml && " +
+			"helm upgrade --install gl-k8s-integrator chart --namespace gl-k8s-integrator --take-ownership --values values.yaml" + rolledOut
+	} else {
+		steps[0].command = "kubectl apply -f manifests/ -f files.yaml -f deployment.yaml" + rolledOut
+	}
+	if a.Certificates == CertManager {
+		if a.Install == Manifests {
+			steps[0].command = strings.Replace(steps[0].command, " -f files.yaml", " -f certificates.yaml -f files.yaml", 1)
+		}
+		steps = append(steps, step{"kube-apiserver's certificate", "cert-manager has made it by now. The command reads it into `kube-apiserver/`, and waits for it half a minute.", "gl-k8s-integrator init certificates ."})
+	}
+	return steps
 }
 
 // apiServerSteps make kube-apiserver read its files. The integrator runs before: while it is away, refusals are HTTP 500.
@@ -57,7 +95,7 @@ func apiServerSteps(a Answers) []step {
 	case Kubeadm, StaticPod:
 		file := map[string]string{Kubeadm: "kubeadm.yaml", StaticPod: "static-pod.yaml"}[a.Distribution]
 		steps := []step{{
-			"kube-apiserver", onNode + ready + " The command adds what `" + file + "` shows, and keeps the old manifest in this folder as `kube-apiserver.yaml.before`.",
+			"kube-apiserver", withFolder(a) + ready + " The command adds what `" + file + "` shows, and keeps the old manifest in this folder as `kube-apiserver.yaml.before`.",
 			"gl-k8s-integrator init apiserver --write . /etc/kubernetes/manifests/kube-apiserver.yaml",
 		}}
 		if a.Distribution == Kubeadm {
@@ -68,25 +106,37 @@ func apiServerSteps(a Answers) []step {
 		}
 		return steps
 	case K3s:
-		return []step{{"kube-apiserver", onNode + ready + " k3s before v1.30.12, v1.31.8 or v1.32.4 does not start with these flags: update it first.", install("k3s.yaml", "/etc/rancher/k3s/config.yaml.d/gl-k8s-integrator.yaml", "k3s")}}
+		return []step{{"kube-apiserver", withFolder(a) + ready + " k3s before v1.30.12, v1.31.8 or v1.32.4 does not start with these flags: update it first.", install("k3s.yaml", "/etc/rancher/k3s/config.yaml.d/gl-k8s-integrator.yaml", "k3s")}}
 	case RKE2:
-		return []step{{"kube-apiserver", onNode + ready + " RKE2 before v1.30.12, v1.31.8 or v1.32.4 does not start with these flags: update it first.", install("rke2.yaml", "/etc/rancher/rke2/config.yaml.d/gl-k8s-integrator.yaml", "rke2-server")}}
+		return []step{{"kube-apiserver", withFolder(a) + ready + " RKE2 before v1.30.12, v1.31.8 or v1.32.4 does not start with these flags: update it first.", install("rke2.yaml", "/etc/rancher/rke2/config.yaml.d/gl-k8s-integrator.yaml", "rke2-server")}}
 	}
-	return []step{{"kube-apiserver", onNode + ready + " Add the flags of `flags.txt` to it, without --authorization-mode, and start it again.", ""}}
+	return []step{{"kube-apiserver", withFolder(a) + ready + " Add the flags of `flags.txt` to it, without --authorization-mode, and start it again.", ""}}
 }
 
 // nextPage is NEXT.md.
-func nextPage(title string, certificates []End, steps []step) string {
+func nextPage(title string, a Answers, certificates []End, steps []step) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s\n\nThe commands are run in this folder, in this order. Keep `ca/` apart from everything else: whoever has its keys can pose as the integrator, and so as anybody; "+
-		"`gl-k8s-integrator init renew` needs it.\n", title)
+	fmt.Fprintf(&b, "# %s\n\nThe commands are run in this folder, in this order.", title)
+	switch {
+	case a.Certificates == Own:
+		b.WriteString(" Keep `ca/` apart from everything else: whoever has its keys can pose as the integrator, and so as anybody; `gl-k8s-integrator init renew` needs it.")
+	case a.ownHooks():
+		b.WriteString(" Keep `ca/` apart from everything else: whoever has its key can pose to GitLab as " + a.hooksHost() + "; `gl-k8s-integrator init renew` needs it.")
+	}
+	b.WriteByte('\n')
 	for i, s := range steps {
 		fmt.Fprintf(&b, "\n## %d. %s\n\n%s\n", i+1, s.title, s.text)
 		if s.command != "" {
 			fmt.Fprintf(&b, "\n```sh\n%s\n```\n", s.command)
 		}
 	}
-	b.WriteString("\n## When the certificates end\n\nWithout them nobody can log in. `gl-k8s-integrator init renew .` makes new ones beside these, at any time before.\n\n| file | ends |\n|---|---|\n")
+	b.WriteString("\n## When the certificates end\n\nWithout them nobody can log in. `gl-k8s-integrator init renew .` makes new ones beside these, at any time before.\n")
+	if a.Certificates == CertManager {
+		b.WriteString("cert-manager renews the integrator's own by itself. kube-apiserver's gets to the nodes with `init renew` alone: run it once a year.\n")
+	}
+	if len(certificates) > 0 {
+		b.WriteString("\n| file | ends |\n|---|---|\n")
+	}
 	for _, e := range certificates {
 		fmt.Fprintf(&b, "| %s | %s |\n", e, day(e.At))
 	}

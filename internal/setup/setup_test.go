@@ -33,6 +33,7 @@ var noon = time.Now().Truncate(time.Second)
 // sample are answers that need no network: nobody listens there.
 func sample(t *testing.T, distribution, run string) Answers {
 	t.Helper()
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
 	dir := t.TempDir()
 	file := func(name string) string {
 		p := filepath.Join(dir, name)
@@ -58,7 +59,7 @@ func made(t *testing.T, a Answers) string {
 	if err := Init(t.Context(), dir, a, noon, &out); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out.String(), "warning: GitLab can't be read") || strings.Contains(out.String(), "glpat-") {
+	if !strings.Contains(out.String(), "warning: GitLab can't be read") || !strings.Contains(out.String(), "warning: the cluster can't be read") || strings.Contains(out.String(), "glpat-") {
 		t.Errorf("it says\n%s", &out)
 	}
 	return dir
@@ -84,9 +85,9 @@ func strict(t *testing.T, name string, data []byte, into any) {
 // files that others name are there, and NEXT.md has at most eight commands about files of the folder.
 func TestEveryFolderIsWhole(t *testing.T) {
 	for _, d := range Distributions {
-		for _, run := range Runs {
-			t.Run(d+" "+run, func(t *testing.T) {
-				a := sample(t, d, run)
+		for _, way := range ways {
+			t.Run(d+" "+strings.Join(way, " "), func(t *testing.T) {
+				a := sampleWay(t, d, way)
 				dir := made(t, a)
 				if leaks, err := filepath.Glob(filepath.Join(filepath.Dir(dir), ".init-*")); err != nil || len(leaks) > 0 {
 					t.Errorf("left: %v, %v", leaks, err)
@@ -96,8 +97,8 @@ func TestEveryFolderIsWhole(t *testing.T) {
 					inFolder[p] = read(t, dir, p)
 				}
 				checkYAML(t, inFolder)
-				checkConfig(t, inFolder, run)
-				checkAPIServer(t, dir, inFolder)
+				checkConfig(t, inFolder, a)
+				checkAPIServer(t, dir, inFolder, a)
 				checkNext(t, dir, inFolder)
 				if err := Init(t.Context(), dir, a, noon, new(bytes.Buffer)); err == nil || !strings.Contains(err.Error(), "nothing is overwritten") {
 					t.Errorf("a second time: %v", err)
@@ -105,6 +106,24 @@ func TestEveryFolderIsWhole(t *testing.T) {
 			})
 		}
 	}
+}
+
+// ways are run, install, certificates and hooks-issuer.
+var ways = [][]string{
+	{Systemd, "", "", ""},
+	{InCluster, Manifests, Own, ""},
+	{InCluster, Chart, Own, ""},
+	{InCluster, Manifests, CertManager, ""},
+	{InCluster, Manifests, CertManager, "letsencrypt"},
+	{InCluster, Chart, CertManager, ""},
+	{InCluster, Chart, CertManager, "letsencrypt"},
+}
+
+func sampleWay(t *testing.T, distribution string, way []string) Answers {
+	t.Helper()
+	a := sample(t, distribution, way[0])
+	a.Install, a.Certificates, a.HooksIssuer = way[1], way[2], way[3]
+	return a
 }
 
 func filesBelow(t *testing.T, dir string) []string {
@@ -115,7 +134,7 @@ func filesBelow(t *testing.T, dir string) []string {
 			rel, _ := filepath.Rel(dir, p)
 			out = append(out, filepath.ToSlash(rel))
 			info, err := e.Info()
-			if secret := regexp.MustCompile(`\.key$|token|secret|^files\.yaml$`).MatchString(rel); err != nil || (secret && rel != "manifests/50-token.yaml" && info.Mode().Perm() != 0o600) {
+			if secret := regexp.MustCompile(`\.key$|token|secret|^files\.yaml$`).MatchString(rel); err != nil || (secret && path.Base(rel) != "50-token.yaml" && !strings.HasPrefix(rel, "chart/") && info.Mode().Perm() != 0o600) {
 				t.Errorf("%s has mode %v", rel, info.Mode())
 			}
 		}
@@ -145,6 +164,11 @@ func checkYAML(t *testing.T, files map[string][]byte) {
 			strict(t, name, data, new(corev1.Secret))
 		case strings.HasSuffix(name, ".kubeconfig"):
 			strict(t, name, data, new(clientcmdv1.Config))
+		case strings.HasPrefix(name, "chart/"):
+			if all, err := deploy.Chart(); err != nil || !bytes.Equal(all[name], data) {
+				t.Errorf("%s is not that of deploy/: %v", name, err)
+			}
+		case name == "values.yaml" || name == "certificates.yaml": // which helm_test.go renders, and compares with the chart's
 		case name == "deployment.yaml":
 			docs := strings.Split(string(data), "\n---\n")
 			for i, into := range []any{new(appsv1.Deployment), new(corev1.Service), new(policyv1.PodDisruptionBudget)} {
@@ -166,7 +190,7 @@ func checkYAML(t *testing.T, files map[string][]byte) {
 }
 
 // checkConfig loads the configuration, in mode plan, and looks for the files that it names.
-func checkConfig(t *testing.T, files map[string][]byte, run string) {
+func checkConfig(t *testing.T, files map[string][]byte, a Answers) {
 	t.Helper()
 	own := map[string]string{}
 	for name, data := range files {
@@ -174,12 +198,24 @@ func checkConfig(t *testing.T, files map[string][]byte, run string) {
 			own[rest] = string(data)
 		}
 	}
-	if run == InCluster {
+	if a.Run == InCluster {
 		var s corev1.Secret
 		strict(t, "files.yaml", files["files.yaml"], &s)
 		own = s.StringData
 	} else {
 		own["integrator.kubeconfig"] = "" // which the cluster gives
+	}
+	for _, name := range issuedFiles(a) {
+		if _, ok := own[name]; ok {
+			t.Errorf("%s is cert-manager's to make", name)
+		}
+		own[name] = ""
+	}
+	if a.Install == Chart {
+		if _, ok := own["config.yaml"]; ok {
+			t.Error("the Secret has a configuration, and so has the chart")
+		}
+		return // helm_test.go reads what the chart makes of it
 	}
 	c, err := config.Parse([]byte(own["config.yaml"]))
 	if err != nil {
@@ -193,22 +229,40 @@ func checkConfig(t *testing.T, files map[string][]byte, run string) {
 			t.Errorf("the configuration names %s, which is not there", named)
 		}
 	}
+	if a.Certificates == CertManager {
+		return
+	}
 	if _, err := tls.X509KeyPair([]byte(own["tls.crt"]), []byte(own["tls.key"])); err != nil {
 		t.Error(err)
 	}
 }
 
+// issuedFiles are those of the pods' folder that cert-manager makes.
+func issuedFiles(a Answers) (out []string) {
+	if a.Certificates == CertManager {
+		out = append(out, "tls.crt", "tls.key", "webhook-ca.crt")
+	}
+	if a.HooksIssuer != "" {
+		out = append(out, "hooks.crt", "hooks.key")
+	}
+	return out
+}
+
 // checkAPIServer: what kube-apiserver is told to read is among its files, and is what docs/install.md shows.
-func checkAPIServer(t *testing.T, dir string, files map[string][]byte) {
+func checkAPIServer(t *testing.T, dir string, files map[string][]byte, a Answers) {
 	t.Helper()
+	later := []string{}
+	if a.Certificates == CertManager { // by init certificates
+		later = append(later, "apiserver-client.crt", "apiserver-client.key", "webhook-ca.crt")
+	}
 	seen := 0
 	for name, data := range files {
-		if name == "NEXT.md" || strings.HasPrefix(name, "renewed-") {
+		if name == "NEXT.md" || strings.HasPrefix(name, "chart/") || strings.HasPrefix(name, "renewed-") {
 			continue
 		}
 		for _, named := range regexp.MustCompile(`/etc/kubernetes/gl-k8s-integrator/[a-z-]+\.[a-z]+`).FindAllString(string(data), -1) {
 			seen++
-			if _, ok := files["kube-apiserver/"+path.Base(named)]; !ok {
+			if _, ok := files["kube-apiserver/"+path.Base(named)]; ok == slices.Contains(later, path.Base(named)) {
 				t.Errorf("%s names %s, which is not there", name, named)
 			}
 		}
@@ -241,7 +295,7 @@ func checkAPIServer(t *testing.T, dir string, files map[string][]byte) {
 var (
 	inBlock    = regexp.MustCompile("(?s)```sh\n(.*?)\n```")
 	inQuotes   = regexp.MustCompile("`([^` ]+)`")
-	inCommands = regexp.MustCompile(`(?:-f |sh |install -D -m 0600 |\$/mode: enforce/' )([a-z0-9][a-zA-Z0-9./-]*)`)
+	inCommands = regexp.MustCompile(`(?:-f |sh |--values |install -D -m 0600 |\$/mode: enforce/' )([a-z0-9][a-zA-Z0-9./-]*)`)
 )
 
 // checkNext: NEXT.md has few commands, and each file of the folder that it names is there.
@@ -249,13 +303,13 @@ func checkNext(t *testing.T, dir string, files map[string][]byte) {
 	t.Helper()
 	page := string(files["NEXT.md"])
 	commands := inBlock.FindAllStringSubmatch(page, -1)
-	if len(commands) < 6 || len(commands) > 8 {
+	if len(commands) < 5 || len(commands) > 8 {
 		t.Errorf("%d commands", len(commands))
 	}
 	named := 0
 	look := func(name string) {
 		named++
-		if name == "kube-apiserver.yaml.before" || name == "integrator/" { // made by a command
+		if slices.Contains([]string{"kube-apiserver.yaml.before", "integrator/", "kube-apiserver/"}, name) { // made by a command
 			return
 		}
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
@@ -280,18 +334,18 @@ func checkNext(t *testing.T, dir string, files map[string][]byte) {
 			t.Errorf("%s: %s", script, out)
 		}
 	}
-	if named < 8 {
+	if named < 6 {
 		t.Errorf("only %d files are named", named)
 	}
 }
 
 // TestFaultsOfAnswers: all at once, by flag.
 func TestFaultsOfAnswers(t *testing.T) {
-	err := Init(t.Context(), filepath.Join(t.TempDir(), "x"), Answers{Run: InCluster, ConfigDir: "/a b", HooksURL: "http://x"}, noon, new(bytes.Buffer))
+	err := Init(t.Context(), filepath.Join(t.TempDir(), "x"), Answers{Run: InCluster, ConfigDir: "/a b", HooksURL: "http://x", Install: "x", Certificates: "y", HooksIssuer: "Z", HooksListen: ":1", MetricsListen: ":2"}, noon, new(bytes.Buffer))
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, flag := range []string{"gitlab", "client-id", "read-token-file", "distribution", "image", "apiserver-url", "webhook-address", "config-dir", "hooks-url"} {
+	for _, flag := range []string{"gitlab", "client-id", "read-token-file", "distribution", "image", "apiserver-url", "webhook-address", "config-dir", "hooks-url", "install", "certificates", "hooks-issuer", "hooks-listen", "metrics-listen"} {
 		if !strings.Contains(err.Error(), "--"+flag+":") {
 			t.Errorf("nothing of --%s in\n%v", flag, err)
 		}
@@ -342,7 +396,7 @@ func TestRenewalsOverlap(t *testing.T) {
 	for year := range 25 {
 		at := noon.Add(time.Duration(year+1) * 360 * 24 * time.Hour)
 		var out bytes.Buffer
-		if err := Renew(dir, at, &out); err != nil {
+		if err := Renew(t.Context(), dir, "", at, &out); err != nil {
 			t.Fatal(err)
 		}
 		if strings.Contains(out.String(), "warning") {
@@ -395,7 +449,7 @@ func TestALateRenewalSaysSo(t *testing.T) {
 	dir := made(t, sample(t, Flags, Systemd))
 	at := noon.Add(authorityLife + time.Hour)
 	var out bytes.Buffer
-	if err := Renew(dir, at, &out); err != nil || !strings.Contains(out.String(), "nobody can log in") {
+	if err := Renew(t.Context(), dir, "", at, &out); err != nil || !strings.Contains(out.String(), "nobody can log in") {
 		t.Errorf("%v\n%s", err, &out)
 	}
 	after, _ := latest(dir)
@@ -411,7 +465,7 @@ func TestRenewalKeepsTheSecret(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "files.yaml"), []byte(was), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Renew(dir, noon.Add(time.Hour), new(bytes.Buffer)); err != nil {
+	if err := Renew(t.Context(), dir, "", noon.Add(time.Hour), new(bytes.Buffer)); err != nil {
 		t.Fatal(err)
 	}
 	after, _ := latest(dir)

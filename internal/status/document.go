@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,8 @@ type document struct {
 	Budget    map[string]string `json:"budget,omitempty"`   // share of GitLab's limits in the last minute
 	Sources   map[string]int    `json:"sources,omitempty"`
 	Hooks     hookSummary       `json:"hooks"`
+	NoLogins  bool              `json:"noLogins,omitempty"` // kube-apiserver judges tokens by itself
+	NoHooks   bool              `json:"noHooks,omitempty"`  // there is no listener for them
 }
 
 // hookSummary says how long it took from the receipt of hooks until they were dealt with, of the last hookTimes of them.
@@ -63,13 +66,73 @@ const (
 	hookTimes   = 100
 )
 
+// shown is all that `status` shows, and its form for programs.
+type shown struct {
+	Summary  string   `json:"summary"` // one line for people
+	Leads    Leader   `json:"leads"`
+	Activity Activity `json:"activity"`
+	Document document `json:"status"`
+
+	activityKnown bool // an older version writes none
+}
+
+// summary says in one line whether it works, and what arrived last.
+func (s shown) summary(now time.Time) string {
+	st := s.Document
+	state := st.Mode
+	switch {
+	case s.Leads.Holder == "" || s.Leads.Old(now):
+		state = "NOBODY LEADS"
+	case st.Failing != "":
+		state = "FAILING"
+	}
+	login, hook := "last login "+s.Activity.Login.ago(now), "last hook "+s.Activity.Hook.ago(now)
+	if st.NoLogins {
+		login = "kube-apiserver judges logins"
+	}
+	if st.NoHooks {
+		hook = "no hooks"
+	}
+	parts := []string{state, login, hook, "GitLab read " + Seen{At: st.Read}.ago(now)}
+	if st.Held > 0 {
+		parts = append(parts, fmt.Sprintf("%d held", st.Held))
+	}
+	total := 0
+	for _, n := range st.Findings {
+		total += n
+	}
+	if total == 1 {
+		return strings.Join(append(parts, "1 finding"), " · ")
+	}
+	return strings.Join(append(parts, fmt.Sprintf("%d findings", total)), " · ")
+}
+
+// print shows all to people.
+func (s shown) print(out io.Writer, now time.Time) {
+	fmt.Fprintln(out, s.Summary)
+	leader := cmp.Or(s.Leads.Holder, "nobody")
+	if s.Leads.Old(now) {
+		leader += ", who has not renewed since " + s.Leads.Renewed.UTC().Format(time.RFC3339)
+	}
+	s.Document.print(out, leader, s.Activity, now)
+}
+
 // print shows the document to people. leader is who leads now.
-func (st document) print(out io.Writer, leader string, now time.Time) {
+func (st document) print(out io.Writer, leader string, a Activity, now time.Time) {
 	line := func(what, format string, args ...any) {
 		fmt.Fprintf(out, "%-16s %s\n", what, fmt.Sprintf(format, args...))
 	}
 	line("leader", "%s", leader)
 	line("mode", "%s", st.Mode)
+	if !st.NoLogins {
+		line("last login", "%s", a.Login.Text(now))
+	}
+	if !st.NoHooks {
+		line("last hook", "%s", a.Hook.Text(now))
+		if a.Refused.At.After(a.Hook.At) {
+			line("hook refused", "%s", a.Refused.Text(now))
+		}
+	}
 	r := st.Round
 	line("last round", "%s (%s, %d namespaces looked at): %d planned, %d applied, %d failed, %s, at %s", r.Cause, r.Read, r.Namespaces, r.Planned, r.Applied, r.Failed, r.Duration, r.Started.Format(time.RFC3339))
 	if st.Failing != "" {
@@ -117,21 +180,36 @@ func list(m map[string]string) string {
 	return strings.Join(out, ", ")
 }
 
-// Show prints the document that is in the cluster, and who leads.
+// Show prints the document that is in the cluster, who leads, and what arrived last.
 func Show(ctx context.Context, kube kubernetes.Interface, out io.Writer) error {
-	st, err := stored(ctx, kube)
+	now := time.Now()
+	s, err := toShow(ctx, kube, now)
 	if err != nil {
 		return err
 	}
-	leader := "nobody"
-	if l, err := leads(ctx, kube); err == nil && l.Holder != "" {
-		leader = l.Holder
-		if l.Old(time.Now()) {
-			leader += fmt.Sprintf(", who has not renewed since %s", l.Renewed.UTC().Format(time.RFC3339))
-		}
-	}
-	st.print(out, leader, time.Now())
+	s.print(out, now)
 	return nil
+}
+
+// ShowJSON prints the same for programs.
+func ShowJSON(ctx context.Context, kube kubernetes.Interface, out io.Writer) error {
+	s, err := toShow(ctx, kube, time.Now())
+	if err != nil {
+		return err
+	}
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(s)
+}
+
+func toShow(ctx context.Context, kube kubernetes.Interface, now time.Time) (shown, error) {
+	s, err := stored(ctx, kube)
+	if err != nil {
+		return s, err
+	}
+	s.Leads, _ = leads(ctx, kube) // who may not see the Lease sees nobody lead
+	s.Summary = s.summary(now)
+	return s, nil
 }
 
 // leaseOld is after which time without a renewal nobody leads any more.
@@ -140,28 +218,29 @@ const leaseOld = time.Minute
 // ErrNone says that no round has ended in this cluster.
 var ErrNone = errors.New("no integrator has finished a round in this cluster yet: is `serve` running?")
 
-func stored(ctx context.Context, kube kubernetes.Interface) (document, error) {
+func stored(ctx context.Context, kube kubernetes.Interface) (shown, error) {
 	cm, err := kube.CoreV1().ConfigMaps(deploy.Namespace).Get(ctx, store.NameStatus, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return document{}, ErrNone
+	if err == nil {
+		err = store.Readable(cm)
+	}
+	if apierrors.IsNotFound(err) || err == nil && cm.Data[documentKey] == "" {
+		return shown{}, ErrNone
 	}
 	if err != nil {
-		return document{}, err
+		return shown{}, err
 	}
-	if err := store.Readable(cm); err != nil {
-		return document{}, err
+	s := shown{Activity: activityOf(cm)}
+	if err := json.Unmarshal([]byte(cm.Data[documentKey]), &s.Document); err != nil {
+		return shown{}, fmt.Errorf("reading the status: %w", err)
 	}
-	var st document
-	if err := json.Unmarshal([]byte(cm.Data[documentKey]), &st); err != nil {
-		return document{}, fmt.Errorf("reading the status: %w", err)
-	}
-	return st, nil
+	s.activityKnown = cm.Data[activityKey] != ""
+	return s, nil
 }
 
 // Leader is who leads, by the Lease.
 type Leader struct {
-	Holder  string    // "" if nobody does
-	Renewed time.Time // zero if that is not known
+	Holder  string    `json:"holder"`           // "" if nobody does
+	Renewed time.Time `json:"renewed,omitzero"` // zero if that is not known
 }
 
 // Old reports whether the Lease was not renewed for so long that nobody leads.
@@ -195,19 +274,25 @@ type Summary struct {
 	Held         int
 	Findings     map[string]int // by code
 	Texts        []string
-	Hooks        int    // dealt with since the leader's start
-	HooksRefused string // why the leader can't check hooks
+	Hooks        int       // dealt with since the leader's start
+	HooksRefused string    // why the leader can't check hooks
+	Activity     *Activity // nil: it is not known
 }
 
 // Read returns the Summary of what is in the cluster; ErrNone if no round has ended.
 func Read(ctx context.Context, kube kubernetes.Interface) (Summary, error) {
-	st, err := stored(ctx, kube)
+	all, err := stored(ctx, kube)
 	if err != nil {
 		return Summary{}, err
 	}
 	l, err := leads(ctx, kube)
-	return Summary{
+	st := all.Document
+	out := Summary{
 		Leader: l, Mode: st.Mode, Written: st.Written, Read: st.Read, Failing: st.Failing, Held: st.Held,
 		Findings: st.Findings, Texts: st.Texts, Hooks: st.Hooks.Count, HooksRefused: st.Hooks.Refused,
-	}, err
+	}
+	if all.activityKnown {
+		out.Activity = &all.Activity
+	}
+	return out, err
 }

@@ -9,12 +9,9 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -41,6 +38,8 @@ type Options struct {
 	Budget  *Budget
 	// Findings returns those that no round makes.
 	Findings func() []authz.Finding
+	// NoLogins and NoHooks say that none come here by the configuration.
+	NoLogins, NoHooks bool
 	// HooksRefused returns why hooks can't be checked, nil if they can.
 	HooksRefused func() error
 	Now          func() time.Time
@@ -80,10 +79,7 @@ func (p *Reporter) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return store.Put(ctx, p.o.Kube.CoreV1().ConfigMaps(deploy.Namespace), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
-		Name: store.NameStatus, Namespace: deploy.Namespace,
-		Labels: map[string]string{"app.kubernetes.io/name": "gl-k8s-integrator"},
-	}, Data: map[string]string{documentKey: string(body)}})
+	return setKey(ctx, p.o.Kube, documentKey, string(body), "")
 }
 
 // document returns what there is to say now.
@@ -98,6 +94,7 @@ func (p *Reporter) document() document {
 		hooks.Refused = clip(err.Error(), maxText)
 	}
 	out := document{
+		NoLogins: p.o.NoLogins, NoHooks: p.o.NoHooks,
 		Written: p.o.Now().UTC(), Leader: p.o.Elector.Identity, Mode: p.o.Mode(), Held: held, Hooks: hooks, Requests: p.o.Budget.Requests(), Budget: map[string]string{},
 		Round: roundSummary{
 			Cause: r.Cause, Read: r.Kind.Read(), Started: r.Started.UTC(), Duration: r.Duration.Round(time.Millisecond).String(),

@@ -29,7 +29,7 @@ func TestStatusShowsWhatFails(t *testing.T) {
 		HooksRefused: func() error { return errors.New("reading listeners.hooks.secretFile: open s: no such file") },
 	})
 	var out bytes.Buffer
-	p.document().print(&out, "a", day)
+	p.document().print(&out, "a", Activity{}, day)
 	for _, want := range []string{"FAILING          since 2026-11-22T12:00:00Z: " + failure.Error(), "GitLab read      never", "members_differ: somebody is missing", "HOOKS REFUSED    reading listeners.hooks.secretFile: open s"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("status without %q:\n%s", want, out.String())

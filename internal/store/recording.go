@@ -14,6 +14,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
@@ -23,6 +24,8 @@ type Recorded struct {
 	Cluster   string // id of the cluster, "" if it is not known
 	CA        bool   // jobs are given the CA of kube-apiserver
 	Scope     string // the environment whose variables GitLab showed; "": it showed none
+	// Known is what else deliveries are told by; nil: it was not asked for.
+	Known *ci.Known
 }
 
 // The first line of a file. A later version of the form has another number: nothing is guessed.
@@ -45,6 +48,7 @@ type recordingFacts struct {
 	Cluster     string                       `json:"cluster,omitempty"`
 	CA          bool                         `json:"ca,omitempty"`
 	Scope       string                       `json:"scope,omitempty"`
+	Known       *ci.Known                    `json:"known,omitempty"`
 	Approved    map[string]bool              `json:"approved,omitempty"`
 	Roles       clusterroles.Roles           `json:"roles,omitempty"`
 	Exists      []existsAnswer               `json:"exists,omitempty"`
@@ -86,7 +90,7 @@ func WriteRecording(w io.Writer, x Recorded) error {
 func encodeRecording(b *bufio.Writer, x Recorded) error {
 	r, o, e := x.Recording, x.Recording.Observed, json.NewEncoder(b)
 	f := recordingFacts{
-		Taken: r.Taken, Read: r.Snapshot.Taken, Cluster: x.Cluster, CA: x.CA, Scope: x.Scope, Approved: r.Approved, Roles: r.Roles,
+		Taken: r.Taken, Read: r.Snapshot.Taken, Cluster: x.Cluster, CA: x.CA, Scope: x.Scope, Known: x.Known, Approved: r.Approved, Roles: r.Roles,
 		Unmarked: o.Unmarked, NoTemplates: o.NoTemplates, Findings: o.Findings, Variables: map[int64][]authz.CIVariable{}, Live: len(o.Live),
 		Secrets: slices.Sorted(maps.Keys(o.Secrets)), Foreign: slices.SortedFunc(maps.Keys(o.Foreign), rbacsync.Key.Compare),
 	}
@@ -103,7 +107,9 @@ func encodeRecording(b *bufio.Writer, x Recorded) error {
 		}
 		list := slices.Clone(p.Variables)
 		for i := range list {
-			list[i].Delivery = "" // nobody needs what stands for a value
+			if !list[i].Marked {
+				list[i].Delivery = "" // what somebody else chose may be guessed by what stands for it
+			}
 		}
 		f.Variables[id] = list
 	}
@@ -208,5 +214,5 @@ func decodeRecording(d *json.Decoder) (Recorded, error) {
 		}
 		o.Live = append(o.Live, &l)
 	}
-	return Recorded{Recording: r, Cluster: f.Cluster, CA: f.CA, Scope: f.Scope}, nil
+	return Recorded{Recording: r, Cluster: f.Cluster, CA: f.CA, Scope: f.Scope, Known: f.Known}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -22,7 +23,7 @@ func recorded() Recorded {
 	snap := rbacsynctest.HawWorld()
 	snap.Taken, snap.Admin, snap.Missing = rbacsynctest.Noon, true, map[authz.SourceID]string{authz.GroupID(7): "page 2: 502"}
 	p := snap.Projects[42]
-	p.Variables, p.VariablesRead = []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: "production", Marked: true, Cluster: "c1", Delivery: "what stands for the value"}}, true
+	p.Variables, p.VariablesRead = []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: "production", Marked: true, Cluster: "c1", Delivery: "what stands for the value"}, {Key: "KUBE_URL", Scope: "production", Delivery: "what stands for the value of somebody else"}}, true
 	snap.Projects[42] = p
 	before := rbacsynctest.HawWorld()
 	before.Taken = rbacsynctest.Noon.Add(-time.Hour)
@@ -31,13 +32,17 @@ func recorded() Recorded {
 	binding := &rbacsync.Live{Object: rbacsync.Object{
 		Key: rbacsync.Key{Namespace: "haw", Kind: rbacsync.KindRoleBinding, Name: "gitlab-edit"}, Binding: &rbacsync.Binding{Role: "edit", Users: []int64{2}, Members: "alice (2)"},
 	}}
-	return Recorded{Cluster: "c1", CA: true, Scope: "production", Recording: &syncer.Recording{
+	known := &ci.Known{
+		API: ci.Cluster{URL: "https://k8s.example.com", CA: []byte("PEM")}, Keys: []string{"k1"}, Agent: ci.AgentState{Context: "haw/infra:icc"},
+		TooOld: map[rbacsync.Delivery]string{rbacsync.DeliverAgent: "it is old"}, Kept: map[string]ci.Kept{"haw": {Records: "{}", Readers: []int64{2}, Anchor: "u2"}},
+	}
+	return Recorded{Cluster: "c1", CA: true, Scope: "production", Known: known, Recording: &syncer.Recording{
 		Taken: rbacsynctest.Noon, Snapshot: snap,
 		Observed: &rbacsync.Observed{
 			Live: []*rbacsync.Live{ns, binding}, Foreign: map[rbacsync.Key]bool{rbacsync.NamespaceKey("default"): true}, Secrets: map[string]map[string]any{"gl-k8s-integrator-shared-pull": {}},
 		},
 		Stored: &syncer.Stored{
-			Snapshot: before, Before: before, Names: map[authz.SourceID]string{authz.GroupID(7): "haw"}, Policy: &config, Jobs: map[int64]string{42: "haw-world"},
+			Snapshot: before, Before: before, Names: map[authz.SourceID]string{authz.GroupID(7): "haw"}, Policy: &config, Begun: []authz.PolicyConfig{config}, Jobs: map[int64]string{42: "haw-world"},
 			Marks: map[string]rbacsync.Mark{"haw": {UID: "u1", Source: authz.GroupID(7)}}, Past: []rbacsync.Past{{At: rbacsynctest.Noon, Scope: authz.GroupID(7), Cause: authz.UserID(3)}},
 		},
 		Approved: map[string]bool{"revoke group/7 edit 2": true},
@@ -59,7 +64,7 @@ func TestARecordingIsReadAsItWasWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want.Recording.Snapshot.Projects[42].Variables[0].Delivery = ""
+	want.Recording.Snapshot.Projects[42].Variables[1].Delivery = ""
 	if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
 		t.Errorf("(-written +read):\n%s", d)
 	}

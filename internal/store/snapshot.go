@@ -51,11 +51,12 @@ type snapshotHeader struct {
 	Lines      int    `json:"lines"` // that follow
 	// Before is when Stored.Before was taken; nil when that is the Snapshot itself, as it always was to versions that did
 	// not store it; the zero time when there is none.
-	Before *time.Time          `json:"before,omitempty"`
-	Policy *authz.PolicyConfig `json:"policy,omitempty"`
-	Past   []rbacsync.Past     `json:"past,omitempty"`
-	Gaps   bool                `json:"gaps,omitempty"` // what the cluster lacks is known: it has a line for each source
-	Jobs   map[int64]string    `json:"jobs,omitempty"`
+	Before *time.Time           `json:"before,omitempty"`
+	Policy *authz.PolicyConfig  `json:"policy,omitempty"`
+	Begun  []authz.PolicyConfig `json:"begun,omitempty"`
+	Past   []rbacsync.Past      `json:"past,omitempty"`
+	Gaps   bool                 `json:"gaps,omitempty"` // what the cluster lacks is known: it has a line for each source
+	Jobs   map[int64]string     `json:"jobs,omitempty"`
 }
 
 type nameLine struct {
@@ -102,7 +103,7 @@ func encodeSnapshot(w io.Writer, st syncer.Stored) error {
 	e := json.NewEncoder(b)
 	before := difference(s, st.Before)
 	h := &snapshotHeader{
-		Issuer: s.Issuer, Admin: s.Admin, MissingAll: s.MissingAll, Policy: st.Policy, Past: st.Past, Gaps: st.Gaps != nil, Jobs: st.Jobs,
+		Issuer: s.Issuer, Admin: s.Admin, MissingAll: s.MissingAll, Policy: st.Policy, Begun: st.Begun, Past: st.Past, Gaps: st.Gaps != nil, Jobs: st.Jobs,
 		Lines: len(s.Users) + len(s.Groups) + len(s.Projects) + len(st.Names) + len(s.Missing) + len(st.Gaps) + len(before),
 	}
 	switch {
@@ -263,7 +264,7 @@ func decodeLines(d *json.Decoder) (syncer.Stored, error) {
 		Issuer: first.Header.Issuer, Admin: first.Header.Admin, MissingAll: first.Header.MissingAll, Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{},
 		Projects: map[int64]authz.Project{}, Missing: map[authz.SourceID]string{},
 	}
-	st := syncer.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Past: first.Header.Past, Jobs: first.Header.Jobs, Marks: map[string]rbacsync.Mark{}}
+	st := syncer.Stored{Snapshot: s, Names: map[authz.SourceID]string{}, Policy: first.Header.Policy, Begun: first.Header.Begun, Past: first.Header.Past, Jobs: first.Header.Jobs, Marks: map[string]rbacsync.Mark{}}
 	if first.Header.Gaps {
 		st.Gaps = map[authz.SourceID]authz.Gap{}
 	}

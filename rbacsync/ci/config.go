@@ -73,7 +73,7 @@ type Provisioner struct {
 func New(c Config) *Provisioner {
 	c = c.complete()
 	return &Provisioner{
-		c: c, memory: memory{facts: c.configured(), states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}}, pace: rate.NewLimiter(rate.Limit(c.Rate), 10),
+		c: c, memory: memory{facts: c.configured(), states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}, heard: map[string]*heard{}}, pace: rate.NewLimiter(rate.Limit(c.Rate), 10),
 		keys: keyring{fresh: map[string]time.Time{}}, old: map[rbacsync.Delivery]*cached[string]{rbacsync.DeliverIDToken: {}, rbacsync.DeliverAgent: {}},
 	}
 }

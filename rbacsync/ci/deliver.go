@@ -52,6 +52,7 @@ func (d *delivery) do(ctx context.Context) error {
 	}
 	unlooked := d.look(ctx)
 	diff := d.compare(vars)
+	told := telling{d}.handover(vars, diff, d.whyNew(d.rec.Token))
 	d.keep()
 	switch {
 	case diff.taken:
@@ -59,7 +60,9 @@ func (d *delivery) do(ctx context.Context) error {
 		if err := d.deliver(ctx, vars, diff); err != nil {
 			return err
 		}
-		unlooked = nil
+		if unlooked = nil; !told.empty() && d.rec.Other == nil {
+			d.handed = append(d.handed, told)
+		}
 	case d.rec.Mode == "" && d.project.Mode == rbacsync.DeliverNone:
 		d.rec.Mode, d.rec.Scope, d.rec.Since = rbacsync.DeliverNone, d.p.c.Scope, d.p.c.Now()
 		d.keep()

@@ -1,6 +1,10 @@
 package ci
 
-import "github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
 
 // Configure gives p another configuration and leaves it what it remembers, as no caller can: a test sees that by what is
 // remembered nothing of a change is missed.
@@ -21,4 +25,9 @@ func Configure(p *Provisioner, c Config) {
 // Status returns what is known of one delivery.
 func (p *Provisioner) Status(namespace string, project int64) rbacsync.DeliveryStatus {
 	return p.Statuses(nil).Of(namespace, project)
+}
+
+// Saw is what a watch would tell, at once.
+func (p *Provisioner) Saw(s *corev1.Secret, deleted bool) bool {
+	return p.disturbed(s, deleted)
 }

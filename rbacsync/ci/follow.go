@@ -15,7 +15,8 @@ import (
 )
 
 // Follow watches the Secrets until ctx ends and tells when somebody else has deleted one or changed its token, so that the
-// next Provision looks at its namespace. client must have no timeout. Watching one name needs no right to list Secrets.
+// next Provision looks at its namespace. client must have no timeout. Watching one name needs no right to list Secrets. Between two
+// watches something may have been deleted: then the next Provision looks at all, and namespace is "".
 func (p *Provisioner) Follow(ctx context.Context, client kubernetes.Interface, notify func(namespace string, deleted bool)) {
 	var wg sync.WaitGroup
 	for _, name := range []string{kubename.CISecret, kubename.CIAnchor} { // a field selector takes one name
@@ -25,7 +26,7 @@ func (p *Provisioner) Follow(ctx context.Context, client kubernetes.Interface, n
 }
 
 func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, name string, notify func(namespace string, deleted bool)) {
-	warned := false
+	warned, again := false, false
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		w, err := client.CoreV1().Secrets(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
 		if err != nil {
@@ -37,6 +38,11 @@ func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, n
 		}
 		defer context.AfterFunc(ctx, w.Stop)()
 		defer w.Stop()
+		if again {
+			p.missed()
+			notify("", false)
+		}
+		again = true
 		for e := range w.ResultChan() {
 			if s, ok := e.Object.(*corev1.Secret); ok && p.disturbed(s, e.Type == watch.Deleted) {
 				notify(s.Namespace, e.Type == watch.Deleted && s.Name == kubename.CISecret)

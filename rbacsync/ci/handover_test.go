@@ -68,7 +68,7 @@ func TestHandovers(t *testing.T) {
 			func(n *ci.Namespace, p *ci.Project, _ *ci.Terms) {
 				n.Account, p.Mode, p.Variables = "", rbacsync.DeliverCertificate, nil
 			},
-			with(func(h *ci.Handover) { h.Mode, h.Integration = rbacsync.DeliverCertificate, true }),
+			with(func(h *ci.Handover) { h.Mode, h.Integration = rbacsync.DeliverCertificate, ci.Written }),
 		},
 		"another cluster's": {
 			func(_ *ci.Namespace, p *ci.Project, _ *ci.Terms) { p.Variables = has("c9", "KUBE_TOKEN") },

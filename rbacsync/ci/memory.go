@@ -23,6 +23,29 @@ type memory struct {
 	states map[string]*namespaceState // by namespace
 	lost   map[string]sets.Set[int64] // by namespace: who lost the right to read its token, and was not dealt with
 	home   map[int64]string           // where a project deploys
+	heard  map[string]*heard          // by namespace that is looked at now
+}
+
+// heard is what happened to a namespace's Secrets while it was looked at. It is judged when the look is over and it is known
+// what of that was our own doing: by what was known before, it can't be told.
+type heard struct {
+	last  map[types.UID]secretEvent // the last of each Secret
+	ended sets.Set[types.UID]       // what this process has destroyed
+}
+
+// secretEvent is what a watch has told of a Secret.
+type secretEvent struct {
+	name, sum string // sum: of the token in it
+	deleted   bool
+}
+
+func eventOf(s *corev1.Secret, deleted bool) secretEvent {
+	return secretEvent{s.Name, sum(string(s.Data[keyToken])), deleted}
+}
+
+// disturbs reports whether a Secret is not as it was left.
+func (e secretEvent) disturbs(st *namespaceState) bool {
+	return e.deleted || e.name != kubename.CIAnchor && e.sum != st.sum
 }
 
 // facts may change between two passes. Each look at a namespace has its own copy, and nobody changes what that refers to.
@@ -36,7 +59,7 @@ type facts struct {
 // n.Account.
 type namespaceState struct {
 	n        Namespace
-	next     time.Time // until then it need not be looked at, unless it changes
+	next     time.Time // until then it need not be looked at, unless it changes; zero: at once
 	failures int       // one after the other
 	findings []authz.Finding
 	recs     map[int64]record
@@ -127,11 +150,29 @@ func (m *memory) about(namespace string) (f facts, st namespaceState, lost []int
 	return m.facts, st, sets.List(m.lost[namespace])
 }
 
-// keep notes what a look at a namespace has found.
+// listen begins to gather what happens to the Secrets of a namespace, until keep.
+func (m *memory) listen(namespace string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.heard[namespace] = &heard{last: map[types.UID]secretEvent{}, ended: sets.New[types.UID]()}
+}
+
+// keep notes what a look at a namespace has found. What somebody did to the Secrets meanwhile has it looked at again at once, or
+// after a failure when that is tried again.
 func (m *memory) keep(st *namespaceState, settledLoss bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.states[st.n.Name] = st
+	h := m.heard[st.n.Name]
+	delete(m.heard, st.n.Name)
+	again := len(st.uids.Intersection(h.ended)) > 0
+	st.uids = st.uids.Difference(h.ended)
+	for uid, e := range h.last {
+		again = again || st.uids.Has(uid) && e.disturbs(st)
+	}
+	if again && st.failures == 0 {
+		st.next = time.Time{}
+	}
 	if settledLoss {
 		delete(m.lost, st.n.Name)
 	}
@@ -144,21 +185,36 @@ func (m *memory) ending(s *corev1.Secret) {
 	if st := m.states[s.Namespace]; st != nil {
 		st.uids.Delete(s.UID)
 	}
+	if h := m.heard[s.Namespace]; h != nil {
+		h.ended.Insert(s.UID)
+	}
 }
 
 // disturbed makes the next pass look at a Secret that is not as it was left, and reports whether that is so.
 func (m *memory) disturbed(s *corev1.Secret, deleted bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	e := eventOf(s, deleted)
+	if h := m.heard[s.Namespace]; h != nil {
+		h.last[s.UID] = e
+	}
 	st := m.states[s.Namespace]
-	switch {
-	case st == nil || !st.uids.Has(s.UID): // our own, or one before it
-		return false
-	case !deleted && (s.Name == kubename.CIAnchor || sum(string(s.Data[keyToken])) == st.sum):
+	if st == nil || !st.uids.Has(s.UID) || !e.disturbs(st) { // our own, or one before it
 		return false
 	}
 	st.next = time.Time{}
 	return true
+}
+
+// missed makes the next pass look at all Secrets: something may have happened to them that no watch has told.
+func (m *memory) missed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, st := range m.states {
+		if st.failures == 0 {
+			st.next = time.Time{}
+		}
+	}
 }
 
 // deliveredElsewhere returns the other namespace that a project deploys into, "" if there is none, and what it was
@@ -175,8 +231,8 @@ func (m *memory) deliveredElsewhere(project int64, not string) (home string, r r
 	return home, r
 }
 
-// gather reports what is known of all namespaces. lifetime is what was asked for.
-func (m *memory) gather(namespaces []Namespace, lifetime time.Duration, r *Report) {
+// gather reports what is known of all namespaces at a time. lifetime is what was asked for.
+func (m *memory) gather(namespaces []Namespace, lifetime time.Duration, now time.Time, r *Report) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var short time.Duration
@@ -187,8 +243,12 @@ func (m *memory) gather(namespaces []Namespace, lifetime time.Duration, r *Repor
 			continue
 		}
 		r.Findings = append(r.Findings, st.findings...)
-		if r.Next.IsZero() || st.next.Before(r.Next) {
-			r.Next = st.next
+		next := st.next
+		if next.IsZero() {
+			next = now
+		}
+		if r.Next.IsZero() || next.Before(r.Next) {
+			r.Next = next
 		}
 		if st.life > 0 && st.life < lifetime*9/10 {
 			where = append(where, n.Name)

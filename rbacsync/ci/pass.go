@@ -1,8 +1,11 @@
 package ci
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +19,9 @@ import (
 
 // Report is what one call of Provision did.
 type Report struct {
-	Issued    int // new tokens in Secrets
-	Delivered int // projects that were written to
+	Issued    int        // new tokens in Secrets
+	Delivered int        // projects that were written to
+	Handed    []Handover // what was changed in them
 	// Findings are all that are known, also of namespaces that were not looked at this time.
 	Findings []authz.Finding
 	// Next is when something is due again, at the latest; zero: never.
@@ -43,6 +47,7 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 	p.begin(namespaces, p.learn(ctx, &report))
 	todo := p.todo(namespaces, p.c.Now())
 	var done, issued, delivered atomic.Int64
+	var handed sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(p.c.Concurrency)
 	end := p.progress(ctx, &done, len(todo))
@@ -52,11 +57,15 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 			break
 		}
 		g.Go(func() error {
+			p.listen(n.Name)
 			w := p.work(n)
 			err := w.do(ctx)
 			done.Add(1)
 			issued.Add(int64(w.issued))
 			delivered.Add(int64(w.delivered))
+			handed.Lock()
+			report.Handed = append(report.Handed, w.handed...)
+			handed.Unlock()
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -69,8 +78,11 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 	}
 	_ = g.Wait() // failures are findings
 	end()
+	slices.SortFunc(report.Handed, func(a, b Handover) int {
+		return cmp.Or(cmp.Compare(a.Project, b.Project), strings.Compare(a.Namespace, b.Namespace))
+	})
 	report.Issued, report.Delivered = int(issued.Load()), int(delivered.Load())
-	p.gather(namespaces, p.c.Lifetime, &report)
+	p.gather(namespaces, p.c.Lifetime, p.c.Now(), &report)
 	return report
 }
 

@@ -22,7 +22,9 @@ import (
 type work struct {
 	secrets
 	delivered int
-	changed   bool // Status has changed
+	handed    []Handover // what was changed in GitLab
+	killed    string     // of a forecast: why no token works any more
+	changed   bool       // Status has changed
 }
 
 // work begins a look at one namespace with what is remembered of it.
@@ -76,6 +78,9 @@ func (w *work) departed(ctx context.Context) error {
 			errs = append(errs, deliveryFailed("taking CI credentials back from GitLab project %d: %w", id, err))
 			w.recs[id] = rec
 			continue
+		}
+		if h := w.departure(id, nil); !h.empty() {
+			w.handed = append(w.handed, h)
 		}
 		delete(w.recs, id)
 	}

@@ -21,6 +21,9 @@ func TestThePageOfPlans(t *testing.T) {
 	if text := document(t, scenes["members"]).Text(false); !strings.Contains(page, "```text\n"+text+"```\n") {
 		t.Errorf("docs/plan.md should show:\n%s", text)
 	}
+	if text, _, _ := strings.Cut(document(t, scenes["token"]).Text(false), "\n\n"); !strings.Contains(page, "```text\n"+text+"\n```\n") {
+		t.Errorf("docs/plan.md should show:\n%s", text)
+	}
 	seen := map[reflect.Type]bool{}
 	var look func(reflect.Type)
 	look = func(x reflect.Type) {

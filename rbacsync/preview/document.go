@@ -24,9 +24,10 @@ type Input struct {
 	Snapshot *authz.Snapshot
 	Policy   authz.Policy
 	Names    map[authz.SourceID]string
-	// Before is the Snapshot that was carried out last, Was the Policy that the cluster agreed with; nil: not known.
+	// Before is the Snapshot that was carried out last, nil: not known. Was are the policies that the cluster may have been written
+	// by (rbacsync.Evidence.PoliciesBefore).
 	Before     *authz.Snapshot
-	Was        *authz.Policy
+	Was        []authz.Policy
 	Deliveries []Delivery
 	Now        time.Time
 }
@@ -140,11 +141,16 @@ type Delivery struct {
 	Environment string   `json:"environment"`
 	Protected   bool     `json:"protected"` // for protected branches and tags alone
 	Write       []string `json:"write,omitempty"`
+	Change      []string `json:"change,omitempty"` // what is there gets another value
 	Remove      []string `json:"remove,omitempty"`
-	Integration bool     `json:"integration,omitempty"` // GitLab's cluster integration
-	InTheWay    []string `json:"inTheWay,omitempty"`    // keys that the project uses itself
-	OtherOwner  string   `json:"otherOwner,omitempty"`  // the cluster whose variables are there: nothing is written
-	Unread      bool     `json:"unread,omitempty"`      // GitLab did not show what is there
+	RemoveFrom  string   `json:"removeFrom,omitempty"`  // the environment of Remove, if it is another one
+	Integration bool     `json:"integration,omitempty"` // something becomes of GitLab's cluster integration
+	// IntegrationAction is "write" for a new one, "change" or "remove".
+	IntegrationAction string   `json:"integrationAction,omitempty"`
+	Why               string   `json:"why,omitempty"`        // of what gets another value
+	InTheWay          []string `json:"inTheWay,omitempty"`   // keys that the project uses itself
+	OtherOwner        string   `json:"otherOwner,omitempty"` // the cluster whose variables are there: nothing is written
+	Unread            bool     `json:"unread,omitempty"`     // GitLab did not show what is there
 }
 
 // Held is what is held back as `serve` would.

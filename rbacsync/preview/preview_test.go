@@ -107,7 +107,7 @@ func newScene(t *testing.T) *scene {
 	t.Helper()
 	was, empty := policy(t, config()), &rbacsync.Observed{}
 	changes, _ := rbacsync.Plan(empty, wanted(was, world(), empty, rbacsynctest.Noon))
-	return &scene{now: world(), config: config(), have: rbacsynctest.Apply(empty, changes), in: &preview.Input{Before: world(), Was: &was}, day: rbacsynctest.Noon}
+	return &scene{now: world(), config: config(), have: rbacsynctest.Apply(empty, changes), in: &preview.Input{Before: world(), Was: []authz.Policy{was}}, day: rbacsynctest.Noon}
 }
 
 var scenes = map[string]func(*scene){
@@ -167,7 +167,20 @@ var scenes = map[string]func(*scene){
 			{Project: "project/42", Path: "haw/world", Namespace: "haw-world", Mode: "variables", Environment: "production", Protected: true, Write: []string{"KUBE_TOKEN", "KUBE_URL"}},
 			{Project: "project/43", Path: "haw/lab/robot", Namespace: "haw-lab-robot", Mode: "none", Environment: "production", Remove: []string{"KUBE_TOKEN"}, InTheWay: []string{"KUBE_URL"}},
 			{Project: "project/44", Namespace: "haw-44", Mode: "variables", Environment: "production", OtherOwner: "0b1c"},
+			{
+				Project: "project/45", Namespace: "haw-45", Mode: "variables", Environment: "production", Protected: true, Change: []string{"KUBECONFIG", "KUBE_TOKEN"}, Why: "most of the token's life is over",
+				Remove: []string{"KUBE_URL"}, RemoveFrom: "staging",
+			},
+			{Project: "project/46", Namespace: "haw-46", Mode: "certificate", Environment: "production", Integration: true, IntegrationAction: "write"},
+			{Project: "project/47", Namespace: "haw-47", Mode: "certificate", Environment: "production", Integration: true, IntegrationAction: "change", Why: "its ServiceAccount is made anew"},
+			{Project: "project/48", Namespace: "haw-48", Mode: "none", Environment: "production", Integration: true, IntegrationAction: "remove"},
 		}
+	},
+	"token": func(s *scene) {
+		s.in.Deliveries = []preview.Delivery{{
+			Project: "project/42", Path: "haw/world", Namespace: "haw-world", Mode: "variables", Environment: "ICC-K8s", Protected: true, Change: []string{"KUBECONFIG", "KUBE_TOKEN"},
+			Why: "somebody who could read the token has lost the right to deploy",
+		}}
 	},
 	"held": func(s *scene) {
 		s.group(7, func(g *authz.Group) { g.Members = without(g.Members, 4) })

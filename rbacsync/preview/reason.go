@@ -2,6 +2,7 @@ package preview
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -221,14 +222,14 @@ func (r *reasons) noSource(id authz.SourceID) (Reason, bool) {
 	return because(Configuration, "authz leaves %s out", id), true
 }
 
-// gaveBefore reports whether the policy of before gives a right on what GitLab says now.
+// gaveBefore reports whether a policy of before gives a right on what GitLab says now.
 func (r *reasons) gaveBefore(right rbacsync.Right) bool {
-	if r.in.Was == nil {
-		return false
-	}
 	given, ok := r.was[right.Source]
 	if !ok {
-		given = rbacsync.RightsIn(*r.in.Was, r.in.Snapshot, map[authz.SourceID]bool{right.Source: true}, r.in.Now)
+		given = map[rbacsync.Right]bool{}
+		for _, p := range r.in.Was {
+			maps.Copy(given, rbacsync.RightsIn(p, r.in.Snapshot, map[authz.SourceID]bool{right.Source: true}, r.in.Now))
+		}
 		r.was[right.Source] = given
 	}
 	return given[right]

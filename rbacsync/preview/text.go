@@ -155,10 +155,21 @@ func (w *writer) delivery(x Delivery) {
 	case len(x.Write) > 0:
 		w.line(4, plus, "delivered to jobs of %s by %s %s: %s", to, x.Mode, at, strings.Join(x.Write, ", "))
 	}
-	if x.Integration {
+	if len(x.Change) > 0 {
+		w.line(4, tilde, "replaced for jobs of %s %s: %s; %s", to, at, strings.Join(x.Change, ", "), x.Why)
+	}
+	switch x.IntegrationAction {
+	case "remove":
+		w.line(4, minus, "taken back from jobs of %s %s: GitLab's cluster integration", to, at)
+	case "change":
+		w.line(4, tilde, "replaced for jobs of %s %s: GitLab's cluster integration; %s", to, at, x.Why)
+	case "write":
 		w.line(4, plus, "delivered to jobs of %s by %s %s: GitLab's cluster integration", to, x.Mode, at)
 	}
 	if len(x.Remove) > 0 {
+		if x.RemoveFrom != "" {
+			at = fmt.Sprintf("(environment %s)", x.RemoveFrom)
+		}
 		w.line(4, minus, "taken back from jobs of %s %s: %s", to, at, strings.Join(x.Remove, ", "))
 	}
 	if len(x.InTheWay) > 0 {
@@ -215,7 +226,7 @@ func (w *writer) summary(s Summary) {
 		w.b.WriteString("\n")
 	}
 	if s.Deliveries > 0 {
-		fmt.Fprintf(&w.b, "CI: what %s should have is not what GitLab shows\n", count(s.Deliveries, "project", "projects"))
+		fmt.Fprintf(&w.b, "CI deliveries: %s\n", count(s.Deliveries, "project", "projects"))
 	}
 	if s.Held > 0 {
 		fmt.Fprintf(&w.b, "held: %d\n", s.Held)

@@ -9,7 +9,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// brakes hold back what is over a limit, and remember what they judge by. What is of before, policy and past is in the
+// brakes hold back what is over a limit, and remember what they judge by. What is of before, policy, begun and past is in the
 // Memory too.
 type brakes struct {
 	o *Options
@@ -18,6 +18,8 @@ type brakes struct {
 	before   *authz.Snapshot
 	latest   *authz.Snapshot // the last one that was carried out, but for what was held
 	policy   *authz.Policy   // the last one that the whole cluster agreed with
+	begun    []authz.Policy  // those that the cluster may have been written by since then, with the present one; not agreed with
+	owed     bool            // the Memory does not know yet that the present one is among them
 	past     []rbacsync.Past
 	approved map[string]bool // nil: not read yet
 	saved    string          // hash of what HeldStore has; "?" is unknown
@@ -37,10 +39,8 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 		return
 	}
 	b.past = slices.DeleteFunc(b.past, func(past rbacsync.Past) bool { return p.Started.Sub(past.At) > rbacsync.CreationMemory })
-	e := rbacsync.Evidence{
-		Snapshot: p.snap, Before: b.before, Latest: b.latest, Policy: b.o.Policy, Was: b.policy, Gone: p.answers.gone, Levels: p.answers.levels,
-		Past: slices.Concat(b.past, p.passed), Approved: b.approved, Outside: p.outside,
-	}
+	e := b.evidence(p.snap)
+	e.Gone, e.Levels, e.Past, e.Outside = p.answers.gone, p.answers.levels, slices.Concat(b.past, p.passed), p.outside
 	if !p.everything() {
 		e.Size = size
 	}
@@ -70,6 +70,46 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 	}
 }
 
+// evidence is what is remembered to judge by.
+func (b *brakes) evidence(snap *authz.Snapshot) rbacsync.Evidence {
+	return rbacsync.Evidence{Snapshot: snap, Before: b.before, Latest: b.latest, Policy: b.o.Policy, Was: b.policy, Begun: b.begun, Approved: b.approved}
+}
+
+// count notes that the cluster is written by the present policy from now on.
+func (b *brakes) count() {
+	known := b.begun
+	if b.policy != nil {
+		known = append([]authz.Policy{*b.policy}, known...)
+	}
+	if b.o.Mode == ModeEnforce && !slices.ContainsFunc(known, func(p authz.Policy) bool { return rbacsync.SamePolicy(p, b.o.Policy) }) {
+		b.begun, b.owed = append(slices.Clone(b.begun), b.o.Policy), true
+	}
+}
+
+// begin has the Memory know by which policy the cluster is about to be written, before anything is: whatever ends this, what it
+// has given then can't be taken by the next configuration as if no policy had ever given it.
+func (b *brakes) begin(ctx context.Context, p *pass) {
+	if b.count(); !b.owed || len(p.Plan) == 0 || b.o.Memory == nil || b.o.Apply.May != nil && b.o.Apply.May() != nil {
+		return
+	}
+	st, _, err := b.o.Memory.Load(ctx, "")
+	if err == nil && st != nil && st.Snapshot.Issuer == p.snap.Issuer {
+		next := *st
+		next.Begun = configsOf(b.begun)
+		err = b.o.Memory.Save(ctx, next)
+	}
+	if b.owed = err != nil; b.owed && ctx.Err() == nil {
+		b.o.Logger.WarnContext(ctx, "it was not stored that a new policy is carried out: should it be replaced by another one at once, less than usual may be held", "error", err)
+	}
+}
+
+func configsOf(policies []authz.Policy) (out []authz.PolicyConfig) {
+	for _, p := range policies {
+		out = append(out, p.Config())
+	}
+	return out
+}
+
 // agree notes which Snapshot the whole cluster agrees with.
 func (b *brakes) agree(p *pass, left dirty, err error) {
 	clean := err == nil && p.Unwritten == 0 && p.plain.Hold == "" && len(p.Held) == 0 && b.o.Mode == ModeEnforce
@@ -86,7 +126,7 @@ func (b *brakes) agree(p *pass, left dirty, err error) {
 	}
 	// What is taken later, because it could not be read or given now, is still to be known as the new policy's doing.
 	if clean && p.everything() && p.withheld == 0 && (b.policy == nil || len(b.o.Policy.Untouchable(p.snap)) == 0) {
-		b.policy = &b.o.Policy
+		b.policy, b.begun, b.owed = &b.o.Policy, nil, false
 	}
 }
 
@@ -123,7 +163,7 @@ func (b *brakes) withhold(p *pass) *rbacsync.Wanted {
 		return p.plain
 	}
 	var before func(rbacsync.Right) bool
-	if was := b.policy; was != nil {
+	if b.policy != nil {
 		var gives map[rbacsync.Right]bool
 		before = func(right rbacsync.Right) bool {
 			if gives == nil {
@@ -133,7 +173,12 @@ func (b *brakes) withhold(p *pass) *rbacsync.Wanted {
 						ids[o.Source] = true
 					}
 				}
-				gives = rbacsync.RightsIn(*was, p.snap, ids, p.Started)
+				gives = rbacsync.RightsIn(*b.policy, p.snap, ids, p.Started)
+				for _, begun := range b.begun {
+					if !rbacsync.SamePolicy(begun, b.o.Policy) {
+						maps.Copy(gives, rbacsync.RightsIn(begun, p.snap, ids, p.Started))
+					}
+				}
 			}
 			return gives[right]
 		}

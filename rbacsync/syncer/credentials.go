@@ -2,9 +2,9 @@ package syncer
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -315,15 +315,17 @@ func addLost(list, older []ci.Namespace) {
 func (c *credentials) follow(ctx context.Context, start func(func())) <-chan map[string]bool {
 	disturbed := make(chan map[string]bool, 1)
 	if c.o.Watch != nil {
+		var mu sync.Mutex // two watches call it
 		start(func() {
 			c.o.CI.Follow(ctx, c.o.Watch, func(ns string, deleted bool) {
-				now := map[string]bool{ns: deleted}
+				mu.Lock()
+				defer mu.Unlock()
+				now := map[string]bool{}
 				select { // with what nobody has taken yet
-				case before := <-disturbed:
-					maps.Copy(before, now)
-					now = before
+				case now = <-disturbed:
 				default:
 				}
+				now[ns] = now[ns] || deleted
 				disturbed <- now
 			})
 		})

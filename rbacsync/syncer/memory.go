@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -21,7 +22,9 @@ type Stored struct {
 	Before *authz.Snapshot
 	// Policy is what the last policy was made of that the whole cluster agreed with; nil: not known.
 	Policy *authz.PolicyConfig
-	Past   []rbacsync.Past
+	// Begun is what those policies were made of that the cluster may have been written by since.
+	Begun []authz.PolicyConfig
+	Past  []rbacsync.Past
 	// Marks says by what the namespaces in Names are known.
 	Marks map[string]rbacsync.Mark
 	// Gaps is what the cluster lacks of what GitLab gives (authz.View.Gaps); nil: not known.
@@ -60,6 +63,16 @@ func (s *pipeline) recall(ctx context.Context, p *pass) {
 			b.policy = &p
 		}
 	}
+	own := b.begun
+	b.begun = nil
+	for _, c := range st.Begun {
+		if p, err := authz.NewPolicy(c); err == nil {
+			b.begun = append(b.begun, p)
+		}
+	}
+	if len(own) > 0 { // it could not be read until now
+		b.count()
+	}
 }
 
 // stored is what the Memory is to keep after a round.
@@ -72,6 +85,7 @@ func (s *pipeline) stored(p *pass) Stored {
 		c := s.brakes.policy.Config()
 		st.Policy = &c
 	}
+	st.Begun = configsOf(s.brakes.begun)
 	return st
 }
 
@@ -89,34 +103,63 @@ func (s *Syncer) storedSnapshot(ctx context.Context) (*authz.Snapshot, error) {
 
 const notStored = "the Snapshot was not stored: a restart during an outage of GitLab would know less"
 
-// saves keeps the last Snapshot in the Memory. A large one takes a while, so it is done beside the rounds and not
-// after each of them; the last one is saved before it returns.
-func saves(ctx context.Context, o *Options, offers <-chan Stored) {
-	save := func(ctx context.Context, st Stored) {
-		if o.Apply.May != nil && o.Apply.May() != nil {
-			return // it is another one's to save now
-		}
-		if err := o.Memory.Save(ctx, st); err != nil && ctx.Err() == nil {
-			o.Logger.WarnContext(ctx, notStored, "error", err)
-		}
-	}
-	for {
+// saver keeps the last Snapshot in the Memory.
+type saver struct {
+	o       *Options
+	offers  chan Stored
+	unsaved *Stored // the last one, if run ended before it was saved
+}
+
+// run saves beside the rounds and not after each of them, because a large Snapshot takes a while.
+func (s *saver) run(ctx context.Context) {
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-			select {
-			case st := <-offers:
-				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-				defer cancel()
-				save(last, st)
-			default:
-			}
-			return
-		case st := <-offers:
+		case st := <-s.offers:
 			began := time.Now()
-			save(ctx, st)
+			if s.save(ctx, st); ctx.Err() != nil {
+				s.unsaved = &st
+			}
 			wait.For(ctx, max(time.Second, 20*time.Since(began)))
 		}
 	}
+}
+
+// end saves what run did not, when both run and the rounds have ended: what the last one has done is known to the next process,
+// and to the engine of another configuration.
+func (s *saver) end(ctx context.Context) {
+	select {
+	case st := <-s.offers:
+		s.unsaved = &st
+	default:
+	}
+	if s.unsaved == nil {
+		return
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	s.save(last, *s.unsaved)
+}
+
+func (s *saver) save(ctx context.Context, st Stored) {
+	if s.o.Apply.May != nil && s.o.Apply.May() != nil {
+		return // it is another one's to save now
+	}
+	if err := s.o.Memory.Save(ctx, st); err != nil && ctx.Err() == nil {
+		s.o.Logger.WarnContext(ctx, notStored, "error", err)
+	}
+}
+
+// serialMemory saves one thing after the other.
+type serialMemory struct {
+	Memory
+	mu sync.Mutex
+}
+
+func (m *serialMemory) Save(ctx context.Context, st Stored) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.Memory.Save(ctx, st)
 }
 
 // latest puts v into a channel of size 1 in place of what waits there.

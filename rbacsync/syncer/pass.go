@@ -95,7 +95,7 @@ func (s *pipeline) pass(ctx context.Context, j job) *pass {
 		if p.have, err = s.observe(ctx, p.scope, p.snap, p.kind == KindFull); err != nil {
 			return err
 		}
-		p.basis = Basis{Observed: p.have, Before: s.brakes.latest, Was: s.brakes.policy}
+		p.basis = Basis{Observed: p.have, Before: s.brakes.latest, Was: s.brakes.evidence(p.snap).PoliciesBefore()}
 		if len(j.planned) > 0 {
 			p.have = p.have.With(j.planned)
 		}
@@ -105,6 +105,7 @@ func (s *pipeline) pass(ctx context.Context, j job) *pass {
 			s.desire(p)
 			s.brakes.restrain(ctx, p, s.size)
 			s.announce(p)
+			s.brakes.begin(ctx, p)
 		}
 		err = s.write(ctx, p)
 		if p.kind != KindDrift {

@@ -63,7 +63,7 @@ type Round struct {
 type Basis struct {
 	Observed *rbacsync.Observed // what the cluster held before
 	Before   *authz.Snapshot    // the last one that was carried out before; nil: not known
-	Was      *authz.Policy      // the last one that the whole cluster agreed with before; nil: not known
+	Was      []authz.Policy     // what the cluster may have been written by before, since it last agreed with a policy; empty: not known, or the same
 	Jobs     []ci.Namespace     // in ModePlan: what CI credentials would be brought in order for
 }
 

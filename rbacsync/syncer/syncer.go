@@ -123,6 +123,9 @@ func New(o Options) (*Syncer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Memory != nil {
+		o.Memory = &serialMemory{Memory: o.Memory}
+	}
 	s := &Syncer{turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), questioner: newQuestioner(&o)}
 	s.pipeline = pipeline{
 		o: &o, brakes: newBrakes(&o), credentials: credentials{o: &o, look: s.look}, inspector: inspector{o: &o}, published: published{o: &o},
@@ -186,7 +189,7 @@ func (s *Syncer) onceCI(ctx context.Context, p *pass) Round {
 			first := r.CI
 			r.Plan, r.Report.Applied = append(r.Plan, again.Plan...), r.Report.Applied+again.Report.Applied
 			r.CI = s.o.CI.Provision(ctx, again.credentials)
-			r.CI.Issued, r.CI.Delivered = r.CI.Issued+first.Issued, r.CI.Delivered+first.Delivered
+			r.CI.Issued, r.CI.Delivered, r.CI.Handed = r.CI.Issued+first.Issued, r.CI.Delivered+first.Delivered, append(first.Handed, r.CI.Handed...)
 		}
 	}
 	r.Findings = append(r.Findings, r.CI.Findings...)
@@ -234,8 +237,8 @@ func (s *Syncer) Trigger(changed []authz.SourceID, cause string) { s.intake.Add(
 // ended; the error is ctx's.
 func (s *Syncer) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	defer wg.Wait()
 	b := s.begin(ctx, &wg)
+	defer b.end(ctx, &wg)
 	defer s.lead(false)
 	for ctx.Err() == nil {
 		s.turn <- struct{}{}
@@ -263,7 +266,10 @@ func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b beside) (until 
 	if !ok {
 		return s.due(), false
 	}
-	if p := s.pass(ctx, j); ctx.Err() == nil {
+	switch p := s.pass(ctx, j); {
+	case ctx.Err() != nil && p.ended && p.Err == nil: // it is all done
+		b.remember(s, p)
+	case ctx.Err() == nil:
 		if p.ended && len(p.Report.Deferred) == 0 {
 			s.published.behind.Store(nil)
 		}
@@ -372,7 +378,7 @@ func (s *Syncer) wakeUp() {
 // beside is where what runs beside the passes gets its work from.
 type beside struct {
 	read        chan []intake.Ticket // nil: there is no Inbox
-	known       chan Stored          // nil: there is no Memory
+	saver       *saver               // nil: there is no Memory
 	credentials chan []ci.Namespace
 	inspections chan inspection
 }
@@ -407,10 +413,25 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 		wg.Go(func() { clearInbox(ctx, s.o, b.read) })
 	}
 	if s.o.Memory != nil {
-		b.known = make(chan Stored, 1)
-		wg.Go(func() { saves(ctx, s.o, b.known) })
+		b.saver = &saver{o: s.o, offers: make(chan Stored, 1)}
+		wg.Go(func() { b.saver.run(ctx) })
 	}
 	return b
+}
+
+// remember offers what a pass has left to the Memory.
+func (b beside) remember(s *Syncer, p *pass) {
+	if b.saver != nil && p.ended && p.snap.MissingAll == "" {
+		latest(b.saver.offers, s.stored(p))
+	}
+}
+
+// end returns when all that runs beside the passes has ended, and what is to be kept is.
+func (b beside) end(ctx context.Context, wg *sync.WaitGroup) {
+	wg.Wait()
+	if b.saver != nil {
+		b.saver.end(ctx)
+	}
 }
 
 // take hands on what a pass has found.
@@ -424,9 +445,7 @@ func (b beside) take(s *Syncer, p *pass) {
 		}
 		b.read <- done
 	}
-	if b.known != nil && p.ended && p.snap.MissingAll == "" {
-		latest(b.known, s.stored(p))
-	}
+	b.remember(s, p)
 	if p.credentials != nil {
 		offerCI(b.credentials, p.credentials)
 	}

@@ -32,7 +32,16 @@ labels:
 {{- if and .Values.certManager.hooks.dnsNames (or .Values.secrets.hooks (not .Values.certManager.hooks.issuerRef)) }}
 {{- fail "certManager.hooks: set issuerRef, and leave secrets.hooks empty" }}
 {{- end }}
-{{- if and .Values.serviceMonitor.enabled .Values.hostNetwork (hasPrefix "127." (include "metricsAddress" .)) }}
+{{- if and .Values.certManager.enabled .Values.protectMetrics .Values.secrets.metrics }}
+{{- fail "certManager.enabled makes the Secret for the metrics: leave secrets.metrics empty" }}
+{{- end }}
+{{- range $name, $port := .Values.ports }}
+{{- $address := dig "listeners" $name "address" "" $config }}
+{{- if and $address (not (hasSuffix (printf ":%v" $port) $address)) }}
+{{- fail (printf "config.listeners.%s.address: its port has to be ports.%s (%v), which pods and Service have" $name $name $port) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled .Values.hostNetwork (hasPrefix "127." (include "metrics" . | fromJson).address) }}
 {{- fail "serviceMonitor with hostNetwork: set config.listeners.metrics.address to one that Prometheus reaches, such as 0.0.0.0:9090" }}
 {{- end }}
 {{- end }}
@@ -51,9 +60,9 @@ labels:
 {{- $roles | uniq | toJson }}
 {{- end }}
 
-{{- define "metricsAddress" -}}
-{{- $host := ternary "127.0.0.1" "0.0.0.0" .Values.hostNetwork }}
-{{- dig "listeners" "metrics" "address" (printf "%s:%v" $host .Values.ports.metrics) .Values.config }}
+{{/* The listener of metrics and health, as the configuration has it. */}}
+{{- define "metrics" -}}
+{{- (include "config" . | fromYaml).listeners.metrics | toJson }}
 {{- end }}
 
 {{- define "webhooksSecret" -}}
@@ -64,12 +73,21 @@ labels:
 {{- ternary "gl-k8s-integrator-hooks" .Values.secrets.hooks (not (empty .Values.certManager.hooks.dnsNames)) }}
 {{- end }}
 
+{{- define "metricsSecret" -}}
+{{- ternary "gl-k8s-integrator-metrics" .Values.secrets.metrics (and .Values.certManager.enabled .Values.protectMetrics) }}
+{{- end }}
+
 {{/* The configuration with what the chart fills in. What config says goes before. */}}
 {{- define "config" -}}
 {{- $dir := "/etc/gl-k8s-integrator" }}
-{{- $webhooks := dict "address" (printf "%s:%v" (ternary "127.0.0.1" "0.0.0.0" .Values.hostNetwork) .Values.ports.webhooks)
+{{- $host := ternary "127.0.0.1" "0.0.0.0" .Values.hostNetwork }}
+{{- $webhooks := dict "address" (printf "%s:%v" $host .Values.ports.webhooks)
       "certFile" (printf "%s/tls.crt" $dir) "keyFile" (printf "%s/tls.key" $dir) "clientCAFile" (printf "%s/webhook-ca.crt" $dir) }}
-{{- $listeners := dict "webhooks" $webhooks "metrics" (dict "address" (include "metricsAddress" .)) }}
+{{- $metrics := dict "address" (printf "%s:%v" $host .Values.ports.metrics) }}
+{{- if .Values.protectMetrics }}
+{{- $metrics = merge $metrics (dict "certFile" (printf "%s/metrics.crt" $dir) "keyFile" (printf "%s/metrics.key" $dir) "tokenFile" (printf "%s/metrics-token" $dir)) }}
+{{- end }}
+{{- $listeners := dict "webhooks" $webhooks "metrics" $metrics }}
 {{- if .Values.hooks }}
 {{- $_ := set $listeners "hooks" (dict "address" (printf "0.0.0.0:%v" .Values.ports.hooks)
       "certFile" (printf "%s/hooks.crt" $dir) "keyFile" (printf "%s/hooks.key" $dir) "secretFile" (printf "%s/hook-secret" $dir)) }}
