@@ -37,6 +37,11 @@ func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Obse
 		n := recognise(l, known, snap)
 		switch {
 		case n != nil:
+		case l.Namespace.Later != "":
+			if mark, ok := known[l.Key.Name]; ok && mark.UID == l.UID && !slices.Contains(l.Doubt, mark.Source) {
+				n = new(Live)
+				*n, n.Doubt = *l, append(slices.Clone(l.Doubt), mark.Source)
+			}
 		case l.Namespace.Issuer == "" && l.Namespace.Source != (authz.SourceID{}):
 			n = doubted(l, "annotation "+kubename.AnnotationIssuer+` ""`)
 		case len(l.Doubt) > 0 && l.Namespace.Issuer != "" && l.Namespace.Issuer != snap.Issuer: // another GitLab's
@@ -70,7 +75,7 @@ func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Obse
 // recognise returns a namespace as the one that it is known as; nil when it is not known, or was given up.
 func recognise(l *Live, known map[string]Mark, snap *authz.Snapshot) *Live {
 	mark, ok := known[l.Key.Name]
-	if !ok || mark.UID == "" || mark.UID != l.UID || adoptable(l) {
+	if !ok || mark.UID == "" || mark.UID != l.UID || adoptable(l) || l.Namespace.Later != "" {
 		return nil
 	}
 	n, namespace := *l, *l.Namespace
@@ -122,6 +127,15 @@ func doubted(l *Live, wrong string) *Live {
 func unclear(o *Observed, have map[authz.SourceID]string, wait map[authz.SourceID]bool) []authz.Finding {
 	var out []authz.Finding
 	for _, l := range slices.Concat(o.Live, o.Unmarked) {
+		if l.Namespace != nil && l.Namespace.Later != "" {
+			for _, id := range l.Doubt {
+				wait[id] = true
+			}
+			out = append(out, authz.Finding{Code: "mark_newer", Text: fmt.Sprintf(
+				"a later version of gl-k8s-integrator has marked namespace %q (annotation %s: %s, and this version knows %d): it and all that is in it are left as they are, and what it may belong to gets no other one. Run that version again",
+				l.Key.Name, kubename.AnnotationFormat, Printable(l.Namespace.Later), kubename.MarkFormat)})
+			continue
+		}
 		for _, id := range l.Doubt {
 			if have[id] != "" {
 				continue

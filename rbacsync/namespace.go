@@ -114,7 +114,7 @@ func adopt(list []Adoption, o *Observed, sources []authz.Source, have map[authz.
 
 // adoptable reports whether a namespace has our mark and nothing else of ours.
 func adoptable(l *Live) bool {
-	return l.Namespace != nil && !l.Deleting && l.Namespace.Source == (authz.SourceID{}) && l.Namespace.Issuer == "" && l.Namespace.CreatedAt == ""
+	return l.Namespace != nil && !l.Deleting && l.Namespace.Later == "" && l.Namespace.Source == (authz.SourceID{}) && l.Namespace.Issuer == "" && l.Namespace.CreatedAt == ""
 }
 
 // AssignNamespaces gives namespaces to sources. known are the namespaces that sources have already.

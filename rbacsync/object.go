@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -81,6 +82,8 @@ type Namespace struct {
 	Path        string
 	PodSecurity PodSecurity
 	GoneSince   string // when GitLab first said that the source is gone, RFC 3339; "" while it is there
+	// Later is the format of the marks where it is one that this version does not know; "" where it is known.
+	Later string
 	// Wrong says, for people, which of the marks on the namespace say something else; "" in what is wanted.
 	Wrong string
 }
@@ -241,7 +244,7 @@ func markOf(id authz.SourceID) string {
 }
 
 // NamespaceOf reads a Namespace's labels and annotations into our form. Where label and annotation name two sources, it has
-// neither, and both are returned.
+// neither, and both are returned. Of marks in a later format nothing is believed: all that it may belong to are returned.
 func NamespaceOf(labels, annotations map[string]string) (s *Namespace, doubt []authz.SourceID) {
 	s = &Namespace{
 		Issuer:    annotations[kubename.AnnotationIssuer],
@@ -251,7 +254,17 @@ func NamespaceOf(labels, annotations map[string]string) (s *Namespace, doubt []a
 	}
 	label, ok := authz.ParseLabel(labels[kubename.LabelSource])
 	again, okAgain := authz.ParseLabel(annotations[kubename.AnnotationSource])
+	format, written := annotations[kubename.AnnotationFormat]
+	if n, err := strconv.Atoi(format); written && (err != nil || n < 1 || n > kubename.MarkFormat) {
+		s.Later = cmp.Or(format, `""`)
+	}
 	switch {
+	case s.Later != "":
+		for _, id := range []authz.SourceID{label, again} {
+			if id != (authz.SourceID{}) && !slices.Contains(doubt, id) {
+				doubt = append(doubt, id)
+			}
+		}
 	case ok && okAgain && label != again:
 		doubt = []authz.SourceID{label, again}
 		s.Wrong = fmt.Sprintf("by its label it belongs to %s, by its annotation to %s", label, again)

@@ -72,6 +72,7 @@ const (
 //	of another source of this GitLab         there                 bindings emptied, finding other_source
 //	a second one of the same source          there                 bindings emptied, finding duplicate_namespace
 //	whose marks disagree                     any                   nothing, finding mark_unclear (see identify)
+//	marked by a later version                any                   nothing, finding mark_newer
 //
 // In a namespace of ours, an object of our name without our mark is the finding foreign_object, never a change.
 func Plan(have *Observed, want *Wanted) ([]Change, []authz.Finding) {
@@ -177,7 +178,7 @@ func (p *planner) namespace(ns string, h []*Live, w []Object) {
 		}
 	case namespace != nil && p.want.Adopt[ns] == namespace.Source && adoptable(live):
 		p.content(namespace.Source, live, h, w)
-	case len(live.Doubt) > 0: // assign says so
+	case len(live.Doubt) > 0 || live.Namespace.Later != "": // assign says so
 	case live.Namespace.Source == authz.SourceID{} && (live.Namespace.Issuer == p.want.Issuer || live.Namespace.Issuer == ""):
 		p.find("bad_mark", live.Namespace.Source, "namespace %q has our owner mark, but no readable label %s: left alone", ns, kubename.LabelSource)
 	case live.Namespace.Issuer != p.want.Issuer:

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -107,8 +106,8 @@ func serveCommand(s streams) *cobra.Command {
 		// serve takes its time to end: a second signal has its default effect, the end at once.
 		defer context.AfterFunc(cmd.Context(), func() { signal.Reset(endSignals...) })()
 		return logging(s.err, form, func(log *slog.Logger, lines *logqueue.Queue) error {
-			log.InfoContext(cmd.Context(), "starting", "version", version, "mode", cfg.RBACSync.Mode, "config", *path, "gitlab", cfg.GitLab.URL)
-			return app.ServeFile(cmd.Context(), app.File{Path: *path, Config: cfg, Now: s.hangups}, log, metrics.LogDrops(lines.Drops), metrics.Build(version))
+			log.InfoContext(cmd.Context(), "starting", "version", programVersion(), "mode", cfg.RBACSync.Mode, "config", *path, "gitlab", cfg.GitLab.URL)
+			return app.ServeFile(cmd.Context(), app.File{Path: *path, Config: cfg, Now: s.hangups}, log, metrics.LogDrops(lines.Drops), metrics.Build(programVersion()))
 		})
 	}
 	return cmd
@@ -190,16 +189,4 @@ func named(what, path string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("%s named in %s (--no-files leaves them out):\n  %s", what, path, strings.ReplaceAll(err.Error(), "\n", "\n  "))
-}
-
-func versionCommand(s streams) *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(s.out, "gl-k8s-integrator %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
-		},
-	}
 }

@@ -15,9 +15,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logqueue"
 )
 
-// version is set by the linker.
-var version = "dev"
-
 // Exit statuses of plan; every other command but doctor (exitBlind) uses exitOK and exitError alone.
 const (
 	exitOK      = 0

@@ -14,11 +14,13 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/preview"
@@ -79,6 +81,9 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 	}
 	if err := fence.Ready(ctx, c.kube, cfg); err != nil {
 		return err
+	}
+	if err := store.Known(ctx, c.kube, deploy.Namespace); err != nil {
+		return kubeerror.Explain(err)
 	}
 	r, err := once(ctx, cfg, c, syncer.ModeEnforce, log, progress)
 	if r.Names != nil && r.Basis.Observed != nil {

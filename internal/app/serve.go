@@ -119,7 +119,10 @@ type kept struct {
 
 func newKept(c *clients, log *slog.Logger) kept {
 	return kept{
-		elector: &store.Elector{Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log},
+		elector: &store.Elector{
+			Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log,
+			Ready: func(ctx context.Context) error { return store.Known(ctx, c.kube, deploy.Namespace) },
+		},
 		inbox:   &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
 		history: status.NewHistory(c.kube, log),
 	}

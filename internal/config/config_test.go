@@ -202,9 +202,9 @@ ci.delivery: want text, not a list
 ci.projects[0].source: want text, not 1: put it in quotes
 ci.projects[1].source: want text, not 2: put it in quotes
 cluster: want a section, not 7
-unknown field "frob"
+unknown field "frob": it is mistyped, or a later version of gl-k8s-integrator knows it
 gitlab.caFile: want text, not a list
-unknown field "gitlab.readtokenFile"
+unknown field "gitlab.readtokenFile": it is mistyped, or a later version of gl-k8s-integrator knows it
 listeners.hooks.signingKeyFile: want text, not 5: put it in quotes
 listeners.webhooks.address: want text, not 8443: put it in quotes
 listeners.webhooks.keyFile: want text, not a section
@@ -352,5 +352,18 @@ ci:
 `))
 	if err != nil || c.CI.Handover.Duration != time.Hour || len(c.CI.Projects) != 2 {
 		t.Errorf("a right section: %+v, %v", c, err)
+	}
+}
+
+// TestAFileForALaterVersion: who reads the error knows that the program is older than the file.
+func TestAFileForALaterVersion(t *testing.T) {
+	later := strings.Replace(minimal, "v1alpha1", "v1", 1) + "novelty: {a: 1}\n"
+	_, err := config.Parse([]byte(later))
+	if err == nil || strings.Count(err.Error(), "\n") != 0 || !strings.Contains(err.Error(), `"gl-k8s-integrator/v1" is of another version`) || !strings.Contains(err.Error(), config.APIVersion) {
+		t.Errorf("another apiVersion: %v", err)
+	}
+	_, err = config.Parse([]byte(minimal + "novelty: {a: 1}\n"))
+	if err == nil || err.Error() != `unknown field "novelty": it is mistyped, or a later version of gl-k8s-integrator knows it` {
+		t.Errorf("a key of a later version: %v", err)
 	}
 }

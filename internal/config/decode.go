@@ -56,7 +56,7 @@ func (d *decoder) decode(path string, node any, into reflect.Value) {
 			if v, known := fields[key]; known {
 				d.decode(at, section[key], v)
 			} else {
-				d.faults = append(d.faults, fmt.Errorf("unknown field %q", at))
+				d.faults = append(d.faults, fmt.Errorf("unknown field %q: it is mistyped, or a later version of gl-k8s-integrator knows it", at))
 			}
 		}
 	default:

@@ -56,6 +56,11 @@ func Parse(data []byte) (*Config, error) {
 	if err := j.Decode(&tree); err != nil {
 		return c, fmt.Errorf("not valid YAML: %w", err)
 	}
+	if top, ok := tree.(map[string]any); ok {
+		if v, ok := top["apiVersion"].(string); ok && v != APIVersion && strings.HasPrefix(v, apiGroup) { // other faults would only say the same
+			return c, errors.Join(twice, fmt.Errorf("apiVersion: %q is of another version of gl-k8s-integrator, most likely a later one: this one reads %q alone, see docs/upgrade.md", v, APIVersion))
+		}
+	}
 	var d decoder
 	d.decode("", tree, reflect.ValueOf(c).Elem())
 	if !(&faults{unread: d.unread}).known("rbacsync.templates") {

@@ -10,9 +10,11 @@ import (
 
 // APIVersion and Kind head every configuration file.
 const (
-	APIVersion = "gl-k8s-integrator/v1alpha1"
+	APIVersion = apiGroup + "v1alpha1"
 	Kind       = "Config"
 )
+
+const apiGroup = "gl-k8s-integrator/"
 
 // Config is the whole file. Every field's comment is its documentation in docs/configuration.md.
 type Config struct {

@@ -37,7 +37,7 @@ type Keeper interface {
 }
 
 // Secret is the name of the Secret, as in deploy/manifests.
-const Secret = "gl-k8s-integrator-keys" //nolint:gosec // a name
+const Secret = store.NameKeys
 
 // FieldJWKS is the Secret's field with the keys.
 const FieldJWKS = "jwks.json"
@@ -109,7 +109,7 @@ func (k *Store) Run(ctx context.Context) {
 }
 
 // Restore hands the Secret's keys to the authenticator. A Secret that can't be used counts as none: it will be
-// overwritten.
+// overwritten, unless a later version has written it, which is store.ErrNewer.
 func (k *Store) Restore(ctx context.Context) error {
 	s, err := k.kube.CoreV1().Secrets(deploy.Namespace).Get(ctx, Secret, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -117,6 +117,9 @@ func (k *Store) Restore(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("reading Secret %s/%s: %w", deploy.Namespace, Secret, err)
+	}
+	if err := store.Readable(s); err != nil {
+		return err
 	}
 	if string(s.Data[fieldOrigin]) != k.origin {
 		return nil
@@ -141,6 +144,9 @@ func (k *Store) kept(ctx context.Context, jwks []byte, fetched time.Time) (bool,
 	}
 	if err != nil {
 		return false, fmt.Errorf("reading Secret %s/%s: %w", deploy.Namespace, Secret, err)
+	}
+	if err := store.Readable(s); err != nil {
+		return false, err
 	}
 	at, err := time.Parse(time.RFC3339Nano, string(s.Data[fieldFetched]))
 	switch {

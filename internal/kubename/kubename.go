@@ -58,6 +58,9 @@ const (
 	// LabelTemplate marks objects that come from a namespace template; AnnotationTemplate says which, in which form.
 	LabelTemplate      = Domain + "template"
 	AnnotationTemplate = Domain + "template-hash"
+	// AnnotationFormat is on an object of our own namespace the version of what it holds (store.Formats), and on a managed
+	// Namespace that of all marks in it (MarkFormat). None is 1.
+	AnnotationFormat = Domain + "format"
 	// AnnotationIssuer is the URL of the GitLab that the namespace belongs to.
 	AnnotationIssuer = Domain + "issuer"
 	// AnnotationCreatedAt is GitLab's created_at of the source: ids can be handed out again after a restore.
@@ -82,6 +85,10 @@ const (
 	// AnnotationCIProjects is on the same Secret: what each project that deploys into the namespace was given, as JSON.
 	AnnotationCIProjects = Domain + "ci-projects"
 )
+
+// MarkFormat is the version of the marks that this version reads and writes: labels and annotations of ours on a managed
+// namespace and on what is in it. A namespace with a higher one is left alone.
+const MarkFormat = 1
 
 // Keys of an identity's extra fields.
 const (

@@ -84,6 +84,7 @@ type world struct {
 	drainDelay time.Duration // of the replicas; zero: almost none
 	rbacsync   string        // further settings of theirs, each after a comma
 	delivery   string        // of CI credentials; "": none
+	program    string        // that replicas which start from now on run; "": this version's
 }
 
 // replica is one process.
@@ -177,8 +178,12 @@ ci: {delivery: %[9]s}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	r.cmd = exec.Command(os.Args[0])
-	r.cmd.Env = append(os.Environ(), configEnv+"="+path)
+	if w.program != "" {
+		r.cmd = exec.Command(w.program, "serve", "--config", path, "--log-level", "debug")
+	} else {
+		r.cmd = exec.Command(os.Args[0])
+		r.cmd.Env = append(os.Environ(), configEnv+"="+path)
+	}
 	r.cmd.Stderr = r.log
 	if err := r.cmd.Start(); err != nil {
 		w.t.Fatal(err)
@@ -210,17 +215,23 @@ func (r *replica) leads(within time.Duration) time.Duration {
 func (w *world) sendHooks(rs ...*replica) {
 	w.t.Helper()
 	for _, r := range rs {
-		w.eventually(r.name+" listens", 15*time.Second, func() bool {
-			c, err := net.Dial("tcp", r.hooks)
-			if err == nil {
-				_ = c.Close()
-			}
-			return err == nil
-		})
+		w.listens(r)
 		if _, err := w.gitlab.AddSystemHook(gitlabsim.SeedHook{URL: "http://" + r.hooks + "/hooks/gitlab", Token: "s3cret-of-the-hook"}); err != nil {
 			w.t.Fatal(err)
 		}
 	}
+}
+
+// listens waits until a replica takes hooks.
+func (w *world) listens(r *replica) {
+	w.t.Helper()
+	w.eventually(r.name+" listens", 15*time.Second, func() bool {
+		c, err := net.Dial("tcp", r.hooks)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
 }
 
 func (w *world) eventually(what string, within time.Duration, ok func() bool) time.Duration {

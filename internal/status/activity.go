@@ -166,6 +166,11 @@ func setKey(ctx context.Context, kube kubernetes.Interface, key, value, version 
 		return err
 	}
 	all := kube.CoreV1().ConfigMaps(deploy.Namespace)
+	if cm, err := all.Get(ctx, store.NameStatus, metav1.GetOptions{}); err == nil {
+		if err := store.Readable(cm); err != nil {
+			return err
+		}
+	}
 	whole := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
 		Name: store.NameStatus, Namespace: deploy.Namespace, Labels: map[string]string{"app.kubernetes.io/name": "gl-k8s-integrator"},
 	}, Data: map[string]string{key: value}}

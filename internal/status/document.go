@@ -220,6 +220,9 @@ var ErrNone = errors.New("no integrator has finished a round in this cluster yet
 
 func stored(ctx context.Context, kube kubernetes.Interface) (shown, error) {
 	cm, err := kube.CoreV1().ConfigMaps(deploy.Namespace).Get(ctx, store.NameStatus, metav1.GetOptions{})
+	if err == nil {
+		err = store.Readable(cm)
+	}
 	if apierrors.IsNotFound(err) || err == nil && cm.Data[documentKey] == "" {
 		return shown{}, ErrNone
 	}

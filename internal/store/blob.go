@@ -12,6 +12,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -25,6 +26,9 @@ const (
 	chunkSize = 900 << 10
 	Slots     = 8
 )
+
+// blobFormat is how a Blob is laid out; what its content means has a version in Formats.
+const blobFormat = 1
 
 // ErrNone says that nothing was stored yet.
 var ErrNone = errors.New("nothing is stored")
@@ -80,7 +84,7 @@ func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Wr
 		return fmt.Errorf("storing %s: %d bytes are more than the %d there is room for", b.Name, len(packed), Slots*chunkSize)
 	}
 	sum := sha256.Sum256(packed)
-	next := head{Format: 1, SHA256: hex.EncodeToString(sum[:]), Meta: meta}
+	next := head{Format: blobFormat, SHA256: hex.EncodeToString(sum[:]), Meta: meta}
 	old, secret, err := b.head(ctx)
 	if err != nil && !errors.Is(err, ErrNone) && !errors.Is(err, ErrDamaged) {
 		return err
@@ -186,7 +190,8 @@ func (b Blob) load(ctx context.Context, have string, read func(io.Reader) error)
 	return h.SHA256, h.Meta, nil
 }
 
-// head reads the Secret that describes the content. A Secret without a readable description is ErrDamaged.
+// head reads the Secret that describes the content. A Secret without a readable description is ErrDamaged, one of a later
+// version ErrNewer.
 func (b Blob) head(ctx context.Context) (head, *corev1.Secret, error) {
 	s, err := b.secrets().Get(ctx, b.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -195,11 +200,27 @@ func (b Blob) head(ctx context.Context) (head, *corev1.Secret, error) {
 	if err != nil {
 		return head{}, nil, fmt.Errorf("loading %s: %w", b.Name, err)
 	}
-	var h head
-	if err := json.Unmarshal(s.Data[keyHead], &h); err != nil || h.Format != 1 {
-		return head{}, s, fmt.Errorf("loading %s: %w: it has no description that this version knows", b.Name, ErrDamaged)
+	h, err := headOf(s)
+	if err != nil {
+		err = fmt.Errorf("loading %s: %w", b.Name, err)
 	}
-	return h, s, nil
+	return h, s, err
+}
+
+// headOf reads the description in a Secret. One of a later format is ErrNewer, and one that can't be read ErrDamaged.
+func headOf(s *corev1.Secret) (head, error) {
+	if err := Readable(s); err != nil {
+		return head{}, err
+	}
+	var h head
+	err := json.Unmarshal(s.Data[keyHead], &h)
+	switch {
+	case h.Format > blobFormat:
+		return head{}, newer(s.Namespace, s.Name, strconv.Itoa(h.Format), blobFormat)
+	case err != nil || h.Format < 1:
+		return head{}, fmt.Errorf("%w: it has no description that this version knows", ErrDamaged)
+	}
+	return h, nil
 }
 
 // put writes one chunk, whatever was there.

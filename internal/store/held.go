@@ -127,6 +127,9 @@ func (h Held) load(ctx context.Context, name string, into any) error {
 	if err != nil {
 		return fmt.Errorf("reading ConfigMap %s/%s: %w", h.Namespace, name, err)
 	}
+	if err := Readable(cm); err != nil {
+		return err
+	}
 	if len(cm.BinaryData[keyItems]) == 0 {
 		return nil
 	}
@@ -158,6 +161,11 @@ func (h Held) saveOnce(ctx context.Context, name string, edit func(*corev1.Confi
 	}
 	if err != nil {
 		return err
+	}
+	if old != nil {
+		if err := Readable(old); err != nil {
+			return err
+		}
 	}
 	value, data, err := edit(old)
 	if err != nil || value == nil {

@@ -36,6 +36,9 @@ const keyAll = "all"
 // Inbox is what hooks named and no round has dealt with yet, in a ConfigMap: one key per source, so that a burst of
 // hooks about one thing is one entry. Any replica puts, the leader follows and removes. A value is different each time
 // it is put: what comes in while a round reads the same thing stays.
+//
+// Entries of this format can be added to an inbox of a later one too, so that no hook is refused (every version reads the
+// entries of those before it); what is in such a one is not read and not removed.
 type Inbox struct {
 	Client    kubernetes.Interface
 	Watch     kubernetes.Interface // without a timeout
@@ -255,6 +258,9 @@ func (b *Inbox) patch(ctx context.Context, patch []byte) (*corev1.ConfigMap, err
 // overflow replaces all entries by one that asks for a full round. If somebody else writes at the same time, the next
 // write does it.
 func (b *Inbox) overflow(ctx context.Context, cm *corev1.ConfigMap) {
+	if Readable(cm) != nil {
+		return // who leads will shorten it
+	}
 	cm.Data = map[string]string{keyAll: b.Now().UTC().Format(time.RFC3339Nano) + " overflow inbox overflow"}
 	if _, err := b.maps().Update(ctx, cm, metav1.UpdateOptions{}); err != nil && !apierrors.IsConflict(err) {
 		b.Logger.WarnContext(ctx, "the full inbox of hooks was not shortened", "error", err)
@@ -263,6 +269,11 @@ func (b *Inbox) overflow(ctx context.Context, cm *corev1.ConfigMap) {
 
 // empty makes the inbox anew.
 func (b *Inbox) empty(ctx context.Context) error {
+	if cm, err := b.maps().Get(ctx, NameInbox, metav1.GetOptions{}); err == nil {
+		if err := Readable(cm); err != nil {
+			return err
+		}
+	}
 	if err := b.maps().Delete(ctx, NameInbox, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("making the inbox of hooks anew: %w", err)
 	}
@@ -340,6 +351,9 @@ func (b *Inbox) follow(ctx context.Context, news func(*corev1.ConfigMap)) error 
 		}
 		cm, err = b.maps().Get(ctx, NameInbox, metav1.GetOptions{})
 	}
+	if err == nil {
+		err = Readable(cm)
+	}
 	if err != nil {
 		return err
 	}
@@ -366,6 +380,8 @@ func (b *Inbox) follow(ctx context.Context, news func(*corev1.ConfigMap)) error 
 				return apierrors.FromObject(e.Object)
 			case e.Type == watch.Deleted: // by hand: what is lost with it comes with the next full round
 				return nil
+			case cm != nil && Readable(cm) != nil:
+				return Readable(cm)
 			case cm != nil && !older(cm.ResourceVersion, last): // a watch may begin a little in the past
 				last = cm.ResourceVersion
 				news(cm)
@@ -390,6 +406,9 @@ func (b *Inbox) Remove(ctx context.Context, done []intake.Ticket) error {
 		cm, err := b.maps().Get(ctx, NameInbox, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
+		}
+		if err == nil {
+			err = Readable(cm)
 		}
 		if err != nil {
 			return fmt.Errorf("reading the inbox of hooks: %w", err)

@@ -29,6 +29,8 @@ type Elector struct {
 	// thirds of it stops. Every is the time between renewals; default 1 s.
 	Duration, Every time.Duration
 	Now             func() time.Time // default time.Now
+	// Ready, optional, is asked before the Lease is taken: with an error of it this process leaves the Lease to others.
+	Ready func(context.Context) error
 
 	mu      sync.Mutex
 	renewed time.Time // when the last successful renewal was begun; zero: not leading
@@ -89,7 +91,9 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) err
 			e.pause(ctx) // deleted by hand: who leads makes it anew, and may write until then
 			continue
 		case apierrors.IsNotFound(err):
-			lease, err = e.leases().Create(ctx, e.claim(nil, began), metav1.CreateOptions{})
+			if err = e.ready(ctx); err == nil {
+				lease, err = e.leases().Create(ctx, e.claim(nil, began), metav1.CreateOptions{})
+			}
 		case err != nil:
 		default:
 			if seen == nil || seen.ResourceVersion != lease.ResourceVersion {
@@ -101,7 +105,9 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) err
 				e.pause(ctx)
 				continue
 			}
-			lease, err = e.leases().Update(ctx, e.claim(lease, began), metav1.UpdateOptions{})
+			if err = e.ready(ctx); err == nil {
+				lease, err = e.leases().Update(ctx, e.claim(lease, began), metav1.UpdateOptions{})
+			}
 		}
 		if err != nil {
 			if ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
@@ -120,6 +126,13 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) err
 		seen = nil
 	}
 	return ctx.Err()
+}
+
+func (e *Elector) ready(ctx context.Context) error {
+	if e.Ready == nil {
+		return nil
+	}
+	return e.Ready(ctx)
 }
 
 // warnEvery is how often the same trouble is reported again: it may last until an administrator comes.

@@ -8,6 +8,7 @@ import (
 // Names of the objects in the program's own namespace.
 const (
 	NameLease    = "gl-k8s-integrator"
+	NameKeys     = "gl-k8s-integrator-keys"     // Secret: GitLab's signing keys, see internal/keystore
 	NameSnapshot = "gl-k8s-integrator-snapshot" // Secrets: the last reading of GitLab
 	NameHistory  = "gl-k8s-integrator-history"  // Secrets: the last changes
 	NameStatus   = "gl-k8s-integrator-status"   // ConfigMap

@@ -55,6 +55,10 @@ func (m *marks) learn(have *rbacsync.Observed, issuer string, names map[authz.So
 	m.issuer, m.known = issuer, make(map[string]rbacsync.Mark, len(names))
 	for _, l := range have.Live {
 		switch {
+		case l.Namespace != nil && l.Namespace.Later != "": // what it was is known, not what it is
+			if mark, ok := old[l.Key.Name]; ok && was == issuer && mark.UID == l.UID {
+				m.known[l.Key.Name] = mark
+			}
 		case l.Namespace == nil || l.Namespace.Issuer != issuer || len(l.Doubt) > 0 || l.Namespace.Source == (authz.SourceID{}):
 		case names[l.Namespace.Source] == l.Key.Name || l.Known:
 			m.known[l.Key.Name] = rbacsync.Mark{UID: l.UID, Source: l.Namespace.Source, CreatedAt: l.Namespace.CreatedAt}
