@@ -66,6 +66,9 @@ type Wanted struct {
 	Hold string
 	// Keep holds the sources that should have no namespace (any more) and whose rights are held nevertheless (Limits).
 	Keep map[authz.SourceID]bool
+	// Nameless holds the sources that should have a namespace and have none yet: one that says it is theirs is neither brought in
+	// line nor emptied before names were given again.
+	Nameless map[authz.SourceID]bool
 	// Adopt holds the namespaces that a source may take over.
 	Adopt map[string]authz.SourceID
 	// DeleteAfter, Now and Gone are for deletion: see afterwards. Gone holds what GitLab was asked about, true for its
@@ -101,7 +104,7 @@ func Desired(in Input) *Wanted {
 	w := &Wanted{
 		Issuer: in.Snapshot.Issuer, Paths: make(map[authz.SourceID]string, len(in.Sources)),
 		Untouchable: in.Untouchable, Hold: in.Snapshot.MissingAll, Users: in.Snapshot.Users,
-		Roles: in.Roles, Further: in.Further, Adopt: map[string]authz.SourceID{},
+		Roles: in.Roles, Further: in.Further, Adopt: map[string]authz.SourceID{}, Nameless: map[authz.SourceID]bool{},
 		DeleteAfter: in.Settings.DeleteAfter, Now: in.Now, Snap: in.Snapshot,
 	}
 	if w.Untouchable == nil {
@@ -120,6 +123,9 @@ func Desired(in Input) *Wanted {
 	w.Objects = make([]Object, 0, len(in.Sources)*(3+len(in.Roles)))
 	for _, src := range in.Sources {
 		w.Paths[src.ID] = src.Path
+		if in.Names[src.ID] == "" {
+			w.Nameless[src.ID] = true
+		}
 	}
 	for _, home := range homes(in.Sources, in.Names) {
 		src, ns, first := home.source, home.name, len(w.Objects)

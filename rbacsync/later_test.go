@@ -86,3 +86,28 @@ func TestALaterVersionsMarksAreLeftAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestANamespaceWhoseMarksBecomeClearIsNotEmptied: what a round over everything left alone, because its marks could not be judged, is
+// somebody's again when they can. Before names were given anew, nobody loses what GitLab gives them there.
+func TestANamespaceWhoseMarksBecomeClearIsNotEmptied(t *testing.T) {
+	in := rbacsynctest.Company()
+	changes, _ := rbacsync.Plan(new(rbacsync.Observed), rbacsync.Desired(in))
+	have := rbacsynctest.Apply(new(rbacsync.Observed), changes)
+	for id, ns := range in.Names {
+		blind := in
+		blind.Names = maps.Clone(in.Names)
+		delete(blind.Names, id) // as long as the marks were unclear
+		want := rbacsync.ByNamespace(rbacsync.Desired(blind))
+		part := &rbacsync.Observed{Live: slices.DeleteFunc(slices.Clone(have.Live), func(l *rbacsync.Live) bool { return l.Key.Namespace != ns })}
+		if changes, _ := rbacsync.Plan(part, want.Within(rbacsync.Scope{ns: true})); len(changes) > 0 || !want.AnyNameless(part) {
+			t.Errorf("%s of %s, clear again: to be looked at as a whole: %v; planned: %v", ns, id, want.AnyNameless(part), changes)
+		}
+		gone := blind // what GitLab does not have any more loses its rights all the same
+		gone.Sources = slices.DeleteFunc(slices.Clone(in.Sources), func(s authz.Source) bool { return s.ID == id })
+		gone.Grants = slices.DeleteFunc(slices.Clone(in.Grants), func(g authz.Grant) bool { return g.Source == id })
+		want = rbacsync.ByNamespace(rbacsync.Desired(gone))
+		if changes, _ := rbacsync.Plan(part, want.Within(rbacsync.Scope{ns: true})); len(changes) == 0 || want.AnyNameless(part) {
+			t.Errorf("%s of %s, which is gone: nothing is planned", ns, id)
+		}
+	}
+}

@@ -67,6 +67,7 @@ const (
 //	ours                                     gone                  bindings emptied, all else kept (see afterwards)
 //	our mark alone, to be adopted            there                 brought in line
 //	ours                                     can't be judged       nothing
+//	ours, since names were given             there, without one    nothing, until names are given again
 //	without our mark                         there                 nothing, finding foreign_namespace
 //	of another GitLab or another created_at  any                   nothing, finding other_issuer, other_created_at
 //	of another source of this GitLab         there                 bindings emptied, finding other_source
@@ -185,6 +186,7 @@ func (p *planner) namespace(ns string, h []*Live, w []Object) {
 		p.others[live.Namespace.Issuer] = append(p.others[live.Namespace.Issuer], ns)
 	case p.want.Untouchable[live.Namespace.Source] != "":
 		p.find("unread", live.Namespace.Source, "namespace %q is left as it is: %s", ns, p.want.Untouchable[live.Namespace.Source])
+	case namespace == nil && p.want.Nameless[live.Namespace.Source]:
 	case namespace == nil:
 		p.orphan(ns, live, h, w)
 	case namespace.Source != live.Namespace.Source:

@@ -38,6 +38,17 @@ func ByNamespace(w *Wanted) *WantedByNamespace {
 	return r
 }
 
+// AnyNameless reports whether one of the namespaces says that it is that of a source without one: only a pass over everything
+// gives names.
+func (r *WantedByNamespace) AnyNameless(have *Observed) bool {
+	if have == nil {
+		return false
+	}
+	return slices.ContainsFunc(have.Live, func(l *Live) bool {
+		return l.Namespace != nil && len(l.Doubt) == 0 && l.Namespace.Later == "" && l.Namespace.Issuer == r.Plain.Issuer && r.Plain.Nameless[l.Namespace.Source]
+	})
+}
+
 // Within returns the part that is in these namespaces.
 func (r *WantedByNamespace) Within(namespaces map[string]bool) *Wanted {
 	part := r.Plain

@@ -111,6 +111,9 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 		return
 	}
 	p := s.pass(ctx, job{kind: KindDrift, cause: causeDrift, snap: s.wanted.Plain.Snap, drifted: changed})
+	if s.wanted.AnyNameless(p.have) {
+		s.dirty.later(everywhere, started, 100*time.Millisecond, s.o.Interval)
+	}
 	if len(p.Plan) == 0 { // or the watches were not there any more
 		return
 	}
