@@ -66,8 +66,8 @@ type Wanted struct {
 	Hold string
 	// Keep holds the sources that should have no namespace (any more) and whose rights are held nevertheless (Limits).
 	Keep map[authz.SourceID]bool
-	// Nameless holds the sources that should have a namespace and have none yet: one that says it is theirs is neither brought in
-	// line nor emptied before names were given again.
+	// Nameless, of what is wanted in a part alone, holds the sources to which the last look at everything gave no namespace: one that
+	// says it is theirs since then is left alone, until names are given again.
 	Nameless map[authz.SourceID]bool
 	// Adopt holds the namespaces that a source may take over.
 	Adopt map[string]authz.SourceID
@@ -104,7 +104,7 @@ func Desired(in Input) *Wanted {
 	w := &Wanted{
 		Issuer: in.Snapshot.Issuer, Paths: make(map[authz.SourceID]string, len(in.Sources)),
 		Untouchable: in.Untouchable, Hold: in.Snapshot.MissingAll, Users: in.Snapshot.Users,
-		Roles: in.Roles, Further: in.Further, Adopt: map[string]authz.SourceID{}, Nameless: map[authz.SourceID]bool{},
+		Roles: in.Roles, Further: in.Further, Adopt: map[string]authz.SourceID{},
 		DeleteAfter: in.Settings.DeleteAfter, Now: in.Now, Snap: in.Snapshot,
 	}
 	if w.Untouchable == nil {
@@ -123,9 +123,6 @@ func Desired(in Input) *Wanted {
 	w.Objects = make([]Object, 0, len(in.Sources)*(3+len(in.Roles)))
 	for _, src := range in.Sources {
 		w.Paths[src.ID] = src.Path
-		if in.Names[src.ID] == "" {
-			w.Nameless[src.ID] = true
-		}
 	}
 	for _, home := range homes(in.Sources, in.Names) {
 		src, ns, first := home.source, home.name, len(w.Objects)

@@ -3,6 +3,8 @@ package rbacsync
 import (
 	"maps"
 	"slices"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 )
 
 // Scope is the namespaces that something is about. nil is all of them.
@@ -34,6 +36,15 @@ func ByNamespace(w *Wanted) *WantedByNamespace {
 	for rest := w.Objects; len(rest) > 0; {
 		ns := rest[0].Key.Namespace
 		r.Objects[ns], rest = cut(rest, func(o Object) bool { return o.Key.Namespace == ns })
+	}
+	r.Plain.Nameless = map[authz.SourceID]bool{}
+	for id := range w.Paths {
+		r.Plain.Nameless[id] = true
+	}
+	for i := range w.Objects {
+		if n := w.Objects[i].Namespace; n != nil {
+			delete(r.Plain.Nameless, n.Source)
+		}
 	}
 	return r
 }
