@@ -178,11 +178,15 @@ func (m *memory) keep(st *namespaceState, settledLoss bool) {
 	}
 }
 
-// ending forgets a Secret that is about to be destroyed, or its end would look like somebody else's doing.
+// ending forgets a Secret that is about to be destroyed, or its end would look like somebody else's doing. Beside a pass that
+// leaves the namespace without what it had, also if all else is again as it was when it was looked at last: so it is looked at again.
 func (m *memory) ending(s *corev1.Secret) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if st := m.states[s.Namespace]; st != nil {
+		if st.uids.Has(s.UID) && st.failures == 0 {
+			st.next = time.Time{}
+		}
 		st.uids.Delete(s.UID)
 	}
 	if h := m.heard[s.Namespace]; h != nil {
