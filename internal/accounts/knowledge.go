@@ -32,6 +32,7 @@ type Knowledge struct {
 	now   func() time.Time
 
 	mu     sync.Mutex // one Snapshot is learned at a time
+	passed time.Time  // Taken of the last one that was passed over
 	latest atomic.Pointer[facts]
 }
 
@@ -86,7 +87,8 @@ func (k *facts) userState(id int64) (string, bool) {
 	return authn.StateDeleted, true
 }
 
-// Learn takes in a Snapshot; nil and one that was taken before the last one are ignored.
+// Learn takes in a Snapshot. nil is ignored, and so is one that was taken before the last one; a second such one shows that somebody
+// goes on reading, by a clock that is behind the one before.
 func (k *Knowledge) Learn(s *authz.Snapshot) {
 	if s == nil {
 		return
@@ -97,9 +99,14 @@ func (k *Knowledge) Learn(s *authz.Snapshot) {
 	if old == nil {
 		old = &facts{snapshot: &authz.Snapshot{}}
 	}
-	if s == old.snapshot || s.Taken.Before(old.snapshot.Taken) {
+	if s == old.snapshot {
 		return
 	}
+	if s.Taken.Before(old.snapshot.Taken) && (k.passed.IsZero() || k.passed.Equal(s.Taken)) {
+		k.passed = s.Taken
+		return
+	}
+	k.passed = time.Time{}
 	fresh := &facts{snapshot: s, states: k.states(s, old), complete: old.complete || s.MissingAll == ""}
 	if k.rules.Conditional() {
 		fresh.admitted = k.admit(s)

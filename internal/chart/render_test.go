@@ -307,6 +307,7 @@ func TestWrongValues(t *testing.T) {
 		"certManager.enabled=true,secrets.webhooks=tls":           "leave secrets.webhooks empty",
 		"certManager.hooks.dnsNames={integrator.example.com}":     "set issuerRef",
 		"serviceMonitor.enabled=true,hostNetwork=true":            "config.listeners.metrics.address",
+		"config.listeners.metrics.address=0.0.0.0:9090,serviceMonitor.enabled=true,hostNetwork=true": "set protectMetrics",
 	} {
 		args := []string{"template", release, chartDir, "--set", wrong}
 		if strings.HasPrefix(wrong, "config.") {

@@ -109,7 +109,7 @@ func newAPI(o Options) (*api, error) {
 	}
 	own := *hc // our transport and redirect rule must not change the caller's client
 	own.Transport = &transport{next: hc.Transport, gate: a.gate, apiPath: strings.TrimRight(u.Path, "/")}
-	own.CheckRedirect = sameHost
+	own.CheckRedirect = SameHost
 	a.client, err = gl.NewAuthSourceClient(a.token,
 		gl.WithBaseURL(a.base), gl.WithHTTPClient(&own), gl.WithUserAgent("gl-k8s-integrator"),
 		gl.WithURLWarningLogger(slog.New(slog.DiscardHandler)),
@@ -122,8 +122,8 @@ func newAPI(o Options) (*api, error) {
 	return a, nil
 }
 
-// sameHost lets GitLab redirect (moved projects) only inside itself: the token header would follow to any host.
-func sameHost(req *http.Request, via []*http.Request) error {
+// SameHost is the rule for redirects of clients that send a token. It lets GitLab redirect (moved projects) only inside itself: the token header would follow to any host.
+func SameHost(req *http.Request, via []*http.Request) error {
 	if len(via) >= 5 {
 		return errors.New("stopped after 5 redirects")
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 )
 
 // platform is what a program runs on, as Go and OCI name it.
@@ -32,13 +33,17 @@ func compile(ctx context.Context, o options, work string, platforms []platform) 
 	if err != nil {
 		return nil, fmt.Errorf("resolving %s: %w", work, err)
 	}
+	env, err := buildEnv(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var programs []program
 	for _, on := range platforms {
 		p := program{platform: on, path: filepath.Join(out, "gl-k8s-integrator-"+on.os+"-"+on.arch)}
 		cmd := exec.CommandContext(ctx, "go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false",
 			"-ldflags", "-s -w -buildid= -X main.version="+o.version, "-o", p.path, "./cmd/gl-k8s-integrator")
 		cmd.Dir = o.source
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+on.os, "GOARCH="+on.arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOEXPERIMENT=", "GOWORK=off")
+		cmd.Env = append(env, "CGO_ENABLED=0", "GOOS="+on.os, "GOARCH="+on.arch, "GOAMD64=v1", "GOARM64=v8.0")
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		if err := cmd.Run(); err != nil {
@@ -50,4 +55,19 @@ func compile(ctx context.Context, o options, work string, platforms []platform) 
 		programs = append(programs, p)
 	}
 	return programs, nil
+}
+
+// buildEnv is the environment in which go builds what ships. Flags of the machine count neither from the environment nor from the
+// file of go env -w, where an overlay would put in other sources; where modules come from does.
+func buildEnv(ctx context.Context) ([]string, error) {
+	keep := []string{"GOPROXY", "GOSUMDB", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOMODCACHE", "GOCACHE", "GOTOOLCHAIN"}
+	out, err := exec.CommandContext(ctx, "go", append([]string{"env"}, keep...)...).Output()
+	if err != nil {
+		return nil, fmt.Errorf("asking go where modules come from: %w", err)
+	}
+	env := append(os.Environ(), "GOENV=off", "GOFLAGS=", "GOEXPERIMENT=", "GOWORK=off")
+	for i, value := range strings.Split(strings.TrimSuffix(string(out), "\n"), "\n") {
+		env = append(env, keep[i]+"="+value)
+	}
+	return env, nil
 }

@@ -75,6 +75,7 @@ func TestImage(t *testing.T) {
 		copySource(t, o.source, again.source)
 		t.Setenv("TZ", "Asia/Kathmandu")
 		t.Setenv("GOFLAGS", "-ldflags=-X=main.version=other")
+		t.Setenv("GOENV", environment(t, "GOFLAGS=-tags=other -ldflags=-X=main.version=other"))
 		if _, err := build(t.Context(), again); err != nil {
 			t.Fatal(err)
 		}
@@ -403,4 +404,14 @@ func copySource(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// environment is a file as go env -w writes it.
+func environment(t *testing.T, lines string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "env")
+	if err := os.WriteFile(file, []byte(lines+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }

@@ -73,7 +73,7 @@ func release(ctx context.Context, o options, platforms []platform, out io.Writer
 			err = errors.Join(err, os.RemoveAll(o.out)) // it was empty, and half a release is none
 		}
 	}()
-	r := releasing{options: o, work: work, source: filepath.Join(work, "source"), platforms: platforms, notes: notes, progress: out}
+	r := releasing{options: o, commit: commit, work: work, source: filepath.Join(work, "source"), platforms: platforms, notes: notes, progress: out}
 	for i, step := range []struct {
 		what string
 		do   func(context.Context) error
@@ -128,14 +128,14 @@ func checkRelease(ctx context.Context, o *options) (notes, commit string, err er
 	if tagged, err := git(ctx, o.source, "rev-parse", "--quiet", "--verify", "refs/tags/"+o.version+"^{commit}"); err == nil && tagged != commit {
 		add("the tag %s is on another commit, %s: check that out, or choose another version", o.version, tagged)
 	}
-	if seconds, err := git(ctx, o.source, "log", "-1", "--format=%ct"); err != nil {
+	if seconds, err := git(ctx, o.source, "log", "-1", "--format=%ct", commit); err != nil {
 		add("%w", err)
 	} else if at, err := strconv.ParseInt(seconds, 10, 64); err != nil {
 		add("the time of the commit: %w", err)
 	} else {
 		o.created = time.Unix(at, 0).UTC()
 	}
-	changelog, err := git(ctx, o.source, "show", "HEAD:docs/CHANGELOG.md")
+	changelog, err := git(ctx, o.source, "show", commit+":docs/CHANGELOG.md")
 	if err != nil {
 		add("%w", err)
 	} else if notes, err = cutNotes(changelog, o.version); err != nil {
@@ -179,6 +179,7 @@ func cutNotes(changelog, version string) (string, error) {
 // releasing is a release that is being made.
 type releasing struct {
 	options
+	commit       string
 	work, source string // folders
 	platforms    []platform
 	programs     []program
@@ -192,8 +193,13 @@ func (r *releasing) export(ctx context.Context) error {
 	if err := os.Mkdir(r.source, 0o750); err != nil {
 		return fmt.Errorf("making a folder for the source: %w", err)
 	}
-	archive := filepath.Join(r.work, "source.tar")
-	if _, err := git(ctx, r.options.source, "archive", "--format=tar", "--output="+archive, "HEAD"); err != nil {
+	// Of a repository of its own: attributes and filters of the checkout could change or leave out files.
+	bare, archive := filepath.Join(r.work, "commit.git"), filepath.Join(r.work, "source.tar")
+	if _, err := git(ctx, r.options.source, "clone", "--quiet", "--bare", ".", bare); err != nil {
+		return err
+	}
+	if _, err := git(ctx, bare, "-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.attributesFile=/dev/null",
+		"archive", "--format=tar", "--output="+archive, r.commit); err != nil {
 		return err
 	}
 	if out, err := exec.CommandContext(ctx, "tar", "-xf", archive, "-C", r.source).CombinedOutput(); err != nil {
@@ -258,10 +264,12 @@ func (r *releasing) files(context.Context) error {
 }
 
 // chart packs the chart with helm, of the version that the chart is tested with.
-func (r *releasing) chart(ctx context.Context) error {
+func (r *releasing) chart(ctx context.Context) (err error) {
 	find := exec.CommandContext(ctx, "go", "tool", "-modfile=internal/chart/helm/go.mod", "-n", "helm")
 	find.Dir = r.source
-	find.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
+	if find.Env, err = buildEnv(ctx); err != nil {
+		return err
+	}
 	var stderr bytes.Buffer
 	find.Stderr = &stderr
 	helm, err := find.Output()

@@ -87,6 +87,7 @@ func TestRelease(t *testing.T) {
 		}
 		t.Setenv("TZ", "Asia/Kathmandu")
 		t.Setenv("GOFLAGS", "-ldflags=-X=main.version=other")
+		t.Setenv("GOENV", environment(t, "GOFLAGS=-tags=other -ldflags=-X=main.version=other"))
 		t.Setenv("SOURCE_DATE_EPOCH", "1")
 		defer syscall.Umask(syscall.Umask(0o077))
 		o := options{source: elsewhere, out: filepath.Join(elsewhere, "dist"), version: "v0.1.0", key: key}

@@ -29,6 +29,7 @@ func look(ctx context.Context, a Answers, f folder, now time.Time) []string {
 	if err != nil {
 		return []string{"warning: " + err.Error()}
 	}
+	client.CheckRedirect = gitlab.SameHost
 	g := gitlabAsker{client, a.GitLab}
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
@@ -40,7 +41,8 @@ func look(ctx context.Context, a Answers, f folder, now time.Time) []string {
 		say("warning: GitLab can't be read from here (%v): %s; check-config and plan will tell more", err, cure(err))
 		return out
 	case about.Issuer != a.GitLab:
-		say("warning: GitLab at %s calls itself %q: give that as --gitlab, else nobody can log in", a.GitLab, about.Issuer)
+		say("warning: GitLab at %s calls itself %q: give that as --gitlab, else nobody can log in. It was sent no token", a.GitLab, about.Issuer)
+		return out
 	}
 	tokens := []struct {
 		flag, file, want string

@@ -63,3 +63,43 @@ func TestWhatGitLabSays(t *testing.T) {
 		})
 	}
 }
+
+// TestTokensAreSentToGitLabAlone: neither to where it redirects, nor to what calls itself something else.
+func TestTokensAreSentToGitLabAlone(t *testing.T) {
+	var sent []string
+	note := func(r *http.Request) {
+		if token := r.Header.Get("PRIVATE-TOKEN"); token != "" {
+			sent = append(sent, r.Host+r.URL.Path)
+		}
+	}
+	var elsewhere, s *httptest.Server
+	elsewhere = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { note(r) }))
+	defer elsewhere.Close()
+	issuer := ""
+	s = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/openid-configuration") {
+			fmt.Fprintf(w, `{"issuer":%q}`, issuer)
+			return
+		}
+		note(r)
+		http.Redirect(w, r, elsewhere.URL+"/login", http.StatusFound)
+	}))
+	defer s.Close()
+	f := folder{}
+	f.add("integrator/gitlab-ca.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0)
+	f.add("integrator/read-token", []byte("glpat-read\n"), 0)
+	issuer = "https://gitlab.example.com"
+	if out := look(t.Context(), Answers{GitLab: s.URL}, f, noon); len(sent) > 0 {
+		t.Errorf("another issuer got a token: %v\n%s", sent, strings.Join(out, "\n"))
+	}
+	issuer = s.URL
+	out := look(t.Context(), Answers{GitLab: s.URL}, f, noon)
+	for _, to := range sent {
+		if !strings.HasPrefix(to, strings.TrimPrefix(s.URL, "https://")) {
+			t.Errorf("%s got a token\n%s", to, strings.Join(out, "\n"))
+		}
+	}
+	if len(sent) == 0 {
+		t.Error("GitLab got no token: this shows nothing")
+	}
+}

@@ -119,6 +119,11 @@ func mergePod(dir string, o object) error {
 	if args, ok := c["args"].([]any); ok && len(args) > 0 {
 		key = "args"
 	}
+	for _, k := range []string{"command", "args"} {
+		if err := unreadable(dir, k, c[k], k == key); err != nil {
+			return err
+		}
+	}
 	list, _ := c[key].([]any)
 	var have []argument
 	var words []any
@@ -143,6 +148,21 @@ func mergePod(dir string, o object) error {
 	c[key] = words
 	c["volumeMounts"] = withName(c["volumeMounts"], object{"name": v.Name, "mountPath": v.MountPath, "readOnly": true})
 	spec["volumes"] = withName(spec["volumes"], object{"name": v.Name, "hostPath": object{"path": v.HostPath, "type": v.PathType}})
+	return nil
+}
+
+// unreadable returns an error if a flag that ours replace or go against is in a form, or at a place, in which join does not see it:
+// beside ours, kube-apiserver would refuse to start.
+func unreadable(dir, key string, list any, merged bool) error {
+	words, _ := list.([]any)
+	for _, w := range words {
+		text, _ := w.(string)
+		name, _, whole := strings.Cut(strings.TrimLeft(text, "-"), "=")
+		concerned := strings.HasPrefix(name, "authorization-") || slices.ContainsFunc(arguments(dir), func(a argument) bool { return a.Name == name })
+		if strings.HasPrefix(text, "-") && concerned && (!merged || !whole || !strings.HasPrefix(text, "--")) {
+			return fmt.Errorf("kube-apiserver has %s in its %s, where it can't be joined with ours: write it as --%s=VALUE beside the other flags, or take it out, then try again", text, key, name)
+		}
+	}
 	return nil
 }
 

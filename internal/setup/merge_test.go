@@ -83,6 +83,15 @@ func TestMergeRefuses(t *testing.T) {
 			t.Errorf("%s: %v", flag, err)
 		}
 	}
+	for _, words := range []string{"--authorization-mode\", \"Node,RBAC", "--authentication-token-webhook-config-file\", \"/other", "-authorization-mode=Node,RBAC"} {
+		if _, err := merge("/x", []byte(strings.Replace(podBefore, "--authorization-mode=Node,RBAC", `"`+words+`"`, 1))); err == nil || !strings.Contains(err.Error(), "can't be joined") {
+			t.Errorf("%q: %v", words, err)
+		}
+	}
+	const both = "kind: Pod\nspec:\n  containers:\n  - name: kube-apiserver\n    command: [kube-apiserver, --authorization-mode=Node]\n    args: [--v=2]\n"
+	if _, err := merge("/x", []byte(both)); err == nil || !strings.Contains(err.Error(), "in its command") {
+		t.Errorf("flags in command and args: %v", err)
+	}
 	for _, in := range []string{"kind: Service", "a: [", "kind: Pod", "kind: ConfigMap"} {
 		if _, err := merge("/x", []byte(in)); err == nil {
 			t.Errorf("%q is taken", in)

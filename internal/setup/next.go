@@ -14,11 +14,18 @@ const onNode = "As root on each control-plane node, one after the other."
 
 // withFolder is onNode for commands that need the folder's files.
 func withFolder(a Answers) string {
-	text := strings.TrimSuffix(onNode, ".") + ", with a copy of this folder"
+	var without []string // what no node needs: keys of authorities, and all that the pods read
 	if a.Certificates == Own || a.ownHooks() {
-		text += " (without `ca/`)"
+		without = append(without, "`ca/`")
 	}
-	return text + "."
+	if a.Run != Systemd {
+		without = append(without, "`files.yaml`")
+	}
+	text := strings.TrimSuffix(onNode, ".") + ", with a copy of this folder"
+	if len(without) > 0 {
+		text += " (without " + strings.Join(without, " and ") + ")"
+	}
+	return text + ". Delete the copy afterwards: it has secrets."
 }
 
 func installSteps(a Answers) []step {

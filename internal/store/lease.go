@@ -92,6 +92,7 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) err
 			continue
 		case apierrors.IsNotFound(err):
 			if err = e.ready(ctx); err == nil {
+				began = e.now() // from now on it is held
 				lease, err = e.leases().Create(ctx, e.claim(nil, began), metav1.CreateOptions{})
 			}
 		case err != nil:
@@ -106,6 +107,7 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context) error) err
 				continue
 			}
 			if err = e.ready(ctx); err == nil {
+				began = e.now()
 				lease, err = e.leases().Update(ctx, e.claim(lease, began), metav1.UpdateOptions{})
 			}
 		}

@@ -28,6 +28,8 @@ func (p *Provisioner) Follow(ctx context.Context, client kubernetes.Interface, n
 func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, name string, notify func(namespace string, deleted bool)) {
 	warned, again := false, false
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		before := again // one that could not begin has missed what there was meanwhile
+		again = true
 		w, err := client.CoreV1().Secrets(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
 		if err != nil {
 			if ctx.Err() == nil && !warned {
@@ -38,11 +40,9 @@ func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, n
 		}
 		defer context.AfterFunc(ctx, w.Stop)()
 		defer w.Stop()
-		if again {
-			p.missed()
+		if before && p.missed(p.c.Now()) {
 			notify("", false)
 		}
-		again = true
 		for e := range w.ResultChan() {
 			if s, ok := e.Object.(*corev1.Secret); ok && p.disturbed(s, e.Type == watch.Deleted) {
 				notify(s.Namespace, e.Type == watch.Deleted && s.Name == kubename.CISecret)

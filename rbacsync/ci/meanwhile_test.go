@@ -147,3 +147,22 @@ func TestWhatHappensDuringALookIsNotLost(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoIsBackAtOnceHasJobsThatWork: a token is destroyed because somebody lost the right to read it, and before the next look at
+// the namespace they have it again: so all is as it was when it was looked at last, but for the token.
+func TestWhoIsBackAtOnceHasJobsThatWork(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.pass(t, world)
+	old := b.token(42)
+	lost := world
+	lost.Lost = []int64{9}
+	b.DestroyLost(t.Context(), []ci.Namespace{lost})
+	if b.works(t, "haw-world", old) {
+		t.Fatal("the token was not destroyed: this shows nothing")
+	}
+	b.pass(t, world)
+	if !b.works(t, "haw-world", b.token(42)) {
+		t.Error("jobs have no token that works")
+	}
+}

@@ -24,6 +24,7 @@ type memory struct {
 	lost   map[string]sets.Set[int64] // by namespace: who lost the right to read its token, and was not dealt with
 	home   map[int64]string           // where a project deploys
 	heard  map[string]*heard          // by namespace that is looked at now
+	blind  time.Time                  // when missed was last taken for news
 }
 
 // heard is what happened to a namespace's Secrets while it was looked at. It is judged when the look is over and it is known
@@ -31,6 +32,7 @@ type memory struct {
 type heard struct {
 	last  map[types.UID]secretEvent // the last of each Secret
 	ended sets.Set[types.UID]       // what this process has destroyed
+	blind bool                      // more may have happened: see missed
 }
 
 // secretEvent is what a watch has told of a Secret.
@@ -165,7 +167,7 @@ func (m *memory) keep(st *namespaceState, settledLoss bool) {
 	m.states[st.n.Name] = st
 	h := m.heard[st.n.Name]
 	delete(m.heard, st.n.Name)
-	again := len(st.uids.Intersection(h.ended)) > 0
+	again := h.blind || len(st.uids.Intersection(h.ended)) > 0
 	st.uids = st.uids.Difference(h.ended)
 	for uid, e := range h.last {
 		again = again || st.uids.Has(uid) && e.disturbs(st)
@@ -178,11 +180,15 @@ func (m *memory) keep(st *namespaceState, settledLoss bool) {
 	}
 }
 
-// ending forgets a Secret that is about to be destroyed, or its end would look like somebody else's doing.
+// ending forgets a Secret that is about to be destroyed, or its end would look like somebody else's doing. Beside a pass that
+// leaves the namespace without what it had, also if all else is again as it was when it was looked at last: so it is looked at again.
 func (m *memory) ending(s *corev1.Secret) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if st := m.states[s.Namespace]; st != nil {
+		if st.uids.Has(s.UID) && st.failures == 0 {
+			st.next = time.Time{}
+		}
 		st.uids.Delete(s.UID)
 	}
 	if h := m.heard[s.Namespace]; h != nil {
@@ -206,15 +212,28 @@ func (m *memory) disturbed(s *corev1.Secret, deleted bool) bool {
 	return true
 }
 
-// missed makes the next pass look at all Secrets: something may have happened to them that no watch has told.
-func (m *memory) missed() {
+// missedEvery is how often missed has all Secrets looked at again: something between us and kube-apiserver may end watches all the
+// time. What it skips is seen at the next look, after Config.Recheck.
+const missedEvery = time.Minute
+
+// missed makes the next pass look at all Secrets: something may have happened to them that no watch has told. It reports whether
+// there is something to look at.
+func (m *memory) missed(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if now.Before(m.blind.Add(missedEvery)) {
+		return false
+	}
+	m.blind = now
+	for _, h := range m.heard {
+		h.blind = true
+	}
 	for _, st := range m.states {
 		if st.failures == 0 {
 			st.next = time.Time{}
 		}
 	}
+	return len(m.heard)+len(m.states) > 0
 }
 
 // deliveredElsewhere returns the other namespace that a project deploys into, "" if there is none, and what it was

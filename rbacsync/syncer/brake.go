@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -20,6 +21,7 @@ type brakes struct {
 	policy   *authz.Policy   // the last one that the whole cluster agreed with
 	begun    []authz.Policy  // those that the cluster may have been written by since then, with the present one; not agreed with
 	owed     bool            // the Memory does not know yet that the present one is among them
+	retry    time.Time       // not before that is it told again
 	past     []rbacsync.Past
 	approved map[string]bool // nil: not read yet
 	saved    string          // hash of what HeldStore has; "?" is unknown
@@ -83,22 +85,36 @@ func (b *brakes) count() {
 	}
 	if b.o.Mode == ModeEnforce && !slices.ContainsFunc(known, func(p authz.Policy) bool { return rbacsync.SamePolicy(p, b.o.Policy) }) {
 		b.begun, b.owed = append(slices.Clone(b.begun), b.o.Policy), true
+		b.begun = b.begun[max(0, len(b.begun)-maxBegun):]
 	}
 }
+
+const (
+	// maxBegun is how many policies count that were never agreed with: something that can't be read may keep that from ever being so.
+	maxBegun = 8
+	// beginTimeout is how long a pass waits for begin, and beginPause how long it is without it after a failure: rights that go wait
+	// for it, too.
+	beginTimeout = 2 * time.Second
+	beginPause   = time.Minute
+)
 
 // begin has the Memory know by which policy the cluster is about to be written, before anything is: whatever ends this, what it
 // has given then can't be taken by the next configuration as if no policy had ever given it.
 func (b *brakes) begin(ctx context.Context, p *pass) {
-	if b.count(); !b.owed || len(p.Plan) == 0 || b.o.Memory == nil || b.o.Apply.May != nil && b.o.Apply.May() != nil {
+	if b.count(); !b.owed || len(p.Plan) == 0 || b.o.Memory == nil || b.o.Apply.May != nil && b.o.Apply.May() != nil ||
+		p.Started.Before(b.retry) {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, beginTimeout)
+	defer cancel()
 	st, _, err := b.o.Memory.Load(ctx, "")
 	if err == nil && st != nil && st.Snapshot.Issuer == p.snap.Issuer {
 		next := *st
 		next.Begun = configsOf(b.begun)
 		err = b.o.Memory.Save(ctx, next)
 	}
-	if b.owed = err != nil; b.owed && ctx.Err() == nil {
+	if b.owed = err != nil; b.owed {
+		b.retry = p.Started.Add(beginPause)
 		b.o.Logger.WarnContext(ctx, "it was not stored that a new policy is carried out: should it be replaced by another one at once, less than usual may be held", "error", err)
 	}
 }

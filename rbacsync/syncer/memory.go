@@ -68,6 +68,8 @@ func (s *pipeline) recall(ctx context.Context, p *pass) {
 	for _, c := range st.Begun {
 		if p, err := authz.NewPolicy(c); err == nil {
 			b.begun = append(b.begun, p)
+		} else { // what a later version gave by it is held rather than taken
+			b.policy = nil
 		}
 	}
 	if len(own) > 0 { // it could not be read until now
@@ -200,7 +202,8 @@ func (x *published) follow(ctx context.Context) {
 }
 
 // publishStored publishes what was stored, unless this process knows better: what another one read later, or, when the cluster was
-// restored from a backup, what was stored before.
+// restored from a backup, what was stored before. That is one that was taken earlier; a second one shows that somebody goes on
+// reading, by a clock that is behind the one before.
 func (x *published) publishStored(st *Stored) {
 	_, findings := x.o.Policy.Grants(st.Snapshot, x.o.Policy.Sources(st.Snapshot), x.o.Now())
 	view := authz.NewView(st.Snapshot, x.o.Policy, st.Names).WithGaps(st.Gaps)
@@ -209,8 +212,13 @@ func (x *published) publishStored(st *Stored) {
 	}}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	switch old := x.state.Load(); {
-	case old != nil && old.View.Snapshot != nil && st.Snapshot.Taken.Before(old.View.Snapshot.Taken):
+	old := x.state.Load()
+	if old != nil && old.View.Snapshot != nil && st.Snapshot.Taken.Before(old.View.Snapshot.Taken) && (x.passed.IsZero() || x.passed.Equal(st.Snapshot.Taken)) {
+		x.passed = st.Snapshot.Taken
+		return
+	}
+	x.passed = time.Time{}
+	switch {
 	case old == nil || !x.leading.Load():
 		x.state.Store(next)
 	case old.View.Snapshot == nil: // this one leads, and could not read anything yet

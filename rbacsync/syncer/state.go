@@ -86,6 +86,8 @@ type published struct {
 	// behind is since when something is known of GitLab that no pass has dealt with yet; nil: nothing is.
 	behind atomic.Pointer[time.Time]
 
+	passed time.Time // Taken of what publishStored passed over; guarded by mu
+
 	leading atomic.Bool // Run runs
 	mu      sync.Mutex  // held while leading changes and while a State is published
 	failing struct {    // the last full reading, if it failed

@@ -41,8 +41,9 @@ labels:
 {{- fail (printf "config.listeners.%s.address: its port has to be ports.%s (%v), which pods and Service have" $name $name $port) }}
 {{- end }}
 {{- end }}
-{{- if and .Values.serviceMonitor.enabled .Values.hostNetwork (hasPrefix "127." (include "metrics" . | fromJson).address) }}
-{{- fail "serviceMonitor with hostNetwork: set config.listeners.metrics.address to one that Prometheus reaches, such as 0.0.0.0:9090" }}
+{{- $metrics := include "metrics" . | fromJson }}{{/* there no NetworkPolicy keeps others from them */}}
+{{- if and .Values.serviceMonitor.enabled .Values.hostNetwork (or (hasPrefix "127." $metrics.address) (not $metrics.tokenFile)) }}
+{{- fail "serviceMonitor with hostNetwork: set protectMetrics, and config.listeners.metrics.address to one that Prometheus reaches, such as 0.0.0.0:9090" }}
 {{- end }}
 {{- end }}
 
