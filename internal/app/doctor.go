@@ -150,7 +150,11 @@ func metricsSources(l config.MetricsListener, s *doctor.Sources) {
 		s.MetricsToken = secretFile(l.TokenFile, "listeners.metrics.tokenFile")
 	}
 	trust := &tls.Config{MinVersion: tls.VersionTLS12}
-	s.MetricsClient = &http.Client{Transport: &http.Transport{TLSClientConfig: trust, DisableKeepAlives: true}}
+	s.MetricsClient = &http.Client{
+		Transport: &http.Transport{TLSClientConfig: trust, DisableKeepAlives: true},
+		// The token is for this address alone: a redirect is an answer like any other that is not 200.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	if len(s.Metrics) > 0 {
 		if ca, err := os.ReadFile(l.CertFile); err == nil { // one of our own signing
 			if trust.RootCAs, err = x509.SystemCertPool(); err != nil {

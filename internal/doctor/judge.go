@@ -6,6 +6,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // Problem is one thing that is wrong, with what follows from it.
@@ -52,25 +54,25 @@ func Judge(f *Facts) Report {
 // Print shows the report to people.
 func (r Report) Print(out io.Writer) {
 	for i, p := range r.Problems {
-		fmt.Fprintf(out, "%d. %s: %s\n   why: %s\n   fix: %s\n", i+1, p.Code, p.What, p.Why, p.Fix)
+		fmt.Fprintf(out, "%d. %s: %s\n   why: %s\n   fix: %s\n", i+1, p.Code, lines(p.What), p.Why, lines(p.Fix))
 		for _, c := range p.Consequences {
-			fmt.Fprintf(out, "   follows from it: %s: %s\n", c.Code, c.What)
+			fmt.Fprintf(out, "   follows from it: %s: %s\n", c.Code, lines(c.What))
 		}
 	}
 	for _, b := range r.NotLookedAt {
-		fmt.Fprintf(out, "could not look at %s: %s\n   fix: %s\n", b.What, b.Why, b.Fix)
+		fmt.Fprintf(out, "could not look at %s: %s\n   fix: %s\n", lines(b.What), lines(b.Why), lines(b.Fix))
 	}
 	if len(r.Problems)+len(r.NotLookedAt) > 0 && len(r.Seen) > 0 {
 		fmt.Fprintln(out)
 	}
 	for _, s := range r.Seen {
-		fmt.Fprintf(out, "%-15s %s\n", s.What, s.Said)
+		fmt.Fprintf(out, "%-15s %s\n", s.What, lines(s.Said))
 	}
 	if len(r.NotAsked) > 0 {
 		fmt.Fprintln(out, "\nmore is looked at with:")
 	}
 	for _, b := range r.NotAsked {
-		fmt.Fprintf(out, "  %s: %s (%s)\n", b.What, b.Fix, b.Why)
+		fmt.Fprintf(out, "  %s: %s (%s)\n", lines(b.What), lines(b.Fix), lines(b.Why))
 	}
 	fmt.Fprintln(out)
 	var codes []string
@@ -85,6 +87,15 @@ func (r Report) Print(out io.Writer) {
 	default:
 		fmt.Fprintln(out, "all is well")
 	}
+}
+
+// lines is text in which each line is printable: some of it is from the answers of other servers.
+func lines(text string) string {
+	all := strings.Split(text, "\n")
+	for i, line := range all {
+		all[i] = rbacsync.Printable(line)
+	}
+	return strings.Join(all, "\n")
 }
 
 // PrintJSON shows the report to programs.

@@ -44,12 +44,12 @@ func clusterRules() []rule {
 		{
 			code: "not_installed", name: "the namespace of the integrator is not in the cluster",
 			why: "its ServiceAccount, its roles and the fence are missing",
-			fix: "run `kubectl apply -f deploy/manifests/`", when: fault(NotInstalled),
+			fix: "run `kubectl apply -f deploy/manifests/`; where the chart installed it: `helm upgrade` with the same values", when: fault(NotInstalled),
 		},
 		{
 			code: "fence", name: "the tenant fence or the cage is missing, or weaker than `deploy/manifests`", after: unreached(),
 			why:  "without it mode `enforce` writes nothing, since tenants could climb out of their rights",
-			fix:  "run `kubectl apply -f deploy/manifests/`",
+			fix:  "run `kubectl apply -f deploy/manifests/`; where the chart installed it: `helm upgrade` with the same values",
 			when: func(f *Facts) []hit { return one(f.Cluster.FenceMissing != "", f.Cluster.FenceMissing, "") },
 		},
 		{
@@ -62,7 +62,7 @@ func clusterRules() []rule {
 		{
 			code: "role_bind", name: "the integrator may not bind a ClusterRole of the configuration", after: append(unreached(), "role"),
 			why: "kube-apiserver refuses each RoleBinding to it",
-			fix: "add … to `resourceNames` of the verbs `bind` and `get` in the integrator's own ClusterRole, and to the roles of the fence, in `deploy/manifests`",
+			fix: "add … to `resourceNames` of the verbs `bind` and `get` in the integrator's own ClusterRole, and to the roles of the fence, in `deploy/manifests`; where the chart installed it: add it to `clusterRoles` in its values, then `helm upgrade`",
 			when: func(f *Facts) []hit {
 				return roles(f, func(r clusterroles.Role) (bool, string) {
 					return r.Bindable.Verdict == clusterroles.No, r.Bindable.Reason
@@ -72,7 +72,7 @@ func clusterRules() []rule {
 		{
 			code: "fence_roles", name: "the fence does not know a ClusterRole of the configuration", after: append(unreached(), "fence", "role", "role_bind"),
 			why:  "a tenant can take the name of its RoleBinding before the integrator does",
-			fix:  "add the role to the list in `deploy/manifests`, and apply them again",
+			fix:  "add the role to the list in `deploy/manifests`, and apply them again; where the chart installed it: add it to `clusterRoles` in its values, then `helm upgrade`",
 			when: func(f *Facts) []hit { return one(f.Cluster.FenceRoles != "", f.Cluster.FenceRoles, "") },
 		},
 		{
@@ -83,7 +83,7 @@ func clusterRules() []rule {
 		},
 		{
 			code: "pod_security", name: "a namespace of ours enforces no Pod Security standard", after: unreached(),
-			why: "who may run pods there owns the node", fix: "run `kubectl label namespace … pod-security.kubernetes.io/enforce=baseline`",
+			why: "who may run pods there owns the node", fix: "run `kubectl label --overwrite namespace … pod-security.kubernetes.io/enforce=baseline`",
 			when: func(f *Facts) []hit { return each(f.Cluster.Privileged) },
 		},
 	}

@@ -483,9 +483,12 @@ func hookManners() []rule {
 			fix: "run `gl-k8s-integrator hooks register` for the right one, with `--remove …` for the others",
 			when: func(f *Facts) []hit {
 				var urls, ids []string
+				right := f.Hooks.enabled()
 				for _, h := range f.Hooks.ours() {
 					urls = append(urls, fmt.Sprintf("%d to %s", h.ID, h.URL))
-					ids = append(ids, fmt.Sprint(h.ID))
+					if right == nil || h.ID != right.ID {
+						ids = append(ids, fmt.Sprint(h.ID))
+					}
 				}
 				return one(len(urls) > 1, "system hooks "+strings.Join(urls, ", "), strings.Join(ids, ","))
 			},

@@ -20,7 +20,7 @@ import (
 )
 
 // ErrMissing keeps mode enforce from giving rights where tenants could climb out of them (docs/adr/0009).
-var ErrMissing = errors.New("the tenant fence is not in the cluster as it should be, and without it whoever has edit can change what this program owns: apply deploy/manifests, or use rbacsync.mode: plan")
+var ErrMissing = errors.New("the tenant fence is not in the cluster as it should be, and without it whoever has edit can change what this program owns: apply deploy/manifests (where the chart installed it: helm upgrade with the same values), or use rbacsync.mode: plan")
 
 // Check returns nil if every admission policy of deploy/ is in the cluster, bound, and as strict as there, or if kube-apiserver
 // has them from files.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 type file struct {
@@ -107,7 +108,7 @@ func Init(ctx context.Context, dir string, a Answers, now time.Time, out io.Writ
 		return err
 	}
 	for _, line := range append(cluster.lines, look(ctx, a, f, now)...) {
-		fmt.Fprintln(out, line)
+		fmt.Fprintln(out, rbacsync.Printable(line)) // GitLab said a part of it
 	}
 	all := ends(f, a)
 	if err := finish(f, a, all); err != nil {
