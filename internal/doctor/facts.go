@@ -108,14 +108,21 @@ type Hooks struct {
 	Lost   bool // GitLab sent it, and it did not arrive
 }
 
-// enabled returns the first that is not another cluster's and that GitLab sends to.
-func (h Hooks) enabled() *gitlab.HookState {
+// enabled returns the one that is not another cluster's and that GitLab sends to; first one that names this cluster: others may be
+// anybody's.
+func (h Hooks) enabled() (found *gitlab.HookState) {
 	for _, k := range h.ours() {
-		if k.Alert == "" || k.Alert == "executable" {
+		if k.Alert != "" && k.Alert != "executable" {
+			continue
+		}
+		if k.Cluster != "" {
 			return &k
 		}
+		if found == nil {
+			found = &k
+		}
 	}
-	return nil
+	return found
 }
 
 // Certificate is one with its end.

@@ -352,6 +352,9 @@ func ofHooks(what func(c *config.Config, h gitlab.HookState) string) func(*Facts
 		var out []hit
 		for _, h := range f.Hooks.ours() {
 			if text := what(f.Config, h); text != "" {
+				if h.Cluster == "" {
+					text += ", and names no cluster: look at its host first, whether it is this integrator's; only then give it our secret"
+				}
 				out = append(out, hit{fmt.Sprintf("system hook %d to %s %s", h.ID, h.URL, text), h.URL})
 			}
 		}
