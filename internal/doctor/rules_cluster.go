@@ -62,7 +62,7 @@ func clusterRules() []rule {
 		{
 			code: "role_bind", name: "the integrator may not bind a ClusterRole of the configuration", after: append(unreached(), "role"),
 			why: "kube-apiserver refuses each RoleBinding to it",
-			fix: "add … to `resourceNames` of the verbs `bind` and `get` in the integrator's own ClusterRole, and to the roles of the fence, in `deploy/manifests`; where the chart installed it: add it to `clusterRoles` in its values, then `helm upgrade`",
+			fix: "add … to `resourceNames` of the verbs `bind` and `get` in the integrator's own ClusterRole, and to the roles of the fence, in `deploy/manifests`. Where the chart installed it: add it to `clusterRoles` in its values, then `helm upgrade`",
 			when: func(f *Facts) []hit {
 				return roles(f, func(r clusterroles.Role) (bool, string) {
 					return r.Bindable.Verdict == clusterroles.No, r.Bindable.Reason
@@ -72,7 +72,7 @@ func clusterRules() []rule {
 		{
 			code: "fence_roles", name: "the fence does not know a ClusterRole of the configuration", after: append(unreached(), "fence", "role", "role_bind"),
 			why:  "a tenant can take the name of its RoleBinding before the integrator does",
-			fix:  "add the role to the list in `deploy/manifests`, and apply them again; where the chart installed it: add it to `clusterRoles` in its values, then `helm upgrade`",
+			fix:  "add the role to the list in `deploy/manifests`, and apply them again. Where the chart installed it: add it to `clusterRoles` in its values, then `helm upgrade`",
 			when: func(f *Facts) []hit { return one(f.Cluster.FenceRoles != "", f.Cluster.FenceRoles, "") },
 		},
 		{

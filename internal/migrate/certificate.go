@@ -20,7 +20,6 @@ var certificateBindings = map[string]string{
 
 func certificateAccount(namespace string) string { return namespace + "-service-account" }
 func certificateBinding(namespace string) string { return "gitlab-" + namespace }
-func certificateSecret(namespace string) string  { return namespace + "-token" }
 
 var (
 	environmentSlug = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,22}[a-z0-9])?$`)

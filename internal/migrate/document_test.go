@@ -73,7 +73,6 @@ func TestLeftovers(t *testing.T) {
 		"store-42-production  Role gitlab-knative-serving-role",
 		"store-42-production  RoleBinding gitlab-knative-serving-rolebinding  gives x gitlab-knative-serving-role",
 		"store-42-production  RoleBinding gitlab-store-42-production  gives store-42-production-service-account admin",
-		"store-42-production  Secret store-42-production-token",
 		"store-42-production  ServiceAccount store-42-production-service-account",
 	}
 	slices.Sort(got)

@@ -102,9 +102,8 @@ func (p *inventory) leftovers(covered map[string]authz.SourceID) (out []Leftover
 			switch {
 			case p.made2018(ns) && (name == p.account() || name == netAdminAccount):
 				add(Leftover{Kind: "ServiceAccount", Name: name, From: Integrator2018})
-			case name == certificateAccount(ns):
+			case name == certificateAccount(ns) && p.boundByGitLab(ns): // a tenant may have called their own so
 				add(Leftover{Kind: "ServiceAccount", Name: name, From: Certificate})
-				add(Leftover{Kind: "Secret", Name: certificateSecret(ns), From: Certificate})
 			}
 		}
 	}
@@ -112,6 +111,15 @@ func (p *inventory) leftovers(covered map[string]authz.SourceID) (out []Leftover
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name))
 	})
 	return out
+}
+
+// boundByGitLab reports whether a namespace has the binding that the certificate integration gave its ServiceAccount.
+func (p *inventory) boundByGitLab(ns string) bool {
+	return slices.ContainsFunc(p.objects.bindings[ns], func(b *rbacv1.RoleBinding) bool {
+		return b.Name == certificateBinding(ns) && slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool {
+			return s.Kind == rbacv1.ServiceAccountKind && s.Name == certificateAccount(ns)
+		})
+	})
 }
 
 func (p *inventory) account() string { return cmp.Or(p.in.Account, AccountName) }

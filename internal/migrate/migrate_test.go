@@ -193,7 +193,7 @@ var scenes = map[string]struct {
 	"plain": {scene{
 		groups: map[int64]string{7: "haw", 8: "haw/lab_1"}, projects: map[int64]string{42: "haw/World"}, users: map[int64]string{3: "bob.b"},
 		namespaces: []corev1.Namespace{of("haw", "haw"), of("haw-lab-1", "haw/lab_1"), of("haw-world", "haw/World"), of("bob-b", "bob.b"), namespace("kube-system"), namespace("theirs", "app=x")},
-	}, []string{"bob-b -> user/3", "haw -> group/7", "haw-lab-1 -> group/8", "haw-world -> project/42"}},
+	}, []string{"bob-b: personal_namespace, of user/3", "haw -> group/7", "haw-lab-1 -> group/8", "haw-world -> project/42"}},
 	"a label with several paths, both there": {scene{
 		groups: map[int64]string{7: "a/_b", 8: "a_/b"}, namespaces: []corev1.Namespace{of("a--b", "a/_b")},
 	}, []string{"a--b: ambiguous_label, of group/7 group/8"}},
@@ -236,6 +236,14 @@ var scenes = map[string]struct {
 			in.Snapshot.Groups[7] = g
 		},
 	}, []string{"haw: older_than_source, of group/7"}},
+	"of an age that nobody tells": {scene{
+		groups: map[int64]string{7: "haw"}, namespaces: []corev1.Namespace{of("haw", "haw")},
+		change: func(in *Input) {
+			g := in.Snapshot.Groups[7]
+			g.CreatedAt = time.Time{}
+			in.Snapshot.Groups[7] = g
+		},
+	}, []string{"haw: unknown_age, of group/7"}},
 	"reserved": {scene{
 		groups:     map[int64]string{7: "Kube-System", 8: "monitoring", 9: "dc1", 10: "ours-x"},
 		namespaces: []corev1.Namespace{of("kube-system", "Kube-System"), of("monitoring", "monitoring"), of("dc1", "dc1"), of("ours-x", "ours-x")},

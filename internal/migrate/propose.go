@@ -312,7 +312,13 @@ func (p *proposer) namespace(it *Item, ns *corev1.Namespace) {
 		if name := p.in.Known[id]; name != "" && name != ns.Name {
 			it.against(HasNamespace, "%s (%s) has the namespace %s of this program already", id, path, name)
 		}
-		if born := ns.CreationTimestamp.Time; !src.CreatedAt.IsZero() && !born.IsZero() && born.Add(clockDifference).Before(src.CreatedAt) {
+		if id.Kind == authz.UserSource { // people rename themselves as they like, and take a name that somebody has left
+			it.against(PersonalNamespace, "it is a personal one, and %s (%s) may not be who had this name in GitLab when it was made", id, path)
+		}
+		born := ns.CreationTimestamp.Time
+		if src.CreatedAt.IsZero() || born.IsZero() {
+			it.against(UnknownAge, "it is not known whether it is older than %s (%s): then somebody else had this path, and what is in it may be theirs", id, path)
+		} else if born.Add(clockDifference).Before(src.CreatedAt) {
 			it.settled = false
 			it.against(OlderThanSource, "it was made on %s, before %s (%s) was made in GitLab on %s: somebody else had this path then, and what is in it may be theirs",
 				born.UTC().Format(time.RFC3339), id, path, src.CreatedAt.UTC().Format(time.RFC3339))

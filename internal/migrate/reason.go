@@ -25,11 +25,13 @@ const (
 	OlderThanSource   Code = "older_than_source"
 	OtherManager      Code = "other_manager"
 	Renamed           Code = "renamed"
+	PersonalNamespace Code = "personal_namespace"
 	ReservedName      Code = "reserved_name"
 	SeveralNamespaces Code = "several_namespaces"
 	SharedName        Code = "shared_name"
 	SourceGone        Code = "source_gone"
 	Terminating       Code = "terminating"
+	UnknownAge        Code = "unknown_age"
 	UnknownNamespace  Code = "unknown_namespace"
 	UnreadSource      Code = "unread_source"
 )
