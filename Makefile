@@ -45,7 +45,7 @@ test: vet build controlplane ## run all tests, against a real API server
 	@/usr/bin/python3 -c 'import gitlab' 2>/dev/null || echo "SKIPPED: python3-gitlab is not installed: no foreign client drives the simulated REST API (.ci/run installs it)"
 	@cmp -s internal/gitlabsim/runner/testdata/gitlab-ci-local/package-lock.json "$${XDG_CACHE_HOME:-$$HOME/.cache}/gl-k8s-integrator/gitlab-ci-local/node_modules/.installed" && command -v node >/dev/null || echo "SKIPPED: gitlab-ci-local is not installed: no foreign reader of .gitlab-ci.yml is compared with the simulated runner (.ci/run installs it)"
 	@command -v promtool >/dev/null || echo "SKIPPED: promtool is not installed: alerts and dashboard are not checked with Prometheus' own tool (.ci/run installs it)"
-	@echo "== tests (15 to 20 minutes; packages that start a control plane run one after the other, the rest beside them)"
+	@echo "== tests (about half an hour; packages that start a control plane run one after the other, the rest beside them)"
 	@failed=; beside=$$(mktemp); \
 	  go list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | awk '$$1 ~ /\.test$$/ { print sub(/\.test$$/, "", $$1) && /internal\/controlplane/ ? "with" : "without", $$1 }' > $$beside.list; \
 	  go test $(TESTFLAGS) $$(awk '$$1 == "without" { print $$2 }' $$beside.list) > $$beside 2>&1 & \

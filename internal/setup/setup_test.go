@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -476,6 +477,38 @@ func TestRenewalKeepsTheSecret(t *testing.T) {
 		fresh := slices.Contains([]string{"tls.crt", "tls.key", "hooks.crt", "hooks.key"}, name)
 		if (a.StringData[name] == b.StringData[name]) == fresh {
 			t.Errorf("%s: changed is not %v", name, fresh)
+		}
+	}
+}
+
+// TestAnswersOfTheDocs: the file of answers that docs/init.md shows says the same as the command above it.
+func TestAnswersOfTheDocs(t *testing.T) {
+	page, err := os.ReadFile("../../docs/init.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```\ngl-k8s-integrator init new (.*?)\n```.*?```yaml answers\n(.*?)```").FindSubmatch(page)
+	if m == nil {
+		t.Fatal("docs/init.md has no answers")
+	}
+	file := filepath.Join(t.TempDir(), "answers.yaml")
+	if err := os.WriteFile(file, m[2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadAnswers(file); err != nil {
+		t.Error(err)
+	}
+	var keys map[string]any
+	if err := yaml.Unmarshal(m[2], &keys); err != nil {
+		t.Fatal(err)
+	}
+	words := strings.Fields(string(m[1]))
+	if len(words) != 2*len(keys) {
+		t.Errorf("%d words on the line, %d answers", len(words), len(keys))
+	}
+	for i := 0; i+1 < len(words); i += 2 {
+		if have := strings.Trim(fmt.Sprint(keys[strings.TrimPrefix(words[i], "--")]), "[]"); have != words[i+1] {
+			t.Errorf("%s is %s on the line and %s in the file", words[i], words[i+1], have)
 		}
 	}
 }
