@@ -131,7 +131,7 @@ func New(cfg Config) (*GitLab, error) {
 		verifiers: map[string]verifier{},
 		issuers:   map[string]bool{cfg.Issuer: true},
 		keys: &keys{
-			client: httpClient(cfg.HTTPClient), issuer: cfg.Issuer, jwksURL: cfg.JWKSURL, file: cfg.KeyFile,
+			client: HTTPClient(cfg.HTTPClient), issuer: cfg.Issuer, jwksURL: cfg.JWKSURL, file: cfg.KeyFile,
 			refresh: cfg.KeyRefresh, minInterval: cfg.MinFetchInterval, maxAge: cfg.MaxKeyAge,
 			now: cfg.Now, log: cfg.Logger,
 		},

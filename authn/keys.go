@@ -286,7 +286,7 @@ func (k *keys) discover(ctx context.Context) (string, error) {
 		return "", &UndecidedError{Code: CodeDiscoveryMismatch, Err: fmt.Errorf(
 			"%s says its issuer is %q, configured is %q; configure GitLab's external_url", at, clip(doc.Issuer), k.issuer)}
 	}
-	if err := sameOrigin(k.issuer, doc.JWKSURI); err != nil {
+	if err := SameOrigin(k.issuer, doc.JWKSURI); err != nil {
 		return "", &UndecidedError{Code: CodeDiscoveryMismatch, Err: fmt.Errorf(
 			"%s names keys at %q: %w; if that is right, configure the key URL", at, clip(doc.JWKSURI), err)}
 	}
@@ -375,8 +375,8 @@ func sameKeys(a, b *keySet) bool {
 	return true
 }
 
-// httpClient returns the caller's client with redirects held to the host that was asked.
-func httpClient(from *http.Client) *http.Client {
+// HTTPClient returns the caller's client with redirects held to the host that was asked.
+func HTTPClient(from *http.Client) *http.Client {
 	client := &http.Client{}
 	if from != nil {
 		*client = *from
@@ -389,13 +389,13 @@ func httpClient(from *http.Client) *http.Client {
 		if len(via) > maxRedirects {
 			return fmt.Errorf("more than %d redirects", maxRedirects)
 		}
-		return sameOrigin(via[0].URL.String(), req.URL.String())
+		return SameOrigin(via[0].URL.String(), req.URL.String())
 	}
 	return client
 }
 
-// sameOrigin refuses a URL on another host or port than the first, and one that may not be fetched at all.
-func sameOrigin(first, second string) error {
+// SameOrigin refuses a URL on another host or port than the first, and one that may not be fetched at all.
+func SameOrigin(first, second string) error {
 	a, err := url.Parse(first)
 	if err != nil {
 		return errors.New("it is not a URL")

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
@@ -49,7 +50,7 @@ func (c gitlabLook) fetch(ctx context.Context, at string, into any) (a answered,
 		return a, err
 	}
 	sent := c.Now()
-	resp, err := c.GitLab.Do(req)
+	resp, err := authn.HTTPClient(c.GitLab).Do(req) // by the rules for redirects that serve has
 	if err != nil {
 		return a, err
 	}
@@ -100,6 +101,9 @@ func (c gitlabLook) discovery(ctx context.Context) {
 	}
 	if c.Config.Authn.Keys.URL != "" {
 		doc.Keys = c.Config.Authn.Keys.URL
+	} else if err := authn.SameOrigin(doc.Issuer, doc.Keys); err != nil {
+		g.KeysBad = fmt.Sprintf("GitLab says that its keys are at %q: %v", doc.Keys, err)
+		return
 	}
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,5 +62,40 @@ func TestNothingAnswers(t *testing.T) {
 	}
 	if r := doctor.Judge(f); r.Healthy || len(r.Problems) != 3 || len(r.NotLookedAt) != 2 {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// TestKeysThatServeRefuses: keys on another host than GitLab's, named by its discovery document or behind a redirect, are no keys for
+// serve, so the doctor does not call them well.
+func TestKeysThatServeRefuses(t *testing.T) {
+	t.Parallel()
+	keys := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"keys":[{}]}`) })
+	elsewhere := httptest.NewServer(keys)
+	t.Cleanup(elsewhere.Close)
+	for name, at := range map[string]func(own string) string{
+		"its own":           func(own string) string { return own + "/keys" },
+		"another host's":    func(string) string { return elsewhere.URL + "/keys" },
+		"behind a redirect": func(own string) string { return own + "/moved" },
+	} {
+		var gitlab *httptest.Server
+		gitlab = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/.well-known/openid-configuration":
+				fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, gitlab.URL, at(gitlab.URL))
+			case "/keys":
+				keys(w, r)
+			case "/moved":
+				http.Redirect(w, r, elsewhere.URL+"/keys", http.StatusFound)
+			default:
+				http.NotFound(w, r)
+			}
+		}))
+		t.Cleanup(gitlab.Close)
+		cfg := &config.Config{}
+		cfg.GitLab.URL = gitlab.URL
+		f := doctor.Collect(t.Context(), doctor.Sources{Config: cfg, GitLab: gitlab.Client(), Now: time.Now})
+		if bad := f.GitLab.KeysBad != ""; bad != (name != "its own") || f.GitLab.Fault != doctor.None {
+			t.Errorf("%s: keys bad: %q, GitLab %q", name, f.GitLab.KeysBad, f.GitLab.Text)
+		}
 	}
 }
