@@ -532,12 +532,31 @@ func TestNobodyGetsWhatAnotherHad(t *testing.T) {
 			break
 		}
 	}
-	if proposed < 20000 || suffixed < 40 {
+	if proposed < 20000 || suffixed < 20 {
 		t.Errorf("only %d were proposed, %d with a number", proposed, suffixed)
 	}
 	for _, c := range []Code{AmbiguousLabel, NameDiffers, OlderThanSource, SeveralNamespaces, SharedName, SourceGone} {
 		if decide[c] < 20 {
 			t.Errorf("%s was only seen %d times", c, decide[c])
+		}
+	}
+}
+
+// TestWhatIsNotShownIsWeighed: who asks about one origin alone gets the same verdicts as who asks about both, only fewer of them.
+func TestWhatIsNotShownIsWeighed(t *testing.T) {
+	t.Parallel()
+	for name, s := range scenes {
+		in := s.input(t)
+		in.From = []Origin{Integrator2018, Certificate}
+		both := tell(Propose(in))
+		for _, from := range in.From {
+			one := in
+			one.From = []Origin{from}
+			for _, line := range tell(Propose(one)) {
+				if !slices.Contains(both, line) {
+					t.Errorf("%s, only %s: %s\nof both: %v", name, from, line, both)
+				}
+			}
 		}
 	}
 }

@@ -96,10 +96,13 @@ func Propose(in Input) Result {
 			continue
 		}
 		for _, o := range it.From {
-			r.Found[o]++
+			if slices.Contains(in.From, o) {
+				r.Found[o]++
+			}
 		}
 		source, ours := p.ours(ns)
 		switch {
+		case ours && !p.shown(it):
 		case ours:
 			r.Ours++
 			covered[ns.Name] = source
@@ -115,6 +118,9 @@ func Propose(in Input) Result {
 	}
 	p.compare(items)
 	for _, it := range items {
+		if !p.shown(it) {
+			continue
+		}
 		for _, id := range it.sources {
 			path, _ := in.Snapshot.Path(id)
 			it.Entries = append(it.Entries, Entry{it.Namespace, id.String(), path})
@@ -139,6 +145,11 @@ type proposer struct {
 	incomplete map[authz.SourceID]string
 }
 
+// shown reports whether an item is of an origin that is asked about. All are weighed, since the others' speak against it, too.
+func (p *proposer) shown(it *Item) bool {
+	return slices.ContainsFunc(it.From, func(o Origin) bool { return slices.Contains(p.in.From, o) })
+}
+
 // ours reports whether a namespace belongs to a source of this GitLab already.
 func (p *proposer) ours(ns *corev1.Namespace) (authz.SourceID, bool) {
 	if ns.Labels[kubename.LabelManagedBy] != kubename.ManagedBy {
@@ -154,11 +165,11 @@ func (p *proposer) item(ns *corev1.Namespace) *Item {
 	var old, managed []authz.SourceID
 	_, labelled := ns.Labels[LabelOrigin]
 	_, ignored := ns.Labels[LabelIgnored]
-	if slices.Contains(p.in.From, Integrator2018) && (labelled || ignored) {
+	if labelled || ignored {
 		it.From = append(it.From, Integrator2018)
 		old = p.byLabel(it, ns, labelled, ignored)
 	}
-	if slices.Contains(p.in.From, Certificate) && p.objects.certificate(ns) {
+	if p.objects.certificate(ns) {
 		it.From = append(it.From, Certificate)
 		managed = p.byName(it, ns)
 	}
@@ -313,10 +324,12 @@ func (p *proposer) namespace(it *Item, ns *corev1.Namespace) {
 			it.against(HasNamespace, "%s (%s) has the namespace %s of this program already", id, path, name)
 		}
 		if id.Kind == authz.UserSource { // people rename themselves as they like, and take a name that somebody has left
+			it.settled = false
 			it.against(PersonalNamespace, "it is a personal one, and %s (%s) may not be who had this name in GitLab when it was made", id, path)
 		}
 		born := ns.CreationTimestamp.Time
 		if src.CreatedAt.IsZero() || born.IsZero() {
+			it.settled = false
 			it.against(UnknownAge, "it is not known whether it is older than %s (%s): then somebody else had this path, and what is in it may be theirs", id, path)
 		} else if born.Add(clockDifference).Before(src.CreatedAt) {
 			it.settled = false
