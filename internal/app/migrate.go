@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"sigs.k8s.io/yaml"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
@@ -152,17 +150,7 @@ func wrong(d migrate.Document, after syncer.Round) error {
 }
 
 func showMigration(out io.Writer, d migrate.Document, v MigrateView) error {
-	switch v.Output {
-	case "json":
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(d)
-	case "yaml":
-		data, err := yaml.Marshal(d)
-		if err != nil {
-			return fmt.Errorf("writing the migration as YAML: %w", err)
-		}
-		_, err = out.Write(data)
+	if done, err := forPrograms(out, v.Output, d); done {
 		return err
 	}
 	if _, err := io.WriteString(out, d.Text()+d.Plan.Text(inColour(out, v.Colour))); err != nil {

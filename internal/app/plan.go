@@ -212,6 +212,24 @@ func foretold(cfg *config.Config, r syncer.Round, t ci.Terms) (preview.Document,
 	return document(cfg, r, t.Scope, handed)
 }
 
+// forPrograms prints a document as JSON or YAML, if that is the output that was asked for.
+func forPrograms(out io.Writer, output string, d any) (done bool, err error) {
+	switch output {
+	case "json":
+		e := json.NewEncoder(out)
+		e.SetIndent("", "  ")
+		return true, e.Encode(d)
+	case "yaml":
+		data, err := yaml.Marshal(d)
+		if err != nil {
+			return true, fmt.Errorf("writing it as YAML: %w", err)
+		}
+		_, err = out.Write(data)
+		return true, err
+	}
+	return false, nil
+}
+
 // show prints a plan as it was asked for.
 func show(out io.Writer, cfg *config.Config, r syncer.Round, t ci.Terms, v PlanView) error {
 	all, err := foretold(cfg, r, t)
@@ -223,17 +241,7 @@ func show(out io.Writer, cfg *config.Config, r syncer.Round, t ci.Terms, v PlanV
 		return err
 	}
 	d := all.Only(filter)
-	switch v.Output {
-	case "json":
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(d)
-	case "yaml":
-		data, err := yaml.Marshal(d)
-		if err != nil {
-			return fmt.Errorf("writing the plan as YAML: %w", err)
-		}
-		_, err = out.Write(data)
+	if done, err := forPrograms(out, v.Output, d); done {
 		return err
 	}
 	if filter != (preview.Filter{}) {

@@ -38,7 +38,7 @@ func look(ctx context.Context, a Answers, f folder, now time.Time) []string {
 	}
 	switch err := g.get(ctx, "/.well-known/openid-configuration", "", &about); {
 	case err != nil:
-		say("warning: GitLab can't be read from here (%v): %s; check-config and plan will tell more", err, cure(err))
+		say("warning: GitLab can't be read from here (%v): %s; check-config and plan will tell more", err, hint(err))
 		return out
 	case about.Issuer != a.GitLab:
 		say("warning: GitLab at %s calls itself %q: give that as --gitlab, else nobody can log in. It was sent no token", a.GitLab, about.Issuer)
@@ -61,8 +61,8 @@ func look(ctx context.Context, a Answers, f folder, now time.Time) []string {
 	return out
 }
 
-// cure says what to look at when GitLab can't be read.
-func cure(err error) string {
+// hint says what to look at when GitLab can't be read.
+func hint(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var dns *net.DNSError
