@@ -31,3 +31,6 @@ func (p *Provisioner) Status(namespace string, project int64) rbacsync.DeliveryS
 func (p *Provisioner) Saw(s *corev1.Secret, deleted bool) bool {
 	return p.disturbed(s, deleted)
 }
+
+// Missed is what a watch would do that begins again after another one.
+func (p *Provisioner) Missed() bool { return p.missed(p.c.Now()) }

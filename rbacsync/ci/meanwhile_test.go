@@ -100,6 +100,12 @@ func TestWhatHappensDuringALookIsNotLost(t *testing.T) {
 		for what, meddle := range map[string]func(m *meddler, inGitLab bool){
 			"the Secret is deleted": func(m *meddler, _ bool) { m.remove(kubename.CISecret) },
 			"the anchor is deleted": func(m *meddler, _ bool) { m.remove(kubename.CIAnchor) },
+			"the anchor is deleted while nobody watches": func(m *meddler, _ bool) {
+				if m.get(kubename.CIAnchor) != nil {
+					m.acted = m.b.kube.Tracker().Delete(secretsOf, "haw-world", kubename.CIAnchor) == nil
+					m.b.Missed()
+				}
+			},
 			"the token is changed": func(m *meddler, _ bool) {
 				if s := m.get(kubename.CISecret); s != nil && len(s.Data["token"]) > 0 {
 					s.Data["token"], s.ResourceVersion = []byte("somebody else's"), "changed"
