@@ -189,3 +189,36 @@ func TestStateIsSeenBeforeTheRoundEnds(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestAClockThatIsBehind: the leader before had a clock that was ahead, or the cluster was restored from a backup. What was taken
+// earlier is passed over, but not for ever; and what this process has read itself counts at once.
+func TestAClockThatIsBehind(t *testing.T) {
+	t.Parallel()
+	blocked := func(after time.Duration) *authz.Snapshot {
+		s := snapshotOf(after, nil, nil, 1, 2)
+		u := s.Users[2]
+		u.State = "blocked"
+		s.Users[2] = u
+		return s
+	}
+	for name, c := range map[string]struct {
+		learn func(k *Knowledge)
+		want  string
+	}{
+		"a backup, however often it is seen": {func(k *Knowledge) { k.Learn(blocked(time.Minute)); k.Learn(blocked(time.Minute)) }, "active"},
+		"somebody who goes on reading":       {func(k *Knowledge) { k.Learn(blocked(time.Minute)); k.Learn(blocked(2 * time.Minute)) }, "blocked"},
+		"a backup, and then what is newer": {func(k *Knowledge) {
+			k.Learn(blocked(time.Minute))
+			k.Learn(snapshotOf(2*time.Hour, nil, nil, 1, 2))
+			k.Learn(blocked(2 * time.Minute))
+		}, "active"},
+		"what was read here": {func(k *Knowledge) { k.LearnOwn(blocked(time.Minute)) }, "blocked"},
+	} {
+		k := NewKnowledge(Rules{}, time.Now)
+		k.Learn(snapshotOf(time.Hour, nil, nil, 1, 2))
+		c.learn(k)
+		if state, _ := New(k, Options{}).UserState(2); state != c.want {
+			t.Errorf("%s: user 2 is %q, want %q", name, state, c.want)
+		}
+	}
+}

@@ -87,9 +87,14 @@ func (k *facts) userState(id int64) (string, bool) {
 	return authn.StateDeleted, true
 }
 
-// Learn takes in a Snapshot. nil is ignored, and so is one that was taken before the last one; a second such one shows that somebody
-// goes on reading, by a clock that is behind the one before.
-func (k *Knowledge) Learn(s *authz.Snapshot) {
+// Learn takes in a Snapshot that somebody has read. nil is ignored, and so is one that was taken before the last one; a second such
+// one shows that somebody goes on reading, by a clock that is behind the one before.
+func (k *Knowledge) Learn(s *authz.Snapshot) { k.learn(s, false) }
+
+// LearnOwn is Learn of what this process has just read: that counts whatever the clock of another one said.
+func (k *Knowledge) LearnOwn(s *authz.Snapshot) { k.learn(s, true) }
+
+func (k *Knowledge) learn(s *authz.Snapshot, own bool) {
 	if s == nil {
 		return
 	}
@@ -102,7 +107,7 @@ func (k *Knowledge) Learn(s *authz.Snapshot) {
 	if s == old.snapshot {
 		return
 	}
-	if s.Taken.Before(old.snapshot.Taken) && (k.passed.IsZero() || k.passed.Equal(s.Taken)) {
+	if !own && s.Taken.Before(old.snapshot.Taken) && (k.passed.IsZero() || k.passed.Equal(s.Taken)) {
 		k.passed = s.Taken
 		return
 	}

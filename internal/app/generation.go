@@ -242,6 +242,10 @@ func (s *server) onRound(r syncer.Round) {
 	s.metrics.Round(r, s.findings()...)
 	s.kept.history.Add(r)
 	s.rounds.Add(r)
-	g.knowledge.Learn(r.Snapshot)
+	if r.Kind == syncer.KindFull && r.Err == nil {
+		g.knowledge.LearnOwn(r.Snapshot)
+	} else {
+		g.knowledge.Learn(r.Snapshot)
+	}
 	s.sample.Offer(r)
 }

@@ -122,7 +122,8 @@ func newAPI(o Options) (*api, error) {
 	return a, nil
 }
 
-// SameHost is the rule for redirects of clients that send a token. It lets GitLab redirect (moved projects) only inside itself: the token header would follow to any host.
+// SameHost is the rule for redirects of clients that send a token. It lets GitLab redirect (moved projects) only inside itself: the
+// token's header would follow to any host.
 func SameHost(req *http.Request, via []*http.Request) error {
 	if len(via) >= 5 {
 		return errors.New("stopped after 5 redirects")
