@@ -17,6 +17,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -273,6 +274,7 @@ func TestMigration(t *testing.T) {
 	// Beside the old service: nothing is written, and what is proposed is what nothing speaks against.
 	o.write("")
 	o.prepare()
+	old := o.oldRole()
 	before := o.versions()
 	look := o.page("look")
 	for _, want := range []string{"GITLAB_ENVIRONMENT_NAME -> ci.environment: ICC-K8s", `- {namespace: "haw-world", source: "project/`, `"kind": "Migration"`, "kubectl label namespace "} {
@@ -406,6 +408,32 @@ func TestMigration(t *testing.T) {
 
 	// Back: ours goes, and what the old service had is there as before.
 	o.back(before)
+	if role := o.role(); !equality.Semantic.DeepEqual(role.Rules, old) {
+		t.Errorf("the old ClusterRole has the rules %v, before %v", role.Rules, old)
+	}
+}
+
+func (o *oldService) role() *rbacv1.ClusterRole {
+	o.Helper()
+	role, err := o.admin.RbacV1().ClusterRoles().Get(o.Context(), kubename.CIClusterRole, metav1.GetOptions{})
+	o.must(err)
+	return role
+}
+
+// oldRole is as if the ClusterRole of the old service, which has the name of ours, had been saved before ours was applied.
+func (o *oldService) oldRole() []rbacv1.PolicyRule {
+	o.Helper()
+	roles := o.admin.RbacV1().ClusterRoles()
+	ours, old := o.role(), o.role()
+	old.Rules = []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}}
+	old, err := roles.Update(o.Context(), old, metav1.UpdateOptions{})
+	o.must(err)
+	o.page("save")
+	rules := old.Rules
+	old.Rules = ours.Rules
+	_, err = roles.Update(o.Context(), old, metav1.UpdateOptions{})
+	o.must(err)
+	return rules
 }
 
 // back uninstalls ours.
