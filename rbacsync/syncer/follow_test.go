@@ -138,8 +138,11 @@ func TestWhatWasStoredBeforeTakesNoPlace(t *testing.T) {
 			age        time.Duration
 			name, want string
 		}{
-			{0, "first", "first"}, {time.Hour, "backup", "first"}, {0, "later", "later"},
-			{time.Hour, "clock behind", "later"}, {time.Hour, "and goes on", "and goes on"}, // time goes by, so that was taken later
+			{0, "first", "first"},
+			{time.Hour, "backup", "first"},
+			{0, "later", "later"},
+			{time.Hour, "clock behind", "later"},
+			{time.Hour, "and goes on", "and goes on"}, // time goes by, so that was taken later
 		} {
 			named(step.age, step.name)
 			if got := s.State().View.Namespace[authz.ProjectID(42)]; got != step.want {
