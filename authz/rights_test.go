@@ -155,7 +155,8 @@ func TestRightsAreWhatGrantsSay(t *testing.T) {
 		s := authztest.Snapshot(r)
 		p := newPolicy(t, func(pc *authz.PolicyConfig) {
 			pc.Extra = []authz.ExtraRole{
-				{Source: authz.GroupID(1), Below: true, ClusterRole: "more", Group: 3}, {Source: authz.GroupID(2), Below: true, ClusterRole: "edit", Levels: []authz.Level{authz.Guest}},
+				{Source: authz.GroupID(1), Below: true, ClusterRole: "more", Group: 3},
+				{Source: authz.GroupID(2), Below: true, ClusterRole: "edit", Levels: []authz.Level{authz.Guest}},
 				{Source: authz.GroupID(1), Below: true, ClusterRole: "more", Levels: []authz.Level{authz.Owner}},
 			}
 		})
