@@ -313,20 +313,20 @@ func (b *book) now() state {
 	return s
 }
 
-// at tells who had what in a namespace at a time.
-func (b *book) at(namespace string, at time.Time) Moment {
-	m := Moment{Namespace: namespace, At: at, Begins: b.begins, Known: !b.begins.IsZero() && !at.Before(b.begins), Rights: []Right{}}
+// at tells who had what at a time: the rights that are wanted.
+func (b *book) at(at time.Time, want func(space, who uint32) bool) Moment {
+	m := Moment{At: at, Begins: b.begins, Known: !b.begins.IsZero() && !at.Before(b.begins), Rights: []Right{}}
 	if !m.Known {
 		return m
 	}
 	type key struct{ space, role, who uint32 }
 	have := map[key]Right{}
-	mine := map[uint32]bool{}
-	for _, n := range b.byName[namespace] {
-		mine[n] = true
-		for role, people := range b.base[n] {
+	for n, roles := range b.base {
+		for role, people := range roles {
 			for _, who := range people {
-				have[key{n, role, who}] = Right{Who: b.who(who), Role: b.textOf(role)}
+				if want(n, who) {
+					have[key{n, role, who}] = Right{Namespace: b.spaceName(n), Who: b.who(who), Role: b.textOf(role)}
+				}
 			}
 		}
 	}
@@ -336,19 +336,28 @@ func (b *book) at(namespace string, at time.Time) Moment {
 		}
 		k := key{r.space, r.role, r.who}
 		switch _, had := have[k]; {
-		case !mine[r.space] || r.who == 0:
+		case r.who == 0 || !want(r.space, r.who):
 		case r.what == lost:
 			delete(have, k)
 		case !had:
 			e := b.entry(r)
-			have[k] = Right{Who: e.Who, Role: e.Role, Since: e.At, Cause: e.Cause, Why: e.Why, ApprovedBy: e.ApprovedBy}
+			have[k] = Right{Namespace: e.Namespace, Who: e.Who, Role: e.Role, Since: e.At, Cause: e.Cause, Why: e.Why, ApprovedBy: e.ApprovedBy}
 		}
 	}
 	for _, right := range have {
 		m.Rights = append(m.Rights, right)
 	}
 	slices.SortFunc(m.Rights, func(a, b Right) int {
-		return cmp.Or(cmp.Compare(a.Who.Name, b.Who.Name), cmp.Compare(a.Who.ID, b.Who.ID), cmp.Compare(a.Role, b.Role))
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Who.Name, b.Who.Name), cmp.Compare(a.Who.ID, b.Who.ID), cmp.Compare(a.Role, b.Role))
 	})
 	return m
+}
+
+// places returns the numbers of a namespace: one that was made again for somebody else has more than one.
+func (b *book) places(name string) map[uint32]bool {
+	out := map[uint32]bool{}
+	for _, n := range b.byName[name] {
+		out[n] = true
+	}
+	return out
 }

@@ -35,19 +35,31 @@ func (r *Reader) User(ctx context.Context, id int64, since, until time.Time) (ou
 // Namespace returns the changes in one namespace from since until until, the oldest first. A zero time is no bound.
 func (r *Reader) Namespace(ctx context.Context, namespace string, since, until time.Time) (out []Entry, err error) {
 	err = r.read(ctx, func(b *book) {
-		mine := map[uint32]bool{}
-		for _, n := range b.byName[namespace] {
-			mine[n] = true
-		}
+		mine := b.places(namespace)
 		out = b.entries(since, until, func(r record) bool { return mine[r.space] })
 	})
 	return out, err
 }
 
 // At returns who had which right in a namespace at a time.
-func (r *Reader) At(ctx context.Context, namespace string, at time.Time) (m Moment, err error) {
+func (r *Reader) At(ctx context.Context, namespace string, at time.Time) (Moment, error) {
+	return r.at(ctx, at, func(b *book) func(space, who uint32) bool {
+		mine := b.places(namespace)
+		return func(space, _ uint32) bool { return mine[space] }
+	})
+}
+
+// UserAt returns the rights that a person had at a time.
+func (r *Reader) UserAt(ctx context.Context, id int64, at time.Time) (Moment, error) {
+	return r.at(ctx, at, func(b *book) func(space, who uint32) bool {
+		n := b.byID[id]
+		return func(_, who uint32) bool { return n != 0 && who == n }
+	})
+}
+
+func (r *Reader) at(ctx context.Context, at time.Time, want func(*book) func(space, who uint32) bool) (m Moment, err error) {
 	err = r.read(ctx, func(b *book) {
-		m = b.at(namespace, at)
+		m = b.at(at, want(b))
 		m.Recorded = r.v.head.Recorded
 	})
 	return m, err

@@ -38,7 +38,11 @@ func impersonal(s *authz.Snapshot, text string, ids ...authz.SourceID) string {
 
 // plain is why a change was planned, in its own words.
 func (r reasons) plain(p *place, c rbacsync.Change) string {
-	why := impersonal(r.now, c.Why, p.source, c.Source)
+	why := c.Why
+	if c.ApprovedBy != "" { // that is told by itself
+		why = strings.ReplaceAll(why, ", approved by "+c.ApprovedBy, "")
+	}
+	why = impersonal(r.now, why, p.source, c.Source)
 	if r.before != nil {
 		why = impersonal(r.before, why, p.source, c.Source)
 	}

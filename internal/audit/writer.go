@@ -48,6 +48,8 @@ const (
 	// recordedEvery is how often it is written that nothing has changed.
 	recordedEvery = time.Hour
 	maxQueue      = 256
+	// keepLegacy is how long what a version before wrote is left for it to show, in case it comes back.
+	keepLegacy = 7 * 24 * time.Hour
 )
 
 // Writer records what the leader does. Take never blocks; Run stores it beside the passes, and Flush what is left at the end. What
@@ -230,7 +232,7 @@ func (w *Writer) load(ctx context.Context) error {
 		return err
 	}
 	w.v, w.now, w.rows, w.spaces, w.dirty, w.forgets = v, v.book.now(), map[uint32]bool{}, map[uint32]bool{}, false, false
-	w.legacy = len(old) > 0
+	w.legacy = len(old) > 0 && w.o.Now().Sub(old[len(old)-1].at) > keepLegacy
 	if w.fresh {
 		w.tell(old)
 		if w.lastBook == nil {
