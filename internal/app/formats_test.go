@@ -81,8 +81,8 @@ type noKeys struct{}
 func (noKeys) Keys() ([]byte, time.Time)           { return []byte(`{"keys":[]}`), time.Now() }
 func (noKeys) RestoreKeys([]byte, time.Time) error { return errors.New("restored") }
 
-// record has the history begin.
-func record(ctx context.Context, kube kubernetes.Interface) error {
+// beginHistory has the history begin.
+func beginHistory(ctx context.Context, kube kubernetes.Interface) error {
 	w := audit.NewWriter(audit.Options{Kube: kube, Limits: func() audit.Limits { return audit.Limits{Days: 1, MaxBytes: 1 << 20} }, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	w.Take(syncer.Written{Kind: syncer.KindFull, Observed: &rbacsync.Observed{}, Snapshot: &authz.Snapshot{}, Began: time.Now(), Ended: time.Now()})
 	return w.Flush(ctx)
@@ -117,11 +117,11 @@ func laterFormats(kube *fake.Clientset) map[string]map[string]func(context.Conte
 				return history.Save(ctx, nil, func(w io.Writer) error { _, err := io.WriteString(w, "{}"); return err })
 			},
 		},
-		store.NameAudit: {"show": show, "save": func(ctx context.Context) error { return record(ctx, kube) }},
+		store.NameAudit: {"show": show, "save": func(ctx context.Context) error { return beginHistory(ctx, kube) }},
 		store.NameAuditBase: {"show": func(ctx context.Context) error {
 			_, _, err := store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameAuditBase}.Load(ctx, "", func(io.Reader) error { return nil })
 			return err
-		}, "save": func(ctx context.Context) error { return record(ctx, kube) }},
+		}, "save": func(ctx context.Context) error { return beginHistory(ctx, kube) }},
 		store.NameStatus: {
 			"show": func(ctx context.Context) error { return status.Show(ctx, kube, io.Discard) },
 			"read": func(ctx context.Context) error { _, err := status.Read(ctx, kube); return err },
