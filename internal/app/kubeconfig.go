@@ -109,7 +109,7 @@ func Kubeconfig(ctx context.Context, cfgs []*config.Config, variant string, name
 			log.Warn("cluster.publicURL is not set: people get the address of cluster.kubeconfig", "url", k.c.URL)
 		}
 		if len(cfg.Authn.ClientIDs) > 1 {
-			log.Warn("people log in by the first of authn.clientIDs", "clientID", k.c.ClientID)
+			log.Warn("people log in by the first of authn.clientIDs", "clientId", k.c.ClientID)
 		}
 		makers, names[k.c.Name] = append(makers, k), true
 	}
