@@ -95,9 +95,17 @@ func (d *delivery) explaining() (out explaining, err error) {
 	if d.n.Undecided {
 		return out, nil // the group that says so may not have been read
 	}
+	shown := d.project.VariablesRead && (e == nil || d.n.Read.After(e.At))
+	i := -1
+	if shown {
+		out.known = &ProjectVariables{d.project.Variables}
+		i = slices.IndexFunc(d.project.Variables, func(v authz.CIVariable) bool {
+			return v.Key == kubeconfigKey && v.Scope == everywhere && v.Marked
+		})
+	}
 	if !d.explains() {
-		if e.there() {
-			out.remove, out.told = true, Removed
+		if out.remove = e.there(); out.remove && (!shown || i >= 0) {
+			out.told = Removed
 		}
 		return out, nil
 	}
@@ -107,14 +115,6 @@ func (d *delivery) explaining() (out explaining, err error) {
 	}
 	out.v = explanationOf(text)
 	sum := sumOf(out.v)
-	shown := d.project.VariablesRead && (e == nil || d.n.Read.After(e.At))
-	i := -1
-	if shown {
-		out.known = &ProjectVariables{d.project.Variables}
-		i = slices.IndexFunc(d.project.Variables, func(v authz.CIVariable) bool {
-			return v.Key == kubeconfigKey && v.Scope == everywhere && v.Marked
-		})
-	}
 	last := ""
 	if e.there() && !e.Leaving {
 		last = e.Sums[len(e.Sums)-1]

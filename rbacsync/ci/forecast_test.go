@@ -87,6 +87,9 @@ func foretold(handed []ci.Handover, scope string) (out []string) {
 // seen leaves out what can't be foretold: where GitLab did not show the variables, whether what was delivered is still there; and
 // where what was delivered is not known any more, whether there is an integration.
 func seen(all []string, read, recorded bool) (out []string) {
+	if !read && !recorded { // nothing is known
+		return nil
+	}
 	for _, line := range all {
 		integration := strings.HasSuffix(line, "integration")
 		if integration && !recorded && line[0] == '+' || !read && !integration {
@@ -126,11 +129,11 @@ func TestASecretOfATenantKeepsNobodyFromAPlan(t *testing.T) {
 func TestThePlanOfDeliveriesComesTrue(t *testing.T) {
 	t.Parallel()
 	kinds := map[string]int{}
-	for seed := range uint64(60) {
+	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		b := newBench(t)
 		mode := rbacsync.DeliverVariables
-		unprotected, gone, explain, inFile := false, false, false, false
+		unprotected, gone, explain, inFile := false, false, seed%2 == 0, false
 		modes := []rbacsync.Delivery{rbacsync.DeliverVariables, rbacsync.DeliverIDToken, rbacsync.DeliverAgent, rbacsync.DeliverCertificate, rbacsync.DeliverNone}
 		readers := []int64{2, 3}
 		for step := range 8 {
