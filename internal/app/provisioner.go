@@ -49,10 +49,7 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 		return nil, fmt.Errorf("setting up the writer of cluster integrations: %w", err)
 	}
 	conf.Variables, conf.Clusters = variables{vars}, integration{integrations}
-	conf.Expands = func(ctx context.Context) (bool, error) {
-		v, err := vars.Version(ctx)
-		return err == nil && !v.Has(gitlabversion.VariableRaw), err
-	}
+	conf.Expands = func(ctx context.Context) (bool, error) { return expands(ctx, vars) }
 	conf.TooOld = func(ctx context.Context, mode rbacsync.Delivery) (string, error) { return tooOld(ctx, vars, mode) }
 	if cfg.CI.Agent == nil {
 		return ci.New(conf), nil
@@ -71,6 +68,12 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 		Look: func(ctx context.Context) (ci.AgentState, error) { return agentState(ctx, envs, cfg.CI.Agent) },
 	}
 	return ci.New(conf), nil
+}
+
+// expands reports whether this GitLab replaces references to variables in values.
+func expands(ctx context.Context, vars *gitlab.Variables) (bool, error) {
+	v, err := vars.Version(ctx)
+	return err == nil && !v.Has(gitlabversion.VariableRaw), err
 }
 
 // tooOld says why this GitLab can't have a delivery, "" if it can.

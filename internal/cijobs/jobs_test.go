@@ -45,6 +45,7 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 		t.Error("the token is in clear in KUBECONFIG")
 	}
 	e.explains()
+	e.ciLocal()
 	e.start(e.ci("variables", "  kubeconfigToken: file\n"))
 	e.eventually(time.Minute, func() bool {
 		vars := e.variables("haw/world")
@@ -152,8 +153,9 @@ func (e *env) explains() {
 			e.ok(err)
 			last = res.Log
 			return res.Status == "failed" && !strings.Contains(last, "localhost:8080") && !slices.ContainsFunc(c.want, func(s string) bool { return !strings.Contains(last, s) })
-		}, func() string { return fmt.Sprintf("%s on %s does not say %q:\n%s", c.job.JobName, c.job.Ref, c.want, last) })
-		e.Logf("%s on %s:\n%s", c.job.JobName, c.job.Ref, last)
+		}, func() string {
+			return fmt.Sprintf("%s on %s does not say %q:\n%s", c.job.JobName, c.job.Ref, c.want, last)
+		})
 	}
 }
 
