@@ -49,7 +49,11 @@ func (e *env) ciLocal() {
 	text, err := yaml.Marshal(map[string]any{"project": map[string]any{"gitlab.example.com/haw/world.git": vars}})
 	e.ok(err)
 	e.ok(os.WriteFile(filepath.Join(home, ".gitlab-ci-local", "variables.yml"), text, 0o600))
-	environ := append(os.Environ(), "HOME="+home, "PATH="+filepath.Dir(e.cluster.Kubectl())+":"+os.Getenv("PATH"))
+	// It copies the folder for containers, with rsync. Jobs on this machine run in the folder itself.
+	bin := filepath.Join(e.dir, "ci-local-bin")
+	e.ok(os.Mkdir(bin, 0o700))
+	e.ok(os.Symlink("/bin/true", filepath.Join(bin, "rsync")))
+	environ := append(os.Environ(), "HOME="+home, "PATH="+bin+":"+filepath.Dir(e.cluster.Kubectl())+":"+os.Getenv("PATH"))
 	for _, args := range [][]string{
 		{"init", "--quiet", "--initial-branch=main"},
 		{"remote", "add", "origin", "https://gitlab.example.com/haw/world.git"},
