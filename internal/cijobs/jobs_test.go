@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,6 +46,7 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 		t.Error("the token is in clear in KUBECONFIG")
 	}
 	e.explains()
+	e.withoutShell(vars["KUBECONFIG"].Value)
 	e.ciLocal()
 	e.start(e.ci("variables", "  kubeconfigToken: file\n"))
 	e.eventually(time.Minute, func() bool {
@@ -156,6 +158,33 @@ func (e *env) explains() {
 		}, func() string {
 			return fmt.Sprintf("%s on %s does not say %q:\n%s", c.job.JobName, c.job.Ref, c.want, last)
 		})
+	}
+}
+
+// withoutShell: what kubectl says where there is no sh, and where the file is used without the variable, is in docs/ci.md.
+func (e *env) withoutShell(kubeconfig string) {
+	e.Helper()
+	page, err := os.ReadFile("../../docs/ci.md")
+	e.ok(err)
+	file := filepath.Join(e.dir, "without-shell")
+	e.ok(os.WriteFile(file, []byte(kubeconfig), 0o600))
+	for path, want := range map[string][]string{
+		"/nowhere":      {"executable sh not found", "kubeconfigToken: file"},
+		"/usr/bin:/bin": {"KUBE_TOKEN is empty", "kubeconfigToken: file"},
+	} {
+		cmd := exec.CommandContext(e.Context(), e.cluster.Kubectl(), "get", "pods")
+		cmd.Env = []string{"PATH=" + path, "KUBECONFIG=" + file, "HOME=" + e.dir}
+		out, err := cmd.CombinedOutput()
+		for _, w := range want {
+			if err == nil || !strings.Contains(string(out), w) || !strings.Contains(string(page), w) {
+				e.Errorf("with PATH=%s, %q is not in kubectl's words or not in docs/ci.md: %v\n%s", path, w, err, out)
+			}
+		}
+	}
+	out, err := exec.CommandContext(e.Context(), e.cluster.Kubectl(), "sh", "-c", "true").CombinedOutput()
+	const said = `unknown command "sh" for "kubectl"`
+	if err == nil || !strings.Contains(string(out), said) || !strings.Contains(string(page), said) {
+		e.Errorf("an image that starts kubectl: %v\n%s", err, out)
 	}
 }
 

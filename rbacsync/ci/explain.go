@@ -45,8 +45,8 @@ func (e *explained) there() bool { return e != nil && len(e.Sums) > 0 }
 
 // leaving is the same, to be taken back.
 func (e *explained) leaving() *explained {
-	if !e.there() {
-		return nil
+	if e == nil {
+		e = &explained{}
 	}
 	return &explained{Sums: e.Sums, Leaving: true, At: e.At}
 }
@@ -104,7 +104,8 @@ func (d *delivery) explaining() (out explaining, err error) {
 		})
 	}
 	if !d.explains() {
-		if out.remove = e.there(); out.remove && (!shown || i >= 0) {
+		ours := i >= 0 && d.claim(&d.rec).names(d.project.Variables[i].Cluster) // also where the record was lost
+		if out.remove = e.there() || ours; out.remove && (!shown || i >= 0) {
 			out.told = Removed
 		}
 		return out, nil

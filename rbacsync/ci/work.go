@@ -74,7 +74,9 @@ func (w *work) departed(ctx context.Context) error {
 		}
 		rec := w.recs[id].clone()
 		rec.leave(rec.Mode, rec.Scope)
-		rec.Explained = rec.Explained.leaving()
+		if rec.Explained.there() {
+			rec.Explained = rec.Explained.leaving()
+		}
 		if err := w.takeBack(ctx, id, &rec, &there); err != nil {
 			errs = append(errs, deliveryFailed("taking CI credentials back from GitLab project %d: %w", id, err))
 			w.recs[id] = rec
