@@ -31,6 +31,7 @@ var effects = map[string]Effect{
 	"gitlab.sampleSize":     Restart,
 
 	"cluster.kubeconfig":   Restart,
+	"cluster.name":         Restart,
 	"cluster.publicURL":    Restart,
 	"cluster.publicCAFile": Restart,
 	"cluster.replaces[]":   Reread,
@@ -112,20 +113,24 @@ var effects = map[string]Effect{
 	"rbacsync.limits.creationsExempt[]":       Reread,
 	"rbacsync.limits.disabled":                Reread,
 
-	"ci.delivery":              Reread,
-	"ci.environment":           Restart, // the reader of GitLab looks for its variables there
-	"ci.unprotectedProjects[]": Reread,
-	"ci.tokenLifetime":         Reread,
-	"ci.handover":              Reread,
-	"ci.tokenHold":             Reread,
-	"ci.projects[].source":     Reread,
-	"ci.projects[].path":       Reread,
-	"ci.projects[].delivery":   Reread,
-	"ci.projects[].namespace":  Reread,
-	"ci.agent.id":              Reread,
-	"ci.agent.name":            Reread,
-	"ci.agent.configProject":   Reread,
-	"ci.agent.kasURL":          Reread,
+	"ci.delivery":                   Reread,
+	"ci.environment":                Restart, // the reader of GitLab looks for its variables there
+	"ci.unprotectedProjects[]":      Reread,
+	"ci.explain":                    Reread,
+	"ci.kubeconfigToken":            Reread,
+	"ci.tokenLifetime":              Reread,
+	"ci.handover":                   Reread,
+	"ci.tokenHold":                  Reread,
+	"ci.projects[].source":          Reread,
+	"ci.projects[].path":            Reread,
+	"ci.projects[].delivery":        Reread,
+	"ci.projects[].namespace":       Reread,
+	"ci.projects[].explain":         Reread,
+	"ci.projects[].kubeconfigToken": Reread,
+	"ci.agent.id":                   Reread,
+	"ci.agent.name":                 Reread,
+	"ci.agent.configProject":        Reread,
+	"ci.agent.kasURL":               Reread,
 
 	"history.days":              AtOnce,
 	"history.pseudonymiseAfter": AtOnce,
@@ -159,7 +164,7 @@ func (c Changes) With(e Effect) Changes {
 func compare(path string, a, b reflect.Value, out *Changes) {
 	t := a.Type()
 	switch {
-	case t.Kind() == reflect.Pointer:
+	case t.Kind() == reflect.Pointer && isSection(t.Elem()):
 		compare(path, pointee(a), pointee(b), out)
 	case isSection(t):
 		for f := range t.Fields() {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/validate/content"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -28,6 +29,9 @@ const (
 	DeliveryCertificate = "certificate"
 	DeliveryNone        = "none"
 
+	TokenInVariable = "variable"
+	TokenInFile     = "file"
+
 	NamespaceProject = "project"
 	NamespaceGroup   = "group"
 
@@ -39,6 +43,8 @@ const (
 const MaxTokenLifetime = 90 * 24 * time.Hour
 
 var deliveries = []string{DeliveryVariables, DeliveryIDToken, DeliveryAgent, DeliveryCertificate, DeliveryNone}
+
+var tokenPlaces = []string{TokenInVariable, TokenInFile}
 
 var (
 	podSecurityLevels   = []string{"privileged", "baseline", "restricted"}
@@ -79,6 +85,10 @@ func validate(c *Config, unread []string) []error {
 	c.Authn.validate(&f, c)
 	validateBlanks(&f, "", reflect.ValueOf(*c))
 	f.add(c.Cluster.PublicURL != "" && !isSafeURL(c.Cluster.PublicURL), "cluster.publicURL", "want https://host[:port], not %q", redacted(c.Cluster.PublicURL))
+	if c.Cluster.Name != "" {
+		err := kubeconfig.CheckName(c.Cluster.Name)
+		f.add(err != nil, "cluster.name", "%v", err)
+	}
 	for i, id := range c.Cluster.Replaces {
 		f.add(id != "unnamed" && !clusterID.MatchString(id), fmt.Sprintf("cluster.replaces[%d]", i), "want the id of a cluster, as the finding ci_other_cluster names it, or unnamed, not %q", id)
 	}
@@ -310,6 +320,7 @@ func (c CI) deliveries() []string {
 
 func (c CI) validate(f *faults, all *Config) {
 	f.add(!slices.Contains(deliveries, c.Delivery), "ci.delivery", "want one of %s, not %q", strings.Join(deliveries, ", "), c.Delivery)
+	f.add(!slices.Contains(tokenPlaces, c.KubeconfigToken), "ci.kubeconfigToken", "want %s, not %q", strings.Join(tokenPlaces, " or "), c.KubeconfigToken)
 	f.add(strings.ContainsAny(c.Environment, "*?\n"), "ci.environment", "%q must be one environment's exact name", c.Environment)
 	f.add(c.TokenLifetime.Duration < time.Hour, "ci.tokenLifetime", "%s is shorter than 1h: jobs would outlive their token", c.TokenLifetime)
 	f.add(c.TokenLifetime.Duration > MaxTokenLifetime, "ci.tokenLifetime", "%s is more than %s, which deploy/manifests/40-own-cage.yaml allows", c.TokenLifetime, Duration{MaxTokenLifetime})
@@ -342,7 +353,8 @@ func (p CIProject) validate(f *faults, path string, all *Config) {
 	f.add(p.Namespace != "" && p.Namespace != NamespaceProject && p.Namespace != NamespaceGroup, path+".namespace", "want %s or %s, not %q", NamespaceProject, NamespaceGroup, p.Namespace)
 	f.add(p.Namespace == NamespaceGroup && id.Kind == authz.GroupSource, path+".namespace",
 		"%s must name a project: Developers can make projects in a group, and would get the credentials of its namespace", NamespaceGroup)
-	f.add(p.Delivery == "" && p.Namespace == "", path, "says neither delivery nor namespace")
+	f.add(p.KubeconfigToken != "" && !slices.Contains(tokenPlaces, p.KubeconfigToken), path+".kubeconfigToken", "want %s, not %q", strings.Join(tokenPlaces, " or "), p.KubeconfigToken)
+	f.add(p.Delivery == "" && p.Namespace == "" && p.Explain == nil && p.KubeconfigToken == "", path, "says none of delivery, namespace, explain and kubeconfigToken")
 	f.add(p.Namespace == NamespaceGroup && f.known("authz.kinds") && (!slices.Contains(all.Authz.Kinds, NamespaceProject) || !slices.Contains(all.Authz.Kinds, NamespaceGroup)),
 		path+".namespace", "%s needs groups and projects that get namespaces: authz.kinds must have both", NamespaceGroup)
 }
