@@ -84,67 +84,67 @@ func (s *Service) Namespaces(user int64, f Filter) (webapi.MyNamespaces, error) 
 	if err != nil {
 		return webapi.MyNamespaces{}, err
 	}
-	now := s.o.Now()
-	words := strings.Fields(strings.ToLower(f.Search))
-	rights := rightsOf(v, user, now)
-	var chosen []right
-	member := memberships{v: v, user: user, now: now}
-	for _, r := range rights {
-		if len(words) == 0 || matches(words, r.Namespace, member.path(r.Source)) {
-			chosen = append(chosen, r)
-		}
+	l := lister{s: s, v: v, user: user, now: s.o.Now()}
+	rights := v.Rights(user, l.now)
+	if words := strings.Fields(strings.ToLower(f.Search)); len(words) > 0 {
+		rights = slices.DeleteFunc(rights, func(r authz.Right) bool { return !l.matches(r, words) })
 	}
-	out := webapi.MyNamespaces{User: s.Identity(user), AsOf: v.Snapshot.Taken, Total: len(chosen), Namespaces: []webapi.Namespace{}}
-	chosen = chosen[min(max(f.Offset, 0), len(chosen)):]
+	out := webapi.MyNamespaces{User: s.Identity(user), AsOf: v.Snapshot.Taken, Total: len(rights), Namespaces: []webapi.Namespace{}}
+	rights = rights[min(max(f.Offset, 0), len(rights)):]
 	if f.Limit > 0 {
-		chosen = chosen[:min(f.Limit, len(chosen))]
+		rights = rights[:min(f.Limit, len(rights))]
 	}
-	for _, r := range chosen {
-		out.Namespaces = append(out.Namespaces, s.namespace(&member, r))
+	for _, r := range rights {
+		out.Namespaces = append(out.Namespaces, l.namespace(r))
 	}
 	return out, nil
 }
 
-// matches reports whether each word is in one of the texts.
-func matches(words []string, texts ...string) bool {
-	return !slices.ContainsFunc(words, func(w string) bool {
-		return !slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(strings.ToLower(t), w) })
-	})
-}
-
-// memberships says what a person may know of sources.
-type memberships struct {
+// lister makes the list of one person at one moment.
+type lister struct {
+	s    *Service
 	v    authz.View
 	user int64
 	now  time.Time
 }
 
-// path returns the path of a source that the person is a member of, else "".
-func (m *memberships) path(id authz.SourceID) string {
-	if _, ok := trailOf(m.v, m.user, id, m.now); !ok {
-		return ""
-	}
-	path, _ := m.v.Snapshot.Path(id)
-	return path
+// trail returns how the person is a member of a source; false if they are none, and may know nothing of it.
+func (l *lister) trail(id authz.SourceID) (authz.Trail, bool) { return l.v.Trail(l.user, id, l.now) }
+
+// matches reports whether each word is in the name or the path.
+func (l *lister) matches(r authz.Right, words []string) bool {
+	path := ""
+	return !slices.ContainsFunc(words, func(w string) bool {
+		if strings.Contains(r.Namespace, w) {
+			return false
+		}
+		if path == "" {
+			t, _ := l.trail(r.Source)
+			path = strings.ToLower(t.Path)
+		}
+		return !strings.Contains(path, w)
+	})
 }
 
 // byConfiguration is the reason of a right that does not come from a membership in the source itself.
 const byConfiguration = "given by this cluster's configuration"
 
-func (s *Service) namespace(m *memberships, r right) webapi.Namespace {
-	n := webapi.Namespace{Name: r.Namespace, Roles: r.ClusterRoles, Reason: byConfiguration, State: string(r.Absent), Why: ""}
-	t, member := trailOf(m.v, m.user, r.Source, m.now)
+func (l *lister) namespace(r authz.Right) webapi.Namespace {
+	n := webapi.Namespace{
+		Name: r.Namespace, Roles: r.ClusterRoles, Lacks: r.Lacks, Reason: byConfiguration, State: string(r.Absent), Why: r.Absent.Sentence(),
+	}
+	t, member := l.trail(r.Source)
 	if !member {
 		return n
 	}
 	n.Source, n.Path, n.Level, n.Reason = r.Source.String(), t.Path, t.Level.String(), t.Text
-	n.URL = s.o.GitLabURL + "/" + t.Path
+	n.URL = l.s.o.GitLabURL + "/" + t.Path
 	if !t.Until.IsZero() {
 		until := t.Until.Start()
 		n.Until = &until
 	}
-	if r.Source.Kind == authz.ProjectSource && t.Level >= mayDeploy && s.o.CI != nil {
-		if ci, ok := s.o.CI(m.v, r.Source.ID); ok {
+	if r.Source.Kind == authz.ProjectSource && t.Level >= mayDeploy && l.s.o.CI != nil {
+		if ci, ok := l.s.o.CI(l.v, r.Source.ID); ok {
 			n.CI = &ci
 		}
 	}
@@ -164,7 +164,7 @@ func (s *Service) CI(user int64, project string) (webapi.CI, error) {
 	if !ok || s.o.CI == nil {
 		return webapi.CI{}, ErrNoProject
 	}
-	if t, member := trailOf(v, user, authz.ProjectID(id), s.o.Now()); !member || t.Level < mayDeploy {
+	if t, member := v.Trail(user, authz.ProjectID(id), s.o.Now()); !member || t.Level < mayDeploy {
 		return webapi.CI{}, ErrNoProject
 	}
 	ci, ok := s.o.CI(v, id)
@@ -195,7 +195,8 @@ func (s *Service) Can(user int64, q authz.Question) (webapi.Can, error) {
 	if err != nil {
 		return webapi.Can{}, err
 	}
-	return can(v, user, q, s.o.Now()), nil
+	a := v.Explain(user, q, s.o.Now()).ForPerson()
+	return webapi.Can{Allowed: a.Allowed.String(), Reason: a.Sentence, Trail: a.Trail, Ask: a.Ask}, nil
 }
 
 // Changes returns a person's own changes since then, the newest first.

@@ -45,13 +45,14 @@ type Namespace struct {
 	Source string `json:"source,omitempty"`
 	Path   string `json:"path,omitempty"`
 	URL    string `json:"url,omitempty"`
-	// Roles are ClusterRoles, the strongest first.
+	// Roles are the ClusterRoles that GitLab gives, the strongest first. Lacks are those of them that are not in the cluster.
 	Roles  []string `json:"roles"`
+	Lacks  []string `json:"lacks,omitempty"`
 	Level  string   `json:"level,omitempty"` // in GitLab, e.g. "Developer"
 	Reason string   `json:"reason"`          // how they come to it, e.g. "Developer in haw/world, inherited from haw, until 2026-12-31"
 	// Until is when the membership ends by which they have the level; nil: it has no end.
 	Until *time.Time `json:"until,omitempty"`
-	// State is "" if the roles are in the cluster; else a code that says why not: plan, held, unwritten, failed, terminating,
+	// State is "" if at least one of the roles is in the cluster; else a code that says why not: plan, held, unwritten, failed, terminating,
 	// foreign, noRole, notBindable, unread or unknown. Why says it in words.
 	State string `json:"state,omitempty"`
 	Why   string `json:"why,omitempty"`
