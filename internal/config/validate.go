@@ -184,7 +184,9 @@ func (w Listener) validate(f *faults) {
 // validateClashes finds addresses of which only one can be listened on.
 func (l Listeners) validateClashes(f *faults) {
 	all := []struct{ path, address string }{
-		{"listeners.webhooks.address", l.Webhooks.Address}, {"listeners.hooks.address", l.Hooks.Address}, {"listeners.metrics.address", l.Metrics.Address},
+		{"listeners.webhooks.address", l.Webhooks.Address},
+		{"listeners.hooks.address", l.Hooks.Address},
+		{"listeners.metrics.address", l.Metrics.Address},
 		{"listeners.web.address", l.Web.Address},
 	}
 	for i, a := range all {

@@ -52,6 +52,14 @@ func (t texts) get(key string, args ...any) (string, error) {
 	return fmt.Sprintf(text, args...), nil
 }
 
+// or returns a key if there is a text for it, else another one: codes of others may be newer than our words.
+func (t texts) or(key, otherwise string) string {
+	if _, ok := t[key]; ok {
+		return key
+	}
+	return otherwise
+}
+
 // rich is get with what stands between backticks in the text set as code; the arguments are escaped as all else.
 func (t texts) rich(key string, args ...any) (template.HTML, error) {
 	text, ok := t[key]

@@ -13,6 +13,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
 
 //go:embed templates/*.html
@@ -97,10 +99,12 @@ func funcs(lang string, texts texts, assets map[string]asset) template.FuncMap {
 			}
 			return ""
 		},
-		"asset": func(name string) string { return "/static/" + name + "?v=" + assets[name].print },
-		"dict":  dict,
-		"level": func(name string) string { return strings.ToLower(name) },
-		"join":  func(list []string) string { return strings.Join(list, ", ") },
+		"asset":    func(name string) string { return "/static/" + name + "?v=" + assets[name].print },
+		"dict":     dict,
+		"statekey": func(state string) string { return texts.or("state."+state, "state.unknown") },
+		"cikey":    func(ci *webapi.CI) string { return texts.or("ci.outcome."+ci.Outcome, "ci.outcome.unknown") },
+		"cikind":   func(ci *webapi.CI) string { return ciKind(ci.Outcome) },
+		"join":     func(list []string) string { return strings.Join(list, ", ") },
 	}
 }
 

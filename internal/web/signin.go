@@ -328,3 +328,28 @@ func short(name string) string {
 	}
 	return name
 }
+
+// maxAnswer bounds what GitLab answers in a sign-in.
+const maxAnswer = 1 << 20
+
+// bounded returns a client like c that reads no more than that of an answer. The libraries read all of it.
+func bounded(c *http.Client) *http.Client {
+	out := *c
+	out.Transport = boundedTransport{c.Transport}
+	return &out
+}
+
+type boundedTransport struct{ inner http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	inner := t.inner
+	if inner == nil {
+		inner = http.DefaultTransport
+	}
+	resp, err := inner.RoundTrip(r)
+	if err == nil {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
+	}
+	return resp, err
+}

@@ -63,6 +63,7 @@ const maxForm = 64 << 10
 
 // New returns the page. It does no network I/O.
 func New(o Options) (*Site, error) {
+	o.HTTPClient = bounded(o.HTTPClient)
 	s := &Site{o: o, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection(), turns: rate.NewLimiter(signInsPerSecond, signInBurst)}
 	if err := s.guard.AddTrustedOrigin(o.URL); err != nil {
 		return nil, fmt.Errorf("web.url: %w", err)
