@@ -47,7 +47,7 @@ type Explanation struct {
 	Ask []string `json:"ask,omitempty"`
 	// Near is what would have given them more, and why it does not.
 	Near []string `json:"near,omitempty"`
-	// Remedies are what would help, nearest first.
+	// Remedies are what would help, all of them together, in this order. None: it is allowed, or it is not known.
 	Remedies []Remedy `json:"remedies,omitempty"`
 }
 
@@ -59,12 +59,6 @@ type GivenRole struct {
 	Allows      Verdict `json:"allows"`           // the request
 	// Extra is what an extra mapping gives it by, in words; empty: the level does.
 	Extra string `json:"extra,omitempty"`
-}
-
-// Remedy is something that would help, and who can do it.
-type Remedy struct {
-	Text string   `json:"text"`
-	Who  []string `json:"who,omitempty"` // user names in GitLab; empty: the administrators that Text names
 }
 
 // Answer is what somebody who has proved who they are may hear of their own request.
@@ -97,7 +91,11 @@ func (v View) Explain(user int64, q Question, now time.Time) Explanation {
 		e.Username, e.State = u.Username, u.State
 	}
 	id, managed := v.Source[q.Namespace]
-	if !managed {
+	switch {
+	case q.Namespace == "":
+		return e
+	case !managed:
+		e.Near = v.whose(q.Namespace)
 		return e
 	}
 	e.Source = id.String()
@@ -111,7 +109,10 @@ func (v View) Explain(user int64, q Question, now time.Time) Explanation {
 	e.Allowed = allowedBy(e.Roles)
 	if e.Allowed == Yes {
 		e.Code, e.Sentence, e.Ask = CodeAllowed, r.allowed(e), nil
+		return e
 	}
+	n := v.nearby(user, id, now)
+	e.Near, e.Remedies = n.misses(), n.remedies(&refusal{v: v, q: q, now: now}, e.Roles)
 	return e
 }
 
