@@ -510,3 +510,48 @@ func remedied(s *authz.Snapshot, user int64, m authz.Remedy) bool {
 	}
 	return true
 }
+
+// TestAnyRight: without a verb the question is whether there is any right at all.
+func TestAnyRight(t *testing.T) {
+	s, p := world(), policy(t)
+	s.Groups[1].Members[0].Level = authz.Reporter
+	names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
+	gaps := map[authz.SourceID]authz.Gap{authz.GroupID(2): {All: authz.AbsentPlan}}
+	v := authz.NewView(s, p, names).WithGaps(gaps)
+	for _, c := range []struct {
+		user int64
+		ns   string
+		want authz.Verdict
+		says string
+	}{
+		{bob, "haw-lab-world", authz.Yes, `you have ClusterRole "view" here (you are Developer in haw/lab/world).`},
+		{dave, "haw-lab-world", authz.No, `you are Reporter in haw/lab/world, which gives no right in the cluster; any right needs Developer, Maintainer or Owner (ask alice, bob).`},
+		{bob, "haw-lab", authz.No, `GitLab gives you ClusterRole "view" here (you are Developer in haw/lab), but namespace "haw-lab" is not in the cluster yet: the integrator is in mode plan, in which it writes nothing. Ask the cluster's administrators.`},
+	} {
+		if e := v.Explain(c.user, authz.Question{Namespace: c.ns}, now); e.Allowed != c.want || e.Sentence != c.says || e.Request != "" {
+			t.Errorf("%s\ngot  %s\nwant %s", e.Allowed, e.Sentence, c.says)
+		}
+	}
+}
+
+// TestKeptRights: what somebody still has and GitLab does not give is allowed, and why is said.
+func TestKeptRights(t *testing.T) {
+	s, p := world(), policy(t)
+	names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
+	v := authz.NewView(s, p, names).WithRules(rules()).WithGaps(map[authz.SourceID]authz.Gap{
+		authz.ProjectID(10): {Keeps: []authz.Lack{{ClusterRole: "edit", Why: authz.AbsentHeld, Users: []int64{bob, mallory}}}},
+	})
+	q := authz.Question{Namespace: "haw-lab-world", Verb: "delete", Resource: "pods"}
+	for user, says := range map[int64]string{
+		bob:     `you may delete pods here by ClusterRole "edit" (you are Developer in haw/lab/world), which GitLab does not give you any more.`,
+		mallory: `you may delete pods here by ClusterRole "edit", which GitLab does not give you any more.`,
+	} {
+		e := v.Explain(user, q, now)
+		if e.Allowed != authz.Yes || e.Code != authz.CodeKept || e.Sentence != says || len(e.Kept) != 1 || !strings.HasPrefix(e.Kept[0].Why, "taking it away is held back") || len(e.Remedies) == 0 {
+			t.Errorf("%+v", e)
+		}
+	}
+	if e := v.Explain(carol, q, now); e.Allowed != authz.No || e.Kept != nil {
+		t.Errorf("%+v", e)
+	}
+}
