@@ -57,13 +57,21 @@ func (s *server) newWebParts() (*webParts, error) {
 		URL: w.URL, GitLabURL: s.cfg.GitLab.URL, ClientID: w.ClientID, ClientSecret: secretFile(w.ClientSecretFile, "web.clientSecretFile"),
 		Keys: sessionKeys(w.SessionKeyFile), HTTPClient: s.clients.gitlabHTTP, Language: w.Language,
 		UserState: func(user int64) (string, bool) { return s.now.Load().users.UserState(user) },
-		People:    p.people, Now: time.Now, Logger: s.log,
+		People:    p.people, Admin: s.newWebAdmin(), CIAudience: s.jobAudience, Now: time.Now, Logger: s.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("setting up the page: %w", err)
 	}
 	p.page = page
 	return p, nil
+}
+
+// jobAudience returns the audience of CI jobs' ID tokens; "": they are not let in.
+func (s *server) jobAudience() string {
+	if ci := s.now.Load().cfg.Authn.CI; ci != nil {
+		return ci.Audience
+	}
+	return ""
 }
 
 // sessionKeys reads the keys of sessions each time, so that a new one counts at once.

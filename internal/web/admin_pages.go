@@ -152,7 +152,8 @@ func (s *Site) adminPerson(w http.ResponseWriter, r *http.Request, v *visit) {
 		s.notFound(w, r, v)
 		return
 	}
-	person, ok, err := s.o.Admin.Person(id)
+	page := pageNumber(r.URL.Query())
+	person, ok, err := s.o.Admin.Person(id, (page-1)*perPage, perPage)
 	switch {
 	case err != nil:
 		s.broken(w, r, v, err)
@@ -160,7 +161,7 @@ func (s *Site) adminPerson(w http.ResponseWriter, r *http.Request, v *visit) {
 		s.notFound(w, r, v)
 	default:
 		d := adminData{Tab: "adminsearch", Person: person, Verbs: verbs, Who: strconv.FormatInt(id, 10)}
-		d.Person.Rights, d.Pager = cut(r.URL, person.Rights)
+		d.Pager = newPager(r.URL, page, len(person.Rights), person.Total)
 		s.page(w, r, v, "adminperson", d)
 	}
 }
