@@ -61,6 +61,14 @@ func (s *server) newWebAdmin() *webAdmin {
 	}
 }
 
+// jobAudience returns the audience of CI jobs' ID tokens; "": they are not let in.
+func (s *server) jobAudience() string {
+	if ci := s.now.Load().cfg.Authn.CI; ci != nil {
+		return ci.Audience
+	}
+	return ""
+}
+
 // adminAsker is GitLab's word on who is an administrator.
 type adminAsker interface {
 	IsAdmin(ctx context.Context, id int64) (bool, error)
