@@ -283,7 +283,7 @@ func TestNobodyElses(t *testing.T) {
 func TestKubeconfig(t *testing.T) {
 	f := newFixture(t, withFile)
 	f.people.all[41] = []webapi.Namespace{
-		{Name: "a", Level: "Developer"}, {Name: "b", Level: "Maintainer"}, {Name: "c", Level: "Owner", State: "held"}, {Name: "d", Level: "Developer"}, {Name: "e"},
+		{Name: "b"}, {Name: "a"}, {Name: "c", State: "held"}, {Name: "d"}, {Name: "e"}, // in the order of People
 	}
 	b := signedIn(t, f)
 	for query, want := range map[string]string{
