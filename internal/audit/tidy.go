@@ -70,14 +70,17 @@ func (w *Writer) store(ctx context.Context, tidy bool) error {
 	if !w.dirty || w.fresh && v.book.begins.IsZero() {
 		return nil
 	}
+	if err := v.current(ctx); err != nil {
+		return err
+	}
 	before, first, rebase := slices.Clone(v.head.Segments), v.first, w.fresh || w.forgets
 	seal := func(n int) error {
 		rebase = rebase || len(w.rows)+len(w.spaces)+len(v.head.People)+len(v.head.Spaces) > 0
 		return v.seal(ctx, n)
 	}
 	if w.fresh {
-		for ; w.told > 0; w.told -= min(w.told, maxOpenRecords) { // what was before the beginning has blocks of its own
-			if err := seal(min(w.told, maxOpenRecords)); err != nil {
+		for ; w.told > 0; w.told -= min(w.told, w.openRecords) { // what was before the beginning has blocks of its own
+			if err := seal(min(w.told, w.openRecords)); err != nil {
 				return err
 			}
 		}
@@ -85,7 +88,7 @@ func (w *Writer) store(ctx context.Context, tidy bool) error {
 	}
 	if tidy && (w.o.May == nil || w.o.May() == nil) {
 		for w.full(now) {
-			if err := seal(min(len(v.open), maxOpenRecords)); err != nil {
+			if err := seal(min(len(v.open), w.openRecords)); err != nil {
 				return err
 			}
 		}
@@ -139,14 +142,7 @@ func (w *Writer) keepRows() {
 // full reports whether a block is to be sealed: what is open is large, or so old that it could not be dropped in time.
 func (w *Writer) full(now time.Time) bool {
 	open := w.v.open
-	if len(open) == 0 {
-		return false
-	}
-	if len(open) >= maxOpenRecords || now.Sub(time.UnixMilli(open[0].at)) > w.keep()/20 {
-		return true
-	}
-	packed, err := w.v.book.packBlock(open)
-	return err == nil && len(packed) > maxOpenBytes
+	return len(open) > 0 && (len(open) >= w.openRecords || w.v.packed > w.openBytes || now.Sub(time.UnixMilli(open[0].at)) > w.keep()/20)
 }
 
 func (w *Writer) keep() time.Duration { return time.Duration(w.o.Limits().Days) * 24 * time.Hour }

@@ -77,6 +77,7 @@ type volume struct {
 	head    head
 	blocks  map[uint64]block
 	open    []record // in no sealed block yet
+	packed  int      // how many bytes they had when they were stored
 	book    *book
 	first   uint64 // the first block whose records count for the base
 	// broken says that something is damaged: what can be read is told, but makes no state.
@@ -144,6 +145,7 @@ func (v *volume) read(ctx context.Context) error {
 	if v.open, err = v.book.unpackBlock(s.Data[keyOpen]); err != nil {
 		v.open, v.broken = nil, errors.Join(v.broken, fmt.Errorf("%s: %w", store.NameAudit, err))
 	}
+	v.packed = len(s.Data[keyOpen])
 	v.bind()
 	v.version = s.ResourceVersion
 	return nil
@@ -237,6 +239,21 @@ func (v *volume) bind() {
 // errConflict says that another process has written the history since it was read.
 var errConflict = errors.New("another process has written the history")
 
+// current returns errConflict if another process has written the history since it was read. What is written beside the first
+// Secret is written after this, and by the leader alone.
+func (v *volume) current(ctx context.Context) error {
+	s, err := v.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err) && v.version == "":
+		return nil
+	case apierrors.IsNotFound(err), err == nil && v.version != "" && s.ResourceVersion != v.version:
+		return errConflict
+	case err != nil:
+		return fmt.Errorf("loading %s: %w", store.NameAudit, err)
+	}
+	return store.Readable(s)
+}
+
 // commit writes the first Secret: what is open, and where all else is.
 func (v *volume) commit(ctx context.Context) error {
 	packed, err := v.book.packBlock(v.open)
@@ -286,7 +303,7 @@ func (v *volume) commit(ctx context.Context) error {
 	if string(written.Data[keyHead]) != string(description) {
 		return errConflict
 	}
-	v.version = written.ResourceVersion
+	v.version, v.packed = written.ResourceVersion, len(packed)
 	return nil
 }
 
@@ -337,7 +354,7 @@ func (v *volume) seal(ctx context.Context, n int) error {
 	}
 	v.blocks[v.head.Next] = block{slices.Clone(v.open[:n]), len(packed)}
 	v.head.Next++
-	g.To, v.open = v.head.Next, slices.Clone(v.open[n:])
+	g.To, v.open, v.packed = v.head.Next, slices.Clone(v.open[n:]), 0
 	return nil
 }
 

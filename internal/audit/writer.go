@@ -42,9 +42,7 @@ const codeUnwritten = "history_unwritten"
 
 const (
 	saveEvery = 5 * time.Second
-	// maxOpen is how much, packed, and how many records wait for being sealed: so much is written again with each change.
-	maxOpenBytes, maxOpenRecords = 16 << 10, 4000
-	maxRows                      = 1000 // rows that wait for the base being written
+	maxRows   = 1000 // rows that wait for the base being written
 	// recordedEvery is how often it is written that nothing has changed.
 	recordedEvery = time.Hour
 	maxQueue      = 256
@@ -58,6 +56,9 @@ const (
 type Writer struct {
 	o    Options
 	wake chan struct{}
+	// openBytes is how much, packed, and openRecords how many records wait for being sealed: so much is written again with each
+	// change.
+	openBytes, openRecords int
 
 	mu      sync.Mutex
 	queue   []Written
