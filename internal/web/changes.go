@@ -11,7 +11,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
 
-func (s *Site) changesRoutes() []route {
+func (s ownPages) changesRoutes() []route {
 	return []route{{method: http.MethodGet, path: "/changes", access: signedIn, nav: "changes.nav", handle: s.changes}}
 }
 
@@ -27,7 +27,7 @@ type changesData struct {
 	Pager pager
 }
 
-func (s *Site) changes(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s ownPages) changes(w http.ResponseWriter, r *http.Request, v *visit) {
 	q := r.URL.Query()
 	d := changesData{Days: spans[0], Spans: spans}
 	for _, days := range spans {
