@@ -113,6 +113,16 @@ func (s *Site) kubeconfig(w http.ResponseWriter, r *http.Request, v *visit) {
 		s.broken(w, r, v, err)
 		return
 	}
+	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{})
+	if err != nil {
+		s.broken(w, r, v, err)
+		return
+	}
+	for _, n := range mine.Namespaces { // what is not in the cluster yet comes without a new file
+		if n.State != "" && !slices.Contains(namespaces, n.Name) {
+			namespaces = append(namespaces, n.Name)
+		}
+	}
 	if i := slices.Index(namespaces, r.URL.Query().Get("namespace")); i > 0 {
 		namespaces = slices.Concat(namespaces[i:i+1], namespaces[:i], namespaces[i+1:])
 	}
