@@ -404,7 +404,7 @@ type Web struct {
 	// URL that browsers reach listeners.web by, https://host[:port]. The redirect URI of the OAuth application is this with
 	// /signin/callback behind it.
 	URL string `json:"url,omitempty"`
-	// Application id of a confidential OAuth application of GitLab with the scopes openid and profile, for the page alone: no
+	// Application id of a confidential OAuth application of GitLab with the scopes openid and profile, for the page alone. No
 	// token for kubectl or for CI jobs may have it as audience. Empty: no page.
 	ClientID string `json:"clientID,omitempty"`
 	// File with the secret of that application. Read again when it changes.
