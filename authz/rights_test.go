@@ -253,6 +253,9 @@ func TestExplanationsForPeople(t *testing.T) {
 		c.q.Namespace = "haw-lab-world"
 		e := v.Explain(c.user, c.q, now)
 		got := e.ForPerson()
+		if same := v.Answer(c.user, c.q, now); same.Sentence != got.Sentence || same.Allowed != got.Allowed || same.Code != got.Code || !slices.Equal(same.Trail, got.Trail) || !slices.Equal(same.Ask, got.Ask) {
+			t.Errorf("Answer is %+v, want %+v", same, got)
+		}
 		if got.Allowed != c.want || got.Code != c.code || got.Sentence != c.says || (got.Trail == nil) != (c.code == authz.CodeNoMember) {
 			t.Errorf("%+v: %+v", c.q, got)
 		}
@@ -552,6 +555,18 @@ func TestKeptRights(t *testing.T) {
 		}
 	}
 	if e := v.Explain(carol, q, now); e.Allowed != authz.No || e.Kept != nil {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestRulesThatWereNotRead: nobody has refused it yet, so that is not said either.
+func TestRulesThatWereNotRead(t *testing.T) {
+	s, p := world(), policy(t)
+	names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
+	v := authz.NewView(s, p, names).WithGaps(map[authz.SourceID]authz.Gap{}).WithRules(map[string][]authz.Rule{"edit": rules()["edit"]})
+	q := authz.Question{Namespace: "haw-lab-world", Verb: "get", Resource: "pods"}
+	e := v.Explain(bob, q, now)
+	if e.Allowed != authz.Unknown || e.Code != authz.CodeRulesUnread || e.Sentence != "whether you may get pods here (you are Developer in haw/lab/world) is not known: what a ClusterRole allows was not read. Try again in a minute." {
 		t.Errorf("%+v", e)
 	}
 }
