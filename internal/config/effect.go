@@ -126,6 +126,10 @@ var effects = map[string]Effect{
 	"ci.agent.name":            Reread,
 	"ci.agent.configProject":   Reread,
 	"ci.agent.kasURL":          Reread,
+
+	"history.days":              AtOnce,
+	"history.pseudonymiseAfter": AtOnce,
+	"history.maxBytes":          AtOnce,
 }
 
 // EffectOf returns the Effect of a key that holds a value, by its Key.Path; Restart for one that nobody has decided on.

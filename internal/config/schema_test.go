@@ -167,6 +167,7 @@ ci:
   tokenHold: 0s
   projects: [{source: project/42, path: haw/world, delivery: none, namespace: group}]
   agent: {id: 9, name: icc, configProject: project/12, kasURL: "https://kas.example.com/k8s-proxy/"}
+history: {days: 365, pseudonymiseAfter: 168h, maxBytes: 1048576}
 `
 
 // tree returns a file as a value that can be changed.

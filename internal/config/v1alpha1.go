@@ -27,6 +27,7 @@ type Config struct {
 	Authz      Authz     `json:"authz,omitzero"`
 	RBACSync   RBACSync  `json:"rbacsync,omitzero"`
 	CI         CI        `json:"ci,omitzero"`
+	History    History   `json:"history,omitzero"`
 }
 
 // GitLab says where GitLab is and how to reach it.
@@ -400,3 +401,14 @@ func (d *Duration) UnmarshalText(text []byte) error {
 
 // MarshalText writes Go's notation.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// History says what is kept of who had which right, and for how long: docs/history.md.
+type History struct {
+	// How many days a change is kept, at most a twentieth longer. 1 to 3660. Default 400.
+	Days int `json:"days,omitempty"`
+	// How long after somebody's removal from GitLab their name and id are kept in the history. At least 1h. Default 720h.
+	PseudonymiseAfter Duration `json:"pseudonymiseAfter,omitzero"`
+	// How many bytes the changes may have, compressed; the oldest are dropped then, whatever days is. 65536 to 10485760.
+	// Default 8388608.
+	MaxBytes int `json:"maxBytes,omitempty"`
+}
