@@ -123,7 +123,7 @@ func (s *session) printVerdict(ctx context.Context, w io.Writer, what attributes
 		}
 	}
 	var known webapi.Can
-	if !s.askServer(ctx, "can", query, &known) {
+	if !s.askServer(ctx, webapi.PathCan, query, &known) {
 		return
 	}
 	if known.Reason != v.Reason {

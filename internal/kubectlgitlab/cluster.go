@@ -120,7 +120,7 @@ func (s *session) askServer(ctx context.Context, path string, query url.Values, 
 func (s *session) server(ctx context.Context, path string, query url.Values, out any) error {
 	a, err := s.integrator()
 	if err == nil {
-		err = a.ask(ctx, http.MethodGet, "api/v1/"+path, query, nil, out)
+		err = a.ask(ctx, http.MethodGet, path, query, nil, out)
 	}
 	if err != nil && !errors.Is(err, errNoServer) {
 		return fmt.Errorf("asking the integrator's server at %s: %w", s.extension.Server, err)

@@ -51,7 +51,7 @@ func namespacesCommand(o *options) *cobra.Command {
 // namespaces asks our server, or else finds out what the cluster says.
 func (s *session) namespaces(ctx context.Context) (webapi.MyNamespaces, error) {
 	var mine webapi.MyNamespaces
-	if s.askServer(ctx, "my-namespaces", nil, &mine) {
+	if s.askServer(ctx, webapi.PathMyNamespaces, nil, &mine) {
 		return mine, nil
 	}
 	rows, err := s.namespacesByCluster(ctx)

@@ -13,11 +13,11 @@ const discoveryType = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDi
 type kinds []kind
 
 type kind struct {
-	group, version        string
-	plural, singular      string
-	kind                  string
-	short, subresources   []string
-	namespaced            bool
+	group, version      string
+	plural, singular    string
+	kind                string
+	short, subresources []string
+	namespaced          bool
 }
 
 // kinds asks kube-apiserver for its resources, those of the core group first.

@@ -45,6 +45,7 @@ func Run(ctx context.Context, p Process) int {
 	if p.Now == nil {
 		p.Now = time.Now
 	}
+	p.Out, p.Err = plain{p.Out}, plain{p.Err}
 	root := rootCommand(&p)
 	args := p.Args[1:]
 	if name := filepath.Base(p.Args[0]); strings.TrimSuffix(name, ".exe") == completerName {
@@ -85,7 +86,6 @@ func rootCommand(p *Process) *cobra.Command {
 	root.SetIn(p.In)
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
-	root.SetVersionTemplate("{{.Version}}\n")
 	o := &options{process: p}
 	f := root.PersistentFlags()
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "path of the kubeconfig, instead of $KUBECONFIG and ~/.kube/config")

@@ -28,7 +28,7 @@ func whoamiCommand(o *options) *cobra.Command {
 				return err
 			}
 			var known webapi.Identity
-			s.askServer(cmd.Context(), "whoami", nil, &known)
+			s.askServer(cmd.Context(), webapi.PathWhoAmI, nil, &known)
 			return table(o.process.Out, s.identity(r, known))
 		},
 	}
