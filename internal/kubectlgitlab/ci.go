@@ -80,7 +80,7 @@ func (s *session) ciByCluster(ctx context.Context, project string) error {
 		return err
 	}
 	for _, n := range rows {
-		if n.Path != project && n.Source != "project-"+project {
+		if n.Path != project && n.Source != "project/"+project {
 			continue
 		}
 		state := "there"

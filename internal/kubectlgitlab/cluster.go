@@ -69,20 +69,16 @@ type access struct {
 
 // access asks kube-apiserver whether the user of the context may do something, by a SelfSubjectAccessReview.
 func (s *session) access(ctx context.Context, what attributes) (access, error) {
-	return s.accessSpec(ctx, what.String(), map[string]any{"resourceAttributes": what})
-}
-
-func (s *session) accessSpec(ctx context.Context, what string, spec map[string]any) (access, error) {
 	a, err := s.cluster()
 	if err != nil {
 		return access{}, err
 	}
-	in := map[string]any{"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec}
+	in := map[string]any{"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": map[string]any{"resourceAttributes": what}}
 	var out struct {
 		Status access `json:"status"`
 	}
 	if err := a.ask(ctx, http.MethodPost, "apis/authorization.k8s.io/v1/selfsubjectaccessreviews", nil, in, &out); err != nil {
-		return access{}, s.clusterFault("whether you may "+what, err)
+		return access{}, s.clusterFault("whether you may "+what.String(), err)
 	}
 	return out.Status, nil
 }

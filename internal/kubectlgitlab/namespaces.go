@@ -55,7 +55,7 @@ func (s *session) namespaces(ctx context.Context) (webapi.MyNamespaces, error) {
 		return mine, nil
 	}
 	rows, err := s.namespacesByCluster(ctx)
-	return webapi.MyNamespaces{Namespaces: rows, AsOf: s.o.process.Now()}, err
+	return webapi.MyNamespaces{Namespaces: rows, Total: len(rows), AsOf: s.o.process.Now()}, err
 }
 
 func (s *session) printNamespaces(mine webapi.MyNamespaces, output string) error {
@@ -85,13 +85,21 @@ func (s *session) printNamespaces(mine webapi.MyNamespaces, output string) error
 		if n.Name == s.namespace {
 			mark = "*"
 		}
-		row := []string{mark, n.Name, strings.Join(n.Roles, ","), n.Path, cmp.Or(n.Why, n.State, "ready")}
+		row := []string{mark, n.Name, strings.Join(n.Roles, ","), n.Path, state(n)}
 		if output == "wide" {
 			row = append(row, day(n.Until), n.Reason, ciState(n.CI))
 		}
 		rows = append(rows, row)
 	}
 	return table(out, rows)
+}
+
+// state says whether somebody's roles are in the cluster.
+func state(n webapi.Namespace) string {
+	if n.State == "" && len(n.Lacks) > 0 {
+		return "ready, but not yet " + strings.Join(n.Lacks, ", ")
+	}
+	return cmp.Or(n.Why, n.State, "ready")
 }
 
 // ciState is the state of a project's CI in a few words.
@@ -116,12 +124,13 @@ type namespace struct {
 
 // fill adds what the marks of a namespace say.
 func (n namespace) fill(row *webapi.Namespace) {
-	row.Path, row.Source = n.Metadata.Annotations[kubename.AnnotationPath], n.Metadata.Labels[kubename.LabelSource]
+	row.Path = n.Metadata.Annotations[kubename.AnnotationPath]
+	row.Source = strings.Replace(n.Metadata.Labels[kubename.LabelSource], "-", "/", 1) // as our server writes it
 }
 
 // namespacesByCluster finds namespaces without our server: all of GitLab's for who may list them; those that our webhook
 // names in its refusal; or those of the kubeconfig.
-func (s *session) namespacesByCluster(ctx context.Context) ([]webapi.Namespace, error) {
+func (s *session) namespacesByCluster(ctx context.Context) ([]webapi.Namespace, error) { // never nil
 	var all struct {
 		Items []namespace `json:"items"`
 	}

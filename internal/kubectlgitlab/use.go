@@ -1,6 +1,7 @@
 package kubectlgitlab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -80,8 +81,8 @@ func enter(have files, name, namespace string) (changed []string, now string, er
 	}
 	if now == "" {
 		changed = append(changed, home.path)
-		prefix, named := strings.CutSuffix(name, current.Namespace)
-		if named && current.Namespace != "" && prefix != "" {
+		prefix, named := strings.CutSuffix(name, cmp.Or(current.Namespace, "default"))
+		if named && prefix != "" {
 			now = prefix + namespace
 			if _, taken := have.with(func(c *clientcmdapi.Config) bool { return c.Contexts[now] != nil }); taken {
 				return nil, "", fmt.Errorf("context %q is there already, for another cluster or user: choose it with kubectl config use-context, or rename it", now)
