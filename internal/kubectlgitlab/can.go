@@ -126,7 +126,7 @@ func (s *session) printVerdict(ctx context.Context, w io.Writer, what attributes
 	if !s.askServer(ctx, webapi.PathCan, query, &known) {
 		return
 	}
-	if known.Reason != v.Reason {
+	if !strings.Contains(v.Reason, known.Reason) { // kube-apiserver puts the name of the webhook before its words
 		say(known.Reason)
 	}
 	for _, line := range known.Trail {

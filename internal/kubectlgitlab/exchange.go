@@ -146,18 +146,34 @@ func (s *session) guard(to *url.URL) func(*http.Request) error {
 	}
 }
 
+// maxLine is how long a line is that is shown as the reason of a refusal.
+const maxLine = 500
+
 // refusal is an answer that is none.
 type refusal struct {
 	status  int
-	code    string // of our server
 	message string
 }
 
-func (r *refusal) Error() string {
-	if r.message == "" {
-		return fmt.Sprintf("HTTP status %d", r.status)
+func (r *refusal) Error() string { return r.message }
+
+// readRefusal takes the words of a Status of Kubernetes, of our server, or of whatever else speaks in one line.
+func readRefusal(status int, content []byte) error {
+	var kubernetes struct {
+		Message string `json:"message"`
 	}
-	return r.message
+	if json.Unmarshal(content, &kubernetes) == nil && kubernetes.Message != "" {
+		return &refusal{status: status, message: kubernetes.Message}
+	}
+	var ours webapi.Error
+	if json.Unmarshal(content, &ours) == nil && ours.Error != "" {
+		return &refusal{status: status, message: ours.Error}
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(content)), "\n")
+	if line == "" || strings.ContainsAny(line[:1], "<{") || len(line) > maxLine {
+		return &refusal{status: status, message: fmt.Sprintf("HTTP status %d", status)}
+	}
+	return &refusal{status: status, message: fmt.Sprintf("HTTP status %d: %s", status, line)}
 }
 
 // ask sends a request and decodes the JSON of the answer into out. A token that has just ended is refused with 401; then the
@@ -208,20 +224,4 @@ func (a *asker) send(ctx context.Context, method, path string, query url.Values,
 		return fmt.Errorf("the answer of %s is not what was asked for: %w", a.url.Host, err)
 	}
 	return nil
-}
-
-// readRefusal takes the words of a Status of Kubernetes, or of our server.
-func readRefusal(status int, content []byte) error {
-	var both struct {
-		Message string `json:"message"`
-		webapi.Error
-	}
-	if json.Unmarshal(content, &both) != nil {
-		return &refusal{status: status}
-	}
-	r := &refusal{status: status, code: both.Code, message: both.Message}
-	if r.message == "" {
-		r.message = both.Error.Error
-	}
-	return r
 }

@@ -75,7 +75,7 @@ func (s *session) printNamespaces(mine webapi.MyNamespaces, output string) error
 		s.o.note("you have no namespaces in cluster %s", s.context.Cluster)
 		return nil
 	}
-	head := []string{"", "NAMESPACE", "ROLE", "PATH", "STATE"}
+	head := []string{" ", "NAMESPACE", "ROLE", "PATH", "STATE"}
 	if output == "wide" {
 		head = append(head, "UNTIL", "REASON", "CI")
 	}
@@ -146,12 +146,12 @@ func (s *session) namespacesByCluster(ctx context.Context) ([]webapi.Namespace, 
 			n.fill(&rows[i])
 		}
 		return rows, nil
-	case !errors.As(err, &refused) || refused.status != http.StatusForbidden:
+	case !errors.As(err, &refused) || refused.status == http.StatusUnauthorized:
 		return nil, s.clusterFault("for your namespaces", err)
 	}
 	rows, more, said := readYours(refused.message)
 	if !said {
-		s.o.note("note: this cluster does not say which namespaces are yours; these are those of your kubeconfig")
+		s.o.note("note: this cluster does not say which namespaces are yours; these are those of your kubeconfig (%s)", refused)
 		for _, name := range s.contextNamespaces() {
 			rows = append(rows, webapi.Namespace{Name: name})
 		}
