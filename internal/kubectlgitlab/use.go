@@ -64,7 +64,7 @@ func (s *session) mayEnter(ctx context.Context, namespace string) error {
 	if reason == "" {
 		reason = "no role of yours allows it"
 	}
-	return fmt.Errorf("you may not list pods in %s: %s Your namespaces: kubectl gitlab namespaces. With --force it is not asked", namespace, strings.TrimSuffix(reason, ".")+".")
+	return fmt.Errorf("you may not list pods in %s: %s. For your namespaces: kubectl gitlab namespaces. With --force it is not asked", namespace, strings.TrimSuffix(reason, "."))
 }
 
 // enter makes the named context, or one beside it, the current one with that namespace. It changes the files in memory, and
