@@ -54,6 +54,7 @@ func New(o Options) *Service {
 
 // Filter chooses some of a person's namespaces. The zero Filter chooses all.
 type Filter struct {
+	Name   string // the one of this name; "": any
 	Search string // part of the name or path, in any case; several words: all of them
 	Offset int
 	Limit  int // 0: no limit
@@ -89,6 +90,9 @@ func (s *Service) Namespaces(user int64, f Filter) (webapi.MyNamespaces, error) 
 	if words := strings.Fields(strings.ToLower(f.Search)); len(words) > 0 {
 		rights = slices.DeleteFunc(rights, func(r authz.Right) bool { return !l.matches(r, words) })
 	}
+	if f.Name != "" {
+		rights = slices.DeleteFunc(rights, func(r authz.Right) bool { return r.Namespace != f.Name })
+	}
 	out := webapi.MyNamespaces{User: s.Identity(user), AsOf: v.Snapshot.Taken, Total: len(rights), Namespaces: []webapi.Namespace{}}
 	rights = rights[min(max(f.Offset, 0), len(rights)):]
 	if f.Limit > 0 {
@@ -98,6 +102,24 @@ func (s *Service) Namespaces(user int64, f Filter) (webapi.MyNamespaces, error) 
 		out.Namespaces = append(out.Namespaces, l.namespace(r))
 	}
 	return out, nil
+}
+
+// Reachable returns the names of the namespaces in which somebody has a right in the cluster: those with the strongest ClusterRole
+// first, then by name.
+func (s *Service) Reachable(user int64) ([]string, error) {
+	v, err := s.view()
+	if err != nil {
+		return nil, err
+	}
+	roles := v.Policy.ClusterRoles()
+	by := make([][]string, len(roles))
+	for _, r := range v.Rights(user, s.o.Now()) {
+		if i := slices.IndexFunc(r.ClusterRoles, func(role string) bool { return !slices.Contains(r.Lacks, role) }); i >= 0 {
+			rank := slices.Index(roles, r.ClusterRoles[i])
+			by[rank] = append(by[rank], r.Namespace)
+		}
+	}
+	return slices.Concat(by...), nil
 }
 
 // lister makes the list of one person at one moment.
@@ -113,16 +135,22 @@ func (l *lister) trail(id authz.SourceID) (authz.Trail, bool) { return l.v.Trail
 
 // matches reports whether each word is in the name or the path.
 func (l *lister) matches(r authz.Right, words []string) bool {
-	path := ""
+	path, known := "", false
 	return !slices.ContainsFunc(words, func(w string) bool {
 		if strings.Contains(r.Namespace, w) {
 			return false
 		}
 		if path == "" {
-			t, _ := l.trail(r.Source)
-			path = strings.ToLower(t.Path)
+			path, _ = l.v.Snapshot.Path(r.Source)
+			path = strings.ToLower(path)
 		}
-		return !strings.Contains(path, w)
+		if !strings.Contains(path, w) {
+			return true
+		}
+		if !known { // the path of what they are no member of is not for them, nor whether it matches
+			_, known = l.trail(r.Source)
+		}
+		return !known
 	})
 }
 

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"cmp"
 	"net/http"
 	"slices"
 	"strings"
@@ -61,12 +60,12 @@ type connectData struct {
 func (s *Site) connect(w http.ResponseWriter, r *http.Request, v *visit) {
 	d := connectData{Systems: slices.Clone(systems)}
 	if n := r.URL.Query().Get("namespace"); n != "" {
-		mine, err := s.own(v)
+		mine, err := s.o.People.Namespaces(v.session.User, people.Filter{Name: n})
 		if err != nil {
 			s.broken(w, r, v, err)
 			return
 		}
-		if slices.Contains(mine, n) {
+		if len(mine.Namespaces) > 0 {
 			d.Namespace = n
 		}
 	}
@@ -83,54 +82,33 @@ func (s *Site) connect(w http.ResponseWriter, r *http.Request, v *visit) {
 		if d.Namespace != "" {
 			d.Download += "&namespace=" + d.Namespace // a DNS label
 		}
-		d.Lines = s.lines3(d.System, d.File)
+		d.Lines = s.commands(d.System, d.File)
 	}
 	s.page(w, r, v, "connect", d)
 }
 
-// lines3 are the lines that follow the download. File names are cluster.name, which needs no quotes in a shell.
-func (s *Site) lines3(on system, file string) string {
+// commands are those that follow the download, as docs/kubeconfig.md has them. The name of a file is that of the cluster, which needs
+// no quotes in a shell.
+func (s *Site) commands(on system, file string) string {
 	switch {
 	case on.Variant == kubeconfig.Headless:
 		return "mkdir -p ~/.kube && curl -fsSo ~/.kube/" + file + " '" + s.o.URL + webapi.PathKubeconfig + "?variant=headless'\n" +
-			"export KUBECONFIG=~/.kube/" + file + "\nkubectl get pods"
+			"export KUBECONFIG=~/.kube/" + file + ":~/.kube/config\nkubectl get pods"
 	case on.Shell == "powershell":
-		return "mkdir -Force ~\\.kube; mv -Force ~\\Downloads\\" + file + " ~\\.kube\\" + file + "\n" +
-			"$env:KUBECONFIG = \"$HOME\\.kube\\" + file + "\"\nkubectl get pods"
+		return `New-Item -ItemType Directory -Force "$HOME\.kube"; Move-Item -Force "$HOME\Downloads\` + file + `" "$HOME\.kube\` + file + "\"\n" +
+			`$env:KUBECONFIG = "$HOME\.kube\` + file + `;$HOME\.kube\config"` + "\nkubectl get pods"
 	}
-	return "mkdir -p ~/.kube && mv ~/Downloads/" + file + " ~/.kube/" + file + "\nexport KUBECONFIG=~/.kube/" + file + "\nkubectl get pods"
+	return "mkdir -p ~/.kube && mv ~/Downloads/" + file + " ~/.kube/" + file + "\nexport KUBECONFIG=~/.kube/" + file + ":~/.kube/config\nkubectl get pods"
 }
 
-// own are the names of the namespaces that somebody reaches, the strongest first.
-func (s *Site) own(v *visit) ([]string, error) {
-	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{})
-	if err != nil {
-		return nil, err
-	}
-	list := slices.DeleteFunc(mine.Namespaces, func(n webapi.Namespace) bool { return n.State != "" })
-	rank := []string{"Owner", "Maintainer", "Developer"}
-	strength := func(n webapi.Namespace) int {
-		if i := slices.Index(rank, n.Level); i >= 0 {
-			return i
-		}
-		return len(rank)
-	}
-	slices.SortStableFunc(list, func(a, b webapi.Namespace) int { return cmp.Compare(strength(a), strength(b)) })
-	out := make([]string, len(list))
-	for i, n := range list {
-		out[i] = n.Name
-	}
-	return out, nil
-}
-
-// kubeconfig sends the file: what everybody gets, with the names of one's own namespaces.
+// kubeconfig sends the file: what everybody gets, with the names of one's own namespaces, the wanted one first, else the strongest.
 func (s *Site) kubeconfig(w http.ResponseWriter, r *http.Request, v *visit) {
 	variant, err := kubeconfig.ParseVariant(r.URL.Query().Get("variant"))
 	if err != nil || s.o.Kubeconfig == nil {
 		s.notFound(w, r, v)
 		return
 	}
-	namespaces, err := s.own(v)
+	namespaces, err := s.o.People.Reachable(v.session.User)
 	if err != nil {
 		s.broken(w, r, v, err)
 		return

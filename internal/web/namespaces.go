@@ -16,6 +16,7 @@ import (
 type People interface {
 	Identity(user int64) webapi.Identity
 	Namespaces(user int64, f people.Filter) (webapi.MyNamespaces, error)
+	Reachable(user int64) ([]string, error)
 }
 
 // perPage is how many rows a page has.
@@ -76,18 +77,16 @@ type namespaceData struct {
 
 func (s *Site) namespace(w http.ResponseWriter, r *http.Request, v *visit) {
 	name := r.PathValue("name")
-	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{Search: name})
+	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{Name: name})
 	if err != nil {
 		s.broken(w, r, v, err)
 		return
 	}
-	for _, n := range mine.Namespaces {
-		if n.Name == name {
-			s.page(w, r, v, "namespace", namespaceData{n, mine.AsOf})
-			return
-		}
+	if len(mine.Namespaces) == 0 {
+		s.problem(w, r, v, http.StatusNotFound, "no_namespace")
+		return
 	}
-	s.problem(w, r, v, http.StatusNotFound, "no_namespace")
+	s.page(w, r, v, "namespace", namespaceData{mine.Namespaces[0], mine.AsOf})
 }
 
 // broken answers for what People or Admin can't tell.
