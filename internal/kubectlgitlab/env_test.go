@@ -2,7 +2,6 @@ package kubectlgitlab
 
 import (
 	"context"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"log/slog"
@@ -21,7 +20,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -242,7 +240,7 @@ func (e *env) laptop(t *testing.T, person string, namespaces ...string) *laptop 
 	t.Helper()
 	l := &laptop{env: e, home: t.TempDir(), work: t.TempDir()}
 	text, err := kubeconfig.File([]kubeconfig.Cluster{{
-		Name: "icc", URL: e.cluster.URL(), CA: e.cluster.CA(), Issuer: e.gitlab.URL(), ClientID: "kubectl", IssuerCA: e.gitlab.CA(), Namespaces: namespaces,
+		Name: "icc", URL: e.cluster.URL(), CA: e.cluster.CA(), Issuer: e.gitlab.URL(), ClientID: "kubectl", IssuerCA: append(e.gitlab.CA(), certificate(e.server)...), Server: e.server.URL, Namespaces: namespaces,
 	}}, kubeconfig.Default)
 	if err != nil {
 		t.Fatal(err)
@@ -260,13 +258,6 @@ func (e *env) laptop(t *testing.T, person string, namespaces ...string) *laptop 
 		u.Exec.Args = append(u.Exec.Args, "--browser-command="+self, "--listen-address=127.0.0.1:"+e.port, "--authentication-timeout-sec=60",
 			"--token-cache-dir="+filepath.Join(l.home, "tokens"))
 		u.Exec.Env = append(u.Exec.Env, clientcmdapi.ExecEnvVar{Name: browserCA, Value: ca}, clientcmdapi.ExecEnvVar{Name: "KUBECTL_GITLAB_TEST_USER", Value: person})
-	}
-	at, err := json.Marshal(extension{Server: e.server.URL, CA: certificate(e.server), Issuer: e.gitlab.URL()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range config.Clusters {
-		c.Extensions = map[string]runtime.Object{extensionName: &runtime.Unknown{Raw: at, ContentType: runtime.ContentTypeJSON}}
 	}
 	l.config = filepath.Join(l.home, "config")
 	if err := clientcmd.WriteToFile(*config, l.config); err != nil {

@@ -115,7 +115,10 @@ func (s *session) integrator() (*asker, error) {
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 	if len(s.extension.CA) > 0 {
-		pool := x509.NewCertPool()
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			return nil, fmt.Errorf("reading the CAs of the system: %w", err)
+		}
 		if !pool.AppendCertsFromPEM(s.extension.CA) {
 			return nil, errors.New("the CA of the integrator's server is no PEM certificate")
 		}

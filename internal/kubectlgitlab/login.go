@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
@@ -23,10 +24,7 @@ import (
 // What kubelogin is given on a machine without a browser: the person opens GitLab elsewhere and types the code that the
 // address of the last page ends with. GitLab has no page that shows the code for urn:ietf:wg:oauth:2.0:oob any more, and
 // kubelogin v1.36.3 does not find GitLab's device grant.
-const (
-	keyboardGrant    = "authcode-keyboard"
-	keyboardRedirect = "http://localhost:8000"
-)
+const keyboardGrant = "authcode-keyboard"
 
 func loginCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
@@ -124,7 +122,7 @@ func grantArgs(args []string, headless bool) []string {
 		}
 	}
 	if headless {
-		out = append(out, grantFlag+"="+keyboardGrant, redirectFlag+"="+keyboardRedirect)
+		out = append(out, grantFlag+"="+keyboardGrant, redirectFlag+"="+kubeconfig.KeyboardRedirect)
 	}
 	return out
 }

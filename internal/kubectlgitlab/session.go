@@ -15,17 +15,9 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 )
-
-// extensionName is the extension of a cluster in a kubeconfig that says where our server is.
-const extensionName = "gl-k8s-integrator"
-
-// extension is what it says. Other fields are not looked at.
-type extension struct {
-	Server string `json:"server"`                             // URL
-	CA     []byte `json:"certificateAuthorityData,omitempty"` // PEM; none: the CAs of the system
-	Issuer string `json:"issuer,omitempty"`                   // GitLab's URL: only its tokens are sent
-}
 
 // session is one context of a kubeconfig, and how to ask as its user.
 type session struct {
@@ -35,7 +27,7 @@ type session struct {
 	context   clientcmdapi.Context
 	namespace string
 	config    *rest.Config
-	extension extension
+	extension kubeconfig.Extension
 	issuer    string // GitLab's URL, as far as the kubeconfig says it
 	seen      *claims
 }
@@ -72,8 +64,8 @@ func (o *options) open(namespace string) (*session, error) {
 	}
 	s.config.UserAgent = programName + "/" + o.process.Version
 	if cluster := raw.Clusters[s.context.Cluster]; cluster != nil {
-		if err := s.readExtension(cluster.Extensions[extensionName]); err != nil {
-			return nil, fmt.Errorf("cluster %q of the kubeconfig, extension %s: %w", s.context.Cluster, extensionName, err)
+		if err := s.readExtension(cluster.Extensions[kubeconfig.ExtensionName]); err != nil {
+			return nil, fmt.Errorf("cluster %q of the kubeconfig, extension %s: %w", s.context.Cluster, kubeconfig.ExtensionName, err)
 		}
 	}
 	s.issuer = s.extension.Issuer
