@@ -22,7 +22,7 @@ import (
 )
 
 // What kubelogin is given on a machine without a browser: the person opens GitLab elsewhere and types the code that the
-// address of the last page ends with. GitLab has no page that shows the code for urn:ietf:wg:oauth:2.0:oob any more, and
+// address of the last page has. By its source, a present GitLab fails where it should show a code out of band, and
 // kubelogin v1.36.3 does not find GitLab's device grant.
 const keyboardGrant = "authcode-keyboard"
 
