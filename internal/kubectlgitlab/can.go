@@ -47,18 +47,19 @@ func canCommand(o *options) *cobra.Command {
 	subresource := cmd.Flags().String("subresource", "", "part of the resource, as in log, exec or scale")
 	quiet := cmd.Flags().BoolP("quiet", "q", false, "say nothing: the exit status is the answer")
 	o.completeNamespaceFlag(cmd)
+	noFiles(cmd, "subresource")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		s, err := o.open(*namespace)
 		if err != nil {
 			return err
 		}
-		what := s.attributes(cmd.Context(), args[0], args[1], *subresource)
+		what := questionOf(cmd.Context(), s, args[0], args[1], *subresource)
 		verdict, err := s.access(cmd.Context(), what)
 		if err != nil {
 			return err
 		}
 		if !*quiet {
-			s.printVerdict(cmd.Context(), o.process.Out, what, verdict)
+			printVerdict(cmd.Context(), s, o.process.Out, what, verdict)
 		}
 		if !verdict.Allowed {
 			return status(exitNo)
@@ -68,8 +69,8 @@ func canCommand(o *options) *cobra.Command {
 	return cmd
 }
 
-// attributes makes the question of what somebody typed. What the cluster does not know is asked as it is.
-func (s *session) attributes(ctx context.Context, verb, resource, subresource string) attributes {
+// questionOf makes the question of what somebody typed. What the cluster does not know is asked as it is.
+func questionOf(ctx context.Context, s *session, verb, resource, subresource string) attributes {
 	resource, name, _ := strings.Cut(resource, "/")
 	out := attributes{Namespace: s.namespace, Verb: strings.ToLower(verb), Resource: strings.ToLower(resource), Subresource: subresource, Name: name}
 	if resource == "*" {
@@ -99,7 +100,7 @@ func (s *session) attributes(ctx context.Context, verb, resource, subresource st
 }
 
 // printVerdict says the cluster's word, its reason, and what our server adds.
-func (s *session) printVerdict(ctx context.Context, w io.Writer, what attributes, v access) {
+func printVerdict(ctx context.Context, s *session, w io.Writer, what attributes, v access) {
 	word := "no"
 	if v.Allowed {
 		word = "yes"

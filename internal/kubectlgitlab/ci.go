@@ -26,6 +26,7 @@ func ciCommand(o *options) *cobra.Command {
 	}
 	project := cmd.Flags().String("project", "", "path or number in GitLab, instead of the project of the git remote")
 	remote := cmd.Flags().String("remote", "origin", "git remote to take the project from")
+	noFiles(cmd, "project", "remote")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := o.open("")
 		if err != nil {
@@ -33,7 +34,7 @@ func ciCommand(o *options) *cobra.Command {
 		}
 		name := *project
 		if name == "" {
-			if name, err = s.projectOfRemote(cmd.Context(), *remote); err != nil {
+			if name, err = projectOfRemote(cmd.Context(), s, *remote); err != nil {
 				return fmt.Errorf("%w. Name the project with --project", err)
 			}
 		}
@@ -42,19 +43,19 @@ func ciCommand(o *options) *cobra.Command {
 		var refused *refusal
 		switch {
 		case err == nil:
-			return s.printCI(ci)
+			return printCI(s, ci)
 		case errors.As(err, &refused) && refused.status < http.StatusInternalServerError && refused.status != http.StatusUnauthorized:
 			return fmt.Errorf("project %s: %w", name, refused)
 		case !errors.Is(err, errNoServer):
 			o.note("note: %v. What follows is what the cluster alone says", err)
 		}
-		return s.ciByCluster(cmd.Context(), name)
+		return printCIByCluster(cmd.Context(), s, name)
 	}
 	return cmd
 }
 
 // printCI says what the jobs of a project get.
-func (s *session) printCI(ci webapi.CI) error {
+func printCI(s *session, ci webapi.CI) error {
 	good := ""
 	if ci.Good != nil {
 		good = moment(*ci.Good, s.o.process.Now()) + "; they are replaced before"
@@ -73,8 +74,8 @@ func (s *session) printCI(ci webapi.CI) error {
 	})
 }
 
-// ciByCluster says what the cluster shows of a project: its namespace, and whether the ServiceAccount for its jobs is there.
-func (s *session) ciByCluster(ctx context.Context, project string) error {
+// printCIByCluster says what the cluster shows of a project: its namespace, and whether the ServiceAccount for its jobs is there.
+func printCIByCluster(ctx context.Context, s *session, project string) error {
 	rows, err := s.namespacesByCluster(ctx)
 	if err != nil {
 		return err
@@ -93,15 +94,15 @@ func (s *session) ciByCluster(ctx context.Context, project string) error {
 		case err != nil:
 			state = fmt.Sprintf("not known: %v", err)
 		}
-		s.o.note("note: which environment and until when only the integrator's server knows, and %s", s.whyNoServer())
+		s.o.note("note: which environment and until when only the integrator's server knows, and %s", whyNoServer(s))
 		return table(s.o.process.Out, [][]string{
 			{"project", n.Path}, {"namespace", n.Name}, {"ServiceAccount " + kubename.CIServiceAccount, state},
 		})
 	}
-	return fmt.Errorf("no namespace of yours belongs to project %s, as far as the cluster says; which credentials its jobs get only the integrator's server knows, and %s", project, s.whyNoServer())
+	return fmt.Errorf("no namespace of yours belongs to project %s, as far as the cluster says; which credentials its jobs get only the integrator's server knows, and %s", project, whyNoServer(s))
 }
 
-func (s *session) whyNoServer() string {
+func whyNoServer(s *session) string {
 	if s.extension.Server == "" {
 		return "your kubeconfig names none (get a new one from the page of your cluster)"
 	}
@@ -112,11 +113,10 @@ func (s *session) whyNoServer() string {
 var scpLike = regexp.MustCompile(`^(?:[^@/:]+@)?([^/:]+):([^/].*)$`)
 
 // projectOfRemote returns the path in GitLab of the repository in the current folder.
-func (s *session) projectOfRemote(ctx context.Context, remote string) (string, error) {
+func projectOfRemote(ctx context.Context, s *session, remote string) (string, error) {
 	out, err := exec.CommandContext(ctx, "git", "remote", "get-url", "--", remote).Output()
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			return "", fmt.Errorf("asking git for the remote %s: %s", remote, strings.TrimSpace(string(exit.Stderr)))
 		}
 		return "", fmt.Errorf("asking git for the remote %s: %w", remote, err)

@@ -33,7 +33,7 @@ func (s *session) review(ctx context.Context) (review, error) {
 	return out.Status.UserInfo, nil
 }
 
-// attributes are a request that somebody could make.
+// questionOf are a request that somebody could make.
 type attributes struct {
 	Namespace   string `json:"namespace,omitempty"`
 	Verb        string `json:"verb"`

@@ -32,7 +32,7 @@ func TestWithARealCluster(t *testing.T) {
 	})
 	t.Run("pages", func(t *testing.T) { pageRuns(t, alice) })
 	t.Run("whoami", func(t *testing.T) {
-		alice.gitlab(t, "whoami").want(t, exitOK, "alice (Alice Adams) number 2", "gitlab:users", "kubectl-oidc_login logged you in at "+e.gitlab.URL(), "seconds; then the next command gets a new token")
+		alice.gitlab(t, "whoami").want(t, exitOK, "alice (Alice Adams) number 2", "gitlab:users", "kubectl-oidc_login logged you in at "+e.gitlab.URL(), "; then the next command gets a new token")
 	})
 	t.Run("namespaces", func(t *testing.T) { namespaces(t, alice) })
 	t.Run("can", func(t *testing.T) { can(t, alice) })
@@ -158,8 +158,8 @@ func ci(t *testing.T, l *laptop) {
 // withoutServer: each command says what the cluster alone knows, and that it is not all.
 func withoutServer(t *testing.T, l *laptop) {
 	const note = "What follows is what the cluster alone says"
-	l.env.away.Store(true)
-	defer l.env.away.Store(false)
+	l.away.Store(true)
+	defer l.away.Store(false)
 	l.gitlab(t, "whoami").want(t, exitOK, note, "alice number 2", "HTTP status 502")
 	l.gitlab(t, "namespaces").want(t, exitOK, note, "*   haw-world   edit   haw/world   ready", "    lab-x       view   lab/x       ready")
 	l.gitlab(t, "can", "delete", "pods", "-n", "lab").want(t, exitNo, note, "you are Developer in lab")
@@ -168,7 +168,7 @@ func withoutServer(t *testing.T, l *laptop) {
 	l.gitlab(t, "ci", "--project=haw/other").want(t, exitNo, "no namespace of yours belongs to project haw/other")
 
 	// A kubeconfig that names no server is nothing to complain about.
-	l.env.away.Store(false)
+	l.away.Store(false)
 	named := read(t, l.config)
 	defer write(t, l.config, named)
 	write(t, l.config, regexp.MustCompile(`(?m)^( +)server: `+regexp.QuoteMeta(l.env.server.URL)+`$`).ReplaceAllString(named, "${1}nothing: true"))
@@ -178,7 +178,6 @@ func withoutServer(t *testing.T, l *laptop) {
 	l.gitlab(t, "ci", "--project=haw/world").want(t, exitOK, "your kubeconfig names none")
 	l.gitlab(t, "namespaces", "--server="+l.env.server.URL, "--server-ca="+write(t, filepath.Join(l.home, "server-ca.crt"), string(certificate(l.env.server))), "-o", "wide").
 		want(t, exitOK, "Maintainer in haw/world")
-
 }
 
 // withoutReasons: a cluster whose webhook is away, or gives no reasons.

@@ -49,3 +49,12 @@ func (o *options) completeNamespaceFlag(cmd *cobra.Command) {
 		panic(err) // only for a flag that does not exist
 	}
 }
+
+// noFiles keeps files from being offered for flags that name something else.
+func noFiles(cmd *cobra.Command, flags ...string) {
+	for _, name := range flags {
+		if err := cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions); err != nil {
+			panic(err) // only for a flag that does not exist
+		}
+	}
+}

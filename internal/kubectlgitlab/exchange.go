@@ -69,13 +69,13 @@ func noRedirect(req *http.Request, _ []*http.Request) error {
 	return fmt.Errorf("it sends the request on to %s, where no token goes", req.URL.Redacted())
 }
 
-// cluster returns the way to kube-apiserver, with the credentials of the context.
-func (s *session) cluster() (*asker, error) {
+// reachCluster returns the way to kube-apiserver, with the credentials of the context.
+func (s *session) reachCluster() (*asker, error) {
 	config := rest.CopyConfig(s.config)
 	config.Wrap(func(base http.RoundTripper) http.RoundTripper {
 		return exchange{base, func(req *http.Request) error {
 			if c, ok := readClaims(bearer(req)); ok {
-				*s.seen = c
+				s.seen.Store(&c)
 			}
 			return nil
 		}}
@@ -125,8 +125,7 @@ func (s *session) integrator() (*asker, error) {
 		transport.TLSClientConfig.RootCAs = pool
 	}
 	config := rest.CopyConfig(s.config)
-	config.TLSClientConfig.CertData, config.TLSClientConfig.KeyData = nil, nil
-	config.TLSClientConfig.CertFile, config.TLSClientConfig.KeyFile = "", ""
+	config.CertData, config.KeyData, config.CertFile, config.KeyFile = nil, nil, "", ""
 	credentials, err := rest.HTTPWrappersForConfig(config, exchange{transport, s.guard(u)})
 	if err != nil {
 		return nil, fmt.Errorf("context %q: %w", s.name, err)
@@ -144,7 +143,7 @@ func (s *session) guard(to *url.URL) func(*http.Request) error {
 		if !ok || c.Issuer != s.issuer {
 			return fmt.Errorf("%w: the credentials of context %q are no token of %s, so they are not sent there", errNoServer, s.name, s.issuer)
 		}
-		*s.seen = c
+		s.seen.Store(&c)
 		return nil
 	}
 }

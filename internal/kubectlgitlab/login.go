@@ -46,7 +46,7 @@ func loginCommand(o *options) *cobra.Command {
 			return err
 		}
 		if *headless || *browser {
-			if err := s.setGrant(cmd.Context(), *headless); err != nil {
+			if err := setGrant(cmd.Context(), s, *headless); err != nil {
 				return err
 			}
 			if s, err = o.openKubelogin(); err != nil {
@@ -65,7 +65,7 @@ func loginCommand(o *options) *cobra.Command {
 			who = ", " + who + " in GitLab"
 		}
 		fmt.Fprintf(o.process.Out, "logged in to %s as %s%s\n", s.context.Cluster, r.Username, who)
-		if until := s.until(webapi.Identity{}); until != "" {
+		if until := tokenEnd(s, webapi.Identity{}); until != "" {
 			fmt.Fprintf(o.process.Out, "until %s\n", until)
 		}
 		return nil
@@ -92,7 +92,7 @@ func (o *options) openKubelogin() (*session, error) {
 }
 
 // setGrant changes how the user of the context logs in.
-func (s *session) setGrant(ctx context.Context, headless bool) error {
+func setGrant(ctx context.Context, s *session, headless bool) error {
 	return s.o.change(ctx, func(have files) ([]string, error) {
 		home, ok := have.with(func(c *clientcmdapi.Config) bool { return c.AuthInfos[s.context.AuthInfo] != nil })
 		if !ok || home.config.AuthInfos[s.context.AuthInfo].Exec == nil {
@@ -112,13 +112,12 @@ func (s *session) setGrant(ctx context.Context, headless bool) error {
 func grantArgs(args []string, headless bool) []string {
 	var out []string
 	for i := 0; i < len(args); i++ {
-		switch name, _, joined := strings.Cut(args[i], "="); {
-		case name == grantFlag || name == redirectFlag:
-			if !joined {
-				i++ // its value
-			}
-		default:
+		name, _, joined := strings.Cut(args[i], "=")
+		switch {
+		case name != grantFlag && name != redirectFlag:
 			out = append(out, args[i])
+		case !joined:
+			i++ // its value
 		}
 	}
 	if headless {
@@ -140,7 +139,7 @@ func logoutCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := s.clean(cmd.Context()); err != nil {
+			if err := cleanTokens(cmd.Context(), s); err != nil {
 				return err
 			}
 			fmt.Fprintln(o.process.Out, "logged out on this machine, of all clusters. Sign out of GitLab in the browser, too")
@@ -149,8 +148,8 @@ func logoutCommand(o *options) *cobra.Command {
 	}
 }
 
-// clean runs kubelogin's clean as the kubeconfig runs its get-token.
-func (s *session) clean(ctx context.Context) error {
+// cleanTokens runs kubelogin's clean as the kubeconfig runs its get-token.
+func cleanTokens(ctx context.Context, s *session) error {
 	e := s.config.ExecProvider
 	args := append(slices.Clone(e.Args[:slices.Index(e.Args, getToken)]), "clean")
 	folder, named := s.execFlag(cacheFlag)

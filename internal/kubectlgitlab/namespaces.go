@@ -43,7 +43,7 @@ func namespacesCommand(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return s.printNamespaces(mine, *output)
+		return printNamespaces(s, mine, *output)
 	}
 	return cmd
 }
@@ -58,7 +58,7 @@ func (s *session) namespaces(ctx context.Context) (webapi.MyNamespaces, error) {
 	return webapi.MyNamespaces{Namespaces: rows, Total: len(rows), AsOf: s.o.process.Now()}, err
 }
 
-func (s *session) printNamespaces(mine webapi.MyNamespaces, output string) error {
+func printNamespaces(s *session, mine webapi.MyNamespaces, output string) error {
 	out := s.o.process.Out
 	switch output {
 	case "json":
@@ -152,7 +152,7 @@ func (s *session) namespacesByCluster(ctx context.Context) ([]webapi.Namespace, 
 	rows, more, said := readYours(refused.message)
 	if !said {
 		s.o.note("note: this cluster does not say which namespaces are yours; these are those of your kubeconfig (%s)", refused)
-		for _, name := range s.contextNamespaces() {
+		for _, name := range contextNamespaces(s) {
 			rows = append(rows, webapi.Namespace{Name: name})
 		}
 	}
@@ -209,7 +209,7 @@ func readYours(message string) (rows []webapi.Namespace, rest string, said bool)
 }
 
 // contextNamespaces are the namespaces of the contexts that lead to the same cluster as the same user, sorted.
-func (s *session) contextNamespaces() (names []string) {
+func contextNamespaces(s *session) (names []string) {
 	for _, c := range s.raw.Contexts {
 		if c.Cluster == s.context.Cluster && c.AuthInfo == s.context.AuthInfo && c.Namespace != "" {
 			names = append(names, c.Namespace)

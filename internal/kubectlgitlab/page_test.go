@@ -28,7 +28,7 @@ func (e *env) login(t *testing.T, page, person string) *url.URL {
 func pageRuns(t *testing.T, l *laptop) {
 	git(t, l, l.env.gitlab.URL()+"/haw/world.git")
 	same := strings.NewReplacer(
-		l.env.cluster.URL(), "https://icc.example.com:6443", l.env.gitlab.URL(), "https://gitlab.example.com", l.config, "~/.kube/config", "2099-12-31", "2027-01-31",
+		l.cluster.URL(), "https://icc.example.com:6443", l.env.gitlab.URL(), "https://gitlab.example.com", l.config, "~/.kube/config", "2099-12-31", "2027-01-31",
 	)
 	times := regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d UTC, (in \d+ \w+|\d+ \w+ ago)`)
 	days := regexp.MustCompile(`good until \d{4}-\d\d-\d\d`)

@@ -93,12 +93,9 @@ func rootCommand(p *Process) *cobra.Command {
 	f.StringVar(&o.server, "server", "", "address of the integrator's server, instead of the kubeconfig's and $"+serverEnv)
 	f.StringVar(&o.serverCA, "server-ca", "", "file with the CA of that server, instead of the kubeconfig's and $"+serverCAEnv)
 	root.AddCommand(whoamiCommand(o), namespacesCommand(o), canCommand(o), useCommand(o), loginCommand(o), logoutCommand(o), ciCommand(o))
-	for name, complete := range map[string]cobra.CompletionFunc{
-		"context": o.completeContexts, "server": cobra.NoFileCompletions,
-	} {
-		if err := root.RegisterFlagCompletionFunc(name, complete); err != nil {
-			panic(err) // only for a flag that does not exist
-		}
+	noFiles(root, "server")
+	if err := root.RegisterFlagCompletionFunc("context", o.completeContexts); err != nil {
+		panic(err) // only for a flag that does not exist
 	}
 	return root
 }

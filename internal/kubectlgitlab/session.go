@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
@@ -28,8 +30,9 @@ type session struct {
 	namespace string
 	config    *rest.Config
 	extension kubeconfig.Extension
-	issuer    string // GitLab's URL, as far as the kubeconfig says it
-	seen      *claims
+	issuer    string                 // GitLab's URL, as far as the kubeconfig says it
+	cluster   func() (*asker, error) // made once: it keeps its connections
+	seen      atomic.Pointer[claims] // of the token that was sent last
 }
 
 // open reads the kubeconfig and takes its context. namespace is that of the flag, if any.
@@ -52,7 +55,8 @@ func (o *options) open(namespace string) (*session, error) {
 	case raw.Contexts[name] == nil:
 		return nil, fmt.Errorf("there is no context %q in %s: it has %s", name, files, strings.Join(contextNames(raw), ", "))
 	}
-	s := &session{o: o, raw: *raw, name: name, context: *raw.Contexts[name], seen: &claims{}}
+	s := &session{o: o, raw: *raw, name: name, context: *raw.Contexts[name]}
+	s.cluster = sync.OnceValues(s.reachCluster)
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: name}
 	overrides.Context.Namespace = namespace
 	client := clientcmd.NewNonInteractiveClientConfig(*raw, name, overrides, rules)

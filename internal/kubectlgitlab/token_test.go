@@ -145,8 +145,14 @@ func TestWhereATokenGoes(t *testing.T) {
 			w.server = w.ours.URL
 		}, asked: true, says: "sends the request on to"},
 		"a server by flag, whose CA is not named": {change: func(_ *testing.T, w *leakWorld) { w.server = elsewhere.URL }, args: []string{"--server=$OURS"}, says: "certificate"},
-		"by flag":                  {change: func(_ *testing.T, w *leakWorld) { w.server = elsewhere.URL }, args: []string{"--server=$OURS", "--server-ca=$CA"}, asked: true, says: "Alice Adams"},
-		"by flag, with a password": {args: []string{"--server=https://alice:hidden@access.example.com"}, says: "must be like"},
+		"by flag": {change: func(_ *testing.T, w *leakWorld) { w.server = elsewhere.URL }, args: []string{"--server=$OURS", "--server-ca=$CA"}, asked: true, says: "Alice Adams"},
+		"by environment": {change: func(t *testing.T, w *leakWorld) {
+			t.Setenv(serverEnv, w.ours.URL)
+			t.Setenv(serverCAEnv, write(t, filepath.Join(t.TempDir(), "ca.crt"), string(w.ours.ca())))
+			w.server = elsewhere.URL
+		}, asked: true, says: "Alice Adams"},
+		"by environment, with http": {change: func(t *testing.T, _ *leakWorld) { t.Setenv(serverEnv, "http://access.example.com") }, says: "https addresses only"},
+		"by flag, with a password":  {args: []string{"--server=https://alice:hidden@access.example.com"}, says: "must be like"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newLeakWorld(t)

@@ -33,7 +33,7 @@ func useCommand(o *options) *cobra.Command {
 			return err
 		}
 		if !*force {
-			if err := s.mayEnter(cmd.Context(), args[0]); err != nil {
+			if err := mayEnter(cmd.Context(), s, args[0]); err != nil {
 				return err
 			}
 		}
@@ -52,7 +52,7 @@ func useCommand(o *options) *cobra.Command {
 }
 
 // mayEnter refuses a namespace in which the person may not even list pods: a mistyped one is found before it is written.
-func (s *session) mayEnter(ctx context.Context, namespace string) error {
+func mayEnter(ctx context.Context, s *session, namespace string) error {
 	v, err := s.access(ctx, attributes{Namespace: namespace, Verb: "list", Resource: "pods"})
 	if err != nil {
 		return fmt.Errorf("%w. With --force it is not asked", err)

@@ -29,13 +29,13 @@ func whoamiCommand(o *options) *cobra.Command {
 			}
 			var known webapi.Identity
 			s.askServer(cmd.Context(), webapi.PathWhoAmI, nil, &known)
-			return table(o.process.Out, s.identity(r, known))
+			return table(o.process.Out, identityOf(s, r, known))
 		},
 	}
 }
 
-// identity says who somebody is. known is what our server adds; its zero value: nothing.
-func (s *session) identity(r review, known webapi.Identity) [][]string {
+// identityOf says who somebody is. known is what our server adds; its zero value: nothing.
+func identityOf(s *session, r review, known webapi.Identity) [][]string {
 	account := strings.Join(r.Extra[kubename.ExtraUsername], ", ")
 	id, person := kubename.ParseUser(r.Username)
 	if known.Username != "" {
@@ -57,15 +57,15 @@ func (s *session) identity(r review, known webapi.Identity) [][]string {
 	}
 	rows = append(rows,
 		[]string{"groups", strings.Join(r.Groups, ", ")},
-		[]string{"because", s.because(person)},
-		[]string{"until", s.until(known)},
+		[]string{"because", because(s, person)},
+		[]string{"until", tokenEnd(s, known)},
 		[]string{"namespace", s.namespace},
 	)
 	return rows
 }
 
 // because says what makes kube-apiserver believe it.
-func (s *session) because(person bool) string {
+func because(s *session, person bool) string {
 	from := fmt.Sprintf("context %q, user %q of your kubeconfig", s.name, s.context.AuthInfo)
 	switch {
 	case s.config.Impersonate.UserName != "":
@@ -82,11 +82,12 @@ func (s *session) because(person bool) string {
 	return from
 }
 
-// until says when the token ends, and what is then.
-func (s *session) until(known webapi.Identity) string {
-	end := time.Unix(s.seen.Expires, 0)
-	switch {
-	case s.seen.Expires > 0:
+// tokenEnd says when the token ends, and what is then.
+func tokenEnd(s *session, known webapi.Identity) string {
+	var end time.Time
+	switch c := s.seen.Load(); {
+	case c != nil && c.Expires > 0:
+		end = time.Unix(c.Expires, 0)
 	case known.Until != nil:
 		end = *known.Until
 	default:
