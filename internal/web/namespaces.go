@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
@@ -16,20 +18,29 @@ import (
 type People interface {
 	Identity(user int64) webapi.Identity
 	Namespaces(user int64, f people.Filter) (webapi.MyNamespaces, error)
+	Can(user int64, q authz.Question) (webapi.Can, error)
+	Changes(ctx context.Context, user int64, since time.Time) ([]webapi.Change, error)
+	CI(user int64, project string) (webapi.CI, error)
 	Reachable(user int64) ([]string, error)
 }
 
 // perPage is how many rows a page has.
 const perPage = 50
 
-func (s *Site) peopleRoutes() []route {
+// peoplePages are what people see about themselves, and how they reach the cluster.
+type peoplePages struct{ *Site }
+
+func (s peoplePages) routes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/namespaces", access: signedIn, nav: "nav.namespaces", handle: s.namespaces},
 		{method: http.MethodGet, path: "/namespaces/{name}", access: signedIn, handle: s.namespace},
 		{method: http.MethodGet, path: "/connect", access: signedIn, nav: "nav.connect", handle: s.connect},
 		{method: http.MethodGet, path: "/kubeconfig", access: signedIn, handle: s.kubeconfig},
-		{method: http.MethodGet, path: "/refused", nav: "nav.refused", handle: s.refused},
 	}
+}
+
+func (s peoplePages) helpRoutes() []route {
+	return []route{{method: http.MethodGet, path: "/refused", nav: "nav.refused", handle: s.refused}}
 }
 
 // namespacesData is what namespaces.html shows.
@@ -42,7 +53,7 @@ type namespacesData struct {
 	AsOf   time.Time
 }
 
-func (s *Site) namespaces(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s peoplePages) namespaces(w http.ResponseWriter, r *http.Request, v *visit) {
 	q := r.URL.Query()
 	d := namespacesData{Search: short(q.Get("q"))}
 	page := pageNumber(q)
@@ -75,7 +86,7 @@ type namespaceData struct {
 	AsOf time.Time
 }
 
-func (s *Site) namespace(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s peoplePages) namespace(w http.ResponseWriter, r *http.Request, v *visit) {
 	name := r.PathValue("name")
 	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{Name: name})
 	if err != nil {
@@ -121,6 +132,14 @@ func newPager(u *url.URL, page, n, total int) pager {
 		p.After = at(page + 1)
 	}
 	return p
+}
+
+// cut returns the rows of the page that is asked for.
+func cut[T any](u *url.URL, all []T) ([]T, pager) {
+	page := pageNumber(u.Query())
+	first := min((page-1)*perPage, len(all))
+	rows := all[first:min(first+perPage, len(all))]
+	return rows, newPager(u, page, len(rows), len(all))
 }
 
 // pageNumber is the page that is asked for, from 1.

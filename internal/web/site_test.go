@@ -108,7 +108,10 @@ func (p *fakePeople) Reachable(user int64) ([]string, error) {
 	return out, p.err
 }
 
-type admins struct{ ids []int64 }
+type admins struct {
+	web.Admin
+	ids []int64
+}
 
 func (a *admins) Is(_ context.Context, user int64) (bool, error) {
 	if slices.Contains(a.ids, -1) {
