@@ -101,11 +101,11 @@ image: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null |
 image: ## make the container image as an OCI archive in bin/, without an engine (KEY=FILE: sign it; docs/image.md)
 	cd internal/image && go run . -version $(VERSION) $(if $(KEY),-key $(abspath $(KEY)))
 
-release: ## make all files of a release in dist/, from the commit that is checked out (VERSION=v0.1.0 KEY=FILE; docs/release.md)
-	cd internal/image && go run . -release -version "$(VERSION)" -out "$(CURDIR)/dist" $(if $(KEY),-key $(abspath $(KEY))) $(ARGS)
+release: ## make all files of a release in dist/, from the commit that is checked out (VERSION=v0.1.0 KEY=FILE URL=WHERE_IT_WILL_BE; docs/release.md)
+	cd internal/image && go run . -release -version "$(VERSION)" -out "$(CURDIR)/dist" $(if $(URL),-url "$(URL)") $(if $(KEY),-key $(abspath $(KEY))) $(ARGS)
 
 verify: ## check formatting and go.mod; writes nothing and needs no git
-	@failed=; for module in . internal/lint internal/chart/helm internal/conformance internal/controlplane/kubelogin internal/controlplane/tools internal/image; do \
+	@failed=; for module in . internal/lint internal/chart/helm internal/conformance internal/controlplane/kubelogin internal/controlplane/tools internal/image internal/image/krew; do \
 	  echo "== go mod tidy -diff in $$module"; (cd $$module && go mod tidy -diff) || { echo "$$module/go.mod: run go mod tidy there"; failed=1; }; \
 	done; \
 	echo "== gofumpt"; list=$$($(LINT) gofumpt -l $(GOFILES)) || failed=1; \
