@@ -69,23 +69,28 @@ func (v View) WithRules(rules map[string][]Rule) View {
 // exists. Only questions about the whole cluster, which tenants can't ask about others, tell of the person's account
 // and other namespaces (docs/adr/0080).
 func (v View) User(user int64, q Question, now time.Time) string {
-	r := &refusal{v, q, now}
+	return (&refusal{v: v, q: q, now: now}).user(user)
+}
+
+// user is View.User.
+func (r *refusal) user(user int64) string {
+	v, q := r.v, r.q
 	u, known := v.Snapshot.Users[user]
 	src, managed := v.Source[q.Namespace]
-	access, member := resolverOf(user, v.Snapshot, now).Members(src).Access(user)
+	access, member := resolverOf(user, v.Snapshot, r.now).Members(src).Access(user)
 	switch {
 	case q.Namespace != "" && (!managed || !member || !known):
-		return fmt.Sprintf("namespace %q is not one you have a GitLab role in, if it exists. %s", clean(q.Namespace), howToList)
+		return r.because(CodeNoMember, "namespace %q is not one you have a GitLab role in, if it exists. %s", clean(q.Namespace), howToList)
 	case !known:
-		return "GitLab's rights for your account were not read yet. Try again in a minute."
+		return r.because(CodeAccountUnknown, "GitLab's rights for your account were not read yet. Try again in a minute.")
 	case u.State != StateActive:
-		return fmt.Sprintf("your GitLab account is %s. Ask an administrator of GitLab.", clean(string(u.State)))
+		return r.because(CodeAccountInactive, "your GitLab account is %s. Ask an administrator of GitLab.", clean(string(u.State)))
 	case v.Policy.exclude.user(u):
-		return "your GitLab account is excluded by this cluster's configuration. Ask the cluster's administrators."
+		return r.because(CodeAccountExcluded, "your GitLab account is excluded by this cluster's configuration. Ask the cluster's administrators.")
 	case !v.Policy.MayHaveRights(u):
-		return "only people get rights here, and your GitLab account is a bot or service account."
+		return r.because(CodeNoPerson, "only people get rights here, and your GitLab account is a bot or service account.")
 	case q.Namespace == "":
-		return r.clusterWide(user)
+		return r.because(CodeClusterWide, "%s", r.clusterWide(user))
 	}
 	return r.memberRefused(src, user, access.Level)
 }

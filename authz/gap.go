@@ -31,6 +31,14 @@ var absences = []Absence{
 	AbsentPlan, AbsentHeld, AbsentUnwritten, AbsentFailed, AbsentTerminating, AbsentForeign, AbsentNoRole, AbsentNotBindable, AbsentUnread, AbsentUnknown,
 }
 
+// Sentence says that something is not in the cluster, and why; "" of what is there.
+func (a Absence) Sentence() string {
+	if a == "" {
+		return ""
+	}
+	return "not in the cluster yet" + a.why()
+}
+
 // why completes a sentence that says that something is not in the cluster, and says what to do. Who reads it may be anybody in that
 // namespace (docs/adr/0080): it tells no error and no name.
 func (a Absence) why() string {

@@ -63,11 +63,16 @@ func (s standing) access() Access {
 
 // Access returns what one person has; false when they are no member.
 func (m Members) Access(user int64) (Access, bool) {
+	s, ok := m.standing(user)
+	return s.access(), ok
+}
+
+func (m Members) standing(user int64) (standing, bool) {
 	i, ok := slices.BinarySearchFunc(m.list, user, func(x standing, u int64) int { return cmp.Compare(x.user, u) })
 	if !ok {
-		return Access{}, false
+		return standing{}, false
 	}
-	return m.list[i].access(), true
+	return m.list[i], true
 }
 
 // Level returns the level of one person; 0 when they are no member.

@@ -12,11 +12,21 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
-// refusal is one refused request, to be explained from a View.
+// refusal is one refused request, to be explained from a View. What is said is remembered in code, able and asked: the
+// Explanation for an administrator goes on from there.
 type refusal struct {
-	v   View
-	q   Question
-	now time.Time // not needed for CI
+	v     View
+	q     Question
+	now   time.Time // not needed for CI
+	code  Code
+	able  []Level  // that would allow it
+	asked []string // user names of members who may do it
+}
+
+// because notes what a sentence says, for programs.
+func (r *refusal) because(code Code, format string, args ...any) string {
+	r.code = code
+	return fmt.Sprintf(format, args...)
 }
 
 // memberRefused speaks to somebody who is a member of the source, and so may hear its path and people.
@@ -27,71 +37,62 @@ func (r *refusal) memberRefused(id SourceID, user int64, level Level) string {
 	src, ok := r.v.Policy.Source(r.v.Snapshot, id)
 	switch {
 	case !ok:
-		return fmt.Sprintf("%s is excluded by this cluster's configuration. Ask the cluster's administrators.", where)
+		return r.because(CodeSourceExcluded, "%s is excluded by this cluster's configuration. Ask the cluster's administrators.", where)
 	case frozen == FrozenNone:
-		return fmt.Sprintf("%s is archived or marked for deletion in GitLab: nobody has rights there.", where)
+		return r.because(CodeFrozen, "%s is archived or marked for deletion in GitLab: nobody has rights there.", where)
 	}
 	roles := r.v.rolesOf(src.ID, level, frozen)
 	g := r.unfulfilled(roles, func(role string) Absence { return r.v.absent(src.ID, role, user) })
 	if len(g.roles) > 0 {
-		return fmt.Sprintf("GitLab gives you %s here (you are %s in %s)%s", quoted(g.roles), level, where, g.say(r, src.ID))
+		return r.because(CodeNotInCluster, "GitLab gives you %s here (you are %s in %s)%s", quoted(g.roles), level, where, g.say(r, src.ID))
 	}
 	you := fmt.Sprintf("you are %s in %s, which gives no right in the cluster", level, where)
 	if len(roles) > 0 {
 		you = fmt.Sprintf("you are %s in %s (%s)", level, where, quoted(roles))
 	}
-	able, known := r.able(src.ID, frozen)
-	if len(able) > 0 {
-		return fmt.Sprintf("%s; %s needs %s%s.%s", you, r.q.what(), levels(able), r.ask(src.ID, able, frozen), r.v.butNothing(src.ID))
+	able, known := r.levelsIn(src.ID, frozen)
+	if r.able = able; len(able) > 0 {
+		return r.because(CodeLevel, "%s; %s needs %s%s.%s", you, r.q.what(), levels(able), r.ask(src.ID, able, frozen), r.v.butNothing(src.ID))
 	}
 	if frozen != FrozenKeep && known {
-		if later, _ := r.able(src.ID, FrozenKeep); len(later) > 0 {
-			return fmt.Sprintf("%s, and that is archived or marked for deletion in GitLab: nobody may %s there meanwhile.", you, r.q.what())
+		if later, _ := r.levelsIn(src.ID, FrozenKeep); len(later) > 0 {
+			return r.because(CodeFrozen, "%s, and that is archived or marked for deletion in GitLab: nobody may %s there meanwhile.", you, r.q.what())
 		}
 	}
 	if !known {
-		return fmt.Sprintf("%s, and that does not allow %s.", you, r.q.what())
+		return r.because(CodeRulesUnread, "%s, and that does not allow %s.", you, r.q.what())
 	}
-	return fmt.Sprintf("%s; no GitLab role there allows %s. Ask the cluster's administrators.", you, r.q.what())
+	return r.because(CodeNoLevel, "%s; no GitLab role there allows %s. Ask the cluster's administrators.", you, r.q.what())
 }
 
-// verdict is what ClusterRoles say to a request.
-type verdict int
-
-const (
-	no verdict = iota
-	unknown
-	yes
-)
-
 // allow reports whether one of the ClusterRoles allows the request.
-func (r *refusal) allow(roles ...string) verdict {
-	out := no
+func (r *refusal) allow(roles ...string) Verdict {
+	out := No
 	for _, role := range roles {
 		rules, read := r.v.rules[role]
 		if !read {
-			out = max(out, unknown)
+			out = max(out, Unknown)
 		}
 		if slices.ContainsFunc(rules, func(rule Rule) bool { return rule.Allows(r.q) }) {
-			return yes
+			return Yes
 		}
 	}
 	return out
 }
 
-// able returns the levels in a source that allow the request, ascending. known is false if there may be others.
-func (r *refusal) able(id SourceID, frozen Frozen) (able []Level, known bool) {
+// levelsIn returns the levels in a source that allow the request, ascending. known is false if there may be others.
+func (r *refusal) levelsIn(id SourceID, frozen Frozen) (able []Level, known bool) {
 	known = true
 	for _, l := range slices.Sorted(maps.Keys(levelNames)) {
 		if l <= MinimalAccess || (id.Kind == UserSource && l != Owner) {
 			continue
 		}
 		switch r.allow(r.v.rolesOf(id, l, frozen)...) {
-		case yes:
+		case Yes:
 			able = append(able, l)
-		case unknown:
+		case Unknown:
 			known = false
-		case no:
+		case No:
 		}
 	}
 	return able, known
@@ -181,7 +182,7 @@ func (r *refusal) ask(id SourceID, able []Level, frozen Frozen) string {
 			continue
 		}
 		if gap && !slices.ContainsFunc(r.v.rolesOf(id, a.level, frozen), func(role string) bool {
-			return r.allow(role) == yes && r.v.absent(id, role, a.user) == ""
+			return r.allow(role) == Yes && r.v.absent(id, role, a.user) == ""
 		}) {
 			continue
 		}
@@ -194,11 +195,10 @@ func (r *refusal) ask(id SourceID, able []Level, frozen Frozen) string {
 	if len(contacts) == 0 {
 		return ""
 	}
-	names := make([]string, 0, len(contacts))
 	for _, p := range contacts {
-		names = append(names, p.name)
+		r.asked = append(r.asked, p.name)
 	}
-	return " (ask " + strings.Join(names, ", ") + ")"
+	return " (ask " + strings.Join(r.asked, ", ") + ")"
 }
 
 // given is what GitLab gives somebody that would allow, or could allow, what was refused.
@@ -213,14 +213,14 @@ type given struct {
 func (r *refusal) unfulfilled(roles []string, absent func(role string) Absence) given {
 	var out given
 	there := false // one of them is in the cluster: that another one is not is no reason
-	for _, want := range []verdict{yes, unknown} {
+	for _, want := range []Verdict{Yes, Unknown} {
 		for _, role := range roles {
 			why := absent(role)
-			if r.allow(role) != want || (want == unknown && why == "") {
+			if r.allow(role) != want || (want == Unknown && why == "") {
 				continue // who has a role and is refused has one that does not allow it, also where its rules were not read
 			}
 			there = there || why == ""
-			out.roles, out.sure, out.why = append(out.roles, role), want == yes, cmp.Or(out.why, why)
+			out.roles, out.sure, out.why = append(out.roles, role), want == Yes, cmp.Or(out.why, why)
 		}
 		if len(out.roles) > 0 {
 			break

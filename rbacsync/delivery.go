@@ -99,6 +99,9 @@ func (v *Deliveries) home(project int64) authz.SourceID {
 	return authz.ProjectID(project)
 }
 
+// Into returns the namespace that a project deploys into, "" if there is none.
+func (v *Deliveries) Into(project int64) string { return v.Names[v.home(project)] }
+
 // Shares reports whether one of these sources deploys into the namespace of another one, or has others deploy into its.
 func (s CISettings) Shares(snap *authz.Snapshot, names map[authz.SourceID]string, among map[authz.SourceID]bool) bool {
 	if !slices.ContainsFunc(s.Exceptions, func(e CIException) bool { return e.Target == TargetGroup }) {

@@ -59,6 +59,7 @@ type server struct {
 	reporter *status.Reporter
 	watch    *status.Watch
 	tokens   *expiry.Tokens
+	web      *webParts // nil: there is no port for people
 
 	now      atomic.Pointer[generation]
 	swapping sync.Mutex                    // held while now changes
@@ -100,6 +101,9 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 		HooksRefused: func() error { return hookSecrets(cfg.Listeners.Hooks) },
 		Now:          time.Now, Logger: log,
 	})
+	if s.web, err = s.newWebParts(); err != nil {
+		return nil, err
+	}
 	if s.tokens, err = newTokens(cfg, c, s.reader, log); err != nil {
 		return nil, err
 	}
@@ -164,6 +168,9 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 	if !s.cfg.Authn.Disabled && s.cfg.Authn.Keys.File == "" {
 		run(ctx, keysOf(s.cfg, s.clients, s, s.log).Run)
 	}
+	if s.web != nil {
+		run(ctx, func(ctx context.Context) { s.web.people.run(ctx, s) })
+	}
 	if reload != nil {
 		run(ctx, func(ctx context.Context) { reload(ctx, serving) })
 	}
@@ -208,6 +215,9 @@ func (s *server) listeners(ready func() error) []httpserver.Options {
 	}
 	if l.Metrics.Address != "" {
 		all = append(all, p.health(l.Metrics, ready))
+	}
+	if s.web != nil {
+		all = append(all, p.people(l.Web, s.web.page, s.web.people.api))
 	}
 	return all
 }

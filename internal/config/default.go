@@ -72,6 +72,7 @@ func setDefaults(c *Config) {
 	text(&c.CI.Environment, "ICC-K8s")
 	duration(&c.CI.TokenLifetime, rbacsync.DefaultTokenLifetime)
 	duration(&c.CI.Handover, rbacsync.DefaultHandover)
+	text(&c.Web.Language, "en")
 }
 
 // defaultRoles are authz's, as a file says it.

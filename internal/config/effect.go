@@ -49,6 +49,9 @@ var effects = map[string]Effect{
 	"listeners.metrics.certFile":      Restart,
 	"listeners.metrics.keyFile":       Restart,
 	"listeners.metrics.tokenFile":     Restart,
+	"listeners.web.address":           Restart,
+	"listeners.web.certFile":          Restart,
+	"listeners.web.keyFile":           Restart,
 	"listeners.drainDelay":            Restart,
 
 	"authn.disabled":            Restart,
@@ -126,6 +129,13 @@ var effects = map[string]Effect{
 	"ci.agent.name":            Reread,
 	"ci.agent.configProject":   Reread,
 	"ci.agent.kasURL":          Reread,
+
+	"web.url":              Restart,
+	"web.clientID":         Restart,
+	"web.clientSecretFile": Restart,
+	"web.sessionKeyFile":   Restart,
+	"web.adminGroup":       Restart,
+	"web.language":         Restart,
 }
 
 // EffectOf returns the Effect of a key that holds a value, by its Key.Path; Restart for one that nobody has decided on.

@@ -117,6 +117,7 @@ listeners:
   webhooks: {address: "0.0.0.0:8443", certFile: /c, keyFile: /k, clientCAFile: /ca, maxInFlight: 100}
   hooks: {address: "0.0.0.0:8444", certFile: /c, keyFile: /k, secretFile: /s, signingKeyFile: /t}
   metrics: {address: "127.0.0.1:9090"}
+  web: {address: "0.0.0.0:8445", certFile: /c, keyFile: /k}
   drainDelay: 5s
 authn:
   disabled: false
@@ -167,6 +168,7 @@ ci:
   tokenHold: 0s
   projects: [{source: project/42, path: haw/world, delivery: none, namespace: group}]
   agent: {id: 9, name: icc, configProject: project/12, kasURL: "https://kas.example.com/k8s-proxy/"}
+web: {url: "https://icc.example.com", clientID: 7b3e, clientSecretFile: /s, sessionKeyFile: /sk, adminGroup: 7, language: de}
 `
 
 // tree returns a file as a value that can be changed.

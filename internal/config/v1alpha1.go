@@ -27,6 +27,7 @@ type Config struct {
 	Authz      Authz     `json:"authz,omitzero"`
 	RBACSync   RBACSync  `json:"rbacsync,omitzero"`
 	CI         CI        `json:"ci,omitzero"`
+	Web        Web       `json:"web,omitzero"`
 }
 
 // GitLab says where GitLab is and how to reach it.
@@ -59,7 +60,7 @@ type Cluster struct {
 	Replaces []string `json:"replaces,omitempty"`
 }
 
-// Listeners are the three ports of `serve`.
+// Listeners are the ports of `serve`.
 type Listeners struct {
 	// TokenReview and SubjectAccessReview, for kube-apiserver alone.
 	Webhooks Listener `json:"webhooks,omitzero"`
@@ -67,7 +68,9 @@ type Listeners struct {
 	Hooks HooksListener `json:"hooks,omitzero"`
 	// Metrics and health (/metrics, /healthz, /readyz).
 	Metrics MetricsListener `json:"metrics,omitzero"`
-	// How long all three serve on after SIGTERM, with /readyz false, so that who calls them notices before they close. 1ms to
+	// The page for people (web) and the API for their tools (/api/v1). Without web.clientID the API alone.
+	Web WebListener `json:"web,omitzero"`
+	// How long all of them serve on after SIGTERM, with /readyz false, so that who calls them notices before they close. 1ms to
 	// 1m. A second signal ends the process at once. Default 5s.
 	DrainDelay Duration `json:"drainDelay,omitzero"`
 }
@@ -112,6 +115,16 @@ type MetricsListener struct {
 	// File with a token that /metrics demands (Authorization: Bearer); health needs none. Empty: everybody who reaches the port may
 	// read metrics. Read again when it changes.
 	TokenFile string `json:"tokenFile,omitempty"`
+}
+
+// WebListener is the port that people reach with browsers and tools.
+type WebListener struct {
+	// Address to listen on, host:port. Empty: neither page nor API.
+	Address string `json:"address,omitempty"`
+	// PEM file with the certificate. Empty: plain HTTP, allowed on a loopback address only. Read again when it changes.
+	CertFile string `json:"certFile,omitempty"`
+	// PEM file with the certificate's key. Read again when it changes.
+	KeyFile string `json:"keyFile,omitempty"`
 }
 
 // Authn says whose tokens are accepted.
@@ -380,6 +393,25 @@ type CIAgent struct {
 	// URL of GitLab's Kubernetes API proxy, e.g. https://kas.example.com/k8s-proxy/ or
 	// https://gitlab.example.com/-/kubernetes-agent/k8s-proxy/.
 	KASURL string `json:"kasURL"`
+}
+
+// Web is the page for people: see docs/page.md.
+type Web struct {
+	// URL that browsers reach listeners.web by, https://host[:port]. The redirect URI of the OAuth application is this with
+	// /signin/callback behind it.
+	URL string `json:"url,omitempty"`
+	// Application id of a confidential OAuth application of GitLab with the scopes openid and profile, for the page alone: no
+	// token for kubectl or for CI jobs may have it as audience. Empty: no page.
+	ClientID string `json:"clientID,omitempty"`
+	// File with the secret of that application. Read again when it changes.
+	ClientSecretFile string `json:"clientSecretFile,omitempty"`
+	// File with the key that sessions are encrypted with: 32 random bytes in base64 on one line. A second line is the key
+	// before, so that nobody is signed out by a new one. The same file for all replicas. Read again when it changes.
+	SessionKeyFile string `json:"sessionKeyFile,omitempty"`
+	// Id of a group whose members, inherited ones too, see the pages for administrators. Absent: GitLab's administrators do.
+	AdminGroup int64 `json:"adminGroup,omitempty"`
+	// Language for who asks for none that there is: en (default) or de.
+	Language string `json:"language,omitempty"`
 }
 
 // Duration is a time.Duration written as "5m" or "720h".

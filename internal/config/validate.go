@@ -98,6 +98,7 @@ func validate(c *Config, unread []string) []error {
 	f.add(c.Authz.Explain.Replicas < 0, "authz.explain.replicas", "%d is negative", c.Authz.Explain.Replicas)
 	c.RBACSync.validate(&f)
 	c.CI.validate(&f, c)
+	c.Web.validate(&f, c)
 	return f.list
 }
 
@@ -159,6 +160,13 @@ func (l Listeners) validate(f *faults, all *Config) {
 		f.add(l.Metrics.TokenFile != "" && l.Metrics.CertFile == "" && !isLoopback(l.Metrics.Address) && f.known("listeners.metrics"), "listeners.metrics.certFile",
 			"is missing: with tokenFile, only a loopback address may speak plain HTTP, because whoever reads along has the token")
 	}
+	if l.Web.Address != "" {
+		if bad := badAddress(l.Web.Address); bad != "" {
+			f.add(true, "listeners.web.address", "%s", bad)
+		}
+		f.add((l.Web.CertFile == "") != (l.Web.KeyFile == ""), "listeners.web", "certFile and keyFile belong together")
+		f.add(l.Web.CertFile == "" && !isLoopback(l.Web.Address), "listeners.web.certFile", "is missing: only a loopback address may speak plain HTTP, because tokens and sessions cross it")
+	}
 	l.validateClashes(f)
 }
 
@@ -176,7 +184,10 @@ func (w Listener) validate(f *faults) {
 // validateClashes finds addresses of which only one can be listened on.
 func (l Listeners) validateClashes(f *faults) {
 	all := []struct{ path, address string }{
-		{"listeners.webhooks.address", l.Webhooks.Address}, {"listeners.hooks.address", l.Hooks.Address}, {"listeners.metrics.address", l.Metrics.Address},
+		{"listeners.webhooks.address", l.Webhooks.Address},
+		{"listeners.hooks.address", l.Hooks.Address},
+		{"listeners.metrics.address", l.Metrics.Address},
+		{"listeners.web.address", l.Web.Address},
 	}
 	for i, a := range all {
 		for _, b := range all[:i] {

@@ -11,6 +11,7 @@ const (
 	NameKeys     = "gl-k8s-integrator-keys"     // Secret: GitLab's signing keys, see internal/keystore
 	NameSnapshot = "gl-k8s-integrator-snapshot" // Secrets: the last reading of GitLab
 	NameHistory  = "gl-k8s-integrator-history"  // Secrets: the last changes
+	NameAudit    = "gl-k8s-integrator-audit"    // Secrets: who had what, see internal/audit
 	NameStatus   = "gl-k8s-integrator-status"   // ConfigMap
 	NameInbox    = "gl-k8s-integrator-inbox"    // ConfigMap: what hooks named and no round has read yet
 	// NameHeld and NameApprovals are ConfigMaps: what is held back, and which of it was approved.

@@ -274,6 +274,7 @@ func (s *pipeline) write(ctx context.Context, p *pass) error {
 		opts.Pause = s.urgent
 	}
 	p.Report = s.cluster.Apply(ctx, p.Plan, opts)
+	s.tell(p)
 	for _, l := range p.Report.Namespaces {
 		s.marks.wrote(l)
 	}

@@ -84,6 +84,8 @@ type Options struct {
 	Logger *slog.Logger
 	// OnRound, optional, is called after each round, for metrics. It must not block.
 	OnRound func(Round)
+	// OnWritten, optional, is called after each pass in ModeEnforce that came as far as writing, for the history. It must not block.
+	OnWritten func(Written)
 }
 
 // Syncer makes the cluster follow GitLab. Make one with New. What is not said otherwise belongs to whoever has the turn.

@@ -1,0 +1,144 @@
+package web
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
+)
+
+// People tells a person about themself: people.Service.
+type People interface {
+	Identity(user int64) webapi.Identity
+	Namespaces(user int64, f people.Filter) (webapi.MyNamespaces, error)
+}
+
+// perPage is how many rows a page has.
+const perPage = 50
+
+func (s *Site) peopleRoutes() []route {
+	return []route{
+		{method: http.MethodGet, path: "/namespaces", access: signedIn, nav: "nav.namespaces", handle: s.namespaces},
+		{method: http.MethodGet, path: "/namespaces/{name}", access: signedIn, handle: s.namespace},
+	}
+}
+
+// namespacesData is what namespaces.html shows.
+type namespacesData struct {
+	Unread bool // nothing is known yet
+	Any    bool // they have some, be they found or not
+	Search string
+	Rows   []webapi.Namespace
+	Pager  pager
+	AsOf   time.Time
+}
+
+func (s *Site) namespaces(w http.ResponseWriter, r *http.Request, v *visit) {
+	q := r.URL.Query()
+	d := namespacesData{Search: short(q.Get("q"))}
+	page := pageNumber(q)
+	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{Search: d.Search, Offset: (page - 1) * perPage, Limit: perPage})
+	if errors.Is(err, people.ErrUnread) {
+		d.Unread = true
+		s.page(w, r, v, "namespaces", d)
+		return
+	}
+	if err != nil {
+		s.broken(w, r, v, err)
+		return
+	}
+	d.Rows, d.AsOf, d.Any = mine.Namespaces, mine.AsOf, mine.Total > 0
+	if !d.Any && d.Search != "" {
+		all, err := s.o.People.Namespaces(v.session.User, people.Filter{Limit: 1})
+		if err != nil {
+			s.broken(w, r, v, err)
+			return
+		}
+		d.Any = all.Total > 0
+	}
+	d.Pager = newPager(r.URL, page, len(d.Rows), mine.Total)
+	s.page(w, r, v, "namespaces", d)
+}
+
+// namespaceData is what namespace.html shows.
+type namespaceData struct {
+	webapi.Namespace
+	AsOf time.Time
+}
+
+func (s *Site) namespace(w http.ResponseWriter, r *http.Request, v *visit) {
+	name := r.PathValue("name")
+	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{Search: name})
+	if err != nil {
+		s.broken(w, r, v, err)
+		return
+	}
+	for _, n := range mine.Namespaces {
+		if n.Name == name {
+			s.page(w, r, v, "namespace", namespaceData{n, mine.AsOf})
+			return
+		}
+	}
+	s.problem(w, r, v, http.StatusNotFound, "no_namespace")
+}
+
+// broken answers for what People or Admin can't tell.
+func (s *Site) broken(w http.ResponseWriter, r *http.Request, v *visit, err error) {
+	if errors.Is(err, people.ErrUnread) {
+		s.problemPage(w, r, v, http.StatusServiceUnavailable, problemData{Code: "unread", Retry: here(r)})
+		return
+	}
+	s.o.Logger.LogAttrs(r.Context(), slog.LevelError, "page could not be made", slog.String("path", r.URL.Path), slog.Any("error", err))
+	s.problem(w, r, v, http.StatusInternalServerError, "internal")
+}
+
+// pager leads through a list that is longer than a page.
+type pager struct {
+	Before, After   string // addresses; "": there is none
+	From, To, Total int
+}
+
+// newPager returns the pager of a page with n of total rows; the addresses are those of u with another page.
+func newPager(u *url.URL, page, n, total int) pager {
+	at := func(page int) string {
+		q := u.Query()
+		q.Set("page", strconv.Itoa(page))
+		return (&url.URL{Path: u.Path, RawQuery: q.Encode()}).String()
+	}
+	first := (page - 1) * perPage
+	p := pager{From: min(first+1, total), To: first + n, Total: total}
+	if page > 1 {
+		p.Before = at(min(page-1, max(1, (total+perPage-1)/perPage)))
+	}
+	if first+n < total && n > 0 {
+		p.After = at(page + 1)
+	}
+	return p
+}
+
+// pageNumber is the page that is asked for, from 1.
+func pageNumber(q url.Values) int {
+	n, err := strconv.Atoi(q.Get("page"))
+	if err != nil || n < 1 || n > 100_000 {
+		return 1
+	}
+	return n
+}
+
+// ciKind is the colour of a delivery's outcome.
+func ciKind(outcome string) string {
+	switch outcome {
+	case "delivered":
+		return "good"
+	case "waiting":
+		return "info"
+	case "failed", "frozen", "foreign", "other-cluster":
+		return "warn"
+	}
+	return "plain"
+}
