@@ -207,6 +207,13 @@ func (w *window) open(address string) {
 	w.do("opening "+address, chromedp.Navigate(address))
 }
 
+// visit is open for a page that may not answer yet.
+func (w *window) visit(address string) error {
+	ctx, cancel := context.WithTimeout(w.ctx, pageTimeout)
+	defer cancel()
+	return chromedp.Do(ctx, chromedp.Navigate(address))
+}
+
 // text is what the page shows.
 func (w *window) text() string {
 	w.t.Helper()

@@ -1,38 +1,239 @@
 package browser
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"k8s.io/client-go/tools/clientcmd/api"
+	"github.com/chromedp/chromedp"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 )
 
+// TestPages opens the pages as people do. Each part has people of its own, and leaves the world as it was.
 func TestPages(t *testing.T) {
 	w := newWorld(t)
-	c := startChromium(t, pin(t, w.gitlab.URL(), w.gitlab.CA()))
-	t.Run("kubelogin", func(t *testing.T) {
-		at := time.Now()
-		alice := c.window(t, settings{})
-		alice.open(w.gitlab.URL())
-		alice.signIn("alice")
-		alice.shows("Signed in as alice")
-		t.Log("signed in", time.Since(at))
-		laptop := w.laptop(t, alice, func(tab *window) { tab.shows("Authenticated") })
-		file := filepath.Join(laptop.home, "config")
-		if err := w.cluster.WriteKubeconfig(file, controlplane.KubeconfigUser{Name: "gitlab", Exec: &api.ExecConfig{
-			APIVersion: "client.authentication.k8s.io/v1", InteractiveMode: api.IfAvailableExecInteractiveMode, Command: "kubectl",
-			Args: []string{"oidc-login", "get-token", "--oidc-issuer-url=" + w.gitlab.URL(), "--oidc-client-id=kubelogin-app", "--certificate-authority=" + filepath.Join(w.dir, "gitlab-ca.crt")},
-		}}, "haw-world"); err != nil {
-			t.Fatal(err)
+	c := startChromium(t, pin(t, w.gitlab.URL(), w.gitlab.CA()), pin(t, w.page, w.pageCA))
+	t.Run("sign-in", func(t *testing.T) { signIn(t, w, c) })
+	t.Run("without JavaScript", func(t *testing.T) { withoutScript(t, w, c) })
+	t.Run("hundreds of namespaces", func(t *testing.T) { hundreds(t, w, c) })
+	t.Run("hostile names", func(t *testing.T) { hostileNames(t, w, c) })
+	t.Run("a form from elsewhere", func(t *testing.T) { forged(t, w, c) })
+	t.Run("GitLab is away", func(t *testing.T) { gitlabAway(t, w, c) })
+	t.Run("an expired session", func(t *testing.T) { expired(t, w, c) })
+	t.Run("a blocked account", func(t *testing.T) { blocked(t, w, c) })
+	t.Run("the look", func(t *testing.T) { look(t, w, c) })
+}
+
+// enter signs somebody in on the page, by its button, GitLab's form and, where GitLab asks, its consent page.
+func (w *window) enter(page, name string) {
+	w.t.Helper()
+	w.enterBy(page, name, "Sign in with GitLab")
+}
+
+// enterBy is enter by a button with other words.
+func (w *window) enterBy(page, name, button string) {
+	w.t.Helper()
+	w.open(page)
+	w.press(button)
+	w.signIn(name)
+	if strings.Contains(w.text(), "to use your account?") {
+		w.press("Authorize")
+	}
+	w.await(name+" is signed in", func() bool { return strings.HasPrefix(w.address(), page+"/namespaces") })
+}
+
+// signIn: the person is asked once by GitLab, comes back to the page that they wanted, and out again.
+func signIn(t *testing.T, w *world, c *chromium) {
+	alice := c.window(t, settings{})
+	alice.open(w.page + "/namespaces/haw-world?from=a-link")
+	alice.shows("Please sign in")
+	alice.press("Sign in with GitLab")
+	alice.signIn("alice")
+	alice.shows("Authorize Kubernetes access to use your account?")
+	alice.press("Authorize")
+	alice.shows("Maintainer in haw/world")
+	if at := alice.address(); at != w.page+"/namespaces/haw-world?from=a-link" {
+		t.Errorf("after signing in: %s", at)
+	}
+	alice.press("Sign out")
+	alice.shows("You are signed out")
+	alice.open(w.page + "/namespaces")
+	alice.shows("Please sign in")
+	alice.press("Sign in with GitLab") // GitLab knows them, and has been told that the page may
+	alice.shows("haw-world")
+
+	refuses := c.window(t, settings{})
+	refuses.open(w.page)
+	refuses.press("Sign in with GitLab")
+	refuses.signIn("bob")
+	refuses.press("Deny")
+	refuses.shows("GitLab did not sign you in")
+}
+
+// withoutScript: everything works; GitLab's page that goes on by a script has a link.
+func withoutScript(t *testing.T, w *world, c *chromium) {
+	carol := c.window(t, settings{noScript: true})
+	carol.enter(w.page, "carol")
+	carol.shows("haw")
+	carol.press("Sign out")
+	carol.press("Sign in with GitLab")
+	carol.click(`//a[starts-with(., "Click here to redirect")]`)
+	carol.shows("My namespaces")
+}
+
+// hundreds: a person with hundreds finds one.
+func hundreds(t *testing.T, w *world, c *chromium) {
+	hanna := c.window(t, settings{})
+	hanna.enter(w.page, "hanna")
+	hanna.shows(fmt.Sprintf("1 to 50 of %d", many+2))
+	hanna.press("Next")
+	hanna.shows(fmt.Sprintf("51 to 100 of %d", many+2))
+	hanna.do("searching", chromedp.SendKeys(chromedp.CSS("#q"), "p123"))
+	hanna.press("Search")
+	hanna.shows("many/p123")
+	if text := hanna.text(); strings.Contains(text, "p124") {
+		t.Errorf("a search for p123 shows\n%s", text)
+	}
+	hanna.press("Show all")
+	hanna.shows("1 to 50")
+}
+
+// hostileNames: what is called like a script is text.
+func hostileNames(t *testing.T, w *world, c *chromium) {
+	xavier := c.window(t, settings{})
+	xavier.enter(w.page, "xavier")
+	xavier.shows("<script>alert(2)</script>") // the person's own name, in the head of the page
+	for _, path := range []string{"/namespaces", "/namespaces/odd-thing", "/namespaces?q=<script>alert(4)</script>", "/namespaces/<script>alert(5)</script>"} {
+		xavier.open(w.page + path)
+		xavier.noDialog()
+	}
+}
+
+// forged: a form that another site sends does nothing, although the browser has a session.
+func forged(t *testing.T, w *world, c *chromium) {
+	bob := c.window(t, settings{})
+	bob.enter(w.page, "bob")
+	evil := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(rw, `<!doctype html><title>Evil</title><form action="%s/signout" method="post"><button>Win a prize</button></form>`, w.page)
+	}))
+	defer evil.Close()
+	for _, site := range []string{evil.URL, strings.Replace(evil.URL, "127.0.0.1", "localhost", 1)} { // the same site on another port, and another site
+		bob.open(site)
+		bob.press("Win a prize")
+		bob.shows("This was not sent from our page")
+		bob.open(w.page + "/namespaces")
+		bob.shows("haw-world")
+	}
+}
+
+// gitlabAway: who is signed in goes on, who is on the way is told, and can go on when it is back.
+func gitlabAway(t *testing.T, w *world, c *chromium) {
+	bob := c.window(t, settings{})
+	bob.enter(w.page, "bob")
+	stranger := c.window(t, settings{})
+	stranger.open(w.page)
+	stranger.press("Sign in with GitLab")
+	defer w.gitlab.SetFaults(gitlabsim.Faults{})
+	w.gitlab.SetFaults(gitlabsim.Faults{Rules: []gitlabsim.FaultRule{{PathPrefix: "/oauth/token", Close: true}}})
+	stranger.signIn("alice")
+	stranger.shows("GitLab can not be reached")
+	stranger.screenshot("gitlab-away")
+	w.gitlab.SetFaults(gitlabsim.Faults{Down: true})
+	bob.open(w.page + "/namespaces")
+	bob.shows("haw-world")
+	w.gitlab.SetFaults(gitlabsim.Faults{})
+	stranger.press("Sign in with GitLab")
+	stranger.shows("haw-world")
+}
+
+// expired: who comes back after the session has ended signs in again, and is where they were.
+func expired(t *testing.T, w *world, c *chromium) {
+	bob := c.window(t, settings{})
+	bob.enter(w.page, "bob")
+	if err := os.WriteFile(filepath.Join(w.dir, "session-key"), []byte(sessionKey()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bob.open(w.page + "/namespaces?q=world")
+	bob.shows("Your session has ended")
+	bob.press("Sign in with GitLab")
+	bob.shows("haw-world")
+	if at := bob.address(); at != w.page+"/namespaces?q=world" {
+		t.Errorf("after signing in again: %s", at)
+	}
+}
+
+// blocked: an account that is blocked loses its session, and reads why.
+func blocked(t *testing.T, w *world, c *chromium) {
+	carol := c.window(t, settings{})
+	carol.enter(w.page, "carol")
+	if err := w.gitlab.World().SetUserState(w.user("carol"), gitlabsim.StateBlocked); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := w.gitlab.World().SetUserState(w.user("carol"), gitlabsim.StateActive); err != nil {
+			t.Error(err)
 		}
-		out, err := laptop.kubectl(t, file, "get", "pods")
-		if err != nil || !strings.Contains(out, "No resources found in haw-world namespace.") {
-			t.Errorf("kubectl get pods: %v\n%s", err, out)
-		}
-		t.Log(time.Since(at))
+	}()
+	carol.await("the page says that the account is blocked", func() bool {
+		_ = carol.visit(w.page + "/namespaces")
+		return strings.Contains(carol.textNow(), "Your account can not sign in")
 	})
+}
+
+// look: every page is accessible, in light and dark, in both languages; and has its screenshot.
+func look(t *testing.T, w *world, c *chromium) {
+	axe := axeScript(t)
+	if axe == "" {
+		t.Log("SKIPPED: axe-core as in testdata/axe/package-lock.json is not installed (.ci/run installs it): nobody looked at the pages' accessibility")
+	}
+	pages := []struct{ name, path, person string }{
+		{"start", "/", ""},
+		{"signed-out", "/signedout", ""},
+		{"namespaces", "/namespaces", "alice"},
+		{"namespace", "/namespaces/haw-world", "alice"},
+		{"not-yours", "/namespaces/kube-system", "alice"},
+		{"many", "/namespaces", "hanna"},
+	}
+	people := map[string]*window{}
+	for _, p := range pages {
+		person := people[p.person]
+		if person == nil {
+			person = c.window(t, settings{})
+			people[p.person] = person
+			if p.person != "" {
+				person.enter(w.page, p.person)
+			}
+		}
+		for _, language := range []string{"de", "en"} {
+			person.prefers(language, "light")
+			person.open(w.page + p.path)
+			if axe != "" {
+				person.accessible(p.name+", "+language, axe)
+			}
+			person.setScheme("dark")
+			if axe != "" {
+				person.accessible(p.name+", "+language+", dark", axe, "color-contrast")
+			}
+		}
+		if p.name == "namespaces" {
+			person.screenshot(p.name + "-dark")
+		}
+		person.setScheme("light")
+		person.screenshot(p.name)
+	}
+	phone := c.window(t, settings{phone: true, language: "de"})
+	phone.enterBy(w.page, "alice", "Mit GitLab anmelden")
+	for _, p := range pages {
+		phone.open(w.page + p.path)
+		phone.fits(p.name + " on a phone")
+		if p.name == "namespaces" {
+			phone.screenshot("namespaces-phone")
+		}
+	}
+	checkScreenshots(t)
 }

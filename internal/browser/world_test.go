@@ -5,6 +5,8 @@ package browser
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
@@ -49,8 +51,11 @@ func TestMain(m *testing.M) {
 // many is how many projects the person with hundreds has.
 const many = 400
 
+// pageSecret is that of the page's OAuth application.
+const pageSecret = "gloas-of-the-page"
+
 // seed is a small university; those who sign in here have passwords.
-func seed() []byte {
+func seed(page string) []byte {
 	var b strings.Builder
 	b.WriteString(`
 users:
@@ -73,6 +78,7 @@ projects:
 	}
 	b.WriteString(`applications:
   - {name: kubectl, uid: kubelogin-app, trusted: true, redirectURIs: ["http://localhost:8000", "http://localhost:18000"], scopes: [openid]}
+  - {name: Kubernetes access, uid: page-app, secret: `+pageSecret+`, confidential: true, redirectURIs: ["`+page+`/signin/callback"], scopes: [openid, profile]}
 `)
 	return []byte(b.String())
 }
@@ -105,7 +111,13 @@ listeners:
   webhooks: {address: "%[3]s", certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key, clientCAFile: %[2]s/ca.crt}
   hooks: {address: "%[4]s", secretFile: %[2]s/hook-secret}
   metrics: {address: "%[5]s"}
+  web: {address: "%[6]s", certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key}
   drainDelay: 1ms
+web:
+  url: https://%[6]s
+  clientID: page-app
+  clientSecretFile: %[2]s/web-secret
+  sessionKeyFile: %[2]s/session-key
 authn: {clientIDs: [kubelogin-app]}
 rbacsync: {mode: enforce, interval: 5m, limits: {creationsPerHour: 100000}}
 ci: {projects: [{source: group/900, delivery: none}]}
@@ -131,10 +143,11 @@ func newWorld(t *testing.T) *world {
 	client, err := ca.Client("kube-apiserver")
 	must(err)
 	w.pageCA = ca.PEM
-	w.gitlab, err = gitlabsim.New(gitlabsim.Options{Listen: "localhost:0", Seed: seed()})
+	webhooks, hooks, metrics, page := freeAddress(t), freeAddress(t), freeAddress(t), freeAddress(t)
+	w.page = "https://" + page
+	w.gitlab, err = gitlabsim.New(gitlabsim.Options{Listen: "localhost:0", Seed: seed(w.page)})
 	must(err)
 	t.Cleanup(w.gitlab.Close)
-	webhooks, hooks, metrics := freeAddress(t), freeAddress(t), freeAddress(t)
 	webhook := func(path string) *controlplane.Webhook {
 		return &controlplane.Webhook{URL: "https://" + webhooks + path, CA: ca.PEM, ClientCert: client.Cert, ClientKey: client.Key}
 	}
@@ -154,10 +167,11 @@ func newWorld(t *testing.T) *world {
 	for name, content := range map[string]string{
 		"tls.crt": string(pair.Cert), "tls.key": string(pair.Key), "ca.crt": string(ca.PEM), "gitlab-ca.crt": string(w.gitlab.CA()),
 		"hook-secret": "s3cret-of-the-hook", "read-token": w.gitlab.TokenFor("root", "read_api"), "write-token": w.gitlab.TokenFor("root", "api"),
+		"web-secret": pageSecret, "session-key": sessionKey(),
 	} {
 		must(os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600))
 	}
-	w.serve(t, fmt.Sprintf(configTemplate, w.gitlab.URL(), w.dir, webhooks, hooks, metrics))
+	w.serve(t, fmt.Sprintf(configTemplate, w.gitlab.URL(), w.dir, webhooks, hooks, metrics, page))
 	must(eventually("the first rights", time.Minute, func() bool {
 		_, err := w.admin.RbacV1().RoleBindings("haw-world").Get(t.Context(), "gitlab-edit", metav1.GetOptions{})
 		return err == nil
@@ -165,6 +179,13 @@ func newWorld(t *testing.T) *world {
 	_, err = w.gitlab.AddSystemHook(gitlabsim.SeedHook{URL: "http://" + hooks + "/hooks/gitlab", Token: "s3cret-of-the-hook"})
 	must(err)
 	return w
+}
+
+// sessionKey is a new key of the page's sessions.
+func sessionKey() string {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	return base64.StdEncoding.EncodeToString(key)
 }
 
 // serve runs the integrator in this process, until the test ends.
