@@ -25,6 +25,9 @@ func (s *Site) peopleRoutes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/namespaces", access: signedIn, nav: "nav.namespaces", handle: s.namespaces},
 		{method: http.MethodGet, path: "/namespaces/{name}", access: signedIn, handle: s.namespace},
+		{method: http.MethodGet, path: "/connect", access: signedIn, nav: "nav.connect", handle: s.connect},
+		{method: http.MethodGet, path: "/kubeconfig", access: signedIn, handle: s.kubeconfig},
+		{method: http.MethodGet, path: "/refused", nav: "nav.refused", handle: s.refused},
 	}
 }
 

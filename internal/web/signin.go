@@ -298,7 +298,7 @@ func (s *Site) accountProblem(user int64) authn.Code {
 }
 
 func (s *Site) accountPage(w http.ResponseWriter, r *http.Request, v *visit, code authn.Code) {
-	s.problemPage(w, r, v, http.StatusForbidden, problemData{Code: "account", Detail: string(code)})
+	s.problemPage(w, r, v, http.StatusForbidden, problemData{Code: "account", Reason: reasonOf(code)})
 }
 
 // signOut ends the session here. GitLab has no way to end its own from outside.

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
 )
 
@@ -37,6 +38,10 @@ type Options struct {
 	// UserState returns GitLab's state of an account if it is known, as a login by token asks for it.
 	UserState func(user int64) (state string, known bool)
 	People    People
+	// Kubeconfig makes the file with which people reach the cluster, with a context for each namespace, the first one the current;
+	// nil: none can be made. Cluster is the short name of the cluster.
+	Kubeconfig func(ctx context.Context, v kubeconfig.Variant, namespaces []string) ([]byte, error)
+	Cluster    string
 	// Admin serves the pages for administrators; nil: there are none.
 	Admin Admin
 	// Language is for who asks for none that there is.
@@ -267,8 +272,7 @@ func (s *Site) write(w http.ResponseWriter, r *http.Request, v *visit, status in
 // problemData is what the page of a problem shows: the texts problem.CODE.title, .text and, if there is one, .do.
 type problemData struct {
 	Code   string
-	Args   []any
-	Detail string // further text, not translated
+	Reason string // key of a reason to add; "": none
 	To     string // where a new sign-in leads; "": no button for it
 	Retry  string // a path to try again; "": no button for it
 }
