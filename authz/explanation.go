@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -11,6 +12,7 @@ type Code string
 // The codes.
 const (
 	CodeAllowed         Code = "allowed"         // it is allowed by what is in the cluster, for all that is known here
+	CodeKept            Code = "kept"            // it is allowed by what is in the cluster still, and GitLab does not give it
 	CodeNotInCluster    Code = "notInCluster"    // GitLab gives what allows it, or could, and the cluster has it not
 	CodeLevel           Code = "levelTooLow"     // another level in GitLab would allow it
 	CodeNoLevel         Code = "noLevelAllows"   // no level there would
@@ -31,10 +33,11 @@ type Explanation struct {
 	Username  string    `json:"username,omitempty"` // empty if the account is not known
 	State     UserState `json:"state,omitempty"`
 	Namespace string    `json:"namespace,omitempty"`
-	Source    string    `json:"source,omitempty"` // "project/10"; empty if the namespace belongs to nothing in GitLab
-	Path      string    `json:"path,omitempty"`   // of Source in GitLab
-	Request   string    `json:"request"`          // "get pods/log"
-	// Allowed is whether what GitLab gives, and is in the cluster, allows it; by what is known here.
+	Source    string    `json:"source,omitempty"`  // "project/10"; empty if the namespace belongs to nothing in GitLab
+	Path      string    `json:"path,omitempty"`    // of Source in GitLab
+	Request   string    `json:"request,omitempty"` // "get pods/log"; empty: any right
+	// Allowed is whether what this program has written into the cluster allows it, by what is known here. Without a verb in
+	// Request: whether there is a right at all.
 	Allowed Verdict `json:"allowed"`
 	Code    Code    `json:"code"`
 	// Sentence is fit for the person, and where it is about a namespace for whoever can ask about them there (docs/adr/0080).
@@ -43,11 +46,13 @@ type Explanation struct {
 	Trail *Trail `json:"trail,omitempty"`
 	// Roles are what GitLab gives them there, strongest first.
 	Roles []GivenRole `json:"roles,omitempty"`
+	// Kept are what they still have in the cluster, and GitLab does not give them; Why says why.
+	Kept []GivenRole `json:"kept,omitempty"`
 	// Ask are user names of members who may do it.
 	Ask []string `json:"ask,omitempty"`
 	// Near is what would have given them more, and why it does not.
 	Near []string `json:"near,omitempty"`
-	// Remedies are what would help, nearest first.
+	// Remedies are what would help, all of them together, in this order. None: it is allowed, or it is not known.
 	Remedies []Remedy `json:"remedies,omitempty"`
 }
 
@@ -59,12 +64,6 @@ type GivenRole struct {
 	Allows      Verdict `json:"allows"`           // the request
 	// Extra is what an extra mapping gives it by, in words; empty: the level does.
 	Extra string `json:"extra,omitempty"`
-}
-
-// Remedy is something that would help, and who can do it.
-type Remedy struct {
-	Text string   `json:"text"`
-	Who  []string `json:"who,omitempty"` // user names in GitLab; empty: the administrators that Text names
 }
 
 // Answer is what somebody who has proved who they are may hear of their own request.
@@ -90,14 +89,21 @@ func (e Explanation) ForPerson() Answer {
 // Explain says whether somebody may do something, and why: all of it, for administrators.
 func (v View) Explain(user int64, q Question, now time.Time) Explanation {
 	r := &refusal{v: v, q: q, now: now}
-	e := Explanation{UserID: user, Namespace: q.Namespace, Request: q.what(), Sentence: r.user(user)}
+	e := Explanation{UserID: user, Namespace: q.Namespace, Sentence: r.user(user)}
 	e.Code, e.Ask = r.code, r.asked
+	if q.Verb != "" {
+		e.Request = q.what()
+	}
 	u, known := v.Snapshot.Users[user]
 	if known {
 		e.Username, e.State = u.Username, u.State
 	}
 	id, managed := v.Source[q.Namespace]
-	if !managed {
+	switch {
+	case q.Namespace == "":
+		return e
+	case !managed:
+		e.Near = v.whose(q.Namespace)
 		return e
 	}
 	e.Source = id.String()
@@ -108,10 +114,22 @@ func (v View) Explain(user int64, q Question, now time.Time) Explanation {
 	if known && v.Policy.MayHaveRights(u) {
 		e.Roles = r.given(id, user)
 	}
-	e.Allowed = allowedBy(e.Roles)
-	if e.Allowed == Yes {
-		e.Code, e.Sentence, e.Ask = CodeAllowed, r.allowed(e), nil
+	for _, k := range v.gaps[id].kept(user) {
+		if v.gone[k.ClusterRole] {
+			continue
+		}
+		e.Kept = append(e.Kept, GivenRole{ClusterRole: k.ClusterRole, Allows: r.allow(k.ClusterRole), Why: k.Why.stays()})
 	}
+	given := allowedBy(e.Roles)
+	switch e.Allowed = max(given, allowedBy(e.Kept)); {
+	case given == Yes:
+		e.Code, e.Sentence, e.Ask = CodeAllowed, r.allowed(e), nil
+		return e
+	case e.Allowed == Yes:
+		e.Code, e.Sentence, e.Ask = CodeKept, r.kept(e), nil
+	}
+	n := v.nearby(user, id, now)
+	e.Near, e.Remedies = n.misses(), n.remedies(&refusal{v: v, q: q, now: now}, e.Roles)
 	return e
 }
 
@@ -172,14 +190,26 @@ func allowedBy(roles []GivenRole) Verdict {
 
 // allowed says to somebody why they may do it.
 func (r *refusal) allowed(e Explanation) string {
-	for _, g := range e.Roles {
-		switch {
-		case g.Allows != Yes || g.Absent != "":
-		case e.Trail == nil:
-			return "you may " + r.q.what() + " here by " + quoted([]string{g.ClusterRole}) + "."
-		default:
-			return "you may " + r.q.what() + " here by " + quoted([]string{g.ClusterRole}) + " (you are " + e.Trail.Level.String() + " in " + clean(e.Path) + ")."
-		}
+	i := slices.IndexFunc(e.Roles, func(g GivenRole) bool { return g.Allows == Yes && g.Absent == "" })
+	return r.may(e.Roles[i].ClusterRole) + r.as(e) + "."
+}
+
+// kept says to somebody why they still may do it.
+func (r *refusal) kept(e Explanation) string {
+	i := slices.IndexFunc(e.Kept, func(g GivenRole) bool { return g.Allows == Yes })
+	return r.may(e.Kept[i].ClusterRole) + r.as(e) + ", which GitLab does not give you any more."
+}
+
+func (r *refusal) may(role string) string {
+	if r.q.Verb == "" {
+		return fmt.Sprintf("you have %s here", quoted([]string{role}))
 	}
-	return ""
+	return fmt.Sprintf("you may %s here by %s", r.q.what(), quoted([]string{role}))
+}
+
+func (r *refusal) as(e Explanation) string {
+	if e.Trail == nil {
+		return ""
+	}
+	return fmt.Sprintf(" (you are %s in %s)", e.Trail.Level, clean(e.Path))
 }

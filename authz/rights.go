@@ -24,45 +24,39 @@ func (v View) Rights(user int64, now time.Time) []Right {
 	if !ok || !v.Policy.MayHaveRights(u) {
 		return nil
 	}
-	type place struct {
-		entry
-		ns string
-		id SourceID
-	}
 	t := v.own.at(v, now)
 	s := t.of[user]
-	places := make([]place, 0, s.to-s.from)
+	// A place is a right as one number, in the order in which it is wanted: by namespace, role and reason.
+	of := len(v.rank)
+	kinds := of * (1 + len(absences))
+	place := func(kind, source int) int { return source*kinds + kind%of*(1+len(absences)) + kind/of }
+	places := make([]int, 0, s.to-s.from)
 	for _, e := range t.entries[s.from:s.to] {
-		if id := t.sources[e.source]; !v.changed[id] {
-			places = append(places, place{e, v.Namespace[id], id})
+		if !v.changed[t.sources[e.source]] {
+			places = append(places, place(int(e.kind), int(e.source)))
 		}
 	}
 	r := resolverOf(user, v.Snapshot, now)
 	for id := range v.changed {
-		if ns, ok := v.Namespace[id]; ok {
-			v.each(r, id, func(kind int, _ int64) { places = append(places, place{newEntry(kind, 0), ns, id}) })
+		if at, found := t.find(v, id); found {
+			v.each(r, id, func(kind int, _ int64) { places = append(places, place(kind, at)) })
 		}
 	}
-	// Of one namespace the rights are in the order of the roles, whether or not they are there.
-	of := len(v.rank)
-	slices.SortFunc(places, func(a, b place) int {
-		return cmp.Or(cmp.Compare(a.ns, b.ns), cmp.Compare(int(a.kind)%of, int(b.kind)%of), cmp.Compare(a.kind, b.kind))
-	})
+	slices.Sort(places)
+	places = slices.Compact(places) // two mappings of a changed source may give one right
 	var out []Right
 	names, given := v.Policy.ClusterRoles(), make([]string, 0, len(places))
 	for i, p := range places {
-		if i == 0 || places[i-1].ns != p.ns {
+		id := t.sources[p/kinds]
+		if i == 0 || places[i-1]/kinds != p/kinds {
 			given = given[len(given):] // of this one: the slices of all share one array
-			out = append(out, Right{Namespace: p.ns, Source: p.id})
+			out = append(out, Right{Namespace: v.Namespace[id], Source: id})
 		}
-		right, role := &out[len(out)-1], names[int(p.kind)%of]
-		if slices.Contains(right.ClusterRoles, role) {
-			continue // two mappings of a changed source give one right
-		}
-		given = append(given, role)
+		right, role := &out[len(out)-1], p%kinds/(1+len(absences))
+		given = append(given, names[role])
 		right.ClusterRoles = given[:len(given):len(given)]
-		if why := v.absence(int(p.kind)); why != "" {
-			right.Lacks = append(right.Lacks, role)
+		if why := v.absence(role + of*(p%(1+len(absences)))); why != "" {
+			right.Lacks = append(right.Lacks, names[role])
 			right.Absent = cmp.Or(right.Absent, why)
 		}
 	}

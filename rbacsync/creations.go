@@ -75,9 +75,9 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 				Why: fmt.Sprintf("over %d new namespaces per user and hour; it is made at %s", s.limits.Creations, t.at.UTC().Format(time.RFC3339)),
 			}
 			s.v.Holdable[item.Key()] = true
-			approved := s.by.e.Approved[item.Key()]
+			by, approved := s.by.e.Approved[item.Key()]
 			if t.at.After(s.by.now) && approved {
-				s.v.Approved[Approval{t.id, ""}] = true
+				s.v.Approved[Approval{t.id, ""}] = by
 			}
 			if t.at.After(s.by.now) && !approved {
 				wait[t.id] = true

@@ -29,9 +29,10 @@ type Evidence struct {
 	// Gone holds the sources that are missing in GitLab's lists and that GitLab was asked about: true for 404.
 	Gone map[authz.SourceID]bool
 	// Levels holds what GitLab answered about single memberships: 0 for 404.
-	Levels   map[Membership]authz.Level
-	Past     []Past
-	Approved map[string]bool // Item.Key
+	Levels map[Membership]authz.Level
+	Past   []Past
+	// Approved holds what was approved, by Item.Key, and which user of Kubernetes did; "": it is not known who.
+	Approved map[string]string
 	// Outside holds what is held already where the plan is not about, when it is only about a part: it counts, and stays.
 	Outside []Item
 	// Size returns how many namespaces and people with rights, together, are in a top-level group (zero: in all), when

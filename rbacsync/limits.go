@@ -94,8 +94,9 @@ type Verdict struct {
 	Held     []Item          // sorted by Scope, Cause, Key
 	Holdable map[string]bool // the keys of all that could be held: what is not among them needs no approval any more
 	// Approved holds, of what goes on because it was approved, the sources and the roles that somebody loses there ("" for
-	// a namespace that is made).
-	Approved map[Approval]bool
+	// a namespace that is made), and which user of Kubernetes approved it; "": it is not
+	// known who.
+	Approved map[Approval]string
 	Passed   []Past // what counts from now on, once it was applied
 }
 
@@ -111,7 +112,7 @@ func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time)
 	if l.Window <= 0 {
 		l.Window = DefaultLimits().Window
 	}
-	v := Verdict{Holdable: map[string]bool{}, Approved: map[Approval]bool{}}
+	v := Verdict{Holdable: map[string]bool{}, Approved: map[Approval]string{}}
 	s := splitter{limits: l, by: newJudge(want, e, now), v: &v}
 	lost := want.lost(changes)
 	held := s.over(s.inferred(lost))
@@ -193,8 +194,8 @@ func (s *splitter) inferred(lost []losers) []Item {
 				i.Scope = s.by.scope(c.Source)
 			}
 			s.v.Holdable[i.Key()] = true
-			if s.by.e.Approved[i.Key()] {
-				s.v.Approved[Approval{i.Source, i.Role}] = true
+			if by, approved := s.by.e.Approved[i.Key()]; approved {
+				s.v.Approved[Approval{i.Source, i.Role}] = by
 				continue
 			}
 			if seen[i.right()] {

@@ -567,9 +567,9 @@ func checkLimitLaws(t *testing.T, seed uint64, s scene, limits rbacsync.Limits, 
 		if s.evidence != nil {
 			s.evidence(e)
 		}
-		e.Approved = map[string]bool{}
+		e.Approved = map[string]string{}
 		for _, i := range v.Held {
-			e.Approved[i.Key()] = true
+			e.Approved[i.Key()] = ""
 		}
 	}
 	v3, all := approved.split(limits)
@@ -646,7 +646,7 @@ func TestCreations(t *testing.T) {
 		{"adding a victim as owner does not delay them", append(many(1, 6, 20*time.Minute, alice, bob), append(many(11, 2, 30*time.Minute, alice), project(21, time.Minute, bob))...), 0, nil, []int64{2, 3, 4, 5, 6}},
 		{"no limit", many(1, 9, time.Minute, alice), 0, func(l *rbacsync.Limits, _ *rbacsync.Evidence) { l.Creations = 0 }, nil},
 		{"an exempt person", many(1, 9, time.Minute, alice), 0, func(l *rbacsync.Limits, _ *rbacsync.Evidence) { l.Exempt = []int64{alice} }, nil},
-		{"approved", many(1, 5, time.Minute, alice), 0, func(_ *rbacsync.Limits, e *rbacsync.Evidence) { e.Approved = map[string]bool{"create project/5": true} }, []int64{4}},
+		{"approved", many(1, 5, time.Minute, alice), 0, func(_ *rbacsync.Limits, e *rbacsync.Evidence) { e.Approved = map[string]string{"create project/5": ""} }, []int64{4}},
 		{"made and destroyed again took its turn", many(1, 3, time.Minute, alice), 0, func(_ *rbacsync.Limits, e *rbacsync.Evidence) {
 			e.Past = []rbacsync.Past{{At: rbacsynctest.Noon.Add(-2 * time.Minute), Scope: authz.UserID(alice), Cause: authz.ProjectID(99), Made: true}}
 		}, []int64{3}},

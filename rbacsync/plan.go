@@ -33,6 +33,9 @@ type Change struct {
 	New     *Object
 	Revokes bool   // somebody loses a right by it
 	Why     string // the GitLab object behind it, and what became of it
+	// ApprovedBy is the user of Kubernetes whose approval lets it go on, "an administrator" if it is not known who that is, and ""
+	// if it needed none.
+	ApprovedBy string
 
 	Step  Step
 	users map[int64]authz.User

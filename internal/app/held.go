@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -36,10 +37,14 @@ func Approve(ctx context.Context, cfg *config.Config, hash string, out io.Writer
 	if err != nil {
 		return err
 	}
-	items, err := heldStore(c).Approve(ctx, hash)
+	items, err := heldStore(c).Approve(ctx, hash, "")
+	word := "approved"
+	if errors.Is(err, store.ErrApproved) {
+		word, err = "approved already", nil
+	}
 	if err != nil {
 		return kubeerror.Explain(err)
 	}
-	_, err = fmt.Fprintf(out, "approved: %d changes; the next round makes them\n", len(items))
+	_, err = fmt.Fprintf(out, "%s: %d changes; the next round makes them\n", word, len(items))
 	return err
 }

@@ -2,12 +2,18 @@ package store_test
 
 import (
 	"encoding/base64"
+	"errors"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
@@ -37,7 +43,7 @@ func TestHeldOfEarlierVersionsIsRead(t *testing.T) {
 	if got, err := h.Load(t.Context()); err != nil || cmp.Diff(items, got) != "" {
 		t.Errorf("held: %v %s", err, cmp.Diff(items, got))
 	}
-	if got, err := h.Approvals(t.Context()); err != nil || cmp.Diff(map[string]bool{items[0].Key(): true}, got) != "" {
+	if got, err := h.Approvals(t.Context()); err != nil || cmp.Diff(map[string]string{items[0].Key(): ""}, got) != "" {
 		t.Errorf("approved: %v %v", got, err)
 	}
 	kube.ClearActions()
@@ -52,13 +58,64 @@ func TestHeldOfEarlierVersionsIsRead(t *testing.T) {
 			t.Errorf("%s %s, although the content is the same", a.GetVerb(), a.GetResource().Resource)
 		}
 	}
-	if _, err := h.Approve(t.Context(), rbacsync.HashOf(items)); err != nil {
+	if _, err := h.Approve(t.Context(), rbacsync.HashOf(items), ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.Forget(t.Context(), []string{items[0].Key()}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := h.Approvals(t.Context()); err != nil || cmp.Diff(map[string]bool{items[1].Key(): true}, got) != "" {
+	if got, err := h.Approvals(t.Context()); err != nil || cmp.Diff(map[string]string{items[1].Key(): ""}, got) != "" {
 		t.Errorf("approved at last: %v %v", got, err)
+	}
+}
+
+// TestWhoApproved: of two people who approve the same the first one counts, also when both do so at once; the approver goes with
+// the approval, and a version that knows no approvers leaves the approval as it is.
+func TestWhoApproved(t *testing.T) {
+	t.Parallel()
+	items := []rbacsync.Item{
+		{Scope: authz.GroupID(7), Cause: authz.UserID(3), Source: authz.ProjectID(42), User: 3, Role: "edit", Why: "too many"},
+		{Scope: authz.GroupID(8), Cause: authz.GroupID(8), Source: authz.GroupID(8), Why: "too many"},
+	}
+	parts := rbacsync.Sections(items)
+	kube := fake.NewClientset()
+	h := store.Held{Client: kube, Namespace: "ns"}
+	if err := h.Save(t.Context(), items); err != nil {
+		t.Fatal(err)
+	}
+	approve := func(hash string, by string, want error) {
+		t.Helper()
+		if got, err := h.Approve(t.Context(), hash, by); !errors.Is(err, want) || (want != rbacsync.ErrNoSuchHash) != (len(got) > 0) {
+			t.Fatalf("%s: %v, %v, want %v", by, got, err, want)
+		}
+	}
+	approve("0123456789abcdef", "gitlab:1", rbacsync.ErrNoSuchHash)
+	approve(parts[0].Hash, "gitlab:1", nil)
+	approve(parts[0].Hash, "gitlab:2", store.ErrApproved)
+	// Somebody else is faster between our look and our write.
+	var once sync.Once
+	kube.PrependReactor("update", "configmaps", func(k8stesting.Action) (bool, runtime.Object, error) {
+		var err error
+		once.Do(func() {
+			approve(parts[1].Hash, "gitlab:2", nil)
+			err = apierrors.NewConflict(schema.GroupResource{Resource: "configmaps"}, store.NameApprovals, nil)
+		})
+		return err != nil, nil, err
+	})
+	approve(parts[1].Hash, "gitlab:1", store.ErrApproved)
+	want := map[string]string{items[0].Key(): "gitlab:1", items[1].Key(): "gitlab:2"}
+	if got, err := h.Approvals(t.Context()); err != nil || cmp.Diff(want, got) != "" {
+		t.Errorf("%v %s", err, cmp.Diff(want, got))
+	}
+	cm, err := kube.CoreV1().ConfigMaps("ns").Get(t.Context(), store.NameApprovals, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(cm.BinaryData, "by.json.gz") // as an earlier version writes it
+	if _, err := kube.CoreV1().ConfigMaps("ns").Update(t.Context(), cm, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h.Approvals(t.Context()); err != nil || cmp.Diff(map[string]string{items[0].Key(): "", items[1].Key(): ""}, got) != "" {
+		t.Errorf("without approvers: %v %v", got, err)
 	}
 }

@@ -90,7 +90,7 @@ func WriteRecording(w io.Writer, x Recorded) error {
 func encodeRecording(b *bufio.Writer, x Recorded) error {
 	r, o, e := x.Recording, x.Recording.Observed, json.NewEncoder(b)
 	f := recordingFacts{
-		Taken: r.Taken, Read: r.Snapshot.Taken, Cluster: x.Cluster, CA: x.CA, Scope: x.Scope, Known: x.Known, Approved: r.Approved, Roles: r.Roles,
+		Taken: r.Taken, Read: r.Snapshot.Taken, Cluster: x.Cluster, CA: x.CA, Scope: x.Scope, Known: x.Known, Approved: set(slices.Collect(maps.Keys(r.Approved))), Roles: r.Roles,
 		Unmarked: o.Unmarked, NoTemplates: o.NoTemplates, Findings: o.Findings, Variables: map[int64][]authz.CIVariable{}, Live: len(o.Live),
 		Secrets: slices.Sorted(maps.Keys(o.Secrets)), Foreign: slices.SortedFunc(maps.Keys(o.Foreign), rbacsync.Key.Compare),
 	}
@@ -171,7 +171,7 @@ func decodeRecording(d *json.Decoder) (Recorded, error) {
 		Foreign: map[rbacsync.Key]bool{}, Unmarked: f.Unmarked, NoTemplates: f.NoTemplates, Findings: f.Findings, Secrets: map[string]map[string]any{},
 	}
 	r := &syncer.Recording{
-		Taken: f.Taken, Observed: o, Approved: f.Approved, Roles: f.Roles, Exists: map[authz.SourceID]bool{}, Levels: map[rbacsync.Membership]authz.Level{},
+		Taken: f.Taken, Observed: o, Approved: map[string]string{}, Roles: f.Roles, Exists: map[authz.SourceID]bool{}, Levels: map[rbacsync.Membership]authz.Level{},
 	}
 	for _, k := range f.Foreign {
 		o.Foreign[k] = true
@@ -193,6 +193,9 @@ func decodeRecording(d *json.Decoder) (Recorded, error) {
 		r.Snapshot.Missing = nil
 	}
 	r.Snapshot.Taken = f.Read
+	for key := range f.Approved { // who approved it is not in the file
+		r.Approved[key] = ""
+	}
 	for id, list := range f.Variables {
 		if p, ok := r.Snapshot.Projects[id]; ok {
 			p.Variables, p.VariablesRead = list, true

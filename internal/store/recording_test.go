@@ -45,7 +45,7 @@ func recorded() Recorded {
 			Snapshot: before, Before: before, Names: map[authz.SourceID]string{authz.GroupID(7): "haw"}, Policy: &config, Begun: []authz.PolicyConfig{config}, Jobs: map[int64]string{42: "haw-world"},
 			Marks: map[string]rbacsync.Mark{"haw": {UID: "u1", Source: authz.GroupID(7)}}, Past: []rbacsync.Past{{At: rbacsynctest.Noon, Scope: authz.GroupID(7), Cause: authz.UserID(3)}},
 		},
-		Approved: map[string]bool{"revoke group/7 edit 2": true},
+		Approved: map[string]string{"revoke group/7 edit 2": ""},
 		Roles:    clusterroles.Roles{"edit": {Exists: clusterroles.Answer{Verdict: clusterroles.Yes}, Bindable: clusterroles.Answer{Verdict: clusterroles.No, Reason: "no right"}}},
 		Exists:   map[authz.SourceID]bool{authz.ProjectID(9): false},
 		Levels:   map[rbacsync.Membership]authz.Level{{Source: authz.GroupID(7), User: 2}: authz.Owner},

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -23,8 +24,8 @@ type brakes struct {
 	owed     bool            // the Memory does not know yet that the present one is among them
 	retry    time.Time       // not before that is it told again
 	past     []rbacsync.Past
-	approved map[string]bool // nil: not read yet
-	saved    string          // hash of what HeldStore has; "?" is unknown
+	approved map[string]string // see rbacsync.Evidence; nil: not read yet
+	saved    string            // hash of what HeldStore has; "?" is unknown
 }
 
 func newBrakes(o *Options) brakes { return brakes{o: o, saved: "?"} }
@@ -63,8 +64,10 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 		p.plan(v.Want)
 	}
 	for i := range p.Plan { // the log and the history say that it was somebody's decision
-		if c := &p.Plan[i]; v.Approved[approvalOf(*c)] {
-			c.Why += ", approved by an administrator"
+		c := &p.Plan[i]
+		if by, approved := v.Approved[approvalOf(*c)]; approved {
+			c.ApprovedBy = cmp.Or(by, "an administrator")
+			c.Why += ", approved by " + c.ApprovedBy
 		}
 	}
 	if p.passed = v.Passed; b.o.Mode == ModeEnforce { // in the other one nothing is let through

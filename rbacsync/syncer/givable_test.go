@@ -199,13 +199,13 @@ func TestALargeChangeOfThePolicyCanBeApproved(t *testing.T) {
 		t.Fatalf("%d items are shown, %v", len(shown), err)
 	}
 	for _, s := range rbacsync.Sections(shown) {
-		if _, err := kept.Approve(t.Context(), s.Hash); err != nil {
+		if _, err := kept.Approve(t.Context(), s.Hash, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
 	approved, err := kept.Approvals(t.Context())
 	for _, i := range items {
-		if !approved[i.Key()] {
+		if _, ok := approved[i.Key()]; !ok {
 			t.Fatalf("%s is not approved: %v", i.Key(), err)
 		}
 	}
@@ -326,7 +326,7 @@ func TestAPolicyThatTakesMuchIsHeld(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := kept.Approve(t.Context(), rbacsync.HashOf(items)); err != nil {
+				if _, err := kept.Approve(t.Context(), rbacsync.HashOf(items), ""); err != nil {
 					t.Fatal(err)
 				}
 				r = once(t, s)
@@ -461,7 +461,7 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 				serve = make1(syncer.ModeEnforce, policy)
 			}
 			if items, err := (store.Held{Client: kube, Namespace: "gl-k8s-integrator"}).Load(t.Context()); err == nil && len(items) > 0 && r.IntN(3) == 0 {
-				if _, err := (store.Held{Client: kube, Namespace: "gl-k8s-integrator"}).Approve(t.Context(), rbacsync.HashOf(items)); err != nil {
+				if _, err := (store.Held{Client: kube, Namespace: "gl-k8s-integrator"}).Approve(t.Context(), rbacsync.HashOf(items), ""); err != nil {
 					t.Fatal(err)
 				}
 				did["approved"]++

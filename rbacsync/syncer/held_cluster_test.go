@@ -193,7 +193,7 @@ func TestClusterApproval(t *testing.T) {
 	if r = once(t, s); len(r.Plan) != 0 || len(r.Held) != 1 {
 		t.Errorf("the next round plans:\n%s", rbacsync.Text(r.Plan))
 	}
-	if _, err := (store.Held{Client: c.admin, Namespace: deploy.Namespace}).Approve(t.Context(), rbacsync.HashOf(r.Held)); err != nil {
+	if _, err := (store.Held{Client: c.admin, Namespace: deploy.Namespace}).Approve(t.Context(), rbacsync.HashOf(r.Held), ""); err != nil {
 		t.Fatal(err)
 	}
 	if r = once(t, s); len(r.Held) != 0 || strings.Contains(codes(r), "approvals") {

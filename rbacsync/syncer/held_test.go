@@ -161,10 +161,10 @@ func TestHeldUntilApproved(t *testing.T) {
 			t.Errorf("the text lacks %q:\n%s", want, text)
 		}
 	}
-	if _, err := kept.Approve(t.Context(), "0123456789abcdef"); !errors.Is(err, rbacsync.ErrNoSuchHash) {
+	if _, err := kept.Approve(t.Context(), "0123456789abcdef", ""); !errors.Is(err, rbacsync.ErrNoSuchHash) {
 		t.Errorf("a wrong hash: %v", err)
 	}
-	if _, err := kept.Approve(t.Context(), rbacsync.HashOf(items)); err != nil {
+	if _, err := kept.Approve(t.Context(), rbacsync.HashOf(items), "gitlab:7"); err != nil {
 		t.Fatal(err)
 	}
 
@@ -173,7 +173,7 @@ func TestHeldUntilApproved(t *testing.T) {
 		t.Errorf("after the approval: %v\n%s", err, rbacsync.HeldText(r.Held))
 	}
 	wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3", "gitlab:15", "gitlab:16", "gitlab:17", "gitlab:18", "gitlab:19", "gitlab:20")
-	if len(r.Plan) != 1 || !strings.Contains(r.Plan[0].Why, "approved by an administrator") {
+	if len(r.Plan) != 1 || !strings.HasSuffix(r.Plan[0].Why, ", approved by gitlab:7") || r.Plan[0].ApprovedBy != "gitlab:7" {
 		t.Errorf("nothing says that it was approved:\n%s", rbacsync.Text(r.Plan))
 	}
 

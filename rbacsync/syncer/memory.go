@@ -231,8 +231,8 @@ func (x *published) publishStored(st *Stored) {
 type HeldStore interface {
 	// Save keeps what is held, for people to look at and approve.
 	Save(ctx context.Context, items []rbacsync.Item) error
-	// Approvals returns what was approved, by Item.Key.
-	Approvals(ctx context.Context) (map[string]bool, error)
+	// Approvals returns what was approved and by whom, see rbacsync.Evidence.
+	Approvals(ctx context.Context) (map[string]string, error)
 	// Forget drops approvals that are of no use any more.
 	Forget(ctx context.Context, keys []string) error
 }

@@ -21,7 +21,7 @@ type Recording struct {
 	Snapshot *authz.Snapshot
 	Observed *rbacsync.Observed // rbacsync.Observed.Recorded
 	Stored   *Stored            // nil: nothing is remembered
-	Approved map[string]bool    // what was approved of what is held
+	Approved map[string]string  // what was approved of what is held
 	Roles    clusterroles.Roles
 	Exists   map[authz.SourceID]bool // GitLab's answers
 	Levels   map[rbacsync.Membership]authz.Level
@@ -132,7 +132,7 @@ func (recordedApprovals) Save(context.Context, []rbacsync.Item) error { return e
 
 func (recordedApprovals) Forget(context.Context, []string) error { return errRecorded }
 
-func (x recordedApprovals) Approvals(ctx context.Context) (map[string]bool, error) {
+func (x recordedApprovals) Approvals(ctx context.Context) (map[string]string, error) {
 	if x.from == nil {
 		return x.r.Approved, nil
 	}

@@ -190,26 +190,22 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.refuse(w, r, err)
 }
 
-// prepare finds out who asks, and what. Of the file that anybody may have, somebody without a token asks as nobody.
-func (a *API) prepare(r *http.Request) (*asked, error) {
-	query, err := parameters(r)
-	if err != nil {
-		return nil, err
+// prepare finds out who asks, and what. For the file that anybody may have, somebody without a token asks as nobody.
+func (a *API) prepare(r *http.Request) (q *asked, err error) {
+	q = &asked{Request: r}
+	if r.URL.Path != webapi.PathKubeconfig || len(r.Header.Values("Authorization")) > 0 {
+		if q.token, err = bearer(r); err != nil {
+			return nil, err
+		}
+		if q.user, q.until, err = a.judge(r.Context(), q.token); err != nil {
+			return nil, err
+		}
+		if !a.paces.allow(q.user, a.o.Now()) {
+			return nil, &problem{http.StatusTooManyRequests, CodeTooMany, "too many requests: wait a few seconds, or use watch=true"}
+		}
 	}
-	q := &asked{Request: r, query: query}
-	if r.URL.Path == webapi.PathKubeconfig && len(r.Header.Values("Authorization")) == 0 {
-		return q, nil
-	}
-	if q.token, err = bearer(r); err != nil {
-		return nil, err
-	}
-	if q.user, q.until, err = a.judge(r.Context(), q.token); err != nil {
-		return nil, err
-	}
-	if !a.paces.allow(q.user, a.o.Now()) {
-		return nil, &problem{http.StatusTooManyRequests, CodeTooMany, "too many requests: wait a few seconds, or use watch=true"}
-	}
-	return q, nil
+	q.query, err = parameters(r)
+	return q, err
 }
 
 // parameters reads the query, and refuses a body and what no parameter is as long as.
