@@ -280,18 +280,26 @@ func (w *window) signIn(name string) {
 	w.press("Sign in")
 }
 
-// download clicks a link, and returns the file that the browser saves.
-func (w *window) download(selector string) string {
+// download clicks a link, and returns the name that the browser saves a file by, and where it has put it.
+func (w *window) download(selector string) (name, at string) {
 	w.t.Helper()
 	if err := os.MkdirAll(w.c.downloads, 0o700); err != nil {
 		w.t.Fatal(err)
 	}
-	done := make(chan string, 1)
+	begun, done := make(chan string, 1), make(chan string, 1)
+	send := func(to chan string, text string) {
+		select {
+		case to <- text:
+		default:
+		}
+	}
 	err := chromedp.ListenBrowser(w.ctx, func(event any) {
-		if e, ok := event.(*browser.EventDownloadProgress); ok && e.State == browser.DownloadProgressStateCompleted {
-			select {
-			case done <- e.GUID:
-			default:
+		switch e := event.(type) {
+		case *browser.EventDownloadWillBegin:
+			send(begun, e.SuggestedFilename)
+		case *browser.EventDownloadProgress:
+			if e.State == browser.DownloadProgressStateCompleted {
+				send(done, e.GUID)
 			}
 		}
 	})
@@ -306,13 +314,17 @@ func (w *window) download(selector string) string {
 		w.t.Fatalf("preparing a download: %v", err)
 	}
 	w.do("downloading", chromedp.Click(chromedp.Search(selector)))
-	select {
-	case guid := <-done:
-		return filepath.Join(w.c.downloads, guid)
-	case <-time.After(pageTimeout):
-		w.t.Fatalf("no file was saved\n%s", w.describe())
-		return ""
+	limit := time.After(pageTimeout)
+	for name == "" || at == "" {
+		select {
+		case name = <-begun:
+		case guid := <-done:
+			at = filepath.Join(w.c.downloads, guid)
+		case <-limit:
+			w.t.Fatalf("no file was saved\n%s", w.describe())
+		}
 	}
+	return name, at
 }
 
 // noDialog fails where a script that is not ours has run.

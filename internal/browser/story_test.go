@@ -7,11 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
 // TestPages opens the pages as people do. Each part has people of its own, and leaves the world as it was.
@@ -19,6 +22,7 @@ func TestPages(t *testing.T) {
 	w := newWorld(t)
 	c := startChromium(t, pin(t, w.gitlab.URL(), w.gitlab.CA()), pin(t, w.page, w.pageCA))
 	t.Run("sign-in", func(t *testing.T) { signIn(t, w, c) })
+	t.Run("from the page to kubectl get pods", func(t *testing.T) { toPods(t, w, c) })
 	t.Run("without JavaScript", func(t *testing.T) { withoutScript(t, w, c) })
 	t.Run("hundreds of namespaces", func(t *testing.T) { hundreds(t, w, c) })
 	t.Run("hostile names", func(t *testing.T) { hostileNames(t, w, c) })
@@ -73,6 +77,43 @@ func signIn(t *testing.T, w *world, c *chromium) {
 	refuses.signIn("bob")
 	refuses.press("Deny")
 	refuses.shows("GitLab did not sign you in")
+}
+
+// toPods is what a student does who has never used kubectl: sign in, download the file, copy three lines. Nobody does a step by hand,
+// and nothing but the page says what to do. kubelogin is there, since installing it needs a network.
+func toPods(t *testing.T, w *world, c *chromium) {
+	begun := time.Now()
+	bob := c.window(t, settings{})
+	bob.enter(w.page, "bob")
+	bob.press("haw-world")
+	bob.press("Connect kubectl")
+	bob.shows("Copy these lines into a terminal")
+	var opened atomic.Int32
+	laptop := w.laptop(t, bob, func(tab *window) {
+		opened.Add(1)
+		tab.shows("Authenticated")
+	})
+	laptop.save(t, bob)
+	lines := ask(bob, "reading the lines to copy", chromedp.Evaluate[string](`[...document.querySelectorAll(".steps > li")].at(-1).querySelector("pre").textContent`))
+	if n := strings.Count(strings.TrimSpace(lines), "\n") + 1; n != 3 {
+		t.Errorf("%d lines to copy:\n%s", n, lines)
+	}
+	out, err := laptop.run(t, lines)
+	if err != nil || !strings.Contains(out, "No resources found in haw-world namespace.") {
+		t.Fatalf("%v: %s\nprints\n%s", err, lines, out)
+	}
+	if opened.Load() != 1 {
+		t.Errorf("kubelogin opened %d pages", opened.Load())
+	}
+	took := time.Since(begun)
+	t.Logf("BENCH page.to_pods_seconds %.1f s", took.Seconds())
+	if took > 3*time.Minute {
+		t.Errorf("from the page to kubectl get pods in %v, want 3 minutes at most", took)
+	}
+	out, err = laptop.run(t, strings.Replace(lines, "kubectl get pods", "kubectl auth whoami && kubectl config view --minify --output=jsonpath={..namespace}", 1))
+	if who := kubename.User(w.user("bob")); err != nil || !strings.Contains(out, who) || !strings.Contains(out, "haw-world") {
+		t.Errorf("%v: not %s in haw-world:\n%s", err, who, out)
+	}
 }
 
 // withoutScript: everything works; GitLab's page that goes on by a script has a link.
@@ -196,6 +237,8 @@ func look(t *testing.T, w *world, c *chromium) {
 		{"signed-out", "/signedout", ""},
 		{"namespaces", "/namespaces", "alice"},
 		{"namespace", "/namespaces/haw-world", "alice"},
+		{"connect", "/connect?system=linux", "alice"},
+		{"refused", "/refused", ""},
 		{"not-yours", "/namespaces/kube-system", "alice"},
 		{"many", "/namespaces", "hanna"},
 	}

@@ -106,7 +106,7 @@ func (l *logFile) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b
 const configTemplate = `apiVersion: gl-k8s-integrator/v1alpha1
 kind: Config
 gitlab: {url: %[1]s, caFile: %[2]s/gitlab-ca.crt, readTokenFile: %[2]s/read-token, writeTokenFile: %[2]s/write-token}
-cluster: {kubeconfig: %[2]s/kubeconfig}
+cluster: {kubeconfig: %[2]s/kubeconfig, publicURL: "%[7]s", name: icc}
 listeners:
   webhooks: {address: "%[3]s", certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key, clientCAFile: %[2]s/ca.crt}
   hooks: {address: "%[4]s", secretFile: %[2]s/hook-secret}
@@ -171,7 +171,7 @@ func newWorld(t *testing.T) *world {
 	} {
 		must(os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600))
 	}
-	w.serve(t, fmt.Sprintf(configTemplate, w.gitlab.URL(), w.dir, webhooks, hooks, metrics, page))
+	w.serve(t, fmt.Sprintf(configTemplate, w.gitlab.URL(), w.dir, webhooks, hooks, metrics, page, w.cluster.URL()))
 	must(eventually("the first rights", time.Minute, func() bool {
 		_, err := w.admin.RbacV1().RoleBindings("haw-world").Get(t.Context(), "gitlab-edit", metav1.GetOptions{})
 		return err == nil
@@ -280,13 +280,27 @@ func (w *world) laptop(t *testing.T, of *window, opened func(*window)) *laptop {
 	return l
 }
 
-// kubectl runs the real kubectl with a kubeconfig.
-func (l *laptop) kubectl(t *testing.T, kubeconfig string, args ...string) (string, error) {
+// save has a person click the button that downloads the kubeconfig, and puts the file where browsers put files, under its name.
+func (l *laptop) save(t *testing.T, from *window) {
+	t.Helper()
+	name, at := from.download(`//a[@download]`)
+	folder := filepath.Join(l.home, "Downloads")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(at, filepath.Join(folder, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs lines in a shell, as somebody does who copies them into a terminal.
+func (l *laptop) run(t *testing.T, lines string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(l.home, "bin", "kubectl"), args...)
-	cmd.Env = []string{"HOME=" + l.home, "PATH=" + filepath.Join(l.home, "bin"), "KUBECONFIG=" + kubeconfig, openEnv + "=" + l.open}
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", lines)
+	cmd.Dir = l.home
+	cmd.Env = []string{"HOME=" + l.home, "PATH=" + filepath.Join(l.home, "bin") + ":/usr/bin:/bin", openEnv + "=" + l.open}
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()
 	return string(out), err
