@@ -31,6 +31,7 @@ var effects = map[string]Effect{
 	"gitlab.sampleSize":     Restart,
 
 	"cluster.kubeconfig":   Restart,
+	"cluster.name":         Restart,
 	"cluster.publicURL":    Restart,
 	"cluster.publicCAFile": Restart,
 	"cluster.replaces[]":   Reread,

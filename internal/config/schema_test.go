@@ -112,7 +112,7 @@ func TestEverySampleFitsTheSchema(t *testing.T) {
 const full = `apiVersion: gl-k8s-integrator/v1alpha1
 kind: Config
 gitlab: {url: "https://gitlab.example.com", caFile: /ca, readTokenFile: /r, writeTokenFile: /w, sampleSize: 10}
-cluster: {kubeconfig: /k, publicURL: "https://icc.example.com:6443", publicCAFile: /p, replaces: [unnamed, 0f8fad5b-d9cb-469f-a165-70867728950e]}
+cluster: {kubeconfig: /k, name: icc, publicURL: "https://icc.example.com:6443", publicCAFile: /p, replaces: [unnamed, 0f8fad5b-d9cb-469f-a165-70867728950e]}
 listeners:
   webhooks: {address: "0.0.0.0:8443", certFile: /c, keyFile: /k, clientCAFile: /ca, maxInFlight: 100}
   hooks: {address: "0.0.0.0:8444", certFile: /c, keyFile: /k, secretFile: /s, signingKeyFile: /t}

@@ -50,6 +50,9 @@ type Cluster struct {
 	// Kubeconfig file for reaching kube-apiserver. Empty: the pod's own ServiceAccount. Read at the start only; client
 	// certificates and tokens that it names as files are read again when these change.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
+	// Short name of the cluster for people: all names in the kubeconfig that they get begin with it. Different for each cluster.
+	// Empty: host of publicURL, with its port unless that is 6443.
+	Name string `json:"name,omitempty"`
 	// URL of kube-apiserver as CI jobs and laptops reach it. Empty: the one of the kubeconfig.
 	PublicURL string `json:"publicURL,omitempty"`
 	// PEM file with the CA of that URL. Empty: the one of the kubeconfig. Read again when it changes.

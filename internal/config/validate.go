@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/validate/content"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -79,6 +80,10 @@ func validate(c *Config, unread []string) []error {
 	c.Authn.validate(&f, c)
 	validateBlanks(&f, "", reflect.ValueOf(*c))
 	f.add(c.Cluster.PublicURL != "" && !isSafeURL(c.Cluster.PublicURL), "cluster.publicURL", "want https://host[:port], not %q", redacted(c.Cluster.PublicURL))
+	if c.Cluster.Name != "" {
+		err := kubeconfig.CheckName(c.Cluster.Name)
+		f.add(err != nil, "cluster.name", "%v", err)
+	}
 	for i, id := range c.Cluster.Replaces {
 		f.add(id != "unnamed" && !clusterID.MatchString(id), fmt.Sprintf("cluster.replaces[%d]", i), "want the id of a cluster, as the finding ci_other_cluster names it, or unnamed, not %q", id)
 	}
