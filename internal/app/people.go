@@ -58,8 +58,8 @@ func (s *server) view() (authz.View, bool) {
 
 // authenticator returns who judges tokens now.
 func (s *server) authenticator() authn.Authenticator {
-	if auth := s.now.Load().auth; auth != nil {
-		return auth
+	if judge := s.now.Load().judge; judge != nil {
+		return judge
 	}
 	return nil // and no pointer that is nil
 }

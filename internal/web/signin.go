@@ -317,7 +317,7 @@ func localPath(to string) string {
 	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" || strings.HasPrefix(u.Path, "//") || strings.Contains(u.Path, "\\") {
 		return "/"
 	}
-	return (&url.URL{Path: u.Path, RawQuery: u.RawQuery}).String()
+	return (&url.URL{Path: u.Path, RawQuery: u.Query().Encode()}).String() // a query written anew has no blank in it
 }
 
 // short bounds a name that is kept in a cookie.

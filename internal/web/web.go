@@ -305,9 +305,9 @@ func (s *Site) log(ctx context.Context, msg string, user int64, attrs ...slog.At
 	}
 }
 
-// here is the path of a page with its query.
+// here is the path of a page with its query, to come back to; "/" for what is of no use twice.
 func here(r *http.Request) string {
-	if r.Method != http.MethodGet {
+	if r.Method != http.MethodGet || strings.HasPrefix(r.URL.Path, "/signin") || r.URL.Path == "/signedout" {
 		return "/"
 	}
 	return localPath(r.URL.RequestURI())

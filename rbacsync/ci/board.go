@@ -31,11 +31,12 @@ type Given struct {
 
 // Board follows what projects were given. Its methods may be called at the same time.
 type Board struct {
-	log   *slog.Logger
-	mu    sync.Mutex
-	begun time.Time // of the first watch
-	turn  int       // of the watch
-	of    map[string]*posted
+	log    *slog.Logger
+	settle time.Duration // settleTime
+	mu     sync.Mutex
+	begun  time.Time // of the first watch
+	turn   int       // of the watch
+	of     map[string]*posted
 }
 
 // posted is what is known of a namespace, and from which watch.
@@ -45,10 +46,12 @@ type posted struct {
 }
 
 // NewBoard returns a Board that knows nothing until it runs.
-func NewBoard(log *slog.Logger) *Board { return &Board{log: log, of: map[string]*posted{}} }
+func NewBoard(log *slog.Logger) *Board {
+	return &Board{log: log, settle: settleTime, of: map[string]*posted{}}
+}
 
-// settle is how long after its begin a watch is taken to have told all that there is.
-const settle = 10 * time.Second
+// settleTime is how long after its begin a watch is taken to have told all that there is.
+const settleTime = 10 * time.Second
 
 // Of returns what a project was given in a namespace. known is false while that may not have been told yet.
 func (b *Board) Of(namespace string, project int64) (g Given, known bool) {
@@ -57,7 +60,7 @@ func (b *Board) Of(namespace string, project int64) (g Given, known bool) {
 	if p := b.of[namespace]; p != nil {
 		return p.given[project], true
 	}
-	return Given{}, !b.begun.IsZero() && time.Since(b.begun) > settle
+	return Given{}, !b.begun.IsZero() && time.Since(b.begun) > b.settle
 }
 
 // Run follows the Secrets until ctx ends: their metadata alone, in which there is no token. client must have no timeout. Watching one
@@ -75,7 +78,7 @@ func (b *Board) Run(ctx context.Context, client metadata.Interface) {
 			return
 		}
 		defer w.Stop()
-		turn, settled := b.begin(), time.NewTimer(settle)
+		turn, settled := b.begin(), time.NewTimer(b.settle)
 		defer settled.Stop()
 		for {
 			select {
