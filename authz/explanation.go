@@ -118,7 +118,7 @@ func (v View) Explain(user int64, q Question, now time.Time) Explanation {
 		if v.gone[k.ClusterRole] {
 			continue
 		}
-		e.Kept = append(e.Kept, GivenRole{ClusterRole: k.ClusterRole, Allows: r.allow(k.ClusterRole), Why: k.Why.stays()})
+		e.Kept = append(e.Kept, GivenRole{ClusterRole: k.ClusterRole, Allows: r.allow(k.ClusterRole), Why: k.Why.Stays()})
 	}
 	given := allowedBy(e.Roles)
 	switch e.Allowed = max(given, allowedBy(e.Kept)); {

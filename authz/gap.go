@@ -117,8 +117,8 @@ func (g Gap) kept(user int64) (out []Lack) {
 	return out
 }
 
-// stays completes a sentence that says that something is still in the cluster which GitLab does not give.
-func (a Absence) stays() string {
+// Stays completes a sentence that says that something is still in the cluster which GitLab does not give.
+func (a Absence) Stays() string {
 	switch a {
 	case AbsentPlan:
 		return "the integrator is in mode plan, in which it takes nothing away"

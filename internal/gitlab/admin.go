@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -32,4 +34,24 @@ func (r *Reader) IsAdmin(ctx context.Context, id int64) (bool, error) {
 			" put one of an administrator there, with the scopes read_api and, where GitLab demands it, admin_mode", id)
 	}
 	return *u.IsAdmin && authz.UserState(u.State) == authz.StateActive, nil
+}
+
+// Admins returns whom it is worth to ask IsAdmin about: the active administrators, in one request. It is nil where that can't be
+// told: there are more than fit on a page, or this GitLab lists others too. It is a hint, and no answer.
+func (r *Reader) Admins(ctx context.Context) (map[int64]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, adminPatience)
+	defer cancel()
+	const most = 100 // GitLab's largest page
+	list, n, _, err := page[restUser](briefly(ctx, adminPatience), r.api, "users", url.Values{"admins": {"true"}, "active": {"true"}, "per_page": {strconv.Itoa(most)}})
+	if err != nil {
+		return nil, fmt.Errorf("asking GitLab for its administrators: %w", err)
+	}
+	out := make(map[int64]bool, len(list))
+	for id, u := range list {
+		if u.IsAdmin == nil || !*u.IsAdmin || n >= most {
+			return nil, nil //nolint:nilnil // it is not known who could be one, which is no error
+		}
+		out[id] = true
+	}
+	return out, nil
 }

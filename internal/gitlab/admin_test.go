@@ -1,6 +1,7 @@
 package gitlab
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,9 @@ users: [{username: root, admin: true}, {username: boss, admin: true}, {username:
 	}
 	is("boss", true)
 	is("a", false)
+	if got, err := r.Admins(t.Context()); err != nil || !maps.Equal(got, map[int64]bool{id["root"]: true, id["boss"]: true, id["bot"]: true}) {
+		t.Errorf("administrators: %v, %v", got, err)
+	}
 	if got, err := r.IsAdmin(t.Context(), 999999); err != nil || got {
 		t.Errorf("nobody: %v, %v", got, err)
 	}
@@ -61,6 +65,9 @@ users: [{username: root, admin: true}, {username: boss, admin: true}, {username:
 	is("a", false)
 
 	// What is not told is no.
+	if got, err := reader("a").Admins(t.Context()); err != nil || got != nil {
+		t.Errorf("administrators, asked with a token that is no administrator's: %v, %v", got, err)
+	}
 	if got, err := reader("a").IsAdmin(t.Context(), id["root"]); err == nil || got || !strings.Contains(err.Error(), "gitlab.readTokenFile") {
 		t.Errorf("asked with a token that is no administrator's: %v, %v", got, err)
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
@@ -16,6 +18,9 @@ import (
 type People interface {
 	Identity(user int64) webapi.Identity
 	Namespaces(user int64, f people.Filter) (webapi.MyNamespaces, error)
+	Can(user int64, q authz.Question) (webapi.Can, error)
+	Changes(ctx context.Context, user int64, since time.Time) ([]webapi.Change, error)
+	CI(user int64, project string) (webapi.CI, error)
 }
 
 // perPage is how many rows a page has.
@@ -122,6 +127,14 @@ func newPager(u *url.URL, page, n, total int) pager {
 		p.After = at(page + 1)
 	}
 	return p
+}
+
+// cut returns the rows of the page that is asked for.
+func cut[T any](u *url.URL, all []T) ([]T, pager) {
+	page := pageNumber(u.Query())
+	first := min((page-1)*perPage, len(all))
+	rows := all[first:min(first+perPage, len(all))]
+	return rows, newPager(u, page, len(rows), len(all))
 }
 
 // pageNumber is the page that is asked for, from 1.

@@ -47,7 +47,7 @@ type navEntry struct {
 }
 
 // frame are the templates that all pages share: the layout and the parts that pages are made of.
-var frame = []string{"templates/layout.html", "templates/parts.html"}
+var frame = []string{"templates/layout.html", "templates/parts.html", "templates/parts_admin.html"}
 
 // loadPages reads all templates in all languages. A page is a file that defines "title" and "content".
 func loadPages(assets map[string]asset) (pages, error) {
@@ -105,7 +105,19 @@ func funcs(lang string, texts texts, assets map[string]asset) template.FuncMap {
 		"cikey":    func(ci *webapi.CI) string { return texts.or("ci.outcome."+ci.Outcome, "ci.outcome.unknown") },
 		"cikind":   func(ci *webapi.CI) string { return ciKind(ci.Outcome) },
 		"join":     func(list []string) string { return strings.Join(list, ", ") },
+		"ticks":    ticks,
+		"verbkey":  func(verb string) string { return texts.or("why.verb."+verb, "why.verb") },
+		"causekey": func(cause string) string { return texts.or("changes.cause."+cause, "changes.cause.unknown") },
 	}
+}
+
+// ticks sets what stands between backticks as code, in a text that is not ours to translate.
+func ticks(text string) template.HTML {
+	parts := strings.Split(template.HTMLEscapeString(text), "`")
+	for i := 1; i < len(parts)-1; i += 2 {
+		parts[i] = "<code>" + parts[i] + "</code>"
+	}
+	return template.HTML(strings.Join(parts, "")) //nolint:gosec // all of it is escaped
 }
 
 // dict makes the argument of a template out of names and values.

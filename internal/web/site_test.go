@@ -96,7 +96,10 @@ func (p *fakePeople) Namespaces(user int64, f people.Filter) (webapi.MyNamespace
 	return out, nil
 }
 
-type admins struct{ ids []int64 }
+type admins struct {
+	web.Admin
+	ids []int64
+}
 
 func (a *admins) Is(_ context.Context, user int64) (bool, error) {
 	if slices.Contains(a.ids, -1) {

@@ -42,6 +42,8 @@ type Options struct {
 	// nil: none can be made. Cluster is the short name of the cluster.
 	Kubeconfig func(ctx context.Context, v kubeconfig.Variant, namespaces []string) ([]byte, error)
 	Cluster    string
+	// CIAudience returns the audience of the ID tokens of CI jobs as it is configured now; "": there is none.
+	CIAudience func() string
 	// Admin serves the pages for administrators; nil: there are none.
 	Admin Admin
 	// Language is for who asks for none that there is.
@@ -60,6 +62,7 @@ type Site struct {
 	guard  *http.CrossOriginProtection
 	gitlab signInAt
 	turns  *rate.Limiter // of questions to GitLab that a sign-in makes
+	admins adminGate
 	lines  logsample.Lines
 }
 
@@ -90,7 +93,7 @@ func New(o Options) (*Site, error) {
 		s.mux.Handle(r.method+" "+r.path, s.serve(r))
 	}
 	s.mux.HandleFunc("GET /static/{file}", s.static)
-	s.mux.Handle("/", s.serve(route{access: anybody, handle: func(w http.ResponseWriter, r *http.Request, v *visit) { s.notFound(w, r, v) }}))
+	s.mux.Handle("/", s.serve(s.nowhere()))
 	return s, nil
 }
 
@@ -117,6 +120,10 @@ func (s *Site) routes() []route {
 	return slices.Concat(
 		s.signInRoutes(),
 		s.peopleRoutes(),
+		s.ciRoutes(),
+		s.whyRoutes(),
+		s.changesRoutes(),
+		s.adminRoutes(),
 	)
 }
 
@@ -138,7 +145,13 @@ func (s *Site) serve(rt route) http.Handler {
 			s.problem(w, r, v, http.StatusForbidden, "foreign")
 			return
 		}
-		why := s.enter(w, r, v)
+		why, rt := s.enter(w, r, v), rt
+		if rt.access == administrators && why != "account" && why != "broken" {
+			var ok bool
+			if rt, ok = s.admit(w, r, v, rt); !ok {
+				return
+			}
+		}
 		switch {
 		case why == "account": // it has been answered
 		case why == "broken":
@@ -147,8 +160,6 @@ func (s *Site) serve(rt route) http.Handler {
 			s.problem(w, r, v, http.StatusUnauthorized, why)
 		case rt.access != anybody && v.session == nil:
 			s.problem(w, r, v, http.StatusUnauthorized, "signed_out")
-		case rt.access == administrators && !s.isAdmin(r.Context(), v):
-			s.notFound(w, r, v)
 		case r.Method != http.MethodPost || s.readForm(w, r, v):
 			rt.handle(w, r, v)
 		}
@@ -205,18 +216,6 @@ func (s *Site) readForm(w http.ResponseWriter, r *http.Request, v *visit) bool {
 	return true
 }
 
-// isAdmin reports whether somebody is an administrator now. Who was none at their sign-in does not make us ask.
-func (s *Site) isAdmin(ctx context.Context, v *visit) bool {
-	if s.o.Admin == nil || v.session == nil || !v.session.Admin {
-		return false
-	}
-	is, err := s.o.Admin.Is(ctx, v.session.User)
-	if err != nil {
-		s.log(ctx, "whether they are an administrator could not be read", v.session.User, slog.Any("error", err))
-	}
-	return is && err == nil
-}
-
 // setHeaders says what browsers may do with our pages: nothing but show them, with our own styles and our own script.
 func (s *Site) setHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
@@ -241,7 +240,7 @@ func (s *Site) write(w http.ResponseWriter, r *http.Request, v *visit, status in
 		sh.User, sh.CSRF = v.session, v.session.CSRF
 	}
 	for _, n := range s.nav {
-		if v.session != nil && (!n.admin || v.session.Admin) {
+		if v.session != nil && (!n.admin || s.showsAdmin(r.Context(), v)) {
 			n.Current = r.URL.Path == n.Path || strings.HasPrefix(r.URL.Path, n.Path+"/")
 			sh.Nav = append(sh.Nav, n)
 		}
