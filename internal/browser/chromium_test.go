@@ -88,7 +88,6 @@ type window struct {
 type settings struct {
 	language string // of the person; "en" if empty
 	dark     bool
-	phone    bool
 	noScript bool
 }
 
@@ -128,9 +127,6 @@ func (c *chromium) start(t *testing.T, parent context.Context, s settings, optio
 // set prepares the window's tab: what it prefers and how large it is, and that nothing it says is lost.
 func (w *window) set(agent string) error {
 	size := emulation.SetDeviceMetricsOverrideParams{Width: 1280, Height: 800, DeviceScaleFactor: 1}
-	if w.as.phone {
-		size = emulation.SetDeviceMetricsOverrideParams{Width: 390, Height: 844, DeviceScaleFactor: 1, Mobile: true}
-	}
 	scheme := map[bool]string{false: "light", true: "dark"}[w.as.dark]
 	_, err := chromedp.Call(w.ctx, emulation.SetDeviceMetricsOverride, size)
 	if err == nil {

@@ -218,3 +218,14 @@ func (w *window) setScheme(scheme string) {
 		w.t.Fatal(err)
 	}
 }
+
+// resize gives the window another size, as that of a phone.
+func (w *window) resize(width, height int64) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, 10*time.Second)
+	defer cancel()
+	size := emulation.SetDeviceMetricsOverrideParams{Width: width, Height: height, DeviceScaleFactor: 1}
+	if _, err := chromedp.Call(ctx, emulation.SetDeviceMetricsOverride, size); err != nil {
+		w.t.Fatal(err)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -23,6 +24,8 @@ func TestPages(t *testing.T) {
 	c := startChromium(t, pin(t, w.gitlab.URL(), w.gitlab.CA()), pin(t, w.page, w.pageCA))
 	t.Run("sign-in", func(t *testing.T) { signIn(t, w, c) })
 	t.Run("from the page to kubectl get pods", func(t *testing.T) { toPods(t, w, c) })
+	t.Run("why may I not", func(t *testing.T) { whyNot(t, w, c) })
+	t.Run("an administrator approves", func(t *testing.T) { approve(t, w, c) })
 	t.Run("without JavaScript", func(t *testing.T) { withoutScript(t, w, c) })
 	t.Run("hundreds of namespaces", func(t *testing.T) { hundreds(t, w, c) })
 	t.Run("hostile names", func(t *testing.T) { hostileNames(t, w, c) })
@@ -31,19 +34,16 @@ func TestPages(t *testing.T) {
 	t.Run("an expired session", func(t *testing.T) { expired(t, w, c) })
 	t.Run("a blocked account", func(t *testing.T) { blocked(t, w, c) })
 	t.Run("the look", func(t *testing.T) { look(t, w, c) })
+	if !t.Failed() {
+		checkScreenshots(t)
+	}
 }
 
 // enter signs somebody in on the page, by its button, GitLab's form and, where GitLab asks, its consent page.
 func (w *window) enter(page, name string) {
 	w.t.Helper()
-	w.enterBy(page, name, "Sign in with GitLab")
-}
-
-// enterBy is enter by a button with other words.
-func (w *window) enterBy(page, name, button string) {
-	w.t.Helper()
 	w.open(page)
-	w.press(button)
+	w.press("Sign in with GitLab")
 	w.signIn(name)
 	if strings.Contains(w.text(), "to use your account?") {
 		w.press("Authorize")
@@ -116,6 +116,96 @@ func toPods(t *testing.T, w *world, c *chromium) {
 	}
 }
 
+// whyNot: a Developer asks by the form why they may not change something, and by what kubectl said.
+func whyNot(t *testing.T, w *world, c *chromium) {
+	bob := c.window(t, settings{})
+	bob.enter(w.page, "bob")
+	bob.press("Why can't I …?")
+	bob.do("filling in the form", chromedp.SendKeys(chromedp.CSS("#namespace"), "haw-world"),
+		chromedp.SetValue(chromedp.CSS("#verb"), "delete"), chromedp.SendKeys(chromedp.CSS("#resource"), "deploy"))
+	bob.press("Explain")
+	for _, want := range []string{"delete deployments", "Developer in haw/world", "alice"} {
+		bob.shows(want)
+	}
+	said := fmt.Sprintf(`Error from server (Forbidden): pods is forbidden: User "%s" cannot create resource "pods" in API group "" in the namespace "haw-world": gitlab: …`, kubename.User(w.user("bob")))
+	bob.open(w.page + "/why")
+	bob.do("pasting what kubectl said", chromedp.SendKeys(chromedp.CSS("#message"), said))
+	bob.click(`//form[.//textarea]//button`)
+	bob.shows("create pods")
+	bob.shows("Developer in haw/world")
+	// What is not theirs is not told apart from what does not exist.
+	var told [2]string
+	for i, ns := range []string{"many", "no-such-namespace"} {
+		bob.open(w.page + "/why?verb=get&resource=pods&namespace=" + ns)
+		told[i] = strings.ReplaceAll(bob.text(), ns, "NAMESPACE")
+	}
+	if told[0] != told[1] {
+		t.Errorf("a namespace of others:\n%s\none that does not exist:\n%s", told[0], told[1])
+	}
+}
+
+// approve: what is held waits for an administrator, who approves it on the page; nobody else sees that page.
+func approve(t *testing.T, w *world, c *chromium) {
+	dora := w.user("dora")
+	var home int64
+	w.gitlab.World().View(func(v *gitlabsim.View) { home = v.User(dora).NamespaceID })
+	for i := range 4 { // one more than an hour has turns for
+		if _, err := w.gitlab.World().AddProject(gitlabsim.Project{NamespaceID: home, Path: fmt.Sprintf("new-%d", i), Visibility: "private"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := c.window(t, settings{})
+	root.enter(w.page, "root")
+	root.press("Administration")
+	root.shows("Status")
+	root.await("something is held", func() bool {
+		_ = root.visit(w.page + "/admin/held")
+		return strings.Contains(root.textNow(), "Look at all 1 and decide")
+	})
+	root.press("Look at all 1 and decide")
+	root.shows("new namespace for")
+	root.screenshot("approve")
+	at := root.address()
+
+	alice := c.window(t, settings{})
+	alice.enter(w.page, "alice")
+	for _, path := range []string{"/admin", "/admin/held", strings.TrimPrefix(at, w.page)} {
+		alice.open(w.page + path)
+		alice.shows("There is no such page")
+	}
+	forge(t, root, at, "This was not sent from our page")
+	root.open(at)
+	root.shows("Shall this happen?")
+
+	root.press("Approve and let it happen")
+	root.shows("Approved")
+	root.await("the namespace is made", func() bool {
+		_, err := w.admin.CoreV1().Namespaces().Get(t.Context(), "dora-new-3", metav1.GetOptions{})
+		return err == nil
+	})
+	root.await("nothing is held any more", func() bool {
+		_ = root.visit(w.page + "/admin/held")
+		return strings.Contains(root.textNow(), "Nothing is held back")
+	})
+	root.open(w.page + "/admin/search?q=dora")
+	root.press("dora")
+	root.shows("dora-new-3")
+}
+
+// forge has the browser send a form from a site on another port, and from another site; the answer has to say so.
+func forge(t *testing.T, w *window, to, answer string) {
+	t.Helper()
+	evil := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(rw, `<!doctype html><title>Evil</title><form action="%s" method="post"><button>Win a prize</button></form>`, to)
+	}))
+	defer evil.Close()
+	for _, site := range []string{evil.URL, strings.Replace(evil.URL, "127.0.0.1", "localhost", 1)} {
+		w.open(site)
+		w.press("Win a prize")
+		w.shows(answer)
+	}
+}
+
 // withoutScript: everything works; GitLab's page that goes on by a script has a link.
 func withoutScript(t *testing.T, w *world, c *chromium) {
 	carol := c.window(t, settings{noScript: true})
@@ -159,17 +249,9 @@ func hostileNames(t *testing.T, w *world, c *chromium) {
 func forged(t *testing.T, w *world, c *chromium) {
 	bob := c.window(t, settings{})
 	bob.enter(w.page, "bob")
-	evil := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(rw, `<!doctype html><title>Evil</title><form action="%s/signout" method="post"><button>Win a prize</button></form>`, w.page)
-	}))
-	defer evil.Close()
-	for _, site := range []string{evil.URL, strings.Replace(evil.URL, "127.0.0.1", "localhost", 1)} { // the same site on another port, and another site
-		bob.open(site)
-		bob.press("Win a prize")
-		bob.shows("This was not sent from our page")
-		bob.open(w.page + "/namespaces")
-		bob.shows("haw-world")
-	}
+	forge(t, bob, w.page+"/signout", "This was not sent from our page")
+	bob.open(w.page + "/namespaces")
+	bob.shows("haw-world")
 }
 
 // gitlabAway: who is signed in goes on, who is on the way is told, and can go on when it is back.
@@ -226,24 +308,48 @@ func blocked(t *testing.T, w *world, c *chromium) {
 	})
 }
 
-// look: every page is accessible, in light and dark, in both languages; and has its screenshot.
+// shown is a page for the look, as a person sees it.
+type shown struct {
+	path, person string
+	picture      string // its name in docs/screenshots; "": there is none
+}
+
+// pages are those that are looked at: all, and some that tell of a problem.
+func pages() []shown {
+	return []shown{
+		{"/", "", "start"},
+		{"/signedout", "", ""},
+		{"/refused", "", "refused"},
+		{"/refused?code=user_blocked", "alice", ""},
+		{"/namespaces", "alice", "namespaces"},
+		{"/namespaces?q=nothing", "alice", ""},
+		{"/namespaces", "hanna", ""},
+		{"/namespaces/haw-world", "alice", "namespace"},
+		{"/namespaces/kube-system", "alice", ""},
+		{"/connect?system=linux&namespace=haw-world", "alice", "connect"},
+		{"/connect?system=windows", "alice", ""},
+		{"/connect?system=headless", "alice", ""},
+		{"/why?verb=delete&resource=deployments&namespace=haw-world", "bob", "why"},
+		{"/ci", "alice", "ci"},
+		{"/changes", "alice", "changes"},
+		{"/admin", "root", "admin"},
+		{"/admin/findings", "root", "findings"},
+		{"/admin/held", "root", ""},
+		{"/admin/search?q=haw", "root", ""},
+		{"/admin/people/2", "root", ""},
+		{"/admin/namespaces/haw-world", "root", "admin-namespace"},
+		{"/no-such-page", "alice", ""},
+	}
+}
+
+// look: every page is accessible, in light and dark, in both languages, and has room on a phone; some have their picture in the docs.
 func look(t *testing.T, w *world, c *chromium) {
 	axe := axeScript(t)
 	if axe == "" {
 		t.Log("SKIPPED: axe-core as in testdata/axe/package-lock.json is not installed (.ci/run installs it): nobody looked at the pages' accessibility")
 	}
-	pages := []struct{ name, path, person string }{
-		{"start", "/", ""},
-		{"signed-out", "/signedout", ""},
-		{"namespaces", "/namespaces", "alice"},
-		{"namespace", "/namespaces/haw-world", "alice"},
-		{"connect", "/connect?system=linux", "alice"},
-		{"refused", "/refused", ""},
-		{"not-yours", "/namespaces/kube-system", "alice"},
-		{"many", "/namespaces", "hanna"},
-	}
 	people := map[string]*window{}
-	for _, p := range pages {
+	for _, p := range pages() {
 		person := people[p.person]
 		if person == nil {
 			person = c.window(t, settings{})
@@ -256,27 +362,25 @@ func look(t *testing.T, w *world, c *chromium) {
 			person.prefers(language, "light")
 			person.open(w.page + p.path)
 			if axe != "" {
-				person.accessible(p.name+", "+language, axe)
-			}
-			person.setScheme("dark")
-			if axe != "" {
-				person.accessible(p.name+", "+language+", dark", axe, "color-contrast")
+				person.accessible(p.path+", "+language, axe)
 			}
 		}
-		if p.name == "namespaces" {
-			person.screenshot(p.name + "-dark")
+		if axe != "" {
+			person.setScheme("dark") // the colours alone are others
+			person.accessible(p.path+", dark", axe, "color-contrast")
+		}
+		if p.picture == "namespaces" {
+			person.screenshot(p.picture + "-dark")
 		}
 		person.setScheme("light")
-		person.screenshot(p.name)
-	}
-	phone := c.window(t, settings{phone: true, language: "de"})
-	phone.enterBy(w.page, "alice", "Mit GitLab anmelden")
-	for _, p := range pages {
-		phone.open(w.page + p.path)
-		phone.fits(p.name + " on a phone")
-		if p.name == "namespaces" {
-			phone.screenshot("namespaces-phone")
+		if p.picture != "" {
+			person.screenshot(p.picture)
 		}
+		person.resize(390, 844)
+		person.fits(p.path)
+		if p.picture == "namespaces" {
+			person.screenshot(p.picture + "-phone")
+		}
+		person.resize(1280, 800)
 	}
-	checkScreenshots(t)
 }

@@ -59,16 +59,17 @@ func seed(page string) []byte {
 	var b strings.Builder
 	b.WriteString(`
 users:
-  - {username: root, name: Administrator, admin: true, password: root-password}
-  - {username: alice, name: Alice Adams, password: alice-password}
-  - {username: bob, name: Bob Baker, password: bob-password}
-  - {username: carol, name: Carol Clark, password: carol-password}
-  - {username: hanna, name: Hanna Huber, password: hanna-password}
-  - {username: xavier, name: "<script>alert(2)</script>", password: xavier-password}
+  - {id: 1, username: root, name: Administrator, admin: true, password: root-password}
+  - {id: 2, username: alice, name: Alice Adams, password: alice-password}
+  - {id: 3, username: bob, name: Bob Baker, password: bob-password}
+  - {id: 4, username: carol, name: Carol Clark, password: carol-password}
+  - {id: 5, username: hanna, name: Hanna Huber, password: hanna-password}
+  - {id: 6, username: xavier, name: "<script>alert(2)</script>", password: xavier-password}
+  - {id: 7, username: dora, name: Dora Dahl, password: dora-password}
 groups:
   - {path: haw, name: HAW Hamburg, visibility: private, members: {carol: owner}}
   - {path: odd, name: "<script>alert(1)</script>", visibility: private, members: {xavier: maintainer}}
-  - {id: 900, path: many, name: Many, visibility: private, members: {hanna: maintainer}}
+  - {id: 900, path: many, name: Many, visibility: private, members: {hanna: owner}}
 projects:
   - {path: haw/world, name: World, visibility: private, defaultBranch: main, protectedBranches: [main], members: {alice: maintainer, bob: developer}}
   - {path: odd/thing, name: "<img src=x onerror=alert(3)>", visibility: private, members: {xavier: maintainer}}
@@ -78,7 +79,7 @@ projects:
 	}
 	b.WriteString(`applications:
   - {name: kubectl, uid: kubelogin-app, trusted: true, redirectURIs: ["http://localhost:8000", "http://localhost:18000"], scopes: [openid]}
-  - {name: Kubernetes access, uid: page-app, secret: `+pageSecret+`, confidential: true, redirectURIs: ["`+page+`/signin/callback"], scopes: [openid, profile]}
+  - {name: Kubernetes access, uid: page-app, secret: ` + pageSecret + `, confidential: true, redirectURIs: ["` + page + `/signin/callback"], scopes: [openid, profile]}
 `)
 	return []byte(b.String())
 }
@@ -119,7 +120,7 @@ web:
   clientSecretFile: %[2]s/web-secret
   sessionKeyFile: %[2]s/session-key
 authn: {clientIDs: [kubelogin-app]}
-rbacsync: {mode: enforce, interval: 5m, limits: {creationsPerHour: 100000}}
+rbacsync: {mode: enforce, interval: 5m, limits: {creationsPerHour: 3, creationsExempt: [5]}}
 ci: {projects: [{source: group/900, delivery: none}]}
 `
 
