@@ -9,7 +9,7 @@ LINT = go tool -modfile=internal/lint/go.mod
 GOFILES = $$(find . -name '*.go' -not -path '*/node_modules/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain bench-init verify controlplane fmt chart image release
+.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain bench-init bench-web verify controlplane fmt chart image release
 
 help: ## show this help
 	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"
@@ -89,6 +89,9 @@ bench-explain: ## print BENCH lines: what the reason for a refusal costs at 20,0
 
 bench-init: build controlplane ## print BENCH lines: from init to a login in mode enforce, in each form (two minutes)
 	@go test -count=1 -v -run '^TestNextPage' ./internal/setup | sed -n -E '/BENCH/s/.*BENCH/BENCH/p; /^(---|FAIL|ok)/p'
+
+bench-web: ## print BENCH lines: p99 of the pages for people at 10,000 projects (half a minute)
+	@go test -run '^$$' -bench '^BenchmarkPage$$' ./internal/web | awk '/^BenchmarkPage/ { sub(/-[0-9]+$$/, "", $$1); sub(/BenchmarkPage\//, "", $$1); gsub("/", ".", $$1); for (i = 3; i < NF; i++) if ($$(i+1) == "p99-ms") printf "BENCH web.%s.page_p99 %.2f ms\n", $$1, $$i }'
 
 chart: ## make what has its source elsewhere: the chart's copies of manifests, alerts and keys, deploy/optional/deployment.yaml
 	go test -count=1 -run '^TestOneSource$$' ./internal/chart -update

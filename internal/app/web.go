@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/web"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
@@ -48,22 +50,47 @@ func (s *server) newWebParts() (*webParts, error) {
 	if s.cfg.Listeners.Web.Address == "" {
 		return nil, nil //nolint:nilnil // see above
 	}
-	p := &webParts{people: s.newForPeople(nil)}
+	files, err := newKubeconfigs(s.cfg)
+	if err != nil {
+		s.log.Warn("people can't download a kubeconfig", "error", err)
+		files = nil
+	}
+	p := &webParts{people: s.newForPeople(files.forTools())}
 	w := s.cfg.Web
 	if w.ClientID == "" {
 		return p, nil
 	}
-	page, err := web.New(web.Options{
+	o := web.Options{
 		URL: w.URL, GitLabURL: s.cfg.GitLab.URL, ClientID: w.ClientID, ClientSecret: secretFile(w.ClientSecretFile, "web.clientSecretFile"),
 		Keys: sessionKeys(w.SessionKeyFile), HTTPClient: s.clients.gitlabHTTP, Language: w.Language,
 		UserState: func(user int64) (string, bool) { return s.now.Load().users.UserState(user) },
 		People:    p.people, Now: time.Now, Logger: s.log,
-	})
+	}
+	if files != nil {
+		o.Kubeconfig, o.Cluster = files.file, files.c.Name
+	}
+	page, err := web.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the page: %w", err)
 	}
 	p.page = page
 	return p, nil
+}
+
+// forTools is file as the API asks for it; nil where none can be made.
+func (k *kubeconfigs) forTools() func(variant string, namespaces []string) ([]byte, error) {
+	if k == nil {
+		return nil
+	}
+	return func(variant string, namespaces []string) ([]byte, error) {
+		v, err := kubeconfig.ParseVariant(variant)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		return k.file(ctx, v, namespaces)
+	}
 }
 
 // sessionKeys reads the keys of sessions each time, so that a new one counts at once.

@@ -83,22 +83,23 @@ func (s *Site) connect(w http.ResponseWriter, r *http.Request, v *visit) {
 		if d.Namespace != "" {
 			d.Download += "&namespace=" + d.Namespace // a DNS label
 		}
-		d.Lines = s.lines3(d.System, d.File)
+		d.Lines = s.commands(d.System, d.File)
 	}
 	s.page(w, r, v, "connect", d)
 }
 
-// lines3 are the lines that follow the download. File names are cluster.name, which needs no quotes in a shell.
-func (s *Site) lines3(on system, file string) string {
+// commands are those that follow the download, as docs/kubeconfig.md has them. The name of a file is that of the cluster, which needs
+// no quotes in a shell.
+func (s *Site) commands(on system, file string) string {
 	switch {
 	case on.Variant == kubeconfig.Headless:
 		return "mkdir -p ~/.kube && curl -fsSo ~/.kube/" + file + " '" + s.o.URL + webapi.PathKubeconfig + "?variant=headless'\n" +
-			"export KUBECONFIG=~/.kube/" + file + "\nkubectl get pods"
+			"export KUBECONFIG=~/.kube/" + file + ":~/.kube/config\nkubectl get pods"
 	case on.Shell == "powershell":
-		return "mkdir -Force ~\\.kube; mv -Force ~\\Downloads\\" + file + " ~\\.kube\\" + file + "\n" +
-			"$env:KUBECONFIG = \"$HOME\\.kube\\" + file + "\"\nkubectl get pods"
+		return `New-Item -ItemType Directory -Force "$HOME\.kube"; Move-Item -Force "$HOME\Downloads\` + file + `" "$HOME\.kube\` + file + "\"\n" +
+			`$env:KUBECONFIG = "$HOME\.kube\` + file + `;$HOME\.kube\config"` + "\nkubectl get pods"
 	}
-	return "mkdir -p ~/.kube && mv ~/Downloads/" + file + " ~/.kube/" + file + "\nexport KUBECONFIG=~/.kube/" + file + "\nkubectl get pods"
+	return "mkdir -p ~/.kube && mv ~/Downloads/" + file + " ~/.kube/" + file + "\nexport KUBECONFIG=~/.kube/" + file + ":~/.kube/config\nkubectl get pods"
 }
 
 // own are the names of the namespaces that somebody reaches, the strongest first.

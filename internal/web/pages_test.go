@@ -314,7 +314,7 @@ func TestConnectForEachSystem(t *testing.T) {
 	for _, c := range []struct{ agent, query, variant, install, line string }{
 		{linux, "", "default", "kubectl-oidc_login", "export KUBECONFIG=~/.kube/icc.yaml"},
 		{mac, "", "macos", "brew install kubelogin", "mv ~/Downloads/icc.yaml"},
-		{windows, "", "windows", "winget install int128.kubelogin", `$env:KUBECONFIG = &#34;$HOME\.kube\icc.yaml&#34;`},
+		{windows, "", "windows", "winget install int128.kubelogin", `$env:KUBECONFIG = &#34;$HOME\.kube\icc.yaml;$HOME\.kube\config&#34;`},
 		{windows, "?system=linux", "default", "kubectl-oidc_login", "export KUBECONFIG"},
 		{linux, "?system=headless", "headless", "kubectl-oidc_login", f.page.URL + "/api/v1/kubeconfig?variant=headless"},
 		{"", "?system=x", "default", "kubectl-oidc_login", "kubectl get pods"},
@@ -324,6 +324,17 @@ func TestConnectForEachSystem(t *testing.T) {
 			if !strings.Contains(a.body, want) {
 				t.Errorf("%q %s lacks %q", c.agent, c.query, want)
 			}
+		}
+	}
+	doc, err := os.ReadFile("../../docs/kubeconfig.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := regexp.MustCompile(`(?s)<pre[^>]*><code>([^<]*kubectl get pods)</code>`)
+	for _, system := range []string{"linux", "macos", "windows"} {
+		m := shown.FindStringSubmatch(b.get("/connect?system=" + system).body)
+		if m == nil || !strings.Contains(string(doc), "\n"+html.UnescapeString(m[1])+"\n") {
+			t.Errorf("%s: docs/kubeconfig.md has other lines than the page: %q", system, m)
 		}
 	}
 	without := newFixture(t, nil)
