@@ -9,7 +9,7 @@ LINT = go tool -modfile=internal/lint/go.mod
 GOFILES = $$(find . -name '*.go' -not -path '*/node_modules/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain bench-init bench-web verify controlplane fmt chart image release
+.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain bench-people bench-init bench-web verify controlplane fmt chart image release
 
 help: ## show this help
 	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"
@@ -86,6 +86,9 @@ bench-authn: ## print BENCH lines: what a token review costs, beside a constant 
 
 bench-explain: ## print BENCH lines: what the reason for a refusal costs at 20,000 namespaces (half a minute)
 	@go test -run '^$$' -bench '^BenchmarkRefusal$$' ./authz | awk '/^BenchmarkRefusal/ { sub(/-[0-9]+$$/, "", $$1); sub(/BenchmarkRefusal/, "", $$1); gsub("/", ".", $$1); printf "BENCH refusal%s %.1f us\n", $$1, $$3 / 1000 }'
+
+bench-people: ## print BENCH lines: what people's tools wait for an answer at 10,000 projects, the 99th percentile (half a minute)
+	@go test -run '^$$' -bench '^BenchmarkPeople$$' ./internal/people/api | awk '/^BenchmarkPeople/ { sub(/-[0-9]+$$/, "", $$1); sub(/BenchmarkPeople/, "", $$1); gsub("/", ".", $$1); printf "BENCH people%s.p99_ms %.1f ms\n", $$1, $$5 }'
 
 bench-init: build controlplane ## print BENCH lines: from init to a login in mode enforce, in each form (two minutes)
 	@go test -count=1 -v -run '^TestNextPage' ./internal/setup | sed -n -E '/BENCH/s/.*BENCH/BENCH/p; /^(---|FAIL|ok)/p'

@@ -129,7 +129,10 @@ func (v View) Explain(user int64, q Question, now time.Time) Explanation {
 		e.Code, e.Sentence, e.Ask = CodeKept, r.kept(e), nil
 	}
 	n := v.nearby(user, id, now)
-	e.Near, e.Remedies = n.misses(), n.remedies(&refusal{v: v, q: q, now: now}, e.Roles)
+	e.Near = n.misses()
+	if e.Allowed != Yes {
+		e.Remedies = n.remedies(&refusal{v: v, q: q, now: now}, e.Roles)
+	}
 	return e
 }
 
@@ -197,7 +200,7 @@ func (r *refusal) allowed(e Explanation) string {
 // kept says to somebody why they still may do it.
 func (r *refusal) kept(e Explanation) string {
 	i := slices.IndexFunc(e.Kept, func(g GivenRole) bool { return g.Allows == Yes })
-	return r.may(e.Kept[i].ClusterRole) + r.as(e) + ", which GitLab does not give you any more."
+	return r.may(e.Kept[i].ClusterRole) + r.as(e) + ", which GitLab does not give you."
 }
 
 func (r *refusal) may(role string) string {

@@ -77,6 +77,9 @@ func (p *possessions) at(v View, now time.Time) *table {
 	return p.table
 }
 
+// Prepare makes the index that questions about one person need, unless there is one for the day: else the first of them waits for it.
+func (v View) Prepare(now time.Time) { v.own.at(v, now) }
+
 func newTable(v View, now time.Time) *table {
 	t := &table{day: dayOf(now), sources: make([]SourceID, 0, len(v.Namespace)), of: map[int64]span{}}
 	for id := range v.Namespace {

@@ -13,6 +13,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people/api"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
@@ -45,9 +46,19 @@ func (s *server) newForPeople(kubeconfig func(variant string, namespaces []strin
 // run runs what they need until ctx ends.
 func (p *forPeople) run(ctx context.Context, s *server) {
 	var r running
-	r.start(ctx, p.api.Run, func(ctx context.Context) { p.board.Run(ctx, s.clients.metadata) })
+	r.start(ctx, p.api.Run, func(ctx context.Context) { p.board.Run(ctx, s.clients.metadata) }, s.prepare)
 	<-ctx.Done()
 	r.end()
+}
+
+// prepare has the index of people's namespaces made soon after a round, and before anybody asks.
+func (s *server) prepare(ctx context.Context) {
+	for ctx.Err() == nil {
+		if v, ok := s.view(); ok {
+			v.Prepare(time.Now())
+		}
+		wait.For(ctx, time.Second)
+	}
 }
 
 // view returns what is known now, whichever generation has its turn.

@@ -59,7 +59,8 @@ type server struct {
 	reporter *status.Reporter
 	watch    *status.Watch
 	tokens   *expiry.Tokens
-	web      *webParts // nil: there is no port for people
+	web      *webParts           // nil: there is no port for people
+	ends     func() []expiry.End // when certificates and tokens end; set before anything is served
 
 	now      atomic.Pointer[generation]
 	swapping sync.Mutex                    // held while now changes
@@ -150,7 +151,8 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 	if err != nil {
 		return err
 	}
-	s.metrics.Ends(func() []expiry.End { return slices.Concat(s.tokens.Ends(), certificateEnds(s.cfg, s.clients, servers)) })
+	s.ends = func() []expiry.End { return slices.Concat(s.tokens.Ends(), certificateEnds(s.cfg, s.clients, servers)) }
+	s.metrics.Ends(s.ends)
 	for _, f := range explainFindings(s.cfg.Authz.Explain) {
 		s.log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
 	}

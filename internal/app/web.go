@@ -64,7 +64,7 @@ func (s *server) newWebParts() (*webParts, error) {
 		URL: w.URL, GitLabURL: s.cfg.GitLab.URL, ClientID: w.ClientID, ClientSecret: secretFile(w.ClientSecretFile, "web.clientSecretFile"),
 		Keys: sessionKeys(w.SessionKeyFile), HTTPClient: s.clients.gitlabHTTP, Language: w.Language,
 		UserState: func(user int64) (string, bool) { return s.now.Load().users.UserState(user) },
-		People:    p.people, Now: time.Now, Logger: s.log,
+		People:    p.people, Admin: s.newWebAdmin(), CIAudience: s.jobAudience, Now: time.Now, Logger: s.log,
 	}
 	if files != nil {
 		o.Kubeconfig, o.Cluster = files.file, files.c.Name

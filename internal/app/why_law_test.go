@@ -2,8 +2,10 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -20,6 +22,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/explain"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -131,6 +134,7 @@ func explainsAsTheAPIServer(t *testing.T, plane *controlplane.Cluster, admin kub
 	x.down = errors.New("GitLab is away")
 	x.state("GitLab is away", syncer.ModeEnforce, nil)
 	x.others()
+	x.commands(plane)
 	t.Logf("answers: %v", x.kinds)
 	for _, kind := range []string{
 		"yes", "no", string(authz.CodeAllowed), string(authz.CodeKept), string(authz.CodeNotInCluster), string(authz.CodeLevel), string(authz.CodeNoLevel), string(authz.CodeNoMember),
@@ -414,5 +418,66 @@ func (x *explained) others() {
 	who := x.explainer().Who(x.t.Context(), ns, time.Now())
 	if !slices.ContainsFunc(who.Others, func(o explain.Other) bool { return o.Binding == "by-hand" && !o.Ours && o.Why == "the binding is not from GitLab" }) {
 		x.t.Errorf("who: %+v", who.Others)
+	}
+}
+
+// commands: what is printed is made from what the leader has stored, and resources are written as for kubectl.
+func (x *explained) commands(plane *controlplane.Cluster) {
+	x.t.Helper()
+	cfg := &config.Config{
+		Cluster:  config.Cluster{Kubeconfig: plane.AdminKubeconfig()},
+		Authz:    config.Authz{Roles: []config.Role{{ClusterRole: "edit", Levels: []string{"maintainer", "owner"}}, {ClusterRole: "view", Levels: []string{"developer"}}}, Kinds: []string{"group", "project"}},
+		RBACSync: config.RBACSync{Mode: "enforce"},
+	}
+	run := func(f func(out io.Writer) error) string {
+		x.t.Helper()
+		var out strings.Builder
+		if err := f(&out); err != nil {
+			x.t.Errorf("%v", err)
+		}
+		return out.String()
+	}
+	var warned strings.Builder
+	ns, who := "explain-g1", explain.Who{}
+	asking := Asking{User: "u1", Namespace: ns, Verb: "get", Resource: "deploy", Output: "json"}
+	if err := Explain(x.t.Context(), cfg, &warned, io.Discard, asking); err == nil || !strings.Contains(err.Error(), "has stored nothing of GitLab in this cluster yet") {
+		x.t.Errorf("before anything is stored: %v", err)
+	}
+	v := x.explainer().view
+	c, err := connect(cfg)
+	if err == nil {
+		err = snapshotsOf(c).Save(x.t.Context(), syncer.Stored{Snapshot: v.Snapshot, Names: v.Namespace, Gaps: v.Gaps()})
+	}
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(run(func(out io.Writer) error { return Who(x.t.Context(), cfg, out, Asking{Namespace: ns, Output: "json"}) })), &who); err != nil || len(who.People) == 0 {
+		x.t.Fatalf("%v: nobody has %s: %+v", err, ns, who)
+	}
+	holder := who.People[0]
+	asking.User = strings.ToUpper(holder.Username)
+	var got struct {
+		UserID    int64
+		Request   string
+		Allowed   authz.Verdict
+		APIServer *explain.Asked
+	}
+	if err := json.Unmarshal([]byte(run(func(out io.Writer) error { return Explain(x.t.Context(), cfg, &warned, out, asking) })), &got); err != nil {
+		x.t.Fatal(err)
+	}
+	if got.UserID != holder.UserID || got.Request != "get deployments" || got.Allowed != authz.Yes || got.APIServer == nil || got.APIServer.Allowed != authz.Yes {
+		x.t.Errorf("%+v, of %+v", got, holder)
+	}
+	asking.Output, asking.Resource = "text", "nonsense"
+	if text := run(func(out io.Writer) error { return Explain(x.t.Context(), cfg, &warned, out, asking) }); !strings.Contains(text, "get nonsense: no\n") || !strings.Contains(warned.String(), `no resource "nonsense"`) {
+		x.t.Errorf("%s%s", text, warned.String())
+	}
+	asking.User, asking.Verb, asking.Resource = "nobody-of-this-name", "", ""
+	if err := Explain(x.t.Context(), cfg, &warned, io.Discard, asking); err == nil || !strings.Contains(err.Error(), "give its id, or gitlab:ID") {
+		x.t.Errorf("somebody unknown: %v", err)
+	}
+	asking.User = "gitlab:4711"
+	if text := run(func(out io.Writer) error { return Explain(x.t.Context(), cfg, &warned, out, asking) }); !strings.HasPrefix(text, "gitlab:4711 in namespace explain-g1 (group/1 explain/g1): no\n") {
+		x.t.Errorf("%s", text)
 	}
 }

@@ -2,7 +2,6 @@ package explain
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -115,7 +114,7 @@ func (r *Report) given() (out []string) {
 		out = append(out, line)
 	}
 	for _, k := range r.Kept {
-		out = append(out, fmt.Sprintf("no ClusterRole %s (any more), and they have it%s: %s", k.ClusterRole, r.allowing(k.Allows), k.Why))
+		out = append(out, fmt.Sprintf("no ClusterRole %s, and they have it%s: %s", k.ClusterRole, r.allowing(k.Allows), k.Why))
 	}
 	if len(out) == 0 && r.Source != "" {
 		out = []string{"nothing"}
@@ -132,7 +131,7 @@ func (r *Report) bound() (out []string) {
 		out = append(out, line)
 	}
 	if len(out) == 0 && r.BindingsError == "" {
-		out = []string{"no RoleBinding there"}
+		out = []string{"no RoleBinding has them in it"}
 	}
-	return slices.Clip(out)
+	return out
 }

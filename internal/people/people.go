@@ -100,6 +100,24 @@ func (s *Service) Namespaces(user int64, f Filter) (webapi.MyNamespaces, error) 
 	return out, nil
 }
 
+// Reachable returns the names of the namespaces in which somebody has a right in the cluster: those with the strongest ClusterRole
+// first, then by name.
+func (s *Service) Reachable(user int64) ([]string, error) {
+	v, err := s.view()
+	if err != nil {
+		return nil, err
+	}
+	roles := v.Policy.ClusterRoles()
+	by := make([][]string, len(roles))
+	for _, r := range v.Rights(user, s.o.Now()) {
+		if i := slices.IndexFunc(r.ClusterRoles, func(role string) bool { return !slices.Contains(r.Lacks, role) }); i >= 0 {
+			rank := slices.Index(roles, r.ClusterRoles[i])
+			by[rank] = append(by[rank], r.Namespace)
+		}
+	}
+	return slices.Concat(by...), nil
+}
+
 // lister makes the list of one person at one moment.
 type lister struct {
 	s    *Service

@@ -334,6 +334,7 @@ func TestNamespacesAreRights(t *testing.T) {
 			if len(found.Namespaces) != len(want) || len(want) > 0 && !cmp.Equal(found.Namespaces, want) {
 				t.Fatalf("%q finds %v, want %v", search, found.Namespaces, want)
 			}
+			reachable(t, s, v, user, list.Namespaces)
 			total += list.Total
 		}
 	}
@@ -346,6 +347,27 @@ func TestNamespacesAreRights(t *testing.T) {
 	}
 }
 
+// reachable compares Reachable with the list.
+func reachable(t *testing.T, s *people.Service, v authz.View, user int64, list []webapi.Namespace) {
+	t.Helper()
+	got, err := s.Reachable(user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, role := range v.Policy.ClusterRoles() {
+		for _, n := range list {
+			has := slices.DeleteFunc(slices.Clone(n.Roles), func(r string) bool { return slices.Contains(n.Lacks, r) })
+			if len(has) > 0 && has[0] == role {
+				want = append(want, n.Name)
+			}
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("reachable %v, want %v", got, want)
+	}
+}
+
 func TestBeforeGitLabWasRead(t *testing.T) {
 	t.Parallel()
 	s := people.New(people.Options{View: func() (authz.View, bool) { return authz.View{}, false }})
@@ -353,10 +375,11 @@ func TestBeforeGitLabWasRead(t *testing.T) {
 		t.Error(id)
 	}
 	_, list := s.Namespaces(7, people.Filter{})
+	_, reachable := s.Reachable(7)
 	_, can := s.Can(7, authz.Question{})
 	_, ci := s.CI(7, "1")
 	_, changes := s.Changes(t.Context(), 7, now)
-	for what, err := range map[string]error{"list": list, "can": can, "ci": ci} {
+	for what, err := range map[string]error{"list": list, "reachable": reachable, "can": can, "ci": ci} {
 		if !errors.Is(err, people.ErrUnread) {
 			t.Errorf("%s: %v", what, err)
 		}

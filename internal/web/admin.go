@@ -20,8 +20,8 @@ type Admin interface {
 	Approve(ctx context.Context, by int64, hash string) error
 	// Search finds people by name or number, and namespaces by name or path: of each at most as many as limit.
 	Search(text string, limit int) (AdminFound, error)
-	// Person returns what somebody has; false if GitLab has no such account.
-	Person(user int64) (AdminPerson, bool, error)
+	// Person returns what somebody has, of that at most limit namespaces from offset on; false if GitLab has no such account.
+	Person(user int64, offset, limit int) (AdminPerson, bool, error)
 	// Namespace returns who has access to a namespace; false if it belongs to nothing in GitLab.
 	Namespace(name string) (AdminNamespace, bool, error)
 	// Explain says all about one request of a person, who is named by user name or number; false if there is none.
@@ -148,6 +148,7 @@ type AdminPlace struct{ Name, Source, Path string }
 // AdminPerson is somebody with all that they have.
 type AdminPerson struct {
 	User   authz.User
+	Total  int // namespaces
 	Rights []AdminRight
 }
 

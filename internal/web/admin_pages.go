@@ -135,7 +135,7 @@ func (s *Site) adminApprove(w http.ResponseWriter, r *http.Request, v *visit) {
 }
 
 func (s *Site) adminSearch(w http.ResponseWriter, r *http.Request, v *visit) {
-	d := adminData{Tab: "adminsearch", Search: short(strings.TrimSpace(r.URL.Query().Get("q"))), Verbs: verbs}
+	d := adminData{Tab: "adminsearch", Search: short(strings.TrimSpace(r.URL.Query().Get("q"))), Verbs: uses}
 	if d.Search != "" {
 		var err error
 		if d.Found, err = s.o.Admin.Search(d.Search, findMost); err != nil {
@@ -152,15 +152,16 @@ func (s *Site) adminPerson(w http.ResponseWriter, r *http.Request, v *visit) {
 		s.notFound(w, r, v)
 		return
 	}
-	person, ok, err := s.o.Admin.Person(id)
+	page := pageNumber(r.URL.Query())
+	person, ok, err := s.o.Admin.Person(id, (page-1)*perPage, perPage)
 	switch {
 	case err != nil:
 		s.broken(w, r, v, err)
 	case !ok:
 		s.notFound(w, r, v)
 	default:
-		d := adminData{Tab: "adminsearch", Person: person, Verbs: verbs, Who: strconv.FormatInt(id, 10)}
-		d.Person.Rights, d.Pager = cut(r.URL, person.Rights)
+		d := adminData{Tab: "adminsearch", Person: person, Verbs: uses, Who: strconv.FormatInt(id, 10)}
+		d.Pager = newPager(r.URL, page, len(person.Rights), person.Total)
 		s.page(w, r, v, "adminperson", d)
 	}
 }
@@ -173,7 +174,7 @@ func (s *Site) adminNamespace(w http.ResponseWriter, r *http.Request, v *visit) 
 	case !ok:
 		s.notFound(w, r, v)
 	default:
-		d := adminData{Tab: "adminsearch", Namespace: ns, Verbs: verbs, asked: asked{Namespace: ns.Name}}
+		d := adminData{Tab: "adminsearch", Namespace: ns, Verbs: uses, asked: asked{Namespace: ns.Name}}
 		d.Namespace.Holders, d.Pager = cut(r.URL, ns.Holders)
 		s.page(w, r, v, "adminnamespace", d)
 	}
@@ -181,7 +182,7 @@ func (s *Site) adminNamespace(w http.ResponseWriter, r *http.Request, v *visit) 
 
 func (s *Site) adminExplain(w http.ResponseWriter, r *http.Request, v *visit) {
 	query := r.URL.Query()
-	d := adminData{Tab: "adminsearch", asked: askedBy(query), Who: short(strings.TrimSpace(query.Get("user"))), Verbs: verbs}
+	d := adminData{Tab: "adminsearch", asked: askedBy(query), Who: short(strings.TrimSpace(query.Get("user"))), Verbs: uses}
 	q, whole := d.question()
 	if whole && d.Who != "" {
 		e, ok, err := s.o.Admin.Explain(d.Who, q)

@@ -223,7 +223,7 @@ func (a *fakeAdmin) Search(string, int) (web.AdminFound, error) {
 	}, a.err
 }
 
-func (a *fakeAdmin) Person(user int64) (web.AdminPerson, bool, error) {
+func (a *fakeAdmin) Person(user int64, _, _ int) (web.AdminPerson, bool, error) {
 	return web.AdminPerson{
 		User:   authz.User{ID: user, Username: "carol", Name: "Carol <script>", State: "active", Human: true},
 		Rights: []web.AdminRight{{Namespace: "haw-world", Path: "haw/<script>", Roles: []string{"edit", "extra"}, Lacks: []string{"extra"}, Reason: "Developer in <script>"}},

@@ -20,8 +20,8 @@ func (s *Site) whyRoutes() []route {
 // whatFor is a thing that people want to do, with the verb of Kubernetes and the subresource that it takes. The text is why.verb.KEY.
 type whatFor struct{ Key, verb, sub string }
 
-// verbs are offered in this order.
-var verbs = []whatFor{
+// uses are offered in this order.
+var uses = []whatFor{
 	{"get", "get", ""},
 	{"list", "list", ""},
 	{"watch", "watch", ""},
@@ -69,10 +69,10 @@ func (a asked) question() (authz.Question, bool) {
 	q := authz.Question{Namespace: a.Namespace, Verb: a.Verb}
 	name, sub, _ := strings.Cut(a.Resource, "/")
 	q.Subresource = sub
-	if i := slices.IndexFunc(verbs, func(w whatFor) bool { return w.Key == a.Verb }); i >= 0 {
-		q.Verb = verbs[i].verb
+	if i := slices.IndexFunc(uses, func(w whatFor) bool { return w.Key == a.Verb }); i >= 0 {
+		q.Verb = uses[i].verb
 		if q.Subresource == "" {
-			q.Subresource = verbs[i].sub
+			q.Subresource = uses[i].sub
 		}
 	}
 	name, group, named := strings.Cut(name, ".")
@@ -127,7 +127,7 @@ const maxMessage = 2000
 
 func (s *Site) why(w http.ResponseWriter, r *http.Request, v *visit) {
 	query := r.URL.Query()
-	d := whyData{asked: askedBy(query), Message: strings.TrimSpace(query.Get("message")), Verbs: verbs}
+	d := whyData{asked: askedBy(query), Message: strings.TrimSpace(query.Get("message")), Verbs: uses}
 	if len(d.Message) > maxMessage {
 		d.Message = strings.ToValidUTF8(d.Message[:maxMessage], "")
 	}

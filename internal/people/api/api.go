@@ -19,6 +19,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
@@ -60,8 +61,8 @@ type Options struct {
 	People *people.Service
 	// Authenticator returns the judge of tokens of the moment, nil if this process has none.
 	Authenticator func() authn.Authenticator
-	// Kubeconfig, optional, makes a kubeconfig file of a variant, with a context for each of these namespaces. It is an error of
-	// who asks if there is no such variant.
+	// Kubeconfig, optional, makes a kubeconfig file of a variant of package kubeconfig, with a context for each of these
+	// namespaces.
 	Kubeconfig func(variant string, namespaces []string) ([]byte, error)
 	Logger     *slog.Logger     // nil: no log
 	Now        func() time.Time // nil: time.Now
@@ -311,21 +312,20 @@ func (a *API) kubeconfig(w http.ResponseWriter, r *asked) (any, error) {
 	if a.o.Kubeconfig == nil {
 		return nil, &problem{http.StatusNotFound, CodeNotFound, "no kubeconfig is made here"}
 	}
+	variant := r.query.Get("variant")
+	if _, err := kubeconfig.ParseVariant(variant); err != nil {
+		return nil, badRequest("variant: %v", err)
+	}
 	var own []string
 	if r.user != 0 {
-		list, err := a.o.People.Namespaces(r.user, people.Filter{})
-		if err != nil {
+		var err error
+		if own, err = a.o.People.Reachable(r.user); err != nil {
 			return nil, err
 		}
-		for _, n := range list.Namespaces {
-			if n.State == "" {
-				own = append(own, n.Name)
-			}
-		}
 	}
-	file, err := a.o.Kubeconfig(r.query.Get("variant"), own)
+	file, err := a.o.Kubeconfig(variant, own)
 	if err != nil {
-		return nil, badRequest("%v", err)
+		return nil, fmt.Errorf("making a kubeconfig: %w", err)
 	}
 	h := w.Header()
 	h.Set("Content-Type", contentYAML)

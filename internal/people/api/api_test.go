@@ -101,8 +101,8 @@ func newWorld(t testing.TB, change func(*api.Options)) *world {
 		People: service, Authenticator: func() authn.Authenticator { return w }, Now: w.now, Burst: 1000, Every: 5 * time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Kubeconfig: func(variant string, namespaces []string) ([]byte, error) {
-			if variant == "odd" {
-				return nil, errors.New(`there is no variant "odd": want default, headless or windows`)
+			if variant == "windows" {
+				return nil, errors.New("opening a secret file")
 			}
 			return fmt.Appendf(nil, "variant: %q\nnamespaces: %q\n", variant, namespaces), nil
 		},
@@ -320,6 +320,7 @@ func TestRefusals(t *testing.T) {
 		{"not their project", webapi.PathCI + "?project=42", w.token(3), nil, 404, api.CodeNoProject},
 		{"no such project", webapi.PathCI + "?project=43", good, nil, 404, api.CodeNoProject},
 		{"no such variant", webapi.PathKubeconfig + "?variant=odd", "", nil, 400, api.CodeBadRequest},
+		{"a file can't be made", webapi.PathKubeconfig + "?variant=windows", "", nil, 500, api.CodeInternal},
 		{"something fails", webapi.PathMyChanges, w.token(3), nil, 500, api.CodeInternal},
 	} {
 		t.Run(c.name, func(t *testing.T) {
