@@ -85,7 +85,10 @@ func toPods(t *testing.T, w *world, c *chromium) {
 	begun := time.Now()
 	bob := c.window(t, settings{})
 	bob.enter(w.page, "bob")
-	bob.press("haw-world")
+	bob.await("bob's right is in the cluster", func() bool {
+		_ = bob.visit(w.page + "/namespaces/haw-world")
+		return strings.Contains(bob.textNow(), "view") && !strings.Contains(bob.textNow(), "being written")
+	})
 	bob.press("Connect kubectl")
 	bob.shows("Copy these lines into a terminal")
 	var opened atomic.Int32
@@ -361,6 +364,9 @@ func look(t *testing.T, w *world, c *chromium) {
 		for _, language := range []string{"de", "en"} {
 			person.prefers(language, "light")
 			person.open(w.page + p.path)
+			if text := person.text(); strings.Contains(text, "Something went wrong") || strings.Contains(text, "There is no such page") != (p.path == "/no-such-page" && language == "en") {
+				t.Errorf("%s, %s shows\n%s", p.path, language, text)
+			}
 			if axe != "" {
 				person.accessible(p.path+", "+language, axe)
 			}
