@@ -9,7 +9,7 @@ LINT = go tool -modfile=internal/lint/go.mod
 GOFILES = $$(find . -name '*.go' -not -path '*/node_modules/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain bench-people bench-init bench-web verify controlplane fmt chart image release
+.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain bench-init bench-web verify controlplane fmt chart image release bench-people
 
 help: ## show this help
 	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"

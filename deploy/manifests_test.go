@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/audit"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
@@ -206,7 +207,7 @@ func TestSecurityInvariantIntegratorRole(t *testing.T) {
 		}
 		own[r.Resources[0]] = append(own[r.Resources[0]], r.ResourceNames...)
 	}
-	for _, name := range slices.Concat(store.SecretNames(store.NameSnapshot), store.SecretNames(store.NameHistory)) {
+	for _, name := range slices.Concat(store.SecretNames(store.NameSnapshot), store.SecretNames(store.NameHistory), audit.SecretNames()) {
 		if !slices.Contains(own["secrets"], name) {
 			t.Errorf("the Role does not name the Secret %s", name)
 		}

@@ -33,24 +33,6 @@ func statusCommand(s streams) *cobra.Command {
 	return cmd
 }
 
-func historyCommand(s streams) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "history --config FILE [-n NAMESPACE]",
-		Short: "Show the last changes of a namespace, each with its cause",
-		Args:  cobra.NoArgs,
-	}
-	path := configFlag(cmd)
-	namespace := cmd.Flags().StringP("namespace", "n", "", "namespace to show; without it, the number of recorded changes of each namespace")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := config.Load(*path)
-		if err != nil {
-			return err
-		}
-		return app.History(cmd.Context(), cfg, *namespace, s.out)
-	}
-	return cmd
-}
-
 func hooksCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "hooks", Short: "The system hooks by which GitLab reports changes", Args: cobra.NoArgs,

@@ -52,6 +52,7 @@ type engineParts struct {
 	poller   intake.Poller
 	recent   func() map[int64]time.Time
 	onRound  func(syncer.Round)
+	written  func(syncer.Written)
 }
 
 // rules returns what the configuration says of rights and namespaces: what a plan is made by, whatever it is made from.
@@ -101,7 +102,7 @@ func engineOptions(cfg *config.Config, c *clients, log *slog.Logger, p enginePar
 	o.Apply = cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond), May: p.may, Progress: p.progress}
 	o.Roles, o.Fence = p.roles, p.fence
 	o.Questions, o.Reread, o.Held, o.Memory = p.reader, p.reader.RereadLinks, heldStore(c), snapshotsOf(c)
-	o.Now, o.OnRound = time.Now, p.onRound
+	o.Now, o.OnRound, o.OnWritten = time.Now, p.onRound, p.written
 	return o, nil
 }
 

@@ -244,7 +244,6 @@ func (s *server) leadWith(ctx context.Context, c *core) error {
 func (s *server) onRound(r syncer.Round) {
 	g := s.now.Load()
 	s.metrics.Round(r, s.findings()...)
-	s.kept.history.Add(r)
 	s.rounds.Add(r)
 	if r.Kind == syncer.KindFull && r.Err == nil {
 		g.knowledge.LearnOwn(r.Snapshot)

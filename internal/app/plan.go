@@ -10,16 +10,17 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/yaml"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/audit"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
@@ -126,15 +127,15 @@ func once(ctx context.Context, cfg *config.Config, c *clients, mode syncer.Mode,
 	if err != nil {
 		return syncer.Round{}, err
 	}
+	history := audit.NewWriter(audit.Options{Kube: c.kube, Limits: func() audit.Limits { return historyLimits(cfg) }, Now: time.Now, Log: log})
+	o.OnWritten = history.Take
 	s, err := syncer.New(o)
 	if err != nil {
 		return syncer.Round{}, err
 	}
 	r, err := s.Once(ctx, "command")
 	if mode == syncer.ModeEnforce {
-		h := status.NewHistory(c.kube, log)
-		h.Add(r)
-		h.Flush(ctx)
+		history.Flush(ctx)
 	}
 	if err != nil {
 		return r, kubeerror.Explain(err)

@@ -18,6 +18,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/accounts"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/audit"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/expiry"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
@@ -74,9 +75,10 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 		return nil, err
 	}
 	s := &server{
-		cfg: cfg, clients: c, log: log, metrics: metrics.New(more...), kept: newKept(c, log), recent: accounts.NewRecent(time.Now), rounds: status.NewRounds(),
+		cfg: cfg, clients: c, log: log, metrics: metrics.New(more...), recent: accounts.NewRecent(time.Now), rounds: status.NewRounds(),
 		watch: status.NewWatch(c.kube, time.Now, log),
 	}
+	s.kept = newKept(c, func() audit.Limits { return historyLimits(s.now.Load().cfg) }, log)
 	if s.sample, err = newSampler(cfg, c.gitlabHTTP, log, s.metrics.Registry); err != nil {
 		return nil, err
 	}
@@ -97,7 +99,7 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 	s.metrics.Activity(s.watch.Last)
 	s.reporter = status.NewReporter(status.Options{
 		Kube: c.kube, Mode: func() string { return s.now.Load().cfg.RBACSync.Mode }, Elector: s.kept.elector, Engine: s, Rounds: s.rounds, Budget: s.budget,
-		Findings: func() []authz.Finding { return slices.Concat(s.findings(), s.sample.Last()) },
+		Findings: func() []authz.Finding { return slices.Concat(s.findings(), s.kept.history.Findings(), s.sample.Last()) },
 		NoLogins: cfg.Authn.Disabled, NoHooks: cfg.Listeners.Hooks.Address == "",
 		HooksRefused: func() error { return hookSecrets(cfg.Listeners.Hooks) },
 		Now:          time.Now, Logger: log,
@@ -119,18 +121,19 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 type kept struct {
 	elector *store.Elector
 	inbox   *store.Inbox
-	history *status.History
+	history *audit.Writer
 }
 
-func newKept(c *clients, log *slog.Logger) kept {
-	return kept{
+func newKept(c *clients, limits func() audit.Limits, log *slog.Logger) kept {
+	k := kept{
 		elector: &store.Elector{
 			Client: c.kube, Namespace: deploy.Namespace, Identity: store.NewIdentity(), Logger: log,
 			Ready: func(ctx context.Context) error { return store.Known(ctx, c.kube, deploy.Namespace) },
 		},
-		inbox:   &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
-		history: status.NewHistory(c.kube, log),
+		inbox: &store.Inbox{Client: c.kube, Watch: c.watch, Namespace: deploy.Namespace, Logger: log, Now: time.Now},
 	}
+	k.history = audit.NewWriter(audit.Options{Kube: c.kube, Limits: limits, May: k.elector.May, Now: time.Now, Log: log})
+	return k
 }
 
 // serveParts are the parts of an engine that runs on, and leads only while it has the Lease.
@@ -138,7 +141,7 @@ func serveParts(cfg *config.Config, c *clients, own kept, reader *gitlab.Reader,
 	return engineParts{
 		mode: syncer.Mode(cfg.RBACSync.Mode), reader: reader, roles: roles,
 		fence: func(ctx context.Context) error { return fence.CheckRoles(ctx, c.kube, cfg.Authz) },
-		may:   own.elector.May, inbox: own.inbox, poller: reader, recent: recent.All, onRound: onRound,
+		may:   own.elector.May, inbox: own.inbox, poller: reader, recent: recent.All, onRound: onRound, written: own.history.Take,
 	}
 }
 

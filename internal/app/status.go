@@ -28,12 +28,3 @@ func showStatus(ctx context.Context, cfg *config.Config, out io.Writer, show fun
 	}
 	return kubeerror.Explain(show(ctx, c.kube, out))
 }
-
-// History prints the last changes of one namespace, or how many there are of each.
-func History(ctx context.Context, cfg *config.Config, namespace string, out io.Writer) error {
-	c, err := connect(cfg)
-	if err != nil {
-		return err
-	}
-	return kubeerror.Explain(status.ShowHistory(ctx, c.kube, namespace, out))
-}

@@ -45,8 +45,9 @@ type Who struct {
 
 // Right is a ClusterRole that somebody had at a moment, and the Entry it came by.
 type Right struct {
-	Who  Who    `json:"who"`
-	Role string `json:"role"`
+	Namespace string `json:"namespace"`
+	Who       Who    `json:"who"`
+	Role      string `json:"role"`
 	// Since, Cause, Why and ApprovedBy are of the Entry by which it was gained. They are empty where it was there before the
 	// history begins.
 	Since      time.Time `json:"since,omitzero"`
@@ -55,14 +56,13 @@ type Right struct {
 	ApprovedBy string    `json:"approvedBy,omitempty"`
 }
 
-// Moment is who had which right in a namespace at a time.
+// Moment is who had which right at a time.
 type Moment struct {
-	Namespace string    `json:"namespace"`
-	At        time.Time `json:"at"`
-	// Begins is when the history begins. Of a time before that, or after Until, nothing is known, and Known is false.
+	At time.Time `json:"at"`
+	// Begins is when the history begins. Of a time before that nothing is known, and Known is false.
 	Begins time.Time `json:"begins"`
-	// Recorded is when the history was last known to be up to date.
+	// Recorded is until when the history was last known to be up to date.
 	Recorded time.Time `json:"recorded"`
 	Known    bool      `json:"known"`
-	Rights   []Right   `json:"rights"` // by name and role
+	Rights   []Right   `json:"rights"` // by namespace, name and role
 }

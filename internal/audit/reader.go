@@ -2,73 +2,119 @@ package audit
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
+	"sync"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
-// Reader reads the history, in any replica and in commands. It is safe for concurrent use.
-type Reader struct{ kube kubernetes.Interface }
+// Reader reads the history, in any replica and in commands. It keeps what it has read, and asks at each call whether there is
+// more. It is safe for concurrent use.
+type Reader struct {
+	kube kubernetes.Interface
+
+	mu sync.Mutex
+	v  *volume
+}
 
 // NewReader returns a Reader of the cluster's history.
-func NewReader(kube kubernetes.Interface) *Reader { return &Reader{kube: kube} }
+func NewReader(kube kubernetes.Interface) *Reader { return &Reader{kube: kube, v: newVolume(kube)} }
 
 // User returns the changes of one person's rights from since until until, the oldest first. A zero time is no bound.
-func (r *Reader) User(ctx context.Context, id int64, since, until time.Time) ([]Entry, error) {
-	return r.some(ctx, since, until, func(e Entry) bool { return e.Who.ID == id })
+func (r *Reader) User(ctx context.Context, id int64, since, until time.Time) (out []Entry, err error) {
+	err = r.read(ctx, func(b *book) {
+		n := b.byID[id]
+		out = b.entries(since, until, func(r record) bool { return n != 0 && r.who == n })
+	})
+	return out, err
 }
 
 // Namespace returns the changes in one namespace from since until until, the oldest first. A zero time is no bound.
-func (r *Reader) Namespace(ctx context.Context, namespace string, since, until time.Time) ([]Entry, error) {
-	return r.some(ctx, since, until, func(e Entry) bool { return e.Namespace == namespace })
+func (r *Reader) Namespace(ctx context.Context, namespace string, since, until time.Time) (out []Entry, err error) {
+	err = r.read(ctx, func(b *book) {
+		mine := b.places(namespace)
+		out = b.entries(since, until, func(r record) bool { return mine[r.space] })
+	})
+	return out, err
 }
 
 // At returns who had which right in a namespace at a time.
 func (r *Reader) At(ctx context.Context, namespace string, at time.Time) (Moment, error) {
-	all, err := r.Namespace(ctx, namespace, time.Time{}, at)
-	m := Moment{Namespace: namespace, At: at}
-	type key struct {
-		who  Who
-		role string
-	}
-	have := map[key]Right{}
-	for _, e := range all {
-		switch k := (key{e.Who, e.Role}); e.What {
-		case Gained:
-			have[k] = Right{Who: e.Who, Role: e.Role, Since: e.At, Cause: e.Cause, Why: e.Why, ApprovedBy: e.ApprovedBy}
-		case Lost:
-			delete(have, k)
-		case Created, Changed, Deleted:
-		}
-	}
-	for _, x := range have {
-		m.Rights = append(m.Rights, x)
-	}
-	m.Known = len(all) > 0
+	return r.at(ctx, at, func(b *book) func(space, who uint32) bool {
+		mine := b.places(namespace)
+		return func(space, _ uint32) bool { return mine[space] }
+	})
+}
+
+// UserAt returns the rights that a person had at a time.
+func (r *Reader) UserAt(ctx context.Context, id int64, at time.Time) (Moment, error) {
+	return r.at(ctx, at, func(b *book) func(space, who uint32) bool {
+		n := b.byID[id]
+		return func(_, who uint32) bool { return n != 0 && who == n }
+	})
+}
+
+func (r *Reader) at(ctx context.Context, at time.Time, want func(*book) func(space, who uint32) bool) (m Moment, err error) {
+	err = r.read(ctx, func(b *book) {
+		m = b.at(at, want(b))
+		m.Recorded = r.v.head.Recorded
+	})
 	return m, err
 }
 
-func (r *Reader) some(ctx context.Context, since, until time.Time, want func(Entry) bool) ([]Entry, error) {
-	var all []Entry
-	_, _, err := r.blob().Load(ctx, "", func(in io.Reader) error { return json.NewDecoder(in).Decode(&all) })
-	if errors.Is(err, store.ErrNone) {
-		return nil, nil
-	}
-	var out []Entry
-	for _, e := range all {
-		if want(e) && (since.IsZero() || !e.At.Before(since)) && (until.IsZero() || !e.At.After(until)) {
-			out = append(out, e)
+// Find returns the person with a user name, as last known; false if there is none in the history.
+func (r *Reader) Find(ctx context.Context, name string) (id int64, ok bool, err error) {
+	err = r.read(ctx, func(b *book) {
+		for _, p := range b.people {
+			if p.ID != 0 && p.Name == name && (!ok || p.Gone.IsZero()) { // who is there has the name of who is gone
+				id, ok = p.ID, true
+			}
 		}
-	}
-	return out, err
+	})
+	return id, ok, err
 }
 
-func (r *Reader) blob() store.Blob {
-	return store.Blob{Client: r.kube, Namespace: deploy.Namespace, Name: store.NameAudit}
+// Count returns how many changes there are of each namespace, and since when who had what is known.
+func (r *Reader) Count(ctx context.Context) (count map[string]int, begins time.Time, err error) {
+	count = map[string]int{}
+	err = r.read(ctx, func(b *book) {
+		begins = b.begins
+		for _, r := range b.log {
+			count[b.spaceName(r.space)]++
+		}
+	})
+	return count, begins, err
+}
+
+// read hands the book to ask, with what a version before has written meanwhile.
+func (r *Reader) read(ctx context.Context, ask func(*book)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.v.refresh(ctx)
+	if errors.Is(err, store.ErrNone) {
+		r.v, err = newVolume(r.kube), nil
+	}
+	if err != nil {
+		r.v = newVolume(r.kube)
+		return err
+	}
+	old, err := loadLegacy(ctx, r.kube)
+	if err != nil {
+		return err
+	}
+	b, log := r.v.book, r.v.book.log
+	if len(old) > 0 {
+		now := b.now()
+		for _, c := range old {
+			if n := len(log); n == 0 || c.at.UnixMilli() >= log[n-1].at {
+				b.note(c, now)
+			}
+		}
+	}
+	ask(b)
+	b.log = log
+	return nil
 }

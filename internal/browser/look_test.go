@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,7 +112,9 @@ func (w *window) fits(what string) {
 // screenshot writes what the window shows to docs/screenshots, with -update.
 func (w *window) screenshot(name string) {
 	w.t.Helper()
+	takenMu.Lock()
 	taken[name] = true
+	takenMu.Unlock()
 	if !*update {
 		return
 	}
@@ -132,7 +135,10 @@ func (w *window) screenshot(name string) {
 }
 
 // taken are the names of all screenshots of this run.
-var taken = map[string]bool{}
+var (
+	takenMu sync.Mutex
+	taken   = map[string]bool{}
+)
 
 // fewColours draws an image with the 256 colours that it has most of: the files get a third of the size, and nobody sees it.
 func fewColours(in image.Image) image.Image {

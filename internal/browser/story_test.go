@@ -351,42 +351,51 @@ func look(t *testing.T, w *world, c *chromium) {
 	if axe == "" {
 		t.Log("SKIPPED: axe-core as in testdata/axe/package-lock.json is not installed (.ci/run installs it): nobody looked at the pages' accessibility")
 	}
-	people := map[string]*window{}
+	of := map[string][]shown{}
 	for _, p := range pages() {
-		person := people[p.person]
-		if person == nil {
-			person = c.window(t, settings{})
-			people[p.person] = person
-			if p.person != "" {
-				person.enter(w.page, p.person)
+		of[p.person] = append(of[p.person], p)
+	}
+	for name, list := range of {
+		t.Run("of "+name, func(t *testing.T) {
+			t.Parallel()
+			person := c.window(t, settings{})
+			if name != "" {
+				person.enter(w.page, name)
 			}
-		}
-		for _, language := range []string{"de", "en"} {
-			person.prefers(language, "light")
-			person.open(w.page + p.path)
-			if text := person.text(); strings.Contains(text, "Something went wrong") || strings.Contains(text, "There is no such page") != (p.path == "/no-such-page" && language == "en") {
-				t.Errorf("%s, %s shows\n%s", p.path, language, text)
+			for _, p := range list {
+				person.looksAt(w, p, axe)
 			}
-			if axe != "" {
-				person.accessible(p.path+", "+language, axe)
-			}
+		})
+	}
+}
+
+func (w *window) looksAt(at *world, p shown, axe string) {
+	w.t.Helper()
+	for _, language := range []string{"de", "en"} {
+		w.prefers(language, "light")
+		w.open(at.page + p.path)
+		if text := w.text(); strings.Contains(text, "Something went wrong") || strings.Contains(text, "There is no such page") != (p.path == "/no-such-page" && language == "en") {
+			w.t.Errorf("%s, %s shows\n%s", p.path, language, text)
 		}
 		if axe != "" {
-			person.setScheme("dark") // the colours alone are others
-			person.accessible(p.path+", dark", axe, "color-contrast")
+			w.accessible(p.path+", "+language, axe)
 		}
-		if p.picture == "namespaces" {
-			person.screenshot(p.picture + "-dark")
-		}
-		person.setScheme("light")
-		if p.picture != "" {
-			person.screenshot(p.picture)
-		}
-		person.resize(390, 844)
-		person.fits(p.path)
-		if p.picture == "namespaces" {
-			person.screenshot(p.picture + "-phone")
-		}
-		person.resize(1280, 800)
 	}
+	w.setScheme("dark")
+	if axe != "" {
+		w.accessible(p.path+", dark", axe, "color-contrast") // all else is as in light
+	}
+	if p.picture == "namespaces" {
+		w.screenshot(p.picture + "-dark")
+	}
+	w.setScheme("light")
+	if p.picture != "" {
+		w.screenshot(p.picture)
+	}
+	w.resize(390, 844)
+	w.fits(p.path)
+	if p.picture == "namespaces" {
+		w.screenshot(p.picture + "-phone")
+	}
+	w.resize(1280, 800)
 }

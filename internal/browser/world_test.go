@@ -120,7 +120,7 @@ web:
   clientSecretFile: %[2]s/web-secret
   sessionKeyFile: %[2]s/session-key
 authn: {clientIDs: [kubelogin-app]}
-rbacsync: {mode: enforce, interval: 20s, limits: {creationsPerHour: 3, creationsExempt: [5]}}
+rbacsync: {mode: enforce, interval: 10s, limits: {creationsPerHour: 3, creationsExempt: [5]}}
 ci: {projects: [{source: group/900, delivery: none}]}
 `
 

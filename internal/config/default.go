@@ -73,6 +73,9 @@ func setDefaults(c *Config) {
 	duration(&c.CI.TokenLifetime, rbacsync.DefaultTokenLifetime)
 	duration(&c.CI.Handover, rbacsync.DefaultHandover)
 	text(&c.Web.Language, "en")
+	number(&c.History.Days, 400)
+	duration(&c.History.PseudonymiseAfter, 30*24*time.Hour)
+	number(&c.History.MaxBytes, 8<<20)
 }
 
 // defaultRoles are authz's, as a file says it.

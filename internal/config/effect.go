@@ -137,6 +137,9 @@ var effects = map[string]Effect{
 	"web.sessionKeyFile":   Restart,
 	"web.adminGroup":       Restart,
 	"web.language":         Restart,
+	"history.days":              AtOnce,
+	"history.pseudonymiseAfter": AtOnce,
+	"history.maxBytes":          AtOnce,
 }
 
 // EffectOf returns the Effect of a key that holds a value, by its Key.Path; Restart for one that nobody has decided on.

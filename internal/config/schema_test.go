@@ -169,6 +169,7 @@ ci:
   projects: [{source: project/42, path: haw/world, delivery: none, namespace: group}]
   agent: {id: 9, name: icc, configProject: project/12, kasURL: "https://kas.example.com/k8s-proxy/"}
 web: {url: "https://icc.example.com", clientID: 7b3e, clientSecretFile: /s, sessionKeyFile: /sk, adminGroup: 7, language: de}
+history: {days: 365, pseudonymiseAfter: 168h, maxBytes: 1048576}
 `
 
 // tree returns a file as a value that can be changed.

@@ -28,6 +28,7 @@ type Config struct {
 	RBACSync   RBACSync  `json:"rbacsync,omitzero"`
 	CI         CI        `json:"ci,omitzero"`
 	Web        Web       `json:"web,omitzero"`
+	History    History   `json:"history,omitzero"`
 }
 
 // GitLab says where GitLab is and how to reach it.
@@ -403,7 +404,7 @@ type Web struct {
 	// URL that browsers reach listeners.web by, https://host[:port]. The redirect URI of the OAuth application is this with
 	// /signin/callback behind it.
 	URL string `json:"url,omitempty"`
-	// Application id of a confidential OAuth application of GitLab with the scopes openid and profile, for the page alone: no
+	// Application id of a confidential OAuth application of GitLab with the scopes openid and profile, for the page alone. No
 	// token for kubectl or for CI jobs may have it as audience. Empty: no page.
 	ClientID string `json:"clientID,omitempty"`
 	// File with the secret of that application. Read again when it changes.
@@ -435,3 +436,14 @@ func (d *Duration) UnmarshalText(text []byte) error {
 
 // MarshalText writes Go's notation.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// History says what is kept of who had which right, and for how long: docs/history.md.
+type History struct {
+	// How many days a change is kept, at most a twentieth longer. 1 to 3660. Default 400.
+	Days int `json:"days,omitempty"`
+	// How long after somebody's removal from GitLab their name and id are kept in the history. At least 1h. Default 720h.
+	PseudonymiseAfter Duration `json:"pseudonymiseAfter,omitzero"`
+	// How many bytes the changes may have, compressed; the oldest are dropped then, whatever days is. 65536 to 10485760.
+	// Default 8388608.
+	MaxBytes int `json:"maxBytes,omitempty"`
+}

@@ -104,7 +104,14 @@ func validate(c *Config, unread []string) []error {
 	c.RBACSync.validate(&f)
 	c.CI.validate(&f, c)
 	c.Web.validate(&f, c)
+	c.History.validate(&f)
 	return f.list
+}
+
+func (h History) validate(f *faults) {
+	f.add(h.Days < 1 || h.Days > 3660, "history.days", "want 1 to 3660, not %d", h.Days)
+	f.add(h.PseudonymiseAfter.Duration < time.Hour, "history.pseudonymiseAfter", "%s is shorter than 1h: a mistake of GitLab could not be undone", h.PseudonymiseAfter)
+	f.add(h.MaxBytes < 64<<10 || h.MaxBytes > 10<<20, "history.maxBytes", "want 65536 to 10485760, not %d", h.MaxBytes)
 }
 
 func (g GitLab) validate(f *faults, c *Config) {

@@ -54,6 +54,7 @@ func New(o Options) *Service {
 
 // Filter chooses some of a person's namespaces. The zero Filter chooses all.
 type Filter struct {
+	Name   string // the one of this name; "": any
 	Search string // part of the name or path, in any case; several words: all of them
 	Offset int
 	Limit  int // 0: no limit
@@ -88,6 +89,9 @@ func (s *Service) Namespaces(user int64, f Filter) (webapi.MyNamespaces, error) 
 	rights := v.Rights(user, l.now)
 	if words := strings.Fields(strings.ToLower(f.Search)); len(words) > 0 {
 		rights = slices.DeleteFunc(rights, func(r authz.Right) bool { return !l.matches(r, words) })
+	}
+	if f.Name != "" {
+		rights = slices.DeleteFunc(rights, func(r authz.Right) bool { return r.Namespace != f.Name })
 	}
 	out := webapi.MyNamespaces{User: s.Identity(user), AsOf: v.Snapshot.Taken, Total: len(rights), Namespaces: []webapi.Namespace{}}
 	rights = rights[min(max(f.Offset, 0), len(rights)):]
@@ -131,16 +135,22 @@ func (l *lister) trail(id authz.SourceID) (authz.Trail, bool) { return l.v.Trail
 
 // matches reports whether each word is in the name or the path.
 func (l *lister) matches(r authz.Right, words []string) bool {
-	path := ""
+	path, known := "", false
 	return !slices.ContainsFunc(words, func(w string) bool {
 		if strings.Contains(r.Namespace, w) {
 			return false
 		}
 		if path == "" {
-			t, _ := l.trail(r.Source)
-			path = strings.ToLower(t.Path)
+			path, _ = l.v.Snapshot.Path(r.Source)
+			path = strings.ToLower(path)
 		}
-		return !strings.Contains(path, w)
+		if !strings.Contains(path, w) {
+			return true
+		}
+		if !known { // the path of what they are no member of is not for them, nor whether it matches
+			_, known = l.trail(r.Source)
+		}
+		return !known
 	})
 }
 

@@ -234,9 +234,20 @@ func (b Blob) put(ctx context.Context, name string, content []byte) error {
 
 func (b Blob) secret(name string, data map[string][]byte) *corev1.Secret {
 	return &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: b.Namespace, Labels: ownLabels()},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: b.Namespace, Labels: OwnLabels()},
 		Type:       corev1.SecretTypeOpaque, Data: data,
 	}
 }
 
 func (b Blob) secrets() secretClient { return b.Client.CoreV1().Secrets(b.Namespace) }
+
+// Delete deletes the content, with all Secrets that it has or had.
+func (b Blob) Delete(ctx context.Context) error {
+	var errs []error
+	for _, name := range SecretNames(b.Name) {
+		if err := b.secrets().Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("deleting %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -32,6 +33,8 @@ func Formats() []Format {
 	return []Format{
 		{"Secret", NameKeys, 1},
 		{"Secret", NameSnapshot, 1},
+		{"Secret", NameAudit, 1},
+		{"Secret", NameAuditBase, 1},
 		{"Secret", NameHistory, 1},
 		{"ConfigMap", NameStatus, 1},
 		{"ConfigMap", NameInbox, 1},
@@ -73,7 +76,7 @@ func Known(ctx context.Context, kube kubernetes.Interface, namespace string) err
 		var err error
 		if f.Kind == "Secret" {
 			s, getErr := kube.CoreV1().Secrets(namespace).Get(ctx, f.Name, metav1.GetOptions{})
-			if o, err = s, getErr; err == nil && (f.Name == NameSnapshot || f.Name == NameHistory) {
+			if o, err = s, getErr; err == nil && (f.Name == NameSnapshot || f.Name == NameHistory || f.Name == NameAuditBase) {
 				_, err = headOf(s)
 			}
 		} else {
@@ -82,7 +85,7 @@ func Known(ctx context.Context, kube kubernetes.Interface, namespace string) err
 		switch {
 		case apierrors.IsNotFound(err), errors.Is(err, ErrDamaged): // it is made anew
 			continue
-		case err != nil && !errors.Is(err, ErrNewer) && (f.Name == NameHistory || f.Name == NameStatus): // for people to read: no right hangs on it
+		case err != nil && !errors.Is(err, ErrNewer) && forPeople(f.Name): // for people to read: no right hangs on it
 			continue
 		case err == nil:
 			err = Readable(o)
@@ -94,4 +97,9 @@ func Known(ctx context.Context, kube kubernetes.Interface, namespace string) err
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// forPeople reports whether an object is for people to read alone.
+func forPeople(name string) bool {
+	return slices.Contains([]string{NameStatus, NameHistory, NameAudit, NameAuditBase}, name)
 }

@@ -282,7 +282,7 @@ func (b *Inbox) empty(ctx context.Context) error {
 
 func (b *Inbox) create(ctx context.Context) error {
 	_, err := b.maps().Create(ctx, &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: NameInbox, Namespace: b.Namespace, Labels: ownLabels()},
+		ObjectMeta: metav1.ObjectMeta{Name: NameInbox, Namespace: b.Namespace, Labels: OwnLabels()},
 	}, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("making the inbox of hooks: %w", err)

@@ -244,7 +244,7 @@ func (e *Elector) release(ctx context.Context, lease *coordinationv1.Lease) {
 
 // claim returns the Lease held by this process; old is nil when there is none.
 func (e *Elector) claim(old *coordinationv1.Lease, at time.Time) *coordinationv1.Lease {
-	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: NameLease, Namespace: e.Namespace, Labels: ownLabels()}}
+	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: NameLease, Namespace: e.Namespace, Labels: OwnLabels()}}
 	transitions := int32(0)
 	if old != nil {
 		l = old.DeepCopy()

@@ -10,10 +10,12 @@ const (
 	NameLease    = "gl-k8s-integrator"
 	NameKeys     = "gl-k8s-integrator-keys"     // Secret: GitLab's signing keys, see internal/keystore
 	NameSnapshot = "gl-k8s-integrator-snapshot" // Secrets: the last reading of GitLab
-	NameHistory  = "gl-k8s-integrator-history"  // Secrets: the last changes
-	NameAudit    = "gl-k8s-integrator-audit"    // Secrets: who had what, see internal/audit
-	NameStatus   = "gl-k8s-integrator-status"   // ConfigMap
-	NameInbox    = "gl-k8s-integrator-inbox"    // ConfigMap: what hooks named and no round has read yet
+	NameHistory  = "gl-k8s-integrator-history"  // Secrets: the last changes, as versions before NameAudit wrote them
+	// NameAudit begins the names of the Secrets of the history, see internal/audit; NameAuditBase is one of them.
+	NameAudit     = "gl-k8s-integrator-audit"
+	NameAuditBase = NameAudit + "-base"
+	NameStatus    = "gl-k8s-integrator-status" // ConfigMap
+	NameInbox     = "gl-k8s-integrator-inbox"  // ConfigMap: what hooks named and no round has read yet
 	// NameHeld and NameApprovals are ConfigMaps: what is held back, and which of it was approved.
 	NameHeld      = "gl-k8s-integrator-plan"
 	NameApprovals = "gl-k8s-integrator-approvals"
@@ -25,6 +27,7 @@ type (
 	leaseClient     = coordinationclient.LeaseInterface
 )
 
-func ownLabels() map[string]string {
+// OwnLabels are on the Secrets that are the program's own.
+func OwnLabels() map[string]string {
 	return map[string]string{"app.kubernetes.io/name": "gl-k8s-integrator"}
 }

@@ -160,7 +160,7 @@ func State(kube kubernetes.Interface) Step {
 				return core.Secrets(ns).List(ctx, o)
 			},
 				named("Secret", core.Secrets(ns).Delete, func(name string) bool {
-					return name == keystore.Secret || strings.HasPrefix(name, store.NameSnapshot) || strings.HasPrefix(name, store.NameHistory)
+					return name == keystore.Secret || strings.HasPrefix(name, store.NameSnapshot) || strings.HasPrefix(name, store.NameHistory) || strings.HasPrefix(name, store.NameAudit)
 				})),
 			each(ctx, metav1.ListOptions{}, func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				return kube.CoordinationV1().Leases(ns).List(ctx, o)

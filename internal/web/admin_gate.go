@@ -43,7 +43,7 @@ func (g *adminGate) note(user int64, is bool, until time.Time) {
 }
 
 // isAdmin reports whether somebody is an administrator now. Who was none at their sign-in does not make us ask.
-func (s *Site) isAdmin(ctx context.Context, v *visit) (bool, error) {
+func (s adminPages) isAdmin(ctx context.Context, v *visit) (bool, error) {
 	if s.o.Admin == nil || v.session == nil || !v.session.Admin {
 		return false, nil
 	}
@@ -59,7 +59,7 @@ func (s *Site) isAdmin(ctx context.Context, v *visit) (bool, error) {
 }
 
 // showsAdmin reports whether the link to the pages for administrators is shown.
-func (s *Site) showsAdmin(ctx context.Context, v *visit) bool {
+func (s adminPages) showsAdmin(ctx context.Context, v *visit) bool {
 	if v.session == nil || !v.session.Admin {
 		return false
 	}
@@ -74,7 +74,7 @@ func (s *Site) showsAdmin(ctx context.Context, v *visit) bool {
 
 // admit returns the route that somebody gets who asks for one of administrators: everybody else gets exactly what a path gets that
 // there is none of. It answers itself, and returns false, where it is not known: only to who was one at the sign-in.
-func (s *Site) admit(w http.ResponseWriter, r *http.Request, v *visit, rt route) (route, bool) {
+func (s adminPages) admit(w http.ResponseWriter, r *http.Request, v *visit, rt route) (route, bool) {
 	is, err := s.isAdmin(r.Context(), v)
 	switch {
 	case err != nil:

@@ -17,7 +17,10 @@ const (
 	heldFew  = 5  // lines of a part in the list of what is held
 )
 
-func (s *Site) adminRoutes() []route {
+// adminPages are the pages for administrators.
+type adminPages struct{ *Site }
+
+func (s adminPages) adminRoutes() []route {
 	if s.o.Admin == nil {
 		return nil
 	}
@@ -65,15 +68,15 @@ func (d adminData) Part() HeldPart { return d.Parts[0] }
 // AskedNamespace is the one in the form.
 func (d adminData) AskedNamespace() string { return d.asked.Namespace }
 
-func (s *Site) adminStatus(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s adminPages) adminStatus(w http.ResponseWriter, r *http.Request, v *visit) {
 	s.withStatus(w, r, v, "admin")
 }
 
-func (s *Site) adminFindings(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s adminPages) adminFindings(w http.ResponseWriter, r *http.Request, v *visit) {
 	s.withStatus(w, r, v, "adminfindings")
 }
 
-func (s *Site) withStatus(w http.ResponseWriter, r *http.Request, v *visit, page string) {
+func (s adminPages) withStatus(w http.ResponseWriter, r *http.Request, v *visit, page string) {
 	st, err := s.o.Admin.Status(r.Context())
 	if err != nil {
 		s.broken(w, r, v, err)
@@ -82,7 +85,7 @@ func (s *Site) withStatus(w http.ResponseWriter, r *http.Request, v *visit, page
 	s.page(w, r, v, page, adminData{Tab: page, Status: st})
 }
 
-func (s *Site) adminHeld(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s adminPages) adminHeld(w http.ResponseWriter, r *http.Request, v *visit) {
 	parts, err := s.o.Admin.Held(r.Context())
 	if err != nil {
 		s.broken(w, r, v, err)
@@ -95,7 +98,7 @@ func (s *Site) adminHeld(w http.ResponseWriter, r *http.Request, v *visit) {
 var heldHash = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
 // adminHeldPart shows all of a part, and asks whether it shall go on.
-func (s *Site) adminHeldPart(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s adminPages) adminHeldPart(w http.ResponseWriter, r *http.Request, v *visit) {
 	parts, err := s.o.Admin.Held(r.Context())
 	if err != nil {
 		s.broken(w, r, v, err)
@@ -109,12 +112,12 @@ func (s *Site) adminHeldPart(w http.ResponseWriter, r *http.Request, v *visit) {
 	s.page(w, r, v, "adminheldpart", adminData{Tab: "adminheld", Parts: parts[i : i+1]})
 }
 
-func (s *Site) heldChanged(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s adminPages) heldChanged(w http.ResponseWriter, r *http.Request, v *visit) {
 	s.problemPage(w, r, v, http.StatusConflict, problemData{Code: "held_changed", Retry: "/admin/held"})
 }
 
 // adminApprove lets a part go on: the one whose content the person saw, or none.
-func (s *Site) adminApprove(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s adminPages) adminApprove(w http.ResponseWriter, r *http.Request, v *visit) {
 	hash := r.PathValue("hash")
 	err := error(ErrHeldChanged)
 	if heldHash.MatchString(hash) {
@@ -134,7 +137,7 @@ func (s *Site) adminApprove(w http.ResponseWriter, r *http.Request, v *visit) {
 	}
 }
 
-func (s *Site) adminSearch(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s adminPages) adminSearch(w http.ResponseWriter, r *http.Request, v *visit) {
 	d := adminData{Tab: "adminsearch", Search: short(strings.TrimSpace(r.URL.Query().Get("q"))), Verbs: uses}
 	if d.Search != "" {
 		var err error
@@ -146,7 +149,7 @@ func (s *Site) adminSearch(w http.ResponseWriter, r *http.Request, v *visit) {
 	s.page(w, r, v, "adminsearch", d)
 }
 
-func (s *Site) adminPerson(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s adminPages) adminPerson(w http.ResponseWriter, r *http.Request, v *visit) {
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	if err != nil {
 		s.notFound(w, r, v)
@@ -166,7 +169,7 @@ func (s *Site) adminPerson(w http.ResponseWriter, r *http.Request, v *visit) {
 	}
 }
 
-func (s *Site) adminNamespace(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s adminPages) adminNamespace(w http.ResponseWriter, r *http.Request, v *visit) {
 	ns, ok, err := s.o.Admin.Namespace(r.PathValue("name"))
 	switch {
 	case err != nil:
@@ -180,7 +183,7 @@ func (s *Site) adminNamespace(w http.ResponseWriter, r *http.Request, v *visit) 
 	}
 }
 
-func (s *Site) adminExplain(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s adminPages) adminExplain(w http.ResponseWriter, r *http.Request, v *visit) {
 	query := r.URL.Query()
 	d := adminData{Tab: "adminsearch", asked: askedBy(query), Who: short(strings.TrimSpace(query.Get("user"))), Verbs: uses}
 	q, whole := d.question()

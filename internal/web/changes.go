@@ -4,13 +4,14 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
 
-func (s *Site) changesRoutes() []route {
+func (s ownPages) changesRoutes() []route {
 	return []route{{method: http.MethodGet, path: "/changes", access: signedIn, nav: "changes.nav", handle: s.changes}}
 }
 
@@ -26,7 +27,7 @@ type changesData struct {
 	Pager pager
 }
 
-func (s *Site) changes(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s ownPages) changes(w http.ResponseWriter, r *http.Request, v *visit) {
 	q := r.URL.Query()
 	d := changesData{Days: spans[0], Spans: spans}
 	for _, days := range spans {
@@ -44,4 +45,17 @@ func (s *Site) changes(w http.ResponseWriter, r *http.Request, v *visit) {
 	}
 	d.Rows, d.Pager = cut(r.URL, all)
 	s.page(w, r, v, "changes", d)
+}
+
+// causeOf puts what made the integrator look into one of a few words: see syncer.Round. Of several the first that says most counts.
+func causeOf(cause string) string {
+	for _, word := range []string{"hook", "drift", "expiry"} {
+		if strings.Contains(cause, word) {
+			return word
+		}
+	}
+	if cause == "" || cause == "unknown" {
+		return "unknown"
+	}
+	return "round"
 }

@@ -11,7 +11,10 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
 
-func (s *Site) ciRoutes() []route {
+// ownPages tell somebody about their jobs, what they may not do, and how their rights changed.
+type ownPages struct{ *Site }
+
+func (s ownPages) ciRoutes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/ci", access: signedIn, nav: "cipage.nav", handle: s.ci},
 		{method: http.MethodGet, path: "/ci/{project}", access: signedIn, handle: s.ciProject},
@@ -25,7 +28,7 @@ type ciData struct {
 }
 
 // ci lists the projects that somebody may deploy.
-func (s *Site) ci(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s ownPages) ci(w http.ResponseWriter, r *http.Request, v *visit) {
 	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{})
 	if err != nil {
 		s.broken(w, r, v, err)
@@ -49,7 +52,7 @@ type ciProjectData struct {
 	Snippet string // for .gitlab-ci.yml; "": none would work
 }
 
-func (s *Site) ciProject(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s ownPages) ciProject(w http.ResponseWriter, r *http.Request, v *visit) {
 	ci, err := s.o.People.CI(v.session.User, r.PathValue("project"))
 	switch {
 	case errors.Is(err, people.ErrNoProject):
@@ -62,7 +65,7 @@ func (s *Site) ciProject(w http.ResponseWriter, r *http.Request, v *visit) {
 	s.page(w, r, v, "ciproject", ciProjectData{CI: &ci, URL: s.o.GitLabURL + "/" + ci.Path, Snippet: Snippet(ci, s.ciAudience())})
 }
 
-func (s *Site) ciAudience() string {
+func (s ownPages) ciAudience() string {
 	if s.o.CIAudience == nil {
 		return ""
 	}

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"cmp"
 	"net/http"
 	"slices"
 	"strings"
@@ -61,12 +60,12 @@ type connectData struct {
 func (s *Site) connect(w http.ResponseWriter, r *http.Request, v *visit) {
 	d := connectData{Systems: slices.Clone(systems)}
 	if n := r.URL.Query().Get("namespace"); n != "" {
-		mine, err := s.own(v)
+		mine, err := s.o.People.Namespaces(v.session.User, people.Filter{Name: n})
 		if err != nil {
 			s.broken(w, r, v, err)
 			return
 		}
-		if slices.Contains(mine, n) {
+		if len(mine.Namespaces) > 0 {
 			d.Namespace = n
 		}
 	}
@@ -102,39 +101,27 @@ func (s *Site) commands(on system, file string) string {
 	return "mkdir -p ~/.kube && mv ~/Downloads/" + file + " ~/.kube/" + file + "\nexport KUBECONFIG=~/.kube/" + file + ":~/.kube/config\nkubectl get pods"
 }
 
-// own are the names of the namespaces that somebody reaches, the strongest first.
-func (s *Site) own(v *visit) ([]string, error) {
-	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{})
-	if err != nil {
-		return nil, err
-	}
-	list := slices.DeleteFunc(mine.Namespaces, func(n webapi.Namespace) bool { return n.State != "" })
-	rank := []string{"Owner", "Maintainer", "Developer"}
-	strength := func(n webapi.Namespace) int {
-		if i := slices.Index(rank, n.Level); i >= 0 {
-			return i
-		}
-		return len(rank)
-	}
-	slices.SortStableFunc(list, func(a, b webapi.Namespace) int { return cmp.Compare(strength(a), strength(b)) })
-	out := make([]string, len(list))
-	for i, n := range list {
-		out[i] = n.Name
-	}
-	return out, nil
-}
-
-// kubeconfig sends the file: what everybody gets, with the names of one's own namespaces.
+// kubeconfig sends the file: what everybody gets, with the names of one's own namespaces, the wanted one first, else the strongest.
 func (s *Site) kubeconfig(w http.ResponseWriter, r *http.Request, v *visit) {
 	variant, err := kubeconfig.ParseVariant(r.URL.Query().Get("variant"))
 	if err != nil || s.o.Kubeconfig == nil {
 		s.notFound(w, r, v)
 		return
 	}
-	namespaces, err := s.own(v)
+	namespaces, err := s.o.People.Reachable(v.session.User)
 	if err != nil {
 		s.broken(w, r, v, err)
 		return
+	}
+	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{})
+	if err != nil {
+		s.broken(w, r, v, err)
+		return
+	}
+	for _, n := range mine.Namespaces { // what is not in the cluster yet comes without a new file
+		if n.State != "" && !slices.Contains(namespaces, n.Name) {
+			namespaces = append(namespaces, n.Name)
+		}
 	}
 	if i := slices.Index(namespaces, r.URL.Query().Get("namespace")); i > 0 {
 		namespaces = slices.Concat(namespaces[i:i+1], namespaces[:i], namespaces[i+1:])

@@ -21,6 +21,7 @@ type People interface {
 	Can(user int64, q authz.Question) (webapi.Can, error)
 	Changes(ctx context.Context, user int64, since time.Time) ([]webapi.Change, error)
 	CI(user int64, project string) (webapi.CI, error)
+	Reachable(user int64) ([]string, error)
 }
 
 // perPage is how many rows a page has.
@@ -81,18 +82,16 @@ type namespaceData struct {
 
 func (s *Site) namespace(w http.ResponseWriter, r *http.Request, v *visit) {
 	name := r.PathValue("name")
-	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{Search: name})
+	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{Name: name})
 	if err != nil {
 		s.broken(w, r, v, err)
 		return
 	}
-	for _, n := range mine.Namespaces {
-		if n.Name == name {
-			s.page(w, r, v, "namespace", namespaceData{n, mine.AsOf})
-			return
-		}
+	if len(mine.Namespaces) == 0 {
+		s.problem(w, r, v, http.StatusNotFound, "no_namespace")
+		return
 	}
-	s.problem(w, r, v, http.StatusNotFound, "no_namespace")
+	s.page(w, r, v, "namespace", namespaceData{mine.Namespaces[0], mine.AsOf})
 }
 
 // broken answers for what People or Admin can't tell.

@@ -39,7 +39,7 @@ func (p *fakePeople) Changes(_ context.Context, user int64, since time.Time) ([]
 	for i := range 120 {
 		at := time.Now().Add(-time.Duration(i) * 24 * time.Hour)
 		if at.After(since) {
-			out = append(out, webapi.Change{At: at, Namespace: "ns-" + strconv.Itoa(i), Role: "<b>edit</b>", What: []string{"gained", "lost"}[i%2], Cause: "hook", Why: "Developer in <i>"})
+			out = append(out, webapi.Change{At: at, Namespace: "ns-" + strconv.Itoa(i), Role: "<b>edit</b>", What: []string{"gained", "lost"}[i%2], Cause: "hook user_add_to_team, poll", Why: "Developer in <i>"})
 		}
 	}
 	return out, nil

@@ -279,19 +279,19 @@ func TestNobodyElses(t *testing.T) {
 	}
 }
 
-// TestKubeconfig: the file has one's own namespaces, the wanted one first, else the strongest; what is not in the cluster is left out.
+// TestKubeconfig: the file has one's own namespaces, the wanted one first, else the strongest; what is not in the cluster yet comes last.
 func TestKubeconfig(t *testing.T) {
 	f := newFixture(t, withFile)
 	f.people.all[41] = []webapi.Namespace{
-		{Name: "a", Level: "Developer"}, {Name: "b", Level: "Maintainer"}, {Name: "c", Level: "Owner", State: "held"}, {Name: "d", Level: "Developer"}, {Name: "e"},
+		{Name: "c", State: "held"}, {Name: "b"}, {Name: "a"}, {Name: "d"}, {Name: "e"}, // in the order of People
 	}
 	b := signedIn(t, f)
 	for query, want := range map[string]string{
-		"":                              "default b a d e",
-		"?variant=windows":              "windows b a d e",
-		"?namespace=d":                  "default d b a e",
-		"?namespace=c":                  "default b a d e",
-		"?variant=headless&namespace=b": "headless b a d e",
+		"":                              "default b a d e c",
+		"?variant=windows":              "windows b a d e c",
+		"?namespace=d":                  "default d b a e c",
+		"?namespace=c":                  "default c b a d e",
+		"?variant=headless&namespace=b": "headless b a d e c",
 	} {
 		a := b.get("/kubeconfig" + query)
 		if a.status != http.StatusOK || a.body != want || a.header.Get("Content-Disposition") != `attachment; filename="icc.yaml"` {

@@ -107,7 +107,7 @@ func funcs(lang string, texts texts, assets map[string]asset) template.FuncMap {
 		"join":     func(list []string) string { return strings.Join(list, ", ") },
 		"ticks":    ticks,
 		"verbkey":  func(verb string) string { return texts.or("why.verb."+verb, "why.verb") },
-		"causekey": func(cause string) string { return texts.or("changes.cause."+cause, "changes.cause.unknown") },
+		"causekey": func(cause string) string { return "changes.cause." + causeOf(cause) },
 	}
 }
 

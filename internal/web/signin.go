@@ -19,8 +19,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 )
 
-// callbackPath is where GitLab sends people back to.
-const callbackPath = "/signin/callback"
+// CallbackPath is where GitLab sends people back to: the redirect URI of the OAuth application is Options.URL with it.
+const CallbackPath = "/signin/callback"
 
 const (
 	signInsPerSecond = 20 // questions to GitLab by sign-ins, over time and at once
@@ -34,7 +34,7 @@ func (s *Site) signInRoutes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/{$}", handle: s.start},
 		{method: http.MethodGet, path: "/signin", handle: s.signIn},
-		{method: http.MethodGet, path: callbackPath, handle: s.callback},
+		{method: http.MethodGet, path: CallbackPath, handle: s.callback},
 		{method: http.MethodPost, path: "/signout", access: signedIn, handle: s.signOut},
 		{method: http.MethodGet, path: "/signedout", handle: func(w http.ResponseWriter, r *http.Request, v *visit) { s.page(w, r, v, "signedout", nil) }},
 		{method: http.MethodGet, path: "/language/{language}", handle: s.chooseLanguage},
@@ -102,7 +102,7 @@ func (s *Site) oauth(p *oidc.Provider) (*oauth2.Config, error) {
 	at := p.Endpoint()
 	at.AuthStyle = oauth2.AuthStyleInParams // one request: the library would try both
 	return &oauth2.Config{
-		ClientID: s.o.ClientID, ClientSecret: secret, Endpoint: at, RedirectURL: s.o.URL + callbackPath, Scopes: []string{oidc.ScopeOpenID, "profile"},
+		ClientID: s.o.ClientID, ClientSecret: secret, Endpoint: at, RedirectURL: s.o.URL + CallbackPath, Scopes: []string{oidc.ScopeOpenID, "profile"},
 	}, nil
 }
 

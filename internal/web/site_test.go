@@ -83,7 +83,7 @@ func (p *fakePeople) Namespaces(user int64, f people.Filter) (webapi.MyNamespace
 	}
 	var found []webapi.Namespace
 	for _, n := range p.all[user] {
-		if strings.Contains(n.Name+" "+n.Path, f.Search) {
+		if strings.Contains(n.Name+" "+n.Path, f.Search) && (f.Name == "" || f.Name == n.Name) {
 			found = append(found, n)
 		}
 	}
@@ -94,6 +94,18 @@ func (p *fakePeople) Namespaces(user int64, f people.Filter) (webapi.MyNamespace
 	}
 	out.Namespaces = found
 	return out, nil
+}
+
+func (p *fakePeople) Reachable(user int64) ([]string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []string
+	for _, n := range p.all[user] {
+		if n.State == "" {
+			out = append(out, n.Name)
+		}
+	}
+	return out, p.err
 }
 
 type admins struct {

@@ -120,10 +120,10 @@ func (s *Site) routes() []route {
 	return slices.Concat(
 		s.signInRoutes(),
 		s.peopleRoutes(),
-		s.ciRoutes(),
-		s.whyRoutes(),
-		s.changesRoutes(),
-		s.adminRoutes(),
+		ownPages{s}.ciRoutes(),
+		ownPages{s}.whyRoutes(),
+		ownPages{s}.changesRoutes(),
+		adminPages{s}.adminRoutes(),
 	)
 }
 
@@ -148,7 +148,7 @@ func (s *Site) serve(rt route) http.Handler {
 		why, rt := s.enter(w, r, v), rt
 		if rt.access == administrators && why != "account" && why != "broken" {
 			var ok bool
-			if rt, ok = s.admit(w, r, v, rt); !ok {
+			if rt, ok = (adminPages{s}).admit(w, r, v, rt); !ok {
 				return
 			}
 		}
@@ -240,7 +240,7 @@ func (s *Site) write(w http.ResponseWriter, r *http.Request, v *visit, status in
 		sh.User, sh.CSRF = v.session, v.session.CSRF
 	}
 	for _, n := range s.nav {
-		if v.session != nil && (!n.admin || s.showsAdmin(r.Context(), v)) {
+		if v.session != nil && (!n.admin || (adminPages{s}).showsAdmin(r.Context(), v)) {
 			n.Current = r.URL.Path == n.Path || strings.HasPrefix(r.URL.Path, n.Path+"/")
 			sh.Nav = append(sh.Nav, n)
 		}

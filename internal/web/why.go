@@ -13,7 +13,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
 
-func (s *Site) whyRoutes() []route {
+func (s ownPages) whyRoutes() []route {
 	return []route{{method: http.MethodGet, path: "/why", access: signedIn, nav: "why.nav", handle: s.why}}
 }
 
@@ -125,7 +125,7 @@ type whyData struct {
 // maxMessage is how much of an error is read.
 const maxMessage = 2000
 
-func (s *Site) why(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s ownPages) why(w http.ResponseWriter, r *http.Request, v *visit) {
 	query := r.URL.Query()
 	d := whyData{asked: askedBy(query), Message: strings.TrimSpace(query.Get("message")), Verbs: uses}
 	if len(d.Message) > maxMessage {

@@ -1,0 +1,189 @@
+package audit
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// blockFormat is how records are written in a block.
+const blockFormat = 1
+
+// A block is a number of records, packed with gzip: the version; how many records; the texts they use, each with its length; then
+// column by column, because neighbours are alike. Numbers are varints of encoding/binary; times, namespaces and people are
+// differences to the one before. Texts are numbered within the block, people and namespaces over all blocks.
+var errBlock = errors.New("a part of the history is damaged")
+
+// columns returns the fields of records as numbers; ref makes a text's number that of the block.
+func columns(r record, last record, ref func(uint32) uint64) [8]uint64 {
+	zigzag := func(d int64) uint64 { return uint64(d<<1) ^ uint64(d>>63) } //nolint:gosec // as encoding/binary does
+	kind := uint64(r.what) << 1
+	if r.found {
+		kind |= 1
+	}
+	return [8]uint64{
+		zigzag(r.at - last.at), zigzag(int64(r.space) - int64(last.space)), zigzag(int64(r.who) - int64(last.who)),
+		ref(r.role), kind, ref(r.cause), ref(r.why), ref(r.by),
+	}
+}
+
+// packBlock writes records as a block.
+func (b *book) packBlock(records []record) ([]byte, error) {
+	numbers := map[uint32]uint64{}
+	var used []uint32
+	ref := func(n uint32) uint64 {
+		if n == 0 {
+			return 0
+		}
+		if _, ok := numbers[n]; !ok {
+			used = append(used, n)
+			numbers[n] = uint64(len(used))
+		}
+		return numbers[n]
+	}
+	var cols [8][]byte
+	var last record
+	for _, r := range records {
+		for i, v := range columns(r, last, ref) {
+			cols[i] = binary.AppendUvarint(cols[i], v)
+		}
+		last = r
+	}
+	head := binary.AppendUvarint([]byte{blockFormat}, uint64(len(records)))
+	head = binary.AppendUvarint(head, uint64(len(used)))
+	for _, n := range used {
+		text := b.textOf(n)
+		head = append(binary.AppendUvarint(head, uint64(len(text))), text...)
+	}
+	var out bytes.Buffer
+	z, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range append([][]byte{head}, cols[:]...) {
+		if _, err := z.Write(part); err != nil {
+			return nil, err
+		}
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// maxBlock bounds what a block unpacks to: a damaged or forged one must not fill the memory.
+const maxBlock = 64 << 20
+
+// unpackBlock reads a block into records of the book.
+func (b *book) unpackBlock(packed []byte) ([]record, error) {
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errBlock, err)
+	}
+	raw, err := io.ReadAll(io.LimitReader(z, maxBlock))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errBlock, err)
+	}
+	in := &unpacker{raw: raw}
+	if version := in.byte(); version != blockFormat {
+		return nil, fmt.Errorf("%w: its version %d is not known", errBlock, version)
+	}
+	n, texts := in.count(), in.count()
+	refs := make([]uint32, 1, texts+1)
+	for range texts {
+		refs = append(refs, b.text(string(in.take(in.count()))))
+	}
+	records := make([]record, n)
+	ref := func() uint32 {
+		i := in.uint()
+		if i >= uint64(len(refs)) {
+			in.bad = true
+			return 0
+		}
+		return refs[i]
+	}
+	for i, last := 0, int64(0); i < n; i++ {
+		last += in.zigzag()
+		records[i].at = last
+	}
+	for _, field := range []func(*record) *uint32{func(r *record) *uint32 { return &r.space }, func(r *record) *uint32 { return &r.who }} {
+		last := int64(0)
+		for i := range records {
+			last += in.zigzag()
+			if last < 0 || last >= maxNumber {
+				in.bad = true
+			}
+			*field(&records[i]) = uint32(last) //nolint:gosec // looked at
+		}
+	}
+	for i := range records {
+		records[i].role = ref()
+	}
+	for i := range records {
+		kind := in.uint()
+		if kind>>1 >= uint64(len(whats)) {
+			in.bad, kind = true, 0
+		}
+		records[i].what, records[i].found = uint8(kind>>1), kind&1 != 0 //nolint:gosec // looked at
+	}
+	for _, field := range []func(*record) *uint32{func(r *record) *uint32 { return &r.cause }, func(r *record) *uint32 { return &r.why }, func(r *record) *uint32 { return &r.by }} {
+		for i := range records {
+			*field(&records[i]) = ref()
+		}
+	}
+	if in.bad || len(in.raw) > 0 {
+		return nil, errBlock
+	}
+	return records, nil
+}
+
+// unpacker reads a block; bad says that it was not one.
+type unpacker struct {
+	raw []byte
+	bad bool
+}
+
+func (u *unpacker) byte() byte {
+	if b := u.take(1); len(b) == 1 {
+		return b[0]
+	}
+	return 0
+}
+
+func (u *unpacker) uint() uint64 {
+	v, n := binary.Uvarint(u.raw)
+	if n <= 0 {
+		u.bad, u.raw = true, nil
+		return 0
+	}
+	u.raw = u.raw[n:]
+	return v
+}
+
+func (u *unpacker) zigzag() int64 {
+	v := u.uint()
+	return int64(v>>1) ^ -int64(v&1) //nolint:gosec // as encoding/binary does
+}
+
+// count returns a number of things that follow: there can't be more of them than bytes.
+func (u *unpacker) count() int {
+	v := u.uint()
+	if v > uint64(len(u.raw)) {
+		u.bad, u.raw = true, nil
+		return 0
+	}
+	return int(v) //nolint:gosec // looked at
+}
+
+func (u *unpacker) take(n int) []byte {
+	if n > len(u.raw) {
+		u.bad, u.raw = true, nil
+		return nil
+	}
+	out := u.raw[:n]
+	u.raw = u.raw[n:]
+	return out
+}

@@ -1,0 +1,280 @@
+package audit
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+)
+
+// change is an Entry that is in no book yet: it is still true when the book was read anew.
+type change struct {
+	at      time.Time
+	space   string
+	owner   int64  // of a namespace that is a person's
+	user    int64  // GitLab's id
+	name    string // of the user
+	subject string // of what is no person
+	role    string // of an object its kind and name
+	cause   string
+	why     string
+	by      string
+	what    uint8
+	found   bool
+}
+
+func (c change) object() bool { return c.user == 0 && c.subject == "" }
+
+// note takes a change into the book, and reports whether there was something to note: a right that is there can't be gained, and
+// one that is not can't be lost. Times never go back, whatever the clocks of two leaders say.
+func (b *book) note(c change, now state) (record, bool) {
+	r := record{at: c.at.UnixMilli(), space: b.space(c.space, c.owner), role: b.text(c.role), what: c.what, found: c.found}
+	switch {
+	case c.user != 0:
+		r.who = b.user(c.user)
+		if p := b.people[r.who-1]; c.name != "" && p.Name != c.name {
+			p.Name = c.name
+			b.addPerson(p)
+		}
+	case c.subject != "":
+		r.who = b.subject(c.subject)
+	}
+	if r.who != 0 && now.has(r.space, r.role, r.who) == (r.what == gained) {
+		return record{}, false
+	}
+	r.cause, r.why, r.by = b.text(c.cause), b.text(c.why), b.approver(c.by)
+	if n := len(b.log); n > 0 {
+		r.at = max(r.at, b.log[n-1].at)
+	}
+	b.log = append(b.log, r)
+	now.apply(r)
+	return r, true
+}
+
+// holder is somebody with a ClusterRole in one namespace.
+type holder struct {
+	user    int64
+	subject string
+	role    string
+}
+
+func (h holder) compare(o holder) int {
+	return cmp.Or(cmp.Compare(h.role, o.role), cmp.Compare(h.user, o.user), cmp.Compare(h.subject, o.subject))
+}
+
+// holders returns who has what by the bindings of one namespace, sorted, each once.
+func holders(bindings map[string]*rbacsync.Binding, namespace string) (out []holder) {
+	for _, b := range bindings {
+		for _, u := range b.Users {
+			out = append(out, holder{user: u, role: b.Role})
+		}
+		for _, s := range b.Others {
+			out = append(out, holder{subject: subjectText(s, namespace), role: b.Role})
+		}
+	}
+	slices.SortFunc(out, holder.compare)
+	return slices.Compact(out)
+}
+
+func subjectText(s rbacv1.Subject, namespace string) string {
+	name := s.Name
+	if s.Namespace != "" && s.Namespace != namespace {
+		name = s.Namespace + "/" + name
+	}
+	return s.Kind + " " + rbacsync.Printable(name)
+}
+
+// without returns what is in the first of two sorted lists and not in the second.
+func without(a, b []holder) (out []holder) {
+	for _, h := range a {
+		for len(b) > 0 && b[0].compare(h) < 0 {
+			b = b[1:]
+		}
+		if len(b) == 0 || b[0] != h {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// recorded returns who has what in a namespace by the book.
+func (b *book) recorded(roles map[uint32][]uint32) (out []holder) {
+	for role, people := range roles {
+		for _, n := range people {
+			h := holder{role: b.textOf(role)}
+			if p := b.people[n-1]; p.Subject != "" {
+				h.subject = p.Subject
+			} else {
+				h.user = p.ID
+			}
+			out = append(out, h)
+		}
+	}
+	slices.SortFunc(out, holder.compare)
+	return out
+}
+
+// place is what is known of one namespace in a pass.
+type place struct {
+	name     string
+	source   authz.SourceID
+	ours     bool
+	bindings map[string]*rbacsync.Binding // by name, before the pass
+	changes  []rbacsync.Change
+}
+
+// bindingPrefix begins the names of all our bindings: what has our mark and another name is not ours.
+const bindingPrefix = "gitlab-"
+
+// places sorts what a pass has found and written by namespace.
+func places(x Written) map[string]*place {
+	all := map[string]*place{}
+	in := func(ns string) *place {
+		p := all[ns]
+		if p == nil {
+			p = &place{name: ns, bindings: map[string]*rbacsync.Binding{}}
+			all[ns] = p
+		}
+		return p
+	}
+	issuer := x.Snapshot.Issuer
+	for _, l := range x.Observed.Live {
+		switch {
+		case l.Namespace != nil:
+			p := in(l.Key.Namespace)
+			p.ours, p.source = l.Namespace.Issuer == issuer, l.Namespace.Source
+		case l.Binding != nil && strings.HasPrefix(l.Key.Name, bindingPrefix):
+			in(l.Key.Namespace).bindings[l.Key.Name] = l.Binding
+		}
+	}
+	for _, c := range x.Made {
+		p := in(c.Key.Namespace)
+		if c.New != nil && c.New.Namespace != nil {
+			p.source = c.New.Namespace.Source
+		}
+		if p.source == (authz.SourceID{}) {
+			p.source = c.Source
+		}
+		p.ours = true // what is not ours is not written
+		p.changes = append(p.changes, c)
+	}
+	for ns := range x.Scope {
+		in(ns)
+	}
+	return all
+}
+
+// after returns the bindings as they are after the changes.
+func (p *place) after() map[string]*rbacsync.Binding {
+	out := make(map[string]*rbacsync.Binding, len(p.bindings)+len(p.changes))
+	for name, b := range p.bindings {
+		out[name] = b
+	}
+	for _, c := range p.changes {
+		switch {
+		case c.Key.Kind == rbacsync.KindNamespace && c.Action == rbacsync.Delete:
+			clear(out)
+		case c.Key.Kind != rbacsync.KindRoleBinding:
+		case c.New == nil:
+			delete(out, c.Key.Name)
+		default:
+			out[c.Key.Name] = c.New.Binding
+		}
+	}
+	return out
+}
+
+// by returns the change that gave or took a role.
+func (p *place) by(role string) rbacsync.Change {
+	var namespace rbacsync.Change
+	for _, c := range p.changes {
+		switch {
+		case c.Key.Kind == rbacsync.KindRoleBinding && (c.New != nil && c.New.Binding.Role == role || c.Old != nil && c.Old.Binding.Role == role):
+			return c
+		case c.Key.Kind == rbacsync.KindNamespace:
+			namespace = c
+		}
+	}
+	return namespace
+}
+
+// owner returns whose namespace it is, if it is a person's.
+func owner(s *authz.Snapshot, id authz.SourceID) int64 {
+	switch id.Kind {
+	case authz.UserSource:
+		return id.ID
+	case authz.ProjectSource:
+		return s.Projects[id.ID].Owner
+	case authz.GroupSource:
+	}
+	return 0
+}
+
+// differ tells what of one pass is to be noted.
+type differ struct {
+	x     Written
+	why   reasons
+	owner func(*place) int64
+}
+
+// changes returns what is to be noted of one namespace, of which was is recorded: first what was found to be otherwise, then what
+// was gained, and what was lost.
+func (d *differ) changes(p *place, was []holder) (out []change) {
+	x, own := d.x, d.owner(p)
+	base := change{space: p.name, owner: own, cause: x.Cause}
+	of := func(h holder, what uint8) change {
+		c := base
+		c.user, c.subject, c.role, c.what = h.user, h.subject, h.role, what
+		c.name = rbacsync.Printable(x.Snapshot.Users[h.user].Username)
+		return c
+	}
+	before, now := holders(p.bindings, p.name), holders(p.after(), p.name)
+	found := func(list []holder, what uint8, why string) {
+		for _, h := range list {
+			c := of(h, what)
+			c.at, c.found, c.why = x.Began, true, why
+			out = append(out, c)
+		}
+	}
+	found(without(before, was), gained, "it was there: somebody else gave it, or it was not recorded")
+	found(without(was, before), lost, "it was gone: somebody else took it, or it was not recorded")
+	for _, h := range without(now, before) {
+		c, made := of(h, gained), p.by(h.role)
+		c.at, c.by, c.why = x.Began, made.ApprovedBy, d.why.gained(p, h, made)
+		out = append(out, c)
+	}
+	for _, h := range without(before, now) {
+		c, made := of(h, lost), p.by(h.role)
+		c.at, c.by, c.why = x.Ended, made.ApprovedBy, d.why.lost(p, h, made)
+		out = append(out, c)
+	}
+	return append(out, d.objects(p, base)...)
+}
+
+// objects tells of what was written beside bindings.
+func (d *differ) objects(p *place, base change) (out []change) {
+	for _, m := range p.changes {
+		if m.Key.Kind == rbacsync.KindRoleBinding {
+			continue
+		}
+		c := base
+		c.at, c.role, c.by, c.why = d.x.Ended, m.Key.Kind.String(), m.ApprovedBy, d.why.plain(p, m)
+		switch {
+		case m.Key.Kind == rbacsync.KindTemplate:
+			c.role = m.Key.Name
+		case m.Key.Kind != rbacsync.KindNamespace:
+			c.role += "/" + m.Key.Name
+		}
+		c.what = map[rbacsync.Action]uint8{rbacsync.Create: created, rbacsync.Delete: deleted}[m.Action]
+		if m.Action == rbacsync.Update || m.Action == rbacsync.Replace {
+			c.what = changed
+		}
+		out = append(out, c)
+	}
+	return out
+}
