@@ -101,11 +101,21 @@ func (w *window) prefers(language, scheme string) {
 	}
 }
 
-// fits fails where the page is wider than the window: then a phone has to be moved sideways to read it.
+// sticksOut finds what is wider than the room that it has: the page itself, and texts that run into what is beside them.
+const sticksOut = `(() => {
+  const out = [];
+  if (document.documentElement.scrollWidth > window.innerWidth) out.push("the page: " + document.documentElement.scrollWidth + " pixels");
+  for (const e of document.querySelectorAll("h1, h2, p, li, dt, dd, th, td, label, button, .button, .badge, .card, .alert"))
+    if (e.clientWidth > 0 && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === "visible" && e.closest(".table, details:not([open]), thead") === null)
+      out.push(e.tagName + " " + e.textContent.trim().slice(0, 60));
+  return out;
+})()`
+
+// fits fails where something has no room in the window.
 func (w *window) fits(what string) {
 	w.t.Helper()
-	if over := ask(w, "measuring the page", chromedp.Evaluate[int](`document.documentElement.scrollWidth - window.innerWidth`)); over > 0 {
-		w.t.Errorf("%s is %d pixels wider than the window", what, over)
+	if out := ask(w, "measuring the page", chromedp.Evaluate[[]string](sticksOut)); len(out) > 0 {
+		w.t.Errorf("%s: no room for %q", what, out)
 	}
 }
 

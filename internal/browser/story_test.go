@@ -334,7 +334,7 @@ func pages() []shown {
 		{"/connect?system=headless", "alice", ""},
 		{"/why?verb=delete&resource=deployments&namespace=haw-world", "bob", "why"},
 		{"/ci", "alice", "ci"},
-		{"/changes", "alice", "changes"},
+		{"/changes", "dora", "changes"},
 		{"/admin", "root", "admin"},
 		{"/admin/findings", "root", "findings"},
 		{"/admin/held", "root", ""},
@@ -377,6 +377,7 @@ func (w *window) looksAt(at *world, p shown, axe string) {
 		if text := w.text(); strings.Contains(text, "Something went wrong") || strings.Contains(text, "There is no such page") != (p.path == "/no-such-page" && language == "en") {
 			w.t.Errorf("%s, %s shows\n%s", p.path, language, text)
 		}
+		w.fits(p.path + ", " + language)
 		if axe != "" {
 			w.accessible(p.path+", "+language, axe)
 		}
@@ -393,7 +394,7 @@ func (w *window) looksAt(at *world, p shown, axe string) {
 		w.screenshot(p.picture)
 	}
 	w.resize(390, 844)
-	w.fits(p.path)
+	w.fits(p.path + " on a phone")
 	if p.picture == "namespaces" {
 		w.screenshot(p.picture + "-phone")
 	}

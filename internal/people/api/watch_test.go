@@ -27,6 +27,7 @@ import (
 type server struct {
 	*world
 	url    string
+	ca     string // file
 	client *http.Client
 	end    func()
 }
@@ -37,10 +38,10 @@ func serve(t *testing.T, w *world, http2 bool) *server {
 		Name: "web", Address: "127.0.0.1:0", Handler: w.api, ReadTimeout: 300 * time.Millisecond, WriteTimeout: 300 * time.Millisecond, IdleTimeout: time.Second,
 		ShutdownTimeout: 20 * time.Second,
 	}
-	transport := &http.Transport{}
+	transport, ca := &http.Transport{}, ""
 	if http2 {
 		var pool *x509.CertPool
-		o.CertFile, o.KeyFile, pool = certificate(t)
+		o.CertFile, o.KeyFile, ca, pool = certificate(t)
 		transport = &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: pool}}
 	}
 	s, err := httpserver.New(o)
@@ -54,16 +55,16 @@ func serve(t *testing.T, w *world, http2 bool) *server {
 			t.Error(err)
 		}
 	})
-	out := &server{world: w, url: s.URL(), client: &http.Client{Transport: transport}}
+	out := &server{world: w, url: s.URL(), ca: ca, client: &http.Client{Transport: transport}}
 	out.end = sync.OnceFunc(func() { cancel(); wg.Wait(); transport.CloseIdleConnections() })
 	t.Cleanup(out.end)
 	return out
 }
 
-// certificate makes one for this machine.
-func certificate(t *testing.T) (certFile, keyFile string, trust *x509.CertPool) {
+// certificate makes one for this machine, and its CA.
+func certificate(t *testing.T) (certFile, keyFile, caFile string, trust *x509.CertPool) {
 	t.Helper()
-	ca, err := localcert.NewAuthority("test")
+	ca, err := localcert.NewAuthority("authority of the test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,15 +72,16 @@ func certificate(t *testing.T) (certFile, keyFile string, trust *x509.CertPool) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	certFile, keyFile = filepath.Join(t.TempDir(), "tls.crt"), filepath.Join(t.TempDir(), "tls.key")
-	for file, data := range map[string][]byte{certFile: pair.Cert, keyFile: pair.Key} {
+	dir := t.TempDir()
+	certFile, keyFile, caFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt")
+	for file, data := range map[string][]byte{certFile: pair.Cert, keyFile: pair.Key, caFile: ca.PEM} {
 		if err := os.WriteFile(file, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	trust = x509.NewCertPool()
 	trust.AppendCertsFromPEM(ca.PEM)
-	return certFile, keyFile, trust
+	return certFile, keyFile, caFile, trust
 }
 
 // watch is an open answer.
