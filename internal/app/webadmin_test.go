@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/docs"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/expiry"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
@@ -63,7 +65,8 @@ func newTestAdmin(t *testing.T) (*webAdmin, *fake.Clientset) {
 		ends: func() []expiry.End {
 			return []expiry.End{{What: "gitlab.readTokenFile", At: adminDay.AddDate(0, 3, 0)}, {What: "listeners.web.certFile", At: adminDay.AddDate(0, 0, 2)}}
 		},
-		keys: func() (authn.KeyStatus, bool) { return authn.KeyStatus{Keys: 2, Fetched: adminDay}, true },
+		engine: func() (clusterroles.Roles, string) { return nil, "enforce" },
+		keys:   func() (authn.KeyStatus, bool) { return authn.KeyStatus{Keys: 2, Fetched: adminDay}, true },
 	}, kube
 }
 
@@ -269,7 +272,7 @@ func TestApproveOnThePage(t *testing.T) {
 
 // TestAdminLooks: people and namespaces are found, with who has what and why.
 func TestAdminLooks(t *testing.T) {
-	a, _ := newTestAdmin(t)
+	a, kube := newTestAdmin(t)
 	for text, want := range map[string]string{
 		"carol": "1 3 /", "CAROL": "1 3 /", "3": "3 /", "gitlab:2": "2 /", "haw": "/ haw haw-world", "haw/world": "/ haw-world", "project/20": "/ haw-world", "<script>": "/",
 	} {
@@ -306,13 +309,19 @@ func TestAdminLooks(t *testing.T) {
 	if _, ok, err = a.Namespace("default"); ok || err != nil {
 		t.Errorf("default: %v %v", ok, err)
 	}
+	_, err = kube.RbacV1().RoleBindings("haw-world").Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "by-hand"}, Subjects: []rbacv1.Subject{{Kind: "User", Name: "gitlab:3"}}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "x"},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for person, want := range map[string]int64{"dora": 3, "Dora": 3, "3": 3, "gitlab:3": 3} {
-		e, ok, err := a.Explain(person, authz.Question{Namespace: "haw-world", Verb: "get", Resource: "pods"})
-		if err != nil || !ok || e.UserID != want || e.Trail == nil {
+		e, ok, err := a.Explain(t.Context(), person, authz.Question{Namespace: "haw-world", Verb: "get", Resource: "pods"})
+		if err != nil || !ok || e.UserID != want || e.Trail == nil || len(e.Bindings) != 1 || e.Bindings[0].Name != "by-hand" {
 			t.Errorf("%s: %v %v %+v", person, err, ok, e)
 		}
 	}
-	if _, ok, err := a.Explain("<script>", authz.Question{Namespace: "haw-world", Verb: "get", Resource: "pods"}); ok || err != nil {
+	if _, ok, err := a.Explain(t.Context(), "<script>", authz.Question{Namespace: "haw-world", Verb: "get", Resource: "pods"}); ok || err != nil {
 		t.Errorf("nobody: %v %v", ok, err)
 	}
 	a.view = func() (authz.View, bool) { return authz.View{}, false }

@@ -2,7 +2,8 @@
 // about the whole. It is HTML that works without JavaScript, in two languages.
 //
 // It knows neither Kubernetes nor GitLab's API: what it shows comes from People and Admin, and what it knows of an account from
-// the directory that judges logins too. GitLab is asked at a sign-in alone, so whoever is signed in goes on while it is away.
+// the directory that judges logins too. GitLab is asked at a sign-in, and about administrators at each use of their pages: whoever
+// is signed in goes on while it is away, but for those.
 package web
 
 import (
