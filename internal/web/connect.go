@@ -57,7 +57,7 @@ type connectData struct {
 }
 
 // connect says how to get from nothing to kubectl get pods.
-func (s *Site) connect(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s peoplePages) connect(w http.ResponseWriter, r *http.Request, v *visit) {
 	d := connectData{Systems: slices.Clone(systems)}
 	if n := r.URL.Query().Get("namespace"); n != "" {
 		mine, err := s.o.People.Namespaces(v.session.User, people.Filter{Name: n})
@@ -89,7 +89,7 @@ func (s *Site) connect(w http.ResponseWriter, r *http.Request, v *visit) {
 
 // commands are those that follow the download, as docs/kubeconfig.md has them. The name of a file is that of the cluster, which needs
 // no quotes in a shell.
-func (s *Site) commands(on system, file string) string {
+func (s peoplePages) commands(on system, file string) string {
 	switch {
 	case on.Variant == kubeconfig.Headless:
 		return "mkdir -p ~/.kube && curl -fsSo ~/.kube/" + file + " '" + s.o.URL + webapi.PathKubeconfig + "?variant=headless'\n" +
@@ -102,7 +102,7 @@ func (s *Site) commands(on system, file string) string {
 }
 
 // kubeconfig sends the file: what everybody gets, with the names of one's own namespaces, the wanted one first, else the strongest.
-func (s *Site) kubeconfig(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s peoplePages) kubeconfig(w http.ResponseWriter, r *http.Request, v *visit) {
 	variant, err := kubeconfig.ParseVariant(r.URL.Query().Get("variant"))
 	if err != nil || s.o.Kubeconfig == nil {
 		s.notFound(w, r, v)

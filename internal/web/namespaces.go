@@ -27,14 +27,20 @@ type People interface {
 // perPage is how many rows a page has.
 const perPage = 50
 
-func (s *Site) peopleRoutes() []route {
+// peoplePages are what people see about themselves, and how they reach the cluster.
+type peoplePages struct{ *Site }
+
+func (s peoplePages) routes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/namespaces", access: signedIn, nav: "nav.namespaces", handle: s.namespaces},
 		{method: http.MethodGet, path: "/namespaces/{name}", access: signedIn, handle: s.namespace},
 		{method: http.MethodGet, path: "/connect", access: signedIn, nav: "nav.connect", handle: s.connect},
 		{method: http.MethodGet, path: "/kubeconfig", access: signedIn, handle: s.kubeconfig},
-		{method: http.MethodGet, path: "/refused", nav: "nav.refused", handle: s.refused},
 	}
+}
+
+func (s peoplePages) helpRoutes() []route {
+	return []route{{method: http.MethodGet, path: "/refused", nav: "nav.refused", handle: s.refused}}
 }
 
 // namespacesData is what namespaces.html shows.
@@ -47,7 +53,7 @@ type namespacesData struct {
 	AsOf   time.Time
 }
 
-func (s *Site) namespaces(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s peoplePages) namespaces(w http.ResponseWriter, r *http.Request, v *visit) {
 	q := r.URL.Query()
 	d := namespacesData{Search: short(q.Get("q"))}
 	page := pageNumber(q)
@@ -80,7 +86,7 @@ type namespaceData struct {
 	AsOf time.Time
 }
 
-func (s *Site) namespace(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s peoplePages) namespace(w http.ResponseWriter, r *http.Request, v *visit) {
 	name := r.PathValue("name")
 	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{Name: name})
 	if err != nil {

@@ -71,7 +71,7 @@ type refusedSection struct {
 }
 
 // refused says what codes of refused logins mean. Whoever can't sign in needs it most, so it is for everybody.
-func (s *Site) refused(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s peoplePages) refused(w http.ResponseWriter, r *http.Request, v *visit) {
 	d := refusedData{Code: short(strings.ToLower(strings.TrimSpace(r.URL.Query().Get("code"))))}
 	wanted := reasonOf(authn.Code(d.Code))
 	for _, group := range []string{"account", "token", "job", "us"} {

@@ -30,7 +30,10 @@ const (
 	gitlabFresh      = 30 * time.Second // how long an answer of GitLab proves that it is there
 )
 
-func (s *Site) signInRoutes() []route {
+// signIns are the pages by which people come in and go out.
+type signIns struct{ *Site }
+
+func (s signIns) routes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/{$}", handle: s.start},
 		{method: http.MethodGet, path: "/signin", handle: s.signIn},
@@ -42,7 +45,7 @@ func (s *Site) signInRoutes() []route {
 }
 
 // start is the first page: for who is signed in, their namespaces.
-func (s *Site) start(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s signIns) start(w http.ResponseWriter, r *http.Request, v *visit) {
 	if v.session != nil {
 		http.Redirect(w, r, "/namespaces", http.StatusSeeOther)
 		return
@@ -59,7 +62,7 @@ type signInAt struct {
 
 // provider asks GitLab where to sign in, if it did not answer just now. No lock is held meanwhile: while GitLab hangs, nobody waits
 // for somebody else's question.
-func (s *Site) provider(ctx context.Context) (*oidc.Provider, error) {
+func (s signIns) provider(ctx context.Context) (*oidc.Provider, error) {
 	s.gitlab.mu.Lock()
 	known, fresh := s.gitlab.provider, s.o.Now().Sub(s.gitlab.asked) < gitlabFresh
 	s.gitlab.mu.Unlock()
@@ -81,7 +84,7 @@ func (s *Site) provider(ctx context.Context) (*oidc.Provider, error) {
 }
 
 // gitlabContext bounds what one step of a sign-in asks of GitLab.
-func (s *Site) gitlabContext(r *http.Request) (context.Context, context.CancelFunc, error) {
+func (s signIns) gitlabContext(r *http.Request) (context.Context, context.CancelFunc, error) {
 	wait, stop := context.WithTimeout(r.Context(), signInWait)
 	defer stop()
 	if err := s.turns.Wait(wait); err != nil {
@@ -94,7 +97,7 @@ func (s *Site) gitlabContext(r *http.Request) (context.Context, context.CancelFu
 var errBusy = errors.New("too many sign-ins at a time")
 
 // oauth is the application, with the secret of the moment.
-func (s *Site) oauth(p *oidc.Provider) (*oauth2.Config, error) {
+func (s signIns) oauth(p *oidc.Provider) (*oauth2.Config, error) {
 	secret, err := s.o.ClientSecret()
 	if err != nil {
 		return nil, err
@@ -116,7 +119,7 @@ type attempt struct {
 }
 
 // signIn sends people to GitLab (RFC 6749, 4.1; RFC 7636).
-func (s *Site) signIn(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s signIns) signIn(w http.ResponseWriter, r *http.Request, v *visit) {
 	to := localPath(r.URL.Query().Get("to"))
 	if v.session != nil {
 		http.Redirect(w, r, to, http.StatusSeeOther)
@@ -154,7 +157,7 @@ func (s *Site) signIn(w http.ResponseWriter, r *http.Request, v *visit) {
 }
 
 // callback takes people back from GitLab.
-func (s *Site) callback(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s signIns) callback(w http.ResponseWriter, r *http.Request, v *visit) {
 	q := r.URL.Query()
 	keys, err := s.keys(r.Context())
 	if err != nil {
@@ -201,7 +204,7 @@ func (s *Site) callback(w http.ResponseWriter, r *http.Request, v *visit) {
 var errNotAPerson = errors.New("GitLab's ID token is not for this sign-in")
 
 // whoSignsIn gives the code back to GitLab and reads who it is for.
-func (s *Site) whoSignsIn(r *http.Request, code string, a attempt) (*session, error) {
+func (s signIns) whoSignsIn(r *http.Request, code string, a attempt) (*session, error) {
 	ctx, cancel, err := s.gitlabContext(r)
 	if err != nil {
 		return nil, err
@@ -247,7 +250,7 @@ func (s *Site) whoSignsIn(r *http.Request, code string, a attempt) (*session, er
 }
 
 // signInFailed says why nobody can sign in now.
-func (s *Site) signInFailed(w http.ResponseWriter, r *http.Request, v *visit, to string, err error) {
+func (s signIns) signInFailed(w http.ResponseWriter, r *http.Request, v *visit, to string, err error) {
 	status, d := http.StatusServiceUnavailable, problemData{Code: "gitlab_away", To: to}
 	level := slog.LevelWarn
 	var refused *oauth2.RetrieveError
@@ -302,7 +305,7 @@ func (s *Site) accountPage(w http.ResponseWriter, r *http.Request, v *visit, cod
 }
 
 // signOut ends the session here. GitLab has no way to end its own from outside.
-func (s *Site) signOut(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s signIns) signOut(w http.ResponseWriter, r *http.Request, v *visit) {
 	clearCookie(w, sessionCookie)
 	s.log(r.Context(), "signed out", v.session.User)
 	http.Redirect(w, r, "/signedout", http.StatusSeeOther)

@@ -119,11 +119,12 @@ type route struct {
 // routes lists all pages, in the order of the navigation.
 func (s *Site) routes() []route {
 	return slices.Concat(
-		s.signInRoutes(),
-		s.peopleRoutes(),
+		signIns{s}.routes(),
+		peoplePages{s}.routes(),
 		ownPages{s}.ciRoutes(),
 		ownPages{s}.whyRoutes(),
 		ownPages{s}.changesRoutes(),
+		peoplePages{s}.helpRoutes(),
 		adminPages{s}.adminRoutes(),
 	)
 }
