@@ -16,11 +16,13 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"sigs.k8s.io/yaml"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/audit"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/keystore"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
@@ -39,6 +41,9 @@ func TestEveryStoredObjectHasAFormat(t *testing.T) {
 			t.Errorf("%s has version %d", f.Name, f.Version)
 		}
 		want[f.Name] = strings.ToLower(f.Kind) + "s"
+	}
+	for _, name := range audit.SecretNames() {
+		want[name] = "secrets"
 	}
 	for _, blob := range []string{store.NameSnapshot, store.NameHistory} {
 		for _, name := range store.SecretNames(blob) {
@@ -76,6 +81,13 @@ type noKeys struct{}
 func (noKeys) Keys() ([]byte, time.Time)           { return []byte(`{"keys":[]}`), time.Now() }
 func (noKeys) RestoreKeys([]byte, time.Time) error { return errors.New("restored") }
 
+// beginHistory has the history begin.
+func beginHistory(ctx context.Context, kube kubernetes.Interface) error {
+	w := audit.NewWriter(audit.Options{Kube: kube, Limits: func() audit.Limits { return audit.Limits{Days: 1, MaxBytes: 1 << 20} }, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	w.Take(syncer.Written{Kind: syncer.KindFull, Observed: &rbacsync.Observed{}, Snapshot: &authz.Snapshot{}, Began: time.Now(), Ended: time.Now()})
+	return w.Flush(ctx)
+}
+
 // laterFormats returns, for each stored object, all that reads or writes it.
 func laterFormats(kube *fake.Clientset) map[string]map[string]func(context.Context) error {
 	log := slog.New(slog.DiscardHandler)
@@ -84,6 +96,9 @@ func laterFormats(kube *fake.Clientset) map[string]map[string]func(context.Conte
 	held := store.Held{Client: kube, Namespace: deploy.Namespace}
 	inbox := &store.Inbox{Client: kube, Watch: kube, Namespace: deploy.Namespace, Logger: log, Now: time.Now}
 	keys := keystore.New(keystore.Options{Kube: kube, Auth: noKeys{}, Origin: "https://gitlab.example.com", MaxAge: time.Hour, Logger: log})
+	show := func(ctx context.Context) error {
+		return showHistory(ctx, audit.NewReader(kube), HistoryView{}, time.Now(), io.Discard)
+	}
 	type ops = map[string]func(context.Context) error
 	return map[string]ops{
 		store.NameKeys: {
@@ -97,11 +112,16 @@ func laterFormats(kube *fake.Clientset) map[string]map[string]func(context.Conte
 			},
 		},
 		store.NameHistory: {
-			"show": func(ctx context.Context) error { return status.ShowHistory(ctx, kube, "", io.Discard) },
+			"show": show,
 			"save": func(ctx context.Context) error {
 				return history.Save(ctx, nil, func(w io.Writer) error { _, err := io.WriteString(w, "{}"); return err })
 			},
 		},
+		store.NameAudit: {"show": show, "save": func(ctx context.Context) error { return beginHistory(ctx, kube) }},
+		store.NameAuditBase: {"show": func(ctx context.Context) error {
+			_, _, err := store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameAuditBase}.Load(ctx, "", func(io.Reader) error { return nil })
+			return err
+		}, "save": func(ctx context.Context) error { return beginHistory(ctx, kube) }},
 		store.NameStatus: {
 			"show": func(ctx context.Context) error { return status.Show(ctx, kube, io.Discard) },
 			"read": func(ctx context.Context) error { _, err := status.Read(ctx, kube); return err },
@@ -168,7 +188,7 @@ func TestALaterFormatIsRefusedAndKept(t *testing.T) {
 			}
 		}
 	}
-	for _, blob := range []string{store.NameSnapshot, store.NameHistory} { // the description of a Blob has a version too
+	for _, blob := range []string{store.NameSnapshot, store.NameHistory, store.NameAuditBase} { // the description of a Blob has a version too
 		kube := fake.NewClientset(&corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Name: blob, Namespace: deploy.Namespace}, Data: map[string][]byte{"head": []byte(`{"format":2,"sha256":5}`)},
 		})

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
@@ -37,7 +40,7 @@ func Approve(ctx context.Context, cfg *config.Config, hash string, out io.Writer
 	if err != nil {
 		return err
 	}
-	items, err := heldStore(c).Approve(ctx, hash, "")
+	items, err := heldStore(c).Approve(ctx, hash, ownName(ctx, c))
 	word := "approved"
 	if errors.Is(err, store.ErrApproved) {
 		word, err = "approved already", nil
@@ -47,4 +50,13 @@ func Approve(ctx context.Context, cfg *config.Config, hash string, out io.Writer
 	}
 	_, err = fmt.Fprintf(out, "%s: %d changes; the next round makes them\n", word, len(items))
 	return err
+}
+
+// ownName returns the name by which kube-apiserver knows whoever runs a command; "" where it does not tell.
+func ownName(ctx context.Context, c *clients) string {
+	r, err := c.kube.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		return ""
+	}
+	return rbacsync.Printable(r.Status.UserInfo.Username)
 }

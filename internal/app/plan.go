@@ -135,7 +135,7 @@ func once(ctx context.Context, cfg *config.Config, c *clients, mode syncer.Mode,
 	}
 	r, err := s.Once(ctx, "command")
 	if mode == syncer.ModeEnforce {
-		history.Flush(ctx)
+		_ = history.Flush(ctx)
 	}
 	if err != nil {
 		return r, kubeerror.Explain(err)

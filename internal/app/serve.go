@@ -184,7 +184,7 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 	last := s.now.Load() // serving has ended
 	last.running.end()
 	last.core.running.end()
-	s.kept.history.Flush(ctx)
+	_ = s.kept.history.Flush(ctx)
 	if !errors.Is(err, context.Canceled) {
 		return err
 	}

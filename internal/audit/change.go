@@ -56,6 +56,18 @@ func (b *book) note(c change, now state) (record, bool) {
 	return r, true
 }
 
+// tell takes in a change of which nothing before it is known: who lost something had it.
+func (b *book) tell(c change) (record, bool) {
+	none := state{}
+	if had := c; c.what == lost {
+		had.what = gained
+		n := len(b.log)
+		b.note(had, none)
+		b.log = b.log[:n]
+	}
+	return b.note(c, none)
+}
+
 // holder is somebody with a ClusterRole in one namespace.
 type holder struct {
 	user    int64

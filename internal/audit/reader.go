@@ -109,7 +109,11 @@ func (r *Reader) read(ctx context.Context, ask func(*book)) error {
 	if len(old) > 0 {
 		now := b.now()
 		for _, c := range old {
-			if n := len(log); n == 0 || c.at.UnixMilli() >= log[n-1].at {
+			switch n := len(log); {
+			case n > 0 && c.at.UnixMilli() < log[n-1].at:
+			case b.begins.IsZero():
+				b.tell(c)
+			default:
 				b.note(c, now)
 			}
 		}

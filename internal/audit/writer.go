@@ -83,7 +83,9 @@ type Writer struct {
 }
 
 // NewWriter returns a Writer that has stored nothing yet.
-func NewWriter(o Options) *Writer { return &Writer{o: o, wake: make(chan struct{}, 1)} }
+func NewWriter(o Options) *Writer {
+	return &Writer{o: o, wake: make(chan struct{}, 1), openBytes: 16 << 10, openRecords: 4000}
+}
 
 // Take takes in what a pass has found and written.
 func (w *Writer) Take(x Written) {
@@ -139,13 +141,15 @@ func (w *Writer) Run(ctx context.Context) {
 	}
 }
 
-// Flush stores what is left, also when ctx is done.
-func (w *Writer) Flush(ctx context.Context) {
+// Flush stores what is left, also when ctx is done. Its error is logged.
+func (w *Writer) Flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
-	if err := w.save(ctx, false); err != nil {
+	err := w.save(ctx, false)
+	if err != nil {
 		w.o.Log.WarnContext(ctx, "the last changes are not in the history; the next leader finds them in the cluster, without their cause", "error", err)
 	}
+	return err
 }
 
 // written clears the finding that nothing is.
@@ -301,17 +305,8 @@ func (w *Writer) start(at time.Time) {
 
 // tell takes in changes of before the history begins: they are told, and make no state.
 func (w *Writer) tell(old []change) {
-	b := w.v.book
 	for _, c := range old {
-		none := state{}
-		if c.what == lost { // who lost something had it
-			had := c
-			had.what = gained
-			n := len(b.log)
-			b.note(had, none)
-			b.log = b.log[:n]
-		}
-		if r, ok := b.note(c, none); ok {
+		if r, ok := w.v.book.tell(c); ok {
 			w.v.open = append(w.v.open, r)
 		}
 	}

@@ -190,6 +190,12 @@ func approve(t *testing.T, w *world, c *chromium) {
 		_ = root.visit(w.page + "/admin/held")
 		return strings.Contains(root.textNow(), "Nothing is held back")
 	})
+	owner := c.window(t, settings{})
+	owner.enter(w.page, "dora")
+	owner.await("dora's changes have the namespace and who approved it", func() bool {
+		_ = owner.visit(w.page + "/changes")
+		return strings.Contains(owner.textNow(), "dora-new-3")
+	})
 	root.open(w.page + "/admin/search?q=dora")
 	root.press("dora")
 	root.shows("dora-new-3")

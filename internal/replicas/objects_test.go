@@ -299,7 +299,7 @@ func ruined(t *testing.T) *ruin {
 		return err == nil
 	})
 	w.eventually("the history and the status are stored", bound, func() bool {
-		return app.History(t.Context(), u.cfg, "haw-world", io.Discard) == nil && app.Status(t.Context(), u.cfg, io.Discard) == nil && u.snapshot() && u.history(" ")
+		return app.History(t.Context(), u.cfg, app.HistoryView{Namespace: "haw-world"}, io.Discard) == nil && app.Status(t.Context(), u.cfg, io.Discard) == nil && u.snapshot() && u.history(" ")
 	})
 	return u
 }
@@ -328,7 +328,7 @@ func (u *ruin) snapshot() bool {
 
 func (u *ruin) history(want string) bool {
 	var out bytes.Buffer
-	return app.History(u.t.Context(), u.cfg, "haw-world", &out) == nil && strings.Contains(out.String(), want) && !strings.Contains(out.String(), "no change")
+	return app.History(u.t.Context(), u.cfg, app.HistoryView{Namespace: "haw-world"}, &out) == nil && strings.Contains(out.String(), want) && !strings.Contains(out.String(), "no change")
 }
 
 func (u *ruin) login() error {
@@ -481,9 +481,9 @@ func rows() []*thing {
 		with(secret("Secrets `gl-k8s-integrator-snapshot…`", own, store.NameSnapshot),
 			harm{then: func(x *thing) bool { return x.snapshot() }},
 			harm{do: immutable(set(garbage, "data", "content.gz")), then: func(x *thing) bool { return x.snapshot() }}),
-		with(secret("Secrets `gl-k8s-integrator-history…`", own, store.NameHistory),
+		with(secret("Secrets `gl-k8s-integrator-audit…`", own, store.NameAudit),
 			harm{do: func(x *thing) { remove(x); drift(x) }, then: func(x *thing) bool { return x.history("[drift;") }},
-			harm{do: func(x *thing) { immutable(set(garbage, "data", "content.gz"))(x); drift(x) }, then: func(x *thing) bool { return x.history("[drift;") }}),
+			harm{do: func(x *thing) { immutable(set(garbage, "data", "open.gz"))(x); drift(x) }, then: func(x *thing) bool { return x.history("[drift;") }}),
 		with(cm("ConfigMap `gl-k8s-integrator-inbox`", own, store.NameInbox),
 			harm{do: func(x *thing) { remove(x); x.change() }, then: func(x *thing) bool { return x.arrived() }},
 			harm{do: func(x *thing) { immutable(set("", "data", "any_thing"))(x); x.change() }, then: func(x *thing) bool { return x.arrived() && len(x.inbox()) == 0 }}),

@@ -349,9 +349,9 @@ func TestReplicas(t *testing.T) {
 		carol := fmt.Sprintf("gitlab:%d (carol)", w.user("carol"))
 		w.eventually("the history has both changes", 15*time.Second, func() bool {
 			out.Reset()
-			err := app.History(t.Context(), cfg, "haw-world", &out)
-			return err == nil && strings.Contains(out.String(), "RoleBinding haw-world/gitlab-view: + "+carol+"  [hook user_add_to_team; project/") &&
-				strings.Contains(out.String(), "- "+carol+"  [hook user_remove_from_team; project/")
+			err := app.History(t.Context(), cfg, app.HistoryView{Namespace: "haw-world"}, &out)
+			return err == nil && strings.Contains(out.String(), "  + "+carol+"  view  [hook user_add_to_team; Developer in haw/world, direct member]") &&
+				strings.Contains(out.String(), "  - "+carol+"  view  [hook user_remove_from_team; was Developer in haw/world, direct member; that is gone]")
 		})
 		w.eventually("the status is of the last round", 15*time.Second, func() bool {
 			out.Reset()

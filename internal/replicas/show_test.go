@@ -103,17 +103,17 @@ func TestServeTellsWhatItDoes(t *testing.T) {
 	var history string
 	w.eventually("the history", 15*time.Second, func() bool {
 		var b bytes.Buffer
-		if err := app.History(t.Context(), cfg, "haw-world", &b); err != nil {
+		if err := app.History(t.Context(), cfg, app.HistoryView{Namespace: "haw-world"}, &b); err != nil {
 			t.Fatal(err)
 		}
 		history = b.String()
 		return strings.Contains(history, "[drift;")
 	})
 	for _, want := range []string{
-		`(?m)^\S+Z  create RoleBinding haw-world/gitlab-view: \+ gitlab:\d+ \(bob\)  \[start; `,
-		`(?m)^\S+Z  update RoleBinding haw-world/gitlab-view: \+ gitlab:\d+ \(carol\)  \[hook user_add_to_team; `,
-		`(?m)^\S+Z  update RoleBinding haw-world/gitlab-view: - gitlab:\d+ \(bob\)  \[hook user_remove_from_team; `,
-		`(?m)^\S+Z  create RoleBinding haw-world/gitlab-edit: \+ gitlab:\d+ \(alice\)  \[drift; `,
+		`(?m)^\S+Z  \+ gitlab:\d+ \(bob\)  view  \[start; Developer in haw/world, direct member\]$`,
+		`(?m)^\S+Z  \+ gitlab:\d+ \(carol\)  view  \[hook user_add_to_team; Developer in haw/world, direct member\]$`,
+		`(?m)^\S+Z  - gitlab:\d+ \(bob\)  view  \[hook user_remove_from_team; was Developer in haw/world, direct member; that is gone\]$`,
+		`(?m)^\S+Z  - gitlab:\d+ \(alice\)  edit  \(found\)  \[drift; it was gone: somebody else took it, or it was not recorded\]$`, `(?m)^\S+Z  \+ gitlab:\d+ \(alice\)  edit  \[drift; `,
 	} {
 		if !regexp.MustCompile(want).MatchString(history) {
 			t.Errorf("the history lacks %s", want)
@@ -185,10 +185,10 @@ func TestServeTellsWhatItDoes(t *testing.T) {
 		t.Error(err)
 	}
 	var b bytes.Buffer
-	if err := app.History(t.Context(), cfg, "haw-world", &b); err != nil {
+	if err := app.History(t.Context(), cfg, app.HistoryView{Namespace: "haw-world"}, &b); err != nil {
 		t.Fatal(err)
 	}
-	if history = b.String(); strings.Count(history, "[drift; ") != 4 || !regexp.MustCompile(`- gitlab:\d+ \(carol\)  \[command; `).MatchString(history) {
+	if history = b.String(); strings.Count(history, "edit  [drift; ") != 4 || !regexp.MustCompile(`- gitlab:\d+ \(carol\)  view  \[command; `).MatchString(history) {
 		t.Error("the history lacks the last changes before the end, or those made by hand")
 	}
 	if t.Failed() {

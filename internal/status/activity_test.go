@@ -18,6 +18,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
+var day = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
 // TestWatchesAreJoined: of what several replicas saw the last counts, whoever writes first; the document stays; the first news is
 // written at once and further ones after a while; and that nothing ever came is written, too.
 func TestWatchesAreJoined(t *testing.T) {
