@@ -101,39 +101,47 @@ func (v View) Explain(user int64, q Question, now time.Time) Explanation {
 	id, managed := v.Source[q.Namespace]
 	switch {
 	case q.Namespace == "":
-		return e
 	case !managed:
-		e.Near = v.whose(q.Namespace)
-		return e
+		e.Near = whose(v, q.Namespace)
+	default:
+		e.Source = id.String()
+		r.explain(&e, id)
 	}
-	e.Source = id.String()
+	return e
+}
+
+// explain adds to an Explanation all about the source of the namespace.
+func (r *refusal) explain(e *Explanation, id SourceID) {
+	v, user := r.v, e.UserID
 	e.Path, _ = v.Snapshot.Path(id)
-	if t, member := v.Trail(user, id, now); member {
+	if t, member := v.Trail(user, id, r.now); member {
 		e.Trail = &t
 	}
-	if known && v.Policy.MayHaveRights(u) {
+	if u, known := v.Snapshot.Users[user]; known && v.Policy.MayHaveRights(u) {
 		e.Roles = r.given(id, user)
 	}
 	for _, k := range v.gaps[id].kept(user) {
-		if v.gone[k.ClusterRole] {
-			continue
+		if !v.gone[k.ClusterRole] {
+			e.Kept = append(e.Kept, GivenRole{ClusterRole: k.ClusterRole, Allows: r.allow(k.ClusterRole), Why: k.Why.Stays()})
 		}
-		e.Kept = append(e.Kept, GivenRole{ClusterRole: k.ClusterRole, Allows: r.allow(k.ClusterRole), Why: k.Why.Stays()})
 	}
 	given := allowedBy(e.Roles)
 	switch e.Allowed = max(given, allowedBy(e.Kept)); {
 	case given == Yes:
-		e.Code, e.Sentence, e.Ask = CodeAllowed, r.allowed(e), nil
-		return e
+		e.Code, e.Sentence, e.Ask = CodeAllowed, r.allowed(*e), nil
+		return
 	case e.Allowed == Yes:
-		e.Code, e.Sentence, e.Ask = CodeKept, r.kept(e), nil
+		e.Code, e.Sentence, e.Ask = CodeKept, r.kept(*e), nil
+	case slices.ContainsFunc(e.Roles, func(g GivenRole) bool { return g.Allows == Unknown && g.Absent == "" }):
+		// The webhook knows that it was refused; here it is not known.
+		e.Code, e.Ask = CodeRulesUnread, nil
+		e.Sentence = fmt.Sprintf("whether you may %s here%s is not known: what a ClusterRole allows was not read. Try again in a minute.", r.q.what(), r.as(*e))
 	}
-	n := v.nearby(user, id, now)
+	n := newNearby(v, user, id, r.now)
 	e.Near = n.misses()
 	if e.Allowed != Yes {
-		e.Remedies = n.remedies(&refusal{v: v, q: q, now: now}, e.Roles)
+		e.Remedies = n.remedies(&refusal{v: v, q: r.q, now: r.now}, e.Roles)
 	}
-	return e
 }
 
 // given returns what GitLab gives somebody in a source, whose account may have rights.
@@ -181,10 +189,9 @@ func (p Policy) extraWords(r *Resolver, id SourceID, role string) string {
 func allowedBy(roles []GivenRole) Verdict {
 	out := No
 	for _, g := range roles {
-		switch g.Absent {
-		case "":
+		if g.Absent == "" {
 			out = max(out, g.Allows)
-		case AbsentUnknown:
+		} else if g.Absent == AbsentUnknown {
 			out = max(out, min(g.Allows, Unknown))
 		}
 	}

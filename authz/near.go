@@ -19,7 +19,7 @@ type nearby struct {
 	frozen Frozen
 }
 
-func (v View) nearby(user int64, id SourceID, now time.Time) *nearby {
+func newNearby(v View, user int64, id SourceID, now time.Time) *nearby {
 	n := &nearby{v: v, now: now, user: user, id: id, only: resolverOf(user, v.Snapshot, now), frozen: v.Policy.frozen(v.Snapshot, id)}
 	n.access, _ = n.only.Members(id).standing(user)
 	return n
@@ -216,7 +216,7 @@ func (p Policy) mapped() []Level {
 func (p Policy) weakest() string { return p.roles[len(p.roles)-1].ClusterRole }
 
 // whose says what a namespace without a source could have been meant to be.
-func (v View) whose(ns string) (out []string) {
+func whose(v View, ns string) (out []string) {
 	if name := NormalizePath(ns); name != ns && name != "" {
 		if _, ok := v.Source[name]; ok {
 			return []string{fmt.Sprintf("the namespace of %s is %s", clean(ns), name)}

@@ -555,3 +555,15 @@ func TestKeptRights(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// TestRulesThatWereNotRead: nobody has refused it yet, so that is not said either.
+func TestRulesThatWereNotRead(t *testing.T) {
+	s, p := world(), policy(t)
+	names, _ := authz.AssignNames(p.Sources(s), nil, nil, nil)
+	v := authz.NewView(s, p, names).WithGaps(map[authz.SourceID]authz.Gap{}).WithRules(map[string][]authz.Rule{"edit": rules()["edit"]})
+	q := authz.Question{Namespace: "haw-lab-world", Verb: "get", Resource: "pods"}
+	e := v.Explain(bob, q, now)
+	if e.Allowed != authz.Unknown || e.Code != authz.CodeRulesUnread || e.Sentence != "whether you may get pods here (you are Developer in haw/lab/world) is not known: what a ClusterRole allows was not read. Try again in a minute." {
+		t.Errorf("%+v", e)
+	}
+}

@@ -36,7 +36,8 @@ func (s *server) newForPeople(kubeconfig func(variant string, namespaces []strin
 			return jobsOf(s.now.Load().cfg, v, project, p.board.Of)
 		},
 		Changes: func(ctx context.Context, user int64, since time.Time) ([]webapi.Change, error) {
-			return changesOf(ctx, history, user, since)
+			entries, err := history.User(ctx, user, since, time.Time{})
+			return ownChanges(entries), err
 		},
 	})
 	p.api = api.New(api.Options{People: p.Service, Authenticator: s.authenticator, Kubeconfig: kubeconfig, Logger: s.log})
@@ -124,19 +125,19 @@ func outcomeOf(g ci.Given, known bool, mode rbacsync.Delivery, environment strin
 	return "delivered", ""
 }
 
-// changesOf returns the changes of one person's own rights.
-func changesOf(ctx context.Context, history *audit.Reader, user int64, since time.Time) ([]webapi.Change, error) {
-	entries, err := history.User(ctx, user, since, time.Time{})
+// ownChanges tells a person what became of their rights. Who approved something is not for everybody to know.
+func ownChanges(entries []audit.Entry) []webapi.Change {
 	out := make([]webapi.Change, 0, len(entries))
 	for _, e := range entries {
 		if e.Role == "" || e.What != audit.Gained && e.What != audit.Lost {
 			continue
 		}
 		why := e.Why
-		if e.ApprovedBy != "" { // who that was is not for everybody to know
-			why = strings.TrimSuffix(why, ", approved by "+e.ApprovedBy) + ", approved by an administrator"
+		if by := "approved by " + e.ApprovedBy; e.ApprovedBy != "" {
+			before := strings.TrimSuffix(strings.TrimSuffix(why, by), ", ")
+			why = strings.TrimPrefix(before+", approved by an administrator", ", ")
 		}
 		out = append(out, webapi.Change{At: e.At.UTC(), Namespace: e.Namespace, Role: e.Role, What: string(e.What), Cause: cmp.Or(e.Cause, "unknown"), Why: why})
 	}
-	return out, err
+	return out
 }

@@ -17,6 +17,15 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
@@ -191,7 +200,43 @@ func TestPeopleAreToldByEachReplica(t *testing.T) {
 		r.stop()
 		s.next(ofBob[i], "ending")
 	}
+	s.anAPIServiceThatIsAway()
 	if strings.Contains(s.log.String(), alice) || strings.Contains(s.log.String(), bob) {
 		t.Error("a token is in the log")
 	}
+}
+
+// anAPIServiceThatIsAway shows why there is no aggregated API (docs/adr/0129): while its server is away no namespace goes.
+func (s *reloading) anAPIServiceThatIsAway() {
+	s.Helper()
+	objects, err := dynamic.NewForConfig(s.cluster.AdminConfig())
+	s.must(err)
+	services := objects.Resource(schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"})
+	const name = "v1.my.gl-k8s-integrator.io"
+	_, err = services.Create(s.Context(), &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": map[string]any{"name": name}, "spec": map[string]any{
+			"group": "my.gl-k8s-integrator.io", "version": "v1", "groupPriorityMinimum": int64(100), "versionPriority": int64(100), "insecureSkipTLSVerify": true,
+			"service": map[string]any{"name": "away", "namespace": deploy.Namespace},
+		},
+	}}, metav1.CreateOptions{})
+	s.must(err)
+	namespaces := s.admin.CoreV1().Namespaces()
+	_, err = namespaces.Create(s.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "of-somebody-else"}}, metav1.CreateOptions{})
+	s.must(err)
+	s.eventually("an APIService that is away", func() bool {
+		_, _, err := s.admin.Discovery().ServerGroupsAndResources()
+		return discovery.IsGroupDiscoveryFailedError(err)
+	})
+	s.must(namespaces.Delete(s.Context(), "of-somebody-else", metav1.DeleteOptions{}))
+	s.eventually("the deletion hangs", func() bool {
+		ns, err := namespaces.Get(s.Context(), "of-somebody-else", metav1.GetOptions{})
+		return err == nil && slices.ContainsFunc(ns.Status.Conditions, func(c corev1.NamespaceCondition) bool {
+			return c.Type == corev1.NamespaceDeletionDiscoveryFailure && c.Status == corev1.ConditionTrue && strings.Contains(c.Message, "my.gl-k8s-integrator.io")
+		})
+	})
+	s.must(services.Delete(s.Context(), name, metav1.DeleteOptions{}))
+	s.eventually("and goes on without it", func() bool {
+		_, err := namespaces.Get(s.Context(), "of-somebody-else", metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
 }
