@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// previous is the version that this one is upgraded from: a tag, or a commit while there is none. It is named here alone.
-const previous = "5a813b6"
+// previous is the version that this one is upgraded from, as a commit: a clone may lack its tag. It is named here alone.
+const previous = "593b0031a329" // v0.1.0
 
 // previousBinary returns the program of the previous version, built once per commit and kept in the user's cache folder.
 func previousBinary(t *testing.T) string {
