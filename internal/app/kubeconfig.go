@@ -33,6 +33,14 @@ type kubeconfigs struct {
 	needed []byte            // what of a large gitlabCA verifies GitLab
 }
 
+// clusterName is what people are told that the cluster is called; "" if the configuration does not say it.
+func clusterName(cfg *config.Config) string {
+	if cfg.Cluster.Name == "" && cfg.Cluster.PublicURL != "" {
+		return kubeconfig.NameOf(cfg.Cluster.PublicURL)
+	}
+	return cfg.Cluster.Name
+}
+
 // newKubeconfigs reads no more than it has to: with cluster.publicURL and cluster.publicCAFile, no way to the cluster is needed.
 func newKubeconfigs(cfg *config.Config) (*kubeconfigs, error) {
 	rc, url := &rest.Config{}, cfg.Cluster.PublicURL
@@ -52,8 +60,12 @@ func newKubeconfigs(cfg *config.Config) (*kubeconfigs, error) {
 	if name == "" {
 		name = kubeconfig.NameOf(url)
 	}
+	server := cfg.Web.URL
+	if cfg.Listeners.Web.Address == "" {
+		server = ""
+	}
 	return &kubeconfigs{
-		c:        kubeconfig.Cluster{Name: name, URL: url, Issuer: cfg.GitLab.URL, ClientID: cfg.Authn.ClientIDs[0]},
+		c:        kubeconfig.Cluster{Name: name, URL: url, Issuer: cfg.GitLab.URL, ClientID: cfg.Authn.ClientIDs[0], Server: server},
 		publicCA: publicCA(cfg.Cluster, rc), gitlabCA: gitlabCA(cfg.GitLab),
 	}, nil
 }
