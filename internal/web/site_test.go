@@ -57,9 +57,6 @@ func newKey() string {
 	_, _ = rand.Read(b)
 	return base64.StdEncoding.EncodeToString(b)
 }
-func yes(string) bool     { return true }
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
-func ptr[T any](v T) *T   { return &v }
 
 // fakePeople has the namespaces of everybody.
 type fakePeople struct {
@@ -128,7 +125,7 @@ func newFixture(t *testing.T, change func(*web.Options)) *fixture {
 		t: t, clock: &clock{t: time.Now().Truncate(time.Second)}, keys: newKey(), states: map[int64]string{},
 		people: &fakePeople{all: map[int64][]webapi.Namespace{41: {{
 			Name: "haw-world", Source: "project/20", Path: "haw/world", URL: "https://gitlab.example.com/haw/world", Roles: []string{"edit"},
-			Level: "Maintainer", Reason: "Maintainer in haw/world, direct", Until: ptr(time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC)),
+			Level: "Maintainer", Reason: "Maintainer in haw/world, direct", Until: new(time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC)),
 		}}}},
 	}
 	var site http.Handler

@@ -299,10 +299,10 @@ func (s *Site) notFound(w http.ResponseWriter, r *http.Request, v *visit) {
 	s.problem(w, r, v, http.StatusNotFound, "not_found")
 }
 
-// log writes one line about somebody; many of them are left out.
-func (s *Site) log(ctx context.Context, msg string, user int64, attrs ...slog.Attr) {
+// log writes one line about what became of somebody's session; many of them are left out.
+func (s *Site) log(ctx context.Context, event string, user int64, attrs ...slog.Attr) {
 	if n, ok := s.lines.Allow(s.o.Now()); ok {
-		s.o.Logger.LogAttrs(ctx, slog.LevelInfo, msg, append(attrs, slog.Int64("user", user), slog.Int64("suppressed", n))...)
+		s.o.Logger.LogAttrs(ctx, slog.LevelInfo, "session of the page", append(attrs, slog.String("event", event), slog.Int64("user", user), slog.Int64("suppressed", n))...)
 	}
 }
 
