@@ -148,6 +148,12 @@ func (g *GitLab) userProblem(id int64) Code {
 	if !known {
 		return ""
 	}
+	return StateCode(state)
+}
+
+// StateCode returns the reason why an account in this state of GitLab's (or of those of Config.UserState) is refused, "" for one
+// that is let in.
+func StateCode(state string) Code {
 	switch state {
 	case "active":
 		return ""

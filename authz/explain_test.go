@@ -230,7 +230,11 @@ func TestStrangersHearOneSentence(t *testing.T) {
 	seen := map[string]bool{}
 	for _, ns := range []string{"haw-lab", "nowhere"} {
 		for _, user := range []int64{carol, mallory, bot, 99} {
-			seen[strings.ReplaceAll(v.User(user, authz.Question{Namespace: ns, Verb: "get", Resource: "pods"}, now), ns, "X")] = true
+			q := authz.Question{Namespace: ns, Verb: "get", Resource: "pods"}
+			seen[strings.ReplaceAll(v.User(user, q, now), ns, "X")] = true
+			if a := v.Answer(user, q, now); a.Allowed != authz.No || a.Code != authz.CodeNoMember || a.Trail != nil || a.Ask != nil || a.Sentence != v.User(user, q, now) {
+				t.Errorf("user %d in %s: %+v", user, ns, a)
+			}
 		}
 	}
 	if len(seen) != 1 {

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -11,6 +12,7 @@ type Code string
 // The codes.
 const (
 	CodeAllowed         Code = "allowed"         // it is allowed by what is in the cluster, for all that is known here
+	CodeKept            Code = "kept"            // it is allowed by what is in the cluster still, and GitLab does not give it
 	CodeNotInCluster    Code = "notInCluster"    // GitLab gives what allows it, or could, and the cluster has it not
 	CodeLevel           Code = "levelTooLow"     // another level in GitLab would allow it
 	CodeNoLevel         Code = "noLevelAllows"   // no level there would
@@ -31,10 +33,11 @@ type Explanation struct {
 	Username  string    `json:"username,omitempty"` // empty if the account is not known
 	State     UserState `json:"state,omitempty"`
 	Namespace string    `json:"namespace,omitempty"`
-	Source    string    `json:"source,omitempty"` // "project/10"; empty if the namespace belongs to nothing in GitLab
-	Path      string    `json:"path,omitempty"`   // of Source in GitLab
-	Request   string    `json:"request"`          // "get pods/log"
-	// Allowed is whether what GitLab gives, and is in the cluster, allows it; by what is known here.
+	Source    string    `json:"source,omitempty"`  // "project/10"; empty if the namespace belongs to nothing in GitLab
+	Path      string    `json:"path,omitempty"`    // of Source in GitLab
+	Request   string    `json:"request,omitempty"` // "get pods/log"; empty: any right
+	// Allowed is whether what this program has written into the cluster allows it, by what is known here. Without a verb in
+	// Request: whether there is a right at all.
 	Allowed Verdict `json:"allowed"`
 	Code    Code    `json:"code"`
 	// Sentence is fit for the person, and where it is about a namespace for whoever can ask about them there (docs/adr/0080).
@@ -43,11 +46,13 @@ type Explanation struct {
 	Trail *Trail `json:"trail,omitempty"`
 	// Roles are what GitLab gives them there, strongest first.
 	Roles []GivenRole `json:"roles,omitempty"`
+	// Kept are what they still have in the cluster, and GitLab does not give them; Why says why.
+	Kept []GivenRole `json:"kept,omitempty"`
 	// Ask are user names of members who may do it.
 	Ask []string `json:"ask,omitempty"`
 	// Near is what would have given them more, and why it does not.
 	Near []string `json:"near,omitempty"`
-	// Remedies are what would help, nearest first.
+	// Remedies are what would help, all of them together, in this order. None: it is allowed, or it is not known.
 	Remedies []Remedy `json:"remedies,omitempty"`
 }
 
@@ -61,12 +66,6 @@ type GivenRole struct {
 	Extra string `json:"extra,omitempty"`
 }
 
-// Remedy is something that would help, and who can do it.
-type Remedy struct {
-	Text string   `json:"text"`
-	Who  []string `json:"who,omitempty"` // user names in GitLab; empty: the administrators that Text names
-}
-
 // Answer is what somebody who has proved who they are may hear of their own request.
 type Answer struct {
 	Allowed  Verdict `json:"allowed"`
@@ -77,8 +76,8 @@ type Answer struct {
 	Ask   []string `json:"ask,omitempty"`
 }
 
-// ForPerson returns what the person themself may hear. Of a namespace they are no member of it is the same whoever they are, and
-// whether or not it exists.
+// ForPerson returns what the person themself may hear. Of a namespace they are no member of and have no right in it is the same
+// whoever they are, and whether or not it exists.
 func (e Explanation) ForPerson() Answer {
 	a := Answer{Allowed: e.Allowed, Code: e.Code, Sentence: e.Sentence, Ask: e.Ask}
 	if e.Trail != nil {
@@ -87,30 +86,68 @@ func (e Explanation) ForPerson() Answer {
 	return a
 }
 
+// Answer is Explain for the person themself. It looks for nothing that they may not hear, so also its time tells nothing of it.
+func (v View) Answer(user int64, q Question, now time.Time) Answer {
+	r := &refusal{v: v, q: q, now: now}
+	return r.explanation(user).ForPerson()
+}
+
 // Explain says whether somebody may do something, and why: all of it, for administrators.
 func (v View) Explain(user int64, q Question, now time.Time) Explanation {
 	r := &refusal{v: v, q: q, now: now}
-	e := Explanation{UserID: user, Namespace: q.Namespace, Request: q.what(), Sentence: r.user(user)}
-	e.Code, e.Ask = r.code, r.asked
-	u, known := v.Snapshot.Users[user]
-	if known {
-		e.Username, e.State = u.Username, u.State
-	}
+	e := r.explanation(user)
 	id, managed := v.Source[q.Namespace]
+	switch {
+	case q.Namespace == "":
+	case !managed:
+		e.Near = whose(v, q.Namespace)
+	case e.Code != CodeAllowed:
+		n := newNearby(v, user, id, now)
+		e.Near = n.misses()
+		if e.Allowed != Yes {
+			e.Remedies = n.remedies(r, e.Roles)
+		}
+	}
+	return e
+}
+
+// explanation is Explain without what would have given more, and what helps.
+func (r *refusal) explanation(user int64) Explanation {
+	v := r.v
+	e := Explanation{UserID: user, Namespace: r.q.Namespace, Sentence: r.user(user)}
+	e.Code, e.Ask = r.code, r.asked
+	if r.q.Verb != "" {
+		e.Request = r.q.what()
+	}
+	u, known := v.Snapshot.Users[user]
+	e.Username, e.State = u.Username, u.State
+	id, managed := v.Source[r.q.Namespace]
 	if !managed {
 		return e
 	}
 	e.Source = id.String()
 	e.Path, _ = v.Snapshot.Path(id)
-	if t, member := v.Trail(user, id, now); member {
+	if t, member := v.Trail(user, id, r.now); member {
 		e.Trail = &t
 	}
 	if known && v.Policy.MayHaveRights(u) {
 		e.Roles = r.given(id, user)
 	}
-	e.Allowed = allowedBy(e.Roles)
-	if e.Allowed == Yes {
+	for _, k := range v.gaps[id].kept(user) {
+		if !v.gone[k.ClusterRole] {
+			e.Kept = append(e.Kept, GivenRole{ClusterRole: k.ClusterRole, Allows: r.allow(k.ClusterRole), Why: k.Why.Stays()})
+		}
+	}
+	given := allowedBy(e.Roles)
+	switch e.Allowed = max(given, allowedBy(e.Kept)); {
+	case given == Yes:
 		e.Code, e.Sentence, e.Ask = CodeAllowed, r.allowed(e), nil
+	case e.Allowed == Yes:
+		e.Code, e.Sentence, e.Ask = CodeKept, r.kept(e), nil
+	case slices.ContainsFunc(e.Roles, func(g GivenRole) bool { return g.Allows == Unknown && g.Absent == "" }):
+		// The webhook knows that it was refused; here it is not known.
+		e.Code, e.Ask = CodeRulesUnread, nil
+		e.Sentence = fmt.Sprintf("whether you may %s here%s is not known: what a ClusterRole allows was not read. Try again in a minute.", r.q.what(), r.as(e))
 	}
 	return e
 }
@@ -160,11 +197,12 @@ func (p Policy) extraWords(r *Resolver, id SourceID, role string) string {
 func allowedBy(roles []GivenRole) Verdict {
 	out := No
 	for _, g := range roles {
-		switch g.Absent {
-		case "":
-			out = max(out, g.Allows)
-		case AbsentUnknown:
+		if g.Absent == AbsentUnknown {
 			out = max(out, min(g.Allows, Unknown))
+			continue
+		}
+		if g.Absent == "" {
+			out = max(out, g.Allows)
 		}
 	}
 	return out
@@ -172,14 +210,26 @@ func allowedBy(roles []GivenRole) Verdict {
 
 // allowed says to somebody why they may do it.
 func (r *refusal) allowed(e Explanation) string {
-	for _, g := range e.Roles {
-		switch {
-		case g.Allows != Yes || g.Absent != "":
-		case e.Trail == nil:
-			return "you may " + r.q.what() + " here by " + quoted([]string{g.ClusterRole}) + "."
-		default:
-			return "you may " + r.q.what() + " here by " + quoted([]string{g.ClusterRole}) + " (you are " + e.Trail.Level.String() + " in " + clean(e.Path) + ")."
-		}
+	i := slices.IndexFunc(e.Roles, func(g GivenRole) bool { return g.Allows == Yes && g.Absent == "" })
+	return r.may(e.Roles[i].ClusterRole) + r.as(e) + "."
+}
+
+// kept says to somebody why they still may do it.
+func (r *refusal) kept(e Explanation) string {
+	i := slices.IndexFunc(e.Kept, func(g GivenRole) bool { return g.Allows == Yes })
+	return r.may(e.Kept[i].ClusterRole) + r.as(e) + ", which GitLab does not give you."
+}
+
+func (r *refusal) may(role string) string {
+	if r.q.Verb == "" {
+		return fmt.Sprintf("you have %s here", quoted([]string{role}))
 	}
-	return ""
+	return fmt.Sprintf("you may %s here by %s", r.q.what(), quoted([]string{role}))
+}
+
+func (r *refusal) as(e Explanation) string {
+	if e.Trail == nil {
+		return ""
+	}
+	return fmt.Sprintf(" (you are %s in %s)", e.Trail.Level, clean(e.Path))
 }

@@ -31,6 +31,14 @@ var absences = []Absence{
 	AbsentPlan, AbsentHeld, AbsentUnwritten, AbsentFailed, AbsentTerminating, AbsentForeign, AbsentNoRole, AbsentNotBindable, AbsentUnread, AbsentUnknown,
 }
 
+// Sentence says that something is not in the cluster, and why; "" of what is there.
+func (a Absence) Sentence() string {
+	if a == "" {
+		return ""
+	}
+	return "not in the cluster yet" + a.why()
+}
+
 // why completes a sentence that says that something is not in the cluster, and says what to do. Who reads it may be anybody in that
 // namespace (docs/adr/0080): it tells no error and no name.
 func (a Absence) why() string {
@@ -63,6 +71,8 @@ type Gap struct {
 	// All is why none of it is there; "" if the namespace is there. But for AbsentForeign there is no such namespace.
 	All   Absence `json:"all,omitempty"`
 	Lacks []Lack  `json:"lacks,omitempty"` // if All is ""
+	// Keeps is what people still have by bindings of this program and GitLab does not give them, and why. Its Users are not nil.
+	Keeps []Lack `json:"keeps,omitempty"`
 }
 
 // Lack is a ClusterRole that somebody should have by GitLab and has not.
@@ -74,6 +84,7 @@ type Lack struct {
 	Users []int64 `json:"users,omitempty"`
 }
 
+// equal reports whether the same is lacking.
 func (g Gap) equal(o Gap) bool {
 	return g.All == o.All && slices.EqualFunc(g.Lacks, o.Lacks, func(a, b Lack) bool {
 		return a.ClusterRole == b.ClusterRole && a.Why == b.Why && (a.Users == nil) == (b.Users == nil) && slices.Equal(a.Users, b.Users)
@@ -94,6 +105,32 @@ func (g Gap) of(role string, user int64) Absence {
 		}
 	}
 	return ""
+}
+
+// kept returns the ClusterRoles that somebody still has and GitLab does not give them, with the reason.
+func (g Gap) kept(user int64) (out []Lack) {
+	for _, k := range g.Keeps {
+		if _, has := slices.BinarySearch(k.Users, user); has {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// Stays completes a sentence that says that something is still in the cluster which GitLab does not give.
+func (a Absence) Stays() string {
+	switch a {
+	case AbsentPlan:
+		return "the integrator is in mode plan, in which it takes nothing away"
+	case AbsentHeld:
+		return "taking it away is held back until somebody approves it (`gl-k8s-integrator plan --held`)"
+	case AbsentFailed:
+		return "it could not be taken away, and that is tried again (`gl-k8s-integrator status`)"
+	case AbsentUnread:
+		return "GitLab could not be read completely, and until then nothing is taken away"
+	case AbsentUnwritten, AbsentTerminating, AbsentForeign, AbsentNoRole, AbsentNotBindable, AbsentUnknown:
+	}
+	return "it is being taken away, or waits until what takes its place can be given"
 }
 
 // WithGaps returns the View with what the cluster lacks of what GitLab gives: a source without an entry lacks nothing. Of

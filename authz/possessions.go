@@ -77,6 +77,9 @@ func (p *possessions) at(v View, now time.Time) *table {
 	return p.table
 }
 
+// Prepare makes the index that questions about one person need, unless there is one for the day: else the first of them waits for it.
+func (v View) Prepare(now time.Time) { v.own.at(v, now) }
+
 func newTable(v View, now time.Time) *table {
 	t := &table{day: dayOf(now), sources: make([]SourceID, 0, len(v.Namespace)), of: map[int64]span{}}
 	for id := range v.Namespace {
@@ -207,7 +210,7 @@ func (v View) sum(first []possession, counts []int) rights {
 // count returns how many of one person's entries of one kind are about changed sources, without looking at all of them.
 func (t *table) count(entries []entry, v View) (n int) {
 	for id := range v.changed {
-		at, found := slices.BinarySearchFunc(t.sources, v.Namespace[id], func(s SourceID, ns string) int { return cmp.Compare(v.Namespace[s], ns) })
+		at, found := t.find(v, id)
 		if !found {
 			continue
 		}
@@ -216,4 +219,9 @@ func (t *table) count(entries []entry, v View) (n int) {
 		}
 	}
 	return n
+}
+
+// find returns the place of a source in the index; false if it has no namespace.
+func (t *table) find(v View, id SourceID) (at int, found bool) {
+	return slices.BinarySearchFunc(t.sources, v.Namespace[id], func(s SourceID, ns string) int { return cmp.Compare(v.Namespace[s], ns) })
 }

@@ -69,6 +69,9 @@ func (r *refusal) memberRefused(id SourceID, user int64, level Level) string {
 func (r *refusal) allow(roles ...string) Verdict {
 	out := No
 	for _, role := range roles {
+		if r.q.Verb == "" && r.q.Resource == "" && !r.v.gone[role] {
+			return Yes
+		}
 		rules, read := r.v.rules[role]
 		if !read {
 			out = max(out, Unknown)
@@ -235,7 +238,7 @@ func (r *refusal) unfulfilled(roles []string, absent func(role string) Absence) 
 // say completes "GitLab gives you … here".
 func (g given) say(r *refusal, id SourceID) string {
 	switch {
-	case g.sure:
+	case g.sure && r.q.Verb != "":
 		return fmt.Sprintf(", which allows %s, but %s", r.q.what(), r.v.notYet(id, g.why))
 	case g.why == AbsentUnknown:
 		return fmt.Sprintf("; whether it allows %s, and is in the cluster yet, is not known here. Try again in a minute, then ask the cluster's administrators.", r.q.what())

@@ -24,45 +24,43 @@ func (v View) Rights(user int64, now time.Time) []Right {
 	if !ok || !v.Policy.MayHaveRights(u) {
 		return nil
 	}
-	type place struct {
-		entry
-		ns string
-		id SourceID
-	}
-	t := v.own.at(v, now)
+	return v.own.at(v, now).rights(v, user, now)
+}
+
+// rights is View.Rights of somebody whose account may have some.
+func (t *table) rights(v View, user int64, now time.Time) []Right {
 	s := t.of[user]
-	places := make([]place, 0, s.to-s.from)
+	// A place is a right as one number, in the order in which it is wanted: by namespace, role and reason.
+	of := len(v.rank)
+	kinds := of * (1 + len(absences))
+	place := func(kind, source int) int { return source*kinds + kind%of*(1+len(absences)) + kind/of }
+	places := make([]int, 0, s.to-s.from)
 	for _, e := range t.entries[s.from:s.to] {
-		if id := t.sources[e.source]; !v.changed[id] {
-			places = append(places, place{e, v.Namespace[id], id})
+		if !v.changed[t.sources[e.source]] {
+			places = append(places, place(int(e.kind), int(e.source)))
 		}
 	}
 	r := resolverOf(user, v.Snapshot, now)
 	for id := range v.changed {
-		if ns, ok := v.Namespace[id]; ok {
-			v.each(r, id, func(kind int, _ int64) { places = append(places, place{newEntry(kind, 0), ns, id}) })
+		if at, found := t.find(v, id); found {
+			v.each(r, id, func(kind int, _ int64) { places = append(places, place(kind, at)) })
 		}
 	}
-	// Of one namespace the rights are in the order of the roles, whether or not they are there.
-	of := len(v.rank)
-	slices.SortFunc(places, func(a, b place) int {
-		return cmp.Or(cmp.Compare(a.ns, b.ns), cmp.Compare(int(a.kind)%of, int(b.kind)%of), cmp.Compare(a.kind, b.kind))
-	})
+	slices.Sort(places)
+	places = slices.Compact(places) // two mappings of a changed source may give one right
 	var out []Right
 	names, given := v.Policy.ClusterRoles(), make([]string, 0, len(places))
 	for i, p := range places {
-		if i == 0 || places[i-1].ns != p.ns {
+		id := t.sources[p/kinds]
+		if i == 0 || places[i-1]/kinds != p/kinds {
 			given = given[len(given):] // of this one: the slices of all share one array
-			out = append(out, Right{Namespace: p.ns, Source: p.id})
+			out = append(out, Right{Namespace: v.Namespace[id], Source: id})
 		}
-		right, role := &out[len(out)-1], names[int(p.kind)%of]
-		if slices.Contains(right.ClusterRoles, role) {
-			continue // two mappings of a changed source give one right
-		}
-		given = append(given, role)
-		right.ClusterRoles = given[:len(given):len(given)]
-		if why := v.absence(int(p.kind)); why != "" {
-			right.Lacks = append(right.Lacks, role)
+		right, role := &out[len(out)-1], p%kinds/(1+len(absences))
+		given = append(given, names[role])
+		right.ClusterRoles = slices.Clip(given)
+		if why := v.absence(role + of*(p%(1+len(absences)))); why != "" {
+			right.Lacks = append(right.Lacks, names[role])
 			right.Absent = cmp.Or(right.Absent, why)
 		}
 	}
@@ -110,53 +108,60 @@ func (v View) Who(ns string, now time.Time) []Holder {
 	if !ok {
 		return nil
 	}
-	type holding struct {
-		roles map[string]bool
-		by    standing
-		in    SourceID // where by is
-	}
-	r := NewResolver(v.Snapshot, now)
-	members := r.Members(id)
-	holdings := map[int64]*holding{}
-	v.Policy.each(r, src, func(role string, a standing) {
-		h := holdings[a.user]
-		if h == nil {
-			h = &holding{roles: map[string]bool{}, by: a, in: id}
-			if own, member := members.standing(a.user); member {
-				h.by = own
-			} else {
-				h.in = v.Policy.extraGroupOf(r, id, role, a)
-			}
-			holdings[a.user] = h
-		}
-		h.roles[role] = true
-	}, func(standing) {})
-	out := make([]Holder, 0, len(holdings))
-	for user, h := range holdings {
+	out := make([]Holder, 0)
+	for user, h := range v.holdings(src, NewResolver(v.Snapshot, now)) {
 		u, known := v.Snapshot.Users[user]
-		if !known || !v.Policy.MayHaveRights(u) {
-			continue
+		if known && v.Policy.MayHaveRights(u) {
+			out = append(out, h.holder(v, id, u))
 		}
-		x := Holder{User: u, Trail: r.trail(h.in, h.by)}
-		for _, role := range v.Policy.ClusterRoles() {
-			if !h.roles[role] {
-				continue
-			}
-			x.ClusterRoles = append(x.ClusterRoles, role)
-			if why := v.absent(id, role, user); why != "" {
-				x.Lacks = append(x.Lacks, role)
-				x.Absent = cmp.Or(x.Absent, why)
-			}
-		}
-		if len(x.Lacks) < len(x.ClusterRoles) {
-			x.Absent = ""
-		}
-		out = append(out, x)
 	}
 	slices.SortFunc(out, func(a, b Holder) int {
 		return cmp.Or(cmp.Compare(v.rank[a.ClusterRoles[0]], v.rank[b.ClusterRoles[0]]), cmp.Compare(a.User.Username, b.User.Username), cmp.Compare(a.User.ID, b.User.ID))
 	})
 	return out
+}
+
+// holding is what somebody is given in a source.
+type holding struct {
+	roles map[string]bool
+	trail Trail
+}
+
+// holdings returns what everybody is given in a source, whatever their account.
+func (v View) holdings(src Source, r *Resolver) map[int64]*holding {
+	members, out := r.Members(src.ID), map[int64]*holding{}
+	v.Policy.each(r, src, func(role string, a standing) {
+		h := out[a.user]
+		if h == nil {
+			h = &holding{roles: map[string]bool{}}
+			if own, member := members.standing(a.user); member {
+				h.trail = r.trail(src.ID, own)
+			} else {
+				h.trail = r.trail(v.Policy.extraGroupOf(r, src.ID, role, a), a)
+			}
+			out[a.user] = h
+		}
+		h.roles[role] = true
+	}, func(standing) {})
+	return out
+}
+
+func (h *holding) holder(v View, id SourceID, u User) Holder {
+	x := Holder{User: u, Trail: h.trail}
+	for _, role := range v.Policy.ClusterRoles() {
+		if !h.roles[role] {
+			continue
+		}
+		x.ClusterRoles = append(x.ClusterRoles, role)
+		if why := v.absent(id, role, u.ID); why != "" {
+			x.Lacks = append(x.Lacks, role)
+			x.Absent = cmp.Or(x.Absent, why)
+		}
+	}
+	if len(x.Lacks) < len(x.ClusterRoles) {
+		x.Absent = ""
+	}
+	return x
 }
 
 // extraGroupOf returns the group of the extra mapping that gives somebody a role in a source as the member a.

@@ -8,7 +8,7 @@ import (
 // Question is a refused request, as far as an explanation needs it.
 type Question struct {
 	Namespace   string // empty for cluster-wide requests
-	Verb        string
+	Verb        string // empty: whether there is any right at all (View.Explain alone)
 	Group       string // the API group, empty for the core one
 	Resource    string // plural, lower case; empty for a non-resource request
 	Subresource string
@@ -39,6 +39,9 @@ func (r Rule) resource(name, sub string) bool {
 
 // what names the request for people: "get pods/log".
 func (q Question) what() string {
+	if q.Verb == "" && q.Resource == "" {
+		return "any right"
+	}
 	resource := q.Resource
 	if q.Subresource != "" {
 		resource += "/" + q.Subresource

@@ -20,6 +20,7 @@ type GapFinder struct {
 	Have    *Observed
 	Want    *Wanted // as GitLab says
 	Held    map[authz.SourceID]bool
+	Revokes map[Right]bool // rights whose end is held back
 	Failed  map[Key]bool
 	Roles   clusterroles.Roles
 }
@@ -30,7 +31,7 @@ func (f *GapFinder) Find() map[authz.SourceID]authz.Gap {
 		if len(objects) == 0 || objects[0].Namespace == nil {
 			return
 		}
-		if g := f.namespace(ns, objects[0].Namespace, here, objects); g.All != "" || len(g.Lacks) > 0 {
+		if g := f.namespace(ns, objects[0].Namespace, here, objects); g.All != "" || len(g.Lacks) > 0 || len(g.Keeps) > 0 {
 			out[objects[0].Namespace.Source] = g
 		}
 	})
@@ -64,7 +65,51 @@ func (f *GapFinder) namespace(ns string, namespace *Namespace, here []*Live, obj
 		})
 		out.Lacks = append(out.Lacks, f.role(namespace.Source, l.Deleting, here, shards)...)
 	}
+	out.Keeps = f.keeps(namespace.Source, here, objects)
 	return out
+}
+
+// keeps returns what people have in a namespace and GitLab does not give them.
+func (f *GapFinder) keeps(id authz.SourceID, here []*Live, objects []Object) (out []authz.Lack) {
+	for _, l := range here {
+		if l.Binding == nil || isCI(l.Key) {
+			continue
+		}
+		kept := l.Binding.Users
+		for _, o := range objects {
+			if o.Binding != nil && o.Binding.Role == l.Binding.Role && !isCI(o.Key) && len(kept) > 0 {
+				kept = minus(kept, o.Binding.Users)
+			}
+		}
+		for _, user := range kept {
+			why := f.whyKept(id, l, user)
+			i := slices.IndexFunc(out, func(k authz.Lack) bool { return k.ClusterRole == l.Binding.Role && k.Why == why })
+			if i < 0 {
+				i, out = len(out), append(out, authz.Lack{ClusterRole: l.Binding.Role, Why: why})
+			}
+			out[i].Users = append(out[i].Users, user)
+		}
+	}
+	for i := range out {
+		slices.Sort(out[i].Users)
+		out[i].Users = slices.Compact(out[i].Users)
+	}
+	return out
+}
+
+// whyKept returns why somebody still is in a binding.
+func (f *GapFinder) whyKept(id authz.SourceID, l *Live, user int64) authz.Absence {
+	switch {
+	case !f.Enforce:
+		return authz.AbsentPlan
+	case f.Want.Hold != "" || f.Want.Untouchable[id] != "":
+		return authz.AbsentUnread
+	case f.Revokes[Right{id, l.Binding.Role, user}]:
+		return authz.AbsentHeld
+	case f.Failed[l.Key]:
+		return authz.AbsentFailed
+	}
+	return authz.AbsentUnwritten
 }
 
 // role compares the bindings of one ClusterRole in a namespace.

@@ -39,7 +39,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), snapshotCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), apiserverConfigCommand(s), fenceFilesCommand(s), checkConfigCommand(s), doctorCommand(s), configSchemaCommand(s), tokenCommand(s), uninstallCommand(s), initCommand(s), migrateCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), planCommand(s), approveCommand(s), syncCommand(s), snapshotCommand(s), statusCommand(s), historyCommand(s), hooksCommand(s), agentConfigCommand(s), kubeconfigCommand(s), apiserverConfigCommand(s), fenceFilesCommand(s), checkConfigCommand(s), doctorCommand(s), configSchemaCommand(s), tokenCommand(s), uninstallCommand(s), initCommand(s), migrateCommand(s), versionCommand(s), explainCommand(s), whoCommand(s))
 	return root
 }
 

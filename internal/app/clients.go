@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -27,6 +28,7 @@ type clients struct {
 	watch      kubernetes.Interface // the same without a timeout, for requests that stay open
 	dynamic    dynamic.Interface    // for objects from templates
 	follow     dynamic.Interface    // the same without a timeout
+	metadata   metadata.Interface   // for objects of which nothing else is needed; without a timeout
 	gitlabHTTP *http.Client
 	publicURL  string                 // of kube-apiserver, as CI jobs reach it
 	publicCA   func() ([]byte, error) // PEM, as it is now
@@ -59,7 +61,11 @@ func connect(cfg *config.Config) (*clients, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the Kubernetes client: %w", err)
 	}
-	c := &clients{kube: kube, watch: watch, dynamic: objects, follow: follow, publicURL: cfg.Cluster.PublicURL}
+	meta, err := metadata.NewForConfig(rc)
+	if err != nil {
+		return nil, fmt.Errorf("making the Kubernetes client: %w", err)
+	}
+	c := &clients{kube: kube, watch: watch, dynamic: objects, follow: follow, metadata: meta, publicURL: cfg.Cluster.PublicURL}
 	if c.publicURL == "" {
 		c.publicURL = rc.Host
 	}

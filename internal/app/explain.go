@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"time"
 
+	rbacv1 "k8s.io/api/rbac/v1"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
@@ -62,12 +64,17 @@ func rulesOf(roles clusterroles.Roles) map[string][]authz.Rule {
 		if role.Exists.Verdict == clusterroles.No || (role.Exists.Verdict == clusterroles.Unknown && role.Rules == nil) {
 			continue
 		}
-		rules := make([]authz.Rule, 0, len(role.Rules))
-		for i := range role.Rules {
-			r := &role.Rules[i]
-			rules = append(rules, authz.Rule{Verbs: r.Verbs, Groups: r.APIGroups, Resources: r.Resources, Names: r.ResourceNames})
-		}
-		out[name] = rules
+		out[name] = authzRules(role.Rules)
 	}
 	return out
+}
+
+// authzRules returns rules in the form of authz.
+func authzRules(list []rbacv1.PolicyRule) []authz.Rule {
+	rules := make([]authz.Rule, 0, len(list))
+	for i := range list {
+		r := &list[i]
+		rules = append(rules, authz.Rule{Verbs: r.Verbs, Groups: r.APIGroups, Resources: r.Resources, Names: r.ResourceNames})
+	}
+	return rules
 }

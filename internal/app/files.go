@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/web"
 )
 
 // CheckNamedFiles reads every file that a configuration names, as serve would, and returns why it would not do. No error
@@ -49,6 +50,10 @@ func CheckNamedFiles(cfg *config.Config) error {
 	check("listeners.metrics.certFile", l.Metrics.CertFile, holdsCertificates)
 	check("listeners.metrics.keyFile", l.Metrics.KeyFile, pairOf(l.Metrics.CertFile))
 	check("listeners.metrics.tokenFile", l.Metrics.TokenFile, holdsSecret)
+	check("listeners.web.certFile", l.Web.CertFile, holdsCertificates)
+	check("listeners.web.keyFile", l.Web.KeyFile, pairOf(l.Web.CertFile))
+	check("web.clientSecretFile", cfg.Web.ClientSecretFile, holdsSecret)
+	check("web.sessionKeyFile", cfg.Web.SessionKeyFile, func(data []byte) error { _, err := web.ParseKeys(data); return err })
 	check("authn.keys.file", cfg.Authn.Keys.File, holdsKeySet)
 	return errors.Join(errs...)
 }

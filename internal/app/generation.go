@@ -28,6 +28,7 @@ type generation struct {
 	knowledge               *accounts.Knowledge
 	users                   *accounts.Directory
 	auth                    *authn.GitLab // nil: kube-apiserver judges tokens by itself
+	judge                   *authn.GitLab // auth, or one that judges for listeners.web alone; nil: neither is served
 	authenticate, authorize http.Handler
 	running                 running
 }
@@ -83,10 +84,13 @@ func (s *server) newGeneration(cfg *config.Config, old *generation, anew bool) (
 		Recent: s.recent, Published: func() *authz.Snapshot { return g.core.state().View.Snapshot },
 		StillServed: func(project int64) bool { return g.core.state().Jobs[project] != "" },
 	})
-	if !cfg.Authn.Disabled {
-		if g.auth, err = newAuthenticator(cfg, s.clients.gitlabHTTP, s.log, g.users); err != nil {
+	if !cfg.Authn.Disabled || s.cfg.Listeners.Web.Address != "" {
+		if g.judge, err = newAuthenticator(cfg, s.clients.gitlabHTTP, s.log, g.users); err != nil {
 			return nil, err
 		}
+	}
+	if !cfg.Authn.Disabled {
+		g.auth = g.judge
 		g.authenticate = reviewRoute(cfg, g.auth, s.log, s.reviewed).Handler
 	}
 	g.authorize = explainHandler(cfg, view(g.core.state, g.core.roles), s.log)
@@ -155,8 +159,8 @@ func (s *server) RestoreKeys(jwks []byte, fetched time.Time) error {
 
 // begin runs what a generation runs, while the process serves.
 func (s *server) begin(serving context.Context, g, old *generation) {
-	if g.auth != nil {
-		g.running.start(serving, g.auth.Run)
+	if g.judge != nil {
+		g.running.start(serving, g.judge.Run)
 	} else {
 		g.running.start(serving)
 	}
@@ -171,9 +175,9 @@ func (s *server) replace(serving context.Context, next *generation) error {
 	old := s.now.Load()
 	anew := old.core != next.core
 	s.swapping.Lock()
-	if old.auth != nil && next.auth != nil {
-		if jwks, fetched := old.auth.Keys(); len(jwks) > 0 {
-			if err := next.auth.RestoreKeys(jwks, fetched); err != nil {
+	if old.judge != nil && next.judge != nil {
+		if jwks, fetched := old.judge.Keys(); len(jwks) > 0 {
+			if err := next.judge.RestoreKeys(jwks, fetched); err != nil {
 				s.swapping.Unlock()
 				return err
 			}

@@ -24,14 +24,14 @@ const (
 )
 
 // shares are the connections that each listener may hold.
-type shares struct{ webhooks, hooks, metrics int }
+type shares struct{ webhooks, hooks, metrics, web int }
 
 // shareDescriptors divides the file descriptors of the process: half for the webhooks, so that no other port can take
 // theirs, and a quarter for files and our own connections. A port that needs few gets few. GitLab sends each hook on a
 // connection of its own: those of a thousand changes at once must fit in, with some of strangers.
 func shareDescriptors(limit uint64) shares {
 	n := int(min(limit, math.MaxInt32))
-	return shares{webhooks: max(8, min(4096, n/2)), hooks: max(4, min(1984, n/8)), metrics: max(2, min(64, n/16))}
+	return shares{webhooks: max(8, min(4608, n/2)), hooks: max(4, min(1984, n/8)), metrics: max(2, min(64, n/16)), web: max(2, min(256, n/16))}
 }
 
 // ports describes the listeners.

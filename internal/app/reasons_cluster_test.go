@@ -75,6 +75,7 @@ func TestRemediesAreTheAPIServers(t *testing.T) {
 			t.Errorf("only %d texts of the kind %q: nothing worth comparing", kinds[kind], kind)
 		}
 	}
+	t.Run("explain", func(t *testing.T) { explainsAsTheAPIServer(t, plane, admin) })
 }
 
 // remedies is one random organisation, whose rights are bound in the plane.

@@ -60,6 +60,8 @@ type server struct {
 	reporter *status.Reporter
 	watch    *status.Watch
 	tokens   *expiry.Tokens
+	web      *webParts           // nil: there is no port for people
+	ends     func() []expiry.End // when certificates and tokens end; set before anything is served
 
 	now      atomic.Pointer[generation]
 	swapping sync.Mutex                    // held while now changes
@@ -102,6 +104,9 @@ func newServer(cfg *config.Config, log *slog.Logger, more ...prometheus.Collecto
 		HooksRefused: func() error { return hookSecrets(cfg.Listeners.Hooks) },
 		Now:          time.Now, Logger: log,
 	})
+	if s.web, err = s.newWebParts(); err != nil {
+		return nil, err
+	}
 	if s.tokens, err = newTokens(cfg, c, s.reader, log); err != nil {
 		return nil, err
 	}
@@ -149,7 +154,8 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 	if err != nil {
 		return err
 	}
-	s.metrics.Ends(func() []expiry.End { return slices.Concat(s.tokens.Ends(), certificateEnds(s.cfg, s.clients, servers)) })
+	s.ends = func() []expiry.End { return slices.Concat(s.tokens.Ends(), certificateEnds(s.cfg, s.clients, servers)) }
+	s.metrics.Ends(s.ends)
 	for _, f := range explainFindings(s.cfg.Authz.Explain) {
 		s.log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
 	}
@@ -166,6 +172,9 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 	run(ctx, s.tokens.Run)
 	if !s.cfg.Authn.Disabled && s.cfg.Authn.Keys.File == "" {
 		run(ctx, keysOf(s.cfg, s.clients, s, s.log).Run)
+	}
+	if s.web != nil {
+		run(ctx, func(ctx context.Context) { s.web.people.run(ctx, s) })
 	}
 	if reload != nil {
 		run(ctx, func(ctx context.Context) { reload(ctx, serving) })
@@ -211,6 +220,9 @@ func (s *server) listeners(ready func() error) []httpserver.Options {
 	}
 	if l.Metrics.Address != "" {
 		all = append(all, p.health(l.Metrics, ready))
+	}
+	if s.web != nil {
+		all = append(all, p.people(l.Web, s.web.page, s.web.people.api))
 	}
 	return all
 }

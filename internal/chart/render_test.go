@@ -293,6 +293,8 @@ func TestWrongValues(t *testing.T) {
 		"replicas=2,config.authn.clientIDs={kubelogin}":           "at '/config': missing property 'gitlab'",
 		"config.listeners.metrics.address=0.0.0.0:9191":           "config.listeners.metrics.address: its port has to be ports.metrics (9090)",
 		"certManager.enabled=true,service.clusterIP=10.96.0.53,protectMetrics=true,secrets.metrics=tls": "leave secrets.metrics empty",
+		"config.web.clientID=x":                                   "config.web is set: set web: true",
+		"web=true,ingress.enabled=true":                           "and config.web.url to the URL of the page",
 		"replicsa=3":                                              "additional properties 'replicsa' not allowed",
 		"replicas=0":                                              "minimum",
 		"image.digest=sha256:abc":                                 "/image/digest",

@@ -31,6 +31,12 @@ func TestJobsOfTheDocs(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, job := range shown {
+			if fields, ok := job.(map[string]any); ok { // the simulated runner has no images: it runs what this machine has
+				if image, ok := fields["image"].(string); !ok || image == "" {
+					t.Errorf("docs/ci.md shows %s without an image", name)
+				}
+				delete(fields, "image")
+			}
 			if !reflect.DeepEqual(job, tried[name]) {
 				t.Errorf("docs/ci.md shows %s as\n%v\nand %v is what runs", name, job, tried[name])
 			}

@@ -31,6 +31,7 @@ var effects = map[string]Effect{
 	"gitlab.sampleSize":     Restart,
 
 	"cluster.kubeconfig":   Restart,
+	"cluster.name":         Restart,
 	"cluster.publicURL":    Restart,
 	"cluster.publicCAFile": Restart,
 	"cluster.replaces[]":   Reread,
@@ -49,6 +50,9 @@ var effects = map[string]Effect{
 	"listeners.metrics.certFile":      Restart,
 	"listeners.metrics.keyFile":       Restart,
 	"listeners.metrics.tokenFile":     Restart,
+	"listeners.web.address":           Restart,
+	"listeners.web.certFile":          Restart,
+	"listeners.web.keyFile":           Restart,
 	"listeners.drainDelay":            Restart,
 
 	"authn.disabled":            Restart,
@@ -112,24 +116,35 @@ var effects = map[string]Effect{
 	"rbacsync.limits.creationsExempt[]":       Reread,
 	"rbacsync.limits.disabled":                Reread,
 
-	"ci.delivery":              Reread,
-	"ci.environment":           Restart, // the reader of GitLab looks for its variables there
-	"ci.unprotectedProjects[]": Reread,
-	"ci.tokenLifetime":         Reread,
-	"ci.handover":              Reread,
-	"ci.tokenHold":             Reread,
-	"ci.projects[].source":     Reread,
-	"ci.projects[].path":       Reread,
-	"ci.projects[].delivery":   Reread,
-	"ci.projects[].namespace":  Reread,
-	"ci.agent.id":              Reread,
-	"ci.agent.name":            Reread,
-	"ci.agent.configProject":   Reread,
-	"ci.agent.kasURL":          Reread,
+	"web.url":              Restart,
+	"web.clientID":         Restart,
+	"web.clientSecretFile": Restart,
+	"web.sessionKeyFile":   Restart,
+	"web.adminGroup":       Restart,
+	"web.language":         Restart,
 
 	"history.days":              AtOnce,
 	"history.pseudonymiseAfter": AtOnce,
 	"history.maxBytes":          AtOnce,
+
+	"ci.delivery":                   Reread,
+	"ci.environment":                Restart, // the reader of GitLab looks for its variables there
+	"ci.unprotectedProjects[]":      Reread,
+	"ci.explain":                    Reread,
+	"ci.kubeconfigToken":            Reread,
+	"ci.tokenLifetime":              Reread,
+	"ci.handover":                   Reread,
+	"ci.tokenHold":                  Reread,
+	"ci.projects[].source":          Reread,
+	"ci.projects[].path":            Reread,
+	"ci.projects[].delivery":        Reread,
+	"ci.projects[].namespace":       Reread,
+	"ci.projects[].explain":         Reread,
+	"ci.projects[].kubeconfigToken": Reread,
+	"ci.agent.id":                   Reread,
+	"ci.agent.name":                 Reread,
+	"ci.agent.configProject":        Reread,
+	"ci.agent.kasURL":               Reread,
 }
 
 // EffectOf returns the Effect of a key that holds a value, by its Key.Path; Restart for one that nobody has decided on.
@@ -159,7 +174,7 @@ func (c Changes) With(e Effect) Changes {
 func compare(path string, a, b reflect.Value, out *Changes) {
 	t := a.Type()
 	switch {
-	case t.Kind() == reflect.Pointer:
+	case t.Kind() == reflect.Pointer && isSection(t.Elem()):
 		compare(path, pointee(a), pointee(b), out)
 	case isSection(t):
 		for f := range t.Fields() {

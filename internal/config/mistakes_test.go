@@ -82,3 +82,46 @@ func TestProtectedMetrics(t *testing.T) {
 		}
 	}
 }
+
+// TestThePage: the page has an application, a host and files of its own, and its port speaks TLS beyond loopback.
+func TestThePage(t *testing.T) {
+	const listener, keys = `web: {address: "0.0.0.0:8445", certFile: /c, keyFile: /k}`, "clientSecretFile: /s, sessionKeyFile: /sk"
+	for _, c := range []struct{ listener, section, want string }{
+		{listener, "", ""},
+		{listener, `{url: "https://icc.example.com"}`, ""}, // the API alone, and its URL for tools
+		{listener, `{url: "https://icc.example.com", clientID: page, ` + keys + "}", ""},
+		{listener, `{url: "https://icc.example.com:8445", clientID: page, ` + keys + ", adminGroup: 7, language: de}", ""},
+		{`web: {address: "127.0.0.1:8445"}`, `{url: "https://icc.example.com", clientID: page, ` + keys + "}", ""},
+		{`web: {address: "0.0.0.0:8445"}`, "", "listeners.web.certFile: is missing"},
+		{`web: {address: "127.0.0.1:8445", certFile: /c}`, "", "listeners.web: certFile and keyFile belong together"},
+		{`web: {address: "8445"}`, "", "listeners.web.address: want host:port"},
+		{`web: {address: "127.0.0.1:8443"}`, "", "listeners.web.address: 127.0.0.1:8443 can't be listened on beside"},
+		{"", `{url: "https://icc.example.com", clientID: page, ` + keys + "}", "listeners.web.address: is missing"},
+		{listener, "{clientID: page, " + keys + "}", "web.url: is missing"},
+		{listener, `{url: "https://icc.example.com", clientID: page, sessionKeyFile: /sk}`, "web.clientSecretFile: is missing"},
+		{listener, `{url: "https://icc.example.com", clientID: page, clientSecretFile: /s}`, "web.sessionKeyFile: is missing"},
+		{listener, "{" + keys + "}", "web.clientID: is missing"},
+		{listener, `{url: "https://icc.example.com", clientID: 5f1c, ` + keys + "}", `web.clientID: "5f1c" is authn.clientIDs[0] already`},
+		{listener, `{url: "https://icc.example.com", clientID: kubernetes, ` + keys + "}", `web.clientID: "kubernetes" is authn.apiAudiences[0] already`},
+		{listener, `{url: "https://icc.example.com", clientID: icc, ` + keys + "}", `web.clientID: "icc" is authn.ci.audience already`},
+		{listener, `{url: "http://icc.example.com", clientID: page, ` + keys + "}", "web.url: want https"},
+		{listener, `{url: "https://icc.example.com/", clientID: page, ` + keys + "}", "web.url: want https"},
+		{listener, `{url: "https://icc.example.com/page", clientID: page, ` + keys + "}", "web.url: want https"},
+		{listener, `{url: "https://u:s3cret@icc.example.com", clientID: page, ` + keys + "}", "web.url: want https"},
+		{listener, `{url: "https://icc.example.com?x", clientID: page, ` + keys + "}", "web.url: want https"},
+		{listener, "{language: fr}", "web.language: want one of en, de"},
+		{listener, "{adminGroup: -1}", "web.adminGroup: -1 is not a group id"},
+	} {
+		file := strings.Replace(minimal, "clientIDs: [5f1c]", "clientIDs: [5f1c], apiAudiences: [kubernetes], ci: {audience: icc}", 1)
+		if c.listener != "" {
+			file = strings.Replace(file, "listeners: {", "listeners: {"+c.listener+", ", 1)
+		}
+		if c.section != "" {
+			file += "web: " + c.section + "\n"
+		}
+		_, err := config.Parse([]byte(file))
+		if (c.want == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret")) {
+			t.Errorf("%s %s: %v, want %q", c.listener, c.section, err, c.want)
+		}
+	}
+}

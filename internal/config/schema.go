@@ -126,12 +126,14 @@ func choices() map[string][]string {
 		"rbacsync.mode": {ModePlan, ModeEnforce}, "rbacsync.podSecurity": podSecurityDefaults,
 		"rbacsync.podSecurityExceptions[].level": podSecurityLevels, "rbacsync.deletion.policy": {DeletionRetain, DeletionDelete},
 		"ci.delivery": deliveries, "ci.projects[].delivery": deliveries, "ci.projects[].namespace": {NamespaceProject, NamespaceGroup},
+		"web.language": languages,
 	}
 }
 
 // patterns are the forms of texts.
 var patterns = map[string]string{
 	"listeners.webhooks.address": listenAddressPattern, "listeners.hooks.address": listenAddressPattern, "listeners.metrics.address": listenAddressPattern,
+	"listeners.web.address":   listenAddressPattern,
 	"authz.exclude.sources[]": sourcePattern, "authz.extra[].source": sourcePattern,
 	"rbacsync.podSecurityExceptions[].source": sourcePattern, "rbacsync.adopt[].source": sourcePattern,
 	"ci.projects[].source": groupOrProject, "ci.agent.configProject": projectPattern,

@@ -112,11 +112,12 @@ func TestEverySampleFitsTheSchema(t *testing.T) {
 const full = `apiVersion: gl-k8s-integrator/v1alpha1
 kind: Config
 gitlab: {url: "https://gitlab.example.com", caFile: /ca, readTokenFile: /r, writeTokenFile: /w, sampleSize: 10}
-cluster: {kubeconfig: /k, publicURL: "https://icc.example.com:6443", publicCAFile: /p, replaces: [unnamed, 0f8fad5b-d9cb-469f-a165-70867728950e]}
+cluster: {kubeconfig: /k, name: icc, publicURL: "https://icc.example.com:6443", publicCAFile: /p, replaces: [unnamed, 0f8fad5b-d9cb-469f-a165-70867728950e]}
 listeners:
   webhooks: {address: "0.0.0.0:8443", certFile: /c, keyFile: /k, clientCAFile: /ca, maxInFlight: 100}
   hooks: {address: "0.0.0.0:8444", certFile: /c, keyFile: /k, secretFile: /s, signingKeyFile: /t}
   metrics: {address: "127.0.0.1:9090"}
+  web: {address: "0.0.0.0:8445", certFile: /c, keyFile: /k}
   drainDelay: 5s
 authn:
   disabled: false
@@ -162,11 +163,14 @@ ci:
   delivery: variables
   environment: ICC-K8s
   unprotectedProjects: [42]
+  explain: true
+  kubeconfigToken: file
   tokenLifetime: 720h
   handover: 1h
   tokenHold: 0s
-  projects: [{source: project/42, path: haw/world, delivery: none, namespace: group}]
+  projects: [{source: project/42, path: haw/world, delivery: none, namespace: group, explain: false, kubeconfigToken: variable}]
   agent: {id: 9, name: icc, configProject: project/12, kasURL: "https://kas.example.com/k8s-proxy/"}
+web: {url: "https://icc.example.com", clientID: 7b3e, clientSecretFile: /s, sessionKeyFile: /sk, adminGroup: 7, language: de}
 history: {days: 365, pseudonymiseAfter: 168h, maxBytes: 1048576}
 `
 

@@ -27,6 +27,7 @@ type Config struct {
 	Authz      Authz     `json:"authz,omitzero"`
 	RBACSync   RBACSync  `json:"rbacsync,omitzero"`
 	CI         CI        `json:"ci,omitzero"`
+	Web        Web       `json:"web,omitzero"`
 	History    History   `json:"history,omitzero"`
 }
 
@@ -50,6 +51,9 @@ type Cluster struct {
 	// Kubeconfig file for reaching kube-apiserver. Empty: the pod's own ServiceAccount. Read at the start only; client
 	// certificates and tokens that it names as files are read again when these change.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
+	// Short name of the cluster for people: all names in the kubeconfig that they get begin with it. Different for each cluster.
+	// Empty: host of publicURL, with its port unless that is 6443.
+	Name string `json:"name,omitempty"`
 	// URL of kube-apiserver as CI jobs and laptops reach it. Empty: the one of the kubeconfig.
 	PublicURL string `json:"publicURL,omitempty"`
 	// PEM file with the CA of that URL. Empty: the one of the kubeconfig. Read again when it changes.
@@ -60,7 +64,7 @@ type Cluster struct {
 	Replaces []string `json:"replaces,omitempty"`
 }
 
-// Listeners are the three ports of `serve`.
+// Listeners are the ports of `serve`.
 type Listeners struct {
 	// TokenReview and SubjectAccessReview, for kube-apiserver alone.
 	Webhooks Listener `json:"webhooks,omitzero"`
@@ -68,7 +72,9 @@ type Listeners struct {
 	Hooks HooksListener `json:"hooks,omitzero"`
 	// Metrics and health (/metrics, /healthz, /readyz).
 	Metrics MetricsListener `json:"metrics,omitzero"`
-	// How long all three serve on after SIGTERM, with /readyz false, so that who calls them notices before they close. 1ms to
+	// The page for people (web) and the API for their tools (/api/v1). Without web.clientID the API alone.
+	Web WebListener `json:"web,omitzero"`
+	// How long all of them serve on after SIGTERM, with /readyz false, so that who calls them notices before they close. 1ms to
 	// 1m. A second signal ends the process at once. Default 5s.
 	DrainDelay Duration `json:"drainDelay,omitzero"`
 }
@@ -113,6 +119,16 @@ type MetricsListener struct {
 	// File with a token that /metrics demands (Authorization: Bearer); health needs none. Empty: everybody who reaches the port may
 	// read metrics. Read again when it changes.
 	TokenFile string `json:"tokenFile,omitempty"`
+}
+
+// WebListener is the port that people reach with browsers and tools.
+type WebListener struct {
+	// Address to listen on, host:port. Empty: neither page nor API.
+	Address string `json:"address,omitempty"`
+	// PEM file with the certificate. Empty: plain HTTP, allowed on a loopback address only. Read again when it changes.
+	CertFile string `json:"certFile,omitempty"`
+	// PEM file with the certificate's key. Read again when it changes.
+	KeyFile string `json:"keyFile,omitempty"`
 }
 
 // Authn says whose tokens are accepted.
@@ -342,6 +358,13 @@ type CI struct {
 	Environment string `json:"environment,omitempty"`
 	// Ids of projects whose credentials go to unprotected branches too. Everybody who can push there can deploy.
 	UnprotectedProjects []int64 `json:"unprotectedProjects,omitempty"`
+	// Jobs that get no credentials find a KUBECONFIG with which kubectl says in the job log what is missing: environment,
+	// protected branch, ID token. There is no secret in it. It is a variable KUBECONFIG of all environments, which hides one of the
+	// group or in .gitlab-ci.yml. For deliveries variables and id-token.
+	Explain bool `json:"explain,omitempty"`
+	// Where kubectl finds the token with delivery variables. variable: in KUBE_TOKEN, which GitLab masks; it takes a shell (sh)
+	// in the job's image (default). file: in the file KUBECONFIG itself.
+	KubeconfigToken string `json:"kubeconfigToken,omitempty"`
 	// Lifetime asked for a token; it is replaced when 75 to 80 % of what the API server gave are over. At most 2160h. Default 720h.
 	TokenLifetime Duration `json:"tokenLifetime,omitzero"`
 	// How long what running jobs have still works after a project was moved to another delivery: at least the longest
@@ -351,7 +374,7 @@ type CI struct {
 	// right to read it: as long as a watch of theirs can live. Default 0: until an administrator allows a new one.
 	TokenHold Duration `json:"tokenHold,omitzero"`
 	// Projects, and groups with everything below them, for which something else holds. The nearest counts, for each of
-	// delivery and namespace by itself.
+	// delivery, namespace, explain and kubeconfigToken by itself.
 	Projects []CIProject `json:"projects,omitempty"`
 	// GitLab's agent for Kubernetes in this cluster. Needed for delivery agent.
 	Agent *CIAgent `json:"agent,omitempty"`
@@ -368,6 +391,10 @@ type CIProject struct {
 	// project: the project deploys into its own namespace (default). group: into that of the group it is in, with that
 	// group's credentials, if the group has a namespace; only for a source project/ID.
 	Namespace string `json:"namespace,omitempty"`
+	// As ci.explain.
+	Explain *bool `json:"explain,omitempty"`
+	// As ci.kubeconfigToken.
+	KubeconfigToken string `json:"kubeconfigToken,omitempty"`
 }
 
 // CIAgent says which agent of GitLab serves the cluster.
@@ -381,6 +408,25 @@ type CIAgent struct {
 	// URL of GitLab's Kubernetes API proxy, e.g. https://kas.example.com/k8s-proxy/ or
 	// https://gitlab.example.com/-/kubernetes-agent/k8s-proxy/.
 	KASURL string `json:"kasURL"`
+}
+
+// Web is the page for people: see docs/page.md.
+type Web struct {
+	// URL that browsers reach listeners.web by, https://host[:port]. The redirect URI of the OAuth application is this with
+	// /signin/callback behind it.
+	URL string `json:"url,omitempty"`
+	// Application id of a confidential OAuth application of GitLab with the scopes openid and profile, for the page alone. No
+	// token for kubectl or for CI jobs may have it as audience. Empty: no page.
+	ClientID string `json:"clientID,omitempty"`
+	// File with the secret of that application. Read again when it changes.
+	ClientSecretFile string `json:"clientSecretFile,omitempty"`
+	// File with the key that sessions are encrypted with: 32 random bytes in base64 on one line. A second line is the key
+	// before, so that nobody is signed out by a new one. The same file for all replicas. Read again when it changes.
+	SessionKeyFile string `json:"sessionKeyFile,omitempty"`
+	// Id of a group whose members, inherited ones too, see the pages for administrators. Absent: GitLab's administrators do.
+	AdminGroup int64 `json:"adminGroup,omitempty"`
+	// Language for who asks for none that there is: en (default) or de.
+	Language string `json:"language,omitempty"`
 }
 
 // Duration is a time.Duration written as "5m" or "720h".

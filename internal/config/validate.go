@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/validate/content"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -28,6 +29,9 @@ const (
 	DeliveryCertificate = "certificate"
 	DeliveryNone        = "none"
 
+	TokenInVariable = "variable"
+	TokenInFile     = "file"
+
 	NamespaceProject = "project"
 	NamespaceGroup   = "group"
 
@@ -39,6 +43,8 @@ const (
 const MaxTokenLifetime = 90 * 24 * time.Hour
 
 var deliveries = []string{DeliveryVariables, DeliveryIDToken, DeliveryAgent, DeliveryCertificate, DeliveryNone}
+
+var tokenPlaces = []string{TokenInVariable, TokenInFile}
 
 var (
 	podSecurityLevels   = []string{"privileged", "baseline", "restricted"}
@@ -79,6 +85,10 @@ func validate(c *Config, unread []string) []error {
 	c.Authn.validate(&f, c)
 	validateBlanks(&f, "", reflect.ValueOf(*c))
 	f.add(c.Cluster.PublicURL != "" && !isSafeURL(c.Cluster.PublicURL), "cluster.publicURL", "want https://host[:port], not %q", redacted(c.Cluster.PublicURL))
+	if c.Cluster.Name != "" {
+		err := kubeconfig.CheckName(c.Cluster.Name)
+		f.add(err != nil, "cluster.name", "%v", err)
+	}
 	for i, id := range c.Cluster.Replaces {
 		f.add(id != "unnamed" && !clusterID.MatchString(id), fmt.Sprintf("cluster.replaces[%d]", i), "want the id of a cluster, as the finding ci_other_cluster names it, or unnamed, not %q", id)
 	}
@@ -98,6 +108,7 @@ func validate(c *Config, unread []string) []error {
 	f.add(c.Authz.Explain.Replicas < 0, "authz.explain.replicas", "%d is negative", c.Authz.Explain.Replicas)
 	c.RBACSync.validate(&f)
 	c.CI.validate(&f, c)
+	c.Web.validate(&f, c)
 	c.History.validate(&f)
 	return f.list
 }
@@ -166,6 +177,13 @@ func (l Listeners) validate(f *faults, all *Config) {
 		f.add(l.Metrics.TokenFile != "" && l.Metrics.CertFile == "" && !isLoopback(l.Metrics.Address) && f.known("listeners.metrics"), "listeners.metrics.certFile",
 			"is missing: with tokenFile, only a loopback address may speak plain HTTP, because whoever reads along has the token")
 	}
+	if l.Web.Address != "" {
+		if bad := badAddress(l.Web.Address); bad != "" {
+			f.add(true, "listeners.web.address", "%s", bad)
+		}
+		f.add((l.Web.CertFile == "") != (l.Web.KeyFile == ""), "listeners.web", "certFile and keyFile belong together")
+		f.add(l.Web.CertFile == "" && !isLoopback(l.Web.Address), "listeners.web.certFile", "is missing: only a loopback address may speak plain HTTP, because tokens and sessions cross it")
+	}
 	l.validateClashes(f)
 }
 
@@ -183,7 +201,10 @@ func (w Listener) validate(f *faults) {
 // validateClashes finds addresses of which only one can be listened on.
 func (l Listeners) validateClashes(f *faults) {
 	all := []struct{ path, address string }{
-		{"listeners.webhooks.address", l.Webhooks.Address}, {"listeners.hooks.address", l.Hooks.Address}, {"listeners.metrics.address", l.Metrics.Address},
+		{"listeners.webhooks.address", l.Webhooks.Address},
+		{"listeners.hooks.address", l.Hooks.Address},
+		{"listeners.metrics.address", l.Metrics.Address},
+		{"listeners.web.address", l.Web.Address},
 	}
 	for i, a := range all {
 		for _, b := range all[:i] {
@@ -310,6 +331,7 @@ func (c CI) deliveries() []string {
 
 func (c CI) validate(f *faults, all *Config) {
 	f.add(!slices.Contains(deliveries, c.Delivery), "ci.delivery", "want one of %s, not %q", strings.Join(deliveries, ", "), c.Delivery)
+	f.add(!slices.Contains(tokenPlaces, c.KubeconfigToken), "ci.kubeconfigToken", "want %s, not %q", strings.Join(tokenPlaces, " or "), c.KubeconfigToken)
 	f.add(strings.ContainsAny(c.Environment, "*?\n"), "ci.environment", "%q must be one environment's exact name", c.Environment)
 	f.add(c.TokenLifetime.Duration < time.Hour, "ci.tokenLifetime", "%s is shorter than 1h: jobs would outlive their token", c.TokenLifetime)
 	f.add(c.TokenLifetime.Duration > MaxTokenLifetime, "ci.tokenLifetime", "%s is more than %s, which deploy/manifests/40-own-cage.yaml allows", c.TokenLifetime, Duration{MaxTokenLifetime})
@@ -342,7 +364,8 @@ func (p CIProject) validate(f *faults, path string, all *Config) {
 	f.add(p.Namespace != "" && p.Namespace != NamespaceProject && p.Namespace != NamespaceGroup, path+".namespace", "want %s or %s, not %q", NamespaceProject, NamespaceGroup, p.Namespace)
 	f.add(p.Namespace == NamespaceGroup && id.Kind == authz.GroupSource, path+".namespace",
 		"%s must name a project: Developers can make projects in a group, and would get the credentials of its namespace", NamespaceGroup)
-	f.add(p.Delivery == "" && p.Namespace == "", path, "says neither delivery nor namespace")
+	f.add(p.KubeconfigToken != "" && !slices.Contains(tokenPlaces, p.KubeconfigToken), path+".kubeconfigToken", "want %s, not %q", strings.Join(tokenPlaces, " or "), p.KubeconfigToken)
+	f.add(p.Delivery == "" && p.Namespace == "" && p.Explain == nil && p.KubeconfigToken == "", path, "says none of delivery, namespace, explain and kubeconfigToken")
 	f.add(p.Namespace == NamespaceGroup && f.known("authz.kinds") && (!slices.Contains(all.Authz.Kinds, NamespaceProject) || !slices.Contains(all.Authz.Kinds, NamespaceGroup)),
 		path+".namespace", "%s needs groups and projects that get namespaces: authz.kinds must have both", NamespaceGroup)
 }

@@ -52,7 +52,8 @@ func TestStory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("The real kubelogin", func(t *testing.T) { kubelogin(t, e) })
-	t.Run("A machine without a browser", func(t *testing.T) { headless(t, e) })
+	t.Run("A machine without a browser, by hand", func(t *testing.T) { headless(t, e, execArgs(t, e)) })
+	t.Run("A machine without a browser, by the kubeconfig", func(t *testing.T) { headless(t, e, fileArgs(t, e)) })
 	t.Run("The commands of the docs", func(t *testing.T) { docs(t, e) })
 	t.Run("A plan", func(t *testing.T) { plan(t, e) })
 	var shown strings.Builder

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/url"
 	"os"
 	"os/exec"
@@ -17,11 +18,14 @@ import (
 	"time"
 
 	clientauthv1 "k8s.io/client-go/pkg/apis/clientauthentication/v1"
-	"k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 )
 
 // browserCA names the CA file and makes the test binary the browser that kubelogin opens.
@@ -47,9 +51,10 @@ func browser() int {
 	return 0
 }
 
-// kubelogin logs alice in through the real kubelogin as kubectl's exec plugin: the flags are those of docs/user.md,
-// plus a browser that needs no person.
-func kubelogin(t *testing.T, e *Env) {
+// laptop is a folder in which everything that a person installs and downloads lies, and the environment of its terminal.
+// kubelogin has the name under which kubectl looks for it, and xdg-open is a browser that needs no person.
+func laptop(t *testing.T, e *Env) (home string, env []string) {
+	t.Helper()
 	program, err := controlplane.EnsureKubelogin(t.Context(), os.Stderr)
 	if err != nil {
 		t.Fatal(err)
@@ -58,29 +63,69 @@ func kubelogin(t *testing.T, e *Env) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := filepath.Join(e.dir, "gitlab-ca.crt")
-	p := user{"alice", filepath.Join(e.work, "alice-kubelogin.kubeconfig")}
-	err = e.Cluster.WriteKubeconfig(p.kubeconfig, controlplane.KubeconfigUser{Name: "gitlab", Exec: &api.ExecConfig{
-		APIVersion: "client.authentication.k8s.io/v1", InteractiveMode: api.IfAvailableExecInteractiveMode, Command: program,
-		Args: []string{
-			"get-token", "--oidc-issuer-url=" + e.GitLab.URL(), "--oidc-client-id=" + clientID, "--certificate-authority=" + ca,
-			"--browser-command=" + self, "--token-cache-dir=" + filepath.Join(e.home, "tokens"), "--authentication-timeout-sec=30",
-		},
-		Env: []api.ExecEnvVar{{Name: browserCA, Value: ca}},
-	}}, "haw-world")
+	home = t.TempDir()
+	for name, is := range map[string]string{kubeconfig.Command: program, "xdg-open": self, "kubectl": e.Cluster.Kubectl()} {
+		if err := os.Symlink(is, filepath.Join(home, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return home, []string{"HOME=" + home, "PATH=" + home + ":/usr/bin:/bin", browserCA + "=" + filepath.Join(e.dir, "gitlab-ca.crt")}
+}
+
+// file is what the command kubeconfig prints.
+func file(t *testing.T, e *Env, v kubeconfig.Variant, namespaces ...string) []byte {
+	t.Helper()
+	cfg, err := config.Load(e.configFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
-		args []string
-		want string
-	}{
-		{[]string{"auth", "whoami"}, "alice"},
-		{[]string{"apply", "-f", "deploy_new.yaml"}, "deployment.apps/world"}, // with the token of the first login
-	} {
-		if o := e.kubectl(t.Context(), p, c.args...); o.code != 0 || !o.has(c.want) {
-			t.Errorf("kubectl %s: %s", strings.Join(c.args, " "), o.text)
+	var out bytes.Buffer
+	if err := app.Kubeconfig(t.Context(), []*config.Config{cfg}, string(v), namespaces, slog.New(slog.DiscardHandler), &out); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// kubelogin logs alice in through the real kubelogin by what the command kubeconfig prints, with the lines that
+// docs/kubeconfig.md has to copy.
+func kubelogin(t *testing.T, e *Env) {
+	home, env := laptop(t, e)
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "kubeconfig.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```sh laptop\n(.*?)```").FindAllStringSubmatch(string(page), -1)
+	if len(blocks) != 2 {
+		t.Fatalf("docs/kubeconfig.md has %d blocks for a laptop", len(blocks))
+	}
+	download := filepath.Join(home, "Downloads", "icc.yaml")
+	if err := os.Mkdir(filepath.Dir(download), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(download, file(t, e, kubeconfig.Default, "haw-world"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	apply := "kubectl apply -f " + filepath.Join(e.work, "deploy_new.yaml") // with the token of the first login
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-e", "-c", blocks[0][1]+"kubectl auth whoami\n"+apply+"\n"+blocks[1][1]+"kubectl --kubeconfig=$HOME/.kube/all.yaml get deployments\n")
+	cmd.Env = env
+	out, err := cmd.CombinedOutput()
+	for _, want := range []string{"alice", "deployment.apps/world", "UP-TO-DATE"} {
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Fatalf("by docs/kubeconfig.md, %q is missing: %v\n%s", want, err, out)
 		}
+	}
+
+	// Without a keyring, a variant that keeps tokens in one fails as the page says.
+	if err := os.WriteFile(download, file(t, e, kubeconfig.Windows, "haw-world"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd = exec.CommandContext(ctx, e.Cluster.Kubectl(), "--kubeconfig="+download, "get", "pods")
+	cmd.Env = append(env, "DBUS_SESSION_BUS_ADDRESS=unix:path=/nowhere")
+	const said = "could not write the token cache: keyring"
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), said) || !strings.Contains(string(page), said) {
+		t.Errorf("without a keyring: %v\n%s", err, out)
 	}
 }
 
@@ -104,20 +149,26 @@ func execArgs(t *testing.T, e *Env) []string {
 	return append(args, "--certificate-authority="+filepath.Join(e.dir, "gitlab-ca.crt"))
 }
 
-// headless logs alice in as docs/user.md says for a machine without a browser, and out again.
-func headless(t *testing.T, e *Env) {
-	program, err := controlplane.EnsureKubelogin(t.Context(), os.Stderr)
+// fileArgs are the arguments that kubelogin gets by the kubeconfig for a machine without a browser.
+func fileArgs(t *testing.T, e *Env) []string {
+	k, err := clientcmd.Load(file(t, e, kubeconfig.Headless))
 	if err != nil {
 		t.Fatal(err)
 	}
-	home := t.TempDir()
-	if err := os.Symlink(program, filepath.Join(home, "kubectl-oidc_login")); err != nil {
-		t.Fatal(err)
+	for _, user := range k.AuthInfos {
+		return user.Exec.Args
 	}
+	t.Fatal("no user in the kubeconfig")
+	return nil
+}
+
+// headless logs alice in on a machine without a browser, and out again, as docs/user.md says.
+func headless(t *testing.T, e *Env, args []string) {
+	home, env := laptop(t, e)
+	program := filepath.Join(home, kubeconfig.Command)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	env := []string{"HOME=" + home, "PATH=" + home + ":" + filepath.Dir(e.Cluster.Kubectl())}
-	cmd := exec.CommandContext(ctx, program, execArgs(t, e)...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = env
 	var out bytes.Buffer
 	cmd.Stdout = &out
@@ -138,8 +189,8 @@ func headless(t *testing.T, e *Env) {
 		t.Errorf("kubelogin says %q, and no page to visit", line)
 	} else if shown, err := gitlabsim.Login(ctx, e.GitLab.Client(), m[1], "alice", "alice-password"); err != nil {
 		t.Error(err)
-	} else if u, err := url.Parse(shown); err != nil || u.Host != "" {
-		t.Errorf("GitLab sends the browser to %s, not to its own page: %v", shown, err)
+	} else if u, err := url.Parse(shown); err != nil || u.Host != "localhost:8000" {
+		t.Errorf("GitLab sends the browser to %s, not to where nothing listens: %v", shown, err)
 	} else {
 		fmt.Fprintln(stdin, u.Query().Get("code"))
 	}

@@ -174,12 +174,18 @@ func (c gitlabLook) readSide(ctx context.Context) string {
 		c.blind("the OAuth applications", err, "use an administrator's token in gitlab.readTokenFile")
 		return value
 	}
-	for _, id := range c.Config.Authn.ClientIDs {
+	find := func(id string) Application {
 		a := Application{ID: id}
 		if at := slices.IndexFunc(apps, func(a gitlab.Application) bool { return a.ClientID == id }); at >= 0 {
 			a.Found = &apps[at]
 		}
-		c.facts.Applications = append(c.facts.Applications, a)
+		return a
+	}
+	for _, id := range c.Config.Authn.ClientIDs {
+		c.facts.Applications = append(c.facts.Applications, find(id))
+	}
+	if id := c.Config.Web.ClientID; id != "" {
+		c.facts.Page = new(find(id))
 	}
 	return value
 }

@@ -23,6 +23,7 @@ type Facts struct {
 	Read, Write  Token
 	Shared       bool // both token files hold the same
 	Applications []Application
+	Page         *Application // that of web.clientID; nil: there is none, or what GitLab has could not be listed
 	Hooks        Hooks
 	Certificates []Certificate
 	Cluster      Cluster

@@ -27,6 +27,7 @@ func healthy() *doctor.Facts {
 	cfg.Listeners.Hooks = config.HooksListener{Address: ":9443", SecretFile: "secret"}
 	cfg.Authn.ClientIDs = []string{"kubelogin"}
 	cfg.CI.Delivery = config.DeliveryVariables
+	cfg.Web = config.Web{URL: "https://icc.example.com", ClientID: "page"}
 	yes, no := true, false
 	second := time.Second
 	yesRole := clusterroles.Role{Exists: clusterroles.Answer{Verdict: clusterroles.Yes}, Bindable: clusterroles.Answer{Verdict: clusterroles.Yes}}
@@ -38,6 +39,9 @@ func healthy() *doctor.Facts {
 		Applications: []doctor.Application{{ID: "kubelogin", Found: &gitlab.Application{
 			ClientID: "kubelogin", RedirectURIs: doctor.RedirectURIs(), Scopes: []string{"openid"},
 		}}},
+		Page: &doctor.Application{ID: "page", Found: &gitlab.Application{
+			ClientID: "page", Confidential: true, RedirectURIs: []string{"https://icc.example.com/signin/callback"}, Scopes: []string{"openid", "profile"},
+		}},
 		Hooks: doctor.Hooks{Known: true, All: []gitlab.HookState{
 			{SystemHook: gitlab.SystemHook{ID: 1, URL: "https://integrator.example.com/hooks/gitlab", Cluster: "a"}, Named: true, Verify: true, Alert: "executable", Secret: &yes, Sign: &no},
 			{SystemHook: gitlab.SystemHook{ID: 2, URL: "http://other.example.com/hooks/gitlab", Cluster: "b", Other: true}, Noise: true}, // another cluster's business
@@ -139,6 +143,10 @@ var injected = []struct {
 	{"application_refused", "as kubelogin is told, without an administrator's token", func(f *facts) {
 		f.Applications = []doctor.Application{{ID: "kubelogin", Unlisted: true, Client: doctor.ClientRefused}}
 	}},
+	{"page_application", "none", func(f *facts) { f.Page.Found = nil }},
+	{"page_application", "public", func(f *facts) { f.Page.Found.Confidential = false }},
+	{"page_application", "another address", func(f *facts) { f.Page.Found.RedirectURIs = []string{"https://icc.example.com/"} }},
+	{"page_application", "openid alone", func(f *facts) { f.Page.Found.Scopes = []string{"openid"} }},
 	{"application_secret", "confidential", func(f *facts) { f.Applications[0].Found.Confidential = true }},
 	{"application_redirect", "one port alone", func(f *facts) { f.Applications[0].Found.RedirectURIs = []string{"http://localhost:8000"} }},
 	{"application_scope", "read_user", func(f *facts) { f.Applications[0].Found.Scopes = []string{"read_user"} }},

@@ -13,6 +13,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabversion"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/status"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/web"
 )
 
 // soon is how long before its end a certificate or a token is a problem: time enough to make a new one.
@@ -231,9 +232,10 @@ func tokenRules() []rule {
 	}
 }
 
-// RedirectURIs are those that kubelogin needs: two ports that it tries, and a code to type in where there is no browser.
+// RedirectURIs are those that kubelogin needs: two ports that it tries. Where there is no browser, the first one is in the
+// address that a code to type in is taken from.
 func RedirectURIs() []string {
-	return []string{"http://localhost:8000", "http://localhost:18000", "urn:ietf:wg:oauth:2.0:oob"}
+	return []string{"http://localhost:8000", "http://localhost:18000"}
 }
 
 // clientRules are about whether GitLab knows the client ids.
@@ -326,6 +328,41 @@ func applicationRules() []rule {
 				}
 				return "has the scopes " + strings.Join(a.Scopes, ", ")
 			}),
+		},
+		pageRule(),
+	}
+}
+
+// PageRedirectURI is the one that the application of the page needs.
+func PageRedirectURI(w config.Web) string { return w.URL + web.CallbackPath }
+
+// pageRule is about the application that people sign in to the page with.
+func pageRule() rule {
+	return rule{
+		code: "page_application", name: "the OAuth application of `web.clientID` is not as the page needs it",
+		why: "nobody can sign in to the page, or without the proof that a secret is",
+		fix: "in GitLab's admin area, give the application the redirect URI …, tick Confidential, `openid` and `profile`; or write the id of such a one into `web.clientID`",
+		when: func(f *Facts) []hit {
+			if f.Page == nil || f.Config == nil {
+				return nil
+			}
+			needed := PageRedirectURI(f.Config.Web)
+			if f.Page.Found == nil {
+				return []hit{{"GitLab's admin area has no application " + f.Page.ID, "`" + needed + "`"}}
+			}
+			var lacks []string
+			if !f.Page.Found.Confidential {
+				lacks = append(lacks, "is not confidential")
+			}
+			if !slices.Contains(f.Page.Found.RedirectURIs, needed) {
+				lacks = append(lacks, "lacks the redirect URI "+needed)
+			}
+			for _, scope := range []string{"openid", "profile"} {
+				if f.Page.Found.Scopes != nil && !slices.Contains(f.Page.Found.Scopes, scope) {
+					lacks = append(lacks, "lacks the scope "+scope)
+				}
+			}
+			return one(lacks != nil, "application "+f.Page.ID+" "+strings.Join(lacks, " and "), "`"+needed+"`")
 		},
 	}
 }

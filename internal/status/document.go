@@ -26,7 +26,7 @@ type document struct {
 	Leader    string            `json:"leader"`
 	Mode      string            `json:"mode"`
 	Read      time.Time         `json:"read"` // when the last full reading of GitLab was begun
-	Round     roundSummary      `json:"round"`
+	Round     RoundSummary      `json:"round"`
 	Failing   string            `json:"failing,omitempty"` // the error, while rounds fail
 	Since     time.Time         `json:"since,omitzero"`
 	Staleness map[string]string `json:"staleness,omitempty"`
@@ -49,8 +49,8 @@ type hookSummary struct {
 	Refused string `json:"refused,omitempty"` // why the leader can't check hooks
 }
 
-// roundSummary is the last round that could read GitLab and the cluster.
-type roundSummary struct {
+// RoundSummary is the last round that could read GitLab and the cluster.
+type RoundSummary struct {
 	Cause      string    `json:"cause"`
 	Read       string    `json:"read"`
 	Started    time.Time `json:"started"`
@@ -271,6 +271,16 @@ type Summary struct {
 	Written      time.Time
 	Read         time.Time // when the last full reading of GitLab was begun; zero: never
 	Failing      string    // the error, while rounds fail
+	Since        time.Time // when they began to
+	Round        RoundSummary
+	Sources      map[string]int    // how many were read, by kind
+	Staleness    map[string]string // how old at most what is known is, when it was written
+	Requests     map[string]int64  // to GitLab, by kind, since the leader's start
+	Budget       map[string]string // share of GitLab's limits in the last minute; what used nothing is not there
+	NoLogins     bool              // kube-apiserver judges tokens by itself
+	NoHooks      bool              // there is no listener for them
+	HookMedian   string            // from the receipt of a hook until it was dealt with; "": there was none
+	HookSlowest  string
 	Held         int
 	Findings     map[string]int // by code
 	Texts        []string
@@ -290,6 +300,8 @@ func Read(ctx context.Context, kube kubernetes.Interface) (Summary, error) {
 	out := Summary{
 		Leader: l, Mode: st.Mode, Written: st.Written, Read: st.Read, Failing: st.Failing, Held: st.Held,
 		Findings: st.Findings, Texts: st.Texts, Hooks: st.Hooks.Count, HooksRefused: st.Hooks.Refused,
+		Since: st.Since, Round: st.Round, Sources: st.Sources, Staleness: st.Staleness, Requests: st.Requests, Budget: st.Budget,
+		NoLogins: st.NoLogins, NoHooks: st.NoHooks, HookMedian: st.Hooks.Median, HookSlowest: st.Hooks.Slowest,
 	}
 	if all.activityKnown {
 		out.Activity = &all.Activity

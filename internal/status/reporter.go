@@ -96,7 +96,7 @@ func (p *Reporter) document() document {
 	out := document{
 		NoLogins: p.o.NoLogins, NoHooks: p.o.NoHooks,
 		Written: p.o.Now().UTC(), Leader: p.o.Elector.Identity, Mode: p.o.Mode(), Held: held, Hooks: hooks, Requests: p.o.Budget.Requests(), Budget: map[string]string{},
-		Round: roundSummary{
+		Round: RoundSummary{
 			Cause: r.Cause, Read: r.Kind.Read(), Started: r.Started.UTC(), Duration: r.Duration.Round(time.Millisecond).String(),
 			Namespaces: r.Namespaces, Planned: len(r.Plan), Applied: r.Report.Applied, Failed: r.Unwritten,
 		},

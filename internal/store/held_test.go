@@ -78,31 +78,43 @@ func TestWhoApproved(t *testing.T) {
 		{Scope: authz.GroupID(8), Cause: authz.GroupID(8), Source: authz.GroupID(8), Why: "too many"},
 	}
 	parts := rbacsync.Sections(items)
-	kube := fake.NewClientset()
-	h := store.Held{Client: kube, Namespace: "ns"}
-	if err := h.Save(t.Context(), items); err != nil {
-		t.Fatal(err)
+	held := func() (*fake.Clientset, store.Held) {
+		kube := fake.NewClientset()
+		h := store.Held{Client: kube, Namespace: "ns"}
+		if err := h.Save(t.Context(), items); err != nil {
+			t.Fatal(err)
+		}
+		return kube, h
 	}
-	approve := func(hash string, by string, want error) {
+	approve := func(h store.Held, hash, by string, want error) {
 		t.Helper()
-		if got, err := h.Approve(t.Context(), hash, by); !errors.Is(err, want) || (want != rbacsync.ErrNoSuchHash) != (len(got) > 0) {
+		if got, err := h.Approve(t.Context(), hash, by); !errors.Is(err, want) || errors.Is(err, rbacsync.ErrNoSuchHash) != (len(got) == 0) {
 			t.Fatalf("%s: %v, %v, want %v", by, got, err, want)
 		}
 	}
-	approve("0123456789abcdef", "gitlab:1", rbacsync.ErrNoSuchHash)
-	approve(parts[0].Hash, "gitlab:1", nil)
-	approve(parts[0].Hash, "gitlab:2", store.ErrApproved)
-	// Somebody else is faster between our look and our write.
+	kube, h := held()
+	approve(h, "0123456789abcdef", "gitlab:1", rbacsync.ErrNoSuchHash)
+	approve(h, parts[0].Hash, "gitlab:1", nil)
+	approve(h, parts[0].Hash, "gitlab:2", store.ErrApproved)
+	// Somebody else is faster between our look and our write: this is what they leave.
+	other, faster := held()
+	approve(faster, parts[0].Hash, "gitlab:1", nil)
+	approve(faster, parts[1].Hash, "gitlab:2", nil)
+	theirs, err := other.CoreV1().ConfigMaps("ns").Get(t.Context(), store.NameApprovals, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	var once sync.Once
 	kube.PrependReactor("update", "configmaps", func(k8stesting.Action) (bool, runtime.Object, error) {
 		var err error
 		once.Do(func() {
-			approve(parts[1].Hash, "gitlab:2", nil)
-			err = apierrors.NewConflict(schema.GroupResource{Resource: "configmaps"}, store.NameApprovals, nil)
+			if err = kube.Tracker().Update(corev1.SchemeGroupVersion.WithResource("configmaps"), theirs, "ns"); err == nil {
+				err = apierrors.NewConflict(schema.GroupResource{Resource: "configmaps"}, store.NameApprovals, nil)
+			}
 		})
 		return err != nil, nil, err
 	})
-	approve(parts[1].Hash, "gitlab:1", store.ErrApproved)
+	approve(h, parts[1].Hash, "gitlab:1", store.ErrApproved)
 	want := map[string]string{items[0].Key(): "gitlab:1", items[1].Key(): "gitlab:2"}
 	if got, err := h.Approvals(t.Context()); err != nil || cmp.Diff(want, got) != "" {
 		t.Errorf("%v %s", err, cmp.Diff(want, got))

@@ -1,6 +1,8 @@
 package ci
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -34,3 +36,6 @@ func (p *Provisioner) Saw(s *corev1.Secret, deleted bool) bool {
 
 // Missed is what a watch would do that begins again after another one.
 func (p *Provisioner) Missed() bool { return p.missed(p.c.Now()) }
+
+// SettleIn changes how long a Board takes a watch to tell all that there is.
+func SettleIn(b *Board, d time.Duration) { b.settle = d }

@@ -30,6 +30,19 @@ func checkSizes(vars []Variable, caFrom string) error {
 	return nil
 }
 
+// Needed returns those certificates of a PEM bundle that verify the server at an https URL, with their issuers. It connects.
+func Needed(ctx context.Context, url string, bundle []byte) ([]byte, error) {
+	certs, err := verifying(ctx, url, certificates(bundle))
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	for _, c := range certs {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return out, nil
+}
+
 // fit is a CA bundle cut down to what verifies the API server.
 type fit struct {
 	bundle string // sum of it

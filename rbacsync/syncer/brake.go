@@ -25,7 +25,7 @@ type brakes struct {
 	retry    time.Time       // not before that is it told again
 	past     []rbacsync.Past
 	approved map[string]string // see rbacsync.Evidence; nil: not read yet
-	saved    string           // hash of what HeldStore has; "?" is unknown
+	saved    string            // hash of what HeldStore has; "?" is unknown
 }
 
 func newBrakes(o *Options) brakes { return brakes{o: o, saved: "?"} }

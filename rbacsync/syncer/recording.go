@@ -21,7 +21,7 @@ type Recording struct {
 	Snapshot *authz.Snapshot
 	Observed *rbacsync.Observed // rbacsync.Observed.Recorded
 	Stored   *Stored            // nil: nothing is remembered
-	Approved map[string]string   // what was approved of what is held
+	Approved map[string]string  // what was approved of what is held
 	Roles    clusterroles.Roles
 	Exists   map[authz.SourceID]bool // GitLab's answers
 	Levels   map[rbacsync.Membership]authz.Level

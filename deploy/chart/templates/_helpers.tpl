@@ -41,6 +41,12 @@ labels:
 {{- fail (printf "config.listeners.%s.address: its port has to be ports.%s (%v), which pods and Service have" $name $name $port) }}
 {{- end }}
 {{- end }}
+{{- if and .Values.config (not .Values.web) (or (dig "listeners" "web" "address" "" $config) (dig "web" "clientID" "" $config)) }}
+{{- fail "config.web is set: set web: true, too" }}
+{{- end }}
+{{- if and .Values.ingress.enabled (or (not .Values.web) (not (dig "web" "url" "" $config))) }}
+{{- fail "ingress.enabled: set web: true, and config.web.url to the URL of the page" }}
+{{- end }}
 {{- $metrics := include "metrics" . | fromJson }}{{/* there no NetworkPolicy keeps others from them */}}
 {{- if and .Values.serviceMonitor.enabled .Values.hostNetwork (or (hasPrefix "127." $metrics.address) (not $metrics.tokenFile)) }}
 {{- fail "serviceMonitor with hostNetwork: set protectMetrics, and config.listeners.metrics.address to one that Prometheus reaches, such as 0.0.0.0:9090" }}
@@ -93,6 +99,9 @@ labels:
 {{- $_ := set $listeners "hooks" (dict "address" (printf "0.0.0.0:%v" .Values.ports.hooks)
       "certFile" (printf "%s/hooks.crt" $dir) "keyFile" (printf "%s/hooks.key" $dir) "secretFile" (printf "%s/hook-secret" $dir)) }}
 {{- end }}
+{{- if .Values.web }}
+{{- $_ := set $listeners "web" (dict "address" (printf "0.0.0.0:%v" .Values.ports.web) "certFile" (printf "%s/web.crt" $dir) "keyFile" (printf "%s/web.key" $dir)) }}
+{{- end }}
 {{- if and (dig "authn" "disabled" false .Values.config) (dig "authz" "explain" "disabled" false .Values.config) }}
 {{- $_ := unset $listeners "webhooks" }}{{/* nothing is served there */}}
 {{- end }}
@@ -101,6 +110,9 @@ labels:
 {{- $_ := set $gitlab "writeTokenFile" (printf "%s/write-token" $dir) }}
 {{- end }}
 {{- $config := dict "apiVersion" "gl-k8s-integrator/v1alpha1" "kind" "Config" "gitlab" $gitlab "listeners" $listeners }}
+{{- if and .Values.web (dig "web" "clientID" "" .Values.config) }}
+{{- $_ := set $config "web" (dict "clientSecretFile" (printf "%s/web-client-secret" $dir) "sessionKeyFile" (printf "%s/session-key" $dir)) }}
+{{- end }}
 {{- if and (not .Values.hostNetwork) (not (dig "authz" "explain" "disabled" false .Values.config)) }}
 {{- $_ := set $config "authz" (dict "explain" (dict "replicas" .Values.replicas)) }}
 {{- end }}
