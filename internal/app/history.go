@@ -108,7 +108,7 @@ func showHistory(ctx context.Context, r *audit.Reader, v HistoryView, now time.T
 	if err != nil {
 		return err
 	}
-	if done, err := forPrograms(out, v.Output, slices.Concat([]audit.Entry{}, entries)); done {
+	if done, err := forPrograms(out, v.Output, append([]audit.Entry{}, entries...)); done {
 		return err
 	}
 	for _, e := range entries {

@@ -76,7 +76,7 @@ func (b *book) readBase(in io.Reader) (block uint64, err error) {
 			if n <= 0 || d == 0 || last > maxNumber {
 				return 0, errBlock
 			}
-			who, rest = append(who, uint32(last)), rest[n:] //nolint:gosec // looked at
+			who, rest = append(who, uint32(last)), rest[n:]
 		}
 		if b.base[s.Space] == nil {
 			b.base[s.Space] = map[uint32][]uint32{}

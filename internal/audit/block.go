@@ -127,7 +127,7 @@ func (t *texts) unpackBlock(packed []byte) ([]record, error) {
 		if kind>>1 >= uint64(len(whats)) {
 			in.bad, kind = true, 0
 		}
-		records[i].what, records[i].found = uint8(kind>>1), kind&1 != 0 //nolint:gosec // looked at
+		records[i].what, records[i].found = uint8(kind>>1), kind&1 != 0
 	}
 	for _, field := range []func(*record) *uint32{func(r *record) *uint32 { return &r.cause }, func(r *record) *uint32 { return &r.why }, func(r *record) *uint32 { return &r.by }} {
 		for i := range records {
@@ -165,7 +165,7 @@ func (u *unpacker) uint() uint64 {
 
 func (u *unpacker) zigzag() int64 {
 	v := u.uint()
-	return int64(v>>1) ^ -int64(v&1) //nolint:gosec // as encoding/binary does
+	return int64(v>>1) ^ -int64(v&1)
 }
 
 // count returns a number of things that follow: there can't be more of them than bytes.

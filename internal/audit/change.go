@@ -2,6 +2,7 @@ package audit
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -198,9 +199,7 @@ func places(x Written) map[string]*place {
 // after returns the bindings as they are after the changes.
 func (p *place) after() map[string]*rbacsync.Binding {
 	out := make(map[string]*rbacsync.Binding, len(p.bindings)+len(p.changes))
-	for name, b := range p.bindings {
-		out[name] = b
-	}
+	maps.Copy(out, p.bindings)
 	for _, c := range p.changes {
 		switch {
 		case c.Key.Kind == rbacsync.KindNamespace && c.Action == rbacsync.Delete:

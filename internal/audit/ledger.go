@@ -59,7 +59,7 @@ func (l *ledger) save(ctx context.Context, tidy bool) error {
 
 // forsake forgets what is known of the store.
 func (l *ledger) forsake() {
-	if l.v != nil && !(l.fresh && l.v.book.begins.IsZero()) {
+	if l.v != nil && (!l.fresh || !l.v.book.begins.IsZero()) {
 		l.lastBook, l.lastNow = l.v.book, l.now
 	}
 	l.v = nil

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"log/slog"
+	"maps"
 	"strconv"
 	"sync"
 	"testing"
@@ -27,7 +28,7 @@ const issuer = "https://gitlab.example.com"
 
 // cluster is a fake API server whose Secrets have versions, as a real one's have.
 func newCluster() *fake.Clientset {
-	kube := fake.NewSimpleClientset() //nolint:staticcheck // the other one tracks who owns each field, which takes a second for 1 MiB
+	kube := fake.NewSimpleClientset() // the other one tracks who owns each field, which takes a second for 1 MiB
 	var mu sync.Mutex
 	last := 0
 	secrets := schema.GroupResource{Resource: "secrets"}
@@ -122,9 +123,7 @@ func (w *world) observed(scope rbacsync.Scope) *rbacsync.Observed {
 
 func (w *world) snapshot() *authz.Snapshot {
 	s := &authz.Snapshot{Issuer: issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{}, Projects: map[int64]authz.Project{}}
-	for id, u := range w.users {
-		s.Users[id] = u
-	}
+	maps.Copy(s.Users, w.users)
 	for ns := range w.rights {
 		if id := w.source(ns); id.Kind == authz.GroupSource {
 			s.Groups[id.ID] = authz.Group{ID: id.ID, Path: ns}

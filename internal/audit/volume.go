@@ -123,7 +123,7 @@ func (v *volume) read(ctx context.Context) error {
 	if err := store.Readable(s); err != nil {
 		return err
 	}
-	if s.ResourceVersion == v.version && v.broken == nil {
+	if v.version != "" && s.ResourceVersion == v.version && v.broken == nil {
 		return nil
 	}
 	var h head
