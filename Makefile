@@ -39,12 +39,13 @@ check: ## all that must hold before a change goes in: vet, lint, verify, test, f
 	if [ -z "$$failed" ]; then echo "PASS: vet, lint, verify, test and fuzz"; else echo "FAIL:$$failed; see above"; exit 1; fi
 
 vet: ## let go vet look at all packages
-	@echo "== go vet"; go vet ./... && cd internal/conformance && go vet ./... && cd ../image && go vet ./...
+	@echo "== go vet"; go vet ./... && cd internal/conformance && go vet ./... && cd ../image && go vet ./... && cd ../browser && go vet ./...
 
 test: vet build controlplane ## run all tests, against a real API server
 	@/usr/bin/python3 -c 'import gitlab' 2>/dev/null || echo "SKIPPED: python3-gitlab is not installed: no foreign client drives the simulated REST API (.ci/run installs it)"
 	@cmp -s internal/gitlabsim/runner/testdata/gitlab-ci-local/package-lock.json "$${XDG_CACHE_HOME:-$$HOME/.cache}/gl-k8s-integrator/gitlab-ci-local/node_modules/.installed" && command -v node >/dev/null || echo "SKIPPED: gitlab-ci-local is not installed: no foreign reader of .gitlab-ci.yml is compared with the simulated runner (.ci/run installs it)"
 	@command -v promtool >/dev/null || echo "SKIPPED: promtool is not installed: alerts and dashboard are not checked with Prometheus' own tool (.ci/run installs it)"
+	@cmp -s internal/browser/testdata/axe/package-lock.json "$${XDG_CACHE_HOME:-$$HOME/.cache}/gl-k8s-integrator/axe-core/node_modules/.installed" && command -v chromium >/dev/null || echo "SKIPPED: chromium or axe-core is not installed: no page is opened in a real browser, or its accessibility is not checked (.ci/run installs both)"
 	@echo "== tests (about half an hour; packages that start a control plane run one after the other, the rest beside them)"
 	@failed=; beside=$$(mktemp); \
 	  go list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | awk '$$1 ~ /\.test$$/ { print sub(/\.test$$/, "", $$1) && /internal\/controlplane/ ? "with" : "without", $$1 }' > $$beside.list; \
@@ -52,6 +53,7 @@ test: vet build controlplane ## run all tests, against a real API server
 	  go test $(TESTFLAGS) $$(awk '$$1 == "with" { print $$2 }' $$beside.list) || failed=1; \
 	  wait $$! || failed=1; echo "== those beside them"; cat $$beside; rm -f $$beside $$beside.list; \
 	  echo "== kube-apiserver's own webhook client, a module of its own"; (cd internal/conformance && go test ./...) || failed=1; \
+	  echo "== the pages in a browser, a module of its own"; (cd internal/browser && go test ./...) || failed=1; \
 	  echo "== the image, a module of its own"; (cd internal/image && go test ./...) || failed=1; \
 	  if [ -z "$$failed" ]; then echo "PASS: all tests passed"; else echo "FAIL: see the first '--- FAIL' above"; exit 1; fi
 
@@ -101,11 +103,11 @@ image: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null |
 image: ## make the container image as an OCI archive in bin/, without an engine (KEY=FILE: sign it; docs/image.md)
 	cd internal/image && go run . -version $(VERSION) $(if $(KEY),-key $(abspath $(KEY)))
 
-release: ## make all files of a release in dist/, from the commit that is checked out (VERSION=v0.1.0 KEY=FILE; docs/release.md)
-	cd internal/image && go run . -release -version "$(VERSION)" -out "$(CURDIR)/dist" $(if $(KEY),-key $(abspath $(KEY))) $(ARGS)
+release: ## make all files of a release in dist/, from the commit that is checked out (VERSION=v0.1.0 KEY=FILE URL=WHERE_IT_WILL_BE; docs/release.md)
+	cd internal/image && go run . -release -version "$(VERSION)" -out "$(CURDIR)/dist" $(if $(URL),-url "$(URL)") $(if $(KEY),-key $(abspath $(KEY))) $(ARGS)
 
 verify: ## check formatting and go.mod; writes nothing and needs no git
-	@failed=; for module in . internal/lint internal/chart/helm internal/conformance internal/controlplane/kubelogin internal/controlplane/tools internal/image; do \
+	@failed=; for module in . internal/lint internal/chart/helm internal/conformance internal/controlplane/kubelogin internal/controlplane/tools internal/image internal/image/krew internal/browser; do \
 	  echo "== go mod tidy -diff in $$module"; (cd $$module && go mod tidy -diff) || { echo "$$module/go.mod: run go mod tidy there"; failed=1; }; \
 	done; \
 	echo "== gofumpt"; list=$$($(LINT) gofumpt -l $(GOFILES)) || failed=1; \

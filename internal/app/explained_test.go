@@ -11,7 +11,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
-func withExplain(n *ci.Namespace) { n.Projects[0].Explain = true }
+func explainsJobs(n *ci.Namespace) { n.Projects[0].Explain = true }
 
 // TestAnExplanationIsOursAlone: in GitLabs with and without marks it is written, renewed and taken back; a KUBECONFIG of somebody's
 // own, or of another cluster, stays, and what GitLab has for the environment is not touched.
@@ -22,7 +22,7 @@ func TestAnExplanationIsOursAlone(t *testing.T) {
 			t.Parallel()
 			e := newEstate(t, version)
 			a := e.cluster("a")
-			a.expect(rbacsync.DeliverVariables, withExplain)
+			a.expect(rbacsync.DeliverVariables, explainsJobs)
 			has := func() bool { _, ok := e.variables()[everywhere]; return ok }
 			if version == "15.0.5-ee" { // it would replace references in a script
 				if has() {
@@ -35,8 +35,8 @@ func TestAnExplanationIsOursAlone(t *testing.T) {
 				t.Fatalf("the project has %+v", first)
 			}
 			a.restart()
-			a.expect(rbacsync.DeliverVariables, withExplain)
-			a.expect(rbacsync.DeliverVariables, func(n *ci.Namespace) { withExplain(n); n.Projects[0].Unprotected = true })
+			a.expect(rbacsync.DeliverVariables, explainsJobs)
+			a.expect(rbacsync.DeliverVariables, func(n *ci.Namespace) { explainsJobs(n); n.Projects[0].Unprotected = true })
 			if second := e.variables()[everywhere]; second.Value == first.Value {
 				t.Error("it still says that the branch must be protected")
 			}
@@ -45,11 +45,11 @@ func TestAnExplanationIsOursAlone(t *testing.T) {
 			if has() {
 				t.Error("it is left when it was switched off")
 			}
-			a.expect(rbacsync.DeliverIDToken, withExplain)
+			a.expect(rbacsync.DeliverIDToken, explainsJobs)
 			if !has() {
 				t.Error("it does not come back")
 			}
-			a.expect(rbacsync.DeliverVariables, withExplain)
+			a.expect(rbacsync.DeliverVariables, explainsJobs)
 			a.expect(rbacsync.DeliverVariables, gone)
 			if left := slices.Collect(maps.Keys(e.variables())); len(left) > 0 {
 				t.Errorf("after taking back the project has %v", left)
@@ -61,8 +61,8 @@ func TestAnExplanationIsOursAlone(t *testing.T) {
 			}
 			e.set(theirs)
 			a.restart()
-			a.expect(rbacsync.DeliverVariables, withExplain)
-			a.expect(rbacsync.DeliverVariables, withExplain)
+			a.expect(rbacsync.DeliverVariables, explainsJobs)
+			a.expect(rbacsync.DeliverVariables, explainsJobs)
 			a.owned(map[string]string{everywhere: "their own"})
 			a.restart()
 			a.expect(rbacsync.DeliverVariables, gone)

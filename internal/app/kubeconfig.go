@@ -60,8 +60,12 @@ func newKubeconfigs(cfg *config.Config) (*kubeconfigs, error) {
 	if name == "" {
 		name = kubeconfig.NameOf(url)
 	}
+	server := cfg.Web.URL
+	if cfg.Listeners.Web.Address == "" {
+		server = ""
+	}
 	return &kubeconfigs{
-		c:        kubeconfig.Cluster{Name: name, URL: url, Issuer: cfg.GitLab.URL, ClientID: cfg.Authn.ClientIDs[0]},
+		c:        kubeconfig.Cluster{Name: name, URL: url, Issuer: cfg.GitLab.URL, ClientID: cfg.Authn.ClientIDs[0], Server: server},
 		publicCA: publicCA(cfg.Cluster, rc), gitlabCA: gitlabCA(cfg.GitLab),
 	}, nil
 }

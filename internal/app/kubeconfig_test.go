@@ -50,6 +50,12 @@ func TestPeopleGetTheCAThatTheyNeed(t *testing.T) {
 		Cluster: config.Cluster{PublicURL: "https://icc.example.com:6443", PublicCAFile: file("ca.crt", other.PEM)},
 		Authn:   config.Authn{ClientIDs: []string{"kubelogin"}},
 	}
+	for address, want := range map[string]string{"": "", "127.0.0.1:8446": "https://access.example.com"} {
+		cfg.Listeners.Web.Address, cfg.Web.URL = address, "https://access.example.com"
+		if k, err := newKubeconfigs(cfg); err != nil || k.c.Server != want {
+			t.Errorf("listeners.web.address %q: people's programs ask %q, want %q: %v", address, k.c.Server, want, err)
+		}
+	}
 	k, err := newKubeconfigs(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,9 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/docs"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/expiry"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/explain"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
@@ -44,6 +46,7 @@ type webAdmin struct {
 	ends      func() []expiry.End                     // of this process
 	keys      func() (k authn.KeyStatus, judges bool) // of this process
 	findings  map[string]docs.Finding
+	engine    func() (roles clusterroles.Roles, mode string)
 }
 
 // newWebAdmin returns what the pages for administrators are made of.
@@ -52,6 +55,10 @@ func (s *server) newWebAdmin() *webAdmin {
 		administrators: &administrators{group: s.cfg.Web.AdminGroup, view: s.view, gitlab: s.reader, now: time.Now},
 		kube:           s.clients.kube, held: heldStore(s.clients), gitlabURL: s.cfg.GitLab.URL, limits: gitlab.LimitsPerMinute(), findings: docs.Findings(),
 		ends: func() []expiry.End { return s.ends() },
+		engine: func() (clusterroles.Roles, string) {
+			g := s.now.Load()
+			return g.core.roles.Roles(), g.cfg.RBACSync.Mode
+		},
 		keys: func() (authn.KeyStatus, bool) {
 			if auth := s.now.Load().auth; auth != nil {
 				return auth.KeyStatus(), true
@@ -334,7 +341,8 @@ func (a *webAdmin) Search(text string, limit int) (web.AdminFound, error) {
 		return strconv.FormatBool(!exact) + fmt.Sprintf("%04d", len(name)) + name
 	}
 	slices.SortFunc(out.People, func(x, y authz.User) int {
-		return cmp.Compare(rank(x.ID == id, x.Username), rank(y.ID == id, y.Username))
+		exact := func(u authz.User) bool { return u.ID == id || strings.EqualFold(u.Username, text) }
+		return cmp.Compare(rank(exact(x), x.Username), rank(exact(y), y.Username))
 	})
 	slices.SortFunc(out.Namespaces, func(x, y web.AdminPlace) int {
 		return cmp.Compare(rank(x.Name == text, x.Name), rank(y.Name == text, y.Name))
@@ -396,14 +404,24 @@ func (a *webAdmin) Namespace(name string) (web.AdminNamespace, bool, error) {
 }
 
 // Explain implements web.Admin.
-func (a *webAdmin) Explain(person string, q authz.Question) (authz.Explanation, bool, error) {
+func (a *webAdmin) Explain(ctx context.Context, person string, q authz.Question) (explain.Report, bool, error) {
 	v, ok := a.view()
 	if !ok {
-		return authz.Explanation{}, false, people.ErrUnread
+		return explain.Report{}, false, people.ErrUnread
 	}
 	id, err := personOf(person, v.Snapshot)
 	if err != nil {
-		return authz.Explanation{}, false, nil //nolint:nilerr // there is nobody of that name
+		return explain.Report{}, false, nil //nolint:nilerr // there is nobody of that name
 	}
-	return v.Explain(id, q, a.now()), true, nil
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	roles, mode := a.engine()
+	x := &explainer{kube: a.kube, view: v, roles: roles, basis: explain.Basis{Read: v.Snapshot.Taken, Mode: mode}}
+	var live explain.Live
+	if q.Namespace != "" {
+		live = x.live(ctx, q.Namespace)
+	} else {
+		live.Rules = x.rules(ctx, "")
+	}
+	return explain.New(v.Explain(id, q, a.now()), q, x.basis, live), true, nil // kube-apiserver answers our ServiceAccount no such question: docs/adr/0124
 }

@@ -4,6 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
@@ -19,6 +27,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/docs"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/expiry"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
@@ -63,7 +72,8 @@ func newTestAdmin(t *testing.T) (*webAdmin, *fake.Clientset) {
 		ends: func() []expiry.End {
 			return []expiry.End{{What: "gitlab.readTokenFile", At: adminDay.AddDate(0, 3, 0)}, {What: "listeners.web.certFile", At: adminDay.AddDate(0, 0, 2)}}
 		},
-		keys: func() (authn.KeyStatus, bool) { return authn.KeyStatus{Keys: 2, Fetched: adminDay}, true },
+		engine: func() (clusterroles.Roles, string) { return nil, "enforce" },
+		keys:   func() (authn.KeyStatus, bool) { return authn.KeyStatus{Keys: 2, Fetched: adminDay}, true },
 	}, kube
 }
 
@@ -139,7 +149,7 @@ func (g noGitLab) IsAdmin(context.Context, int64) (bool, error) {
 
 func (g noGitLab) Admins(context.Context) (map[int64]bool, error) {
 	g.t.Error("GitLab was asked")
-	return nil, nil
+	return map[int64]bool{}, nil
 }
 
 // TestAdminGroup: the active people in the group, and no administrator of GitLab beside them; what was not read closes the pages.
@@ -269,7 +279,7 @@ func TestApproveOnThePage(t *testing.T) {
 
 // TestAdminLooks: people and namespaces are found, with who has what and why.
 func TestAdminLooks(t *testing.T) {
-	a, _ := newTestAdmin(t)
+	a, kube := newTestAdmin(t)
 	for text, want := range map[string]string{
 		"carol": "1 3 /", "CAROL": "1 3 /", "3": "3 /", "gitlab:2": "2 /", "haw": "/ haw haw-world", "haw/world": "/ haw-world", "project/20": "/ haw-world", "<script>": "/",
 	} {
@@ -306,17 +316,128 @@ func TestAdminLooks(t *testing.T) {
 	if _, ok, err = a.Namespace("default"); ok || err != nil {
 		t.Errorf("default: %v %v", ok, err)
 	}
+	_, err = kube.RbacV1().RoleBindings("haw-world").Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "by-hand"}, Subjects: []rbacv1.Subject{{Kind: "User", Name: "gitlab:3"}}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "x"},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for person, want := range map[string]int64{"dora": 3, "Dora": 3, "3": 3, "gitlab:3": 3} {
-		e, ok, err := a.Explain(person, authz.Question{Namespace: "haw-world", Verb: "get", Resource: "pods"})
-		if err != nil || !ok || e.UserID != want || e.Trail == nil {
+		e, ok, err := a.Explain(t.Context(), person, authz.Question{Namespace: "haw-world", Verb: "get", Resource: "pods"})
+		if err != nil || !ok || e.UserID != want || e.Trail == nil || len(e.Bindings) != 1 || e.Bindings[0].Name != "by-hand" {
 			t.Errorf("%s: %v %v %+v", person, err, ok, e)
 		}
 	}
-	if _, ok, err := a.Explain("<script>", authz.Question{Namespace: "haw-world", Verb: "get", Resource: "pods"}); ok || err != nil {
+	if _, ok, err := a.Explain(t.Context(), "<script>", authz.Question{Namespace: "haw-world", Verb: "get", Resource: "pods"}); ok || err != nil {
 		t.Errorf("nobody: %v %v", ok, err)
 	}
 	a.view = func() (authz.View, bool) { return authz.View{}, false }
 	if _, err := a.Search("x", 1); !errors.Is(err, people.ErrUnread) {
 		t.Errorf("nothing was read: %v", err)
 	}
+}
+
+// TestThePageAsksGitLab goes the whole way of an administrator: sign-in, look, approve; and what is left of it when GitLab demotes or
+// blocks them, or is away.
+func TestThePageAsksGitLab(t *testing.T) {
+	var site http.Handler
+	page := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { site.ServeHTTP(w, r) }))
+	defer page.Close()
+	sim, err := gitlabsim.New(gitlabsim.Options{Seed: fmt.Appendf(nil, `
+users: [{id: 1, username: root, admin: true}, {id: 2, username: boss, password: boss-pw, admin: true}]
+applications: [{uid: web, secret: gloas-x, confidential: true, redirectURIs: ["%s/signin/callback"], scopes: [openid, profile]}]
+`, page.URL)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sim.Close()
+	token, client := sim.TokenFor("root", "read_api"), sim.Client()
+	defer client.CloseIdleConnections()
+	a, _ := newTestAdmin(t)
+	a.now = time.Now
+	a.gitlab, err = gitlab.NewReader(gitlab.Options{BaseURL: sim.URL(), HTTPClient: client, Token: func() (string, error) { return token, nil }, NoPacing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if site, err = web.New(web.Options{
+		URL: page.URL, GitLabURL: sim.URL(), ClientID: "web", ClientSecret: func() (string, error) { return "gloas-x", nil }, HTTPClient: client, Admin: a,
+		Keys:   func() ([][]byte, error) { return [][]byte{make([]byte, 32)}, nil },
+		People: people.New(people.Options{View: a.view, GitLabURL: sim.URL(), Now: time.Now}), Language: "en", Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		UserState: func(int64) (string, bool) { return "active", true },
+	}); err != nil {
+		t.Fatal(err)
+	}
+	item := rbacsync.Item{Scope: authz.GroupID(7), Cause: authz.UserID(3), Source: authz.ProjectID(20), User: 3, Role: "edit", Why: "too many"}
+	if err := a.held.Save(t.Context(), []rbacsync.Item{item}); err != nil {
+		t.Fatal(err)
+	}
+	browser := page.Client()
+	browser.Jar, _ = cookiejar.New(nil)
+	browser.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	csrf := ""
+	visit := func(status int, text, path string, form url.Values) *http.Response {
+		t.Helper()
+		if !strings.Contains(path, "://") {
+			path = page.URL + path
+		}
+		method, body := http.MethodGet, ""
+		if form != nil {
+			method, body = http.MethodPost, form.Encode()
+		}
+		r, err := http.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		resp, err := browser.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		got, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != status || !strings.Contains(string(got), text) {
+			t.Fatalf("%s %s: %d, want %d and %q: %v %s", method, path, resp.StatusCode, status, text, err, got)
+		}
+		if _, rest, ok := strings.Cut(string(got), `name="csrf" value="`); ok {
+			csrf, _, _ = strings.Cut(rest, `"`)
+		}
+		return resp
+	}
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const noPage, away = "There is no such page", "GitLab does not say who you are now"
+	visit(http.StatusNotFound, noPage, "/admin", nil)
+	begin := visit(http.StatusSeeOther, "", "/signin?to=/admin", nil)
+	back, err := gitlabsim.Login(t.Context(), client, begin.Header.Get("Location"), "boss", "boss-pw")
+	ok(err)
+	visit(http.StatusSeeOther, "", back, nil)
+	visit(http.StatusOK, "There is no status yet", "/admin", nil)
+	held := "/admin/held/" + rbacsync.HashOf([]rbacsync.Item{item})
+	visit(http.StatusOK, "Approve and let it happen", held, nil)
+	form := url.Values{"csrf": {csrf}}
+
+	ok(sim.World().SetUserFlags(2, false, false)) // between the form and its way back
+	visit(http.StatusNotFound, noPage, held, form)
+	visit(http.StatusNotFound, noPage, "/admin", nil)
+	ok(sim.World().SetUserFlags(2, true, false))
+	ok(sim.World().SetUserState(2, gitlabsim.StateBlocked))
+	visit(http.StatusNotFound, noPage, held, form)
+	ok(sim.World().SetUserState(2, gitlabsim.StateActive))
+	sim.SetFaults(gitlabsim.Faults{Down: true})
+	visit(http.StatusServiceUnavailable, away, held, form)
+	visit(http.StatusServiceUnavailable, away, "/admin", nil)
+	if approved, err := a.held.Approvals(t.Context()); err != nil || len(approved) > 0 {
+		t.Fatalf("approved: %v, %v", approved, err)
+	}
+	sim.SetFaults(gitlabsim.Faults{})
+	visit(http.StatusSeeOther, "", held, form)
+	if approved, err := a.held.Approvals(t.Context()); err != nil || !maps.Equal(approved, map[string]string{item.Key(): "gitlab:2"}) {
+		t.Errorf("approved: %v, %v", approved, err)
+	}
+	visit(http.StatusOK, "approved by", held, nil)
+	visit(http.StatusConflict, "approved already", held, form)
 }

@@ -116,6 +116,17 @@ var effects = map[string]Effect{
 	"rbacsync.limits.creationsExempt[]":       Reread,
 	"rbacsync.limits.disabled":                Reread,
 
+	"web.url":              Restart,
+	"web.clientID":         Restart,
+	"web.clientSecretFile": Restart,
+	"web.sessionKeyFile":   Restart,
+	"web.adminGroup":       Restart,
+	"web.language":         Restart,
+
+	"history.days":              AtOnce,
+	"history.pseudonymiseAfter": AtOnce,
+	"history.maxBytes":          AtOnce,
+
 	"ci.delivery":                   Reread,
 	"ci.environment":                Restart, // the reader of GitLab looks for its variables there
 	"ci.unprotectedProjects[]":      Reread,
@@ -134,17 +145,6 @@ var effects = map[string]Effect{
 	"ci.agent.name":                 Reread,
 	"ci.agent.configProject":        Reread,
 	"ci.agent.kasURL":               Reread,
-
-	"web.url":              Restart,
-	"web.clientID":         Restart,
-	"web.clientSecretFile": Restart,
-	"web.sessionKeyFile":   Restart,
-	"web.adminGroup":       Restart,
-	"web.language":         Restart,
-
-	"history.days":              AtOnce,
-	"history.pseudonymiseAfter": AtOnce,
-	"history.maxBytes":          AtOnce,
 }
 
 // EffectOf returns the Effect of a key that holds a value, by its Key.Path; Restart for one that nobody has decided on.

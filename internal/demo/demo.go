@@ -113,12 +113,13 @@ func (e *Env) stay(ctx context.Context, o Options) error {
 	fmt.Fprintf(o.Out, "  tail -f %s\n", e.logFile.Name())
 	fmt.Fprintf(o.Out, "\nThe kubeconfigs of people log in by themselves, since this is a simulation. With the real kubelogin and a browser:\n\n")
 	fmt.Fprintf(o.Out, "  kubectl oidc-login get-token --oidc-issuer-url=%s --oidc-client-id=%s --certificate-authority=%s/gitlab-ca.crt\n", e.GitLab.URL(), clientID, e.dir)
-	fmt.Fprintf(o.Out, "\nAccounts of the simulated GitLab (%s), user name / password:\n\n", e.GitLab.URL())
-	fmt.Fprint(o.Out, "  root / root-password (administrator)   alice / alice-password (removed from haw/world)   bob / bob-password\n"+
-		"  carol / carol-password   david / dave-password (was dave)   dave / erin-password (was erin)   mallory / mallory-password\n")
 	if !lookPath("kubectl-oidc_login") {
 		fmt.Fprintf(o.Out, "\n(kubelogin is not installed on this machine: go install github.com/int128/kubelogin@%s, and name it kubectl-oidc_login.)\n", controlplane.KubeloginVersion())
 	}
+	fmt.Fprintf(o.Out, "\nThe page is open: %s\n\nYour browser will warn of two certificates, the page's and GitLab's: they are the demo's own. Who can sign in (user name / password, at\n"+
+		"the simulated GitLab, %s):\n\n", e.page, e.GitLab.URL())
+	fmt.Fprint(o.Out, "  root / root-password (administrator)   alice / alice-password (removed from haw/world)   bob / bob-password\n"+
+		"  carol / carol-password   david / dave-password (was dave)   dave / erin-password (was erin)   mallory / mallory-password\n")
 	<-ctx.Done()
 	fmt.Fprintln(o.Out, "\nStopping.")
 	return nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -41,6 +42,8 @@ type Env struct {
 	work       string // where people type: deploy_new.yaml and the kubeconfigs
 	home       string // an empty $HOME
 	configFile string
+	page       string // its address
+	pageCA     []byte
 	ownLogin   bool // kube-apiserver judges tokens by itself
 	log        syncBuffer
 	logFile    *os.File           // the same, for people who look on
@@ -69,7 +72,7 @@ func Start(ctx context.Context, parent string, ownLogin bool, out io.Writer) (_ 
 			return nil, fmt.Errorf("making the demo's folder: %w", err)
 		}
 	}
-	webhooks, hooks, metrics, err := freeAddresses(ctx)
+	at, err := freeAddresses(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -82,20 +85,20 @@ func Start(ctx context.Context, parent string, ownLogin bool, out io.Writer) (_ 
 	}
 	hookSecret := "demo-hook-secret-" + filepath.Base(dir)
 	fmt.Fprintf(out, "  GitLab (simulated)   %s\n", e.GitLab.URL())
-	if err := e.startCluster(ctx, out, authority, webhooks); err != nil {
+	if err := e.startCluster(ctx, out, authority, at.webhooks); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(out, "  kube-apiserver       %s  (%s, with etcd and kube-controller-manager)\n", e.Cluster.URL(), e.Cluster.Version())
-	if err := e.writeConfig(ctx, authority, hookSecret, webhooks, hooks, metrics); err != nil {
+	if err := e.writeConfig(ctx, authority, hookSecret, at); err != nil {
 		return nil, err
 	}
-	if err := e.registerHook(ctx, "http://"+hooks+"/hooks/gitlab"); err != nil {
+	if err := e.registerHook(ctx, "http://"+at.hooks+"/hooks/gitlab"); err != nil {
 		return nil, err
 	}
 	if err := e.startIntegrator(ctx); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(out, "  gl-k8s-integrator    webhooks https://%s, system hooks http://%s, metrics http://%s\n", webhooks, hooks, metrics)
+	fmt.Fprintf(out, "  gl-k8s-integrator    webhooks https://%s, system hooks http://%s, metrics http://%s, page https://%s\n", at.webhooks, at.hooks, at.metrics, at.web)
 	if e.ownLogin {
 		fmt.Fprintf(out, "  login                kube-apiserver judges GitLab's tokens by itself\n")
 	}
@@ -115,24 +118,26 @@ func (e *Env) registerHook(ctx context.Context, url string) error {
 	return app.RegisterHook(ctx, cfg, app.Registration{URL: url, Verify: true, Cluster: id}, io.Discard)
 }
 
-// freeAddresses picks three free loopback ports: kube-apiserver must know a webhook's address before it starts.
-func freeAddresses(ctx context.Context) (a, b, c string, err error) {
-	var found [3]string
+// addresses are those that the integrator listens on.
+type addresses struct{ webhooks, hooks, metrics, web string }
+
+// freeAddresses picks free loopback ports: kube-apiserver must know a webhook's address before it starts.
+func freeAddresses(ctx context.Context) (out addresses, err error) {
 	var open []net.Listener
 	defer func() {
 		for _, l := range open {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	for i := range found {
+	for _, found := range []*string{&out.webhooks, &out.hooks, &out.metrics, &out.web} {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
-			return "", "", "", fmt.Errorf("finding a free port: %w", err)
+			return addresses{}, fmt.Errorf("finding a free port: %w", err)
 		}
 		open = append(open, l)
-		found[i] = l.Addr().String()
+		*found = l.Addr().String()
 	}
-	return found[0], found[1], found[2], nil
+	return out, nil
 }
 
 func (e *Env) startCluster(ctx context.Context, out io.Writer, authority *localcert.Authority, webhooks string) error {
@@ -167,7 +172,7 @@ func (e *Env) writeAuthentication(o *controlplane.Options) error {
 	if err := os.WriteFile(filepath.Join(e.dir, "gitlab-ca.crt"), e.GitLab.CA(), 0o600); err != nil {
 		return fmt.Errorf("writing GitLab's CA: %w", err)
 	}
-	cfg, err := config.Parse(e.config("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")) // its ports are not looked at
+	cfg, err := config.Parse(e.config(addresses{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4"})) // its ports are not looked at
 	if err != nil {
 		return fmt.Errorf("saying to kube-apiserver whose tokens count: %w", err)
 	}
@@ -181,29 +186,35 @@ func (e *Env) writeAuthentication(o *controlplane.Options) error {
 }
 
 // config is the integrator's configuration.
-func (e *Env) config(webhooks, hooks, metrics string) []byte {
-	return fmt.Appendf(nil, configTemplate, e.GitLab.URL(), e.dir, webhooks, hooks, metrics, clientID, interval, e.ownLogin)
+func (e *Env) config(at addresses) []byte {
+	return fmt.Appendf(nil, configTemplate, e.GitLab.URL(), e.dir, at.webhooks, at.hooks, at.metrics, clientID, interval, e.ownLogin, at.web, pageClientID)
 }
 
 // writeConfig writes what an administrator would: certificates, secrets, the integrator's kubeconfig (its own
 // ServiceAccount, nothing stronger) and its configuration.
-func (e *Env) writeConfig(ctx context.Context, authority *localcert.Authority, hookSecret, webhooks, hooks, metrics string) error {
+func (e *Env) writeConfig(ctx context.Context, authority *localcert.Authority, hookSecret string, at addresses) error {
 	server, err := authority.Server("webhooks")
 	if err != nil {
 		return err
 	}
+	files, err := e.preparePage(at.web)
+	if err != nil {
+		return err
+	}
+	e.pageCA = authority.PEM
 	year := int64((8760 * time.Hour).Seconds())
 	own, err := e.Kube.CoreV1().ServiceAccounts(deploy.Namespace).CreateToken(ctx, deploy.ServiceAccount,
 		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &year}}, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("requesting the integrator's own token: %w", err)
 	}
-	for name, content := range map[string]string{
+	maps.Copy(files, map[string]string{
 		"tls.crt": string(server.Cert), "tls.key": string(server.Key), "webhook-ca.crt": string(authority.PEM),
 		"gitlab-ca.crt": string(e.GitLab.CA()), "hook-secret": hookSecret,
 		"read-token":  e.GitLab.TokenFor("root", "read_api"),
 		"write-token": e.GitLab.TokenFor("root", "api"),
-	} {
+	})
+	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(e.dir, name), []byte(content), 0o600); err != nil {
 			return fmt.Errorf("writing %s: %w", name, err)
 		}
@@ -220,7 +231,7 @@ func (e *Env) writeConfig(ctx context.Context, authority *localcert.Authority, h
 		return fmt.Errorf("writing deploy_new.yaml: %w", err)
 	}
 	e.configFile = filepath.Join(e.dir, "config.yaml")
-	return os.WriteFile(e.configFile, e.config(webhooks, hooks, metrics), 0o600)
+	return os.WriteFile(e.configFile, e.config(at), 0o600)
 }
 
 // configTemplate is the configuration of the demo; a test loads it.
@@ -237,7 +248,13 @@ listeners:
   webhooks: {address: "%[3]s", certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key, clientCAFile: %[2]s/webhook-ca.crt}
   hooks: {address: "%[4]s", secretFile: %[2]s/hook-secret}
   metrics: {address: "%[5]s"}
+  web: {address: "%[9]s", certFile: %[2]s/tls.crt, keyFile: %[2]s/tls.key}
   drainDelay: 1ms
+web:
+  url: https://%[9]s
+  clientID: %[10]s
+  clientSecretFile: %[2]s/page-secret
+  sessionKeyFile: %[2]s/page-key
 authn:
   disabled: %[8]v
   clientIDs: [%[6]s]

@@ -36,6 +36,7 @@ func Steps() []Step {
 		{"mallory picks evil names and tries to climb out", attacker},
 		{"dave takes another name and erin takes the old one", rename},
 		{"GitLab goes down and comes back", outage},
+		{"The page for people: what is mine, and a kubeconfig", thePage},
 	}
 }
 

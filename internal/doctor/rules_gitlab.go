@@ -232,9 +232,10 @@ func tokenRules() []rule {
 	}
 }
 
-// RedirectURIs are those that kubelogin needs: two ports that it tries, and a code to type in where there is no browser.
+// RedirectURIs are those that kubelogin needs: two ports that it tries. Where there is no browser, the first one is in the
+// address that a code to type in is taken from.
 func RedirectURIs() []string {
-	return []string{"http://localhost:8000", "http://localhost:18000", "urn:ietf:wg:oauth:2.0:oob"}
+	return []string{"http://localhost:8000", "http://localhost:18000"}
 }
 
 // clientRules are about whether GitLab knows the client ids.

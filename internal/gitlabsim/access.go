@@ -18,6 +18,7 @@ type Application struct {
 	Secret       string   `json:"secret,omitempty"`
 	RedirectURIs []string `json:"redirectURIs"`
 	Confidential bool     `json:"confidential,omitempty"`
+	Trusted      bool     `json:"trusted,omitempty"` // nobody is asked whether the application may
 	Scopes       []string `json:"scopes"`
 }
 
@@ -61,8 +62,7 @@ type access struct {
 	tokens   map[string]*accessToken
 	grants   map[string]grant
 	refresh  map[string]refresh
-	sessions map[string]int64 // session cookie -> user id
-	forms    map[string]bool  // CSRF tokens of login forms, bound to their pre-session cookie
+	sessions map[string]*session // by the value of the cookie
 	signedIn map[int64]time.Time
 }
 
@@ -70,7 +70,7 @@ func newAccess(i *instance) *access {
 	return &access{
 		instance: i,
 		nextID:   1, apps: map[string]Application{}, tokens: map[string]*accessToken{}, grants: map[string]grant{},
-		refresh: map[string]refresh{}, sessions: map[string]int64{}, forms: map[string]bool{}, signedIn: map[int64]time.Time{},
+		refresh: map[string]refresh{}, sessions: map[string]*session{}, signedIn: map[int64]time.Time{},
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -33,12 +32,13 @@ type provider struct {
 
 // mount mounts its endpoints by handle.
 func (s *provider) mount(handle func(method, path string, h http.HandlerFunc)) {
+	s.logins.mount(handle)
 	handle(http.MethodGet, "/.well-known/openid-configuration", s.discovery)
 	handle(http.MethodGet, "/.well-known/oauth-authorization-server", s.discovery)
 	handle(http.MethodGet, "/oauth/discovery/keys", s.keys)
 	handle(http.MethodGet, "/oauth/authorize", s.authorize)
+	handle(http.MethodPost, "/oauth/authorize", s.consentAnswer)
 	handle(http.MethodGet, nativePage, s.native)
-	handle(http.MethodPost, "/users/sign_in", s.signIn)
 	handle(http.MethodPost, "/oauth/token", s.token)
 	handle(http.MethodGet, "/oauth/token/info", s.tokenInfo)
 	handle(http.MethodPost, "/oauth/revoke", s.revoke)
@@ -94,80 +94,6 @@ var oauthErrors = map[string]string{
 	"invalid_code_challenge_method": "The code challenge method must be plain or S256.",
 	"invalid_grant":                 "The provided authorization grant is invalid, expired, revoked, does not match the redirection URI used in the authorization request, or was issued to another client.",
 	"unsupported_grant_type":        "The authorization grant type is not supported by the authorization server.",
-}
-
-// authorizeProblem is what GitLab finds wrong with a request for a code, or "". GitLab shows all of it on a page with
-// status 200 and redirects nothing to the client (app/controllers/oauth/authorizations_controller.rb).
-func authorizeProblem(app Application, known bool, q url.Values) string {
-	scopes := strings.Fields(q.Get("scope"))
-	switch {
-	case !known:
-		return "invalid_client"
-	case !slices.ContainsFunc(app.RedirectURIs, func(allowed string) bool { return redirectMatches(allowed, q.Get("redirect_uri")) }):
-		return "invalid_redirect_uri"
-	case q.Get("response_type") != "code":
-		return "unsupported_response_type"
-	case len(scopes) == 0 || slices.ContainsFunc(scopes, func(sc string) bool { return !slices.Contains(app.Scopes, sc) }):
-		return "invalid_scope"
-	case q.Get("code_challenge") != "" && q.Get("code_challenge_method") != "plain" && q.Get("code_challenge_method") != "S256":
-		return "invalid_code_challenge_method"
-	}
-	return ""
-}
-
-// authorize is GET /oauth/authorize: asks for a login if there is no session, checks the request, and then hands out
-// a code. Applications count as trusted, so there is no consent page.
-func (s *provider) authorize(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	user := s.sessionUser(r)
-	if user == nil {
-		s.loginForm(w, r.URL.RawQuery, "", http.StatusOK)
-		return
-	}
-	s.access.mu.Lock()
-	app, known := s.access.apps[q.Get("client_id")]
-	s.access.mu.Unlock()
-	if problem := authorizeProblem(app, known, q); problem != "" {
-		errorPage(w, http.StatusOK, oauthErrors[problem])
-		return
-	}
-	redirect, scopes := q.Get("redirect_uri"), strings.Fields(q.Get("scope"))
-	code := randomHex(32)
-	s.access.mu.Lock()
-	s.access.grants[code] = grant{
-		app: app.UID, redirectURI: redirect, userID: user.ID, scopes: scopes, nonce: q.Get("nonce"),
-		challenge: q.Get("code_challenge"), method: q.Get("code_challenge_method"), created: s.now(),
-	}
-	s.access.mu.Unlock()
-	if redirect == outOfBand {
-		http.Redirect(w, r, nativePage+"?"+url.Values{"code": {code}}.Encode(), http.StatusFound)
-		return
-	}
-	redirectTo(w, r, redirect, url.Values{"code": {code}}, q.Get("state"))
-}
-
-// native is the page that shows a code to somebody who types it in elsewhere.
-func (s *provider) native(w http.ResponseWriter, r *http.Request) {
-	if s.sessionUser(r) == nil {
-		s.loginForm(w, r.URL.RawQuery, "", http.StatusOK)
-		return
-	}
-	page(w, http.StatusOK, codePage, r.URL.Query().Get("code"))
-}
-
-func redirectTo(w http.ResponseWriter, r *http.Request, target string, params url.Values, state string) {
-	u, err := url.Parse(target)
-	if err != nil {
-		errorPage(w, http.StatusBadRequest, oauthErrors["invalid_redirect_uri"])
-		return
-	}
-	q := u.Query()
-	maps.Copy(q, params)
-	if state != "" {
-		q.Set("state", state)
-	}
-	u.RawQuery = q.Encode()
-	http.Redirect(w, r, u.String(), http.StatusFound)
 }
 
 // redirectMatches compares as doorkeeper's UriChecker does: exactly, except that any port of a loopback IP

@@ -17,15 +17,45 @@ import (
 
 var loginPage = template.Must(template.New("login").Parse(`<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Sign in · GitLab (simulated)</title></head><body>
-<h1>GitLab (simulated)</h1>
+<main><h1>GitLab (simulated)</h1>
 {{with .Problem}}<p role="alert">{{.}}</p>{{end}}
 <form action="/users/sign_in" method="post">
 <input type="hidden" name="authenticity_token" value="{{.Token}}">
-<input type="hidden" name="return_to" value="{{.ReturnTo}}">
-<p><label>Username <input name="user[login]" autocomplete="username" autofocus></label></p>
-<p><label>Password <input name="user[password]" type="password" autocomplete="current-password"></label></p>
+<p><label for="user_login">Username or primary email</label> <input id="user_login" name="user[login]" autocomplete="username" autofocus required></p>
+<p><label for="user_password">Password</label> <input id="user_password" name="user[password]" type="password" autocomplete="current-password" required></p>
+<p><input type="hidden" name="user[remember_me]" value="0"><label><input type="checkbox" name="user[remember_me]" value="1"> Remember me</label></p>
 <p><button type="submit">Sign in</button></p>
-</form></body></html>
+</form></main></body></html>
+`))
+
+var homePage = template.Must(template.New("home").Parse(`<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>GitLab (simulated)</title></head><body>
+<main><h1>GitLab (simulated)</h1><p>Signed in as {{.Name}}</p>
+<form action="/users/sign_out" method="post"><input type="hidden" name="authenticity_token" value="{{.Token}}"><button type="submit">Sign out</button></form></main></body></html>
+`))
+
+// consentPage has the forms and fields of GitLab's (app/views/doorkeeper/authorizations/new.html.haml).
+var consentPage = template.Must(template.New("consent").Parse(`<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Authorize · GitLab (simulated)</title></head><body>
+<main><h1>Authorize {{.Name}} to use your account?</h1>
+{{if .Admin}}<p>You are an admin, which means granting access to <strong>{{.Name}}</strong> will allow them to interact with GitLab as an admin as well.</p>{{end}}
+<form action="/oauth/authorize" method="post">
+<input type="hidden" name="_method" value="delete"><input type="hidden" name="authenticity_token" value="{{.Token}}">
+{{range .Fields}}<input type="hidden" name="{{index . 0}}" value="{{index . 1}}">
+{{end}}<button type="submit">Deny</button>
+</form>
+<form id="authorize" action="/oauth/authorize" method="post">
+<input type="hidden" name="authenticity_token" value="{{.Token}}">
+{{range .Fields}}<input type="hidden" name="{{index . 0}}" value="{{index . 1}}">
+{{end}}<button type="submit" id="commit-changes">Authorize</button>
+</form></main></body></html>
+`))
+
+// redirectPage is what GitLab shows instead of a redirect (app/views/doorkeeper/authorizations/redirect.html.haml).
+var redirectPage = template.Must(template.New("redirect").Parse(`<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Redirecting · GitLab (simulated)</title></head><body>
+<main><h1>Redirecting</h1><p><a href="{{.To}}">Click here to redirect to {{.To}}</a></p></main>
+<script nonce="{{.Nonce}}">window.location = {{.To}};</script></body></html>
 `))
 
 var problemPage = template.Must(template.New("problem").Parse(`<!DOCTYPE html>
@@ -43,29 +73,54 @@ func errorPage(w http.ResponseWriter, status int, text string) {
 }
 
 func page(w http.ResponseWriter, status int, t *template.Template, data any) {
+	write(w, status, t, data, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+}
+
+// scriptPage is a page whose script goes on to an address.
+func scriptPage(w http.ResponseWriter, t *template.Template, to string) {
+	nonce := randomHex(16)
+	// The scheme of a redirect URI may be anything but a script's (forbid_redirect_uri); urn: has a page of its own.
+	write(w, http.StatusOK, t, struct {
+		To    template.URL
+		Nonce string
+	}{template.URL(to), nonce}, "default-src 'none'; script-src 'nonce-"+nonce+"'; frame-ancestors 'none'")
+}
+
+func write(w http.ResponseWriter, status int, t *template.Template, data any, policy string) {
 	var b bytes.Buffer
 	if err := t.Execute(&b, data); err != nil {
 		http.Error(w, "500", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+	w.Header().Set("Content-Security-Policy", policy)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = w.Write(b.Bytes())
 }
 
 var (
-	csrfField   = regexp.MustCompile(`name="authenticity_token" value="([0-9a-f]+)"`)
-	returnField = regexp.MustCompile(`name="return_to" value="([^"]*)"`)
-	alert       = regexp.MustCompile(`<p role="alert">([^<]*)</p>`)
-	shownCode   = regexp.MustCompile(`<code id="authorization_code">([^<]*)</code>`)
+	field     = regexp.MustCompile(`<input[^>]*\bname="([^"]*)"[^>]*\bvalue="([^"]*)"`)
+	alert     = regexp.MustCompile(`<p role="alert">([^<]*)</p>`)
+	shownCode = regexp.MustCompile(`<code id="authorization_code">([^<]*)</code>`)
+	goesOn    = regexp.MustCompile(`<a href="([^"]*)">Click here to redirect to `)
+	signsIn   = regexp.MustCompile(`(?s)<form action="/users/sign_in".*?</form>`)
+	agrees    = regexp.MustCompile(`(?s)<form id="authorize".*?</form>`)
 )
 
-// Login plays the browser: it opens an authorization URL, fills in the login form and returns the redirect to
-// the client's callback, without following it; or the address of the page that shows the code, where the client has
-// no callback (redirect URI urn:ietf:wg:oauth:2.0:oob). client must trust the server's CA (see Server.Client); its
-// cookies are not used.
+// fields are those that a form has filled in already.
+func fields(form string) url.Values {
+	out := url.Values{}
+	for _, m := range field.FindAllStringSubmatch(form, -1) {
+		out.Set(html.UnescapeString(m[1]), html.UnescapeString(m[2]))
+	}
+	return out
+}
+
+// Login plays the browser: it opens an authorization URL, fills in the login form, agrees to what GitLab asks, and
+// returns the redirect to the client's callback, without following it; or the address of the page that shows the code,
+// where the client has no callback (redirect URI urn:ietf:wg:oauth:2.0:oob). client must trust the server's CA (see
+// Server.Client); its cookies are not used.
 func Login(ctx context.Context, client *http.Client, authorizeURL, username, password string) (callback string, err error) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -84,32 +139,36 @@ func Login(ctx context.Context, client *http.Client, authorizeURL, username, pas
 			return nil
 		},
 	}
+	origin := base.Scheme + "://" + base.Host
 	res, err := fetch(ctx, browser, http.MethodGet, authorizeURL, nil)
+	for step := 0; err == nil && step < 3; step++ { // the login form, the consent page, what comes after it
+		form := signsIn.FindString(res.body)
+		switch {
+		case res.location != "":
+			return res.location, nil
+		case shownCode.MatchString(res.body): // the page for a client that no browser can reach
+			code := html.UnescapeString(shownCode.FindStringSubmatch(res.body)[1])
+			return nativePage + "?" + url.Values{"code": {code}}.Encode(), nil
+		case goesOn.MatchString(res.body):
+			return html.UnescapeString(goesOn.FindStringSubmatch(res.body)[1]), nil
+		case agrees.MatchString(res.body):
+			res, err = fetch(ctx, browser, http.MethodPost, origin+"/oauth/authorize", fields(agrees.FindString(res.body)))
+		case form != "" && step == 0:
+			filled := fields(form)
+			filled.Set("user[login]", username)
+			filled.Set("user[password]", password)
+			res, err = fetch(ctx, browser, http.MethodPost, origin+"/users/sign_in", filled)
+		default:
+			return "", fmt.Errorf("logging in as %q: GitLab answers %d: %s", username, res.status, res.alert())
+		}
+	}
 	if err != nil {
 		return "", err
 	}
 	if res.location != "" {
 		return res.location, nil
 	}
-	token, returnTo := csrfField.FindStringSubmatch(res.body), returnField.FindStringSubmatch(res.body)
-	if token == nil || returnTo == nil {
-		return "", fmt.Errorf("opening the login form: GitLab answers %d: %s", res.status, res.alert())
-	}
-	form := url.Values{
-		"authenticity_token": {token[1]}, "return_to": {html.UnescapeString(returnTo[1])},
-		"user[login]": {username}, "user[password]": {password},
-	}
-	res, err = fetch(ctx, browser, http.MethodPost, base.Scheme+"://"+base.Host+"/users/sign_in", form)
-	if err != nil {
-		return "", err
-	}
-	if m := shownCode.FindStringSubmatch(res.body); m != nil { // the page for a client that no browser can reach
-		return nativePage + "?" + url.Values{"code": {html.UnescapeString(m[1])}}.Encode(), nil
-	}
-	if res.location == "" {
-		return "", fmt.Errorf("logging in as %q: GitLab answers %d: %s", username, res.status, res.alert())
-	}
-	return res.location, nil
+	return "", fmt.Errorf("logging in as %q: GitLab's pages have no end: %d: %s", username, res.status, res.alert())
 }
 
 type fetched struct {

@@ -17,9 +17,16 @@ type platform struct{ os, arch string }
 
 func (p platform) String() string { return p.os + "/" + p.arch }
 
-// program is the integrator for one platform.
+// Names of the programs, which their folders below cmd have too.
+const (
+	integrator = "gl-k8s-integrator"
+	plugin     = "kubectl-gitlab"
+)
+
+// program is one of them for one platform.
 type program struct {
 	platform
+	name string
 	path string // of the file
 	info *debug.BuildInfo
 }
@@ -27,8 +34,8 @@ type program struct {
 // forImage are the platforms that the image has, in this order.
 func forImage() []platform { return []platform{{"linux", "amd64"}, {"linux", "arm64"}} }
 
-// compile builds the static programs. Nothing of the machine gets into them: no paths, no state of git.
-func compile(ctx context.Context, o options, work string, platforms []platform) ([]program, error) {
+// compile builds a static program for these platforms. Nothing of the machine gets into it: no paths, no state of git.
+func compile(ctx context.Context, o options, name, work string, platforms []platform) ([]program, error) {
 	out, err := filepath.Abs(work)
 	if err != nil {
 		return nil, fmt.Errorf("resolving %s: %w", work, err)
@@ -39,18 +46,18 @@ func compile(ctx context.Context, o options, work string, platforms []platform) 
 	}
 	var programs []program
 	for _, on := range platforms {
-		p := program{platform: on, path: filepath.Join(out, "gl-k8s-integrator-"+on.os+"-"+on.arch)}
+		p := program{platform: on, name: name, path: filepath.Join(out, name+"-"+on.os+"-"+on.arch)}
 		cmd := exec.CommandContext(ctx, "go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false",
-			"-ldflags", "-s -w -buildid= -X main.version="+o.version, "-o", p.path, "./cmd/gl-k8s-integrator")
+			"-ldflags", "-s -w -buildid= -X main.version="+o.version, "-o", p.path, "./cmd/"+name)
 		cmd.Dir = o.source
 		cmd.Env = append(env, "CGO_ENABLED=0", "GOOS="+on.os, "GOARCH="+on.arch, "GOAMD64=v1", "GOARM64=v8.0")
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		if err := cmd.Run(); err != nil {
-			return nil, fmt.Errorf("building the program for %s: %w\n%s", on, err, &stderr)
+			return nil, fmt.Errorf("building %s for %s: %w\n%s", name, on, err, &stderr)
 		}
 		if p.info, err = buildinfo.ReadFile(p.path); err != nil {
-			return nil, fmt.Errorf("reading what the program for %s was built from: %w", on, err)
+			return nil, fmt.Errorf("reading what %s for %s was built from: %w", name, on, err)
 		}
 		programs = append(programs, p)
 	}

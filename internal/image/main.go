@@ -31,6 +31,7 @@ type options struct {
 	version string
 	created time.Time // of everything in the image
 	key     string    // PEM file with an ECDSA key on P-256; "": no signature
+	url     string    // of the folder where the files of a release will be; "": not known
 }
 
 const withoutKey = "not signed: no key was given"
@@ -42,7 +43,8 @@ func main() {
 	flag.StringVar(&o.version, "version", "dev", "version of the program")
 	flag.StringVar(&o.key, "key", "", "PEM file with the private key (ECDSA, P-256) to sign with")
 	all := flag.Bool("release", false, "make all files of a release of the commit that is checked out")
-	platforms := forRelease()
+	flag.StringVar(&o.url, "url", "", "with -release: URL of the folder from which the files will be fetched, for krew")
+	platforms := forPlugin()
 	flag.Func("platforms", "with -release: programs for these alone, as in linux/amd64,darwin/arm64", func(list string) (err error) {
 		platforms, err = parsePlatforms(list)
 		return err
@@ -101,7 +103,7 @@ func build(ctx context.Context, o options) (digest string, err error) {
 		return "", fmt.Errorf("making a folder to build in: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	programs, err := compile(ctx, o, work, forImage())
+	programs, err := compile(ctx, o, integrator, work, forImage())
 	if err != nil {
 		return "", err
 	}

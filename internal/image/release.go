@@ -32,13 +32,16 @@ func forRelease() []platform {
 	return append(forImage(), platform{"darwin", "amd64"}, platform{"darwin", "arm64"}, platform{"windows", "amd64"})
 }
 
+// forPlugin are the platforms of the plug-in: those of laptops.
+func forPlugin() []platform { return append(forRelease(), platform{"windows", "arm64"}) }
+
 func parsePlatforms(list string) (out []platform, err error) {
 	for name := range strings.SplitSeq(list, ",") {
-		i := slices.IndexFunc(forRelease(), func(p platform) bool { return p.String() == name })
+		i := slices.IndexFunc(forPlugin(), func(p platform) bool { return p.String() == name })
 		if i < 0 {
-			return nil, fmt.Errorf("%q is none of %v", name, forRelease())
+			return nil, fmt.Errorf("%q is none of %v", name, forPlugin())
 		}
-		out = append(out, forRelease()[i])
+		out = append(out, forPlugin()[i])
 	}
 	return out, nil
 }
@@ -46,7 +49,10 @@ func parsePlatforms(list string) (out []platform, err error) {
 // releaseVersion is a version as in semver.org, with a v; what follows a plus can't be in the tag of an image.
 var releaseVersion = regexp.MustCompile(`^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$`)
 
-// release writes all files of a release into a new folder: programs, deploy and docs, chart, image, notes, and the sums of
+// folderURL is a URL that needs no quotes in YAML.
+var folderURL = regexp.MustCompile(`^https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~%/+-]*)?$`)
+
+// release writes all files of a release into a new folder: programs, plug-in, deploy and docs, chart, image, notes, and the sums of
 // all of them. They are made from the commit that is checked out, and from nothing else of the folder. o.created is not
 // looked at: it is the time of that commit.
 func release(ctx context.Context, o options, platforms []platform, out io.Writer) (err error) {
@@ -79,13 +85,14 @@ func release(ctx context.Context, o options, platforms []platform, out io.Writer
 		do   func(context.Context) error
 	}{
 		{"the source: commit " + commit, r.export},
-		{fmt.Sprintf("programs for %d platforms, each some minutes the first time", len(platforms)), r.compile},
+		{"programs, for each platform some minutes the first time", r.compile},
+		{"kubectl gitlab, and its manifest for krew", r.plugin},
 		{"deploy and docs", r.files},
 		{"the chart", r.chart},
 		{"the image", r.image},
 		{"notes, sums and signatures", r.sums},
 	} {
-		fmt.Fprintf(out, "== release %d/6: %s\n", i+1, step.what)
+		fmt.Fprintf(out, "== release %d/7: %s\n", i+1, step.what)
 		if err := step.do(ctx); err != nil {
 			return err
 		}
@@ -110,6 +117,9 @@ func checkRelease(ctx context.Context, o *options) (notes, commit string, err er
 		if _, err := readKey(o.key); err != nil {
 			add("reading the key %s: %w", o.key, err)
 		}
+	}
+	if o.url != "" && !folderURL.MatchString(o.url) {
+		add("%q is no URL of a folder: give one as in URL=https://files.example.com/v1.2.3", o.url)
 	}
 	if left, err := os.ReadDir(o.out); err == nil && len(left) > 0 {
 		add("%s is not empty: remove what was made before", o.out)
@@ -182,7 +192,7 @@ type releasing struct {
 	commit       string
 	work, source string // folders
 	platforms    []platform
-	programs     []program
+	programs     []program // the integrator
 	notes        string
 	progress     io.Writer
 	list         string // the sums, at the end
@@ -209,34 +219,58 @@ func (r *releasing) export(ctx context.Context) error {
 	return nil
 }
 
-func (r *releasing) compile(ctx context.Context) error {
-	for _, on := range r.platforms {
-		begun := time.Now()
-		built, err := compile(ctx, r.options, r.work, []platform{on})
-		if err != nil {
-			return err
-		}
-		r.programs = append(r.programs, built...)
-		fmt.Fprintf(r.progress, "%s after %.0f s\n", on, time.Since(begun).Seconds())
+func (r *releasing) compile(ctx context.Context) (err error) {
+	r.programs, err = r.build(ctx, integrator, forRelease())
+	return err
+}
+
+func (r *releasing) plugin(ctx context.Context) error {
+	programs, err := r.build(ctx, plugin, forPlugin())
+	if err != nil {
+		return err
 	}
+	return r.krew(programs)
+}
+
+// build compiles and packs a program for those of the release's platforms that it is made for.
+func (r *releasing) build(ctx context.Context, name string, platforms []platform) (programs []program, err error) {
 	license, err := os.ReadFile(filepath.Join(r.source, "LICENSE"))
 	if err != nil {
-		return fmt.Errorf("reading the license: %w", err)
+		return nil, fmt.Errorf("reading the license: %w", err)
 	}
-	for _, p := range r.programs {
-		content, err := os.ReadFile(p.path)
+	for _, on := range platforms {
+		if !slices.Contains(r.platforms, on) {
+			continue
+		}
+		begun := time.Now()
+		built, err := compile(ctx, r.options, name, r.work, []platform{on})
 		if err != nil {
-			return fmt.Errorf("reading the program: %w", err)
+			return nil, err
 		}
-		name := "gl-k8s-integrator"
-		if p.os == "windows" {
-			name += ".exe"
+		content, err := os.ReadFile(built[0].path)
+		if err != nil {
+			return nil, fmt.Errorf("reading the program: %w", err)
 		}
-		if err := r.pack(p.os+"-"+p.arch, []entry{{name, 0o755, content}, {"LICENSE", 0o644, license}}); err != nil {
-			return err
+		if err := r.pack(r.folder(built[0]), []entry{{built[0].file(), 0o755, content}, {"LICENSE", 0o644, license}}); err != nil {
+			return nil, err
 		}
+		programs = append(programs, built...)
+		fmt.Fprintf(r.progress, "%s for %s, %.1f MB, after %.0f s\n", name, on, float64(len(content))/1e6, time.Since(begun).Seconds())
 	}
-	return nil
+	return programs, nil
+}
+
+// file is the name of a program's file.
+func (p program) file() string {
+	if p.os == "windows" {
+		return p.name + ".exe"
+	}
+	return p.name
+}
+
+// folder is the name of a program's archive without its ending, and of the folder in it.
+func (r *releasing) folder(p program) string {
+	return p.name + "-" + r.version + "-" + p.os + "-" + p.arch
 }
 
 // files packs what the pages name: deploy, without Go, and the pages.
@@ -260,7 +294,7 @@ func (r *releasing) files(context.Context) error {
 			return fmt.Errorf("reading %s: %w", top, err)
 		}
 	}
-	return r.pack("deploy", entries)
+	return r.pack(integrator+"-"+r.version+"-deploy", entries)
 }
 
 // chart packs the chart with helm, of the version that the chart is tested with.
@@ -329,8 +363,7 @@ type entry struct {
 
 // pack writes an archive with one folder, of the same name. It holds nothing of the machine: no users, no times but the
 // commit's.
-func (r *releasing) pack(what string, entries []entry) error {
-	name := "gl-k8s-integrator-" + r.version + "-" + what
+func (r *releasing) pack(name string, entries []entry) error {
 	var out bytes.Buffer
 	compressed, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
 	if err != nil {

@@ -69,7 +69,7 @@ func TestRelease(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, out)
 	}
-	if !strings.Contains(string(out), "== release 6/6: ") || !strings.Contains(string(out), "\nPASS: release v0.1.0 of commit ") {
+	if !strings.Contains(string(out), "== release 7/7: ") || !strings.Contains(string(out), "\nPASS: release v0.1.0 of commit ") {
 		t.Errorf("it says\n%s", out)
 	}
 	dist := filepath.Join(dir, "dist")
@@ -77,6 +77,7 @@ func TestRelease(t *testing.T) {
 	t.Run("check", func(t *testing.T) {
 		shell(t, dist, "cp "+filepath.Join(keys, "image.pub")+" .\n"+block(t, "release", "sh check")+"rm image.pub")
 	})
+	t.Run("krew", func(t *testing.T) { checkKrew(t, dir, dist, here) })
 	t.Run("use", func(t *testing.T) { checkUse(t, dir, dist, here) })
 	t.Run("again", func(t *testing.T) {
 		elsewhere := filepath.Join(t.TempDir(), "clone")
@@ -126,7 +127,7 @@ func checkFiles(t *testing.T, dist string) {
 		t.Errorf("only %v", have)
 	}
 	for _, name := range have {
-		short := strings.Replace(name, "gl-k8s-integrator-v0.1.0", "…", 1)
+		short := strings.NewReplacer("gl-k8s-integrator-v0.1.0", "…", "kubectl-gitlab-v0.1.0", "…").Replace(name)
 		if !strings.HasSuffix(name, ".sig") && !strings.Contains(page, "`"+name+"`") && !strings.Contains(page, "`"+short+"`") {
 			t.Errorf("docs/release.md does not name %s", name)
 		}
@@ -134,7 +135,7 @@ func checkFiles(t *testing.T, dist string) {
 			t.Errorf("%s is in the sums: %v", name, signature)
 		}
 	}
-	for _, p := range forRelease() {
+	for _, p := range forPlugin() {
 		if !strings.Contains(page, "-"+p.os+"-"+p.arch+".tar.gz`") {
 			t.Errorf("docs/release.md does not name the program for %s", p)
 		}
@@ -204,6 +205,7 @@ func TestNoRelease(t *testing.T) {
 		"no v":                     {"0.1.0", changelog, "", "is no version"},
 		"leading zero":             {"v0.01.0", changelog, "", "is no version"},
 		"build":                    {"v0.1.0+1", changelog, "", "is no version"},
+		"no URL":                   {"v0.1.0", changelog, "", `"http://x y" is no URL of a folder`},
 		"changed file":             {"v0.1.0", changelog, "echo >> docs/CHANGELOG.md", " M docs/CHANGELOG.md"},
 		"new file":                 {"v0.1.0", changelog, "touch new", "?? new"},
 		"tag elsewhere":            {"v0.1.0", changelog, `git tag v0.1.0; git -c user.name=x -c user.email=x@example.com commit -q --allow-empty -m next`, "the tag v0.1.0 is on another commit"},
@@ -221,7 +223,10 @@ func TestNoRelease(t *testing.T) {
 			shell(t, dir, c.script)
 			before := strings.Join(names(t, dir), " ")
 			o := options{source: dir, out: filepath.Join(dir, "dist"), version: c.version}
-			err := release(t.Context(), o, forRelease(), io.Discard)
+			if name == "no URL" {
+				o.url = "http://x y"
+			}
+			err := release(t.Context(), o, forPlugin(), io.Discard)
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "FAIL: ") {
 				t.Errorf("want %q, have %v", c.want, err)
 			}
@@ -250,7 +255,7 @@ func TestNotesOfARelease(t *testing.T) {
 }
 
 func TestPlatforms(t *testing.T) {
-	if have, err := parsePlatforms("linux/arm64,windows/amd64"); err != nil || !slices.Equal(have, []platform{{"linux", "arm64"}, {"windows", "amd64"}}) {
+	if have, err := parsePlatforms("linux/arm64,windows/arm64"); err != nil || !slices.Equal(have, []platform{{"linux", "arm64"}, {"windows", "arm64"}}) {
 		t.Errorf("%v, %v", have, err)
 	}
 	if _, err := parsePlatforms("linux/amd64,plan9/mips"); err == nil || !strings.Contains(err.Error(), `"plan9/mips"`) {

@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -35,6 +37,9 @@ type Cluster struct {
 	Issuer, ClientID string
 	// IssuerCA in PEM signed GitLab's certificate; empty: one that every system knows.
 	IssuerCA []byte
+	// Server is where /api/v1 is, for programs that ask about the person (docs/kubectl-gitlab.md); "" for nowhere. It goes into an
+	// extension, which kubectl keeps and does not look at. What verifies it, besides what every system knows, is IssuerCA.
+	Server string
 	// Namespaces get a context each; the first one's is the current context. Without any there is one context, without a
 	// namespace.
 	Namespaces []string
@@ -42,6 +47,20 @@ type Cluster struct {
 
 // Variant says for what kind of machine a file is.
 type Variant string
+
+// KeyboardRedirect is where GitLab sends the browser of somebody who logs in on another machine. Nothing listens there: the
+// person copies the code from the address.
+const KeyboardRedirect = "http://localhost:8000"
+
+// ExtensionName is the extension of a cluster's entry that says where /api/v1 is.
+const ExtensionName = "gl-k8s-integrator"
+
+// Extension is what it says. Readers take no notice of fields that they don't know.
+type Extension struct {
+	Server string `json:"server"`                             // URL
+	CA     []byte `json:"certificateAuthorityData,omitempty"` // PEM, beside the CAs of the system
+	Issuer string `json:"issuer"`                             // GitLab's URL: only its tokens are for that server
+}
 
 // The variants. They differ in how kubelogin logs in, where it keeps tokens, and how it is installed.
 const (
@@ -142,6 +161,13 @@ func (c Cluster) add(k *clientcmdapi.Config, v Variant) error {
 	}
 	cluster, user := c.Name+"/cluster", c.Name+"/gitlab"
 	k.Clusters[cluster] = &clientcmdapi.Cluster{Server: c.URL, CertificateAuthorityData: certificates(c.CA)}
+	if c.Server != "" {
+		at, err := json.Marshal(Extension{Server: c.Server, CA: certificates(c.IssuerCA), Issuer: c.Issuer})
+		if err != nil {
+			return fmt.Errorf("writing a kubeconfig for cluster %q: %w", c.Name, err)
+		}
+		k.Clusters[cluster].Extensions = map[string]runtime.Object{ExtensionName: &runtime.Unknown{Raw: at, ContentType: runtime.ContentTypeJSON}}
+	}
 	k.AuthInfos[user] = &clientcmdapi.AuthInfo{Exec: exec}
 	if len(c.Namespaces) == 0 {
 		c.Namespaces = []string{""}
@@ -173,8 +199,8 @@ func (c Cluster) exec(v Variant) *clientcmdapi.ExecConfig {
 		args = append(args, "--certificate-authority-data="+base64.StdEncoding.EncodeToString(ca))
 	}
 	switch v {
-	case Headless: // GitLab's discovery document names no address for device-code, which kubelogin needs
-		args = append(args, "--grant-type=authcode-keyboard", "--oidc-redirect-url=urn:ietf:wg:oauth:2.0:oob")
+	case Headless: // GitLab's discovery document names no address for device-code, which kubelogin needs (docs/adr/0131)
+		args = append(args, "--grant-type=authcode-keyboard", "--oidc-redirect-url="+KeyboardRedirect)
 	case MacOS, Windows:
 		args = append(args, "--token-cache-storage=keyring")
 	case Default: // not every Linux has a keyring, and without one kubelogin fails
@@ -194,7 +220,11 @@ func (c Cluster) check() error {
 		}
 	}
 	fault(CheckName(c.Name) != nil, "its name: %w", CheckName(c.Name))
-	for what, raw := range map[string]string{"URL of the API server": c.URL, "URL of GitLab": c.Issuer} {
+	urls := map[string]string{"URL of the API server": c.URL, "URL of GitLab": c.Issuer}
+	if c.Server != "" {
+		urls["URL of the page for people (web.url)"] = c.Server
+	}
+	for what, raw := range urls {
 		u, err := url.Parse(raw)
 		fault(err != nil || u.Scheme == "" || u.Host == "" || u.User != nil, "want https://host[:port] as %s", what)
 	}

@@ -3,6 +3,7 @@ package kubeconfig_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -84,7 +86,7 @@ func TestAVariantSaysHowToLogIn(t *testing.T) {
 	for _, v := range kubeconfig.Variants() {
 		want := slices.Concat(common, map[kubeconfig.Variant][]string{
 			kubeconfig.Default: nil, kubeconfig.MacOS: {"--token-cache-storage=keyring"}, kubeconfig.Windows: {"--token-cache-storage=keyring"},
-			kubeconfig.Headless: {"--grant-type=authcode-keyboard", "--oidc-redirect-url=urn:ietf:wg:oauth:2.0:oob"},
+			kubeconfig.Headless: {"--grant-type=authcode-keyboard", "--oidc-redirect-url=http://localhost:8000"},
 		}[v])
 		e := read(t, v, icc("haw-world")).AuthInfos["icc/gitlab"].Exec
 		if !slices.Equal(e.Args, want) || e.Command != "kubectl-oidc_login" || e.InteractiveMode != clientcmdapi.IfAvailableExecInteractiveMode {
@@ -106,6 +108,35 @@ func TestAVariantSaysHowToLogIn(t *testing.T) {
 	}
 	if _, err := kubeconfig.File([]kubeconfig.Cluster{icc()}, "amiga"); err == nil {
 		t.Error("variant amiga is written")
+	}
+}
+
+// TestWhereTheServerIs: in the cluster's entry, with what verifies it; kubectl's reader and writer keep it.
+func TestWhereTheServerIs(t *testing.T) {
+	if extensions := read(t, kubeconfig.Default, icc()).Clusters["icc/cluster"].Extensions; len(extensions) > 0 {
+		t.Errorf("without a server: %v", extensions)
+	}
+	c := icc()
+	c.Server, c.IssuerCA = "https://access.example.com", authority(t)
+	text, err := clientcmd.Write(*read(t, kubeconfig.Default, c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := clientcmd.Load(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, ok := k.Clusters["icc/cluster"].Extensions[kubeconfig.ExtensionName].(*runtime.Unknown)
+	if !ok {
+		t.Fatalf("no extension in\n%s", text)
+	}
+	var e kubeconfig.Extension
+	if err := json.Unmarshal(raw.Raw, &e); err != nil || e.Server != c.Server || e.Issuer != c.Issuer || !bytes.Equal(e.CA, c.IssuerCA) {
+		t.Errorf("%+v, %v", e, err)
+	}
+	c.Server = "access.example.com"
+	if _, err := kubeconfig.File([]kubeconfig.Cluster{c}, kubeconfig.Default); err == nil || !strings.Contains(err.Error(), "web.url") {
+		t.Errorf("a server without a scheme: %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/explain"
 )
 
 // Admin is what administrators see and do. Whoever calls it has asked Is before. What is not known yet is people.ErrUnread.
@@ -24,8 +25,9 @@ type Admin interface {
 	Person(user int64, offset, limit int) (AdminPerson, bool, error)
 	// Namespace returns who has access to a namespace; false if it belongs to nothing in GitLab.
 	Namespace(name string) (AdminNamespace, bool, error)
-	// Explain says all about one request of a person, who is named by user name or number; false if there is none.
-	Explain(person string, q authz.Question) (authz.Explanation, bool, error)
+	// Explain says all about one request of a person, who is named by user name or number, with the bindings that the cluster has
+	// of them; false if there is no such person.
+	Explain(ctx context.Context, person string, q authz.Question) (explain.Report, bool, error)
 }
 
 // ErrHeldChanged says that what was to be approved is not held in that form any more.

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/explain"
 )
 
 const (
@@ -59,7 +59,7 @@ type adminData struct {
 	Verbs       []whatFor
 	Asked       bool
 	Unknown     bool // there is no such person
-	Explanation authz.Explanation
+	Explanation explain.Report
 }
 
 // Part is the one that a page is about.
@@ -188,7 +188,7 @@ func (s adminPages) adminExplain(w http.ResponseWriter, r *http.Request, v *visi
 	d := adminData{Tab: "adminsearch", asked: askedBy(query), Who: short(strings.TrimSpace(query.Get("user"))), Verbs: uses}
 	q, whole := d.question()
 	if whole && d.Who != "" {
-		e, ok, err := s.o.Admin.Explain(d.Who, q)
+		e, ok, err := s.o.Admin.Explain(r.Context(), d.Who, q)
 		if err != nil {
 			s.broken(w, r, v, err)
 			return

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/explain"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/web"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
@@ -237,12 +238,16 @@ func (a *fakeAdmin) Namespace(name string) (web.AdminNamespace, bool, error) {
 	}, name == "haw-world", a.err
 }
 
-func (a *fakeAdmin) Explain(person string, q authz.Question) (authz.Explanation, bool, error) {
-	return authz.Explanation{
+func (a *fakeAdmin) Explain(_ context.Context, person string, q authz.Question) (explain.Report, bool, error) {
+	e := authz.Explanation{
 		UserID: 5, Username: "carol", State: "active", Namespace: q.Namespace, Source: "project/20", Path: "haw/<script>", Request: q.Verb + " " + q.Resource, Allowed: authz.No,
 		Sentence: "your role <script> does not allow it", Trail: &authz.Trail{Text: "Reporter in <script>"}, Near: []string{"Reporter of <script> is mapped to nothing"},
 		Roles:    []authz.GivenRole{{ClusterRole: "view", Allows: authz.No, Why: "it is <script>", Extra: "authz.extra <script>"}},
 		Remedies: []authz.Remedy{{Text: "be Developer in <script>", Who: []string{"<script>"}}}, Ask: []string{"<script>"},
+		Kept: []authz.GivenRole{{ClusterRole: "admin", Allows: authz.Yes, Why: "kept <script>"}},
+	}
+	return explain.Report{
+		Explanation: e, Bindings: []explain.Binding{{Name: "by-hand", Role: "Role <script>", Subject: "User gitlab:5", Allows: authz.Unknown}}, Differs: []string{"differs <script>"},
 	}, person == "carol", a.err
 }
 
@@ -296,7 +301,7 @@ func TestAdminPages(t *testing.T) {
 	b.get("/admin/search?q=x").has(t, http.StatusOK, `href="/admin/people/5"`, `href="/admin/namespaces/haw-world"`, "and 7 more")
 	b.get("/admin/people/5").has(t, http.StatusOK, "extra is not in the cluster", `name="user" value="5"`)
 	b.get("/admin/namespaces/haw-world").has(t, http.StatusOK, "held for review", "Owner in &lt;script&gt;", `name="namespace" value="haw-world"`)
-	b.get("/admin/explain?user=carol&namespace=haw-world&verb=get&resource=pods").has(t, http.StatusOK, "be Developer in &lt;script&gt;", "Reporter of &lt;script&gt; is mapped to nothing", "<code>get pods</code>")
+	b.get("/admin/explain?user=carol&namespace=haw-world&verb=get&resource=pods").has(t, http.StatusOK, "be Developer in &lt;script&gt;", "Reporter of &lt;script&gt; is mapped to nothing", "<code>get pods</code>", "by-hand", "Role &lt;script&gt;", "differs &lt;script&gt;", "kept &lt;script&gt;")
 	b.get("/admin/explain?user=nobody&verb=get&resource=pods").has(t, http.StatusOK, "There is no such person")
 	for _, path := range []string{"/admin/people/6", "/admin/people/x", "/admin/namespaces/other"} {
 		b.get(path).has(t, http.StatusNotFound, "There is no such page")

@@ -122,7 +122,7 @@ type attempt struct {
 func (s signIns) signIn(w http.ResponseWriter, r *http.Request, v *visit) {
 	to := localPath(r.URL.Query().Get("to"))
 	if v.session != nil {
-		http.Redirect(w, r, to, http.StatusSeeOther)
+		http.Redirect(w, r, to, http.StatusSeeOther) //nolint:gosec // localPath leads nowhere else
 		return
 	}
 	keys, err := s.keys(r.Context())
@@ -284,8 +284,7 @@ func isGitLabAway(err error) bool {
 
 // withoutBody leaves out what GitLab's answer held: it may be anything.
 func withoutBody(err error) error {
-	var refused *oauth2.RetrieveError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
 		return fmt.Errorf("GitLab answers %s %q: check web.clientID, web.clientSecretFile and the redirect URI", refused.Response.Status, refused.ErrorCode)
 	}
 	return err

@@ -1,13 +1,11 @@
 package web_test
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,7 +13,6 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,9 +57,6 @@ func newKey() string {
 	_, _ = rand.Read(b)
 	return base64.StdEncoding.EncodeToString(b)
 }
-func yes(string) bool     { return true }
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
-func ptr[T any](v T) *T   { return &v }
 
 // fakePeople has the namespaces of everybody.
 type fakePeople struct {
@@ -108,18 +102,6 @@ func (p *fakePeople) Reachable(user int64) ([]string, error) {
 	return out, p.err
 }
 
-type admins struct {
-	web.Admin
-	ids []int64
-}
-
-func (a *admins) Is(_ context.Context, user int64) (bool, error) {
-	if slices.Contains(a.ids, -1) {
-		return false, errors.New("GitLab is away")
-	}
-	return slices.Contains(a.ids, user), nil
-}
-
 // fixture is the page on a port of its own, beside a simulated GitLab.
 type fixture struct {
 	t      *testing.T
@@ -143,7 +125,7 @@ func newFixture(t *testing.T, change func(*web.Options)) *fixture {
 		t: t, clock: &clock{t: time.Now().Truncate(time.Second)}, keys: newKey(), states: map[int64]string{},
 		people: &fakePeople{all: map[int64][]webapi.Namespace{41: {{
 			Name: "haw-world", Source: "project/20", Path: "haw/world", URL: "https://gitlab.example.com/haw/world", Roles: []string{"edit"},
-			Level: "Maintainer", Reason: "Maintainer in haw/world, direct", Until: ptr(time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC)),
+			Level: "Maintainer", Reason: "Maintainer in haw/world, direct", Until: new(time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC)),
 		}}}},
 	}
 	var site http.Handler

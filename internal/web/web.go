@@ -2,7 +2,8 @@
 // about the whole. It is HTML that works without JavaScript, in two languages.
 //
 // It knows neither Kubernetes nor GitLab's API: what it shows comes from People and Admin, and what it knows of an account from
-// the directory that judges logins too. GitLab is asked at a sign-in alone, so whoever is signed in goes on while it is away.
+// the directory that judges logins too. GitLab is asked at a sign-in, and about administrators at each use of their pages: whoever
+// is signed in goes on while it is away, but for those.
 package web
 
 import (
@@ -298,10 +299,10 @@ func (s *Site) notFound(w http.ResponseWriter, r *http.Request, v *visit) {
 	s.problem(w, r, v, http.StatusNotFound, "not_found")
 }
 
-// log writes one line about somebody; many of them are left out.
-func (s *Site) log(ctx context.Context, msg string, user int64, attrs ...slog.Attr) {
+// log writes one line about what became of somebody's session; many of them are left out.
+func (s *Site) log(ctx context.Context, event string, user int64, attrs ...slog.Attr) {
 	if n, ok := s.lines.Allow(s.o.Now()); ok {
-		s.o.Logger.LogAttrs(ctx, slog.LevelInfo, msg, append(attrs, slog.Int64("user", user), slog.Int64("suppressed", n))...)
+		s.o.Logger.LogAttrs(ctx, slog.LevelInfo, "session of the page", append(attrs, slog.String("event", event), slog.Int64("user", user), slog.Int64("suppressed", n))...)
 	}
 }
 
