@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"regexp"
 	"slices"
@@ -249,15 +250,9 @@ func TestTwoOrganisations(t *testing.T) {
 	for seed := range uint64(30) {
 		alone := organisation(rand.New(rand.NewPCG(seed, 15)), 0)
 		both, other := authztest.Clone(alone), organisation(rand.New(rand.NewPCG(seed, 16)), 1000)
-		for id, u := range other.Users {
-			both.Users[id] = u
-		}
-		for id, g := range other.Groups {
-			both.Groups[id] = g
-		}
-		for id, p := range other.Projects {
-			both.Projects[id] = p
-		}
+		maps.Copy(both.Users, other.Users)
+		maps.Copy(both.Groups, other.Groups)
+		maps.Copy(both.Projects, other.Projects)
 		va, vb := viewOf(t, alone), viewOf(t, both)
 		sa, sb := serviceOf(va), serviceOf(vb)
 		for user := int64(1); user <= 10; user++ {
