@@ -20,6 +20,10 @@ type CISettings struct {
 	Exceptions []CIException
 	// Unprotected holds the ids of projects whose credentials go to unprotected branches, too.
 	Unprotected map[int64]bool
+	// Explain gives jobs without credentials a KUBECONFIG that says why they have none.
+	Explain bool
+	// TokenInFile puts the token into KUBECONFIG, where else kubectl takes it from KUBE_TOKEN.
+	TokenInFile bool
 }
 
 // CIException is what is different for one project, or for all projects of a group.
@@ -27,7 +31,9 @@ type CIException struct {
 	Source authz.SourceID
 	Path   string   // for people: another one in GitLab is a finding
 	Mode   Delivery // "": no exception
-	Target Target   // "": no exception; of a group it says nothing, because Developers can make projects in a group
+	// Explain and TokenInFile: nil is no exception.
+	Explain, TokenInFile *bool
+	Target               Target // "": no exception; of a group it says nothing, because Developers can make projects in a group
 }
 
 // Target is the namespace that a project deploys into.
@@ -88,6 +94,28 @@ func (v *Deliveries) Mode(id authz.SourceID) (mode Delivery) {
 		}
 	}
 	return cmp.Or(mode, v.Settings.Mode)
+}
+
+// Explains reports whether jobs of a source without credentials are told why, as far as its delivery has that.
+func (v *Deliveries) Explains(id authz.SourceID) bool {
+	return v.nearest(id, v.Settings.Explain, func(e CIException) *bool { return e.Explain })
+}
+
+// TokenInFile reports whether KUBECONFIG of a source's jobs holds the token.
+func (v *Deliveries) TokenInFile(id authz.SourceID) bool {
+	return v.nearest(id, v.Settings.TokenInFile, func(e CIException) *bool { return e.TokenInFile })
+}
+
+// nearest returns what the nearest exception says, else what holds for all.
+func (v *Deliveries) nearest(id authz.SourceID, all bool, says func(CIException) *bool) bool {
+	if len(v.by) > 0 {
+		for at := range v.snap.Up(id) {
+			if s := says(v.by[at]); s != nil {
+				return *s
+			}
+		}
+	}
+	return all
 }
 
 // home returns the source whose namespace a project deploys into.

@@ -21,11 +21,6 @@ func (m Delivery) HandsToken() bool { return m == DeliverVariables || m == Deliv
 // WritesVariables reports whether the mode hands over project variables.
 func (m Delivery) WritesVariables() bool { return m == DeliverVariables || m.Secretless() }
 
-// HoldsToken reports whether the variable of that key has a token of the ServiceAccount in it.
-func (m Delivery) HoldsToken(key string) bool {
-	return m == DeliverVariables && (key == "KUBECONFIG" || key == "KUBE_TOKEN")
-}
-
 // DeliveryStatus is what is known of one project's delivery into one namespace.
 type DeliveryStatus struct {
 	// Known is false until the namespace's Secret was read.

@@ -202,7 +202,8 @@ func (c *testCluster) restart() {
 		Kube: c.kube, Variables: variables{vars}, Clusters: integration{integrations}, Replaces: c.replace, Scope: "ICC-K8s",
 		Cluster:  ci.Cluster{URL: c.url(), CA: c.ca},
 		Lifetime: c.life, Handover: time.Hour, Now: func() time.Time { return c.now }, Rate: 1e6,
-		TooOld: func(ctx context.Context, mode rbacsync.Delivery) (string, error) { return tooOld(ctx, vars, mode) },
+		Expands: func(ctx context.Context) (bool, error) { return expands(ctx, vars) },
+		TooOld:  func(ctx context.Context, mode rbacsync.Delivery) (string, error) { return tooOld(ctx, vars, mode) },
 	})
 }
 

@@ -33,6 +33,14 @@ type kubeconfigs struct {
 	needed []byte            // what of a large gitlabCA verifies GitLab
 }
 
+// clusterName is what people are told that the cluster is called; "" if the configuration does not say it.
+func clusterName(cfg *config.Config) string {
+	if cfg.Cluster.Name == "" && cfg.Cluster.PublicURL != "" {
+		return kubeconfig.NameOf(cfg.Cluster.PublicURL)
+	}
+	return cfg.Cluster.Name
+}
+
 // newKubeconfigs reads no more than it has to: with cluster.publicURL and cluster.publicCAFile, no way to the cluster is needed.
 func newKubeconfigs(cfg *config.Config) (*kubeconfigs, error) {
 	rc, url := &rest.Config{}, cfg.Cluster.PublicURL

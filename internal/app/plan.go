@@ -169,7 +169,7 @@ func terms(ctx context.Context, cfg *config.Config, c *clients, r syncer.Round, 
 }
 
 func configuredTerms(cfg *config.Config) ci.Terms {
-	t := ci.Terms{Scope: cfg.CI.Environment, Replaces: cfg.Cluster.Replaces, AgentCA: cfg.GitLab.CAFile != ""}
+	t := ci.Terms{Scope: cfg.CI.Environment, Name: clusterName(cfg), Replaces: cfg.Cluster.Replaces, AgentCA: cfg.GitLab.CAFile != ""}
 	if cfg.Authn.CI != nil {
 		t.Audience = cfg.Authn.CI.Audience
 	}
@@ -195,7 +195,7 @@ func document(cfg *config.Config, r syncer.Round, environment string, handed []c
 		in.Deliveries = append(in.Deliveries, preview.Delivery{
 			Project: id.String(), Path: path, Namespace: h.Namespace, Mode: string(h.Mode), Environment: environment, Protected: h.Protected,
 			Write: h.Write, Change: h.Change, Why: h.Why, Remove: h.Remove, RemoveFrom: h.Scope, Integration: h.Integration != "", IntegrationAction: string(h.Integration),
-			InTheWay: h.Foreign, OtherOwner: h.Other, Unread: h.Unread,
+			ExplanationAction: string(h.Explanation), InTheWay: h.Foreign, OtherOwner: h.Other, Unread: h.Unread,
 		})
 	}
 	return preview.New(in), nil

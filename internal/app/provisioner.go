@@ -25,7 +25,7 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 	local := onThisMachine(cfg.GitLab.URL)
 	conf := ci.Config{
 		Kube: c.kube, Replaces: cfg.Cluster.Replaces, Cluster: ci.Cluster{URL: c.publicURL, CA: ca}, CA: c.publicCA, Scope: cfg.CI.Environment,
-		Lifetime: cfg.CI.TokenLifetime.Duration, Handover: cfg.CI.Handover.Duration, Withhold: cfg.CI.TokenHold.Duration,
+		Name: clusterName(cfg), Lifetime: cfg.CI.TokenLifetime.Duration, Handover: cfg.CI.Handover.Duration, Withhold: cfg.CI.TokenHold.Duration,
 		Keys:  ci.KeysOf(c.kube.Discovery().RESTClient()),
 		Reach: func(ctx context.Context, at ci.Cluster) error { return ci.Reach(ctx, at, local) },
 		Now:   time.Now, Logger: log,
@@ -49,6 +49,7 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 		return nil, fmt.Errorf("setting up the writer of cluster integrations: %w", err)
 	}
 	conf.Variables, conf.Clusters = variables{vars}, integration{integrations}
+	conf.Expands = func(ctx context.Context) (bool, error) { return expands(ctx, vars) }
 	conf.TooOld = func(ctx context.Context, mode rbacsync.Delivery) (string, error) { return tooOld(ctx, vars, mode) }
 	if cfg.CI.Agent == nil {
 		return ci.New(conf), nil
@@ -67,6 +68,12 @@ func newProvisioner(cfg *config.Config, c *clients, log *slog.Logger) (*ci.Provi
 		Look: func(ctx context.Context) (ci.AgentState, error) { return agentState(ctx, envs, cfg.CI.Agent) },
 	}
 	return ci.New(conf), nil
+}
+
+// expands reports whether this GitLab replaces references to variables in values.
+func expands(ctx context.Context, vars *gitlab.Variables) (bool, error) {
+	v, err := vars.Version(ctx)
+	return err == nil && !v.Has(gitlabversion.VariableRaw), err
 }
 
 // tooOld says why this GitLab can't have a delivery, "" if it can.

@@ -90,13 +90,20 @@ func limits(cfg *config.Config) *rbacsync.Limits {
 
 // ciSettings says which project deploys where, and by which delivery.
 func ciSettings(cfg *config.Config) rbacsync.CISettings {
-	s := rbacsync.CISettings{Mode: rbacsync.Delivery(cfg.CI.Delivery), Unprotected: map[int64]bool{}}
+	s := rbacsync.CISettings{
+		Mode: rbacsync.Delivery(cfg.CI.Delivery), Unprotected: map[int64]bool{}, Explain: cfg.CI.Explain, TokenInFile: cfg.CI.KubeconfigToken == config.TokenInFile,
+	}
 	for _, id := range cfg.CI.UnprotectedProjects {
 		s.Unprotected[id] = true
 	}
 	for _, e := range cfg.CI.Projects {
 		if id, ok := config.ParseSource(e.Source); ok {
-			s.Exceptions = append(s.Exceptions, rbacsync.CIException{Source: id, Path: e.Path, Mode: rbacsync.Delivery(e.Delivery), Target: rbacsync.Target(e.Namespace)})
+			x := rbacsync.CIException{Source: id, Path: e.Path, Mode: rbacsync.Delivery(e.Delivery), Target: rbacsync.Target(e.Namespace), Explain: e.Explain}
+			if e.KubeconfigToken != "" {
+				inFile := e.KubeconfigToken == config.TokenInFile
+				x.TokenInFile = &inFile
+			}
+			s.Exceptions = append(s.Exceptions, x)
 		}
 	}
 	return s

@@ -113,6 +113,11 @@ deploy-to-staging:
   script:
     - kubectl apply -f deploy_new.yaml
 
+look:
+  stage: deploy
+  script:
+    - kubectl get pods
+
 break-in:
   stage: deploy
   environment: {name: ICC-K8s}
@@ -309,9 +314,10 @@ func (e *env) end() {
 	e.stop = nil
 }
 
-// ci is the section ci with delivery for haw/world; all else has variables.
+// ci is the section ci with delivery for haw/world; all else has variables. Jobs without credentials are told why, which must
+// change nothing for those that have them.
 func (e *env) ci(delivery, more string) string {
-	return fmt.Sprintf("ci:\n  agent: {id: %d, name: icc, configProject: project/%d, kasURL: %q}\n  projects: [{source: project/%d, path: haw/world, delivery: %s}]\n%s",
+	return fmt.Sprintf("ci:\n  explain: true\n  agent: {id: %d, name: icc, configProject: project/%d, kasURL: %q}\n  projects: [{source: project/%d, path: haw/world, delivery: %s}]\n%s",
 		e.agent, e.project("haw/infra"), e.kas(), e.project("haw/world"), delivery, more)
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,6 +42,21 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 		t.Errorf("variables: subjects %q, variables %v", e.subjects(), keysOf(vars))
 	}
 	token := vars["KUBE_TOKEN"].Value
+	if strings.Contains(vars["KUBECONFIG"].Value, token) {
+		t.Error("the token is in clear in KUBECONFIG")
+	}
+	e.explains()
+	e.withoutShell(vars["KUBECONFIG"].Value)
+	e.ciLocal()
+	e.start(e.ci("variables", "  kubeconfigToken: file\n"))
+	e.eventually(time.Minute, func() bool {
+		vars := e.variables("haw/world")
+		return strings.Contains(vars["KUBECONFIG"].Value, vars["KUBE_TOKEN"].Value)
+	}, func() string { return "the token does not come into the file" })
+	e.deploys("deploy")
+	e.start(e.ci("variables", ""))
+	e.eventually(time.Minute, func() bool { return !strings.Contains(e.variables("haw/world")["KUBECONFIG"].Value, "eyJ") }, func() string { return "the token stays in the file" })
+	token = e.variables("haw/world")["KUBE_TOKEN"].Value
 
 	// To id-token: the token of running jobs works on, though it is nowhere in GitLab any more.
 	e.start(e.ci("id-token", ""))
@@ -50,6 +66,7 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 	}
 	e.deploys("deploy-with-id-token")
 	e.refuses(nil)
+	e.explains()
 	res, err := e.run(runner.Job{ProjectID: id, Ref: "main", JobName: "deploy"}, "alice")
 	if err != nil || res.Status == "success" || !strings.Contains(res.Log, "id_tokens") {
 		t.Errorf("without the addition the job does not say what it lacks: %v\n%s", err, res.Log)
@@ -117,6 +134,58 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 	e.deploys("deploy")
 	e.refuses(nil)
 	e.noSecretInTheLog()
+}
+
+// explains runs jobs that get no credentials: their logs say what they lack, and nothing of localhost:8080.
+func (e *env) explains() {
+	e.Helper()
+	w := e.project("haw/world")
+	for _, c := range []struct {
+		job  runner.Job
+		by   string
+		want []string
+	}{
+		{runner.Job{ProjectID: w, Ref: "bobs-branch", JobName: "deploy"}, "bob", []string{`branch "bobs-branch" is not protected`}},
+		{runner.Job{ProjectID: w, Ref: "main", JobName: "deploy-to-staging"}, "alice", []string{`its environment is "staging" and must be "ICC-K8s"`}},
+		{runner.Job{ProjectID: w, Ref: "bobs-branch", JobName: "look"}, "bob", []string{"it has no environment, and needs environment: {name: ICC-K8s}", `branch "bobs-branch" is not protected`}},
+	} {
+		var last string
+		e.eventually(time.Minute, func() bool {
+			res, err := e.run(c.job, c.by)
+			e.ok(err)
+			last = res.Log
+			return res.Status == "failed" && !strings.Contains(last, "localhost:8080") && !slices.ContainsFunc(c.want, func(s string) bool { return !strings.Contains(last, s) })
+		}, func() string {
+			return fmt.Sprintf("%s on %s does not say %q:\n%s", c.job.JobName, c.job.Ref, c.want, last)
+		})
+	}
+}
+
+// withoutShell: what kubectl says where there is no sh, and where the file is used without the variable, is in docs/ci.md.
+func (e *env) withoutShell(kubeconfig string) {
+	e.Helper()
+	page, err := os.ReadFile("../../docs/ci.md")
+	e.ok(err)
+	file := filepath.Join(e.dir, "without-shell")
+	e.ok(os.WriteFile(file, []byte(kubeconfig), 0o600))
+	for path, want := range map[string][]string{
+		"/nowhere":      {"executable sh not found", "kubeconfigToken: file"},
+		"/usr/bin:/bin": {"KUBE_TOKEN is empty", "kubeconfigToken: file"},
+	} {
+		cmd := exec.CommandContext(e.Context(), e.cluster.Kubectl(), "get", "pods")
+		cmd.Env = []string{"PATH=" + path, "KUBECONFIG=" + file, "HOME=" + e.dir}
+		out, err := cmd.CombinedOutput()
+		for _, w := range want {
+			if err == nil || !strings.Contains(string(out), w) || !strings.Contains(string(page), w) {
+				e.Errorf("with PATH=%s, %q is not in kubectl's words or not in docs/ci.md: %v\n%s", path, w, err, out)
+			}
+		}
+	}
+	out, err := exec.CommandContext(e.Context(), e.cluster.Kubectl(), "sh", "-c", "true").CombinedOutput()
+	const said = `unknown command "sh" for "kubectl"`
+	if err == nil || !strings.Contains(string(out), said) || !strings.Contains(string(page), said) {
+		e.Errorf("an image that starts kubectl: %v\n%s", err, out)
+	}
 }
 
 // TestCredentialsDie: of a Maintainer who left, of a project that is left out, of a project that is removed.

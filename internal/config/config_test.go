@@ -335,7 +335,7 @@ ci:
 	for _, want := range []string{
 		"gitlab.writeTokenFile: is missing: ci.delivery id-token, none, mail, agent", "authn.ci: is missing", "ci.handover", "ci.agent.id", "ci.agent.name",
 		"ci.agent.configProject", "ci.agent.kasURL", "ci.projects[0].source: want project/ID or group/ID", "ci.projects[1].source", "ci.projects[2].delivery",
-		"ci.projects[2].namespace", "ci.projects[3].source: project/42 is named twice", "ci.projects[3].namespace: group needs groups and projects", "ci.projects[4]: says neither",
+		"ci.projects[2].namespace", "ci.projects[3].source: project/42 is named twice", "ci.projects[3].namespace: group needs groups and projects", "ci.projects[4]: says none of delivery",
 		"ci.projects[5].namespace: group must name a project",
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -116,20 +116,24 @@ var effects = map[string]Effect{
 	"rbacsync.limits.creationsExempt[]":       Reread,
 	"rbacsync.limits.disabled":                Reread,
 
-	"ci.delivery":              Reread,
-	"ci.environment":           Restart, // the reader of GitLab looks for its variables there
-	"ci.unprotectedProjects[]": Reread,
-	"ci.tokenLifetime":         Reread,
-	"ci.handover":              Reread,
-	"ci.tokenHold":             Reread,
-	"ci.projects[].source":     Reread,
-	"ci.projects[].path":       Reread,
-	"ci.projects[].delivery":   Reread,
-	"ci.projects[].namespace":  Reread,
-	"ci.agent.id":              Reread,
-	"ci.agent.name":            Reread,
-	"ci.agent.configProject":   Reread,
-	"ci.agent.kasURL":          Reread,
+	"ci.delivery":                   Reread,
+	"ci.environment":                Restart, // the reader of GitLab looks for its variables there
+	"ci.unprotectedProjects[]":      Reread,
+	"ci.explain":                    Reread,
+	"ci.kubeconfigToken":            Reread,
+	"ci.tokenLifetime":              Reread,
+	"ci.handover":                   Reread,
+	"ci.tokenHold":                  Reread,
+	"ci.projects[].source":          Reread,
+	"ci.projects[].path":            Reread,
+	"ci.projects[].delivery":        Reread,
+	"ci.projects[].namespace":       Reread,
+	"ci.projects[].explain":         Reread,
+	"ci.projects[].kubeconfigToken": Reread,
+	"ci.agent.id":                   Reread,
+	"ci.agent.name":                 Reread,
+	"ci.agent.configProject":        Reread,
+	"ci.agent.kasURL":               Reread,
 
 	"web.url":              Restart,
 	"web.clientID":         Restart,
@@ -137,6 +141,7 @@ var effects = map[string]Effect{
 	"web.sessionKeyFile":   Restart,
 	"web.adminGroup":       Restart,
 	"web.language":         Restart,
+
 	"history.days":              AtOnce,
 	"history.pseudonymiseAfter": AtOnce,
 	"history.maxBytes":          AtOnce,
@@ -169,7 +174,7 @@ func (c Changes) With(e Effect) Changes {
 func compare(path string, a, b reflect.Value, out *Changes) {
 	t := a.Type()
 	switch {
-	case t.Kind() == reflect.Pointer:
+	case t.Kind() == reflect.Pointer && isSection(t.Elem()):
 		compare(path, pointee(a), pointee(b), out)
 	case isSection(t):
 		for f := range t.Fields() {

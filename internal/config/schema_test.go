@@ -163,10 +163,12 @@ ci:
   delivery: variables
   environment: ICC-K8s
   unprotectedProjects: [42]
+  explain: true
+  kubeconfigToken: file
   tokenLifetime: 720h
   handover: 1h
   tokenHold: 0s
-  projects: [{source: project/42, path: haw/world, delivery: none, namespace: group}]
+  projects: [{source: project/42, path: haw/world, delivery: none, namespace: group, explain: false, kubeconfigToken: variable}]
   agent: {id: 9, name: icc, configProject: project/12, kasURL: "https://kas.example.com/k8s-proxy/"}
 web: {url: "https://icc.example.com", clientID: 7b3e, clientSecretFile: /s, sessionKeyFile: /sk, adminGroup: 7, language: de}
 history: {days: 365, pseudonymiseAfter: 168h, maxBytes: 1048576}

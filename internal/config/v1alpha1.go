@@ -358,6 +358,13 @@ type CI struct {
 	Environment string `json:"environment,omitempty"`
 	// Ids of projects whose credentials go to unprotected branches too. Everybody who can push there can deploy.
 	UnprotectedProjects []int64 `json:"unprotectedProjects,omitempty"`
+	// Jobs that get no credentials find a KUBECONFIG with which kubectl says in the job log what is missing: environment,
+	// protected branch, ID token. There is no secret in it. It is a variable KUBECONFIG of all environments, which hides one of the
+	// group or in .gitlab-ci.yml. For deliveries variables and id-token.
+	Explain bool `json:"explain,omitempty"`
+	// Where kubectl finds the token with delivery variables. variable: in KUBE_TOKEN, which GitLab masks; it takes a shell (sh)
+	// in the job's image (default). file: in the file KUBECONFIG itself.
+	KubeconfigToken string `json:"kubeconfigToken,omitempty"`
 	// Lifetime asked for a token; it is replaced when 75 to 80 % of what the API server gave are over. At most 2160h. Default 720h.
 	TokenLifetime Duration `json:"tokenLifetime,omitzero"`
 	// How long what running jobs have still works after a project was moved to another delivery: at least the longest
@@ -367,7 +374,7 @@ type CI struct {
 	// right to read it: as long as a watch of theirs can live. Default 0: until an administrator allows a new one.
 	TokenHold Duration `json:"tokenHold,omitzero"`
 	// Projects, and groups with everything below them, for which something else holds. The nearest counts, for each of
-	// delivery and namespace by itself.
+	// delivery, namespace, explain and kubeconfigToken by itself.
 	Projects []CIProject `json:"projects,omitempty"`
 	// GitLab's agent for Kubernetes in this cluster. Needed for delivery agent.
 	Agent *CIAgent `json:"agent,omitempty"`
@@ -384,6 +391,10 @@ type CIProject struct {
 	// project: the project deploys into its own namespace (default). group: into that of the group it is in, with that
 	// group's credentials, if the group has a namespace; only for a source project/ID.
 	Namespace string `json:"namespace,omitempty"`
+	// As ci.explain.
+	Explain *bool `json:"explain,omitempty"`
+	// As ci.kubeconfigToken.
+	KubeconfigToken string `json:"kubeconfigToken,omitempty"`
 }
 
 // CIAgent says which agent of GitLab serves the cluster.

@@ -29,6 +29,9 @@ const (
 	DeliveryCertificate = "certificate"
 	DeliveryNone        = "none"
 
+	TokenInVariable = "variable"
+	TokenInFile     = "file"
+
 	NamespaceProject = "project"
 	NamespaceGroup   = "group"
 
@@ -40,6 +43,8 @@ const (
 const MaxTokenLifetime = 90 * 24 * time.Hour
 
 var deliveries = []string{DeliveryVariables, DeliveryIDToken, DeliveryAgent, DeliveryCertificate, DeliveryNone}
+
+var tokenPlaces = []string{TokenInVariable, TokenInFile}
 
 var (
 	podSecurityLevels   = []string{"privileged", "baseline", "restricted"}
@@ -326,6 +331,7 @@ func (c CI) deliveries() []string {
 
 func (c CI) validate(f *faults, all *Config) {
 	f.add(!slices.Contains(deliveries, c.Delivery), "ci.delivery", "want one of %s, not %q", strings.Join(deliveries, ", "), c.Delivery)
+	f.add(!slices.Contains(tokenPlaces, c.KubeconfigToken), "ci.kubeconfigToken", "want %s, not %q", strings.Join(tokenPlaces, " or "), c.KubeconfigToken)
 	f.add(strings.ContainsAny(c.Environment, "*?\n"), "ci.environment", "%q must be one environment's exact name", c.Environment)
 	f.add(c.TokenLifetime.Duration < time.Hour, "ci.tokenLifetime", "%s is shorter than 1h: jobs would outlive their token", c.TokenLifetime)
 	f.add(c.TokenLifetime.Duration > MaxTokenLifetime, "ci.tokenLifetime", "%s is more than %s, which deploy/manifests/40-own-cage.yaml allows", c.TokenLifetime, Duration{MaxTokenLifetime})
@@ -358,7 +364,8 @@ func (p CIProject) validate(f *faults, path string, all *Config) {
 	f.add(p.Namespace != "" && p.Namespace != NamespaceProject && p.Namespace != NamespaceGroup, path+".namespace", "want %s or %s, not %q", NamespaceProject, NamespaceGroup, p.Namespace)
 	f.add(p.Namespace == NamespaceGroup && id.Kind == authz.GroupSource, path+".namespace",
 		"%s must name a project: Developers can make projects in a group, and would get the credentials of its namespace", NamespaceGroup)
-	f.add(p.Delivery == "" && p.Namespace == "", path, "says neither delivery nor namespace")
+	f.add(p.KubeconfigToken != "" && !slices.Contains(tokenPlaces, p.KubeconfigToken), path+".kubeconfigToken", "want %s, not %q", strings.Join(tokenPlaces, " or "), p.KubeconfigToken)
+	f.add(p.Delivery == "" && p.Namespace == "" && p.Explain == nil && p.KubeconfigToken == "", path, "says none of delivery, namespace, explain and kubeconfigToken")
 	f.add(p.Namespace == NamespaceGroup && f.known("authz.kinds") && (!slices.Contains(all.Authz.Kinds, NamespaceProject) || !slices.Contains(all.Authz.Kinds, NamespaceGroup)),
 		path+".namespace", "%s needs groups and projects that get namespaces: authz.kinds must have both", NamespaceGroup)
 }

@@ -104,20 +104,21 @@ func (s *Service) Namespaces(user int64, f Filter) (webapi.MyNamespaces, error) 
 	return out, nil
 }
 
-// Reachable returns the names of the namespaces in which somebody has a right in the cluster: those with the strongest ClusterRole
-// first, then by name.
+// Reachable returns the names of the namespaces for which somebody wants a context: those in which they have a right in the cluster,
+// with the strongest ClusterRole first, then by name; and after these those that come by themselves.
 func (s *Service) Reachable(user int64) ([]string, error) {
 	v, err := s.view()
 	if err != nil {
 		return nil, err
 	}
 	roles := v.Policy.ClusterRoles()
-	by := make([][]string, len(roles))
+	by := make([][]string, len(roles)+1)
 	for _, r := range v.Rights(user, s.o.Now()) {
+		rank := len(roles) // not there yet
 		if i := slices.IndexFunc(r.ClusterRoles, func(role string) bool { return !slices.Contains(r.Lacks, role) }); i >= 0 {
-			rank := slices.Index(roles, r.ClusterRoles[i])
-			by[rank] = append(by[rank], r.Namespace)
+			rank = slices.Index(roles, r.ClusterRoles[i])
 		}
+		by[rank] = append(by[rank], r.Namespace)
 	}
 	return slices.Concat(by...), nil
 }

@@ -45,6 +45,21 @@ func (w *secrets) tokenID(t *issued) string {
 	return t.ID
 }
 
+// within is the token without the parts that have it no longer.
+func (t *issued) within(vars []Variable, holds func(Variable) bool) *issued {
+	if t == nil {
+		return nil
+	}
+	out := *t
+	out.Parts = map[string]string{}
+	for _, v := range vars {
+		if part, ok := t.Parts[v.Key]; ok && holds(v) {
+			out.Parts[v.Key] = part
+		}
+	}
+	return &out
+}
+
 // request asks for a token that dies with a Secret.
 func (w *secrets) request(ctx context.Context, bound *corev1.Secret) (*issued, error) {
 	now, seconds := w.p.c.Now(), int64(w.p.c.Lifetime.Seconds())

@@ -25,6 +25,7 @@ type Config struct {
 	Cluster   Cluster
 	// Replaces are ids of clusters that are no more: what names them in GitLab is ours. See Claim.
 	Replaces []string
+	Name     string        // of the cluster, for telling people
 	Audience string        // of ID tokens, for telling people
 	Scope    string        // the environment; a changed one is delivered again
 	Lifetime time.Duration // asked for; the API server may give less
@@ -49,8 +50,11 @@ type Config struct {
 	Reach func(context.Context, Cluster) error
 	// TooOld, optional, says why this GitLab is too old for a mode, "" if it is not. While it can't be asked, it is not.
 	TooOld func(context.Context, rbacsync.Delivery) (why string, err error)
-	Now    func() time.Time
-	Logger *slog.Logger // nil: no log
+	// Expands, optional, says whether GitLab is so old that it replaces references to variables in values (a "$"): then no
+	// script can be delivered.
+	Expands func(context.Context) (bool, error)
+	Now     func() time.Time
+	Logger  *slog.Logger // nil: no log
 }
 
 // Provisioner keeps tokens fresh and delivered. Its methods may be called at the same time, but for Provision and
@@ -65,6 +69,7 @@ type Provisioner struct {
 	reach cached[error]
 	agent cached[AgentState]
 	old   map[rbacsync.Delivery]*cached[string] // the map is never changed
+	plain cached[bool]
 
 	fit fit // of who calls Provision
 }

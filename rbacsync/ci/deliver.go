@@ -52,23 +52,35 @@ func (d *delivery) do(ctx context.Context) error {
 	}
 	unlooked := d.look(ctx)
 	diff := d.compare(vars)
-	told := telling{d}.handover(vars, diff, d.whyNew(d.rec.Token))
+	explaining, err := d.explaining()
+	if err != nil {
+		return err
+	}
+	if explaining.remove {
+		d.rec.Explained = d.rec.Explained.leaving()
+	}
+	told := telling{d}.handover(vars, diff, explaining, d.whyNew(d.rec.Token))
 	d.keep()
 	switch {
 	case diff.taken:
-	case len(diff.write) > 0 || diff.cluster || diff.moved || diff.leftover || len(d.rec.Former) > 0:
+	case len(diff.write) > 0 || diff.cluster || diff.moved || diff.leftover || len(d.rec.Former) > 0 || explaining.remove:
 		if err := d.deliver(ctx, vars, diff); err != nil {
 			return err
 		}
-		if unlooked = nil; !told.empty() && d.rec.Other == nil {
-			d.handed = append(d.handed, told)
-		}
+		unlooked = nil
 	case d.rec.Mode == "" && d.project.Mode == rbacsync.DeliverNone:
 		d.rec.Mode, d.rec.Scope, d.rec.Since = rbacsync.DeliverNone, d.p.c.Scope, d.p.c.Now()
 		d.keep()
 	}
 	if d.report(); d.rec.Other != nil {
 		return nil
+	}
+	unexplained := d.explain(ctx, explaining)
+	if explaining.told != "" && (unexplained != nil || d.rec.Explained != nil && d.rec.Explained.Taken) {
+		told.Explanation = ""
+	}
+	if !told.empty() {
+		d.handed = append(d.handed, told)
 	}
 	if t := d.rec.Token; d.project.Mode.HandsToken() && t != nil {
 		d.by(t.Rotate)
@@ -77,7 +89,7 @@ func (d *delivery) do(ctx context.Context) error {
 	if over := d.rec.Since.Add(d.p.c.Handover); over.After(d.p.c.Now()) {
 		d.by(over) // a subject of the mode before is to go then
 	}
-	return unlooked
+	return errors.Join(unlooked, unexplained)
 }
 
 // deliver does what is to be done.
@@ -105,7 +117,9 @@ func (d *delivery) deliver(ctx context.Context, vars []Variable, diff difference
 // keep notes the record for save.
 func (d *delivery) keep() { d.recs[d.project.ID] = d.rec }
 
-func (d *delivery) holdsToken(v Variable) bool { return d.project.Mode.HoldsToken(v.Key) }
+func (d *delivery) holdsToken(v Variable) bool {
+	return d.project.Mode == rbacsync.DeliverVariables && (v.Key == "KUBE_TOKEN" || v.Key == kubeconfigKey && d.inFile(d.project))
+}
 
 func (d *delivery) find(code, format string, args ...any) {
 	d.findings = append(d.findings, authz.Finding{Code: code, Source: authz.ProjectID(d.project.ID), Text: fmt.Sprintf(format, args...)})
@@ -305,7 +319,7 @@ func (d *delivery) hand(ctx context.Context, vars []Variable, diff difference) (
 		next.Looked = now
 	}
 	next.Sums = diff.sums
-	next.Token = cmp.Or(diff.token, next.Token)
+	next.Token = cmp.Or(diff.token, next.Token.within(vars, d.holdsToken))
 	if !mode.HandsToken() {
 		next.Token = nil
 	}

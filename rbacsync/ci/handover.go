@@ -21,6 +21,7 @@ type Terms struct {
 	CA, AgentCA bool
 	// Known, optional, tells also of values that change, and of cluster integrations. It needs Cluster, and what follows.
 	Known    *Known
+	Name     string // of the cluster, for people
 	Audience string
 	Agent    *Agent // its ID and URL; nil: there is none
 	Now      time.Time
@@ -39,6 +40,7 @@ type Handover struct {
 	Remove      []string // keys of variables of ours that are not wanted any more
 	Scope       string   // the environment of Remove, where it is not that of Terms
 	Integration Part     // GitLab's cluster integration
+	Explanation Part     // what tells jobs without credentials why: KUBECONFIG, for all environments
 	Why         string   // of Change, and of an integration that is changed
 	Foreign     []string // keys that variables without our mark have: they are left alone, unless an older version wrote them
 	Other       string   // the cluster that has its own variables there, so that nothing is written; Unnamed if it has no name
@@ -56,7 +58,7 @@ const (
 )
 
 func (h Handover) empty() bool {
-	return len(h.Write)+len(h.Change)+len(h.Remove)+len(h.Foreign) == 0 && h.Integration == "" && h.Other == ""
+	return len(h.Write)+len(h.Change)+len(h.Remove)+len(h.Foreign) == 0 && h.Integration == "" && h.Explanation == "" && h.Other == ""
 }
 
 // Handovers returns what Provision would change in GitLab for these namespaces, by project. Without Terms.Known it goes by what
@@ -151,7 +153,7 @@ func (t Terms) byRecords(namespaces []Namespace, snap *authz.Snapshot) (out []Ha
 			}
 			h := w.departure(id, p.Variables)
 			if homes[id] { // there its variables are written over
-				h.Remove = nil
+				h.Remove, h.Explanation = nil, ""
 			}
 			if !h.empty() {
 				out = append(out, h)
@@ -179,14 +181,18 @@ func (t Terms) delivery(w *work, p Project) Handover {
 	if err != nil {
 		return Handover{} // nothing is delivered that no job can be given
 	}
-	return telling{&d}.handover(vars, d.compare(vars), why)
+	x, err := d.explaining()
+	if err != nil {
+		return Handover{}
+	}
+	return telling{&d}.handover(vars, d.compare(vars), x, why)
 }
 
 // telling says what a delivery does.
 type telling struct{ *delivery }
 
 // handover says what a difference leads to.
-func (d telling) handover(vars []Variable, diff difference, why string) Handover {
+func (d telling) handover(vars []Variable, diff difference, x explaining, why string) Handover {
 	h := Handover{Namespace: d.n.Name, Project: d.project.ID, Mode: d.project.Mode, Protected: !d.project.Unprotected, Unread: diff.known == nil && !diff.taken}
 	if diff.taken {
 		h.Other = cmp.Or(d.rec.Other.Cluster, Unnamed)
@@ -215,6 +221,7 @@ func (d telling) handover(vars []Variable, diff difference, why string) Handover
 			h.Integration = Changed
 		}
 	}
+	h.Explanation = x.told
 	d.leftBehind(diff, &h)
 	if len(h.Change) > 0 || h.Integration == Changed {
 		h.Why = cmp.Or(why, "what jobs are given has changed, or GitLab has something else")
@@ -283,6 +290,9 @@ func (w *work) departure(id int64, variables []authz.CIVariable) Handover {
 		case !slices.Contains(rec.Foreign, key) && (h.Unread || slices.ContainsFunc(variables, func(v authz.CIVariable) bool { return v.Key == key && v.Scope == rec.Scope })):
 			h.Remove = append(h.Remove, key)
 		}
+	}
+	if rec.Explained.there() && (h.Unread || slices.ContainsFunc(variables, func(v authz.CIVariable) bool { return v.Key == kubeconfigKey && v.Scope == everywhere && v.Marked })) {
+		h.Explanation = Removed
 	}
 	slices.Sort(h.Remove)
 	return h

@@ -23,8 +23,10 @@ type Known struct {
 	Agent   AgentState // if a project uses the agent
 	// TooOld says why this GitLab is too old for a mode.
 	TooOld map[rbacsync.Delivery]string `json:",omitempty"`
-	Keys   []string                     `json:",omitempty"` // ids of the keys of which the API server accepts tokens
-	Kept   map[string]Kept              // by namespace; nothing is delivered to one that is not there
+	// Expands says that this GitLab replaces references to variables in values.
+	Expands bool            `json:",omitempty"`
+	Keys    []string        `json:",omitempty"` // ids of the keys of which the API server accepts tokens
+	Kept    map[string]Kept // by namespace; nothing is delivered to one that is not there
 	// Findings say why what is kept of a namespace can't be read.
 	Findings []authz.Finding `json:",omitempty"`
 }
@@ -40,7 +42,7 @@ type Kept struct {
 // can't be read, say because a tenant has a Secret of that name, keeps nobody from knowing of the others.
 func (p *Provisioner) Known(ctx context.Context, namespaces []Namespace) (Known, error) {
 	f := p.learn(ctx, &Report{})
-	k := Known{API: f.cluster, AgentCA: f.agentCA, TooOld: map[rbacsync.Delivery]string{}, Kept: map[string]Kept{}}
+	k := Known{API: f.cluster, AgentCA: f.agentCA, Expands: f.expands, TooOld: map[rbacsync.Delivery]string{}, Kept: map[string]Kept{}}
 	for id := range p.keys.answer {
 		k.Keys = append(k.Keys, id)
 	}
@@ -96,7 +98,7 @@ func (p *Provisioner) Known(ctx context.Context, namespaces []Namespace) (Known,
 // forecast returns a look at a namespace that does nothing, as it would begin.
 func (t Terms) forecast(n Namespace) *work {
 	k := t.Known
-	c := Config{Scope: t.Scope, Replaces: t.Replaces, Audience: t.Audience, Agent: t.Agent}.complete()
+	c := Config{Name: t.Name, Scope: t.Scope, Replaces: t.Replaces, Audience: t.Audience, Agent: t.Agent}.complete()
 	c.Now = t.now
 	p := New(c)
 	p.keys.answer = map[string]bool{}
@@ -106,7 +108,7 @@ func (t Terms) forecast(n Namespace) *work {
 	kept := k.Kept[n.Name]
 	annotated := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{kubename.AnnotationCIProjects: kept.Records}}}
 	w := &work{secrets: secrets{
-		namespaceState: &namespaceState{n: n, recs: records(annotated)}, p: p, facts: facts{id: t.Cluster, cluster: k.API, agentCA: k.AgentCA},
+		namespaceState: &namespaceState{n: n, recs: records(annotated)}, p: p, facts: facts{id: t.Cluster, cluster: k.API, agentCA: k.AgentCA, expands: k.Expands},
 	}}
 	if kept.Anchor != "" {
 		w.anchor = &corev1.Secret{ObjectMeta: metav1.ObjectMeta{UID: kept.Anchor}}

@@ -87,7 +87,9 @@ func (w *work) deliveredOnce(key, value string) bool {
 		if err != nil || string(made) != value {
 			return false
 		}
-		token = user.Token
+		if token = user.Token; token == "" { // it is in KUBE_TOKEN, so the address has to be ours
+			return cluster.Server == w.facts.cluster.URL && user.Exec != nil && slices.Equal(user.Exec.Args, fromToken().Args)
+		}
 	default:
 		return false
 	}

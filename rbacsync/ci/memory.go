@@ -55,6 +55,7 @@ type facts struct {
 	id      string // of the cluster, "" until it was read
 	cluster Cluster
 	agentCA []byte
+	expands bool // GitLab replaces references in values: see Config
 }
 
 // namespaceState is what is remembered of a namespace. When a look at it is over, nothing in it is changed but next, uids and

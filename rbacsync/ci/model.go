@@ -43,6 +43,10 @@ type Project struct {
 	Mode rbacsync.Delivery
 	// Unprotected hands its credentials to jobs on unprotected branches, too.
 	Unprotected bool
+	// Explain gives jobs without credentials a KUBECONFIG that says why. See explain.go.
+	Explain bool
+	// TokenInFile puts the token itself into KUBECONFIG, for jobs that can't take it from KUBE_TOKEN.
+	TokenInFile bool
 	// Frozen is set when GitLab lets nobody change the project (archived): nothing is written there.
 	Frozen bool
 	// Bound says that the subject by which its jobs get their rights is in the namespace's CI binding.

@@ -230,8 +230,8 @@ func TestRequestsPerProject(t *testing.T) {
 	}
 	b.now = start.Add(8 * time.Hour) // rotation: only what the token is in
 	b.pass(t, b.read(project("haw-world", 42, rbacsync.DeliverVariables)))
-	if b.gitlab.calls != 2 || b.gitlab.writes != 8 || b.gitlab.unknown != 0 {
-		t.Errorf("%d variables written at the rotation, want KUBECONFIG and KUBE_TOKEN; %d lists", b.gitlab.writes-6, b.gitlab.unknown)
+	if b.gitlab.calls != 2 || b.gitlab.writes != 7 || b.gitlab.unknown != 0 {
+		t.Errorf("%d variables written at the rotation, want KUBE_TOKEN alone; %d lists", b.gitlab.writes-6, b.gitlab.unknown)
 	}
 }
 
@@ -565,7 +565,7 @@ func TestExecPlugins(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.Audience = `it's "quoted" $(touch x)`
-	b.pass(t, project("haw-world", 42, rbacsync.DeliverIDToken), project("haw-other", 43, rbacsync.DeliverAgent))
+	b.pass(t, project("haw-world", 42, rbacsync.DeliverIDToken), project("haw-other", 43, rbacsync.DeliverAgent), project("haw-third", 44, rbacsync.DeliverVariables))
 	shells := 0
 	for _, shell := range []string{"sh", "dash", "bash", "busybox", "ksh", "mksh", "yash"} {
 		path, err := exec.LookPath(shell)
@@ -585,6 +585,9 @@ func TestExecPlugins(t *testing.T) {
 			{42, "KUBE_ID_TOKEN=$(touch x)", "", "id_tokens"},
 			{43, "CI_JOB_TOKEN=glcbt-64_aBc.x", "ci:9:glcbt-64_aBc.x", ""},
 			{43, "CI_JOB_TOKEN=a b", "", "CI_JOB_TOKEN"},
+			{44, "KUBE_TOKEN=ey.J0-x_y.z", "ey.J0-x_y.z", ""},
+			{44, "OTHER=1", "", "KUBE_TOKEN is empty"},
+			{44, `KUBE_TOKEN=$(touch x)"}`, "", "KUBE_TOKEN is empty"},
 		} {
 			config, err := clientcmd.Load([]byte(b.gitlab.got[tt.project]["ICC-K8s"]["KUBECONFIG"].Value))
 			if err != nil {

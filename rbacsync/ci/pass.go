@@ -107,6 +107,11 @@ func (p *Provisioner) learn(ctx context.Context, r *Report) facts {
 			f.agentCA = ca
 		}
 	}
+	if p.c.Expands != nil {
+		if expands, err := p.plain.get(p.c.Now(), p.c.Recheck, func() (bool, error) { return p.c.Expands(ctx) }); err == nil {
+			f.expands = expands
+		}
+	}
 	if err := p.keys.look(ctx, p.c.Keys, p.c.Now(), p.c.Recheck); err != nil && ctx.Err() == nil {
 		r.find("ci_keys_unread", "%v: a change of these keys is not noticed", err)
 	}

@@ -39,6 +39,9 @@ type record struct {
 	// Token is the one that is in what was delivered.
 	Token *issued `json:"token,omitempty"`
 
+	// Explained is what jobs without credentials are told by; nil: nothing.
+	Explained *explained `json:"explained,omitempty"`
+
 	// Looked is when all of it was written last, or GitLab was asked last what the project has, where readings don't show it.
 	Looked time.Time `json:"looked,omitzero"`
 
@@ -100,7 +103,7 @@ func (r *record) sums(key string) []string {
 func (r *record) wrote(key, value string) bool {
 	have := r.sums(key)
 	for i := range 8 {
-		if slices.Contains(have, sumOf(Variable{Value: value, File: i&1 > 0, Masked: i&2 > 0, Protected: i&4 > 0})) {
+		if r.Explained.wrote(key, value) || slices.Contains(have, sumOf(Variable{Value: value, File: i&1 > 0, Masked: i&2 > 0, Protected: i&4 > 0})) {
 			return true
 		}
 	}

@@ -40,7 +40,7 @@ const IDTokenVariable = "KUBE_ID_TOKEN" //nolint:gosec // the name of a variable
 
 // Keys returns the keys of all variables that a project may be given.
 func Keys() []string {
-	return []string{"KUBECONFIG", "KUBE_CA_PEM", "KUBE_CA_PEM_FILE", "KUBE_NAMESPACE", "KUBE_TOKEN", "KUBE_URL"}
+	return []string{kubeconfigKey, "KUBE_CA_PEM", "KUBE_CA_PEM_FILE", "KUBE_NAMESPACE", "KUBE_TOKEN", "KUBE_URL"}
 }
 
 // unchecked returns what a deploy job gets, sorted by key: nothing in a mode that needs none.
@@ -50,7 +50,9 @@ func (w *work) unchecked(project Project, token, agentContext string) ([]Variabl
 	at, user, alias := w.facts.cluster, &clientcmdapi.AuthInfo{}, ""
 	switch mode {
 	case rbacsync.DeliverVariables:
-		user.Token = token
+		if user.Token = token; !w.inFile(project) {
+			user.Token, user.Exec = "", fromToken()
+		}
 	case rbacsync.DeliverIDToken:
 		user.Exec = printing(IDTokenVariable, "", "this job has no ID token for the cluster: give it id_tokens: "+IDTokenVariable+": aud: "+c.Audience+" in .gitlab-ci.yml")
 	case rbacsync.DeliverAgent:
@@ -66,7 +68,7 @@ func (w *work) unchecked(project Project, token, agentContext string) ([]Variabl
 		return nil, err
 	}
 	protected := !project.Unprotected
-	vars := []Variable{{Key: "KUBECONFIG", Value: string(kubeconfig), File: true, Protected: protected}}
+	vars := []Variable{{Key: kubeconfigKey, Value: string(kubeconfig), File: true, Protected: protected}}
 	if len(at.CA) > 0 {
 		vars = append(vars,
 			Variable{Key: "KUBE_CA_PEM", Value: string(at.CA), Protected: protected},
@@ -88,10 +90,25 @@ case $t in
 ''|*[!A-Za-z0-9._~+/=-]*) echo %[2]s >&2; exit 1 ;;
 esac
 printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%%s%%s"}}\n' %[3]s "$t"`
+	return shell(fmt.Sprintf(script, variable, quote(missing), quote(prefix)))
+}
+
+// shell makes kubectl run a script. What it prints on stderr is in the job log.
+func shell(script string) *clientcmdapi.ExecConfig {
 	return &clientcmdapi.ExecConfig{
 		APIVersion: "client.authentication.k8s.io/v1", Command: "sh", InteractiveMode: clientcmdapi.NeverExecInteractiveMode,
-		Args: []string{"-c", fmt.Sprintf(script, variable, quote(missing), quote(prefix))},
+		Args: []string{"-c", script},
 	}
+}
+
+// inFile reports whether KUBECONFIG holds the token itself.
+func (w *work) inFile(p Project) bool { return p.TokenInFile || w.facts.expands }
+
+// fromToken takes the token from the variable that GitLab masks in the log.
+func fromToken() *clientcmdapi.ExecConfig {
+	e := printing("KUBE_TOKEN", "", "KUBE_TOKEN is empty: KUBECONFIG takes the token from there. Where the file is used without the variables of its job, ask the administrators of the cluster for kubeconfigToken: file")
+	e.InstallHint = "KUBECONFIG takes the token from KUBE_TOKEN with the help of sh, and there is no sh here: ask the administrators of the cluster for kubeconfigToken: file"
+	return e
 }
 
 // quote makes one word of a text for a POSIX shell.

@@ -74,6 +74,9 @@ func (w *work) departed(ctx context.Context) error {
 		}
 		rec := w.recs[id].clone()
 		rec.leave(rec.Mode, rec.Scope)
+		if rec.Explained.there() {
+			rec.Explained = rec.Explained.leaving()
+		}
 		if err := w.takeBack(ctx, id, &rec, &there); err != nil {
 			errs = append(errs, deliveryFailed("taking CI credentials back from GitLab project %d: %w", id, err))
 			w.recs[id] = rec
@@ -91,6 +94,9 @@ func (w *work) departed(ctx context.Context) error {
 // in rec what could not be removed.
 func (w *work) takeBack(ctx context.Context, project int64, rec, now *record) error {
 	claim := w.claim(rec)
+	if err := w.unexplain(ctx, project, rec, now, claim); err != nil {
+		return err // all else stays, too: it would hide the KUBECONFIG that GitLab makes of a cluster integration
+	}
 	var errs []error
 	var left []former
 	for _, f := range rec.Former {

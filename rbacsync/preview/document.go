@@ -146,7 +146,9 @@ type Delivery struct {
 	RemoveFrom  string   `json:"removeFrom,omitempty"`  // the environment of Remove, if it is another one
 	Integration bool     `json:"integration,omitempty"` // something becomes of GitLab's cluster integration
 	// IntegrationAction is "write" for a new one, "change" or "remove".
-	IntegrationAction string   `json:"integrationAction,omitempty"`
+	IntegrationAction string `json:"integrationAction,omitempty"`
+	// ExplanationAction is the same for the KUBECONFIG that tells jobs without credentials why they have none.
+	ExplanationAction string   `json:"explanationAction,omitempty"`
 	Why               string   `json:"why,omitempty"`        // of what gets another value
 	InTheWay          []string `json:"inTheWay,omitempty"`   // keys that the project uses itself
 	OtherOwner        string   `json:"otherOwner,omitempty"` // the cluster whose variables are there: nothing is written

@@ -174,6 +174,9 @@ var scenes = map[string]func(*scene){
 			{Project: "project/46", Namespace: "haw-46", Mode: "certificate", Environment: "production", Integration: true, IntegrationAction: "write"},
 			{Project: "project/47", Namespace: "haw-47", Mode: "certificate", Environment: "production", Integration: true, IntegrationAction: "change", Why: "its ServiceAccount is made anew"},
 			{Project: "project/48", Namespace: "haw-48", Mode: "none", Environment: "production", Integration: true, IntegrationAction: "remove"},
+			{Project: "project/49", Namespace: "haw-49", Mode: "variables", Environment: "production", ExplanationAction: "write"},
+			{Project: "project/50", Namespace: "haw-50", Mode: "variables", Environment: "production", ExplanationAction: "change"},
+			{Project: "project/51", Namespace: "haw-51", Mode: "variables", Environment: "production", ExplanationAction: "remove"},
 		}
 	},
 	"token": func(s *scene) {

@@ -166,6 +166,15 @@ func (w *writer) delivery(x Delivery) {
 	case "write":
 		w.line(4, plus, "delivered to jobs of %s by %s %s: GitLab's cluster integration", to, x.Mode, at)
 	}
+	const everywhere = "jobs without credentials are told why (environment *, all branches): KUBECONFIG"
+	switch x.ExplanationAction {
+	case "remove":
+		w.line(4, minus, "taken back from %s: %s", to, everywhere)
+	case "change":
+		w.line(4, tilde, "replaced in %s: %s", to, everywhere)
+	case "write":
+		w.line(4, plus, "in %s %s", to, everywhere)
+	}
 	if len(x.Remove) > 0 {
 		if x.RemoveFrom != "" {
 			at = fmt.Sprintf("(environment %s)", x.RemoveFrom)

@@ -145,6 +145,7 @@ func (c *ciNamespaces) namespace(name string, id authz.SourceID) ci.Namespace {
 		_, bound := c.bound(name, project, mode)
 		n.Projects = append(n.Projects, ci.Project{
 			ID: project, Mode: mode, Unprotected: c.view.Settings.Unprotected[project], Bound: bound,
+			Explain: c.view.Explains(authz.ProjectID(project)), TokenInFile: c.view.TokenInFile(authz.ProjectID(project)),
 			Frozen: c.frozen(id, project), Variables: p.Variables, VariablesRead: p.VariablesRead,
 		})
 		// GitLab hands a cluster integration to unprotected branches, too.
