@@ -60,13 +60,14 @@ It needs the rights of an administrator: with fewer it says what it could not se
 
 func whoCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "who -n NAMESPACE --config FILE [-o json]",
+		Use:     "who -n NAMESPACE --config FILE [--at TIME] [-o json]",
 		Short:   "List who has, or by GitLab should have, a right in a namespace, and how they came to it",
-		Example: "  gl-k8s-integrator who -n haw-world --config config.yaml",
+		Example: "  gl-k8s-integrator who -n haw-world --config config.yaml\n  gl-k8s-integrator who -n haw-world --at 2026-11-24 --config config.yaml",
 		Args:    cobra.NoArgs,
 	}
 	path := configFlag(cmd)
 	ns, output := aboutNamespace(cmd)
+	at := cmd.Flags().String("at", "", "who had one then, by the history, as `history --at` shows it: 2026-11-24T15:04:05Z, 2026-11-24, 36h or 7d ago")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := textOrJSON(*output); err != nil {
 			return err
@@ -74,6 +75,9 @@ func whoCommand(s streams) *cobra.Command {
 		cfg, err := config.Load(*path)
 		if err != nil {
 			return err
+		}
+		if *at != "" {
+			return app.History(cmd.Context(), cfg, app.HistoryView{Namespace: *ns, At: *at, Output: *output}, s.out)
 		}
 		return app.Who(cmd.Context(), cfg, s.out, app.Asking{Namespace: *ns, Output: *output})
 	}
