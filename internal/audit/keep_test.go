@@ -16,7 +16,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
@@ -349,6 +351,35 @@ func TestNothingIsLostWhileNothingCanBeStored(t *testing.T) {
 	}
 	all, err := NewReader(kube).Namespace(t.Context(), "haw", time.Time{}, time.Time{})
 	if err != nil || len(all) != 2 || all[0].Cause != "hook" || all[0].Found || all[1].Found {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+// TestALostAnswerDoublesNothing: a write that succeeded, and whose answer did not come back, is not made again.
+func TestALostAnswerDoublesNothing(t *testing.T) {
+	w, kube := newWorld(5), newCluster()
+	x := w.writer(kube, limits)
+	w.flip("haw", "edit", 1)
+	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+	lost := false
+	kube.PrependReactor("get", "secrets", func(kubetesting.Action) (bool, runtime.Object, error) {
+		if lost {
+			return true, nil, errors.New("connection reset")
+		}
+		return false, nil, nil
+	})
+	refuse(kube, func() error { lost = true; return nil })
+	w.flip("haw", "edit", 1) // somebody else
+	x.Take(w.pass(syncer.KindDrift, "drift", rbacsync.Scope{"haw": true}, flips{"haw", "edit", 1}))
+	if err := x.save(t.Context(), true); err == nil {
+		t.Fatal("the answer came back?")
+	}
+	kube.ReactionChain = kube.ReactionChain[2:]
+	if err := x.save(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	all, err := NewReader(kube).Namespace(t.Context(), "haw", time.Time{}, time.Time{})
+	if err != nil || len(all) != 2 || all[0].What != Lost || all[1].What != Gained {
 		t.Errorf("%+v, %v", all, err)
 	}
 }

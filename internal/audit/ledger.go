@@ -109,8 +109,12 @@ func (l *ledger) load(ctx context.Context) error {
 		}
 		l.dirty = l.dirty || l.legacy
 	}
-	for _, c := range l.unsaved {
-		l.note(c)
+	unsaved := l.unsaved
+	l.unsaved = nil
+	for _, c := range unsaved {
+		if !v.book.has(c) {
+			l.record(c)
+		}
 	}
 	return nil
 }
@@ -187,6 +191,14 @@ func (l *ledger) note(c change) bool {
 	return ok
 }
 
+// record notes a change until it is stored.
+func (l *ledger) record(c change) {
+	if l.note(c) {
+		c.at = time.UnixMilli(l.v.open[len(l.v.open)-1].at) // by which it is known again
+		l.unsaved = append(l.unsaved, c)
+	}
+}
+
 // process notes what is to be noted of a pass.
 func (l *ledger) process(x Written) {
 	if l.fresh && l.v.book.begins.IsZero() && x.Scope != nil {
@@ -224,9 +236,7 @@ func (l *ledger) process(x Written) {
 	}
 	slices.SortStableFunc(changes, func(a, b change) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.space, b.space)) })
 	for _, c := range changes {
-		if l.note(c) {
-			l.unsaved = append(l.unsaved, c)
-		}
+		l.record(c)
 	}
 	if x.Kind == syncer.KindFull {
 		l.people(x.Snapshot, x.Ended)
