@@ -637,3 +637,36 @@ func TestAdoption(t *testing.T) {
 		})
 	}
 }
+
+// TestAnApprovalThatIsToldGoesOnAtOnce: whoever approves names the places, as a hook does, and the pass over these finds the approval.
+// Without that it waits for the next look at everything.
+func TestAnApprovalThatIsToldGoesOnAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		kept := store.Held{Client: kube, Namespace: "gl-k8s-integrator"}
+		g := &gitlab{snap: crowded()}
+		s := newSyncer(t, syncer.Options{
+			Reader: g, Kube: kube, Watch: kube, Interval: 1000 * time.Hour, Now: time.Now, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 2}}, Held: kept,
+		})
+		defer run(t, s)()
+		time.Sleep(time.Second)
+		g.set(func(g *gitlab) { g.snap = lose(g.snap, 11, 12, 13) })
+		s.Trigger(nil, "everything")
+		time.Sleep(time.Second)
+		items, err := kept.Load(t.Context())
+		if err != nil || len(items) != 3 {
+			t.Fatalf("held: %v %v", items, err)
+		}
+		if _, err := kept.Approve(t.Context(), rbacsync.HashOf(items), "gitlab:7"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if n := len(subjects(t, kube, "haw-world", "gitlab-view")); n != 11 {
+			t.Errorf("nobody told of it, and %d are left", n)
+		}
+		s.Trigger([]authz.SourceID{items[0].Source}, "approval")
+		time.Sleep(time.Second)
+		wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3", "gitlab:14", "gitlab:15", "gitlab:16", "gitlab:17", "gitlab:18", "gitlab:19", "gitlab:20")
+	})
+}
