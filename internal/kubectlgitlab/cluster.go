@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
 
 // review is who kube-apiserver says somebody is.
@@ -28,7 +30,7 @@ func (s *session) review(ctx context.Context) (review, error) {
 		} `json:"status"`
 	}
 	if err := a.ask(ctx, http.MethodPost, "apis/authentication.k8s.io/v1/selfsubjectreviews", nil, in, &out); err != nil {
-		return review{}, s.clusterFault("who you are", err)
+		return review{}, s.withReason(ctx, s.clusterFault("who you are", err))
 	}
 	return out.Status.UserInfo, nil
 }
@@ -98,6 +100,18 @@ func (s *session) clusterFault(what string, err error) error {
 	var refused *refusal
 	if errors.As(err, &refused) && refused.status == http.StatusUnauthorized {
 		return fmt.Errorf("%w: you are not logged in, or the cluster does not take your login: kubectl gitlab logout, then kubectl gitlab login; if that does not help, ask the cluster's administrators", err)
+	}
+	return err
+}
+
+// withReason adds why a login is refused: kube-apiserver tells nobody, our server tells the person.
+func (s *session) withReason(ctx context.Context, err error) error {
+	var refused, why *refusal
+	if !errors.As(err, &refused) || refused.status != http.StatusUnauthorized {
+		return err
+	}
+	if reason := s.server(ctx, webapi.PathWhoAmI, nil, &webapi.Identity{}); errors.As(reason, &why) && why.code != "" {
+		return fmt.Errorf("%w\nthe integrator says: %s (%s)", err, why.message, why.code)
 	}
 	return err
 }

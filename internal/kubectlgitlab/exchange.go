@@ -154,6 +154,7 @@ const maxLine = 500
 // refusal is an answer that is none.
 type refusal struct {
 	status  int
+	code    string // of our server: a reason that docs/reasons.md has
 	message string
 }
 
@@ -169,7 +170,7 @@ func readRefusal(status int, content []byte) error {
 	}
 	var ours webapi.Error
 	if json.Unmarshal(content, &ours) == nil && ours.Error != "" {
-		return &refusal{status: status, message: ours.Error}
+		return &refusal{status: status, code: ours.Code, message: ours.Error}
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(content)), "\n")
 	if line == "" || strings.ContainsAny(line[:1], "<{") || len(line) > maxLine {

@@ -219,6 +219,21 @@ func TestATokenThatHasJustEnded(t *testing.T) {
 	}
 }
 
+// TestARefusedLoginHasItsReason: kube-apiserver says Unauthorized and no more; our server says why.
+func TestARefusedLoginHasItsReason(t *testing.T) {
+	w := newLeakWorld(t)
+	w.api = record(t, true, func(rw http.ResponseWriter, _ *http.Request) {
+		rw.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(rw, `{"kind": "Status", "message": "Unauthorized", "code": 401}`)
+	})
+	w.ours = record(t, true, func(rw http.ResponseWriter, _ *http.Request) {
+		rw.WriteHeader(http.StatusForbidden)
+		_ = json.NewEncoder(rw).Encode(webapi.Error{Error: "your account is blocked in GitLab", Code: "user_blocked"})
+	})
+	w.server = w.ours.URL
+	run(t, "whoami", "--kubeconfig", w.kubeconfig(t)).want(t, exitNo, "Unauthorized", "the integrator says: your account is blocked in GitLab (user_blocked)")
+}
+
 // TestAnswersAreLimited: an answer without an end does not fill the memory, and one that is no JSON is no panic.
 func TestAnswersAreLimited(t *testing.T) {
 	w := newLeakWorld(t)
