@@ -16,7 +16,7 @@ import (
 // TestServeWatchesTheFence: the engine of serve is told when the fence is gone.
 func TestServeWatchesTheFence(t *testing.T) {
 	c, log := &clients{kube: fake.NewClientset()}, slog.New(slog.DiscardHandler)
-	p := serveParts(&config.Config{}, c, newKept(c, log), nil, nil, accounts.NewRecent(time.Now), nil)
+	p := serveParts(&config.Config{}, c, newKept(c, nil, log), nil, nil, accounts.NewRecent(time.Now), nil)
 	if err := p.fence(t.Context()); !errors.Is(err, fence.ErrMissing) {
 		t.Errorf("without a fence: %v", err)
 	}

@@ -107,6 +107,30 @@ func TestManagedOfTheDocs(t *testing.T) {
 	}
 }
 
+// TestThePageOfTheDocs: with the values of docs/page.md the page has its port in pods, Service, NetworkPolicy and Ingress, and the
+// configuration its files.
+func TestThePageOfTheDocs(t *testing.T) {
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	write(t, values, block(t, "../../docs/page.md", "yaml values"))
+	rendered := objects(t, newHelm(t, "").template(t, "--values", values))
+	c := configuration(t, rendered)
+	if c == nil || c.Listeners.Web.Address != "0.0.0.0:8445" || c.Listeners.Web.CertFile == "" || c.Web.ClientSecretFile == "" || c.Web.SessionKeyFile == "" {
+		t.Fatalf("the configuration is %+v", c)
+	}
+	for key, want := range map[string]string{
+		"Service/gl-k8s-integrator": `"targetPort":"web"`, "NetworkPolicy/gl-k8s-integrator": `"port":"web"`, "Deployment/gl-k8s-integrator": `"containerPort":8445`,
+		"Ingress/gl-k8s-integrator": `"host":"access.example.com"`,
+	} {
+		if rendered[key] == nil {
+			t.Errorf("there is no %s", key)
+			continue
+		}
+		if text, err := rendered[key].MarshalJSON(); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s lacks %s: %s, %v", key, want, text, err)
+		}
+	}
+}
+
 // TestValuesOfTheDocs: docs/chart.md names no value that is not there.
 func TestValuesOfTheDocs(t *testing.T) {
 	var values map[string]any
