@@ -90,7 +90,8 @@ func (r *refusal) user(user int64) string {
 	case !v.Policy.MayHaveRights(u):
 		return r.because(CodeNoPerson, "only people get rights here, and your GitLab account is a bot or service account.")
 	case q.Namespace == "":
-		return r.because(CodeClusterWide, "%s", r.clusterWide(user))
+		r.code = CodeClusterWide
+		return r.clusterWide(user)
 	}
 	return r.memberRefused(src, user, access.Level)
 }

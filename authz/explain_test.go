@@ -232,7 +232,7 @@ func TestStrangersHearOneSentence(t *testing.T) {
 		for _, user := range []int64{carol, mallory, bot, 99} {
 			q := authz.Question{Namespace: ns, Verb: "get", Resource: "pods"}
 			seen[strings.ReplaceAll(v.User(user, q, now), ns, "X")] = true
-			if a := v.Explain(user, q, now).ForPerson(); a.Allowed != authz.No || a.Code != authz.CodeNoMember || a.Trail != nil || a.Ask != nil || a.Sentence != v.User(user, q, now) {
+			if a := v.Answer(user, q, now); a.Allowed != authz.No || a.Code != authz.CodeNoMember || a.Trail != nil || a.Ask != nil || a.Sentence != v.User(user, q, now) {
 				t.Errorf("user %d in %s: %+v", user, ns, a)
 			}
 		}

@@ -76,8 +76,8 @@ type Answer struct {
 	Ask   []string `json:"ask,omitempty"`
 }
 
-// ForPerson returns what the person themself may hear. Of a namespace they are no member of it is the same whoever they are, and
-// whether or not it exists.
+// ForPerson returns what the person themself may hear. Of a namespace they are no member of and have no right in it is the same
+// whoever they are, and whether or not it exists.
 func (e Explanation) ForPerson() Answer {
 	a := Answer{Allowed: e.Allowed, Code: e.Code, Sentence: e.Sentence, Ask: e.Ask}
 	if e.Trail != nil {
@@ -86,38 +86,51 @@ func (e Explanation) ForPerson() Answer {
 	return a
 }
 
+// Answer is Explain for the person themself. It looks for nothing that they may not hear, so also its time tells nothing of it.
+func (v View) Answer(user int64, q Question, now time.Time) Answer {
+	r := &refusal{v: v, q: q, now: now}
+	return r.explanation(user).ForPerson()
+}
+
 // Explain says whether somebody may do something, and why: all of it, for administrators.
 func (v View) Explain(user int64, q Question, now time.Time) Explanation {
 	r := &refusal{v: v, q: q, now: now}
-	e := Explanation{UserID: user, Namespace: q.Namespace, Sentence: r.user(user)}
-	e.Code, e.Ask = r.code, r.asked
-	if q.Verb != "" {
-		e.Request = q.what()
-	}
-	u, known := v.Snapshot.Users[user]
-	if known {
-		e.Username, e.State = u.Username, u.State
-	}
+	e := r.explanation(user)
 	id, managed := v.Source[q.Namespace]
 	switch {
 	case q.Namespace == "":
 	case !managed:
 		e.Near = whose(v, q.Namespace)
-	default:
-		e.Source = id.String()
-		r.explain(&e, id)
+	case e.Code != CodeAllowed:
+		n := newNearby(v, user, id, now)
+		e.Near = n.misses()
+		if e.Allowed != Yes {
+			e.Remedies = n.remedies(r, e.Roles)
+		}
 	}
 	return e
 }
 
-// explain adds to an Explanation all about the source of the namespace.
-func (r *refusal) explain(e *Explanation, id SourceID) {
-	v, user := r.v, e.UserID
+// explanation is Explain without what would have given more, and what helps.
+func (r *refusal) explanation(user int64) Explanation {
+	v := r.v
+	e := Explanation{UserID: user, Namespace: r.q.Namespace, Sentence: r.user(user)}
+	e.Code, e.Ask = r.code, r.asked
+	if r.q.Verb != "" {
+		e.Request = r.q.what()
+	}
+	u, known := v.Snapshot.Users[user]
+	e.Username, e.State = u.Username, u.State
+	id, managed := v.Source[r.q.Namespace]
+	if !managed {
+		return e
+	}
+	e.Source = id.String()
 	e.Path, _ = v.Snapshot.Path(id)
 	if t, member := v.Trail(user, id, r.now); member {
 		e.Trail = &t
 	}
-	if u, known := v.Snapshot.Users[user]; known && v.Policy.MayHaveRights(u) {
+	if known && v.Policy.MayHaveRights(u) {
 		e.Roles = r.given(id, user)
 	}
 	for _, k := range v.gaps[id].kept(user) {
@@ -128,20 +141,15 @@ func (r *refusal) explain(e *Explanation, id SourceID) {
 	given := allowedBy(e.Roles)
 	switch e.Allowed = max(given, allowedBy(e.Kept)); {
 	case given == Yes:
-		e.Code, e.Sentence, e.Ask = CodeAllowed, r.allowed(*e), nil
-		return
+		e.Code, e.Sentence, e.Ask = CodeAllowed, r.allowed(e), nil
 	case e.Allowed == Yes:
-		e.Code, e.Sentence, e.Ask = CodeKept, r.kept(*e), nil
+		e.Code, e.Sentence, e.Ask = CodeKept, r.kept(e), nil
 	case slices.ContainsFunc(e.Roles, func(g GivenRole) bool { return g.Allows == Unknown && g.Absent == "" }):
 		// The webhook knows that it was refused; here it is not known.
 		e.Code, e.Ask = CodeRulesUnread, nil
-		e.Sentence = fmt.Sprintf("whether you may %s here%s is not known: what a ClusterRole allows was not read. Try again in a minute.", r.q.what(), r.as(*e))
+		e.Sentence = fmt.Sprintf("whether you may %s here%s is not known: what a ClusterRole allows was not read. Try again in a minute.", r.q.what(), r.as(e))
 	}
-	n := newNearby(v, user, id, r.now)
-	e.Near = n.misses()
-	if e.Allowed != Yes {
-		e.Remedies = n.remedies(&refusal{v: v, q: r.q, now: r.now}, e.Roles)
-	}
+	return e
 }
 
 // given returns what GitLab gives somebody in a source, whose account may have rights.
@@ -189,10 +197,12 @@ func (p Policy) extraWords(r *Resolver, id SourceID, role string) string {
 func allowedBy(roles []GivenRole) Verdict {
 	out := No
 	for _, g := range roles {
+		if g.Absent == AbsentUnknown {
+			out = max(out, min(g.Allows, Unknown))
+			continue
+		}
 		if g.Absent == "" {
 			out = max(out, g.Allows)
-		} else if g.Absent == AbsentUnknown {
-			out = max(out, min(g.Allows, Unknown))
 		}
 	}
 	return out

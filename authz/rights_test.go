@@ -253,6 +253,9 @@ func TestExplanationsForPeople(t *testing.T) {
 		c.q.Namespace = "haw-lab-world"
 		e := v.Explain(c.user, c.q, now)
 		got := e.ForPerson()
+		if same := v.Answer(c.user, c.q, now); same.Sentence != got.Sentence || same.Allowed != got.Allowed || same.Code != got.Code || !slices.Equal(same.Trail, got.Trail) || !slices.Equal(same.Ask, got.Ask) {
+			t.Errorf("Answer is %+v, want %+v", same, got)
+		}
 		if got.Allowed != c.want || got.Code != c.code || got.Sentence != c.says || (got.Trail == nil) != (c.code == authz.CodeNoMember) {
 			t.Errorf("%+v: %+v", c.q, got)
 		}

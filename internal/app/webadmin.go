@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -32,6 +33,7 @@ import (
 const (
 	adminTimeout = 5 * time.Second    // for what is stored in the cluster
 	adminLines   = 500                // of a part that is held
+	adminHints   = 100                // things that the leader looks at soon after an approval; at the rest in its next round
 	endsSoon     = 3 * 24 * time.Hour // as the alert GlK8sIntegratorExpiry
 	adminsEvery  = time.Minute        // how often GitLab is asked for its administrators, at most
 )
@@ -47,6 +49,9 @@ type webAdmin struct {
 	keys      func() (k authn.KeyStatus, judges bool) // of this process
 	findings  map[string]docs.Finding
 	engine    func() (roles clusterroles.Roles, mode string)
+	// hint has the leader look at these, as a hook does.
+	hint func(ctx context.Context, changed []authz.SourceID, cause string) error
+	log  *slog.Logger
 }
 
 // newWebAdmin returns what the pages for administrators are made of.
@@ -55,6 +60,7 @@ func (s *server) newWebAdmin() *webAdmin {
 		administrators: &administrators{group: s.cfg.Web.AdminGroup, view: s.view, gitlab: s.reader, now: time.Now},
 		kube:           s.clients.kube, held: heldStore(s.clients), gitlabURL: s.cfg.GitLab.URL, limits: gitlab.LimitsPerMinute(), findings: docs.Findings(),
 		ends: func() []expiry.End { return s.ends() },
+		hint: s.kept.inbox.Put, log: s.log,
 		engine: func() (clusterroles.Roles, string) {
 			g := s.now.Load()
 			return g.core.roles.Roles(), g.cfg.RBACSync.Mode
@@ -305,13 +311,22 @@ func (a *webAdmin) Approve(ctx context.Context, by int64, hash string) error {
 	if !slices.ContainsFunc(rbacsync.Sections(items), func(s rbacsync.Section) bool { return s.Hash == hash }) { // all of it has a hash, too, that nobody was shown
 		return web.ErrHeldChanged
 	}
-	switch _, err = a.held.Approve(ctx, hash, kubename.User(by)); {
+	switch items, err = a.held.Approve(ctx, hash, kubename.User(by)); {
 	case errors.Is(err, rbacsync.ErrNoSuchHash):
 		return web.ErrHeldChanged
 	case errors.Is(err, store.ErrApproved):
 		return web.ErrHeldApproved
 	case err != nil:
 		return fmt.Errorf("approving what is held: %w", err)
+	}
+	var named []authz.SourceID
+	for _, i := range items {
+		if !slices.Contains(named, i.Source) && len(named) < adminHints {
+			named = append(named, i.Source)
+		}
+	}
+	if err := a.hint(ctx, named, "approval"); err != nil { // it goes on with the next round then
+		a.log.WarnContext(ctx, "the leader was not told of an approval, and finds it by itself", "error", err)
 	}
 	return nil
 }

@@ -73,7 +73,8 @@ func newTestAdmin(t *testing.T) (*webAdmin, *fake.Clientset) {
 			return []expiry.End{{What: "gitlab.readTokenFile", At: adminDay.AddDate(0, 3, 0)}, {What: "listeners.web.certFile", At: adminDay.AddDate(0, 0, 2)}}
 		},
 		engine: func() (clusterroles.Roles, string) { return nil, "enforce" },
-		keys:   func() (authn.KeyStatus, bool) { return authn.KeyStatus{Keys: 2, Fetched: adminDay}, true },
+		hint:   func(context.Context, []authz.SourceID, string) error { return errors.New("kube-apiserver is busy") }, log: slog.New(slog.DiscardHandler),
+		keys: func() (authn.KeyStatus, bool) { return authn.KeyStatus{Keys: 2, Fetched: adminDay}, true },
 	}, kube
 }
 
@@ -149,7 +150,7 @@ func (g noGitLab) IsAdmin(context.Context, int64) (bool, error) {
 
 func (g noGitLab) Admins(context.Context) (map[int64]bool, error) {
 	g.t.Error("GitLab was asked")
-	return nil, nil
+	return map[int64]bool{}, nil
 }
 
 // TestAdminGroup: the active people in the group, and no administrator of GitLab beside them; what was not read closes the pages.
@@ -252,10 +253,11 @@ func TestApproveOnThePage(t *testing.T) {
 			t.Errorf("%q: %v", hash, err)
 		}
 	}
-	other := &webAdmin{administrators: a.administrators, held: store.Held{Client: kube, Namespace: deploy.Namespace}}
+	other := *a
+	other.held = store.Held{Client: kube, Namespace: deploy.Namespace}
 	var both sync.WaitGroup
 	var got [2]error
-	for i, on := range []*webAdmin{a, other} {
+	for i, on := range []*webAdmin{a, &other} {
 		both.Go(func() { got[i] = on.Approve(context.WithoutCancel(t.Context()), int64(1+2*i), first.Hash) })
 	}
 	both.Wait()
@@ -268,6 +270,19 @@ func TestApproveOnThePage(t *testing.T) {
 	}
 	if parts, err = a.Held(t.Context()); err != nil || parts[0].Approved != "carol (gitlab:1)" && parts[0].Approved != "dora (gitlab:3)" || parts[1].Approved != "" {
 		t.Errorf("%v, approved by %q", err, parts[0].Approved)
+	}
+	var told []string
+	a.hint = func(_ context.Context, changed []authz.SourceID, cause string) error {
+		told = append(told, fmt.Sprint(len(changed), " ", changed[0], " ", cause))
+		return nil
+	}
+	for _, p := range parts[1:] { // the leader is told, as by a hook
+		if err := a.Approve(t.Context(), 1, p.Hash); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []string{"1 project/21 approval", "100 project/100 approval"}; !slices.Equal(told, want) {
+		t.Errorf("the leader was told %q", told)
 	}
 	if err := a.held.Save(t.Context(), append(slices.Clone(items[1:]), rbacsync.Item{Scope: authz.GroupID(7), Source: authz.GroupID(8), User: 1, Role: "view"})); err != nil { // it changes
 		t.Fatal(err)

@@ -49,7 +49,7 @@ func (s ownPages) changes(w http.ResponseWriter, r *http.Request, v *visit) {
 
 // causeOf puts what made the integrator look into one of a few words: see syncer.Round. Of several the first that says most counts.
 func causeOf(cause string) string {
-	for _, word := range []string{"hook", "drift", "expiry"} {
+	for _, word := range []string{"hook", "drift", "expiry", "approval"} {
 		if strings.Contains(cause, word) {
 			return word
 		}

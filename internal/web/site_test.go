@@ -1,13 +1,11 @@
 package web_test
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,7 +13,6 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,18 +103,6 @@ func (p *fakePeople) Reachable(user int64) ([]string, error) {
 		}
 	}
 	return out, p.err
-}
-
-type admins struct {
-	web.Admin
-	ids []int64
-}
-
-func (a *admins) Is(_ context.Context, user int64) (bool, error) {
-	if slices.Contains(a.ids, -1) {
-		return false, errors.New("GitLab is away")
-	}
-	return slices.Contains(a.ids, user), nil
 }
 
 // fixture is the page on a port of its own, beside a simulated GitLab.
