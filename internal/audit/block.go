@@ -31,7 +31,7 @@ func columns(r record, last record, ref func(uint32) uint64) [8]uint64 {
 }
 
 // packBlock writes records as a block.
-func (b *book) packBlock(records []record) ([]byte, error) {
+func (t *texts) packBlock(records []record) ([]byte, error) {
 	numbers := map[uint32]uint64{}
 	var used []uint32
 	ref := func(n uint32) uint64 {
@@ -55,7 +55,7 @@ func (b *book) packBlock(records []record) ([]byte, error) {
 	head := binary.AppendUvarint([]byte{blockFormat}, uint64(len(records)))
 	head = binary.AppendUvarint(head, uint64(len(used)))
 	for _, n := range used {
-		text := b.textOf(n)
+		text := t.textOf(n)
 		head = append(binary.AppendUvarint(head, uint64(len(text))), text...)
 	}
 	var out bytes.Buffer
@@ -77,8 +77,8 @@ func (b *book) packBlock(records []record) ([]byte, error) {
 // maxBlock bounds what a block unpacks to: a damaged or forged one must not fill the memory.
 const maxBlock = 64 << 20
 
-// unpackBlock reads a block into records of the book.
-func (b *book) unpackBlock(packed []byte) ([]record, error) {
+// unpackBlock reads a block into records with these texts.
+func (t *texts) unpackBlock(packed []byte) ([]record, error) {
 	z, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBlock, err)
@@ -94,7 +94,7 @@ func (b *book) unpackBlock(packed []byte) ([]record, error) {
 	n, texts := in.count(), in.count()
 	refs := make([]uint32, 1, texts+1)
 	for range texts {
-		refs = append(refs, b.text(string(in.take(in.count()))))
+		refs = append(refs, t.text(string(in.take(in.count()))))
 	}
 	records := make([]record, n)
 	ref := func() uint32 {

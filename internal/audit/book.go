@@ -105,40 +105,15 @@ type book struct {
 
 	people []person // by number, from 1
 	spaces []space
-	texts  []string
+	texts
 
 	byID      map[int64]uint32
 	bySubject map[string]uint32
 	byName    map[string][]uint32 // spaces
-	byText    map[string]uint32
 }
 
 func newBook() *book {
-	return &book{base: state{}, byID: map[int64]uint32{}, bySubject: map[string]uint32{}, byName: map[string][]uint32{}, byText: map[string]uint32{}}
-}
-
-// text returns the number of a text; 0 for "".
-func (b *book) text(s string) uint32 {
-	if s == "" {
-		return 0
-	}
-	n, ok := b.byText[s]
-	if !ok {
-		b.texts = append(b.texts, strings.Clone(s))
-		n = number(len(b.texts))
-		b.byText[b.texts[n-1]] = n
-	}
-	return n
-}
-
-// number is a count as what numbers people, namespaces and texts: there is no memory for as many as do not fit.
-func number(n int) uint32 { return uint32(n) } //nolint:gosec // see above
-
-func (b *book) textOf(n uint32) string {
-	if n == 0 || int(n) > len(b.texts) {
-		return ""
-	}
-	return b.texts[n-1]
+	return &book{base: state{}, byID: map[int64]uint32{}, bySubject: map[string]uint32{}, byName: map[string][]uint32{}, texts: texts{by: map[string]uint32{}}}
 }
 
 // user returns the number of a person of GitLab, and their row, whose name may be brought up to date.

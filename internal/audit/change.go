@@ -56,6 +56,20 @@ func (b *book) note(c change, now state) (record, bool) {
 	return r, true
 }
 
+// has reports whether a change was stored, though the answer to that write was lost. Its time is that of its record.
+func (b *book) has(c change) bool {
+	at := c.at.UnixMilli()
+	i, _ := slices.BinarySearchFunc(b.log, at, func(r record, at int64) int { return cmp.Compare(r.at, at) })
+	for ; i < len(b.log) && b.log[i].at == at; i++ {
+		r := b.log[i]
+		who := b.who(r.who)
+		if r.what == c.what && b.spaceName(r.space) == c.space && b.textOf(r.role) == c.role && who.ID == c.user && (c.user != 0 || who.Name == c.subject) {
+			return true
+		}
+	}
+	return false
+}
+
 // tell takes in a change of which nothing before it is known: who lost something had it.
 func (b *book) tell(c change) (record, bool) {
 	none := state{}

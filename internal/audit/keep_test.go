@@ -16,7 +16,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
@@ -79,27 +81,27 @@ func TestHalfAMillionChangesFit(t *testing.T) {
 			}
 			if what == lost { // of somebody who has it
 				c.user, c.role = 0, "edit"
-				for role, people := range x.now[x.v.book.known(c.space)] {
-					c.user, c.role = x.v.book.people[people[r.IntN(len(people))]-1].ID, x.v.book.textOf(role)
+				for role, people := range x.ledger.now[x.ledger.v.book.known(c.space)] {
+					c.user, c.role = x.ledger.v.book.people[people[r.IntN(len(people))]-1].ID, x.ledger.v.book.textOf(role)
 				}
 				c.why = "was " + c.why + "; that is gone"
 			}
-			if c.user != 0 && x.note(c) {
+			if c.user != 0 && x.ledger.note(c) {
 				n++
 			}
 		}
-		if len(x.v.open) >= 4000 {
-			if err := x.store(t.Context(), true); err != nil {
+		if len(x.ledger.v.open) >= 4000 {
+			if err := x.ledger.store(t.Context(), true); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if err := x.store(t.Context(), true); err != nil {
+	if err := x.ledger.store(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	wrote := time.Since(begun)
-	if got := len(x.v.book.log); got < all || !x.v.book.begins.Before(time.UnixMilli(x.v.book.log[0].at)) {
-		t.Fatalf("%d changes are kept, since %s", got, x.v.book.begins)
+	if got := len(x.ledger.v.book.log); got < all || !x.ledger.v.book.begins.Before(time.UnixMilli(x.ledger.v.book.log[0].at)) {
+		t.Fatalf("%d changes are kept, since %s", got, x.ledger.v.book.begins)
 	}
 	total := 0
 	for _, s := range secrets(t, kube) {
@@ -121,9 +123,9 @@ func TestHalfAMillionChangesFit(t *testing.T) {
 		return time.Since(begun)
 	}
 	first, again := ask(), ask()
-	perChange := float64(x.v.bytes()+int64(len(x.v.open))) / all
+	perChange := float64(x.ledger.v.bytes()+int64(len(x.ledger.v.open))) / all
 	fmt.Fprintf(os.Stdout, "BENCH audit.bytes_per_change %.1f\n", perChange)
-	t.Logf("%d changes: %d bytes in all, %.1f in a change; made in %v; the first question takes %v, another one %v", len(x.v.book.log), total, perChange, wrote, first, again)
+	t.Logf("%d changes: %d bytes in all, %.1f in a change; made in %v; the first question takes %v, another one %v", len(x.ledger.v.book.log), total, perChange, wrote, first, again)
 	if total > 10<<20 || again > time.Second {
 		t.Errorf("%d bytes in all; a question takes %v", total, again)
 	}
@@ -135,7 +137,7 @@ func TestWhoIsGoneIsPseudonymised(t *testing.T) {
 	w, kube := newWorld(3), newCluster()
 	w.users[771] = authz.User{ID: 771, Username: "zoe", State: authz.StateActive}
 	x := w.writer(kube, limits)
-	x.openRecords = 3
+	x.ledger.openRecords = 3
 	w.owners["zoe-home"] = 771
 	w.flip("haw", "edit", 1)
 	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
@@ -193,7 +195,7 @@ func TestWhoIsGoneIsPseudonymised(t *testing.T) {
 	if err != nil || len(all) != 3 || all[0].Who.ID != 0 || !strings.HasPrefix(all[0].Who.Name, "person-") || all[2].Who.Name != all[0].Who.Name || all[1].ApprovedBy != all[0].Who.Name {
 		t.Errorf("afterwards: %+v, %v", all, err)
 	}
-	if n := len(x.v.book.log); n != 5 {
+	if n := len(x.ledger.v.book.log); n != 5 {
 		t.Errorf("%d entries are left of 5", n)
 	}
 	if gone, err := reader.User(t.Context(), 771, time.Time{}, time.Time{}); err != nil || len(gone) != 0 {
@@ -217,7 +219,7 @@ func TestAUserThatWasNotReadIsNotGone(t *testing.T) {
 	p := w.pass(syncer.KindFull, "interval", nil)
 	p.Snapshot.Users, p.Snapshot.MissingAll = map[int64]authz.User{1: w.users[1]}, "users"
 	w.save(t, x, p)
-	gone := func() bool { return !x.v.book.people[x.v.book.byID[2]-1].Gone.IsZero() }
+	gone := func() bool { return !x.ledger.v.book.people[x.ledger.v.book.byID[2]-1].Gone.IsZero() }
 	if gone() {
 		t.Error("gone, though the list was not read")
 	}
@@ -258,13 +260,13 @@ func TestWhatIsOldIsDropped(t *testing.T) {
 	if len(x.Findings()) != 0 {
 		t.Errorf("%v", x.Findings())
 	}
-	x.o.Limits = func() Limits { return Limits{Days: 100, MaxBytes: 500, PseudonymiseAfter: time.Hour} }
+	x.ledger.o.Limits = func() Limits { return Limits{Days: 100, MaxBytes: 500, PseudonymiseAfter: time.Hour} }
 	for range 12 {
 		w.now = w.now.Add(24 * time.Hour)
 		w.save(t, x, w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{"haw": true}, flips{"haw", "edit", 1}))
 	}
-	if f := x.Findings(); len(f) != 1 || f[0].Code != "history_full" || x.v.bytes() > 700 {
-		t.Errorf("%v, %d bytes", f, x.v.bytes())
+	if f := x.Findings(); len(f) != 1 || f[0].Code != "history_full" || x.ledger.v.bytes() > 700 {
+		t.Errorf("%v, %d bytes", f, x.ledger.v.bytes())
 	}
 }
 
@@ -275,7 +277,7 @@ func TestADamagedHistoryBeginsAnew(t *testing.T) {
 		for _, how := range []string{"deleted", "emptied", "garbage"} {
 			w, kube := newWorld(5), newCluster()
 			x := w.writer(kube, limits)
-			x.openRecords = 4
+			x.ledger.openRecords = 4
 			w.save(t, x, w.pass(syncer.KindFull, "start", nil))
 			for n := range int64(9) {
 				w.save(t, x, w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{"haw": true}, flips{"haw", "edit", 1 + n%5}))
@@ -349,6 +351,35 @@ func TestNothingIsLostWhileNothingCanBeStored(t *testing.T) {
 	}
 	all, err := NewReader(kube).Namespace(t.Context(), "haw", time.Time{}, time.Time{})
 	if err != nil || len(all) != 2 || all[0].Cause != "hook" || all[0].Found || all[1].Found {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+// TestALostAnswerDoublesNothing: a write that succeeded, and whose answer did not come back, is not made again.
+func TestALostAnswerDoublesNothing(t *testing.T) {
+	w, kube := newWorld(5), newCluster()
+	x := w.writer(kube, limits)
+	w.flip("haw", "edit", 1)
+	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+	lost := false
+	kube.PrependReactor("get", "secrets", func(kubetesting.Action) (bool, runtime.Object, error) {
+		if lost {
+			return true, nil, errors.New("connection reset")
+		}
+		return false, nil, nil
+	})
+	refuse(kube, func() error { lost = true; return nil })
+	w.flip("haw", "edit", 1) // somebody else
+	x.Take(w.pass(syncer.KindDrift, "drift", rbacsync.Scope{"haw": true}, flips{"haw", "edit", 1}))
+	if err := x.save(t.Context(), true); err == nil {
+		t.Fatal("the answer came back?")
+	}
+	kube.ReactionChain = kube.ReactionChain[2:]
+	if err := x.save(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	all, err := NewReader(kube).Namespace(t.Context(), "haw", time.Time{}, time.Time{})
+	if err != nil || len(all) != 2 || all[0].What != Lost || all[1].What != Gained {
 		t.Errorf("%+v, %v", all, err)
 	}
 }

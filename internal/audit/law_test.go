@@ -49,7 +49,7 @@ func TestWhoHadWhatAtAnyTime(t *testing.T) {
 		}
 		leader := func() *Writer {
 			x := w.writer(kube, limits)
-			x.openRecords, x.openBytes = 5+r.IntN(20), 1<<20
+			x.ledger.openRecords, x.ledger.openBytes = 5+r.IntN(20), 1<<20
 			return x
 		}
 		all := []*Writer{leader(), leader()}

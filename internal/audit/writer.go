@@ -1,20 +1,15 @@
 package audit
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
@@ -37,9 +32,6 @@ type Options struct {
 	Log    *slog.Logger
 }
 
-// codeUnwritten is the finding that the history can't be stored.
-const codeUnwritten = "history_unwritten"
-
 const (
 	saveEvery = 5 * time.Second
 	maxRows   = 1000 // rows that wait for the base being written
@@ -56,35 +48,19 @@ const (
 type Writer struct {
 	o    Options
 	wake chan struct{}
-	// openBytes is how much, packed, and openRecords how many records wait for being sealed: so much is written again with each
-	// change.
-	openBytes, openRecords int
 
-	mu      sync.Mutex
-	queue   []Written
-	finding *authz.Finding
+	mu    sync.Mutex
+	queue []Written
+	found []authz.Finding
 
 	saving  sync.Mutex // held by who uses what follows
-	v       *volume    // nil: not read yet
-	now     state      // after all records of v
-	fresh   bool       // nothing is stored
-	unsaved []change
-	dirty   bool
-	rows    map[uint32]bool // of people and namespaces that the stored tables lack
-	spaces  map[uint32]bool
-	legacy  bool // what versions before wrote is to be deleted
-	forgets bool // the stored tables have somebody who is to be forgotten
-	told    int  // how many of the open records are of before the history begins
-	checked time.Time
-
-	// lastBook and lastNow are of the v before: should nothing be stored any more, the history begins with them.
-	lastBook *book
-	lastNow  state
+	ledger  *ledger
+	checked time.Time // when what is stored was last read
 }
 
 // NewWriter returns a Writer that has stored nothing yet.
 func NewWriter(o Options) *Writer {
-	return &Writer{o: o, wake: make(chan struct{}, 1), openBytes: 16 << 10, openRecords: 4000}
+	return &Writer{o: o, wake: make(chan struct{}, 1), ledger: &ledger{o: o, openBytes: 16 << 10, openRecords: 4000}}
 }
 
 // Take takes in what a pass has found and written.
@@ -104,16 +80,22 @@ func (w *Writer) Take(x Written) {
 func (w *Writer) Findings() []authz.Finding {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.finding == nil {
-		return nil
-	}
-	return []authz.Finding{*w.finding}
+	return w.found
 }
 
-func (w *Writer) find(code, format string, args ...any) {
+// look finds out what an administrator should know after something was stored, or was not.
+func (w *Writer) look(failed error) {
+	var found []authz.Finding
+	l := w.o.Limits()
+	if cut := w.ledger.cut; w.o.Now().Sub(cut) < l.keep() {
+		found = append(found, authz.Finding{Code: "history_full", Text: fmt.Sprintf("history.maxBytes (%d) is reached: what was before %s is dropped, though history.days is %d", l.MaxBytes, cut.Format(time.RFC3339), l.Days)})
+	}
+	if failed != nil {
+		found = append(found, authz.Finding{Code: "history_unwritten", Text: "the history is not stored: " + failed.Error()})
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.finding = &authz.Finding{Code: code, Text: fmt.Sprintf(format, args...)}
+	w.found = found
 }
 
 // Run stores what was taken in until ctx is done.
@@ -126,7 +108,6 @@ func (w *Writer) Run(ctx context.Context) {
 		}
 		if err := w.save(ctx, true); err != nil && ctx.Err() == nil {
 			w.o.Log.WarnContext(ctx, "the history was not stored, trying again", "error", err)
-			w.find(codeUnwritten, "the history is not stored: %v", err)
 			select {
 			case w.wake <- struct{}{}:
 			default:
@@ -152,15 +133,6 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return err
 }
 
-// written clears the finding that nothing is.
-func (w *Writer) written() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.finding != nil && w.finding.Code == codeUnwritten {
-		w.finding = nil
-	}
-}
-
 // save notes and stores what was taken in. Tidy says that what is old may be put away as well.
 func (w *Writer) save(ctx context.Context, tidy bool) error {
 	w.saving.Lock()
@@ -169,241 +141,24 @@ func (w *Writer) save(ctx context.Context, tidy bool) error {
 	queue := w.queue
 	w.queue = nil
 	w.mu.Unlock()
-	if len(queue) == 0 && len(w.unsaved) == 0 && !w.dirty {
+	if len(queue) == 0 && !w.ledger.pending() {
 		return nil
 	}
 	if now := w.o.Now(); now.Sub(w.checked) >= recordedEvery { // somebody may have deleted or changed a part
-		w.forsake()
+		w.ledger.forsake()
 		w.checked = now
 	}
-	if err := w.load(ctx); err != nil {
+	err := w.ledger.load(ctx)
+	if err != nil {
 		w.mu.Lock()
 		w.queue = append(queue, w.queue...)
 		w.mu.Unlock()
-		return err
-	}
-	for _, x := range queue {
-		w.process(x)
-	}
-	for try := 0; ; try++ {
-		err := w.store(ctx, tidy)
-		if err == nil {
-			return nil
-		}
-		w.forsake() // what is stored is read before it is written again
-		if !errors.Is(err, errConflict) || try == 2 {
-			return err
-		}
-		if err := w.load(ctx); err != nil {
-			return err
-		}
-	}
-}
-
-// forsake forgets what is known of the store.
-func (w *Writer) forsake() {
-	if w.v != nil && !(w.fresh && w.v.book.begins.IsZero()) {
-		w.lastBook, w.lastNow = w.v.book, w.now
-	}
-	w.v = nil
-}
-
-// load reads what is stored, and notes again what is not yet.
-func (w *Writer) load(ctx context.Context) error {
-	if w.v != nil {
-		return nil
-	}
-	v := newVolume(w.o.Kube)
-	err := v.refresh(ctx)
-	if err == nil {
-		err = v.broken
-	}
-	w.fresh = err != nil
-	switch {
-	case err == nil:
-	case errors.Is(err, store.ErrNone) && v.version == "":
-		v = newVolume(w.o.Kube)
-	case v.version != "":
-		w.o.Log.WarnContext(ctx, "a part of the history is damaged: who had what is known from now on", "error", err)
-		v.mend()
-	case errors.Is(err, store.ErrDamaged), errors.Is(err, errBlock):
-		w.o.Log.WarnContext(ctx, "the history is damaged and begins anew", "error", err)
-		v = newVolume(w.o.Kube)
-	default:
-		return err
-	}
-	old, err := loadLegacy(ctx, w.o.Kube)
-	if err != nil {
-		return err
-	}
-	w.v, w.now, w.rows, w.spaces, w.dirty, w.forgets = v, v.book.now(), map[uint32]bool{}, map[uint32]bool{}, false, false
-	w.legacy = len(old) > 0 && w.o.Now().Sub(old[len(old)-1].at) > keepLegacy
-	if w.fresh {
-		w.tell(old)
-		if w.lastBook == nil {
-			return nil // until a whole pass
-		}
-		w.again()
 	} else {
-		for _, c := range old {
-			if n := len(v.book.log); n == 0 || c.at.UnixMilli() >= v.book.log[n-1].at {
-				w.note(c)
-			}
+		for _, x := range queue {
+			w.ledger.process(x)
 		}
-		w.dirty = w.dirty || w.legacy
+		err = w.ledger.save(ctx, tidy)
 	}
-	for _, c := range w.unsaved {
-		w.note(c)
-	}
-	return nil
-}
-
-// again begins the history with what was known before it was deleted, but for what was not stored.
-func (w *Writer) again() {
-	b, last := w.v.book, w.lastBook
-	for n, roles := range w.lastNow {
-		s := last.spaces[n-1]
-		for role, people := range roles {
-			r := record{space: b.space(s.Name, s.Owner), role: b.text(last.textOf(role)), what: gained}
-			for _, n := range people {
-				p := last.people[n-1]
-				if p.Subject != "" {
-					r.who = b.subject(p.Subject)
-				} else {
-					r.who = b.user(p.ID)
-					p.N = r.who
-					b.addPerson(p)
-				}
-				b.base.apply(r)
-			}
-		}
-	}
-	for _, c := range slices.Backward(w.unsaved) {
-		r := record{space: b.space(c.space, c.owner), role: b.text(c.role), what: gained}
-		if c.what == gained {
-			r.what = lost
-		}
-		switch {
-		case c.object():
-			continue
-		case c.user != 0:
-			r.who = b.user(c.user)
-		default:
-			r.who = b.subject(c.subject)
-		}
-		b.base.apply(r)
-	}
-	w.start(w.o.Now())
-}
-
-// start makes the base the state that the history begins with.
-func (w *Writer) start(at time.Time) {
-	b := w.v.book
-	b.begins, b.first, w.told = at.UTC(), len(b.log), len(w.v.open)
-	w.now, w.dirty = b.base.clone(), true
-}
-
-// tell takes in changes of before the history begins: they are told, and make no state.
-func (w *Writer) tell(old []change) {
-	for _, c := range old {
-		if r, ok := w.v.book.tell(c); ok {
-			w.v.open = append(w.v.open, r)
-		}
-	}
-}
-
-// note takes in one change.
-func (w *Writer) note(c change) bool {
-	b := w.v.book
-	people, spaces := len(b.people), len(b.spaces)
-	r, ok := b.note(c, w.now)
-	for n := people; n < len(b.people); n++ {
-		w.rows[number(n+1)] = true
-	}
-	for n := spaces; n < len(b.spaces); n++ {
-		w.spaces[number(n+1)] = true
-	}
-	if ok {
-		w.v.open = append(w.v.open, r)
-		w.dirty = true
-	}
-	return ok
-}
-
-// process notes what is to be noted of a pass.
-func (w *Writer) process(x Written) {
-	if w.fresh && w.v.book.begins.IsZero() && x.Scope != nil {
-		return // who has what is known after a whole pass
-	}
-	all := places(x)
-	if w.fresh && w.v.book.begins.IsZero() {
-		w.begin(x, all)
-	}
-	b := w.v.book
-	if x.Scope == nil {
-		for n := range w.now { // where nothing is any more
-			if name := b.spaces[n-1].Name; all[name] == nil && b.known(name) == n {
-				all[name] = &place{name: name, ours: true}
-			}
-		}
-	}
-	d := differ{x: x, why: reasons{now: x.Snapshot, before: x.Before, at: x.Began}, owner: func(p *place) int64 {
-		if n := b.known(p.name); n != 0 && p.source == (authz.SourceID{}) {
-			return b.spaces[n-1].Owner
-		}
-		own := owner(x.Snapshot, p.source)
-		if own == 0 && x.Before != nil {
-			own = owner(x.Before, p.source)
-		}
-		return own
-	}}
-	var changes []change
-	for _, p := range all {
-		n := b.known(p.name)
-		if !p.ours && w.now[n] == nil {
-			continue
-		}
-		changes = append(changes, d.changes(p, b.recorded(w.now[n]))...)
-	}
-	slices.SortStableFunc(changes, func(a, b change) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.space, b.space)) })
-	for _, c := range changes {
-		if w.note(c) {
-			w.unsaved = append(w.unsaved, c)
-		}
-	}
-	if x.Kind == syncer.KindFull {
-		w.people(x.Snapshot, x.Ended)
-	}
-	if x.Ended.After(w.v.head.Recorded) {
-		if x.Ended.Sub(w.v.head.Recorded) >= recordedEvery {
-			w.dirty = true
-		}
-		w.v.head.Recorded = x.Ended.UTC()
-	}
-}
-
-// begin makes what a whole pass found the state that the history begins with.
-func (w *Writer) begin(x Written, all map[string]*place) {
-	b := w.v.book
-	b.base = state{}
-	for _, p := range all {
-		if !p.ours {
-			continue
-		}
-		own := owner(x.Snapshot, p.source)
-		if n := b.known(p.name); n != 0 && own != 0 { // what is told of before did not say whose it is
-			b.addSpace(space{N: n, Name: p.name, Owner: own})
-		}
-		r := record{space: b.space(p.name, own), what: gained}
-		for _, h := range holders(p.bindings, p.name) {
-			if r.role = b.text(h.role); h.user == 0 {
-				r.who = b.subject(h.subject)
-			} else {
-				r.who = b.user(h.user)
-				b.addPerson(person{N: r.who, ID: h.user, Name: rbacsync.Printable(x.Snapshot.Users[h.user].Username)})
-			}
-			b.base.apply(r)
-		}
-	}
-	w.start(x.Began)
+	w.look(err)
+	return err
 }

@@ -1,0 +1,276 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
+)
+
+// ledger is what is recorded, with what of it is not stored yet.
+type ledger struct {
+	o Options
+	// openBytes is how much, packed, and openRecords how many records wait for being sealed: so much is written again with each
+	// change.
+	openBytes, openRecords int
+
+	v       *volume // nil: not read yet
+	now     state   // after all records of v
+	fresh   bool    // nothing is stored
+	unsaved []change
+	dirty   bool
+	rows    map[uint32]bool // of people and namespaces that the stored tables lack
+	spaces  map[uint32]bool
+	legacy  bool // what versions before wrote is to be deleted
+	forgets bool // the stored tables have somebody who is to be forgotten
+	told    int  // how many of the open records are of before the history begins
+
+	// lastBook and lastNow are of the v before: should nothing be stored any more, the history begins with them.
+	lastBook *book
+	lastNow  state
+	cut      time.Time // until when was dropped what is not old enough for it
+}
+
+// pending reports whether something is not stored yet.
+func (l *ledger) pending() bool { return len(l.unsaved) > 0 || l.dirty }
+
+// save stores what is not stored yet, again when another process was faster.
+func (l *ledger) save(ctx context.Context, tidy bool) error {
+	for try := 0; ; try++ {
+		err := l.store(ctx, tidy)
+		if err == nil {
+			return nil
+		}
+		l.forsake() // what is stored is read before it is written again
+		if !errors.Is(err, errConflict) || try == 2 {
+			return err
+		}
+		if err := l.load(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// forsake forgets what is known of the store.
+func (l *ledger) forsake() {
+	if l.v != nil && !(l.fresh && l.v.book.begins.IsZero()) {
+		l.lastBook, l.lastNow = l.v.book, l.now
+	}
+	l.v = nil
+}
+
+// load reads what is stored, and notes again what is not yet.
+func (l *ledger) load(ctx context.Context) error {
+	if l.v != nil {
+		return nil
+	}
+	v := newVolume(l.o.Kube)
+	err := v.refresh(ctx)
+	if err == nil {
+		err = v.broken
+	}
+	l.fresh = err != nil
+	switch {
+	case err == nil:
+	case errors.Is(err, store.ErrNone) && v.version == "":
+		v = newVolume(l.o.Kube)
+	case v.version != "":
+		l.o.Log.WarnContext(ctx, "a part of the history is damaged: who had what is known from now on", "error", err)
+		v.mend()
+	case errors.Is(err, store.ErrDamaged), errors.Is(err, errBlock):
+		l.o.Log.WarnContext(ctx, "the history is damaged and begins anew", "error", err)
+		v = newVolume(l.o.Kube)
+	default:
+		return err
+	}
+	old, err := loadLegacy(ctx, l.o.Kube)
+	if err != nil {
+		return err
+	}
+	l.v, l.now, l.rows, l.spaces, l.dirty, l.forgets = v, v.book.now(), map[uint32]bool{}, map[uint32]bool{}, false, false
+	l.legacy = len(old) > 0 && l.o.Now().Sub(old[len(old)-1].at) > keepLegacy
+	if l.fresh {
+		l.tell(old)
+		if l.lastBook == nil {
+			return nil // until a whole pass
+		}
+		l.again()
+	} else {
+		for _, c := range old {
+			if n := len(v.book.log); n == 0 || c.at.UnixMilli() >= v.book.log[n-1].at {
+				l.note(c)
+			}
+		}
+		l.dirty = l.dirty || l.legacy
+	}
+	unsaved := l.unsaved
+	l.unsaved = nil
+	for _, c := range unsaved {
+		if !v.book.has(c) {
+			l.record(c)
+		}
+	}
+	return nil
+}
+
+// again begins the history with what was known before it was deleted, but for what was not stored.
+func (l *ledger) again() {
+	b, last := l.v.book, l.lastBook
+	for n, roles := range l.lastNow {
+		s := last.spaces[n-1]
+		for role, people := range roles {
+			r := record{space: b.space(s.Name, s.Owner), role: b.text(last.textOf(role)), what: gained}
+			for _, n := range people {
+				p := last.people[n-1]
+				if p.Subject != "" {
+					r.who = b.subject(p.Subject)
+				} else {
+					r.who = b.user(p.ID)
+					p.N = r.who
+					b.addPerson(p)
+				}
+				b.base.apply(r)
+			}
+		}
+	}
+	for _, c := range slices.Backward(l.unsaved) {
+		r := record{space: b.space(c.space, c.owner), role: b.text(c.role), what: gained}
+		if c.what == gained {
+			r.what = lost
+		}
+		switch {
+		case c.object():
+			continue
+		case c.user != 0:
+			r.who = b.user(c.user)
+		default:
+			r.who = b.subject(c.subject)
+		}
+		b.base.apply(r)
+	}
+	l.start(l.o.Now())
+}
+
+// start makes the base the state that the history begins with.
+func (l *ledger) start(at time.Time) {
+	b := l.v.book
+	b.begins, b.first, l.told = at.UTC(), len(b.log), len(l.v.open)
+	l.now, l.dirty = b.base.clone(), true
+}
+
+// tell takes in changes of before the history begins: they are told, and make no state.
+func (l *ledger) tell(old []change) {
+	for _, c := range old {
+		if r, ok := l.v.book.tell(c); ok {
+			l.v.open = append(l.v.open, r)
+		}
+	}
+}
+
+// note takes in one change.
+func (l *ledger) note(c change) bool {
+	b := l.v.book
+	people, spaces := len(b.people), len(b.spaces)
+	r, ok := b.note(c, l.now)
+	for n := people; n < len(b.people); n++ {
+		l.rows[number(n+1)] = true
+	}
+	for n := spaces; n < len(b.spaces); n++ {
+		l.spaces[number(n+1)] = true
+	}
+	if ok {
+		l.v.open = append(l.v.open, r)
+		l.dirty = true
+	}
+	return ok
+}
+
+// record notes a change until it is stored.
+func (l *ledger) record(c change) {
+	if l.note(c) {
+		c.at = time.UnixMilli(l.v.open[len(l.v.open)-1].at) // by which it is known again
+		l.unsaved = append(l.unsaved, c)
+	}
+}
+
+// process notes what is to be noted of a pass.
+func (l *ledger) process(x Written) {
+	if l.fresh && l.v.book.begins.IsZero() && x.Scope != nil {
+		return // who has what is known after a whole pass
+	}
+	all := places(x)
+	if l.fresh && l.v.book.begins.IsZero() {
+		l.begin(x, all)
+	}
+	b := l.v.book
+	if x.Scope == nil {
+		for n := range l.now { // where nothing is any more
+			if name := b.spaces[n-1].Name; all[name] == nil && b.known(name) == n {
+				all[name] = &place{name: name, ours: true}
+			}
+		}
+	}
+	d := differ{x: x, why: reasons{now: x.Snapshot, before: x.Before, at: x.Began}, owner: func(p *place) int64 {
+		if n := b.known(p.name); n != 0 && p.source == (authz.SourceID{}) {
+			return b.spaces[n-1].Owner
+		}
+		own := owner(x.Snapshot, p.source)
+		if own == 0 && x.Before != nil {
+			own = owner(x.Before, p.source)
+		}
+		return own
+	}}
+	var changes []change
+	for _, p := range all {
+		n := b.known(p.name)
+		if !p.ours && l.now[n] == nil {
+			continue
+		}
+		changes = append(changes, d.changes(p, b.recorded(l.now[n]))...)
+	}
+	slices.SortStableFunc(changes, func(a, b change) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.space, b.space)) })
+	for _, c := range changes {
+		l.record(c)
+	}
+	if x.Kind == syncer.KindFull {
+		l.people(x.Snapshot, x.Ended)
+	}
+	if x.Ended.After(l.v.head.Recorded) {
+		if x.Ended.Sub(l.v.head.Recorded) >= recordedEvery {
+			l.dirty = true
+		}
+		l.v.head.Recorded = x.Ended.UTC()
+	}
+}
+
+// begin makes what a whole pass found the state that the history begins with.
+func (l *ledger) begin(x Written, all map[string]*place) {
+	b := l.v.book
+	b.base = state{}
+	for _, p := range all {
+		if !p.ours {
+			continue
+		}
+		own := owner(x.Snapshot, p.source)
+		if n := b.known(p.name); n != 0 && own != 0 { // what is told of before did not say whose it is
+			b.addSpace(space{N: n, Name: p.name, Owner: own})
+		}
+		r := record{space: b.space(p.name, own), what: gained}
+		for _, h := range holders(p.bindings, p.name) {
+			if r.role = b.text(h.role); h.user == 0 {
+				r.who = b.subject(h.subject)
+			} else {
+				r.who = b.user(h.user)
+				b.addPerson(person{N: r.who, ID: h.user, Name: rbacsync.Printable(x.Snapshot.Users[h.user].Username)})
+			}
+			b.base.apply(r)
+		}
+	}
+	l.start(x.Began)
+}
