@@ -9,7 +9,7 @@ LINT = go tool -modfile=internal/lint/go.mod
 GOFILES = $$(find . -name '*.go' -not -path '*/node_modules/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain bench-init bench-web verify controlplane fmt chart image release bench-people
+.PHONY: help build demo check vet test lint fuzz bench bench-sync bench-hang bench-authn bench-explain bench-init bench-web bench-page verify controlplane fmt chart image release bench-people
 
 help: ## show this help
 	@echo "gl-k8s-integrator: GitLab's rights on one shared Kubernetes cluster"
@@ -92,6 +92,9 @@ bench-people: ## print BENCH lines: what people's tools wait for an answer at 10
 
 bench-init: build controlplane ## print BENCH lines: from init to a login in mode enforce, in each form (two minutes)
 	@go test -count=1 -v -run '^TestNextPage' ./internal/setup | sed -n -E '/BENCH/s/.*BENCH/BENCH/p; /^(---|FAIL|ok)/p'
+
+bench-page: controlplane ## print BENCH lines: from the page to kubectl get pods, in Chromium (a minute and a half)
+	@cd internal/browser && go test -count=1 -v -run '^TestPages' . | sed -n -E '/BENCH/s/.*BENCH/BENCH/p; /^(---|FAIL|ok)/p'
 
 bench-web: ## print BENCH lines: p99 of the pages for people at 10,000 projects (half a minute)
 	@go test -run '^$$' -bench '^BenchmarkPage$$' ./internal/web | awk '/^BenchmarkPage/ { sub(/-[0-9]+$$/, "", $$1); sub(/BenchmarkPage\//, "", $$1); gsub("/", ".", $$1); for (i = 3; i < NF; i++) if ($$(i+1) == "p99-ms") printf "BENCH web.%s.page_p99 %.2f ms\n", $$1, $$i }'

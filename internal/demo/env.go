@@ -197,7 +197,7 @@ func (e *Env) writeConfig(ctx context.Context, authority *localcert.Authority, h
 	if err != nil {
 		return err
 	}
-	files, err := e.preparePage(at.web)
+	files, err := preparePage(e, at.web)
 	if err != nil {
 		return err
 	}

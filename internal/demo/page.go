@@ -22,7 +22,7 @@ import (
 const pageClientID = "page-demo"
 
 // preparePage registers the page in GitLab, as an administrator would, and returns the files that its configuration names.
-func (e *Env) preparePage(address string) (map[string]string, error) {
+func preparePage(e *Env, address string) (map[string]string, error) {
 	e.page = "https://" + address
 	key, secret := make([]byte, 32), "gloas-"+rand.Text()
 	_, _ = rand.Read(key) // never fails
@@ -42,8 +42,8 @@ type visitor struct {
 	client *http.Client
 }
 
-// visitor signs somebody in on the page, through GitLab's own pages.
-func (e *Env) visitor(ctx context.Context, username, password string) (*visitor, error) {
+// newVisitor signs somebody in on the page, through GitLab's own pages.
+func newVisitor(ctx context.Context, e *Env, username, password string) (*visitor, error) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(e.pageCA)
 	jar, err := cookiejar.New(nil)
@@ -59,32 +59,38 @@ func (e *Env) visitor(ctx context.Context, username, password string) (*visitor,
 			return nil
 		},
 	}}
-	answer, _, err := v.get(ctx, e.page+"/signin")
+	answer, err := v.get(ctx, e.page+"/signin")
 	if err != nil {
 		return nil, err
 	}
-	callback, err := gitlabsim.Login(ctx, e.GitLab.Client(), answer.Header.Get("Location"), username, password)
+	callback, err := gitlabsim.Login(ctx, e.GitLab.Client(), answer.location, username, password)
 	if err != nil {
 		return nil, fmt.Errorf("logging in on GitLab's page: %w", err)
 	}
-	if answer, _, err = v.get(ctx, callback); err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("signing in on the page: it answers %s", answer.Status)
+	if answer, err = v.get(ctx, callback); err == nil && answer.status != http.StatusOK {
+		err = fmt.Errorf("signing in on the page: it answers %d", answer.status)
 	}
 	return v, err
 }
 
-func (v *visitor) get(ctx context.Context, address string) (*http.Response, string, error) {
+// answer is what the page answered.
+type answer struct {
+	status         int
+	location, body string
+}
+
+func (v *visitor) get(ctx context.Context, address string) (answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return nil, "", fmt.Errorf("preparing a request: %w", err)
+		return answer{}, fmt.Errorf("preparing a request: %w", err)
 	}
 	res, err := v.client.Do(req)
 	if err != nil {
-		return nil, "", fmt.Errorf("opening the page: %w", err)
+		return answer{}, fmt.Errorf("opening the page: %w", err)
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, 4<<20))
-	return res, string(body), err
+	return answer{res.StatusCode, res.Header.Get("Location"), string(body)}, err
 }
 
 func (v *visitor) close() { v.client.CloseIdleConnections() }
@@ -94,7 +100,7 @@ var row = regexp.MustCompile(`href="/namespaces/([a-z0-9-]+)"`)
 
 func thePage(ctx context.Context, e *Env, r *Report) {
 	r.Say("david opens %s, signs in with GitLab, and reads:", e.page)
-	david, err := e.visitor(ctx, "david", "dave-password")
+	david, err := newVisitor(ctx, e, "david", "dave-password")
 	if err != nil {
 		r.Fail("signing in", err)
 		return
@@ -102,23 +108,23 @@ func thePage(ctx context.Context, e *Env, r *Report) {
 	defer david.close()
 	var names []string
 	_, ok := eventually(ctx, settle, func() bool {
-		_, body, err := david.get(ctx, e.page+"/namespaces")
+		list, err := david.get(ctx, e.page+"/namespaces")
 		names = nil
-		for _, m := range row.FindAllStringSubmatch(body, -1) {
+		for _, m := range row.FindAllStringSubmatch(list.body, -1) {
 			names = append(names, m[1])
 		}
-		return err == nil && strings.Contains(body, `"/namespaces/haw-world"`)
+		return err == nil && strings.Contains(list.body, `"/namespaces/haw-world"`)
 	})
 	r.show("My namespaces: " + strings.Join(names, ", "))
 	r.Check(ok, "the page lists the namespaces that are david's, with the reason for each")
-	answer, file, err := david.get(ctx, e.page+"/kubeconfig?namespace=haw-world")
+	file, err := david.get(ctx, e.page+"/kubeconfig?namespace=haw-world")
 	if err != nil {
 		r.Fail("downloading the kubeconfig", err)
 		return
 	}
-	r.Check(answer.StatusCode == http.StatusOK && strings.Contains(file, e.Cluster.URL()) && hide(file) == file, "it gives david a kubeconfig, in which there is no token")
+	r.Check(file.status == http.StatusOK && strings.Contains(file.body, e.Cluster.URL()) && hide(file.body) == file.body, "it gives david a kubeconfig, in which there is no token")
 	p := user{"david", filepath.Join(e.work, "from-the-page.kubeconfig")}
-	if err := os.WriteFile(p.kubeconfig, []byte(file), 0o600); err != nil {
+	if err := os.WriteFile(p.kubeconfig, []byte(file.body), 0o600); err != nil {
 		r.Fail("saving the kubeconfig", err)
 		return
 	}
