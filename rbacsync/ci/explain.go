@@ -128,7 +128,7 @@ func (d explainer) find() (out explaining, err error) {
 	}
 	switch there := i >= 0; {
 	case e != nil && e.Taken && d.p.c.Now().Before(e.At.Add(lookEvery)): // nothing tells when somebody makes room
-	case there && telling{d.delivery}.isThere(d.project.Variables[i], out.v):
+	case there && telling(d).isThere(d.project.Variables[i], out.v):
 		out.write = last != sum // it is looked at, to be noted
 	case there && d.project.Variables[i].Cluster != "" && !d.claim(&d.rec).names(d.project.Variables[i].Cluster):
 		out.write = true // which finds that it is another cluster's
