@@ -52,22 +52,19 @@ func (d *delivery) do(ctx context.Context) error {
 	}
 	unlooked := d.look(ctx)
 	diff := d.compare(vars)
-	explaining, err := d.explaining()
+	x, err := explainer{d}.find()
 	if err != nil {
 		return err
 	}
-	if explaining.remove {
-		d.rec.Explained = d.rec.Explained.leaving()
-	}
-	told := telling{d}.handover(vars, diff, explaining, d.whyNew(d.rec.Token))
+	told, acts := telling{d}.handover(vars, diff, x, d.whyNew(d.rec.Token)), false
 	d.keep()
 	switch {
 	case diff.taken:
-	case len(diff.write) > 0 || diff.cluster || diff.moved || diff.leftover || len(d.rec.Former) > 0 || explaining.remove:
+	case len(diff.write) > 0 || diff.cluster || diff.moved || diff.leftover || len(d.rec.Former) > 0 || x.remove:
 		if err := d.deliver(ctx, vars, diff); err != nil {
 			return err
 		}
-		unlooked = nil
+		unlooked, acts = nil, true
 	case d.rec.Mode == "" && d.project.Mode == rbacsync.DeliverNone:
 		d.rec.Mode, d.rec.Scope, d.rec.Since = rbacsync.DeliverNone, d.p.c.Scope, d.p.c.Now()
 		d.keep()
@@ -75,11 +72,8 @@ func (d *delivery) do(ctx context.Context) error {
 	if d.report(); d.rec.Other != nil {
 		return nil
 	}
-	unexplained := d.explain(ctx, explaining)
-	if explaining.told != "" && (unexplained != nil || d.rec.Explained != nil && d.rec.Explained.Taken) {
-		told.Explanation = ""
-	}
-	if !told.empty() {
+	unexplained := explainer{d}.explain(ctx, x, &told)
+	if (acts || told.Explanation != "") && !told.empty() {
 		d.handed = append(d.handed, told)
 	}
 	if t := d.rec.Token; d.project.Mode.HandsToken() && t != nil {
@@ -117,9 +111,7 @@ func (d *delivery) deliver(ctx context.Context, vars []Variable, diff difference
 // keep notes the record for save.
 func (d *delivery) keep() { d.recs[d.project.ID] = d.rec }
 
-func (d *delivery) holdsToken(v Variable) bool {
-	return d.project.Mode == rbacsync.DeliverVariables && (v.Key == "KUBE_TOKEN" || v.Key == kubeconfigKey && d.inFile(d.project))
-}
+func (d *delivery) holdsToken(v Variable) bool { return d.holds(d.project, v.Key) }
 
 func (d *delivery) find(code, format string, args ...any) {
 	d.findings = append(d.findings, authz.Finding{Code: code, Source: authz.ProjectID(d.project.ID), Text: fmt.Sprintf(format, args...)})

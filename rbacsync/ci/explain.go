@@ -74,9 +74,12 @@ func explanationOf(text string) Variable {
 	return Variable{Key: kubeconfigKey, Value: text, File: true}
 }
 
+// explainer is a delivery, as far as jobs without credentials are concerned.
+type explainer struct{ *delivery }
+
 // explains reports whether the project should have one. In the other deliveries GitLab itself gives jobs a KUBECONFIG, which a
 // variable of the project would hide: from deploy jobs with certificate, and from all others of the agent.
-func (d *delivery) explains() bool {
+func (d explainer) explains() bool {
 	mode := d.project.Mode
 	return d.project.Explain && !d.facts.expands && (mode == rbacsync.DeliverVariables || mode == rbacsync.DeliverIDToken)
 }
@@ -89,8 +92,8 @@ type explaining struct {
 	told          Part // what becomes of it, as far as it can be told; "": nothing
 }
 
-// explaining finds that out, by the record and by what GitLab showed since.
-func (d *delivery) explaining() (out explaining, err error) {
+// find finds that out, by the record and by what GitLab showed since.
+func (d explainer) find() (out explaining, err error) {
 	e := d.rec.Explained
 	if d.n.Undecided {
 		return out, nil // the group that says so may not have been read
@@ -108,9 +111,12 @@ func (d *delivery) explaining() (out explaining, err error) {
 		if out.remove = e.there() || ours; out.remove && (!shown || i >= 0) {
 			out.told = Removed
 		}
+		if out.remove {
+			d.rec.Explained = e.leaving()
+		}
 		return out, nil
 	}
-	text, err := d.explanation()
+	text, err := d.text()
 	if err != nil {
 		return out, err
 	}
@@ -122,7 +128,7 @@ func (d *delivery) explaining() (out explaining, err error) {
 	}
 	switch there := i >= 0; {
 	case e != nil && e.Taken && d.p.c.Now().Before(e.At.Add(lookEvery)): // nothing tells when somebody makes room
-	case there && telling{d}.isThere(d.project.Variables[i], out.v):
+	case there && telling(d).isThere(d.project.Variables[i], out.v):
 		out.write = last != sum // it is looked at, to be noted
 	case there && d.project.Variables[i].Cluster != "" && !d.claim(&d.rec).names(d.project.Variables[i].Cluster):
 		out.write = true // which finds that it is another cluster's
@@ -136,11 +142,12 @@ func (d *delivery) explaining() (out explaining, err error) {
 	return out, nil
 }
 
-// explain gives the project what explaining says. What is to be removed takeBack does.
-func (d *delivery) explain(ctx context.Context, x explaining) error {
+// explain gives the project what was found, and corrects what is told of it. What is to be removed takeBack does.
+func (d explainer) explain(ctx context.Context, x explaining, told *Handover) error {
 	if !x.write {
 		return nil
 	}
+	told.Explanation = "" // until it is there
 	c, id := &d.p.c, d.project.ID
 	if c.Variables == nil {
 		return deliveryFailed("explaining to jobs of GitLab project %d why they have no credentials: %w", id, errNoWriter)
@@ -170,6 +177,7 @@ func (d *delivery) explain(ctx context.Context, x explaining) error {
 		return deliveryFailed("explaining to jobs of GitLab project %d why they have no credentials: %w", id, err)
 	default:
 		d.rec.Explained = &explained{Sums: []string{sum}, At: c.Now()}
+		told.Explanation = x.told
 		if x.told != "" {
 			c.Logger.InfoContext(ctx, "jobs without CI credentials are told why", "namespace", d.n.Name, "project", id)
 		}
@@ -181,11 +189,11 @@ func (d *delivery) explain(ctx context.Context, x explaining) error {
 // nowhere is where the explaining KUBECONFIG leads: no name below .invalid is ever found (RFC 2606), and kubectl shows it.
 const nowhere = "https://no-credentials.invalid"
 
-// explanation is a KUBECONFIG whose plug-in says on stderr, which is in the job log, what a job lacks. All that GitLab's users
+// text is a KUBECONFIG whose plug-in says on stderr, which is in the job log, what a job lacks. All that GitLab's users
 // choose (names of branches, tags and environments) is shown by printf as %s, cut, and without control characters; nothing
 // of it is ever a part of the script.
-func (w *delivery) explanation() (string, error) {
-	c := &w.p.c
+func (d explainer) text() (string, error) {
+	c := &d.p.c
 	script := `LC_ALL=C
 show() {
 t=$1
@@ -208,7 +216,7 @@ if [ -z "$s" ]; then say "it has no environment, and needs environment: {name: $
 elif [ "$CI_ENVIRONMENT_NAME" != "$want" ]; then say "its environment is \"$s\" and must be \"$want\" (case counts)"
 fi
 `
-	if !w.project.Unprotected {
+	if !d.project.Unprotected {
 		script += `if [ "${CI_COMMIT_REF_PROTECTED-true}" != true ]; then
 show "${CI_COMMIT_REF_NAME-}"
 if [ "${CI_PIPELINE_SOURCE-}" = merge_request_event ]; then say "the pipeline of a merge request (branch \"$s\") has none: deploy from a protected branch"
@@ -218,7 +226,7 @@ fi
 fi
 `
 	}
-	if w.project.Mode == rbacsync.DeliverIDToken {
+	if d.project.Mode == rbacsync.DeliverIDToken {
 		script += `if [ -z "${` + IDTokenVariable + `-}" ]; then say ` + quote("it has no ID token, and needs id_tokens: "+IDTokenVariable+": aud: "+c.Audience) + `; fi
 `
 	}

@@ -181,7 +181,7 @@ func (t Terms) delivery(w *work, p Project) Handover {
 	if err != nil {
 		return Handover{} // nothing is delivered that no job can be given
 	}
-	x, err := d.explaining()
+	x, err := explainer{&d}.find()
 	if err != nil {
 		return Handover{}
 	}

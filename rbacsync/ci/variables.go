@@ -104,6 +104,11 @@ func shell(script string) *clientcmdapi.ExecConfig {
 // inFile reports whether KUBECONFIG holds the token itself.
 func (w *work) inFile(p Project) bool { return p.TokenInFile || w.facts.expands }
 
+// holds reports whether the variable of that key has a token of the ServiceAccount in it.
+func (w *work) holds(p Project, key string) bool {
+	return p.Mode == rbacsync.DeliverVariables && (key == "KUBE_TOKEN" || key == kubeconfigKey && w.inFile(p))
+}
+
 // fromToken takes the token from the variable that GitLab masks in the log.
 func fromToken() *clientcmdapi.ExecConfig {
 	e := printing("KUBE_TOKEN", "", "KUBE_TOKEN is empty: KUBECONFIG takes the token from there. Where the file is used without the variables of its job, ask the administrators of the cluster for kubeconfigToken: file")
