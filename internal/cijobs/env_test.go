@@ -317,7 +317,7 @@ func (e *env) end() {
 // ci is the section ci with delivery for haw/world; all else has variables. Jobs without credentials are told why, which must
 // change nothing for those that have them.
 func (e *env) ci(delivery, more string) string {
-	return fmt.Sprintf("ci:\n  explain: true\n  agent: {id: %d, name: icc, configProject: project/%d, kasURL: %q}\n  projects: [{source: project/%d, path: haw/world, delivery: %s}]\n%s",
+	return fmt.Sprintf("ci:\n  explain: true\n  kubeconfigToken: variable\n  agent: {id: %d, name: icc, configProject: project/%d, kasURL: %q}\n  projects: [{source: project/%d, path: haw/world, delivery: %s}]\n%s",
 		e.agent, e.project("haw/infra"), e.kas(), e.project("haw/world"), delivery, more)
 }
 

@@ -48,7 +48,7 @@ func TestJobsDeployInEveryMode(t *testing.T) {
 	e.explains()
 	e.withoutShell(vars["KUBECONFIG"].Value)
 	e.ciLocal()
-	e.start(e.ci("variables", "  kubeconfigToken: file\n"))
+	e.start(strings.Replace(e.ci("variables", ""), "kubeconfigToken: variable", "kubeconfigToken: file", 1))
 	e.eventually(time.Minute, func() bool {
 		vars := e.variables("haw/world")
 		return strings.Contains(vars["KUBECONFIG"].Value, vars["KUBE_TOKEN"].Value)

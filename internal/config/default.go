@@ -70,7 +70,7 @@ func setDefaults(c *Config) {
 	number(&limits.CreationsPerHour, standard.Creations)
 	text(&c.CI.Delivery, string(rbacsync.DefaultDelivery))
 	text(&c.CI.Environment, "ICC-K8s")
-	text(&c.CI.KubeconfigToken, TokenInVariable)
+	text(&c.CI.KubeconfigToken, TokenInFile)
 	duration(&c.CI.TokenLifetime, rbacsync.DefaultTokenLifetime)
 	duration(&c.CI.Handover, rbacsync.DefaultHandover)
 	text(&c.Web.Language, "en")

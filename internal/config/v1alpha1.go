@@ -362,8 +362,8 @@ type CI struct {
 	// protected branch, ID token. There is no secret in it. It is a variable KUBECONFIG of all environments, which hides one of the
 	// group or in .gitlab-ci.yml. For deliveries variables and id-token.
 	Explain bool `json:"explain,omitempty"`
-	// Where kubectl finds the token with delivery variables. variable: in KUBE_TOKEN, which GitLab masks; it takes a shell (sh)
-	// in the job's image (default). file: in the file KUBECONFIG itself.
+	// Where kubectl finds the token with delivery variables. file: in the file KUBECONFIG itself (default). variable: in
+	// KUBE_TOKEN, which GitLab masks; it takes a shell (sh) in the job's image.
 	KubeconfigToken string `json:"kubeconfigToken,omitempty"`
 	// Lifetime asked for a token; it is replaced when 75 to 80 % of what the API server gave are over. At most 2160h. Default 720h.
 	TokenLifetime Duration `json:"tokenLifetime,omitzero"`

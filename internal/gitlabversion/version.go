@@ -80,7 +80,7 @@ func Table() []Entry {
 	return []Entry{
 		VariableRaw: {
 			Since: Version{15, 3}, What: "CI/CD variables that are not expanded (`raw`)", Fields: map[string][]string{"CiProjectVariable": {"raw"}},
-			Without: "`ci.explain` does nothing, and `KUBECONFIG` holds the token itself; a `$` in `cluster.publicURL` would be a reference to another variable",
+			Without: "`ci.explain` and `ci.kubeconfigToken: variable` do nothing; a `$` in `cluster.publicURL` would be a reference to another variable",
 		},
 		MetadataEnterprise: {
 			Since: Version{15, 6}, What: "the edition in GitLab's metadata (`enterprise`)", Fields: map[string][]string{"Metadata": {"enterprise"}},
