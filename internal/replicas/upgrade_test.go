@@ -180,7 +180,9 @@ func (u *upgrade) over(old, fresh *replica) {
 		delete(before, what) // they have the time of the last reading in them, and who ends writes down what it has changed
 		delete(after, what)
 	}
-	history := func(what, _ string) bool { return strings.HasPrefix(what, "secrets "+deploy.Namespace+"/"+store.NameAudit) }
+	history := func(what, _ string) bool {
+		return strings.HasPrefix(what, "secrets "+deploy.Namespace+"/"+store.NameAudit)
+	}
 	maps.DeleteFunc(before, history) // it takes over what a version before has written
 	maps.DeleteFunc(after, history)
 	if !maps.Equal(before, after) {
