@@ -224,7 +224,7 @@ func (s *Service) Can(user int64, q authz.Question) (webapi.Can, error) {
 	if err != nil {
 		return webapi.Can{}, err
 	}
-	a := v.Explain(user, q, s.o.Now()).ForPerson()
+	a := v.Answer(user, q, s.o.Now())
 	return webapi.Can{Allowed: a.Allowed.String(), Reason: a.Sentence, Trail: a.Trail, Ask: a.Ask}, nil
 }
 
