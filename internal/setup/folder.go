@@ -210,6 +210,8 @@ func addConfig(f folder, a Answers) error {
 	c.RBACSync.Mode = config.ModePlan
 	if a.WriteTokenFile == "" {
 		c.CI.Delivery = "none"
+	} else {
+		c.CI.KubeconfigToken = config.TokenInVariable // no job relies on the file yet
 	}
 	if a.Run == InCluster {
 		c.Listeners.Webhooks.Address = "0.0.0.0:8443"
