@@ -214,8 +214,13 @@ func gitlabFaults() []fault {
 	hooks := func(more string) func(w *world, _ *app.Examination) func() {
 		return answer("/api/v4/hooks", 200, fmt.Sprintf(hook, more))
 	}
-	apps := func(more string) func(w *world, _ *app.Examination) func() {
-		return answer("/api/v4/applications", 200, `[{"id":1,"application_id":"kubelogin-demo","callback_url":"http://localhost:8000\nhttp://localhost:18000\nurn:ietf:wg:oauth:2.0:oob","confidential":false,"scopes":["openid"]`+more+`}]`)
+	apps := func(more string) func(w *world, x *app.Examination) func() {
+		return func(w *world, x *app.Examination) func() {
+			_, page, _ := strings.Cut(w.read("config.yaml"), "\nweb:\n  url: ")
+			page, _, _ = strings.Cut(page, "\n")
+			return answer("/api/v4/applications", 200, `[{"id":1,"application_id":"kubelogin-demo","callback_url":"http://localhost:8000\nhttp://localhost:18000","confidential":false,"scopes":["openid"]`+more+`},
+				{"id":2,"application_id":"page-demo","callback_url":"`+page+`/signin/callback","confidential":true,"scopes":["openid","profile"]}]`)(w, x)
+		}
 	}
 	scoped := func(user string, scopes ...string) func(w *world) string {
 		return func(w *world) string { return w.GitLab.TokenFor(user, scopes...) }
@@ -342,7 +347,7 @@ func fileFaults() []fault {
 		{"files", "no read token", configured("read-token", func(*world) string { return "raed-token" })},
 		{"files", "a key of another certificate", func(w *world, x *app.Examination) func() {
 			_, key := certificate(w.t, time.Now().AddDate(1, 0, 0), "")
-			x.ConfigFile = w.changed(w.path("tls.key"), w.file(key), "config.yaml")
+			x.ConfigFile = w.changed(w.path("tls.key")+", clientCAFile", w.file(key)+", clientCAFile", "config.yaml") // that of the webhooks alone
 			return nil
 		}},
 		{"certificate", "over", ending(-1)},
