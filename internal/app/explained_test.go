@@ -1,6 +1,7 @@
 package app
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -68,6 +69,59 @@ func TestAnExplanationIsOursAlone(t *testing.T) {
 			a.expect(rbacsync.DeliverVariables, gone)
 			a.owned(map[string]string{everywhere: "their own"})
 		})
+	}
+}
+
+// TestWhatIsCopiedToAllEnvironmentsIsTheirs: a project may have copied there what was delivered for the environment, without our
+// mark. In GitLabs with and without marks it stays when explanations are switched on, off and on again, and when the project leaves.
+func TestWhatIsCopiedToAllEnvironmentsIsTheirs(t *testing.T) {
+	for _, version := range []string{"15.7.0", "19.1.0-ee"} {
+		for _, copied := range [][]string{{"KUBE_URL", "KUBECONFIG"}, {"KUBE_URL", "KUBE_NAMESPACE", "KUBE_TOKEN"}} {
+			t.Run(fmt.Sprint(version, copied), func(t *testing.T) {
+				t.Parallel()
+				e := newEstate(t, version)
+				a := e.cluster("a")
+				a.expect(rbacsync.DeliverVariables, nil)
+				theirs := map[string]string{}
+				for _, key := range copied {
+					v := e.variables()["ICC-K8s "+key]
+					v.EnvironmentScope, v.Description = "*", ""
+					e.set(v)
+					theirs["* "+key] = v.Value
+				}
+				own := slices.Contains(copied, "KUBECONFIG")
+				for _, step := range []struct {
+					change func(*ci.Namespace)
+					has    bool
+				}{{explainsJobs, true}, {nil, false}, {explainsJobs, true}, {rotated, false}, {explainsJobs, true}, {gone, false}} {
+					for range 2 {
+						a.restart()
+						a.expect(rbacsync.DeliverVariables, step.change)
+						a.owned(theirs)
+						if _, there := e.variables()["* KUBECONFIG"]; there != (step.has || own) {
+							t.Fatalf("KUBECONFIG for all environments: %t", there)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestAForgottenExplanationGoesWithTheProject: a version that knows none has kept the records meanwhile.
+func TestAForgottenExplanationGoesWithTheProject(t *testing.T) {
+	e := newEstate(t, "19.1.0-ee")
+	a := e.cluster("a")
+	a.expect(rbacsync.DeliverVariables, nil)
+	e.set(gitlabsim.Variable{
+		Key: "KUBECONFIG", Value: "an explanation", VariableType: "file", EnvironmentScope: "*",
+		Description: gitlab.Marker + ": cluster " + a.id + ": delivery x: do not edit",
+	})
+	e.set(gitlabsim.Variable{Key: "KUBE_URL", Value: "theirs", EnvironmentScope: "*", Description: gitlab.Marker + ": cluster " + a.id + ": copied"})
+	a.restart()
+	a.expect(rbacsync.DeliverVariables, gone)
+	if left := slices.Collect(maps.Keys(e.variables())); !slices.Equal(left, []string{"* KUBE_URL"}) {
+		t.Errorf("after taking back the project has %v", left)
 	}
 }
 

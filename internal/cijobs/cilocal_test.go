@@ -79,7 +79,7 @@ func (e *env) ciLocal() {
 	if out, err := run("deploy"); err != nil || !strings.Contains(out, "deployment.apps/world") {
 		e.Errorf("by gitlab-ci-local: %v\n%s", err, out)
 	}
-	if out, err := run("deploy-to-staging"); err == nil || !strings.Contains(out, `its environment is "staging" and must be "ICC-K8s"`) {
+	if out, err := run("deploy-to-staging"); err == nil || !strings.Contains(out, `its environment is "staging", and for this cluster it must be "ICC-K8s"`) {
 		e.Errorf("by gitlab-ci-local: %v\n%s", err, out)
 	}
 }

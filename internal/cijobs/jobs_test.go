@@ -146,7 +146,7 @@ func (e *env) explains() {
 		want []string
 	}{
 		{runner.Job{ProjectID: w, Ref: "bobs-branch", JobName: "deploy"}, "bob", []string{`branch "bobs-branch" is not protected`}},
-		{runner.Job{ProjectID: w, Ref: "main", JobName: "deploy-to-staging"}, "alice", []string{`its environment is "staging" and must be "ICC-K8s"`}},
+		{runner.Job{ProjectID: w, Ref: "main", JobName: "deploy-to-staging"}, "alice", []string{`its environment is "staging", and for this cluster it must be "ICC-K8s"`}},
 		{runner.Job{ProjectID: w, Ref: "bobs-branch", JobName: "look"}, "bob", []string{"it has no environment, and needs environment: {name: ICC-K8s}", `branch "bobs-branch" is not protected`}},
 	} {
 		var last string

@@ -13,6 +13,8 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
@@ -64,6 +66,10 @@ func TestUninstall(t *testing.T) {
 	if still, _, err := uninstall(false, nil); err != nil || still != n {
 		t.Errorf("without GitLab it removed something: %d things, then %d, %v", n, still, err)
 	}
+	// An explanation that the records don't know: a version without explanations has kept them meanwhile.
+	e.ok(e.gitlab.World().SetVariable(e.project("haw/world"), gitlabsim.Variable{
+		Key: "KUBECONFIG", Value: "an explanation", VariableType: "file", EnvironmentScope: "*", Description: gitlab.Marker + ": cluster " + id + ": delivery x: do not edit",
+	}))
 	_, said, err := uninstall(true, nil)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said)

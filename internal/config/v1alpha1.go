@@ -360,7 +360,9 @@ type CI struct {
 	UnprotectedProjects []int64 `json:"unprotectedProjects,omitempty"`
 	// Jobs that get no credentials find a KUBECONFIG with which kubectl says in the job log what is missing: environment,
 	// protected branch, ID token. There is no secret in it. It is a variable KUBECONFIG of all environments, which hides one of the
-	// group or in .gitlab-ci.yml. For deliveries variables and id-token.
+	// group or in .gitlab-ci.yml, and ~/.kube/config in images and scripts. Rules with if: $KUBECONFIG are true everywhere then, Auto
+	// DevOps' among them. Groups with such jobs get explain: false (ci.projects). For deliveries variables and id-token; set it in one
+	// cluster.
 	Explain bool `json:"explain,omitempty"`
 	// Where kubectl finds the token with delivery variables. file: in the file KUBECONFIG itself (default). variable: in
 	// KUBE_TOKEN, which GitLab masks; it takes a shell (sh) in the job's image.

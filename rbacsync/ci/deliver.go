@@ -58,8 +58,10 @@ func (d *delivery) do(ctx context.Context) error {
 	}
 	told, acts := telling{d}.handover(vars, diff, x, d.whyNew(d.rec.Token)), false
 	d.keep()
+	var kept error // why an explanation is still there
 	switch {
-	case diff.taken:
+	case diff.taken: // all but the explanation, which is for all environments
+		kept = explainer{d}.remove(ctx, x)
 	case len(diff.write) > 0 || diff.cluster || diff.moved || diff.leftover || len(d.rec.Former) > 0 || x.remove:
 		if err := d.deliver(ctx, vars, diff); err != nil {
 			return err
@@ -70,7 +72,10 @@ func (d *delivery) do(ctx context.Context) error {
 		d.keep()
 	}
 	if d.report(); d.rec.Other != nil {
-		return nil
+		if x.told == Removed && kept == nil {
+			d.handed = append(d.handed, Handover{Namespace: d.n.Name, Project: d.project.ID, Mode: d.project.Mode, Protected: told.Protected, Explanation: Removed})
+		}
+		return kept
 	}
 	unexplained := explainer{d}.explain(ctx, x, &told)
 	if (acts || told.Explanation != "") && !told.empty() {
@@ -299,7 +304,7 @@ func (d *delivery) hand(ctx context.Context, vars []Variable, diff difference) (
 	if taken, ok := errors.AsType[*OtherClusterError](err); ok {
 		d.rec = before
 		d.rec.Written, d.rec.Other = now, &other{Cluster: taken.Cluster, Keys: taken.Keys}
-		return 0, nil
+		return 0, d.unexplain(ctx, d.project.ID, &d.rec, &d.rec)
 	}
 	if err != nil {
 		return written, err

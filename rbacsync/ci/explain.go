@@ -29,7 +29,7 @@ type explained struct {
 	Leaving bool `json:"leaving,omitempty"`
 	// Taken says that somebody else has a variable there, which stays.
 	Taken bool      `json:"taken,omitempty"`
-	At    time.Time `json:"at"` // when that was done or found
+	At    time.Time `json:"at"` // when that was done or found, or it was taken back
 }
 
 // maxExplained bounds Sums: each write that failed leaves one.
@@ -43,6 +43,12 @@ func (e *explained) wrote(key, value string) bool {
 // there reports whether GitLab may have an explanation of ours.
 func (e *explained) there() bool { return e != nil && len(e.Sums) > 0 }
 
+// claimEverywhere says what is ours of the variables for all environments: by our mark, or what is known as an explanation. What was
+// delivered for the environment people may have copied there, and then it is theirs.
+func (w *work) claimEverywhere(rec *record) Claim {
+	return Claim{Cluster: w.facts.id, Replaces: w.p.c.Replaces, Wrote: rec.Explained.wrote}
+}
+
 // leaving is the same, to be taken back.
 func (e *explained) leaving() *explained {
 	if e == nil {
@@ -51,22 +57,22 @@ func (e *explained) leaving() *explained {
 	return &explained{Sums: e.Sums, Leaving: true, At: e.At}
 }
 
-// unexplain takes back the explanation of a project that is to go, but for one that it was given elsewhere now.
-func (w *work) unexplain(ctx context.Context, project int64, rec, now *record, claim Claim) error {
+// unexplain takes back the explanation of a project that is to go, but for one that it was given elsewhere now. That time is kept:
+// readings from before show what was there.
+func (w *work) unexplain(ctx context.Context, project int64, rec, now *record) error {
 	if e := rec.Explained; e == nil || !e.Leaving {
 		return nil
 	}
 	if w.p.c.Variables == nil {
 		return errNoWriter
 	}
-	var keep []string
-	if e := now.Explained; now != rec && e.there() && !e.Leaving {
-		keep = []string{kubeconfigKey}
+	if e := now.Explained; now == rec || !e.there() || e.Leaving {
+		others := slices.DeleteFunc(Keys(), func(key string) bool { return key == kubeconfigKey })
+		if _, err := w.p.c.Variables.Remove(ctx, project, everywhere, others, w.claimEverywhere(rec)); err != nil {
+			return fmt.Errorf("taking back what explains to jobs why they have no credentials: %w", err)
+		}
 	}
-	if _, err := w.p.c.Variables.Remove(ctx, project, everywhere, keep, claim); err != nil {
-		return fmt.Errorf("taking back what explains to jobs why they have no credentials: %w", err)
-	}
-	rec.Explained = nil
+	rec.Explained = &explained{At: w.p.c.Now()}
 	return nil
 }
 
@@ -107,7 +113,7 @@ func (d explainer) find() (out explaining, err error) {
 		})
 	}
 	if !d.explains() {
-		ours := i >= 0 && d.claim(&d.rec).names(d.project.Variables[i].Cluster) // also where the record was lost
+		ours := i >= 0 && d.claimEverywhere(&d.rec).names(d.project.Variables[i].Cluster) // also where the record was lost
 		if out.remove = e.there() || ours; out.remove && (!shown || i >= 0) {
 			out.told = Removed
 		}
@@ -130,7 +136,7 @@ func (d explainer) find() (out explaining, err error) {
 	case e != nil && e.Taken && d.p.c.Now().Before(e.At.Add(lookEvery)): // nothing tells when somebody makes room
 	case there && telling(d).isThere(d.project.Variables[i], out.v):
 		out.write = last != sum // it is looked at, to be noted
-	case there && d.project.Variables[i].Cluster != "" && !d.claim(&d.rec).names(d.project.Variables[i].Cluster):
+	case there && d.project.Variables[i].Cluster != "" && !d.claimEverywhere(&d.rec).names(d.project.Variables[i].Cluster):
 		out.write = true // which finds that it is another cluster's
 	case there:
 		out.write, out.told = true, Changed
@@ -140,6 +146,22 @@ func (d explainer) find() (out explaining, err error) {
 		out.write, out.told = true, Changed
 	}
 	return out, nil
+}
+
+// remove takes back what is to go where nothing else is done.
+func (d explainer) remove(ctx context.Context, x explaining) error {
+	if !x.remove {
+		return nil
+	}
+	if err := d.p.pace.Wait(ctx); err != nil {
+		return err
+	}
+	err := d.unexplain(ctx, d.project.ID, &d.rec, &d.rec)
+	d.keep()
+	if err != nil {
+		return deliveryFailed("GitLab project %d: %w", d.project.ID, err)
+	}
+	return nil
 }
 
 // explain gives the project what was found, and corrects what is told of it. What is to be removed takeBack does.
@@ -156,7 +178,7 @@ func (d explainer) explain(ctx context.Context, x explaining, told *Handover) er
 		return err
 	}
 	sum := sumOf(x.v)
-	claim := d.claim(&d.rec) // before what is about to be written is noted
+	claim := d.claimEverywhere(&d.rec) // before what is about to be written is noted
 	before := &explained{}
 	if d.rec.Explained != nil {
 		before = d.rec.Explained
@@ -213,7 +235,7 @@ printf '%s\n' ` + quote("This job has no credentials for the cluster"+named(c.Na
 if [ -z "${CI_JOB_ID-}" ]; then say "this is not a job of GitLab CI"; fi
 show "${CI_ENVIRONMENT_NAME-}"
 if [ -z "$s" ]; then say "it has no environment, and needs environment: {name: $want}"
-elif [ "$CI_ENVIRONMENT_NAME" != "$want" ]; then say "its environment is \"$s\" and must be \"$want\" (case counts)"
+elif [ "$CI_ENVIRONMENT_NAME" != "$want" ]; then say "its environment is \"$s\", and for this cluster it must be \"$want\" (case counts); if it is another cluster's, that one has given this job nothing"
 fi
 `
 	if !d.project.Unprotected {

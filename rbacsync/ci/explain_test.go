@@ -3,6 +3,7 @@ package ci_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"os/exec"
 	"path/filepath"
@@ -12,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
@@ -83,7 +86,7 @@ func TestAJobIsToldWhatItLacks(t *testing.T) {
 			env     []string
 			want    []string
 		}{
-			{42, []string{job, "CI_ENVIRONMENT_NAME=icc-k8s", "CI_COMMIT_REF_PROTECTED=true"}, []string{`its environment is "icc-k8s" and must be "ICC-K8s" (case counts)`}},
+			{42, []string{job, "CI_ENVIRONMENT_NAME=icc-k8s", "CI_COMMIT_REF_PROTECTED=true"}, []string{`its environment is "icc-k8s", and for this cluster it must be "ICC-K8s" (case counts); if it is another cluster's, that one has given this job nothing`}},
 			{42, []string{job, right, "CI_COMMIT_REF_PROTECTED=false", "CI_COMMIT_REF_NAME=feature"}, []string{`branch "feature" is not protected (Settings > Repository > Protected branches)`}},
 			{42, []string{job, right, "CI_COMMIT_REF_PROTECTED=false", "CI_COMMIT_REF_NAME=v1", "CI_COMMIT_TAG=v1"}, []string{`tag "v1" is not protected (Settings > Repository > Protected tags)`}},
 			{
@@ -98,7 +101,7 @@ func TestAJobIsToldWhatItLacks(t *testing.T) {
 			},
 			{42, []string{job, right, "CI_COMMIT_REF_PROTECTED=true"}, []string{"its environment and its branch are right, and nothing was delivered yet: run it again in a minute, then ask the administrators of the cluster"}},
 			{42, []string{right}, []string{"this is not a job of GitLab CI"}},
-			{43, []string{job, "CI_ENVIRONMENT_NAME=staging", "CI_COMMIT_REF_PROTECTED=false", "CI_COMMIT_REF_NAME=x"}, []string{`its environment is "staging" and must be "ICC-K8s" (case counts)`}},
+			{43, []string{job, "CI_ENVIRONMENT_NAME=staging", "CI_COMMIT_REF_PROTECTED=false", "CI_COMMIT_REF_NAME=x"}, []string{`its environment is "staging", and for this cluster it must be "ICC-K8s" (case counts); if it is another cluster's, that one has given this job nothing`}},
 			{44, []string{job, right, "CI_COMMIT_REF_PROTECTED=true"}, []string{"it has no ID token, and needs id_tokens: KUBE_ID_TOKEN: aud: https://k8s.example.com"}},
 			{44, []string{job, "CI_COMMIT_REF_PROTECTED=true", "KUBE_ID_TOKEN=x"}, []string{"it has no environment, and needs environment: {name: ICC-K8s}"}},
 		} {
@@ -120,14 +123,14 @@ func TestWhatPeopleChooseIsShownAndNothingElse(t *testing.T) {
 	plain := regexp.MustCompile(`^[ -~\n]*$`)
 	for _, shell := range shells(t) {
 		for value, want := range map[string]string{
-			"$(touch x)":                      `is "$(touch x)" and must be "` + b.Scope + `"`,
+			"$(touch x)":                      `is "$(touch x)", and for this cluster it must be "` + b.Scope + `"`,
 			"`touch x`; touch y && touch z":   "`touch x`; touch y",
-			`"; touch x; "`:                   `is ""; touch x; "" and`,
-			"'\"\\$IFS*?[a-z]":                `is "'"\$IFS*?[a-z]" and`,
-			"a\x1b[31mred\r\nsection_end:1:x": `is "a?[31mred??section_end:1:x" and`,
-			"%s%n%d\\n\\033[0m":               `is "%s%n%d\n\033[0m" and`,
-			strings.Repeat("a", 5000):         `is "` + strings.Repeat("a", 100) + `..." and`,
-			"-n":                              `is "-n" and`,
+			`"; touch x; "`:                   `is ""; touch x; "", and`,
+			"'\"\\$IFS*?[a-z]":                `is "'"\$IFS*?[a-z]", and`,
+			"a\x1b[31mred\r\nsection_end:1:x": `is "a?[31mred??section_end:1:x", and`,
+			"%s%n%d\\n\\033[0m":               `is "%s%n%d\n\033[0m", and`,
+			strings.Repeat("a", 5000):         `is "` + strings.Repeat("a", 100) + `...", and`,
+			"-n":                              `is "-n", and`,
 			"\u202egnp.exe":                   "gnp.exe",
 		} {
 			said := why(t, shell, b.gitlab.got[42]["*"]["KUBECONFIG"].Value, "CI_JOB_ID=1", "CI_COMMIT_REF_PROTECTED=false", "CI_ENVIRONMENT_NAME="+value, "CI_COMMIT_REF_NAME="+value)
@@ -303,7 +306,7 @@ func TestAProjectThatMovesKeepsItsExplanation(t *testing.T) {
 		b.now = b.now.Add(10 * time.Minute)
 		b.pass(t, shared, own)
 	}
-	if b.gitlab.keys(42, "*") != "KUBECONFIG" || !slices.Contains(b.gitlab.removed, "42 *") {
+	if b.gitlab.keys(42, "*") != "KUBECONFIG" || !slices.Equal(b.gitlab.removed, []string{"42 ICC-K8s"}) {
 		t.Errorf("the project has %q; taken back: %v", b.gitlab.keys(42, "*"), b.gitlab.removed)
 	}
 }
@@ -338,4 +341,102 @@ func TestTheTokenIsWhereTheProjectNeedsIt(t *testing.T) {
 			t.Errorf("in file %t, expands %t: %d new tokens, want %d", c.n.Projects[0].TokenInFile, c.expands, made, c.renewed)
 		}
 	}
+}
+
+// TestAnExplanationThatWentGoesOnce: a reading from before shows it still, also to another process.
+func TestAnExplanationThatWentGoesOnce(t *testing.T) {
+	t.Parallel()
+	for _, lost := range []bool{false, true} { // the record, as after a rollback
+		b := newBench(t)
+		b.pass(t, explaining(rbacsync.DeliverVariables))
+		b.now = b.now.Add(10 * time.Minute)
+		if lost {
+			b.forgetExplanations(t)
+		}
+		b.restart()
+		old := b.read(world)
+		for range 3 {
+			b.now = b.now.Add(time.Minute)
+			b.pass(t, old)
+			b.restart()
+		}
+		if b.gitlab.keys(42, "*") != "" || len(slices.DeleteFunc(b.gitlab.removed, func(s string) bool { return s != "42 *" })) != 1 {
+			t.Errorf("record lost %t: the project has %q; taken back: %v", lost, b.gitlab.keys(42, "*"), b.gitlab.removed)
+		}
+	}
+}
+
+// forgetExplanations makes the records those of a version that knows none.
+func (b *bench) forgetExplanations(t *testing.T) {
+	t.Helper()
+	s := b.secret(t, "haw-world")
+	var recs map[string]map[string]any
+	if err := json.Unmarshal([]byte(s.Annotations[kubename.AnnotationCIProjects]), &recs); err != nil || recs["42"]["explained"] == nil {
+		t.Fatalf("%v: %v", err, recs)
+	}
+	delete(recs["42"], "explained")
+	text, err := json.Marshal(recs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Annotations[kubename.AnnotationCIProjects] = string(text)
+	if _, err := b.kube.CoreV1().Secrets("haw-world").Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAnExplanationGoesBesideAnotherCluster: what is for all environments does not wait until one of them is ours.
+func TestAnExplanationGoesBesideAnotherCluster(t *testing.T) {
+	t.Parallel()
+	for name, next := range map[string]ci.Namespace{
+		"switched off":   world,
+		"to agent":       project("haw-world", 42, rbacsync.DeliverAgent),
+		"to certificate": project("haw-world", 42, rbacsync.DeliverCertificate),
+		"stays":          explaining(rbacsync.DeliverVariables),
+	} {
+		for _, shown := range []bool{true, false} {
+			b := newBench(t)
+			b.pass(t, explaining(rbacsync.DeliverVariables))
+			b.now = b.now.Add(10 * time.Minute)
+			b.restart()
+			b.Variables, b.Clusters = others{b.gitlab}, othersClusters{b.clusters}
+			n := next
+			if shown {
+				n = b.read(n)
+				for i, v := range n.Projects[0].Variables {
+					if v.Scope == b.Scope {
+						n.Projects[0].Variables[i].Cluster = "another"
+					}
+				}
+			}
+			r := b.pass(t, n)
+			want := ""
+			if name == "stays" {
+				want = "KUBECONFIG"
+			}
+			if b.gitlab.keys(42, "*") != want || b.gitlab.keys(42, "ICC-K8s") != allKeys {
+				t.Errorf("%s, shown %t: the project has %q and %q, findings %v", name, shown, b.gitlab.keys(42, "*"), b.gitlab.keys(42, "ICC-K8s"), r.Findings)
+			}
+			told := slices.ContainsFunc(r.Handed, func(h ci.Handover) bool { return h.Explanation == ci.Removed })
+			if told != (want == "") {
+				t.Errorf("%s, shown %t: handed %+v", name, shown, r.Handed)
+			}
+		}
+	}
+}
+
+// others is a GitLab in which another cluster has the environment.
+type others struct{ *variables }
+
+func (o others) Ensure(ctx context.Context, project int64, scope string, vars []ci.Variable, known *ci.ProjectVariables, claim ci.Claim) (int, error) {
+	if scope != "*" {
+		return 0, &ci.OtherClusterError{Project: project, Scope: scope, Cluster: "another", Keys: []string{"KUBECONFIG"}}
+	}
+	return o.variables.Ensure(ctx, project, scope, vars, known, claim)
+}
+
+type othersClusters struct{ *clusters }
+
+func (othersClusters) Ensure(_ context.Context, project int64, scope string, _ ci.Cluster, _, _ string, _ ci.Claim) (bool, error) {
+	return false, &ci.OtherClusterError{Project: project, Scope: scope, Cluster: "another"}
 }

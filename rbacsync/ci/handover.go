@@ -43,7 +43,7 @@ type Handover struct {
 	Explanation Part     // what tells jobs without credentials why: KUBECONFIG, for all environments
 	Why         string   // of Change, and of an integration that is changed
 	Foreign     []string // keys that variables without our mark have: they are left alone, unless an older version wrote them
-	Other       string   // the cluster that has its own variables there, so that nothing is written; Unnamed if it has no name
+	Other       string   // the cluster that has its own variables there, so that no more than Explanation is changed; Unnamed if it has no name
 	Unread      bool     // GitLab did not show the variables
 }
 
@@ -196,6 +196,9 @@ func (d telling) handover(vars []Variable, diff difference, x explaining, why st
 	h := Handover{Namespace: d.n.Name, Project: d.project.ID, Mode: d.project.Mode, Protected: !d.project.Unprotected, Unread: diff.known == nil && !diff.taken}
 	if diff.taken {
 		h.Other = cmp.Or(d.rec.Other.Cluster, Unnamed)
+		if x.remove {
+			h.Explanation = x.told
+		}
 		return h
 	}
 	h.Foreign = slices.Clone(d.rec.Foreign)

@@ -103,7 +103,7 @@ func (r *record) sums(key string) []string {
 func (r *record) wrote(key, value string) bool {
 	have := r.sums(key)
 	for i := range 8 {
-		if r.Explained.wrote(key, value) || slices.Contains(have, sumOf(Variable{Value: value, File: i&1 > 0, Masked: i&2 > 0, Protected: i&4 > 0})) {
+		if slices.Contains(have, sumOf(Variable{Value: value, File: i&1 > 0, Masked: i&2 > 0, Protected: i&4 > 0})) {
 			return true
 		}
 	}

@@ -74,7 +74,8 @@ func (w *work) departed(ctx context.Context) error {
 		}
 		rec := w.recs[id].clone()
 		rec.leave(rec.Mode, rec.Scope)
-		if rec.Explained.there() {
+		// Of a namespace that goes, also where the record is that of a version which knew no explanations: our mark tells.
+		if rec.Explained.there() || w.n.Gone && w.p.c.Variables != nil {
 			rec.Explained = rec.Explained.leaving()
 		}
 		if err := w.takeBack(ctx, id, &rec, &there); err != nil {
@@ -94,7 +95,7 @@ func (w *work) departed(ctx context.Context) error {
 // in rec what could not be removed.
 func (w *work) takeBack(ctx context.Context, project int64, rec, now *record) error {
 	claim := w.claim(rec)
-	if err := w.unexplain(ctx, project, rec, now, claim); err != nil {
+	if err := w.unexplain(ctx, project, rec, now); err != nil {
 		return err // all else stays, too: it would hide the KUBECONFIG that GitLab makes of a cluster integration
 	}
 	var errs []error

@@ -151,7 +151,7 @@ func (w *writer) delivery(x Delivery) {
 	switch {
 	case x.OtherOwner != "":
 		w.line(4, stays, "nothing for jobs of %s %s: another cluster (%s) has its variables there", to, at, x.OtherOwner)
-		return
+		x.IntegrationAction = "" // an explanation may go all the same
 	case len(x.Write) > 0:
 		w.line(4, plus, "delivered to jobs of %s by %s %s: %s", to, x.Mode, at, strings.Join(x.Write, ", "))
 	}
