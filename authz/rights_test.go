@@ -77,8 +77,8 @@ func TestTrails(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got.Text, c.want)
 			}
 			said := strings.NewReplacer("it is their own", "it is your own", "(they are ", "(you are ").Replace(c.want)
-			if got.ToPerson() != said {
-				t.Errorf("to the person: got  %s\nwant %s", got.ToPerson(), said)
+			if authz.ToPerson(got.Text) != said {
+				t.Errorf("to the person: got  %s\nwant %s", authz.ToPerson(got.Text), said)
 			}
 		})
 	}

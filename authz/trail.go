@@ -144,8 +144,8 @@ const (
 
 var toPerson = strings.NewReplacer(theirOwn, "because it is your own", "("+theyAre+" ", "(you are ")
 
-// ToPerson is Text as it is said to the person themself.
-func (t Trail) ToPerson() string { return toPerson.Replace(t.Text) }
+// ToPerson is the Text of a trail, or what holds it, as it is said to the person themself.
+func ToPerson(text string) string { return toPerson.Replace(text) }
 
 // say puts a trail into words.
 func (r *Resolver) say(t Trail) string {
