@@ -303,6 +303,9 @@ func TestOddClaimsAgree(t *testing.T) {
 				claims[name] = values[r.IntN(len(values))]
 			}
 		}
+		if claims["exp"] == now || claims["exp"] == fmt.Sprint(now) {
+			continue // a second in which the two differ, as docs/login.md says and TestVectorsAgree shows
+		}
 		token := authntest.Sign(key, claims)
 		there := w.there(t, token)
 		here, code := w.here(t, token)

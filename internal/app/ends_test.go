@@ -68,6 +68,7 @@ func TestEveryEndIsShown(t *testing.T) {
 			Webhooks: config.Listener{Address: "127.0.0.1:0", CertFile: certFile, KeyFile: keyFile, ClientCAFile: caFile, MaxInFlight: 1},
 			Hooks:    config.HooksListener{Address: "127.0.0.1:0", CertFile: certFile, KeyFile: keyFile},
 			Metrics:  config.MetricsListener{Address: "127.0.0.1:0", CertFile: certFile, KeyFile: keyFile, TokenFile: token},
+			Web:      config.WebListener{Address: "127.0.0.1:0", CertFile: certFile, KeyFile: keyFile},
 		},
 	}
 	log := slog.New(slog.DiscardHandler)
@@ -79,7 +80,7 @@ func TestEveryEndIsShown(t *testing.T) {
 	p := ports{log: log, metrics: metrics.New()}
 	servers, err := bind([]httpserver.Options{
 		p.webhooks(cfg.Listeners.Webhooks, httpserver.Route{Path: "/", Handler: nothing}), p.hooks(cfg.Listeners.Hooks, nothing),
-		p.health(cfg.Listeners.Metrics, func() error { return nil }),
+		p.health(cfg.Listeners.Metrics, func() error { return nil }), p.people(cfg.Listeners.Web, nothing, nil),
 	})
 	if err != nil {
 		t.Fatal(err)

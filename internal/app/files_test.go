@@ -56,7 +56,7 @@ func TestEveryNamedFileIsLookedAt(t *testing.T) {
 			}
 		}
 	})
-	if n != 16 {
+	if n != 20 {
 		t.Errorf("%d keys name files", n)
 	}
 }

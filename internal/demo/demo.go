@@ -107,7 +107,7 @@ func (e *Env) stay(ctx context.Context, o Options) error {
 	}
 	fmt.Fprintf(o.Out, "\n  kubectl --kubeconfig %s get namespaces --show-labels      (cluster administrator)\n", e.Cluster.AdminKubeconfig())
 	fmt.Fprint(o.Out, "\nThe integrator:\n\n")
-	for _, command := range []string{"status", "plan", "history -n haw-world"} {
+	for _, command := range []string{"status", "plan", "history -n haw-world", "who -n haw-world", "explain bob -n haw-world delete deployments"} {
 		fmt.Fprintf(o.Out, "  %s %s --config %s\n", o.Integrator, command, e.configFile)
 	}
 	fmt.Fprintf(o.Out, "  tail -f %s\n", e.logFile.Name())
