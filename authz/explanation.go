@@ -81,7 +81,7 @@ type Answer struct {
 func (e Explanation) ForPerson() Answer {
 	a := Answer{Allowed: e.Allowed, Code: e.Code, Sentence: e.Sentence, Ask: e.Ask}
 	if e.Trail != nil {
-		a.Trail = []string{e.Trail.Text}
+		a.Trail = []string{ToPerson(e.Trail.Text)}
 	}
 	return a
 }

@@ -76,6 +76,10 @@ func TestTrails(t *testing.T) {
 			if got.Text != c.want || ok != (c.want != "") {
 				t.Errorf("got  %s\nwant %s", got.Text, c.want)
 			}
+			said := strings.NewReplacer("it is their own", "it is your own", "(they are ", "(you are ").Replace(c.want)
+			if authz.ToPerson(got.Text) != said {
+				t.Errorf("to the person: got  %s\nwant %s", authz.ToPerson(got.Text), said)
+			}
 		})
 	}
 }

@@ -136,6 +136,17 @@ func rowsOf(s *Snapshot, id SourceID) []Member {
 	return nil
 }
 
+// What a text says about the person. No path holds a space, so none of these is part of one.
+const (
+	theirOwn = "because it is their own"
+	theyAre  = "they are"
+)
+
+var toPerson = strings.NewReplacer(theirOwn, "because it is your own", "("+theyAre+" ", "(you are ")
+
+// ToPerson is the Text of a trail, or what holds it, as it is said to the person themself.
+func ToPerson(text string) string { return toPerson.Replace(text) }
+
 // say puts a trail into words.
 func (r *Resolver) say(t Trail) string {
 	name := func(id SourceID) string {
@@ -155,10 +166,10 @@ func (r *Resolver) say(t Trail) string {
 			fmt.Fprintf(&b, " (member of %s)", name(t.Why.Row))
 		}
 		if t.LinkLevel < t.RowLevel {
-			fmt.Fprintf(&b, " with %s at most (they are %s)", t.LinkLevel, t.RowLevel)
+			fmt.Fprintf(&b, " with %s at most (%s %s)", t.LinkLevel, theyAre, t.RowLevel)
 		}
 	case "own":
-		b.WriteString("because it is their own")
+		b.WriteString(theirOwn)
 	case "direct":
 		b.WriteString("direct member")
 	default:

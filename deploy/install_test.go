@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -150,6 +151,49 @@ func TestStaticPodOfTheDocs(t *testing.T) {
 		if filepath.Dir(f) != mount.MountPath {
 			t.Errorf("%s is not in %s", f, mount.MountPath)
 		}
+	}
+}
+
+// TestUnitOfThePage: what docs/page.md says for a unit gives the unit's user each file that the page's configuration names, and has that
+// user check the configuration that the unit runs with.
+func TestUnitOfThePage(t *testing.T) {
+	unit, err := os.ReadFile("optional/gl-k8s-integrator.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := regexp.MustCompile(`(?m)^User=(.*)$`).FindStringSubmatch(string(unit))
+	serve := regexp.MustCompile(`(?m)^ExecStart=.* serve (--config (.*)/\S+)$`).FindStringSubmatch(string(unit))
+	if user == nil || serve == nil {
+		t.Fatalf("the unit is\n%s", unit)
+	}
+	steps := block(t, "page.md", "sh unit")
+	for _, want := range []string{"cd " + serve[2] + "\n", "sudo -u " + user[1] + " gl-k8s-integrator check-config " + serve[1] + "\n", "systemctl restart gl-k8s-integrator\n"} {
+		if !strings.Contains(steps, want) {
+			t.Errorf("the steps lack %q:\n%s", want, steps)
+		}
+	}
+	_, given, _ := strings.Cut(steps, "chown "+user[1]+": ")
+	given, _, _ = strings.Cut(given, "\n")
+	var c struct {
+		Listeners struct{ Web map[string]string }
+		Web       map[string]string
+	}
+	if err := yaml.Unmarshal([]byte(block(t, "page.md", "yaml config")), &c); err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, keys := range []map[string]string{c.Web, c.Listeners.Web} {
+		for key, at := range keys {
+			if strings.HasSuffix(key, "File") {
+				files = append(files, strings.TrimPrefix(at, serve[2]+"/"))
+			}
+		}
+	}
+	slices.Sort(files)
+	have := strings.Fields(given)
+	slices.Sort(have)
+	if len(files) != 4 || !slices.Equal(files, have) {
+		t.Errorf("%s gets %q, and the configuration names %q", user[1], have, files)
 	}
 }
 

@@ -137,7 +137,7 @@ func ownChanges(entries []audit.Entry) []webapi.Change {
 			before := strings.TrimSuffix(strings.TrimSuffix(why, by), ", ")
 			why = strings.TrimPrefix(before+", approved by an administrator", ", ")
 		}
-		out = append(out, webapi.Change{At: e.At.UTC(), Namespace: e.Namespace, Role: e.Role, What: string(e.What), Cause: cmp.Or(e.Cause, "unknown"), Why: why})
+		out = append(out, webapi.Change{At: e.At.UTC(), Namespace: e.Namespace, Role: e.Role, What: string(e.What), Cause: cmp.Or(e.Cause, "unknown"), Why: authz.ToPerson(why)})
 	}
 	return out
 }

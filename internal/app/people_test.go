@@ -99,6 +99,7 @@ func TestOwnChangesNameNoAdministrator(t *testing.T) {
 		{At: at, Namespace: "haw-world", What: audit.Gained, Role: "edit", Cause: "hook", Why: "Maintainer in haw/world"},
 		{At: at, Namespace: "haw-world", What: audit.Lost, Role: "edit", Cause: "full", Why: "no member, approved by gitlab:7", ApprovedBy: "gitlab:7"},
 		{At: at, Namespace: "haw-world", What: audit.Lost, Role: "view", ApprovedBy: "gitlab:7"},
+		{At: at, Namespace: "carol", What: audit.Gained, Role: "admin", Cause: "hook", Why: "Owner in carol, because it is their own"},
 		{At: at, Namespace: "haw-world", What: audit.Created, Object: "NetworkPolicy haw-world/deny-all"},
 	})
 	var lines []string
@@ -107,7 +108,7 @@ func TestOwnChangesNameNoAdministrator(t *testing.T) {
 	}
 	want := []string{
 		"gained edit haw-world hook Maintainer in haw/world", "lost edit haw-world full no member, approved by an administrator",
-		"lost view haw-world unknown approved by an administrator",
+		"lost view haw-world unknown approved by an administrator", "gained admin carol hook Owner in carol, because it is your own",
 	}
 	if !slices.Equal(lines, want) {
 		t.Errorf("%q", lines)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
@@ -74,6 +75,7 @@ func TestTheChartsPage(t *testing.T) {
 			t.Errorf("the notes ask for %s, and the page does not make it", file)
 		}
 	}
+	addPage(t, w, shell, dir)
 	shell(block(t, page, "sh upgrade"))
 	d, err := w.admin.AppsV1().Deployments(deploy.Namespace).Get(t.Context(), release, metav1.GetOptions{})
 	if err != nil || !strings.HasPrefix(d.Spec.Template.Spec.Containers[0].Image, "registry.example.com/") {
@@ -93,6 +95,65 @@ func TestTheChartsPage(t *testing.T) {
 	}
 }
 
+// addPage adds the page for people by what docs/page.md says: the Secret keeps its keys and gets those of the page, also twice; and without
+// Helm a kustomization opens the port as the chart does.
+func addPage(t *testing.T, w *world, shell func(string) string, dir string) {
+	t.Helper()
+	const people = "../../docs/page.md"
+	secret := func() map[string][]byte {
+		t.Helper()
+		s, err := w.admin.CoreV1().Secrets(deploy.Namespace).Get(t.Context(), "gl-k8s-integrator-files", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Data
+	}
+	want := secret()
+	script := block(t, people, "sh secret")
+	added := regexp.MustCompile(`--from-file=(\S+)`).FindAllStringSubmatch(script, -1)
+	if len(added) != 4 {
+		t.Errorf("docs/page.md adds %q", added)
+	}
+	for _, content := range []string{"first", "second"} {
+		for _, m := range added {
+			want[m[1]] = []byte(content)
+			write(t, filepath.Join(dir, m[1]), content)
+		}
+		shell(script)
+		if diff := cmp.Diff(want, secret()); diff != "" {
+			t.Errorf("%s: the Secret (-want +have):\n%s", content, diff)
+		}
+	}
+	forced := strings.Replace(strings.Replace(script, "--from-file=web.key", "--from-file=web.key --from-file=read-token", 1), "kubectl apply", "kubectl apply --force-conflicts", 1)
+	want["read-token"] = []byte("a new one")
+	write(t, filepath.Join(dir, "read-token"), "a new one")
+	shell(forced)
+	if diff := cmp.Diff(want, secret()); diff != "" {
+		t.Errorf("a key that was there (-want +have):\n%s", diff)
+	}
+
+	write(t, filepath.Join(dir, "kustomization.yaml"), block(t, people, "yaml kustomization"))
+	pageOpen(t, objects(t, shell("kubectl kustomize .")))
+}
+
+// pageOpen looks whether the page has its port in pods, Service and NetworkPolicy.
+func pageOpen(t *testing.T, rendered map[string]*unstructured.Unstructured) {
+	t.Helper()
+	for key, want := range map[string]string{
+		"Service/gl-k8s-integrator":       `{"name":"web","port":8445,"targetPort":"web"}`,
+		"NetworkPolicy/gl-k8s-integrator": `{"port":"web"}`,
+		"Deployment/gl-k8s-integrator":    `{"containerPort":8445,"name":"web"}`,
+	} {
+		if rendered[key] == nil {
+			t.Errorf("there is no %s", key)
+			continue
+		}
+		if text, err := rendered[key].MarshalJSON(); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s lacks %s: %s, %v", key, want, text, err)
+		}
+	}
+}
+
 // TestManagedOfTheDocs: the values of docs/install-managed.md make a configuration in which kube-apiserver judges tokens.
 func TestManagedOfTheDocs(t *testing.T) {
 	values := filepath.Join(t.TempDir(), "values.yaml")
@@ -102,7 +163,7 @@ func TestManagedOfTheDocs(t *testing.T) {
 		t.Error("it gives no roles")
 	}
 	text, _, _ := unstructured.NestedString(rendered["ConfigMap/gl-k8s-integrator-config"].Object, "data", "config.yaml")
-	if strings.Count(text, "disabled: true") != 2 || strings.Contains(text, "tls.crt") {
+	if strings.Count(text, "disabled: true") != 2 || strings.Contains(text, "tls.crt") || !strings.Contains(text, "name: icc") {
 		t.Errorf("the configuration is\n%s", text)
 	}
 }
@@ -114,20 +175,16 @@ func TestThePageOfTheDocs(t *testing.T) {
 	write(t, values, block(t, "../../docs/page.md", "yaml values"))
 	rendered := objects(t, newHelm(t, "").template(t, "--values", values))
 	c := configuration(t, rendered)
-	if c == nil || c.Listeners.Web.Address != "0.0.0.0:8445" || c.Listeners.Web.CertFile == "" || c.Web.ClientSecretFile == "" || c.Web.SessionKeyFile == "" {
+	if c == nil || c.Listeners.Web.Address != "0.0.0.0:8445" || c.Listeners.Web.CertFile == "" || c.Web.ClientSecretFile == "" || c.Web.SessionKeyFile == "" || c.Cluster.Name != "icc" {
 		t.Fatalf("the configuration is %+v", c)
 	}
-	for key, want := range map[string]string{
-		"Service/gl-k8s-integrator": `"targetPort":"web"`, "NetworkPolicy/gl-k8s-integrator": `"port":"web"`, "Deployment/gl-k8s-integrator": `"containerPort":8445`,
-		"Ingress/gl-k8s-integrator": `"host":"access.example.com"`,
-	} {
-		if rendered[key] == nil {
-			t.Errorf("there is no %s", key)
-			continue
-		}
-		if text, err := rendered[key].MarshalJSON(); err != nil || !strings.Contains(string(text), want) {
-			t.Errorf("%s lacks %s: %s, %v", key, want, text, err)
-		}
+	pageOpen(t, rendered)
+	const host = `"host":"access.example.com"`
+	if rendered["Ingress/gl-k8s-integrator"] == nil {
+		t.Fatal("there is no Ingress")
+	}
+	if text, err := rendered["Ingress/gl-k8s-integrator"].MarshalJSON(); err != nil || !strings.Contains(string(text), host) {
+		t.Errorf("the Ingress lacks %s: %s, %v", host, text, err)
 	}
 }
 

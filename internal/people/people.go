@@ -166,7 +166,7 @@ func (l *lister) namespace(r authz.Right) webapi.Namespace {
 	if !member {
 		return n
 	}
-	n.Source, n.Path, n.Level, n.Reason = r.Source.String(), t.Path, t.Level.String(), t.Text
+	n.Source, n.Path, n.Level, n.Reason = r.Source.String(), t.Path, t.Level.String(), authz.ToPerson(t.Text)
 	n.URL = l.s.o.GitLabURL + "/" + t.Path
 	if !t.Until.IsZero() {
 		until := t.Until.Start()

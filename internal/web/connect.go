@@ -15,17 +15,17 @@ type system struct {
 	Name    string // its text is system.NAME
 	Variant kubeconfig.Variant
 	Shell   string // of the lines to copy: sh or powershell
-	Install string // how to get kubelogin
+	Install string // how to get kubelogin, and kubectl where the same command can
 	Current bool
 }
 
-// systems are those that have instructions. What installs kubelogin has to give it the name kubectl-oidc_login.
+// systems are those that have instructions, the same as in docs/kubeconfig.md. What installs kubelogin has to give it the name kubectl-oidc_login.
 // Source: README of https://github.com/int128/kubelogin.
 var systems = []system{
 	{Name: "linux", Variant: kubeconfig.Default, Shell: "sh", Install: "curl -fsSLO https://github.com/int128/kubelogin/releases/latest/download/kubelogin_linux_amd64.zip\n" +
 		"unzip -o kubelogin_linux_amd64.zip kubelogin\ninstall -D kubelogin ~/.local/bin/kubectl-oidc_login"},
-	{Name: "macos", Variant: kubeconfig.MacOS, Shell: "sh", Install: "brew install kubelogin"},
-	{Name: "windows", Variant: kubeconfig.Windows, Shell: "powershell", Install: "winget install int128.kubelogin"},
+	{Name: "macos", Variant: kubeconfig.MacOS, Shell: "sh", Install: "brew install kubectl kubelogin"},
+	{Name: "windows", Variant: kubeconfig.Windows, Shell: "powershell", Install: "winget install Kubernetes.kubectl int128.kubelogin"},
 	{Name: "headless", Variant: kubeconfig.Headless, Shell: "sh", Install: "curl -fsSLO https://github.com/int128/kubelogin/releases/latest/download/kubelogin_linux_amd64.zip\n" +
 		"unzip -o kubelogin_linux_amd64.zip kubelogin\ninstall -D kubelogin ~/.local/bin/kubectl-oidc_login"},
 }
@@ -77,28 +77,67 @@ func (s peoplePages) connect(w http.ResponseWriter, r *http.Request, v *visit) {
 		}
 	}
 	if s.o.Kubeconfig != nil {
-		d.File = s.o.Cluster + ".yaml"
+		d.File = fileName(s.o.Cluster)
 		d.Download = "/kubeconfig?variant=" + string(d.System.Variant)
 		if d.Namespace != "" {
 			d.Download += "&namespace=" + d.Namespace // a DNS label
 		}
-		d.Lines = s.commands(d.System, d.File)
+		first := ""
+		if d.System.Variant == kubeconfig.Headless {
+			namespaces, err := s.contexts(v.session.User, d.Namespace)
+			if err != nil {
+				s.broken(w, r, v, err)
+				return
+			}
+			if len(namespaces) > 0 {
+				first = namespaces[0]
+			}
+		}
+		d.Lines = s.commands(d.System, d.File, first)
 	}
 	s.page(w, r, v, "connect", d)
 }
 
-// commands are those that follow the download, as docs/kubeconfig.md has them. The name of a file is that of the cluster, which needs
-// no quotes in a shell.
-func (s peoplePages) commands(on system, file string) string {
+// fileName is what the file of a cluster is called. A cluster's name may hold a colon, which parts the files in KUBECONFIG, and which
+// Windows has in no name.
+func fileName(cluster string) string { return strings.ReplaceAll(cluster, ":", "-") + ".yaml" }
+
+// commands are those that follow the download, as docs/kubeconfig.md has them. The name of a file needs no quotes in a shell. The file
+// that is fetched without a browser is that for everybody: its context has no namespace, so the last line names one; "" for none.
+func (s peoplePages) commands(on system, file, namespace string) string {
+	if namespace != "" {
+		namespace = " -n " + namespace
+	}
 	switch {
 	case on.Variant == kubeconfig.Headless:
 		return "mkdir -p ~/.kube && curl -fsSo ~/.kube/" + file + " '" + s.o.URL + webapi.PathKubeconfig + "?variant=headless'\n" +
-			"export KUBECONFIG=~/.kube/" + file + ":~/.kube/config\nkubectl get pods"
+			"export KUBECONFIG=~/.kube/" + file + ":~/.kube/config\nkubectl get pods" + namespace
 	case on.Shell == "powershell":
 		return `New-Item -ItemType Directory -Force "$HOME\.kube"; Move-Item -Force "$HOME\Downloads\` + file + `" "$HOME\.kube\` + file + "\"\n" +
 			`$env:KUBECONFIG = "$HOME\.kube\` + file + `;$HOME\.kube\config"` + "\nkubectl get pods"
 	}
 	return "mkdir -p ~/.kube && mv ~/Downloads/" + file + " ~/.kube/" + file + "\nexport KUBECONFIG=~/.kube/" + file + ":~/.kube/config\nkubectl get pods"
+}
+
+// contexts returns the names of somebody's namespaces, the wanted one first, else the strongest.
+func (s peoplePages) contexts(user int64, wanted string) ([]string, error) {
+	names, err := s.o.People.Reachable(user)
+	if err != nil {
+		return nil, err
+	}
+	mine, err := s.o.People.Namespaces(user, people.Filter{})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range mine.Namespaces { // what is not in the cluster yet comes without a new file
+		if n.State != "" && !slices.Contains(names, n.Name) {
+			names = append(names, n.Name)
+		}
+	}
+	if i := slices.Index(names, wanted); i > 0 {
+		names = slices.Concat(names[i:i+1], names[:i], names[i+1:])
+	}
+	return names, nil
 }
 
 // kubeconfig sends the file: what everybody gets, with the names of one's own namespaces, the wanted one first, else the strongest.
@@ -108,23 +147,10 @@ func (s peoplePages) kubeconfig(w http.ResponseWriter, r *http.Request, v *visit
 		s.notFound(w, r, v)
 		return
 	}
-	namespaces, err := s.o.People.Reachable(v.session.User)
+	namespaces, err := s.contexts(v.session.User, r.URL.Query().Get("namespace"))
 	if err != nil {
 		s.broken(w, r, v, err)
 		return
-	}
-	mine, err := s.o.People.Namespaces(v.session.User, people.Filter{})
-	if err != nil {
-		s.broken(w, r, v, err)
-		return
-	}
-	for _, n := range mine.Namespaces { // what is not in the cluster yet comes without a new file
-		if n.State != "" && !slices.Contains(namespaces, n.Name) {
-			namespaces = append(namespaces, n.Name)
-		}
-	}
-	if i := slices.Index(namespaces, r.URL.Query().Get("namespace")); i > 0 {
-		namespaces = slices.Concat(namespaces[i:i+1], namespaces[:i], namespaces[i+1:])
 	}
 	file, err := s.o.Kubeconfig(r.Context(), variant, namespaces)
 	if err != nil {
@@ -132,6 +158,6 @@ func (s peoplePages) kubeconfig(w http.ResponseWriter, r *http.Request, v *visit
 		return
 	}
 	w.Header().Set("Content-Type", "application/yaml")
-	w.Header().Set("Content-Disposition", `attachment; filename="`+s.o.Cluster+`.yaml"`)
+	w.Header().Set("Content-Disposition", `attachment; filename="`+fileName(s.o.Cluster)+`"`)
 	_, _ = w.Write(file) // the caller is gone if this fails
 }

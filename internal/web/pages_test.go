@@ -313,8 +313,8 @@ func TestConnectForEachSystem(t *testing.T) {
 	const windows, mac, linux = "Mozilla/5.0 (Windows NT 10.0; Win64; x64)", "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7)", "Mozilla/5.0 (X11; Linux x86_64)"
 	for _, c := range []struct{ agent, query, variant, install, line string }{
 		{linux, "", "default", "kubectl-oidc_login", "export KUBECONFIG=~/.kube/icc.yaml"},
-		{mac, "", "macos", "brew install kubelogin", "mv ~/Downloads/icc.yaml"},
-		{windows, "", "windows", "winget install int128.kubelogin", `$env:KUBECONFIG = &#34;$HOME\.kube\icc.yaml;$HOME\.kube\config&#34;`},
+		{mac, "", "macos", "brew install kubectl kubelogin", "mv ~/Downloads/icc.yaml"},
+		{windows, "", "windows", "winget install Kubernetes.kubectl int128.kubelogin", `$env:KUBECONFIG = &#34;$HOME\.kube\icc.yaml;$HOME\.kube\config&#34;`},
 		{windows, "?system=linux", "default", "kubectl-oidc_login", "export KUBECONFIG"},
 		{linux, "?system=headless", "headless", "kubectl-oidc_login", f.page.URL + "/api/v1/kubeconfig?variant=headless"},
 		{"", "?system=x", "default", "kubectl-oidc_login", "kubectl get pods"},
@@ -330,16 +330,68 @@ func TestConnectForEachSystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown := regexp.MustCompile(`(?s)<pre[^>]*><code>([^<]*kubectl get pods)</code>`)
+	shown, tools := regexp.MustCompile(`(?s)<pre[^>]*><code>([^<]*kubectl get pods)</code>`), regexp.MustCompile(`(?s)<pre[^>]*><code>([^<]*)</code>`)
 	for _, system := range []string{"linux", "macos", "windows"} {
 		m := shown.FindStringSubmatch(b.get("/connect?system=" + system).body)
 		if m == nil || !strings.Contains(string(doc), "\n"+html.UnescapeString(m[1])+"\n") {
 			t.Errorf("%s: docs/kubeconfig.md has other lines than the page: %q", system, m)
 		}
+		m = tools.FindStringSubmatch(b.get("/connect?system=" + system).body)
+		if m == nil || !strings.Contains(string(doc), html.UnescapeString(m[1])) {
+			t.Errorf("%s: docs/kubeconfig.md installs otherwise than the page: %q", system, m)
+		}
+	}
+	for _, lang := range []string{"en", "de"} { // what keeps the second line is the same everywhere
+		const keep = `[Environment]::SetEnvironmentVariable("KUBECONFIG", $env:KUBECONFIG, "User")`
+		if a := b.get("/connect?system=windows", "Accept-Language", lang); !strings.Contains(html.UnescapeString(a.body), keep) || !strings.Contains(string(doc), keep) {
+			t.Errorf("%s: the page or docs/kubeconfig.md lacks %s", lang, keep)
+		}
 	}
 	without := newFixture(t, nil)
 	if a := signedIn(t, without).get("/connect"); !strings.Contains(a.body, "cluster.publicURL") || strings.Contains(a.body, "href=\"/kubeconfig") {
 		t.Errorf("where no file can be made: %s", a.body)
+	}
+}
+
+// TestLastLineWithoutBrowser: the file that is fetched without a browser has no namespaces, so the last line names one of the person's.
+func TestLastLineWithoutBrowser(t *testing.T) {
+	f := newFixture(t, withFile)
+	b := signedIn(t, f)
+	for _, c := range []struct {
+		mine        []webapi.Namespace
+		query, want string
+	}{
+		{[]webapi.Namespace{{Name: "c", State: "held"}, {Name: "b"}, {Name: "a"}}, "", "kubectl get pods -n b"},
+		{[]webapi.Namespace{{Name: "c", State: "held"}, {Name: "b"}, {Name: "a"}}, "&namespace=a", "kubectl get pods -n a"},
+		{[]webapi.Namespace{{Name: "c", State: "held"}, {Name: "b"}, {Name: "a"}}, "&namespace=of-bob", "kubectl get pods -n b"},
+		{[]webapi.Namespace{{Name: "c", State: "held"}}, "", "kubectl get pods -n c"},
+		{nil, "", "kubectl get pods"},
+	} {
+		f.people.all[41] = c.mine
+		if a := b.get("/connect?system=headless" + c.query); !strings.Contains(a.body, "\n"+c.want+"</code>") {
+			t.Errorf("%q: the last line is not %q: %s", c.query, c.want, a.body)
+		}
+		if a := b.get("/connect?system=linux" + c.query); !strings.Contains(a.body, "\nkubectl get pods</code>") {
+			t.Errorf("%q: with a browser: %s", c.query, a.body)
+		}
+	}
+}
+
+// TestFileWithoutColon: in KUBECONFIG a colon parts files, and Windows has none in names.
+func TestFileWithoutColon(t *testing.T) {
+	f := newFixture(t, func(o *web.Options) {
+		withFile(o)
+		o.Cluster = "c:443"
+	})
+	b := signedIn(t, f)
+	if a := b.get("/kubeconfig"); a.header.Get("Content-Disposition") != `attachment; filename="c-443.yaml"` {
+		t.Errorf("the download is called %s", a.header.Get("Content-Disposition"))
+	}
+	for _, system := range []string{"linux", "macos", "windows", "headless"} {
+		a := b.get("/connect?system=" + system)
+		if strings.Contains(a.body, "c:443") || !strings.Contains(a.body, "c-443.yaml:~/.kube/config") && !strings.Contains(a.body, `c-443.yaml;$HOME`) {
+			t.Errorf("%s: %s", system, a.body)
+		}
 	}
 }
 
