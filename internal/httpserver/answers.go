@@ -28,13 +28,14 @@ func NewAnswers(most int64) *Answers { return &Answers{most: most, writing: list
 type sending struct {
 	size    int64
 	control *http.ResponseController
+	place   *list.Element // in Answers.writing; nil: it was given up
 }
 
 // Send writes a whole answer. The headers are those of w.
 func (a *Answers) Send(w http.ResponseWriter, r *http.Request, status int, body []byte) {
-	s := &sending{int64(len(body)) + answerOverhead, http.NewResponseController(w)}
-	place := a.enter(s)
-	defer a.leave(place)
+	s := &sending{size: int64(len(body)) + answerOverhead, control: http.NewResponseController(w)}
+	a.enter(s)
+	defer a.leave(s)
 	if h := w.Header(); len(body) > 0 && h.Get("Content-Length") == "" {
 		h.Set("Content-Length", strconv.Itoa(len(body)))
 	}
@@ -48,27 +49,27 @@ func (a *Answers) Send(w http.ResponseWriter, r *http.Request, status int, body 
 	}
 }
 
-func (a *Answers) enter(s *sending) *list.Element {
+func (a *Answers) enter(s *sending) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for e := a.writing.Front(); e != nil && a.held+s.size > a.most; e = a.writing.Front() {
 		oldest := a.writing.Remove(e).(*sending)
+		oldest.place = nil
 		a.held -= oldest.size
 		// An error means a writer without deadlines (a test's): then the server's own time limit holds.
 		_ = oldest.control.SetWriteDeadline(time.Now())
 	}
 	a.held += s.size
-	return a.writing.PushBack(s)
+	s.place = a.writing.PushBack(s)
 }
 
-func (a *Answers) leave(e *list.Element) {
+func (a *Answers) leave(s *sending) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for x := a.writing.Front(); x != nil; x = x.Next() {
-		if x == e {
-			a.held -= a.writing.Remove(e).(*sending).size
-			return
-		}
+	if s.place != nil {
+		a.writing.Remove(s.place)
+		s.place = nil
+		a.held -= s.size
 	}
 }
 
