@@ -17,6 +17,8 @@ import (
 // Limits of the port that people reach. The API has limits of its own beside them, for requests that stay open.
 const (
 	maxPages    = 64
+	maxPage     = 4 << 20  // bytes of a page that is made before it is written
+	maxUnread   = 32 << 20 // bytes of pages that are written and not read yet
 	webBodies   = 16
 	webBodyTime = 5 * time.Second
 )
@@ -29,7 +31,8 @@ func (p ports) people(l config.WebListener, page, api http.Handler) httpserver.O
 		root.Handle(webapi.Prefix+"/", api)
 	}
 	if page != nil {
-		root.Handle("/", httpserver.Limit(maxPages, p.metrics.Overflow("web"), httpserver.Bodies(webBodies, webBodyTime, page)))
+		page = httpserver.Limit(maxPages, p.metrics.Overflow("web"), httpserver.Bodies(webBodies, webBodyTime, page))
+		root.Handle("/", httpserver.NewAnswers(maxUnread).Buffered(maxPage, page))
 	}
 	return httpserver.Options{
 		Name: "web", Address: l.Address, CertFile: l.CertFile, KeyFile: l.KeyFile,

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,6 +56,41 @@ func TestPageAndAPI(t *testing.T) {
 	if status, body := ask(both, "/api/v1/whoami"); status != http.StatusOK || body != "api" {
 		t.Errorf("the API meanwhile: %d %q", status, body)
 	}
+}
+
+// slowReader takes no answer before it is released.
+type slowReader struct {
+	*httptest.ResponseRecorder
+	writes, release chan struct{}
+}
+
+func (w slowReader) Write(b []byte) (int, error) {
+	w.writes <- struct{}{}
+	<-w.release
+	return w.ResponseRecorder.Write(b)
+}
+
+// TestSlowReadersHoldNoPages: however many readers don't take their pages, the next one gets theirs.
+func TestSlowReadersHoldNoPages(t *testing.T) {
+	const readers = 2 * maxPages
+	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "page") })
+	p := ports{log: slog.New(slog.DiscardHandler), metrics: metrics.New()}
+	h := p.people(config.WebListener{}, page, nil).Handler
+	writes, release := make(chan struct{}, readers), make(chan struct{})
+	var all sync.WaitGroup
+	for range readers {
+		all.Go(func() {
+			h.ServeHTTP(slowReader{httptest.NewRecorder(), writes, release}, httptest.NewRequest(http.MethodGet, "/", nil))
+		})
+		<-writes
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	if w.Code != http.StatusOK || w.Body.String() != "page" || w.Header().Get("Content-Length") != "4" {
+		t.Errorf("%d %s %v", w.Code, w.Body, w.Header())
+	}
+	close(release)
+	all.Wait()
 }
 
 // TestSessionKeysAreReadAnew: a new key counts at once; the error names the file and holds nothing of it.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+	"golang.org/x/time/rate"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 )
@@ -23,9 +24,10 @@ import (
 const CallbackPath = "/signin/callback"
 
 const (
-	signInsPerSecond = 20 // questions to GitLab by sign-ins, over time and at once
+	signInsPerSecond = 20 // questions to GitLab by one half of sign-ins, in the long run and in a burst
 	signInBurst      = 100
-	signInWait       = 5 * time.Second
+	beginsAtATime    = 8 // questions of each half that GitLab has not answered yet: while it hangs, pages have room
+	endsAtATime      = 24
 	gitlabPatience   = 10 * time.Second
 	gitlabFresh      = 30 * time.Second // how long an answer of GitLab proves that it is there
 )
@@ -60,13 +62,31 @@ type signInAt struct {
 	asked    time.Time
 }
 
+// known returns what GitLab said, and whether that was just now.
+func (s signIns) known() (p *oidc.Provider, fresh bool) {
+	s.gitlab.mu.Lock()
+	defer s.gitlab.mu.Unlock()
+	return s.gitlab.provider, s.gitlab.provider != nil && s.o.Now().Sub(s.gitlab.asked) < gitlabFresh
+}
+
+// whereTo returns where to sign in. GitLab is asked if it did not answer just now: no other sign-in takes a turn.
+func (s signIns) whereTo(r *http.Request) (*oidc.Provider, error) {
+	if p, fresh := s.known(); fresh {
+		return p, nil
+	}
+	ctx, done, err := s.gitlabContext(r, s.begins)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return s.provider(ctx)
+}
+
 // provider asks GitLab where to sign in, if it did not answer just now. No lock is held meanwhile: while GitLab hangs, nobody waits
 // for somebody else's question.
 func (s signIns) provider(ctx context.Context) (*oidc.Provider, error) {
-	s.gitlab.mu.Lock()
-	known, fresh := s.gitlab.provider, s.o.Now().Sub(s.gitlab.asked) < gitlabFresh
-	s.gitlab.mu.Unlock()
-	if known != nil && fresh {
+	known, fresh := s.known()
+	if fresh {
 		return known, nil
 	}
 	asked := s.o.Now()
@@ -83,15 +103,39 @@ func (s signIns) provider(ctx context.Context) (*oidc.Provider, error) {
 	return s.gitlab.provider, nil
 }
 
-// gitlabContext bounds what one step of a sign-in asks of GitLab.
-func (s signIns) gitlabContext(r *http.Request) (context.Context, context.CancelFunc, error) {
-	wait, stop := context.WithTimeout(r.Context(), signInWait)
-	defer stop()
-	if err := s.turns.Wait(wait); err != nil {
-		return nil, nil, errBusy
+// turns bounds the questions to GitLab of one half of sign-ins. Nobody waits for a turn: whoever waits holds one of the slots that
+// pages need, and anybody can begin as many sign-ins as they like.
+type turns struct {
+	pace  *rate.Limiter
+	slots chan struct{}
+}
+
+func newTurns(atATime int) turns {
+	return turns{rate.NewLimiter(signInsPerSecond, signInBurst), make(chan struct{}, atATime)}
+}
+
+// take takes a turn, and returns how to give it back; errBusy: there is none.
+func (t turns) take() (leave func(), err error) {
+	select {
+	case t.slots <- struct{}{}:
+	default:
+		return nil, errBusy
+	}
+	if !t.pace.Allow() {
+		<-t.slots
+		return nil, errBusy
+	}
+	return func() { <-t.slots }, nil
+}
+
+// gitlabContext bounds what one half of a sign-in asks of GitLab.
+func (s signIns) gitlabContext(r *http.Request, t turns) (ctx context.Context, done func(), err error) {
+	leave, err := t.take()
+	if err != nil {
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(oidc.ClientContext(r.Context(), s.o.HTTPClient), gitlabPatience)
-	return ctx, cancel, nil
+	return ctx, func() { cancel(); leave() }, nil
 }
 
 var errBusy = errors.New("too many sign-ins at a time")
@@ -130,13 +174,7 @@ func (s signIns) signIn(w http.ResponseWriter, r *http.Request, v *visit) {
 		s.problem(w, r, v, http.StatusInternalServerError, "internal")
 		return
 	}
-	ctx, cancel, err := s.gitlabContext(r)
-	if err != nil {
-		s.signInFailed(w, r, v, to, err)
-		return
-	}
-	defer cancel()
-	p, err := s.provider(ctx)
+	p, err := s.whereTo(r)
 	if err != nil {
 		s.signInFailed(w, r, v, to, err)
 		return
@@ -205,11 +243,11 @@ var errNotAPerson = errors.New("GitLab's ID token is not for this sign-in")
 
 // whoSignsIn gives the code back to GitLab and reads who it is for.
 func (s signIns) whoSignsIn(r *http.Request, code string, a attempt) (*session, error) {
-	ctx, cancel, err := s.gitlabContext(r)
+	ctx, done, err := s.gitlabContext(r, s.ends)
 	if err != nil {
 		return nil, err
 	}
-	defer cancel()
+	defer done()
 	p, err := s.provider(ctx)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -329,34 +330,135 @@ func TestBlocked(t *testing.T) {
 	}
 }
 
-// TestSignInsAreBounded: however often codes are tried, GitLab is asked only so often, and pages are there meanwhile.
-func TestSignInsAreBounded(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it waits")
-	}
-	f := newFixture(t, nil)
-	b := f.browser()
-	var busy int
-	done := make(chan answer, 400)
-	for range cap(done) {
-		go func() { done <- f.browser().get("/signin") }()
-	}
-	for range cap(done) {
-		switch a := <-done; a.status {
-		case http.StatusSeeOther:
-		case http.StatusServiceUnavailable:
-			busy++
-			if !strings.Contains(a.body, "Too many people") {
-				t.Errorf("busy: %s", a.body)
-			}
-		default:
-			t.Errorf("%d %s", a.status, a.body)
+// gitlabGate counts the requests to GitLab that are under way, and holds them while it is shut.
+type gitlabGate struct {
+	inner     http.RoundTripper
+	mu        sync.Mutex
+	sum       int
+	now, most int
+	shut      chan struct{} // nil: open
+}
+
+func (g *gitlabGate) RoundTrip(r *http.Request) (*http.Response, error) {
+	g.mu.Lock()
+	g.sum++
+	g.now++
+	g.most = max(g.most, g.now)
+	shut := g.shut
+	g.mu.Unlock()
+	defer func() { g.mu.Lock(); g.now--; g.mu.Unlock() }()
+	if shut != nil {
+		select {
+		case <-shut:
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
 		}
 	}
-	if busy < 50 || busy > 300 {
-		t.Errorf("%d of %d were turned away", busy, cap(done))
+	return g.inner.RoundTrip(r)
+}
+
+// hold shuts the gate, release opens it.
+func (g *gitlabGate) hold()    { g.mu.Lock(); defer g.mu.Unlock(); g.shut = make(chan struct{}) }
+func (g *gitlabGate) release() { g.mu.Lock(); defer g.mu.Unlock(); close(g.shut); g.shut = nil }
+
+func (g *gitlabGate) get() (sum, now, most int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sum, g.now, g.most
+}
+
+// flood sends a request in each of so many browsers at the same time, and counts the answers by status.
+func flood(n int, ask func() answer) map[int]int {
+	answers := make(chan answer, n)
+	for range n {
+		go func() { answers <- ask() }()
 	}
-	if a := b.get("/"); a.status != http.StatusOK {
+	got := map[int]int{}
+	for range n {
+		got[(<-answers).status]++
+	}
+	return got
+}
+
+// TestSignInsTakeNoTurns: who begins a sign-in takes nothing of anybody else: GitLab is asked once, however many there are. And
+// codes that are tried are turned away at once when there are too many, without hindering who begins.
+func TestSignInsTakeNoTurns(t *testing.T) {
+	gate := &gitlabGate{}
+	f := newFixture(t, func(o *web.Options) {
+		c := *o.HTTPClient
+		gate.inner, c.Transport = c.Transport, gate
+		o.HTTPClient = &c
+	})
+	b := f.browser()
+	if a := b.get("/signin"); a.status != http.StatusSeeOther {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if got := flood(300, func() answer { return b.get("/signin") }); got[http.StatusSeeOther] != 300 {
+		t.Errorf("300 sign-ins that begin are answered %v", got)
+	}
+	if sum, _, _ := gate.get(); sum != 1 {
+		t.Errorf("GitLab was asked %d times", sum)
+	}
+	var codes []func() answer
+	for range 60 {
+		bad := f.browser()
+		u := bad.get("/signin")
+		at, _ := url.Parse(u.location)
+		codes = append(codes, func() answer {
+			return bad.get("/signin/callback?code=x&state=" + url.QueryEscape(at.Query().Get("state")))
+		})
+	}
+	gate.hold()
+	answers := make(chan answer, len(codes))
+	for _, try := range codes {
+		go func() { answers <- try() }()
+	}
+	for range len(codes) - 24 { // the others are with GitLab
+		if a := <-answers; a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "Too many people") {
+			t.Fatalf("a code too many: %d %s", a.status, a.body)
+		}
+	}
+	if a := b.get("/signin"); a.status != http.StatusSeeOther {
+		t.Errorf("who begins meanwhile: %d %s", a.status, a.body)
+	}
+	gate.release()
+	for range 24 {
+		if a := <-answers; a.status != http.StatusBadRequest {
+			t.Errorf("a wrong code: %d %s", a.status, a.body)
+		}
+	}
+}
+
+// TestSignInsHoldNoSlots: while GitLab hangs, sign-ins hold no more than half of the slots that the pages have, and whoever finds
+// no turn is told so at once.
+func TestSignInsHoldNoSlots(t *testing.T) {
+	gate := &gitlabGate{}
+	gate.hold()
+	f := newFixture(t, func(o *web.Options) {
+		c := *o.HTTPClient
+		gate.inner, c.Transport = c.Transport, gate
+		o.HTTPClient = &c
+	})
+	const n = 200
+	answers := make(chan answer, n)
+	for range n {
+		go func() { answers <- f.browser().get("/signin") }()
+	}
+	for range n - 8 { // the others are with GitLab
+		if a := <-answers; a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "Too many people") {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+	}
+	if _, now, most := gate.get(); now > 8 || most > 8 {
+		t.Errorf("GitLab has %d questions, and had %d", now, most)
+	}
+	if a := f.browser().get("/"); a.status != http.StatusOK {
 		t.Errorf("the first page: %d", a.status)
+	}
+	gate.release()
+	for range 8 {
+		if a := <-answers; a.status != http.StatusSeeOther {
+			t.Errorf("GitLab answers: %d %s", a.status, a.body)
+		}
 	}
 }

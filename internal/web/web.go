@@ -17,8 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
 )
@@ -62,7 +60,8 @@ type Site struct {
 	mux    *http.ServeMux
 	guard  *http.CrossOriginProtection
 	gitlab signInAt
-	turns  *rate.Limiter // of questions to GitLab that a sign-in makes
+	begins turns // of the first half of sign-ins, and of the second
+	ends   turns
 	admins adminGate
 	lines  logsample.Lines
 }
@@ -73,7 +72,7 @@ const maxForm = 64 << 10
 // New returns the page. It does no network I/O.
 func New(o Options) (*Site, error) {
 	o.HTTPClient = bounded(o.HTTPClient)
-	s := &Site{o: o, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection(), turns: rate.NewLimiter(signInsPerSecond, signInBurst)}
+	s := &Site{o: o, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection(), begins: newTurns(beginsAtATime), ends: newTurns(endsAtATime)}
 	if err := s.guard.AddTrustedOrigin(o.URL); err != nil {
 		return nil, fmt.Errorf("web.url: %w", err)
 	}

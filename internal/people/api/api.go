@@ -19,6 +19,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
@@ -47,6 +48,7 @@ const (
 	contentJSON        = "application/json"
 	contentYAML        = "text/yaml; charset=utf-8" // RFC 9512's application/yaml makes browsers of today ask what to do with it
 	kubeconfigFile     = `attachment; filename="kubeconfig.yaml"`
+	maxUnread          = 32 << 20 // bytes of answers that are written and not read yet
 	defaultPerSecond   = 5
 	defaultBurst       = 30
 	defaultAtATime     = 64
@@ -111,14 +113,18 @@ type API struct {
 	o       Options
 	routes  map[string]route
 	slots   chan struct{}
+	answers *httpserver.Answers // that are on their way
 	paces   paces
 	watches watches
 	ending  chan struct{} // closed when Run ends
 	refused logsample.Lines
 }
 
-// route answers one path. It returns what to write as JSON, or has written its answer itself and returns nil.
-type route func(w http.ResponseWriter, r *asked) (any, error)
+// route answers one path. It returns what to write: a file, and anything else as JSON.
+type route func(r *asked) (any, error)
+
+// file is a kubeconfig file.
+type file []byte
 
 // asked is a request of somebody who is known.
 type asked struct {
@@ -133,7 +139,7 @@ type asked struct {
 func New(o Options) *API {
 	o = o.complete()
 	a := &API{
-		o: o, slots: make(chan struct{}, o.AtATime), ending: make(chan struct{}),
+		o: o, slots: make(chan struct{}, o.AtATime), ending: make(chan struct{}), answers: httpserver.NewAnswers(maxUnread),
 		paces: paces{perSecond: o.PerSecond, burst: o.Burst}, watches: watches{all: o.Watches, own: o.OwnWatches, of: map[int64]int{}},
 	}
 	a.routes = map[string]route{
@@ -164,31 +170,38 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, &problem{http.StatusMethodNotAllowed, CodeMethod, "only GET is served"})
 		return
 	}
+	q, v, err := a.made(r, answer)
+	switch {
+	case err != nil:
+		a.refuse(w, r, err)
+	case q.watches():
+		a.watch(w, q)
+	default:
+		a.write(w, r, v)
+	}
+}
+
+// made makes an answer, in one of the slots: it is given back before the answer is written, for nobody else shall wait for a slow
+// reader. Watches have a limit of their own, and are answered elsewhere.
+func (a *API) made(r *http.Request, answer route) (q *asked, v any, err error) {
 	select {
 	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
 	default:
-		a.refuse(w, r, &problem{http.StatusServiceUnavailable, CodeBusy, "too many requests at a time: try again in a second"})
-		return
+		return nil, nil, &problem{http.StatusServiceUnavailable, CodeBusy, "too many requests at a time: try again in a second"}
 	}
-	leave := func() { <-a.slots }
-	q, err := a.prepare(r)
-	if err == nil && r.URL.Path == webapi.PathMyNamespaces && q.query.Get("watch") == "true" {
-		leave() // it has a limit of its own
-		a.watch(w, q)
-		return
+	if q, err = a.prepare(r); err != nil || q.watches() {
+		return q, nil, err
 	}
-	defer leave()
-	if err == nil {
-		ctx, cancel := context.WithTimeout(r.Context(), answerTime)
-		defer cancel()
-		q.Request = r.WithContext(ctx)
-		var v any
-		if v, err = answer(w, q); err == nil {
-			a.write(w, r, v)
-			return
-		}
-	}
-	a.refuse(w, r, err)
+	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
+	defer cancel()
+	q.Request = r.WithContext(ctx)
+	v, err = answer(q)
+	return q, v, err
+}
+
+func (r *asked) watches() bool {
+	return r.URL.Path == webapi.PathMyNamespaces && r.query.Get("watch") == "true"
 }
 
 // prepare finds out who asks, and what. For the file that anybody may have, somebody without a token asks as nobody.
@@ -226,7 +239,7 @@ func parameters(r *http.Request) (url.Values, error) {
 	return query, nil
 }
 
-func (a *API) whoAmI(_ http.ResponseWriter, r *asked) (any, error) {
+func (a *API) whoAmI(r *asked) (any, error) {
 	return a.identity(r), nil
 }
 
@@ -237,7 +250,7 @@ func (a *API) identity(r *asked) webapi.Identity {
 	return id
 }
 
-func (a *API) myNamespaces(_ http.ResponseWriter, r *asked) (any, error) {
+func (a *API) myNamespaces(r *asked) (any, error) {
 	f, err := filter(r.query)
 	if err != nil {
 		return nil, err
@@ -268,7 +281,7 @@ func filter(query url.Values) (f people.Filter, err error) {
 	return f, nil
 }
 
-func (a *API) can(_ http.ResponseWriter, r *asked) (any, error) {
+func (a *API) can(r *asked) (any, error) {
 	q := authz.Question{
 		Namespace: r.query.Get("namespace"), Verb: r.query.Get("verb"), Group: r.query.Get("group"),
 		Resource: strings.ToLower(r.query.Get("resource")), Subresource: r.query.Get("subresource"), Name: r.query.Get("name"),
@@ -282,7 +295,7 @@ func (a *API) can(_ http.ResponseWriter, r *asked) (any, error) {
 	return a.o.People.Can(r.user, q)
 }
 
-func (a *API) myChanges(_ http.ResponseWriter, r *asked) (any, error) {
+func (a *API) myChanges(r *asked) (any, error) {
 	since := a.o.Now().Add(-defaultChanges)
 	if text := r.query.Get("since"); text != "" {
 		var err error
@@ -299,7 +312,7 @@ func (a *API) myChanges(_ http.ResponseWriter, r *asked) (any, error) {
 	return list, err
 }
 
-func (a *API) ci(_ http.ResponseWriter, r *asked) (any, error) {
+func (a *API) ci(r *asked) (any, error) {
 	project := r.query.Get("project")
 	if project == "" {
 		return nil, badRequest("project is needed: its path, as project=haw/world, or its number")
@@ -308,7 +321,7 @@ func (a *API) ci(_ http.ResponseWriter, r *asked) (any, error) {
 }
 
 // kubeconfig answers with a file that holds nothing personal: of somebody who shows a token it has their namespaces as contexts.
-func (a *API) kubeconfig(w http.ResponseWriter, r *asked) (any, error) {
+func (a *API) kubeconfig(r *asked) (any, error) {
 	if a.o.Kubeconfig == nil {
 		return nil, &problem{http.StatusNotFound, CodeNotFound, "no kubeconfig is made here"}
 	}
@@ -323,21 +336,20 @@ func (a *API) kubeconfig(w http.ResponseWriter, r *asked) (any, error) {
 			return nil, err
 		}
 	}
-	file, err := a.o.Kubeconfig(variant, own)
+	text, err := a.o.Kubeconfig(variant, own)
 	if err != nil {
 		return nil, fmt.Errorf("making a kubeconfig: %w", err)
 	}
-	h := w.Header()
-	h.Set("Content-Type", contentYAML)
-	h.Set("Content-Disposition", kubeconfigFile)
-	h.Set("Content-Length", strconv.Itoa(len(file)))
-	_, _ = w.Write(file) // the caller is gone if this fails
-	return nil, nil      //nolint:nilnil // it is written
+	return file(text), nil
 }
 
-// write answers with JSON; 304 if that is what the caller has.
+// write answers with a file or JSON; 304 if that is what the caller has.
 func (a *API) write(w http.ResponseWriter, r *http.Request, v any) {
-	if v == nil {
+	h := w.Header()
+	if text, ok := v.(file); ok {
+		h.Set("Content-Type", contentYAML)
+		h.Set("Content-Disposition", kubeconfigFile)
+		a.answers.Send(w, r, http.StatusOK, text)
 		return
 	}
 	body, err := json.Marshal(v)
@@ -345,7 +357,6 @@ func (a *API) write(w http.ResponseWriter, r *http.Request, v any) {
 		a.refuse(w, r, fmt.Errorf("writing the answer: %w", err))
 		return
 	}
-	h := w.Header()
 	tag := etag(v)
 	h.Set("ETag", tag)
 	if slices.ContainsFunc(strings.Split(r.Header.Get("If-None-Match"), ","), func(have string) bool { return strings.TrimSpace(have) == tag }) {
@@ -353,8 +364,7 @@ func (a *API) write(w http.ResponseWriter, r *http.Request, v any) {
 		return
 	}
 	h.Set("Content-Type", contentJSON)
-	h.Set("Content-Length", strconv.Itoa(len(body)+1))
-	_, _ = w.Write(append(body, '\n')) // the caller is gone if this fails
+	a.answers.Send(w, r, http.StatusOK, append(body, '\n'))
 }
 
 // problem is an answer that is not 2xx.

@@ -458,6 +458,40 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// slowReader takes no answer before it is released.
+type slowReader struct {
+	*httptest.ResponseRecorder
+	writes, release chan struct{}
+}
+
+func (w slowReader) Write(b []byte) (int, error) {
+	w.writes <- struct{}{}
+	<-w.release
+	return w.ResponseRecorder.Write(b)
+}
+
+// TestSlowReadersHoldNoSlots: whoever does not take an answer, or a refusal, keeps nobody else from theirs.
+func TestSlowReadersHoldNoSlots(t *testing.T) {
+	w := newWorld(t, func(o *api.Options) { o.AtATime = 1 })
+	writes, release := make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	for path, token := range map[string]string{
+		webapi.PathWhoAmI: w.token(1), webapi.PathMyNamespaces: w.token(2), webapi.PathKubeconfig: "", webapi.PathCan: w.token(1), webapi.PathMyChanges: "",
+	} {
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		all.Go(func() { w.api.ServeHTTP(slowReader{httptest.NewRecorder(), writes, release}, r) })
+		<-writes
+	}
+	if out := w.get(webapi.PathWhoAmI, w.token(2)); out.Code != http.StatusOK {
+		t.Errorf("%d %s", out.Code, out.Body)
+	}
+	close(release)
+	all.Wait()
+}
+
 // TestLogIsBounded: whoever is refused can't fill the log.
 func TestLogIsBounded(t *testing.T) {
 	w := newWorld(t, nil)
