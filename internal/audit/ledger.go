@@ -72,6 +72,9 @@ func (l *ledger) load(ctx context.Context) error {
 	}
 	v := newVolume(l.o.Kube)
 	err := v.refresh(ctx)
+	if err != nil && !errors.Is(err, store.ErrNone) && !errors.Is(err, store.ErrDamaged) {
+		return err // what is stored is not known
+	}
 	if err == nil {
 		err = v.broken
 	}
@@ -83,11 +86,9 @@ func (l *ledger) load(ctx context.Context) error {
 	case v.version != "":
 		l.o.Log.WarnContext(ctx, "a part of the history is damaged: who had what is known from now on", "error", err)
 		v.mend()
-	case errors.Is(err, store.ErrDamaged), errors.Is(err, errBlock):
+	default:
 		l.o.Log.WarnContext(ctx, "the history is damaged and begins anew", "error", err)
 		v = newVolume(l.o.Kube)
-	default:
-		return err
 	}
 	old, err := loadLegacy(ctx, l.o.Kube)
 	if err != nil {

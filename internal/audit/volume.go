@@ -130,16 +130,16 @@ func (v *volume) read(ctx context.Context) error {
 	if err := json.Unmarshal(s.Data[keyHead], &h); err != nil || h.Base == "" {
 		return fmt.Errorf("loading %s: %w: it has no description that this version knows", store.NameAudit, store.ErrDamaged)
 	}
-	if v.version == "" || h.Base != v.head.Base || v.broken != nil {
+	anew := v.version == "" || h.Base != v.head.Base || v.broken != nil
+	v.version = "" // until all is read
+	if anew {
 		if err := v.readBase(ctx); err != nil {
 			return err
 		}
 	}
-	v.version = "" // until all is read
 	v.head, v.broken = h, nil
 	v.book.add(h.rows)
-	v.readSegments(ctx)
-	if err := ctx.Err(); err != nil {
+	if err := v.readSegments(ctx); err != nil {
 		return err
 	}
 	if v.open, err = v.book.unpackBlock(s.Data[keyOpen]); err != nil {
@@ -163,8 +163,9 @@ func (v *volume) readBase(ctx context.Context) error {
 	return err
 }
 
-// readSegments reads the blocks that are not known yet, and forgets those that are no more.
-func (v *volume) readSegments(ctx context.Context) {
+// readSegments reads the blocks that are not known yet, and forgets those that are no more. What is missing or damaged is in
+// broken; an error says that it is not known what there is.
+func (v *volume) readSegments(ctx context.Context) error {
 	var from uint64
 	for i, g := range v.head.Segments {
 		if i == 0 {
@@ -182,9 +183,12 @@ func (v *volume) readSegments(ctx context.Context) {
 		if err == nil {
 			err = store.Readable(s)
 		}
-		if err != nil {
-			v.broken = errors.Join(v.broken, fmt.Errorf("loading %s: %w", slotName(g.Slot), err))
+		switch {
+		case apierrors.IsNotFound(err):
+			v.broken = errors.Join(v.broken, fmt.Errorf("loading %s: %w: it is missing", slotName(g.Slot), store.ErrDamaged))
 			continue
+		case err != nil:
+			return fmt.Errorf("loading %s: %w", slotName(g.Slot), err)
 		}
 		for n := g.From; n < g.To; n++ {
 			if _, have := v.blocks[n]; have {
@@ -200,6 +204,7 @@ func (v *volume) readSegments(ctx context.Context) {
 		}
 	}
 	maps.DeleteFunc(v.blocks, func(n uint64, _ block) bool { return n < from || n >= v.head.Next })
+	return nil
 }
 
 // mend forgets the segments that can't be read as a whole, and begins the state anew.
