@@ -89,7 +89,12 @@ func (r *Resolver) trail(id SourceID, s standing) Trail {
 		t.RowLevel = row.Level
 		t.ends(row.Expires)
 	}
-	t.Text = r.say(t)
+	t.Text = t.Words(func(id SourceID) string {
+		if path, ok := r.snap.Path(id); ok {
+			return path
+		}
+		return id.String()
+	})
 	return t
 }
 
@@ -147,15 +152,9 @@ var toPerson = strings.NewReplacer(theirOwn, "because it is your own", "("+theyA
 // ToPerson is the Text of a trail, or what holds it, as it is said to the person themself.
 func ToPerson(text string) string { return toPerson.Replace(text) }
 
-// say puts a trail into words.
-func (r *Resolver) say(t Trail) string {
-	name := func(id SourceID) string {
-		path, ok := r.snap.Path(id)
-		if !ok {
-			return id.String()
-		}
-		return clean(path)
-	}
+// Words puts a trail into words, with these names of groups, projects and users.
+func (t Trail) Words(named func(SourceID) string) string {
+	name := func(id SourceID) string { return clean(named(id)) }
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s in %s, ", t.Level, name(t.Source))
 	switch t.Kind() {

@@ -52,8 +52,11 @@ func (p person) anonymous() bool { return p.ID == 0 && p.Subject == "" }
 type space struct {
 	N     uint32 `json:"n"`
 	Name  string `json:"name,omitempty"`
-	Owner int64  `json:"owner,omitempty"` // GitLab's user id, of a personal namespace and of personal projects
+	Owner int64  `json:"owner,omitempty"` // GitLab's user id, of a personal namespace and of personal projects; or unknownOwner
 }
+
+// unknownOwner is that of a namespace of which it was never read whose it is.
+const unknownOwner = -1
 
 // state says who holds which ClusterRole in which namespace: people by number, ascending.
 type state map[uint32]map[uint32][]uint32
@@ -140,7 +143,10 @@ func (b *book) addPerson(p person) {
 	for int(p.N) > len(b.people) {
 		b.people = append(b.people, person{N: number(len(b.people) + 1)})
 	}
-	delete(b.byID, b.people[p.N-1].ID)
+	old := b.people[p.N-1]
+	if delete(b.byID, old.ID); b.bySubject[old.Subject] == p.N {
+		delete(b.bySubject, old.Subject)
+	}
 	b.people[p.N-1] = p
 	if p.ID != 0 {
 		b.byID[p.ID] = p.N
@@ -150,10 +156,17 @@ func (b *book) addPerson(p person) {
 	}
 }
 
-// space returns the number of a namespace, as that of its present owner.
-func (b *book) space(name string, owner int64) uint32 {
-	if n := b.known(name); n != 0 && b.spaces[n-1].Owner == owner {
-		return n
+// space returns the number of a namespace, as that of its present owner. One that was made again for somebody else has another
+// one; but where somebody still holds something it is the same, and has changed hands.
+func (b *book) space(name string, owner int64, held bool) uint32 {
+	if n := b.known(name); n != 0 {
+		switch old := b.spaces[n-1].Owner; {
+		case owner == old, owner == unknownOwner:
+			return n
+		case held, old == unknownOwner:
+			b.addSpace(space{N: n, Name: name, Owner: owner})
+			return n
+		}
 	}
 	n := number(len(b.spaces) + 1)
 	b.addSpace(space{N: n, Name: name, Owner: owner})

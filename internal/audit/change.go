@@ -17,7 +17,7 @@ import (
 type change struct {
 	at      time.Time
 	space   string
-	owner   int64  // of a namespace that is a person's
+	owner   int64  // of a namespace that is a person's, or unknownOwner
 	user    int64  // GitLab's id
 	name    string // of the user
 	subject string // of what is no person
@@ -34,7 +34,8 @@ func (c change) object() bool { return c.user == 0 && c.subject == "" }
 // note takes a change into the book, and reports whether there was something to note: a right that is there can't be gained, and
 // one that is not can't be lost. Times never go back, whatever the clocks of two leaders say.
 func (b *book) note(c change, now state) (record, bool) {
-	r := record{at: c.at.UnixMilli(), space: b.space(c.space, c.owner), role: b.text(c.role), what: c.what, found: c.found}
+	held := len(now[b.known(c.space)]) > 0
+	r := record{at: c.at.UnixMilli(), space: b.space(c.space, c.owner, held), role: b.text(c.role), what: c.what, found: c.found}
 	switch {
 	case c.user != 0:
 		r.who = b.user(c.user)
@@ -69,6 +70,16 @@ func (b *book) has(c change) bool {
 		}
 	}
 	return false
+}
+
+// later returns those changes that a version before has recorded and that are not in the book yet.
+func (b *book) later(old []change) []change {
+	n := len(b.log)
+	if n == 0 {
+		return old
+	}
+	last := b.log[n-1].at
+	return slices.DeleteFunc(slices.Clone(old), func(c change) bool { return c.at.UnixMilli() < last || b.has(c) })
 }
 
 // tell takes in a change of which nothing before it is known: who lost something had it.
@@ -238,6 +249,19 @@ func owner(s *authz.Snapshot, id authz.SourceID) int64 {
 	case authz.GroupSource:
 	}
 	return 0
+}
+
+// owner returns whose the namespace of a place is, as GitLab said last; what is not in GitLab any more stays whose it was.
+func (b *book) owner(p *place, now, before *authz.Snapshot) int64 {
+	for _, s := range []*authz.Snapshot{now, before} {
+		if p.source.Kind == authz.UserSource || s != nil && s.Contains(p.source) {
+			return owner(s, p.source)
+		}
+	}
+	if n := b.known(p.name); n != 0 {
+		return b.spaces[n-1].Owner
+	}
+	return unknownOwner
 }
 
 // differ tells what of one pass is to be noted.

@@ -139,6 +139,11 @@ func TestWhoIsGoneIsPseudonymised(t *testing.T) {
 	x := w.writer(kube, limits)
 	x.ledger.openRecords = 3
 	w.owners["zoe-home"] = 771
+	gone := func(ns string, user int64) {
+		p := w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{ns: true}, flips{ns, "edit", user})
+		p.Made[0].Why = p.Made[0].Source.String() + " (zoe) is gone from GitLab or left out"
+		w.save(t, x, p)
+	}
 	w.flip("haw", "edit", 1)
 	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
 	give := func(ns string, user int64, by string) {
@@ -173,7 +178,9 @@ func TestWhoIsGoneIsPseudonymised(t *testing.T) {
 			t.Errorf("the history lacks %q:\n%s", want, before)
 		}
 	}
+	gone("zoe-home", 2)
 	delete(w.users, 771)
+	gone("zoe-home", 2)
 	w.save(t, x, w.pass(syncer.KindFull, "interval", nil))
 	if gone, err := reader.User(t.Context(), 771, time.Time{}, time.Time{}); err != nil || len(gone) != 4 || gone[0].Who.Name != "zoe" || gone[0].Who.Gone.IsZero() {
 		t.Errorf("just gone: %+v, %v", gone, err)
@@ -186,7 +193,7 @@ func TestWhoIsGoneIsPseudonymised(t *testing.T) {
 	delete(w.rights, "zoe-home")
 	w.now = w.now.Add(2 * time.Hour)
 	w.save(t, x, w.pass(syncer.KindFull, "interval", nil))
-	for _, word := range []string{"zoe", `"id":771,`, `"owner":771`, "gitlab:771"} {
+	for _, word := range []string{"zoe", `"id":771,`, `"owner":771`, "gitlab:771", "user/771"} {
 		if text := plainText(t, kube); strings.Contains(text, word) {
 			t.Errorf("%q is still stored:\n%.3000s", word, text)
 		}
@@ -195,8 +202,8 @@ func TestWhoIsGoneIsPseudonymised(t *testing.T) {
 	if err != nil || len(all) != 3 || all[0].Who.ID != 0 || !strings.HasPrefix(all[0].Who.Name, "person-") || all[2].Who.Name != all[0].Who.Name || all[1].ApprovedBy != all[0].Who.Name {
 		t.Errorf("afterwards: %+v, %v", all, err)
 	}
-	if n := len(x.ledger.v.book.log); n != 5 {
-		t.Errorf("%d entries are left of 5", n)
+	if n := len(x.ledger.v.book.log); n != 7 {
+		t.Errorf("%d entries are left of 7", n)
 	}
 	if gone, err := reader.User(t.Context(), 771, time.Time{}, time.Time{}); err != nil || len(gone) != 0 {
 		t.Errorf("%+v, %v", gone, err)
@@ -456,4 +463,136 @@ func TestWhatAnEarlierVersionWroteIsTold(t *testing.T) {
 	if got := lines(); strings.Count(got, "u4") != 1 || !strings.HasPrefix(got, want) {
 		t.Errorf("at last:\n%s", got)
 	}
+}
+
+// TestANamespaceThatChangesHands: whatever happens to the project of a namespace, what its members lose is recorded, once; and its
+// name goes with that of the person whose it was at last.
+func TestANamespaceThatChangesHands(t *testing.T) {
+	const ns = "zoe-thesis"
+	mine := authz.Project{ID: 42, Path: "zoe/thesis", Owner: 3}
+	for _, c := range []struct {
+		name          string
+		before, after func(*world, *fake.Clientset)
+		keeps         bool // the name
+	}{
+		{name: "it stays", before: func(*world, *fake.Clientset) {}, after: func(*world, *fake.Clientset) {}},
+		{name: "moved to a group", before: func(*world, *fake.Clientset) {}, after: func(w *world, _ *fake.Clientset) {
+			w.projects[ns] = authz.Project{ID: 42, Path: "haw/thesis", Group: 1}
+		}, keeps: true},
+		{name: "moved to a person", before: func(w *world, _ *fake.Clientset) {
+			w.projects[ns] = authz.Project{ID: 42, Path: "haw/thesis", Group: 1}
+		}, after: func(w *world, _ *fake.Clientset) { w.projects[ns] = mine }},
+		{name: "gone or unread", before: func(*world, *fake.Clientset) {}, after: func(w *world, _ *fake.Clientset) { w.unread[ns] = true }},
+		{name: "unread at first", before: func(w *world, _ *fake.Clientset) { w.unread[ns] = true }, after: func(w *world, _ *fake.Clientset) { w.unread[ns] = false }},
+		{name: "known from a version before", before: func(w *world, kube *fake.Clientset) {
+			old := store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameHistory}
+			err := old.Save(t.Context(), nil, func(out io.Writer) error {
+				return json.NewEncoder(out).Encode(legacyChange{At: w.now.Add(-9 * 24 * time.Hour), Namespace: ns, Object: "RoleBinding " + ns + "/gitlab-edit", Action: "update", Added: []string{"gitlab:4 (u4)"}, Cause: "hook"})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, after: func(*world, *fake.Clientset) {}},
+	} {
+		w, kube := newWorld(5), newCluster()
+		w.projects[ns] = mine
+		c.before(w, kube)
+		x := w.writer(kube, limits)
+		for user := range int64(5) {
+			w.flip(ns, "edit", user+1)
+		}
+		w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+		w.now = w.now.Add(time.Hour)
+		c.after(w, kube)
+		lose := func(user int64) {
+			t.Helper()
+			w.save(t, x, w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{ns: true}, flips{ns, "edit", user}))
+			m, err := NewReader(kube).At(t.Context(), ns, w.now)
+			if err != nil || momentText(m) != w.text(ns) {
+				t.Errorf("%s, without u%d: %s, %v", c.name, user, momentText(m), err)
+			}
+		}
+		lose(1)
+		w.save(t, x, w.pass(syncer.KindFull, "interval", nil))
+		lose(3)
+		delete(w.users, 3)
+		for range 2 { // the name stays while somebody has something in it
+			w.now = w.now.Add(48 * time.Hour)
+			w.save(t, x, w.pass(syncer.KindFull, "interval", nil))
+		}
+		lose(2)
+		all, err := NewReader(kube).Namespace(t.Context(), ns, w.now.Add(-7*24*time.Hour), time.Time{})
+		if err != nil || len(all) != 3 {
+			t.Errorf("%s: %+v, %v", c.name, all, err)
+		}
+		for _, e := range all {
+			if e.What != Lost || e.Found || e.Cause != "hook" {
+				t.Errorf("%s: %+v", c.name, e)
+			}
+		}
+		w.now = w.now.Add(48 * time.Hour)
+		w.save(t, x, w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{ns: true}, flips{ns, "edit", 4}, flips{ns, "edit", 5}))
+		delete(w.rights, ns)
+		w.save(t, x, w.pass(syncer.KindFull, "interval", nil))
+		if keeps := strings.Contains(plainText(t, kube), ns); keeps != c.keeps {
+			t.Errorf("%s: the name of the namespace is kept: %v\n%s", c.name, keeps, plainText(t, kube))
+		}
+	}
+}
+
+// TestWhatAnEarlierVersionWroteIsTakenOverOnce: however often it is read, also once the history was damaged.
+func TestWhatAnEarlierVersionWroteIsTakenOverOnce(t *testing.T) {
+	w, kube := newWorld(5), newCluster()
+	old := store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameHistory}
+	write := func(at time.Time) {
+		t.Helper()
+		err := old.Save(t.Context(), nil, func(out io.Writer) error {
+			return errors.Join(
+				json.NewEncoder(out).Encode(legacyChange{At: at, Namespace: "haw", Object: "RoleBinding haw/gitlab-edit", Action: "update", Added: []string{"gitlab:1 (u1)"}, Cause: "hook"}),
+				json.NewEncoder(out).Encode(legacyChange{At: at, Namespace: "haw", Object: "NetworkPolicy haw/deny-all", Action: "create", Cause: "hook"}))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(what string, want int) {
+		t.Helper()
+		all, err := NewReader(kube).Namespace(t.Context(), "haw", time.Time{}, time.Time{})
+		if err != nil || len(all) != want {
+			t.Errorf("%s: %d entries, %v: %+v", what, len(all), err, all)
+		}
+	}
+	damage := func(name, key string) {
+		t.Helper()
+		s, err := kube.CoreV1().Secrets(deploy.Namespace).Get(t.Context(), name, metav1.GetOptions{})
+		if err == nil {
+			s.Data[key] = []byte("garbage")
+			_, err = kube.CoreV1().Secrets(deploy.Namespace).Update(t.Context(), s, metav1.UpdateOptions{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(w.now.Add(-time.Hour))
+	x := w.writer(kube, limits)
+	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+	w.now = w.now.Add(time.Hour)
+	write(w.now) // that version leads again
+	w.flip("haw", "edit", 1)
+	for range 3 {
+		x = w.writer(kube, limits)
+		w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+		count("read again", 4)
+	}
+	damage(store.NameAuditBase, "content.gz")
+	write(w.now)
+	x = w.writer(kube, limits)
+	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+	count("begun anew", 2)
+	x.ledger.openRecords = 1
+	w.save(t, x, w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{"haw": true}, flips{"haw", "view", 1}))
+	damage(store.NameAudit, keyOpen)
+	x = w.writer(kube, limits)
+	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+	count("what is open is damaged", 3)
 }

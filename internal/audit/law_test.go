@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -74,6 +75,8 @@ func TestWhoHadWhatAtAnyTime(t *testing.T) {
 		w.save(t, all[0], w.pass(syncer.KindFull, "start", nil))
 		note()
 		for range 80 {
+			w.projects["lab"] = authz.Project{ID: 9, Path: "some/lab", Owner: r.Int64N(3)} // it changes hands, at times nobody knows whose it is
+			w.unread["lab"] = r.IntN(3) == 0
 			i := r.IntN(2)
 			switch x := all[i]; r.IntN(10) {
 			case 0: // it dies after writing: its successor reads everything first

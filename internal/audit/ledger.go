@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
@@ -96,6 +95,7 @@ func (l *ledger) load(ctx context.Context) error {
 	}
 	l.v, l.now, l.rows, l.spaces, l.dirty, l.forgets = v, v.book.now(), map[uint32]bool{}, map[uint32]bool{}, false, false
 	l.legacy = len(old) > 0 && l.o.Now().Sub(old[len(old)-1].at) > keepLegacy
+	old = v.book.later(old)
 	if l.fresh {
 		l.tell(old)
 		if l.lastBook == nil {
@@ -104,9 +104,7 @@ func (l *ledger) load(ctx context.Context) error {
 		l.again()
 	} else {
 		for _, c := range old {
-			if n := len(v.book.log); n == 0 || c.at.UnixMilli() >= v.book.log[n-1].at {
-				l.note(c)
-			}
+			l.note(c)
 		}
 		l.dirty = l.dirty || l.legacy
 	}
@@ -126,7 +124,7 @@ func (l *ledger) again() {
 	for n, roles := range l.lastNow {
 		s := last.spaces[n-1]
 		for role, people := range roles {
-			r := record{space: b.space(s.Name, s.Owner), role: b.text(last.textOf(role)), what: gained}
+			r := record{space: b.space(s.Name, s.Owner, false), role: b.text(last.textOf(role)), what: gained}
 			for _, n := range people {
 				p := last.people[n-1]
 				if p.Subject != "" {
@@ -141,7 +139,7 @@ func (l *ledger) again() {
 		}
 	}
 	for _, c := range slices.Backward(l.unsaved) {
-		r := record{space: b.space(c.space, c.owner), role: b.text(c.role), what: gained}
+		r := record{space: b.space(c.space, c.owner, true), role: b.text(c.role), what: gained}
 		if c.what == gained {
 			r.what = lost
 		}
@@ -178,12 +176,19 @@ func (l *ledger) tell(old []change) {
 func (l *ledger) note(c change) bool {
 	b := l.v.book
 	people, spaces := len(b.people), len(b.spaces)
+	known, was := b.known(c.space), space{}
+	if known != 0 {
+		was = b.spaces[known-1]
+	}
 	r, ok := b.note(c, l.now)
 	for n := people; n < len(b.people); n++ {
 		l.rows[number(n+1)] = true
 	}
 	for n := spaces; n < len(b.spaces); n++ {
 		l.spaces[number(n+1)] = true
+	}
+	if known != 0 && b.spaces[known-1] != was { // it has another owner
+		l.spaces[known], l.dirty = true, true
 	}
 	if ok {
 		l.v.open = append(l.v.open, r)
@@ -218,14 +223,7 @@ func (l *ledger) process(x Written) {
 		}
 	}
 	d := differ{x: x, why: reasons{now: x.Snapshot, before: x.Before, at: x.Began}, owner: func(p *place) int64 {
-		if n := b.known(p.name); n != 0 && p.source == (authz.SourceID{}) {
-			return b.spaces[n-1].Owner
-		}
-		own := owner(x.Snapshot, p.source)
-		if own == 0 && x.Before != nil {
-			own = owner(x.Before, p.source)
-		}
-		return own
+		return b.owner(p, x.Snapshot, x.Before)
 	}}
 	var changes []change
 	for _, p := range all {
@@ -258,11 +256,7 @@ func (l *ledger) begin(x Written, all map[string]*place) {
 		if !p.ours {
 			continue
 		}
-		own := owner(x.Snapshot, p.source)
-		if n := b.known(p.name); n != 0 && own != 0 { // what is told of before did not say whose it is
-			b.addSpace(space{N: n, Name: p.name, Owner: own})
-		}
-		r := record{space: b.space(p.name, own), what: gained}
+		r := record{space: b.space(p.name, b.owner(p, x.Snapshot, x.Before), false), what: gained}
 		for _, h := range holders(p.bindings, p.name) {
 			if r.role = b.text(h.role); h.user == 0 {
 				r.who = b.subject(h.subject)

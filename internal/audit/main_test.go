@@ -71,10 +71,13 @@ type world struct {
 	rights map[string]map[string]map[int64]bool // by namespace and role
 	users  map[int64]authz.User
 	owners map[string]int64 // of namespaces that are a person's
+	// projects are those of namespaces that are one's; unread are namespaces whose source GitLab does not tell of.
+	projects map[string]authz.Project
+	unread   map[string]bool
 }
 
 func newWorld(people int64) *world {
-	w := &world{now: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), rights: map[string]map[string]map[int64]bool{}, users: map[int64]authz.User{}, owners: map[string]int64{}}
+	w := &world{now: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), rights: map[string]map[string]map[int64]bool{}, users: map[int64]authz.User{}, owners: map[string]int64{}, projects: map[string]authz.Project{}, unread: map[string]bool{}}
 	for id := range people {
 		w.users[id+1] = authz.User{ID: id + 1, Username: "u" + strconv.FormatInt(id+1, 10), State: authz.StateActive, Human: true}
 	}
@@ -84,6 +87,9 @@ func newWorld(people int64) *world {
 func (w *world) source(ns string) authz.SourceID {
 	if id := w.owners[ns]; id != 0 {
 		return authz.UserID(id)
+	}
+	if p, ok := w.projects[ns]; ok {
+		return authz.ProjectID(p.ID)
 	}
 	var n int64
 	for _, c := range ns {
@@ -125,8 +131,12 @@ func (w *world) snapshot() *authz.Snapshot {
 	s := &authz.Snapshot{Issuer: issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{}, Projects: map[int64]authz.Project{}}
 	maps.Copy(s.Users, w.users)
 	for ns := range w.rights {
-		if id := w.source(ns); id.Kind == authz.GroupSource {
+		switch id := w.source(ns); {
+		case w.unread[ns]:
+		case id.Kind == authz.GroupSource:
 			s.Groups[id.ID] = authz.Group{ID: id.ID, Path: ns}
+		case id.Kind == authz.ProjectSource:
+			s.Projects[id.ID] = w.projects[ns]
 		}
 	}
 	return s

@@ -106,14 +106,12 @@ func (r *Reader) read(ctx context.Context, ask func(*book)) error {
 		return err
 	}
 	b, log := r.v.book, r.v.book.log
-	if len(old) > 0 {
+	if old = b.later(old); len(old) > 0 {
 		now := b.now()
 		for _, c := range old {
-			switch n := len(log); {
-			case n > 0 && c.at.UnixMilli() < log[n-1].at:
-			case b.begins.IsZero():
+			if b.begins.IsZero() {
 				b.tell(c)
-			default:
+			} else {
 				b.note(c, now)
 			}
 		}

@@ -1,7 +1,9 @@
 package audit
 
 import (
+	"cmp"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -9,8 +11,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// reasons says why somebody gained or lost something, by GitLab before and after. What it says has no name of a person: paths of
-// what belongs to one are written as ids, so that pseudonymised entries stay so.
+// reasons says why somebody gained or lost something, by GitLab before and after. What it says has neither name nor id of a
+// person: what belongs to one is written without its path, so that pseudonymised entries stay so.
 type reasons struct {
 	now, before *authz.Snapshot // before may be nil
 	at          time.Time
@@ -22,18 +24,70 @@ func (r reasons) trail(s *authz.Snapshot, user int64, id authz.SourceID, at time
 		return authz.Trail{}, false
 	}
 	t, ok := authz.View{Snapshot: s}.Trail(user, id, at)
-	t.Text = impersonal(s, t.Text, t.Source, t.Why.Row, t.Why.Target)
+	t.Text = t.Words(func(id authz.SourceID) string {
+		if path, ok := s.Path(id); ok && !personal(s, id) {
+			return path
+		}
+		return impersonal(id.String())
+	})
 	return t, ok
 }
 
-// impersonal writes the paths of what belongs to a person as ids.
-func impersonal(s *authz.Snapshot, text string, ids ...authz.SourceID) string {
-	for _, id := range ids {
-		if path, ok := s.Path(id); ok && path != "" && owner(s, id) != 0 {
-			text = strings.ReplaceAll(text, rbacsync.Printable(path), id.String())
+// personal reports whether a source is a person's, or may be.
+func personal(s *authz.Snapshot, id authz.SourceID) bool {
+	switch id.Kind {
+	case authz.GroupSource:
+		return false
+	case authz.ProjectSource:
+		p, ok := s.Projects[id.ID]
+		return !ok || p.Owner != 0 || p.Group == 0
+	case authz.UserSource:
+	}
+	return true
+}
+
+var userSource = regexp.MustCompile(`\buser/\d+\b`)
+
+// impersonal writes a person's personal namespace without their id.
+func impersonal(text string) string {
+	return userSource.ReplaceAllString(text, "their own namespace")
+}
+
+// What follows a source in the reasons of rbacsync: its path, or where its namespace is.
+var (
+	pathInBrackets = regexp.MustCompile(`^ \(.*\)( is gone )`)
+	pathAfter      = regexp.MustCompile(`^ [^\s,;:]+`)
+	homeAfter      = regexp.MustCompile(`^ is [^\s,;:]+`)
+)
+
+// withoutPath takes the path of a source out of the reason of a change, and the name of its namespace.
+func withoutPath(text string, id authz.SourceID) string {
+	before, after, ok := strings.Cut(text, id.String())
+	if !ok {
+		return text
+	}
+	switch {
+	case before != "":
+		after = homeAfter.ReplaceAllString(after, " is another one")
+	case pathInBrackets.MatchString(after):
+		after = pathInBrackets.ReplaceAllString(after, "$1")
+	default:
+		after = pathAfter.ReplaceAllString(after, "")
+	}
+	return before + id.String() + after
+}
+
+// personal reports whether a source is or was a person's, or may have been: neither Snapshot knows it.
+func (r reasons) personal(id authz.SourceID) bool {
+	known := false
+	for _, s := range []*authz.Snapshot{r.now, r.before} {
+		if s != nil && s.Contains(id) {
+			if known = true; personal(s, id) {
+				return true
+			}
 		}
 	}
-	return text
+	return !known && id.Kind != authz.GroupSource
 }
 
 // plain is why a change was planned, in its own words.
@@ -42,11 +96,10 @@ func (r reasons) plain(p *place, c rbacsync.Change) string {
 	if c.ApprovedBy != "" { // that is told by itself
 		why = strings.ReplaceAll(why, ", approved by "+c.ApprovedBy, "")
 	}
-	why = impersonal(r.now, why, p.source, c.Source)
-	if r.before != nil {
-		why = impersonal(r.before, why, p.source, c.Source)
+	if id := cmp.Or(c.Source, p.source); r.personal(id) {
+		why = withoutPath(why, id)
 	}
-	return why
+	return impersonal(why)
 }
 
 func (r reasons) gained(p *place, h holder, c rbacsync.Change) string {
@@ -76,7 +129,7 @@ func (r reasons) lost(p *place, h holder, c rbacsync.Change) string {
 	case u.State != authz.StateActive:
 		parts = append(parts, fmt.Sprintf("the account is %s", rbacsync.Printable(string(u.State))))
 	case !r.now.Contains(p.source):
-		parts = append(parts, p.source.String()+" is gone from GitLab")
+		parts = append(parts, impersonal(p.source.String())+" is gone from GitLab")
 	case has && had && is.Text == was.Text: // the configuration, or somebody else
 		parts = append(parts[:0], is.Text, r.plain(p, c))
 	case has:

@@ -45,19 +45,20 @@ func (l *ledger) people(s *authz.Snapshot, now time.Time) {
 		}
 	}
 	for _, n := range slices.Clone(l.v.book.spaces) { // of somebody who is forgotten, and written to since
-		if _, there := s.Users[n.Owner]; n.Owner != 0 && !there && l.v.book.byID[n.Owner] == 0 && len(l.now[n.N]) == 0 {
+		if _, there := s.Users[n.Owner]; n.Owner > 0 && !there && l.v.book.byID[n.Owner] == 0 && len(l.now[n.N]) == 0 {
 			l.v.book.addSpace(space{N: n.N})
 			l.forgets, l.dirty = true, true
 		}
 	}
 }
 
-// forget takes the name and id of a person out of the tables, and the names of the namespaces that were theirs.
+// forget takes the name and id of a person out of the tables, and the names of the namespaces that were theirs; where others
+// still hold something, once they don't.
 func (l *ledger) forget(p person) {
 	b := l.v.book
 	b.addPerson(person{N: p.N})
 	for _, s := range slices.Clone(b.spaces) {
-		if s.Owner == p.ID {
+		if s.Owner == p.ID && len(l.now[s.N]) == 0 {
 			b.addSpace(space{N: s.N})
 		}
 	}

@@ -203,8 +203,9 @@ func (s *Service) CI(user int64, project string) (webapi.CI, error) {
 	return ci, nil
 }
 
-// projectOf finds a project by its number or path, in any case as GitLab does.
-func projectOf(s *authz.Snapshot, project string) (int64, bool) {
+// projectOf finds a project by its number or path, in any case as GitLab does. It looks at all of them, whichever it is: how long
+// that takes must not tell whether there is one.
+func projectOf(s *authz.Snapshot, project string) (found int64, ok bool) {
 	if id, err := strconv.ParseInt(project, 10, 64); err == nil {
 		_, ok := s.Projects[id]
 		return id, ok
@@ -212,10 +213,10 @@ func projectOf(s *authz.Snapshot, project string) (int64, bool) {
 	project = strings.Trim(project, "/")
 	for id, p := range s.Projects {
 		if strings.EqualFold(p.Path, project) {
-			return id, true
+			found, ok = id, true
 		}
 	}
-	return 0, false
+	return found, ok
 }
 
 // Can answers whether somebody may do what the Question says.

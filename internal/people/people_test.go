@@ -400,3 +400,30 @@ func TestChangesAreNewestFirst(t *testing.T) {
 		t.Error(got, want, err)
 	}
 }
+
+// TestAProjectIsNotToldByTime: looking for somebody else's project by its path takes as long as looking for one that there is not.
+func TestAProjectIsNotToldByTime(t *testing.T) {
+	s := &authz.Snapshot{Projects: map[int64]authz.Project{}}
+	for id := range int64(20000) {
+		s.Projects[id+1] = authz.Project{ID: id + 1, Path: fmt.Sprintf("haw/project-%05d", id)}
+	}
+	service := people.New(people.Options{
+		View: func() (authz.View, bool) { return authz.View{Snapshot: s}, true },
+		CI:   func(authz.View, int64) (webapi.CI, bool) { return webapi.CI{}, true },
+	})
+	fastest := func(path string) time.Duration {
+		least := time.Hour
+		for range 40 {
+			began := time.Now()
+			if _, err := service.CI(1, path); !errors.Is(err, people.ErrNoProject) {
+				t.Fatal(err)
+			}
+			least = min(least, time.Since(began))
+		}
+		return least
+	}
+	there, missing := fastest("haw/project-07000"), fastest("haw/project-x7000")
+	if there < missing/2 { // who stops at the project is some time a hundred times as fast
+		t.Errorf("a project that there is takes %v, another one %v", there, missing)
+	}
+}

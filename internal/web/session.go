@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
@@ -73,12 +75,20 @@ func ParseKeys(data []byte) ([][]byte, error) {
 // sealers are the keys of the moment.
 type sealers []cipher.AEAD
 
+// own makes the key of this page out of one that others may have too: what another installation seals opens nowhere else, nor what
+// was sealed for another GitLab or application.
+func (s *Site) own(key []byte) []byte {
+	sum := hmac.New(sha256.New, key)
+	sum.Write([]byte(s.o.URL + "\x00" + s.o.GitLabURL + "\x00" + s.o.ClientID))
+	return sum.Sum(nil)
+}
+
 // keys reads the keys. It says in the log why it can't.
 func (s *Site) keys(ctx context.Context) (sealers, error) {
 	keys, err := s.o.Keys()
 	var out sealers
 	for _, k := range keys {
-		block, blockErr := aes.NewCipher(k)
+		block, blockErr := aes.NewCipher(s.own(k))
 		if blockErr != nil {
 			err = errors.Join(err, blockErr)
 			break

@@ -3,6 +3,7 @@ package web_test
 import (
 	"encoding/base64"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -199,5 +200,33 @@ func TestForms(t *testing.T) {
 	}
 	if a := f.browser().do(http.MethodPost, "/signout", form("x")); a.status != http.StatusUnauthorized {
 		t.Errorf("without a session: %d", a.status)
+	}
+}
+
+// TestSessionsAreOfOneInstallation: a cookie opens no page of another address, GitLab or application, though they have the same key:
+// there the number of a person is somebody else's.
+func TestSessionsAreOfOneInstallation(t *testing.T) {
+	var own web.Options
+	f := newFixture(t, func(o *web.Options) { own = *o })
+	c := signedIn(t, f).cookie("__Host-session")
+	for what, change := range map[string]func(*web.Options){
+		"the same":            func(*web.Options) {},
+		"another address":     func(o *web.Options) { o.URL = "https://other.example.com" },
+		"another GitLab":      func(o *web.Options) { o.GitLabURL = "https://gitlab.other.example.com" },
+		"another application": func(o *web.Options) { o.ClientID = "other" },
+	} {
+		o := own
+		change(&o)
+		site, err := web.New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest(http.MethodGet, o.URL+"/namespaces", nil)
+		r.AddCookie(c)
+		w := httptest.NewRecorder()
+		site.ServeHTTP(w, r)
+		if want := map[bool]int{true: http.StatusOK, false: http.StatusUnauthorized}[what == "the same"]; w.Code != want {
+			t.Errorf("%s: %d, want %d", what, w.Code, want)
+		}
 	}
 }
