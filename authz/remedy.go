@@ -41,7 +41,7 @@ func (n *nearby) remedies(r *refusal, roles []GivenRole) []Remedy {
 		return append(out, Remedy{Do: DoConfigure, Text: fmt.Sprintf("change the configuration (%s), which the cluster's administrators can", n.leftOut())})
 	}
 	if i := slices.IndexFunc(roles, func(g GivenRole) bool { return g.Allows == Yes }); i >= 0 { // and it is not in the cluster
-		return append(out, Remedy{Do: DoCluster, Text: roles[i].Absent.cure()})
+		return append(out, Remedy{Do: DoCluster, Text: roles[i].Absent.remedy()})
 	}
 	frozen := n.frozen
 	able, known := r.levelsIn(n.id, frozen)
@@ -156,8 +156,8 @@ func (n *nearby) who(id SourceID, l Level) []string {
 	return out
 }
 
-// cure says to an administrator what to do about something that is not in the cluster.
-func (a Absence) cure() string {
+// remedy says to an administrator what to do about something that is not in the cluster.
+func (a Absence) remedy() string {
 	switch a {
 	case AbsentPlan:
 		return "set rbacsync.mode: enforce, when `gl-k8s-integrator plan` shows what it should"
