@@ -694,6 +694,7 @@ func TestOthersAreNotFenced(t *testing.T) {
 	for _, namespace := range []string{ns, "operator"} {
 		ok("binding the operator", bindIn(ctx, admin, namespace, binding(metav1.ObjectMeta{Name: "operator"}, kubename.CIClusterRole, account("operator", "operator"))))
 		operator := serviceAccount(t, "operator", "operator")
+		awaitDefaultAccount(t, namespace) // a token Secret of an account that is not there yet is deleted
 		// The API server learns of the binding a moment later.
 		eventually(t, "an operator to make a token Secret in "+namespace, func() bool {
 			_, err := operator.CoreV1().Secrets(namespace).Create(ctx, tokenSecret("for-default"), metav1.CreateOptions{})
@@ -701,7 +702,6 @@ func TestOthersAreNotFenced(t *testing.T) {
 		})
 		_, err = operator.CoreV1().ResourceQuotas(namespace).Create(ctx, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "by-operator"}}, metav1.CreateOptions{})
 		ok("an operator makes a quota in "+namespace, err)
-		awaitDefaultAccount(t, namespace)
 		eventually(t, "the token in "+namespace, func() bool {
 			s, err := admin.CoreV1().Secrets(namespace).Get(ctx, "for-default", metav1.GetOptions{})
 			return err == nil && len(s.Data["token"]) > 0
