@@ -317,7 +317,7 @@ func TestCitationsResolve(t *testing.T) {
 			for _, m := range cited.FindAllStringSubmatch(string(text), -1) {
 				found++
 				if m[1] != invariants || !slices.Contains(known[m[2]], m[3]) {
-					t.Errorf("%s cites %s %s of docs/%s; docs/%s has all of them", path, m[2], m[3], m[1], invariants)
+					t.Errorf("%s cites %s %s of docs/%s, which is none of docs/%s", path, m[2], m[3], m[1], invariants)
 				}
 			}
 			if m := elsewhere.FindString(string(text)); m != "" {
