@@ -9,7 +9,7 @@ type Code string
 // Outcome is the class of an answer; each code belongs to exactly one.
 type Outcome string
 
-// The outcomes (docs/architecture.md, decision 3). All but OutcomeMalformed are answered with HTTP 200.
+// The outcomes (docs/invariants.md, decision 3). All but OutcomeMalformed are answered with HTTP 200.
 const (
 	OutcomeOK        Outcome = "ok"
 	OutcomeNotMine   Outcome = "not_mine"

@@ -250,7 +250,7 @@ func TestAPIAudiences(t *testing.T) {
 }
 
 // TestNoTokenInAnyOutput runs good, bad and broken tokens through handler and authenticator and looks for any part
-// of them in logs, errors and answers (docs/architecture.md, invariant 1).
+// of them in logs, errors and answers (docs/invariants.md, invariant 1).
 func TestNoTokenInAnyOutput(t *testing.T) {
 	i, c := newIssuer(t)
 	var logs lockedBuffer

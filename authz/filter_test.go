@@ -92,7 +92,7 @@ func grantsIn(p authz.Policy, s *authz.Snapshot, id authz.SourceID) string {
 	return strings.Join(out, " ")
 }
 
-// TestPatternsOnlyExclude is docs/architecture.md, decision 18: no field of a Policy that gives something takes a pattern. Whatever path a
+// TestPatternsOnlyExclude is docs/invariants.md, decision 18: no field of a Policy that gives something takes a pattern. Whatever path a
 // person makes up, a Policy with patterns grants no more than the one without.
 func TestPatternsOnlyExclude(t *testing.T) {
 	plain := newPolicy(t, func(*authz.PolicyConfig) {})

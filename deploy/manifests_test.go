@@ -155,7 +155,7 @@ func TestManifestsHoldTheNamesOfTheCode(t *testing.T) {
 	}
 }
 
-// TestSecurityInvariantIntegratorRole is docs/architecture.md, invariant 2: the role is no stronger than this.
+// TestSecurityInvariantIntegratorRole is docs/invariants.md, invariant 2: the role is no stronger than this.
 func TestSecurityInvariantIntegratorRole(t *testing.T) {
 	objects := decoded(t)
 	role := objects["ClusterRole/"+deploy.ServiceAccount].(*rbacv1.ClusterRole)

@@ -15,7 +15,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-const architecture = "architecture.md"
+// The map, which people read first, and the pages beside it, which have all of what it names.
+const (
+	architecture = "architecture.md"
+	packages     = "packages.md"
+	walks        = "walks.md"
+	invariants   = "invariants.md"
+	glossary     = "glossary.md"
+)
 
 // section returns what is between a heading of a page and the next one of the same rank or higher.
 func section(t *testing.T, page, heading string) string {
@@ -24,7 +31,7 @@ func section(t *testing.T, page, heading string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(text), "\n"+heading+"\n")
+	_, rest, ok := strings.Cut("\n"+string(text), "\n"+heading+"\n")
 	if !ok {
 		t.Fatalf("%s has no heading %q", page, heading)
 	}
@@ -68,10 +75,10 @@ func folders(t *testing.T) []string {
 	return slices.Compact(out)
 }
 
-// TestEveryPackageIsOnTheMap: each folder with Go files has one row among the parts, and each row its folder.
+// TestEveryPackageIsOnTheMap: each folder with Go files has one row among the packages, and each row its folder.
 func TestEveryPackageIsOnTheMap(t *testing.T) {
 	var rows []string
-	for _, cell := range firstCells(section(t, architecture, "## The parts")) {
+	for _, cell := range firstCells(section(t, packages, "## All packages")) {
 		for _, m := range named.FindAllStringSubmatch(cell, -1) {
 			rows = append(rows, m[1])
 		}
@@ -85,12 +92,12 @@ func TestEveryPackageIsOnTheMap(t *testing.T) {
 	}
 	for _, folder := range have {
 		if n := len(slices.DeleteFunc(slices.Clone(rows), func(r string) bool { return r != folder })); n != 1 {
-			t.Errorf("%s has %d rows among the parts of docs/%s, want one", folder, n, architecture)
+			t.Errorf("%s has %d rows among the packages of docs/%s, want one", folder, n, packages)
 		}
 	}
 	for _, row := range rows {
 		if !slices.Contains(have, row) {
-			t.Errorf("docs/%s has a row for %s, which is no folder with Go files", architecture, row)
+			t.Errorf("docs/%s has a row for %s, which is no folder with Go files", packages, row)
 		}
 	}
 }
@@ -122,7 +129,7 @@ func TestImportRulesAreOnTheMap(t *testing.T) {
 		t.Fatalf("only %d rules were found", len(rules))
 	}
 	rows := map[string]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| .+ \\| (.+) \\|$").FindAllStringSubmatch(section(t, architecture, "## Who may import whom"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| .+ \\| (.+) \\|$").FindAllStringSubmatch(section(t, packages, "## Who may import whom"), -1) {
 		rows[m[1]] = m[2]
 	}
 	for name, rule := range rules {
@@ -137,44 +144,101 @@ func TestImportRulesAreOnTheMap(t *testing.T) {
 		slices.Sort(want)
 		slices.Sort(have)
 		if !slices.Equal(want, have) {
-			t.Errorf("rule %s denies %q, docs/%s says %q", name, want, architecture, have)
+			t.Errorf("rule %s denies %q, docs/%s says %q", name, want, packages, have)
 		}
 		delete(rows, name)
 	}
 	for name := range rows {
-		t.Errorf("docs/%s has the rule %s, .golangci.yaml has not", architecture, name)
+		t.Errorf("docs/%s has the rule %s, .golangci.yaml has not", packages, name)
 	}
 }
 
-// TestWalksExist: each file that a walk names is there, and what it names in that file is declared in it.
-func TestWalksExist(t *testing.T) {
-	text := section(t, architecture, "## Four walks")
-	walks := strings.Split(text, "\n### ")[1:]
-	if len(walks) != 4 {
-		t.Fatalf("%d walks, want four", len(walks))
-	}
-	stop := regexp.MustCompile("`([a-z0-9_/-]+\\.go): ([A-Za-z.]+)`")
-	declared := map[string]map[string]bool{}
-	acting := regexp.MustCompile("\\*\\*`([a-z0-9_/-]+\\.go): ")
-	for i, walk := range walks {
-		name, steps, _ := strings.Cut(walk, "\n")
-		if n := len(acting.FindAllString(steps, -1)); i < 2 && (n == 0 || n > 6) {
-			t.Errorf("%s: %d files act, want at most six", name, n)
-		}
+// walk is one of the four, as a page lists it.
+type walk struct {
+	name  string
+	steps []string
+}
+
+var (
+	stop   = regexp.MustCompile("`([a-z0-9_/-]+\\.go): ([A-Za-z.]+)`")
+	acting = regexp.MustCompile("\\*\\*`([a-z0-9_/-]+\\.go): ([A-Za-z.]+)`\\*\\*")
+)
+
+// walksOf returns the walks in text, each of which begins with a heading of a rank.
+func walksOf(t *testing.T, text, rank string) (out []walk) {
+	t.Helper()
+	for _, part := range strings.Split(text, "\n"+rank+" ")[1:] {
+		name, steps, _ := strings.Cut(part, "\n")
 		_, steps, _ = strings.Cut(steps, "\n1. ")
 		steps = strings.ReplaceAll("1. "+strings.TrimSpace(steps), "\n   ", " ")
-		for step := range strings.SplitSeq(steps, "\n") {
+		out = append(out, walk{name, strings.Split(steps, "\n")})
+	}
+	if len(out) != 4 {
+		t.Fatalf("%d walks, want four", len(out))
+	}
+	return out
+}
+
+// stops returns what a pattern of stops finds in the steps.
+func (w walk) stops(pattern *regexp.Regexp) (out []string) {
+	for _, m := range pattern.FindAllStringSubmatch(strings.Join(w.steps, "\n"), -1) {
+		out = append(out, m[1]+": "+m[2])
+	}
+	return out
+}
+
+// TestWalksExist: each file that a walk names is there, and what it names in that file is declared in it. The map names what
+// the longer walks have in bold.
+func TestWalksExist(t *testing.T) {
+	short, long := walksOf(t, section(t, architecture, "## Four walks"), "###"), walksOf(t, section(t, walks, "# Four walks"), "##")
+	declared := map[string]map[string]bool{}
+	for _, w := range slices.Concat(short, long) {
+		for _, step := range w.steps {
 			stops := stop.FindAllStringSubmatch(step, -1)
 			if !regexp.MustCompile(`^\d+\. `).MatchString(step) || len(stops) == 0 {
-				t.Errorf("%s: %q is no step: a number, then `path/file.go: Name` and some words", name, step)
+				t.Errorf("%s: %q is no step: a number, then `path/file.go: Name` and some words", w.name, step)
 			}
 			for _, s := range stops {
 				if declared[s[1]] == nil {
 					declared[s[1]] = declarations(t, s[1])
 				}
 				if !declared[s[1]][s[2]] {
-					t.Errorf("%s: %s declares no %s", name, s[1], s[2])
+					t.Errorf("%s: %s declares no %s", w.name, s[1], s[2])
 				}
+			}
+		}
+	}
+	for i, w := range long {
+		bold := w.stops(acting)
+		if n := len(bold); n == 0 || n > 6 {
+			t.Errorf("%s: %d files act, want at most six", w.name, n)
+		}
+		if have := short[i].stops(stop); short[i].name != w.name || !slices.Equal(have, bold) {
+			t.Errorf("docs/%s has in bold\n%s: %q, docs/%s has\n%s: %q", walks, w.name, bold, architecture, short[i].name, have)
+		}
+	}
+}
+
+// TestTheMapIsShort: a new engineer reads it in ten minutes, and what it says of packages and words is what the pages say that
+// have all of them.
+func TestTheMapIsShort(t *testing.T) {
+	if n := len(strings.Fields(read(t, architecture))); n > 1300 {
+		t.Errorf("docs/%s has %d words, at most 1,300", architecture, n)
+	}
+	rows := func(text string) (out []string) {
+		for _, m := range regexp.MustCompile(`(?m)^(\| .+? \| .+? \|)`).FindAllStringSubmatch(text, -1) {
+			out = append(out, m[1])
+		}
+		return out
+	}
+	for _, of := range []struct{ heading, page, all string }{{"## The parts", packages, "## All packages"}, {"## Words", glossary, "## Of ours"}} {
+		all, some := rows(section(t, of.page, of.all)), rows(section(t, architecture, of.heading))
+		if len(some) < 10 {
+			t.Errorf("docs/%s has only %d rows in %q", architecture, len(some), of.heading)
+		}
+		for _, row := range some {
+			if !slices.Contains(all, row) {
+				t.Errorf("docs/%s says otherwise than docs/%s: %s", of.page, architecture, row)
 			}
 		}
 	}
@@ -186,7 +250,7 @@ func declarations(t *testing.T, path string) map[string]bool {
 	out := map[string]bool{}
 	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", path), nil, parser.SkipObjectResolution)
 	if err != nil {
-		t.Errorf("docs/%s names %s: %v", architecture, path, err)
+		t.Errorf("a walk names %s: %v", path, err)
 		return out
 	}
 	for _, d := range file.Decls {
@@ -221,9 +285,8 @@ func receiver(e ast.Expr) string {
 	return ""
 }
 
-// TestCitationsResolve: what code and decisions cite of the architecture stands there, and nothing else is cited as design.
+// TestCitationsResolve: what code and decisions cite of what holds stands there, and nothing else is cited as design.
 func TestCitationsResolve(t *testing.T) {
-	holds, invariants, _ := strings.Cut(section(t, architecture, "## What holds"), "Invariants of security")
 	numbered := regexp.MustCompile(`(?m)^(\d+)\. `)
 	numbers := func(text string) (out []string) {
 		for _, m := range numbered.FindAllStringSubmatch(text, -1) {
@@ -231,8 +294,11 @@ func TestCitationsResolve(t *testing.T) {
 		}
 		return out
 	}
-	known := map[string][]string{"decision": numbers(holds), "invariant": numbers(invariants)}
-	cited := regexp.MustCompile(`docs/architecture\.md,?\s+(?://\s+)?(decision|invariant) (\d+)`)
+	known := map[string][]string{
+		"decision":  numbers(section(t, invariants, "## Decisions")),
+		"invariant": numbers(section(t, invariants, "## Invariants of security")),
+	}
+	cited := regexp.MustCompile(`docs/(\w+\.md),?\s+(?://\s+)?(decision|invariant) (\d+)`)
 	elsewhere := regexp.MustCompile(`\bDESIGN\b|\bSTYLE\.md|\bfacts(/\w+\.md| \d)`)
 	found := 0
 	for _, folder := range append(folders(t), "docs/adr") {
@@ -250,8 +316,8 @@ func TestCitationsResolve(t *testing.T) {
 			}
 			for _, m := range cited.FindAllStringSubmatch(string(text), -1) {
 				found++
-				if !slices.Contains(known[m[1]], m[2]) {
-					t.Errorf("%s cites %s %s, which docs/%s does not have", path, m[1], m[2], architecture)
+				if m[1] != invariants || !slices.Contains(known[m[2]], m[3]) {
+					t.Errorf("%s cites %s %s of docs/%s, which is none of docs/%s", path, m[2], m[3], m[1], invariants)
 				}
 			}
 			if m := elsewhere.FindString(string(text)); m != "" {

@@ -41,7 +41,7 @@ func (s scene) split(l rbacsync.Limits) (rbacsync.Verdict, []rbacsync.Change) {
 	return v, allowed
 }
 
-// TestWhatIsInferred is docs/architecture.md, decision 9: only an absence in a list can be held; what GitLab says goes on at once.
+// TestWhatIsInferred is docs/invariants.md, decision 9: only an absence in a list can be held; what GitLab says goes on at once.
 func TestWhatIsInferred(t *testing.T) {
 	t.Parallel()
 	day := func(d int) authz.Date { return authz.Date{Year: 2026, Month: 11, Day: d} }

@@ -80,7 +80,7 @@ func TestStory(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Errorf("stopping everything: %v", err)
 	}
-	// No token in what people see, and none in the log (docs/architecture.md, invariant 1).
+	// No token in what people see, and none in the log (docs/invariants.md, invariant 1).
 	for what, text := range map[string]string{"the story": shown.String(), "the integrator's log": log} {
 		if found := jwt.FindString(text); found != "" {
 			t.Errorf("%s shows a token", what)
