@@ -198,7 +198,7 @@ func TestReasonsAreCompleteAndUnique(t *testing.T) {
 // TestEveryHintSaysWhatToDo: each hint has a sentence, or a part of one, that tells its reader to do something, or says that nothing is to
 // be done.
 func TestEveryHintSaysWhatToDo(t *testing.T) {
-	todo := regexp.MustCompile(`(?:^|[.:;,] )(?i:nothing to do|add|ask|become|bring|check|compare|copy|deploy|find|give|have|leave|log in|look for|point|protect|report|retry|send|set|sign in|try again|use|wait|write)\b`)
+	todo := regexp.MustCompile(`(?:^|[.:;,] )(?i:nothing to do|add|ask|become|bring|check|compare|copy|deploy|find|give|have|leave|log in|look for|point|protect|raise|report|retry|send|set|sign in|try again|use|wait|write)\b`)
 	for _, r := range authn.Reasons() {
 		if !todo.MatchString(r.Hint) {
 			t.Errorf("%s: nobody knows what to do by %q", r.Code, r.Hint)
