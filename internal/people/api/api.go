@@ -22,6 +22,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/pace"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
@@ -114,7 +115,7 @@ type API struct {
 	routes  map[string]route
 	slots   chan struct{}
 	answers *httpserver.Answers // that are on their way
-	paces   paces
+	pace    *pace.Pace
 	watches watches
 	ending  chan struct{} // closed when Run ends
 	refused logsample.Lines
@@ -140,7 +141,7 @@ func New(o Options) *API {
 	o = o.complete()
 	a := &API{
 		o: o, slots: make(chan struct{}, o.AtATime), ending: make(chan struct{}), answers: httpserver.NewAnswers(maxUnread),
-		paces: paces{perSecond: o.PerSecond, burst: o.Burst}, watches: watches{all: o.Watches, own: o.OwnWatches, of: map[int64]int{}},
+		pace: pace.New(o.PerSecond, o.Burst), watches: watches{all: o.Watches, own: o.OwnWatches, of: map[int64]int{}},
 	}
 	a.routes = map[string]route{
 		webapi.PathWhoAmI: a.whoAmI, webapi.PathMyNamespaces: a.myNamespaces, webapi.PathCan: a.can,
@@ -214,7 +215,7 @@ func (a *API) prepare(r *http.Request) (q *asked, err error) {
 		if q.user, q.until, err = a.judge(r.Context(), q.token); err != nil {
 			return nil, err
 		}
-		if !a.paces.allow(q.user, a.o.Now()) {
+		if !a.pace.Allow(q.user, a.o.Now()) {
 			return nil, &problem{http.StatusTooManyRequests, CodeTooMany, "too many requests: wait a few seconds, or use watch=true"}
 		}
 	}
