@@ -90,11 +90,11 @@ func newWorld(t testing.TB, change func(*api.Options)) *world {
 			p, ok := v.Snapshot.Projects[project]
 			return webapi.CI{Project: project, Path: p.Path, Delivery: "id-token", Environment: "ICC-K8s", Outcome: "delivered"}, ok
 		},
-		Changes: func(_ context.Context, user int64, since time.Time) ([]webapi.Change, error) {
+		Changes: func(_ context.Context, user int64, since time.Time) ([]people.Changed, error) {
 			if user == 3 {
 				return nil, errors.New("a secret cause")
 			}
-			return []webapi.Change{{At: since.UTC(), Namespace: "haw-world", Role: "view", What: "gained"}}, nil
+			return []people.Changed{{Change: webapi.Change{At: since.UTC(), Namespace: "haw-world", Role: "view", What: "gained"}}}, nil
 		},
 	})
 	o := api.Options{
