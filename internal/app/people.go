@@ -30,7 +30,7 @@ type forPeople struct {
 }
 
 // newForPeople makes them. kubeconfig may be nil.
-func (s *server) newForPeople(kubeconfig func(variant string, namespaces []string) ([]byte, error)) *forPeople {
+func (s *server) newForPeople(kubeconfig func(ctx context.Context, variant string, namespaces []string) ([]byte, error)) *forPeople {
 	p := &forPeople{board: ci.NewBoard(s.log)}
 	history := audit.NewReader(s.clients.kube)
 	p.Service = people.New(people.Options{

@@ -33,6 +33,7 @@ const (
 	CodeCIJob          = "ci_job_token"     // 403: it is a CI job's
 	CodeNotDecided     = "no_authenticator" // 503: this process judges no tokens
 	CodeUnread         = "gitlab_unread"    // 503
+	CodeAway           = "gitlab_away"      // 503: a kubeconfig needs an answer of it
 	CodeNoProject      = "no_such_project"  // 404
 	CodeNoHistory      = "no_history"       // 404
 	CodeNotFound       = "not_found"        // 404: no such route, or it is not set up here
@@ -66,7 +67,7 @@ type Options struct {
 	Authenticator func() authn.Authenticator
 	// Kubeconfig, optional, makes a kubeconfig file of a variant of package kubeconfig, with a context for each of these
 	// namespaces.
-	Kubeconfig func(variant string, namespaces []string) ([]byte, error)
+	Kubeconfig func(ctx context.Context, variant string, namespaces []string) ([]byte, error)
 	Logger     *slog.Logger     // nil: no log
 	Now        func() time.Time // nil: time.Now
 
@@ -337,7 +338,7 @@ func (a *API) kubeconfig(r *asked) (any, error) {
 			return nil, err
 		}
 	}
-	text, err := a.o.Kubeconfig(variant, own)
+	text, err := a.o.Kubeconfig(r.Context(), variant, own)
 	if err != nil {
 		return nil, fmt.Errorf("making a kubeconfig: %w", err)
 	}
@@ -388,6 +389,8 @@ func problemOf(err error) *problem {
 	switch {
 	case errors.Is(err, people.ErrUnread):
 		return &problem{http.StatusServiceUnavailable, CodeUnread, err.Error()}
+	case errors.Is(err, kubeconfig.ErrNotNow): // what else it says is for the log
+		return &problem{http.StatusServiceUnavailable, CodeAway, kubeconfig.ErrNotNow.Error()}
 	case errors.Is(err, people.ErrNoProject):
 		return &problem{http.StatusNotFound, CodeNoProject, err.Error()}
 	case errors.Is(err, people.ErrNoHistory):
