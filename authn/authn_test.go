@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -191,6 +192,17 @@ func TestReasonsAreCompleteAndUnique(t *testing.T) {
 	}
 	if _, ok := authn.ReasonFor("no such code"); ok {
 		t.Error("explained a code that does not exist")
+	}
+}
+
+// TestEveryHintSaysWhatToDo: each hint has a sentence, or a part of one, that tells its reader to do something, or says that nothing is to
+// be done.
+func TestEveryHintSaysWhatToDo(t *testing.T) {
+	todo := regexp.MustCompile(`(?:^|[.:;,] )(?i:nothing to do|add|ask|become|bring|check|compare|copy|deploy|find|give|have|leave|log in|look for|point|protect|raise|report|retry|send|set|sign in|try again|use|wait|write)\b`)
+	for _, r := range authn.Reasons() {
+		if !todo.MatchString(r.Hint) {
+			t.Errorf("%s: nobody knows what to do by %q", r.Code, r.Hint)
+		}
 	}
 }
 

@@ -174,7 +174,7 @@ func (a Absence) remedy() string {
 	case AbsentNoRole:
 		return "make the ClusterRole, or map another one by authz.roles or authz.extra"
 	case AbsentNotBindable:
-		return "give the integrator the verb bind on the ClusterRole (docs/install.md)"
+		return "give the integrator the verb bind on the ClusterRole (docs/operations.md, finding cluster_role)"
 	case AbsentUnread:
 		return "see the findings in `gl-k8s-integrator status` for what of GitLab could not be read: it is read again by itself"
 	case AbsentUnknown:

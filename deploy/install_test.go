@@ -141,7 +141,7 @@ func TestStaticPodOfTheDocs(t *testing.T) {
 	if mount.Name != volume.Name || mount.MountPath != volume.HostPath.Path {
 		t.Errorf("mount %v and volume %v don't belong together", mount, volume)
 	}
-	_, section, _ := strings.Cut(docsPage(t, "install.md"), "## 4. kube-apiserver")
+	_, section, _ := strings.Cut(docsPage(t, "install.md"), "\n## kube-apiserver\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	files := regexp.MustCompile(`/etc/[a-zA-Z0-9./-]+\.[a-z]+`).FindAllString(section, -1)
 	if len(files) < 6 {

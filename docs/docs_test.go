@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -26,6 +27,16 @@ func TestFindingsForPeople(t *testing.T) {
 	}
 	if all["approvals_unreadable"] != all["approvals_unwritable"] {
 		t.Error("two codes of one row differ")
+	}
+}
+
+// TestFindingsSayWhatToDo: the last cell of each row has a part that tells its reader to do something, or that nothing is to be done.
+func TestFindingsSayWhatToDo(t *testing.T) {
+	todo := regexp.MustCompile("(?i)(?:^|[.:;,] )(?:(?:or|then) )?(?:(?:nothing|add|apply|ask|check|choose|compare|correct|delete|do|free|give|look|make|move|name|put|rename|report|restart|run|save|see|set|take|upgrade)\\b|`plan --held`)")
+	for code, f := range docs.Findings() {
+		if !todo.MatchString(f.Do) {
+			t.Errorf("%s: nobody knows what to do by %q", code, f.Do)
+		}
 	}
 }
 

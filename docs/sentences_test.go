@@ -47,6 +47,50 @@ func TestSentencesAreShort(t *testing.T) {
 	}
 }
 
+// adminWords are of the configuration, or of what only administrators see.
+var adminWords = regexp.MustCompile(`(?i)\b(?:OAuth|fence|cage|findings?|untouchable|rounds?|brakes?|tenants?|kube-apiserver|deploy/manifests)\b`)
+
+// TestPagesForPeople: who only wants to use the cluster meets no word of those who run it, on the pages and parts that are for them.
+func TestPagesForPeople(t *testing.T) {
+	for page, end := range map[string]string{"user.md": "", "page-people.md": "", "kubeconfig.md": "\n## For the administrator\n", "ci.md": "\n## For the administrator: the deliveries\n"} {
+		text := read(t, page)
+		if end != "" {
+			var ok bool
+			if text, _, ok = strings.Cut(text, end); !ok {
+				t.Errorf("%s has no heading %q", page, end)
+			}
+		}
+		for _, paragraph := range paragraphs(text) {
+			if m := adminWords.FindString(inline.ReplaceAllString(paragraph, "code")); m != "" {
+				t.Errorf("%s says %q to people: %s", page, m, strings.Join(strings.Fields(paragraph), " "))
+			}
+		}
+	}
+}
+
+// TestNumbersNameOneThing: a page with numbered headings has no numbered list beside them.
+func TestNumbersNameOneThing(t *testing.T) {
+	pages, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	heading, list := regexp.MustCompile(`(?m)^#+ \d+\. `), regexp.MustCompile(`(?m)^ {0,3}\d+\. `)
+	numbered := 0
+	for _, page := range pages {
+		text := fenced.ReplaceAllString(read(t, page), "\n")
+		if !heading.MatchString(text) {
+			continue
+		}
+		numbered++
+		if m := list.FindString(text); m != "" {
+			t.Errorf("%s numbers its headings, and a list by %q: it is not known which step is meant", page, m)
+		}
+	}
+	if numbered == 0 {
+		t.Error("no page with numbered headings was found")
+	}
+}
+
 // paragraphs returns the text of a page without its code blocks: paragraphs, items of lists, cells of tables.
 func paragraphs(page string) (out []string) {
 	begin := true

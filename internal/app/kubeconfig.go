@@ -2,14 +2,12 @@ package app
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 
 	"k8s.io/client-go/rest"
 
@@ -27,10 +25,7 @@ type kubeconfigs struct {
 	c        kubeconfig.Cluster // without CAs and namespaces
 	publicCA func() ([]byte, error)
 	gitlabCA func() ([]byte, error)
-
-	mu     sync.Mutex
-	bundle [sha256.Size]byte // of needed
-	needed []byte            // what of a large gitlabCA verifies GitLab
+	needed   *neededCA // of a large gitlabCA
 }
 
 // clusterName is what people are told that the cluster is called; "" if the configuration does not say it.
@@ -66,7 +61,7 @@ func newKubeconfigs(cfg *config.Config) (*kubeconfigs, error) {
 	}
 	return &kubeconfigs{
 		c:        kubeconfig.Cluster{Name: name, URL: url, Issuer: cfg.GitLab.URL, ClientID: cfg.Authn.ClientIDs[0], Server: server},
-		publicCA: publicCA(cfg.Cluster, rc), gitlabCA: gitlabCA(cfg.GitLab),
+		publicCA: publicCA(cfg.Cluster, rc), gitlabCA: gitlabCA(cfg.GitLab), needed: newNeededCA(ci.Needed),
 	}, nil
 }
 
@@ -80,17 +75,10 @@ func (k *kubeconfigs) cluster(ctx context.Context, namespaces []string) (c kubec
 	if c.IssuerCA, err = k.gitlabCA(); err != nil || len(c.IssuerCA) <= largeCA {
 		return c, err
 	}
-	sum := sha256.Sum256(c.IssuerCA)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.needed == nil || k.bundle != sum {
-		needed, err := ci.Needed(ctx, c.Issuer, c.IssuerCA)
-		if err != nil {
-			return c, fmt.Errorf("finding out which certificates of gitlab.caFile people need, because it has more than %d bytes: %w: set gitlab.caFile to a file with the CA of GitLab's certificate alone", largeCA, err)
-		}
-		k.needed, k.bundle = needed, sum
+	if c.IssuerCA, err = k.needed.of(ctx, c.Issuer, c.IssuerCA); err != nil {
+		return c, fmt.Errorf("finding out which certificates of gitlab.caFile people need, because it has more than %d bytes: %w: set gitlab.caFile to a file with the CA of GitLab's certificate alone (%w)",
+			largeCA, err, kubeconfig.ErrNotNow)
 	}
-	c.IssuerCA = k.needed
 	return c, nil
 }
 

@@ -19,6 +19,9 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
+// historyTime bounds a reading of the history, and the wait for others who read it.
+const historyTime = 10 * time.Second
+
 // forPeople are the parts that tell people about themselves.
 type forPeople struct {
 	*people.Service
@@ -27,7 +30,7 @@ type forPeople struct {
 }
 
 // newForPeople makes them. kubeconfig may be nil.
-func (s *server) newForPeople(kubeconfig func(variant string, namespaces []string) ([]byte, error)) *forPeople {
+func (s *server) newForPeople(kubeconfig func(ctx context.Context, variant string, namespaces []string) ([]byte, error)) *forPeople {
 	p := &forPeople{board: ci.NewBoard(s.log)}
 	history := audit.NewReader(s.clients.kube)
 	p.Service = people.New(people.Options{
@@ -35,7 +38,9 @@ func (s *server) newForPeople(kubeconfig func(variant string, namespaces []strin
 		CI: func(v authz.View, project int64) (webapi.CI, bool) {
 			return jobsOf(s.now.Load().cfg, v, project, p.board.Of)
 		},
-		Changes: func(ctx context.Context, user int64, since time.Time) ([]webapi.Change, error) {
+		Changes: func(ctx context.Context, user int64, since time.Time) ([]people.Changed, error) {
+			ctx, cancel := context.WithTimeout(ctx, historyTime)
+			defer cancel()
 			entries, err := history.User(ctx, user, since, time.Time{})
 			return ownChanges(entries), err
 		},
@@ -125,19 +130,21 @@ func outcomeOf(g ci.Given, known bool, mode rbacsync.Delivery, environment strin
 	return "delivered", ""
 }
 
-// ownChanges tells a person what became of their rights. Who approved something is not for everybody to know.
-func ownChanges(entries []audit.Entry) []webapi.Change {
-	out := make([]webapi.Change, 0, len(entries))
+// ownChanges returns a person's rights that came and went. Who approved something is not for everybody to know.
+func ownChanges(entries []audit.Entry) []people.Changed {
+	out := make([]people.Changed, 0, len(entries))
 	for _, e := range entries {
 		if e.Role == "" || e.What != audit.Gained && e.What != audit.Lost {
 			continue
 		}
 		why := e.Why
 		if by := "approved by " + e.ApprovedBy; e.ApprovedBy != "" {
-			before := strings.TrimSuffix(strings.TrimSuffix(why, by), ", ")
-			why = strings.TrimPrefix(before+", approved by an administrator", ", ")
+			why = strings.TrimSuffix(strings.TrimSuffix(why, by), ", ")
 		}
-		out = append(out, webapi.Change{At: e.At.UTC(), Namespace: e.Namespace, Role: e.Role, What: string(e.What), Cause: cmp.Or(e.Cause, "unknown"), Why: authz.ToPerson(why)})
+		out = append(out, people.Changed{
+			Change:    webapi.Change{At: e.At.UTC(), Namespace: e.Namespace, Role: e.Role, What: string(e.What), Cause: cmp.Or(e.Cause, "unknown"), Why: why},
+			Placeless: audit.Placeless(why), Approved: e.ApprovedBy != "",
+		})
 	}
 	return out
 }

@@ -1,7 +1,7 @@
 package app
 
 import (
-	"cmp"
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -92,23 +92,24 @@ func TestWhatJobsAreToldToGet(t *testing.T) {
 	}
 }
 
-// TestOwnChangesNameNoAdministrator: of a change that was approved, people hear that it was, and not by whom.
+// TestOwnChangesNameNoAdministrator: of a change that was approved, people hear that it was, and not by whom. What is no right of
+// theirs is left out.
 func TestOwnChangesNameNoAdministrator(t *testing.T) {
 	at := time.Date(2026, 11, 29, 8, 0, 0, 0, time.UTC)
 	got := ownChanges([]audit.Entry{
-		{At: at, Namespace: "haw-world", What: audit.Gained, Role: "edit", Cause: "hook", Why: "Maintainer in haw/world"},
-		{At: at, Namespace: "haw-world", What: audit.Lost, Role: "edit", Cause: "full", Why: "no member, approved by gitlab:7", ApprovedBy: "gitlab:7"},
+		{At: at, Namespace: "haw-world", What: audit.Gained, Role: "edit", Cause: "hook", Why: "Maintainer in haw/world, direct member"},
+		{At: at, Namespace: "haw-world", What: audit.Lost, Role: "edit", Cause: "full", Why: "project/42 haw/world, approved by gitlab:7", ApprovedBy: "gitlab:7"},
 		{At: at, Namespace: "haw-world", What: audit.Lost, Role: "view", ApprovedBy: "gitlab:7"},
-		{At: at, Namespace: "carol", What: audit.Gained, Role: "admin", Cause: "hook", Why: "Owner in carol, because it is their own"},
+		{At: at, Namespace: "haw-world", What: audit.Lost, Role: "view", Why: "approved by gitlab:7", ApprovedBy: "gitlab:7"},
 		{At: at, Namespace: "haw-world", What: audit.Created, Object: "NetworkPolicy haw-world/deny-all"},
 	})
 	var lines []string
 	for _, c := range got {
-		lines = append(lines, strings.Join([]string{c.What, c.Role, c.Namespace, c.Cause, cmp.Or(c.Why, "-")}, " "))
+		lines = append(lines, fmt.Sprint(strings.Join([]string{c.What, c.Role, c.Namespace, c.Cause, c.Why, c.Placeless}, "|"), c.Approved))
 	}
 	want := []string{
-		"gained edit haw-world hook Maintainer in haw/world", "lost edit haw-world full no member, approved by an administrator",
-		"lost view haw-world unknown approved by an administrator", "gained admin carol hook Owner in carol, because it is your own",
+		"gained|edit|haw-world|hook|Maintainer in haw/world, direct member|Maintainerfalse", "lost|edit|haw-world|full|project/42 haw/world|true",
+		"lost|view|haw-world|unknown||true", "lost|view|haw-world|unknown||true",
 	}
 	if !slices.Equal(lines, want) {
 		t.Errorf("%q", lines)

@@ -81,17 +81,15 @@ func (s *server) newWebParts() (*webParts, error) {
 }
 
 // forTools is file as the API asks for it; nil where none can be made.
-func (k *kubeconfigs) forTools() func(variant string, namespaces []string) ([]byte, error) {
+func (k *kubeconfigs) forTools() func(ctx context.Context, variant string, namespaces []string) ([]byte, error) {
 	if k == nil {
 		return nil
 	}
-	return func(variant string, namespaces []string) ([]byte, error) {
+	return func(ctx context.Context, variant string, namespaces []string) ([]byte, error) {
 		v, err := kubeconfig.ParseVariant(variant)
 		if err != nil {
 			return nil, err
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
 		return k.file(ctx, v, namespaces)
 	}
 }

@@ -290,8 +290,8 @@ func (d *differ) changes(p *place, was []holder) (out []change) {
 			out = append(out, c)
 		}
 	}
-	found(without(before, was), gained, "it was there: somebody else gave it, or it was not recorded")
-	found(without(was, before), lost, "it was gone: somebody else took it, or it was not recorded")
+	found(without(before, was), gained, foundThere)
+	found(without(was, before), lost, foundGone)
 	for _, h := range without(now, before) {
 		c, made := of(h, gained), p.by(h.role)
 		c.at, c.by, c.why = x.Began, made.ApprovedBy, d.why.gained(p, h, made)

@@ -1,8 +1,10 @@
 package audit
 
 import (
+	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,4 +75,29 @@ func TestAFailedReadingIsNoDamage(t *testing.T) {
 	if failed < 50 {
 		t.Errorf("%d failures: the test looks at too little", failed)
 	}
+}
+
+// TestAReaderWaitsNoLongerThanItMay: who comes while another one reads, and kube-apiserver hangs, waits no longer than their context lasts.
+func TestAReaderWaitsNoLongerThanItMay(t *testing.T) {
+	kube := newCluster()
+	asked, answer := make(chan struct{}), make(chan struct{})
+	kube.PrependReactor("get", "secrets", func(kubetesting.Action) (bool, runtime.Object, error) {
+		select {
+		case asked <- struct{}{}:
+		case <-answer:
+		}
+		<-answer
+		return false, nil, nil
+	})
+	r := NewReader(kube)
+	var first sync.WaitGroup
+	first.Go(func() { _, _ = r.User(t.Context(), 1, time.Time{}, time.Time{}) })
+	<-asked
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := r.User(gone, 1, time.Time{}, time.Time{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	close(answer)
+	first.Wait()
 }

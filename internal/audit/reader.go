@@ -3,7 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
-	"sync"
+	"fmt"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -15,13 +15,14 @@ import (
 // more. It is safe for concurrent use.
 type Reader struct {
 	kube kubernetes.Interface
-
-	mu sync.Mutex
-	v  *volume
+	turn chan struct{} // holds something while somebody reads: a wait for it ends with the context
+	v    *volume
 }
 
 // NewReader returns a Reader of the cluster's history.
-func NewReader(kube kubernetes.Interface) *Reader { return &Reader{kube: kube, v: newVolume(kube)} }
+func NewReader(kube kubernetes.Interface) *Reader {
+	return &Reader{kube: kube, turn: make(chan struct{}, 1), v: newVolume(kube)}
+}
 
 // User returns the changes of one person's rights from since until until, the oldest first. A zero time is no bound.
 func (r *Reader) User(ctx context.Context, id int64, since, until time.Time) (out []Entry, err error) {
@@ -91,8 +92,12 @@ func (r *Reader) Count(ctx context.Context) (count map[string]int, begins time.T
 
 // read hands the book to ask, with what a version before has written meanwhile.
 func (r *Reader) read(ctx context.Context, ask func(*book)) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for others to have read the history: %w", ctx.Err())
+	}
 	err := r.v.refresh(ctx)
 	if errors.Is(err, store.ErrNone) {
 		r.v, err = newVolume(r.kube), nil

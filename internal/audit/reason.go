@@ -2,7 +2,6 @@ package audit
 
 import (
 	"cmp"
-	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -102,6 +101,37 @@ func (r reasons) plain(p *place, c rbacsync.Change) string {
 	return impersonal(why)
 }
 
+// Reasons, or parts of them, that name no group and no project.
+const (
+	foundThere  = "it was there: somebody else gave it, or it was not recorded"
+	foundGone   = "it was gone: somebody else took it, or it was not recorded"
+	endedByDate = "that is over"
+	endedNow    = "that is gone"
+	accountGone = "the account is gone from GitLab"
+	accountIs   = "the account is "
+)
+
+// membership begins what is said of a trail: see authz.Trail.Words. No level holds " in ".
+var membership = regexp.MustCompile(`^((?:was |now )?(?:[A-Z][A-Za-z]+(?: [A-Za-z]+)*?|level \d+)) in \S`)
+
+// Placeless is what of an Entry's Why names no group and no project, by path or by id: for who has a right in a namespace and may not
+// know what it belongs to. "" if nothing is left.
+func Placeless(why string) string {
+	if why == foundThere || why == foundGone {
+		return why
+	}
+	var parts []string
+	for part := range strings.SplitSeq(why, "; ") { // no path holds a space
+		switch m := membership.FindStringSubmatch(part); {
+		case m != nil:
+			parts = append(parts, m[1])
+		case part == endedByDate, part == endedNow, part == accountGone, strings.HasPrefix(part, accountIs):
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
 func (r reasons) gained(p *place, h holder, c rbacsync.Change) string {
 	if h.user != 0 {
 		if t, ok := r.trail(r.now, h.user, p.source, r.at); ok {
@@ -125,9 +155,9 @@ func (r reasons) lost(p *place, h holder, c rbacsync.Change) string {
 	u, known := r.now.Users[h.user]
 	switch {
 	case !known:
-		parts = append(parts, "the account is gone from GitLab")
+		parts = append(parts, accountGone)
 	case u.State != authz.StateActive:
-		parts = append(parts, fmt.Sprintf("the account is %s", rbacsync.Printable(string(u.State))))
+		parts = append(parts, accountIs+rbacsync.Printable(string(u.State)))
 	case !r.now.Contains(p.source):
 		parts = append(parts, impersonal(p.source.String())+" is gone from GitLab")
 	case has && had && is.Text == was.Text: // the configuration, or somebody else
@@ -135,9 +165,9 @@ func (r reasons) lost(p *place, h holder, c rbacsync.Change) string {
 	case has:
 		parts = append(parts, "now "+is.Text)
 	case had && was.Until.Over(r.at):
-		parts = append(parts, "that is over")
+		parts = append(parts, endedByDate)
 	case had:
-		parts = append(parts, "that is gone")
+		parts = append(parts, endedNow)
 	default:
 		parts = append(parts, r.plain(p, c))
 	}

@@ -1,11 +1,15 @@
 package audit
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -71,5 +75,62 @@ func TestReasonsNameNobody(t *testing.T) {
 	}
 	if got, want := (legacyChange{Object: "Namespace a", Why: "user/5 e, approved by an administrator"}).changes()[0].why, "their own namespace, approved by an administrator"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestPlacelessNamesNothing: for random organisations and what became of their members, what is left of a reason names no group and no
+// project, and of each membership that began or ended something is left.
+func TestPlacelessNamesNothing(t *testing.T) {
+	names := regexp.MustCompile(`grp-|prj-|(group|project|user)/`)
+	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	memberships, others := 0, 0
+	check := func(text string, member bool) {
+		t.Helper()
+		left := Placeless(text)
+		if names.MatchString(left) || member && left == "" {
+			t.Fatalf("of %q is left %q", text, left)
+		}
+		if member {
+			memberships++
+		} else {
+			others++
+		}
+	}
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 35))
+		before := authztest.Snapshot(r)
+		for id, g := range before.Groups {
+			g.Path = fmt.Sprintf("grp-%d", id)
+			before.Groups[id] = g
+		}
+		for id, p := range before.Projects {
+			p.Path = fmt.Sprintf("prj-%d", id)
+			for i := range p.Members {
+				p.Members[i].Level = []authz.Level{5, 10, 15, 20, 25, 30, 35, 40, 50}[r.IntN(9)]
+				p.Members[i].Expires = []authz.Date{{}, {Year: 2026, Month: 10, Day: 20}, {Year: 2026, Month: 12, Day: 24}}[r.IntN(3)]
+			}
+			before.Projects[id] = p
+		}
+		now := authztest.Clone(before)
+		for range 10 {
+			authztest.Change(r, now)
+		}
+		x := reasons{now: now, before: before, at: at}
+		for id, p := range before.Projects {
+			source := authz.ProjectID(id)
+			for user := int64(1); user <= 10; user++ {
+				c := rbacsync.Change{Source: source, Why: source.String() + " " + p.Path}
+				_, was := x.trail(before, user, source, time.Time{})
+				_, is := x.trail(now, user, source, at)
+				check(x.gained(&place{source: source}, holder{user: user}, c), is)
+				check(x.lost(&place{source: source}, holder{user: user}, c), was || is)
+			}
+		}
+	}
+	for _, text := range []string{foundThere, foundGone} {
+		check(text, true)
+	}
+	if memberships < 500 || others < 500 {
+		t.Errorf("%d memberships, %d others: the test looks at too little", memberships, others)
 	}
 }

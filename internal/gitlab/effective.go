@@ -10,7 +10,7 @@ import (
 
 // EffectiveMembers reads GitLab's own answer to who is a member of a group or project, inherited and invited
 // people included (members/all), for comparing samples with what authz computes. GitLab's answer still lists
-// blocked people and memberships whose last day is over, and its levels may lag behind for a moment. It is limited
+// blocked people and memberships whose end date has come, and its levels may lag behind for a moment. It is limited
 // to 200 requests a minute, so it is no way to read an instance.
 func (r *Reader) EffectiveMembers(ctx context.Context, id authz.SourceID) (map[int64]authz.Level, error) {
 	rows, err := offset[restMember](ctx, r.api, sourcePath(id)+"/members/all", url.Values{})

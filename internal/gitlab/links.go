@@ -15,10 +15,10 @@ import (
 // defaultLinksMaxAge is within which time the links of a group are read again.
 const defaultLinksMaxAge = 15 * time.Minute
 
-// linkMemory remembers the groups that are invited into groups, with their levels and last days. Only the answer about a single group
+// linkMemory remembers the groups that are invited into groups, with their levels and end dates. Only the answer about a single group
 // tells these, and a thousand groups with invitations cost a thousand requests; so a full reading reads only some of them again, in
 // turns. GraphQL's lists tell each time which group is invited into which: an invitation that came or went is never remembered. What
-// may be old is a level or a last day, by at most maxAge and one reading.
+// may be old is a level or an end date, by at most maxAge and one reading.
 type linkMemory struct {
 	maxAge time.Duration
 	now    func() time.Time

@@ -123,7 +123,7 @@ func TestLinksAreReadBetweenFullReadings(t *testing.T) {
 }
 
 // TestRememberedLinksAreNeverWrongForLong: whatever happens to invitations, one that came or went is seen by the next reading, a level
-// or last day that changed at the latest when the bound is over, and what a targeted reading saw counts at once.
+// or end date that changed at the latest when the bound is over, and what a targeted reading saw counts at once.
 func TestRememberedLinksAreNeverWrongForLong(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(6) {

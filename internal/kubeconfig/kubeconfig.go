@@ -25,6 +25,9 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
+// ErrNotNow is wrapped by what keeps a file from being made and passes by itself. Its text is for people.
+var ErrNotNow = errors.New("no kubeconfig can be made now, because GitLab does not show its certificate: try again in a minute, and tell the cluster's administrators if it lasts")
+
 // Cluster is one cluster in a file.
 type Cluster struct {
 	// Name is the first part of all names in the file. See CheckName and NameOf.

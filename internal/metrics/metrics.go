@@ -161,7 +161,7 @@ func (m *Metrics) Engine(staleness func() (syncer.Staleness, bool), e *store.Ele
 			}
 			return 0
 		}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "gitlab_links_age_seconds", Help: "Since the oldest level or last day of a group invited into a group was read."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "gitlab_links_age_seconds", Help: "Since the oldest level or end date of a group invited into a group was read."},
 			func() float64 { return b.LinksAge().Seconds() }),
 		requestCounter{
 			b, prometheus.NewDesc(ns+"_gitlab_requests_total", "Requests to GitLab by kind, repetitions included.", []string{"kind"}, nil),

@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,11 +35,21 @@ type Options struct {
 	View func() (authz.View, bool)
 	// CI, optional, says what the jobs of a project get; false: it has no deploy jobs here.
 	CI func(v authz.View, project int64) (webapi.CI, bool)
-	// Changes, optional, returns a person's own changes since then, the newest first.
-	Changes func(ctx context.Context, user int64, since time.Time) ([]webapi.Change, error)
+	// Changes, optional, returns a person's own changes since then, in any order.
+	Changes func(ctx context.Context, user int64, since time.Time) ([]Changed, error)
 	// GitLabURL is GitLab's external URL without a slash at its end.
 	GitLabURL string
 	Now       func() time.Time // nil: time.Now
+}
+
+// Changed is a change of a person's rights, as it was written down.
+type Changed struct {
+	// Why may name what the namespace belonged to, and other groups and projects, by path or as "project/42": it is for members.
+	webapi.Change
+	// Placeless is what of Why names none of them.
+	Placeless string
+	// Approved says that the change was held, and that an administrator let it go on.
+	Approved bool
 }
 
 // Service answers. Its methods may be called at the same time.
@@ -234,12 +245,44 @@ func (s *Service) Changes(ctx context.Context, user int64, since time.Time) ([]w
 	if s.o.Changes == nil {
 		return nil, ErrNoHistory
 	}
-	list, err := s.o.Changes(ctx, user, since)
+	v, err := s.view()
 	if err != nil {
 		return nil, err
+	}
+	changed, err := s.o.Changes(ctx, user, since)
+	if err != nil {
+		return nil, err
+	}
+	l := lister{s: s, v: v, user: user, now: s.o.Now()}
+	list := make([]webapi.Change, 0, len(changed))
+	for _, c := range changed {
+		list = append(list, l.change(c))
 	}
 	slices.SortStableFunc(list, func(a, b webapi.Change) int {
 		return cmp.Or(b.At.Compare(a.At), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Role, b.Role))
 	})
 	return list, nil
+}
+
+// sourceID is how a source is named where it has no path.
+var sourceID = regexp.MustCompile(`\b(group|project|user)/(\d+)\b`)
+
+// change leaves out why, unless the person is a member of what the namespace belongs to now, and of each source that it names by id:
+// the namespace may have belonged to another one. What else it names they were a member of when it was written.
+func (l *lister) change(c Changed) webapi.Change {
+	_, member := l.trail(l.v.Source[c.Namespace])
+	for _, m := range sourceID.FindAllStringSubmatch(c.Why, -1) {
+		id, ok := authz.ParseLabel(m[1] + "-" + m[2])
+		if _, theirs := l.trail(id); !ok || !theirs {
+			member = false
+		}
+	}
+	if !member {
+		c.Why = c.Placeless
+	}
+	c.Why = authz.ToPerson(c.Why)
+	if c.Approved {
+		c.Why = strings.TrimPrefix(c.Why+", approved by an administrator", ", ")
+	}
+	return c.Change
 }

@@ -110,8 +110,12 @@ func serviceOf(v authz.View) *people.Service {
 			p, ok := v.Snapshot.Projects[project]
 			return webapi.CI{Project: project, Path: p.Path, Outcome: "delivered"}, ok
 		},
-		Changes: func(_ context.Context, user int64, _ time.Time) ([]webapi.Change, error) {
-			return []webapi.Change{{At: now, Namespace: "b", Role: strconv.FormatInt(user, 10)}, {At: now.Add(time.Hour), Namespace: "a"}, {At: now, Namespace: "a"}}, nil
+		Changes: func(_ context.Context, user int64, _ time.Time) ([]people.Changed, error) {
+			return []people.Changed{
+				{Change: webapi.Change{At: now, Namespace: "b", Role: strconv.FormatInt(user, 10)}},
+				{Change: webapi.Change{At: now.Add(time.Hour), Namespace: "a"}},
+				{Change: webapi.Change{At: now, Namespace: "a"}},
+			}, nil
 		},
 	})
 }
@@ -398,6 +402,46 @@ func TestChangesAreNewestFirst(t *testing.T) {
 	}
 	if want := []string{"13ha", "12ha", "12hb3"}; err != nil || !slices.Equal(got, want) {
 		t.Error(got, want, err)
+	}
+}
+
+// TestWhyARightCame: the whole reason is for members of what the namespace belongs to now, and of all that it names by id: all others
+// hear what names nothing. That an administrator approved it is for everybody.
+func TestWhyARightCame(t *testing.T) {
+	t.Parallel()
+	user := authz.User{ID: 1, State: authz.StateActive, Human: true}
+	rows := []authz.Member{{User: 1, Level: authz.Developer}}
+	s := &authz.Snapshot{Users: map[int64]authz.User{1: user}, Groups: map[int64]authz.Group{7: {ID: 7, Path: "haw"}}, Projects: map[int64]authz.Project{
+		42: {ID: 42, Group: 7, Path: "haw/world", Members: rows}, 43: {ID: 43, Group: 7, Path: "haw/secret"},
+	}}
+	v := authz.NewView(s, policy(t), map[authz.SourceID]string{authz.ProjectID(42): "mine", authz.ProjectID(43): "other", authz.UserID(1): "own"})
+	for _, c := range []struct {
+		name, namespace, why, placeless string
+		approved                        bool
+		want                            string
+	}{
+		{"a member", "mine", "Developer in haw/world, direct member", "Developer", false, "Developer in haw/world, direct member"},
+		{"no member", "other", "was Developer in haw/secret, direct member; that is gone", "was Developer; that is gone", false, "was Developer; that is gone"},
+		{"by the configuration", "other", "project/43 haw/secret", "", false, ""},
+		{"approved", "other", "project/43 haw/secret", "", true, "approved by an administrator"},
+		{"approved, of a member", "mine", "project/42 haw/world", "", true, "project/42 haw/world, approved by an administrator"},
+		{"of what the namespace belonged to before", "mine", "project/43 (haw/secret) is gone from GitLab or left out", "", false, ""},
+		{"of what there is not", "mine", "project/99999999999999999999 x", "", false, ""},
+		{"a namespace that is gone", "gone", "Developer in haw/world, direct member", "Developer", false, "Developer"},
+		{"their own", "own", "Owner in their own namespace, because it is their own", "Owner", false, "Owner in their own namespace, because it is your own"},
+	} {
+		service := people.New(people.Options{View: func() (authz.View, bool) { return v, true }, Changes: func(context.Context, int64, time.Time) ([]people.Changed, error) {
+			return []people.Changed{{Change: webapi.Change{Namespace: c.namespace, Why: c.why}, Placeless: c.placeless, Approved: c.approved}}, nil
+		}})
+		if got, err := service.Changes(t.Context(), 1, now); err != nil || len(got) != 1 || got[0].Why != c.want {
+			t.Errorf("%s: %+v, %v, want %q", c.name, got, err, c.want)
+		}
+	}
+	unread := people.New(people.Options{View: func() (authz.View, bool) { return authz.View{}, false }, Changes: func(context.Context, int64, time.Time) ([]people.Changed, error) {
+		return []people.Changed{{}}, nil
+	}})
+	if got, err := unread.Changes(t.Context(), 1, now); !errors.Is(err, people.ErrUnread) {
+		t.Errorf("while it is not known what they are members of: %v, %v", got, err)
 	}
 }
 

@@ -24,7 +24,7 @@ type point struct {
 // Reader says what reading GitLab takes.
 type Reader interface {
 	Requests() map[string]int64 // since the start, by kind
-	LinksAge() time.Duration    // since the oldest level or last day of a group invited into a group was read
+	LinksAge() time.Duration    // since the oldest level or end date of a group invited into a group was read
 }
 
 // NewBudget returns a Budget of requests, of which so many of a kind are allowed in a minute.
@@ -32,7 +32,7 @@ func NewBudget(gitlab Reader, limits map[string]float64, now func() time.Time) *
 	return &Budget{gitlab: gitlab, limits: limits, now: now}
 }
 
-// LinksAge returns how long ago the oldest level or last day of a group invited into a group was read.
+// LinksAge returns how long ago the oldest level or end date of a group invited into a group was read.
 func (b *Budget) LinksAge() time.Duration { return b.gitlab.LinksAge() }
 
 // Requests returns how many requests there were since the start, by kind.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
@@ -104,6 +105,13 @@ func (s peoplePages) namespace(w http.ResponseWriter, r *http.Request, v *visit)
 func (s *Site) broken(w http.ResponseWriter, r *http.Request, v *visit, err error) {
 	if errors.Is(err, people.ErrUnread) {
 		s.problemPage(w, r, v, http.StatusServiceUnavailable, problemData{Code: "unread", Retry: here(r)})
+		return
+	}
+	if errors.Is(err, kubeconfig.ErrNotNow) {
+		if n, ok := s.lines.Allow(s.o.Now()); ok {
+			s.o.Logger.LogAttrs(r.Context(), slog.LevelWarn, "kubeconfig could not be made now", slog.Any("error", err), slog.Int64("suppressed", n))
+		}
+		s.problemPage(w, r, v, http.StatusServiceUnavailable, problemData{Code: "no_file_now", Retry: here(r)})
 		return
 	}
 	s.o.Logger.LogAttrs(r.Context(), slog.LevelError, "page could not be made", slog.String("path", r.URL.Path), slog.Any("error", err))

@@ -254,7 +254,7 @@ func (a *fakeAdmin) Explain(_ context.Context, person string, q authz.Question) 
 const oneHash, otherHash = "0123456789abcdef", "fedcba9876543210"
 
 // adminFixture has root as an administrator, as far as is says.
-func adminFixture(t *testing.T) (*fixture, *fakeAdmin) {
+func adminFixture(t *testing.T, change ...func(*web.Options)) (*fixture, *fakeAdmin) {
 	t.Helper()
 	a := &fakeAdmin{approved: map[string]int64{}, is: func(user int64) (bool, error) { return user == 1, nil }, held: []web.HeldPart{
 		{Hash: oneHash, Place: "group/7 <script>", Why: "more than 10 people", Lines: []web.HeldLine{
@@ -264,7 +264,12 @@ func adminFixture(t *testing.T) (*fixture, *fakeAdmin) {
 		}, More: 4},
 		{Hash: otherHash, Place: "the configuration", Why: "it takes much", Lines: []web.HeldLine{{Source: "project/20", Role: "edit", User: 5}}, Approved: "gitlab:9"},
 	}}
-	return newFixture(t, func(o *web.Options) { o.Admin = a }), a
+	return newFixture(t, func(o *web.Options) {
+		o.Admin = a
+		for _, c := range change {
+			c(o)
+		}
+	}), a
 }
 
 // adminPaths are all addresses for administrators.
@@ -311,7 +316,7 @@ func TestAdminPages(t *testing.T) {
 // TestAdminPagesDoNotExistForOthers: whoever else asks, and however, is answered as for a path that there is none of, and makes nobody
 // ask GitLab.
 func TestAdminPagesDoNotExistForOthers(t *testing.T) {
-	f, a := adminFixture(t)
+	f, a := adminFixture(t, func(o *web.Options) { o.Burst = 1000 })
 	alice, nobody, expired := f.browser(), f.browser(), f.browser()
 	alice.signIn("/namespaces", "alice", "alice-pw")
 	expired.signIn("/namespaces", "root", "root-pw")

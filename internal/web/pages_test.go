@@ -45,6 +45,25 @@ func many(n int) []webapi.Namespace {
 	return out
 }
 
+// TestNoFileNow: what passes by itself is said as such, with a way to try again, and what went wrong is for the log.
+func TestNoFileNow(t *testing.T) {
+	f := newFixture(t, func(o *web.Options) {
+		o.Kubeconfig = func(context.Context, kubeconfig.Variant, []string) ([]byte, error) {
+			return nil, fmt.Errorf("asking gitlab.example.com: %w", kubeconfig.ErrNotNow)
+		}
+	})
+	b := signedIn(t, f)
+	f.clock.add(time.Minute) // of the lines of a second, one is in the log
+	for lang, words := range map[string]string{"en": "The file can not be made now", "de": "Die Datei kann gerade nicht erstellt werden"} {
+		a := b.get("/kubeconfig?variant=macos", "Accept-Language", lang)
+		a.has(t, http.StatusServiceUnavailable, "<h1>"+words+"</h1>", `href="/kubeconfig?variant=macos"`, "!asking gitlab")
+		checkHTML(t, lang, lang, a.body)
+	}
+	if !strings.Contains(f.logged(), "asking gitlab.example.com") {
+		t.Errorf("the log: %s", f.logged())
+	}
+}
+
 // withFile is a page that can make kubeconfigs.
 func withFile(o *web.Options) {
 	o.Cluster = "icc"

@@ -8,6 +8,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,9 +20,10 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/pace"
 )
 
-// Options are what a Site is made of. All but IsLoopback, Language and Admin are needed.
+// Options are what a Site is made of. All but Language, Admin, PerSecond and Burst are needed.
 type Options struct {
 	// URL that browsers reach the page by: https, no path.
 	URL string
@@ -49,6 +51,10 @@ type Options struct {
 	Language string
 	Now      func() time.Time
 	Logger   *slog.Logger
+
+	// PerSecond is how many requests a signed-in person may make in the long run, Burst how many at once; 0: the default.
+	PerSecond float64
+	Burst     int
 }
 
 // Site serves the page.
@@ -62,6 +68,7 @@ type Site struct {
 	gitlab signInAt
 	begins turns // of the first half of sign-ins, and of the second
 	ends   turns
+	pace   *pace.Pace
 	admins adminGate
 	lines  logsample.Lines
 }
@@ -69,10 +76,23 @@ type Site struct {
 // maxForm bounds what a form sends.
 const maxForm = 64 << 10
 
+// How often one person may ask, from all their browsers together. It keeps a program with somebody's cookie from taking the slots of
+// everybody, and nobody with a browser meets it. The most at once are all rows of a list in tabs of their own, or the tabs of
+// yesterday when a browser starts again, each perhaps with a redirect: so three times the rows of a list. Who searches while they
+// type, reloads or clicks as fast as they can asks ten times in a second at most, however long they go on.
+const (
+	defaultBurst     = 3 * perPage
+	defaultPerSecond = 10
+	tooManyWait      = "5" // seconds that Retry-After says: then the next pages have room too
+)
+
 // New returns the page. It does no network I/O.
 func New(o Options) (*Site, error) {
 	o.HTTPClient = bounded(o.HTTPClient)
-	s := &Site{o: o, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection(), begins: newTurns(beginsAtATime), ends: newTurns(endsAtATime)}
+	s := &Site{
+		o: o, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection(), begins: newTurns(beginsAtATime), ends: newTurns(endsAtATime),
+		pace: pace.New(cmp.Or(o.PerSecond, defaultPerSecond), cmp.Or(o.Burst, defaultBurst)),
+	}
 	if err := s.guard.AddTrustedOrigin(o.URL); err != nil {
 		return nil, fmt.Errorf("web.url: %w", err)
 	}
@@ -147,6 +167,10 @@ func (s *Site) serve(rt route) http.Handler {
 			return
 		}
 		why, rt := s.enter(w, r, v), rt
+		if v.session != nil && !s.pace.Allow(v.session.User, s.o.Now()) { // before the path counts: see TestPaceTellsNoPaths
+			s.tooMany(w, r, v)
+			return
+		}
 		if rt.access == administrators && why != "account" && why != "broken" {
 			var ok bool
 			if rt, ok = (adminPages{s}).admit(w, r, v, rt); !ok {
@@ -296,6 +320,13 @@ func (s *Site) problemPage(w http.ResponseWriter, r *http.Request, v *visit, sta
 // notFound answers that there is no such page. It does not tell from whom one is kept.
 func (s *Site) notFound(w http.ResponseWriter, r *http.Request, v *visit) {
 	s.problem(w, r, v, http.StatusNotFound, "not_found")
+}
+
+// tooMany answers who asks more often than one person may.
+func (s *Site) tooMany(w http.ResponseWriter, r *http.Request, v *visit) {
+	s.log(r.Context(), "too many requests of one person", v.session.User)
+	w.Header().Set("Retry-After", tooManyWait)
+	s.problemPage(w, r, v, http.StatusTooManyRequests, problemData{Code: "too_many", Retry: here(r)})
 }
 
 // log writes one line about what became of somebody's session; many of them are left out.

@@ -235,7 +235,7 @@ printf '%s\n' ` + quote("This job has no credentials for the cluster"+named(c.Na
 if [ -z "${CI_JOB_ID-}" ]; then say "this is not a job of GitLab CI"; fi
 show "${CI_ENVIRONMENT_NAME-}"
 if [ -z "$s" ]; then say "it has no environment, and needs environment: {name: $want}"
-elif [ "$CI_ENVIRONMENT_NAME" != "$want" ]; then say "its environment is \"$s\", and for this cluster it must be \"$want\" (case counts); if it is another cluster's, that one has given this job nothing"
+elif [ "$CI_ENVIRONMENT_NAME" != "$want" ]; then say "its environment is \"$s\", and for this cluster it must be \"$want\" (case counts). If \"$s\" is the environment of another cluster, no credentials came from there either: ask the administrators of that cluster"
 fi
 `
 	if !d.project.Unprotected {

@@ -86,7 +86,7 @@ func TestAJobIsToldWhatItLacks(t *testing.T) {
 			env     []string
 			want    []string
 		}{
-			{42, []string{job, "CI_ENVIRONMENT_NAME=icc-k8s", "CI_COMMIT_REF_PROTECTED=true"}, []string{`its environment is "icc-k8s", and for this cluster it must be "ICC-K8s" (case counts); if it is another cluster's, that one has given this job nothing`}},
+			{42, []string{job, "CI_ENVIRONMENT_NAME=icc-k8s", "CI_COMMIT_REF_PROTECTED=true"}, []string{`its environment is "icc-k8s", and for this cluster it must be "ICC-K8s" (case counts). If "icc-k8s" is the environment of another cluster, no credentials came from there either: ask the administrators of that cluster`}},
 			{42, []string{job, right, "CI_COMMIT_REF_PROTECTED=false", "CI_COMMIT_REF_NAME=feature"}, []string{`branch "feature" is not protected (Settings > Repository > Protected branches)`}},
 			{42, []string{job, right, "CI_COMMIT_REF_PROTECTED=false", "CI_COMMIT_REF_NAME=v1", "CI_COMMIT_TAG=v1"}, []string{`tag "v1" is not protected (Settings > Repository > Protected tags)`}},
 			{
@@ -101,7 +101,7 @@ func TestAJobIsToldWhatItLacks(t *testing.T) {
 			},
 			{42, []string{job, right, "CI_COMMIT_REF_PROTECTED=true"}, []string{"its environment and its branch are right, and nothing was delivered yet: run it again in a minute, then ask the administrators of the cluster"}},
 			{42, []string{right}, []string{"this is not a job of GitLab CI"}},
-			{43, []string{job, "CI_ENVIRONMENT_NAME=staging", "CI_COMMIT_REF_PROTECTED=false", "CI_COMMIT_REF_NAME=x"}, []string{`its environment is "staging", and for this cluster it must be "ICC-K8s" (case counts); if it is another cluster's, that one has given this job nothing`}},
+			{43, []string{job, "CI_ENVIRONMENT_NAME=staging", "CI_COMMIT_REF_PROTECTED=false", "CI_COMMIT_REF_NAME=x"}, []string{`its environment is "staging", and for this cluster it must be "ICC-K8s" (case counts). If "staging" is the environment of another cluster, no credentials came from there either: ask the administrators of that cluster`}},
 			{44, []string{job, right, "CI_COMMIT_REF_PROTECTED=true"}, []string{"it has no ID token, and needs id_tokens: KUBE_ID_TOKEN: aud: https://k8s.example.com"}},
 			{44, []string{job, "CI_COMMIT_REF_PROTECTED=true", "KUBE_ID_TOKEN=x"}, []string{"it has no environment, and needs environment: {name: ICC-K8s}"}},
 		} {

@@ -22,6 +22,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/logsample"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/pace"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
@@ -32,6 +33,7 @@ const (
 	CodeCIJob          = "ci_job_token"     // 403: it is a CI job's
 	CodeNotDecided     = "no_authenticator" // 503: this process judges no tokens
 	CodeUnread         = "gitlab_unread"    // 503
+	CodeAway           = "gitlab_away"      // 503: a kubeconfig needs an answer of it
 	CodeNoProject      = "no_such_project"  // 404
 	CodeNoHistory      = "no_history"       // 404
 	CodeNotFound       = "not_found"        // 404: no such route, or it is not set up here
@@ -65,7 +67,7 @@ type Options struct {
 	Authenticator func() authn.Authenticator
 	// Kubeconfig, optional, makes a kubeconfig file of a variant of package kubeconfig, with a context for each of these
 	// namespaces.
-	Kubeconfig func(variant string, namespaces []string) ([]byte, error)
+	Kubeconfig func(ctx context.Context, variant string, namespaces []string) ([]byte, error)
 	Logger     *slog.Logger     // nil: no log
 	Now        func() time.Time // nil: time.Now
 
@@ -114,7 +116,7 @@ type API struct {
 	routes  map[string]route
 	slots   chan struct{}
 	answers *httpserver.Answers // that are on their way
-	paces   paces
+	pace    *pace.Pace
 	watches watches
 	ending  chan struct{} // closed when Run ends
 	refused logsample.Lines
@@ -140,7 +142,7 @@ func New(o Options) *API {
 	o = o.complete()
 	a := &API{
 		o: o, slots: make(chan struct{}, o.AtATime), ending: make(chan struct{}), answers: httpserver.NewAnswers(maxUnread),
-		paces: paces{perSecond: o.PerSecond, burst: o.Burst}, watches: watches{all: o.Watches, own: o.OwnWatches, of: map[int64]int{}},
+		pace: pace.New(o.PerSecond, o.Burst), watches: watches{all: o.Watches, own: o.OwnWatches, of: map[int64]int{}},
 	}
 	a.routes = map[string]route{
 		webapi.PathWhoAmI: a.whoAmI, webapi.PathMyNamespaces: a.myNamespaces, webapi.PathCan: a.can,
@@ -214,7 +216,7 @@ func (a *API) prepare(r *http.Request) (q *asked, err error) {
 		if q.user, q.until, err = a.judge(r.Context(), q.token); err != nil {
 			return nil, err
 		}
-		if !a.paces.allow(q.user, a.o.Now()) {
+		if !a.pace.Allow(q.user, a.o.Now()) {
 			return nil, &problem{http.StatusTooManyRequests, CodeTooMany, "too many requests: wait a few seconds, or use watch=true"}
 		}
 	}
@@ -336,7 +338,7 @@ func (a *API) kubeconfig(r *asked) (any, error) {
 			return nil, err
 		}
 	}
-	text, err := a.o.Kubeconfig(variant, own)
+	text, err := a.o.Kubeconfig(r.Context(), variant, own)
 	if err != nil {
 		return nil, fmt.Errorf("making a kubeconfig: %w", err)
 	}
@@ -387,6 +389,8 @@ func problemOf(err error) *problem {
 	switch {
 	case errors.Is(err, people.ErrUnread):
 		return &problem{http.StatusServiceUnavailable, CodeUnread, err.Error()}
+	case errors.Is(err, kubeconfig.ErrNotNow): // what else it says is for the log
+		return &problem{http.StatusServiceUnavailable, CodeAway, kubeconfig.ErrNotNow.Error()}
 	case errors.Is(err, people.ErrNoProject):
 		return &problem{http.StatusNotFound, CodeNoProject, err.Error()}
 	case errors.Is(err, people.ErrNoHistory):

@@ -22,6 +22,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn/authntest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people/api"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
@@ -90,19 +91,22 @@ func newWorld(t testing.TB, change func(*api.Options)) *world {
 			p, ok := v.Snapshot.Projects[project]
 			return webapi.CI{Project: project, Path: p.Path, Delivery: "id-token", Environment: "ICC-K8s", Outcome: "delivered"}, ok
 		},
-		Changes: func(_ context.Context, user int64, since time.Time) ([]webapi.Change, error) {
+		Changes: func(_ context.Context, user int64, since time.Time) ([]people.Changed, error) {
 			if user == 3 {
 				return nil, errors.New("a secret cause")
 			}
-			return []webapi.Change{{At: since.UTC(), Namespace: "haw-world", Role: "view", What: "gained"}}, nil
+			return []people.Changed{{Change: webapi.Change{At: since.UTC(), Namespace: "haw-world", Role: "view", What: "gained"}}}, nil
 		},
 	})
 	o := api.Options{
 		People: service, Authenticator: func() authn.Authenticator { return w }, Now: w.now, Burst: 1000, Every: 5 * time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Kubeconfig: func(variant string, namespaces []string) ([]byte, error) {
-			if variant == "windows" {
+		Kubeconfig: func(_ context.Context, variant string, namespaces []string) ([]byte, error) {
+			switch variant {
+			case "windows":
 				return nil, errors.New("opening a secret file")
+			case "macos":
+				return nil, fmt.Errorf("opening a secret file: %w", kubeconfig.ErrNotNow)
 			}
 			return fmt.Appendf(nil, "variant: %q\nnamespaces: %q\n", variant, namespaces), nil
 		},
@@ -320,6 +324,7 @@ func TestRefusals(t *testing.T) {
 		{"not their project", webapi.PathCI + "?project=42", w.token(3), nil, 404, api.CodeNoProject},
 		{"no such project", webapi.PathCI + "?project=43", good, nil, 404, api.CodeNoProject},
 		{"no such variant", webapi.PathKubeconfig + "?variant=odd", "", nil, 400, api.CodeBadRequest},
+		{"a file can't be made now", webapi.PathKubeconfig + "?variant=macos", "", nil, 503, api.CodeAway},
 		{"a file can't be made", webapi.PathKubeconfig + "?variant=windows", "", nil, 500, api.CodeInternal},
 		{"something fails", webapi.PathMyChanges, w.token(3), nil, 500, api.CodeInternal},
 	} {
@@ -443,7 +448,7 @@ func TestLimits(t *testing.T) {
 	hold, held := make(chan struct{}), make(chan struct{})
 	busy := newWorld(t, func(o *api.Options) {
 		o.AtATime = 1
-		o.Kubeconfig = func(string, []string) ([]byte, error) { close(held); <-hold; return nil, nil }
+		o.Kubeconfig = func(context.Context, string, []string) ([]byte, error) { close(held); <-hold; return nil, nil }
 	})
 	var wg sync.WaitGroup
 	wg.Go(func() { busy.get(webapi.PathKubeconfig, "") })

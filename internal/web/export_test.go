@@ -1,0 +1,7 @@
+package web
+
+// Defaults, for docs/page.md.
+const (
+	DefaultBurst     = defaultBurst
+	DefaultPerSecond = defaultPerSecond
+)
