@@ -227,8 +227,9 @@ func TestApproveOnThePage(t *testing.T) {
 		{Scope: authz.GroupID(7), Cause: authz.UserID(3), Source: authz.GroupID(7), Path: "haw", Role: "edit", Why: "too many"},
 		{Scope: authz.UserID(1), Cause: authz.UserID(1), Source: authz.ProjectID(21), Path: "carol/new", Why: "too many new"},
 	}
+	all := rbacsync.Extent{Sum: "5eed", Count: 7000} // more than is stored
 	for i := range 600 {
-		items = append(items, rbacsync.Item{Change: "abc", Cause: authz.GroupID(7), Source: authz.ProjectID(int64(100 + i)), User: 3, Role: "edit", Why: "it takes much"})
+		items = append(items, rbacsync.Item{Change: "abc", All: all, Cause: authz.GroupID(7), Source: authz.ProjectID(int64(100 + i)), User: 3, Role: "edit", Why: "it takes much"})
 	}
 	if err := a.held.Save(t.Context(), items); err != nil {
 		t.Fatal(err)
@@ -245,13 +246,30 @@ func TestApproveOnThePage(t *testing.T) {
 	if first.Place != "haw (group/7)" || first.Approved != "" || !cmp.Equal(first.Lines, wantLines) || !parts[1].Lines[0].New {
 		t.Errorf("%+v", parts[:2])
 	}
-	if policy.Place != "the configuration" || len(policy.Lines) != adminLines || policy.More != 100 || policy.Lines[0].Cause != "the configuration" {
+	if policy.Place != "the configuration" || !policy.Policy || first.Policy || len(policy.Lines) != adminLines || policy.Total() != all.Count || policy.Lines[0].Cause != "the configuration" {
 		t.Errorf("%s, %d lines, %d more, %+v", policy.Place, len(policy.Lines), policy.More, policy.Lines[0])
 	}
 	for _, hash := range []string{"0000000000000000", "", rbacsync.HashOf(items), strings.ToUpper(first.Hash)} { // all of it together was shown to nobody
 		if err := a.Approve(t.Context(), 1, hash); !errors.Is(err, web.ErrHeldChanged) {
 			t.Errorf("%q: %v", hash, err)
 		}
+	}
+	grown := slices.Clone(items) // while somebody looks at it, and by what is not stored
+	for i := range grown {
+		if grown[i].Change != "" {
+			grown[i].All.Sum = "5eed2"
+		}
+	}
+	for _, now := range [][]rbacsync.Item{grown, items[:3]} {
+		if err := a.held.Save(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Approve(t.Context(), 1, policy.Hash); !errors.Is(err, web.ErrHeldChanged) {
+			t.Errorf("what a change of the policy takes has changed: %v", err)
+		}
+	}
+	if err := a.held.Save(t.Context(), items); err != nil {
+		t.Fatal(err)
 	}
 	other := *a
 	other.held = store.Held{Client: kube, Namespace: deploy.Namespace}
