@@ -254,23 +254,6 @@ func TestApproveOnThePage(t *testing.T) {
 			t.Errorf("%q: %v", hash, err)
 		}
 	}
-	grown := slices.Clone(items) // while somebody looks at it, and by what is not stored
-	for i := range grown {
-		if grown[i].Change != "" {
-			grown[i].All.Sum = "5eed2"
-		}
-	}
-	for _, now := range [][]rbacsync.Item{grown, items[:3]} {
-		if err := a.held.Save(t.Context(), now); err != nil {
-			t.Fatal(err)
-		}
-		if err := a.Approve(t.Context(), 1, policy.Hash); !errors.Is(err, web.ErrHeldChanged) {
-			t.Errorf("what a change of the policy takes has changed: %v", err)
-		}
-	}
-	if err := a.held.Save(t.Context(), items); err != nil {
-		t.Fatal(err)
-	}
 	other := *a
 	other.held = store.Held{Client: kube, Namespace: deploy.Namespace}
 	var both sync.WaitGroup
@@ -307,6 +290,43 @@ func TestApproveOnThePage(t *testing.T) {
 	}
 	if err := a.Approve(t.Context(), 1, first.Hash); !errors.Is(err, web.ErrHeldChanged) {
 		t.Errorf("another content: %v", err)
+	}
+}
+
+// TestApproveWhatHasChanged: what a change of the policy takes becomes more or less while somebody looks at it. Nothing is approved, and
+// what is held then can be.
+func TestApproveWhatHasChanged(t *testing.T) {
+	a, _ := newTestAdmin(t)
+	held := func(n int, sum string, others ...rbacsync.Item) web.HeldPart {
+		t.Helper()
+		items := others
+		for i := range min(n, 5000) { // as many are stored
+			items = append(items, rbacsync.Item{Change: "abc", All: rbacsync.Extent{Sum: sum, Count: n}, Cause: authz.GroupID(7), Source: authz.ProjectID(int64(100 + i)), User: 3, Role: "edit", Why: "it takes much"})
+		}
+		if err := a.held.Save(t.Context(), items); err != nil {
+			t.Fatal(err)
+		}
+		parts, err := a.Held(t.Context())
+		if err != nil || len(parts) != 1+len(others) || parts[len(parts)-1].Total() != n {
+			t.Fatalf("%d are held as %+v, %v", n, parts, err)
+		}
+		return parts[len(parts)-1]
+	}
+	shown := held(7000, "5eed")
+	for n, sum := range map[int]string{7001: "5eed1", 7000: "5eed2", 40: "5eed3"} {
+		if held(n, sum); !errors.Is(a.Approve(t.Context(), 1, shown.Hash), web.ErrHeldChanged) {
+			t.Errorf("7000 rights were shown, now there are %d, and they are approved", n)
+		}
+	}
+	if approved, err := a.held.Approvals(t.Context()); err != nil || len(approved) > 0 {
+		t.Errorf("approved: %v, %v", approved, err)
+	}
+	now := held(7000, "5eed", rbacsync.Item{Scope: authz.UserID(1), Cause: authz.UserID(1), Source: authz.ProjectID(21), Why: "too many new"})
+	if now.Hash != shown.Hash { // what is held elsewhere is another part
+		t.Errorf("the same is %s and %s", shown.Hash, now.Hash)
+	}
+	if err := a.Approve(t.Context(), 1, now.Hash); err != nil {
+		t.Error(err)
 	}
 }
 

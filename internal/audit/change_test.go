@@ -42,6 +42,23 @@ func TestOnlyWhoWasHeldNamesTheApprover(t *testing.T) {
 	}
 }
 
+// someOf returns a binding in the namespace haw with some of eight people, or perhaps its ServiceAccount, and notes them.
+func someOf(r *rand.Rand, role string, in map[holder]bool) *rbacsync.Binding {
+	b := &rbacsync.Binding{Role: role}
+	for id := int64(1); id < 9; id++ {
+		if role != "ci" && r.IntN(2) == 0 {
+			b.Users = append(b.Users, id)
+		}
+	}
+	if role == "ci" && r.IntN(2) == 0 {
+		b.Others = []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "ci", Namespace: "haw"}}
+	}
+	for _, h := range holders(map[string]*rbacsync.Binding{role: b}, "haw") {
+		in[h] = true
+	}
+	return b
+}
+
 // TestEachEntryNamesItsOwnApprover is a law of random passes over one namespace, whose roles have several bindings: who lost a role is
 // told with the approval of just that, who got one with that of the namespace, if it was made then.
 func TestEachEntryNamesItsOwnApprover(t *testing.T) {
@@ -58,25 +75,10 @@ func TestEachEntryNamesItsOwnApprover(t *testing.T) {
 		approved := map[holder]string{} // by whom it was approved that somebody loses a role
 		before, after := map[holder]bool{}, map[holder]bool{}
 		for _, b := range []struct{ name, role string }{{"edit", "edit"}, {"edit-2", "edit"}, {"view", "view"}, {"ci", "ci"}} {
-			some := func(in map[holder]bool) *rbacsync.Binding {
-				out := &rbacsync.Binding{Role: b.role}
-				for id := int64(1); id < 9; id++ {
-					if b.role != "ci" && r.IntN(2) == 0 {
-						out.Users = append(out.Users, id)
-					}
-				}
-				if b.role == "ci" && r.IntN(2) == 0 {
-					out.Others = []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "ci", Namespace: "haw"}}
-				}
-				for _, h := range holders(map[string]*rbacsync.Binding{b.name: out}, "haw") {
-					in[h] = true
-				}
-				return out
-			}
 			k := rbacsync.Key{Namespace: "haw", Kind: rbacsync.KindRoleBinding, Name: bindingPrefix + b.name}
-			live := &rbacsync.Live{Object: rbacsync.Object{Key: k, Binding: some(before)}}
+			live := &rbacsync.Live{Object: rbacsync.Object{Key: k, Binding: someOf(r, b.role, before)}}
 			x.Observed.Live = append(x.Observed.Live, live)
-			x.Made = append(x.Made, rbacsync.Change{Action: rbacsync.Update, Key: k, Source: authz.GroupID(1), Old: live, New: &rbacsync.Object{Key: k, Binding: some(after)}})
+			x.Made = append(x.Made, rbacsync.Change{Action: rbacsync.Update, Key: k, Source: authz.GroupID(1), Old: live, New: &rbacsync.Object{Key: k, Binding: someOf(r, b.role, after)}})
 		}
 		for h := range before {
 			if after[h] {
