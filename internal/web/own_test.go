@@ -400,8 +400,9 @@ func TestApprove(t *testing.T) {
 	}
 	post(oneHash, good).has(t, http.StatusConflict, "was approved already")
 	part, rest := a.held[0], a.held[1:]
-	part.Hash, part.Policy = "00112233445566aa", true // it has changed since it was shown
-	for _, now := range [][]web.HeldPart{append([]web.HeldPart{part}, rest...), rest} { // or was carried out
+	part.Hash, part.Policy = "00112233445566aa", true
+	// It has changed since it was shown, or was carried out.
+	for _, now := range [][]web.HeldPart{append([]web.HeldPart{part}, rest...), rest} {
 		a.held = now
 		for _, ans := range []answer{b.get("/admin/held/" + oneHash), post(oneHash, good)} {
 			ans.has(t, http.StatusConflict, "not held any more", "Nothing was approved", `href="/admin/held/`+now[0].Hash+`"`) // with what is held now

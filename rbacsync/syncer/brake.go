@@ -62,7 +62,7 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 	if v.Want != want {
 		p.plan(v.Want)
 	}
-	v.NameApprovers(p.Plan) // the log and the history say that it was somebody's decision
+	v.NameApprovers(p.Plan)
 	if p.passed = v.Passed; b.o.Mode == ModeEnforce { // in the other one nothing is let through
 		b.pass(v.Passed)
 	}
