@@ -170,7 +170,7 @@ func TestANewNamespaceNamesItsApprover(t *testing.T) {
 	named := 0
 	for _, c := range changes {
 		want := ""
-		if c.Key == rbacsync.NamespaceKey("all-p3") {
+		if c.Source == authz.ProjectID(3) && c.Key.Kind == rbacsync.KindNamespace {
 			named, want = named+1, "gitlab:9"
 		}
 		if c.ApprovedBy != want || len(c.ApprovedFor) > 0 || strings.Contains(c.String(), ", approved by gitlab:9]") != (want != "") {
@@ -178,7 +178,7 @@ func TestANewNamespaceNamesItsApprover(t *testing.T) {
 		}
 	}
 	if named != 1 {
-		t.Errorf("%d namespaces all-p3:\n%s", named, rbacsync.Text(changes))
+		t.Errorf("%d namespaces of project 3:\n%s", named, rbacsync.Text(changes))
 	}
 }
 
