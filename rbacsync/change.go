@@ -97,14 +97,15 @@ func (c Change) Reason() string {
 			whom[by] = append(whom[by], name)
 		}
 	}
-	text := c.Why
+	var text strings.Builder
+	text.WriteString(c.Why)
 	for _, by := range sortedKeys(whom) {
-		text += ", approved by " + by
+		text.WriteString(", approved by " + by)
 		if names := whom[by]; len(names) < len(all) {
-			text += " for " + strings.Join(firstOf(names, 20), ", ")
+			text.WriteString(" for " + strings.Join(firstOf(names, 20), ", "))
 		}
 	}
-	return text
+	return text.String()
 }
 
 // losers returns who is in a binding and is not after the change: people, and 0 at the end for all others.
