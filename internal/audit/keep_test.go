@@ -145,11 +145,12 @@ func TestWhoIsGoneIsPseudonymised(t *testing.T) {
 		w.save(t, x, p)
 	}
 	w.flip("haw", "edit", 1)
+	w.flip("haw", "edit", 2)
 	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
 	give := func(ns string, user int64, by string) {
 		p := w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{ns: true}, flips{ns, "edit", user})
 		if p.Made = append(p.Made, binds(w, ns, user)); by != "" {
-			p.Made[0].ApprovedBy, p.Made[0].Why = by, p.Made[0].Why+", approved by "+by
+			p.Made[0].ApprovedFor = map[int64]string{user: by}
 		}
 		w.save(t, x, p)
 	}
@@ -173,7 +174,7 @@ func TestWhoIsGoneIsPseudonymised(t *testing.T) {
 		return strings.Join(out, "\n")
 	}
 	before := show()
-	for _, want := range []string{"haw gained zoe", "zoe-home gained zoe", "zoe-home lost zoe", `haw gained u2 by "gitlab:771 (zoe)"`} {
+	for _, want := range []string{"haw gained zoe", "zoe-home gained zoe", "zoe-home lost zoe", `haw lost u2 by "gitlab:771 (zoe)"`} {
 		if !strings.Contains(before, want) {
 			t.Errorf("the history lacks %q:\n%s", want, before)
 		}

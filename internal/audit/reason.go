@@ -92,9 +92,6 @@ func (r reasons) personal(id authz.SourceID) bool {
 // plain is why a change was planned, in its own words.
 func (r reasons) plain(p *place, c rbacsync.Change) string {
 	why := c.Why
-	if c.ApprovedBy != "" { // that is told by itself
-		why = strings.ReplaceAll(why, ", approved by "+c.ApprovedBy, "")
-	}
 	if id := cmp.Or(c.Source, p.source); r.personal(id) {
 		why = withoutPath(why, id)
 	}
