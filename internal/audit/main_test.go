@@ -37,6 +37,12 @@ func newCluster() *fake.Clientset {
 		defer mu.Unlock()
 		var s *corev1.Secret
 		switch a := a.(type) {
+		case kubetesting.DeleteActionImpl:
+			old, err := kube.Tracker().Get(a.GetResource(), a.GetNamespace(), a.GetName())
+			if p := a.GetDeleteOptions().Preconditions; err == nil && p != nil && *p.ResourceVersion != old.(*corev1.Secret).ResourceVersion {
+				return true, nil, apierrors.NewConflict(secrets, a.GetName(), nil)
+			}
+			return false, nil, nil
 		case kubetesting.UpdateAction: // of an UpdateAction and of a CreateAction the methods are the same
 			s = a.GetObject().(*corev1.Secret)
 		default:
@@ -201,7 +207,7 @@ func (w *world) save(t *testing.T, x *Writer, of ...Written) {
 	for _, p := range of {
 		x.Take(p)
 	}
-	if err := x.save(t.Context(), true); err != nil {
+	if err := x.save(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
