@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	kubetesting "k8s.io/client-go/testing"
 
@@ -198,7 +199,7 @@ func (w *world) pass(kind syncer.Kind, cause string, scope rbacsync.Scope, do ..
 	return x
 }
 
-func (w *world) writer(kube *fake.Clientset, l Limits) *Writer {
+func (w *world) writer(kube kubernetes.Interface, l Limits) *Writer {
 	return NewWriter(Options{Kube: kube, Limits: func() Limits { return l }, Now: func() time.Time { return w.now }, Log: quiet})
 }
 
