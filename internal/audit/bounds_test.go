@@ -144,8 +144,8 @@ func TestAllThatFits(t *testing.T) {
 		records  int
 		segments int
 	}{
-		{name: "a first sync", changes: 60_000, why: 0, max: 8 << 20, records: 4000},
-		{name: "less than that is kept", changes: 60_000, why: 0, max: 64 << 10, records: 4000},
+		{name: "a first sync", changes: 20_000, why: 0, max: 8 << 20, records: 4000},
+		{name: "less than that is kept", changes: 20_000, why: 0, max: 64 << 10, records: 4000},
 		{name: "more than there are Secrets for", changes: 9000, why: 3000, max: 10 << 20, records: 400, segments: Slots - 2},
 		{name: "a block larger than a Secret", changes: 2000, why: 3000, max: 10 << 20, records: 1500},
 	} {
