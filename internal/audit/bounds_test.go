@@ -396,3 +396,17 @@ func TestOfLeadingNothingIsLeft(t *testing.T) {
 		t.Errorf("%+v, %v", all, err)
 	}
 }
+
+// TestABlockIsDroppedOnceItIsCommitted: should it never be, the base that was written with it has counted on it.
+func TestABlockIsDroppedOnceItIsCommitted(t *testing.T) {
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	v := newVolume(nil)
+	for n := range uint64(4) {
+		v.blocks[n] = block{[]record{{at: now.UnixMilli()}}, 500}
+	}
+	for end, want := range []uint64{0, 1, 2, 3, 3} {
+		if first, _ := v.tooMuch(Limits{Days: 1, MaxBytes: 600}, now, uint64(end)); first != want { //nolint:gosec // 0 to 4
+			t.Errorf("of %d that are committed, the first that is kept is %d, want %d", end, first, want)
+		}
+	}
+}

@@ -45,8 +45,8 @@ func (v *volume) claim(ctx context.Context) error {
 	data := map[string][]byte{}
 	old, err := v.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err) && v.version == "":
-	case apierrors.IsNotFound(err), err == nil && v.version != "" && old.ResourceVersion != v.version:
+	case apierrors.IsNotFound(err) && v.seen == "":
+	case apierrors.IsNotFound(err), err == nil && old.ResourceVersion != v.seen:
 		return errConflict
 	case err != nil:
 		return fmt.Errorf("loading %s: %w", store.NameAudit, err)
@@ -114,7 +114,7 @@ func (v *volume) put(ctx context.Context, data map[string][]byte) error {
 	if !maps.EqualFunc(written.Data, data, bytes.Equal) {
 		return errConflict
 	}
-	v.version = written.ResourceVersion
+	v.version, v.seen = written.ResourceVersion, written.ResourceVersion
 	return nil
 }
 

@@ -81,6 +81,13 @@ func (l *ledger) volume() *volume {
 	return v
 }
 
+// anew returns an empty volume in the place of one that can't be read: of what was looked at, and of nothing that was written since.
+func (l *ledger) anew(old *volume) *volume {
+	v := l.volume()
+	v.seen = old.seen
+	return v
+}
+
 // load reads what is stored, and notes again what is not yet.
 func (l *ledger) load(ctx context.Context) error {
 	if l.v != nil {
@@ -98,13 +105,13 @@ func (l *ledger) load(ctx context.Context) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, store.ErrNone) && v.version == "":
-		v = l.volume()
+		v = l.anew(v)
 	case v.version != "":
 		l.o.Log.WarnContext(ctx, "a part of the history is damaged: who had what is known from now on", "error", err)
 		v.mend()
 	default:
 		l.o.Log.WarnContext(ctx, "the history is damaged and begins anew", "error", err)
-		v = l.volume()
+		v = l.anew(v)
 	}
 	old, err := loadLegacy(ctx, l.o.Kube)
 	if err != nil {

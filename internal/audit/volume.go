@@ -77,6 +77,7 @@ type volume struct {
 	may  func() error // optional: nil while this process may write
 
 	version string // resourceVersion of the first Secret; "" if not all that it names was read
+	seen    string // resourceVersion of the first Secret when it was last looked at, readable or not; "" for none
 	claimed bool   // what follows it is written by this process alone, see claim
 	head    head
 	blocks  map[uint64]block
@@ -125,10 +126,12 @@ func (v *volume) read(ctx context.Context) error {
 	s, err := v.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
+		v.seen = ""
 		return fmt.Errorf("the history: %w", store.ErrNone)
 	case err != nil:
 		return fmt.Errorf("loading %s: %w", store.NameAudit, err)
 	}
+	v.seen = s.ResourceVersion
 	if err := store.Readable(s); err != nil {
 		return err
 	}

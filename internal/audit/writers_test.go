@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
@@ -117,6 +118,9 @@ func writeLegacy(t *testing.T, kube kubernetes.Interface, at time.Time) {
 	}
 }
 
+// momentary is a scenario in which a writer misses a block that is there again for the next one.
+const momentary = "a block is missing for a moment"
+
 // scenarios are states of the store in which a leader that has much to record does each kind of write.
 func scenarios(t *testing.T) map[string]func(w *world, kube *fake.Clientset) {
 	begin := func(w *world, kube *fake.Clientset, many int64) {
@@ -129,8 +133,14 @@ func scenarios(t *testing.T) map[string]func(w *world, kube *fake.Clientset) {
 	}
 	return map[string]func(w *world, kube *fake.Clientset){
 		"nothing": func(*world, *fake.Clientset) {},
-		"some":    func(w *world, kube *fake.Clientset) { begin(w, kube, 3) },
-		"full":    func(w *world, kube *fake.Clientset) { begin(w, kube, 60) },
+		"some": func(w *world, kube *fake.Clientset) {
+			begin(w, kube, 3)
+			left := ownSecret(slotName(7), map[string][]byte{blockKey(3): []byte("of a process that died")})
+			if _, err := kube.CoreV1().Secrets(deploy.Namespace).Create(t.Context(), left, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"full":    func(w *world, kube *fake.Clientset) { begin(w, kube, 40) },
 		"a damaged base": func(w *world, kube *fake.Clientset) {
 			begin(w, kube, 20)
 			damage(t, kube, store.NameAuditBase, "content.gz")
@@ -139,6 +149,7 @@ func scenarios(t *testing.T) map[string]func(w *world, kube *fake.Clientset) {
 			begin(w, kube, 20)
 			damage(t, kube, slotName(0), blockKey(4))
 		},
+		momentary: func(w *world, kube *fake.Clientset) { begin(w, kube, 20) },
 		"an earlier version": func(w *world, kube *fake.Clientset) {
 			writeLegacy(t, kube, w.now.Add(-time.Hour))
 			begin(w, kube, 3)
@@ -202,12 +213,12 @@ func tidy(t *testing.T, kube *fake.Clientset, v *volume, what string) {
 	}
 }
 
-// TestANewLeaderLosesNothing: whatever the one before was about to write when it lost the lead, and also if that write is under way
-// until the new one has stored what it did, all of that is there afterwards. The one before sends nothing else.
+// TestANewLeaderLosesNothing: whatever the one before was about to read or write when it lost the lead, and also if that request is
+// under way until the new one has stored what it did, all of that is there afterwards. The one before writes nothing else.
 func TestANewLeaderLosesNothing(t *testing.T) {
 	for name, prepare := range scenarios(t) {
-		writes := 0
-		for at := 1; ; at++ {
+		requests := 0
+		for at := 1; ; at += 3 {
 			w, kube := newWorld(20), newCluster()
 			prepare(w, kube)
 			sent, late := 0, 0
@@ -216,10 +227,7 @@ func TestANewLeaderLosesNothing(t *testing.T) {
 			next := w.writer(kube, small)
 			next.ledger.openRecords = 4
 			old := w.writer(between{kube, func(verb, _ string) error {
-				if verb == "get" {
-					return nil
-				}
-				if !leads {
+				if !leads && verb != "get" && sent > at { // more than the one that was under way
 					late++
 				}
 				if sent++; sent != at {
@@ -250,8 +258,8 @@ func TestANewLeaderLosesNothing(t *testing.T) {
 			if leads {
 				break
 			}
-			writes++
-			what := fmt.Sprintf("%s, lost before write %d", name, at)
+			requests++
+			what := fmt.Sprintf("%s, lost at request %d", name, at)
 			if late > 0 || len(old.queue) > 0 || old.ledger.pending() {
 				t.Errorf("%s: it goes on: %d writes, %d passes wait", what, late, len(old.queue))
 			}
@@ -266,8 +274,8 @@ func TestANewLeaderLosesNothing(t *testing.T) {
 			w.check(t, kube, what+", and later")
 			tidy(t, kube, next.ledger.v, what)
 		}
-		if writes < 4 {
-			t.Errorf("%s: only %d writes", name, writes)
+		if requests < 7 {
+			t.Errorf("%s: only %d requests", name, requests)
 		}
 	}
 }
@@ -285,58 +293,83 @@ func allOf(t *testing.T, kube kubernetes.Interface) (out []Entry) {
 	return out
 }
 
-// TestOfTwoThatMayWriteNothingIsLost: `sync` holds no Lease, and may run beside a leader. Whatever the two write when, what both have
-// recorded is told.
+// gate holds up the request of a number until it is opened.
+type gate struct {
+	at, n         int
+	reached, open chan struct{}
+}
+
+func newGate(at int) *gate {
+	return &gate{at: at, reached: make(chan struct{}), open: make(chan struct{})}
+}
+
+func (g *gate) ask(string, string) error {
+	if g.n++; g.n == g.at {
+		close(g.reached)
+		<-g.open
+	}
+	return nil
+}
+
+// TestOfTwoThatMayWriteNothingIsLost: `sync` holds no Lease, and may run beside a leader. However the requests of the two are mixed,
+// what either has recorded is told in the end.
 func TestOfTwoThatMayWriteNothingIsLost(t *testing.T) {
 	plenty := Limits{Days: 400, MaxBytes: 1 << 20, PseudonymiseAfter: time.Hour}
-	writes := 0
-	for name, prepare := range scenarios(t) {
-		for at := 1; ; at++ {
-			w, kube := newWorld(20), newCluster()
-			prepare(w, kube)
-			sent := 0
-			var told []Entry
-			other := w.writer(kube, plenty)
-			other.ledger.openRecords = 4
-			one := w.writer(between{kube, func(verb, _ string) error {
-				if verb != "get" {
-					sent++
+	mixed := 0
+	for _, name := range []string{"nothing", "some", "a damaged base"} {
+		for i, ended := 1, false; !ended; i++ {
+			for j, none := 1, false; !none; j += 2 {
+				w, kube := newWorld(20), newCluster()
+				scenarios(t)[name](w, kube)
+				store := func(at int, passes ...Written) (*gate, chan error) {
+					g, done := newGate(at), make(chan error, 1)
+					x := w.writer(between{kube, g.ask}, plenty)
+					x.ledger.openRecords = 4
+					for _, p := range passes {
+						x.Take(p)
+					}
+					go func() { done <- x.save(t.Context()) }()
+					return g, done
 				}
-				if verb == "get" || sent != at {
-					return nil
+				both := w.pass(syncer.KindFull, "start", nil)
+				p, q := w.give(syncer.KindTargeted, 1, 2, 3, 4, 5), w.give(syncer.KindTargeted, 11, 12, 13, 14, 15)
+				one, oneDone := store(i, both, p)
+				select {
+				case <-one.reached:
+				case err := <-oneDone:
+					ended, none = true, true
+					oneDone <- err
 				}
-				w.save(t, other, w.pass(syncer.KindFull, "start", nil))
-				for n := range int64(9) {
-					w.save(t, other, w.give(syncer.KindTargeted, 11+n))
+				other, otherDone := store(j, both, q)
+				var err error
+				select {
+				case <-other.reached:
+				case err = <-otherDone:
+					none = true
+					otherDone <- nil
 				}
-				told = allOf(t, kube)
-				return nil
-			}}, plenty)
-			one.ledger.openRecords = 4
-			one.Take(w.pass(syncer.KindFull, "command", nil))
-			one.Take(w.give(syncer.KindTargeted, 1, 2, 3, 4, 5, 10))
-			if err := one.save(t.Context()); err != nil {
-				t.Fatalf("%s, write %d: %v", name, at, err)
+				close(one.open)
+				err = errors.Join(err, <-oneDone)
+				what := fmt.Sprintf("%s, at request %d of one and %d of the other", name, i, j)
+				told := allOf(t, kube)
+				close(other.open)
+				if err = errors.Join(err, <-otherDone); err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+				got := allOf(t, kube)
+				for _, e := range told {
+					if !slices.Contains(got, e) {
+						t.Fatalf("%s: lost: %+v", what, e)
+					}
+				}
+				w.save(t, w.writer(kube, plenty), w.pass(syncer.KindFull, "periodic", nil)) // what was found before may be told after it
+				w.check(t, kube, what)
+				mixed++
 			}
-			if sent < at {
-				break
-			}
-			writes++
-			what := fmt.Sprintf("%s, beside write %d", name, at)
-			got := allOf(t, kube)
-			for _, e := range told {
-				if !slices.Contains(got, e) {
-					t.Fatalf("%s: lost: %+v", what, e)
-				}
-			}
-			w.check(t, kube, what)
-			w.save(t, other, w.give(syncer.KindTargeted, 1))
-			w.save(t, one, w.give(syncer.KindFull, 2))
-			w.check(t, kube, what+", and later")
 		}
 	}
-	if writes < 20 {
-		t.Errorf("only %d writes", writes)
+	if mixed < 100 {
+		t.Errorf("only %d ways to mix them", mixed)
 	}
 }
 
@@ -349,9 +382,12 @@ func TestADeathAtAnyWrite(t *testing.T) {
 			w, kube := newWorld(20), newCluster()
 			prepare(w, kube)
 			sent := 0
-			x := w.writer(between{kube, func(verb, _ string) error {
+			x := w.writer(between{kube, func(verb, secret string) error {
 				if verb != "get" {
 					sent++
+				}
+				if name == momentary && verb == "get" && secret == slotName(0) && sent == 0 {
+					return apierrors.NewNotFound(corev1.Resource("secrets"), secret)
 				}
 				if sent >= at {
 					return errors.New("no route to host")
@@ -360,7 +396,9 @@ func TestADeathAtAnyWrite(t *testing.T) {
 			}}, small)
 			x.ledger.openRecords = 4
 			// Who is met first has other numbers when it begins anew.
-			x.Take(w.give(syncer.KindFull, 20, 19, 18, 17))
+			p := w.give(syncer.KindFull, 20, 19, 18, 17)
+			p.Made[3].ApprovedBy, p.Made[2].ApprovedBy = "gitlab:100", "gitlab:101" // so has who comes after them, and not their namespace
+			x.Take(p)
 			x.Take(w.give(syncer.KindTargeted, 1, 2, 3, 4, 5, 16))
 			err := x.save(t.Context())
 			what := fmt.Sprintf("%s, died before write %d", name, at)
