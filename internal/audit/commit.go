@@ -94,7 +94,7 @@ func (v *volume) put(ctx context.Context, data map[string][]byte) error {
 		return err
 	}
 	var err error
-	if v.version == "" {
+	if v.version == "" && !v.claimed {
 		_, err = v.secrets().Create(ctx, s, metav1.CreateOptions{})
 	} else {
 		switch _, err = v.secrets().Update(ctx, s, metav1.UpdateOptions{}); {
