@@ -91,12 +91,12 @@ func TestHalfAMillionChangesFit(t *testing.T) {
 			}
 		}
 		if len(x.ledger.v.open) >= 4000 {
-			if err := x.ledger.store(t.Context(), true); err != nil {
+			if err := x.ledger.store(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if err := x.ledger.store(t.Context(), true); err != nil {
+	if err := x.ledger.store(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	wrote := time.Since(begun)
@@ -344,11 +344,11 @@ func TestNothingIsLostWhileNothingCanBeStored(t *testing.T) {
 		return nil
 	})
 	x.Take(w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{"haw": true}, flips{"haw", "edit", 1}))
-	if err := x.save(t.Context(), true); err == nil {
+	if err := x.save(t.Context()); err == nil {
 		t.Fatal("stored?")
 	}
 	x.Take(w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{"haw": true}, flips{"haw", "edit", 2}))
-	if err := x.save(t.Context(), true); err == nil {
+	if err := x.save(t.Context()); err == nil {
 		t.Fatal("stored?")
 	}
 	broken = false
@@ -379,11 +379,11 @@ func TestALostAnswerDoublesNothing(t *testing.T) {
 	refuse(kube, func() error { lost = true; return nil })
 	w.flip("haw", "edit", 1) // somebody else
 	x.Take(w.pass(syncer.KindDrift, "drift", rbacsync.Scope{"haw": true}, flips{"haw", "edit", 1}))
-	if err := x.save(t.Context(), true); err == nil {
+	if err := x.save(t.Context()); err == nil {
 		t.Fatal("the answer came back?")
 	}
 	kube.ReactionChain = kube.ReactionChain[2:]
-	if err := x.save(t.Context(), true); err != nil {
+	if err := x.save(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	all, err := NewReader(kube).Namespace(t.Context(), "haw", time.Time{}, time.Time{})

@@ -151,11 +151,11 @@ func (r reasons) lost(p *place, h holder, c rbacsync.Change) string {
 	is, has := r.trail(r.now, h.user, p.source, r.at)
 	u, known := r.now.Users[h.user]
 	switch {
-	case !known:
+	case !known && !unread(r.now, h.user):
 		parts = append(parts, accountGone)
-	case u.State != authz.StateActive:
+	case known && u.State != authz.StateActive:
 		parts = append(parts, accountIs+rbacsync.Printable(string(u.State)))
-	case !r.now.Contains(p.source):
+	case !r.now.Contains(p.source) && r.now.MissingAll == "" && r.now.Missing[p.source] == "":
 		parts = append(parts, impersonal(p.source.String())+" is gone from GitLab")
 	case has && had && is.Text == was.Text: // the configuration, or somebody else
 		parts = append(parts[:0], is.Text, r.plain(p, c))
