@@ -3,6 +3,7 @@ package rbacsync
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,8 +21,8 @@ func (c Change) String() string {
 	if d := c.Details(20); len(d) > 0 {
 		b.WriteString(": " + strings.Join(d, ", "))
 	}
-	if c.Why != "" {
-		b.WriteString("  [" + c.Why + "]")
+	if why := c.Reason(); why != "" {
+		b.WriteString("  [" + why + "]")
 	}
 	return b.String()
 }
@@ -64,11 +65,7 @@ func (c Change) Details(limit int) []string {
 		sign  string
 		names []string
 	}{{"- ", lost}, {"+ ", added}} {
-		for i, n := range list.names {
-			if i == limit {
-				out = append(out, fmt.Sprintf("%sand %d more", list.sign, len(list.names)-i))
-				break
-			}
+		for _, n := range firstOf(list.names, limit) {
 			out = append(out, list.sign+n)
 		}
 	}
@@ -76,6 +73,57 @@ func (c Change) Details(limit int) []string {
 		out = append(out, "user names in the annotation")
 	}
 	return out
+}
+
+// anAdministrator is who approved something of which it is not known who did.
+const anAdministrator = "an administrator"
+
+// Reason returns Why, with who approved it; and for whom, where not everybody loses something by the same approval.
+func (c Change) Reason() string {
+	if c.ApprovedBy != "" {
+		return c.Why + ", approved by " + c.ApprovedBy
+	}
+	var whom map[string][]string
+	all := c.losers()
+	for _, u := range all {
+		if by := c.ApprovedFor[u]; by != "" {
+			if whom == nil {
+				whom = map[string][]string{}
+			}
+			name := "CI"
+			if u != 0 {
+				name = UserText(u, c.users)
+			}
+			whom[by] = append(whom[by], name)
+		}
+	}
+	var text strings.Builder
+	text.WriteString(c.Why)
+	for _, by := range sortedKeys(whom) {
+		text.WriteString(", approved by " + by)
+		if names := whom[by]; len(names) < len(all) {
+			text.WriteString(" for " + strings.Join(firstOf(names, 20), ", "))
+		}
+	}
+	return text.String()
+}
+
+// losers returns who is in a binding and is not after the change: people, and 0 at the end for all others.
+func (c Change) losers() []int64 {
+	before, after := c.bindings()
+	users, others := before.beyond(&after)
+	if len(others) > 0 {
+		users = append(users, 0)
+	}
+	return users
+}
+
+// firstOf returns at most limit entries, and how many more there are.
+func firstOf(list []string, limit int) []string {
+	if len(list) <= limit {
+		return list
+	}
+	return append(slices.Clone(list[:limit]), fmt.Sprintf("and %d more", len(list)-limit))
 }
 
 // bindings returns a binding as it is before and after a change, empty where it is not there.

@@ -77,7 +77,7 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 			s.v.Holdable[item.Key()] = true
 			by, approved := s.by.e.Approved[item.Key()]
 			if t.at.After(s.by.now) && approved {
-				s.v.Approved[Approval{t.id, ""}] = by
+				s.v.Approved[item.right()] = by
 			}
 			if t.at.After(s.by.now) && !approved {
 				wait[t.id] = true

@@ -12,16 +12,55 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 )
 
-// HashOf names a set of held things by what they are, not by when or why: "sha256" of their keys, shortened.
+// HashOf names a set of held things by what they are, not by when or why: the SHA-256 of their keys and of what a change of the
+// policy takes in all, shortened. Whoever approves by it approves what they have seen (docs/adr/0138).
 func HashOf(items []Item) string {
 	keys := make([]string, 0, len(items))
 	for _, i := range items {
-		keys = append(keys, i.Key())
+		key := i.Key()
+		if i.All.Sum != "" {
+			key += " " + i.All.Sum
+		}
+		keys = append(keys, key)
 	}
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
 	sum := sha256.Sum256([]byte(strings.Join(keys, "\n")))
 	return hex.EncodeToString(sum[:8])
+}
+
+// Extent is what a change of the policy takes in all: of a large one not every Item is stored.
+type Extent struct {
+	Sum   string // SHA-256 of the rights, in hexadecimal
+	Count int    // of rights
+}
+
+// measure sets the Extent of what a change of the policy takes. Items are sorted as Split does.
+func measure(items []Item) {
+	hash, last := sha256.New(), Right{}
+	var all Extent
+	for _, i := range items {
+		if r := i.right(); i.Change != "" && r != last {
+			fmt.Fprintf(hash, "%s %s %d\n", r.Source, r.Role, r.User)
+			last = r
+			all.Count++
+		}
+	}
+	all.Sum = hex.EncodeToString(hash.Sum(nil))
+	for n := range items {
+		if items[n].Change != "" {
+			items[n].All = all
+		}
+	}
+}
+
+// Count returns how many things are held, those that are not stored included.
+func Count(items []Item) int {
+	n := 0
+	for _, s := range Sections(items) {
+		n += s.Count()
+	}
+	return n
 }
 
 // Section is a part of what is held that can be approved by itself.
@@ -30,6 +69,9 @@ type Section struct {
 	Scope authz.SourceID
 	Items []Item
 }
+
+// Count returns how many things the part has; Items may be fewer.
+func (s Section) Count() int { return max(len(s.Items), s.Items[0].All.Count) }
 
 // inConfiguration is what a change of the policy is called.
 const inConfiguration = "the configuration"
@@ -81,12 +123,11 @@ func HeldText(held []Item) string {
 		return "nothing is held\n"
 	}
 	var b strings.Builder
-	sections := Sections(held)
-	for _, s := range sections {
+	for _, s := range Sections(held) {
 		fmt.Fprintf(&b, "%s  %s: %s\n", s.Hash, s.Place(), s.Items[0].Why)
 		for n, i := range s.Items {
 			if n == maxShown {
-				fmt.Fprintf(&b, "    and %d more\n", len(s.Items)-n)
+				fmt.Fprintf(&b, "    and %d more\n", s.Count()-n)
 				break
 			}
 			who := ""
@@ -105,6 +146,6 @@ func HeldText(held []Item) string {
 			fmt.Fprintf(&b, "    %s %s %s%s, because of %s\n", verb, i.Source, Printable(i.Path), who, cause)
 		}
 	}
-	fmt.Fprintf(&b, "held: %d. Approve a part by its hash, or all by %s:  gl-k8s-integrator approve --config FILE HASH\n", len(held), HashOf(held))
+	fmt.Fprintf(&b, "held: %d. Approve a part by its hash, or all by %s:  gl-k8s-integrator approve --config FILE HASH\n", Count(held), HashOf(held))
 	return b.String()
 }

@@ -69,6 +69,7 @@ type Item struct {
 	Cause  authz.SourceID
 	Scope  authz.SourceID // zero: a change of the policy takes it
 	Change string         // of the policy, by its content; "" if it is not the reason
+	All    Extent         `json:",omitzero"` // what Change takes; zero also where an earlier version has stored it
 	Ask    Membership     // what GitLab could be asked to settle it; zero: nothing
 	Path   string         // of Source, for people
 	Name   string         // of User, for people
@@ -93,17 +94,34 @@ type Verdict struct {
 	Want     *Wanted
 	Held     []Item          // sorted by Scope, Cause, Key
 	Holdable map[string]bool // the keys of all that could be held: what is not among them needs no approval any more
-	// Approved holds, of what goes on because it was approved, the sources and the roles that somebody loses there ("" for
-	// a namespace that is made), and which user of Kubernetes approved it; "": it is not
-	// known who.
-	Approved map[Approval]string
+	// Approved holds what goes on because it was approved, a namespace that is made without a role and a user, and which user of
+	// Kubernetes approved it; "": it is not known who.
+	Approved map[Right]string
 	Passed   []Past // what counts from now on, once it was applied
 }
 
-// Approval names what an approval lets go on in a source.
-type Approval struct {
-	Source authz.SourceID
-	Role   string
+// NameApprovers says in each change who approved what of it.
+func (v Verdict) NameApprovers(changes []Change) {
+	for i := range changes {
+		c := &changes[i]
+		switch {
+		case c.Action == Create && c.Key.Kind == KindNamespace:
+			if by, ok := v.Approved[Right{Source: c.Source}]; ok {
+				c.ApprovedBy = cmp.Or(by, anAdministrator)
+			}
+		case c.Action == Update && c.Revokes && c.Old.Binding != nil:
+			for _, u := range c.losers() {
+				by, ok := v.Approved[Right{c.Source, c.Old.Binding.Role, u}]
+				if !ok {
+					continue
+				}
+				if c.ApprovedFor == nil {
+					c.ApprovedFor = map[int64]string{}
+				}
+				c.ApprovedFor[u] = cmp.Or(by, anAdministrator)
+			}
+		}
+	}
 }
 
 // Split divides a plan into what may be applied and what is held, and returns the first as a Wanted to plan again.
@@ -112,7 +130,7 @@ func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time)
 	if l.Window <= 0 {
 		l.Window = DefaultLimits().Window
 	}
-	v := Verdict{Holdable: map[string]bool{}, Approved: map[Approval]string{}}
+	v := Verdict{Holdable: map[string]bool{}, Approved: map[Right]string{}}
 	s := splitter{limits: l, by: newJudge(want, e, now), v: &v}
 	lost := want.lost(changes)
 	held := s.over(s.inferred(lost))
@@ -121,6 +139,7 @@ func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time)
 	slices.SortFunc(v.Held, func(a, b Item) int {
 		return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause), cmp.Compare(a.Key(), b.Key()), a.Source.Compare(b.Source), cmp.Compare(a.Role, b.Role))
 	})
+	measure(v.Held)
 	return v
 }
 
@@ -146,11 +165,7 @@ func (w *Wanted) lost(changes []Change) []losers {
 			continue // a wrong role is replaced as a whole: nothing is inferred there
 		}
 		all := w.Inside(c.Key.Namespace)
-		users, others := c.Old.Binding.beyond(c.New.Binding)
-		users = slices.DeleteFunc(users, func(u int64) bool { return elsewhere(all, c.Old.Binding.Role, u) })
-		if len(others) > 0 {
-			users = append(users, 0)
-		}
+		users := slices.DeleteFunc(c.losers(), func(u int64) bool { return u != 0 && elsewhere(all, c.Old.Binding.Role, u) })
 		if len(users) > 0 {
 			out = append(out, losers{c, users})
 		}
@@ -195,7 +210,7 @@ func (s *splitter) inferred(lost []losers) []Item {
 			}
 			s.v.Holdable[i.Key()] = true
 			if by, approved := s.by.e.Approved[i.Key()]; approved {
-				s.v.Approved[Approval{i.Source, i.Role}] = by
+				s.v.Approved[i.right()] = by
 				continue
 			}
 			if seen[i.right()] {

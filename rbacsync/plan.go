@@ -33,9 +33,11 @@ type Change struct {
 	New     *Object
 	Revokes bool   // somebody loses a right by it
 	Why     string // the GitLab object behind it, and what became of it
-	// ApprovedBy is the user of Kubernetes whose approval lets it go on, "an administrator" if it is not known who that is, and ""
-	// if it needed none.
+	// ApprovedBy is the user of Kubernetes whose approval lets a namespace be made, "an administrator" if it is not known who that
+	// is, and "" if it needed none.
 	ApprovedBy string
+	// ApprovedFor is the same of each one who loses the role of a binding because it was approved; 0 is the CI of the namespace.
+	ApprovedFor map[int64]string
 
 	Step  Step
 	users map[int64]authz.User

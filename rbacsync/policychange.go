@@ -13,7 +13,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
-// Right names what one person has in the namespace of one source; user 0 is the CI of the namespace.
+// Right names what one person has in the namespace of one source; user 0 is the CI of the namespace, and no role the namespace itself.
 type Right struct {
 	Source authz.SourceID
 	Role   string

@@ -101,7 +101,11 @@ func engineOptions(cfg *config.Config, c *clients, log *slog.Logger, p enginePar
 	o.Kube, o.Watch, o.Dynamic, o.DynamicWatch, o.OwnNamespace = c.kube, c.watch, c.dynamic, c.follow, deploy.Namespace
 	o.Apply = cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond), May: p.may, Progress: p.progress}
 	o.Roles, o.Fence = p.roles, p.fence
-	o.Questions, o.Reread, o.Held, o.Memory = p.reader, p.reader.RereadLinks, heldStore(c), snapshotsOf(c)
+	memory := snapshotsOf(c)
+	if p.may != nil {
+		memory.Blob.Before = func(context.Context) error { return p.may() }
+	}
+	o.Questions, o.Reread, o.Held, o.Memory = p.reader, p.reader.RereadLinks, heldStore(c), memory
 	o.Now, o.OnRound, o.OnWritten = time.Now, p.onRound, p.written
 	return o, nil
 }

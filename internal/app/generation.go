@@ -200,6 +200,7 @@ func (s *server) replace(serving context.Context, next *generation) error {
 
 // lead does what one process alone does: it reads GitLab and writes. An engine whose place another one takes ends first.
 func (s *server) lead(ctx context.Context) error {
+	defer func() { _ = s.kept.history.Flush(ctx) }() // while the Lease is still held
 	for {
 		c := s.now.Load().core
 		err := s.leadWith(ctx, c)

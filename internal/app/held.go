@@ -48,7 +48,7 @@ func Approve(ctx context.Context, cfg *config.Config, hash string, out io.Writer
 	if err != nil {
 		return kubeerror.Explain(err)
 	}
-	_, err = fmt.Fprintf(out, "%s: %d changes; the next round makes them\n", word, len(items))
+	_, err = fmt.Fprintf(out, "%s: %d changes; the next round makes them\n", word, rbacsync.Count(items))
 	return err
 }
 

@@ -40,11 +40,14 @@ func TestHistoryIsShown(t *testing.T) {
 		Groups: map[int64]authz.Group{1: {ID: 1, Path: "haw", Members: []authz.Member{{User: 7, Level: authz.Developer}}}},
 	}
 	key := rbacsync.Key{Namespace: "haw", Kind: rbacsync.KindRoleBinding, Name: "gitlab-view"}
-	have := &rbacsync.Observed{Live: []*rbacsync.Live{{Object: rbacsync.Object{Key: rbacsync.NamespaceKey("haw"), Namespace: &rbacsync.Namespace{Source: in, Issuer: snap.Issuer}}}}}
+	space := rbacsync.Object{Key: rbacsync.NamespaceKey("haw"), Namespace: &rbacsync.Namespace{Source: in, Issuer: snap.Issuer}}
 	w := audit.NewWriter(audit.Options{Kube: kube, Limits: func() audit.Limits { return audit.Limits{Days: 1, MaxBytes: 1 << 20} }, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	w.Take(syncer.Written{
-		Kind: syncer.KindFull, Cause: "hook user_add_to_group", Observed: have, Snapshot: snap, Began: began, Ended: began.Add(time.Second),
-		Made: []rbacsync.Change{{Action: rbacsync.Create, Key: key, Source: in, New: &rbacsync.Object{Key: key, Binding: &rbacsync.Binding{Role: "view", Users: []int64{7}}}, ApprovedBy: "kubernetes-admin"}},
+		Kind: syncer.KindFull, Cause: "hook user_add_to_group", Observed: &rbacsync.Observed{}, Snapshot: snap, Began: began, Ended: began.Add(time.Second),
+		Made: []rbacsync.Change{
+			{Action: rbacsync.Create, Key: space.Key, Source: in, New: &space, ApprovedBy: "kubernetes-admin"},
+			{Action: rbacsync.Create, Key: key, Source: in, New: &rbacsync.Object{Key: key, Binding: &rbacsync.Binding{Role: "view", Users: []int64{7}}}},
+		},
 	})
 	if err := w.Flush(t.Context()); err != nil {
 		t.Fatal(err)
@@ -55,7 +58,7 @@ func TestHistoryIsShown(t *testing.T) {
 		v    HistoryView
 		want string
 	}{
-		{HistoryView{}, "haw: 1\n"},
+		{HistoryView{}, "haw: 2\n"},
 		{HistoryView{Namespace: "haw"}, at + "  + gitlab:7 (carol)  view  " + why},
 		{HistoryView{User: "carol"}, at + "  haw  + gitlab:7 (carol)  view  " + why},
 		{HistoryView{User: "gitlab:7", Namespace: "haw", Since: "2h", Until: "10m"}, at + "  + gitlab:7 (carol)  view  " + why},

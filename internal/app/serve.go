@@ -184,7 +184,6 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 	last := s.now.Load() // serving has ended
 	last.running.end()
 	last.core.running.end()
-	_ = s.kept.history.Flush(ctx)
 	if !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -254,11 +254,14 @@ func (a *webAdmin) Held(ctx context.Context) ([]web.HeldPart, error) {
 	}
 	var out []web.HeldPart
 	for _, s := range rbacsync.Sections(items) {
-		p := web.HeldPart{Hash: s.Hash, Place: s.Place(), Why: s.Items[0].Why, More: max(0, len(s.Items)-adminLines), Approved: a.approver(s.Items, approved)}
+		shown := s.Items[:min(len(s.Items), adminLines)]
+		p := web.HeldPart{
+			Hash: s.Hash, Place: s.Place(), Why: s.Items[0].Why, Policy: s.Items[0].Change != "", More: s.Count() - len(shown), Approved: a.approver(s.Items, approved),
+		}
 		if path := a.path(s.Scope); path != "" {
 			p.Place = path + " (" + s.Scope.String() + ")"
 		}
-		for _, i := range s.Items[:len(s.Items)-p.More] {
+		for _, i := range shown {
 			l := web.HeldLine{New: i.Role == "", Source: i.Source.String(), Path: i.Path, User: i.User, Name: cmp.Or(i.Name, "?"), Role: i.Role, Cause: i.Cause.String()}
 			switch path := a.path(i.Cause); {
 			case i.Change != "":

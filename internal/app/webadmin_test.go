@@ -227,8 +227,9 @@ func TestApproveOnThePage(t *testing.T) {
 		{Scope: authz.GroupID(7), Cause: authz.UserID(3), Source: authz.GroupID(7), Path: "haw", Role: "edit", Why: "too many"},
 		{Scope: authz.UserID(1), Cause: authz.UserID(1), Source: authz.ProjectID(21), Path: "carol/new", Why: "too many new"},
 	}
+	all := rbacsync.Extent{Sum: "5eed", Count: 7000} // more than is stored
 	for i := range 600 {
-		items = append(items, rbacsync.Item{Change: "abc", Cause: authz.GroupID(7), Source: authz.ProjectID(int64(100 + i)), User: 3, Role: "edit", Why: "it takes much"})
+		items = append(items, rbacsync.Item{Change: "abc", All: all, Cause: authz.GroupID(7), Source: authz.ProjectID(int64(100 + i)), User: 3, Role: "edit", Why: "it takes much"})
 	}
 	if err := a.held.Save(t.Context(), items); err != nil {
 		t.Fatal(err)
@@ -245,7 +246,7 @@ func TestApproveOnThePage(t *testing.T) {
 	if first.Place != "haw (group/7)" || first.Approved != "" || !cmp.Equal(first.Lines, wantLines) || !parts[1].Lines[0].New {
 		t.Errorf("%+v", parts[:2])
 	}
-	if policy.Place != "the configuration" || len(policy.Lines) != adminLines || policy.More != 100 || policy.Lines[0].Cause != "the configuration" {
+	if policy.Place != "the configuration" || !policy.Policy || first.Policy || len(policy.Lines) != adminLines || policy.Total() != all.Count || policy.Lines[0].Cause != "the configuration" {
 		t.Errorf("%s, %d lines, %d more, %+v", policy.Place, len(policy.Lines), policy.More, policy.Lines[0])
 	}
 	for _, hash := range []string{"0000000000000000", "", rbacsync.HashOf(items), strings.ToUpper(first.Hash)} { // all of it together was shown to nobody
@@ -289,6 +290,43 @@ func TestApproveOnThePage(t *testing.T) {
 	}
 	if err := a.Approve(t.Context(), 1, first.Hash); !errors.Is(err, web.ErrHeldChanged) {
 		t.Errorf("another content: %v", err)
+	}
+}
+
+// TestApproveWhatHasChanged: what a change of the policy takes becomes more or less while somebody looks at it. Nothing is approved, and
+// what is held then can be.
+func TestApproveWhatHasChanged(t *testing.T) {
+	a, _ := newTestAdmin(t)
+	held := func(n int, sum string, others ...rbacsync.Item) web.HeldPart {
+		t.Helper()
+		items := others
+		for i := range min(n, 5000) { // as many are stored
+			items = append(items, rbacsync.Item{Change: "abc", All: rbacsync.Extent{Sum: sum, Count: n}, Cause: authz.GroupID(7), Source: authz.ProjectID(int64(100 + i)), User: 3, Role: "edit", Why: "it takes much"})
+		}
+		if err := a.held.Save(t.Context(), items); err != nil {
+			t.Fatal(err)
+		}
+		parts, err := a.Held(t.Context())
+		if err != nil || len(parts) != 1+len(others) || parts[len(parts)-1].Total() != n {
+			t.Fatalf("%d are held as %+v, %v", n, parts, err)
+		}
+		return parts[len(parts)-1]
+	}
+	shown := held(7000, "5eed")
+	for n, sum := range map[int]string{7001: "5eed1", 7000: "5eed2", 40: "5eed3"} {
+		if held(n, sum); !errors.Is(a.Approve(t.Context(), 1, shown.Hash), web.ErrHeldChanged) {
+			t.Errorf("7000 rights were shown, now there are %d, and they are approved", n)
+		}
+	}
+	if approved, err := a.held.Approvals(t.Context()); err != nil || len(approved) > 0 {
+		t.Errorf("approved: %v, %v", approved, err)
+	}
+	now := held(7000, "5eed", rbacsync.Item{Scope: authz.UserID(1), Cause: authz.UserID(1), Source: authz.ProjectID(21), Why: "too many new"})
+	if now.Hash != shown.Hash { // what is held elsewhere is another part
+		t.Errorf("the same is %s and %s", shown.Hash, now.Hash)
+	}
+	if err := a.Approve(t.Context(), 1, now.Hash); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -280,15 +280,24 @@ func (b *book) entries(since, until time.Time, want func(record) bool) (out []En
 	return out
 }
 
-// fit has the tables long enough for the numbers of these records: there may be no row of some of them.
-func (b *book) fit(records []record) {
-	for _, r := range records {
-		for int(r.who) > len(b.people) {
-			b.people = append(b.people, person{N: number(len(b.people) + 1)})
+// fit has the tables long enough for each number that something means: there may be no row of some of them. So nobody new is
+// given the number of somebody else.
+func (b *book) fit() {
+	var people, spaces uint32
+	for _, r := range b.log {
+		people, spaces = max(people, r.who, b.approving(r.by)), max(spaces, r.space)
+	}
+	for n, roles := range b.base {
+		spaces = max(spaces, n)
+		for _, who := range roles {
+			people = max(people, slices.Max(who))
 		}
-		for int(r.space) > len(b.spaces) {
-			b.spaces = append(b.spaces, space{N: number(len(b.spaces) + 1)})
-		}
+	}
+	for int(people) > len(b.people) {
+		b.people = append(b.people, person{N: number(len(b.people) + 1)})
+	}
+	for int(spaces) > len(b.spaces) {
+		b.spaces = append(b.spaces, space{N: number(len(b.spaces) + 1)})
 	}
 }
 

@@ -105,6 +105,17 @@ func (h holder) compare(o holder) int {
 	return cmp.Or(cmp.Compare(h.role, o.role), cmp.Compare(h.user, o.user), cmp.Compare(h.subject, o.subject))
 }
 
+// in reports whether a binding of a namespace gives it to them.
+func (h holder) in(b *rbacsync.Binding, namespace string) bool {
+	if b.Role != h.role {
+		return false
+	}
+	if h.user != 0 {
+		return slices.Contains(b.Users, h.user)
+	}
+	return slices.ContainsFunc(b.Others, func(s rbacv1.Subject) bool { return subjectText(s, namespace) == h.subject })
+}
+
 // holders returns who has what by the bindings of one namespace, sorted, each once.
 func holders(bindings map[string]*rbacsync.Binding, namespace string) (out []holder) {
 	for _, b := range bindings {
@@ -225,18 +236,25 @@ func (p *place) after() map[string]*rbacsync.Binding {
 	return out
 }
 
-// by returns the change that gave or took a role.
-func (p *place) by(role string) rbacsync.Change {
-	var namespace rbacsync.Change
+// by returns the change of a binding that gave somebody a role or took it, and that of the namespace; without the first, it is the
+// second.
+func (p *place) by(h holder) (made, namespace rbacsync.Change) {
+	found := false
 	for _, c := range p.changes {
 		switch {
-		case c.Key.Kind == rbacsync.KindRoleBinding && (c.New != nil && c.New.Binding.Role == role || c.Old != nil && c.Old.Binding.Role == role):
-			return c
 		case c.Key.Kind == rbacsync.KindNamespace:
 			namespace = c
+		case c.Key.Kind == rbacsync.KindRoleBinding && !found:
+			had := c.Old != nil && h.in(c.Old.Binding, p.name)
+			if found = had != (c.New != nil && h.in(c.New.Binding, p.name)); found {
+				made = c
+			}
 		}
 	}
-	return namespace
+	if !found {
+		made = namespace
+	}
+	return made, namespace
 }
 
 // owner returns whose namespace it is, if it is a person's.
@@ -293,13 +311,15 @@ func (d *differ) changes(p *place, was []holder) (out []change) {
 	found(without(before, was), gained, foundThere)
 	found(without(was, before), lost, foundGone)
 	for _, h := range without(now, before) {
-		c, made := of(h, gained), p.by(h.role)
-		c.at, c.by, c.why = x.Began, made.ApprovedBy, d.why.gained(p, h, made)
+		c := of(h, gained)
+		made, namespace := p.by(h)
+		c.at, c.by, c.why = x.Began, namespace.ApprovedBy, d.why.gained(p, h, made) // no right is held, but a new namespace may be
 		out = append(out, c)
 	}
 	for _, h := range without(before, now) {
-		c, made := of(h, lost), p.by(h.role)
-		c.at, c.by, c.why = x.Ended, made.ApprovedBy, d.why.lost(p, h, made)
+		c := of(h, lost)
+		made, _ := p.by(h)
+		c.at, c.by, c.why = x.Ended, made.ApprovedFor[h.user], d.why.lost(p, h, made)
 		out = append(out, c)
 	}
 	return append(out, d.objects(p, base)...)

@@ -24,7 +24,7 @@ type Entry struct {
 	Who        Who       `json:"who,omitzero"`         // of a right
 	Role       string    `json:"role,omitempty"`       // of a right: the ClusterRole
 	Object     string    `json:"object,omitempty"`     // of an object: "NetworkPolicy haw-world/deny-all"
-	Cause      string    `json:"cause"`                // what made the integrator look: "hook", "drift", "full", …
+	Cause      string    `json:"cause"`                // what made the integrator look, as in docs/history.md
 	Why        string    `json:"why,omitempty"`        // the row of membership behind it, or what became of it
 	ApprovedBy string    `json:"approvedBy,omitempty"` // who approved it, where it was held
 	// Found says that the right was found to be there, or not, without a record of who wrote it: somebody else did, or it was

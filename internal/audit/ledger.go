@@ -34,15 +34,16 @@ type ledger struct {
 	lastBook *book
 	lastNow  state
 	cut      time.Time // until when was dropped what is not old enough for it
+	cleaned  bool      // what processes that died have left is deleted
 }
 
 // pending reports whether something is not stored yet.
 func (l *ledger) pending() bool { return len(l.unsaved) > 0 || l.dirty }
 
 // save stores what is not stored yet, again when another process was faster.
-func (l *ledger) save(ctx context.Context, tidy bool) error {
+func (l *ledger) save(ctx context.Context) error {
 	for try := 0; ; try++ {
-		err := l.store(ctx, tidy)
+		err := l.store(ctx)
 		if err == nil {
 			return nil
 		}
@@ -56,12 +57,35 @@ func (l *ledger) save(ctx context.Context, tidy bool) error {
 	}
 }
 
-// forsake forgets what is known of the store.
+// maxUnsaved bounds what waits in memory while nothing can be stored: some 200 bytes each.
+const maxUnsaved = 50_000
+
+// forsake forgets what is known of the store. Of what is not stored, and so is noted again when that is read, it keeps the last: the
+// next whole pass finds the rest as a difference.
 func (l *ledger) forsake() {
+	l.unsaved = slices.Delete(l.unsaved, 0, max(len(l.unsaved)-maxUnsaved, 0))
 	if l.v != nil && (!l.fresh || !l.v.book.begins.IsZero()) {
 		l.lastBook, l.lastNow = l.v.book, l.now
 	}
 	l.v = nil
+}
+
+// reset forgets all.
+func (l *ledger) reset() {
+	*l = ledger{o: l.o, openBytes: l.openBytes, openRecords: l.openRecords}
+}
+
+func (l *ledger) volume() *volume {
+	v := newVolume(l.o.Kube)
+	v.may = l.o.May
+	return v
+}
+
+// anew returns an empty volume in the place of one that can't be read: of what was looked at, and of nothing that was written since.
+func (l *ledger) anew(old *volume) *volume {
+	v := l.volume()
+	v.seen = old.seen
+	return v
 }
 
 // load reads what is stored, and notes again what is not yet.
@@ -69,7 +93,7 @@ func (l *ledger) load(ctx context.Context) error {
 	if l.v != nil {
 		return nil
 	}
-	v := newVolume(l.o.Kube)
+	v := l.volume()
 	err := v.refresh(ctx)
 	if err != nil && !errors.Is(err, store.ErrNone) && !errors.Is(err, store.ErrDamaged) {
 		return err // what is stored is not known
@@ -81,19 +105,19 @@ func (l *ledger) load(ctx context.Context) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, store.ErrNone) && v.version == "":
-		v = newVolume(l.o.Kube)
+		v = l.anew(v)
 	case v.version != "":
 		l.o.Log.WarnContext(ctx, "a part of the history is damaged: who had what is known from now on", "error", err)
 		v.mend()
 	default:
 		l.o.Log.WarnContext(ctx, "the history is damaged and begins anew", "error", err)
-		v = newVolume(l.o.Kube)
+		v = l.anew(v)
 	}
 	old, err := loadLegacy(ctx, l.o.Kube)
 	if err != nil {
 		return err
 	}
-	l.v, l.now, l.rows, l.spaces, l.dirty, l.forgets = v, v.book.now(), map[uint32]bool{}, map[uint32]bool{}, false, false
+	l.v, l.now, l.rows, l.spaces, l.dirty, l.forgets = v, v.book.now(), map[uint32]bool{}, map[uint32]bool{}, v.ahead, v.ahead // the base that was meant is written again
 	l.legacy = len(old) > 0 && l.o.Now().Sub(old[len(old)-1].at) > keepLegacy
 	old = v.book.later(old)
 	if l.fresh {

@@ -54,8 +54,10 @@ func loadLegacy(ctx context.Context, kube kubernetes.Interface) (out []change, e
 	return out, err
 }
 
-func deleteLegacy(ctx context.Context, kube kubernetes.Interface) error {
-	return legacyBlob(kube).Delete(ctx)
+func deleteLegacy(ctx context.Context, kube kubernetes.Interface, may func(context.Context) error) error {
+	b := legacyBlob(kube)
+	b.Before = may
+	return b.Delete(ctx)
 }
 
 var (

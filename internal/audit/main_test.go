@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	kubetesting "k8s.io/client-go/testing"
 
@@ -37,6 +38,12 @@ func newCluster() *fake.Clientset {
 		defer mu.Unlock()
 		var s *corev1.Secret
 		switch a := a.(type) {
+		case kubetesting.DeleteActionImpl:
+			old, err := kube.Tracker().Get(a.GetResource(), a.GetNamespace(), a.GetName())
+			if p := a.GetDeleteOptions().Preconditions; err == nil && p != nil && *p.ResourceVersion != old.(*corev1.Secret).ResourceVersion {
+				return true, nil, apierrors.NewConflict(secrets, a.GetName(), nil)
+			}
+			return false, nil, nil
 		case kubetesting.UpdateAction: // of an UpdateAction and of a CreateAction the methods are the same
 			s = a.GetObject().(*corev1.Secret)
 		default:
@@ -192,7 +199,7 @@ func (w *world) pass(kind syncer.Kind, cause string, scope rbacsync.Scope, do ..
 	return x
 }
 
-func (w *world) writer(kube *fake.Clientset, l Limits) *Writer {
+func (w *world) writer(kube kubernetes.Interface, l Limits) *Writer {
 	return NewWriter(Options{Kube: kube, Limits: func() Limits { return l }, Now: func() time.Time { return w.now }, Log: quiet})
 }
 
@@ -201,7 +208,7 @@ func (w *world) save(t *testing.T, x *Writer, of ...Written) {
 	for _, p := range of {
 		x.Take(p)
 	}
-	if err := x.save(t.Context(), true); err != nil {
+	if err := x.save(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }

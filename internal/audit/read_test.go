@@ -55,7 +55,7 @@ func TestAFailedReadingIsNoDamage(t *testing.T) {
 				})
 				x = w.writer(kube, limits) // the next leader
 				x.Take(w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{"haw": true}, flips{"haw", "view", 1}))
-				if err := x.save(t.Context(), true); (err != nil) != hit {
+				if err := x.save(t.Context()); (err != nil) != hit {
 					t.Fatalf("%s at %d, missing at %d: %v", name, fails, missing, err)
 				}
 				if hit {

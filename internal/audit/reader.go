@@ -15,7 +15,7 @@ import (
 // more. It is safe for concurrent use.
 type Reader struct {
 	kube kubernetes.Interface
-	turn chan struct{} // holds something while somebody reads: a wait for it ends with the context
+	turn chan struct{} // in it while somebody uses v: a wait for it ends with the context
 	v    *volume
 }
 
@@ -90,23 +90,15 @@ func (r *Reader) Count(ctx context.Context) (count map[string]int, begins time.T
 	return count, begins, err
 }
 
-// read hands the book to ask, with what a version before has written meanwhile.
+// read hands the book to ask, with what a version before has written meanwhile. Waiting for its turn ends with ctx.
 func (r *Reader) read(ctx context.Context, ask func(*book)) error {
 	select {
-	case r.turn <- struct{}{}:
-		defer func() { <-r.turn }()
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for others to have read the history: %w", ctx.Err())
+	case r.turn <- struct{}{}:
 	}
-	err := r.v.refresh(ctx)
-	if errors.Is(err, store.ErrNone) {
-		r.v, err = newVolume(r.kube), nil
-	}
-	if err != nil {
-		r.v = newVolume(r.kube)
-		return err
-	}
-	old, err := loadLegacy(ctx, r.kube)
+	defer func() { <-r.turn }()
+	old, err := r.refresh(ctx)
 	if err != nil {
 		return err
 	}
@@ -124,4 +116,22 @@ func (r *Reader) read(ctx context.Context, ask func(*book)) error {
 	ask(b)
 	b.log = log
 	return nil
+}
+
+// refreshTimeout bounds how long what is stored is read, once begun.
+const refreshTimeout = 20 * time.Second
+
+// refresh brings the volume up to date, and returns what a version before has written. It does not end with ctx: whoever asks and
+// goes away would have the next one read everything again. What a failure leaves is read on from by the next one.
+func (r *Reader) refresh(ctx context.Context) ([]change, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
+	defer cancel()
+	err := r.v.refresh(ctx)
+	if errors.Is(err, store.ErrNone) || errors.Is(err, store.ErrDamaged) {
+		r.v = newVolume(r.kube)
+	}
+	if err != nil && !errors.Is(err, store.ErrNone) {
+		return nil, err
+	}
+	return loadLegacy(ctx, r.kube)
 }

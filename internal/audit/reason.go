@@ -92,9 +92,6 @@ func (r reasons) personal(id authz.SourceID) bool {
 // plain is why a change was planned, in its own words.
 func (r reasons) plain(p *place, c rbacsync.Change) string {
 	why := c.Why
-	if c.ApprovedBy != "" { // that is told by itself
-		why = strings.ReplaceAll(why, ", approved by "+c.ApprovedBy, "")
-	}
 	if id := cmp.Or(c.Source, p.source); r.personal(id) {
 		why = withoutPath(why, id)
 	}
@@ -154,11 +151,11 @@ func (r reasons) lost(p *place, h holder, c rbacsync.Change) string {
 	is, has := r.trail(r.now, h.user, p.source, r.at)
 	u, known := r.now.Users[h.user]
 	switch {
-	case !known:
+	case !known && !unread(r.now, h.user):
 		parts = append(parts, accountGone)
-	case u.State != authz.StateActive:
+	case known && u.State != authz.StateActive:
 		parts = append(parts, accountIs+rbacsync.Printable(string(u.State)))
-	case !r.now.Contains(p.source):
+	case !r.now.Contains(p.source) && r.now.MissingAll == "" && r.now.Missing[p.source] == "":
 		parts = append(parts, impersonal(p.source.String())+" is gone from GitLab")
 	case has && had && is.Text == was.Text: // the configuration, or somebody else
 		parts = append(parts[:0], is.Text, r.plain(p, c))

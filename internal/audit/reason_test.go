@@ -33,25 +33,24 @@ func TestReasonsNameNobody(t *testing.T) {
 		name        string
 		now, before *authz.Snapshot
 		source      authz.SourceID
-		by, why     string
+		why         string
 		want        string
 	}{
-		{"a user", snap, nil, own, "", "user/5 e", "their own namespace"},
-		{"a template", snap, nil, own, "", "user/5 e: no template of it any more", "their own namespace: no template of it any more"},
-		{"approved", snap, nil, own, "gitlab:6", "user/5 e, approved by gitlab:6", "their own namespace"},
-		{"gone", snap, snap, gone, "", "user/7 (alice) is gone from GitLab or left out, since 2026-11-01", "their own namespace is gone from GitLab or left out, since 2026-11-01"},
-		{"brackets", snap, snap, gone, "", "user/7 (ali) ce) is gone from GitLab or left out", "their own namespace is gone from GitLab or left out"},
-		{"another namespace", snap, snap, own, "", "the namespace of user/5 is e", "the namespace of their own namespace is another one"},
-		{"a personal project", snap, nil, project, "", "project/2 " + long, "project/2"},
-		{"one that is gone", &without, snap, project, "", "project/2 (e/old-path) is gone from GitLab or left out", "project/2 is gone from GitLab or left out"},
-		{"an unknown one", snap, nil, unknown, "", "project/4 (zoe/x) is gone from GitLab or left out", "project/4 is gone from GitLab or left out"},
-		{"a group's project", snap, nil, groups, "", "project/3 haw/e", "project/3 haw/e"},
-		{"one that is gone", &authz.Snapshot{}, snap, groups, "", "project/3 (haw/e) is gone from GitLab or left out", "project/3 (haw/e) is gone from GitLab or left out"},
-		{"one that was moved, and is left out", snap, &moved, groups, "", "project/3 (zoe/e) is gone from GitLab or left out", "project/3 is gone from GitLab or left out"},
-		{"a group that is gone", &authz.Snapshot{}, nil, authz.GroupID(1), "", "group/1 (haw) is gone from GitLab or left out", "group/1 (haw) is gone from GitLab or left out"},
+		{"a user", snap, nil, own, "user/5 e", "their own namespace"},
+		{"a template", snap, nil, own, "user/5 e: no template of it any more", "their own namespace: no template of it any more"},
+		{"gone", snap, snap, gone, "user/7 (alice) is gone from GitLab or left out, since 2026-11-01", "their own namespace is gone from GitLab or left out, since 2026-11-01"},
+		{"brackets", snap, snap, gone, "user/7 (ali) ce) is gone from GitLab or left out", "their own namespace is gone from GitLab or left out"},
+		{"another namespace", snap, snap, own, "the namespace of user/5 is e", "the namespace of their own namespace is another one"},
+		{"a personal project", snap, nil, project, "project/2 " + long, "project/2"},
+		{"one that is gone", &without, snap, project, "project/2 (e/old-path) is gone from GitLab or left out", "project/2 is gone from GitLab or left out"},
+		{"an unknown one", snap, nil, unknown, "project/4 (zoe/x) is gone from GitLab or left out", "project/4 is gone from GitLab or left out"},
+		{"a group's project", snap, nil, groups, "project/3 haw/e", "project/3 haw/e"},
+		{"one that is gone", &authz.Snapshot{}, snap, groups, "project/3 (haw/e) is gone from GitLab or left out", "project/3 (haw/e) is gone from GitLab or left out"},
+		{"one that was moved, and is left out", snap, &moved, groups, "project/3 (zoe/e) is gone from GitLab or left out", "project/3 is gone from GitLab or left out"},
+		{"a group that is gone", &authz.Snapshot{}, nil, authz.GroupID(1), "group/1 (haw) is gone from GitLab or left out", "group/1 (haw) is gone from GitLab or left out"},
 	} {
 		r := reasons{now: c.now, before: c.before}
-		if got := r.plain(&place{source: c.source}, rbacsync.Change{Source: c.source, Why: c.why, ApprovedBy: c.by}); got != c.want {
+		if got := r.plain(&place{source: c.source}, rbacsync.Change{Source: c.source, Why: c.why}); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}

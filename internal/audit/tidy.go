@@ -10,11 +10,13 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
+// unread reports whether a Snapshot does not say if somebody has an account: unread is not gone.
+func unread(s *authz.Snapshot, user int64) bool {
+	return s.MissingAll != "" || len(s.Users) == 0 || s.Missing[authz.UserID(user)] != ""
+}
+
 // people brings the table of people up to date: their names, who is gone from GitLab, and for whom it is time to be forgotten.
 func (l *ledger) people(s *authz.Snapshot, now time.Time) {
-	if s.MissingAll != "" || len(s.Users) == 0 { // who is not there may just not have been read
-		return
-	}
 	holds := map[uint32]bool{}
 	for _, roles := range l.now {
 		for _, people := range roles {
@@ -25,7 +27,7 @@ func (l *ledger) people(s *authz.Snapshot, now time.Time) {
 	}
 	after := l.o.Limits().PseudonymiseAfter
 	for _, p := range slices.Clone(l.v.book.people) {
-		if p.ID == 0 {
+		if p.ID == 0 || unread(s, p.ID) {
 			continue
 		}
 		old := p
@@ -45,7 +47,7 @@ func (l *ledger) people(s *authz.Snapshot, now time.Time) {
 		}
 	}
 	for _, n := range slices.Clone(l.v.book.spaces) { // of somebody who is forgotten, and written to since
-		if _, there := s.Users[n.Owner]; n.Owner > 0 && !there && l.v.book.byID[n.Owner] == 0 && len(l.now[n.N]) == 0 {
+		if _, there := s.Users[n.Owner]; n.Owner > 0 && !there && !unread(s, n.Owner) && l.v.book.byID[n.Owner] == 0 && len(l.now[n.N]) == 0 {
 			l.v.book.addSpace(space{N: n.N})
 			l.forgets, l.dirty = true, true
 		}
@@ -65,61 +67,108 @@ func (l *ledger) forget(p person) {
 	l.forgets, l.dirty = true, true
 }
 
-// store writes what is not stored yet.
-func (l *ledger) store(ctx context.Context, tidy bool) error {
-	v, now := l.v, l.o.Now()
-	if !l.dirty || l.fresh && v.book.begins.IsZero() {
+// store writes what is not stored yet. It takes several commits where there is more than what has room beside what is kept: what is
+// dropped was committed before, and each commit puts away some of the open records or drops a block.
+func (l *ledger) store(ctx context.Context) error {
+	if !l.dirty || l.fresh && l.v.book.begins.IsZero() {
 		return nil
 	}
-	if err := v.current(ctx); err != nil {
-		return err
-	}
-	before, first, rebase := slices.Clone(v.head.Segments), v.first, l.fresh || l.forgets
-	seal := func(n int) error {
-		rebase = rebase || len(l.rows)+len(l.spaces)+len(v.head.People)+len(v.head.Spaces) > 0
-		return v.seal(ctx, n)
-	}
-	if l.fresh {
-		for ; l.told > 0; l.told -= min(l.told, l.openRecords) { // what was before the beginning has blocks of its own
-			if err := seal(min(l.told, l.openRecords)); err != nil {
-				return err
-			}
-		}
-		first = v.head.Next
-	}
-	if tidy && (l.o.May == nil || l.o.May() == nil) {
-		for l.full(now) {
-			if err := seal(min(len(v.open), l.openRecords)); err != nil {
-				return err
-			}
-		}
-		drop, cut := v.tooMuch(l.o.Limits(), now)
-		if drop > 0 {
-			v.drop(drop)
-			v.bind()
-			v.book.prune()
-			rebase, first = true, max(first, drop)
-		}
-		if !cut.IsZero() {
-			l.cut = cut
-		}
-	}
-	if l.keepRows(); rebase || len(v.head.People)+len(v.head.Spaces) > maxRows {
-		if err := v.saveBase(ctx, first, now); err != nil {
+	for more := true; more; {
+		var err error
+		if more, err = l.step(ctx); err != nil {
 			return err
 		}
 	}
-	if err := v.commit(ctx); err != nil {
-		return err
+	return nil
+}
+
+// step makes one commit, and reports whether another one is needed.
+func (l *ledger) step(ctx context.Context) (more bool, err error) {
+	v, now, limits := l.v, l.o.Now(), l.o.Limits()
+	before, next, rebase := slices.Clone(v.head.Segments), v.head.Next, l.fresh || l.forgets
+	if l.fresh {
+		if err := l.sealTold(ctx); err != nil {
+			return false, err
+		}
 	}
-	l.fresh, l.forgets, l.dirty, l.unsaved = false, false, false, nil
+	full, err := l.full(now)
+	for full && err == nil {
+		var n int
+		if n, err = v.seal(ctx, min(len(v.open), l.openRecords)); n == 0 {
+			break
+		}
+		full, err = l.full(now)
+	}
+	if err != nil {
+		return false, err
+	}
+	drop, cut := v.tooMuch(limits, now, next)
+	if drop > 0 {
+		v.drop(drop)
+	}
+	if !cut.IsZero() {
+		l.cut = cut
+	}
+	l.keepRows()
+	lacks := len(v.head.People) + len(v.head.Spaces)
+	if rebase || drop > 0 || v.head.Next > next && lacks > 0 || lacks > maxRows {
+		if err := v.saveBase(ctx, now); err != nil {
+			return false, err
+		}
+	}
+	n := len(v.open)
+	if full { // there is no room in the first Secret for all of it
+		n = v.stored
+	}
+	if err := v.commit(ctx, n); err != nil {
+		return false, err
+	}
+	l.fresh, l.forgets = false, false
 	l.rows, l.spaces = map[uint32]bool{}, map[uint32]bool{}
-	err := v.clean(ctx, before)
-	if l.legacy && err == nil {
-		err = deleteLegacy(ctx, l.o.Kube)
-		l.legacy = err != nil
+	if first, _ := v.tooMuch(limits, now, v.head.Next); full || first > 0 {
+		return true, l.clean(ctx, before)
 	}
-	return err
+	l.dirty, l.unsaved = false, nil
+	return false, l.clean(ctx, before)
+}
+
+// sealTold puts what was before the beginning into blocks of their own, which count for no base. What has no room is dropped.
+func (l *ledger) sealTold(ctx context.Context) error {
+	v := l.v
+	for l.told > 0 {
+		n, err := v.seal(ctx, min(l.told, l.openRecords))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			l.cut = time.UnixMilli(v.open[l.told-1].at).UTC()
+			v.open, v.stored, n = slices.Clone(v.open[l.told:]), 0, l.told
+		}
+		l.told -= n
+	}
+	v.first = v.head.Next
+	v.bind()
+	return nil
+}
+
+// clean takes out of the Secrets what the last commit has dropped; the first time also what a process that died has left.
+func (l *ledger) clean(ctx context.Context, before []segment) error {
+	for slot := range Slots {
+		if l.cleaned && !slices.ContainsFunc(before, func(g segment) bool { return g.Slot == slot && !l.v.has(g) }) {
+			continue
+		}
+		if err := l.v.clean(ctx, slot); err != nil {
+			return err
+		}
+	}
+	l.cleaned = true
+	if l.legacy {
+		if err := deleteLegacy(ctx, l.o.Kube, l.v.ours); err != nil {
+			return err
+		}
+		l.legacy = false
+	}
+	return nil
 }
 
 // keepRows puts the rows that the base lacks into the head.
@@ -144,15 +193,23 @@ func (l *ledger) keepRows() {
 }
 
 // full reports whether a block is to be sealed: what is open is large, or so old that it could not be dropped in time.
-func (l *ledger) full(now time.Time) bool {
+func (l *ledger) full(now time.Time) (bool, error) {
 	open := l.v.open
-	return len(open) > 0 && (len(open) >= l.openRecords || l.v.packed > l.openBytes || now.Sub(time.UnixMilli(open[0].at)) > l.o.Limits().keep()/20)
+	if len(open) == 0 {
+		return false, nil
+	}
+	if len(open) >= l.openRecords || now.Sub(time.UnixMilli(open[0].at)) > l.o.Limits().keep()/20 {
+		return true, nil
+	}
+	packed, err := l.v.book.packBlock(open)
+	return len(packed) > l.openBytes, err
 }
 
 func (l Limits) keep() time.Duration { return time.Duration(l.Days) * 24 * time.Hour }
 
 // tooMuch returns the first block that is to be kept, 0 for all; and, if it is not for its age, until when those before it were.
-func (v *volume) tooMuch(l Limits, now time.Time) (first uint64, cut time.Time) {
+// Blocks from end on are not looked at: they are not committed yet. Should they never be, the base must not count on them.
+func (v *volume) tooMuch(l Limits, now time.Time, end uint64) (first uint64, cut time.Time) {
 	bytes := v.bytes()
 	for _, n := range slices.Sorted(maps.Keys(v.blocks)) {
 		records := v.blocks[n].records
@@ -162,7 +219,7 @@ func (v *volume) tooMuch(l Limits, now time.Time) (first uint64, cut time.Time) 
 		}
 		old := now.Sub(last) > l.keep()
 		crowded := bytes > l.MaxBytes || len(v.head.Segments) >= Slots && n < v.head.Segments[0].To
-		if !old && !crowded {
+		if n >= end || !old && !crowded {
 			break
 		}
 		if !old {

@@ -44,6 +44,8 @@ func blockKey(n uint64) string { return fmt.Sprintf("%08d.gz", n) }
 const (
 	keyHead = "head"
 	keyOpen = "open.gz"
+	// keyClaim is there while a process writes what a later head will name, see claim.
+	keyClaim = "claim"
 )
 
 // head says where everything is. It is in the first Secret, beside the records that are in no sealed block yet; a write to that
@@ -72,14 +74,22 @@ type block struct {
 // volume is the history as it is stored, in memory.
 type volume struct {
 	kube kubernetes.Interface
+	may  func() error // optional: nil while this process may write
 
-	version string // resourceVersion of the first Secret
+	version string // resourceVersion of the first Secret; "" if not all that it names was read
+	seen    string // resourceVersion of the first Secret when it was last looked at, readable or not; "" for none
+	claimed bool   // what follows it is written by this process alone, see claim
 	head    head
 	blocks  map[uint64]block
 	open    []record // in no sealed block yet
-	packed  int      // how many bytes they had when they were stored
+	stored  int      // how many of them are in the first Secret
 	book    *book
-	first   uint64 // the first block whose records count for the base
+	base    string    // the head's name of the base that book was read by; "" for none
+	begins  time.Time // of that base
+	// first is the first block whose records count for the base, at most head.Next.
+	first uint64
+	// ahead says that the base is not the one that the head means: who wrote it did not come as far as to commit.
+	ahead bool
 	// broken says that something is damaged: what can be read is told, but makes no state.
 	broken error
 }
@@ -93,7 +103,7 @@ func (v *volume) secrets() corev1client.SecretInterface {
 }
 
 func (v *volume) baseBlob() store.Blob {
-	return store.Blob{Client: v.kube, Namespace: deploy.Namespace, Name: store.NameAuditBase}
+	return store.Blob{Client: v.kube, Namespace: deploy.Namespace, Name: store.NameAuditBase, Before: v.ours}
 }
 
 // metaBase is the key of a base's name in the blob's description.
@@ -116,28 +126,33 @@ func (v *volume) read(ctx context.Context) error {
 	s, err := v.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
+		v.seen = ""
 		return fmt.Errorf("the history: %w", store.ErrNone)
 	case err != nil:
 		return fmt.Errorf("loading %s: %w", store.NameAudit, err)
 	}
+	v.seen = s.ResourceVersion
 	if err := store.Readable(s); err != nil {
 		return err
 	}
 	if v.version != "" && s.ResourceVersion == v.version && v.broken == nil {
 		return nil
 	}
+	if s.Data[keyHead] == nil && s.Data[keyClaim] != nil { // the first writer has not come as far as to commit
+		return fmt.Errorf("the history: %w", store.ErrNone)
+	}
 	var h head
 	if err := json.Unmarshal(s.Data[keyHead], &h); err != nil || h.Base == "" {
 		return fmt.Errorf("loading %s: %w: it has no description that this version knows", store.NameAudit, store.ErrDamaged)
 	}
-	anew := v.version == "" || h.Base != v.head.Base || v.broken != nil
 	v.version = "" // until all is read
-	if anew {
-		if err := v.readBase(ctx); err != nil {
+	if h.Base != v.base {
+		if err := v.readBase(ctx, h.Base); err != nil {
 			return err
 		}
 	}
 	v.head, v.broken = h, nil
+	v.first = min(v.first, h.Next) // a base that is ahead may count on blocks that were never committed: others get their numbers
 	v.book.add(h.rows)
 	if err := v.readSegments(ctx); err != nil {
 		return err
@@ -145,20 +160,25 @@ func (v *volume) read(ctx context.Context) error {
 	if v.open, err = v.book.unpackBlock(s.Data[keyOpen]); err != nil {
 		v.open, v.broken = nil, errors.Join(v.broken, fmt.Errorf("%s: %w", store.NameAudit, err))
 	}
-	v.packed = len(s.Data[keyOpen])
+	v.stored, v.book.begins = len(v.open), v.begins
 	v.bind()
 	v.version = s.ResourceVersion
 	return nil
 }
 
-func (v *volume) readBase(ctx context.Context) error {
-	v.book, v.blocks = newBook(), map[uint64]block{}
-	_, _, err := v.baseBlob().Load(ctx, "", func(in io.Reader) (err error) {
+// readBase reads the base, which is the one of that name, or one that was written since.
+func (v *volume) readBase(ctx context.Context, name string) error {
+	v.base, v.book, v.blocks = "", newBook(), map[uint64]block{}
+	_, meta, err := v.baseBlob().Load(ctx, "", func(in io.Reader) (err error) {
+		v.book = newBook() // it may be read more than once
 		v.first, err = v.book.readBase(in)
 		return err
 	})
 	if errors.Is(err, store.ErrNone) {
 		return fmt.Errorf("loading %s: %w: it is missing", store.NameAuditBase, store.ErrDamaged)
+	}
+	if err == nil {
+		v.base, v.begins, v.ahead = name, v.book.begins, meta[metaBase] != name
 	}
 	return err
 }
@@ -217,6 +237,9 @@ func (v *volume) mend() {
 		}
 		return false
 	})
+	maps.DeleteFunc(v.blocks, func(n uint64, _ block) bool {
+		return !slices.ContainsFunc(v.head.Segments, func(g segment) bool { return g.From <= n && n < g.To })
+	})
 	v.book.base, v.broken = state{}, nil
 }
 
@@ -235,204 +258,10 @@ func (v *volume) bind() {
 		}
 	}
 	b.log = append(b.log, v.open...)
-	b.fit(b.log)
+	b.fit()
 	if v.broken != nil {
 		b.first, b.begins = len(b.log), time.Time{}
 	}
-}
-
-// errConflict says that another process has written the history since it was read.
-var errConflict = errors.New("another process has written the history")
-
-// current returns errConflict if another process has written the history since it was read. What is written beside the first
-// Secret is written after this, and by the leader alone.
-func (v *volume) current(ctx context.Context) error {
-	s, err := v.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err) && v.version == "":
-		return nil
-	case apierrors.IsNotFound(err), err == nil && v.version != "" && s.ResourceVersion != v.version:
-		return errConflict
-	case err != nil:
-		return fmt.Errorf("loading %s: %w", store.NameAudit, err)
-	}
-	return store.Readable(s)
-}
-
-// commit writes the first Secret: what is open, and where all else is.
-func (v *volume) commit(ctx context.Context) error {
-	packed, err := v.book.packBlock(v.open)
-	if err != nil {
-		return err
-	}
-	description, err := json.Marshal(v.head)
-	if err != nil {
-		return err
-	}
-	s := ownSecret(store.NameAudit, map[string][]byte{keyHead: description, keyOpen: packed})
-	if v.version == "" { // there is none, or one that can't be read
-		old, err := v.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
-		if err == nil {
-			if err := store.Readable(old); err != nil {
-				return err
-			}
-			s.ResourceVersion = old.ResourceVersion
-		}
-	} else {
-		s.ResourceVersion = v.version
-	}
-	switch {
-	case s.ResourceVersion == "":
-		_, err = v.secrets().Create(ctx, s, metav1.CreateOptions{})
-	case v.version != "":
-		if _, err = v.secrets().Update(ctx, s, metav1.UpdateOptions{}); apierrors.IsNotFound(err) { // somebody wants it to begin anew
-			return errConflict
-		}
-		if !apierrors.IsInvalid(err) {
-			break
-		}
-		fallthrough // somebody made it immutable
-	default:
-		err = store.Put(ctx, v.secrets(), s)
-	}
-	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-		return errConflict
-	}
-	if err != nil {
-		return fmt.Errorf("storing %s: %w", store.NameAudit, err)
-	}
-	written, err := v.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
-	if err != nil {
-		return fmt.Errorf("loading %s: %w", store.NameAudit, err)
-	}
-	if string(written.Data[keyHead]) != string(description) {
-		return errConflict
-	}
-	v.version, v.packed = written.ResourceVersion, len(packed)
-	return nil
-}
-
-// saveBase writes the tables and the state before the first block that counts. Commit makes it count.
-func (v *volume) saveBase(ctx context.Context, first uint64, now time.Time) error {
-	name := strconv.FormatInt(now.UnixNano(), 36)
-	err := v.baseBlob().Save(ctx, map[string]string{metaBase: name}, func(out io.Writer) error { return v.book.writeBase(out, first) })
-	if err != nil {
-		return err
-	}
-	v.first, v.head.Base, v.head.rows = first, name, rows{}
-	return nil
-}
-
-// seal makes a block of the first n open records. Commit makes it count.
-func (v *volume) seal(ctx context.Context, n int) error {
-	packed, err := v.book.packBlock(v.open[:n])
-	if err != nil {
-		return err
-	}
-	size := func(g segment) (bytes int) {
-		for n := g.From; n < g.To; n++ {
-			bytes += v.blocks[n].bytes
-		}
-		return bytes
-	}
-	last := len(v.head.Segments) - 1
-	if last < 0 || size(v.head.Segments[last])+len(packed) > maxSegment {
-		slot := 0
-		for slices.ContainsFunc(v.head.Segments, func(g segment) bool { return g.Slot == slot }) {
-			slot++
-		}
-		if slot >= Slots {
-			return errFull
-		}
-		v.head.Segments, last = append(slices.Clone(v.head.Segments), segment{slot, v.head.Next, v.head.Next}), last+1
-	} else {
-		v.head.Segments = slices.Clone(v.head.Segments)
-	}
-	g := &v.head.Segments[last]
-	s, err := v.segment(ctx, *g)
-	if err != nil {
-		return err
-	}
-	s.Data[blockKey(v.head.Next)] = packed
-	if err := store.Put(ctx, v.secrets(), s); err != nil {
-		return fmt.Errorf("storing %s: %w", s.Name, err)
-	}
-	v.blocks[v.head.Next] = block{slices.Clone(v.open[:n]), len(packed)}
-	v.head.Next++
-	g.To, v.open, v.packed = v.head.Next, slices.Clone(v.open[n:]), 0
-	return nil
-}
-
-// errFull says that no Secret is left for a block.
-var errFull = errors.New("no room is left for the history")
-
-// segment returns the Secret of a segment, with its blocks alone.
-func (v *volume) segment(ctx context.Context, g segment) (*corev1.Secret, error) {
-	fresh := ownSecret(slotName(g.Slot), map[string][]byte{})
-	old, err := v.secrets().Get(ctx, fresh.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return fresh, nil
-	}
-	if err == nil {
-		err = store.Readable(old)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("loading %s: %w", fresh.Name, err)
-	}
-	fresh.ResourceVersion = old.ResourceVersion
-	for n := g.From; n < g.To; n++ {
-		if packed, ok := old.Data[blockKey(n)]; ok {
-			fresh.Data[blockKey(n)] = packed
-		}
-	}
-	return fresh, nil
-}
-
-// drop forgets the blocks before one, in the head alone: their records become part of the base.
-func (v *volume) drop(before uint64) {
-	b := v.book
-	for _, n := range slices.Sorted(maps.Keys(v.blocks)) {
-		if n >= before {
-			break
-		}
-		for _, r := range v.blocks[n].records {
-			if n >= v.first {
-				b.base.apply(r)
-			}
-			if at := time.UnixMilli(r.at).UTC(); n >= v.first && at.After(b.begins) {
-				b.begins = at
-			}
-		}
-		delete(v.blocks, n)
-	}
-	var left []segment
-	for _, g := range v.head.Segments {
-		if g.From = max(g.From, before); g.From < g.To {
-			left = append(left, g)
-		}
-	}
-	v.head.Segments = left
-}
-
-// clean takes out of the Secrets what the head does not name.
-func (v *volume) clean(ctx context.Context, before []segment) error {
-	var errs []error
-	for _, old := range before {
-		i := slices.IndexFunc(v.head.Segments, func(g segment) bool { return g.Slot == old.Slot })
-		switch {
-		case i < 0:
-			if err := v.secrets().Delete(ctx, slotName(old.Slot), metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-				errs = append(errs, fmt.Errorf("deleting %s: %w", slotName(old.Slot), err))
-			}
-		case v.head.Segments[i].From != old.From:
-			s, err := v.segment(ctx, v.head.Segments[i])
-			if err == nil {
-				err = store.Put(ctx, v.secrets(), s)
-			}
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // bytes is how much the sealed blocks have.

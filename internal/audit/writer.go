@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ type Written = syncer.Written
 type Options struct {
 	Kube   kubernetes.Interface
 	Limits func() Limits
-	May    func() error // optional: nil while this process leads
+	May    func() error // optional: nil while this process leads. It is asked before each write
 	Now    func() time.Time
 	Log    *slog.Logger
 }
@@ -37,17 +38,25 @@ const (
 	maxRows   = 1000 // rows that wait for the base being written
 	// recordedEvery is how often it is written that nothing has changed.
 	recordedEvery = time.Hour
-	maxQueue      = 256
+	// maxQueue, hurryAt and keepUnread bound how much of what passes tell waits in memory. Each has whole Snapshots, and all that was
+	// found in the cluster: at most maxQueue wait while something is being stored, from hurryAt on they wait no longer for the next
+	// time, and keepUnread are left when nothing can be recorded, because what is stored can't be read. Of the rest each right that is
+	// different afterwards is found by the next whole pass, as a difference between the record and the cluster. What is lost of it is
+	// the cause, what was gained and lost again meanwhile, and objects that give no right.
+	maxQueue   = 64
+	hurryAt    = 16
+	keepUnread = 8
 	// keepLegacy is how long what a version before wrote is left for it to show, in case it comes back.
 	keepLegacy = 7 * 24 * time.Hour
 )
 
-// Writer records what the leader does. Take never blocks; Run stores it beside the passes, and Flush what is left at the end. What
-// is not stored when a process dies is found by the next whole pass, of this or another process, as a difference between what is
-// recorded and what is there.
+// Writer records what the leader does. Take never blocks; Run stores it beside the passes, and Flush what is left at the end of
+// leading. What is not stored when a process dies is found by the next whole pass, of this or another process, as a difference
+// between what is recorded and what is there.
 type Writer struct {
-	o    Options
-	wake chan struct{}
+	o     Options
+	wake  chan struct{}
+	hurry chan struct{} // much waits
 
 	mu    sync.Mutex
 	queue []Written
@@ -60,18 +69,30 @@ type Writer struct {
 
 // NewWriter returns a Writer that has stored nothing yet.
 func NewWriter(o Options) *Writer {
-	return &Writer{o: o, wake: make(chan struct{}, 1), ledger: &ledger{o: o, openBytes: 16 << 10, openRecords: 4000}}
+	return &Writer{o: o, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), ledger: &ledger{o: o, openBytes: 16 << 10, openRecords: 4000}}
 }
 
 // Take takes in what a pass has found and written.
 func (w *Writer) Take(x Written) {
 	w.mu.Lock()
-	if w.queue = append(w.queue, x); len(w.queue) > maxQueue { // nothing can be stored: the next whole pass finds it
-		w.queue = w.queue[len(w.queue)-maxQueue/2:]
-	}
+	w.queue = last(append(w.queue, x), maxQueue)
+	waiting := len(w.queue)
 	w.mu.Unlock()
+	signal(w.wake)
+	if waiting >= hurryAt {
+		signal(w.hurry)
+	}
+}
+
+// last returns the last n of a queue, in its memory: the others are not held by it any more.
+func last(queue []Written, n int) []Written {
+	return slices.Delete(queue, 0, max(len(queue)-n, 0))
+}
+
+// signal wakes who waits, now or next.
+func signal(c chan struct{}) {
 	select {
-	case w.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -106,41 +127,65 @@ func (w *Writer) Run(ctx context.Context) {
 			return
 		case <-w.wake:
 		}
-		if err := w.save(ctx, true); err != nil && ctx.Err() == nil {
+		if err := w.save(ctx); err != nil && ctx.Err() == nil {
 			w.o.Log.WarnContext(ctx, "the history was not stored, trying again", "error", err)
-			select {
-			case w.wake <- struct{}{}:
-			default:
-			}
+			signal(w.wake)
 		}
 		t := time.NewTimer(saveEvery)
 		select {
 		case <-ctx.Done():
+		case <-w.hurry:
 		case <-t.C:
 		}
 		t.Stop()
 	}
 }
 
-// Flush stores what is left, also when ctx is done. Its error is logged.
+// Flush stores what is left when this process stops leading, for a few seconds also when ctx is done, and forgets what could not be
+// stored: another process may lead now, and whoever leads begins with a whole pass. Its error is logged.
 func (w *Writer) Flush(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	patience := 30 * time.Second
+	if ctx.Err() != nil {
+		patience = 3 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	err := w.save(ctx, false)
+	err := w.save(ctx)
 	if err != nil {
 		w.o.Log.WarnContext(ctx, "the last changes are not in the history; the next leader finds them in the cluster, without their cause", "error", err)
 	}
+	w.saving.Lock()
+	defer w.saving.Unlock()
+	w.forget()
 	return err
 }
 
-// save notes and stores what was taken in. Tidy says that what is old may be put away as well.
-func (w *Writer) save(ctx context.Context, tidy bool) error {
+// forget forgets what is not stored.
+func (w *Writer) forget() {
+	w.ledger.reset()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.queue, w.found = nil, nil
+}
+
+func (w *Writer) leads() bool { return w.o.May == nil || w.o.May() == nil }
+
+// save notes and stores what was taken in. What is left when another process leads is that one's to find.
+func (w *Writer) save(ctx context.Context) error {
 	w.saving.Lock()
 	defer w.saving.Unlock()
+	if !w.leads() {
+		w.forget()
+		return nil
+	}
 	w.mu.Lock()
 	queue := w.queue
 	w.queue = nil
 	w.mu.Unlock()
+	select {
+	case <-w.hurry:
+	default:
+	}
 	if len(queue) == 0 && !w.ledger.pending() {
 		return nil
 	}
@@ -151,13 +196,17 @@ func (w *Writer) save(ctx context.Context, tidy bool) error {
 	err := w.ledger.load(ctx)
 	if err != nil {
 		w.mu.Lock()
-		w.queue = append(queue, w.queue...)
+		w.queue = last(append(queue, w.queue...), keepUnread)
 		w.mu.Unlock()
 	} else {
 		for _, x := range queue {
 			w.ledger.process(x)
 		}
-		err = w.ledger.save(ctx, tidy)
+		err = w.ledger.save(ctx)
+	}
+	if err != nil && !w.leads() {
+		w.forget()
+		return nil
 	}
 	w.look(err)
 	return err

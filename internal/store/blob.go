@@ -43,7 +43,13 @@ type Blob struct {
 	Client    kubernetes.Interface
 	Namespace string
 	Name      string
+	// Before, optional, is asked before each write, once it is known what is there: what others write from then on is not
+	// overwritten. Its error ends what was begun.
+	Before func(context.Context) error
 }
+
+// generations are the names of the two generations.
+func generations() []string { return []string{"a", "b"} }
 
 // head describes the content; it is the key "head" of the Secret that has the blob's name.
 type head struct {
@@ -62,7 +68,7 @@ const (
 // SecretNames returns the names of all Secrets that a blob may have.
 func SecretNames(blob string) []string {
 	out := []string{blob}
-	for _, gen := range []string{"a", "b"} {
+	for _, gen := range generations() {
 		for i := range Slots {
 			out = append(out, chunkName(blob, gen, i))
 		}
@@ -74,7 +80,8 @@ func chunkName(blob, generation string, i int) string {
 	return fmt.Sprintf("%s-%s%d", blob, generation, i)
 }
 
-// Save stores what write writes, and meta beside it, unless both are stored already.
+// Save stores what write writes, and meta beside it, unless both are stored already. What was stored before is deleted then. Of two
+// writers one gets an error that is a conflict, or that something exists already, of k8s.io/apimachinery/pkg/api/errors.
 func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Writer) error) error {
 	packed, err := pack(gzip.BestSpeed, write)
 	if err != nil {
@@ -93,7 +100,7 @@ func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Wr
 	switch {
 	case err == nil && old.SHA256 == next.SHA256 && b.holds(ctx, old, secret, packed):
 		if maps.Equal(old.Meta, meta) {
-			return nil
+			return b.sweep(ctx, old)
 		}
 		next.Generation, next.Chunks = old.Generation, old.Chunks
 		if c, ok := secret.Data[keyChunk]; ok {
@@ -115,15 +122,34 @@ func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Wr
 	if data[keyHead], err = json.Marshal(next); err != nil {
 		return err
 	}
-	fresh := b.secret(b.Name, data)
-	if secret == nil {
-		_, err = b.secrets().Create(ctx, fresh, metav1.CreateOptions{})
-	} else {
-		fresh.UID, fresh.ResourceVersion = secret.UID, secret.ResourceVersion // of two writers one loses
-		err = Put(ctx, b.secrets(), fresh)
+	if err := b.write(ctx, b.secret(b.Name, data), secret); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("storing %s: %w", b.Name, err)
+	return b.sweep(ctx, next)
+}
+
+// sweep deletes the Secrets of content that is none any more: of what was stored before, and of what a process that died had begun
+// to store. The first of a generation goes last, so that the rest is still found if this is broken off.
+func (b Blob) sweep(ctx context.Context, now head) error {
+	for _, gen := range generations() {
+		first := 0
+		if gen == now.Generation {
+			first = now.Chunks
+		}
+		if first == Slots {
+			continue
+		}
+		switch _, err := b.secrets().Get(ctx, chunkName(b.Name, gen, first), metav1.GetOptions{}); {
+		case apierrors.IsNotFound(err):
+			continue
+		case err != nil:
+			return fmt.Errorf("loading %s: %w", chunkName(b.Name, gen, first), err)
+		}
+		for i := Slots - 1; i >= first; i-- {
+			if err := b.remove(ctx, chunkName(b.Name, gen, i)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -223,13 +249,60 @@ func headOf(s *corev1.Secret) (head, error) {
 	return h, nil
 }
 
-// put writes one chunk, whatever was there.
+// put writes one chunk, whatever is there.
 func (b Blob) put(ctx context.Context, name string, content []byte) error {
-	data := map[string][]byte{keyChunk: content}
-	if err := Put(ctx, b.secrets(), b.secret(name, data)); err != nil {
-		return fmt.Errorf("storing %s: %w", name, err)
+	old, err := b.secrets().Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		old = nil
+	case err != nil:
+		return fmt.Errorf("loading %s: %w", name, err)
+	default:
+		if err := Readable(old); err != nil {
+			return err
+		}
+	}
+	return b.write(ctx, b.secret(name, map[string][]byte{keyChunk: content}), old)
+}
+
+// write writes a Secret in the place of the one that was there, nil for none: of two writers one loses.
+func (b Blob) write(ctx context.Context, s, old *corev1.Secret) error {
+	if err := b.ask(ctx); err != nil {
+		return err
+	}
+	var err error
+	if old == nil {
+		_, err = b.secrets().Create(ctx, s, metav1.CreateOptions{})
+	} else {
+		s.UID, s.ResourceVersion = old.UID, old.ResourceVersion
+		err = Put(ctx, b.secrets(), s)
+	}
+	if err != nil {
+		return fmt.Errorf("storing %s: %w", s.Name, err)
 	}
 	return nil
+}
+
+// remove deletes a Secret, if there is one, as it is now.
+func (b Blob) remove(ctx context.Context, name string) error {
+	old, err := b.secrets().Get(ctx, name, metav1.GetOptions{})
+	if err == nil {
+		if err := b.ask(ctx); err != nil {
+			return err
+		}
+		err = b.secrets().Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &old.ResourceVersion}})
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("deleting %s: %w", name, err)
+	}
+	return nil
+}
+
+func (b Blob) ask(ctx context.Context) error {
+	if b.Before == nil {
+		return nil
+	}
+	return b.Before(ctx)
 }
 
 func (b Blob) secret(name string, data map[string][]byte) *corev1.Secret {
@@ -245,9 +318,7 @@ func (b Blob) secrets() secretClient { return b.Client.CoreV1().Secrets(b.Namesp
 func (b Blob) Delete(ctx context.Context) error {
 	var errs []error
 	for _, name := range SecretNames(b.Name) {
-		if err := b.secrets().Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			errs = append(errs, fmt.Errorf("deleting %s: %w", name, err))
-		}
+		errs = append(errs, b.remove(ctx, name))
 	}
 	return errors.Join(errs...)
 }

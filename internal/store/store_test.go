@@ -216,7 +216,7 @@ func TestABlobIsOldOrNewAndNeverMixed(t *testing.T) {
 	for range 20 {
 		got, err := read()
 		if err != nil { // it may be overtaken twice, and says so
-			if !strings.Contains(err.Error(), "checksum") {
+			if !errors.Is(err, store.ErrDamaged) {
 				t.Error(err)
 			}
 			continue
@@ -227,6 +227,106 @@ func TestABlobIsOldOrNewAndNeverMixed(t *testing.T) {
 	}
 	stop()
 	wg.Wait()
+}
+
+// TestABlobLeavesNothingBehind: whatever is stored after what, and whenever the writer died, the next Save leaves the Secrets of what
+// is stored alone; what was stored before is in none of them.
+func TestABlobLeavesNothingBehind(t *testing.T) {
+	kube, ctx := own(t), t.Context()
+	b := store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameHistory}
+	save := func(b store.Blob, seed uint64, size int) error {
+		return b.Save(ctx, nil, func(w io.Writer) error { _, err := w.Write(noise(seed, size)); return err })
+	}
+	stored := func() (parts int) {
+		list, err := shared.admin.CoreV1().Secrets(deploy.Namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range list.Items {
+			if strings.HasPrefix(s.Name, store.NameHistory+"-") {
+				parts++
+			}
+		}
+		return parts
+	}
+	died := errors.New("it died")
+	sizes := []int{100, 2 << 20, 100, 3 << 20, 1 << 20, 100}
+	for dies := range 5 { // before which write of each second Save; 0: before none
+		for i, size := range sizes {
+			if left := dies; i%2 == 1 && dies > 0 {
+				dying := b
+				dying.Before = func(context.Context) error {
+					if left--; left == 0 {
+						return died
+					}
+					return nil
+				}
+				if err := save(dying, uint64(50+i), 4<<20); !errors.Is(err, died) {
+					t.Fatalf("it did not die: %v", err)
+				}
+			}
+			if err := save(b, uint64(i), size); err != nil {
+				t.Fatal(err)
+			}
+			want := (size + 900<<10 - 1) / (900 << 10)
+			if size == 100 {
+				want = 0
+			}
+			if got := stored(); got < want || got > want+1 { // a little more than size is stored
+				t.Errorf("dying %d, save %d: %d further Secrets, want %d", dies, i, got, want)
+			}
+		}
+		if err := b.Delete(ctx); err != nil || stored() != 0 {
+			t.Errorf("%d are left, %v", stored(), err)
+		}
+	}
+	if err := save(b, 1, 3<<20); err != nil {
+		t.Fatal(err)
+	}
+	refused := b
+	refused.Before = func(context.Context) error { return died }
+	if err := errors.Join(save(refused, 2, 100)); !errors.Is(err, died) {
+		t.Errorf("stored: %v", err)
+	}
+	if err := refused.Delete(ctx); !errors.Is(err, died) || stored() != 4 {
+		t.Errorf("deleted: %d, %v", stored(), err)
+	}
+}
+
+// TestOfTwoWritersOfABlobOneLoses: whatever another one has stored meanwhile is not overwritten.
+func TestOfTwoWritersOfABlobOneLoses(t *testing.T) {
+	kube, ctx := own(t), t.Context()
+	b := store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameHistory}
+	save := func(b store.Blob, seed uint64, size int) error {
+		return b.Save(ctx, nil, func(w io.Writer) error { _, err := w.Write(noise(seed, size)); return err })
+	}
+	for at := range 5 { // between what is read and the write
+		for _, sizes := range [][2]int{{1 << 20, 1 << 20}, {100, 1 << 20}, {1 << 20, 100}} {
+			if err := save(b, 9, 2<<20); err != nil {
+				t.Fatal(err)
+			}
+			n, other := 0, b
+			other.Before = func(context.Context) error {
+				if n++; n == at+1 {
+					return save(b, 1, sizes[0])
+				}
+				return nil
+			}
+			err := save(other, 2, sizes[1])
+			var got []byte
+			_, _, loadErr := b.Load(ctx, "", func(r io.Reader) (err error) { got, err = io.ReadAll(r); return err })
+			want := noise(2, sizes[1])
+			if n > at && bytes.Equal(got, noise(1, sizes[0])) {
+				want = got
+			}
+			if loadErr != nil || !bytes.Equal(got, want) || bytes.Equal(got, noise(2, sizes[1])) && err != nil {
+				t.Errorf("at %d, %v: %d bytes, %v; the other one: %v", at, sizes, len(got), loadErr, err)
+			}
+			if err := b.Delete(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // tray collects what Follow hands over.

@@ -17,7 +17,7 @@ type Admin interface {
 	// Held returns what is held back, by the parts that can be approved.
 	Held(ctx context.Context) ([]HeldPart, error)
 	// Approve lets a part go on that is held under the hash, in the name of a user of GitLab. It is ErrHeldChanged if no part has
-	// that hash any more, and ErrHeldApproved if somebody else was faster.
+	// that hash any more, which is so as soon as anything in it is another thing, and ErrHeldApproved if somebody else was faster.
 	Approve(ctx context.Context, by int64, hash string) error
 	// Search finds people by name or number, and namespaces by name or path: of each at most as many as limit.
 	Search(text string, limit int) (AdminFound, error)
@@ -116,11 +116,12 @@ type AdminBudget struct {
 
 // HeldPart is a part of what is held that is approved as one.
 type HeldPart struct {
-	Hash  string
-	Place string // "group/7 haw", or what was changed
-	Why   string
-	Lines []HeldLine
-	More  int // lines that are not among them
+	Hash   string // of all that it has
+	Place  string // "group/7 haw", or what was changed
+	Why    string
+	Policy bool // a change of the configuration takes it
+	Lines  []HeldLine
+	More   int // lines that are not among them
 	// Approved is who approved it, "" if nobody did: then it goes on with the next round.
 	Approved string
 }

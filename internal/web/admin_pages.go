@@ -45,7 +45,7 @@ type adminData struct {
 	Tab    string // which of them it is
 	Status AdminStatus
 	Parts  []HeldPart
-	Done   bool // a part was approved just now
+	Notice string // "done": a part was approved just now; "changed": what was looked at is not held in that form any more
 	Few    int
 
 	Search    string
@@ -86,12 +86,25 @@ func (s adminPages) withStatus(w http.ResponseWriter, r *http.Request, v *visit,
 }
 
 func (s adminPages) adminHeld(w http.ResponseWriter, r *http.Request, v *visit) {
+	notice := ""
+	if r.URL.Query().Get("done") != "" {
+		notice = "done"
+	}
+	s.heldList(w, r, v, http.StatusOK, notice)
+}
+
+// heldChanged says that what was looked at is not held in that form any more, and shows what is held now.
+func (s adminPages) heldChanged(w http.ResponseWriter, r *http.Request, v *visit) {
+	s.heldList(w, r, v, http.StatusConflict, "changed")
+}
+
+func (s adminPages) heldList(w http.ResponseWriter, r *http.Request, v *visit, status int, notice string) {
 	parts, err := s.o.Admin.Held(r.Context())
 	if err != nil {
 		s.broken(w, r, v, err)
 		return
 	}
-	s.page(w, r, v, "adminheld", adminData{Tab: "adminheld", Parts: parts, Few: heldFew, Done: r.URL.Query().Get("done") != ""})
+	s.write(w, r, v, status, "adminheld", adminData{Tab: "adminheld", Parts: parts, Few: heldFew, Notice: notice})
 }
 
 // heldHash is the form of rbacsync.HashOf.
@@ -110,10 +123,6 @@ func (s adminPages) adminHeldPart(w http.ResponseWriter, r *http.Request, v *vis
 		return
 	}
 	s.page(w, r, v, "adminheldpart", adminData{Tab: "adminheld", Parts: parts[i : i+1]})
-}
-
-func (s adminPages) heldChanged(w http.ResponseWriter, r *http.Request, v *visit) {
-	s.problemPage(w, r, v, http.StatusConflict, problemData{Code: "held_changed", Retry: "/admin/held"})
 }
 
 // adminApprove lets a part go on: the one whose content the person saw, or none.

@@ -301,7 +301,7 @@ func TestAdminPages(t *testing.T) {
 	b.get("/admin").has(t, http.StatusOK, "does not work", "rounds: &lt;script&gt;", "listeners.web.certFile", "renew it", "12 %", "2 Dec 2026", "80ms")
 	b.get("/admin/findings").has(t, http.StatusOK, "<code>plan --held</code>, then <code>approve</code>: &lt;see&gt;", "does not know this finding", "3 more have no text")
 	b.get("/admin/held").has(t, http.StatusOK, "group/7 &lt;script&gt;", "Look at all 7 and decide", "approved by gitlab:9")
-	b.get("/admin/held/"+oneHash).has(t, http.StatusOK, "(user 5) loses edit in project/20 haw/&lt;script&gt;", "CI loses edit in project/20 haw/x", "+ new namespace for project/21 haw/y", "And 4 more", "Approve and let it happen")
+	b.get("/admin/held/"+oneHash).has(t, http.StatusOK, "(user 5) loses edit in project/20 haw/&lt;script&gt;", "CI loses edit in project/20 haw/x", "+ new namespace for project/21 haw/y", "And 4 more", "Approve and let it happen", "!the new configuration")
 	b.get("/admin/held/"+otherHash).has(t, http.StatusOK, "approved by gitlab:9", "!Approve and let")
 	b.get("/admin/search?q=x").has(t, http.StatusOK, `href="/admin/people/5"`, `href="/admin/namespaces/haw-world"`, "and 7 more")
 	b.get("/admin/people/5").has(t, http.StatusOK, "extra is not in the cluster", `name="user" value="5"`)
@@ -404,9 +404,20 @@ func TestApprove(t *testing.T) {
 		t.Errorf("approved: %v, log:\n%s", a.approved, f.logged())
 	}
 	post(oneHash, good).has(t, http.StatusConflict, "was approved already")
-	a.held = a.held[1:] // it was carried out
-	b.get("/admin/held/"+oneHash).has(t, http.StatusConflict, "not held any more")
-	post(oneHash, good).has(t, http.StatusConflict, "not held any more")
+	part, rest := a.held[0], a.held[1:]
+	part.Hash, part.Policy = "00112233445566aa", true
+	// It has changed since it was shown, or was carried out.
+	for _, now := range [][]web.HeldPart{append([]web.HeldPart{part}, rest...), rest} {
+		a.held = now
+		for _, ans := range []answer{b.get("/admin/held/" + oneHash), post(oneHash, good)} {
+			ans.has(t, http.StatusConflict, "not held any more", "Nothing was approved", `href="/admin/held/`+now[0].Hash+`"`) // with what is held now
+		}
+	}
+	if len(a.approved) != 1 {
+		t.Errorf("approved: %v", a.approved)
+	}
+	a.held = []web.HeldPart{part}
+	b.get("/admin/held/"+part.Hash).has(t, http.StatusOK, "Only what you see here is approved", "Whatever else the new configuration takes")
 	a.err = errors.New("kube-apiserver is away")
 	b.get("/admin/held").has(t, http.StatusInternalServerError, "Something went wrong here", "!kube-apiserver is away")
 }

@@ -211,7 +211,7 @@ func (a *applier) logWrite(ctx context.Context, c rbacsync.Change, err error) {
 	added, lost := c.Subjects()
 	object := c.Reference()
 	log := a.Logger.With("action", c.Action.String(), "kind", object.Kind, "namespace", object.Namespace, "name", object.Name, "source", c.Source.String(),
-		"role", c.Role(), "added", added, "removed", lost, "why", c.Why, "cause", a.Cause)
+		"role", c.Role(), "added", added, "removed", lost, "why", c.Reason(), "cause", a.Cause)
 	if err == nil {
 		log.InfoContext(ctx, "change applied")
 	} else {

@@ -135,7 +135,7 @@ func (m *maker) write(c rbacsync.Change) {
 		kind, name, _ = strings.Cut(name, "/")
 	}
 	ns.Writes = append(ns.Writes, Write{
-		Action: c.Action.String(), Kind: kind, Name: name, Details: c.Details(1 << 30), Takes: c.Revokes, Why: c.Why,
+		Action: c.Action.String(), Kind: kind, Name: name, Details: c.Details(1 << 30), Takes: c.Revokes, Why: c.Reason(),
 		plain: len(added)+len(lost) == 0 && (ns.Action != Create || c.Key.Kind == rbacsync.KindTemplate),
 	})
 }

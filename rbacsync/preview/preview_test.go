@@ -177,6 +177,8 @@ var scenes = map[string]func(*scene){
 			{Project: "project/49", Namespace: "haw-49", Mode: "variables", Environment: "production", ExplanationAction: "write"},
 			{Project: "project/50", Namespace: "haw-50", Mode: "variables", Environment: "production", ExplanationAction: "change"},
 			{Project: "project/51", Namespace: "haw-51", Mode: "variables", Environment: "production", ExplanationAction: "remove"},
+			{Project: "project/52", Namespace: "haw-52", Mode: "variables", Environment: "production", OtherOwner: "0b1c", ExplanationAction: "remove"},
+			{Project: "project/53", Namespace: "haw-53", Mode: "certificate", Environment: "production", OtherOwner: "0b1c", Integration: true, IntegrationAction: "change"},
 		}
 	},
 	"token": func(s *scene) {

@@ -1,7 +1,6 @@
 package syncer
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -63,13 +62,7 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 	if v.Want != want {
 		p.plan(v.Want)
 	}
-	for i := range p.Plan { // the log and the history say that it was somebody's decision
-		c := &p.Plan[i]
-		if by, approved := v.Approved[approvalOf(*c)]; approved {
-			c.ApprovedBy = cmp.Or(by, "an administrator")
-			c.Why += ", approved by " + c.ApprovedBy
-		}
-	}
+	v.NameApprovers(p.Plan)
 	if p.passed = v.Passed; b.o.Mode == ModeEnforce { // in the other one nothing is let through
 		b.pass(v.Passed)
 	}
@@ -219,17 +212,6 @@ func (b *brakes) pass(passed []rbacsync.Past) {
 	}
 }
 
-// approvalOf returns the Approval that a change could be covered by.
-func approvalOf(c rbacsync.Change) rbacsync.Approval {
-	switch {
-	case c.Action == rbacsync.Create && c.Key.Kind == rbacsync.KindNamespace:
-		return rbacsync.Approval{Source: c.Source}
-	case c.Revokes && c.Old != nil && c.Old.Binding != nil:
-		return rbacsync.Approval{Source: c.Source, Role: c.Old.Binding.Role}
-	}
-	return rbacsync.Approval{}
-}
-
 // forget drops the approvals of what nobody wants any more: should it come again, it is something new.
 func (b *brakes) forget(ctx context.Context, p *pass, wanted map[string]bool) {
 	if b.o.Mode != ModeEnforce || !p.everything() || len(p.want.Untouchable) > 0 {
@@ -259,11 +241,7 @@ func (b *brakes) saveHeld(ctx context.Context, p *pass) {
 	if b.o.Held == nil || b.o.Limits == nil || p.want.Hold != "" {
 		return
 	}
-	single := slices.Clone(p.Held)
-	for i := range single {
-		single[i].Change = "" // the hash of a change of the policy says nothing about whom it concerns
-	}
-	hash := rbacsync.HashOf(single)
+	hash := rbacsync.HashOf(p.Held)
 	if b.saved == hash && !p.everything() {
 		return
 	}

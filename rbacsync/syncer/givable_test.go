@@ -1,6 +1,7 @@
 package syncer_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -186,8 +187,9 @@ func TestALargeChangeOfThePolicyCanBeApproved(t *testing.T) {
 	t.Parallel()
 	kept := store.Held{Client: fake.NewClientset(), Namespace: "gl-k8s-integrator"}
 	var items []rbacsync.Item
-	for id := range int64(600_000) {
-		items = append(items, rbacsync.Item{Source: authz.ProjectID(id%20_000 + 1), Role: "view", User: id + 1, Cause: authz.UserID(id + 1), Change: "c0ffee", Why: "much"})
+	all := rbacsync.Extent{Sum: "5eed", Count: 600_000}
+	for id := range int64(all.Count) {
+		items = append(items, rbacsync.Item{Source: authz.ProjectID(id%20_000 + 1), Role: "view", User: id + 1, Cause: authz.UserID(id + 1), Change: "c0ffee", All: all, Why: "much"})
 	}
 	one := rbacsync.Item{Source: authz.ProjectID(1), Role: "view", User: 1, Cause: authz.UserID(1), Scope: authz.GroupID(1), Why: "missing"}
 	items = append(items, one)
@@ -195,8 +197,23 @@ func TestALargeChangeOfThePolicyCanBeApproved(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown, err := kept.Load(t.Context())
-	if err != nil || rbacsync.HashOf(shown) != rbacsync.HashOf(items) || shown[len(shown)-1] != one {
-		t.Fatalf("%d items are shown, %v", len(shown), err)
+	if err != nil || rbacsync.HashOf(shown) != rbacsync.HashOf(items) || shown[len(shown)-1] != one || rbacsync.Count(shown) != len(items) {
+		t.Fatalf("%d items are shown as %d, %v", len(shown), rbacsync.Count(shown), err)
+	}
+	grown := slices.Clone(items) // by what is not stored
+	for i := range grown {
+		grown[i].All.Sum = map[bool]string{true: "5eed2"}[grown[i].Change != ""]
+	}
+	if err := kept.Save(t.Context(), grown); err != nil {
+		t.Fatal(err)
+	}
+	for _, hash := range []string{rbacsync.HashOf(shown), rbacsync.Sections(shown)[0].Hash} {
+		if _, err := kept.Approve(t.Context(), hash, ""); !errors.Is(err, rbacsync.ErrNoSuchHash) {
+			t.Fatalf("it has changed since it was shown, and is approved: %v", err)
+		}
+	}
+	if err := kept.Save(t.Context(), items); err != nil {
+		t.Fatal(err)
 	}
 	for _, s := range rbacsync.Sections(shown) {
 		if _, err := kept.Approve(t.Context(), s.Hash, ""); err != nil {
@@ -313,15 +330,22 @@ func TestAPolicyThatTakesMuchIsHeld(t *testing.T) {
 					t.Errorf("held:\n%s\n%s", rbacsync.HeldText(r.Held), findingOf(r, "held"))
 				}
 
+				kept := store.Held{Client: kube, Namespace: "gl-k8s-integrator"}
+				shown, err := kept.Load(t.Context())
+				if err != nil || cmp.Diff(r.Held, shown) != "" {
+					t.Fatalf("another thing is shown than is held: %v", err)
+				}
 				u := g.snap.Users[11]
 				u.State = "blocked"
 				g.snap.Users[11] = u
 				once(t, s)
+				if _, err := kept.Approve(t.Context(), rbacsync.HashOf(shown), ""); !errors.Is(err, rbacsync.ErrNoSuchHash) {
+					t.Errorf("what is held has changed since it was shown, and is approved: %v", err)
+				}
 				if got := subjects(t, kube, "haw-world", "gitlab-view"); slices.Contains(got, "gitlab:11") || len(got) != len(before)-1 {
 					t.Errorf("after a block: %v", got)
 				}
 
-				kept := store.Held{Client: kube, Namespace: "gl-k8s-integrator"}
 				items, err := kept.Load(t.Context())
 				if err != nil {
 					t.Fatal(err)

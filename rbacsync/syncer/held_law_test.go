@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
@@ -184,4 +187,55 @@ func TestWhatGitLabSaysIsNotHeld(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAPartNamesWhatIsHeldAsEverythingDoes: after a hook about one project, what is stored of a change of the policy has another hash
+// than before, if the change takes less, and the one that the next round over everything gives it.
+func TestAPartNamesWhatIsHeldAsEverythingDoes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		snap := crowded()
+		other := snap.Projects[42]
+		other.ID, other.Path, other.Members = 43, "haw/other", slices.Clone(other.Members)
+		snap.Projects[43] = other
+		g, m, kube := &gitlab{snap: snap}, &memory{}, fake.NewClientset()
+		limits := rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 100}, Policy: rbacsync.Limit{Causes: 5}}
+		once(t, newSyncer(t, syncer.Options{Reader: g, Kube: kube, Memory: m, Limits: &limits}))
+		kept, seen := store.Held{Client: kube, Namespace: "gl-k8s-integrator"}, &rounds{}
+		s, err := syncer.New(syncer.Options{
+			Reader: g, Kube: kube, Watch: kube, Policy: withRoles(t, authz.DefaultRoles()[:1]...), Mode: syncer.ModeEnforce, Memory: m, Limits: &limits, Held: kept,
+			Interval: 1000 * time.Hour, Now: time.Now, OnRound: seen.add,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer run(t, s)()
+		stored := func(kind syncer.Kind) string {
+			t.Helper()
+			synctest.Wait()
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			items, err := kept.Load(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen.mu.Lock()
+			defer seen.mu.Unlock()
+			if r := seen.all[len(seen.all)-1]; r.Kind != kind || (r.Namespaces == len(r.Names)) != (kind == syncer.KindFull) {
+				t.Fatalf("the last round (%s) looked at %d of %d namespaces, want %s", r.Kind.Read(), r.Namespaces, len(r.Names), kind.Read())
+			}
+			return rbacsync.HashOf(items)
+		}
+		before := stored(syncer.KindFull)
+		for _, user := range []int64{12, 13, 14} {
+			g.set(func(g *gitlab) { g.snap = without(g.snap, 43, user) })
+			s.Trigger([]authz.SourceID{authz.ProjectID(43)}, "hook")
+			part := stored(syncer.KindTargeted)
+			s.Trigger(nil, "check")
+			if whole := stored(syncer.KindFull); part == before || part != whole {
+				t.Errorf("without user %d: %s by a part, %s by everything, before %s", user, part, whole, before)
+			}
+			before = part
+		}
+	})
 }

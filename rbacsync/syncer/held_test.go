@@ -173,7 +173,7 @@ func TestHeldUntilApproved(t *testing.T) {
 		t.Errorf("after the approval: %v\n%s", err, rbacsync.HeldText(r.Held))
 	}
 	wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3", "gitlab:15", "gitlab:16", "gitlab:17", "gitlab:18", "gitlab:19", "gitlab:20")
-	if len(r.Plan) != 1 || !strings.HasSuffix(r.Plan[0].Why, ", approved by gitlab:7") || r.Plan[0].ApprovedBy != "gitlab:7" {
+	if len(r.Plan) != 1 || !strings.HasSuffix(r.Plan[0].Reason(), ", approved by gitlab:7") || len(r.Plan[0].ApprovedFor) != 3 {
 		t.Errorf("nothing says that it was approved:\n%s", rbacsync.Text(r.Plan))
 	}
 
