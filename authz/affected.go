@@ -7,7 +7,7 @@ import "slices"
 // too many, never too few; a test compares it with all of the rights. What the clock alone changes (an expiry) is not
 // in it.
 func (p Policy) Affected(before, now *Snapshot) map[SourceID]bool {
-	a := affected{p: p, before: before, now: now, out: map[SourceID]bool{}, groups: map[int64]bool{}}
+	a := affected{p: p, before: before, now: now, changes: ChangesBetween(before, now), out: map[SourceID]bool{}, groups: map[int64]bool{}}
 	if before.MissingAll != now.MissingAll || before.Issuer != now.Issuer {
 		a.everything()
 		return a.out
@@ -21,6 +21,7 @@ func (p Policy) Affected(before, now *Snapshot) map[SourceID]bool {
 type affected struct {
 	p           Policy
 	before, now *Snapshot
+	changes     Changes
 	out         map[SourceID]bool
 	groups      map[int64]bool // with other rows, links, flags or place
 }
@@ -44,7 +45,7 @@ func (a *affected) mark(id SourceID) {
 // users marks what people are in whose accounts differ.
 func (a *affected) users() {
 	changed := map[int64]bool{}
-	compareMaps(a.before.Users, a.now.Users, sameUser, func(id int64) { changed[id] = true })
+	a.changes.Users(sameUser, func(id int64) { changed[id] = true })
 	if len(changed) == 0 {
 		return
 	}
@@ -68,9 +69,9 @@ func (a *affected) users() {
 
 // compare marks groups and projects that differ, and what became readable or unreadable.
 func (a *affected) compare() {
-	compareMaps(a.before.Groups, a.now.Groups, sameGroup, func(id int64) { a.mark(GroupID(id)) })
-	compareMaps(a.before.Projects, a.now.Projects, sameProject, func(id int64) { a.mark(ProjectID(id)) })
-	compareMaps(a.before.Missing, a.now.Missing, func(x, y string) bool { return x == y }, func(id SourceID) { a.mark(id) })
+	a.changes.Groups(sameGroup, func(id int64) { a.mark(GroupID(id)) })
+	a.changes.Projects(sameProject, func(id int64) { a.mark(ProjectID(id)) })
+	a.changes.Missing(a.mark)
 }
 
 // spread marks what gets something from the groups that differ: what is below them, the groups they are invited into
@@ -131,28 +132,6 @@ func (w *walk) below(id int64) bool {
 		w.seen[id] = w.below(g.Parent)
 	}
 	return w.seen[id]
-}
-
-// compareMaps calls changed for each key whose value differs, or that only one of the two has.
-func compareMaps[K comparable, V any](a, b map[K]V, same func(V, V) bool, changed func(K)) {
-	common := 0
-	for k, x := range a {
-		y, ok := b[k]
-		if ok {
-			common++
-		}
-		if !ok || !same(x, y) {
-			changed(k)
-		}
-	}
-	if common == len(b) {
-		return
-	}
-	for k := range b {
-		if _, ok := a[k]; !ok {
-			changed(k)
-		}
-	}
 }
 
 func sameUser(a, b User) bool {

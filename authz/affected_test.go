@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -11,10 +12,10 @@ import (
 )
 
 // TestAffectedNamesAllThatDiffers: whatever changes in a random GitLab, every source whose rights, path or being
-// judged differ is among Affected; and Affected does not simply name everything.
+// judged differ is among Affected; and Affected does not simply name everything. By it UntouchableAfter says what Untouchable does.
 func TestAffectedNamesAllThatDiffers(t *testing.T) {
 	t.Parallel()
-	named, all := 0, 0
+	named, all, untouchable := 0, 0, 0
 	for seed := range uint64(3000) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		before := authztest.Snapshot(r)
@@ -38,8 +39,19 @@ func TestAffectedNamesAllThatDiffers(t *testing.T) {
 				t.Fatalf("seed %d: %s differs and is not named:\n  %s\n  %s", seed, id, was[id], is[id])
 			}
 		}
+		whole, part := p.Untouchable(after), p.UntouchableAfter(p.Untouchable(before), after, got)
+		same := func(a, b string) bool { // of a circle of groups any may be named
+			return a == b || strings.Contains(a, "its own ancestor") && strings.Contains(b, "its own ancestor")
+		}
+		if !maps.EqualFunc(whole, part, same) {
+			t.Fatalf("seed %d: what can't be judged is %v, but by what changed alone it would be %v", seed, whole, part)
+		}
+		untouchable += len(whole)
 		named += len(got)
 		all += len(is)
+	}
+	if untouchable < 1000 {
+		t.Errorf("only %d sources could not be judged: that shows little", untouchable)
 	}
 	if named > all/2 {
 		t.Errorf("%d of %d sources are named: that is no help", named, all)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/byid"
 )
 
 // Grant is a right: these people get a ClusterRole in the namespace of a source.
@@ -29,15 +31,18 @@ func (p Policy) Grants(s *Snapshot, sources []Source, now time.Time) ([]Grant, [
 	for i, role := range roles {
 		rank[role] = i
 	}
-	asked := map[int64]bool{} // once for each user who is a member somewhere: of one source these are few
+	const yes, no = 1, 2
+	asked := byid.New[int8](byid.Limit(len(sources), len(s.Users))) // once for each user who is a member somewhere
 	may := func(user int64) bool {
-		yes, known := asked[user]
-		if !known {
-			u, there := s.Users[user]
-			yes = there && p.MayHaveRights(u)
-			asked[user] = yes
+		answer := asked.Get(user)
+		if answer == 0 {
+			answer = no
+			if u, there := s.Users[user]; there && p.MayHaveRights(u) {
+				answer = yes
+			}
+			asked.Set(user, answer)
 		}
-		return yes
+		return answer == yes
 	}
 	var findings []Finding
 	for _, e := range p.extra {

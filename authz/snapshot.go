@@ -101,6 +101,8 @@ type Snapshot struct {
 	// not be read, so that not even the set of sources is known.
 	Missing    map[SourceID]string
 	MissingAll string
+
+	From *Derivation `json:"-"` // of another Snapshot; see Derived
 }
 
 // Path returns the full path in GitLab of a group or project, and the name of a user; false of what is not in the Snapshot.

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 )
@@ -9,19 +10,52 @@ import (
 // where an extra mapping hangs on a group that is. Unread is not empty, so nothing of theirs may be changed.
 func (p Policy) Untouchable(s *Snapshot) map[SourceID]string {
 	out := s.Incomplete()
-	u := incomplete{snap: s, groups: map[int64]string{}}
+	for _, h := range p.hanging(newIncomplete(s)) {
+		for _, src := range p.Sources(s) {
+			if out[src.ID] == "" && h.extra.covers(s, src.ID) {
+				out[src.ID] = h.why
+			}
+		}
+	}
+	return out
+}
+
+// UntouchableAfter is Untouchable of a Snapshot, by what it was of the one before and which sources can differ since (Affected):
+// what a hook costs does not hang on the size of GitLab. A test compares the two.
+func (p Policy) UntouchableAfter(before map[SourceID]string, s *Snapshot, affected map[SourceID]bool) map[SourceID]string {
+	out := maps.Clone(before)
+	if out == nil {
+		out = map[SourceID]string{}
+	}
+	u := newIncomplete(s)
+	hanging := p.hanging(u)
+	for id := range affected {
+		why := u.source(id)
+		for _, h := range hanging {
+			if _, gets := p.Source(s, id); why == "" && gets && h.extra.covers(s, id) {
+				why = h.why
+			}
+		}
+		if delete(out, id); why != "" {
+			out[id] = why
+		}
+	}
+	return out
+}
+
+// hangingExtra is an extra mapping that hangs on a group which is incomplete, and why it is.
+type hangingExtra struct {
+	extra ExtraRole
+	why   string
+}
+
+func (p Policy) hanging(u incomplete) (out []hangingExtra) {
 	for _, e := range p.extra {
-		if _, known := s.Groups[e.Group]; e.Group == 0 || (!known && s.Missing[GroupID(e.Group)] == "") {
+		if _, known := u.snap.Groups[e.Group]; e.Group == 0 || (!known && u.snap.Missing[GroupID(e.Group)] == "") {
 			continue // a group that is gone from GitLab is a finding, and gives nothing
 		}
-		why := u.group(e.Group)
-		if why == "" {
-			continue
-		}
-		for _, src := range p.Sources(s) {
-			if out[src.ID] == "" && e.covers(s, src.ID) {
-				out[src.ID] = why
-			}
+		if why := u.group(e.Group); why != "" {
+			out = append(out, hangingExtra{e, why})
 		}
 	}
 	return out
@@ -30,25 +64,21 @@ func (p Policy) Untouchable(s *Snapshot) map[SourceID]string {
 // Incomplete returns the sources whose members are not completely known, with the reason: something that feeds their
 // membership was not read.
 func (s *Snapshot) Incomplete() map[SourceID]string {
-	u := incomplete{snap: s, groups: map[int64]string{}}
-	out := map[SourceID]string{}
-	note := func(id SourceID, why string) {
-		if why == "" {
-			why = s.MissingAll
-		}
-		if why != "" {
+	u, out := newIncomplete(s), map[SourceID]string{}
+	note := func(id SourceID) {
+		if why := u.source(id); why != "" {
 			out[id] = why
 		}
 	}
 	for id := range s.Groups {
-		note(GroupID(id), u.group(id))
+		note(GroupID(id))
 	}
-	for id, p := range s.Projects {
-		note(ProjectID(id), u.project(p))
+	for id := range s.Projects {
+		note(ProjectID(id))
 	}
 	if len(s.Missing) > 0 || s.MissingAll != "" {
 		for id := range s.Users {
-			note(UserID(id), s.Missing[UserID(id)])
+			note(UserID(id))
 		}
 	}
 	maps.Copy(out, s.Missing)
@@ -59,6 +89,24 @@ func (s *Snapshot) Incomplete() map[SourceID]string {
 type incomplete struct {
 	snap   *Snapshot
 	groups map[int64]string
+}
+
+func newIncomplete(s *Snapshot) incomplete { return incomplete{snap: s, groups: map[int64]string{}} }
+
+// source returns what is missing of a source: itself, what feeds its membership, or, if it is known at all, a whole list.
+func (u incomplete) source(id SourceID) string {
+	why := u.snap.Missing[id]
+	if why != "" || !u.snap.Contains(id) {
+		return why
+	}
+	switch id.Kind {
+	case GroupSource:
+		why = u.group(id.ID)
+	case ProjectSource:
+		why = u.project(u.snap.Projects[id.ID])
+	case UserSource:
+	}
+	return cmp.Or(why, u.snap.MissingAll)
 }
 
 func (u incomplete) group(id int64) string {

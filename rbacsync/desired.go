@@ -12,6 +12,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/byid"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
@@ -119,7 +120,7 @@ func Desired(in Input) *Wanted {
 	if limit <= 0 {
 		limit = 2000
 	}
-	jobs, names := NewDeliveries(&in), labels{in.Snapshot.Users, map[int64]string{}}
+	jobs, names := NewDeliveries(&in), newLabels(in.Snapshot.Users, len(in.Sources))
 	w.Objects = make([]Object, 0, len(in.Sources)*(3+len(in.Roles)))
 	for _, src := range in.Sources {
 		w.Paths[src.ID] = src.Path
@@ -201,26 +202,30 @@ const maxMembers = 4096
 
 // memberNames lists user names for people who read a binding: "alice (2), bob (3)".
 func memberNames(ids []int64, users map[int64]authz.User) string {
-	return labels{users, map[int64]string{}}.list(ids)
+	return newLabels(users, 1).list(ids)
 }
 
 // labels are users in the words of memberNames, each put together once for all bindings.
 type labels struct {
 	users map[int64]authz.User
-	known map[int64]string
+	known *byid.Cache[string]
+}
+
+// newLabels is for the bindings of that many sources.
+func newLabels(users map[int64]authz.User, sources int) labels {
+	return labels{users, byid.New[string](byid.Limit(sources, len(users)))}
 }
 
 func (l labels) of(id int64) string {
-	s, ok := l.known[id]
-	if ok {
+	if s := l.known.Get(id); s != "" {
 		return s
 	}
 	name := Printable(l.users[id].Username)
 	if len(name) > 255 { // GitLab's own limit; whoever answers with more is not to fill the object
 		name = Printable(name[:255])
 	}
-	s = name + " (" + strconv.FormatInt(id, 10) + ")"
-	l.known[id] = s
+	s := name + " (" + strconv.FormatInt(id, 10) + ")"
+	l.known.Set(id, s)
 	return s
 }
 

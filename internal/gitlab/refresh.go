@@ -26,7 +26,7 @@ import (
 func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
 	u := &update{
 		s: base, absences: &r.absences, now: r.api.now, done: map[authz.SourceID]bool{}, read: map[authz.SourceID]bool{},
-		below: map[authz.SourceID]bool{}, fromRow: map[int64]bool{},
+		below: map[authz.SourceID]bool{}, fromRow: map[int64]bool{}, replaced: map[authz.SourceID]bool{},
 	}
 	f := &fetcher{
 		api: r.api, graphQL: r.graphQL, links: r.links, absences: &r.absences, have: u, until: time.Now().Add(refreshTimeout),
@@ -63,6 +63,9 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 	ctx, cancel := urgently(ctx, variablesTimeout)
 	defer cancel()
 	r.graphQL.readVariables(ctx, fresh).putAll(u.s, fresh)
+	if !u.anything {
+		u.s.Derived(base, u.replaced)
+	}
 	return u.s, nil
 }
 

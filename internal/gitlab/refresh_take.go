@@ -20,6 +20,25 @@ type update struct {
 	read     map[authz.SourceID]bool
 	below    map[authz.SourceID]bool // what was in a group that is gone
 	fromRow  map[int64]bool          // people only known from a row so far
+	replaced map[authz.SourceID]bool // what is other than in the Snapshot of before, at most
+	anything bool                    // anything can be
+}
+
+func (u *update) setUser(id int64, x authz.User) {
+	u.s.Users[id], u.replaced[authz.UserID(id)] = x, true
+}
+
+func (u *update) setGroup(id int64, g authz.Group) {
+	u.s.Groups[id], u.replaced[authz.GroupID(id)] = g, true
+}
+
+func (u *update) setProject(id int64, p authz.Project) {
+	u.s.Projects[id], u.replaced[authz.ProjectID(id)] = p, true
+}
+
+func (u *update) dropUser(id int64) {
+	delete(u.s.Users, id)
+	u.replaced[authz.UserID(id)] = true
 }
 
 // account returns what is known of an account, and whether that is more than a row of members tells.
@@ -39,6 +58,7 @@ func (u *update) want(id authz.SourceID) {
 // takeAll puts what was read about the sources of a wave into the Snapshot.
 func (u *update) takeAll(wave []authz.SourceID, answers []fetched) {
 	for i, id := range wave {
+		u.replaced[id] = true
 		if err := u.take(id, answers[i]); err != nil {
 			u.s.Missing[id] = err.Error()
 			continue
@@ -77,7 +97,7 @@ func (u *update) take(id authz.SourceID, in fetched) error {
 		}
 		old := u.s.Projects[id.ID]
 		p.Members, p.Variables, p.VariablesRead = mergeMembers(in.rows), old.Variables, old.VariablesRead
-		u.s.Projects[id.ID] = p
+		u.setProject(id.ID, p)
 		u.wantGroup(p.Group)
 		u.wantLinks(p.Links)
 		if _, ok := u.s.Users[p.Owner]; !ok {
@@ -102,29 +122,29 @@ func (u *update) gone(id authz.SourceID) {
 		for gid, g := range u.s.Groups {
 			if kept, cut := withoutLink(g.Links, id.ID); cut {
 				g.Links = kept
-				u.s.Groups[gid] = g
+				u.setGroup(gid, g)
 			}
 		}
 		for pid, p := range u.s.Projects {
 			if kept, cut := withoutLink(p.Links, id.ID); cut {
 				p.Links = kept
-				u.s.Projects[pid] = p
+				u.setProject(pid, p)
 			}
 		}
 	case authz.ProjectSource:
 		delete(u.s.Projects, id.ID)
 	case authz.UserSource:
-		delete(u.s.Users, id.ID)
+		u.dropUser(id.ID)
 		for gid, g := range u.s.Groups {
 			if kept, cut := withoutMember(g.Members, id.ID); cut {
 				g.Members = kept
-				u.s.Groups[gid] = g
+				u.setGroup(gid, g)
 			}
 		}
 		for pid, p := range u.s.Projects {
 			if kept, cut := withoutMember(p.Members, id.ID); cut {
 				p.Members = kept
-				u.s.Projects[pid] = p
+				u.setProject(pid, p)
 			}
 			if p.Owner == id.ID {
 				u.want(authz.ProjectID(pid))
@@ -137,7 +157,7 @@ func (u *update) gone(id authz.SourceID) {
 // which must be read again when a flag was taken back, because the Snapshot keeps only the sum.
 func (u *update) putGroup(g authz.Group) {
 	old, known := u.s.Groups[g.ID]
-	u.s.Groups[g.ID] = g
+	u.setGroup(g.ID, g)
 	u.wantGroup(g.Parent)
 	u.wantLinks(g.Links)
 	if !known {
@@ -162,13 +182,13 @@ func (u *update) movePaths(moved authz.Group, from string) {
 	for id, g := range u.s.Groups {
 		if rest, ok := strings.CutPrefix(g.Path, from+"/"); ok && u.s.Within(authz.GroupID(id), top) {
 			g.Path = moved.Path + "/" + rest
-			u.s.Groups[id] = g
+			u.setGroup(id, g)
 		}
 	}
 	for id, p := range u.s.Projects {
 		if rest, ok := strings.CutPrefix(p.Path, from+"/"); ok && u.s.Within(authz.ProjectID(id), top) {
 			p.Path = moved.Path + "/" + rest
-			u.s.Projects[id] = p
+			u.setProject(id, p)
 		}
 	}
 }
@@ -176,12 +196,12 @@ func (u *update) movePaths(moved authz.Group, from string) {
 // putUser stores an account. Its user name is the path of its personal projects.
 func (u *update) putUser(user authz.User) {
 	old, known := u.s.Users[user.ID]
-	u.s.Users[user.ID] = user
+	u.setUser(user.ID, user)
 	if known && old.Username != user.Username {
 		for id, p := range u.s.Projects {
 			if rest, ok := strings.CutPrefix(p.Path, old.Username+"/"); ok && p.Owner == user.ID {
 				p.Path = user.Username + "/" + rest
-				u.s.Projects[id] = p
+				u.setProject(id, p)
 			}
 		}
 	}
@@ -192,7 +212,7 @@ func (u *update) takeRows(rows []memberRow) {
 	for _, row := range rows {
 		user, ok := u.s.Users[row.User]
 		if !ok {
-			u.s.Users[row.User] = row.user // stays without rights until it is known to be a human
+			u.setUser(row.User, row.user) // stays without rights until it is known to be a human
 			u.fromRow[row.User] = true
 			u.want(authz.UserID(row.User))
 			continue
@@ -331,13 +351,14 @@ func (u *update) finish(base *authz.Snapshot, includeUsers bool) {
 	}
 	half := len(u.fromRow) > 0
 	for id := range u.fromRow { // it is not known to be a human or none: the next reading has to ask
-		delete(u.s.Users, id)
+		u.dropUser(id)
 	}
 	for id := range u.read {
 		user, there := u.s.Users[id.ID]
 		half = half || id.Kind == authz.UserSource && there && !isWhole(user)
 	}
 	if half {
+		u.anything = true
 		markIncomplete(u.s)
 	}
 	for id := range u.read {
@@ -348,6 +369,7 @@ func (u *update) finish(base *authz.Snapshot, includeUsers bool) {
 		groups = groups || id.Kind == authz.GroupSource
 	}
 	if groups {
+		u.anything = true
 		inheritFlags(u.s)
 		return
 	}
@@ -355,7 +377,7 @@ func (u *update) finish(base *authz.Snapshot, includeUsers bool) {
 		if p, there := u.s.Projects[id.ID]; there && id.Kind == authz.ProjectSource {
 			above := u.s.Groups[p.Group]
 			p.Archived, p.MarkedForDeletion = p.Archived || above.Archived, p.MarkedForDeletion || above.MarkedForDeletion
-			u.s.Projects[id.ID] = p
+			u.setProject(id.ID, p)
 		}
 	}
 }
@@ -393,7 +415,7 @@ func (u *update) dropUnnamed(base *authz.Snapshot) {
 		}
 	}
 	for id := range unnamed {
-		delete(u.s.Users, id)
+		u.dropUser(id)
 	}
 }
 

@@ -234,7 +234,23 @@ func (o *org) want(everybody bool) *authz.Snapshot {
 }
 
 func diff(want, got *authz.Snapshot) string {
-	return cmp.Diff(want, got, cmpopts.IgnoreFields(authz.Snapshot{}, "Taken"))
+	return cmp.Diff(want, got, cmpopts.IgnoreFields(authz.Snapshot{}, "Taken", "From"))
+}
+
+// undeclared compares what two Snapshots are said to differ in with what they do: a copy says nothing of what it was made of.
+func undeclared(base, next *authz.Snapshot) string {
+	copied := *next
+	return cmp.Diff(changes(base, &copied), changes(base, next))
+}
+
+func changes(base, next *authz.Snapshot) map[authz.SourceID]bool {
+	out := map[authz.SourceID]bool{}
+	c := authz.ChangesBetween(base, next)
+	c.Users(func(a, b authz.User) bool { return a == b }, func(id int64) { out[authz.UserID(id)] = true })
+	c.Groups(func(a, b authz.Group) bool { return cmp.Equal(a, b) }, func(id int64) { out[authz.GroupID(id)] = true })
+	c.Projects(func(a, b authz.Project) bool { return cmp.Equal(a, b) }, func(id int64) { out[authz.ProjectID(id)] = true })
+	c.Missing(func(id authz.SourceID) { out[id] = true })
+	return out
 }
 
 func TestSnapshotIsTheWorld(t *testing.T) {
@@ -807,6 +823,9 @@ func TestRefreshEqualsFullSnapshot(t *testing.T) {
 				}
 				if d := diff(finished(next, everybody), next); d != "" {
 					t.Fatalf("%s: (-all looked at again +Refresh)\n%s", step.name, d)
+				}
+				if d := undeclared(base, next); d != "" {
+					t.Fatalf("%s: what Refresh says is other, and what is, differ\n%s", step.name, d)
 				}
 				base = next
 			}

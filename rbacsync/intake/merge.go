@@ -19,11 +19,21 @@ func (i *Intake) note(r *reading, before *authz.Snapshot) {
 	}
 	// It may have brought more: the states of users come with the rows of groups and projects, a group leads to what is below
 	// it, and its path is a part of theirs. That is newer than an older reading of everything, but it is no reading of them.
-	differ(before.Users, r.snap.Users, func(a, b authz.User) bool { return a.State == b.State && a.Human == b.Human }, func(id int64) {
+	changes := authz.ChangesBetween(before, r.snap)
+	changes.Users(func(a, b authz.User) bool { return a.State == b.State && a.Human == b.Human }, func(id int64) {
 		i.brought[authz.UserID(id)] = r.began
 	})
-	notePlaces(before.Groups, r.snap.Groups, samePlaceOfGroup, func(id int64, read bool) { i.bring(authz.GroupID(id), read, r) })
-	notePlaces(before.Projects, r.snap.Projects, samePlaceOfProject, func(id int64, read bool) { i.bring(authz.ProjectID(id), read, r) })
+	// What is in another place than before was brought; what came or went was read for that.
+	changes.Groups(samePlaceOfGroup, func(id int64) {
+		_, was := before.Groups[id]
+		_, is := r.snap.Groups[id]
+		i.bring(authz.GroupID(id), !was || !is, r)
+	})
+	changes.Projects(samePlaceOfProject, func(id int64) {
+		_, was := before.Projects[id]
+		_, is := r.snap.Projects[id]
+		i.bring(authz.ProjectID(id), !was || !is, r)
+	})
 }
 
 func (i *Intake) bring(id authz.SourceID, read bool, r *reading) {
@@ -31,37 +41,6 @@ func (i *Intake) bring(id authz.SourceID, read bool, r *reading) {
 		i.began[id] = r.began
 	} else {
 		i.brought[id] = r.began
-	}
-}
-
-// notePlaces calls note for what is in another place than before. What came or went was read for that.
-func notePlaces[V any](before, after map[int64]V, same func(V, V) bool, note func(id int64, read bool)) {
-	differ(before, after, same, func(id int64) {
-		_, was := before[id]
-		_, is := after[id]
-		note(id, !was || !is)
-	})
-}
-
-// differ calls changed for each key whose value differs, or that only one of the two has.
-func differ[V any](a, b map[int64]V, same func(V, V) bool, changed func(int64)) {
-	common := 0
-	for id, x := range a {
-		y, ok := b[id]
-		if ok {
-			common++
-		}
-		if !ok || !same(x, y) {
-			changed(id)
-		}
-	}
-	if common == len(b) {
-		return
-	}
-	for id := range b {
-		if _, ok := a[id]; !ok {
-			changed(id)
-		}
 	}
 }
 

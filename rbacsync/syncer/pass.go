@@ -41,6 +41,8 @@ type pass struct {
 	affected map[authz.SourceID]bool
 	sources  []authz.Source
 	scope    rbacsync.Scope
+	// untouchable are the sources, in the scope or not, whose rights can't be judged by the Snapshot, and why.
+	untouchable map[authz.SourceID]string
 
 	basis Basis
 	have  *rbacsync.Observed
@@ -207,11 +209,16 @@ func (s *pipeline) desire(p *pass) {
 	} else {
 		p.Names, p.Namespaces = s.last.view.Namespace, len(p.scope)
 	}
+	if p.everything() {
+		p.untouchable = s.o.Policy.Untouchable(p.snap)
+	} else {
+		p.untouchable = s.o.Policy.UntouchableAfter(s.last.untouchable, p.snap, p.affected)
+	}
 	grants, found := s.o.Policy.Grants(p.snap, p.sources, p.Started)
 	in := rbacsync.Input{
 		Snapshot: p.snap, Sources: p.sources, Names: p.Names, Grants: grants,
 		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings,
-		Untouchable: s.o.Policy.Untouchable(p.snap), Now: p.Started, Secrets: p.have.Secrets,
+		Untouchable: p.untouchable, Now: p.Started, Secrets: p.have.Secrets,
 	}
 	s.credentials.input(&in, p)
 	p.plain = rbacsync.Desired(in)
@@ -337,12 +344,13 @@ func (p *pass) scoped() []authz.Finding {
 // lastPass is what the next pass over single namespaces builds on: the last one over everything, as those since then have
 // carried it on.
 type lastPass struct {
-	snap    *authz.Snapshot
-	view    authz.View
-	found   []authz.Finding
-	held    []rbacsync.Item
-	expires time.Time // when a right ends by the clock: then everything is looked at
-	sizes   map[authz.SourceID]int
+	snap        *authz.Snapshot
+	untouchable map[authz.SourceID]string
+	view        authz.View
+	found       []authz.Finding
+	held        []rbacsync.Item
+	expires     time.Time // when a right ends by the clock: then everything is looked at
+	sizes       map[authz.SourceID]int
 }
 
 // remember keeps what the next pass may build on, if it may.
@@ -353,7 +361,7 @@ func (s *pipeline) remember(p *pass) {
 		return
 	}
 	s.last = &lastPass{
-		snap: p.snap, view: p.view, found: slices.Concat(p.scoped(), p.noted), held: p.Held, expires: s.expiry,
+		snap: p.snap, untouchable: p.untouchable, view: p.view, found: slices.Concat(p.scoped(), p.noted), held: p.Held, expires: s.expiry,
 	}
 	if before != nil && !p.everything() {
 		s.last.sizes = before.sizes
