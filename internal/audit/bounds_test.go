@@ -25,6 +25,7 @@ import (
 // TestWhatWaitsIsBounded: while nothing can be read, few passes are held, and nothing holds those that were dropped. Whichever they
 // were, who has what is right after the next whole pass, and what nobody recorded is told as found.
 func TestWhatWaitsIsBounded(t *testing.T) {
+	t.Parallel()
 	for name, begun := range map[string]bool{"before the history begins": false, "later": true} {
 		w, kube := newWorld(20), newCluster()
 		x := w.writer(kube, limits)
@@ -52,7 +53,9 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 				if err := x.save(t.Context()); err == nil {
 					t.Fatal("stored?")
 				}
-				held(keepUnread)
+				if held(8); len(x.queue) < 8 || x.queue[7].Ended != p.Ended {
+					t.Fatalf("%s: %d passes are kept, and not the last 8", name, len(x.queue))
+				}
 			}
 		}
 		away = nil
@@ -60,7 +63,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 		w.save(t, x, w.pass(syncer.KindFull, "periodic", nil))
 		w.check(t, kube, name)
 		found := 0
-		for _, e := range allOf(t, kube) {
+		for _, e := range w.all(t, kube) {
 			if e.Found {
 				found++
 			}
@@ -108,6 +111,7 @@ func TestMuchIsStoredAtOnce(t *testing.T) {
 // TestWhatIsNotStoredIsBounded: while nothing can be written, what is kept to be written has a bound, and what is dropped of it is
 // found.
 func TestWhatIsNotStoredIsBounded(t *testing.T) {
+	t.Parallel()
 	w, kube := newWorld(20), newCluster()
 	x := w.writer(kube, limits)
 	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
@@ -128,6 +132,7 @@ func TestWhatIsNotStoredIsBounded(t *testing.T) {
 // TestAllThatFits: however much there is to store at once, also by Flush, as `sync` does: it is stored, within what was configured, and no
 // Secret becomes larger than one may be. What has no room is dropped, the oldest first, and the state of now is known.
 func TestAllThatFits(t *testing.T) {
+	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
 	noise := func(size int) string {
 		out := make([]byte, size)
@@ -199,6 +204,7 @@ func TestAllThatFits(t *testing.T) {
 // TestAnAbortedQuestionCostsNothing: who asks and goes away, at whichever request, and a request that fails, have nobody read again
 // what was read already; who waits for their turn does not wait longer than they want.
 func TestAnAbortedQuestionCostsNothing(t *testing.T) {
+	t.Parallel()
 	w, kube := newWorld(20), newCluster()
 	x := w.writer(kube, limits)
 	x.ledger.openRecords = 4
@@ -359,7 +365,7 @@ func TestNobodyIsGivenTheNumberOfSomebodyElse(t *testing.T) {
 	w.flip("haw", "edit", 1)
 	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
 	p := w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{"haw": true}, flips{"haw", "edit", 1})
-	p.Made[0].ApprovedBy = "gitlab:771"
+	p.Made[0].ApprovedFor = map[int64]string{1: "gitlab:771"}
 	w.save(t, x, p)
 	delete(w.users, 771)
 	w.save(t, x, w.pass(syncer.KindFull, "periodic", nil))

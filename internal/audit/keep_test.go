@@ -248,6 +248,7 @@ func TestAUserThatWasNotReadIsNotGone(t *testing.T) {
 // TestWhatIsOldIsDropped: nothing is kept for longer than the configured days and a twentieth more, also where little happens; who
 // had what stays known for what is kept. A bound of bytes that cuts before is a finding.
 func TestWhatIsOldIsDropped(t *testing.T) {
+	t.Parallel()
 	w, kube := newWorld(3), newCluster()
 	x := w.writer(kube, Limits{Days: 100, MaxBytes: 1 << 20, PseudonymiseAfter: time.Hour})
 	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
@@ -281,6 +282,7 @@ func TestWhatIsOldIsDropped(t *testing.T) {
 // TestADamagedHistoryBeginsAnew: whatever somebody does to a Secret of it, the next changes are recorded, what can be read is told,
 // who had what is known from then on, and nothing is made up.
 func TestADamagedHistoryBeginsAnew(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{store.NameAudit, store.NameAuditBase, slotName(0), "all"} {
 		for _, how := range []string{"deleted", "emptied", "garbage"} {
 			w, kube := newWorld(5), newCluster()
@@ -469,6 +471,7 @@ func TestWhatAnEarlierVersionWroteIsTold(t *testing.T) {
 // TestANamespaceThatChangesHands: whatever happens to the project of a namespace, what its members lose is recorded, once; and its
 // name goes with that of the person whose it was at last.
 func TestANamespaceThatChangesHands(t *testing.T) {
+	t.Parallel()
 	const ns = "zoe-thesis"
 	mine := authz.Project{ID: 42, Path: "zoe/thesis", Owner: 3}
 	for _, c := range []struct {
