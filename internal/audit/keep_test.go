@@ -56,9 +56,14 @@ func plainText(t *testing.T, kube *fake.Clientset) string {
 }
 
 // TestHalfAMillionChangesFit: as many as a large GitLab has in years fit into the space that is kept by default; each write, and
-// what a question costs, stays small.
+// what a question costs, stays small. Under the race detector a fifth of them have to fit into a fifth.
 func TestHalfAMillionChangesFit(t *testing.T) {
-	const all, people, spaces = 500_000, 20_000, 5000
+	t.Parallel()
+	all, most := 500_000, 10<<20
+	const people, spaces = 20_000, 5000
+	if underRace {
+		all, most = all/5, most/5
+	}
 	w, kube := newWorld(0), newCluster()
 	x := w.writer(kube, limits)
 	w.flip("haw", "edit", 1)
@@ -123,10 +128,12 @@ func TestHalfAMillionChangesFit(t *testing.T) {
 		return time.Since(begun)
 	}
 	first, again := ask(), ask()
-	perChange := float64(x.ledger.v.bytes()+int64(len(x.ledger.v.open))) / all
-	fmt.Fprintf(os.Stdout, "BENCH audit.bytes_per_change %.1f\n", perChange)
+	perChange := float64(x.ledger.v.bytes()+int64(len(x.ledger.v.open))) / float64(all)
+	if !underRace {
+		fmt.Fprintf(os.Stdout, "BENCH audit.bytes_per_change %.1f\n", perChange)
+	}
 	t.Logf("%d changes: %d bytes in all, %.1f in a change; made in %v; the first question takes %v, another one %v", len(x.ledger.v.book.log), total, perChange, wrote, first, again)
-	if total > 10<<20 || again > time.Second {
+	if total > most || again > time.Second {
 		t.Errorf("%d bytes in all; a question takes %v", total, again)
 	}
 }

@@ -349,7 +349,7 @@ func (g *gate) ask(string, string) error {
 // own, each time another one.
 func TestOfTwoThatMayWriteNothingIsLost(t *testing.T) {
 	t.Parallel()
-	const stride = 11
+	const stride = 17
 	plenty := Limits{Days: 400, MaxBytes: 1 << 20, PseudonymiseAfter: time.Hour}
 	mixed, begin := 0, scenarios(t)
 	for _, name := range []string{"nothing", "some", "a damaged base"} {
@@ -358,7 +358,7 @@ func TestOfTwoThatMayWriteNothingIsLost(t *testing.T) {
 		p, q := w.give(syncer.KindTargeted, 1, 2, 3, 4, 5), w.give(syncer.KindTargeted, 11, 12, 13, 14, 15)
 		again := copies(t, w, kube)
 		for i, ended := 1, false; !ended; i++ {
-			for j, none := 1+i*4%stride, false; !none; j += stride {
+			for j, none := 1+i*5%stride, false; !none; j += stride {
 				w, kube := again()
 				what := fmt.Sprintf("%s, at request %d of one and %d of the other", name, i, j)
 				save := func(at int, passes ...Written) (g *gate, done chan error) {
@@ -411,6 +411,40 @@ func TestOfTwoThatMayWriteNothingIsLost(t *testing.T) {
 	t.Logf("%d ways to mix them", mixed)
 }
 
+// makes is the change by which a namespace is made, as somebody approved it.
+func makes(w *world, ns, by string) rbacsync.Change {
+	o := rbacsync.Object{Key: rbacsync.NamespaceKey(ns), Namespace: &rbacsync.Namespace{Source: w.source(ns), Issuer: issuer}}
+	return rbacsync.Change{Action: rbacsync.Create, Key: o.Key, Source: w.source(ns), New: &o, ApprovedBy: by}
+}
+
+// TestABaseIsAheadOfItsBlocks: a base that counts on blocks of a process that never came to commit them makes no state lack those that
+// the next process writes under the same numbers.
+func TestABaseIsAheadOfItsBlocks(t *testing.T) {
+	for ahead := range uint64(4) {
+		w, kube := scenarios(t)["full"]()
+		v := newVolume(kube)
+		if err := v.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		v.drop(v.head.Next)
+		err := v.baseBlob().Save(t.Context(), map[string]string{metaBase: "never committed"}, func(out io.Writer) error {
+			return v.book.writeBase(out, v.head.Next+ahead)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		what := fmt.Sprintf("%d blocks ahead", ahead)
+		w.check(t, kube, what)
+		x := w.writer(kube, Limits{Days: 400, MaxBytes: 1 << 20, PseudonymiseAfter: time.Hour})
+		x.ledger.openRecords = 2
+		w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+		for user := range int64(12) {
+			w.save(t, x, w.give(syncer.KindTargeted, user+1))
+			w.check(t, kube, what)
+		}
+	}
+}
+
 // TestADeathAtAnyWrite: a process that dies before any of its writes makes nobody somebody else, and the next one goes on with the
 // state of the cluster. What it has left of blocks that count no more is deleted.
 func TestADeathAtAnyWrite(t *testing.T) {
@@ -435,7 +469,8 @@ func TestADeathAtAnyWrite(t *testing.T) {
 			x.ledger.openRecords = 4
 			// Who is met first has other numbers when it begins anew.
 			p := w.give(syncer.KindFull, 20, 19, 18, 17)
-			p.Made[3].ApprovedBy, p.Made[2].ApprovedBy = "gitlab:100", "gitlab:101" // so has who comes after them, and not their namespace
+			// So has who comes after an approver, and not their namespace.
+			p.Made = append(p.Made, makes(w, own(17), "gitlab:100"), makes(w, own(18), "gitlab:101"))
 			x.Take(p)
 			x.Take(w.give(syncer.KindTargeted, 1, 2, 3, 4, 5, 16))
 			err := x.save(t.Context())
