@@ -238,6 +238,12 @@ func TestAUserThatWasNotReadIsNotGone(t *testing.T) {
 	if gone() {
 		t.Error("gone, though the list was not read")
 	}
+	p = w.pass(syncer.KindFull, "interval", nil)
+	p.Snapshot.Users = nil
+	w.save(t, x, p)
+	if gone() {
+		t.Error("gone, though the list has nobody")
+	}
 	delete(w.users, 2)
 	w.save(t, x, w.pass(syncer.KindFull, "interval", nil))
 	if !gone() {

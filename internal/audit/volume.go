@@ -87,7 +87,7 @@ func (v *volume) read(ctx context.Context) error {
 	s, err := v.writer.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		v.writer.seen = ""
+		v.writer.version, v.writer.seen = "", ""
 		return fmt.Errorf("the history: %w", store.ErrNone)
 	case err != nil:
 		return fmt.Errorf("loading %s: %w", store.NameAudit, err)
@@ -99,6 +99,7 @@ func (v *volume) read(ctx context.Context) error {
 	if v.writer.version != "" && s.ResourceVersion == v.writer.version && v.broken == nil {
 		return nil
 	}
+	v.writer.version = "" // until all is read: what an earlier try has read in part is of another history
 	if s.Data[keyHead] == nil && s.Data[keyClaim] != nil { // the first writer has not come as far as to commit
 		return fmt.Errorf("the history: %w", store.ErrNone)
 	}
@@ -106,7 +107,6 @@ func (v *volume) read(ctx context.Context) error {
 	if err := json.Unmarshal(s.Data[keyHead], &h); err != nil || h.Base == "" {
 		return fmt.Errorf("loading %s: %w: it has no description that this version knows", store.NameAudit, store.ErrDamaged)
 	}
-	v.writer.version = "" // until all is read
 	if h.Base != v.base {
 		if err := v.readBase(ctx, h.Base); err != nil {
 			return err

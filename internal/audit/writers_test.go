@@ -145,7 +145,7 @@ func scenarios(t *testing.T) map[string]func() (*world, *fake.Clientset) {
 		},
 		"full": func(w *world, kube *fake.Clientset) { begin(w, kube, 40) },
 		"a damaged base": func(w *world, kube *fake.Clientset) {
-			begin(w, kube, 20)
+			begin(w, kube, 18) // the last two are in no block, and nobody has anything any more
 			damage(t, kube, store.NameAuditBase, "content.gz")
 		},
 		"a damaged block": func(w *world, kube *fake.Clientset) {
@@ -349,7 +349,7 @@ func (g *gate) ask(string, string) error {
 // own, each time another one.
 func TestOfTwoThatMayWriteNothingIsLost(t *testing.T) {
 	t.Parallel()
-	const stride = 17
+	const stride = 23
 	plenty := Limits{Days: 400, MaxBytes: 1 << 20, PseudonymiseAfter: time.Hour}
 	mixed, begin := 0, scenarios(t)
 	for _, name := range []string{"nothing", "some", "a damaged base"} {
