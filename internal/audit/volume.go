@@ -99,7 +99,8 @@ func (v *volume) read(ctx context.Context) error {
 	if v.writer.version != "" && s.ResourceVersion == v.writer.version && v.broken == nil {
 		return nil
 	}
-	v.writer.version = ""                                  // until all is read: what an earlier try has read in part is of another history
+	// Until all is read: what an earlier try has read in part is of another history.
+	v.writer.version = ""
 	if s.Data[keyHead] == nil && s.Data[keyClaim] != nil { // the first writer has not come as far as to commit
 		return fmt.Errorf("the history: %w", store.ErrNone)
 	}
