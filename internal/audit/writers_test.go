@@ -349,7 +349,7 @@ func (g *gate) ask(string, string) error {
 // own, each time another one.
 func TestOfTwoThatMayWriteNothingIsLost(t *testing.T) {
 	t.Parallel()
-	const stride = 23
+	const stride = 17
 	plenty := Limits{Days: 400, MaxBytes: 1 << 20, PseudonymiseAfter: time.Hour}
 	mixed, begin := 0, scenarios(t)
 	for _, name := range []string{"nothing", "some", "a damaged base"} {
