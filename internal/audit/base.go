@@ -10,12 +10,6 @@ import (
 	"time"
 )
 
-// rows are rows of the tables of people and namespaces.
-type rows struct {
-	People []person `json:"people,omitempty"`
-	Spaces []space  `json:"namespaces,omitempty"`
-}
-
 // base is what blocks are read by: the tables, and who had what before the first record that counts.
 type base struct {
 	Begins time.Time `json:"begins"`
@@ -84,21 +78,4 @@ func (b *book) readBase(in io.Reader) (block uint64, err error) {
 		b.base[s.Space][b.text(s.Role)] = who
 	}
 	return x.Block, nil
-}
-
-// maxNumber is more than there are people or namespaces: what is damaged must not fill the memory.
-const maxNumber = 1 << 24
-
-// add takes in rows of the tables.
-func (b *book) add(r rows) {
-	for _, p := range r.People {
-		if p.N > 0 && p.N < maxNumber {
-			b.addPerson(p)
-		}
-	}
-	for _, s := range r.Spaces {
-		if s.N > 0 && s.N < maxNumber {
-			b.addSpace(s)
-		}
-	}
 }

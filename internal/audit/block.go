@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 )
 
 // blockFormat is how records are written in a block.
@@ -29,6 +30,9 @@ func columns(r record, last record, ref func(uint32) uint64) [8]uint64 {
 		ref(r.role), kind, ref(r.cause), ref(r.why), ref(r.by),
 	}
 }
+
+// gzipWriters has gzip.Writers that are used again: each takes 0.8 MB, and what is open is packed with each change.
+var gzipWriters sync.Pool
 
 // packBlock writes records as a block.
 func (t *texts) packBlock(records []record) ([]byte, error) {
@@ -59,10 +63,15 @@ func (t *texts) packBlock(records []record) ([]byte, error) {
 		head = append(binary.AppendUvarint(head, uint64(len(text))), text...)
 	}
 	var out bytes.Buffer
-	z, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
-	if err != nil {
-		return nil, err
+	z, ok := gzipWriters.Get().(*gzip.Writer)
+	if !ok {
+		var err error
+		if z, err = gzip.NewWriterLevel(&out, gzip.BestCompression); err != nil {
+			return nil, err
+		}
 	}
+	z.Reset(&out)
+	defer gzipWriters.Put(z)
 	for _, part := range append([][]byte{head}, cols[:]...) {
 		if _, err := z.Write(part); err != nil {
 			return nil, err

@@ -25,6 +25,7 @@ import (
 // TestWhatWaitsIsBounded: while nothing can be read, few passes are held, and nothing holds those that were dropped. Whichever they
 // were, who has what is right after the next whole pass, and what nobody recorded is told as found.
 func TestWhatWaitsIsBounded(t *testing.T) {
+	t.Parallel()
 	for name, begun := range map[string]bool{"before the history begins": false, "later": true} {
 		w, kube := newWorld(20), newCluster()
 		x := w.writer(kube, limits)
@@ -52,7 +53,9 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 				if err := x.save(t.Context()); err == nil {
 					t.Fatal("stored?")
 				}
-				held(keepUnread)
+				if held(8); len(x.queue) < 8 || x.queue[7].Ended != p.Ended {
+					t.Fatalf("%s: %d passes are kept, and not the last 8", name, len(x.queue))
+				}
 			}
 		}
 		away = nil
@@ -60,7 +63,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 		w.save(t, x, w.pass(syncer.KindFull, "periodic", nil))
 		w.check(t, kube, name)
 		found := 0
-		for _, e := range allOf(t, kube) {
+		for _, e := range w.all(t, kube) {
 			if e.Found {
 				found++
 			}
@@ -108,6 +111,7 @@ func TestMuchIsStoredAtOnce(t *testing.T) {
 // TestWhatIsNotStoredIsBounded: while nothing can be written, what is kept to be written has a bound, and what is dropped of it is
 // found.
 func TestWhatIsNotStoredIsBounded(t *testing.T) {
+	t.Parallel()
 	w, kube := newWorld(20), newCluster()
 	x := w.writer(kube, limits)
 	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
@@ -128,12 +132,11 @@ func TestWhatIsNotStoredIsBounded(t *testing.T) {
 // TestAllThatFits: however much there is to store at once, also by Flush, as `sync` does: it is stored, within what was configured, and no
 // Secret becomes larger than one may be. What has no room is dropped, the oldest first, and the state of now is known.
 func TestAllThatFits(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	noise := func(size int) string {
+	t.Parallel()
+	r := rand.NewChaCha8([32]byte{1})
+	noise := func(size int) string { // that no compression makes smaller
 		out := make([]byte, size)
-		for i := range out {
-			out[i] = "0123456789abcdef"[r.IntN(16)]
-		}
+		_, _ = r.Read(out)
 		return string(out)
 	}
 	for _, c := range []struct {
@@ -146,8 +149,8 @@ func TestAllThatFits(t *testing.T) {
 	}{
 		{name: "a first sync", changes: 20_000, why: 0, max: 8 << 20, records: 4000},
 		{name: "less than that is kept", changes: 20_000, why: 0, max: 64 << 10, records: 4000},
-		{name: "more than there are Secrets for", changes: 9000, why: 3000, max: 10 << 20, records: 400, segments: Slots - 2},
-		{name: "a block larger than a Secret", changes: 2000, why: 3000, max: 10 << 20, records: 1500},
+		{name: "more than there are Secrets for", changes: 4500, why: 3000, max: 10 << 20, records: 200, segments: Slots - 2},
+		{name: "a block larger than a Secret", changes: 1000, why: 3000, max: 10 << 20, records: 750},
 	} {
 		w, kube := newWorld(20), newCluster()
 		x := w.writer(kube, Limits{Days: 400, MaxBytes: c.max, PseudonymiseAfter: time.Hour})
@@ -199,6 +202,7 @@ func TestAllThatFits(t *testing.T) {
 // TestAnAbortedQuestionCostsNothing: who asks and goes away, at whichever request, and a request that fails, have nobody read again
 // what was read already; who waits for their turn does not wait longer than they want.
 func TestAnAbortedQuestionCostsNothing(t *testing.T) {
+	t.Parallel()
 	w, kube := newWorld(20), newCluster()
 	x := w.writer(kube, limits)
 	x.ledger.openRecords = 4
@@ -359,7 +363,7 @@ func TestNobodyIsGivenTheNumberOfSomebodyElse(t *testing.T) {
 	w.flip("haw", "edit", 1)
 	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
 	p := w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{"haw": true}, flips{"haw", "edit", 1})
-	p.Made[0].ApprovedBy = "gitlab:771"
+	p.Made[0].ApprovedFor = map[int64]string{1: "gitlab:771"}
 	w.save(t, x, p)
 	delete(w.users, 771)
 	w.save(t, x, w.pass(syncer.KindFull, "periodic", nil))

@@ -82,8 +82,8 @@ func (b *book) later(old []change) []change {
 	return slices.DeleteFunc(slices.Clone(old), func(c change) bool { return c.at.UnixMilli() < last || b.has(c) })
 }
 
-// tell takes in a change of which nothing before it is known: who lost something had it.
-func (b *book) tell(c change) (record, bool) {
+// noteEarlier takes in a change of before the history begins, of which nothing before it is known: who lost something had it.
+func (b *book) noteEarlier(c change) (record, bool) {
 	none := state{}
 	if had := c; c.what == lost {
 		had.what = gained
@@ -282,7 +282,7 @@ func (b *book) owner(p *place, now, before *authz.Snapshot) int64 {
 	return unknownOwner
 }
 
-// differ tells what of one pass is to be noted.
+// differ finds what of one pass is to be noted.
 type differ struct {
 	x     Written
 	why   reasons
@@ -325,7 +325,7 @@ func (d *differ) changes(p *place, was []holder) (out []change) {
 	return append(out, d.objects(p, base)...)
 }
 
-// objects tells of what was written beside bindings.
+// objects returns what was written beside bindings.
 func (d *differ) objects(p *place, base change) (out []change) {
 	for _, m := range p.changes {
 		if m.Key.Kind == rbacsync.KindRoleBinding {

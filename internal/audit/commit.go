@@ -1,11 +1,8 @@
 package audit
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -20,104 +17,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
-// errConflict says that another process has written the history since it was read.
-var errConflict = errors.New("another process has written the history")
-
-// conflict makes errConflict of what kube-apiserver says to the one of two writers who loses.
-func conflict(err error) error {
-	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-		return errConflict
-	}
-	return err
-}
-
-// claim begins a writing beside the first Secret. It gives that another version: who has read the history before can write nothing
-// any more, and who reads it later finds nothing of this writing that could still count. Each write of it is made as
-//
-//	read what is there; ask whether the claim still holds (ours); write only if what is there is still what was read
-//
-// so that whatever another process has written since the claim makes one of the two fail, however long a request is under way. A
-// history that begins anew has other numbers for people: its claim takes the head away, with which its base must not be read.
-func (v *volume) claim(ctx context.Context) error {
-	if v.claimed {
-		return nil
-	}
-	data := map[string][]byte{}
-	old, err := v.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err) && v.seen == "":
-	case apierrors.IsNotFound(err), err == nil && old.ResourceVersion != v.seen:
-		return errConflict
-	case err != nil:
-		return fmt.Errorf("loading %s: %w", store.NameAudit, err)
-	default:
-		if err := store.Readable(old); err != nil {
-			return err
-		}
-		if v.version != "" {
-			data = maps.Clone(old.Data)
-		}
-		v.version = old.ResourceVersion
-	}
-	data[keyClaim] = []byte(rand.Text())
-	if err := v.put(ctx, data); err != nil {
-		return err
-	}
-	v.claimed = true
-	return nil
-}
-
-// ours returns why nothing may be written: errConflict if another process has written the history, or has claimed it.
-func (v *volume) ours(ctx context.Context) error {
-	s, err := v.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err), err == nil && s.ResourceVersion != v.version:
-		return errConflict
-	case err != nil:
-		return fmt.Errorf("loading %s: %w", store.NameAudit, err)
-	}
-	return v.leads()
-}
-
-func (v *volume) leads() error {
-	if v.may == nil {
-		return nil
-	}
-	return v.may()
-}
-
-// put writes the first Secret if it is still as it was read, and notes its version.
-func (v *volume) put(ctx context.Context, data map[string][]byte) error {
-	s := ownSecret(store.NameAudit, data)
-	s.ResourceVersion = v.version
-	if err := v.leads(); err != nil {
-		return err
-	}
-	var err error
-	if v.version == "" && !v.claimed {
-		_, err = v.secrets().Create(ctx, s, metav1.CreateOptions{})
-	} else {
-		switch _, err = v.secrets().Update(ctx, s, metav1.UpdateOptions{}); {
-		case apierrors.IsInvalid(err): // somebody made it immutable
-			err = store.Put(ctx, v.secrets(), s)
-		case apierrors.IsNotFound(err): // somebody wants it to begin anew
-			err = errConflict
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("storing %s: %w", store.NameAudit, conflict(err))
-	}
-	written, err := v.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
-	if err != nil {
-		return fmt.Errorf("loading %s: %w", store.NameAudit, err)
-	}
-	if !maps.EqualFunc(written.Data, data, bytes.Equal) {
-		return errConflict
-	}
-	v.version, v.seen = written.ResourceVersion, written.ResourceVersion
-	return nil
-}
-
 // commit writes the first Secret: the first n open records, and where all else is. What was claimed counts from then on.
 func (v *volume) commit(ctx context.Context, n int) error {
 	packed, err := v.book.packBlock(v.open[:n])
@@ -128,16 +27,16 @@ func (v *volume) commit(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	if err := v.put(ctx, map[string][]byte{keyHead: description, keyOpen: packed}); err != nil {
+	if err := v.writer.put(ctx, map[string][]byte{keyHead: description, keyOpen: packed}); err != nil {
 		return err
 	}
-	v.claimed, v.stored = false, n
+	v.writer.claimed, v.stored = false, n
 	return nil
 }
 
 // saveBase writes the tables and the state before the first block that counts. Commit makes it count.
 func (v *volume) saveBase(ctx context.Context, now time.Time) error {
-	if err := v.claim(ctx); err != nil {
+	if err := v.writer.claim(ctx); err != nil {
 		return err
 	}
 	name := strconv.FormatInt(now.UnixNano(), 36)
@@ -171,7 +70,7 @@ func (v *volume) seal(ctx context.Context, n int) (int, error) {
 		}
 		segments, last = append(segments, segment{slot, v.head.Next, v.head.Next}), last+1
 	}
-	if err := v.claim(ctx); err != nil {
+	if err := v.writer.claim(ctx); err != nil {
 		return 0, err
 	}
 	s, _, err := v.segment(ctx, segments[last])
@@ -179,7 +78,7 @@ func (v *volume) seal(ctx context.Context, n int) (int, error) {
 		return 0, err
 	}
 	s.Data[blockKey(v.head.Next)] = packed
-	if err := v.write(ctx, s); err != nil {
+	if err := v.writer.write(ctx, s); err != nil {
 		return 0, err
 	}
 	v.blocks[v.head.Next] = block{slices.Clone(v.open[:n]), len(packed)}
@@ -205,7 +104,7 @@ func (v *volume) has(old segment) bool {
 // segment returns the Secret of a segment, with its blocks alone, and whether there is more in it.
 func (v *volume) segment(ctx context.Context, g segment) (s *corev1.Secret, more bool, err error) {
 	s = ownSecret(slotName(g.Slot), map[string][]byte{})
-	old, err := v.secrets().Get(ctx, s.Name, metav1.GetOptions{})
+	old, err := v.writer.secrets().Get(ctx, s.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return s, false, nil
 	}
@@ -224,23 +123,6 @@ func (v *volume) segment(ctx context.Context, g segment) (s *corev1.Secret, more
 	return s, len(old.Data) > len(s.Data), nil
 }
 
-// write writes a Secret as it was read, or makes it: see claim.
-func (v *volume) write(ctx context.Context, s *corev1.Secret) error {
-	err := v.ours(ctx)
-	switch {
-	case err != nil:
-		return err
-	case s.ResourceVersion == "":
-		_, err = v.secrets().Create(ctx, s, metav1.CreateOptions{})
-	default:
-		err = store.Put(ctx, v.secrets(), s)
-	}
-	if err != nil {
-		return fmt.Errorf("storing %s: %w", s.Name, conflict(err))
-	}
-	return nil
-}
-
 // clean takes out of the Secret of a slot what the head does not name.
 func (v *volume) clean(ctx context.Context, slot int) error {
 	g := segment{Slot: slot}
@@ -252,18 +134,11 @@ func (v *volume) clean(ctx context.Context, slot int) error {
 	case err != nil || s.ResourceVersion == "":
 		return err
 	case g.From < g.To && more:
-		return v.write(ctx, s)
+		return v.writer.write(ctx, s)
 	case g.From < g.To:
 		return nil
 	}
-	if err := v.ours(ctx); err != nil {
-		return err
-	}
-	err = v.secrets().Delete(ctx, s.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &s.ResourceVersion}})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("deleting %s: %w", s.Name, conflict(err))
-	}
-	return nil
+	return v.writer.remove(ctx, s)
 }
 
 // drop forgets the blocks before one, in the head alone: their records become part of the base.

@@ -2,7 +2,7 @@ package audit
 
 import "time"
 
-// What says what an Entry tells.
+// What says what an Entry is about.
 type What string
 
 // A right was gained or lost, or an object that gives nobody a right was written.
@@ -17,7 +17,7 @@ const (
 // Entry is one change: somebody gained or lost a ClusterRole in a namespace, or an object was written there.
 type Entry struct {
 	// At is when: of a right that was gained, when its writing began, and of one that was lost, when its writing had ended, so
-	// that nobody had it for longer than is told.
+	// that nobody had it for longer than is recorded.
 	At         time.Time `json:"at"`
 	Namespace  string    `json:"namespace"`
 	What       What      `json:"what"`

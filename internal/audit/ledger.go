@@ -28,7 +28,7 @@ type ledger struct {
 	spaces  map[uint32]bool
 	legacy  bool // what versions before wrote is to be deleted
 	forgets bool // the stored tables have somebody who is to be forgotten
-	told    int  // how many of the open records are of before the history begins
+	earlier int  // how many of the open records are of before the history begins
 
 	// lastBook and lastNow are of the v before: should nothing be stored any more, the history begins with them.
 	lastBook *book
@@ -77,14 +77,14 @@ func (l *ledger) reset() {
 
 func (l *ledger) volume() *volume {
 	v := newVolume(l.o.Kube)
-	v.may = l.o.May
+	v.writer.may = l.o.May
 	return v
 }
 
 // anew returns an empty volume in the place of one that can't be read: of what was looked at, and of nothing that was written since.
 func (l *ledger) anew(old *volume) *volume {
 	v := l.volume()
-	v.seen = old.seen
+	v.writer.seen = old.writer.seen
 	return v
 }
 
@@ -104,9 +104,9 @@ func (l *ledger) load(ctx context.Context) error {
 	l.fresh = err != nil
 	switch {
 	case err == nil:
-	case errors.Is(err, store.ErrNone) && v.version == "":
+	case errors.Is(err, store.ErrNone) && v.writer.version == "":
 		v = l.anew(v)
-	case v.version != "":
+	case v.writer.version != "":
 		l.o.Log.WarnContext(ctx, "a part of the history is damaged: who had what is known from now on", "error", err)
 		v.mend()
 	default:
@@ -121,11 +121,12 @@ func (l *ledger) load(ctx context.Context) error {
 	l.legacy = len(old) > 0 && l.o.Now().Sub(old[len(old)-1].at) > keepLegacy
 	old = v.book.later(old)
 	if l.fresh {
-		l.tell(old)
+		l.addEarlier(old)
 		if l.lastBook == nil {
 			return nil // until a whole pass
 		}
-		l.again()
+		restore(v.book, l.lastBook, l.lastNow, l.unsaved) // it was deleted
+		l.start(l.o.Now())
 	} else {
 		for _, c := range old {
 			l.note(c)
@@ -142,55 +143,17 @@ func (l *ledger) load(ctx context.Context) error {
 	return nil
 }
 
-// again begins the history with what was known before it was deleted, but for what was not stored.
-func (l *ledger) again() {
-	b, last := l.v.book, l.lastBook
-	for n, roles := range l.lastNow {
-		s := last.spaces[n-1]
-		for role, people := range roles {
-			r := record{space: b.space(s.Name, s.Owner, false), role: b.text(last.textOf(role)), what: gained}
-			for _, n := range people {
-				p := last.people[n-1]
-				if p.Subject != "" {
-					r.who = b.subject(p.Subject)
-				} else {
-					r.who = b.user(p.ID)
-					p.N = r.who
-					b.addPerson(p)
-				}
-				b.base.apply(r)
-			}
-		}
-	}
-	for _, c := range slices.Backward(l.unsaved) {
-		r := record{space: b.space(c.space, c.owner, true), role: b.text(c.role), what: gained}
-		if c.what == gained {
-			r.what = lost
-		}
-		switch {
-		case c.object():
-			continue
-		case c.user != 0:
-			r.who = b.user(c.user)
-		default:
-			r.who = b.subject(c.subject)
-		}
-		b.base.apply(r)
-	}
-	l.start(l.o.Now())
-}
-
 // start makes the base the state that the history begins with.
 func (l *ledger) start(at time.Time) {
 	b := l.v.book
-	b.begins, b.first, l.told = at.UTC(), len(b.log), len(l.v.open)
+	b.begins, b.first, l.earlier = at.UTC(), len(b.log), len(l.v.open)
 	l.now, l.dirty = b.base.clone(), true
 }
 
-// tell takes in changes of before the history begins: they are told, and make no state.
-func (l *ledger) tell(old []change) {
+// addEarlier takes in changes of before the history begins: they are shown, and make no state.
+func (l *ledger) addEarlier(old []change) {
 	for _, c := range old {
-		if r, ok := l.v.book.tell(c); ok {
+		if r, ok := l.v.book.noteEarlier(c); ok {
 			l.v.open = append(l.v.open, r)
 		}
 	}
@@ -262,7 +225,11 @@ func (l *ledger) process(x Written) {
 		l.record(c)
 	}
 	if x.Kind == syncer.KindFull {
-		l.people(x.Snapshot, x.Ended)
+		changed, removed := updatePeople(&b.tables, l.now, x.Snapshot, x.Ended, l.o.Limits().PseudonymiseAfter)
+		for _, n := range changed {
+			l.rows[n] = true
+		}
+		l.forgets, l.dirty = l.forgets || removed, l.dirty || removed || len(changed) > 0
 	}
 	if x.Ended.After(l.v.head.Recorded) {
 		if x.Ended.Sub(l.v.head.Recorded) >= recordedEvery {
@@ -292,4 +259,41 @@ func (l *ledger) begin(x Written, all map[string]*place) {
 		}
 	}
 	l.start(x.Began)
+}
+
+// restore makes the base of a new book what was held by the last one, without the changes that were not stored: they are noted
+// again.
+func restore(b, last *book, held state, unsaved []change) {
+	for n, roles := range held {
+		s := last.spaces[n-1]
+		for role, people := range roles {
+			r := record{space: b.space(s.Name, s.Owner, false), role: b.text(last.textOf(role)), what: gained}
+			for _, n := range people {
+				p := last.people[n-1]
+				if p.Subject != "" {
+					r.who = b.subject(p.Subject)
+				} else {
+					r.who = b.user(p.ID)
+					p.N = r.who
+					b.addPerson(p)
+				}
+				b.base.apply(r)
+			}
+		}
+	}
+	for _, c := range slices.Backward(unsaved) {
+		r := record{space: b.space(c.space, c.owner, true), role: b.text(c.role), what: gained}
+		if c.what == gained {
+			r.what = lost
+		}
+		switch {
+		case c.object():
+			continue
+		case c.user != 0:
+			r.who = b.user(c.user)
+		default:
+			r.who = b.subject(c.subject)
+		}
+		b.base.apply(r)
+	}
 }

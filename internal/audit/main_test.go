@@ -3,6 +3,7 @@ package audit
 import (
 	"log/slog"
 	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -27,11 +28,17 @@ var quiet = slog.New(slog.DiscardHandler)
 
 const issuer = "https://gitlab.example.com"
 
-// cluster is a fake API server whose Secrets have versions, as a real one's have.
-func newCluster() *fake.Clientset {
-	kube := fake.NewSimpleClientset() // the other one tracks who owns each field, which takes a second for 1 MiB
+// newCluster returns a fake API server with some Secrets, which have versions, as a real one's have.
+func newCluster(stored ...corev1.Secret) *fake.Clientset {
 	var mu sync.Mutex
 	last := 0
+	objects := make([]runtime.Object, 0, len(stored))
+	for i := range stored {
+		objects = append(objects, &stored[i])
+		version, _ := strconv.Atoi(stored[i].ResourceVersion)
+		last = max(last, version)
+	}
+	kube := fake.NewSimpleClientset(objects...) // the other one tracks who owns each field, which takes a second for 1 MiB
 	secrets := schema.GroupResource{Resource: "secrets"}
 	kube.PrependReactor("*", "secrets", func(a kubetesting.Action) (bool, runtime.Object, error) {
 		mu.Lock()
@@ -91,6 +98,26 @@ func newWorld(people int64) *world {
 	return w
 }
 
+func (w *world) clone() *world {
+	out := *w
+	out.users, out.owners, out.projects, out.unread = maps.Clone(w.users), maps.Clone(w.owners), maps.Clone(w.projects), maps.Clone(w.unread)
+	out.rights = map[string]map[string]map[int64]bool{}
+	for ns, roles := range w.rights {
+		out.rights[ns] = map[string]map[int64]bool{}
+		for role, users := range roles {
+			out.rights[ns][role] = maps.Clone(users)
+		}
+	}
+	return &out
+}
+
+// copies returns a function that copies a world and its cluster as they are now.
+func copies(t *testing.T, w *world, kube *fake.Clientset) func() (*world, *fake.Clientset) {
+	t.Helper()
+	was, stored := w.clone(), secrets(t, kube)
+	return func() (*world, *fake.Clientset) { return was.clone(), newCluster(stored...) }
+}
+
 func (w *world) source(ns string) authz.SourceID {
 	if id := w.owners[ns]; id != 0 {
 		return authz.UserID(id)
@@ -107,11 +134,7 @@ func (w *world) source(ns string) authz.SourceID {
 
 func binding(role string, users map[int64]bool) *rbacsync.Binding {
 	b := &rbacsync.Binding{Role: role, Others: []rbacv1.Subject{}}
-	for id := int64(1); id < 1000; id++ {
-		if users[id] {
-			b.Users = append(b.Users, id)
-		}
-	}
+	b.Users = slices.Sorted(maps.Keys(users))
 	return b
 }
 

@@ -20,27 +20,30 @@ import (
 // TestAFailedReadingIsNoDamage: whichever request fails while the history is read, also just after something seemed to be missing,
 // nothing of it is lost, for good or for the time being: it is read or there is an error, and then it is there again.
 func TestAFailedReadingIsNoDamage(t *testing.T) {
+	t.Parallel()
 	secrets := corev1.Resource("secrets")
 	failures := map[string]error{
 		"timeout": errors.New("context deadline exceeded"), "500": apierrors.NewInternalError(errors.New("etcd")), "forbidden": apierrors.NewForbidden(secrets, "x", nil),
 	}
+	w, kube := newWorld(5), newCluster()
+	x := w.writer(kube, limits)
+	x.ledger.openRecords = 4
+	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+	for n := range int64(9) {
+		w.save(t, x, w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{"haw": true}, flips{"haw", "edit", 1 + n%5}))
+	}
+	half := w.now
+	state := w.text("haw")
+	before, err := NewReader(kube).Namespace(t.Context(), "haw", time.Time{}, time.Time{})
+	if err != nil || len(before) != 9 {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	again := copies(t, w, kube)
 	failed := 0
 	for missing := range 5 { // the GET that finds nothing, for a moment; 0: none
 		for fails := 1; fails < 12; fails++ {
 			for name, failure := range failures {
-				w, kube := newWorld(5), newCluster()
-				x := w.writer(kube, limits)
-				x.ledger.openRecords = 4
-				w.save(t, x, w.pass(syncer.KindFull, "start", nil))
-				for n := range int64(9) {
-					w.save(t, x, w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{"haw": true}, flips{"haw", "edit", 1 + n%5}))
-				}
-				half := w.now
-				state := w.text("haw")
-				before, err := NewReader(kube).Namespace(t.Context(), "haw", time.Time{}, time.Time{})
-				if err != nil || len(before) != 9 {
-					t.Fatalf("%+v, %v", before, err)
-				}
+				w, kube := again()
 				gets, hit := 0, false
 				kube.PrependReactor("get", "secrets", func(a kubetesting.Action) (bool, runtime.Object, error) {
 					gets++
@@ -53,7 +56,7 @@ func TestAFailedReadingIsNoDamage(t *testing.T) {
 					}
 					return false, nil, nil
 				})
-				x = w.writer(kube, limits) // the next leader
+				x := w.writer(kube, limits) // the next leader
 				x.Take(w.pass(syncer.KindTargeted, "hook", rbacsync.Scope{"haw": true}, flips{"haw", "view", 1}))
 				if err := x.save(t.Context()); (err != nil) != hit {
 					t.Fatalf("%s at %d, missing at %d: %v", name, fails, missing, err)

@@ -107,7 +107,7 @@ func (r *Reader) read(ctx context.Context, ask func(*book)) error {
 		now := b.now()
 		for _, c := range old {
 			if b.begins.IsZero() {
-				b.tell(c)
+				b.noteEarlier(c)
 			} else {
 				b.note(c, now)
 			}

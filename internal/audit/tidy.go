@@ -5,67 +5,7 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
-
-// unread reports whether a Snapshot does not say if somebody has an account: unread is not gone.
-func unread(s *authz.Snapshot, user int64) bool {
-	return s.MissingAll != "" || len(s.Users) == 0 || s.Missing[authz.UserID(user)] != ""
-}
-
-// people brings the table of people up to date: their names, who is gone from GitLab, and for whom it is time to be forgotten.
-func (l *ledger) people(s *authz.Snapshot, now time.Time) {
-	holds := map[uint32]bool{}
-	for _, roles := range l.now {
-		for _, people := range roles {
-			for _, n := range people {
-				holds[n] = true
-			}
-		}
-	}
-	after := l.o.Limits().PseudonymiseAfter
-	for _, p := range slices.Clone(l.v.book.people) {
-		if p.ID == 0 || unread(s, p.ID) {
-			continue
-		}
-		old := p
-		u, there := s.Users[p.ID]
-		switch {
-		case there:
-			p.Name, p.Gone = rbacsync.Printable(u.Username), time.Time{}
-		case p.Gone.IsZero():
-			p.Gone = now.UTC()
-		case now.Sub(p.Gone) >= after && !holds[p.N]:
-			l.forget(p)
-			continue
-		}
-		if p != old {
-			l.v.book.addPerson(p)
-			l.rows[p.N], l.dirty = true, true
-		}
-	}
-	for _, n := range slices.Clone(l.v.book.spaces) { // of somebody who is forgotten, and written to since
-		if _, there := s.Users[n.Owner]; n.Owner > 0 && !there && !unread(s, n.Owner) && l.v.book.byID[n.Owner] == 0 && len(l.now[n.N]) == 0 {
-			l.v.book.addSpace(space{N: n.N})
-			l.forgets, l.dirty = true, true
-		}
-	}
-}
-
-// forget takes the name and id of a person out of the tables, and the names of the namespaces that were theirs; where others
-// still hold something, once they don't.
-func (l *ledger) forget(p person) {
-	b := l.v.book
-	b.addPerson(person{N: p.N})
-	for _, s := range slices.Clone(b.spaces) {
-		if s.Owner == p.ID && len(l.now[s.N]) == 0 {
-			b.addSpace(space{N: s.N})
-		}
-	}
-	l.forgets, l.dirty = true, true
-}
 
 // store writes what is not stored yet. It takes several commits where there is more than what has room beside what is kept: what is
 // dropped was committed before, and each commit puts away some of the open records or drops a block.
@@ -87,7 +27,7 @@ func (l *ledger) step(ctx context.Context) (more bool, err error) {
 	v, now, limits := l.v, l.o.Now(), l.o.Limits()
 	before, next, rebase := slices.Clone(v.head.Segments), v.head.Next, l.fresh || l.forgets
 	if l.fresh {
-		if err := l.sealTold(ctx); err != nil {
+		if err := l.sealEarlier(ctx); err != nil {
 			return false, err
 		}
 	}
@@ -109,7 +49,7 @@ func (l *ledger) step(ctx context.Context) (more bool, err error) {
 	if !cut.IsZero() {
 		l.cut = cut
 	}
-	l.keepRows()
+	v.head.rows = v.head.rows.with(l.rows, l.spaces, &v.book.tables) // what the base lacks
 	lacks := len(v.head.People) + len(v.head.Spaces)
 	if rebase || drop > 0 || v.head.Next > next && lacks > 0 || lacks > maxRows {
 		if err := v.saveBase(ctx, now); err != nil {
@@ -132,19 +72,19 @@ func (l *ledger) step(ctx context.Context) (more bool, err error) {
 	return false, l.clean(ctx, before)
 }
 
-// sealTold puts what was before the beginning into blocks of their own, which count for no base. What has no room is dropped.
-func (l *ledger) sealTold(ctx context.Context) error {
+// sealEarlier puts what was before the beginning into blocks of their own, which count for no base. What has no room is dropped.
+func (l *ledger) sealEarlier(ctx context.Context) error {
 	v := l.v
-	for l.told > 0 {
-		n, err := v.seal(ctx, min(l.told, l.openRecords))
+	for l.earlier > 0 {
+		n, err := v.seal(ctx, min(l.earlier, l.openRecords))
 		if err != nil {
 			return err
 		}
 		if n == 0 {
-			l.cut = time.UnixMilli(v.open[l.told-1].at).UTC()
-			v.open, v.stored, n = slices.Clone(v.open[l.told:]), 0, l.told
+			l.cut = time.UnixMilli(v.open[l.earlier-1].at).UTC()
+			v.open, v.stored, n = slices.Clone(v.open[l.earlier:]), 0, l.earlier
 		}
-		l.told -= n
+		l.earlier -= n
 	}
 	v.first = v.head.Next
 	v.bind()
@@ -163,33 +103,12 @@ func (l *ledger) clean(ctx context.Context, before []segment) error {
 	}
 	l.cleaned = true
 	if l.legacy {
-		if err := deleteLegacy(ctx, l.o.Kube, l.v.ours); err != nil {
+		if err := deleteLegacy(ctx, l.o.Kube, l.v.writer.ours); err != nil {
 			return err
 		}
 		l.legacy = false
 	}
 	return nil
-}
-
-// keepRows puts the rows that the base lacks into the head.
-func (l *ledger) keepRows() {
-	h, b := &l.v.head, l.v.book
-	people, spaces := map[uint32]bool{}, map[uint32]bool{}
-	for _, p := range h.People {
-		people[p.N] = true
-	}
-	for _, s := range h.Spaces {
-		spaces[s.N] = true
-	}
-	maps.Copy(people, l.rows)
-	maps.Copy(spaces, l.spaces)
-	h.rows = rows{}
-	for _, n := range slices.Sorted(maps.Keys(people)) {
-		h.People = append(h.People, b.people[n-1])
-	}
-	for _, n := range slices.Sorted(maps.Keys(spaces)) {
-		h.Spaces = append(h.Spaces, b.spaces[n-1])
-	}
 }
 
 // full reports whether a block is to be sealed: what is open is large, or so old that it could not be dropped in time.
@@ -228,30 +147,4 @@ func (v *volume) tooMuch(l Limits, now time.Time, end uint64) (first uint64, cut
 		first, bytes = n+1, bytes-int64(v.blocks[n].bytes)
 	}
 	return first, cut
-}
-
-// prune forgets the rows of people and namespaces that nothing refers to any more.
-func (b *book) prune() {
-	people, spaces := map[uint32]bool{}, map[uint32]bool{}
-	for _, r := range b.log {
-		people[r.who], people[b.approving(r.by)], spaces[r.space] = true, true, true
-	}
-	for n, roles := range b.base {
-		spaces[n] = true
-		for _, who := range roles {
-			for _, n := range who {
-				people[n] = true
-			}
-		}
-	}
-	for _, p := range slices.Clone(b.people) {
-		if !people[p.N] {
-			b.addPerson(person{N: p.N})
-		}
-	}
-	for _, s := range slices.Clone(b.spaces) {
-		if !spaces[s.N] {
-			b.addSpace(space{N: s.N})
-		}
-	}
 }

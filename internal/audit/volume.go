@@ -8,44 +8,14 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-)
-
-// Slots is how many Secrets there are for sealed blocks. A Secret may hold 1 MiB; maxSegment leaves room in it.
-const (
-	Slots      = 16
-	maxSegment = 700 << 10
-)
-
-// SecretNames returns the names of all Secrets that the history may have.
-func SecretNames() []string {
-	out := append([]string{store.NameAudit}, store.SecretNames(store.NameAuditBase)...)
-	for slot := range Slots {
-		out = append(out, slotName(slot))
-	}
-	return out
-}
-
-func slotName(slot int) string { return store.NameAudit + "-s" + strconv.Itoa(slot) }
-
-func blockKey(n uint64) string { return fmt.Sprintf("%08d.gz", n) }
-
-// Keys of the first Secret.
-const (
-	keyHead = "head"
-	keyOpen = "open.gz"
-	// keyClaim is there while a process writes what a later head will name, see claim.
-	keyClaim = "claim"
 )
 
 // head says where everything is. It is in the first Secret, beside the records that are in no sealed block yet; a write to that
@@ -71,39 +41,30 @@ type block struct {
 	bytes   int
 }
 
-// volume is the history as it is stored, in memory.
+// volume is the history as it is stored, in memory. What is written goes through its secretWriter.
 type volume struct {
-	kube kubernetes.Interface
-	may  func() error // optional: nil while this process may write
-
-	version string // resourceVersion of the first Secret; "" if not all that it names was read
-	seen    string // resourceVersion of the first Secret when it was last looked at, readable or not; "" for none
-	claimed bool   // what follows it is written by this process alone, see claim
-	head    head
-	blocks  map[uint64]block
-	open    []record // in no sealed block yet
-	stored  int      // how many of them are in the first Secret
-	book    *book
-	base    string    // the head's name of the base that book was read by; "" for none
-	begins  time.Time // of that base
+	writer secretWriter
+	head   head
+	blocks map[uint64]block
+	open   []record // in no sealed block yet
+	stored int      // how many of them are in the first Secret
+	book   *book
+	base   string    // the head's name of the base that book was read by; "" for none
+	begins time.Time // of that base
 	// first is the first block whose records count for the base, at most head.Next.
 	first uint64
 	// ahead says that the base is not the one that the head means: who wrote it did not come as far as to commit.
 	ahead bool
-	// broken says that something is damaged: what can be read is told, but makes no state.
+	// broken says that something is damaged: what can be read is shown, but makes no state.
 	broken error
 }
 
 func newVolume(kube kubernetes.Interface) *volume {
-	return &volume{kube: kube, blocks: map[uint64]block{}, book: newBook()}
-}
-
-func (v *volume) secrets() corev1client.SecretInterface {
-	return v.kube.CoreV1().Secrets(deploy.Namespace)
+	return &volume{writer: secretWriter{kube: kube}, blocks: map[uint64]block{}, book: newBook()}
 }
 
 func (v *volume) baseBlob() store.Blob {
-	return store.Blob{Client: v.kube, Namespace: deploy.Namespace, Name: store.NameAuditBase, Before: v.ours}
+	return store.Blob{Client: v.writer.kube, Namespace: deploy.Namespace, Name: store.NameAuditBase, Before: v.writer.ours}
 }
 
 // metaBase is the key of a base's name in the blob's description.
@@ -123,21 +84,23 @@ func (v *volume) refresh(ctx context.Context) error {
 }
 
 func (v *volume) read(ctx context.Context) error {
-	s, err := v.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
+	s, err := v.writer.secrets().Get(ctx, store.NameAudit, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		v.seen = ""
+		v.writer.version, v.writer.seen = "", ""
 		return fmt.Errorf("the history: %w", store.ErrNone)
 	case err != nil:
 		return fmt.Errorf("loading %s: %w", store.NameAudit, err)
 	}
-	v.seen = s.ResourceVersion
+	v.writer.seen = s.ResourceVersion
 	if err := store.Readable(s); err != nil {
 		return err
 	}
-	if v.version != "" && s.ResourceVersion == v.version && v.broken == nil {
+	if v.writer.version != "" && s.ResourceVersion == v.writer.version && v.broken == nil {
 		return nil
 	}
+	// Until all is read: what an earlier try has read in part is of another history.
+	v.writer.version = ""
 	if s.Data[keyHead] == nil && s.Data[keyClaim] != nil { // the first writer has not come as far as to commit
 		return fmt.Errorf("the history: %w", store.ErrNone)
 	}
@@ -145,7 +108,6 @@ func (v *volume) read(ctx context.Context) error {
 	if err := json.Unmarshal(s.Data[keyHead], &h); err != nil || h.Base == "" {
 		return fmt.Errorf("loading %s: %w: it has no description that this version knows", store.NameAudit, store.ErrDamaged)
 	}
-	v.version = "" // until all is read
 	if h.Base != v.base {
 		if err := v.readBase(ctx, h.Base); err != nil {
 			return err
@@ -162,7 +124,7 @@ func (v *volume) read(ctx context.Context) error {
 	}
 	v.stored, v.book.begins = len(v.open), v.begins
 	v.bind()
-	v.version = s.ResourceVersion
+	v.writer.version = s.ResourceVersion
 	return nil
 }
 
@@ -199,7 +161,7 @@ func (v *volume) readSegments(ctx context.Context) error {
 		if !missing {
 			continue
 		}
-		s, err := v.secrets().Get(ctx, slotName(g.Slot), metav1.GetOptions{})
+		s, err := v.writer.secrets().Get(ctx, slotName(g.Slot), metav1.GetOptions{})
 		if err == nil {
 			err = store.Readable(s)
 		}
@@ -270,11 +232,4 @@ func (v *volume) bytes() (n int64) {
 		n += int64(b.bytes)
 	}
 	return n
-}
-
-func ownSecret(name string, data map[string][]byte) *corev1.Secret {
-	return &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: deploy.Namespace, Labels: store.OwnLabels()},
-		Type:       corev1.SecretTypeOpaque, Data: data,
-	}
 }

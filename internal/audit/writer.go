@@ -38,7 +38,7 @@ const (
 	maxRows   = 1000 // rows that wait for the base being written
 	// recordedEvery is how often it is written that nothing has changed.
 	recordedEvery = time.Hour
-	// maxQueue, hurryAt and keepUnread bound how much of what passes tell waits in memory. Each has whole Snapshots, and all that was
+	// maxQueue, hurryAt and keepUnread bound how much of what passes report waits in memory. Each has whole Snapshots, and all that was
 	// found in the cluster: at most maxQueue wait while something is being stored, from hurryAt on they wait no longer for the next
 	// time, and keepUnread are left when nothing can be recorded, because what is stored can't be read. Of the rest each right that is
 	// different afterwards is found by the next whole pass, as a difference between the record and the cluster. What is lost of it is

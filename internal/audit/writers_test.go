@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -121,8 +122,9 @@ func writeLegacy(t *testing.T, kube kubernetes.Interface, at time.Time) {
 // momentary is a scenario in which a writer misses a block that is there again for the next one.
 const momentary = "a block is missing for a moment"
 
-// scenarios are states of the store in which a leader that has much to record does each kind of write.
-func scenarios(t *testing.T) map[string]func(w *world, kube *fake.Clientset) {
+// scenarios are states of the store in which a leader that has much to record does each kind of write. Each is made once, and copied.
+func scenarios(t *testing.T) map[string]func() (*world, *fake.Clientset) {
+	t.Helper()
 	begin := func(w *world, kube *fake.Clientset, many int64) {
 		x := w.writer(kube, small)
 		x.ledger.openRecords = 4
@@ -131,7 +133,8 @@ func scenarios(t *testing.T) map[string]func(w *world, kube *fake.Clientset) {
 			w.save(t, x, w.give(syncer.KindTargeted, 1+n%9))
 		}
 	}
-	return map[string]func(w *world, kube *fake.Clientset){
+	out := map[string]func() (*world, *fake.Clientset){}
+	for name, prepare := range map[string]func(w *world, kube *fake.Clientset){
 		"nothing": func(*world, *fake.Clientset) {},
 		"some": func(w *world, kube *fake.Clientset) {
 			begin(w, kube, 3)
@@ -142,7 +145,7 @@ func scenarios(t *testing.T) map[string]func(w *world, kube *fake.Clientset) {
 		},
 		"full": func(w *world, kube *fake.Clientset) { begin(w, kube, 40) },
 		"a damaged base": func(w *world, kube *fake.Clientset) {
-			begin(w, kube, 20)
+			begin(w, kube, 18) // the last two are in no block, and nobody has anything any more
 			damage(t, kube, store.NameAuditBase, "content.gz")
 		},
 		"a damaged block": func(w *world, kube *fake.Clientset) {
@@ -155,44 +158,74 @@ func scenarios(t *testing.T) map[string]func(w *world, kube *fake.Clientset) {
 			begin(w, kube, 3)
 			w.now = w.now.Add(keepLegacy)
 		},
+	} {
+		w, kube := newWorld(20), newCluster()
+		prepare(w, kube)
+		out[name] = copies(t, w, kube)
 	}
+	return out
 }
 
 var small = Limits{Days: 400, MaxBytes: 900, PseudonymiseAfter: time.Hour}
 
-// check compares what is told with the world: the state of now, and that nobody is taken for somebody else.
-func (w *world) check(t *testing.T, kube kubernetes.Interface, what string) {
-	t.Helper()
-	r := NewReader(kube)
-	for user := range int64(20) {
-		ns := own(user + 1)
-		m, err := r.At(t.Context(), ns, w.now)
-		if err != nil || !m.Known || momentText(m) != w.text(ns) {
-			t.Fatalf("%s: %s has %q, want %q, known %v, %v", what, ns, momentText(m), w.text(ns), m.Known, err)
-		}
-	}
-	w.names(t, kube, what)
+// shown is what the history says of a namespace.
+type shown struct {
+	moment  Moment // of now
+	entries []Entry
 }
 
-// names looks for entries and rights of somebody else.
-func (w *world) names(t *testing.T, kube kubernetes.Interface, what string) {
+// read returns what the history says of the namespace that is each user's own, by a reader that reads all of it.
+func (w *world) read(t *testing.T, kube kubernetes.Interface) (all map[int64]shown, err error) {
 	t.Helper()
-	r := NewReader(kube)
-	for user := range int64(20) {
-		ns := own(user + 1)
-		m, atErr := r.At(t.Context(), ns, w.now)
-		all, err := r.Namespace(t.Context(), ns, time.Time{}, time.Time{})
-		if err = errors.Join(err, atErr); err != nil && !errors.Is(err, store.ErrDamaged) {
-			t.Fatalf("%s: %v", what, err)
-		}
-		for _, x := range m.Rights {
-			if x.Who.ID != user+1 {
-				t.Fatalf("%s: %s has %+v", what, ns, x)
+	all = map[int64]shown{}
+	err = NewReader(kube).read(t.Context(), func(b *book) {
+		for user := range int64(20) {
+			mine := b.places(own(user + 1))
+			all[user+1] = shown{
+				b.at(w.now, func(space, _ uint32) bool { return mine[space] }),
+				b.entries(time.Time{}, time.Time{}, func(r record) bool { return mine[r.space] }),
 			}
 		}
-		for _, e := range all {
-			if e.Role == "edit" && e.Who.ID != user+1 {
-				t.Fatalf("%s: %s tells of %+v", what, ns, e)
+	})
+	return all, err
+}
+
+// check compares what the history says with the world: the state of now, and that nobody is taken for somebody else.
+func (w *world) check(t *testing.T, kube kubernetes.Interface, what string) {
+	t.Helper()
+	all, err := w.read(t, kube)
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	for user, s := range all {
+		if !s.moment.Known || momentText(s.moment) != w.text(own(user)) {
+			t.Fatalf("%s: %s has %q, want %q, known %v", what, own(user), momentText(s.moment), w.text(own(user)), s.moment.Known)
+		}
+	}
+	noneElse(t, all, what)
+}
+
+// names looks for entries and rights of somebody else. The history may be damaged.
+func (w *world) names(t *testing.T, kube kubernetes.Interface, what string) {
+	t.Helper()
+	all, err := w.read(t, kube)
+	if err != nil && !errors.Is(err, store.ErrDamaged) {
+		t.Fatalf("%s: %v", what, err)
+	}
+	noneElse(t, all, what)
+}
+
+func noneElse(t *testing.T, all map[int64]shown, what string) {
+	t.Helper()
+	for user, s := range all {
+		for _, x := range s.moment.Rights {
+			if x.Who.ID != user {
+				t.Fatalf("%s: %s has %+v", what, own(user), x)
+			}
+		}
+		for _, e := range s.entries {
+			if e.Role == "edit" && e.Who.ID != user {
+				t.Fatalf("%s: %s has an entry of %+v", what, own(user), e)
 			}
 		}
 	}
@@ -216,14 +249,14 @@ func tidy(t *testing.T, kube *fake.Clientset, v *volume, what string) {
 // TestANewLeaderLosesNothing: whatever the one before was about to read or write when it lost the lead, and also if that request is
 // under way until the new one has stored what it did, all of that is there afterwards. The one before writes nothing else.
 func TestANewLeaderLosesNothing(t *testing.T) {
-	for name, prepare := range scenarios(t) {
+	t.Parallel()
+	for name, again := range scenarios(t) {
 		requests := 0
 		for at := 1; ; at += 3 {
-			w, kube := newWorld(20), newCluster()
-			prepare(w, kube)
+			w, kube := again()
 			sent, late := 0, 0
 			leads := true
-			var told []Entry
+			var recorded []Entry
 			next := w.writer(kube, small)
 			next.ledger.openRecords = 4
 			old := w.writer(between{kube, func(verb, _ string) error {
@@ -238,7 +271,7 @@ func TestANewLeaderLosesNothing(t *testing.T) {
 				for n := range int64(9) { // it seals, and drops what is too much
 					w.save(t, next, w.give(syncer.KindTargeted, 11+n))
 				}
-				told = allOf(t, kube)
+				recorded = w.all(t, kube)
 				return nil
 			}}, small)
 			old.o.May = func() error {
@@ -263,8 +296,8 @@ func TestANewLeaderLosesNothing(t *testing.T) {
 			if late > 0 || len(old.queue) > 0 || old.ledger.pending() {
 				t.Errorf("%s: it goes on: %d writes, %d passes wait", what, late, len(old.queue))
 			}
-			if got := allOf(t, kube); !slices.Equal(got, told) {
-				t.Fatalf("%s: of %d entries %d are told\n%+v\n%+v", what, len(told), len(got), told, got)
+			if got := w.all(t, kube); !slices.Equal(got, recorded) {
+				t.Fatalf("%s: of %d entries there are %d\n%+v\n%+v", what, len(recorded), len(got), recorded, got)
 			}
 			w.check(t, kube, what)
 			w.save(t, next, w.give(syncer.KindTargeted, 1))
@@ -280,15 +313,15 @@ func TestANewLeaderLosesNothing(t *testing.T) {
 	}
 }
 
-func allOf(t *testing.T, kube kubernetes.Interface) (out []Entry) {
+// all returns all entries.
+func (w *world) all(t *testing.T, kube kubernetes.Interface) (out []Entry) {
 	t.Helper()
-	r := NewReader(kube)
-	for user := range int64(20) {
-		all, err := r.Namespace(t.Context(), own(user+1), time.Time{}, time.Time{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, all...)
+	all, err := w.read(t, kube)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, all[user].entries...)
 	}
 	return out
 }
@@ -312,17 +345,24 @@ func (g *gate) ask(string, string) error {
 }
 
 // TestOfTwoThatMayWriteNothingIsLost: `sync` holds no Lease, and may run beside a leader. However the requests of the two are mixed,
-// what either has recorded is told in the end.
+// what either has recorded is there in the end. One is held up at each of its requests in turn; the other one at one of stride of its
+// own, each time another one.
 func TestOfTwoThatMayWriteNothingIsLost(t *testing.T) {
+	t.Parallel()
+	const stride = 17
 	plenty := Limits{Days: 400, MaxBytes: 1 << 20, PseudonymiseAfter: time.Hour}
-	mixed := 0
+	mixed, begin := 0, scenarios(t)
 	for _, name := range []string{"nothing", "some", "a damaged base"} {
+		w, kube := begin[name]()
+		both := w.pass(syncer.KindFull, "start", nil)
+		p, q := w.give(syncer.KindTargeted, 1, 2, 3, 4, 5), w.give(syncer.KindTargeted, 11, 12, 13, 14, 15)
+		again := copies(t, w, kube)
 		for i, ended := 1, false; !ended; i++ {
-			for j, none := 1+i%5, false; !none; j += 5 {
-				w, kube := newWorld(20), newCluster()
-				scenarios(t)[name](w, kube)
-				store := func(at int, passes ...Written) (*gate, chan error) {
-					g, done := newGate(at), make(chan error, 1)
+			for j, none := 1+i*5%stride, false; !none; j += stride {
+				w, kube := again()
+				what := fmt.Sprintf("%s, at request %d of one and %d of the other", name, i, j)
+				save := func(at int, passes ...Written) (g *gate, done chan error) {
+					g, done = newGate(at), make(chan error, 1)
 					x := w.writer(between{kube, g.ask}, plenty)
 					x.ledger.openRecords = 4
 					for _, p := range passes {
@@ -331,16 +371,14 @@ func TestOfTwoThatMayWriteNothingIsLost(t *testing.T) {
 					go func() { done <- x.save(t.Context()) }()
 					return g, done
 				}
-				both := w.pass(syncer.KindFull, "start", nil)
-				p, q := w.give(syncer.KindTargeted, 1, 2, 3, 4, 5), w.give(syncer.KindTargeted, 11, 12, 13, 14, 15)
-				one, oneDone := store(i, both, p)
+				one, oneDone := save(i, both, p)
 				select {
 				case <-one.reached:
 				case err := <-oneDone:
 					ended, none = true, true
 					oneDone <- err
 				}
-				other, otherDone := store(j, both, q)
+				other, otherDone := save(j, both, q)
 				var err error
 				select {
 				case <-other.reached:
@@ -350,19 +388,18 @@ func TestOfTwoThatMayWriteNothingIsLost(t *testing.T) {
 				}
 				close(one.open)
 				err = errors.Join(err, <-oneDone)
-				what := fmt.Sprintf("%s, at request %d of one and %d of the other", name, i, j)
-				told := allOf(t, kube)
+				recorded := w.all(t, kube)
 				close(other.open)
 				if err = errors.Join(err, <-otherDone); err != nil {
 					t.Fatalf("%s: %v", what, err)
 				}
-				got := allOf(t, kube)
-				for _, e := range told {
+				got := w.all(t, kube)
+				for _, e := range recorded {
 					if !slices.Contains(got, e) {
 						t.Fatalf("%s: lost: %+v", what, e)
 					}
 				}
-				w.save(t, w.writer(kube, plenty), w.pass(syncer.KindFull, "periodic", nil)) // what was found before may be told after it
+				w.save(t, w.writer(kube, plenty), w.pass(syncer.KindFull, "periodic", nil)) // what was found before may be recorded after it
 				w.check(t, kube, what)
 				mixed++
 			}
@@ -371,16 +408,51 @@ func TestOfTwoThatMayWriteNothingIsLost(t *testing.T) {
 	if mixed < 60 {
 		t.Errorf("only %d ways to mix them", mixed)
 	}
+	t.Logf("%d ways to mix them", mixed)
+}
+
+// makes is the change by which a namespace is made, as somebody approved it.
+func makes(w *world, ns, by string) rbacsync.Change {
+	o := rbacsync.Object{Key: rbacsync.NamespaceKey(ns), Namespace: &rbacsync.Namespace{Source: w.source(ns), Issuer: issuer}}
+	return rbacsync.Change{Action: rbacsync.Create, Key: o.Key, Source: w.source(ns), New: &o, ApprovedBy: by}
+}
+
+// TestABaseIsAheadOfItsBlocks: a base that counts on blocks of a process that never came to commit them makes no state lack those that
+// the next process writes under the same numbers.
+func TestABaseIsAheadOfItsBlocks(t *testing.T) {
+	for ahead := range uint64(4) {
+		w, kube := scenarios(t)["full"]()
+		v := newVolume(kube)
+		if err := v.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		v.drop(v.head.Next)
+		err := v.baseBlob().Save(t.Context(), map[string]string{metaBase: "never committed"}, func(out io.Writer) error {
+			return v.book.writeBase(out, v.head.Next+ahead)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		what := fmt.Sprintf("%d blocks ahead", ahead)
+		w.check(t, kube, what)
+		x := w.writer(kube, Limits{Days: 400, MaxBytes: 1 << 20, PseudonymiseAfter: time.Hour})
+		x.ledger.openRecords = 2
+		w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+		for user := range int64(12) {
+			w.save(t, x, w.give(syncer.KindTargeted, user+1))
+			w.check(t, kube, what)
+		}
+	}
 }
 
 // TestADeathAtAnyWrite: a process that dies before any of its writes makes nobody somebody else, and the next one goes on with the
 // state of the cluster. What it has left of blocks that count no more is deleted.
 func TestADeathAtAnyWrite(t *testing.T) {
+	t.Parallel()
 	deaths := 0
-	for name, prepare := range scenarios(t) {
+	for name, again := range scenarios(t) {
 		for at := 1; ; at++ {
-			w, kube := newWorld(20), newCluster()
-			prepare(w, kube)
+			w, kube := again()
 			sent := 0
 			x := w.writer(between{kube, func(verb, secret string) error {
 				if verb != "get" {
@@ -397,7 +469,8 @@ func TestADeathAtAnyWrite(t *testing.T) {
 			x.ledger.openRecords = 4
 			// Who is met first has other numbers when it begins anew.
 			p := w.give(syncer.KindFull, 20, 19, 18, 17)
-			p.Made[3].ApprovedBy, p.Made[2].ApprovedBy = "gitlab:100", "gitlab:101" // so has who comes after them, and not their namespace
+			// So has who comes after an approver, and not their namespace.
+			p.Made = append(p.Made, makes(w, own(17), "gitlab:100"), makes(w, own(18), "gitlab:101"))
 			x.Take(p)
 			x.Take(w.give(syncer.KindTargeted, 1, 2, 3, 4, 5, 16))
 			err := x.save(t.Context())
