@@ -63,6 +63,28 @@ func Count(items []Item) int {
 	return n
 }
 
+// Outdated returns the approvals, by Item.Key, of what nobody wants any more: should it come again, it is something new. While
+// something can't be judged (untouchable), those stay that may be wanted again for that reason alone: of its sources, of sources that
+// are not shown, and of the present change of the policy.
+func (e Evidence) Outdated(wanted map[string]bool, untouchable map[authz.SourceID]string) (keys []string) {
+	for _, key := range sortedKeys(e.Approved) {
+		if !wanted[key] && (len(untouchable) == 0 || !e.mayComeAgain(key, untouchable)) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func (e Evidence) mayComeAgain(key string, untouchable map[authz.SourceID]string) bool {
+	kind, rest, _ := strings.Cut(key, " ")
+	if kind == policyKey {
+		return rest == e.change()
+	}
+	source, _, _ := strings.Cut(rest, " ")
+	id, ok := authz.ParseLabel(strings.Replace(source, "/", "-", 1))
+	return ok && (untouchable[id] != "" || !e.Snapshot.Contains(id))
+}
+
 // Section is a part of what is held that can be approved by itself.
 type Section struct {
 	Hash  string

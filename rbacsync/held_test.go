@@ -195,3 +195,60 @@ func TestHeldTextCountsWhatIsNotStored(t *testing.T) {
 		}
 	}
 }
+
+// TestApprovalsThatAreOutdated: while something can't be judged, only what may be wanted again for that reason stays approved, and
+// not all that ever was.
+func TestApprovalsThatAreOutdated(t *testing.T) {
+	t.Parallel()
+	snap := rbacsynctest.HawWorld() // group 7 with project 42
+	policy, wide := rbacsynctest.Policy(t), rbacsynctest.Policy(t)
+	narrow, err := authz.NewPolicy(authz.PolicyConfig{Roles: authz.DefaultRoles()[:1], Kinds: []authz.SourceKind{authz.GroupSource, authz.ProjectSource}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := func(from, to authz.Policy) string {
+		_, held := splitOf(t, snap, from, to)
+		return held
+	}
+	there, back := change(policy, narrow), change(narrow, wide)
+	approved := map[string]string{}
+	for _, key := range []string{"revoke project/42 view 3", "revoke group/7 edit 2", "create project/43", "create group/7", "nonsense", there, back} {
+		approved[key] = ""
+	}
+	e := rbacsync.Evidence{Snapshot: snap, Policy: narrow, Was: &policy, Approved: approved}
+	wanted := map[string]bool{"create group/7": true}
+	for _, c := range []struct {
+		name        string
+		untouchable map[authz.SourceID]string
+		want        []string
+	}{
+		{"all can be judged", nil, []string{"create project/43", "nonsense", back, there, "revoke group/7 edit 2", "revoke project/42 view 3"}},
+		{"group 7 can't", map[authz.SourceID]string{authz.GroupID(7): "HTTP 500"}, []string{"nonsense", back, "revoke project/42 view 3"}},
+		{"something else can't", map[authz.SourceID]string{authz.GroupID(99): "HTTP 500"}, []string{"nonsense", back, "revoke group/7 edit 2", "revoke project/42 view 3"}},
+	} {
+		slices.Sort(c.want)
+		if d := cmp.Diff(c.want, e.Outdated(wanted, c.untouchable)); d != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, d)
+		}
+	}
+}
+
+// splitOf changes the policy of a cluster that is as GitLab says, and returns what is held and the key of the change.
+func splitOf(t *testing.T, snap *authz.Snapshot, from, to authz.Policy) ([]rbacsync.Item, string) {
+	t.Helper()
+	have := &rbacsync.Observed{}
+	plan, _ := rbacsync.Plan(have, rbacsynctest.WantedFor(from, snap, have))
+	have = rbacsynctest.Apply(have, plan)
+	want := rbacsynctest.WantedFor(to, snap, have)
+	plan, _ = rbacsync.Plan(have, want)
+	strict := rbacsynctest.Strict
+	strict.Policy = rbacsync.Limit{Fraction: 1e-9}
+	e := rbacsync.Evidence{Snapshot: snap, Before: snap, Latest: snap, Policy: to, Was: &from}
+	held := strict.Split(plan, want, e, rbacsynctest.Noon).Held
+	for _, i := range held {
+		if i.Change != "" {
+			return held, i.Key()
+		}
+	}
+	return held, "policy none"
+}

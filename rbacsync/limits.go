@@ -76,12 +76,15 @@ type Item struct {
 	Why    string
 }
 
+// policyKey begins the Key of a change of the policy.
+const policyKey = "policy"
+
 // Key names what is held, whatever the reason: it is what an approval is about. All that one change of the policy takes
 // has one key.
 func (i Item) Key() string {
 	switch {
 	case i.Change != "":
-		return "policy " + i.Change
+		return policyKey + " " + i.Change
 	case i.Role == "":
 		return "create " + i.Source.String()
 	}
@@ -137,7 +140,7 @@ func (l Limits) Split(changes []Change, want *Wanted, e Evidence, now time.Time)
 	v.Want = want.hold(changes, lost, held, s.creations(changes))
 	v.Held = append(v.Held, e.Outside...)
 	slices.SortFunc(v.Held, func(a, b Item) int {
-		return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause), cmp.Compare(a.Key(), b.Key()), a.Source.Compare(b.Source), cmp.Compare(a.Role, b.Role))
+		return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause), cmp.Compare(a.Key(), b.Key()), a.Source.Compare(b.Source), cmp.Compare(a.Role, b.Role), cmp.Compare(a.User, b.User))
 	})
 	measure(v.Held)
 	return v

@@ -247,9 +247,14 @@ func isWhole(u authz.User) bool { return u.State != "" && u.Username != "" }
 
 // named returns the users whom the rows of a group or project name, and whose personal project it is.
 func named(s *authz.Snapshot, id authz.SourceID) iter.Seq[int64] {
-	members, owner := s.Groups[id.ID].Members, int64(0)
-	if id.Kind != authz.GroupSource {
+	var members []authz.Member
+	owner := int64(0)
+	switch id.Kind {
+	case authz.GroupSource:
+		members = s.Groups[id.ID].Members
+	case authz.ProjectSource:
 		members, owner = s.Projects[id.ID].Members, s.Projects[id.ID].Owner
+	case authz.UserSource: // nobody's row is in a user
 	}
 	return func(yield func(int64) bool) {
 		for _, m := range members {

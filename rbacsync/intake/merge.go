@@ -84,7 +84,8 @@ func (i *Intake) merge(r *reading) (again []authz.SourceID) {
 		}
 	}
 	slices.SortFunc(m.again, authz.SourceID.Compare)
-	i.base, i.all = &m.out, r.began
+	merged := m.out // by itself: a pointer into m would keep the Snapshot of before in memory, and that one its own
+	i.base, i.all = &merged, r.began
 	return m.again
 }
 

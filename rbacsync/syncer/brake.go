@@ -55,7 +55,7 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 		} else {
 			b.approved, e.Approved = approved, approved
 			v = b.o.Limits.Split(p.Plan, want, e, p.Started)
-			b.forget(ctx, p, v.Holdable)
+			b.forget(ctx, p, e, v.Holdable)
 		}
 	}
 	p.Held = v.Held
@@ -213,16 +213,11 @@ func (b *brakes) pass(passed []rbacsync.Past) {
 }
 
 // forget drops the approvals of what nobody wants any more: should it come again, it is something new.
-func (b *brakes) forget(ctx context.Context, p *pass, wanted map[string]bool) {
-	if b.o.Mode != ModeEnforce || !p.everything() || len(p.want.Untouchable) > 0 {
-		return // what can't be judged now may be wanted again in the next round
+func (b *brakes) forget(ctx context.Context, p *pass, e rbacsync.Evidence, wanted map[string]bool) {
+	if b.o.Mode != ModeEnforce || !p.everything() || b.o.Memory != nil && !b.recalled {
+		return // by the policies of before, which are not known, it may be wanted in the next round
 	}
-	var stale []string
-	for k := range maps.Keys(b.approved) {
-		if !wanted[k] {
-			stale = append(stale, k)
-		}
-	}
+	stale := e.Outdated(wanted, p.want.Untouchable)
 	if len(stale) == 0 {
 		return
 	}
