@@ -409,7 +409,7 @@ func TestABlockIsDroppedOnceItIsCommitted(t *testing.T) {
 		v.blocks[n] = block{[]record{{at: now.UnixMilli()}}, 500}
 	}
 	for end, want := range []uint64{0, 1, 2, 3, 3} {
-		if first, _ := v.tooMuch(Limits{Days: 1, MaxBytes: 600}, now, uint64(end)); first != want { //nolint:gosec // 0 to 4
+		if first, _ := v.tooMuch(Limits{Days: 1, MaxBytes: 600}, now, uint64(end)); first != want {
 			t.Errorf("of %d that are committed, the first that is kept is %d, want %d", end, first, want)
 		}
 	}
