@@ -288,7 +288,7 @@ func (k *keys) discover(ctx context.Context) (string, error) {
 	}
 	if err := SameOrigin(k.issuer, doc.JWKSURI); err != nil {
 		return "", &UndecidedError{Code: CodeDiscoveryMismatch, Err: fmt.Errorf(
-			"%s names keys at %q: %w; if that is right, configure the key URL", at, clip(doc.JWKSURI), err)}
+			"%s names keys at %q: %w; if that is right, set authn.keys.url to it", at, clip(doc.JWKSURI), err)}
 	}
 	return doc.JWKSURI, nil
 }
