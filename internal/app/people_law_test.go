@@ -90,12 +90,17 @@ func (p *pastOf) pass(before *authz.Snapshot) {
 	p.t.Helper()
 	p.now = p.now.Add(time.Minute)
 	made, _ := rbacsync.Plan(p.have, rbacsynctest.WantedFor(p.policy, p.snap, p.have))
-	for i := range made {
-		if p.r.IntN(10) == 0 {
-			made[i].ApprovedBy = "gitlab:9"
-			made[i].Why += ", approved by gitlab:9"
+	approved := rbacsync.Verdict{Approved: map[rbacsync.Right]string{}}
+	for _, c := range made {
+		if p.r.IntN(4) == 0 && c.Old != nil && c.Old.Binding != nil {
+			for _, u := range c.Old.Binding.Users {
+				approved.Approved[rbacsync.Right{Source: c.Source, Role: c.Old.Binding.Role, User: u}] = "gitlab:9"
+			}
+		} else if p.r.IntN(10) == 0 {
+			approved.Approved[rbacsync.Right{Source: c.Source}] = "gitlab:9"
 		}
 	}
+	approved.NameApprovers(made)
 	p.history.Take(syncer.Written{
 		Kind: syncer.KindFull, Cause: "hook", Observed: p.have, Made: made, Snapshot: p.snap, Before: before, Policy: p.policy, Began: p.now, Ended: p.now.Add(time.Second),
 	})
