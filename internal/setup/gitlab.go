@@ -154,7 +154,7 @@ func (g gitlabAsker) token(ctx context.Context, flag, token, want string, now ti
 	}
 	if !user.Admin {
 		out = append(out, fmt.Sprintf("warning: --%s: the token is not an administrator's: %s", flag, map[string]string{
-			"read_api": "private groups look absent, and what refers to them becomes untouchable",
+			"read_api": "it is not shown private groups, and the namespaces of what inherits from them or invites them are left as they are",
 			"api":      "it can't register the system hook, and writes variables only where its user may",
 		}[want]))
 	}
