@@ -68,7 +68,8 @@ type Site struct {
 	gitlab signInAt
 	begins turns // of the first half of sign-ins, and of the second
 	ends   turns
-	pace   *pace.Pace
+	pace   *pace.Pace // of what people ask on our pages
+	links  *pace.Pace // of what their browsers ask because a page from elsewhere leads here
 	admins adminGate
 	lines  logsample.Lines
 }
@@ -89,9 +90,10 @@ const (
 // New returns the page. It does no network I/O.
 func New(o Options) (*Site, error) {
 	o.HTTPClient = bounded(o.HTTPClient)
+	perSecond, burst := cmp.Or(o.PerSecond, defaultPerSecond), cmp.Or(o.Burst, defaultBurst)
 	s := &Site{
 		o: o, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection(), begins: newTurns(beginsAtATime), ends: newTurns(endsAtATime),
-		pace: pace.New(cmp.Or(o.PerSecond, defaultPerSecond), cmp.Or(o.Burst, defaultBurst)),
+		pace: pace.New(perSecond, burst), links: pace.New(perSecond, burst),
 	}
 	if err := s.guard.AddTrustedOrigin(o.URL); err != nil {
 		return nil, fmt.Errorf("web.url: %w", err)
@@ -162,12 +164,17 @@ func (s *Site) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.setHeaders(w.Header())
 		v := &visit{lang: s.language(r)}
-		if err := s.guard.Check(r); err != nil {
+		elsewhere := fromElsewhere(r)
+		if s.guard.Check(r) != nil || elsewhere && r.Header.Get("Sec-Fetch-Mode") != "navigate" {
 			s.problem(w, r, v, http.StatusForbidden, "foreign")
 			return
 		}
 		why, rt := s.enter(w, r, v), rt
-		if v.session != nil && !s.pace.Allow(v.session.User, s.o.Now()) { // before the path counts: see TestPaceTellsNoPaths
+		pace := s.pace
+		if elsewhere {
+			pace = s.links
+		}
+		if v.session != nil && !pace.Allow(v.session.User, s.o.Now()) { // before the path counts: see TestPaceTellsNoPaths
 			s.tooMany(w, r, v)
 			return
 		}
@@ -189,6 +196,14 @@ func (s *Site) serve(rt route) http.Handler {
 			rt.handle(w, r, v)
 		}
 	})
+}
+
+// fromElsewhere reports whether a page that is not ours made the browser send a request: W3C Fetch Metadata. Cookies go with some of
+// these: with images of a page of the same site, as GitLab's may be, and with links of any. They must not use up what somebody may
+// ask on our pages.
+func fromElsewhere(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return site == "cross-site" || site == "same-site"
 }
 
 // enter reads the session. It returns why there is none although there was one: "expired", "account" (the account is blocked, and
