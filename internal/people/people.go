@@ -27,6 +27,8 @@ var (
 	ErrNoProject = errors.New("no such project, or none in which you are Developer or more: give its path, as haw/world, or its number")
 	// ErrNoHistory: no history is kept.
 	ErrNoHistory = errors.New("no history of changes is kept here")
+	// ErrHistoryBusy, which Options.Changes may return: others read the history, and it takes long. It passes by itself.
+	ErrHistoryBusy = errors.New("the history takes long to read now: try again in a few seconds")
 )
 
 // Options are what a Service answers from.

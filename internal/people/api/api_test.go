@@ -92,7 +92,10 @@ func newWorld(t testing.TB, change func(*api.Options)) *world {
 			return webapi.CI{Project: project, Path: p.Path, Delivery: "id-token", Environment: "ICC-K8s", Outcome: "delivered"}, ok
 		},
 		Changes: func(_ context.Context, user int64, since time.Time) ([]people.Changed, error) {
-			if user == 3 {
+			switch user {
+			case 2:
+				return nil, fmt.Errorf("a secret cause: %w", people.ErrHistoryBusy)
+			case 3:
 				return nil, errors.New("a secret cause")
 			}
 			return []people.Changed{{Change: webapi.Change{At: since.UTC(), Namespace: "haw-world", Role: "view", What: "gained"}}}, nil
@@ -326,6 +329,7 @@ func TestRefusals(t *testing.T) {
 		{"no such variant", webapi.PathKubeconfig + "?variant=odd", "", nil, 400, api.CodeBadRequest},
 		{"a file can't be made now", webapi.PathKubeconfig + "?variant=macos", "", nil, 503, api.CodeAway},
 		{"a file can't be made", webapi.PathKubeconfig + "?variant=windows", "", nil, 500, api.CodeInternal},
+		{"others read the history", webapi.PathMyChanges, w.token(2), nil, 503, api.CodeHistoryBusy},
 		{"something fails", webapi.PathMyChanges, w.token(3), nil, 500, api.CodeInternal},
 	} {
 		t.Run(c.name, func(t *testing.T) {
