@@ -71,7 +71,8 @@ type Site struct {
 	pace   *pace.Pace // of what people ask on our pages
 	links  *pace.Pace // of what their browsers ask because a page from elsewhere leads here
 	admins adminGate
-	lines  logsample.Lines
+	// lines are those of the log that people can cause as often as they like. None hides those of another kind.
+	lines struct{ sessions, signIns, tooMany, delays, failures logsample.Lines }
 }
 
 // maxForm bounds what a form sends.
@@ -292,7 +293,7 @@ func (s *Site) write(w http.ResponseWriter, r *http.Request, v *visit, status in
 		err = t.ExecuteTemplate(&out, "layout", sh)
 	}
 	if err != nil {
-		s.o.Logger.LogAttrs(r.Context(), slog.LevelError, "page could not be made", slog.String("page", name), slog.Any("error", err))
+		s.sampled(r.Context(), &s.lines.failures, slog.LevelError, "page could not be made", slog.String("page", name), slog.Any("error", err))
 		if name != "problem" {
 			s.problem(w, r, v, http.StatusInternalServerError, "internal")
 			return
@@ -339,15 +340,20 @@ func (s *Site) notFound(w http.ResponseWriter, r *http.Request, v *visit) {
 
 // tooMany answers who asks more often than one person may.
 func (s *Site) tooMany(w http.ResponseWriter, r *http.Request, v *visit) {
-	s.log(r.Context(), "too many requests of one person", v.session.User)
+	s.sampled(r.Context(), &s.lines.tooMany, slog.LevelInfo, "session of the page", slog.String("event", "too many requests of one person"), slog.Int64("user", v.session.User))
 	w.Header().Set("Retry-After", tooManyWait)
 	s.problemPage(w, r, v, http.StatusTooManyRequests, problemData{Code: "too_many", Retry: here(r)})
 }
 
 // log writes one line about what became of somebody's session; many of them are left out.
 func (s *Site) log(ctx context.Context, event string, user int64, attrs ...slog.Attr) {
-	if n, ok := s.lines.Allow(s.o.Now()); ok {
-		s.o.Logger.LogAttrs(ctx, slog.LevelInfo, "session of the page", append(attrs, slog.String("event", event), slog.Int64("user", user), slog.Int64("suppressed", n))...)
+	s.sampled(ctx, &s.lines.sessions, slog.LevelInfo, "session of the page", append(attrs, slog.String("event", event), slog.Int64("user", user))...)
+}
+
+// sampled writes one line, or counts it for the next one of these lines.
+func (s *Site) sampled(ctx context.Context, lines *logsample.Lines, level slog.Level, message string, attrs ...slog.Attr) {
+	if n, ok := lines.Allow(s.o.Now()); ok {
+		s.o.Logger.LogAttrs(ctx, level, message, append(attrs, slog.Int64("suppressed", n))...)
 	}
 }
 
