@@ -475,9 +475,9 @@ func TestApprove(t *testing.T) {
 	// It has changed since it was shown, or was carried out.
 	for _, now := range [][]web.HeldPart{append([]web.HeldPart{part}, rest...), rest} {
 		a.held = now
-		for _, ans := range []answer{b.get("/admin/held/" + oneHash), post(oneHash, good)} {
-			ans.has(t, http.StatusConflict, "not held any more", "Nothing was approved", `href="/admin/held/`+now[0].Hash+`"`) // with what is held now
-		}
+		held := `href="/admin/held/` + now[0].Hash + `"` // what is held now
+		b.get("/admin/held/"+oneHash).has(t, http.StatusConflict, "What is at this address is not held any more", "!Nothing was approved", held)
+		post(oneHash, good).has(t, http.StatusConflict, "not held any more", "Nothing was approved", held)
 	}
 	if len(a.approved) != 1 {
 		t.Errorf("approved: %v", a.approved)
