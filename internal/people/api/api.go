@@ -402,8 +402,12 @@ func problemOf(err error) *problem {
 	return &problem{http.StatusInternalServerError, CodeInternal, "the answer could not be made: try again; if it lasts, give the administrators of the cluster the time and the value of X-Request-Id"}
 }
 
-// refuse answers with an error, and logs it at most once a second: anybody can cause as many as they like.
+// refuse answers with an error, and logs it at most once a second: anybody can cause as many as they like. Whoever has left gets no
+// answer: it ended for them.
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return
+	}
 	p := problemOf(err)
 	level := slog.LevelInfo
 	if p.status >= http.StatusInternalServerError {

@@ -91,7 +91,10 @@ func newWorld(t testing.TB, change func(*api.Options)) *world {
 			p, ok := v.Snapshot.Projects[project]
 			return webapi.CI{Project: project, Path: p.Path, Delivery: "id-token", Environment: "ICC-K8s", Outcome: "delivered"}, ok
 		},
-		Changes: func(_ context.Context, user int64, since time.Time) ([]people.Changed, error) {
+		Changes: func(ctx context.Context, user int64, since time.Time) ([]people.Changed, error) {
+			if err := ctx.Err(); err != nil {
+				return nil, fmt.Errorf("waiting for the history: %w", err)
+			}
 			switch user {
 			case 2:
 				return nil, fmt.Errorf("a secret cause: %w", people.ErrHistoryBusy)
@@ -284,6 +287,22 @@ func TestKubeconfig(t *testing.T) {
 	without := newWorld(t, func(o *api.Options) { o.Kubeconfig = nil })
 	if got := without.get(webapi.PathKubeconfig, ""); got.Code != http.StatusNotFound || code(t, got) != api.CodeNotFound {
 		t.Error(got.Code, got.Body)
+	}
+}
+
+// TestWhoHasLeft gets no answer, and leaves no line about a failure in the log.
+func TestWhoHasLeft(t *testing.T) {
+	w := newWorld(t, nil)
+	token := w.token(1)
+	w.get(webapi.PathMyChanges, token) // which reads the keys
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, webapi.PathMyChanges, nil)
+	r.Header.Set("Authorization", "Bearer "+token)
+	out := httptest.NewRecorder()
+	w.api.ServeHTTP(out, r)
+	if out.Body.Len() > 0 || strings.Contains(w.log.String(), "not answered") {
+		t.Errorf("they get %s, the log: %s", out.Body, w.log)
 	}
 }
 
