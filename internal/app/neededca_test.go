@@ -20,16 +20,18 @@ type showing struct {
 	mu    sync.Mutex
 	hangs bool
 	err   error
-	asked int
-	same  int // questions at the same time
-	most  int
+	// suffix is what its certificate adds to an answer.
+	suffix string
+	asked  int
+	same   int // questions at the same time
+	most   int
 }
 
 func (g *showing) set(change func()) { g.mu.Lock(); defer g.mu.Unlock(); change() }
 
 func (g *showing) ask(ctx context.Context, _ string, bundle []byte) ([]byte, error) {
 	g.mu.Lock()
-	hangs, err := g.hangs, g.err
+	hangs, err, suffix := g.hangs, g.err, g.suffix
 	g.asked++
 	g.same++
 	g.most = max(g.most, g.same)
@@ -40,7 +42,7 @@ func (g *showing) ask(ctx context.Context, _ string, bundle []byte) ([]byte, err
 		return nil, ctx.Err()
 	}
 	time.Sleep(50 * time.Millisecond)
-	return bytes.ToUpper(bundle), err
+	return append(bytes.ToUpper(bundle), suffix...), err
 }
 
 // took runs a question, and returns how long it took.
@@ -98,15 +100,56 @@ func TestAGitLabThatHangsHoldsUpOneRequest(t *testing.T) {
 		if _, ca, err := n.took(t.Context(), "bundle"); ca != "BUNDLE" || err != nil {
 			t.Errorf("when it answers again: %q, %v", ca, err)
 		}
-		time.Sleep(24 * time.Hour)
+		time.Sleep(n.fresh - time.Second)
 		if took, ca, err := n.took(t.Context(), "bundle"); ca != "BUNDLE" || err != nil || took != 0 || g.asked != 3 {
 			t.Errorf("what is known: %q, %v after %s", ca, err, took)
 		}
 	})
 }
 
-// TestWhoeverWaitsForTheCALeavesInTime: a wait ends with its context. Who leaves while they ask says nothing of GitLab, and the next one
-// asks.
+// TestAnOldAnswerIsAskedForAgain: GitLab's certificate can come to be of another CA. A good answer is handed out without a question for
+// an hour, and after that while the next question is under way, and as long as questions fail.
+func TestAnOldAnswerIsAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &showing{}
+		n := newNeededCA(g.ask)
+		expect := func(what, want string, most time.Duration, asked int) {
+			t.Helper()
+			took, ca, err := n.took(t.Context(), "bundle")
+			if ca != want || err != nil || took > most || g.asked != asked {
+				t.Errorf("%s: %q, %v after %s, asked %d times", what, ca, err, took, g.asked)
+			}
+		}
+		expect("at first", "BUNDLE", time.Second, 1)
+		time.Sleep(n.fresh - time.Second)
+		expect("within an hour", "BUNDLE", 0, 1)
+		g.set(func() { g.hangs = true })
+		time.Sleep(time.Second)
+		var all sync.WaitGroup
+		all.Go(func() {
+			if took, ca, err := n.took(t.Context(), "bundle"); ca != "BUNDLE" || err != nil || took != n.patience {
+				t.Errorf("who asks: %q, %v after %s", ca, err, took)
+			}
+		})
+		synctest.Wait()
+		expect("while it is asked", "BUNDLE", 0, 2)
+		all.Wait()
+		g.set(func() { g.hangs, g.err = false, errors.New("a handshake failure") })
+		for i := range 3 {
+			expect("after a failure", "BUNDLE", 0, 2+i)
+			time.Sleep(n.retry)
+			expect("a failure", "BUNDLE", time.Second, 3+i)
+		}
+		g.set(func() { g.err, g.suffix = nil, " OF ANOTHER CA" })
+		time.Sleep(n.retry)
+		expect("another CA", "BUNDLE OF ANOTHER CA", time.Second, 6)
+		time.Sleep(n.fresh - time.Second)
+		expect("within an hour of that", "BUNDLE OF ANOTHER CA", 0, 6)
+	})
+}
+
+// TestWhoeverWaitsForTheCALeavesInTime: a wait ends with its context. The question of who leaves while they ask goes on, and a failure
+// is known to those who come after it: leaving makes nobody else ask.
 func TestWhoeverWaitsForTheCALeavesInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &showing{hangs: true}
@@ -114,8 +157,8 @@ func TestWhoeverWaitsForTheCALeavesInTime(t *testing.T) {
 		var all sync.WaitGroup
 		asking, leave := context.WithCancel(t.Context())
 		all.Go(func() {
-			if _, _, err := n.took(asking, "bundle"); !errors.Is(err, context.Canceled) {
-				t.Errorf("who left: %v", err)
+			if took, _, err := n.took(asking, "bundle"); !errors.Is(err, context.DeadlineExceeded) || took != n.patience {
+				t.Errorf("who left: %v after %s", err, took)
 			}
 		})
 		synctest.Wait()
@@ -124,20 +167,20 @@ func TestWhoeverWaitsForTheCALeavesInTime(t *testing.T) {
 		if took, _, err := n.took(short, "bundle"); !errors.Is(err, context.DeadlineExceeded) || took != 10*time.Millisecond {
 			t.Errorf("who has 10 ms: %v after %s", err, took)
 		}
+		leave()
+		all.Wait()
 		for range 5 {
 			all.Go(func() {
-				if took, ca, err := n.took(t.Context(), "bundle"); ca != "BUNDLE" || err != nil || took > 100*time.Millisecond {
-					t.Errorf("who waited: %q, %v after %s", ca, err, took)
+				if took, ca, err := n.took(t.Context(), "bundle"); err == nil || took != 0 {
+					t.Errorf("who comes after it: %q, %v after %s", ca, err, took)
 				}
 			})
 		}
-		synctest.Wait()
-		g.set(func() { g.hangs = false })
-		leave()
 		all.Wait()
-		if g.asked != 2 || g.most != 1 {
-			t.Errorf("asked %d times, %d at a time", g.asked, g.most)
+		if g.asked != 1 {
+			t.Errorf("asked %d times", g.asked)
 		}
+		g.set(func() { g.hangs = false })
 		g.set(func() { g.err = errors.New("another CA") })
 		if _, ca, err := n.took(t.Context(), "other"); err == nil { // what is known is of another content
 			t.Errorf("of another content: %q", ca)

@@ -3,6 +3,7 @@ package app
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -19,9 +20,6 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
 
-// historyTime bounds a reading of the history, and the wait for others who read it.
-const historyTime = 10 * time.Second
-
 // forPeople are the parts that tell people about themselves.
 type forPeople struct {
 	*people.Service
@@ -32,18 +30,12 @@ type forPeople struct {
 // newForPeople makes them. kubeconfig may be nil.
 func (s *server) newForPeople(kubeconfig func(ctx context.Context, variant string, namespaces []string) ([]byte, error)) *forPeople {
 	p := &forPeople{board: ci.NewBoard(s.log)}
-	history := audit.NewReader(s.clients.kube)
 	p.Service = people.New(people.Options{
 		View: s.view, GitLabURL: s.cfg.GitLab.URL,
 		CI: func(v authz.View, project int64) (webapi.CI, bool) {
 			return jobsOf(s.now.Load().cfg, v, project, p.board.Of)
 		},
-		Changes: func(ctx context.Context, user int64, since time.Time) ([]people.Changed, error) {
-			ctx, cancel := context.WithTimeout(ctx, historyTime)
-			defer cancel()
-			entries, err := history.User(ctx, user, since, time.Time{})
-			return ownChanges(entries), err
-		},
+		Changes: changesIn(audit.NewReader(s.clients.kube)),
 	})
 	p.api = api.New(api.Options{People: p.Service, Authenticator: s.authenticator, Kubeconfig: kubeconfig, Logger: s.log})
 	return p
@@ -128,6 +120,17 @@ func outcomeOf(g ci.Given, known bool, mode rbacsync.Delivery, environment strin
 		return "foreign", fmt.Sprintf("the project has CI/CD variables of its own in the place of ours (%s), and jobs get those: delete or rename them, ours follow", strings.Join(g.Foreign, ", "))
 	}
 	return "delivered", ""
+}
+
+// changesIn tells people's own changes of a history.
+func changesIn(history *audit.Reader) func(ctx context.Context, user int64, since time.Time) ([]people.Changed, error) {
+	return func(ctx context.Context, user int64, since time.Time) ([]people.Changed, error) {
+		entries, err := history.User(ctx, user, since, time.Time{})
+		if errors.Is(err, audit.ErrBusy) {
+			err = people.ErrHistoryBusy
+		}
+		return ownChanges(entries), err
+	}
 }
 
 // ownChanges returns a person's rights that came and went. Who approved something is not for everybody to know.

@@ -1,17 +1,25 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/audit"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
@@ -114,4 +122,31 @@ func TestOwnChangesNameNoAdministrator(t *testing.T) {
 	if !slices.Equal(lines, want) {
 		t.Errorf("%q", lines)
 	}
+}
+
+// TestOthersReadTheHistory: while kube-apiserver hangs, one person waits for the history; all others are told within a second that they
+// shall try again.
+func TestOthersReadTheHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		answer := make(chan struct{})
+		kube.PrependReactor("get", "secrets", func(kubetesting.Action) (bool, runtime.Object, error) {
+			<-answer
+			return false, nil, nil
+		})
+		changes := changesIn(audit.NewReader(kube))
+		var first sync.WaitGroup
+		first.Go(func() {
+			if _, err := changes(t.Context(), 1, time.Time{}); err != nil {
+				t.Errorf("who came first: %v", err)
+			}
+		})
+		synctest.Wait()
+		begun := time.Now()
+		if _, err := changes(t.Context(), 2, time.Time{}); !errors.Is(err, people.ErrHistoryBusy) || time.Since(begun) > time.Second {
+			t.Errorf("%v after %s", err, time.Since(begun))
+		}
+		close(answer)
+		first.Wait()
+	})
 }

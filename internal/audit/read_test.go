@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -80,27 +81,38 @@ func TestAFailedReadingIsNoDamage(t *testing.T) {
 	}
 }
 
-// TestAReaderWaitsNoLongerThanItMay: who comes while another one reads, and kube-apiserver hangs, waits no longer than their context lasts.
+// TestAReaderWaitsNoLongerThanItMay: who comes while another one reads, and kube-apiserver hangs, waits for a glance at most, and no
+// longer than their context lasts. All of them hold slots of those who want something else.
 func TestAReaderWaitsNoLongerThanItMay(t *testing.T) {
-	kube := newCluster()
-	asked, answer := make(chan struct{}), make(chan struct{})
-	kube.PrependReactor("get", "secrets", func(kubetesting.Action) (bool, runtime.Object, error) {
-		select {
-		case asked <- struct{}{}:
-		case <-answer:
+	synctest.Test(t, func(t *testing.T) {
+		kube := newCluster()
+		answer := make(chan struct{})
+		kube.PrependReactor("get", "secrets", func(kubetesting.Action) (bool, runtime.Object, error) {
+			<-answer
+			return false, nil, nil
+		})
+		r := NewReader(kube)
+		var all sync.WaitGroup
+		all.Go(func() { _, _ = r.User(t.Context(), 1, time.Time{}, time.Time{}) })
+		synctest.Wait()
+		waits := func(ctx context.Context, want error, most time.Duration) {
+			begun := time.Now()
+			if _, err := r.User(ctx, 1, time.Time{}, time.Time{}); !errors.Is(err, want) || time.Since(begun) != most {
+				t.Errorf("%v after %s, want %v after %s", err, time.Since(begun), want, most)
+			}
 		}
-		<-answer
-		return false, nil, nil
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		waits(gone, context.Canceled, 0)
+		var crowd sync.WaitGroup
+		for range 30 {
+			crowd.Go(func() { waits(t.Context(), ErrBusy, time.Second) })
+		}
+		crowd.Wait()
+		close(answer)
+		all.Wait()
+		if _, err := r.User(t.Context(), 1, time.Time{}, time.Time{}); err != nil {
+			t.Errorf("later: %v", err)
+		}
 	})
-	r := NewReader(kube)
-	var first sync.WaitGroup
-	first.Go(func() { _, _ = r.User(t.Context(), 1, time.Time{}, time.Time{}) })
-	<-asked
-	gone, leave := context.WithCancel(t.Context())
-	leave()
-	if _, err := r.User(gone, 1, time.Time{}, time.Time{}); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	close(answer)
-	first.Wait()
 }

@@ -14,14 +14,19 @@ import (
 // Reader reads the history, in any replica and in commands. It keeps what it has read, and asks at each call whether there is
 // more. It is safe for concurrent use.
 type Reader struct {
-	kube kubernetes.Interface
-	turn chan struct{} // in it while somebody uses v: a wait for it ends with the context
-	v    *volume
+	kube   kubernetes.Interface
+	glance time.Duration // how long somebody waits for the turn
+	turn   chan struct{} // in it while somebody uses v
+	v      *volume
 }
+
+// ErrBusy says that others read the history, and that it takes them longer than somebody waits for it: what waits holds one of the
+// slots of everybody.
+var ErrBusy = errors.New("others are reading the history, which takes long now: try again in a few seconds")
 
 // NewReader returns a Reader of the cluster's history.
 func NewReader(kube kubernetes.Interface) *Reader {
-	return &Reader{kube: kube, turn: make(chan struct{}, 1), v: newVolume(kube)}
+	return &Reader{kube: kube, glance: time.Second, turn: make(chan struct{}, 1), v: newVolume(kube)}
 }
 
 // User returns the changes of one person's rights from since until until, the oldest first. A zero time is no bound.
@@ -90,12 +95,10 @@ func (r *Reader) Count(ctx context.Context) (count map[string]int, begins time.T
 	return count, begins, err
 }
 
-// read hands the book to ask, with what a version before has written meanwhile. Waiting for its turn ends with ctx.
+// read hands the book to ask, with what a version before has written meanwhile.
 func (r *Reader) read(ctx context.Context, ask func(*book)) error {
-	select {
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for others to have read the history: %w", ctx.Err())
-	case r.turn <- struct{}{}:
+	if err := r.wait(ctx); err != nil {
+		return err
 	}
 	defer func() { <-r.turn }()
 	old, err := r.refresh(ctx)
@@ -116,6 +119,20 @@ func (r *Reader) read(ctx context.Context, ask func(*book)) error {
 	ask(b)
 	b.log = log
 	return nil
+}
+
+// wait takes the turn when it is free within a glance.
+func (r *Reader) wait(ctx context.Context) error {
+	glance := time.NewTimer(r.glance)
+	defer glance.Stop()
+	select {
+	case r.turn <- struct{}{}:
+		return nil
+	case <-glance.C:
+		return ErrBusy
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for others to have read the history: %w", ctx.Err())
+	}
 }
 
 // refreshTimeout bounds how long what is stored is read, once begun.

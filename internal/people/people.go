@@ -27,6 +27,8 @@ var (
 	ErrNoProject = errors.New("no such project, or none in which you are Developer or more: give its path, as haw/world, or its number")
 	// ErrNoHistory: no history is kept.
 	ErrNoHistory = errors.New("no history of changes is kept here")
+	// ErrHistoryBusy, which Options.Changes may return: others read the history, and it takes long. It passes by itself.
+	ErrHistoryBusy = errors.New("the history takes long to read now: try again in a few seconds")
 )
 
 // Options are what a Service answers from.
@@ -96,7 +98,7 @@ func (s *Service) Namespaces(user int64, f Filter) (webapi.MyNamespaces, error) 
 	if err != nil {
 		return webapi.MyNamespaces{}, err
 	}
-	l := lister{s: s, v: v, user: user, now: s.o.Now()}
+	l := s.lister(v, user)
 	rights := v.Rights(user, l.now)
 	if words := strings.Fields(strings.ToLower(f.Search)); len(words) > 0 {
 		rights = slices.DeleteFunc(rights, func(r authz.Right) bool { return !l.matches(r, words) })
@@ -140,10 +142,28 @@ type lister struct {
 	v    authz.View
 	user int64
 	now  time.Time
+	// trails are those that were needed: many changes are of a few namespaces.
+	trails map[authz.SourceID]trail
+}
+
+type trail struct {
+	authz.Trail
+	member bool
+}
+
+func (s *Service) lister(v authz.View, user int64) lister {
+	return lister{s: s, v: v, user: user, now: s.o.Now(), trails: map[authz.SourceID]trail{}}
 }
 
 // trail returns how the person is a member of a source; false if they are none, and may know nothing of it.
-func (l *lister) trail(id authz.SourceID) (authz.Trail, bool) { return l.v.Trail(l.user, id, l.now) }
+func (l *lister) trail(id authz.SourceID) (authz.Trail, bool) {
+	t, ok := l.trails[id]
+	if !ok {
+		t.Trail, t.member = l.v.Trail(l.user, id, l.now)
+		l.trails[id] = t
+	}
+	return t.Trail, t.member
+}
 
 // matches reports whether each word is in the name or the path.
 func (l *lister) matches(r authz.Right, words []string) bool {
@@ -253,7 +273,7 @@ func (s *Service) Changes(ctx context.Context, user int64, since time.Time) ([]w
 	if err != nil {
 		return nil, err
 	}
-	l := lister{s: s, v: v, user: user, now: s.o.Now()}
+	l := s.lister(v, user)
 	list := make([]webapi.Change, 0, len(changed))
 	for _, c := range changed {
 		list = append(list, l.change(c))

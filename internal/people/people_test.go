@@ -405,6 +405,38 @@ func TestChangesAreNewestFirst(t *testing.T) {
 	}
 }
 
+// TestManyChangesOfOneNamespace: the way to a membership is looked up once for each namespace, however many changes there are.
+func TestManyChangesOfOneNamespace(t *testing.T) {
+	v := viewOf(t, organisation(rand.New(rand.NewPCG(1, 1)), 0))
+	user, namespace := int64(0), ""
+	for id := range v.Snapshot.Users {
+		for ns, source := range v.Source {
+			if _, ok := v.Trail(id, source, now); ok {
+				user, namespace = id, ns
+			}
+		}
+	}
+	if user == 0 {
+		t.Fatal("nobody is a member of anything")
+	}
+	changed := make([]people.Changed, 1000)
+	for i := range changed {
+		changed[i] = people.Changed{Change: webapi.Change{At: now, Namespace: namespace, Why: "why"}}
+	}
+	s := people.New(people.Options{
+		View: func() (authz.View, bool) { return v, true }, Now: func() time.Time { return now },
+		Changes: func(context.Context, int64, time.Time) ([]people.Changed, error) { return changed, nil },
+	})
+	lookUp := testing.AllocsPerRun(100, func() { v.Trail(user, v.Source[namespace], now) })
+	if n := testing.AllocsPerRun(3, func() {
+		if list, err := s.Changes(t.Context(), user, now); err != nil || len(list) != len(changed) || list[0].Why != "why" {
+			t.Error(len(list), err)
+		}
+	}); n >= lookUp*float64(len(changed)) {
+		t.Errorf("%d changes take %.0f allocations, and each look-up takes %.0f", len(changed), n, lookUp)
+	}
+}
+
 // TestWhyARightCame: the whole reason is for members of what the namespace belongs to now, and of all that it names by id: all others
 // hear what names nothing. That an administrator approved it is for everybody.
 func TestWhyARightCame(t *testing.T) {

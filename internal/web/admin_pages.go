@@ -45,7 +45,7 @@ type adminData struct {
 	Tab    string // which of them it is
 	Status AdminStatus
 	Parts  []HeldPart
-	Notice string // "done": a part was approved just now; "changed": what was looked at is not held in that form any more
+	Notice string // "done": a part was approved just now; "gone", "changed": what was to be shown or approved is not held any more
 	Few    int
 
 	Search    string
@@ -93,11 +93,7 @@ func (s adminPages) adminHeld(w http.ResponseWriter, r *http.Request, v *visit) 
 	s.heldList(w, r, v, http.StatusOK, notice)
 }
 
-// heldChanged says that what was looked at is not held in that form any more, and shows what is held now.
-func (s adminPages) heldChanged(w http.ResponseWriter, r *http.Request, v *visit) {
-	s.heldList(w, r, v, http.StatusConflict, "changed")
-}
-
+// heldList shows what is held now.
 func (s adminPages) heldList(w http.ResponseWriter, r *http.Request, v *visit, status int, notice string) {
 	parts, err := s.o.Admin.Held(r.Context())
 	if err != nil {
@@ -119,7 +115,7 @@ func (s adminPages) adminHeldPart(w http.ResponseWriter, r *http.Request, v *vis
 	}
 	i := slices.IndexFunc(parts, func(p HeldPart) bool { return p.Hash == r.PathValue("hash") })
 	if i < 0 {
-		s.heldChanged(w, r, v)
+		s.heldList(w, r, v, http.StatusConflict, "gone")
 		return
 	}
 	s.page(w, r, v, "adminheldpart", adminData{Tab: "adminheld", Parts: parts[i : i+1]})
@@ -134,7 +130,7 @@ func (s adminPages) adminApprove(w http.ResponseWriter, r *http.Request, v *visi
 	}
 	switch {
 	case errors.Is(err, ErrHeldChanged):
-		s.heldChanged(w, r, v)
+		s.heldList(w, r, v, http.StatusConflict, "changed")
 	case errors.Is(err, ErrHeldApproved):
 		s.problemPage(w, r, v, http.StatusConflict, problemData{Code: "held_approved", Retry: "/admin/held"})
 	case err != nil:

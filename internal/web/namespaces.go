@@ -101,21 +101,30 @@ func (s peoplePages) namespace(w http.ResponseWriter, r *http.Request, v *visit)
 	s.page(w, r, v, "namespace", namespaceData{mine.Namespaces[0], mine.AsOf})
 }
 
-// broken answers for what People or Admin can't tell.
+// broken answers for what People or Admin can't tell; not at all who has left, for whom it ended.
 func (s *Site) broken(w http.ResponseWriter, r *http.Request, v *visit, err error) {
-	if errors.Is(err, people.ErrUnread) {
-		s.problemPage(w, r, v, http.StatusServiceUnavailable, problemData{Code: "unread", Retry: here(r)})
+	if r.Context().Err() != nil {
 		return
 	}
-	if errors.Is(err, kubeconfig.ErrNotNow) {
-		if n, ok := s.lines.Allow(s.o.Now()); ok {
-			s.o.Logger.LogAttrs(r.Context(), slog.LevelWarn, "kubeconfig could not be made now", slog.Any("error", err), slog.Int64("suppressed", n))
-		}
-		s.problemPage(w, r, v, http.StatusServiceUnavailable, problemData{Code: "no_file_now", Retry: here(r)})
+	d := problemData{Retry: here(r)}
+	switch {
+	case errors.Is(err, people.ErrUnread):
+		d.Code = "unread"
+	case errors.Is(err, people.ErrHistoryBusy):
+		d.Code = "history_busy"
+	case errors.Is(err, kubeconfig.ErrNotNow):
+		d.Code = "no_file_now"
+	case errors.Is(err, context.DeadlineExceeded):
+		d.Code = "too_slow"
+	default:
+		s.sampled(r.Context(), &s.lines.failures, slog.LevelError, "page could not be made", slog.String("path", r.URL.Path), slog.Any("error", err))
+		s.problem(w, r, v, http.StatusInternalServerError, "internal")
 		return
 	}
-	s.o.Logger.LogAttrs(r.Context(), slog.LevelError, "page could not be made", slog.String("path", r.URL.Path), slog.Any("error", err))
-	s.problem(w, r, v, http.StatusInternalServerError, "internal")
+	if d.Code != "unread" { // which is how each process begins
+		s.sampled(r.Context(), &s.lines.delays, slog.LevelWarn, "page could not be made now", slog.String("path", r.URL.Path), slog.Any("error", err))
+	}
+	s.problemPage(w, r, v, http.StatusServiceUnavailable, d)
 }
 
 // pager leads through a list that is longer than a page.

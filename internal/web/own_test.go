@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -32,9 +33,12 @@ func (p *fakePeople) Can(_ int64, q authz.Question) (webapi.Can, error) {
 }
 
 // Changes implements web.People.
-func (p *fakePeople) Changes(_ context.Context, user int64, since time.Time) ([]webapi.Change, error) {
+func (p *fakePeople) Changes(ctx context.Context, user int64, since time.Time) ([]webapi.Change, error) {
 	if user == 42 {
 		return nil, people.ErrNoHistory
+	}
+	if p.changes != nil {
+		return nil, p.changes(ctx)
 	}
 	var out []webapi.Change
 	for i := range 120 {
@@ -170,6 +174,68 @@ func TestChangesPage(t *testing.T) {
 	bob := f.browser()
 	bob.signIn("/changes", "bob", "bob-pw")
 	bob.get("/changes").has(t, http.StatusOK, "There is no history")
+}
+
+// TestNoChangesNow: what passes by itself is said as such, with a way to try again. Whoever has left gets no answer, and leaves no line.
+func TestNoChangesNow(t *testing.T) {
+	f := newFixture(t, nil)
+	b := signedIn(t, f)
+	for _, c := range []struct {
+		err   error
+		words map[string]string
+	}{
+		{people.ErrHistoryBusy, map[string]string{"en": "The history can not be shown now", "de": "Der Verlauf kann gerade nicht gezeigt werden"}},
+		{fmt.Errorf("reading a Secret: %w", context.DeadlineExceeded), map[string]string{"en": "This took too long", "de": "Das hat zu lange gedauert"}},
+	} {
+		for lang, words := range c.words {
+			f.clock.add(time.Minute) // of the lines of a second, one is in the log
+			f.people.changes = func(context.Context) error { return c.err }
+			a := b.get("/changes?days=90", "Accept-Language", lang)
+			a.has(t, http.StatusServiceUnavailable, "<h1>"+words+"</h1>", `href="/changes?days=90"`, "!"+c.err.Error())
+			checkHTML(t, lang, lang, a.body)
+		}
+		if !strings.Contains(f.logged(), "level=WARN") || !strings.Contains(f.logged(), c.err.Error()) || strings.Contains(f.logged(), "level=ERROR") {
+			t.Errorf("the log: %s", f.logged())
+		}
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	f.people.changes = func(ctx context.Context) error {
+		leave()
+		<-ctx.Done()
+		return fmt.Errorf("aborted: %w", ctx.Err())
+	}
+	f.clock.add(time.Minute)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, f.page.URL+"/changes", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := b.Do(r); err == nil {
+		resp.Body.Close()
+		t.Errorf("they got %s", resp.Status)
+	}
+	f.page.Close() // waits for the request
+	if strings.Contains(f.logged(), "aborted") {
+		t.Errorf("the log: %s", f.logged())
+	}
+}
+
+// TestLinesHideNoOthers: a person who causes lines of one kind all the time hides none of another, and has no line for each request.
+func TestLinesHideNoOthers(t *testing.T) {
+	f := newFixture(t, slowly)
+	b, bob := signedIn(t, f), f.browser()
+	f.clock.add(time.Minute)
+	f.people.changes = func(context.Context) error { return people.ErrHistoryBusy }
+	b.get("/changes")
+	f.people.changes = func(context.Context) error { return errors.New("a Secret is damaged") }
+	for range 10 {
+		b.get("/changes")
+	}
+	bob.signIn("/", "bob", "bob-pw")
+	for line, want := range map[string]int{"a Secret is damaged": 1, people.ErrHistoryBusy.Error(): 1, `event="too many requests of one person" user=41`: 1, `event="signed in" user=42`: 1} {
+		if n := strings.Count(f.logged(), line); n != want {
+			t.Errorf("%q is in the log %d times, want %d:\n%s", line, n, want, f.logged())
+		}
+	}
 }
 
 // fakeAdmin is what administrators see, of which tests change what they need.
@@ -409,9 +475,9 @@ func TestApprove(t *testing.T) {
 	// It has changed since it was shown, or was carried out.
 	for _, now := range [][]web.HeldPart{append([]web.HeldPart{part}, rest...), rest} {
 		a.held = now
-		for _, ans := range []answer{b.get("/admin/held/" + oneHash), post(oneHash, good)} {
-			ans.has(t, http.StatusConflict, "not held any more", "Nothing was approved", `href="/admin/held/`+now[0].Hash+`"`) // with what is held now
-		}
+		held := `href="/admin/held/` + now[0].Hash + `"` // what is held now
+		b.get("/admin/held/"+oneHash).has(t, http.StatusConflict, "What is at this address is not held any more", "!Nothing was approved", held)
+		post(oneHash, good).has(t, http.StatusConflict, "not held any more", "Nothing was approved", held)
 	}
 	if len(a.approved) != 1 {
 		t.Errorf("approved: %v", a.approved)

@@ -6,10 +6,12 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/web"
 )
 
@@ -96,6 +98,50 @@ func TestPaceTellsNoPaths(t *testing.T) {
 	}
 	if refused < 10 || refused > 70 {
 		t.Errorf("%d requests refused", refused)
+	}
+}
+
+// TestForeignPagesUseUpNoPace: what a page from elsewhere has a browser load is refused and takes nothing; links from elsewhere, and
+// GitLab's way back, are limited on their own. Either way a path for administrators and one that there is none of are answered alike.
+func TestForeignPagesUseUpNoPace(t *testing.T) {
+	f, _ := adminFixture(t, slowly)
+	alice := f.browser()
+	alice.signIn("/namespaces", "alice", "alice-pw")
+	alice.get("/namespaces").has(t, http.StatusOK)
+	mask := regexp.MustCompile(`(%2f|/|%2F)(admin|nothing-here)[^"]*`)
+	paths := slices.Concat([]string{"/namespaces", "/nothing-here"}, adminPaths)
+	for _, site := range []string{"cross-site", "same-site"} {
+		f.clock.add(time.Hour)
+		alice.get("/namespaces").has(t, http.StatusOK) // which is written into the session now
+		for _, mode := range []string{"no-cors", "cors", "websocket", ""} {
+			want := alice.get("/nothing-here", "Sec-Fetch-Site", site, "Sec-Fetch-Mode", mode)
+			for _, path := range paths {
+				a := alice.get(path, "Sec-Fetch-Site", site, "Sec-Fetch-Mode", mode)
+				a.has(t, http.StatusForbidden, "not sent from our page", "!Maintainer in haw/world")
+				if path != "/namespaces" && (len(a.header) != len(want.header) || mask.ReplaceAllString(a.body, "") != mask.ReplaceAllString(want.body, "")) {
+					t.Errorf("%s: %v %s", path, a.header, a.body)
+				}
+			}
+		}
+		link := []string{"Sec-Fetch-Site", site, "Sec-Fetch-Mode", "navigate"}
+		for range 5 {
+			alice.get("/namespaces", link...).has(t, http.StatusOK, "haw-world")
+		}
+		for _, path := range paths {
+			alice.get(path, link...).has(t, http.StatusTooManyRequests, "Too many requests")
+		}
+		for _, own := range []string{"same-origin", "none", "same-origin", "none"} {
+			alice.get("/namespaces", "Sec-Fetch-Site", own, "Sec-Fetch-Mode", "cors").has(t, http.StatusOK)
+		}
+		alice.get("/namespaces").has(t, http.StatusTooManyRequests) // and these were theirs
+	}
+	nobody := f.browser()
+	if a := nobody.get("/signin?to=/namespaces"); a.status != http.StatusSeeOther {
+		t.Fatalf("%d", a.status)
+	} else if callback, err := gitlabsim.Login(t.Context(), f.gitlab.Client(), a.location, "alice", "alice-pw"); err != nil {
+		t.Fatal(err)
+	} else if a := nobody.get(callback, "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "navigate"); a.location != "/namespaces" {
+		t.Errorf("GitLab's way back: %d %s", a.status, a.body)
 	}
 }
 

@@ -97,7 +97,7 @@ func everyPage(t *testing.T, f *fixture, lang string, look func(name string, a a
 	look("foreign", in.do(http.MethodPost, "/signout", map[string][]string{"csrf": {"x"}}, accept...))
 	f.people.all[41] = nil
 	look("no namespace", in.get("/namespaces", accept...))
-	for name, err := range map[string]error{"unread": people.ErrUnread, "broken": errors.New("secret detail")} {
+	for name, err := range map[string]error{"unread": people.ErrUnread, "too slow": context.DeadlineExceeded, "broken": errors.New("secret detail")} {
 		f.people.err = err
 		look(name, in.get("/namespaces", accept...))
 		look(name+" one", in.get("/namespaces/x", accept...))

@@ -101,9 +101,7 @@ func (s *Site) keys(ctx context.Context) (sealers, error) {
 		err = errors.New("there is no key")
 	}
 	if err != nil {
-		if n, ok := s.lines.Allow(s.o.Now()); ok {
-			s.o.Logger.LogAttrs(ctx, slog.LevelError, "sessions can't be read: check web.sessionKeyFile", slog.Any("error", err), slog.Int64("suppressed", n))
-		}
+		s.sampled(ctx, &s.lines.failures, slog.LevelError, "sessions can't be read: check web.sessionKeyFile", slog.Any("error", err))
 		return nil, err
 	}
 	return out, nil

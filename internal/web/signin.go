@@ -300,9 +300,7 @@ func (s signIns) signInFailed(w http.ResponseWriter, r *http.Request, v *visit, 
 	case errors.As(err, &refused) && refused.Response.StatusCode < 500, errors.Is(err, errNotAPerson), !isGitLabAway(err):
 		status, d.Code, level = http.StatusInternalServerError, "sign_in_broken", slog.LevelError
 	}
-	if n, ok := s.lines.Allow(s.o.Now()); ok {
-		s.o.Logger.LogAttrs(r.Context(), level, "sign-in failed", slog.String("code", d.Code), slog.Any("error", withoutBody(err)), slog.Int64("suppressed", n))
-	}
+	s.sampled(r.Context(), &s.lines.signIns, level, "sign-in failed", slog.String("code", d.Code), slog.Any("error", withoutBody(err)))
 	s.problemPage(w, r, v, status, d)
 }
 

@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
@@ -63,6 +64,8 @@ type fakePeople struct {
 	mu  sync.Mutex
 	all map[int64][]webapi.Namespace
 	err error
+	// changes, optional, fails instead of telling changes.
+	changes func(ctx context.Context) error
 }
 
 func (p *fakePeople) Identity(user int64) webapi.Identity {

@@ -68,9 +68,11 @@ type Site struct {
 	gitlab signInAt
 	begins turns // of the first half of sign-ins, and of the second
 	ends   turns
-	pace   *pace.Pace
+	pace   *pace.Pace // of what people ask on our pages
+	links  *pace.Pace // of what their browsers ask because a page from elsewhere leads here
 	admins adminGate
-	lines  logsample.Lines
+	// lines are those of the log that people can cause as often as they like. None hides those of another kind.
+	lines struct{ sessions, signIns, tooMany, delays, failures logsample.Lines }
 }
 
 // maxForm bounds what a form sends.
@@ -89,9 +91,10 @@ const (
 // New returns the page. It does no network I/O.
 func New(o Options) (*Site, error) {
 	o.HTTPClient = bounded(o.HTTPClient)
+	perSecond, burst := cmp.Or(o.PerSecond, defaultPerSecond), cmp.Or(o.Burst, defaultBurst)
 	s := &Site{
 		o: o, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection(), begins: newTurns(beginsAtATime), ends: newTurns(endsAtATime),
-		pace: pace.New(cmp.Or(o.PerSecond, defaultPerSecond), cmp.Or(o.Burst, defaultBurst)),
+		pace: pace.New(perSecond, burst), links: pace.New(perSecond, burst),
 	}
 	if err := s.guard.AddTrustedOrigin(o.URL); err != nil {
 		return nil, fmt.Errorf("web.url: %w", err)
@@ -162,12 +165,17 @@ func (s *Site) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.setHeaders(w.Header())
 		v := &visit{lang: s.language(r)}
-		if err := s.guard.Check(r); err != nil {
+		elsewhere := fromElsewhere(r)
+		if s.guard.Check(r) != nil || elsewhere && r.Header.Get("Sec-Fetch-Mode") != "navigate" {
 			s.problem(w, r, v, http.StatusForbidden, "foreign")
 			return
 		}
 		why, rt := s.enter(w, r, v), rt
-		if v.session != nil && !s.pace.Allow(v.session.User, s.o.Now()) { // before the path counts: see TestPaceTellsNoPaths
+		pace := s.pace
+		if elsewhere {
+			pace = s.links
+		}
+		if v.session != nil && !pace.Allow(v.session.User, s.o.Now()) { // before the path counts: see TestPaceTellsNoPaths
 			s.tooMany(w, r, v)
 			return
 		}
@@ -189,6 +197,14 @@ func (s *Site) serve(rt route) http.Handler {
 			rt.handle(w, r, v)
 		}
 	})
+}
+
+// fromElsewhere reports whether a page that is not ours made the browser send a request: W3C Fetch Metadata. Cookies go with some of
+// these: with images of a page of the same site, as GitLab's may be, and with links of any. They must not use up what somebody may
+// ask on our pages.
+func fromElsewhere(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return site == "cross-site" || site == "same-site"
 }
 
 // enter reads the session. It returns why there is none although there was one: "expired", "account" (the account is blocked, and
@@ -277,7 +293,7 @@ func (s *Site) write(w http.ResponseWriter, r *http.Request, v *visit, status in
 		err = t.ExecuteTemplate(&out, "layout", sh)
 	}
 	if err != nil {
-		s.o.Logger.LogAttrs(r.Context(), slog.LevelError, "page could not be made", slog.String("page", name), slog.Any("error", err))
+		s.sampled(r.Context(), &s.lines.failures, slog.LevelError, "page could not be made", slog.String("page", name), slog.Any("error", err))
 		if name != "problem" {
 			s.problem(w, r, v, http.StatusInternalServerError, "internal")
 			return
@@ -324,15 +340,20 @@ func (s *Site) notFound(w http.ResponseWriter, r *http.Request, v *visit) {
 
 // tooMany answers who asks more often than one person may.
 func (s *Site) tooMany(w http.ResponseWriter, r *http.Request, v *visit) {
-	s.log(r.Context(), "too many requests of one person", v.session.User)
+	s.sampled(r.Context(), &s.lines.tooMany, slog.LevelInfo, "session of the page", slog.String("event", "too many requests of one person"), slog.Int64("user", v.session.User))
 	w.Header().Set("Retry-After", tooManyWait)
 	s.problemPage(w, r, v, http.StatusTooManyRequests, problemData{Code: "too_many", Retry: here(r)})
 }
 
 // log writes one line about what became of somebody's session; many of them are left out.
 func (s *Site) log(ctx context.Context, event string, user int64, attrs ...slog.Attr) {
-	if n, ok := s.lines.Allow(s.o.Now()); ok {
-		s.o.Logger.LogAttrs(ctx, slog.LevelInfo, "session of the page", append(attrs, slog.String("event", event), slog.Int64("user", user), slog.Int64("suppressed", n))...)
+	s.sampled(ctx, &s.lines.sessions, slog.LevelInfo, "session of the page", append(attrs, slog.String("event", event), slog.Int64("user", user))...)
+}
+
+// sampled writes one line, or counts it for the next one of these lines.
+func (s *Site) sampled(ctx context.Context, lines *logsample.Lines, level slog.Level, message string, attrs ...slog.Attr) {
+	if n, ok := lines.Allow(s.o.Now()); ok {
+		s.o.Logger.LogAttrs(ctx, level, message, append(attrs, slog.Int64("suppressed", n))...)
 	}
 }
 

@@ -34,6 +34,7 @@ const (
 	CodeNotDecided     = "no_authenticator" // 503: this process judges no tokens
 	CodeUnread         = "gitlab_unread"    // 503
 	CodeAway           = "gitlab_away"      // 503: a kubeconfig needs an answer of it
+	CodeHistoryBusy    = "history_busy"     // 503: others read it, and it takes long
 	CodeNoProject      = "no_such_project"  // 404
 	CodeNoHistory      = "no_history"       // 404
 	CodeNotFound       = "not_found"        // 404: no such route, or it is not set up here
@@ -391,6 +392,8 @@ func problemOf(err error) *problem {
 		return &problem{http.StatusServiceUnavailable, CodeUnread, err.Error()}
 	case errors.Is(err, kubeconfig.ErrNotNow): // what else it says is for the log
 		return &problem{http.StatusServiceUnavailable, CodeAway, kubeconfig.ErrNotNow.Error()}
+	case errors.Is(err, people.ErrHistoryBusy):
+		return &problem{http.StatusServiceUnavailable, CodeHistoryBusy, people.ErrHistoryBusy.Error()}
 	case errors.Is(err, people.ErrNoProject):
 		return &problem{http.StatusNotFound, CodeNoProject, err.Error()}
 	case errors.Is(err, people.ErrNoHistory):
@@ -399,8 +402,12 @@ func problemOf(err error) *problem {
 	return &problem{http.StatusInternalServerError, CodeInternal, "the answer could not be made: try again; if it lasts, give the administrators of the cluster the time and the value of X-Request-Id"}
 }
 
-// refuse answers with an error, and logs it at most once a second: anybody can cause as many as they like.
+// refuse answers with an error, and logs it at most once a second: anybody can cause as many as they like. Whoever has left gets no
+// answer: it ended for them.
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return
+	}
 	p := problemOf(err)
 	level := slog.LevelInfo
 	if p.status >= http.StatusInternalServerError {

@@ -91,8 +91,14 @@ func newWorld(t testing.TB, change func(*api.Options)) *world {
 			p, ok := v.Snapshot.Projects[project]
 			return webapi.CI{Project: project, Path: p.Path, Delivery: "id-token", Environment: "ICC-K8s", Outcome: "delivered"}, ok
 		},
-		Changes: func(_ context.Context, user int64, since time.Time) ([]people.Changed, error) {
-			if user == 3 {
+		Changes: func(ctx context.Context, user int64, since time.Time) ([]people.Changed, error) {
+			if err := ctx.Err(); err != nil {
+				return nil, fmt.Errorf("waiting for the history: %w", err)
+			}
+			switch user {
+			case 2:
+				return nil, fmt.Errorf("a secret cause: %w", people.ErrHistoryBusy)
+			case 3:
 				return nil, errors.New("a secret cause")
 			}
 			return []people.Changed{{Change: webapi.Change{At: since.UTC(), Namespace: "haw-world", Role: "view", What: "gained"}}}, nil
@@ -284,6 +290,22 @@ func TestKubeconfig(t *testing.T) {
 	}
 }
 
+// TestWhoHasLeft gets no answer, and leaves no line about a failure in the log.
+func TestWhoHasLeft(t *testing.T) {
+	w := newWorld(t, nil)
+	token := w.token(1)
+	w.get(webapi.PathMyChanges, token) // which reads the keys
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, webapi.PathMyChanges, nil)
+	r.Header.Set("Authorization", "Bearer "+token)
+	out := httptest.NewRecorder()
+	w.api.ServeHTTP(out, r)
+	if out.Body.Len() > 0 || strings.Contains(w.log.String(), "not answered") {
+		t.Errorf("they get %s, the log: %s", out.Body, w.log)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	w := newWorld(t, nil)
 	w.set(func() { w.states[4], w.states[5] = "blocked", authn.StateNotHuman })
@@ -326,6 +348,7 @@ func TestRefusals(t *testing.T) {
 		{"no such variant", webapi.PathKubeconfig + "?variant=odd", "", nil, 400, api.CodeBadRequest},
 		{"a file can't be made now", webapi.PathKubeconfig + "?variant=macos", "", nil, 503, api.CodeAway},
 		{"a file can't be made", webapi.PathKubeconfig + "?variant=windows", "", nil, 500, api.CodeInternal},
+		{"others read the history", webapi.PathMyChanges, w.token(2), nil, 503, api.CodeHistoryBusy},
 		{"something fails", webapi.PathMyChanges, w.token(3), nil, 500, api.CodeInternal},
 	} {
 		t.Run(c.name, func(t *testing.T) {
