@@ -49,7 +49,7 @@ func (l *ledger) step(ctx context.Context) (more bool, err error) {
 	if !cut.IsZero() {
 		l.cut = cut
 	}
-	v.head.rows = v.head.rows.with(l.rows, l.spaces, &v.book.tables) // what the base lacks
+	v.head.rows = v.head.with(l.rows, l.spaces, &v.book.tables) // what the base lacks
 	lacks := len(v.head.People) + len(v.head.Spaces)
 	if rebase || drop > 0 || v.head.Next > next && lacks > 0 || lacks > maxRows {
 		if err := v.saveBase(ctx, now); err != nil {

@@ -353,7 +353,7 @@ func (s *Site) log(ctx context.Context, event string, user int64, attrs ...slog.
 // sampled writes one line, or counts it for the next one of these lines.
 func (s *Site) sampled(ctx context.Context, lines *logsample.Lines, level slog.Level, message string, attrs ...slog.Attr) {
 	if n, ok := lines.Allow(s.o.Now()); ok {
-		s.o.Logger.LogAttrs(ctx, level, message, append(attrs, slog.Int64("suppressed", n))...)
+		s.o.Logger.LogAttrs(ctx, level, message, append(attrs, slog.Int64("suppressed", n))...) //nolint:sloglint // the messages are the callers' constants
 	}
 }
 
