@@ -100,7 +100,7 @@ func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Wr
 	switch {
 	case err == nil && old.SHA256 == next.SHA256 && b.holds(ctx, old, secret, packed):
 		if maps.Equal(old.Meta, meta) {
-			return b.sweep(ctx, old)
+			return nil
 		}
 		next.Generation, next.Chunks = old.Generation, old.Chunks
 		if c, ok := secret.Data[keyChunk]; ok {
@@ -122,33 +122,51 @@ func (b Blob) Save(ctx context.Context, meta map[string]string, write func(io.Wr
 	if data[keyHead], err = json.Marshal(next); err != nil {
 		return err
 	}
+	left, err := b.leftovers(ctx, next)
+	if err != nil {
+		return err
+	}
 	if err := b.write(ctx, b.secret(b.Name, data), secret); err != nil {
 		return err
 	}
-	return b.sweep(ctx, next)
+	return b.sweep(ctx, left)
 }
 
-// sweep deletes the Secrets of content that is none any more: of what was stored before, and of what a process that died had begun
-// to store. The first of a generation goes last, so that the rest is still found if this is broken off.
-func (b Blob) sweep(ctx context.Context, now head) error {
+// leftovers returns the Secrets of content that is none any more once the next description is written: of what is stored now, and of
+// what a process that died had begun to store. They are read before that: who writes on by the next description gives those that it
+// needs another version, and who writes by the one of now loses.
+func (b Blob) leftovers(ctx context.Context, next head) (out []*corev1.Secret, err error) {
 	for _, gen := range generations() {
 		first := 0
-		if gen == now.Generation {
-			first = now.Chunks
+		if gen == next.Generation {
+			first = next.Chunks
 		}
-		if first == Slots {
-			continue
-		}
-		switch _, err := b.secrets().Get(ctx, chunkName(b.Name, gen, first), metav1.GetOptions{}); {
-		case apierrors.IsNotFound(err):
-			continue
-		case err != nil:
-			return fmt.Errorf("loading %s: %w", chunkName(b.Name, gen, first), err)
-		}
-		for i := Slots - 1; i >= first; i-- {
-			if err := b.remove(ctx, chunkName(b.Name, gen, i)); err != nil {
-				return err
+		for i := first; i < Slots; i++ {
+			s, err := b.secrets().Get(ctx, chunkName(b.Name, gen, i), metav1.GetOptions{})
+			switch {
+			case apierrors.IsNotFound(err) && i == first:
+				i = Slots // the first of a generation goes last
+			case apierrors.IsNotFound(err):
+			case err != nil:
+				return nil, fmt.Errorf("loading %s: %w", chunkName(b.Name, gen, i), err)
+			default:
+				out = append(out, s)
 			}
+		}
+	}
+	return out, nil
+}
+
+// sweep deletes leftovers as they were read. The first of a generation goes last, so that the rest is still found if this is broken
+// off; what another process has written meanwhile is its own.
+func (b Blob) sweep(ctx context.Context, old []*corev1.Secret) error {
+	for _, s := range slices.Backward(old) {
+		if err := b.ask(ctx); err != nil {
+			return err
+		}
+		err := b.secrets().Delete(ctx, s.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &s.ResourceVersion}})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return fmt.Errorf("deleting %s: %w", s.Name, err)
 		}
 	}
 	return nil
