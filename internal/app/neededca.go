@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 )
 
 // neededCA knows which certificates of a large bundle verify GitLab. GitLab alone can show that. It is asked about each content of
@@ -90,16 +92,14 @@ func (n *neededCA) of(ctx context.Context, url string, bundle []byte) ([]byte, e
 
 // wait takes the turn when it is free within a glance.
 func (n *neededCA) wait(ctx context.Context) error {
-	glance := time.NewTimer(n.glance)
-	defer glance.Stop()
-	select {
-	case n.turn <- struct{}{}:
-		return nil
-	case <-glance.C:
+	err := wait.Turn(ctx, n.turn, n.glance)
+	switch {
+	case errors.Is(err, wait.ErrTaken):
 		return errAsked
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for GitLab to show its certificate: %w", ctx.Err())
+	case err != nil:
+		return fmt.Errorf("waiting for GitLab to show its certificate: %w", err)
 	}
+	return nil
 }
 
 // answer returns the last answer about a bundle, nil if there is none, and whether it counts: else it is time to ask again.

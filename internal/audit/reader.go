@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 )
 
 // Reader reads the history, in any replica and in commands. It keeps what it has read, and asks at each call whether there is
@@ -123,16 +124,14 @@ func (r *Reader) read(ctx context.Context, ask func(*book)) error {
 
 // wait takes the turn when it is free within a glance.
 func (r *Reader) wait(ctx context.Context) error {
-	glance := time.NewTimer(r.glance)
-	defer glance.Stop()
-	select {
-	case r.turn <- struct{}{}:
-		return nil
-	case <-glance.C:
+	err := wait.Turn(ctx, r.turn, r.glance)
+	switch {
+	case errors.Is(err, wait.ErrTaken):
 		return ErrBusy
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for others to have read the history: %w", ctx.Err())
+	case err != nil:
+		return fmt.Errorf("waiting for others to have read the history: %w", err)
 	}
+	return nil
 }
 
 // refreshTimeout bounds how long what is stored is read, once begun.
