@@ -143,15 +143,16 @@ func (b Blob) leftovers(ctx context.Context, next head) (out []*corev1.Secret, e
 		}
 		for i := first; i < Slots; i++ {
 			s, err := b.secrets().Get(ctx, chunkName(b.Name, gen, i), metav1.GetOptions{})
-			switch {
-			case apierrors.IsNotFound(err) && i == first:
-				i = Slots // the first of a generation goes last
-			case apierrors.IsNotFound(err):
-			case err != nil:
-				return nil, fmt.Errorf("loading %s: %w", chunkName(b.Name, gen, i), err)
-			default:
-				out = append(out, s)
+			if apierrors.IsNotFound(err) && i == first { // which goes last, so there are no others
+				break
 			}
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("loading %s: %w", chunkName(b.Name, gen, i), err)
+			}
+			out = append(out, s)
 		}
 	}
 	return out, nil

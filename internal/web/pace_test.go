@@ -145,9 +145,9 @@ func TestForeignPagesUseUpNoPace(t *testing.T) {
 	}
 }
 
-// TestNobodyWithABrowserMeetsThePace: with all rows of a list opened in tabs at once three times over, and then ten requests a second for
+// TestClickingDoesNotReachThePace: with all rows of a list opened in tabs at once three times over, and then ten requests a second for
 // as long as one likes. docs/page.md names these numbers.
-func TestNobodyWithABrowserMeetsThePace(t *testing.T) {
+func TestClickingDoesNotReachThePace(t *testing.T) {
 	f := newFixture(t, nil)
 	b := signedIn(t, f)
 	for range web.DefaultBurst {

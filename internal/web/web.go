@@ -79,7 +79,7 @@ type Site struct {
 const maxForm = 64 << 10
 
 // How often one person may ask, from all their browsers together. It keeps a program with somebody's cookie from taking the slots of
-// everybody, and nobody with a browser meets it. The most at once are all rows of a list in tabs of their own, or the tabs of
+// everybody, and is not reached by clicking, searching and opening tabs. The most at once are all rows of a list in tabs of their own, or the tabs of
 // yesterday when a browser starts again, each perhaps with a redirect: so three times the rows of a list. Who searches while they
 // type, reloads or clicks as fast as they can asks ten times in a second at most, however long they go on.
 const (
@@ -171,11 +171,11 @@ func (s *Site) serve(rt route) http.Handler {
 			return
 		}
 		why, rt := s.enter(w, r, v), rt
-		pace := s.pace
+		mine := s.pace
 		if elsewhere {
-			pace = s.links
+			mine = s.links
 		}
-		if v.session != nil && !pace.Allow(v.session.User, s.o.Now()) { // before the path counts: see TestPaceTellsNoPaths
+		if v.session != nil && !mine.Allow(v.session.User, s.o.Now()) { // before the path counts: see TestPaceTellsNoPaths
 			s.tooMany(w, r, v)
 			return
 		}
