@@ -67,10 +67,13 @@ func (b *book) readBase(in io.Reader) (block uint64, err error) {
 		for rest := s.Who; len(rest) > 0; {
 			d, n := binary.Uvarint(rest)
 			last += d
-			if n <= 0 || d == 0 || last > maxNumber {
+			if n <= 0 || d == 0 || d >= maxNumber || last >= maxNumber {
 				return 0, errBlock
 			}
 			who, rest = append(who, uint32(last)), rest[n:]
+		}
+		if s.Space == 0 || s.Space >= maxNumber || len(who) == 0 {
+			return 0, errBlock
 		}
 		if b.base[s.Space] == nil {
 			b.base[s.Space] = map[uint32][]uint32{}
