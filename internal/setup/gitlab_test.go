@@ -20,7 +20,7 @@ func TestWhatGitLabSays(t *testing.T) {
 		"old":  {"14.9.0", `{"scopes":["api"]}`, `{"username":"root","is_admin":true}`, []string{"GitLab is 14.9, and 15.0 is the oldest"}, 1},
 		"weak": {
 			"19.1.0", `{"scopes":["read_user"],"expires_at":"` + day(noon.AddDate(0, 0, 5)) + `"}`, `{"username":"bob"}`,
-			[]string{"lacks the scope read_api", "lacks the scope api", "is not an administrator's: private groups", "can't register the system hook", "make one that lasts", "ends on "},
+			[]string{"lacks the scope read_api", "lacks the scope api", "is not an administrator's: it is not shown private groups", "can't register the system hook", "make one that lasts", "ends on "},
 			6,
 		},
 		"refused":    {"19.1.0", "401", `{}`, []string{"--read-token-file: what the token may do is not known: GitLab does not accept the token: it is mistyped, revoked or ended"}, 2},
