@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,13 +13,15 @@ import (
 )
 
 // TestAffectedNamesAllThatDiffers: whatever changes in a random GitLab, every source whose rights, path or being
-// judged differ is among Affected; and Affected does not simply name everything. By it UntouchableAfter says what Untouchable does.
+// judged differ is among Affected; and Affected does not simply name everything. By it UntouchableAfter says what
+// Untouchable does, and NextExpiryAfter misses no end of a right.
 func TestAffectedNamesAllThatDiffers(t *testing.T) {
 	t.Parallel()
-	named, all, untouchable := 0, 0, 0
+	named, all, untouchable, earlier := 0, 0, 0, 0
 	for seed := range uint64(3000) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		before := authztest.Snapshot(r)
+		endSome(r, before, 10)
 		p := newPolicy(t, func(pc *authz.PolicyConfig) {
 			if r.IntN(3) == 0 {
 				pc.Extra = []authz.ExtraRole{{Source: authz.GroupID(r.Int64N(8) + 1), Below: true, ClusterRole: "deployer", Group: r.Int64N(8) + 1}}
@@ -32,6 +35,7 @@ func TestAffectedNamesAllThatDiffers(t *testing.T) {
 		for range 1 + r.IntN(2) {
 			authztest.Change(r, after)
 		}
+		endSome(r, after, 40)
 		got := p.Affected(before, after)
 		was, is := looks(p, before), looks(p, after)
 		for id := range maps.Keys(merged(was, is)) {
@@ -46,6 +50,13 @@ func TestAffectedNamesAllThatDiffers(t *testing.T) {
 		if !maps.EqualFunc(whole, part, same) {
 			t.Fatalf("seed %d: what can't be judged is %v, but by what changed alone it would be %v", seed, whole, part)
 		}
+		ended, ends := authz.NextExpiry(before, now), authz.NextExpiry(after, now)
+		if early := authz.NextExpiryAfter(ended, after, got, now); !ends.IsZero() && (early.IsZero() || early.After(ends)) {
+			t.Fatalf("seed %d: a right ends at %v, and by what changed alone the next one ends at %v", seed, ends, early)
+		}
+		if !ends.IsZero() && !ends.Equal(ended) {
+			earlier++
+		}
 		untouchable += len(whole)
 		named += len(got)
 		all += len(is)
@@ -53,8 +64,28 @@ func TestAffectedNamesAllThatDiffers(t *testing.T) {
 	if untouchable < 1000 {
 		t.Errorf("only %d sources could not be judged: that shows little", untouchable)
 	}
+	if earlier < 30 {
+		t.Errorf("only %d changes moved the next end of a right: that shows little", earlier)
+	}
 	if named > all/2 {
 		t.Errorf("%d of %d sources are named: that is no help", named, all)
+	}
+}
+
+// endSome gives one in that many memberships an end.
+func endSome(r *rand.Rand, s *authz.Snapshot, oneIn int) {
+	end := func(rows []authz.Member) {
+		for i := range rows {
+			if r.IntN(oneIn) == 0 {
+				rows[i].Expires = authz.Date{Year: 2026, Month: 12, Day: 1 + r.IntN(28)}
+			}
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Groups)) {
+		end(s.Groups[id].Members)
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Projects)) {
+		end(s.Projects[id].Members)
 	}
 }
 

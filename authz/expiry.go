@@ -49,28 +49,49 @@ func (d Date) String() string {
 
 // NextExpiry returns the first moment after now at which a membership or link ends, or the zero time.
 func NextExpiry(s *Snapshot, now time.Time) time.Time {
-	var next time.Time
-	consider := func(d Date) {
-		if d.IsZero() || d.Over(now) {
-			return
-		}
-		if t := d.Start(); next.IsZero() || t.Before(next) {
-			next = t
-		}
-	}
-	each := func(rows []Member, links []Link) {
-		for _, r := range rows {
-			consider(r.Expires)
-		}
-		for _, l := range links {
-			consider(l.Expires)
-		}
-	}
+	next := expiry{after: now}
 	for _, g := range s.Groups {
-		each(g.Members, g.Links)
+		next.consider(g.Members, g.Links)
 	}
 	for _, p := range s.Projects {
-		each(p.Members, p.Links)
+		next.consider(p.Members, p.Links)
 	}
-	return next
+	return next.at
+}
+
+// NextExpiryAfter is NextExpiry where it was before, and only these sources have changed since. It looks at them alone, so it is
+// too early where what would have ended then is gone; it is never too late.
+func NextExpiryAfter(before time.Time, s *Snapshot, changed map[SourceID]bool, now time.Time) time.Time {
+	next := expiry{after: now, at: before}
+	for id := range changed {
+		switch id.Kind {
+		case GroupSource:
+			next.consider(s.Groups[id.ID].Members, s.Groups[id.ID].Links)
+		case ProjectSource:
+			next.consider(s.Projects[id.ID].Members, s.Projects[id.ID].Links)
+		case UserSource:
+		}
+	}
+	return next.at
+}
+
+// expiry finds the first end after a moment.
+type expiry struct{ after, at time.Time }
+
+func (e *expiry) consider(rows []Member, links []Link) {
+	for i := range rows {
+		e.date(rows[i].Expires)
+	}
+	for i := range links {
+		e.date(links[i].Expires)
+	}
+}
+
+func (e *expiry) date(d Date) {
+	if d.IsZero() || d.Over(e.after) {
+		return
+	}
+	if t := d.Start(); e.at.IsZero() || t.Before(e.at) {
+		e.at = t
+	}
 }

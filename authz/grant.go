@@ -26,6 +26,7 @@ func (g Grant) compare(o Grant, rank map[string]int) int {
 // Untouchable names.
 func (p Policy) Grants(s *Snapshot, sources []Source, now time.Time) ([]Grant, []Finding) {
 	r := NewResolver(s, now)
+	r.passing = true // each project is asked about once: what they take would be most of the memory of a plan
 	roles := p.ClusterRoles()
 	rank := make(map[string]int, len(roles))
 	for i, role := range roles {

@@ -23,21 +23,33 @@ const (
 	Owner           Level = 50
 )
 
-var levelNames = map[Level]string{
+// levelNames holds GitLab's name of each level at its number, and "" where there is no level: plans of a large GitLab look a
+// million times.
+var levelNames = [...]string{
 	NoAccess: "No access", MinimalAccess: "Minimal access", Guest: "Guest", Planner: "Planner", Reporter: "Reporter",
 	SecurityManager: "Security Manager", Developer: "Developer", Maintainer: "Maintainer", Owner: "Owner",
 }
 
 // String returns GitLab's name of the level, or "level 35" for one this program does not know.
 func (l Level) String() string {
-	if n, ok := levelNames[l]; ok {
-		return n
+	if l.Known() {
+		return levelNames[l]
 	}
 	return fmt.Sprintf("level %d", int(l))
 }
 
 // Known reports whether l is one of GitLab's documented levels.
-func (l Level) Known() bool { _, ok := levelNames[l]; return ok }
+func (l Level) Known() bool { return 0 <= l && int(l) < len(levelNames) && levelNames[l] != "" }
+
+// allLevels are GitLab's documented levels, ascending.
+func allLevels() (all []Level) {
+	for l := range Level(len(levelNames)) {
+		if l.Known() {
+			all = append(all, l)
+		}
+	}
+	return all
+}
 
 // ParseLevel reads a level's name in any case, with spaces, "-" or "_" between words; "master" is Maintainer.
 func ParseLevel(s string) (Level, error) {
@@ -45,8 +57,8 @@ func ParseLevel(s string) (Level, error) {
 	if norm == "master" {
 		return Maintainer, nil
 	}
-	for l, n := range levelNames {
-		if strings.ToLower(strings.ReplaceAll(n, " ", "")) == norm {
+	for _, l := range allLevels() {
+		if strings.ToLower(strings.ReplaceAll(levelNames[l], " ", "")) == norm {
 			return l, nil
 		}
 	}

@@ -50,9 +50,10 @@ func AssignNames(sources []Source, have map[SourceID]string, taken map[string]bo
 	for _, n := range have {
 		used[n] = true // also of sources that are gone: their namespaces still stand
 	}
-	var fresh []Source
+	var fresh []*Source
 	var findings []Finding
-	for _, s := range sources {
+	for i := range sources {
+		s := &sources[i]
 		n, ok := have[s.ID]
 		if !ok {
 			fresh = append(fresh, s)
@@ -63,7 +64,7 @@ func AssignNames(sources []Source, have map[SourceID]string, taken map[string]bo
 			findings = append(findings, nameReserved(s.ID, n, because))
 		}
 	}
-	slices.SortFunc(fresh, func(a, b Source) int {
+	slices.SortFunc(fresh, func(a, b *Source) int {
 		return cmp.Or(cmp.Compare(a.ID.ID, b.ID.ID), cmp.Compare(a.ID.Kind, b.ID.Kind))
 	})
 	for _, s := range fresh {

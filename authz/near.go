@@ -119,7 +119,7 @@ func (n *nearby) level(note func(string, ...any)) {
 		note("no member of %s", n.name(n.id))
 	case !level.Known():
 		note("%s in %s is not known to this program, and gives nothing", level, n.name(n.id))
-	case p.byLevel[level] == "":
+	case p.mappedTo(level) == "":
 		note("%s in %s is mapped to nothing (authz.roles maps %s)", level, n.name(n.id), levels(p.mapped()))
 	}
 	if level == 0 {

@@ -19,7 +19,7 @@ type Role struct {
 type Policy struct {
 	config   PolicyConfig
 	roles    []Role
-	byLevel  map[Level]string
+	byLevel  []string // the ClusterRole of each level that has a name, by its number
 	kinds    map[SourceKind]bool
 	withBots bool
 	exclude  filter
@@ -67,12 +67,12 @@ func DefaultRoles() []Role {
 
 // NewPolicy checks a PolicyConfig and returns all of its faults at once.
 func NewPolicy(c PolicyConfig) (Policy, error) {
-	p := Policy{config: c, roles: slices.Clone(c.Roles), byLevel: map[Level]string{}, kinds: map[SourceKind]bool{}, withBots: c.Bots}
+	p := Policy{config: c, roles: slices.Clone(c.Roles), byLevel: make([]string, len(levelNames)), kinds: map[SourceKind]bool{}, withBots: c.Bots}
 	var errs []error
 	if len(c.Roles) == 0 {
 		errs = append(errs, errors.New("roles: at least one role is needed"))
 	}
-	seen := map[string]bool{}
+	seen, mapped := map[string]bool{}, map[Level]string{}
 	for i, r := range c.Roles {
 		if r.ClusterRole == "" {
 			errs = append(errs, fmt.Errorf("roles[%d]: clusterRole is empty", i))
@@ -84,11 +84,12 @@ func NewPolicy(c PolicyConfig) (Policy, error) {
 		for _, l := range r.Levels {
 			if !l.Known() || l <= MinimalAccess {
 				errs = append(errs, fmt.Errorf("roles[%d]: %s can't be mapped to a role", i, l))
+				continue
 			}
-			if other, ok := p.byLevel[l]; ok {
+			if other, ok := mapped[l]; ok {
 				errs = append(errs, fmt.Errorf("roles[%d]: %s is mapped to %q already", i, l, other))
 			}
-			p.byLevel[l] = r.ClusterRole
+			mapped[l], p.byLevel[l] = r.ClusterRole, r.ClusterRole
 		}
 	}
 	for _, k := range c.Kinds {
@@ -207,8 +208,16 @@ func (p Policy) RoleIn(s *Snapshot, id SourceID, l Level) string {
 	return p.roleFor(p.frozen(s, id), l)
 }
 
+// mappedTo returns the ClusterRole that authz.roles maps a level to, or "".
+func (p Policy) mappedTo(l Level) string {
+	if l < 0 || int(l) >= len(p.byLevel) {
+		return ""
+	}
+	return p.byLevel[l]
+}
+
 func (p Policy) roleFor(frozen Frozen, l Level) string {
-	role := p.byLevel[l]
+	role := p.mappedTo(l)
 	switch {
 	case role == "" || frozen == FrozenNone:
 		return ""

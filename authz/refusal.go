@@ -3,7 +3,6 @@ package authz
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -86,7 +85,7 @@ func (r *refusal) allow(roles ...string) Verdict {
 // levelsIn returns the levels in a source that allow the request, ascending. known is false if there may be others.
 func (r *refusal) levelsIn(id SourceID, frozen Frozen) (able []Level, known bool) {
 	known = true
-	for _, l := range slices.Sorted(maps.Keys(levelNames)) {
+	for _, l := range allLevels() {
 		if l <= MinimalAccess || (id.Kind == UserSource && l != Owner) {
 			continue
 		}

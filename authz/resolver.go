@@ -23,6 +23,8 @@ type Resolver struct {
 	effective map[int64][]standing // of groups, by id
 	only      int64                // if set, the one person who is looked for
 	scratch   [2][]standing        // of the invited people, and of a set that is being made
+	passing   bool                 // Members of a project are valid only until the next question
+	room      []standing           // if passing, where they are
 }
 
 // NewResolver returns a Resolver. At the zero time nothing has expired.
@@ -66,7 +68,7 @@ func (r *Resolver) group(id int64) []standing {
 	if !ok {
 		return nil
 	}
-	m := r.inherit(r.group(g.Parent), g.Members, GroupID(id))
+	m := r.inherit(r.group(g.Parent), g.Members, GroupID(id), true)
 	for _, l := range sortedLinks(g.Links) {
 		m = r.invite(m, l, r.own(l.Group), GroupID(id))
 	}
@@ -76,12 +78,12 @@ func (r *Resolver) group(id int64) []standing {
 
 // own returns the people with a row in the group itself, which is what counts when it is invited into a group.
 func (r *Resolver) own(id int64) []standing {
-	return r.inherit(nil, r.snap.Groups[id].Members, GroupID(id))
+	return r.inherit(nil, r.snap.Groups[id].Members, GroupID(id), true)
 }
 
 // project returns the effective members of a project.
 func (r *Resolver) project(p Project) []standing {
-	m := r.inherit(r.group(p.Group), p.Members, ProjectID(p.ID))
+	m := r.inherit(r.group(p.Group), p.Members, ProjectID(p.ID), !r.passing)
 	if p.Owner != 0 && (r.only == 0 || r.only == p.Owner) {
 		m = merge(nil, m, []standing{{user: p.Owner, level: Owner, row: refOf(UserID(p.Owner))}}, true)
 	}
@@ -94,8 +96,9 @@ func (r *Resolver) project(p Project) []standing {
 	return m
 }
 
-// inherit returns what comes from above together with the rows of the source itself, which win a tie.
-func (r *Resolver) inherit(above []standing, rows []Member, source SourceID) []standing {
+// inherit returns what comes from above together with the rows of the source itself, which win a tie. What is not to be kept
+// stands where the next one will.
+func (r *Resolver) inherit(above []standing, rows []Member, source SourceID, keep bool) []standing {
 	own := r.scratch[0][:0]
 	for _, row := range rows {
 		if row.Level > MinimalAccess && !row.Expires.Over(r.now) && (r.only == 0 || r.only == row.User) {
@@ -107,7 +110,11 @@ func (r *Resolver) inherit(above []standing, rows []Member, source SourceID) []s
 		return above
 	}
 	own = byUser(own)
-	return merge(make([]standing, 0, len(above)+len(own)), above, own, true)
+	if keep {
+		return merge(make([]standing, 0, len(above)+len(own)), above, own, true)
+	}
+	r.room = merge(r.room[:0], above, own, true)
+	return r.room
 }
 
 // invite adds the people of an invited group, capped by the link; a tie is won by what was there before.

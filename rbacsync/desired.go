@@ -114,7 +114,7 @@ func Desired(in Input) *Wanted {
 	for _, a := range in.Settings.Adopt {
 		w.Adopt[a.Namespace] = a.Source
 	}
-	users := usersByBinding(in.Grants)
+	granted := bySource(in.Grants, len(in.Sources))
 	roles := slices.Concat(in.Roles, in.Further)
 	limit := in.Settings.MaxSubjects
 	if limit <= 0 {
@@ -136,8 +136,8 @@ func Desired(in Input) *Wanted {
 			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: jobs.binding(*src, ns)})
 		w.Objects = in.Settings.Templates.add(w.Objects, values{ns, Printable(src.Path), src.ID}, in.Secrets)
 		for i, role := range roles {
-			rest, granted := users[bindingID{src.ID, role}]
-			if i >= len(in.Roles) && !granted {
+			rest := usersOf(granted[src.ID], role)
+			if i >= len(in.Roles) && len(rest) == 0 {
 				continue
 			}
 			for shard := 0; shard == 0 || len(rest) > 0; shard++ {
@@ -176,23 +176,35 @@ func (s Settings) standard(id authz.SourceID) PodSecurity {
 	return podSecurity(cmp.Or(s.PodSecurityFor[id], s.PodSecurity, DefaultPodSecurity))
 }
 
-type bindingID struct {
-	source authz.SourceID
-	role   string
+// bySource finds the grants of each source, which need not stand together.
+func bySource(grants []authz.Grant, sources int) map[authz.SourceID][]authz.Grant {
+	out := make(map[authz.SourceID][]authz.Grant, sources)
+	for i := 0; i < len(grants); {
+		of, first := grants[i].Source, i
+		for i < len(grants) && grants[i].Source == of {
+			i++
+		}
+		if here := grants[first:i:i]; out[of] == nil {
+			out[of] = here
+		} else {
+			out[of] = append(out[of], here...)
+		}
+	}
+	return out
 }
 
-// usersByBinding finds the users of each binding. Two grants of one role in one source are one binding.
-func usersByBinding(grants []authz.Grant) map[bindingID][]int64 {
-	users := make(map[bindingID][]int64, len(grants))
+// usersOf finds the users of the binding of a role. Two grants of one role in one source are one binding.
+func usersOf(grants []authz.Grant, role string) (users []int64) {
 	for _, g := range grants {
-		id := bindingID{g.Source, g.ClusterRole}
-		if more, ok := users[id]; ok {
-			all := slices.Concat(more, g.Users)
-			slices.Sort(all)
-			users[id] = slices.Compact(all)
-			continue
+		switch {
+		case g.ClusterRole != role:
+		case users == nil:
+			users = g.Users
+		default:
+			users = slices.Concat(users, g.Users)
+			slices.Sort(users)
+			users = slices.Compact(users)
 		}
-		users[id] = g.Users
 	}
 	return users
 }

@@ -363,21 +363,25 @@ func (d *delivery) write(ctx context.Context, diff difference, claim Claim, next
 // so neither counts as delivered, also when what is wanted changes back or the project leaves. It conflicts when another
 // replica has taken over the namespace: then nothing is written to GitLab.
 func (d *delivery) begin(ctx context.Context, diff difference) error {
-	if d.rec.Sums == nil {
-		d.rec.Sums = map[string]string{}
-	}
-	for _, v := range diff.write {
-		d.rec.Sums[v.Key] = "" // it may be there, with one value or the other
-		d.rec.doubt(v.Key, diff.sums[v.Key])
-	}
-	if diff.cluster {
-		d.rec.Sums[clusterPart] = ""
-	}
-	if diff.moved {
-		d.rec.leave(d.project.Mode, d.p.c.Scope)
-	}
+	d.rec.begin(diff, d.project.Mode, d.p.c.Scope)
 	d.keep()
 	return d.save(ctx, nil)
+}
+
+func (r *record) begin(diff difference, mode rbacsync.Delivery, scope string) {
+	if r.Sums == nil {
+		r.Sums = map[string]string{}
+	}
+	for _, v := range diff.write {
+		r.Sums[v.Key] = "" // it may be there, with one value or the other
+		r.doubt(v.Key, diff.sums[v.Key])
+	}
+	if diff.cluster {
+		r.Sums[clusterPart] = ""
+	}
+	if diff.moved {
+		r.leave(mode, scope)
+	}
 }
 
 // report says what others have in the place of ours.

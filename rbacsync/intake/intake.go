@@ -225,11 +225,6 @@ func (i *Intake) Everything(ctx context.Context) (*authz.Snapshot, error) {
 	return i.o.readAll(ctx, nil)
 }
 
-func (i *Intake) tick() stamp {
-	i.now++
-	return i.now
-}
-
 // Run reads until ctx is done. It returns when everything it started has ended.
 func (i *Intake) Run(ctx context.Context) {
 	var wg sync.WaitGroup
@@ -248,7 +243,7 @@ func (i *Intake) Run(ctx context.Context) {
 		case r := <-i.in:
 			i.take(r)
 		case <-i.many:
-			i.queue.askAll("many hooks", i.tick())
+			i.queue.askAll("many hooks", i.now.next())
 		case r := <-i.ended:
 			i.end(r)
 		case <-t.C:
@@ -258,7 +253,7 @@ func (i *Intake) Run(ctx context.Context) {
 }
 
 func (i *Intake) take(r request) {
-	at := i.tick()
+	at := i.now.next()
 	if r.tickets != nil {
 		i.queue.addTickets(r.tickets, at, i.o.Now())
 	} else {
@@ -295,8 +290,8 @@ func earliest(a, b time.Time) time.Time {
 // start begins the readings that are due and not under way.
 func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 	now := i.o.Now()
-	if due := i.queue.dueAll(now, i.tick()); due && i.full == nil {
-		i.full = &reading{full: true, causes: i.queue.beginAll(), began: i.tick(), at: now}
+	if due := i.queue.dueAll(now, i.now.next()); due && i.full == nil {
+		i.full = &reading{full: true, causes: i.queue.beginAll(), began: i.now.next(), at: now}
 		r, base := i.full, i.base
 		r.beside(ctx, wg, i, func() { r.snap, r.err = i.o.readAll(ctx, base) })
 	}
@@ -305,7 +300,7 @@ func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 	}
 	if i.single == nil {
 		if ids, causes := i.queue.take(now, topIn(i.base)); len(ids) > 0 {
-			i.single = &reading{ids: ids, causes: causes, began: i.tick(), at: now}
+			i.single = &reading{ids: ids, causes: causes, began: i.now.next(), at: now}
 			r, base := i.single, i.base
 			r.beside(ctx, wg, i, func() {
 				ctx, cancel := context.WithTimeout(ctx, ReadingTimeout)
@@ -318,7 +313,7 @@ func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 	}
 	if i.o.Users != nil && !i.poller.running && !now.Before(i.poller.at) {
 		i.poller.running = true
-		r, p := &reading{causes: []string{"poll"}, began: i.tick(), at: now}, i.poller.plan(i.base, now, i.recent())
+		r, p := &reading{causes: []string{"poll"}, began: i.now.next(), at: now}, i.poller.plan(i.base, now, i.o.recent())
 		r.beside(ctx, wg, i, func() {
 			ctx, cancel := context.WithTimeout(ctx, ReadingTimeout)
 			defer cancel()
@@ -348,7 +343,7 @@ func (i *Intake) endReread(r *reading) {
 		i.o.Logger.Warn("invitations of groups can't be read again, trying again", "error", r.err)
 	}
 	if len(r.ids) > 0 {
-		i.queue.add(r.ids, "invitations", i.tick(), i.o.Now())
+		i.queue.add(r.ids, "invitations", i.now.next(), i.o.Now())
 	}
 }
 
@@ -425,7 +420,7 @@ func (i *Intake) endFull(r *reading) {
 	}
 	again := i.merge(r)
 	for _, id := range again {
-		i.queue.add([]authz.SourceID{id}, "changed while GitLab was read", i.tick(), i.o.Now())
+		i.queue.add([]authz.SourceID{id}, "changed while GitLab was read", i.now.next(), i.o.Now())
 	}
 	i.publish(News{Full: true, Snapshot: i.base, Causes: r.causes, Began: r.at})
 }
@@ -448,7 +443,7 @@ func (i *Intake) endSingle(r *reading) {
 	}
 	for id := range r.snap.Missing { // what the reading led to and did not reach
 		if !changed[id] && before.Missing[id] == "" {
-			i.queue.add([]authz.SourceID{id}, "not reached", i.tick(), i.o.Now())
+			i.queue.add([]authz.SourceID{id}, "not reached", i.now.next(), i.o.Now())
 			failed = append(failed, id)
 		}
 	}

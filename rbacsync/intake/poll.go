@@ -50,11 +50,11 @@ type polled struct {
 	states map[int64]authz.UserState // "": GitLab does not show the account
 }
 
-func (i *Intake) recent() map[int64]time.Time {
-	if i.o.Recent == nil {
+func (o *Options) recent() map[int64]time.Time {
+	if o.Recent == nil {
 		return nil
 	}
-	return i.o.Recent()
+	return o.Recent()
 }
 
 // plan chooses whom the next poll asks for.
@@ -120,18 +120,18 @@ func (i *Intake) endPoll(r *reading) {
 		case u.State == state:
 			p.checked[id] = r.at
 		case state == "":
-			i.queue.add([]authz.SourceID{user}, "poll", i.tick(), now)
+			i.queue.add([]authz.SourceID{user}, "poll", i.now.next(), now)
 		default:
 			if len(changed) == 0 {
 				users = maps.Clone(users)
 			}
 			u.State = state
 			users[id], changed[user], i.brought[user] = u, true, r.began
-			i.queue.add([]authz.SourceID{user}, "poll", i.tick(), now)
+			i.queue.add([]authz.SourceID{user}, "poll", i.now.next(), now)
 		}
 	}
 	maps.DeleteFunc(p.checked, func(id int64, _ time.Time) bool { _, known := i.base.Users[id]; return !known })
-	i.publishSeen(r.polled.present)
+	i.seen.Store(p.seen(i.base.Users, r.polled.present, now))
 	if len(changed) > 0 {
 		base := *i.base
 		base.Users, i.base = users, &base
@@ -139,18 +139,17 @@ func (i *Intake) endPoll(r *reading) {
 	}
 }
 
-func (i *Intake) publishSeen(present []int64) {
-	now := i.o.Now()
+func (p *poller) seen(users map[int64]authz.User, present []int64, now time.Time) *seen {
 	out := seen{present: now, all: now} // of nobody everything is known
 	for _, id := range present {
-		out.present = earlier(out.present, i.poller.checked[id])
+		out.present = earlier(out.present, p.checked[id])
 	}
-	for id, u := range i.base.Users {
+	for id, u := range users {
 		if u.State == authz.StateActive {
-			out.all = earlier(out.all, i.poller.checked[id])
+			out.all = earlier(out.all, p.checked[id])
 		}
 	}
-	i.seen.Store(&out)
+	return &out
 }
 
 func earlier(a, b time.Time) time.Time {

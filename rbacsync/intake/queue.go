@@ -30,6 +30,12 @@ const (
 // stamp is a moment in the life of an Intake: it only grows, whatever the clock does. Zero is before all of them.
 type stamp uint64
 
+// next lets it grow.
+func (s *stamp) next() stamp {
+	*s++
+	return *s
+}
+
 // queue is what has to be read of GitLab: single things, everything, and the tickets of the Inbox that ask for it. It does
 // no I/O and has no clock; one goroutine owns it.
 type queue struct {

@@ -101,15 +101,16 @@ func (d dirty) findings() []authz.Finding {
 	return []authz.Finding{{Code: "unwritten", Text: fmt.Sprintf("%d changes could not be written and are tried again; the first: %s", n, first)}}
 }
 
-// withDirty adds to a job what is to be looked at again by now: nothing that comes in keeps it waiting.
-func (s *Syncer) withDirty(j job, now time.Time) job {
-	for ns, p := range s.dirty {
+// addTo adds to a job what is to be looked at again by now: nothing that comes in keeps it waiting. last is nil if the next pass
+// looks at everything.
+func (d dirty) addTo(j job, last *lastPass, now time.Time) job {
+	for ns, p := range d {
 		if j.whole || now.Before(p.at) {
 			continue
 		}
 		id, known := authz.SourceID{}, false
-		if s.last != nil {
-			id, known = s.last.view.Source[ns]
+		if last != nil {
+			id, known = last.view.Source[ns]
 		}
 		if !known { // everything, or a namespace that nobody has any more
 			j.whole = true

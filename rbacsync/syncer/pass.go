@@ -296,7 +296,11 @@ func (s *pipeline) write(ctx context.Context, p *pass) error {
 // conclude remembers what the pass has left, for the next one, for CI credentials and for people.
 func (s *pipeline) conclude(ctx context.Context, p *pass, err error) {
 	p.ended = true
-	s.expiry = authz.NextExpiry(p.snap, p.Started)
+	if p.everything() {
+		s.expiry = authz.NextExpiry(p.snap, p.Started)
+	} else {
+		s.expiry = authz.NextExpiryAfter(s.last.expires, p.snap, p.affected, p.Started)
+	}
 	s.dirty.take(p.scope, p.Report, s.o.Now(), s.o.Interval)
 	p.Unwritten = s.dirty.unwritten()
 	if p.losses = s.losses.take(p, rbacsync.WeakRoles(s.o.Policy)); p.kind == KindFull {

@@ -305,7 +305,7 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 		if n.Full {
 			j.kind = KindFull
 		}
-		return s.withDirty(j, now), true
+		return s.dirty.addTo(j, s.last, now), true
 	case s.snap == nil:
 		return job{}, false
 	}
@@ -321,7 +321,7 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	switch at, everywhere := s.dirty.next(); {
 	case due(at, now):
 		j.cause, j.whole = "retry", everywhere
-		return s.withDirty(j, now), true
+		return s.dirty.addTo(j, s.last, now), true
 	case everywhere: // the last pass has failed, and waits for its time
 		return job{}, false
 	case due(s.expiry, now):
