@@ -139,13 +139,11 @@ func sameUser(a, b User) bool {
 }
 
 func sameGroup(a, b Group) bool {
-	return a.ID == b.ID && a.Parent == b.Parent && a.Path == b.Path && a.Archived == b.Archived && a.MarkedForDeletion == b.MarkedForDeletion &&
-		a.ShareLock == b.ShareLock && a.CreatedAt.Equal(b.CreatedAt) && sameRows(a.Members, b.Members) && sameRows(a.Links, b.Links)
+	return a.ID == b.ID && a.SamePlace(b) && sameRows(a.Members, b.Members) && sameRows(a.Links, b.Links)
 }
 
 func sameProject(a, b Project) bool {
-	return a.ID == b.ID && a.Group == b.Group && a.Owner == b.Owner && a.Path == b.Path && a.Archived == b.Archived &&
-		a.MarkedForDeletion == b.MarkedForDeletion && a.CreatedAt.Equal(b.CreatedAt) && sameRows(a.Members, b.Members) && sameRows(a.Links, b.Links)
+	return a.ID == b.ID && a.SamePlace(b) && sameRows(a.Members, b.Members) && sameRows(a.Links, b.Links)
 }
 
 // sameRows compares rows. A Snapshot that was made from another one shares the rows that were not read again.

@@ -49,6 +49,12 @@ type Group struct {
 	Links             []Link
 }
 
+// SamePlace reports whether all but the rows is the same.
+func (g Group) SamePlace(o Group) bool {
+	return g.Parent == o.Parent && g.Path == o.Path && g.Archived == o.Archived && g.MarkedForDeletion == o.MarkedForDeletion &&
+		g.ShareLock == o.ShareLock && g.CreatedAt.Equal(o.CreatedAt)
+}
+
 // Project is a project with its own rows only.
 type Project struct {
 	ID                int64
@@ -66,6 +72,12 @@ type Project struct {
 	// that there are none. Neither says anything about rights, and neither is stored.
 	Variables     []CIVariable `json:"-"`
 	VariablesRead bool         `json:"-"`
+}
+
+// SamePlace reports whether all but the rows and the variables is the same.
+func (p Project) SamePlace(o Project) bool {
+	return p.Group == o.Group && p.Owner == o.Owner && p.Path == o.Path && p.Archived == o.Archived && p.MarkedForDeletion == o.MarkedForDeletion &&
+		p.CreatedAt.Equal(o.CreatedAt)
 }
 
 // CIVariable is what GitLab tells about a CI/CD variable, never its value.

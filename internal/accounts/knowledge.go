@@ -112,7 +112,11 @@ func (k *Knowledge) learn(s *authz.Snapshot, own bool) {
 		return
 	}
 	k.passed = time.Time{}
-	fresh := &facts{snapshot: s, states: k.states(s, old), complete: old.complete || s.MissingAll == ""}
+	fresh := &facts{snapshot: s, states: old.states, complete: old.complete || s.MissingAll == "", projects: old.projects}
+	changes := compare(old.snapshot, s)
+	if changes.users {
+		fresh.states = k.states(s, old)
+	}
 	if k.rules.Conditional() {
 		fresh.admitted = k.admit(s)
 		// Unread is not empty: what could not be read takes nobody's admission away.
@@ -122,8 +126,26 @@ func (k *Knowledge) learn(s *authz.Snapshot, own bool) {
 			}
 		}
 	}
-	fresh.projects = k.standings(s, old.projects)
+	if changes.projects {
+		fresh.projects = k.standings(s, old.projects)
+	}
 	k.latest.Store(fresh)
+}
+
+// changes is what of the facts can be other than before: a hook changes little, and what it costs is not to hang on the size of
+// GitLab.
+type changes struct{ users, projects bool }
+
+func compare(before, now *authz.Snapshot) (c changes) {
+	between := authz.ChangesBetween(before, now)
+	between.Missing(func(authz.SourceID) { c.users, c.projects = true, true })
+	if before.MissingAll != now.MissingAll {
+		return changes{true, true}
+	}
+	between.Users(func(a, b authz.User) bool { return a.State == b.State && a.Human == b.Human }, func(int64) { c.users = true })
+	between.Groups(authz.Group.SamePlace, func(int64) { c.projects = true })
+	between.Projects(authz.Project.SamePlace, func(int64) { c.projects = true })
+	return c
 }
 
 // states returns what is known of the accounts. Absence means something only where everybody was read; else what was known

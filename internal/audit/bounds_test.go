@@ -88,11 +88,12 @@ func TestMuchIsStoredAtOnce(t *testing.T) {
 			defer x.mu.Unlock()
 			return len(x.queue)
 		}
-		began := time.Now()
 		x.Take(w.pass(syncer.KindFull, "start", nil))
+		time.Sleep(saveAfter)
 		if n := waiting(); n != 0 {
 			t.Errorf("%d passes wait, though nothing was stored before", n)
 		}
+		began := time.Now()
 		for n := range hurryAt - 1 {
 			x.Take(w.give(syncer.KindTargeted, int64(1+n)))
 		}

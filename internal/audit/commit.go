@@ -81,10 +81,10 @@ func (v *volume) seal(ctx context.Context, n int) (int, error) {
 	if err := v.writer.write(ctx, s); err != nil {
 		return 0, err
 	}
-	v.blocks[v.head.Next] = block{slices.Clone(v.open[:n]), len(packed)}
+	v.blocks[v.head.Next] = block{v.open[:n:n], len(packed)} // what is open later is appended behind it
 	v.head.Next++
 	segments[last].To = v.head.Next
-	v.head.Segments, v.open, v.stored = segments, slices.Clone(v.open[n:]), max(v.stored-n, 0)
+	v.head.Segments, v.open, v.stored = segments, v.open[n:], max(v.stored-n, 0)
 	return n, nil
 }
 

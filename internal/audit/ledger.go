@@ -1,9 +1,9 @@
 package audit
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -60,10 +60,12 @@ func (l *ledger) save(ctx context.Context) error {
 // maxUnsaved bounds what waits in memory while nothing can be stored: some 200 bytes each.
 const maxUnsaved = 50_000
 
+func lastUnsaved(all []change) []change { return slices.Delete(all, 0, max(len(all)-maxUnsaved, 0)) }
+
 // forsake forgets what is known of the store. Of what is not stored, and so is noted again when that is read, it keeps the last: the
 // next whole pass finds the rest as a difference.
 func (l *ledger) forsake() {
-	l.unsaved = slices.Delete(l.unsaved, 0, max(len(l.unsaved)-maxUnsaved, 0))
+	l.unsaved = lastUnsaved(l.unsaved)
 	if l.v != nil && (!l.fresh || !l.v.book.begins.IsZero()) {
 		l.lastBook, l.lastNow = l.v.book, l.now
 	}
@@ -188,7 +190,9 @@ func (l *ledger) note(c change) bool {
 func (l *ledger) record(c change) {
 	if l.note(c) {
 		c.at = time.UnixMilli(l.v.open[len(l.v.open)-1].at) // by which it is known again
-		l.unsaved = append(l.unsaved, c)
+		if l.unsaved = append(l.unsaved, c); len(l.unsaved) >= 2*maxUnsaved {
+			l.unsaved = lastUnsaved(l.unsaved)
+		}
 	}
 }
 
@@ -212,16 +216,21 @@ func (l *ledger) process(x Written) {
 	d := differ{x: x, why: reasons{now: x.Snapshot, before: x.Before, at: x.Began}, owner: func(p *place) int64 {
 		return b.owner(p, x.Snapshot, x.Before)
 	}}
-	var changes []change
-	for _, p := range all {
-		n := b.known(p.name)
+	var later []change // a first pass has one for each right that there is: together they would be most of the memory of a process
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		p, n := all[name], b.known(name)
 		if !p.ours && l.now[n] == nil {
 			continue
 		}
-		changes = append(changes, d.changes(p, b.recorded(l.now[n]))...)
+		for _, c := range d.changes(p, b.recorded(l.now[n])) {
+			if c.at.After(x.Began) {
+				later = append(later, c)
+			} else {
+				l.record(c)
+			}
+		}
 	}
-	slices.SortStableFunc(changes, func(a, b change) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.space, b.space)) })
-	for _, c := range changes {
+	for _, c := range later {
 		l.record(c)
 	}
 	if x.Kind == syncer.KindFull {

@@ -34,6 +34,7 @@ type Options struct {
 }
 
 const (
+	saveAfter = time.Second // hooks come in bursts: the next one is not to share the processor with this
 	saveEvery = 5 * time.Second
 	maxRows   = 1000 // rows that wait for the base being written
 	// recordedEvery is how often it is written that nothing has changed.
@@ -121,23 +122,30 @@ func (w *Writer) look(failed error) {
 
 // Run stores what was taken in until ctx is done.
 func (w *Writer) Run(ctx context.Context) {
+	var saved time.Time
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 			return
 		case <-w.wake:
 		}
+		w.pause(ctx, max(saveAfter, saveEvery-time.Since(saved)))
 		if err := w.save(ctx); err != nil && ctx.Err() == nil {
 			w.o.Log.WarnContext(ctx, "the history was not stored, trying again", "error", err)
 			signal(w.wake)
 		}
-		t := time.NewTimer(saveEvery)
-		select {
-		case <-ctx.Done():
-		case <-w.hurry:
-		case <-t.C:
-		}
-		t.Stop()
+		saved = time.Now()
+	}
+}
+
+// pause waits, but not where much is waiting.
+func (w *Writer) pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-w.hurry:
+	case <-t.C:
 	}
 }
 

@@ -127,17 +127,22 @@ func (m *memory) todo(namespaces []Namespace, now time.Time) []Namespace {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var urgent, later []Namespace
-	for _, n := range slices.SortedFunc(slices.Values(namespaces), func(a, b Namespace) int { return strings.Compare(a.Name, b.Name) }) {
+	byName := func(a, b Namespace) int { return strings.Compare(a.Name, b.Name) }
+	if !slices.IsSortedFunc(namespaces, byName) {
+		namespaces = slices.SortedFunc(slices.Values(namespaces), byName)
+	}
+	for i := range namespaces {
+		n := &namespaces[i]
 		st, lost := m.states[n.Name], m.lost[n.Name] != nil
 		if st != nil && st.n.Account == "" { // it was new then and has no token; now its uid is known
 			st.n.Account = n.Account
 		}
 		switch {
-		case st != nil && st.n.same(n) && now.Before(st.next) && !lost:
+		case st != nil && st.n.same(*n) && now.Before(st.next) && !lost:
 		case n.Gone || lost || st != nil && !n.Undecided && !sets.New(n.Readers...).HasAll(st.n.Readers...):
-			urgent = append(urgent, n)
+			urgent = append(urgent, *n)
 		default:
-			later = append(later, n)
+			later = append(later, *n)
 		}
 	}
 	return append(urgent, later...)

@@ -3,7 +3,6 @@ package ci
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -59,8 +58,13 @@ type Project struct {
 // same reports whether two descriptions lead to the same work: when GitLab was read is no reason to look again, and who lost
 // something is remembered by itself.
 func (n Namespace) same(o Namespace) bool {
-	n.Read, n.Lost = o.Read, o.Lost
-	return reflect.DeepEqual(n, o)
+	return n.Name == o.Name && n.Source == o.Source && n.Account == o.Account && n.Mode == o.Mode && n.Undecided == o.Undecided &&
+		n.Gone == o.Gone && n.Exists == o.Exists && slices.Equal(n.Readers, o.Readers) && slices.EqualFunc(n.Projects, o.Projects, Project.same)
+}
+
+func (p Project) same(o Project) bool {
+	return p.ID == o.ID && p.Mode == o.Mode && p.Unprotected == o.Unprotected && p.Explain == o.Explain && p.TokenInFile == o.TokenInFile &&
+		p.Frozen == o.Frozen && p.Bound == o.Bound && p.VariablesRead == o.VariablesRead && slices.Equal(p.Variables, o.Variables)
 }
 
 // needsToken reports whether somebody uses a token of the namespace.

@@ -154,8 +154,17 @@ func (p *Provisioner) Statuses(scope rbacsync.Scope) rbacsync.DeliveryStatuses {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := rbacsync.DeliveryStatuses{}
-	for ns, st := range p.states {
-		if !scope.Has(ns) || st.recs == nil {
+	states := p.states
+	if scope != nil { // of single ones: a pass over them is not to cost what all do
+		states = make(map[string]*namespaceState, len(scope))
+		for ns := range scope {
+			if st := p.states[ns]; st != nil {
+				states[ns] = st
+			}
+		}
+	}
+	for ns, st := range states {
+		if st.recs == nil {
 			continue
 		}
 		out[ns] = make(map[int64]rbacsync.DeliveryStatus, len(st.recs))

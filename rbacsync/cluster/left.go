@@ -29,6 +29,7 @@ type looked struct {
 	loss    time.Time
 	at      time.Time // zero: never
 	clean   bool      // nothing was left, and nothing can be any more
+	unread  bool      // the last look has failed
 	finding *authz.Finding
 }
 
@@ -37,9 +38,10 @@ func NewLeftLooker(kube kubernetes.Interface, now func() time.Time) *LeftLooker 
 	return &LeftLooker{kube: kube, now: now}
 }
 
-// Look returns what was left behind in these namespaces. Those that were looked at longest ago come first; what there
-// is no time for keeps its last answer.
-func (k *LeftLooker) Look(ctx context.Context, namespaces map[string]rbacsync.LostNamespace) []authz.Finding {
+// Look returns what was left behind in these namespaces. It looks where it has not looked since the loss, and with all
+// everywhere: a look costs a request or more, and losses come in bursts. Those that were looked at longest ago come first; what
+// there is no time for keeps its last answer.
+func (k *LeftLooker) Look(ctx context.Context, namespaces map[string]rbacsync.LostNamespace, all bool) []authz.Finding {
 	ctx, cancel := context.WithTimeout(ctx, rbacsync.LookFor)
 	defer cancel()
 	var due []string
@@ -49,7 +51,7 @@ func (k *LeftLooker) Look(ctx context.Context, namespaces map[string]rbacsync.Lo
 		if !old.loss.Equal(s.Loss.At) {
 			old = looked{loss: s.Loss.At}
 		}
-		if known[ns] = old; !old.clean {
+		if known[ns] = old; !old.clean && (all || old.at.IsZero() || old.unread) {
 			due = append(due, ns)
 		}
 	}
@@ -65,7 +67,7 @@ func (k *LeftLooker) Look(ctx context.Context, namespaces map[string]rbacsync.Lo
 		if err == nil || found != nil {
 			l.finding = found
 		}
-		if err != nil {
+		if l.unread = err != nil; l.unread {
 			if unread++; first == "" {
 				first = err.Error()
 			}

@@ -43,33 +43,37 @@ func TestLookingForWhatWasLeft(t *testing.T) {
 	now := lostAt.Add(time.Minute)
 	k := NewLeftLooker(kube, func() time.Time { return now })
 	namespaces := map[string]rbacsync.LostNamespace{"haw": lost(lostAt)}
-	found := k.Look(t.Context(), namespaces)
+	found := k.Look(t.Context(), namespaces, true)
 	if len(found) != 2 || !strings.Contains(found[0].Text, "b (edit for bot);") || strings.Contains(found[0].Text, "pods") ||
 		!strings.Contains(found[1].Text, "in 1 namespaces") || !strings.Contains(found[1].Text, "listing pods in haw") || !strings.Contains(found[1].Text, "deploy/manifests") {
 		t.Errorf("without the right to list pods: %v", found)
 	}
 	forbidden = false
-	if found = k.Look(t.Context(), namespaces); len(found) != 1 || !strings.Contains(found[0].Text, "p (as bot)") {
+	if found = k.Look(t.Context(), namespaces, true); len(found) != 1 || !strings.Contains(found[0].Text, "p (as bot)") {
 		t.Errorf("with it: %v", found)
 	}
 	forbidden = true
 	kube.PrependReactor("list", "rolebindings", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return forbidden, nil, apierrors.NewInternalError(errors.New("down"))
 	})
-	if found = k.Look(t.Context(), namespaces); len(found) != 2 || !strings.Contains(found[0].Text, "p (as bot)") || !strings.Contains(found[1].Text, "listing role bindings in haw") {
+	if found = k.Look(t.Context(), namespaces, true); len(found) != 2 || !strings.Contains(found[0].Text, "p (as bot)") || !strings.Contains(found[1].Text, "listing role bindings in haw") {
 		t.Errorf("while nothing can be read, the last answer: %v", found)
 	}
 	forbidden = false
 	if err := kube.RbacV1().RoleBindings("haw").Delete(t.Context(), "b", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if found = k.Look(t.Context(), namespaces); len(found) != 0 {
+	if found = k.Look(t.Context(), namespaces, true); len(found) != 0 {
 		t.Errorf("after it was deleted: %v", found)
+	}
+	before := reads
+	if k.Look(t.Context(), namespaces, false); reads != before {
+		t.Errorf("after a loss elsewhere it is looked at again, with %d requests", reads-before)
 	}
 	count := func(want bool, what string) {
 		t.Helper()
 		before := reads
-		if k.Look(t.Context(), namespaces); (reads > before) != want {
+		if k.Look(t.Context(), namespaces, true); (reads > before) != want {
 			t.Errorf("%s: read %v, want %v", what, reads > before, want)
 		}
 	}
@@ -79,7 +83,7 @@ func TestLookingForWhatWasLeft(t *testing.T) {
 	count(false, "nothing can be left any more")
 	namespaces["haw"] = lost(now)
 	count(true, "a new loss")
-	if found = k.Look(t.Context(), nil); len(found) != 0 || len(k.namespaces) != 0 {
+	if found = k.Look(t.Context(), nil, true); len(found) != 0 || len(k.namespaces) != 0 {
 		t.Errorf("after it was acknowledged: %v, %v", found, k.namespaces)
 	}
 }

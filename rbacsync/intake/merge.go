@@ -24,12 +24,12 @@ func (i *Intake) note(r *reading, before *authz.Snapshot) {
 		i.brought[authz.UserID(id)] = r.began
 	})
 	// What is in another place than before was brought; what came or went was read for that.
-	changes.Groups(samePlaceOfGroup, func(id int64) {
+	changes.Groups(authz.Group.SamePlace, func(id int64) {
 		_, was := before.Groups[id]
 		_, is := r.snap.Groups[id]
 		i.bring(authz.GroupID(id), !was || !is, r)
 	})
-	changes.Projects(samePlaceOfProject, func(id int64) {
+	changes.Projects(authz.Project.SamePlace, func(id int64) {
 		_, was := before.Projects[id]
 		_, is := r.snap.Projects[id]
 		i.bring(authz.ProjectID(id), !was || !is, r)
@@ -42,16 +42,6 @@ func (i *Intake) bring(id authz.SourceID, read bool, r *reading) {
 	} else {
 		i.brought[id] = r.began
 	}
-}
-
-func samePlaceOfGroup(a, b authz.Group) bool {
-	return a.Parent == b.Parent && a.Path == b.Path && a.Archived == b.Archived && a.MarkedForDeletion == b.MarkedForDeletion &&
-		a.ShareLock == b.ShareLock && a.CreatedAt.Equal(b.CreatedAt)
-}
-
-func samePlaceOfProject(a, b authz.Project) bool {
-	return a.Group == b.Group && a.Owner == b.Owner && a.Path == b.Path && a.Archived == b.Archived && a.MarkedForDeletion == b.MarkedForDeletion &&
-		a.CreatedAt.Equal(b.CreatedAt)
 }
 
 const (
@@ -104,14 +94,14 @@ func (m *merging) keep(id authz.SourceID) {
 	case authz.GroupSource:
 		old, known := m.known.Groups[id.ID]
 		met, there := m.out.Groups[id.ID]
-		if m.fits(id, known, there, known && there && samePlaceOfGroup(old, met), old.Parent) && known {
+		if m.fits(id, known, there, known && there && old.SamePlace(met), old.Parent) && known {
 			m.out.Groups[id.ID] = old
 			m.rows(old.Members)
 		}
 	case authz.ProjectSource:
 		old, known := m.known.Projects[id.ID]
 		met, there := m.out.Projects[id.ID]
-		if m.fits(id, known, there, known && there && samePlaceOfProject(old, met), old.Group) && known {
+		if m.fits(id, known, there, known && there && old.SamePlace(met), old.Group) && known {
 			// A reading of single things leaves these as they were: what this reading has not met is as old as the one before.
 			old.Variables, old.VariablesRead = met.Variables, met.VariablesRead
 			m.out.Projects[id.ID] = old
@@ -132,12 +122,12 @@ func (m *merging) place(id authz.SourceID) {
 		var old, met authz.Group
 		old, known = m.known.Groups[id.ID]
 		met, there = m.out.Groups[id.ID]
-		same = samePlaceOfGroup(old, met)
+		same = old.SamePlace(met)
 	case authz.ProjectSource:
 		var old, met authz.Project
 		old, known = m.known.Projects[id.ID]
 		met, there = m.out.Projects[id.ID]
-		same = samePlaceOfProject(old, met)
+		same = old.SamePlace(met)
 	}
 	if known && there && !same {
 		m.out.Missing[id] = movedMeanwhile

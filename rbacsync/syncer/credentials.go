@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +22,7 @@ import (
 type credentials struct {
 	o     *Options
 	look  func(look)
-	known map[string]ci.Namespace         // all that have, or lose, credentials
+	known []ci.Namespace                  // all that have, or lose, credentials, by name
 	found atomic.Pointer[[]authz.Finding] // by what runs beside the passes
 }
 
@@ -43,22 +44,44 @@ func (c *credentials) findings() []authz.Finding {
 // take takes in what a pass knows of the namespaces that have, or lose, CI credentials, and lists all of them.
 func (c *credentials) take(p *pass) []ci.Namespace {
 	list := c.list(p)
-	known := make(map[string]ci.Namespace, len(c.known))
-	all := slices.Clone(list)
-	for ns, n := range c.known {
-		if !p.scope.Has(ns) {
-			known[ns] = n
-			all = append(all, n)
-		}
+	if p.everything() {
+		slices.SortFunc(list, byName)
+		c.known = list
+	} else {
+		c.replace(list, p.scope)
 	}
-	for _, n := range list {
-		n.Lost = nil // is said once
-		known[n.Name] = n
+	all := slices.Clone(c.known)
+	for i := range list { // is said once, so it is not kept
+		at, _ := c.find(list[i].Name)
+		c.known[at].Lost = nil
 	}
-	slices.SortFunc(all, func(a, b ci.Namespace) int { return strings.Compare(a.Name, b.Name) })
-	c.known = known
 	return all
 }
+
+// replace takes in the list of the namespaces in a scope. It costs what they are, and not what all are.
+func (c *credentials) replace(list []ci.Namespace, scope rbacsync.Scope) {
+	gone := maps.Clone(scope)
+	for _, n := range list {
+		delete(gone, n.Name)
+		if at, known := c.find(n.Name); known {
+			c.known[at] = n
+		} else {
+			c.known = slices.Insert(c.known, at, n)
+		}
+	}
+	for ns := range gone {
+		if at, known := c.find(ns); known {
+			c.known = slices.Delete(c.known, at, at+1)
+		}
+	}
+}
+
+// find finds a namespace in what is known, or where it would be.
+func (c *credentials) find(ns string) (at int, known bool) {
+	return slices.BinarySearchFunc(c.known, ns, func(n ci.Namespace, ns string) int { return strings.Compare(n.Name, ns) })
+}
+
+func byName(a, b ci.Namespace) int { return strings.Compare(a.Name, b.Name) }
 
 // list lists the namespaces in the scope that have, or lose, CI credentials: those of ours that stand or were just
 // made, and those whose source is gone. What can't be judged keeps what it has.
@@ -240,6 +263,9 @@ func (c *credentials) destroy(ctx context.Context, lists <-chan []ci.Namespace, 
 	}
 }
 
+// tokensAfter is besideAfter for new tokens, for which jobs may wait. Those that have to die do at once.
+const tokensAfter = 300 * time.Millisecond
+
 // run keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
 func (c *credentials) run(ctx context.Context, lists <-chan []ci.Namespace, disturbed <-chan map[string]bool) {
 	var list []ci.Namespace
@@ -250,8 +276,7 @@ func (c *credentials) run(ctx context.Context, lists <-chan []ci.Namespace, dist
 		case <-ctx.Done():
 			return
 		case next := <-lists:
-			addLost(next, list)
-			list = next
+			list = withLost(later(ctx, tokensAfter, lists, next, withLost), list)
 		case touched = <-disturbed:
 		case <-again:
 		}
@@ -289,14 +314,14 @@ func sameFindings(a, b []authz.Finding) bool {
 func offerCI(lists chan []ci.Namespace, list []ci.Namespace) {
 	select {
 	case old := <-lists:
-		addLost(list, old)
+		list = withLost(list, old)
 	default:
 	}
 	lists <- list
 }
 
-// addLost adds those who could read a token by an older list, and still don't by this one.
-func addLost(list, older []ci.Namespace) {
+// withLost adds to a list those who could read a token by an older one, and still don't by this one. It returns the list.
+func withLost(list, older []ci.Namespace) []ci.Namespace {
 	lost := map[string][]int64{}
 	for _, n := range older {
 		if len(n.Lost) > 0 {
@@ -310,6 +335,7 @@ func addLost(list, older []ci.Namespace) {
 			}
 		}
 	}
+	return list
 }
 
 // follow watches the Secrets of CI tokens until ctx ends; the channel tells of those that somebody else has changed.

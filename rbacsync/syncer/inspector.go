@@ -35,15 +35,21 @@ type inspection struct {
 func (in inspection) offer(to chan inspection) {
 	select {
 	case old := <-to:
-		if in.want == nil {
-			in.want = old.want
-		}
-		if in.losses == nil {
-			in.losses = old.losses
-		}
+		in = in.with(old)
 	default:
 	}
 	to <- in
+}
+
+// with adds what an older one has.
+func (in inspection) with(old inspection) inspection {
+	if in.want == nil {
+		in.want = old.want
+	}
+	if in.losses == nil {
+		in.losses = old.losses
+	}
+	return in
 }
 
 func (x *inspector) findings() []authz.Finding {
@@ -60,6 +66,7 @@ func (x *inspector) run(ctx context.Context, in <-chan inspection, changed func(
 		case <-ctx.Done():
 			return
 		case i := <-in:
+			i = later(ctx, besideAfter, in, i, inspection.with)
 			before := x.findings()
 			x.look(ctx, i)
 			if ctx.Err() == nil && !slices.Equal(before, x.findings()) {
@@ -82,7 +89,7 @@ func (x *inspector) look(ctx context.Context, in inspection) {
 		if x.left == nil {
 			x.left = cluster.NewLeftLooker(x.o.Kube, x.o.Now)
 		}
-		x.behind = x.left.Look(ctx, in.losses)
+		x.behind = x.left.Look(ctx, in.losses, in.want != nil)
 	}
 	if ctx.Err() == nil {
 		found := slices.Concat(x.excessive, x.unread, x.behind, x.unfenced)
@@ -117,8 +124,8 @@ func (x *inspector) fence(ctx context.Context) {
 // losses are the rights that somebody lost, by namespace.
 type losses map[string]rbacsync.LostNamespace
 
-// take takes in those in the scope of a pass, its own ones included. All are to be looked at with each full reading, and
-// after a new loss: only then it returns them.
+// take takes in those in the scope of a pass, its own ones included. All are to be looked at with each full reading, and new ones
+// at once: only then it returns them.
 func (l *losses) take(p *pass, weak map[string]bool) losses {
 	live := slices.Clip(p.have.Live)
 	for _, c := range p.Report.Made(p.Plan) {

@@ -12,6 +12,7 @@ type marks struct {
 	issuer string
 	known  map[string]rbacsync.Mark // by the name of the namespace
 	fresh  map[string]bool          // written since learn, which did not see them yet
+	shared bool                     // somebody else has known, which is copied before it is changed
 }
 
 // recall takes in what was stored, where it is of the same GitLab and nothing newer is known.
@@ -22,6 +23,7 @@ func (m *marks) recall(st *Stored) {
 	if m.issuer != st.Snapshot.Issuer {
 		return
 	}
+	m.own()
 	for ns, mark := range st.Marks {
 		if _, ok := m.known[ns]; !ok {
 			m.known[ns] = mark
@@ -29,12 +31,19 @@ func (m *marks) recall(st *Stored) {
 	}
 }
 
-// of returns what is known of the namespaces of a GitLab.
+// of returns what is known of the namespaces of a GitLab. What it returns stays as it is.
 func (m *marks) of(issuer string) map[string]rbacsync.Mark {
 	if m.issuer != issuer {
 		return nil
 	}
-	return maps.Clone(m.known)
+	m.shared = true
+	return m.known
+}
+
+func (m *marks) own() {
+	if m.shared {
+		m.known, m.shared = maps.Clone(m.known), false
+	}
 }
 
 // wrote takes in what the API server answered to a write of ours.
@@ -45,6 +54,7 @@ func (m *marks) wrote(l *rbacsync.Live) {
 	if m.issuer != l.Namespace.Issuer {
 		return
 	}
+	m.own()
 	m.known[l.Key.Name] = rbacsync.Mark{UID: l.UID, Source: l.Namespace.Source, CreatedAt: l.Namespace.CreatedAt}
 	m.fresh[l.Key.Name] = true
 }
@@ -52,7 +62,7 @@ func (m *marks) wrote(l *rbacsync.Live) {
 // learn takes in the namespaces of sources in a whole observation that was identified, and forgets those that are gone.
 func (m *marks) learn(have *rbacsync.Observed, issuer string, names map[authz.SourceID]string) {
 	old, was := m.known, m.issuer
-	m.issuer, m.known = issuer, make(map[string]rbacsync.Mark, len(names))
+	m.issuer, m.known, m.shared = issuer, make(map[string]rbacsync.Mark, len(names)), false
 	for _, l := range have.Live {
 		switch {
 		case l.Namespace != nil && l.Namespace.Later != "": // what it was is known, not what it is

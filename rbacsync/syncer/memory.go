@@ -112,12 +112,17 @@ type saver struct {
 	unsaved *Stored // the last one, if run ended before it was saved
 }
 
+// besideAfter is how long what can wait leaves the machine to the passes after one: hooks come in bursts, and what takes the next
+// right away is not to share the processor with what is done about the one before.
+const besideAfter = time.Second
+
 // run saves beside the rounds and not after each of them, because a large Snapshot takes a while.
 func (s *saver) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case st := <-s.offers:
+			st = later(ctx, besideAfter, s.offers, st, func(newer, _ Stored) Stored { return newer })
 			began := time.Now()
 			if s.save(ctx, st); ctx.Err() != nil {
 				s.unsaved = &st
@@ -171,6 +176,17 @@ func latest[T any](c chan T, v T) {
 	default:
 	}
 	c <- v
+}
+
+// later waits, and returns v joined with what came into c meanwhile.
+func later[T any](ctx context.Context, d time.Duration, c <-chan T, v T, join func(newer, older T) T) T {
+	wait.For(ctx, d)
+	select {
+	case newer := <-c:
+		return join(newer, v)
+	default:
+		return v
+	}
 }
 
 // followEvery is how often Follow looks for what the leader stored.

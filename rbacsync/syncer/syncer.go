@@ -222,7 +222,7 @@ func (s *Syncer) settled(ctx context.Context, j job) *pass {
 	again.Err = errors.Join(p.Err, again.Err)
 	again.Plan = slices.Concat(p.Plan, again.Plan)
 	again.Report = p.Report.With(again.Report)
-	addLost(again.credentials, p.credentials)
+	again.credentials = withLost(again.credentials, p.credentials)
 	if p.losses != nil {
 		again.losses = maps.Clone(s.losses)
 	}
