@@ -189,7 +189,8 @@ func (l *ledger) note(c change) bool {
 // record notes a change until it is stored.
 func (l *ledger) record(c change) {
 	if l.note(c) {
-		c.at = time.UnixMilli(l.v.open[len(l.v.open)-1].at) // by which it is known again
+		r := l.v.open[len(l.v.open)-1]
+		c.at, c.why = time.UnixMilli(r.at), l.v.book.textOf(r.why) // by its time it is known again; the text is in memory once
 		if l.unsaved = append(l.unsaved, c); len(l.unsaved) >= 2*maxUnsaved {
 			l.unsaved = lastUnsaved(l.unsaved)
 		}
