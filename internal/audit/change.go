@@ -33,7 +33,7 @@ func (c change) object() bool { return c.user == 0 && c.subject == "" }
 
 // note takes a change into the book, and reports whether there was something to note: a right that is there can't be gained, and
 // one that is not can't be lost. Times never go back, whatever the clocks of two leaders say.
-func (b *book) note(c change, now state) (record, bool) {
+func (b *book) note(c change, now state) bool {
 	held := len(now[b.known(c.space)]) > 0
 	r := record{at: c.at.UnixMilli(), space: b.space(c.space, c.owner, held), role: b.text(c.role), what: c.what, found: c.found}
 	switch {
@@ -47,7 +47,7 @@ func (b *book) note(c change, now state) (record, bool) {
 		r.who = b.subject(c.subject)
 	}
 	if r.who != 0 && now.has(r.space, r.role, r.who) == (r.what == gained) {
-		return record{}, false
+		return false
 	}
 	r.cause, r.why, r.by = b.text(c.cause), b.text(c.why), b.approver(c.by)
 	if n := len(b.log); n > 0 {
@@ -55,7 +55,7 @@ func (b *book) note(c change, now state) (record, bool) {
 	}
 	b.log = append(b.log, r)
 	now.apply(r)
-	return r, true
+	return true
 }
 
 // has reports whether a change was stored, though the answer to that write was lost. Its time is that of its record.
@@ -83,7 +83,7 @@ func (b *book) later(old []change) []change {
 }
 
 // noteEarlier takes in a change of before the history begins, of which nothing before it is known: who lost something had it.
-func (b *book) noteEarlier(c change) (record, bool) {
+func (b *book) noteEarlier(c change) bool {
 	none := state{}
 	if had := c; c.what == lost {
 		had.what = gained
@@ -166,6 +166,48 @@ func (b *book) recorded(roles map[uint32][]uint32) (out []holder) {
 	}
 	slices.SortFunc(out, holder.compare)
 	return out
+}
+
+// agrees reports whether the bindings of a place are known to give exactly what is recorded. Whole passes ask for each namespace,
+// and nearly all are as they were: so this makes no lists. Where it says no, lists are compared.
+func (b *book) agrees(p *place, recorded map[uint32][]uint32) bool {
+	var seen []uint32
+	for _, x := range p.bindings {
+		if len(x.Users)+len(x.Others) == 0 {
+			continue
+		}
+		role := b.by[x.Role]
+		if !b.gives(x, p.name, recorded[role]) {
+			return false
+		}
+		if !slices.Contains(seen, role) {
+			seen = append(seen, role)
+		}
+	}
+	return len(seen) == len(recorded)
+}
+
+// gives reports whether a binding is known to give its role to these and to nobody else.
+func (b *book) gives(x *rbacsync.Binding, namespace string, people []uint32) bool {
+	if len(x.Users)+len(x.Others) != len(people) {
+		return false
+	}
+	last := int64(0)
+	for _, u := range x.Users {
+		if _, ok := slices.BinarySearch(people, b.byID[u]); !ok || u <= last {
+			return false
+		}
+		last = u
+	}
+	var others []uint32
+	for _, s := range x.Others {
+		n := b.bySubject[subjectText(s, namespace)]
+		if _, ok := slices.BinarySearch(people, n); !ok || slices.Contains(others, n) {
+			return false
+		}
+		others = append(others, n)
+	}
+	return true
 }
 
 // place is what is known of one namespace in a pass.

@@ -129,3 +129,57 @@ func TestEachEntryNamesItsOwnApprover(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatAgreesIsTheSame: where bindings are said to give what is recorded, a comparison of all of it finds no difference; and of
+// bindings as we make them it is said. Others may have split, doubled or emptied some.
+func TestWhatAgreesIsTheSame(t *testing.T) {
+	t.Parallel()
+	same, other := 0, 0
+	for seed := range uint64(3000) {
+		r := rand.New(rand.NewPCG(seed, 12))
+		b, recorded := newBook(), state{}
+		in := map[holder]bool{}
+		bindings := map[string]*rbacsync.Binding{}
+		for _, role := range []string{"edit", "view", "ci"} {
+			bindings[role] = someOf(r, role, in)
+		}
+		for h := range in {
+			c := change{at: time.Unix(0, 0), space: "haw", user: h.user, subject: h.subject, role: h.role, what: gained}
+			b.note(c, recorded)
+		}
+		p := &place{name: "haw", bindings: bindings}
+		if !b.agrees(p, recorded[b.known("haw")]) {
+			t.Fatalf("seed %d: bindings that are as recorded don't agree", seed)
+		}
+		some := bindings[[]string{"edit", "view"}[r.IntN(2)]]
+		switch r.IntN(6) {
+		case 0: // a shard more
+			bindings["more"] = someOf(r, "view", map[holder]bool{})
+		case 1:
+			some.Users = append(slices.Clone(some.Users), int64(r.IntN(12)))
+		case 2:
+			if len(some.Users) > 1 {
+				some.Users[r.IntN(len(some.Users))] = some.Users[0]
+			}
+		case 3:
+			bindings["ci"].Others = append(bindings["ci"].Others, rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Name: "ci"})
+		case 4:
+			some.Role = "admin"
+		case 5:
+			delete(bindings, "view")
+		}
+		n := b.known("haw")
+		equal := slices.Equal(b.recorded(recorded[n]), holders(bindings, "haw"))
+		switch agrees := b.agrees(p, recorded[n]); {
+		case agrees && !equal:
+			t.Fatalf("seed %d: %v is said to be what is recorded, %v", seed, holders(bindings, "haw"), b.recorded(recorded[n]))
+		case equal:
+			same++
+		default:
+			other++
+		}
+	}
+	if same < 300 || other < 300 {
+		t.Errorf("%d are the same and %d are not: that shows little", same, other)
+	}
+}

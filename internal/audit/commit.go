@@ -81,7 +81,7 @@ func (v *volume) seal(ctx context.Context, n int) (int, error) {
 	if err := v.writer.write(ctx, s); err != nil {
 		return 0, err
 	}
-	v.blocks[v.head.Next] = block{v.open[:n:n], len(packed)} // what is open later is appended behind it
+	v.blocks[v.head.Next] = block{v.open[:n:n], len(packed)}
 	v.head.Next++
 	segments[last].To = v.head.Next
 	v.head.Segments, v.open, v.stored = segments, v.open[n:], max(v.stored-n, 0)

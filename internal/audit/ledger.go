@@ -155,8 +155,8 @@ func (l *ledger) start(at time.Time) {
 // addEarlier takes in changes of before the history begins: they are shown, and make no state.
 func (l *ledger) addEarlier(old []change) {
 	for _, c := range old {
-		if r, ok := l.v.book.noteEarlier(c); ok {
-			l.v.open = append(l.v.open, r)
+		if l.v.book.noteEarlier(c) {
+			l.v.opened()
 		}
 	}
 }
@@ -169,7 +169,7 @@ func (l *ledger) note(c change) bool {
 	if known != 0 {
 		was = b.spaces[known-1]
 	}
-	r, ok := b.note(c, l.now)
+	ok := b.note(c, l.now)
 	for n := people; n < len(b.people); n++ {
 		l.rows[number(n+1)] = true
 	}
@@ -180,7 +180,7 @@ func (l *ledger) note(c change) bool {
 		l.spaces[known], l.dirty = true, true
 	}
 	if ok {
-		l.v.open = append(l.v.open, r)
+		l.v.opened()
 		l.dirty = true
 	}
 	return ok
@@ -220,7 +220,7 @@ func (l *ledger) process(x Written) {
 	var later []change // a first pass has one for each right that there is: together they would be most of the memory of a process
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		p, n := all[name], b.known(name)
-		if !p.ours && l.now[n] == nil {
+		if !p.ours && l.now[n] == nil || len(p.changes) == 0 && b.agrees(p, l.now[n]) {
 			continue
 		}
 		for _, c := range d.changes(p, b.recorded(l.now[n])) {

@@ -42,6 +42,9 @@ func (l *ledger) step(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if v.head.Next > next { // the log may stand elsewhere since the last block was made
+		v.share()
+	}
 	drop, cut := v.tooMuch(limits, now, next)
 	if drop > 0 {
 		v.drop(drop)

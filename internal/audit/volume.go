@@ -220,11 +220,26 @@ func (v *volume) bind() {
 		}
 	}
 	b.log = append(b.log, v.open...)
+	v.share()
 	b.fit()
 	if v.broken != nil {
 		b.first, b.begins = len(b.log), time.Time{}
 	}
 }
+
+// share has the blocks, and what is open, be parts of the book's log, where all of it is in the same order: so it is in memory once.
+func (v *volume) share() {
+	rest := v.book.log
+	for _, n := range slices.Sorted(maps.Keys(v.blocks)) {
+		b := v.blocks[n]
+		b.records, rest = rest[:len(b.records):len(b.records)], rest[len(b.records):]
+		v.blocks[n] = b
+	}
+	v.open = rest
+}
+
+// opened takes note that the last record of the book's log is open.
+func (v *volume) opened() { v.open = v.book.log[len(v.book.log)-len(v.open)-1:] }
 
 // bytes is how much the sealed blocks have.
 func (v *volume) bytes() (n int64) {
