@@ -320,6 +320,7 @@ func TestTokensDieWhileGitLabHangs(t *testing.T) {
 		p.Variables = hanging{}
 		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: ci.New(p), Interval: time.Hour})
 		defer run(t, s)()
+		time.Sleep(time.Second) // new tokens begin a moment after the pass
 		synctest.Wait()
 		get := func(ns string) *corev1.Secret {
 			t.Helper()

@@ -334,6 +334,7 @@ func TestRunKeepsEverythingWhileGitLabIsAway(t *testing.T) {
 		kube, g := fake.NewClientset(), &gitlab{snap: rbacsynctest.HawWorld()}
 		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Interval: 20 * time.Minute})
 		defer run(t, s)()
+		time.Sleep(2 * time.Second) // what the first pass leaves to be done is done
 		synctest.Wait()
 		g.taken()
 		g.set(func(g *gitlab) { g.err = errors.New("502 Bad Gateway") })
