@@ -55,12 +55,12 @@ type Round struct {
 	Err        error // why the round could not be finished, or what could not be written
 	// Unwritten is how many changes the cluster did not take: in this round, or in the last one over everything.
 	Unwritten int
-	// Basis is what the plan was made on. Only Once tells it.
-	Basis Basis
+	// PlannedOn is what the plan was made on. Only Once sets it.
+	PlannedOn PlannedOn
 }
 
-// Basis is what a plan was made on, for telling why it is so.
-type Basis struct {
+// PlannedOn is what a plan was made on, for explaining it.
+type PlannedOn struct {
 	Observed *rbacsync.Observed // what the cluster held before
 	Before   *authz.Snapshot    // the last one that was carried out before; nil: not known
 	Was      []authz.Policy     // what the cluster may have been written by before, since it last agreed with a policy; empty: not known, or the same
