@@ -43,7 +43,7 @@ type ApplyOptions struct {
 	Progress      func(Progress)
 	ProgressEvery time.Duration
 
-	// pause, optional, is asked before a write that takes nothing away; true ends Apply, the rest is Deferred.
+	// Pause, optional, is asked before a write that takes nothing away; true ends Apply, the rest is Deferred.
 	Pause func(since time.Duration) bool
 
 	wrote   func(rbacsync.Key, *rbacsync.Live) // hears what the API server answered to a write, from several goroutines
