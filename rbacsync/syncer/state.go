@@ -86,11 +86,12 @@ type published struct {
 	// behind is since when something is known of GitLab that no pass has dealt with yet; nil: nothing is.
 	behind atomic.Pointer[time.Time]
 
-	passed time.Time // Taken of what publishStored passed over; guarded by mu
-
 	leading atomic.Bool // Run runs
-	mu      sync.Mutex  // held while leading changes and while a State is published
-	failing struct {    // the last full reading, if it failed
+
+	// mu guards passed and failing. It is held as well while leading changes and while a State is published.
+	mu      sync.Mutex
+	passed  time.Time // Taken of what publishStored passed over
+	failing struct {  // the last full reading, if it failed
 		err   error
 		since time.Time
 	}
