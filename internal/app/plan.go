@@ -87,7 +87,7 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 		return kubeerror.Explain(err)
 	}
 	r, err := once(ctx, cfg, c, syncer.ModeEnforce, log, progress)
-	if r.Names != nil && r.PlannedOn.Observed != nil {
+	if r.Compared() {
 		d, madeErr := document(cfg, r, cfg.CI.Environment, r.CI.Handed)
 		if madeErr != nil {
 			return madeErr

@@ -48,8 +48,8 @@ type Round struct {
 	CI         ci.Report
 	Findings   []authz.Finding // of authz, Plan, Apply and CI
 	Snapshot   *authz.Snapshot
-	Names      map[authz.SourceID]string
-	Namespaces int // how many of the namespaces were looked at
+	Names      map[authz.SourceID]string // the namespace of each source; nil unless Compared
+	Namespaces int                       // how many of the namespaces were looked at
 	Started    time.Time
 	Duration   time.Duration
 	Err        error // why the round could not be finished, or what could not be written
@@ -58,6 +58,10 @@ type Round struct {
 	// PlannedOn is what the plan was made on. Only Once sets it.
 	PlannedOn PlannedOn
 }
+
+// Compared reports whether the round came as far as comparing what GitLab gives with the cluster, over everything or in its scope.
+// One that failed before did not, nor did one of KindDrift: what they hold says nothing about the state.
+func (r Round) Compared() bool { return r.Names != nil }
 
 // PlannedOn is what a plan was made on, for explaining it.
 type PlannedOn struct {
