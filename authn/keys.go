@@ -71,11 +71,11 @@ var (
 	errTooMany = errors.New("too many reviews wait for the keys")
 )
 
-// find returns the key with that id, fetching the keys at most once and only if that is due.
 // maxWaiting is how many reviews wait for one fetch of the keys. While GitLab hangs, forged tokens with unknown key
 // ids would else hold every place that the listener has, and people whose key is known would not be judged.
 const maxWaiting = 8
 
+// find returns the key with that id, fetching the keys at most once and only if that is due.
 func (k *keys) find(ctx context.Context, id string) (*rsa.PublicKey, error) {
 	set := k.set.Load()
 	found, known := set.get(id)

@@ -57,6 +57,7 @@ type Deliveries struct {
 	live     map[string][]rbacv1.Subject // namespace to the subjects of its CI binding
 }
 
+// NewDeliveries returns the Deliveries of a round.
 func NewDeliveries(in *Input) *Deliveries {
 	v := &Deliveries{
 		Settings: in.Settings.CI, snap: in.Snapshot, Names: in.Names, by: map[authz.SourceID]CIException{},
@@ -86,7 +87,7 @@ func NewDeliveries(in *Input) *Deliveries {
 	return v
 }
 
-// Delivery returns how a source gets its credentials.
+// Mode returns how a source gets its credentials.
 func (v *Deliveries) Mode(id authz.SourceID) (mode Delivery) {
 	if len(v.by) > 0 {
 		for at := range v.snap.Up(id) {

@@ -3,7 +3,7 @@ package rbacsync
 // Delivery is how the jobs of a project get their credentials.
 type Delivery string
 
-// The modes.
+// The ways of delivery.
 const (
 	DeliverVariables   Delivery = "variables"   // project variables with a ServiceAccount token
 	DeliverIDToken     Delivery = "id-token"    // project variables without a credential: the job shows its own ID token
@@ -12,20 +12,20 @@ const (
 	DeliverNone        Delivery = "none"        // nothing is handed over
 )
 
-// Secretless reports whether the mode needs no token of the ServiceAccount.
+// Secretless reports whether it needs no token of the ServiceAccount.
 func (m Delivery) Secretless() bool { return m == DeliverIDToken || m == DeliverAgent }
 
-// HandsToken reports whether the mode hands over a token of the ServiceAccount.
+// HandsToken reports whether it hands over a token of the ServiceAccount.
 func (m Delivery) HandsToken() bool { return m == DeliverVariables || m == DeliverCertificate }
 
-// WritesVariables reports whether the mode hands over project variables.
+// WritesVariables reports whether it hands over project variables.
 func (m Delivery) WritesVariables() bool { return m == DeliverVariables || m.Secretless() }
 
 // DeliveryStatus is what is known of one project's delivery into one namespace.
 type DeliveryStatus struct {
 	// Known is false until the namespace's Secret was read.
 	Known bool
-	// Mode is the one whose credentials were delivered last.
+	// Delivery is the one whose credentials were delivered last.
 	Delivery Delivery
 	// Settled says that this is long enough ago for all jobs with older credentials to be over.
 	Settled bool

@@ -67,7 +67,7 @@ type Wanted struct {
 	Hold string
 	// Keep holds the sources that should have no namespace (any more) and whose rights are held nevertheless (Limits).
 	Keep map[authz.SourceID]bool
-	// Nameless, of what is wanted in a part alone, holds the sources to which the last look at everything gave no namespace: one that
+	// Nameless, of what is wanted in a Scope alone, holds the sources to which the last look at everything gave no namespace: one that
 	// says it is theirs since then is left alone, until names are given again.
 	Nameless map[authz.SourceID]bool
 	// Adopt holds the namespaces that a source may take over.

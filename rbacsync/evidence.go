@@ -33,10 +33,10 @@ type Evidence struct {
 	Past   []Past
 	// Approved holds what was approved, by Item.Key, and which user of Kubernetes did; "": it is not known who.
 	Approved map[string]string
-	// Outside holds what is held already where the plan is not about, when it is only about a part: it counts, and stays.
+	// Outside holds what is held already outside the Scope of the plan: it counts, and stays.
 	Outside []Item
 	// Size returns how many namespaces and people with rights, together, are in a top-level group (zero: in all), when
-	// the plan is only about a part of them; nil: everything is in the plan.
+	// the plan has a Scope; nil: it is about everything.
 	Size func(scope authz.SourceID) int
 }
 

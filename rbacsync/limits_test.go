@@ -45,7 +45,7 @@ func (s scene) split(l rbacsync.Limits) (rbacsync.Verdict, []rbacsync.Change) {
 func TestWhatIsInferred(t *testing.T) {
 	t.Parallel()
 	day := func(d int) authz.Date { return authz.Date{Year: 2026, Month: 11, Day: d} }
-	// hawWorld, with bob and carol also coming from elsewhere.
+	// HawWorld, with bob and carol also coming from elsewhere.
 	base := func() *authz.Snapshot {
 		s := rbacsynctest.CopySnap(rbacsynctest.HawWorld())
 		s.Users[4] = authz.User{ID: 4, Username: "carol", State: authz.StateActive, Human: true}

@@ -57,7 +57,7 @@ const (
 	StepNamespace             // namespaces before their content
 	StepTemplate              // quotas and policies before somebody gets rights
 	StepGrant
-	StepMove // takes a subject out of one shard that another one got in stepGrant
+	StepMove // takes a subject out of one shard that another one got in StepGrant
 	StepDelete
 )
 

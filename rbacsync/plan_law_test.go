@@ -78,7 +78,7 @@ func randomWorld(r *rand.Rand) world {
 	return w
 }
 
-// randomCluster is what an earlier world left in the testCluster, with everything that can have happened to it since.
+// randomCluster is what an earlier world left in the cluster, with everything that can have happened to it since.
 func randomCluster(r *rand.Rand) *rbacsync.Observed {
 	have := &rbacsync.Observed{Foreign: map[rbacsync.Key]bool{}}
 	old := randomWorld(r)
@@ -264,7 +264,7 @@ func checkRights(t *testing.T, fail func(string, ...any), w world, want *rbacsyn
 	}
 	for k := range got {
 		if !w.grants[k] {
-			fail("%s is in the testCluster, but not granted in GitLab", k)
+			fail("%s is in the cluster, but not granted in GitLab", k)
 		}
 	}
 }

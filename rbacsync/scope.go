@@ -24,12 +24,13 @@ func (o *Observed) Within(scope Scope) *Observed {
 	return &out
 }
 
-// WantedByNamespace is what should be in the cluster, by namespace, so that a part of it can be replaced.
+// WantedByNamespace is what should be in the cluster, by namespace, so that what is in a Scope can be replaced.
 type WantedByNamespace struct {
 	Plain   Wanted // without Objects
 	Objects map[string][]Object
 }
 
+// ByNamespace sorts what is wanted everywhere by namespace.
 func ByNamespace(w *Wanted) *WantedByNamespace {
 	r := &WantedByNamespace{Plain: *w, Objects: make(map[string][]Object, len(w.Paths))}
 	r.Plain.Objects, r.Plain.Gone = nil, nil // what GitLab answered counts in its own round only
@@ -60,22 +61,22 @@ func (r *WantedByNamespace) AnyNameless(have *Observed) bool {
 	})
 }
 
-// Within returns the part that is in these namespaces.
+// Within returns what is wanted in these namespaces alone.
 func (r *WantedByNamespace) Within(namespaces map[string]bool) *Wanted {
-	part := r.Plain
+	out := r.Plain
 	for _, ns := range sortedKeys(namespaces) {
-		part.Objects = append(part.Objects, r.Objects[ns]...)
+		out.Objects = append(out.Objects, r.Objects[ns]...)
 	}
-	return &part
+	return &out
 }
 
-// Replace takes in what is wanted in some namespaces now.
-func (r *WantedByNamespace) Replace(part *Wanted, scope Scope) {
+// Replace takes in what is wanted in a scope now.
+func (r *WantedByNamespace) Replace(w *Wanted, scope Scope) {
 	for ns := range scope {
-		r.Objects[ns] = slices.Clone(part.Inside(ns))
+		r.Objects[ns] = slices.Clone(w.Inside(ns))
 	}
-	r.Plain.Untouchable, r.Plain.Users, r.Plain.Now, r.Plain.Snap = part.Untouchable, part.Users, part.Now, part.Snap
-	maps.Copy(r.Plain.Paths, part.Paths)
+	r.Plain.Untouchable, r.Plain.Users, r.Plain.Now, r.Plain.Snap = w.Untouchable, w.Users, w.Now, w.Snap
+	maps.Copy(r.Plain.Paths, w.Paths)
 }
 
 // bare returns what is wanted without the objects from templates.

@@ -86,7 +86,7 @@ func showHistory(ctx context.Context, r *audit.Reader, v HistoryView, now time.T
 	var user int64
 	if v.User != "" {
 		var err error
-		if user, err = remembered(ctx, r, v.User); err != nil {
+		if user, err = findUser(ctx, r, v.User); err != nil {
 			return err
 		}
 	}
@@ -189,8 +189,8 @@ func momentOfHistory(ctx context.Context, r *audit.Reader, v HistoryView, user i
 	return nil
 }
 
-// remembered finds the person that is meant: by id, by the name in Kubernetes, or by the user name as last known.
-func remembered(ctx context.Context, r *audit.Reader, text string) (int64, error) {
+// findUser returns the id of the person that is meant: by id, by the name in Kubernetes, or by the user name as last known.
+func findUser(ctx context.Context, r *audit.Reader, text string) (int64, error) {
 	if id, ok := kubename.ParseUser(text); ok {
 		return id, nil
 	}

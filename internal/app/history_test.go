@@ -40,12 +40,12 @@ func TestHistoryIsShown(t *testing.T) {
 		Groups: map[int64]authz.Group{1: {ID: 1, Path: "haw", Members: []authz.Member{{User: 7, Level: authz.Developer}}}},
 	}
 	key := rbacsync.Key{Namespace: "haw", Kind: rbacsync.KindRoleBinding, Name: "gitlab-view"}
-	space := rbacsync.Object{Key: rbacsync.NamespaceKey("haw"), Namespace: &rbacsync.Namespace{Source: in, Issuer: snap.Issuer}}
+	namespace := rbacsync.Object{Key: rbacsync.NamespaceKey("haw"), Namespace: &rbacsync.Namespace{Source: in, Issuer: snap.Issuer}}
 	w := audit.NewWriter(audit.Options{Kube: kube, Limits: func() audit.Limits { return audit.Limits{Days: 1, MaxBytes: 1 << 20} }, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	w.Take(syncer.Written{
 		Kind: syncer.KindFull, Cause: "hook user_add_to_group", Observed: &rbacsync.Observed{}, Snapshot: snap, Began: began, Ended: began.Add(time.Second),
 		Made: []rbacsync.Change{
-			{Action: rbacsync.Create, Key: space.Key, Source: in, New: &space, ApprovedBy: "kubernetes-admin"},
+			{Action: rbacsync.Create, Key: namespace.Key, Source: in, New: &namespace, ApprovedBy: "kubernetes-admin"},
 			{Action: rbacsync.Create, Key: key, Source: in, New: &rbacsync.Object{Key: key, Binding: &rbacsync.Binding{Role: "view", Users: []int64{7}}}},
 		},
 	})

@@ -88,7 +88,7 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger, out, pro
 		return 0, kubeerror.Explain(err)
 	}
 	in.Snapshot, in.Policy, in.Now, in.Foreign = before.Snapshot, o.Policy, rec.Taken, rec.Observed.Foreign
-	in.Known, _ = before.Basis.Observed.Names(before.Snapshot.Issuer)
+	in.Known, _ = before.PlannedOn.Observed.Names(before.Snapshot.Issuer)
 	found := migrate.Propose(in)
 	after, err := planned(ctx, cfg, log, rec, in, found.Adopt())
 	if err != nil {

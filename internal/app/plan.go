@@ -87,7 +87,7 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 		return kubeerror.Explain(err)
 	}
 	r, err := once(ctx, cfg, c, syncer.ModeEnforce, log, progress)
-	if r.Names != nil && r.Basis.Observed != nil {
+	if r.Compared() {
 		d, madeErr := document(cfg, r, cfg.CI.Environment, r.CI.Handed)
 		if madeErr != nil {
 			return madeErr
@@ -118,7 +118,7 @@ func oneRound(cfg *config.Config, c *clients, mode syncer.Mode, log *slog.Logger
 		mode: mode, reader: reader, roles: roles, progress: bar,
 		fence: func(ctx context.Context) error { return fence.Check(ctx, c.kube) },
 	})
-	o.Reader = toldReader{Reader: o.Reader, to: progress, requests: requests}
+	o.Reader = progressReader{Reader: o.Reader, to: progress, requests: requests}
 	return o, err
 }
 
@@ -162,8 +162,8 @@ func terms(ctx context.Context, cfg *config.Config, c *clients, r syncer.Round, 
 	if t.Cluster, err = ci.ClusterID(ctx, c.kube); err != nil {
 		return t, kubeerror.Explain(err)
 	}
-	fmt.Fprintf(progress, "reading what CI jobs were given in %d namespaces\n", len(r.Basis.Jobs))
-	known, err := p.Known(ctx, r.Basis.Jobs)
+	fmt.Fprintf(progress, "reading what CI jobs were given in %d namespaces\n", len(r.PlannedOn.Jobs))
+	known, err := p.Known(ctx, r.PlannedOn.Jobs)
 	t.Shown, t.CA, t.Known, t.Now = cfg.CI.Environment, len(known.API.CA) > 0, &known, r.Started
 	return t, kubeerror.Explain(err)
 }
@@ -186,8 +186,8 @@ func document(cfg *config.Config, r syncer.Round, environment string, handed []c
 		return preview.Document{}, err
 	}
 	in := preview.Input{
-		Plan: r.Plan, Held: r.Held, Findings: r.Findings, Observed: r.Basis.Observed, Snapshot: r.Snapshot, Policy: policy, Names: r.Names,
-		Before: r.Basis.Before, Was: r.Basis.Was, Now: r.Started,
+		Plan: r.Plan, Held: r.Held, Findings: r.Findings, Observed: r.PlannedOn.Observed, Snapshot: r.Snapshot, Policy: policy, Names: r.Names,
+		Before: r.PlannedOn.Before, Was: r.PlannedOn.Was, Now: r.Started,
 	}
 	for _, h := range handed {
 		id := authz.ProjectID(h.Project)
@@ -208,7 +208,7 @@ func foretold(cfg *config.Config, r syncer.Round, t ci.Terms) (preview.Document,
 	}
 	var handed []ci.Handover
 	if cfg.GitLab.WriteTokenFile != "" {
-		handed = ci.Handovers(r.Basis.Jobs, r.Snapshot, t)
+		handed = ci.Handovers(r.PlannedOn.Jobs, r.Snapshot, t)
 	}
 	return document(cfg, r, t.Scope, handed)
 }
@@ -264,8 +264,8 @@ func userOf(text string, r syncer.Round) (int64, error) {
 		return 0, nil
 	}
 	known := []*authz.Snapshot{r.Snapshot}
-	if r.Basis.Before != nil {
-		known = append(known, r.Basis.Before)
+	if r.PlannedOn.Before != nil {
+		known = append(known, r.PlannedOn.Before)
 	}
 	id, err := strconv.ParseInt(text, 10, 64)
 	byID := err == nil

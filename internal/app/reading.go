@@ -34,15 +34,15 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// toldReader tells somebody how far the reading of GitLab is: on a terminal in one line, else with a line now and then.
-type toldReader struct {
+// progressReader shows how far the reading of GitLab is: on a terminal in one line, else with a line now and then.
+type progressReader struct {
 	intake.Reader
 	to       io.Writer
 	requests *atomic.Int64
 }
 
 // Snapshot implements intake.Reader.
-func (r toldReader) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
+func (r progressReader) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
 	every, before, after := barLines, "", "\n"
 	if isTerminal(r.to) {
 		every, before, after = 200*time.Millisecond, "\r", ""

@@ -40,10 +40,10 @@ func ServeFile(ctx context.Context, file File, log *slog.Logger, more ...prometh
 
 // reloader looks at the file. It alone replaces the generation of its server.
 type reloader struct {
-	s    *server
-	file File
-	seen string // what the last look saw
-	told string // why the file is not in use; "": it is
+	s     *server
+	file  File
+	seen  string // what the last look saw
+	fault string // why the file is not in use; "": it is
 }
 
 func (r *reloader) run(ctx, serving context.Context) {
@@ -78,14 +78,14 @@ func (r *reloader) look(ctx, serving context.Context, asked bool) {
 	taken, why, err := r.decide(serving, cfg, err)
 	r.s.refuse(why)
 	if err != nil {
-		if asked || r.told != err.Error() {
+		if asked || r.fault != err.Error() {
 			log.ErrorContext(ctx, "the configuration file is not in use, the configuration before stays", "error", err)
 		}
-		r.told = err.Error()
+		r.fault = err.Error()
 		return
 	}
-	back := r.told != ""
-	r.told = ""
+	back := r.fault != ""
+	r.fault = ""
 	switch {
 	case len(taken) > 0:
 		r.s.metrics.ConfigTaken(time.Now())

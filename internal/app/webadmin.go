@@ -82,8 +82,8 @@ func (s *server) jobAudience() string {
 	return ""
 }
 
-// adminAsker is GitLab's word on who is an administrator.
-type adminAsker interface {
+// adminClient is GitLab's word on who is an administrator.
+type adminClient interface {
 	IsAdmin(ctx context.Context, id int64) (bool, error)
 	Admins(ctx context.Context) (map[int64]bool, error)
 }
@@ -92,7 +92,7 @@ type adminAsker interface {
 type administrators struct {
 	group  int64 // 0: GitLab's administrators
 	view   func() (authz.View, bool)
-	gitlab adminAsker
+	gitlab adminClient
 	now    func() time.Time
 
 	mu     sync.Mutex

@@ -60,7 +60,7 @@ func (x *explained) Refresh(context.Context, *authz.Snapshot, []authz.SourceID) 
 	return x.snap, x.down
 }
 
-// RoundTrip lets the test hold up or refuse what the engine writes.
+// writes lets the test hold up or refuse what the engine writes.
 type writes struct {
 	http.RoundTripper
 	x *explained

@@ -21,22 +21,22 @@ type base struct {
 
 // heldRole is who held a ClusterRole in a namespace.
 type heldRole struct {
-	Space uint32 `json:"ns"`
-	Role  string `json:"role"`
-	Who   []byte `json:"who"` // the differences of ascending numbers, as varints of encoding/binary
+	Namespace uint32 `json:"ns"`
+	Role      string `json:"role"`
+	Who       []byte `json:"who"` // the differences of ascending numbers, as varints of encoding/binary
 }
 
-// write writes the base of a book, of which block is the first that counts.
+// writeBase writes the base of a book, of which block is the first that counts.
 func (b *book) writeBase(out io.Writer, block uint64) error {
 	x := base{Begins: b.begins, Block: block, State: []heldRole{}}
-	for _, p := range b.people {
+	for _, p := range b.users {
 		if !p.anonymous() {
-			x.People = append(x.People, p)
+			x.Users = append(x.Users, p)
 		}
 	}
-	for _, s := range b.spaces {
+	for _, s := range b.namespaces {
 		if s.Name != "" {
-			x.Spaces = append(x.Spaces, s)
+			x.Namespaces = append(x.Namespaces, s)
 		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(b.base)) {
@@ -72,13 +72,13 @@ func (b *book) readBase(in io.Reader) (block uint64, err error) {
 			}
 			who, rest = append(who, uint32(last)), rest[n:]
 		}
-		if s.Space == 0 || s.Space >= maxNumber || len(who) == 0 {
+		if s.Namespace == 0 || s.Namespace >= maxNumber || len(who) == 0 {
 			return 0, errBlock
 		}
-		if b.base[s.Space] == nil {
-			b.base[s.Space] = map[uint32][]uint32{}
+		if b.base[s.Namespace] == nil {
+			b.base[s.Namespace] = map[uint32][]uint32{}
 		}
-		b.base[s.Space][b.text(s.Role)] = who
+		b.base[s.Namespace][b.text(s.Role)] = who
 	}
 	return x.Block, nil
 }

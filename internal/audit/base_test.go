@@ -46,7 +46,7 @@ func TestADamagedBaseIsRefused(t *testing.T) {
 		b.fit()
 		b.prune()
 		for n := range b.now() {
-			if b.spaceName(n) == "" {
+			if b.namespaceName(n) == "" {
 				t.Errorf("%s: namespace %d has no name", name, n)
 			}
 		}

@@ -11,11 +11,13 @@ import (
 )
 
 // blockFormat is how records are written in a block.
-const blockFormat = 1
-
+//
 // A block is a number of records, packed with gzip: the version; how many records; the texts they use, each with its length; then
 // column by column, because neighbours are alike. Numbers are varints of encoding/binary; times, namespaces and people are
 // differences to the one before. Texts are numbered within the block, people and namespaces over all blocks.
+const blockFormat = 1
+
+// errBlock is the error of what was stored and can't be read: a block, or a base.
 var errBlock = errors.New("a part of the history is damaged")
 
 // columns returns the fields of records as numbers; ref makes a text's number that of the block.
@@ -26,7 +28,7 @@ func columns(r record, last record, ref func(uint32) uint64) [8]uint64 {
 		kind |= 1
 	}
 	return [8]uint64{
-		zigzag(r.at - last.at), zigzag(int64(r.space) - int64(last.space)), zigzag(int64(r.who) - int64(last.who)),
+		zigzag(r.at - last.at), zigzag(int64(r.namespace) - int64(last.namespace)), zigzag(int64(r.who) - int64(last.who)),
 		ref(r.role), kind, ref(r.cause), ref(r.why), ref(r.by),
 	}
 }
@@ -118,7 +120,7 @@ func (t *texts) unpackBlock(packed []byte) ([]record, error) {
 		last += in.zigzag()
 		records[i].at = last
 	}
-	for _, field := range []func(*record) *uint32{func(r *record) *uint32 { return &r.space }, func(r *record) *uint32 { return &r.who }} {
+	for _, field := range []func(*record) *uint32{func(r *record) *uint32 { return &r.namespace }, func(r *record) *uint32 { return &r.who }} {
 		last := int64(0)
 		for i := range records {
 			last += in.zigzag()

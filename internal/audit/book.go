@@ -8,15 +8,15 @@ import (
 
 // record is an Entry in compact form: numbers of the book's tables, 0 for none.
 type record struct {
-	at    int64  // milliseconds since 1970
-	space uint32 // of book.spaces
-	who   uint32 // of book.people; 0: an object
-	role  uint32 // of book.texts; of an object its kind and name
-	cause uint32 // of book.texts, as those that follow
-	why   uint32
-	by    uint32
-	what  uint8 // place in whats
-	found bool
+	at        int64  // milliseconds since 1970
+	namespace uint32 // of book.namespaces
+	who       uint32 // of book.users; 0: an object
+	role      uint32 // of book.texts; of an object its kind and name
+	cause     uint32 // of book.texts, as those that follow
+	why       uint32
+	by        uint32
+	what      uint8 // place in whats
+	found     bool
 }
 
 var whats = [...]What{Gained, Lost, Created, Changed, Deleted}
@@ -33,38 +33,38 @@ const (
 // state says who holds which ClusterRole in which namespace: people by number, ascending.
 type state map[uint32]map[uint32][]uint32
 
-func (s state) has(space, role, who uint32) bool {
-	_, ok := slices.BinarySearch(s[space][role], who)
+func (s state) has(namespace, role, who uint32) bool {
+	_, ok := slices.BinarySearch(s[namespace][role], who)
 	return ok
 }
 
 // apply makes a state that of after a record.
 func (s state) apply(r record) {
-	people := s[r.space][r.role]
+	people := s[r.namespace][r.role]
 	i, ok := slices.BinarySearch(people, r.who)
 	switch {
 	case r.who == 0:
 	case r.what == gained && !ok:
-		if s[r.space] == nil {
-			s[r.space] = map[uint32][]uint32{}
+		if s[r.namespace] == nil {
+			s[r.namespace] = map[uint32][]uint32{}
 		}
-		s[r.space][r.role] = slices.Insert(people, i, r.who)
+		s[r.namespace][r.role] = slices.Insert(people, i, r.who)
 	case r.what == lost && ok:
-		if s[r.space][r.role] = slices.Delete(people, i, i+1); len(people) > 1 {
+		if s[r.namespace][r.role] = slices.Delete(people, i, i+1); len(people) > 1 {
 			return
 		}
-		if delete(s[r.space], r.role); len(s[r.space]) == 0 {
-			delete(s, r.space)
+		if delete(s[r.namespace], r.role); len(s[r.namespace]) == 0 {
+			delete(s, r.namespace)
 		}
 	}
 }
 
 func (s state) clone() state {
 	out := make(state, len(s))
-	for space, roles := range s {
-		out[space] = make(map[uint32][]uint32, len(roles))
+	for namespace, roles := range s {
+		out[namespace] = make(map[uint32][]uint32, len(roles))
 		for role, people := range roles {
-			out[space][role] = slices.Clone(people)
+			out[namespace][role] = slices.Clone(people)
 		}
 	}
 	return out
@@ -88,7 +88,7 @@ func newBook() *book {
 // entry returns a record as an Entry.
 func (b *book) entry(r record) Entry {
 	e := Entry{
-		At: time.UnixMilli(r.at).UTC(), Namespace: b.spaceName(r.space), What: whats[r.what], Cause: b.textOf(r.cause), Why: b.textOf(r.why),
+		At: time.UnixMilli(r.at).UTC(), Namespace: b.namespaceName(r.namespace), What: whats[r.what], Cause: b.textOf(r.cause), Why: b.textOf(r.why),
 		ApprovedBy: b.approverOf(r.by), Found: r.found,
 	}
 	if r.who == 0 {
@@ -126,18 +126,18 @@ func (b *book) now() state {
 }
 
 // at returns who had what at a time: the rights that are wanted.
-func (b *book) at(at time.Time, want func(space, who uint32) bool) Moment {
+func (b *book) at(at time.Time, want func(namespace, who uint32) bool) Moment {
 	m := Moment{At: at, Begins: b.begins, Known: !b.begins.IsZero() && !at.Before(b.begins), Rights: []Right{}}
 	if !m.Known {
 		return m
 	}
-	type key struct{ space, role, who uint32 }
+	type key struct{ namespace, role, who uint32 }
 	have := map[key]Right{}
 	for n, roles := range b.base {
 		for role, people := range roles {
 			for _, who := range people {
 				if want(n, who) {
-					have[key{n, role, who}] = Right{Namespace: b.spaceName(n), Who: b.who(who), Role: b.textOf(role)}
+					have[key{n, role, who}] = Right{Namespace: b.namespaceName(n), Who: b.who(who), Role: b.textOf(role)}
 				}
 			}
 		}
@@ -146,9 +146,9 @@ func (b *book) at(at time.Time, want func(space, who uint32) bool) Moment {
 		if r.at > at.UnixMilli() {
 			break
 		}
-		k := key{r.space, r.role, r.who}
+		k := key{r.namespace, r.role, r.who}
 		switch _, had := have[k]; {
-		case r.who == 0 || !want(r.space, r.who):
+		case r.who == 0 || !want(r.namespace, r.who):
 		case r.what == lost:
 			delete(have, k)
 		case !had:
@@ -168,46 +168,46 @@ func (b *book) at(at time.Time, want func(space, who uint32) bool) Moment {
 // fit has the tables long enough for each number that something means: there may be no row of some of them. So nobody new is
 // given the number of somebody else.
 func (b *book) fit() {
-	var people, spaces uint32
+	var users, namespaces uint32
 	for _, r := range b.log {
-		people, spaces = max(people, r.who, b.approving(r.by)), max(spaces, r.space)
+		users, namespaces = max(users, r.who, b.approving(r.by)), max(namespaces, r.namespace)
 	}
 	for n, roles := range b.base {
-		spaces = max(spaces, n)
+		namespaces = max(namespaces, n)
 		for _, who := range roles {
-			people = max(people, slices.Max(who))
+			users = max(users, slices.Max(who))
 		}
 	}
-	for int(people) > len(b.people) {
-		b.people = append(b.people, person{N: number(len(b.people) + 1)})
+	for int(users) > len(b.users) {
+		b.users = append(b.users, userRow{N: number(len(b.users) + 1)})
 	}
-	for int(spaces) > len(b.spaces) {
-		b.spaces = append(b.spaces, space{N: number(len(b.spaces) + 1)})
+	for int(namespaces) > len(b.namespaces) {
+		b.namespaces = append(b.namespaces, namespaceRow{N: number(len(b.namespaces) + 1)})
 	}
 }
 
 // prune forgets the rows of people and namespaces that nothing refers to any more.
 func (b *book) prune() {
-	people, spaces := map[uint32]bool{}, map[uint32]bool{}
+	users, namespaces := map[uint32]bool{}, map[uint32]bool{}
 	for _, r := range b.log {
-		people[r.who], people[b.approving(r.by)], spaces[r.space] = true, true, true
+		users[r.who], users[b.approving(r.by)], namespaces[r.namespace] = true, true, true
 	}
 	for n, roles := range b.base {
-		spaces[n] = true
+		namespaces[n] = true
 		for _, who := range roles {
 			for _, n := range who {
-				people[n] = true
+				users[n] = true
 			}
 		}
 	}
-	for _, p := range slices.Clone(b.people) {
-		if !people[p.N] {
-			b.addPerson(person{N: p.N})
+	for _, p := range slices.Clone(b.users) {
+		if !users[p.N] {
+			b.addUser(userRow{N: p.N})
 		}
 	}
-	for _, s := range slices.Clone(b.spaces) {
-		if !spaces[s.N] {
-			b.addSpace(space{N: s.N})
+	for _, s := range slices.Clone(b.namespaces) {
+		if !namespaces[s.N] {
+			b.addNamespace(namespaceRow{N: s.N})
 		}
 	}
 }

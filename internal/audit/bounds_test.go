@@ -119,9 +119,9 @@ func TestWhatIsNotStoredIsBounded(t *testing.T) {
 	w.flip(own(1), "edit", 1)
 	x.ledger.unsaved = make([]change, maxUnsaved)
 	for i := range x.ledger.unsaved {
-		x.ledger.unsaved[i] = change{at: w.now, space: own(2), user: 2, role: "edit", cause: "hook", what: uint8(i % 2)}
+		x.ledger.unsaved[i] = change{at: w.now, namespace: own(2), user: 2, role: "edit", cause: "hook", what: uint8(i % 2)}
 	}
-	x.ledger.record(change{at: w.now, space: own(3), user: 3, role: "edit", cause: "hook", what: gained})
+	x.ledger.record(change{at: w.now, namespace: own(3), user: 3, role: "edit", cause: "hook", what: gained})
 	x.ledger.forsake()
 	if n := len(x.ledger.unsaved); n != maxUnsaved || x.ledger.unsaved[n-1].user != 3 {
 		t.Errorf("%d wait, the last %+v", n, x.ledger.unsaved[n-1])
@@ -173,7 +173,7 @@ func TestAllThatFits(t *testing.T) {
 			}
 			w.flip(own(user), "edit", user)
 			w.now = w.now.Add(time.Second)
-			x.ledger.record(change{at: w.now, space: own(user), user: user, role: "edit", cause: "hook", what: what, why: noise(c.why)})
+			x.ledger.record(change{at: w.now, namespace: own(user), user: user, role: "edit", cause: "hook", what: what, why: noise(c.why)})
 		}
 		x.Take(w.pass(syncer.KindFull, "command", nil))
 		if err := x.Flush(t.Context()); err != nil {
@@ -345,10 +345,10 @@ func TestAnUnreadAccountIsNotGone(t *testing.T) {
 // TestNobodyIsGivenTheNumberOfSomebodyElse: also when the highest number is that of an approver, or of a holder, without a row.
 func TestNobodyIsGivenTheNumberOfSomebodyElse(t *testing.T) {
 	b := newBook()
-	b.log = []record{{who: 2, space: 3, by: b.text(personMark + "7")}}
+	b.log = []record{{who: 2, namespace: 3, by: b.text(personMark + "7")}}
 	b.base[5] = map[uint32][]uint32{b.text("edit"): {4, 9}}
 	b.fit()
-	if n, s := b.user(1), b.space("new", 0, false); n != 10 || s != 6 {
+	if n, s := b.user(1), b.namespace("new", 0, false); n != 10 || s != 6 {
 		t.Errorf("somebody new has the number %d, a new namespace %d", n, s)
 	}
 	b = newBook()

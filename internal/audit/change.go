@@ -15,18 +15,18 @@ import (
 
 // change is an Entry that is in no book yet: it is still true when the book was read anew.
 type change struct {
-	at      time.Time
-	space   string
-	owner   int64  // of a namespace that is a person's, or unknownOwner
-	user    int64  // GitLab's id
-	name    string // of the user
-	subject string // of what is no person
-	role    string // of an object its kind and name
-	cause   string
-	why     string
-	by      string
-	what    uint8
-	found   bool
+	at        time.Time
+	namespace string
+	owner     int64  // of a namespace that is a person's, or unknownOwner
+	user      int64  // GitLab's id
+	name      string // of the user
+	subject   string // of what is no person
+	role      string // of an object its kind and name
+	cause     string
+	why       string
+	by        string
+	what      uint8
+	found     bool
 }
 
 func (c change) object() bool { return c.user == 0 && c.subject == "" }
@@ -34,19 +34,19 @@ func (c change) object() bool { return c.user == 0 && c.subject == "" }
 // note takes a change into the book, and reports whether there was something to note: a right that is there can't be gained, and
 // one that is not can't be lost. Times never go back, whatever the clocks of two leaders say.
 func (b *book) note(c change, now state) bool {
-	held := len(now[b.known(c.space)]) > 0
-	r := record{at: c.at.UnixMilli(), space: b.space(c.space, c.owner, held), role: b.text(c.role), what: c.what, found: c.found}
+	held := len(now[b.namespaceNumber(c.namespace)]) > 0
+	r := record{at: c.at.UnixMilli(), namespace: b.namespace(c.namespace, c.owner, held), role: b.text(c.role), what: c.what, found: c.found}
 	switch {
 	case c.user != 0:
 		r.who = b.user(c.user)
-		if p := b.people[r.who-1]; c.name != "" && p.Name != c.name {
+		if p := b.users[r.who-1]; c.name != "" && p.Name != c.name {
 			p.Name = c.name
-			b.addPerson(p)
+			b.addUser(p)
 		}
 	case c.subject != "":
 		r.who = b.subject(c.subject)
 	}
-	if r.who != 0 && now.has(r.space, r.role, r.who) == (r.what == gained) {
+	if r.who != 0 && now.has(r.namespace, r.role, r.who) == (r.what == gained) {
 		return false
 	}
 	r.cause, r.why, r.by = b.text(c.cause), b.text(c.why), b.approver(c.by)
@@ -65,7 +65,7 @@ func (b *book) has(c change) bool {
 	for ; i < len(b.log) && b.log[i].at == at; i++ {
 		r := b.log[i]
 		who := b.who(r.who)
-		if r.what == c.what && b.spaceName(r.space) == c.space && b.textOf(r.role) == c.role && who.ID == c.user && (c.user != 0 || who.Name == c.subject) {
+		if r.what == c.what && b.namespaceName(r.namespace) == c.namespace && b.textOf(r.role) == c.role && who.ID == c.user && (c.user != 0 || who.Name == c.subject) {
 			return true
 		}
 	}
@@ -156,7 +156,7 @@ func (b *book) recorded(roles map[uint32][]uint32) (out []holder) {
 	for role, people := range roles {
 		for _, n := range people {
 			h := holder{role: b.textOf(role)}
-			if p := b.people[n-1]; p.Subject != "" {
+			if p := b.users[n-1]; p.Subject != "" {
 				h.subject = p.Subject
 			} else {
 				h.user = p.ID
@@ -318,8 +318,8 @@ func (b *book) owner(p *place, now, before *authz.Snapshot) int64 {
 			return owner(s, p.source)
 		}
 	}
-	if n := b.known(p.name); n != 0 {
-		return b.spaces[n-1].Owner
+	if n := b.namespaceNumber(p.name); n != 0 {
+		return b.namespaces[n-1].Owner
 	}
 	return unknownOwner
 }
@@ -335,7 +335,7 @@ type differ struct {
 // was gained, and what was lost.
 func (d *differ) changes(p *place, was []holder) (out []change) {
 	x, own := d.x, d.owner(p)
-	base := change{space: p.name, owner: own, cause: x.Cause}
+	base := change{namespace: p.name, owner: own, cause: x.Cause}
 	of := func(h holder, what uint8) change {
 		c := base
 		c.user, c.subject, c.role, c.what = h.user, h.subject, h.role, what

@@ -67,7 +67,7 @@ func TestEachEntryNamesItsOwnApprover(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 140))
 		pick := func() string { return approvers[r.IntN(len(approvers))] }
-		space := rbacsync.NamespaceKey("haw")
+		namespace := rbacsync.NamespaceKey("haw")
 		x := Written{
 			Kind: syncer.KindFull, Snapshot: &authz.Snapshot{Issuer: issuer, Groups: map[int64]authz.Group{1: {ID: 1, Path: "haw"}}}, Observed: &rbacsync.Observed{},
 			Began: time.Unix(1, 0), Ended: time.Unix(2, 0),
@@ -94,7 +94,7 @@ func TestEachEntryNamesItsOwnApprover(t *testing.T) {
 				}
 			}
 		}
-		made := rbacsync.Change{Action: rbacsync.Create, Key: space, Source: authz.GroupID(1), New: &rbacsync.Object{Key: space, Namespace: &rbacsync.Namespace{Source: authz.GroupID(1), Issuer: issuer}}, ApprovedBy: pick()}
+		made := rbacsync.Change{Action: rbacsync.Create, Key: namespace, Source: authz.GroupID(1), New: &rbacsync.Object{Key: namespace, Namespace: &rbacsync.Namespace{Source: authz.GroupID(1), Issuer: issuer}}, ApprovedBy: pick()}
 		if r.IntN(2) == 0 {
 			x.Made = append(x.Made, made)
 		} else {
@@ -144,11 +144,11 @@ func TestWhatAgreesIsTheSame(t *testing.T) {
 			bindings[role] = someOf(r, role, in)
 		}
 		for h := range in {
-			c := change{at: time.Unix(0, 0), space: "haw", user: h.user, subject: h.subject, role: h.role, what: gained}
+			c := change{at: time.Unix(0, 0), namespace: "haw", user: h.user, subject: h.subject, role: h.role, what: gained}
 			b.note(c, recorded)
 		}
 		p := &place{name: "haw", bindings: bindings}
-		if !b.agrees(p, recorded[b.known("haw")]) {
+		if !b.agrees(p, recorded[b.namespaceNumber("haw")]) {
 			t.Fatalf("seed %d: bindings that are as recorded don't agree", seed)
 		}
 		some := bindings[[]string{"edit", "view"}[r.IntN(2)]]
@@ -168,7 +168,7 @@ func TestWhatAgreesIsTheSame(t *testing.T) {
 		case 5:
 			delete(bindings, "view")
 		}
-		n := b.known("haw")
+		n := b.namespaceNumber("haw")
 		equal := slices.Equal(b.recorded(recorded[n]), holders(bindings, "haw"))
 		switch agrees := b.agrees(p, recorded[n]); {
 		case agrees && !equal:

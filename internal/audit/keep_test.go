@@ -60,7 +60,7 @@ func plainText(t *testing.T, kube *fake.Clientset) string {
 func TestHalfAMillionChangesFit(t *testing.T) {
 	t.Parallel()
 	all, most := 500_000, 10<<20
-	const people, spaces = 20_000, 5000
+	const people, namespaces = 20_000, 5000
 	if underRace {
 		all, most = all/5, most/5
 	}
@@ -72,7 +72,7 @@ func TestHalfAMillionChangesFit(t *testing.T) {
 	name := func(n int) string { return fmt.Sprintf("department-%d-project-%d", n/50, n) }
 	begun := time.Now()
 	for n := 0; n < all; {
-		ns, what := r.IntN(spaces), uint8(r.IntN(2))
+		ns, what := r.IntN(namespaces), uint8(r.IntN(2))
 		count, cause := 1, []string{"hook user_add_to_team", "hook user_remove_from_team", "hook user_access_request_to_group", "interval", "drift"}[r.IntN(5)]
 		if r.IntN(20) == 0 { // a group with all that is below it
 			count = 10 + r.IntN(300)
@@ -81,13 +81,13 @@ func TestHalfAMillionChangesFit(t *testing.T) {
 		user := int64(r.IntN(people))
 		for i := range count {
 			c := change{
-				at: w.now, space: name((ns + i%50) % spaces), user: user + int64(i/50) + 1, role: []string{"edit", "view"}[r.IntN(2)], cause: cause, what: what,
+				at: w.now, namespace: name((ns + i%50) % namespaces), user: user + int64(i/50) + 1, role: []string{"edit", "view"}[r.IntN(2)], cause: cause, what: what,
 				why: fmt.Sprintf("Developer in department-%d/project-%d, inherited from department-%d", ns/50, ns, ns/50),
 			}
 			if what == lost { // of somebody who has it
 				c.user, c.role = 0, "edit"
-				for role, people := range x.ledger.now[x.ledger.v.book.known(c.space)] {
-					c.user, c.role = x.ledger.v.book.people[people[r.IntN(len(people))]-1].ID, x.ledger.v.book.textOf(role)
+				for role, people := range x.ledger.now[x.ledger.v.book.namespaceNumber(c.namespace)] {
+					c.user, c.role = x.ledger.v.book.users[people[r.IntN(len(people))]-1].ID, x.ledger.v.book.textOf(role)
 				}
 				c.why = "was " + c.why + "; that is gone"
 			}
@@ -234,7 +234,7 @@ func TestAUserThatWasNotReadIsNotGone(t *testing.T) {
 	p := w.pass(syncer.KindFull, "interval", nil)
 	p.Snapshot.Users, p.Snapshot.MissingAll = map[int64]authz.User{1: w.users[1]}, "users"
 	w.save(t, x, p)
-	gone := func() bool { return !x.ledger.v.book.people[x.ledger.v.book.byID[2]-1].Gone.IsZero() }
+	gone := func() bool { return !x.ledger.v.book.users[x.ledger.v.book.byID[2]-1].Gone.IsZero() }
 	if gone() {
 		t.Error("gone, though the list was not read")
 	}

@@ -60,15 +60,15 @@ func TestWhoHadWhatAtAnyTime(t *testing.T) {
 // randomHistory is a history that two leaders write in turn, and what the cluster was after each step.
 type randomHistory struct {
 	*world
-	seed    uint64
-	kube    *fake.Clientset
-	r       *rand.Rand
-	spaces  []string
-	leader  func() *Writer
-	leaders []*Writer
-	reader  *Reader // has followed from the beginning
-	known   []momentOf
-	crashes int
+	seed       uint64
+	kube       *fake.Clientset
+	r          *rand.Rand
+	namespaces []string
+	leader     func() *Writer
+	leaders    []*Writer
+	reader     *Reader // has followed from the beginning
+	known      []momentOf
+	crashes    int
 }
 
 // momentOf is who had what at a time, by namespace.
@@ -79,7 +79,7 @@ type momentOf struct {
 
 func newRandomHistory(t *testing.T, seed uint64) *randomHistory {
 	t.Helper()
-	h := &randomHistory{world: newWorld(6), seed: seed, kube: newCluster(), r: rand.New(rand.NewPCG(seed, 14)), spaces: []string{"haw", "haw-world", "team", "lab"}}
+	h := &randomHistory{world: newWorld(6), seed: seed, kube: newCluster(), r: rand.New(rand.NewPCG(seed, 14)), namespaces: []string{"haw", "haw-world", "team", "lab"}}
 	limits := Limits{Days: 400, MaxBytes: 1 << 20, PseudonymiseAfter: time.Hour}
 	if seed%2 == 1 {
 		limits.MaxBytes = 900
@@ -100,12 +100,12 @@ func newRandomHistory(t *testing.T, seed uint64) *randomHistory {
 }
 
 func (h *randomHistory) some() flips {
-	return flips{h.spaces[h.r.IntN(len(h.spaces))], []string{"edit", "view"}[h.r.IntN(2)], 1 + h.r.Int64N(6)}
+	return flips{h.namespaces[h.r.IntN(len(h.namespaces))], []string{"edit", "view"}[h.r.IntN(2)], 1 + h.r.Int64N(6)}
 }
 
 func (h *randomHistory) note() {
 	want := map[string]string{}
-	for _, ns := range h.spaces {
+	for _, ns := range h.namespaces {
 		want[ns] = h.text(ns)
 	}
 	h.known = append(h.known, momentOf{h.now, want})
@@ -116,7 +116,7 @@ func (h *randomHistory) step(t *testing.T) {
 	h.projects["lab"] = authz.Project{ID: 9, Path: "some/lab", Owner: h.r.Int64N(3)} // it changes hands, at times nobody knows whose it is
 	h.unread["lab"] = h.r.IntN(3) == 0
 	hook := func(do ...flips) Written {
-		return h.pass(syncer.KindTargeted, "hook", scopeOf(h.world, h.spaces), do...)
+		return h.pass(syncer.KindTargeted, "hook", scopeOf(h.world, h.namespaces), do...)
 	}
 	i := h.r.IntN(2)
 	switch x := h.leaders[i]; h.r.IntN(10) {
@@ -143,7 +143,7 @@ func (h *randomHistory) step(t *testing.T) {
 func (h *randomHistory) checkStates(t *testing.T) (dropped int) {
 	t.Helper()
 	for _, k := range h.known {
-		for _, ns := range h.spaces {
+		for _, ns := range h.namespaces {
 			m, err := h.reader.At(t.Context(), ns, k.at)
 			switch {
 			case err != nil:
@@ -165,7 +165,7 @@ func (h *randomHistory) checkStates(t *testing.T) (dropped int) {
 // was found.
 func (h *randomHistory) checkEntries(t *testing.T) (found int) {
 	t.Helper()
-	for _, ns := range h.spaces {
+	for _, ns := range h.namespaces {
 		one, err := h.reader.Namespace(t.Context(), ns, time.Time{}, time.Time{})
 		other, otherErr := NewReader(h.kube).Namespace(t.Context(), ns, time.Time{}, time.Time{})
 		if err != nil || otherErr != nil || !slices.Equal(one, other) {
@@ -184,9 +184,9 @@ func (h *randomHistory) checkEntries(t *testing.T) (found int) {
 }
 
 // scopeOf returns all namespaces as those of a pass over single ones.
-func scopeOf(w *world, spaces []string) rbacsync.Scope {
+func scopeOf(w *world, namespaces []string) rbacsync.Scope {
 	out := rbacsync.Scope{}
-	for _, ns := range spaces {
+	for _, ns := range namespaces {
 		out[ns] = true
 	}
 	for ns := range maps.Keys(w.rights) {

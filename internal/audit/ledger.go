@@ -24,11 +24,11 @@ type ledger struct {
 	fresh   bool    // nothing is stored
 	unsaved []change
 	dirty   bool
-	rows    map[uint32]bool // of people and namespaces that the stored tables lack
-	spaces  map[uint32]bool
 	legacy  bool // what versions before wrote is to be deleted
 	forgets bool // the stored tables have somebody who is to be forgotten
 	earlier int  // how many of the open records are of before the history begins
+
+	userRows, namespaceRows map[uint32]bool // the numbers of those that the stored tables lack
 
 	// lastBook and lastNow are of the v before: should nothing be stored any more, the history begins with them.
 	lastBook *book
@@ -119,7 +119,7 @@ func (l *ledger) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.v, l.now, l.rows, l.spaces, l.dirty, l.forgets = v, v.book.now(), map[uint32]bool{}, map[uint32]bool{}, v.ahead, v.ahead // the base that was meant is written again
+	l.v, l.now, l.userRows, l.namespaceRows, l.dirty, l.forgets = v, v.book.now(), map[uint32]bool{}, map[uint32]bool{}, v.ahead, v.ahead // the base that was meant is written again
 	l.legacy = len(old) > 0 && l.o.Now().Sub(old[len(old)-1].at) > keepLegacy
 	old = v.book.later(old)
 	if l.fresh {
@@ -164,20 +164,20 @@ func (l *ledger) addEarlier(old []change) {
 // note takes in one change.
 func (l *ledger) note(c change) bool {
 	b := l.v.book
-	people, spaces := len(b.people), len(b.spaces)
-	known, was := b.known(c.space), space{}
+	users, namespaces := len(b.users), len(b.namespaces)
+	known, was := b.namespaceNumber(c.namespace), namespaceRow{}
 	if known != 0 {
-		was = b.spaces[known-1]
+		was = b.namespaces[known-1]
 	}
 	ok := b.note(c, l.now)
-	for n := people; n < len(b.people); n++ {
-		l.rows[number(n+1)] = true
+	for n := users; n < len(b.users); n++ {
+		l.userRows[number(n+1)] = true
 	}
-	for n := spaces; n < len(b.spaces); n++ {
-		l.spaces[number(n+1)] = true
+	for n := namespaces; n < len(b.namespaces); n++ {
+		l.namespaceRows[number(n+1)] = true
 	}
-	if known != 0 && b.spaces[known-1] != was { // it has another owner
-		l.spaces[known], l.dirty = true, true
+	if known != 0 && b.namespaces[known-1] != was { // it has another owner
+		l.namespaceRows[known], l.dirty = true, true
 	}
 	if ok {
 		l.v.opened()
@@ -209,7 +209,7 @@ func (l *ledger) process(x Written) {
 	b := l.v.book
 	if x.Scope == nil {
 		for n := range l.now { // where nothing is any more
-			if name := b.spaces[n-1].Name; all[name] == nil && b.known(name) == n {
+			if name := b.namespaces[n-1].Name; all[name] == nil && b.namespaceNumber(name) == n {
 				all[name] = &place{name: name, ours: true}
 			}
 		}
@@ -219,7 +219,7 @@ func (l *ledger) process(x Written) {
 	}}
 	var later []change // a first pass has one for each right that there is: together they would be most of the memory of a process
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		p, n := all[name], b.known(name)
+		p, n := all[name], b.namespaceNumber(name)
 		if !p.ours && l.now[n] == nil || len(p.changes) == 0 && b.agrees(p, l.now[n]) {
 			continue
 		}
@@ -235,9 +235,9 @@ func (l *ledger) process(x Written) {
 		l.record(c)
 	}
 	if x.Kind == syncer.KindFull {
-		changed, removed := updatePeople(&b.tables, l.now, x.Snapshot, x.Ended, l.o.Limits().PseudonymiseAfter)
+		changed, removed := updateUsers(&b.tables, l.now, x.Snapshot, x.Ended, l.o.Limits().PseudonymiseAfter)
 		for _, n := range changed {
-			l.rows[n] = true
+			l.userRows[n] = true
 		}
 		l.forgets, l.dirty = l.forgets || removed, l.dirty || removed || len(changed) > 0
 	}
@@ -257,13 +257,13 @@ func (l *ledger) begin(x Written, all map[string]*place) {
 		if !p.ours {
 			continue
 		}
-		r := record{space: b.space(p.name, b.owner(p, x.Snapshot, x.Before), false), what: gained}
+		r := record{namespace: b.namespace(p.name, b.owner(p, x.Snapshot, x.Before), false), what: gained}
 		for _, h := range holders(p.bindings, p.name) {
 			if r.role = b.text(h.role); h.user == 0 {
 				r.who = b.subject(h.subject)
 			} else {
 				r.who = b.user(h.user)
-				b.addPerson(person{N: r.who, ID: h.user, Name: rbacsync.Printable(x.Snapshot.Users[h.user].Username)})
+				b.addUser(userRow{N: r.who, ID: h.user, Name: rbacsync.Printable(x.Snapshot.Users[h.user].Username)})
 			}
 			b.base.apply(r)
 		}
@@ -275,24 +275,24 @@ func (l *ledger) begin(x Written, all map[string]*place) {
 // again.
 func restore(b, last *book, held state, unsaved []change) {
 	for n, roles := range held {
-		s := last.spaces[n-1]
+		s := last.namespaces[n-1]
 		for role, people := range roles {
-			r := record{space: b.space(s.Name, s.Owner, false), role: b.text(last.textOf(role)), what: gained}
+			r := record{namespace: b.namespace(s.Name, s.Owner, false), role: b.text(last.textOf(role)), what: gained}
 			for _, n := range people {
-				p := last.people[n-1]
+				p := last.users[n-1]
 				if p.Subject != "" {
 					r.who = b.subject(p.Subject)
 				} else {
 					r.who = b.user(p.ID)
 					p.N = r.who
-					b.addPerson(p)
+					b.addUser(p)
 				}
 				b.base.apply(r)
 			}
 		}
 	}
 	for _, c := range slices.Backward(unsaved) {
-		r := record{space: b.space(c.space, c.owner, true), role: b.text(c.role), what: gained}
+		r := record{namespace: b.namespace(c.namespace, c.owner, true), role: b.text(c.role), what: gained}
 		if c.what == gained {
 			r.what = lost
 		}

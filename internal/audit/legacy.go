@@ -70,7 +70,7 @@ var (
 func (c legacyChange) changes() (out []change) {
 	kind, name, _ := strings.Cut(c.Object, " ")
 	name = strings.TrimPrefix(name, c.Namespace+"/")
-	base := change{at: c.At, space: c.Namespace, owner: unknownOwner, cause: c.Cause, why: impersonal(legacyPath.ReplaceAllString(c.Why, "$1"))}
+	base := change{at: c.At, namespace: c.Namespace, owner: unknownOwner, cause: c.Cause, why: impersonal(legacyPath.ReplaceAllString(c.Why, "$1"))}
 	if kind != "RoleBinding" {
 		if base.role = kind; kind != "Namespace" {
 			base.role += "/" + name

@@ -42,29 +42,29 @@ func (r *Reader) User(ctx context.Context, id int64, since, until time.Time) (ou
 // Namespace returns the changes in one namespace from since until until, the oldest first. A zero time is no bound.
 func (r *Reader) Namespace(ctx context.Context, namespace string, since, until time.Time) (out []Entry, err error) {
 	err = r.read(ctx, func(b *book) {
-		mine := b.places(namespace)
-		out = b.entries(since, until, func(r record) bool { return mine[r.space] })
+		mine := b.namespaceNumbers(namespace)
+		out = b.entries(since, until, func(r record) bool { return mine[r.namespace] })
 	})
 	return out, err
 }
 
 // At returns who had which right in a namespace at a time.
 func (r *Reader) At(ctx context.Context, namespace string, at time.Time) (Moment, error) {
-	return r.at(ctx, at, func(b *book) func(space, who uint32) bool {
-		mine := b.places(namespace)
-		return func(space, _ uint32) bool { return mine[space] }
+	return r.at(ctx, at, func(b *book) func(namespace, who uint32) bool {
+		mine := b.namespaceNumbers(namespace)
+		return func(n, _ uint32) bool { return mine[n] }
 	})
 }
 
 // UserAt returns the rights that a person had at a time.
 func (r *Reader) UserAt(ctx context.Context, id int64, at time.Time) (Moment, error) {
-	return r.at(ctx, at, func(b *book) func(space, who uint32) bool {
+	return r.at(ctx, at, func(b *book) func(namespace, who uint32) bool {
 		n := b.byID[id]
 		return func(_, who uint32) bool { return n != 0 && who == n }
 	})
 }
 
-func (r *Reader) at(ctx context.Context, at time.Time, want func(*book) func(space, who uint32) bool) (m Moment, err error) {
+func (r *Reader) at(ctx context.Context, at time.Time, want func(*book) func(namespace, who uint32) bool) (m Moment, err error) {
 	err = r.read(ctx, func(b *book) {
 		m = b.at(at, want(b))
 		m.Recorded = r.v.head.Recorded
@@ -75,7 +75,7 @@ func (r *Reader) at(ctx context.Context, at time.Time, want func(*book) func(spa
 // Find returns the person with a user name, as last known; false if there is none in the history.
 func (r *Reader) Find(ctx context.Context, name string) (id int64, ok bool, err error) {
 	err = r.read(ctx, func(b *book) {
-		for _, p := range b.people {
+		for _, p := range b.users {
 			if p.ID != 0 && p.Name == name && (!ok || p.Gone.IsZero()) { // who is there has the name of who is gone
 				id, ok = p.ID, true
 			}
@@ -90,7 +90,7 @@ func (r *Reader) Count(ctx context.Context) (count map[string]int, begins time.T
 	err = r.read(ctx, func(b *book) {
 		begins = b.begins
 		for _, r := range b.log {
-			count[b.spaceName(r.space)]++
+			count[b.namespaceName(r.namespace)]++
 		}
 	})
 	return count, begins, err

@@ -14,22 +14,22 @@ import (
 
 // tables say what the numbers in records stand for: people, namespaces and texts.
 type tables struct {
-	people []person // by number, from 1
-	spaces []space
+	users      []userRow // by number, from 1
+	namespaces []namespaceRow
 	texts
 
 	byID      map[int64]uint32
 	bySubject map[string]uint32
-	byName    map[string][]uint32 // spaces
+	byName    map[string][]uint32 // namespaces
 }
 
 func newTables() tables {
 	return tables{byID: map[int64]uint32{}, bySubject: map[string]uint32{}, byName: map[string][]uint32{}, texts: texts{by: map[string]uint32{}}}
 }
 
-// person is somebody who is, or was, in the history. Blocks know them by number alone: to drop ID and Name is to make all
+// userRow is somebody who is, or was, in the history. Blocks know them by number alone: to drop ID and Name is to make all
 // that is recorded of them anonymous.
-type person struct {
+type userRow struct {
 	N       uint32    `json:"n"`
 	ID      int64     `json:"id,omitempty"`      // GitLab's; 0: no person, or pseudonymised
 	Name    string    `json:"name,omitempty"`    // user name as last known
@@ -38,10 +38,10 @@ type person struct {
 }
 
 // anonymous reports whether nothing is known of a person but the number: there is no row of them then.
-func (p person) anonymous() bool { return p.ID == 0 && p.Subject == "" }
+func (p userRow) anonymous() bool { return p.ID == 0 && p.Subject == "" }
 
-// space is a namespace that is, or was, in the history. The name of one that belongs to a person goes with the person's.
-type space struct {
+// namespaceRow is a namespace that is, or was, in the history. The name of one that belongs to a person goes with the person's.
+type namespaceRow struct {
 	N     uint32 `json:"n"`
 	Name  string `json:"name,omitempty"`
 	Owner int64  `json:"owner,omitempty"` // GitLab's user id, of a personal namespace and of personal projects; or unknownOwner
@@ -52,26 +52,26 @@ const unknownOwner = -1
 
 // rows are rows of the tables of people and namespaces.
 type rows struct {
-	People []person `json:"people,omitempty"`
-	Spaces []space  `json:"namespaces,omitempty"`
+	Users      []userRow      `json:"people,omitempty"`
+	Namespaces []namespaceRow `json:"namespaces,omitempty"`
 }
 
 // with returns rows with those of some more people and namespaces, as they are now.
-func (r rows) with(morePeople, moreSpaces map[uint32]bool, t *tables) (out rows) {
-	people, spaces := map[uint32]bool{}, map[uint32]bool{}
-	maps.Copy(people, morePeople)
-	maps.Copy(spaces, moreSpaces)
-	for _, p := range r.People {
-		people[p.N] = true
+func (r rows) with(moreUsers, moreNamespaces map[uint32]bool, t *tables) (out rows) {
+	users, namespaces := map[uint32]bool{}, map[uint32]bool{}
+	maps.Copy(users, moreUsers)
+	maps.Copy(namespaces, moreNamespaces)
+	for _, p := range r.Users {
+		users[p.N] = true
 	}
-	for _, s := range r.Spaces {
-		spaces[s.N] = true
+	for _, s := range r.Namespaces {
+		namespaces[s.N] = true
 	}
-	for _, n := range slices.Sorted(maps.Keys(people)) {
-		out.People = append(out.People, t.people[n-1])
+	for _, n := range slices.Sorted(maps.Keys(users)) {
+		out.Users = append(out.Users, t.users[n-1])
 	}
-	for _, n := range slices.Sorted(maps.Keys(spaces)) {
-		out.Spaces = append(out.Spaces, t.spaces[n-1])
+	for _, n := range slices.Sorted(maps.Keys(namespaces)) {
+		out.Namespaces = append(out.Namespaces, t.namespaces[n-1])
 	}
 	return out
 }
@@ -81,14 +81,14 @@ const maxNumber = 1 << 24
 
 // add takes in rows of the tables.
 func (t *tables) add(r rows) {
-	for _, p := range r.People {
+	for _, p := range r.Users {
 		if p.N > 0 && p.N < maxNumber {
-			t.addPerson(p)
+			t.addUser(p)
 		}
 	}
-	for _, s := range r.Spaces {
+	for _, s := range r.Namespaces {
 		if s.N > 0 && s.N < maxNumber {
-			t.addSpace(s)
+			t.addNamespace(s)
 		}
 	}
 }
@@ -97,8 +97,8 @@ func (t *tables) add(r rows) {
 func (t *tables) user(id int64) uint32 {
 	n, ok := t.byID[id]
 	if !ok {
-		n = number(len(t.people) + 1)
-		t.addPerson(person{N: n, ID: id})
+		n = number(len(t.users) + 1)
+		t.addUser(userRow{N: n, ID: id})
 	}
 	return n
 }
@@ -106,22 +106,22 @@ func (t *tables) user(id int64) uint32 {
 func (t *tables) subject(text string) uint32 {
 	n, ok := t.bySubject[text]
 	if !ok {
-		n = number(len(t.people) + 1)
-		t.addPerson(person{N: n, Subject: text})
+		n = number(len(t.users) + 1)
+		t.addUser(userRow{N: n, Subject: text})
 	}
 	return n
 }
 
-// addPerson takes in a row of the table, in the place of one of the same number.
-func (t *tables) addPerson(p person) {
-	for int(p.N) > len(t.people) {
-		t.people = append(t.people, person{N: number(len(t.people) + 1)})
+// addUser takes in a row of the table of users, in the place of one of the same number.
+func (t *tables) addUser(p userRow) {
+	for int(p.N) > len(t.users) {
+		t.users = append(t.users, userRow{N: number(len(t.users) + 1)})
 	}
-	old := t.people[p.N-1]
+	old := t.users[p.N-1]
 	if delete(t.byID, old.ID); t.bySubject[old.Subject] == p.N {
 		delete(t.bySubject, old.Subject)
 	}
-	t.people[p.N-1] = p
+	t.users[p.N-1] = p
 	if p.ID != 0 {
 		t.byID[p.ID] = p.N
 	}
@@ -130,39 +130,40 @@ func (t *tables) addPerson(p person) {
 	}
 }
 
-// space returns the number of a namespace, as that of its present owner. One that was made again for somebody else has another
+// namespace returns the number of a namespace, as that of its present owner. One that was made again for somebody else has another
 // one; but where somebody still holds something it is the same, and has changed hands.
-func (t *tables) space(name string, owner int64, held bool) uint32 {
-	if n := t.known(name); n != 0 {
-		switch old := t.spaces[n-1].Owner; {
+func (t *tables) namespace(name string, owner int64, held bool) uint32 {
+	if n := t.namespaceNumber(name); n != 0 {
+		switch old := t.namespaces[n-1].Owner; {
 		case owner == old, owner == unknownOwner:
 			return n
 		case held, old == unknownOwner:
-			t.addSpace(space{N: n, Name: name, Owner: owner})
+			t.addNamespace(namespaceRow{N: n, Name: name, Owner: owner})
 			return n
 		}
 	}
-	n := number(len(t.spaces) + 1)
-	t.addSpace(space{N: n, Name: name, Owner: owner})
+	n := number(len(t.namespaces) + 1)
+	t.addNamespace(namespaceRow{N: n, Name: name, Owner: owner})
 	return n
 }
 
-// known returns the number that a namespace has at last; 0 for none.
-func (t *tables) known(name string) uint32 {
+// namespaceNumber returns the number that a namespace has at last; 0 for none.
+func (t *tables) namespaceNumber(name string) uint32 {
 	if all := t.byName[name]; len(all) > 0 {
 		return all[len(all)-1]
 	}
 	return 0
 }
 
-func (t *tables) addSpace(s space) {
-	for int(s.N) > len(t.spaces) {
-		t.spaces = append(t.spaces, space{N: number(len(t.spaces) + 1)})
+// addNamespace takes in a row of the table of namespaces, in the place of one of the same number.
+func (t *tables) addNamespace(s namespaceRow) {
+	for int(s.N) > len(t.namespaces) {
+		t.namespaces = append(t.namespaces, namespaceRow{N: number(len(t.namespaces) + 1)})
 	}
-	if old := t.spaces[s.N-1].Name; old != "" {
+	if old := t.namespaces[s.N-1].Name; old != "" {
 		t.byName[old] = slices.DeleteFunc(t.byName[old], func(n uint32) bool { return n == s.N })
 	}
-	t.spaces[s.N-1] = s
+	t.namespaces[s.N-1] = s
 	if s.Name != "" {
 		t.byName[s.Name] = append(t.byName[s.Name], s.N)
 	}
@@ -170,10 +171,10 @@ func (t *tables) addSpace(s space) {
 
 // who returns a person, or another subject, as it is shown.
 func (t *tables) who(n uint32) Who {
-	if n == 0 || int(n) > len(t.people) {
+	if n == 0 || int(n) > len(t.users) {
 		return Who{}
 	}
-	p := t.people[n-1]
+	p := t.users[n-1]
 	switch {
 	case p.Subject != "":
 		return Who{Name: p.Subject}
@@ -183,11 +184,11 @@ func (t *tables) who(n uint32) Who {
 	return Who{ID: p.ID, Name: cmp.Or(p.Name, kubename.User(p.ID)), Gone: p.Gone}
 }
 
-func (t *tables) spaceName(n uint32) string {
-	if n == 0 || int(n) > len(t.spaces) {
+func (t *tables) namespaceName(n uint32) string {
+	if n == 0 || int(n) > len(t.namespaces) {
 		return ""
 	}
-	return cmp.Or(t.spaces[n-1].Name, "namespace-"+strconv.FormatUint(uint64(n), 10))
+	return cmp.Or(t.namespaces[n-1].Name, "namespace-"+strconv.FormatUint(uint64(n), 10))
 }
 
 // personMark begins a text that stands for a person: who approved something is pseudonymised as well.
@@ -223,8 +224,8 @@ func (t *tables) approverOf(text uint32) string {
 	return fmt.Sprintf("%s (%s)", kubename.User(who.ID), who.Name)
 }
 
-// places returns the numbers of a namespace: one that was made again for somebody else has more than one.
-func (t *tables) places(name string) map[uint32]bool {
+// namespaceNumbers returns the numbers of a namespace: one that was made again for somebody else has more than one.
+func (t *tables) namespaceNumbers(name string) map[uint32]bool {
 	out := map[uint32]bool{}
 	for _, n := range t.byName[name] {
 		out[n] = true

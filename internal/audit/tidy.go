@@ -52,8 +52,8 @@ func (l *ledger) step(ctx context.Context) (more bool, err error) {
 	if !cut.IsZero() {
 		l.cut = cut
 	}
-	v.head.rows = v.head.with(l.rows, l.spaces, &v.book.tables) // what the base lacks
-	lacks := len(v.head.People) + len(v.head.Spaces)
+	v.head.rows = v.head.with(l.userRows, l.namespaceRows, &v.book.tables) // what the base lacks
+	lacks := len(v.head.Users) + len(v.head.Namespaces)
 	if rebase || drop > 0 || v.head.Next > next && lacks > 0 || lacks > maxRows {
 		if err := v.saveBase(ctx, now); err != nil {
 			return false, err
@@ -67,7 +67,7 @@ func (l *ledger) step(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	l.fresh, l.forgets = false, false
-	l.rows, l.spaces = map[uint32]bool{}, map[uint32]bool{}
+	l.userRows, l.namespaceRows = map[uint32]bool{}, map[uint32]bool{}
 	if first, _ := v.tooMuch(limits, now, v.head.Next); full || first > 0 {
 		return true, l.clean(ctx, before)
 	}

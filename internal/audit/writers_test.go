@@ -180,10 +180,10 @@ func (w *world) read(t *testing.T, kube kubernetes.Interface) (all map[int64]sho
 	all = map[int64]shown{}
 	err = NewReader(kube).read(t.Context(), func(b *book) {
 		for user := range int64(20) {
-			mine := b.places(own(user + 1))
+			mine := b.namespaceNumbers(own(user + 1))
 			all[user+1] = shown{
-				b.at(w.now, func(space, _ uint32) bool { return mine[space] }),
-				b.entries(time.Time{}, time.Time{}, func(r record) bool { return mine[r.space] }),
+				b.at(w.now, func(namespace, _ uint32) bool { return mine[namespace] }),
+				b.entries(time.Time{}, time.Time{}, func(r record) bool { return mine[r.namespace] }),
 			}
 		}
 	})

@@ -422,7 +422,7 @@ func (e *env) refuses(skip *regexp.Regexp) {
 	}
 }
 
-// as says whether somebody who holds a token can work in haw-world.
+// works reports whether somebody who holds a token can work in haw-world.
 func (e *env) works(token string) bool {
 	e.Helper()
 	cfg := &rest.Config{Host: e.cluster.URL(), BearerToken: token, QPS: -1, TLSClientConfig: rest.TLSClientConfig{CAData: e.cluster.CA()}}

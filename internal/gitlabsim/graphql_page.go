@@ -40,7 +40,7 @@ type gqlConnection struct {
 	hasNext     bool
 }
 
-// page cuts a list as the arguments first, last, after and before ask, never longer than GitLab's cap.
+// gqlPage cuts a list as the arguments first, last, after and before ask, never longer than GitLab's cap.
 func gqlPage(name string, rows []gqlRow, by gqlOrder, args arguments) (*gqlConnection, error) {
 	first, hasFirst := args.integer("first")
 	last, hasLast := args.integer("last")

@@ -38,7 +38,7 @@ func (c sharingAPI) shareParams(absent error) (invited int64, level int, expires
 	})
 }
 
-// owned returns the id of the group in the path if the caller is its Owner.
+// ownedGroup returns the id of the group in the path if the caller is its Owner.
 func (c sharingAPI) ownedGroup() (id int64, err error) {
 	err = c.view(func(v *View) error {
 		g, err := c.groupAtLeast(v, Owner)

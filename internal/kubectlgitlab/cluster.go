@@ -35,7 +35,7 @@ func (s *session) review(ctx context.Context) (review, error) {
 	return out.Status.UserInfo, nil
 }
 
-// questionOf are a request that somebody could make.
+// attributes are a request that somebody could make.
 type attributes struct {
 	Namespace   string `json:"namespace,omitempty"`
 	Verb        string `json:"verb"`

@@ -198,7 +198,7 @@ func withoutReasons(t *testing.T, e *env) {
 // visit is the line in which kubelogin names the page to log in on.
 var visit = regexp.MustCompile(`visit the following URL in your browser: (\S+)`)
 
-// headless logs bob in on a machine without a browser: the code comes from the address that his browser elsewhere ends at.
+// headless logs bob in on a machine without a browser: the code comes from the address that their browser elsewhere ends at.
 func headless(t *testing.T, e *env) {
 	script, err := exec.LookPath("script")
 	if err != nil {

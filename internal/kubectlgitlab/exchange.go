@@ -59,8 +59,8 @@ func bearer(req *http.Request) string {
 	return token
 }
 
-// asker asks one server.
-type asker struct {
+// apiClient sends requests to one server.
+type apiClient struct {
 	client *http.Client
 	url    *url.URL
 }
@@ -70,7 +70,7 @@ func noRedirect(req *http.Request, _ []*http.Request) error {
 }
 
 // reachCluster returns the way to kube-apiserver, with the credentials of the context.
-func (s *session) reachCluster() (*asker, error) {
+func (s *session) reachCluster() (*apiClient, error) {
 	config := rest.CopyConfig(s.config)
 	config.Wrap(func(base http.RoundTripper) http.RoundTripper {
 		return exchange{base, func(req *http.Request) error {
@@ -89,7 +89,7 @@ func (s *session) reachCluster() (*asker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("context %q: %w", s.name, err)
 	}
-	return &asker{client, u}, nil
+	return &apiClient{client, u}, nil
 }
 
 // errNoServer says that there is no server of ours to ask; the text says why.
@@ -97,7 +97,7 @@ var errNoServer = errors.New("no server")
 
 // integrator returns the way to our server. Its requests carry the token of the context's user if GitLab made it, and no
 // other credential: no client certificate, no token of anybody else, no impersonation.
-func (s *session) integrator() (*asker, error) {
+func (s *session) integrator() (*apiClient, error) {
 	switch {
 	case s.extension.Server == "":
 		return nil, fmt.Errorf("%w: the kubeconfig names none", errNoServer)
@@ -130,7 +130,7 @@ func (s *session) integrator() (*asker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("context %q: %w", s.name, err)
 	}
-	return &asker{&http.Client{Transport: credentials, CheckRedirect: noRedirect}, u}, nil
+	return &apiClient{&http.Client{Transport: credentials, CheckRedirect: noRedirect}, u}, nil
 }
 
 // guard is the last to see a request to our server: it lets through only a token of GitLab's, and only to that address.
@@ -181,7 +181,7 @@ func readRefusal(status int, content []byte) error {
 
 // ask sends a request and decodes the JSON of the answer into out. A token that has just ended is refused with 401; then the
 // credential plug-in is asked again, once.
-func (a *asker) ask(ctx context.Context, method, path string, query url.Values, in, out any) error {
+func (a *apiClient) ask(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body []byte
 	if in != nil {
 		var err error
@@ -197,7 +197,7 @@ func (a *asker) ask(ctx context.Context, method, path string, query url.Values, 
 	return err
 }
 
-func (a *asker) send(ctx context.Context, method, path string, query url.Values, body []byte, out any) error {
+func (a *apiClient) send(ctx context.Context, method, path string, query url.Values, body []byte, out any) error {
 	u := a.url.JoinPath(path)
 	u.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))

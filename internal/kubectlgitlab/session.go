@@ -30,9 +30,9 @@ type session struct {
 	namespace string
 	config    *rest.Config
 	extension kubeconfig.Extension
-	issuer    string                 // GitLab's URL, as far as the kubeconfig says it
-	cluster   func() (*asker, error) // made once: it keeps its connections
-	seen      atomic.Pointer[claims] // of the token that was sent last
+	issuer    string                     // GitLab's URL, as far as the kubeconfig says it
+	cluster   func() (*apiClient, error) // made once: it keeps its connections
+	seen      atomic.Pointer[claims]     // of the token that was sent last
 }
 
 // open reads the kubeconfig and takes its context. namespace is that of the flag, if any.

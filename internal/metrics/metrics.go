@@ -256,7 +256,7 @@ func (m *Metrics) Round(r syncer.Round, further ...authz.Finding) {
 			m.hooks.Observe(max(0, r.Started.Add(r.Duration).Sub(t.At).Seconds()))
 		}
 	}
-	if r.Names == nil { // it did not see everything: a failed one, or one that put back drift
+	if !r.Compared() { // a failed one, or one that put back drift
 		if r.Kind == syncer.KindDrift {
 			m.drift.Add(float64(r.Report.Applied))
 		}

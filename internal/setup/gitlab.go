@@ -30,7 +30,7 @@ func look(ctx context.Context, a Answers, f folder, now time.Time) []string {
 		return []string{"warning: " + err.Error()}
 	}
 	client.CheckRedirect = gitlab.SameHost
-	g := gitlabAsker{client, a.GitLab}
+	g := gitlabClient{client, a.GitLab}
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	var about struct {
@@ -80,7 +80,8 @@ func hint(err error) string {
 	return "check the URL and the CA yourself"
 }
 
-type gitlabAsker struct {
+// gitlabClient asks the GitLab that the answers name.
+type gitlabClient struct {
 	client *http.Client
 	url    string
 }
@@ -88,7 +89,7 @@ type gitlabAsker struct {
 // maxAnswer bounds one answer; each has a few lines.
 const maxAnswer = 1 << 20
 
-func (g gitlabAsker) get(ctx context.Context, path, token string, into any) error {
+func (g gitlabClient) get(ctx context.Context, path, token string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.url+path, nil)
 	if err != nil {
 		return err
@@ -110,7 +111,7 @@ func (g gitlabAsker) get(ctx context.Context, path, token string, into any) erro
 	return json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(into)
 }
 
-func (g gitlabAsker) version(ctx context.Context, token string) string {
+func (g gitlabClient) version(ctx context.Context, token string) string {
 	var v struct {
 		Version string `json:"version"`
 	}
@@ -124,7 +125,7 @@ func (g gitlabAsker) version(ctx context.Context, token string) string {
 }
 
 // token says whose a token is, its scopes and its end.
-func (g gitlabAsker) token(ctx context.Context, flag, token, want string, now time.Time) []string {
+func (g gitlabClient) token(ctx context.Context, flag, token, want string, now time.Time) []string {
 	var t struct {
 		Scopes    []string `json:"scopes"`
 		ExpiresAt string   `json:"expires_at"`

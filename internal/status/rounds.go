@@ -27,7 +27,7 @@ func NewRounds() *Rounds { return &Rounds{changed: make(chan struct{}, 1)} }
 // Add takes in a round that has ended.
 func (p *Rounds) Add(r syncer.Round) {
 	p.mu.Lock()
-	if r.Names != nil {
+	if r.Compared() {
 		p.held = len(r.Held)
 	}
 	for _, t := range r.Done {

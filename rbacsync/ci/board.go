@@ -33,10 +33,12 @@ type Given struct {
 type Board struct {
 	log    *slog.Logger
 	settle time.Duration // settleTime
-	mu     sync.Mutex
-	begun  time.Time // of the first watch
-	turn   int       // of the watch
-	of     map[string]*posted
+
+	// mu guards all that follows: Run writes it, and whoever calls Of reads it.
+	mu    sync.Mutex
+	begun time.Time // of the first watch
+	turn  int       // of the watch
+	of    map[string]*posted
 }
 
 // posted is what is known of a namespace, and from which watch.

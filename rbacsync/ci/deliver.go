@@ -56,7 +56,7 @@ func (d *delivery) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	told, acts := telling{d}.handover(vars, diff, x, d.whyNew(d.rec.Token)), false
+	handover, acts := handoverOf{d}.handover(vars, diff, x, d.whyNew(d.rec.Token)), false
 	d.keep()
 	var kept error // why an explanation is still there
 	switch {
@@ -72,14 +72,14 @@ func (d *delivery) do(ctx context.Context) error {
 		d.keep()
 	}
 	if d.report(); d.rec.Other != nil {
-		if x.told == Removed && kept == nil {
-			d.handed = append(d.handed, Handover{Namespace: d.n.Name, Project: d.project.ID, Mode: d.project.Mode, Protected: told.Protected, Explanation: Removed})
+		if x.outcome == Removed && kept == nil {
+			d.handed = append(d.handed, Handover{Namespace: d.n.Name, Project: d.project.ID, Mode: d.project.Mode, Protected: handover.Protected, Explanation: Removed})
 		}
 		return kept
 	}
-	unexplained := explainer{d}.explain(ctx, x, &told)
-	if (acts || told.Explanation != "") && !told.empty() {
-		d.handed = append(d.handed, told)
+	unexplained := explainer{d}.explain(ctx, x, &handover)
+	if (acts || handover.Explanation != "") && !handover.empty() {
+		d.handed = append(d.handed, handover)
 	}
 	if t := d.rec.Token; d.project.Mode.HandsToken() && t != nil {
 		d.by(t.Rotate)

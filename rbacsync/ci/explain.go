@@ -95,7 +95,7 @@ type explaining struct {
 	write, remove bool
 	v             Variable
 	known         *ProjectVariables
-	told          Part // what becomes of it, as far as it can be told; "": nothing
+	outcome       Part // what becomes of it, as far as that is known; "": nothing
 }
 
 // find finds that out, by the record and by what GitLab showed since.
@@ -115,7 +115,7 @@ func (d explainer) find() (out explaining, err error) {
 	if !d.explains() {
 		ours := i >= 0 && d.claimEverywhere(&d.rec).names(d.project.Variables[i].Cluster) // also where the record was lost
 		if out.remove = e.there() || ours; out.remove && (!shown || i >= 0) {
-			out.told = Removed
+			out.outcome = Removed
 		}
 		if out.remove {
 			d.rec.Explained = e.leaving()
@@ -134,16 +134,16 @@ func (d explainer) find() (out explaining, err error) {
 	}
 	switch there := i >= 0; {
 	case e != nil && e.Taken && d.p.c.Now().Before(e.At.Add(lookEvery)): // nothing tells when somebody makes room
-	case there && telling(d).isThere(d.project.Variables[i], out.v):
+	case there && handoverOf(d).isThere(d.project.Variables[i], out.v):
 		out.write = last != sum // it is looked at, to be noted
 	case there && d.project.Variables[i].Cluster != "" && !d.claimEverywhere(&d.rec).names(d.project.Variables[i].Cluster):
 		out.write = true // which finds that it is another cluster's
 	case there:
-		out.write, out.told = true, Changed
+		out.write, out.outcome = true, Changed
 	case shown, last == "":
-		out.write, out.told = true, Written
+		out.write, out.outcome = true, Written
 	case last != sum:
-		out.write, out.told = true, Changed
+		out.write, out.outcome = true, Changed
 	}
 	return out, nil
 }
@@ -164,12 +164,12 @@ func (d explainer) remove(ctx context.Context, x explaining) error {
 	return nil
 }
 
-// explain gives the project what was found, and corrects what is told of it. What is to be removed takeBack does.
-func (d explainer) explain(ctx context.Context, x explaining, told *Handover) error {
+// explain gives the project what was found, and corrects the Handover by what came of it. What is to be removed takeBack does.
+func (d explainer) explain(ctx context.Context, x explaining, h *Handover) error {
 	if !x.write {
 		return nil
 	}
-	told.Explanation = "" // until it is there
+	h.Explanation = "" // until it is there
 	c, id := &d.p.c, d.project.ID
 	if c.Variables == nil {
 		return deliveryFailed("explaining to jobs of GitLab project %d why they have no credentials: %w", id, errNoWriter)
@@ -199,8 +199,8 @@ func (d explainer) explain(ctx context.Context, x explaining, told *Handover) er
 		return deliveryFailed("explaining to jobs of GitLab project %d why they have no credentials: %w", id, err)
 	default:
 		d.rec.Explained = &explained{Sums: []string{sum}, At: c.Now()}
-		told.Explanation = x.told
-		if x.told != "" {
+		h.Explanation = x.outcome
+		if x.outcome != "" {
 			c.Logger.InfoContext(ctx, "jobs without CI credentials are told why", "namespace", d.n.Name, "project", id)
 		}
 	}

@@ -185,19 +185,19 @@ func (t Terms) delivery(w *work, p Project) Handover {
 	if err != nil {
 		return Handover{}
 	}
-	return telling{&d}.handover(vars, d.compare(vars), x, why)
+	return handoverOf{&d}.handover(vars, d.compare(vars), x, why)
 }
 
-// telling says what a delivery does.
-type telling struct{ *delivery }
+// handoverOf is a delivery, as far as its Handover is concerned: what it does to the project.
+type handoverOf struct{ *delivery }
 
 // handover says what a difference leads to.
-func (d telling) handover(vars []Variable, diff difference, x explaining, why string) Handover {
+func (d handoverOf) handover(vars []Variable, diff difference, x explaining, why string) Handover {
 	h := Handover{Namespace: d.n.Name, Project: d.project.ID, Mode: d.project.Mode, Protected: !d.project.Unprotected, Unread: diff.known == nil && !diff.taken}
 	if diff.taken {
 		h.Other = cmp.Or(d.rec.Other.Cluster, Unnamed)
 		if x.remove {
-			h.Explanation = x.told
+			h.Explanation = x.outcome
 		}
 		return h
 	}
@@ -224,7 +224,7 @@ func (d telling) handover(vars []Variable, diff difference, x explaining, why st
 			h.Integration = Changed
 		}
 	}
-	h.Explanation = x.told
+	h.Explanation = x.outcome
 	d.leftBehind(diff, &h)
 	if len(h.Change) > 0 || h.Integration == Changed {
 		h.Why = cmp.Or(why, "what jobs are given has changed, or GitLab has something else")
@@ -236,12 +236,12 @@ func (d telling) handover(vars []Variable, diff difference, x explaining, why st
 }
 
 // isThere reports whether GitLab has a variable just so, by what its mark says.
-func (d telling) isThere(x authz.CIVariable, v Variable) bool {
+func (d handoverOf) isThere(x authz.CIVariable, v Variable) bool {
 	return x.Cluster == d.facts.id && x.Delivery == sumOf(v) && x.File == v.File && x.Masked == v.Masked && x.Protected == v.Protected && x.Raw && !x.Hidden
 }
 
 // sameValue reports whether a variable is what was delivered last.
-func (d telling) sameValue(v Variable) bool {
+func (d handoverOf) sameValue(v Variable) bool {
 	if d.holdsToken(v) {
 		t := d.rec.Token
 		return t != nil && d.tokenID(t) == t.ID && t.Parts[v.Key] == sumOf(v)
@@ -249,8 +249,8 @@ func (d telling) sameValue(v Variable) bool {
 	return d.rec.Sums[v.Key] == sumOf(v)
 }
 
-// leftBehind tells what of earlier deliveries goes.
-func (d telling) leftBehind(diff difference, h *Handover) {
+// leftBehind adds to a Handover what of earlier deliveries goes.
+func (d handoverOf) leftBehind(diff difference, h *Handover) {
 	scope, was := d.p.c.Scope, &d.rec
 	ours := func(x authz.CIVariable) bool {
 		return x.Marked && x.Scope == scope && (x.Cluster != "" && d.claim(was).names(x.Cluster) || len(was.sums(x.Key)) > 0)
@@ -282,7 +282,7 @@ func (d telling) leftBehind(diff difference, h *Handover) {
 	}
 }
 
-// departure tells what is taken back from a project that deploys here no longer. variables are those that GitLab showed.
+// departure returns what is taken back from a project that deploys here no longer. variables are those that GitLab showed.
 func (w *work) departure(id int64, variables []authz.CIVariable) Handover {
 	rec := w.recs[id]
 	h := Handover{Namespace: w.n.Name, Project: id, Mode: rbacsync.DeliverNone, Protected: true, Unread: variables == nil}

@@ -43,7 +43,7 @@ type ApplyOptions struct {
 	Progress      func(Progress)
 	ProgressEvery time.Duration
 
-	// pause, optional, is asked before a write that takes nothing away; true ends Apply, the rest is Deferred.
+	// Pause, optional, is asked before a write that takes nothing away; true ends Apply, the rest is Deferred.
 	Pause func(since time.Duration) bool
 
 	wrote   func(rbacsync.Key, *rbacsync.Live) // hears what the API server answered to a write, from several goroutines
@@ -164,12 +164,15 @@ func Apply(ctx context.Context, client kubernetes.Interface, changes []rbacsync.
 	return a.report
 }
 
+// applier writes one plan. Apply alone starts and awaits the goroutines that write, and nothing outlives it.
 type applier struct {
-	ApplyOptions
-	client kubernetes.Interface
-	limit  *rate.Limiter
+	ApplyOptions // this, client and limit are set before the first write, and never changed
+	client       kubernetes.Interface
+	limit        *rate.Limiter
 
-	done   atomic.Int64 // changes, failed ones included
+	done atomic.Int64 // changes, failed ones included
+
+	// mu guards all that follows while goroutines write, but for report.Deferred, which is Apply's own.
 	mu     sync.Mutex
 	report Report
 	unborn map[string]bool // namespaces that could not be created

@@ -17,8 +17,8 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// LeftLooker looks for what was left behind. It is used by one goroutine at a time.
-type LeftLooker struct {
+// LeftFinder looks for what was left behind. It is used by one goroutine at a time.
+type LeftFinder struct {
 	kube       kubernetes.Interface
 	now        func() time.Time
 	namespaces map[string]looked
@@ -33,15 +33,15 @@ type looked struct {
 	finding *authz.Finding
 }
 
-// NewLeftLooker returns one that has looked at nothing yet.
-func NewLeftLooker(kube kubernetes.Interface, now func() time.Time) *LeftLooker {
-	return &LeftLooker{kube: kube, now: now}
+// NewLeftFinder returns one that has looked at nothing yet.
+func NewLeftFinder(kube kubernetes.Interface, now func() time.Time) *LeftFinder {
+	return &LeftFinder{kube: kube, now: now}
 }
 
 // Look returns what was left behind in these namespaces. It looks where it has not looked since the loss, and with all
 // everywhere: a look costs a request or more, and losses come in bursts. Those that were looked at longest ago come first; what
 // there is no time for keeps its last answer.
-func (k *LeftLooker) Look(ctx context.Context, namespaces map[string]rbacsync.LostNamespace, all bool) []authz.Finding {
+func (k *LeftFinder) Look(ctx context.Context, namespaces map[string]rbacsync.LostNamespace, all bool) []authz.Finding {
 	ctx, cancel := context.WithTimeout(ctx, rbacsync.LookFor)
 	defer cancel()
 	var due []string
@@ -95,7 +95,7 @@ func (k *LeftLooker) Look(ctx context.Context, namespaces map[string]rbacsync.Lo
 }
 
 // read looks at one namespace. With an error, the finding has what could be read.
-func (k *LeftLooker) read(ctx context.Context, s *rbacsync.LostNamespace) (*authz.Finding, error) {
+func (k *LeftFinder) read(ctx context.Context, s *rbacsync.LostNamespace) (*authz.Finding, error) {
 	list, err := k.kube.RbacV1().RoleBindings(s.Name).List(ctx, metav1.ListOptions{LabelSelector: notOurs, Limit: pageSize})
 	if err != nil {
 		return nil, fmt.Errorf("listing role bindings in %s: %w", s.Name, err)

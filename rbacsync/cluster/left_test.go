@@ -41,7 +41,7 @@ func TestLookingForWhatWasLeft(t *testing.T) {
 		return forbidden, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", nil)
 	})
 	now := lostAt.Add(time.Minute)
-	k := NewLeftLooker(kube, func() time.Time { return now })
+	k := NewLeftFinder(kube, func() time.Time { return now })
 	namespaces := map[string]rbacsync.LostNamespace{"haw": lost(lostAt)}
 	found := k.Look(t.Context(), namespaces, true)
 	if len(found) != 2 || !strings.Contains(found[0].Text, "b (edit for bot);") || strings.Contains(found[0].Text, "pods") ||

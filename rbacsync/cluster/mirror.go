@@ -31,8 +31,9 @@ type mirror struct {
 	log    *slog.Logger
 	notify func() // somebody else changed something
 
-	waited bool // until everything was read once (awaitReady)
+	waited bool // until everything was read once (awaitReady); of the goroutine that calls Observe
 
+	// mu guards all that follows, but for ready: replace closes it under mu, others wait for it without.
 	mu         sync.Mutex
 	synced     int // how many feeds were read at least once
 	ready      chan struct{}
@@ -309,7 +310,7 @@ func (m *mirror) wrote(k rbacsync.Key, l *rbacsync.Live) {
 }
 
 // recall takes over from a mirror of before, which may be nil, what is the same still: what was compared once need not be
-// compared again.
+// compared again. Nobody else may use m yet: it is called without mu.
 func (m *mirror) recall(before *mirror) {
 	if before == nil {
 		return

@@ -17,7 +17,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 )
 
-// RoleReader reads ClusterRoles. Make one with New; its methods may be called from several goroutines.
+// RoleReader reads ClusterRoles. Make one with NewRoleReader; its methods may be called from several goroutines.
 type RoleReader struct {
 	kube  kubernetes.Interface
 	names []string
@@ -30,7 +30,7 @@ const RolesEvery = time.Minute
 // rolesTimeout bounds one look at all names: whoever waits for it must not hang on the API server.
 const rolesTimeout = 10 * time.Second
 
-// NewRoleReader returns a Reader of these ClusterRoles that has asked for none yet.
+// NewRoleReader returns a RoleReader of these ClusterRoles that has asked for none yet.
 func NewRoleReader(kube kubernetes.Interface, names ...string) *RoleReader {
 	names = slices.Clone(names)
 	slices.Sort(names)

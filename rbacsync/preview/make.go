@@ -16,7 +16,7 @@ import (
 
 // New makes a Document. It hangs on its input alone.
 func New(in Input) Document {
-	m := &maker{in: in, why: newReasons(in), before: objects{}, after: objects{}, spaces: map[string]*Namespace{}}
+	m := &maker{in: in, why: newReasons(in), before: objects{}, after: objects{}, namespaces: map[string]*Namespace{}}
 	for _, l := range in.Observed.Live {
 		m.before.put(&l.Object)
 		m.after.put(&l.Object)
@@ -25,16 +25,16 @@ func New(in Input) Document {
 		m.write(c)
 	}
 	d := Document{APIVersion: APIVersion, Kind: Kind, GitLab: in.Snapshot.Issuer, Made: in.Now.UTC(), Namespaces: []Namespace{}, Findings: []Finding{}}
-	for name, ns := range m.spaces {
+	for name, ns := range m.namespaces {
 		m.rights(name, ns)
 	}
 	m.held()
 	for _, x := range in.Deliveries {
-		ns := m.space(x.Namespace)
+		ns := m.namespace(x.Namespace)
 		ns.Deliveries = append(ns.Deliveries, x)
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.spaces)) {
-		ns := m.spaces[name]
+	for _, name := range slices.Sorted(maps.Keys(m.namespaces)) {
+		ns := m.namespaces[name]
 		if m.describe(ns); ns.Action != Change || len(ns.People)+len(ns.Jobs)+len(ns.Deliveries)+len(ns.Held)+len(ns.Writes) > 0 {
 			d.Namespaces = append(d.Namespaces, *ns)
 		}
@@ -94,20 +94,20 @@ type maker struct {
 	in            Input
 	why           *reasons
 	before, after objects
-	spaces        map[string]*Namespace
+	namespaces    map[string]*Namespace
 	empty         int
 }
 
-func (m *maker) space(name string) *Namespace {
-	if m.spaces[name] == nil {
-		m.spaces[name] = &Namespace{Name: name, Action: Keep}
+func (m *maker) namespace(name string) *Namespace {
+	if m.namespaces[name] == nil {
+		m.namespaces[name] = &Namespace{Name: name, Action: Keep}
 	}
-	return m.spaces[name]
+	return m.namespaces[name]
 }
 
 // write takes in one change, in the order of the plan.
 func (m *maker) write(c rbacsync.Change) {
-	ns := m.space(c.Key.Namespace)
+	ns := m.namespace(c.Key.Namespace)
 	if c.New == nil {
 		delete(m.after[c.Key.Namespace], c.Key)
 	} else {
@@ -257,7 +257,7 @@ func (m *maker) held() {
 			if name == "" {
 				name = i.Source.Label()
 			}
-			ns := m.space(name)
+			ns := m.namespace(name)
 			if ns.Source == "" {
 				ns.Source = h.Source
 			}
@@ -266,12 +266,12 @@ func (m *maker) held() {
 	}
 }
 
-func (m *maker) summary(spaces []Namespace) Summary {
+func (m *maker) summary(namespaces []Namespace) Summary {
 	s := Summary{Held: len(m.in.Held), Writes: len(m.in.Plan), EmptyBindings: m.empty, Deliveries: len(m.in.Deliveries)}
 	people := map[int64]bool{}
 	fresh := map[authz.SourceKind]int{}
-	for i := range spaces {
-		switch ns := &spaces[i]; ns.Action {
+	for i := range namespaces {
+		switch ns := &namespaces[i]; ns.Action {
 		case Create:
 			s.Created++
 			fresh[m.source(ns).Kind]++
@@ -281,7 +281,7 @@ func (m *maker) summary(spaces []Namespace) Summary {
 			s.Deleted++
 		case Keep, Gain, Lose: // nothing becomes of it
 		}
-		for _, r := range spaces[i].People {
+		for _, r := range namespaces[i].People {
 			people[r.User.ID] = true
 			switch r.Action {
 			case Gain:

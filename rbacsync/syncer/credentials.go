@@ -20,9 +20,11 @@ import (
 
 // credentials keeps CI credentials in order through a ci.Provisioner.
 type credentials struct {
-	o     *Options
-	look  func(look)
-	known []ci.Namespace                  // all that have, or lose, credentials, by name
+	o    *Options
+	look func(look)
+	// known are all that have, or lose, credentials, by name. It belongs to whoever has the turn of the Syncer: what runs
+	// beside the passes is handed a copy.
+	known []ci.Namespace
 	found atomic.Pointer[[]authz.Finding] // by what runs beside the passes
 }
 

@@ -105,7 +105,7 @@ func (d dirty) findings() []authz.Finding {
 // looks at everything.
 func (d dirty) addTo(j job, last *lastPass, now time.Time) job {
 	for ns, p := range d {
-		if j.whole || now.Before(p.at) {
+		if j.everywhere || now.Before(p.at) {
 			continue
 		}
 		id, known := authz.SourceID{}, false
@@ -113,7 +113,7 @@ func (d dirty) addTo(j job, last *lastPass, now time.Time) job {
 			id, known = last.view.Source[ns]
 		}
 		if !known { // everything, or a namespace that nobody has any more
-			j.whole = true
+			j.everywhere = true
 			continue
 		}
 		if j.changed == nil {

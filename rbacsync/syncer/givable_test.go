@@ -491,7 +491,7 @@ func TestPlanIsWhatServeDoes(t *testing.T) {
 				did["approved"]++
 			}
 			other := randomPolicy(t, r)
-			plan, doc, again := told(t, kube, options(syncer.ModePlan, policy), options(syncer.ModePlan, other))
+			plan, doc, again := planAndReplay(t, kube, options(syncer.ModePlan, policy), options(syncer.ModePlan, other))
 			if online, _ := make1(syncer.ModePlan, other).Once(t.Context(), "command"); len(online.Held)+len(again.Held) == 0 && !roles.differs() {
 				did["another configuration"]++
 				if d := cmp.Diff(rbacsync.Text(online.Plan), rbacsync.Text(again.Plan)); d != "" {

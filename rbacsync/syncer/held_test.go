@@ -61,7 +61,7 @@ func codes(r syncer.Round) string {
 	return strings.Join(out, " ")
 }
 
-// crowded is hawWorld with ten more Developers in the project, ids 11 to 20.
+// crowded is rbacsynctest.HawWorld with ten more Developers in the project, ids 11 to 20.
 func crowded() *authz.Snapshot {
 	s := rbacsynctest.CopySnap(rbacsynctest.HawWorld())
 	p := s.Projects[42]
@@ -348,7 +348,7 @@ type clock struct{ at time.Time }
 
 func (c *clock) now() time.Time { return c.at }
 
-// exists reports whether the namespace is there, and its note.
+// gone returns since when the source of a namespace is gone, by its note, and whether the namespace exists.
 func gone(t *testing.T, kube *fake.Clientset, ns string) (since string, exists bool) {
 	t.Helper()
 	n, err := kube.CoreV1().Namespaces().Get(t.Context(), ns, metav1.GetOptions{})

@@ -18,7 +18,7 @@ type inspector struct {
 	found atomic.Pointer[[]authz.Finding]
 
 	// Whoever calls look owns these.
-	left      *cluster.LeftLooker
+	left      *cluster.LeftFinder
 	excessive []authz.Finding // bindings of others
 	unread    []authz.Finding // why they were not looked at
 	unfenced  []authz.Finding
@@ -87,7 +87,7 @@ func (x *inspector) look(ctx context.Context, in inspection) {
 	}
 	if in.losses != nil {
 		if x.left == nil {
-			x.left = cluster.NewLeftLooker(x.o.Kube, x.o.Now)
+			x.left = cluster.NewLeftFinder(x.o.Kube, x.o.Now)
 		}
 		x.behind = x.left.Look(ctx, in.losses, in.want != nil)
 	}

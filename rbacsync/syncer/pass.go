@@ -24,12 +24,13 @@ type job struct {
 	// something is different.
 	snap    *authz.Snapshot
 	changed map[authz.SourceID]bool
-	whole   bool              // everything is looked at
-	drifted rbacsync.Scope    // of KindDrift: the namespaces that somebody else changed
-	tickets []intake.Ticket   // what of the Inbox was read for it
-	answers answers           // what GitLab answered when it was asked about single things
-	planned []rbacsync.Change // by the pass before, in ModePlan: as if it had been written
-	passed  []rbacsync.Past   // through the limits: counted also where it is not remembered
+	// everywhere: everything is looked at. What asks for less may still become a pass over everything, see narrow.
+	everywhere bool
+	drifted    rbacsync.Scope    // of KindDrift: the namespaces that somebody else changed
+	tickets    []intake.Ticket   // what of the Inbox was read for it
+	answers    answers           // what GitLab answered when it was asked about single things
+	planned    []rbacsync.Change // by the pass before, in ModePlan: as if it had been written
+	passed     []rbacsync.Past   // through the limits: counted also where it is not remembered
 }
 
 // pass is one run of the pipeline over a scope: what it is to do, and what each step of it has found.
@@ -44,11 +45,11 @@ type pass struct {
 	// untouchable are the sources, in the scope or not, whose rights can't be judged by the Snapshot, and why.
 	untouchable map[authz.SourceID]string
 
-	basis Basis
-	have  *rbacsync.Observed
-	plain *rbacsync.Wanted // what GitLab gives
-	want  *rbacsync.Wanted // the same, with what is held or can't be given left as it is
-	view  authz.View
+	plannedOn PlannedOn
+	have      *rbacsync.Observed
+	plain     *rbacsync.Wanted // what GitLab gives
+	want      *rbacsync.Wanted // the same, with what is held or can't be given left as it is
+	view      authz.View
 
 	carried   []authz.Finding // by the passes before, about what is outside the scope
 	found     []authz.Finding // about sources in the scope, and of a pass over everything all others
@@ -97,7 +98,7 @@ func (s *pipeline) pass(ctx context.Context, j job) *pass {
 		if p.have, err = s.observe(ctx, p.scope, p.snap, p.kind == KindFull); err != nil {
 			return err
 		}
-		p.basis = Basis{Observed: p.have, Before: s.brakes.latest, Was: s.brakes.evidence(p.snap).PoliciesBefore()}
+		p.plannedOn = PlannedOn{Observed: p.have, Before: s.brakes.latest, Was: s.brakes.evidence(p.snap).PoliciesBefore()}
 		if len(j.planned) > 0 {
 			p.have = p.have.With(j.planned)
 		}
@@ -137,9 +138,9 @@ func (s *pipeline) observe(ctx context.Context, scope rbacsync.Scope, snap *auth
 	return s.marks.identify(have, snap), nil
 }
 
-// basis returns what a plan was made on.
-func (s *pipeline) basis(p *pass) Basis {
-	b := p.basis
+// plannedOn returns what a plan was made on.
+func (s *pipeline) plannedOn(p *pass) PlannedOn {
+	b := p.plannedOn
 	if s.o.Mode != ModeEnforce && p.ended {
 		b.Jobs = s.credentials.list(p)
 	}
@@ -164,7 +165,7 @@ const maxScope = 3000
 func (s *pipeline) narrow(j job) *pass {
 	p := &pass{job: j, scope: j.drifted, Round: Round{Kind: j.kind, Cause: j.cause, Snapshot: j.snap, Started: s.o.Now()}}
 	l := s.last
-	if j.kind == KindDrift || j.whole || l == nil || !s.cluster.Following() || len(s.brakes.approved) > 0 || due(l.expires, p.Started) {
+	if j.kind == KindDrift || j.everywhere || l == nil || !s.cluster.Following() || len(s.brakes.approved) > 0 || due(l.expires, p.Started) {
 		return p
 	}
 	affected, scope := s.o.Policy.Affected(l.snap, j.snap), rbacsync.Scope{}
@@ -281,7 +282,7 @@ func (s *pipeline) write(ctx context.Context, p *pass) error {
 		opts.Pause = s.urgent
 	}
 	p.Report = s.cluster.Apply(ctx, p.Plan, opts)
-	s.tell(p)
+	s.reportWritten(p)
 	for _, l := range p.Report.Namespaces {
 		s.marks.wrote(l)
 	}

@@ -70,7 +70,7 @@ func TestAFullReadingWithoutAListIsAFailedRound(t *testing.T) {
 		synctest.Wait()
 		mu.Lock()
 		for _, r := range rounds {
-			if r.Kind == syncer.KindFull && (r.Err == nil || !strings.Contains(r.Err.Error(), "listing projects: 502") || r.Names != nil || len(r.Plan) > 0) {
+			if r.Kind == syncer.KindFull && (r.Err == nil || !strings.Contains(r.Err.Error(), "listing projects: 502") || r.Compared() || len(r.Plan) > 0) {
 				t.Errorf("round %s: error %v, %d planned", r.Cause, r.Err, len(r.Plan))
 			}
 			if r.Cause == "unknown" {
@@ -88,7 +88,7 @@ func TestAFullReadingWithoutAListIsAFailedRound(t *testing.T) {
 			g.fulls = nil
 		})
 		st := s.State()
-		if st.Err == nil || st.View.Namespace[authz.ProjectID(42)] != "haw-world" || st.Round.Names == nil || len(st.View.Snapshot.Projects) != 1 {
+		if st.Err == nil || st.View.Namespace[authz.ProjectID(42)] != "haw-world" || !st.Round.Compared() || len(st.View.Snapshot.Projects) != 1 {
 			t.Fatalf("state: error %v, namespaces %v", st.Err, st.View.Namespace)
 		}
 

@@ -30,10 +30,10 @@ func (r roleSet) differs() bool {
 	return false
 }
 
-// told makes a plan and records it, writes the recording into a file and reads it again. The plan made from that, by the same
+// planAndReplay makes a plan and records it, writes the recording into a file and reads it again. The plan made from that, by the same
 // configuration, has to be the same. It returns the plan, its document as it was read from JSON, and the plan that another
 // configuration makes from the file.
-func told(t *testing.T, kube *fake.Clientset, o, other syncer.Options) (plan syncer.Round, doc preview.Document, again syncer.Round) {
+func planAndReplay(t *testing.T, kube *fake.Clientset, o, other syncer.Options) (plan syncer.Round, doc preview.Document, again syncer.Round) {
 	t.Helper()
 	o.Observe = func(ctx context.Context) (*rbacsync.Observed, error) {
 		return cluster.List(ctx, kube, o.Policy.ClusterRoles())
@@ -77,8 +77,8 @@ func told(t *testing.T, kube *fake.Clientset, o, other syncer.Options) (plan syn
 func documentOf(t *testing.T, p authz.Policy, r syncer.Round) string {
 	t.Helper()
 	d := preview.New(preview.Input{
-		Plan: r.Plan, Held: r.Held, Observed: r.Basis.Observed, Snapshot: r.Snapshot, Policy: p, Names: r.Names,
-		Before: r.Basis.Before, Was: r.Basis.Was, Now: r.Started,
+		Plan: r.Plan, Held: r.Held, Observed: r.PlannedOn.Observed, Snapshot: r.Snapshot, Policy: p, Names: r.Names,
+		Before: r.PlannedOn.Before, Was: r.PlannedOn.Was, Now: r.Started,
 	})
 	text, err := json.MarshalIndent(d, "", " ")
 	if err != nil {
@@ -91,7 +91,7 @@ func documentOf(t *testing.T, p authz.Policy, r syncer.Round) string {
 // given, is what it holds; and the writes of the document are those of the plan.
 func comesTrue(t *testing.T, kube *fake.Clientset, plan syncer.Round, doc preview.Document) {
 	t.Helper()
-	want := rightsIn(plan.Basis.Observed)
+	want := rightsIn(plan.PlannedOn.Observed)
 	writes, empty := 0, 0
 	set := func(ns, role, subject string, there bool) {
 		key := ns + " " + role + " " + subject

@@ -48,19 +48,23 @@ type Round struct {
 	CI         ci.Report
 	Findings   []authz.Finding // of authz, Plan, Apply and CI
 	Snapshot   *authz.Snapshot
-	Names      map[authz.SourceID]string
-	Namespaces int // how many of the namespaces were looked at
+	Names      map[authz.SourceID]string // the namespace of each source; nil unless Compared
+	Namespaces int                       // how many of the namespaces were looked at
 	Started    time.Time
 	Duration   time.Duration
 	Err        error // why the round could not be finished, or what could not be written
 	// Unwritten is how many changes the cluster did not take: in this round, or in the last one over everything.
 	Unwritten int
-	// Basis is what the plan was made on. Only Once tells it.
-	Basis Basis
+	// PlannedOn is what the plan was made on. Only Once sets it.
+	PlannedOn PlannedOn
 }
 
-// Basis is what a plan was made on, for telling why it is so.
-type Basis struct {
+// Compared reports whether the round came as far as comparing what GitLab gives with the cluster, over everything or in its scope.
+// One that failed before did not, nor did one of KindDrift: what they hold says nothing about the state.
+func (r Round) Compared() bool { return r.Names != nil }
+
+// PlannedOn is what a plan was made on, for explaining it.
+type PlannedOn struct {
 	Observed *rbacsync.Observed // what the cluster held before
 	Before   *authz.Snapshot    // the last one that was carried out before; nil: not known
 	Was      []authz.Policy     // what the cluster may have been written by before, since it last agreed with a policy; empty: not known, or the same
@@ -86,11 +90,12 @@ type published struct {
 	// behind is since when something is known of GitLab that no pass has dealt with yet; nil: nothing is.
 	behind atomic.Pointer[time.Time]
 
-	passed time.Time // Taken of what publishStored passed over; guarded by mu
-
 	leading atomic.Bool // Run runs
-	mu      sync.Mutex  // held while leading changes and while a State is published
-	failing struct {    // the last full reading, if it failed
+
+	// mu guards passed and failing. It is held as well while leading changes and while a State is published.
+	mu      sync.Mutex
+	passed  time.Time // Taken of what publishStored passed over
+	failing struct {  // the last full reading, if it failed
 		err   error
 		since time.Time
 	}

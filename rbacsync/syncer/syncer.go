@@ -158,7 +158,7 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 		return r, r.Err
 	}
 	s.snap = snap
-	p := s.settled(ctx, job{kind: KindFull, cause: cause, snap: snap, whole: true})
+	p := s.withAnswers(ctx, job{kind: KindFull, cause: cause, snap: snap, everywhere: true})
 	p.Started, p.Duration = started, s.o.Now().Sub(started)
 	s.inspector.look(ctx, inspection{p.foreign, p.losses})
 	if p.ended {
@@ -174,18 +174,18 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	if s.o.CI != nil && s.o.Mode == ModeEnforce && p.ended && ctx.Err() == nil {
 		r = s.onceCI(ctx, p)
 	}
-	r.Basis = s.basis(p)
+	r.PlannedOn = s.plannedOn(p)
 	return r, r.Err
 }
 
-// onceCI does for a single round what runCI does in the background. What it learns of a project may need another
+// onceCI does for a single round what credentials.run does in the background. What it learns of a project may need another
 // binding: then there is a second round.
 func (s *Syncer) onceCI(ctx context.Context, p *pass) Round {
 	r := p.Round
 	before := maps.Clone(s.credentials.slugs(p.credentials))
 	r.CI = s.o.CI.Provision(ctx, p.credentials)
 	if !maps.Equal(before, s.credentials.slugs(p.credentials)) && ctx.Err() == nil {
-		again := s.settled(ctx, job{kind: KindAgain, cause: "ci", snap: p.snap, whole: true})
+		again := s.withAnswers(ctx, job{kind: KindAgain, cause: "ci", snap: p.snap, everywhere: true})
 		s.finish(ctx, again)
 		if again.Err == nil && again.ended {
 			first := r.CI
@@ -198,9 +198,9 @@ func (s *Syncer) onceCI(ctx context.Context, p *pass) Round {
 	return r
 }
 
-// settled does a pass, asks GitLab, and does another pass with its answers. It returns what the two together have found and
+// withAnswers does a pass, asks GitLab, and does another pass with its answers. It returns what the two together have found and
 // done.
-func (s *Syncer) settled(ctx context.Context, j job) *pass {
+func (s *Syncer) withAnswers(ctx context.Context, j job) *pass {
 	p := s.pass(ctx, j)
 	if !s.questioner.may(p) || ctx.Err() != nil {
 		return p
@@ -209,7 +209,7 @@ func (s *Syncer) settled(ctx context.Context, j job) *pass {
 	if a.empty() {
 		return p
 	}
-	next := job{kind: KindAgain, cause: p.cause, snap: p.snap, whole: true, answers: a}
+	next := job{kind: KindAgain, cause: p.cause, snap: p.snap, everywhere: true, answers: a}
 	if s.o.Mode != ModeEnforce {
 		next.planned, next.passed = p.Plan, p.passed
 	}
@@ -218,7 +218,7 @@ func (s *Syncer) settled(ctx context.Context, j job) *pass {
 		p.Err = errors.Join(p.Err, again.Err)
 		return p
 	}
-	again.Kind, again.foreign, again.basis = p.Kind, p.foreign, p.basis
+	again.Kind, again.foreign, again.plannedOn = p.Kind, p.foreign, p.plannedOn
 	again.Err = errors.Join(p.Err, again.Err)
 	again.Plan = slices.Concat(p.Plan, again.Plan)
 	again.Report = p.Report.With(again.Report)
@@ -301,7 +301,7 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	case n.Snapshot != nil:
 		s.snap = n.Snapshot
 		s.published.behind.CompareAndSwap(nil, &n.Began)
-		j := job{kind: KindTargeted, cause: causeOf(n.Causes), snap: n.Snapshot, changed: n.Changed, whole: n.Full, tickets: n.Done}
+		j := job{kind: KindTargeted, cause: causeOf(n.Causes), snap: n.Snapshot, changed: n.Changed, everywhere: n.Full, tickets: n.Done}
 		if n.Full {
 			j.kind = KindFull
 		}
@@ -309,7 +309,7 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	case s.snap == nil:
 		return job{}, false
 	}
-	j := job{kind: KindAgain, snap: s.snap, whole: true}
+	j := job{kind: KindAgain, snap: s.snap, everywhere: true}
 	select {
 	case j.answers = <-s.questioner.answered:
 		s.questioner.asking = false
@@ -320,7 +320,7 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	}
 	switch at, everywhere := s.dirty.next(); {
 	case due(at, now):
-		j.cause, j.whole = "retry", everywhere
+		j.cause, j.everywhere = "retry", everywhere
 		return s.dirty.addTo(j, s.last, now), true
 	case everywhere: // the last pass has failed, and waits for its time
 		return job{}, false
@@ -333,7 +333,7 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	}
 	select {
 	case l := <-s.looks:
-		j.cause, j.whole = l.cause, l.everywhere
+		j.cause, j.everywhere = l.cause, l.everywhere
 		return j, true
 	default:
 	}

@@ -11,7 +11,7 @@ import (
 type Written struct {
 	Kind  Kind
 	Cause string
-	// Scope are the namespaces that Observed tells of; nil: all.
+	// Scope are the namespaces that Observed is about; nil: all.
 	Scope        rbacsync.Scope
 	Observed     *rbacsync.Observed // before
 	Made         []rbacsync.Change
@@ -22,13 +22,13 @@ type Written struct {
 	Began, Ended time.Time
 }
 
-// tell hands what a pass has found and written to who records it.
-func (s *pipeline) tell(p *pass) {
+// reportWritten hands what a pass has found and written to OnWritten, for the history.
+func (s *pipeline) reportWritten(p *pass) {
 	if s.o.OnWritten == nil {
 		return
 	}
 	s.o.OnWritten(Written{
-		Kind: p.kind, Cause: p.cause, Scope: p.scope, Observed: p.have, Made: p.Report.Made(p.Plan), Snapshot: p.snap, Before: p.basis.Before,
-		Policy: s.o.Policy, Was: p.basis.Was, Began: p.Started, Ended: s.o.Now(),
+		Kind: p.kind, Cause: p.cause, Scope: p.scope, Observed: p.have, Made: p.Report.Made(p.Plan), Snapshot: p.snap, Before: p.plannedOn.Before,
+		Policy: s.o.Policy, Was: p.plannedOn.Was, Began: p.Started, Ended: s.o.Now(),
 	})
 }

@@ -13,9 +13,9 @@ func unread(s *authz.Snapshot, user int64) bool {
 	return s.MissingAll != "" || len(s.Users) == 0 || s.Missing[authz.UserID(user)] != ""
 }
 
-// updatePeople brings the table of people up to date with a Snapshot of a time: their names, and who is gone from GitLab. Who is gone
+// updateUsers brings the table of users up to date with a Snapshot of a time: their names, and who is gone from GitLab. Who is gone
 // for longer than after and holds nothing is pseudonymised. It returns whose rows have changed, and whether a name was removed.
-func updatePeople(t *tables, held state, s *authz.Snapshot, at time.Time, after time.Duration) (changed []uint32, removed bool) {
+func updateUsers(t *tables, held state, s *authz.Snapshot, at time.Time, after time.Duration) (changed []uint32, removed bool) {
 	holds := map[uint32]bool{}
 	for _, roles := range held {
 		for _, people := range roles {
@@ -24,7 +24,7 @@ func updatePeople(t *tables, held state, s *authz.Snapshot, at time.Time, after 
 			}
 		}
 	}
-	for _, p := range slices.Clone(t.people) {
+	for _, p := range slices.Clone(t.users) {
 		if p.ID == 0 || unread(s, p.ID) {
 			continue
 		}
@@ -41,13 +41,13 @@ func updatePeople(t *tables, held state, s *authz.Snapshot, at time.Time, after 
 			continue
 		}
 		if p != old {
-			t.addPerson(p)
+			t.addUser(p)
 			changed = append(changed, p.N)
 		}
 	}
-	for _, n := range slices.Clone(t.spaces) { // of somebody who is pseudonymised, and written to since
+	for _, n := range slices.Clone(t.namespaces) { // of somebody who is pseudonymised, and written to since
 		if _, there := s.Users[n.Owner]; n.Owner > 0 && !there && !unread(s, n.Owner) && t.byID[n.Owner] == 0 && len(held[n.N]) == 0 {
-			t.addSpace(space{N: n.N})
+			t.addNamespace(namespaceRow{N: n.N})
 			removed = true
 		}
 	}
@@ -56,11 +56,11 @@ func updatePeople(t *tables, held state, s *authz.Snapshot, at time.Time, after 
 
 // pseudonymise takes the name and id of a person out of the tables, and the names of the namespaces that were theirs; where others
 // still hold something, once they don't.
-func pseudonymise(t *tables, held state, p person) {
-	t.addPerson(person{N: p.N})
-	for _, s := range slices.Clone(t.spaces) {
+func pseudonymise(t *tables, held state, p userRow) {
+	t.addUser(userRow{N: p.N})
+	for _, s := range slices.Clone(t.namespaces) {
 		if s.Owner == p.ID && len(held[s.N]) == 0 {
-			t.addSpace(space{N: s.N})
+			t.addNamespace(namespaceRow{N: s.N})
 		}
 	}
 }
