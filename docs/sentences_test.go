@@ -9,7 +9,7 @@ import (
 )
 
 // most is how many words a sentence of these pages may have.
-const most = 30
+const most = 29
 
 var (
 	inline   = regexp.MustCompile("`[^`\n]*(?:\n[^`\n]+)?`")
@@ -19,14 +19,15 @@ var (
 )
 
 // TestSentencesAreShort: people who read these pages in a hurry, or in a language that is not theirs, get through each sentence.
+// The changelog and the decisions in docs/adr are exempt: they are records of their time, which nobody rewrites.
 func TestSentencesAreShort(t *testing.T) {
 	pages, err := filepath.Glob("*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := 0
-	for _, page := range append(pages, "../README.md") {
-		if page == "CHANGELOG.md" { // what was said at the time
+	for _, page := range append(pages, "../README.md", "../SECURITY.md") {
+		if page == "CHANGELOG.md" {
 			continue
 		}
 		text, err := os.ReadFile(page)

@@ -47,30 +47,34 @@ func Doctor(ctx context.Context, e Examination) doctor.Report {
 	if err != nil {
 		return doctor.Judge(&doctor.Facts{Now: time.Now(), ConfigFault: err.Error()})
 	}
-	s := doctor.Sources{
-		Config: cfg, AuthnKubeconfig: e.AuthnKubeconfig, AuthzConfig: e.AuthzConfig, APIServerFlags: e.APIServerFlags, Metrics: e.Metrics, Now: time.Now, Files: doctor.CertificateFiles(cfg),
-		ReadToken: secretFile(cfg.GitLab.ReadTokenFile, "gitlab.readTokenFile"), WriteToken: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"),
-	}
-	metricsSources(cfg.Listeners.Metrics, &s)
+	var wantAuthn []byte
 	if e.AuthnConfig != "" {
-		if s.WantAuthn, err = wantedAuthentication(cfg); err != nil {
+		if wantAuthn, err = wantedAuthentication(cfg); err != nil {
 			return doctor.Judge(&doctor.Facts{Now: time.Now(), ConfigFault: err.Error()})
 		}
-		s.AuthnConfig = e.AuthnConfig
-	}
-	if e.TestHook {
-		s.TestHook = func(ctx context.Context, id int64) error { return testHook(ctx, cfg, s.GitLab, id) }
 	}
 	var blind []doctor.Blind
-	if s.GitLab, err = gitlabClient(cfg.GitLab); err != nil {
-		s.GitLab = nil
+	client, err := gitlabClient(cfg.GitLab)
+	if err != nil {
+		client = nil
 		blind = append(blind, doctor.Blind{What: "GitLab", Why: err.Error(), Fix: "repair gitlab.caFile"})
 	}
-	if err := clusterSources(cfg, e.Kubeconfig, &s); err != nil {
-		s.Kube = nil
+	kube, err := newClusterAccess(cfg, e.Kubeconfig)
+	if err != nil {
 		blind = append(blind, doctor.Blind{What: "the cluster", Why: err.Error(), Fix: "--kubeconfig FILE"})
 	}
-	facts := doctor.Collect(ctx, s)
+	var hook func(context.Context, int64) error
+	if e.TestHook {
+		hook = func(ctx context.Context, id int64) error { return testHook(ctx, cfg, client, id) }
+	}
+	metrics := newMetricsAccess(cfg.Listeners.Metrics, e.Metrics)
+	facts := doctor.Collect(ctx, doctor.Sources{
+		Config: cfg, Now: time.Now, Files: doctor.CertificateFiles(cfg),
+		GitLab: client, ReadToken: secretFile(cfg.GitLab.ReadTokenFile, "gitlab.readTokenFile"), WriteToken: secretFile(cfg.GitLab.WriteTokenFile, "gitlab.writeTokenFile"),
+		Kube: kube.client, KubeConfig: kube.config, Own: kube.own, RoleNames: kube.roles,
+		AuthnKubeconfig: e.AuthnKubeconfig, AuthzConfig: e.AuthzConfig, AuthnConfig: e.AuthnConfig, WantAuthn: wantAuthn, APIServerFlags: e.APIServerFlags,
+		Metrics: metrics.urls, MetricsClient: metrics.client, MetricsToken: metrics.token, TestHook: hook,
+	})
 	facts.Blind = append(blind, facts.Blind...)
 	if !e.NoFiles {
 		facts.FileFaults = faults(CheckNamedFiles(cfg))
@@ -102,71 +106,103 @@ func faults(err error) []string {
 	return strings.Split(err.Error(), "\n")
 }
 
-// clusterSources adds the clients of the cluster. With an administrator's kubeconfig, what the integrator may do is asked in
-// its name.
-func clusterSources(cfg *config.Config, kubeconfig string, s *doctor.Sources) error {
+// clusterAccess is how the cluster is asked, and about which ClusterRoles.
+type clusterAccess struct {
+	client kubernetes.Interface
+	config *rest.Config         // of client
+	own    kubernetes.Interface // see doctor.Sources
+	roles  []string
+}
+
+// newClusterAccess returns the clients of the cluster, or nothing with an error. With an administrator's kubeconfig, what the
+// integrator may do is asked in its name.
+func newClusterAccess(cfg *config.Config, kubeconfig string) (clusterAccess, error) {
 	used := kubeconfig
 	if used == "" {
 		used = cfg.Cluster.Kubeconfig
 	}
 	if used != "" {
 		if _, err := os.Stat(used); err != nil {
-			return err
+			return clusterAccess{}, err
 		}
 	}
 	rc, err := restConfig(used)
 	if err != nil {
-		return err
+		return clusterAccess{}, err
 	}
 	rc.UserAgent, rc.QPS, rc.Timeout = "gl-k8s-integrator", -1, 30*time.Second
 	if err := rest.LoadTLSFiles(rc); err != nil {
-		return err
+		return clusterAccess{}, err
 	}
-	if s.Kube, err = kubernetes.NewForConfig(rc); err != nil {
-		return err
+	client, err := kubernetes.NewForConfig(rc)
+	if err != nil {
+		return clusterAccess{}, err
 	}
-	s.KubeConfig = rc
 	policy, err := cfg.Authz.Policy()
 	if err != nil {
-		return err
+		return clusterAccess{}, err
 	}
-	s.RoleNames = append(policy.ClusterRoles(), kubename.CIClusterRole)
+	roles := append(policy.ClusterRoles(), kubename.CIClusterRole)
 	if kubeconfig == "" {
-		return nil
+		return clusterAccess{client: client, config: rc, roles: roles}, nil
 	}
 	as := rest.CopyConfig(rc)
 	as.Impersonate = rest.ImpersonationConfig{
 		UserName: "system:serviceaccount:" + deploy.Namespace + ":" + deploy.ServiceAccount,
 		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + deploy.Namespace, "system:authenticated"},
 	}
-	s.Own, err = kubernetes.NewForConfig(as)
-	return err
+	own, err := kubernetes.NewForConfig(as)
+	if err != nil {
+		return clusterAccess{}, err
+	}
+	return clusterAccess{client: client, config: rc, own: own, roles: roles}, nil
 }
 
-// metricsSources adds how /metrics is read: at an integrator on this machine, or in this pod, if no other is named. Its certificate
-// may be for other names, so there it has to be the one in the file itself.
-func metricsSources(l config.MetricsListener, s *doctor.Sources) {
-	if l.TokenFile != "" {
-		s.MetricsToken = secretFile(l.TokenFile, "listeners.metrics.tokenFile")
+// metricsAccess is how /metrics is read; see doctor.Sources.
+type metricsAccess struct {
+	urls   []string
+	client *http.Client
+	token  func() (string, error)
+}
+
+// newMetricsAccess returns how /metrics is read at the named URLs; without any, at an integrator on this machine or in this pod.
+func newMetricsAccess(l config.MetricsListener, named []string) metricsAccess {
+	urls, trust := ownMetrics(l)
+	if len(named) > 0 {
+		urls, trust = named, trustInNamed(l)
 	}
-	trust := &tls.Config{MinVersion: tls.VersionTLS12}
-	s.MetricsClient = &http.Client{
+	var token func() (string, error)
+	if l.TokenFile != "" {
+		token = secretFile(l.TokenFile, "listeners.metrics.tokenFile")
+	}
+	return metricsAccess{urls: urls, token: token, client: &http.Client{
 		Transport: &http.Transport{TLSClientConfig: trust, DisableKeepAlives: true},
 		// The token is for this address alone: a redirect is an answer like any other that is not 200.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// trustInNamed trusts the listener's certificate as well as the system's: it may be one of our own signing.
+func trustInNamed(l config.MetricsListener) *tls.Config {
+	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	ca, err := os.ReadFile(l.CertFile)
+	if err != nil {
+		return trust
 	}
-	if len(s.Metrics) > 0 {
-		if ca, err := os.ReadFile(l.CertFile); err == nil { // one of our own signing
-			if trust.RootCAs, err = x509.SystemCertPool(); err != nil {
-				trust.RootCAs = x509.NewCertPool()
-			}
-			trust.RootCAs.AppendCertsFromPEM(ca)
-		}
-		return
+	if trust.RootCAs, err = x509.SystemCertPool(); err != nil {
+		trust.RootCAs = x509.NewCertPool()
 	}
+	trust.RootCAs.AppendCertsFromPEM(ca)
+	return trust
+}
+
+// ownMetrics returns where /metrics is on this machine, nowhere if there is no such listener. Its certificate may be for other names, so
+// it has to be the one in the file itself.
+func ownMetrics(l config.MetricsListener) ([]string, *tls.Config) {
+	trust := &tls.Config{MinVersion: tls.VersionTLS12}
 	host, port, err := net.SplitHostPort(l.Address)
 	if err != nil {
-		return
+		return nil, trust
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
@@ -177,7 +213,7 @@ func metricsSources(l config.MetricsListener, s *doctor.Sources) {
 		trust.InsecureSkipVerify = true // in its place:
 		trust.VerifyConnection = func(seen tls.ConnectionState) error { return sameCertificate(seen.PeerCertificates[0], l.CertFile) }
 	}
-	s.Metrics = []string{scheme + "://" + net.JoinHostPort(host, port) + "/metrics"}
+	return []string{scheme + "://" + net.JoinHostPort(host, port) + "/metrics"}, trust
 }
 
 // sameCertificate returns nil if a PEM file begins with this certificate.

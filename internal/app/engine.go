@@ -14,6 +14,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
@@ -53,6 +54,8 @@ type engineParts struct {
 	recent   func() map[int64]time.Time
 	onRound  func(syncer.Round)
 	written  func(syncer.Written)
+	wrap     func(intake.Reader) intake.Reader // nil: GitLab is read as it is
+	recorded bool                              // a syncer.Recording is made, which needs Options.Observe
 }
 
 // rules returns what the configuration says of rights and namespaces: what a plan is made by, whatever it is made from.
@@ -84,30 +87,49 @@ func newEngine(cfg *config.Config, c *clients, log *slog.Logger, p engineParts) 
 	return syncer.New(o)
 }
 
+// engineOptions returns the options of an engine, whole.
 func engineOptions(cfg *config.Config, c *clients, log *slog.Logger, p engineParts) (syncer.Options, error) {
-	o, err := rules(cfg, log)
+	r, err := rules(cfg, log)
 	if err != nil {
-		return o, err
+		return syncer.Options{}, err
 	}
-	if o.CI, err = newProvisioner(cfg, c, log); err != nil {
-		return o, err
+	provisioner, err := newProvisioner(cfg, c, log)
+	if err != nil {
+		return syncer.Options{}, err
 	}
-	o.Mode, o.Interval = p.mode, cfg.RBACSync.Interval.Duration
-	o.Reader = &provenReader{
+	var reader intake.Reader = &provenReader{
 		Reader: p.reader, tokenFile: cfg.GitLab.ReadTokenFile,
 		prove: func(ctx context.Context) error { return proveIssuer(ctx, c.gitlabHTTP, cfg.GitLab.URL) },
 	}
-	o.Users, o.Recent, o.Inbox = p.poller, p.recent, p.inbox
-	o.Kube, o.Watch, o.Dynamic, o.DynamicWatch, o.OwnNamespace = c.kube, c.watch, c.dynamic, c.follow, deploy.Namespace
-	o.Apply = cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond), May: p.may, Progress: p.progress}
-	o.Roles, o.Fence = p.roles, p.fence
+	if p.wrap != nil {
+		reader = p.wrap(reader)
+	}
 	memory := snapshotsOf(c)
 	if p.may != nil {
 		memory.Blob.Before = func(context.Context) error { return p.may() }
 	}
-	o.Questions, o.Reread, o.Held, o.Memory = p.reader, p.reader.RereadLinks, heldStore(c), memory
-	o.Now, o.OnRound, o.OnWritten = time.Now, p.onRound, p.written
-	return o, nil
+	var observe func(context.Context) (*rbacsync.Observed, error)
+	if p.recorded {
+		observe = lists(c, r)
+	}
+	return syncer.Options{
+		Policy: r.Policy, Settings: r.Settings, Reserved: r.Reserved, Limits: r.Limits, Shipped: r.Shipped, Logger: r.Logger,
+		Mode: p.mode, Interval: cfg.RBACSync.Interval.Duration, CI: provisioner,
+		Reader: reader, Users: p.poller, Recent: p.recent, Inbox: p.inbox, Questions: p.reader, Reread: p.reader.RereadLinks,
+		Kube: c.kube, Watch: c.watch, Dynamic: c.dynamic, DynamicWatch: c.follow, OwnNamespace: deploy.Namespace, Observe: observe,
+		Apply: cluster.ApplyOptions{Concurrency: cfg.RBACSync.Concurrency, QPS: float32(cfg.RBACSync.WritesPerSecond), May: p.may, Progress: p.progress},
+		Roles: p.roles, Fence: p.fence, Held: heldStore(c), Memory: memory,
+		Now: time.Now, OnRound: p.onRound, OnWritten: p.written,
+	}, nil
+}
+
+// lists returns an Options.Observe that lists what the cluster holds, for rules as they are returned by the func of that name.
+func lists(c *clients, r syncer.Options) func(context.Context) (*rbacsync.Observed, error) {
+	return func(ctx context.Context) (*rbacsync.Observed, error) {
+		return cluster.New(cluster.Options{
+			Kube: c.kube, Roles: r.Policy.ClusterRoles(), Templates: r.Settings.Templates, Dynamic: c.dynamic, OwnNamespace: deploy.Namespace, Logger: r.Logger,
+		}).Observe(ctx, nil, true)
+	}
 }
 
 // snapshotsOf is where the last Snapshot is kept.

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -56,25 +57,17 @@ func (v MigrateView) from() (out []migrate.Origin) {
 // has to decide about, and changes of the plan. It is an error if the plan would take something (migrate.Taken).
 func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progress io.Writer, v MigrateView) (todo int, err error) {
 	var settings []migrate.Setting
-	in := migrate.Input{From: v.from(), Reserved: cfg.Authz.ReservedNames}
+	var account string
 	if v.Environment != "" {
-		if settings, in.Account, err = oldEnvironment(v.Environment); err != nil {
+		if settings, account, err = oldEnvironment(v.Environment); err != nil {
 			return 0, err
 		}
-	}
-	for _, a := range cfg.RBACSync.Adopt {
-		in.Adopt = append(in.Adopt, migrate.Entry(a))
 	}
 	c, err := connect(cfg)
 	if err != nil {
 		return 0, err
 	}
-	o, err := oneRound(cfg, c, syncer.ModePlan, log, progress)
-	if err != nil {
-		return 0, err
-	}
-	var rec syncer.Recording
-	before, err := record(ctx, c, o, &rec)
+	before, rec, err := record(ctx, cfg, c, log, progress)
 	if err != nil {
 		return 0, err
 	}
@@ -84,13 +77,16 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger, out, pro
 	case !s.Admin:
 		return 0, errors.New("GitLab does not show that gitlab.readTokenFile is an administrator's token, so it may have groups and projects with the same path that were not read: use the token of an administrator")
 	}
-	if err := readOld(ctx, c.kube, &in); err != nil {
+	old, err := readOld(ctx, c.kube)
+	if err != nil {
 		return 0, kubeerror.Explain(err)
 	}
-	in.Snapshot, in.Policy, in.Now, in.Foreign = before.Snapshot, o.Policy, rec.Taken, rec.Observed.Foreign
-	in.Known, _ = before.PlannedOn.Observed.Names(before.Snapshot.Issuer)
-	found := migrate.Propose(in)
-	after, err := planned(ctx, cfg, log, rec, in, found.Adopt())
+	policy, err := cfg.Authz.Policy()
+	if err != nil {
+		return 0, err
+	}
+	found := migrate.Propose(migrationInput(cfg, v, account, policy, before, rec, old))
+	after, err := planned(ctx, cfg, log, *rec, old.namespaces, found.Adopt())
 	if err != nil {
 		return 0, err
 	}
@@ -102,15 +98,29 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger, out, pro
 	if err != nil {
 		return 0, err
 	}
-	d := migrate.NewDocument(found, unmarked(in.Namespaces), settings, migrate.Taken(before.Plan, after.Plan, o.Policy, before.Snapshot, in.Now), plan)
+	d := migrate.NewDocument(found, unmarked(old.namespaces), settings, migrate.Taken(before.Plan, after.Plan, policy, before.Snapshot, rec.Taken), plan)
 	if err := showMigration(out, d, v); err != nil {
 		return 0, err
 	}
 	return len(found.Proposed) + len(found.Decide) + len(after.Plan), wrong(d, after)
 }
 
-// planned makes the plan as it would be with these entries, once an administrator has marked their namespaces.
-func planned(ctx context.Context, cfg *config.Config, log *slog.Logger, rec syncer.Recording, in migrate.Input, adopt []migrate.Entry) (syncer.Round, error) {
+// migrationInput is what the namespaces of earlier programs are judged by.
+func migrationInput(cfg *config.Config, v MigrateView, account string, policy authz.Policy, before syncer.Round, rec *syncer.Recording, old oldObjects) migrate.Input {
+	var adopt []migrate.Entry
+	for _, a := range cfg.RBACSync.Adopt {
+		adopt = append(adopt, migrate.Entry(a))
+	}
+	known, _ := before.PlannedOn.Observed.Names(before.Snapshot.Issuer)
+	return migrate.Input{
+		From: v.from(), Namespaces: old.namespaces, Bindings: old.bindings, Accounts: old.accounts, Foreign: rec.Observed.Foreign, Known: known,
+		Snapshot: before.Snapshot, Policy: policy, Reserved: cfg.Authz.ReservedNames, Adopt: adopt, Account: account, Now: rec.Taken,
+	}
+}
+
+// planned makes the plan as it would be with these entries, once an administrator has marked their namespaces, which are among those
+// given.
+func planned(ctx context.Context, cfg *config.Config, log *slog.Logger, rec syncer.Recording, namespaces []corev1.Namespace, adopt []migrate.Entry) (syncer.Round, error) {
 	with := *cfg
 	with.RBACSync.Adopt = nil
 	entries := map[string]bool{}
@@ -122,7 +132,7 @@ func planned(ctx context.Context, cfg *config.Config, log *slog.Logger, rec sync
 	if err != nil {
 		return syncer.Round{}, err
 	}
-	toMark := slices.DeleteFunc(slices.Clone(in.Namespaces), func(ns corev1.Namespace) bool { return !entries[ns.Name] })
+	toMark := slices.DeleteFunc(slices.Clone(namespaces), func(ns corev1.Namespace) bool { return !entries[ns.Name] })
 	if rec.Observed, err = cluster.Marked(rec.Observed, toMark); err != nil {
 		return syncer.Round{}, err
 	}
@@ -178,16 +188,23 @@ func oldEnvironment(file string) (settings []migrate.Setting, account string, er
 // oldPage is how many objects are asked for at once.
 const oldPage = 500
 
+// oldObjects are what earlier programs may have left, among all others.
+type oldObjects struct {
+	namespaces []corev1.Namespace
+	accounts   []corev1.ServiceAccount
+	bindings   []rbacv1.RoleBinding
+}
+
 // readOld reads all namespaces, ServiceAccounts and RoleBindings.
-func readOld(ctx context.Context, kube kubernetes.Interface, in *migrate.Input) (err error) {
-	if in.Namespaces, err = whole(ctx, "namespaces", kube.CoreV1().Namespaces().List, func(l *corev1.NamespaceList) []corev1.Namespace { return l.Items }); err != nil {
-		return err
+func readOld(ctx context.Context, kube kubernetes.Interface) (old oldObjects, err error) {
+	if old.namespaces, err = whole(ctx, "namespaces", kube.CoreV1().Namespaces().List, func(l *corev1.NamespaceList) []corev1.Namespace { return l.Items }); err != nil {
+		return old, err
 	}
-	if in.Accounts, err = whole(ctx, "service accounts", kube.CoreV1().ServiceAccounts(metav1.NamespaceAll).List, func(l *corev1.ServiceAccountList) []corev1.ServiceAccount { return l.Items }); err != nil {
-		return err
+	if old.accounts, err = whole(ctx, "service accounts", kube.CoreV1().ServiceAccounts(metav1.NamespaceAll).List, func(l *corev1.ServiceAccountList) []corev1.ServiceAccount { return l.Items }); err != nil {
+		return old, err
 	}
-	in.Bindings, err = whole(ctx, "role bindings", kube.RbacV1().RoleBindings(metav1.NamespaceAll).List, func(l *rbacv1.RoleBindingList) []rbacv1.RoleBinding { return l.Items })
-	return err
+	old.bindings, err = whole(ctx, "role bindings", kube.RbacV1().RoleBindings(metav1.NamespaceAll).List, func(l *rbacv1.RoleBindingList) []rbacv1.RoleBinding { return l.Items })
+	return old, err
 }
 
 // whole reads a list page by page.

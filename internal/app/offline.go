@@ -8,13 +8,10 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeerror"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
 
@@ -25,12 +22,7 @@ func SaveSnapshot(ctx context.Context, cfg *config.Config, log *slog.Logger, fil
 	if err != nil {
 		return err
 	}
-	o, err := oneRound(cfg, c, syncer.ModePlan, log, progress)
-	if err != nil {
-		return err
-	}
-	var rec syncer.Recording
-	r, err := record(ctx, c, o, &rec)
+	r, rec, err := record(ctx, cfg, c, log, progress)
 	if err != nil {
 		return err
 	}
@@ -38,10 +30,7 @@ func SaveSnapshot(ctx context.Context, cfg *config.Config, log *slog.Logger, fil
 	if err != nil {
 		return err
 	}
-	x := store.Recorded{Recording: &rec, Cluster: t.Cluster, CA: t.CA, Known: t.Known}
-	if cfg.GitLab.WriteTokenFile != "" {
-		x.Scope = cfg.CI.Environment
-	}
+	x := store.Recorded{Recording: rec, Cluster: t.Cluster, CA: t.CA, Scope: t.Shown, Known: t.Known}
 	if err := writeWhole(file, func(w io.Writer) error { return store.WriteRecording(w, x) }); err != nil {
 		return fmt.Errorf("writing the snapshot to %s: %w", file, err)
 	}
@@ -50,23 +39,23 @@ func SaveSnapshot(ctx context.Context, cfg *config.Config, log *slog.Logger, fil
 	return nil
 }
 
-// record makes a plan and writes down what it is made from.
-func record(ctx context.Context, c *clients, o syncer.Options, rec *syncer.Recording) (syncer.Round, error) {
-	o.Observe = func(ctx context.Context) (*rbacsync.Observed, error) {
-		return cluster.New(cluster.Options{
-			Kube: c.kube, Roles: o.Policy.ClusterRoles(), Templates: o.Settings.Templates, Dynamic: c.dynamic, OwnNamespace: deploy.Namespace, Logger: o.Logger,
-		}).Observe(ctx, nil, true)
+// record makes a plan, and returns what it was made from as well.
+func record(ctx context.Context, cfg *config.Config, c *clients, log *slog.Logger, progress io.Writer) (syncer.Round, *syncer.Recording, error) {
+	o, err := oneRound(cfg, c, singleRound{mode: syncer.ModePlan, recorded: true}, log, progress)
+	if err != nil {
+		return syncer.Round{}, nil, err
 	}
+	var rec syncer.Recording
 	s, err := syncer.New(rec.Record(o))
 	if err != nil {
-		return syncer.Round{}, err
+		return syncer.Round{}, nil, err
 	}
 	r, err := s.Once(ctx, "command")
 	if err != nil {
-		return r, kubeerror.Explain(err)
+		return syncer.Round{}, nil, kubeerror.Explain(err)
 	}
 	rec.Roles = o.Roles.Roles()
-	return r, nil
+	return r, &rec, nil
 }
 
 // writeWhole replaces a file, or leaves it as it is.
@@ -109,10 +98,8 @@ func planOffline(ctx context.Context, cfg *config.Config, log *slog.Logger, file
 		return syncer.Round{}, ci.Terms{}, err
 	}
 	r, err := s.Once(ctx, "command")
-	t := configuredTerms(cfg)
-	t.Cluster, t.CA, t.Shown, t.Known, t.Now = x.Cluster, x.CA, x.Scope, x.Known, r.Started
-	if t.Known != nil && cfg.Cluster.PublicURL != "" {
-		t.Known.API.URL = cfg.Cluster.PublicURL
+	if err != nil {
+		return syncer.Round{}, ci.Terms{}, err
 	}
-	return r, t, err
+	return r, termsOf(cfg, x, r.Started), nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/preview"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -99,8 +100,15 @@ func Sync(ctx context.Context, cfg *config.Config, log *slog.Logger, out, progre
 	return err
 }
 
+// singleRound says what a round of a command is made for.
+type singleRound struct {
+	mode     syncer.Mode
+	written  func(syncer.Written) // nil: it is in no history
+	recorded bool                 // see engineParts
+}
+
 // oneRound returns the options of a single round.
-func oneRound(cfg *config.Config, c *clients, mode syncer.Mode, log *slog.Logger, progress io.Writer) (syncer.Options, error) {
+func oneRound(cfg *config.Config, c *clients, r singleRound, log *slog.Logger, progress io.Writer) (syncer.Options, error) {
 	client, requests := counting(c.gitlabHTTP)
 	reader, err := newReader(cfg, client, log)
 	if err != nil {
@@ -111,24 +119,24 @@ func oneRound(cfg *config.Config, c *clients, mode syncer.Mode, log *slog.Logger
 		return syncer.Options{}, err
 	}
 	var bar func(cluster.Progress)
-	if mode == syncer.ModeEnforce {
+	if r.mode == syncer.ModeEnforce {
 		bar = progressBar(progress)
 	}
-	o, err := engineOptions(cfg, c, log, engineParts{
-		mode: mode, reader: reader, roles: roles, progress: bar,
+	return engineOptions(cfg, c, log, engineParts{
+		mode: r.mode, reader: reader, roles: roles, progress: bar, written: r.written, recorded: r.recorded,
 		fence: func(ctx context.Context) error { return fence.Check(ctx, c.kube) },
+		wrap: func(from intake.Reader) intake.Reader {
+			return progressReader{Reader: from, to: progress, requests: requests}
+		},
 	})
-	o.Reader = progressReader{Reader: o.Reader, to: progress, requests: requests}
-	return o, err
 }
 
 func once(ctx context.Context, cfg *config.Config, c *clients, mode syncer.Mode, log *slog.Logger, progress io.Writer) (syncer.Round, error) {
-	o, err := oneRound(cfg, c, mode, log, progress)
+	history := audit.NewWriter(audit.Options{Kube: c.kube, Limits: func() audit.Limits { return historyLimits(cfg) }, Now: time.Now, Log: log})
+	o, err := oneRound(cfg, c, singleRound{mode: mode, written: history.Take}, log, progress)
 	if err != nil {
 		return syncer.Round{}, err
 	}
-	history := audit.NewWriter(audit.Options{Kube: c.kube, Limits: func() audit.Limits { return historyLimits(cfg) }, Now: time.Now, Log: log})
-	o.OnWritten = history.Take
 	s, err := syncer.New(o)
 	if err != nil {
 		return syncer.Round{}, err
@@ -151,30 +159,42 @@ func once(ctx context.Context, cfg *config.Config, c *clients, mode syncer.Mode,
 // terms returns what has to be known for telling what CI jobs would be given after a round that wrote nothing. It reads what
 // the cluster keeps of each namespace.
 func terms(ctx context.Context, cfg *config.Config, c *clients, r syncer.Round, log *slog.Logger, progress io.Writer) (ci.Terms, error) {
-	t := configuredTerms(cfg)
 	if cfg.GitLab.WriteTokenFile == "" { // nobody would write to GitLab
-		return t, nil
+		return termsOf(cfg, store.Recorded{}, r.Started), nil
 	}
 	p, err := newProvisioner(cfg, c, log)
 	if err != nil {
-		return t, err
+		return ci.Terms{}, err
 	}
-	if t.Cluster, err = ci.ClusterID(ctx, c.kube); err != nil {
-		return t, kubeerror.Explain(err)
+	id, err := ci.ClusterID(ctx, c.kube)
+	if err != nil {
+		return ci.Terms{}, kubeerror.Explain(err)
 	}
 	fmt.Fprintf(progress, "reading what CI jobs were given in %d namespaces\n", len(r.PlannedOn.Jobs))
 	known, err := p.Known(ctx, r.PlannedOn.Jobs)
-	t.Shown, t.CA, t.Known, t.Now = cfg.CI.Environment, len(known.API.CA) > 0, &known, r.Started
-	return t, kubeerror.Explain(err)
+	if err != nil {
+		return ci.Terms{}, kubeerror.Explain(err)
+	}
+	return termsOf(cfg, store.Recorded{Cluster: id, CA: len(known.API.CA) > 0, Scope: cfg.CI.Environment, Known: &known}, r.Started), nil
 }
 
-func configuredTerms(cfg *config.Config) ci.Terms {
-	t := ci.Terms{Scope: cfg.CI.Environment, Name: clusterName(cfg), Replaces: cfg.Cluster.Replaces, AgentCA: cfg.GitLab.CAFile != ""}
+// termsOf returns the Terms of a configuration, with what was found out about the cluster and about what CI jobs were given.
+// It does not look at the Recording in that.
+func termsOf(cfg *config.Config, found store.Recorded, now time.Time) ci.Terms {
+	t := ci.Terms{
+		Scope: cfg.CI.Environment, Name: clusterName(cfg), Replaces: cfg.Cluster.Replaces, AgentCA: cfg.GitLab.CAFile != "",
+		Cluster: found.Cluster, CA: found.CA, Shown: found.Scope, Known: found.Known, Now: now,
+	}
 	if cfg.Authn.CI != nil {
 		t.Audience = cfg.Authn.CI.Audience
 	}
 	if a := cfg.CI.Agent; a != nil {
 		t.Agent = &ci.Agent{ID: a.ID, URL: a.KASURL}
+	}
+	if t.Known != nil && cfg.Cluster.PublicURL != "" { // a file may have been made with another configuration
+		known := *t.Known
+		known.API.URL = cfg.Cluster.PublicURL
+		t.Known = &known
 	}
 	return t
 }

@@ -60,10 +60,10 @@ type server struct {
 	reporter *status.Reporter
 	watch    *status.Watch
 	tokens   *expiry.Tokens
-	web      *webParts           // nil: there is no port for people
-	ends     func() []expiry.End // when certificates and tokens end; set before anything is served
+	web      *webParts            // nil: there is no port for people
+	bound    []*httpserver.Server // before anything is served; nil: no port is bound yet
 
-	now      atomic.Pointer[generation]
+	now      atomic.Pointer[generation]    // newServer sets it: what was made before only asks it later
 	swapping sync.Mutex                    // held while now changes
 	refused  atomic.Pointer[authz.Finding] // why the configuration file is not in use; nil: it is
 }
@@ -154,7 +154,7 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 	if err != nil {
 		return err
 	}
-	s.ends = func() []expiry.End { return slices.Concat(s.tokens.Ends(), certificateEnds(s.cfg, s.clients, servers)) }
+	s.bound = servers
 	s.metrics.Ends(s.ends)
 	for _, f := range explainFindings(s.cfg.Authz.Explain) {
 		s.log.WarnContext(ctx, "refusals depend on one process", "code", f.Code, "finding", f.Text)
@@ -188,6 +188,11 @@ func (s *server) run(ctx context.Context, reload func(ctx, serving context.Conte
 		return err
 	}
 	return nil
+}
+
+// ends returns when tokens end, and certificates: of listeners, those that are bound.
+func (s *server) ends() []expiry.End {
+	return slices.Concat(s.tokens.Ends(), certificateEnds(s.cfg, s.clients, s.bound))
 }
 
 // canJudge returns nil if tokens can be judged, or are not to be.

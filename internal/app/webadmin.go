@@ -59,7 +59,7 @@ func (s *server) newWebAdmin() *webAdmin {
 	return &webAdmin{
 		administrators: &administrators{group: s.cfg.Web.AdminGroup, view: s.view, gitlab: s.reader, now: time.Now},
 		kube:           s.clients.kube, held: heldStore(s.clients), gitlabURL: s.cfg.GitLab.URL, limits: gitlab.LimitsPerMinute(), findings: docs.Findings(),
-		ends: func() []expiry.End { return s.ends() },
+		ends: s.ends,
 		hint: s.kept.inbox.Put, log: s.log,
 		engine: func() (clusterroles.Roles, string) {
 			g := s.now.Load()

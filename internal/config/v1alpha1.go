@@ -372,7 +372,7 @@ type CI struct {
 	// How long what running jobs have still works after a project was moved to another delivery: at least the longest
 	// job timeout. Default 1h.
 	Handover Duration `json:"handover,omitzero"`
-	// How long the Secret gitlab-serviceaccount-token of a namespace stays without a token after somebody has lost the
+	// How long the Secret gitlab-serviceaccount-token of a namespace stays without a token after somebody lost the
 	// right to read it: as long as a watch of theirs can live. Default 0: until an administrator allows a new one.
 	TokenHold Duration `json:"tokenHold,omitzero"`
 	// Projects, and groups with everything below them, for which something else holds. The nearest counts, for each of

@@ -461,7 +461,7 @@ func arrivals() []rule {
 		{
 			code: "hook_silent", name: "GitLab has the system hook, and nothing arrives by it", after: []string{"hook_disabled", "hook_unproven", "hook_refused", "hook_secret"},
 			why: "if GitLab can't reach the integrator, " + slow,
-			fix: "run this again with `--test-hook`; if nothing arrives, look at the recent events of the hook to … in GitLab's admin area, at firewalls, and at GitLab's settings for outbound requests",
+			fix: "run this again with `--test-hook`; if nothing arrives, look at the recent events of the hook to … in GitLab's admin area, at firewalls and GitLab's settings for outbound requests",
 			when: ofActivity(func(f *Facts, a *status.Activity) []hit {
 				h := f.Hooks.enabled()
 				switch {

@@ -193,7 +193,7 @@ func (c requestCounter) Collect(out chan<- prometheus.Metric) {
 func (m *Metrics) Activity(last func() status.Activity) {
 	const (
 		ns    = "gl_k8s_integrator"
-		known = ", by what this process saw, and by what any had written down when it began or last wrote; 0: never."
+		known = ", by what this process saw, and what any had written down when it began or last wrote; 0: never."
 	)
 	unix := func(s status.Seen) float64 {
 		if s.At.IsZero() {

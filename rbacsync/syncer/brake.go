@@ -55,7 +55,9 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 		} else {
 			b.approved, e.Approved = approved, approved
 			v = b.o.Limits.Split(p.Plan, want, e, p.Started)
-			b.forget(ctx, p, e, v.Holdable)
+			if p.everything() {
+				p.outdated = e.Outdated(v.Holdable, want.Untouchable)
+			}
 		}
 	}
 	p.Held = v.Held
@@ -212,20 +214,16 @@ func (b *brakes) pass(passed []rbacsync.Past) {
 	}
 }
 
-// forget drops the approvals of what nobody wants any more: should it come again, it is something new.
-func (b *brakes) forget(ctx context.Context, p *pass, e rbacsync.Evidence, wanted map[string]bool) {
-	if b.o.Mode != ModeEnforce || !p.everything() || b.o.Memory != nil && !b.recalled {
-		return // by the policies of before, which are not known, it may be wanted in the next round
+// forget drops the approvals that the pass found outdated. It had no use for them, so no right waits for that.
+func (b *brakes) forget(ctx context.Context, p *pass) {
+	if len(p.outdated) == 0 || b.o.Memory != nil && !b.recalled {
+		return // by the policies of before, which are not known, they may be wanted in the next round
 	}
-	stale := e.Outdated(wanted, p.want.Untouchable)
-	if len(stale) == 0 {
-		return
-	}
-	if err := b.o.Held.Forget(ctx, stale); err != nil {
+	if err := b.o.Held.Forget(ctx, p.outdated); err != nil {
 		p.noted = append(p.noted, authz.Finding{Code: "approvals_unwritable", Text: err.Error()})
 		return
 	}
-	for _, k := range stale {
+	for _, k := range p.outdated {
 		delete(b.approved, k)
 	}
 }

@@ -12,8 +12,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -190,6 +193,59 @@ func TestHeldUntilApproved(t *testing.T) {
 	g.snap = lose(crowded(), 11, 12, 13)
 	if r, err = s.Once(t.Context(), "test"); err != nil || len(r.Held) != 3 {
 		t.Errorf("missing again: held %d, %v; want 3", len(r.Held), err)
+	}
+}
+
+// TestApprovalsAreForgottenAfterTheWriting: one counts until what it allows is written, and no right waits for its end.
+func TestApprovalsAreForgottenAfterTheWriting(t *testing.T) {
+	t.Parallel()
+	kube := fake.NewClientset()
+	refused := false
+	kube.PrependReactor("update", "rolebindings", func(kubetesting.Action) (bool, runtime.Object, error) {
+		return refused, nil, errors.New("exceeded quota")
+	})
+	kept := store.Held{Client: kube, Namespace: "gl-k8s-integrator"}
+	g := &gitlab{snap: crowded()}
+	s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 2}}, Held: kept})
+	once(t, s)
+	g.snap = lose(g.snap, 11, 12, 13)
+	if _, err := kept.Approve(t.Context(), rbacsync.HashOf(once(t, s).Held), "gitlab:7"); err != nil {
+		t.Fatal(err)
+	}
+	approvals := func(want int) {
+		t.Helper()
+		if left, err := kept.Approvals(t.Context()); err != nil || len(left) != want {
+			t.Errorf("approvals: %v, %v; want %d", left, err, want)
+		}
+	}
+	refused = true
+	for range 2 {
+		if r, err := s.Once(t.Context(), "test"); err == nil || len(r.Held) != 0 {
+			t.Errorf("approved, and not written: held %v, %v", r.Held, err)
+		}
+		approvals(3)
+	}
+	refused = false
+	if r := once(t, s); len(r.Held) != 0 || r.Report.Applied == 0 {
+		t.Errorf("held %v, %d written", r.Held, r.Report.Applied)
+	}
+	approvals(3)
+	g.snap = lose(crowded(), 11, 12, 13, 14)
+	kube.ClearActions()
+	once(t, s)
+	approvals(0)
+	var written []string
+	for _, a := range kube.Actions() {
+		if u, ok := a.(kubetesting.UpdateAction); ok && a.GetVerb() == "update" {
+			o, err := meta.Accessor(u.GetObject())
+			if err != nil {
+				t.Fatal(err)
+			}
+			written = append(written, o.GetName())
+		}
+	}
+	if d := cmp.Diff([]string{"gitlab-view", store.NameApprovals}, written); d != "" {
+		t.Errorf("written (-want +got):\n%s", d)
 	}
 }
 

@@ -56,6 +56,7 @@ type pass struct {
 	planFound []authz.Finding
 	noted     []authz.Finding // about no source in particular
 	outside   []rbacsync.Item // held outside the scope
+	outdated  []string        // see rbacsync.Evidence.Outdated
 	withheld  int             // how many rights are left because what should come instead can't be given
 	unasked   bool            // there is more to ask GitLab about than one pass may
 	ended     bool            // it came to the end: what it has found counts for the next one
@@ -312,6 +313,7 @@ func (s *pipeline) conclude(ctx context.Context, p *pass, err error) {
 			p.view = p.view.WithGaps(s.gaps(p, p.have.With(p.Report.Made(p.Plan))))
 		}
 		p.credentials = s.credentials.take(p)
+		s.brakes.forget(ctx, p)
 		s.brakes.saveHeld(ctx, p)
 	}
 	p.deletable = rbacsync.ToDelete(p.have, p.plain)
