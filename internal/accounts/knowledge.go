@@ -143,6 +143,7 @@ func compare(before, now *authz.Snapshot) (c changes) {
 		return changes{true, true}
 	}
 	between.Users(func(a, b authz.User) bool { return a.State == b.State && a.Human == b.Human }, func(int64) { c.users = true })
+	between.Users(func(a, b authz.User) bool { return a.Username == b.Username }, func(int64) { c.projects = true }) // authz.exclude.people
 	between.Groups(authz.Group.SamePlace, func(int64) { c.projects = true })
 	between.Projects(authz.Project.SamePlace, func(int64) { c.projects = true })
 	return c

@@ -109,6 +109,35 @@ func TestMuchIsStoredAtOnce(t *testing.T) {
 	})
 }
 
+// TestTheEndLeavesTheRestToFlush: whoever stops Run between two writings has Flush store all that waits, with what is loaded: Run
+// begins nothing that it can't end.
+func TestTheEndLeavesTheRestToFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, kube := newWorld(20), newCluster()
+		x := w.writer(kube, limits)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { x.Run(ctx); close(ended) }()
+		x.Take(w.pass(syncer.KindFull, "start", nil))
+		time.Sleep(saveAfter)
+		synctest.Wait()
+		for n := range keepUnread + 4 {
+			x.Take(w.give(syncer.KindTargeted, int64(1+n)))
+		}
+		synctest.Wait()
+		kube.ClearActions()
+		stop()
+		<-ended
+		if n := len(kube.Actions()); n != 0 || len(x.queue) != keepUnread+4 || x.ledger.v == nil {
+			t.Errorf("after the end %d requests were made, and %d passes wait", n, len(x.queue))
+		}
+		if err := x.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		w.check(t, kube, "after Flush")
+	})
+}
+
 // TestWhatIsNotStoredIsBounded: while nothing can be written, what is kept to be written has a bound, and what is dropped of it is
 // found.
 func TestWhatIsNotStoredIsBounded(t *testing.T) {

@@ -129,7 +129,9 @@ func (w *Writer) Run(ctx context.Context) {
 			return
 		case <-w.wake:
 		}
-		w.pause(ctx, max(saveAfter, saveEvery-time.Since(saved)))
+		if w.pause(ctx, max(saveAfter, saveEvery-time.Since(saved))); ctx.Err() != nil {
+			return // Flush stores the rest, with what is loaded now
+		}
 		if err := w.save(ctx); err != nil && ctx.Err() == nil {
 			w.o.Log.WarnContext(ctx, "the history was not stored, trying again", "error", err)
 			signal(w.wake)

@@ -219,6 +219,12 @@ func (b *brakes) forget(ctx context.Context, p *pass) {
 	if len(p.outdated) == 0 || b.o.Memory != nil && !b.recalled {
 		return // by the policies of before, which are not known, they may be wanted in the next round
 	}
+	if b.o.Apply.May != nil && b.o.Apply.May() != nil {
+		return // it is another one's to forget now
+	}
+	// Also at the end of the process, or what comes again before the next one looks would be approved.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
 	if err := b.o.Held.Forget(ctx, p.outdated); err != nil {
 		p.noted = append(p.noted, authz.Finding{Code: "approvals_unwritable", Text: err.Error()})
 		return

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -385,4 +386,48 @@ func TestCIFindingsGoWithTheirCause(t *testing.T) {
 			t.Errorf("still told: %v", s.State().Round.Findings)
 		}
 	})
+}
+
+// TestNewTokensGoOnBesideHooks: hooks that keep coming put off no new tokens, however slowly those are made.
+func TestNewTokensGoOnBesideHooks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const projects = 100
+		snap := *rbacsynctest.HawWorld()
+		snap.Projects = maps.Clone(snap.Projects)
+		for id := int64(1000); id < 1000+projects; id++ {
+			p := snap.Projects[42]
+			p.ID, p.Path = id, fmt.Sprint("haw/many-", id)
+			snap.Projects[id] = p
+		}
+		g, kube := &gitlab{snap: &snap}, fake.NewClientset()
+		p := credentials(t, kube)
+		p.Concurrency = 4
+		made := 0
+		kube.PrependReactor("create", "serviceaccounts", func(a ktesting.Action) (bool, runtime.Object, error) {
+			if a.GetSubresource() == "token" {
+				made++
+			}
+			return false, nil, nil
+		})
+		p.Variables = slow{}
+		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: ci.New(p), Interval: time.Hour})
+		defer run(t, s)()
+		for range 55 {
+			s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
+			time.Sleep(100 * time.Millisecond)
+		}
+		synctest.Wait()
+		if made < projects*3/4 {
+			t.Errorf("%d of %d tokens were made beside hooks", made, projects)
+		}
+	})
+}
+
+// slow is a GitLab that takes a fifth of a second for each project.
+type slow struct{ delivery }
+
+func (slow) Ensure(ctx context.Context, _ int64, _ string, vars []ci.Variable, _ *ci.ProjectVariables, _ ci.Claim) (int, error) {
+	time.Sleep(200 * time.Millisecond)
+	return len(vars), ctx.Err()
 }

@@ -265,20 +265,44 @@ func (c *credentials) destroy(ctx context.Context, lists <-chan []ci.Namespace, 
 	}
 }
 
-// tokensAfter is besideAfter for new tokens, for which jobs may wait. Those that have to die do at once.
+// tokensAfter is besideAfter for new tokens, for which jobs may wait. It is not waited for where a token may have to die, and not
+// twice for the same work.
 const tokensAfter = 300 * time.Millisecond
+
+// urgent reports whether a token may have to die by a list that did not by the one before: one that destroy has left, that of a
+// namespace which GitLab has no more, or one of which that was not clear. Both lists are in the order of the names.
+func urgent(list, before []ci.Namespace) bool {
+	for _, n := range list {
+		for len(before) > 0 && before[0].Name < n.Name {
+			before = before[1:]
+		}
+		var old ci.Namespace
+		if len(before) > 0 && before[0].Name == n.Name {
+			old = before[0]
+		}
+		if len(n.Lost) > 0 || n.Gone && !old.Gone || old.Undecided && !n.Undecided {
+			return true
+		}
+	}
+	return false
+}
 
 // run keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
 func (c *credentials) run(ctx context.Context, lists <-chan []ci.Namespace, disturbed <-chan map[string]bool) {
 	var list []ci.Namespace
 	var again <-chan time.Time
 	var touched map[string]bool // namespaces whose Secret somebody else changed; true: deleted
+	stopped := false            // there was more to do than was done
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case next := <-lists:
-			list = withLost(later(ctx, tokensAfter, lists, next, withLost), list)
+			pause := tokensAfter
+			if stopped || urgent(next, list) {
+				pause = 0
+			}
+			list = withLost(later(ctx, pause, lists, next, withLost), list)
 		case touched = <-disturbed:
 		case <-again:
 		}
@@ -291,6 +315,7 @@ func (c *credentials) run(ctx context.Context, lists <-chan []ci.Namespace, dist
 			continue
 		}
 		report := c.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 }, func(authz.SourceID) { c.look(look{"ci", true}) })
+		stopped = report.Stopped
 		if before := c.found.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
 			c.look(look{"ci", false}) // else they would be shown as they were until the next reading of GitLab
 		}

@@ -45,3 +45,30 @@ func TestWhatAScopeHasIsReplaced(t *testing.T) {
 		}
 	}
 }
+
+// TestUrgent: nothing waits where a token may have to die.
+func TestUrgent(t *testing.T) {
+	t.Parallel()
+	is := func(n ci.Namespace) []ci.Namespace {
+		n.Name = "b"
+		return []ci.Namespace{{Name: "a", Gone: true}, n, {Name: "c"}}
+	}
+	for name, c := range map[string]struct {
+		before, now []ci.Namespace
+		want        bool
+	}{
+		"the same":                 {is(ci.Namespace{}), is(ci.Namespace{}), false},
+		"more readers":             {is(ci.Namespace{}), is(ci.Namespace{Readers: []int64{1}}), false},
+		"one that is new":          {is(ci.Namespace{})[:1], is(ci.Namespace{}), false},
+		"one that destroy left":    {is(ci.Namespace{}), is(ci.Namespace{Lost: []int64{1}}), true},
+		"gone from GitLab":         {is(ci.Namespace{}), is(ci.Namespace{Gone: true}), true},
+		"gone before":              {is(ci.Namespace{Gone: true}), is(ci.Namespace{Gone: true}), false},
+		"new, and gone":            {is(ci.Namespace{})[:1], is(ci.Namespace{Gone: true}), true},
+		"judged again":             {is(ci.Namespace{Undecided: true}), is(ci.Namespace{}), true},
+		"can't be judged any more": {is(ci.Namespace{}), is(ci.Namespace{Undecided: true}), false},
+	} {
+		if got := urgent(c.now, c.before); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -249,6 +249,45 @@ func TestApprovalsAreForgottenAfterTheWriting(t *testing.T) {
 	}
 }
 
+// ending is a Held that a process which ends can't write to any more.
+type ending struct{ store.Held }
+
+func (h ending) Forget(ctx context.Context, keys []string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return h.Held.Forget(ctx, keys)
+}
+
+// TestApprovalsAreForgottenAtTheEnd: also a process that is stopped while it writes forgets the approval of what nobody wants any
+// more: what comes again before the next one looks is something new.
+func TestApprovalsAreForgottenAtTheEnd(t *testing.T) {
+	t.Parallel()
+	kube := fake.NewClientset()
+	kept := store.Held{Client: kube, Namespace: "gl-k8s-integrator"}
+	g := &gitlab{snap: crowded()}
+	s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 2}}, Held: ending{kept}})
+	once(t, s)
+	g.snap = lose(g.snap, 11, 12, 13)
+	if _, err := kept.Approve(t.Context(), rbacsync.HashOf(once(t, s).Held), "gitlab:7"); err != nil {
+		t.Fatal(err)
+	}
+	g.snap = lose(crowded(), 14) // the others are back
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	kube.PrependReactor("update", "rolebindings", func(kubetesting.Action) (bool, runtime.Object, error) {
+		stop()
+		return false, nil, nil
+	})
+	r, _ := s.Once(ctx, "test")
+	if ctx.Err() == nil {
+		t.Fatalf("nothing was written: %+v", r.Plan)
+	}
+	if left, err := kept.Approvals(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("approvals: %v, %v", left, err)
+	}
+}
+
 // TestGitLabConfirms: what is held is asked of GitLab, and its answer is no inference.
 func TestGitLabConfirms(t *testing.T) {
 	t.Parallel()
