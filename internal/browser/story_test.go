@@ -161,7 +161,12 @@ func approve(t *testing.T, w *world, c *chromium) {
 	root.enter(w.page, "root")
 	root.press("Administration")
 	root.shows("Status")
+	var looked time.Time
 	root.await("something is held", func() bool {
+		if time.Since(looked) < time.Second { // each look has GitLab asked who is an administrator, and it limits that
+			return false
+		}
+		looked = time.Now()
 		_ = root.visit(w.page + "/admin/held")
 		return strings.Contains(root.textNow(), "Look at all 1 and decide")
 	})
