@@ -147,6 +147,18 @@ func whyNot(t *testing.T, w *world, c *chromium) {
 	}
 }
 
+// slowly looks once a second: each look at a page for administrators has GitLab asked who is one, and it limits that.
+func slowly(ok func() bool) func() bool {
+	var looked time.Time
+	return func() bool {
+		if time.Since(looked) < time.Second {
+			return false
+		}
+		looked = time.Now()
+		return ok()
+	}
+}
+
 // approve: what is held waits for an administrator, who approves it on the page; nobody else sees that page.
 func approve(t *testing.T, w *world, c *chromium) {
 	dora := w.user("dora")
@@ -161,15 +173,10 @@ func approve(t *testing.T, w *world, c *chromium) {
 	root.enter(w.page, "root")
 	root.press("Administration")
 	root.shows("Status")
-	var looked time.Time
-	root.await("something is held", func() bool {
-		if time.Since(looked) < time.Second { // each look has GitLab asked who is an administrator, and it limits that
-			return false
-		}
-		looked = time.Now()
+	root.await("something is held", slowly(func() bool {
 		_ = root.visit(w.page + "/admin/held")
 		return strings.Contains(root.textNow(), "Look at all 1 and decide")
-	})
+	}))
 	root.press("Look at all 1 and decide")
 	root.shows("new namespace for")
 	root.screenshot("approve")
@@ -191,10 +198,10 @@ func approve(t *testing.T, w *world, c *chromium) {
 		_, err := w.admin.CoreV1().Namespaces().Get(t.Context(), "dora-new-3", metav1.GetOptions{})
 		return err == nil
 	})
-	root.await("nothing is held any more", func() bool {
+	root.await("nothing is held any more", slowly(func() bool {
 		_ = root.visit(w.page + "/admin/held")
 		return strings.Contains(root.textNow(), "Nothing is held back")
-	})
+	}))
 	owner := c.window(t, settings{})
 	owner.enter(w.page, "dora")
 	owner.await("dora's changes have the namespace and who approved it", func() bool {
