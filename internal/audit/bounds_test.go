@@ -74,14 +74,21 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	}
 }
 
+// running has a Writer run until stop is called, which returns when that has ended, and so has ctx.
+func running(t *testing.T, x *Writer) (ctx context.Context, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { x.Run(ctx); close(ended) }()
+	return ctx, func() { cancel(); <-ended }
+}
+
 // TestMuchIsStoredAtOnce: the pause between two writings ends when much waits.
 func TestMuchIsStoredAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, kube := newWorld(20), newCluster()
 		x := w.writer(kube, limits)
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() { x.Run(ctx); close(ended) }()
+		_, stop := running(t, x)
 		waiting := func() int {
 			synctest.Wait()
 			x.mu.Lock()
@@ -105,7 +112,6 @@ func TestMuchIsStoredAtOnce(t *testing.T) {
 			t.Errorf("%d passes wait, %v later", n, time.Since(began))
 		}
 		stop()
-		<-ended
 	})
 }
 
@@ -115,9 +121,7 @@ func TestTheEndLeavesTheRestToFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, kube := newWorld(20), newCluster()
 		x := w.writer(kube, limits)
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() { x.Run(ctx); close(ended) }()
+		ctx, stop := running(t, x)
 		x.Take(w.pass(syncer.KindFull, "start", nil))
 		time.Sleep(saveAfter)
 		synctest.Wait()
@@ -127,7 +131,6 @@ func TestTheEndLeavesTheRestToFlush(t *testing.T) {
 		synctest.Wait()
 		kube.ClearActions()
 		stop()
-		<-ended
 		if n := len(kube.Actions()); n != 0 || len(x.queue) != keepUnread+4 || x.ledger.v == nil {
 			t.Errorf("after the end %d requests were made, and %d passes wait", n, len(x.queue))
 		}
