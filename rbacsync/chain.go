@@ -162,20 +162,21 @@ func Units(changes []Change) [][][]Change {
 	return steps
 }
 
-// unitsOf groups changes into what is written by itself: single ones, and the chain of a namespace in its order. A unit
-// takes the place of its first change.
+// unitsOf groups changes into what is written by itself: single ones, which stay where they are in memory, and the chain of a
+// namespace in its order. A unit takes the place of its first change.
 func unitsOf(changes []Change) [][]Change {
 	units := make([][]Change, 0, len(changes))
 	at := map[string]int{}
-	for _, c := range changes {
+	for n := range changes {
+		c := &changes[n]
 		if i, ok := at[c.Key.Namespace]; ok && c.Chained {
-			units[i] = append(units[i], c)
+			units[i] = append(units[i], *c)
 			continue
 		}
 		if c.Chained {
 			at[c.Key.Namespace] = len(units)
 		}
-		units = append(units, []Change{c})
+		units = append(units, changes[n:n+1:n+1])
 	}
 	for _, u := range units {
 		slices.SortFunc(u, func(a, b Change) int { return cmp.Compare(a.order, b.order) })

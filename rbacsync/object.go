@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unique"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -174,12 +175,15 @@ func userSubject(name string) rbacv1.Subject {
 
 // BindingOf reads a RoleBinding's role and subjects into our form.
 func BindingOf(ref rbacv1.RoleRef, subjects []rbacv1.Subject, members string) *Binding {
-	b := &Binding{Role: ref.Name, Members: members}
+	b := &Binding{Role: unique.Make(ref.Name).Value(), Members: members} // few roles have many bindings
 	if ref.Kind != "ClusterRole" {
 		b.Role = ref.Kind + "/" + ref.Name
 	}
 	for _, s := range subjects {
 		if id, ok := kubename.ParseUser(s.Name); ok && s == userSubject(s.Name) {
+			if b.Users == nil {
+				b.Users = make([]int64, 0, len(subjects))
+			}
 			b.Users = append(b.Users, id)
 			continue
 		}
@@ -247,7 +251,7 @@ func markOf(id authz.SourceID) string {
 // neither, and both are returned. Of marks in a later format nothing is believed: all that it may belong to are returned.
 func NamespaceOf(labels, annotations map[string]string) (s *Namespace, doubt []authz.SourceID) {
 	s = &Namespace{
-		Issuer:    annotations[kubename.AnnotationIssuer],
+		Issuer:    unique.Make(annotations[kubename.AnnotationIssuer]).Value(), // most often one for all
 		CreatedAt: annotations[kubename.AnnotationCreatedAt],
 		Path:      annotations[kubename.AnnotationPath],
 		GoneSince: annotations[kubename.AnnotationGoneSince],

@@ -108,7 +108,7 @@ func laterFormats(kube *fake.Clientset) map[string]map[string]func(context.Conte
 		store.NameSnapshot: {
 			"load": func(ctx context.Context) error { _, _, err := snapshots.Load(ctx, ""); return err },
 			"save": func(ctx context.Context) error {
-				return snapshots.Save(ctx, syncer.Stored{Snapshot: &authz.Snapshot{Taken: time.Now()}})
+				return snapshots.Save(ctx, syncer.Stored{Snapshot: &authz.Snapshot{Taken: time.Now()}}, nil)
 			},
 		},
 		store.NameHistory: {

@@ -462,7 +462,7 @@ func (x *explained) commands(plane *controlplane.Cluster) {
 	}
 	c, err := connect(cfg)
 	if err == nil {
-		err = snapshotsOf(c).Save(x.t.Context(), syncer.Stored{Snapshot: v.Snapshot, Names: v.Namespace, Gaps: v.Gaps()})
+		err = snapshotsOf(c).Save(x.t.Context(), syncer.Stored{Snapshot: v.Snapshot, Names: v.Namespace, Gaps: v.Gaps()}, nil)
 	}
 	if err != nil {
 		x.t.Fatal(err)

@@ -12,7 +12,9 @@ import (
 // without reading everything. What GitLab does not have, or does not show to our token, is not in the Snapshot; what could
 // not be read is in Missing. The error is for when ctx ended.
 func (r *Reader) About(ctx context.Context, ids ...authz.SourceID) (*authz.Snapshot, error) {
-	s := copySnapshot(&authz.Snapshot{Taken: r.api.now()})
+	s := &authz.Snapshot{
+		Taken: r.api.now(), Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{}, Projects: map[int64]authz.Project{}, Missing: map[authz.SourceID]string{},
+	}
 	for len(ids) > 0 {
 		id := ids[0]
 		ids = ids[1:]
@@ -29,7 +31,7 @@ func (r *Reader) About(ctx context.Context, ids ...authz.SourceID) (*authz.Snaps
 			}
 		}
 	}
-	inheritFlags(s)
+	inPlace(s).inheritFlags()
 	return s, nil
 }
 

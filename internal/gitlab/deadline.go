@@ -35,6 +35,16 @@ func urgently(ctx context.Context, d time.Duration) (context.Context, context.Ca
 	return context.WithTimeout(context.WithValue(ctx, singleKey{}, &single{urgent: true}), d)
 }
 
+type everythingKey struct{}
+
+// forEverything returns the context for a reading of everything, whose requests let urgent ones go first.
+func forEverything(ctx context.Context) context.Context {
+	return context.WithValue(ctx, everythingKey{}, true)
+}
+
+// ofEverything reports whether a request belongs to a reading of everything.
+func ofEverything(ctx context.Context) bool { return ctx.Value(everythingKey{}) != nil }
+
 // briefly returns a context for one thing of a full reading: its requests may take d in all. For their turn they wait as long as
 // GitLab's limits want it.
 func briefly(ctx context.Context, d time.Duration) context.Context {

@@ -212,33 +212,34 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 			name(row.User)
 		}
 	}
-	markIncomplete(s)
-	inheritFlags(s)
+	all := inPlace(s)
+	all.markIncomplete()
+	all.inheritFlags()
 	return s
 }
 
 // markIncomplete marks accounts about which an answer does not say who or in which state they are, and everything in which such
 // an account, or one that could not be read at all, has a membership: without an account nobody has a right, and by
 // half an answer nobody loses one.
-func markIncomplete(s *authz.Snapshot) {
-	for id, u := range s.Users {
-		if !isWhole(u) {
-			s.Missing[authz.UserID(id)] = "the answer does not contain its state or username"
+func (u *successor) markIncomplete() {
+	for id, x := range u.s.Users {
+		if !isWhole(x) {
+			u.miss(authz.UserID(id), "the answer does not contain its state or username")
 		}
 	}
-	for id := range s.Groups {
-		markMembers(s, authz.GroupID(id))
+	for id := range u.s.Groups {
+		u.markMembers(authz.GroupID(id))
 	}
-	for id := range s.Projects {
-		markMembers(s, authz.ProjectID(id))
+	for id := range u.s.Projects {
+		u.markMembers(authz.ProjectID(id))
 	}
 }
 
 // markMembers marks a group or project if one of its members is such an account.
-func markMembers(s *authz.Snapshot, id authz.SourceID) {
-	for user := range named(s, id) {
-		if s.Missing[id] == "" && !isWhole(s.Users[user]) {
-			s.Missing[id] = fmt.Sprintf("the account of its member %s could not be read", authz.UserID(user))
+func (u *successor) markMembers(id authz.SourceID) {
+	for user := range named(u.s, id) {
+		if u.s.Missing[id] == "" && !isWhole(u.s.Users[user]) {
+			u.miss(id, fmt.Sprintf("the account of its member %s could not be read", authz.UserID(user)))
 		}
 	}
 }
@@ -270,7 +271,7 @@ func named(s *authz.Snapshot, id authz.SourceID) iter.Seq[int64] {
 
 // inheritFlags makes "archived" and "marked for deletion" look upwards everywhere: GraphQL's fields do so, REST's
 // may say it of the object alone.
-func inheritFlags(s *authz.Snapshot) {
+func (u *successor) inheritFlags() {
 	type flags struct{ archived, marked bool }
 	done := map[int64]flags{}
 	var up func(id int64) flags
@@ -278,23 +279,29 @@ func inheritFlags(s *authz.Snapshot) {
 		if f, ok := done[id]; ok {
 			return f
 		}
-		g, ok := s.Groups[id]
+		g, ok := u.s.Groups[id]
 		if !ok {
 			return flags{}
 		}
 		done[id] = flags{} // a circle of parents ends here
-		p := up(g.Parent)
-		g.Archived, g.MarkedForDeletion = g.Archived || p.archived, g.MarkedForDeletion || p.marked
-		s.Groups[id] = g
-		done[id] = flags{g.Archived, g.MarkedForDeletion}
-		return done[id]
+		p, own := up(g.Parent), flags{g.Archived, g.MarkedForDeletion}
+		f := flags{own.archived || p.archived, own.marked || p.marked}
+		if f != own {
+			g.Archived, g.MarkedForDeletion = f.archived, f.marked
+			u.setGroup(id, g)
+		}
+		done[id] = f
+		return f
 	}
-	for id := range s.Groups {
+	for id := range u.s.Groups {
 		up(id)
 	}
-	for id, p := range s.Projects {
-		f := up(p.Group)
-		p.Archived, p.MarkedForDeletion = p.Archived || f.archived, p.MarkedForDeletion || f.marked
-		s.Projects[id] = p
+	for id, p := range u.s.Projects {
+		own := flags{p.Archived, p.MarkedForDeletion}
+		above := up(p.Group)
+		if f := (flags{own.archived || above.archived, own.marked || above.marked}); f != own {
+			p.Archived, p.MarkedForDeletion = f.archived, f.marked
+			u.setProject(id, p)
+		}
 	}
 }

@@ -314,7 +314,7 @@ func TestForeignGitLab(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if d := cmp.Diff(s, again); d != "" {
+				if d := diff(s, again); d != "" {
 					t.Errorf("refreshed (-before +after)\n%s", d)
 				}
 			}
@@ -336,7 +336,7 @@ func TestForeignAnswersThatLeaveThingsOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(s, again); d != "" {
+		if d := diff(s, again); d != "" {
 			t.Errorf("(-before +after)\n%s", d)
 		}
 	})

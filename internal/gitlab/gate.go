@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 )
 
 // gate keeps requests below GitLab's default rate limits, stops a kind of request after a 429, learns from it where
@@ -23,6 +25,7 @@ type gate struct {
 	tested  map[string]time.Time         // when an urgent request of a stopped kind was last let through
 	counts  map[string]int64
 	recent  map[string][]time.Time // when the requests of the last minute were sent, by kind
+	urgent  time.Time              // when the last urgent request was to be sent
 }
 
 // stop says since when and until when a kind of request waits.
@@ -49,6 +52,10 @@ const (
 	// testEvery is how often one urgent request of a stopped kind is sent all the same: what made GitLab refuse may be over, or may
 	// never have concerned the whole kind.
 	testEvery = 2 * time.Second
+	// After an urgent request those of a reading of everything wait for afterUrgent, in which what was read is carried out: they take
+	// the processor of GitLab, and ours, for seconds. None waits for longer than patience.
+	afterUrgent = 100 * time.Millisecond
+	patience    = time.Second
 )
 
 func newGate(pacing bool) *gate {
@@ -168,6 +175,7 @@ func (g *gate) wait(ctx context.Context, kind string) error { return g.waitFor(c
 // waitFor blocks until a request of this kind for this path may start. When that is only after the context's deadline it fails
 // at once.
 func (g *gate) waitFor(ctx context.Context, kind, path string) error {
+	g.letUrgentFirst(ctx)
 	for {
 		g.mu.Lock()
 		now := time.Now()
@@ -186,6 +194,22 @@ func (g *gate) waitFor(ctx context.Context, kind, path string) error {
 		if err := sleep(ctx, left); err != nil {
 			return err
 		}
+	}
+}
+
+// letUrgentFirst has a request of a reading of everything wait while urgent ones are sent.
+func (g *gate) letUrgentFirst(ctx context.Context) {
+	switch {
+	case urgent(ctx):
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.urgent = time.Now()
+	case ofEverything(ctx):
+		wait.While(ctx, patience, func() bool {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return time.Since(g.urgent) < afterUrgent
+		})
 	}
 }
 

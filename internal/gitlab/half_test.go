@@ -544,7 +544,7 @@ func TestAnUnreadAccountStaysUnreadInATargetedReading(t *testing.T) {
 			base := o.want(true)
 			delete(base.Users, bob.ID)
 			base.Missing[bob] = "the account could not be read"
-			markIncomplete(base)
+			inPlace(base).markIncomplete()
 			down := true
 			r := o.faultyReader(func(r *http.Request, _ string) *http.Response {
 				if r.URL.Path != tt.path || !down {

@@ -85,6 +85,7 @@ func (r *Reader) Probe(ctx context.Context) (Info, error) {
 // Snapshot reads everything. What could not be read completely is in Missing; when a list could not be read, or
 // GitLab went away in between, MissingAll is set. The error is only for when nothing was read.
 func (r *Reader) Snapshot(ctx context.Context) (*authz.Snapshot, error) {
+	ctx = forEverything(ctx)
 	taken := r.api.now().UTC() // before reading: nothing in it is older
 	info, err := r.Probe(ctx)
 	if err != nil {

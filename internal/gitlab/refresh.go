@@ -25,8 +25,8 @@ import (
 // all could be read: then the changes are still to be done.
 func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error) {
 	u := &update{
-		s: base, absences: &r.absences, now: r.api.now, done: map[authz.SourceID]bool{}, read: map[authz.SourceID]bool{},
-		below: map[authz.SourceID]bool{}, fromRow: map[int64]bool{}, replaced: map[authz.SourceID]bool{},
+		successor: successorOf(base), absences: &r.absences, now: r.api.now, done: map[authz.SourceID]bool{}, read: map[authz.SourceID]bool{},
+		below: map[authz.SourceID]bool{}, fromRow: map[int64]bool{},
 	}
 	f := &fetcher{
 		api: r.api, graphQL: r.graphQL, links: r.links, absences: &r.absences, have: u, until: time.Now().Add(refreshTimeout),
@@ -37,9 +37,9 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 	}
 	var copying sync.WaitGroup // which takes milliseconds of a large GitLab, while it answers
 	defer copying.Wait()
-	var ours *authz.Snapshot
-	copying.Go(func() { ours = copySnapshot(base) })
-	for len(u.queue) > 0 {
+	var ours successor
+	copying.Go(func() { ours = successorOf(base).copied(changed) })
+	for first := true; len(u.queue) > 0; first = false {
 		wave := u.queue
 		u.queue = nil
 		slices.SortFunc(wave, usersFirst)
@@ -52,20 +52,18 @@ func (r *Reader) Refresh(ctx context.Context, base *authz.Snapshot, changed []au
 				return nil, err
 			}
 		}
-		copying.Wait()
-		u.s = ours
+		if first {
+			copying.Wait()
+			u.successor = ours
+		}
 		u.takeAll(wave, answers)
 	}
-	copying.Wait()
-	u.s = ours
 	u.finish(base, r.includeUsers)
 	fresh := slices.DeleteFunc(u.projectsRead(), func(id int64) bool { _, known := base.Projects[id]; return known })
 	ctx, cancel := urgently(ctx, variablesTimeout)
 	defer cancel()
 	r.graphQL.readVariables(ctx, fresh).putAll(u.s, fresh)
-	if !u.anything {
-		u.s.Derived(base, u.replaced)
-	}
+	u.s.Derived(base, u.replaced)
 	return u.s, nil
 }
 

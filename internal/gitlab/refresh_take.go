@@ -12,7 +12,7 @@ import (
 
 // update is a Snapshot into which what was read is put, and what is to be read for that.
 type update struct {
-	s        *authz.Snapshot
+	successor
 	absences *absences
 	now      func() time.Time
 	queue    []authz.SourceID
@@ -20,25 +20,6 @@ type update struct {
 	read     map[authz.SourceID]bool
 	below    map[authz.SourceID]bool // what was in a group that is gone
 	fromRow  map[int64]bool          // people only known from a row so far
-	replaced map[authz.SourceID]bool // what is other than in the Snapshot of before, at most
-	anything bool                    // anything can be
-}
-
-func (u *update) setUser(id int64, x authz.User) {
-	u.s.Users[id], u.replaced[authz.UserID(id)] = x, true
-}
-
-func (u *update) setGroup(id int64, g authz.Group) {
-	u.s.Groups[id], u.replaced[authz.GroupID(id)] = g, true
-}
-
-func (u *update) setProject(id int64, p authz.Project) {
-	u.s.Projects[id], u.replaced[authz.ProjectID(id)] = p, true
-}
-
-func (u *update) dropUser(id int64) {
-	delete(u.s.Users, id)
-	u.replaced[authz.UserID(id)] = true
 }
 
 // account returns what is known of an account, and whether that is more than a row of members tells.
@@ -58,13 +39,12 @@ func (u *update) want(id authz.SourceID) {
 // takeAll puts what was read about the sources of a wave into the Snapshot.
 func (u *update) takeAll(wave []authz.SourceID, answers []fetched) {
 	for i, id := range wave {
-		u.replaced[id] = true
 		if err := u.take(id, answers[i]); err != nil {
-			u.s.Missing[id] = err.Error()
+			u.miss(id, err.Error())
 			continue
 		}
 		u.read[id] = true
-		delete(u.s.Missing, id)
+		u.miss(id, "")
 		u.absences.forget(id)
 	}
 }
@@ -115,7 +95,7 @@ func (u *update) take(id authz.SourceID, in fetched) error {
 func (u *update) gone(id authz.SourceID) {
 	switch id.Kind {
 	case authz.GroupSource:
-		delete(u.s.Groups, id.ID)
+		u.drop(id)
 		for _, below := range u.wantBelow(id.ID) {
 			u.below[below] = true
 		}
@@ -132,9 +112,9 @@ func (u *update) gone(id authz.SourceID) {
 			}
 		}
 	case authz.ProjectSource:
-		delete(u.s.Projects, id.ID)
+		u.drop(id)
 	case authz.UserSource:
-		u.dropUser(id.ID)
+		u.drop(id)
 		for gid, g := range u.s.Groups {
 			if kept, cut := withoutMember(g.Members, id.ID); cut {
 				g.Members = kept
@@ -324,25 +304,6 @@ func (u *update) projectsRead() []int64 {
 	return out
 }
 
-// copySnapshot copies the maps. Rows and links are shared with base and replaced as a whole, never changed.
-func copySnapshot(base *authz.Snapshot) *authz.Snapshot {
-	s := *base
-	s.Users, s.Groups, s.Projects, s.Missing = maps.Clone(base.Users), maps.Clone(base.Groups), maps.Clone(base.Projects), maps.Clone(base.Missing)
-	if s.Users == nil {
-		s.Users = map[int64]authz.User{}
-	}
-	if s.Groups == nil {
-		s.Groups = map[int64]authz.Group{}
-	}
-	if s.Projects == nil {
-		s.Projects = map[int64]authz.Project{}
-	}
-	if s.Missing == nil {
-		s.Missing = map[authz.SourceID]string{}
-	}
-	return &s
-}
-
 // finish makes the Snapshot what a full reading would be. It looks at what the update can have changed alone: going through all
 // members of everything with each hook would be most of what a revocation costs.
 func (u *update) finish(base *authz.Snapshot, includeUsers bool) {
@@ -351,26 +312,24 @@ func (u *update) finish(base *authz.Snapshot, includeUsers bool) {
 	}
 	half := len(u.fromRow) > 0
 	for id := range u.fromRow { // it is not known to be a human or none: the next reading has to ask
-		u.dropUser(id)
+		u.drop(authz.UserID(id))
 	}
 	for id := range u.read {
 		user, there := u.s.Users[id.ID]
 		half = half || id.Kind == authz.UserSource && there && !isWhole(user)
 	}
 	if half {
-		u.anything = true
-		markIncomplete(u.s)
+		u.markIncomplete()
 	}
 	for id := range u.read {
-		markMembers(u.s, id)
+		u.markMembers(id)
 	}
 	groups := false
 	for id := range u.done {
 		groups = groups || id.Kind == authz.GroupSource
 	}
 	if groups {
-		u.anything = true
-		inheritFlags(u.s)
+		u.inheritFlags()
 		return
 	}
 	for id := range u.read {
@@ -415,7 +374,7 @@ func (u *update) dropUnnamed(base *authz.Snapshot) {
 		}
 	}
 	for id := range unnamed {
-		u.dropUser(id)
+		u.drop(authz.UserID(id))
 	}
 }
 

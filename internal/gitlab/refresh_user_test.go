@@ -15,12 +15,12 @@ func TestAUserIsNoProject(t *testing.T) {
 		Groups:   map[int64]authz.Group{5: {ID: 5, Members: []authz.Member{{User: 78, Level: authz.Developer}}}},
 		Missing:  map[authz.SourceID]string{},
 	}
-	markMembers(s, authz.UserID(5))
+	inPlace(s).markMembers(authz.UserID(5))
 	if len(s.Missing) > 0 {
 		t.Errorf("missing: %v", s.Missing)
 	}
-	markMembers(s, authz.ProjectID(5))
-	markMembers(s, authz.GroupID(5))
+	inPlace(s).markMembers(authz.ProjectID(5))
+	inPlace(s).markMembers(authz.GroupID(5))
 	if len(s.Missing) != 2 {
 		t.Errorf("missing: %v, want the project and the group", s.Missing)
 	}

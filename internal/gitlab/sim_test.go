@@ -840,6 +840,13 @@ func TestRefreshEqualsFullSnapshot(t *testing.T) {
 	}
 }
 
+// copySnapshot copies a Snapshot with its maps.
+func copySnapshot(s *authz.Snapshot) *authz.Snapshot {
+	out := *s
+	out.Users, out.Groups, out.Projects, out.Missing = maps.Clone(s.Users), maps.Clone(s.Groups), maps.Clone(s.Projects), maps.Clone(s.Missing)
+	return &out
+}
+
 // finished is a Snapshot after all users and all members were looked at.
 func finished(s *authz.Snapshot, everybody bool) *authz.Snapshot {
 	s = copySnapshot(s)
@@ -854,8 +861,8 @@ func finished(s *authz.Snapshot, everybody bool) *authz.Snapshot {
 			delete(s.Users, user)
 		}
 	}
-	markIncomplete(s)
-	inheritFlags(s)
+	inPlace(s).markIncomplete()
+	inPlace(s).inheritFlags()
 	return s
 }
 

@@ -75,10 +75,24 @@ type gapLine struct {
 const metaTaken = "taken"
 
 // Save stores a Snapshot. It is cheap when only the time differs.
-func (s Snapshots) Save(ctx context.Context, st syncer.Stored) error {
+func (s Snapshots) Save(ctx context.Context, st syncer.Stored, yield func()) error {
 	return s.Blob.Save(ctx, map[string]string{metaTaken: st.Snapshot.Taken.UTC().Format(time.RFC3339Nano)}, func(w io.Writer) error {
+		if yield != nil {
+			w = yielding{w, yield}
+		}
 		return encodeSnapshot(w, st)
 	})
+}
+
+// yielding lets others go first before each write.
+type yielding struct {
+	io.Writer
+	yield func()
+}
+
+func (w yielding) Write(p []byte) (int, error) {
+	w.yield()
+	return w.Writer.Write(p)
 }
 
 // Load returns what is stored; nil when that is the version in have, or nothing.
@@ -99,7 +113,7 @@ func (s Snapshots) Load(ctx context.Context, have string) (*syncer.Stored, strin
 
 func encodeSnapshot(w io.Writer, st syncer.Stored) error {
 	s := st.Snapshot
-	b := bufio.NewWriter(w)
+	b := bufio.NewWriterSize(w, 16<<10)
 	e := json.NewEncoder(b)
 	before := difference(s, st.Before)
 	h := &snapshotHeader{

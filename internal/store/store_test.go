@@ -116,7 +116,7 @@ func TestTheSnapshotBeforeComesBack(t *testing.T) {
 	delete(other.Projects, 2)
 	for name, before := range map[string]*authz.Snapshot{"another one": other, "none": nil} {
 		st.Before = before
-		if err := s.Save(ctx, st); err != nil {
+		if err := s.Save(ctx, st, nil); err != nil {
 			t.Fatal(err)
 		}
 		got, _, err := s.Load(ctx, "")
@@ -136,7 +136,7 @@ func TestASnapshotComesBackWithEveryField(t *testing.T) {
 	kube, ctx := own(t), t.Context()
 	s := store.Snapshots{Blob: store.Blob{Client: kube, Namespace: deploy.Namespace, Name: store.NameSnapshot}}
 	want := snapshot(t)
-	if err := s.Save(ctx, want); err != nil {
+	if err := s.Save(ctx, want, nil); err != nil {
 		t.Fatal(err)
 	}
 	got, version, err := s.Load(ctx, "")
@@ -161,11 +161,11 @@ func TestASnapshotComesBackWithEveryField(t *testing.T) {
 		return x.ResourceVersion
 	}
 	before := secret()
-	if err := s.Save(ctx, want); err != nil || secret() != before {
+	if err := s.Save(ctx, want, nil); err != nil || secret() != before {
 		t.Errorf("the same content was written again (%v)", err)
 	}
 	want.Snapshot.Taken = want.Snapshot.Taken.Add(time.Hour)
-	if err := s.Save(ctx, want); err != nil || secret() == before {
+	if err := s.Save(ctx, want, nil); err != nil || secret() == before {
 		t.Errorf("the new time was not written (%v)", err)
 	}
 	if again, _, err := s.Load(ctx, version); again != nil || err != nil {

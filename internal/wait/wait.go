@@ -18,6 +18,16 @@ func For(ctx context.Context, d time.Duration) {
 	}
 }
 
+// lookEvery is the pause between two looks of While.
+const lookEvery = 5 * time.Millisecond
+
+// While waits while busy returns true, looking every few milliseconds, for patience at most, or until ctx is done.
+func While(ctx context.Context, patience time.Duration, busy func() bool) {
+	for end := time.Now().Add(patience); busy() && ctx.Err() == nil && time.Now().Before(end); {
+		For(ctx, lookEvery)
+	}
+}
+
 // Jitter varies a duration by a tenth, so that several programs don't march in step.
 func Jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // not a secret

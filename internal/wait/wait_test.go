@@ -32,3 +32,28 @@ func TestTurn(t *testing.T) {
 		}
 	})
 }
+
+// TestWhile: it waits as long as something is busy, but not for longer than it has patience.
+func TestWhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		busyFor := func(d time.Duration) func() bool { return func() bool { return time.Since(begun) < d } }
+		if wait.While(t.Context(), time.Second, busyFor(0)); time.Since(begun) > 0 {
+			t.Errorf("nothing was busy, and it waited for %s", time.Since(begun))
+		}
+		if wait.While(t.Context(), time.Second, busyFor(100*time.Millisecond)); time.Since(begun) < 100*time.Millisecond || time.Since(begun) > 110*time.Millisecond {
+			t.Errorf("busy for 100 ms: it waited for %s", time.Since(begun))
+		}
+		begun = time.Now()
+		if wait.While(t.Context(), time.Second, busyFor(time.Hour)); time.Since(begun) < time.Second || time.Since(begun) > 1010*time.Millisecond {
+			t.Errorf("busy for an hour: it waited for %s", time.Since(begun))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		begun = time.Now()
+		if wait.While(ctx, time.Second, busyFor(time.Hour)); time.Since(begun) > 0 {
+			t.Errorf("who has left waited for %s", time.Since(begun))
+		}
+	})
+}

@@ -95,7 +95,7 @@ func (b *bench) Provision(ctx context.Context, namespaces []ci.Namespace) ci.Rep
 
 func (b *bench) ProvisionUntil(ctx context.Context, namespaces []ci.Namespace, stop func() bool) ci.Report {
 	ci.Configure(b.Provisioner, b.Config)
-	return b.Provisioner.ProvisionUntil(ctx, namespaces, stop, func(id authz.SourceID) { b.changed = append(b.changed, id) })
+	return b.ProvisionBeside(ctx, namespaces, ci.Beside{Stop: stop, Changed: func(id authz.SourceID) { b.changed = append(b.changed, id) }})
 }
 
 func (b *bench) config() ci.Config {

@@ -58,7 +58,7 @@ type Config struct {
 }
 
 // Provisioner keeps tokens fresh and delivered. Its methods may be called at the same time, but for Provision and
-// ProvisionUntil, which one goroutine calls at a time.
+// ProvisionBeside, which one goroutine calls at a time.
 type Provisioner struct {
 	c Config // never changed
 	memory

@@ -121,9 +121,9 @@ func (m *memory) begin(namespaces []Namespace, f facts) {
 	maps.DeleteFunc(m.lost, func(name string, _ sets.Set[int64]) bool { return !present[name] })
 }
 
-// todo returns what has to be looked at: first where a token has to die, then by name, so that an interrupted pass
-// goes on where it stopped.
-func (m *memory) todo(namespaces []Namespace, now time.Time) []Namespace {
+// todo returns what has to be looked at: first where a token has to die, which are the first dying of all, then by name, so
+// that an interrupted pass goes on where it stopped.
+func (m *memory) todo(namespaces []Namespace, now time.Time) (all []Namespace, dying int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var urgent, later []Namespace
@@ -145,7 +145,7 @@ func (m *memory) todo(namespaces []Namespace, now time.Time) []Namespace {
 			later = append(later, *n)
 		}
 	}
-	return append(urgent, later...)
+	return append(urgent, later...), len(urgent)
 }
 
 // about returns a copy of what is known of a namespace, and who lost the right to read its token.

@@ -34,29 +34,67 @@ func (r *Report) find(code, format string, args ...any) {
 	r.Findings = append(r.Findings, authz.Finding{Code: code, Text: fmt.Sprintf(format, args...)})
 }
 
+// Beside is what a Provisioner has to know of what goes on beside it. The zero value is nothing.
+type Beside struct {
+	// Stop, optional, is true when nothing new is to be started.
+	Stop func() bool
+	// Changed, optional, is called, of several namespaces at the same time, when Status has changed in a way that a
+	// namespace's CI binding depends on.
+	Changed func(authz.SourceID)
+	// Yield, optional, returns when nothing more urgent is being written, or after patience. It is called before each look at a
+	// namespace, of several at the same time: the rights of people come before CI tokens.
+	Yield func(ctx context.Context, patience time.Duration)
+}
+
+const (
+	// YieldDying is how long the tokens of one list that have to die wait for what is more urgent, all together.
+	YieldDying = time.Second
+	// YieldNew is how long a look at a namespace in which nothing has to die waits for it, and yieldAll how long all of a list do.
+	YieldNew = 5 * time.Second
+	yieldAll = time.Minute
+)
+
+// yielder returns what each look of a list waits with before it begins.
+func (b Beside) yielder() func(ctx context.Context, dying bool) {
+	if b.Yield == nil {
+		return func(context.Context, bool) {}
+	}
+	begun := time.Now()
+	return func(ctx context.Context, dying bool) {
+		patience := min(YieldNew, yieldAll-time.Since(begun))
+		if dying {
+			patience = YieldDying - time.Since(begun)
+		}
+		if patience > 0 {
+			b.Yield(ctx, patience)
+		}
+	}
+}
+
 // Provision brings the Secrets, and what projects are given, of all these namespaces in order. What fails is in the
 // report and is tried again at a later call, with growing pauses.
 func (p *Provisioner) Provision(ctx context.Context, namespaces []Namespace) Report {
-	return p.ProvisionUntil(ctx, namespaces, func() bool { return false }, func(authz.SourceID) {})
+	return p.ProvisionBeside(ctx, namespaces, Beside{})
 }
 
-// ProvisionUntil is Provision that starts nothing new when stop is true. The next call goes on where it stopped. It calls
-// changed, of several namespaces at the same time, when Status has changed in a way that a namespace's CI binding depends on.
-func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace, stop func() bool, changed func(authz.SourceID)) Report {
+// ProvisionBeside is Provision beside something else. After it was stopped, the next call goes on where it stopped.
+func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespace, b Beside) Report {
 	var report Report
 	p.begin(namespaces, p.learn(ctx, &report))
-	todo := p.todo(namespaces, p.c.Now())
+	todo, dying := p.todo(namespaces, p.c.Now())
+	yield := b.yielder()
 	var done, issued, delivered atomic.Int64
 	var handed sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(p.c.Concurrency)
 	end := p.progress(ctx, &done, len(todo))
-	for _, n := range todo {
-		if ctx.Err() != nil || stop() {
+	for i, n := range todo {
+		if ctx.Err() != nil || b.Stop != nil && b.Stop() {
 			report.Stopped = true
 			break
 		}
 		g.Go(func() error {
+			yield(ctx, i < dying)
 			p.listen(n.Name)
 			w := p.work(n)
 			err := w.do(ctx)
@@ -70,8 +108,8 @@ func (p *Provisioner) ProvisionUntil(ctx context.Context, namespaces []Namespace
 				return nil
 			}
 			p.keep(w.ended(ctx, err), w.settledLoss)
-			if w.changed {
-				changed(n.Source)
+			if w.changed && b.Changed != nil {
+				b.Changed(n.Source)
 			}
 			return nil
 		})
@@ -184,10 +222,11 @@ func (p *Provisioner) Statuses(scope rbacsync.Scope) rbacsync.DeliveryStatuses {
 func (p *Provisioner) DestroyLost(ctx context.Context, namespaces []Namespace) {
 	var g errgroup.Group
 	g.SetLimit(p.c.Concurrency)
-	for i, n := range namespaces {
-		if len(n.Lost) == 0 || n.Gone {
+	for i := range namespaces {
+		if len(namespaces[i].Lost) == 0 || namespaces[i].Gone {
 			continue
 		}
+		n := namespaces[i]
 		g.Go(func() error {
 			w := p.work(n)
 			w.lost = n.Lost

@@ -66,8 +66,12 @@ type Report struct {
 	partly []rbacsync.Change // what was written of Failed ones: see applier.chain
 }
 
-// Made returns those of the planned changes that were written, and what was written of others.
+// Made returns those of the planned changes that were written, and what was written of others. It may be the plan
+// itself: do not change it.
 func (r Report) Made(plan []rbacsync.Change) []rbacsync.Change {
+	if len(r.Failed)+len(r.Refused)+len(r.Deferred)+len(r.partly) == 0 {
+		return plan // that of a first round is large
+	}
 	not := map[rbacsync.Key]bool{}
 	for _, f := range slices.Concat(r.Failed, r.Refused) {
 		not[f.Change.Key] = true

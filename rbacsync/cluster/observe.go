@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -87,10 +88,11 @@ func entryOf(obj runtime.Object) (entry, error) {
 	if err != nil {
 		return entry{}, fmt.Errorf("reading a %T: %w", obj, err)
 	}
-	l := liveOf(rbacsync.Key{Namespace: m.GetNamespace(), Name: m.GetName()}, m)
+	// The names of few bindings, and of each namespace, are those of many objects: they are in memory once.
+	l := liveOf(rbacsync.Key{Namespace: unique.Make(m.GetNamespace()).Value(), Name: unique.Make(m.GetName()).Value()}, m)
 	switch o := obj.(type) {
 	case *corev1.Namespace:
-		l.Key = rbacsync.NamespaceKey(o.Name)
+		l.Key = rbacsync.NamespaceKey(l.Key.Name)
 		l.Namespace, l.Doubt = rbacsync.NamespaceOf(o.Labels, o.Annotations)
 		l.Born = o.CreationTimestamp.Unix()
 		l.Deleting = l.Deleting || o.Status.Phase == corev1.NamespaceTerminating

@@ -120,6 +120,8 @@ type Intake struct {
 	many chan struct{} // more came in than in has room for: everything is read
 	news chan News
 	seen atomic.Pointer[seen]
+	// reading is since when single is read; nil: it is not. It ends after what came of it is published.
+	reading atomic.Pointer[time.Time]
 
 	// Run owns these.
 	now     stamp
@@ -175,6 +177,12 @@ func (i *Intake) News() <-chan News { return i.news }
 
 // Waiting reports whether there is something new to take.
 func (i *Intake) Waiting() bool { return len(i.news) > 0 }
+
+// Reading reports whether single things are being read, for no longer than that.
+func (i *Intake) Reading(atMost time.Duration) bool {
+	since := i.reading.Load()
+	return since != nil && time.Since(*since) < atMost
+}
 
 // Add asks for these sources to be read again; none means everything. It does not block, and may be called by anybody.
 func (i *Intake) Add(changed []authz.SourceID, cause string) {
@@ -235,6 +243,7 @@ func (i *Intake) Run(ctx context.Context) {
 	i.poller = poller{at: i.o.Now().Add(wait.Jitter(i.o.PollEvery)), pause: i.o.PollEvery, checked: map[int64]time.Time{}}
 	i.reread.at, i.reread.running = i.o.Now().Add(RereadEvery), false
 	i.seen.Store(nil)
+	defer i.reading.Store(nil)
 	for ctx.Err() == nil {
 		i.start(ctx, &wg)
 		t := time.NewTimer(max(i.next().Sub(i.o.Now()), time.Millisecond))
@@ -300,6 +309,8 @@ func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 	}
 	if i.single == nil {
 		if ids, causes := i.queue.take(now, topIn(i.base)); len(ids) > 0 {
+			began := time.Now()
+			i.reading.Store(&began)
 			i.single = &reading{ids: ids, causes: causes, began: i.now.next(), at: now}
 			r, base := i.single, i.base
 			r.beside(ctx, wg, i, func() {
@@ -397,6 +408,7 @@ func (i *Intake) end(r *reading) {
 	} else {
 		i.single = nil
 		i.endSingle(r)
+		i.reading.Store(nil)
 	}
 	if i.single != nil { // was begun with what was known before, so it comes first; it takes no longer than ReadingTimeout
 		return

@@ -109,7 +109,7 @@ func (b *brakes) begin(ctx context.Context, p *pass) {
 	if err == nil && st != nil && st.Snapshot.Issuer == p.snap.Issuer {
 		next := *st
 		next.Begun = configsOf(b.begun)
-		err = b.o.Memory.Save(ctx, next)
+		err = b.o.Memory.Save(ctx, next, nil)
 	}
 	if b.owed = err != nil; b.owed {
 		b.retry = p.Started.Add(beginPause)

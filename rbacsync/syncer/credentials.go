@@ -13,6 +13,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
@@ -22,6 +23,9 @@ import (
 type credentials struct {
 	o    *Options
 	look func(look)
+	busy func() bool // see Syncer.busy
+	// hurry: a list waits for run by which a token may have to die.
+	hurry atomic.Bool
 	// known are all that have, or lose, credentials, by name. It belongs to whoever has the turn of the Syncer: what runs
 	// beside the passes is handed a copy.
 	known []ci.Namespace
@@ -250,17 +254,36 @@ func (c *ciNamespaces) readers(ns string, id authz.SourceID, open bool) (now, lo
 	return now, lost
 }
 
+// ciList is a list of the namespaces that have, or lose, CI credentials.
+type ciList struct {
+	namespaces []ci.Namespace
+	urgent     bool // a token may have to die by it
+}
+
+// with adds what an older list has said.
+func (l ciList) with(older ciList) ciList {
+	return ciList{withLost(l.namespaces, older.namespaces), l.urgent || older.urgent}
+}
+
 // destroy hands lists on to run after it has destroyed the tokens that have to die: run may be waiting for GitLab.
-func (c *credentials) destroy(ctx context.Context, lists <-chan []ci.Namespace, next chan []ci.Namespace) {
+func (c *credentials) destroy(ctx context.Context, lists <-chan ciList, next chan ciList) {
+	var before []ci.Namespace
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case list := <-lists:
+			c.yield(ctx, ci.YieldDying)
+			list = newest(lists, list, ciList.with)
 			if c.o.Apply.May == nil || c.o.Apply.May() == nil {
-				c.o.CI.DestroyLost(ctx, list)
+				c.o.CI.DestroyLost(ctx, list.namespaces)
 			}
+			list.urgent = urgent(list.namespaces, before)
+			before = list.namespaces
 			offerCI(next, list)
+			if list.urgent {
+				c.hurry.Store(true)
+			}
 		}
 	}
 }
@@ -272,15 +295,16 @@ const tokensAfter = 300 * time.Millisecond
 // urgent reports whether a token may have to die by a list that did not by the one before: one that destroy has left, that of a
 // namespace which GitLab has no more, or one of which that was not clear. Both lists are in the order of the names.
 func urgent(list, before []ci.Namespace) bool {
-	for _, n := range list {
+	for i := range list {
+		n := &list[i]
 		for len(before) > 0 && before[0].Name < n.Name {
 			before = before[1:]
 		}
-		var old ci.Namespace
+		var gone, undecided bool
 		if len(before) > 0 && before[0].Name == n.Name {
-			old = before[0]
+			gone, undecided = before[0].Gone, before[0].Undecided
 		}
-		if len(n.Lost) > 0 || n.Gone && !old.Gone || old.Undecided && !n.Undecided {
+		if len(n.Lost) > 0 || n.Gone && !gone || undecided && !n.Undecided {
 			return true
 		}
 	}
@@ -288,8 +312,8 @@ func urgent(list, before []ci.Namespace) bool {
 }
 
 // run keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
-func (c *credentials) run(ctx context.Context, lists <-chan []ci.Namespace, disturbed <-chan map[string]bool) {
-	var list []ci.Namespace
+func (c *credentials) run(ctx context.Context, lists <-chan ciList, disturbed <-chan map[string]bool) {
+	var list ciList
 	var again <-chan time.Time
 	var touched map[string]bool // namespaces whose Secret somebody else changed; true: deleted
 	stopped := false            // there was more to do than was done
@@ -298,38 +322,56 @@ func (c *credentials) run(ctx context.Context, lists <-chan []ci.Namespace, dist
 		case <-ctx.Done():
 			return
 		case next := <-lists:
-			pause := tokensAfter
-			if stopped || urgent(next, list) {
-				pause = 0
+			c.hurry.Store(false)
+			switch {
+			case next.urgent:
+				c.yield(ctx, ci.YieldDying)
+			case !stopped:
+				wait.While(ctx, tokensAfter, func() bool { return !c.hurry.Load() })
+				c.yieldNew(ctx, ci.YieldNew)
 			}
-			list = withLost(later(ctx, pause, lists, next, withLost), list)
+			list.urgent = false
+			list = newest(lists, next, ciList.with).with(list)
+			c.hurry.Store(false)
 		case touched = <-disturbed:
 		case <-again:
 		}
 		again = nil
-		if list == nil {
+		if list.namespaces == nil {
 			continue
 		}
 		if c.o.Apply.May != nil && c.o.Apply.May() != nil {
 			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
 			continue
 		}
-		report := c.o.CI.ProvisionUntil(ctx, list, func() bool { return len(lists) > 0 }, func(authz.SourceID) { c.look(look{"ci", true}) })
+		report := c.o.CI.ProvisionBeside(ctx, list.namespaces, ci.Beside{
+			Stop: func() bool { return len(lists) > 0 }, Changed: func(authz.SourceID) { c.look(look{"ci", true}) }, Yield: c.yieldNew,
+		})
 		stopped = report.Stopped
 		if before := c.found.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
 			c.look(look{"ci", false}) // else they would be shown as they were until the next reading of GitLab
 		}
 		if report.Issued > 0 {
-			c.report(ctx, touched, list)
+			c.report(ctx, touched, list.namespaces)
 		}
 		touched = nil
-		for i := range list {
-			list[i].Lost = nil // the Provisioner knows
+		for i := range list.namespaces {
+			list.namespaces[i].Lost = nil // the Provisioner knows
 		}
 		if !report.Next.IsZero() {
 			again = time.After(max(report.Next.Sub(c.o.Now()), 100*time.Millisecond))
 		}
 	}
+}
+
+// yield waits while the rights of people are being written, for patience at most.
+func (c *credentials) yield(ctx context.Context, patience time.Duration) {
+	wait.While(ctx, patience, c.busy)
+}
+
+// yieldNew is yield for what run does: it ends as well when a list comes by which a token may have to die.
+func (c *credentials) yieldNew(ctx context.Context, patience time.Duration) {
+	wait.While(ctx, patience, func() bool { return c.busy() && !c.hurry.Load() })
 }
 
 // sameFindings compares what findings are about; a text may differ each time.
@@ -338,13 +380,8 @@ func sameFindings(a, b []authz.Finding) bool {
 }
 
 // offerCI hands a list to run in place of one that is still waiting. Each channel has one caller.
-func offerCI(lists chan []ci.Namespace, list []ci.Namespace) {
-	select {
-	case old := <-lists:
-		list = withLost(list, old)
-	default:
-	}
-	lists <- list
+func offerCI(lists chan ciList, list ciList) {
+	lists <- newest(lists, list, func(older, newer ciList) ciList { return newer.with(older) })
 }
 
 // withLost adds to a list those who could read a token by an older one, and still don't by this one. It returns the list.

@@ -123,13 +123,12 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	for _, c := range p.Report.Deferred {
 		s.drift.postpone(c.Key.Namespace, started)
 	}
-	done := p.Report.Made(p.Plan)
-	for _, c := range done {
+	for _, c := range p.made {
 		s.drift.limiter.restored(c.Key.Namespace)
 		if c.Action == rbacsync.Create && c.Key.Kind == rbacsync.KindServiceAccount && s.o.CI != nil {
 			s.Trigger([]authz.SourceID{c.Source}, causeDrift) // its tokens died with the one before
 		}
 	}
 	s.published.report(ctx, p.Round)
-	cluster.ReportDrift(ctx, s.o.Kube, s.o.Logger, started, done)
+	cluster.ReportDrift(ctx, s.o.Kube, s.o.Logger, started, p.made)
 }

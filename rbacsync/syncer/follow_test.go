@@ -128,7 +128,7 @@ func TestWhatWasStoredBeforeTakesNoPlace(t *testing.T) {
 			t.Helper()
 			snap := authztest.Clone(rbacsynctest.HawWorld())
 			snap.Taken = time.Now().Add(-age)
-			if err := m.Save(t.Context(), syncer.Stored{Snapshot: snap, Names: map[authz.SourceID]string{authz.ProjectID(42): name}}); err != nil {
+			if err := m.Save(t.Context(), syncer.Stored{Snapshot: snap, Names: map[authz.SourceID]string{authz.ProjectID(42): name}}, nil); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(5 * time.Second)

@@ -15,6 +15,7 @@ import (
 // lost a right have left behind. Nothing that is given or taken waits for it.
 type inspector struct {
 	o     *Options
+	busy  func() bool // see Syncer.busy
 	found atomic.Pointer[[]authz.Finding]
 
 	// Whoever calls look owns these.
@@ -66,7 +67,8 @@ func (x *inspector) run(ctx context.Context, in <-chan inspection, changed func(
 		case <-ctx.Done():
 			return
 		case i := <-in:
-			i = later(ctx, besideAfter, in, i, inspection.with)
+			afterPasses(ctx, x.busy)
+			i = newest(in, i, inspection.with)
 			before := x.findings()
 			x.look(ctx, i)
 			if ctx.Err() == nil && !slices.Equal(before, x.findings()) {
@@ -128,7 +130,7 @@ type losses map[string]rbacsync.LostNamespace
 // at once: only then it returns them.
 func (l *losses) take(p *pass, weak map[string]bool) losses {
 	live := slices.Clip(p.have.Live)
-	for _, c := range p.Report.Made(p.Plan) {
+	for _, c := range p.made {
 		if c.New != nil && c.New.Binding != nil {
 			live = append(live, &rbacsync.Live{Object: *c.New})
 		}

@@ -2,8 +2,9 @@ package syncer
 
 import (
 	"context"
+	"fmt"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -33,7 +34,8 @@ type Stored struct {
 
 // Memory keeps what one process has to know of those before it, for other replicas and for the next start.
 type Memory interface {
-	Save(ctx context.Context, s Stored) error
+	// Save keeps s. It calls yield, optional, again and again while it is at work, which takes a while: others may go first.
+	Save(ctx context.Context, s Stored, yield func()) error
 	// Load returns what is stored and its version; nil when nothing is, or nothing but the version in have.
 	Load(ctx context.Context, have string) (*Stored, string, error)
 }
@@ -108,13 +110,25 @@ const notStored = "the Snapshot was not stored: a restart during an outage of Gi
 // saver keeps the last Snapshot in the Memory.
 type saver struct {
 	o       *Options
+	busy    func() bool // see Syncer.busy
+	saving  *serial
 	offers  chan Stored
 	unsaved *Stored // the last one, if run ended before it was saved
 }
 
-// besideAfter is how long what can wait leaves the machine to the passes after one: hooks come in bursts, and what takes the next
-// right away is not to share the processor with what is done about the one before.
-const besideAfter = time.Second
+// besideAfter is how long what nobody waits for leaves the machine to the passes after one: hooks come in bursts, and what takes the next
+// right away is not to share the processor with what is done about the one before. besidePatience is how long it waits then while
+// passes run.
+const (
+	besideAfter    = time.Second
+	besidePatience = 5 * time.Second
+)
+
+// afterPasses leaves the machine to the passes first.
+func afterPasses(ctx context.Context, busy func() bool) {
+	wait.For(ctx, besideAfter)
+	wait.While(ctx, besidePatience, busy)
+}
 
 // run saves beside the rounds and not after each of them, because a large Snapshot takes a while.
 func (s *saver) run(ctx context.Context) {
@@ -122,9 +136,16 @@ func (s *saver) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case st := <-s.offers:
-			st = later(ctx, besideAfter, s.offers, st, func(newer, _ Stored) Stored { return newer })
+			afterPasses(ctx, s.busy)
+			st = newest(s.offers, st, func(newer, _ Stored) Stored { return newer })
 			began := time.Now()
-			if s.save(ctx, st); ctx.Err() != nil {
+			patience := besidePatience
+			yield := func() {
+				waited := time.Now()
+				wait.While(ctx, patience, func() bool { return s.busy() && s.saving.waiting.Load() == 0 })
+				patience -= time.Since(waited)
+			}
+			if s.save(ctx, st, yield); ctx.Err() != nil {
 				s.unsaved = &st
 			}
 			wait.For(ctx, max(time.Second, 20*time.Since(began)))
@@ -145,28 +166,41 @@ func (s *saver) end(ctx context.Context) {
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
-	s.save(last, *s.unsaved)
+	s.save(last, *s.unsaved, nil)
 }
 
-func (s *saver) save(ctx context.Context, st Stored) {
+func (s *saver) save(ctx context.Context, st Stored, yield func()) {
 	if s.o.Apply.May != nil && s.o.Apply.May() != nil {
 		return // it is another one's to save now
 	}
-	if err := s.o.Memory.Save(ctx, st); err != nil && ctx.Err() == nil {
+	if err := s.o.Memory.Save(ctx, st, yield); err != nil && ctx.Err() == nil {
 		s.o.Logger.WarnContext(ctx, notStored, "error", err)
 	}
+}
+
+// serial is whose turn it is to save. A pass may wait for it, so nobody who has it waits for passes then.
+type serial struct {
+	turn    chan struct{} // whoever has put something in has it
+	waiting atomic.Int32  // how many want it
 }
 
 // serialMemory saves one thing after the other.
 type serialMemory struct {
 	Memory
-	mu sync.Mutex
+	saving *serial
 }
 
-func (m *serialMemory) Save(ctx context.Context, st Stored) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.Memory.Save(ctx, st)
+func (m serialMemory) Save(ctx context.Context, st Stored, yield func()) error {
+	m.saving.waiting.Add(1)
+	select {
+	case m.saving.turn <- struct{}{}:
+		m.saving.waiting.Add(-1)
+	case <-ctx.Done():
+		m.saving.waiting.Add(-1)
+		return fmt.Errorf("waiting for what is being stored: %w", ctx.Err())
+	}
+	defer func() { <-m.saving.turn }()
+	return m.Memory.Save(ctx, st, yield)
 }
 
 // latest puts v into a channel of size 1 in place of what waits there.
@@ -178,9 +212,8 @@ func latest[T any](c chan T, v T) {
 	c <- v
 }
 
-// later waits, and returns v joined with what came into c meanwhile.
-func later[T any](ctx context.Context, d time.Duration, c <-chan T, v T, join func(newer, older T) T) T {
-	wait.For(ctx, d)
+// newest returns v joined with what waits in a channel.
+func newest[T any](c <-chan T, v T, join func(newer, older T) T) T {
 	select {
 	case newer := <-c:
 		return join(newer, v)

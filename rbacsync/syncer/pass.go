@@ -54,12 +54,13 @@ type pass struct {
 	carried   []authz.Finding // by the passes before, about what is outside the scope
 	found     []authz.Finding // about sources in the scope, and of a pass over everything all others
 	planFound []authz.Finding
-	noted     []authz.Finding // about no source in particular
-	outside   []rbacsync.Item // held outside the scope
-	outdated  []string        // see rbacsync.Evidence.Outdated
-	withheld  int             // how many rights are left because what should come instead can't be given
-	unasked   bool            // there is more to ask GitLab about than one pass may
-	ended     bool            // it came to the end: what it has found counts for the next one
+	noted     []authz.Finding   // about no source in particular
+	outside   []rbacsync.Item   // held outside the scope
+	outdated  []string          // see rbacsync.Evidence.Outdated
+	made      []rbacsync.Change // what was written, in ModePlan what would be written
+	withheld  int               // how many rights are left because what should come instead can't be given
+	unasked   bool              // there is more to ask GitLab about than one pass may
+	ended     bool              // it came to the end: what it has found counts for the next one
 
 	credentials []ci.Namespace   // all that have, or lose, CI credentials; nil: not known
 	losses      losses           // nil: need not be looked at
@@ -273,7 +274,7 @@ func (s *pipeline) announce(p *pass) {
 
 // write carries out the plan, in ModeEnforce.
 func (s *pipeline) write(ctx context.Context, p *pass) error {
-	if s.o.Mode != ModeEnforce {
+	if p.made = p.Plan; s.o.Mode != ModeEnforce {
 		return nil
 	}
 	rbacsync.NoteLosses(p.Plan, p.want, rbacsync.WeakRoles(s.o.Policy), s.o.Now())
@@ -283,6 +284,7 @@ func (s *pipeline) write(ctx context.Context, p *pass) error {
 		opts.Pause = s.urgent
 	}
 	p.Report = s.cluster.Apply(ctx, p.Plan, opts)
+	p.made = p.Report.Made(p.Plan)
 	s.reportWritten(p)
 	for _, l := range p.Report.Namespaces {
 		s.marks.wrote(l)
@@ -310,7 +312,7 @@ func (s *pipeline) conclude(ctx context.Context, p *pass, err error) {
 	}
 	if s.o.Mode == ModeEnforce {
 		if len(p.Plan) > 0 {
-			p.view = p.view.WithGaps(s.gaps(p, p.have.With(p.Report.Made(p.Plan))))
+			p.view = p.view.WithGaps(s.gaps(p, p.have.With(p.made)))
 		}
 		p.credentials = s.credentials.take(p)
 		s.brakes.forget(ctx, p)
@@ -391,11 +393,25 @@ func (s *pipeline) size(scope authz.SourceID) int {
 
 // replaceJobs returns the jobs of before with those that a pass found in these namespaces.
 func replaceJobs(before, found map[int64]string, scope rbacsync.Scope) map[int64]string {
+	if before != nil && maps.Equal(found, jobsWithin(before, scope)) {
+		return before
+	}
 	out := maps.Clone(before)
 	maps.DeleteFunc(out, func(_ int64, ns string) bool { return scope[ns] })
 	if out == nil {
 		return found
 	}
 	maps.Copy(out, found)
+	return out
+}
+
+// jobsWithin returns those of the jobs that are in a scope.
+func jobsWithin(jobs map[int64]string, scope rbacsync.Scope) map[int64]string {
+	out := map[int64]string{}
+	for project, ns := range jobs {
+		if scope[ns] {
+			out[project] = ns
+		}
+	}
 	return out
 }

@@ -190,7 +190,7 @@ type memory struct {
 	err    error
 }
 
-func (m *memory) Save(_ context.Context, s syncer.Stored) error {
+func (m *memory) Save(_ context.Context, s syncer.Stored, _ func()) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stored = &s

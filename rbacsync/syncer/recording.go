@@ -112,7 +112,7 @@ type recordedMemory struct {
 	from Memory
 }
 
-func (recordedMemory) Save(context.Context, Stored) error { return errRecorded }
+func (recordedMemory) Save(context.Context, Stored, func()) error { return errRecorded }
 
 func (x recordedMemory) Load(ctx context.Context, have string) (*Stored, string, error) {
 	if x.from == nil {

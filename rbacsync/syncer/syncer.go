@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -94,11 +95,14 @@ type Syncer struct {
 	intake     *intake.Intake
 	questioner questioner
 
-	turn chan struct{} // whoever has put something in has the turn: all that follows, and the pipeline, is theirs
+	// Others put something in these, or ask them.
+	wake   chan struct{} // there may be something to do
+	looks  chan look
+	saving *serial
+	passed atomic.Int64 // when the last pass ended, in nanoseconds since New
+	made   time.Time    // when New was called
 
-	// Others put something in here.
-	wake  chan struct{} // there may be something to do
-	looks chan look
+	turn chan struct{} // whoever has put something in has the turn: all that follows, and the pipeline, is theirs
 
 	heard intake.News     // the last that Run has taken and not dealt with
 	snap  *authz.Snapshot // what is known of GitLab; nil: nothing
@@ -125,12 +129,13 @@ func New(o Options) (*Syncer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	saving := &serial{turn: make(chan struct{}, 1)}
 	if o.Memory != nil {
-		o.Memory = &serialMemory{Memory: o.Memory}
+		o.Memory = serialMemory{o.Memory, saving}
 	}
-	s := &Syncer{turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), questioner: newQuestioner(&o)}
+	s := &Syncer{saving: saving, made: time.Now(), turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), questioner: newQuestioner(&o)}
 	s.pipeline = pipeline{
-		o: &o, brakes: newBrakes(&o), credentials: credentials{o: &o, look: s.look}, inspector: inspector{o: &o}, published: published{o: &o},
+		o: &o, brakes: newBrakes(&o), credentials: credentials{o: &o, look: s.look, busy: s.busy}, inspector: inspector{o: &o, busy: s.busy}, published: published{o: &o},
 		dirty: dirty{}, drift: newDrift(), urgent: s.urgent,
 	}
 	s.intake = intake.New(intake.Options{
@@ -166,7 +171,7 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 	}
 	s.finish(ctx, p)
 	if s.o.Memory != nil && s.o.Mode == ModeEnforce && p.ended && ctx.Err() == nil {
-		if err := s.o.Memory.Save(ctx, s.stored(p)); err != nil {
+		if err := s.o.Memory.Save(ctx, s.stored(p), nil); err != nil {
 			s.o.Logger.WarnContext(ctx, notStored, "error", err)
 		}
 	}
@@ -247,6 +252,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		until, did := s.step(ctx, &wg, b)
 		<-s.turn
 		if did {
+			s.passed.Store(int64(time.Since(s.made)))
 			continue
 		}
 		t := time.NewTimer(max(until.Sub(s.o.Now()), time.Millisecond))
@@ -381,7 +387,7 @@ func (s *Syncer) wakeUp() {
 type beside struct {
 	read        chan []intake.Ticket // nil: there is no Inbox
 	saver       *saver               // nil: there is no Memory
-	credentials chan []ci.Namespace
+	credentials chan ciList
 	inspections chan inspection
 }
 
@@ -399,11 +405,11 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	wg.Go(func() { follow(ctx) })
 	wg.Go(func() { s.intake.Run(ctx) })
 
-	b := beside{credentials: make(chan []ci.Namespace, 1), inspections: make(chan inspection, 1)}
+	b := beside{credentials: make(chan ciList, 1), inspections: make(chan inspection, 1)}
 	wg.Go(func() { s.inspector.run(ctx, b.inspections, func() { s.look(look{"inspection", false}) }) })
 	if s.o.CI != nil && s.o.Mode == ModeEnforce {
 		disturbed := s.credentials.follow(ctx, wg.Go)
-		next := make(chan []ci.Namespace, 1)
+		next := make(chan ciList, 1)
 		wg.Go(func() { s.credentials.destroy(ctx, b.credentials, next) })
 		wg.Go(func() { s.credentials.run(ctx, next, disturbed) })
 	}
@@ -415,7 +421,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 		wg.Go(func() { clearInbox(ctx, s.o, b.read) })
 	}
 	if s.o.Memory != nil {
-		b.saver = &saver{o: s.o, offers: make(chan Stored, 1)}
+		b.saver = &saver{o: s.o, busy: s.busy, saving: s.saving, offers: make(chan Stored, 1)}
 		wg.Go(func() { b.saver.run(ctx) })
 	}
 	return b
@@ -449,7 +455,7 @@ func (b beside) take(s *Syncer, p *pass) {
 	}
 	b.remember(s, p)
 	if p.credentials != nil {
-		offerCI(b.credentials, p.credentials)
+		offerCI(b.credentials, ciList{namespaces: p.credentials})
 	}
 	if p.losses != nil || p.foreign != nil {
 		inspection{p.foreign, p.losses}.offer(b.inspections)
@@ -470,6 +476,18 @@ const leastApply = 500 * time.Millisecond
 
 // urgent reports whether a hook or a poll waits for a long Apply to end.
 func (s *Syncer) urgent(since time.Duration) bool { return since >= leastApply && s.intake.Waiting() }
+
+// burst is how long after a pass the next one is expected: hooks come in bursts.
+const burst = 30 * time.Millisecond
+
+// slowReading is how long a reading of single things counts as what a pass comes of in a moment: GitLab may hang.
+const slowReading = 500 * time.Millisecond
+
+// busy reports whether a pass runs, or will in a moment. What can wait leaves the machine to it.
+func (s *Syncer) busy() bool {
+	ago := time.Since(s.made) - time.Duration(s.passed.Load())
+	return len(s.turn) > 0 || s.intake.Reading(slowReading) || s.intake.Waiting() || ago < burst
+}
 
 // causeOf joins causes.
 func causeOf(causes []string) string { return cmp.Or(strings.Join(causes, ", "), "unknown") }

@@ -1,0 +1,54 @@
+package gitlab
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestUrgentRequestsGoFirst: while urgent requests are sent, those of a reading of everything wait, but not for long, and nobody
+// else does.
+func TestUrgentRequestsGoFirst(t *testing.T) {
+	for name, c := range map[string]struct {
+		ctx    func(context.Context) context.Context
+		urgent int // one each 50 ms
+		want   time.Duration
+	}{
+		"nothing urgent":           {forEverything, 0, 0},
+		"one urgent request":       {forEverything, 1, afterUrgent},
+		"a burst":                  {forEverything, 5, 4*50*time.Millisecond + afterUrgent},
+		"one for a while":          {forEverything, 100, patience},
+		"beside a page for people": {func(ctx context.Context) context.Context { return ctx }, 5, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGate(false)
+			send := func() {
+				ctx, end := urgently(t.Context(), sourceTimeout)
+				defer end()
+				if err := g.wait(ctx, "group"); err != nil {
+					t.Error(err)
+				}
+			}
+			if c.urgent > 0 {
+				send()
+			}
+			var others sync.WaitGroup
+			defer others.Wait()
+			others.Go(func() {
+				for range c.urgent - 1 {
+					time.Sleep(50 * time.Millisecond)
+					send()
+				}
+			})
+			begun := time.Now()
+			if err := g.wait(c.ctx(t.Context()), "project"); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(begun); took < c.want || took > c.want+10*time.Millisecond {
+				t.Errorf("%s: it waited for %s, want %s", name, took, c.want)
+			}
+		})
+	}
+}
