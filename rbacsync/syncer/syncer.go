@@ -250,9 +250,11 @@ func (s *Syncer) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		s.turn <- struct{}{}
 		until, did := s.step(ctx, &wg, b)
-		<-s.turn
 		if did {
 			s.passed.Store(int64(time.Since(s.made)))
+		}
+		<-s.turn
+		if did {
 			continue
 		}
 		t := time.NewTimer(max(until.Sub(s.o.Now()), time.Millisecond))
