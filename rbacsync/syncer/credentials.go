@@ -264,9 +264,15 @@ func (l ciList) with(older ciList) ciList {
 	return ciList{withLost(l.namespaces, older.namespaces), max(l.urgent, older.urgent)}
 }
 
-// hurry counts the lists by which a token may have to die. Nothing in it is ever taken back, so no order of the two who use it
-// loses one.
+// hurry counts the lists of a run by which a token may have to die. Nothing in it is taken back meanwhile, so no order of the two
+// who use it loses one.
 type hurry struct{ offered, taken atomic.Int64 }
+
+// begin forgets the lists of another run.
+func (h *hurry) begin() {
+	h.offered.Store(0)
+	h.taken.Store(0)
+}
 
 // waits reports whether such a list waits to be taken.
 func (h *hurry) waits() bool { return h.offered.Load() > h.taken.Load() }

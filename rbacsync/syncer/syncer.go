@@ -400,6 +400,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	s.snap, s.last, s.wanted, s.heard = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
 	s.brakes, s.questioner, s.dirty, s.drift = newBrakes(s.o), newQuestioner(s.o), dirty{}, newDrift()
 	s.expiry, s.open = time.Time{}, nil
+	s.credentials.hurry.begin()
 	s.intake.Forget()
 	s.published.begin()
 	s.lead(true)
