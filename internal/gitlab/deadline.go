@@ -2,6 +2,7 @@ package gitlab
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,15 +36,21 @@ func urgently(ctx context.Context, d time.Duration) (context.Context, context.Ca
 	return context.WithTimeout(context.WithValue(ctx, singleKey{}, &single{urgent: true}), d)
 }
 
+// fullRequests marks the requests of a reading of everything. yielded is how long, in nanoseconds, they have waited for urgent ones.
+type fullRequests struct{ yielded atomic.Int64 }
+
 type everythingKey struct{}
 
 // forEverything returns the context for a reading of everything, whose requests let urgent ones go first.
 func forEverything(ctx context.Context) context.Context {
-	return context.WithValue(ctx, everythingKey{}, true)
+	return context.WithValue(ctx, everythingKey{}, &fullRequests{})
 }
 
-// ofEverything reports whether a request belongs to a reading of everything.
-func ofEverything(ctx context.Context) bool { return ctx.Value(everythingKey{}) != nil }
+// everythingOf returns what a request is part of; nil: something else.
+func everythingOf(ctx context.Context) *fullRequests {
+	e, _ := ctx.Value(everythingKey{}).(*fullRequests)
+	return e
+}
 
 // briefly returns a context for one thing of a full reading: its requests may take d in all. For their turn they wait as long as
 // GitLab's limits want it.

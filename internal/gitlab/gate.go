@@ -25,7 +25,8 @@ type gate struct {
 	tested  map[string]time.Time         // when an urgent request of a stopped kind was last let through
 	counts  map[string]int64
 	recent  map[string][]time.Time // when the requests of the last minute were sent, by kind
-	urgent  time.Time              // when the last urgent request was to be sent
+	// lastUrgent is when the last urgent request was sent.
+	lastUrgent time.Time
 }
 
 // stop says since when and until when a kind of request waits.
@@ -53,9 +54,10 @@ const (
 	// never have concerned the whole kind.
 	testEvery = 2 * time.Second
 	// After an urgent request those of a reading of everything wait for afterUrgent, in which what was read is carried out: they take
-	// the processor of GitLab, and ours, for seconds. None waits for longer than patience.
+	// the processor of GitLab, and ours, for seconds. None waits for longer than yieldOne, and a reading for no longer than yieldAll.
 	afterUrgent = 100 * time.Millisecond
-	patience    = time.Second
+	yieldOne    = time.Second
+	yieldAll    = 30 * time.Second
 )
 
 func newGate(pacing bool) *gate {
@@ -176,6 +178,19 @@ func (g *gate) wait(ctx context.Context, kind string) error { return g.waitFor(c
 // at once.
 func (g *gate) waitFor(ctx context.Context, kind, path string) error {
 	g.letUrgentFirst(ctx)
+	if err := g.waitForTurn(ctx, kind, path); err != nil {
+		return err
+	}
+	if urgent(ctx) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.lastUrgent = time.Now()
+	}
+	return nil
+}
+
+// waitForTurn waits as GitLab's limits want it.
+func (g *gate) waitForTurn(ctx context.Context, kind, path string) error {
 	for {
 		g.mu.Lock()
 		now := time.Now()
@@ -199,18 +214,21 @@ func (g *gate) waitFor(ctx context.Context, kind, path string) error {
 
 // letUrgentFirst has a request of a reading of everything wait while urgent ones are sent.
 func (g *gate) letUrgentFirst(ctx context.Context) {
-	switch {
-	case urgent(ctx):
+	e := everythingOf(ctx)
+	if e == nil {
+		return
+	}
+	patience := min(yieldOne, yieldAll-time.Duration(e.yielded.Load()))
+	if patience <= 0 {
+		return
+	}
+	began := time.Now()
+	wait.While(ctx, patience, func() bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		g.urgent = time.Now()
-	case ofEverything(ctx):
-		wait.While(ctx, patience, func() bool {
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			return time.Since(g.urgent) < afterUrgent
-		})
-	}
+		return time.Since(g.lastUrgent) < afterUrgent
+	})
+	e.yielded.Add(int64(time.Since(began)))
 }
 
 // left returns for how long a request still has to wait because of refusals, and whether these were about its path alone.

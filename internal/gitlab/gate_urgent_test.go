@@ -19,7 +19,7 @@ func TestUrgentRequestsGoFirst(t *testing.T) {
 		"nothing urgent":           {forEverything, 0, 0},
 		"one urgent request":       {forEverything, 1, afterUrgent},
 		"a burst":                  {forEverything, 5, 4*50*time.Millisecond + afterUrgent},
-		"one for a while":          {forEverything, 100, patience},
+		"one for a while":          {forEverything, 100, yieldOne},
 		"beside a page for people": {func(ctx context.Context) context.Context { return ctx }, 5, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -51,4 +51,32 @@ func TestUrgentRequestsGoFirst(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAReadingOfEverythingComesToItsEnd: urgent requests that never end hold a reading of everything up for yieldAll in all.
+func TestAReadingOfEverythingComesToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(false)
+		ctx, cancel := context.WithCancel(t.Context())
+		var others sync.WaitGroup
+		others.Go(func() {
+			for ctx.Err() == nil {
+				one, end := urgently(ctx, sourceTimeout)
+				_ = g.wait(one, "group")
+				end()
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+		begun, reading := time.Now(), forEverything(t.Context())
+		for range 1000 {
+			if err := g.wait(reading, "project"); err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(begun); took < yieldAll || took > yieldAll+time.Second {
+			t.Errorf("1000 requests waited for %s, want %s", took, yieldAll)
+		}
+		cancel()
+		others.Wait()
+	})
 }

@@ -42,32 +42,26 @@ type Beside struct {
 	// namespace's CI binding depends on.
 	Changed func(authz.SourceID)
 	// Yield, optional, returns when nothing more urgent is being written, or after patience. It is called before each look at a
-	// namespace, of several at the same time: the rights of people come before CI tokens.
+	// namespace in which nothing has to die, of several at the same time: the rights of people come before new CI tokens.
 	Yield func(ctx context.Context, patience time.Duration)
+	// Since is when there was first something to do that is not done, for the time that all looks wait; zero: now.
+	Since time.Time
 }
 
 const (
-	// YieldDying is how long the tokens of one list that have to die wait for what is more urgent, all together.
-	YieldDying = time.Second
-	// YieldNew is how long a look at a namespace in which nothing has to die waits for it, and yieldAll how long all of a list do.
+	// YieldNew is how long one look waits for what is more urgent.
 	YieldNew = 5 * time.Second
+	// yieldAll is how long all looks wait for it, those of the calls before that were stopped included.
 	yieldAll = time.Minute
 )
 
-// yielder returns what each look of a list waits with before it begins.
-func (b Beside) yielder() func(ctx context.Context, dying bool) {
+// wait makes room for what is more urgent.
+func (b Beside) wait(ctx context.Context) {
 	if b.Yield == nil {
-		return func(context.Context, bool) {}
+		return
 	}
-	begun := time.Now()
-	return func(ctx context.Context, dying bool) {
-		patience := min(YieldNew, yieldAll-time.Since(begun))
-		if dying {
-			patience = YieldDying - time.Since(begun)
-		}
-		if patience > 0 {
-			b.Yield(ctx, patience)
-		}
+	if patience := min(YieldNew, yieldAll-time.Since(b.Since)); patience > 0 {
+		b.Yield(ctx, patience)
 	}
 }
 
@@ -77,24 +71,29 @@ func (p *Provisioner) Provision(ctx context.Context, namespaces []Namespace) Rep
 	return p.ProvisionBeside(ctx, namespaces, Beside{})
 }
 
-// ProvisionBeside is Provision beside something else. After it was stopped, the next call goes on where it stopped.
+// ProvisionBeside is Provision beside something else. It stops nowhere where a token has to die, and after it was stopped the next
+// call goes on there.
 func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespace, b Beside) Report {
 	var report Report
 	p.begin(namespaces, p.learn(ctx, &report))
 	todo, dying := p.todo(namespaces, p.c.Now())
-	yield := b.yielder()
+	if b.Since.IsZero() {
+		b.Since = time.Now()
+	}
 	var done, issued, delivered atomic.Int64
 	var handed sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(p.c.Concurrency)
 	end := p.progress(ctx, &done, len(todo))
 	for i, n := range todo {
-		if ctx.Err() != nil || b.Stop != nil && b.Stop() {
+		if ctx.Err() != nil || i >= dying && b.Stop != nil && b.Stop() {
 			report.Stopped = true
 			break
 		}
 		g.Go(func() error {
-			yield(ctx, i < dying)
+			if i >= dying {
+				b.wait(ctx)
+			}
 			p.listen(n.Name)
 			w := p.work(n)
 			err := w.do(ctx)

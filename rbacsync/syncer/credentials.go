@@ -21,11 +21,10 @@ import (
 
 // credentials keeps CI credentials in order through a ci.Provisioner.
 type credentials struct {
-	o    *Options
-	look func(look)
-	busy func() bool // see Syncer.busy
-	// hurry: a list waits for run by which a token may have to die.
-	hurry atomic.Bool
+	o     *Options
+	look  func(look)
+	busy  func() bool // see Syncer.busy
+	hurry hurry
 	// known are all that have, or lose, credentials, by name. It belongs to whoever has the turn of the Syncer: what runs
 	// beside the passes is handed a copy.
 	known []ci.Namespace
@@ -257,54 +256,103 @@ func (c *ciNamespaces) readers(ns string, id authz.SourceID, open bool) (now, lo
 // ciList is a list of the namespaces that have, or lose, CI credentials.
 type ciList struct {
 	namespaces []ci.Namespace
-	urgent     bool // a token may have to die by it
+	urgent     int64 // the number of the last list by which a token may have to die, see hurry
 }
 
 // with adds what an older list has said.
 func (l ciList) with(older ciList) ciList {
-	return ciList{withLost(l.namespaces, older.namespaces), l.urgent || older.urgent}
+	return ciList{withLost(l.namespaces, older.namespaces), max(l.urgent, older.urgent)}
 }
 
-// destroy hands lists on to run after it has destroyed the tokens that have to die: run may be waiting for GitLab.
+// hurry counts the lists of a run by which a token may have to die. Nothing in it is taken back meanwhile, so no order of the two
+// who use it loses one.
+type hurry struct{ offered, taken atomic.Int64 }
+
+// begin forgets the lists of another run.
+func (h *hurry) begin() {
+	h.offered.Store(0)
+	h.taken.Store(0)
+}
+
+// waits reports whether such a list waits to be taken.
+func (h *hurry) waits() bool { return h.offered.Load() > h.taken.Load() }
+
+// yieldDying is how long tokens that have to die wait for the rights of people, all those of a list together.
+const yieldDying = time.Second
+
+// destroy hands lists on to run after it has destroyed the tokens that have to die: run may be waiting for GitLab. The last list is
+// dealt with also when ctx has ended: by the next process alone a look at each Secret would find out.
 func (c *credentials) destroy(ctx context.Context, lists <-chan ciList, next chan ciList) {
 	var before []ci.Namespace
 	for {
+		var list ciList
 		select {
-		case <-ctx.Done():
-			return
-		case list := <-lists:
-			c.yield(ctx, ci.YieldDying)
+		case list = <-lists:
+			wait.While(ctx, yieldDying, c.busy)
 			list = newest(lists, list, ciList.with)
-			if c.o.Apply.May == nil || c.o.Apply.May() == nil {
-				c.o.CI.DestroyLost(ctx, list.namespaces)
-			}
-			list.urgent = urgent(list.namespaces, before)
-			before = list.namespaces
-			offerCI(next, list)
-			if list.urgent {
-				c.hurry.Store(true)
+		case <-ctx.Done():
+			select {
+			case list = <-lists:
+			default:
+				return
 			}
 		}
+		destroyed := c.destroyLost(ctx, list.namespaces)
+		if urgent(list.namespaces, before, destroyed) {
+			list.urgent = c.hurry.offered.Add(1)
+		}
+		before = list.namespaces
+		offerCI(next, list)
 	}
+}
+
+// destroyLost destroys tokens that people could read who have lost that right, and returns the namespaces in which it did.
+func (c *credentials) destroyLost(ctx context.Context, list []ci.Namespace) map[string]bool {
+	if c.o.Apply.May != nil && c.o.Apply.May() != nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		defer cancel()
+		ctx = last
+	}
+	var had []*ci.Namespace
+	for i := range list {
+		if len(list[i].Lost) > 0 {
+			had = append(had, &list[i])
+		}
+	}
+	c.o.CI.DestroyLost(ctx, list)
+	destroyed := map[string]bool{}
+	for _, n := range had {
+		destroyed[n.Name] = len(n.Lost) == 0
+	}
+	return destroyed
 }
 
 // tokensAfter is besideAfter for new tokens, for which jobs may wait. It is not waited for where a token may have to die, and not
 // twice for the same work.
 const tokensAfter = 300 * time.Millisecond
 
-// urgent reports whether a token may have to die by a list that did not by the one before: one that destroy has left, that of a
-// namespace which GitLab has no more, or one of which that was not clear. Both lists are in the order of the names.
-func urgent(list, before []ci.Namespace) bool {
+// urgent reports whether a token may have to die by a list that did not by the one before, and was not destroyed: destroy has left
+// it, GitLab has the namespace no more, that was not clear, or fewer people can read it. Both lists are in the order of the names.
+func urgent(list, before []ci.Namespace, destroyed map[string]bool) bool {
 	for i := range list {
 		n := &list[i]
 		for len(before) > 0 && before[0].Name < n.Name {
 			before = before[1:]
 		}
-		var gone, undecided bool
+		old := &ci.Namespace{}
 		if len(before) > 0 && before[0].Name == n.Name {
-			gone, undecided = before[0].Gone, before[0].Undecided
+			old = &before[0]
 		}
-		if len(n.Lost) > 0 || n.Gone && !gone || undecided && !n.Undecided {
+		switch {
+		case len(n.Lost) > 0, n.Gone && !old.Gone, old.Undecided && !n.Undecided:
+			return true
+		case !n.Undecided && !destroyed[n.Name] && !slices.Equal(old.Readers, n.Readers) && slices.ContainsFunc(old.Readers, func(u int64) bool {
+			_, reads := slices.BinarySearch(n.Readers, u)
+			return !reads
+		}):
 			return true
 		}
 	}
@@ -316,23 +364,18 @@ func (c *credentials) run(ctx context.Context, lists <-chan ciList, disturbed <-
 	var list ciList
 	var again <-chan time.Time
 	var touched map[string]bool // namespaces whose Secret somebody else changed; true: deleted
-	stopped := false            // there was more to do than was done
+	var since time.Time         // of what is not done; zero: all is
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case next := <-lists:
-			c.hurry.Store(false)
-			switch {
-			case next.urgent:
-				c.yield(ctx, ci.YieldDying)
-			case !stopped:
-				wait.While(ctx, tokensAfter, func() bool { return !c.hurry.Load() })
-				c.yieldNew(ctx, ci.YieldNew)
+			if since.IsZero() && next.urgent <= c.hurry.taken.Load() {
+				wait.While(ctx, tokensAfter, func() bool { return !c.hurry.waits() })
+				c.yield(ctx, ci.YieldNew)
 			}
-			list.urgent = false
 			list = newest(lists, next, ciList.with).with(list)
-			c.hurry.Store(false)
+			c.hurry.taken.Store(list.urgent)
 		case touched = <-disturbed:
 		case <-again:
 		}
@@ -344,10 +387,15 @@ func (c *credentials) run(ctx context.Context, lists <-chan ciList, disturbed <-
 			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
 			continue
 		}
+		if since.IsZero() {
+			since = time.Now()
+		}
 		report := c.o.CI.ProvisionBeside(ctx, list.namespaces, ci.Beside{
-			Stop: func() bool { return len(lists) > 0 }, Changed: func(authz.SourceID) { c.look(look{"ci", true}) }, Yield: c.yieldNew,
+			Stop: func() bool { return len(lists) > 0 }, Changed: func(authz.SourceID) { c.look(look{"ci", true}) }, Yield: c.yield, Since: since,
 		})
-		stopped = report.Stopped
+		if !report.Stopped {
+			since = time.Time{}
+		}
 		if before := c.found.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
 			c.look(look{"ci", false}) // else they would be shown as they were until the next reading of GitLab
 		}
@@ -364,14 +412,10 @@ func (c *credentials) run(ctx context.Context, lists <-chan ciList, disturbed <-
 	}
 }
 
-// yield waits while the rights of people are being written, for patience at most.
+// yield waits while the rights of people are being written, for patience at most, or until a list comes by which a token may have
+// to die.
 func (c *credentials) yield(ctx context.Context, patience time.Duration) {
-	wait.While(ctx, patience, c.busy)
-}
-
-// yieldNew is yield for what run does: it ends as well when a list comes by which a token may have to die.
-func (c *credentials) yieldNew(ctx context.Context, patience time.Duration) {
-	wait.While(ctx, patience, func() bool { return c.busy() && !c.hurry.Load() })
+	wait.While(ctx, patience, func() bool { return c.busy() && !c.hurry.waits() })
 }
 
 // sameFindings compares what findings are about; a text may differ each time.

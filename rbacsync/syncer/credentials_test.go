@@ -1,12 +1,17 @@
 package syncer
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -56,19 +61,127 @@ func TestUrgent(t *testing.T) {
 	for name, c := range map[string]struct {
 		before, now []ci.Namespace
 		want        bool
+		destroyed   string
 	}{
-		"the same":                 {is(ci.Namespace{}), is(ci.Namespace{}), false},
-		"more readers":             {is(ci.Namespace{}), is(ci.Namespace{Readers: []int64{1}}), false},
-		"one that is new":          {is(ci.Namespace{})[:1], is(ci.Namespace{}), false},
-		"one that destroy left":    {is(ci.Namespace{}), is(ci.Namespace{Lost: []int64{1}}), true},
-		"gone from GitLab":         {is(ci.Namespace{}), is(ci.Namespace{Gone: true}), true},
-		"gone before":              {is(ci.Namespace{Gone: true}), is(ci.Namespace{Gone: true}), false},
-		"new, and gone":            {is(ci.Namespace{})[:1], is(ci.Namespace{Gone: true}), true},
-		"judged again":             {is(ci.Namespace{Undecided: true}), is(ci.Namespace{}), true},
-		"can't be judged any more": {is(ci.Namespace{}), is(ci.Namespace{Undecided: true}), false},
+		"the same":                 {before: is(ci.Namespace{}), now: is(ci.Namespace{}), want: false},
+		"more readers":             {before: is(ci.Namespace{}), now: is(ci.Namespace{Readers: []int64{1}}), want: false},
+		"fewer readers":            {before: is(ci.Namespace{Readers: []int64{1, 2}}), now: is(ci.Namespace{Readers: []int64{1}}), want: true},
+		"fewer, and destroyed":     {before: is(ci.Namespace{Readers: []int64{1, 2}}), now: is(ci.Namespace{Readers: []int64{1}}), destroyed: "b"},
+		"fewer, and not judged":    {before: is(ci.Namespace{Readers: []int64{1, 2}}), now: is(ci.Namespace{Readers: []int64{1}, Undecided: true})},
+		"one that is new":          {before: is(ci.Namespace{})[:1], now: is(ci.Namespace{}), want: false},
+		"one that destroy left":    {before: is(ci.Namespace{}), now: is(ci.Namespace{Lost: []int64{1}}), want: true},
+		"gone from GitLab":         {before: is(ci.Namespace{}), now: is(ci.Namespace{Gone: true}), want: true},
+		"gone before":              {before: is(ci.Namespace{Gone: true}), now: is(ci.Namespace{Gone: true}), want: false},
+		"new, and gone":            {before: is(ci.Namespace{})[:1], now: is(ci.Namespace{Gone: true}), want: true},
+		"judged again":             {before: is(ci.Namespace{Undecided: true}), now: is(ci.Namespace{}), want: true},
+		"can't be judged any more": {before: is(ci.Namespace{}), now: is(ci.Namespace{Undecided: true}), want: false},
 	} {
-		if got := urgent(c.now, c.before); got != c.want {
+		if got := urgent(c.now, c.before, map[string]bool{c.destroyed: true}); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+}
+
+// TestHurry: in whatever order a list is offered and taken, one by which a token may have to die is waited for until it is taken.
+func TestHurry(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 143))
+		var h hurry
+		h.offered.Store(int64(r.IntN(3))) // by another run, which did not take all
+		h.begin()
+		next := make(chan ciList, 1)
+		var said, took int64
+		for range 30 {
+			if r.IntN(2) == 0 {
+				var list ciList
+				if r.IntN(3) == 0 {
+					said = h.offered.Add(1)
+					list.urgent = said
+					if !h.waits() {
+						t.Fatalf("seed %d: it is about to be offered, and nobody hurries", seed)
+					}
+				}
+				offerCI(next, list)
+			} else if len(next) > 0 {
+				list := newest(next, ciList{urgent: took}, ciList.with)
+				took = list.urgent
+				h.taken.Store(took)
+			}
+			if h.waits() != (took < said) {
+				t.Fatalf("seed %d: of %d lists that were said to be urgent %d were taken, and it hurries: %t", seed, said, took, h.waits())
+			}
+		}
+	}
+}
+
+// slowMemory stores as long as others let it, in pieces.
+type slowMemory struct {
+	Memory
+	saved *atomic.Int64
+}
+
+func (m slowMemory) Save(_ context.Context, _ Stored, yield func()) error {
+	for range 10 {
+		if yield != nil {
+			yield()
+		}
+	}
+	m.saved.Add(1)
+	return nil
+}
+
+// TestStoringGoesOnBesideHooks: hooks that never end put off the storing by what it waits for them, and not by twenty times that.
+func TestStoringGoesOnBesideHooks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		saved, saving := new(atomic.Int64), &serial{turn: make(chan struct{}, 1)}
+		s := &saver{
+			o: &Options{Memory: serialMemory{slowMemory{saved: saved}, saving}}, busy: func() bool { return true }, saving: saving, offers: make(chan Stored, 1),
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { s.run(ctx); close(done) }()
+		for range 60 {
+			latest(s.offers, Stored{})
+			time.Sleep(time.Second)
+		}
+		if n := saved.Load(); n != 5 { // each after 1 s, twice 5 s, and a pause of 1 s
+			t.Errorf("it was stored %d times in a minute", n)
+		}
+		cancel()
+		<-done
+	})
+}
+
+// TestWhoStoresMakesWay: a pass that has something to store waits for no saver who waits for passes, and for nobody longer than it may.
+func TestWhoStoresMakesWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		saving := &serial{turn: make(chan struct{}, 1)}
+		m := serialMemory{slowMemory{saved: new(atomic.Int64)}, saving}
+		busy := func() bool { return true }
+		s := &saver{o: &Options{Memory: m}, busy: busy, saving: saving, offers: make(chan Stored, 1)}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { s.run(ctx); close(done) }()
+		s.offers <- Stored{}
+		time.Sleep(besideAfter + besidePatience + time.Second) // now it yields, and has the turn
+		if len(saving.turn) != 1 {
+			t.Fatal("nobody is storing")
+		}
+		begun := time.Now()
+		if err := m.Save(t.Context(), Stored{}, nil); err != nil || time.Since(begun) > 10*time.Millisecond {
+			t.Errorf("a pass waited for %s: %v", time.Since(begun), err)
+		}
+		saving.turn <- struct{}{} // of somebody who hangs
+		short, end := context.WithTimeout(t.Context(), time.Second)
+		defer end()
+		if err := m.Save(short, Stored{}, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("it waited longer than it may: %v", err)
+		}
+		<-saving.turn
+		cancel()
+		<-done
+	})
 }

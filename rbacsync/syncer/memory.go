@@ -138,8 +138,7 @@ func (s *saver) run(ctx context.Context) {
 		case st := <-s.offers:
 			afterPasses(ctx, s.busy)
 			st = newest(s.offers, st, func(newer, _ Stored) Stored { return newer })
-			began := time.Now()
-			patience := besidePatience
+			began, patience := time.Now(), besidePatience
 			yield := func() {
 				waited := time.Now()
 				wait.While(ctx, patience, func() bool { return s.busy() && s.saving.waiting.Load() == 0 })
@@ -148,7 +147,8 @@ func (s *saver) run(ctx context.Context) {
 			if s.save(ctx, st, yield); ctx.Err() != nil {
 				s.unsaved = &st
 			}
-			wait.For(ctx, max(time.Second, 20*time.Since(began)))
+			took := time.Since(began) - (besidePatience - patience) // without what it has waited for others
+			wait.For(ctx, max(time.Second, 20*took))
 		}
 	}
 }

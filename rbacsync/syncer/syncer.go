@@ -250,9 +250,11 @@ func (s *Syncer) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		s.turn <- struct{}{}
 		until, did := s.step(ctx, &wg, b)
-		<-s.turn
 		if did {
 			s.passed.Store(int64(time.Since(s.made)))
+		}
+		<-s.turn
+		if did {
 			continue
 		}
 		t := time.NewTimer(max(until.Sub(s.o.Now()), time.Millisecond))
@@ -398,6 +400,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	s.snap, s.last, s.wanted, s.heard = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
 	s.brakes, s.questioner, s.dirty, s.drift = newBrakes(s.o), newQuestioner(s.o), dirty{}, newDrift()
 	s.expiry, s.open = time.Time{}, nil
+	s.credentials.hurry.begin()
 	s.intake.Forget()
 	s.published.begin()
 	s.lead(true)

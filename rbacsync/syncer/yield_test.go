@@ -10,8 +10,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -31,52 +35,89 @@ func leave(g *gitlab) {
 	g.snap = &n
 }
 
-// TestRightsOfPeopleGoBeforeTokens: an Owner leaves in a burst of hooks. Their RoleBindings change at once, and the token that they
-// could read dies when the burst is over, but at the latest after YieldDying, however long it goes on and however many tokens die.
+// vanish has GitLab know all but the group no more.
+func vanish(g *gitlab) {
+	n := *g.snap
+	n.Projects = map[int64]authz.Project{}
+	g.snap = &n
+}
+
+// many is HawWorld with projects: more than are dealt with at the same time.
+func many() *authz.Snapshot {
+	snap := *rbacsynctest.HawWorld()
+	snap.Projects = maps.Clone(snap.Projects)
+	for id := int64(1000); id < 1040; id++ {
+		p := snap.Projects[42]
+		p.ID, p.Path = id, fmt.Sprint("haw/many-", id)
+		snap.Projects[id] = p
+	}
+	return &snap
+}
+
+// noted is when something was first written, by namespace.
+type noted struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+// of notes writes of one kind of object, if it has that name; "" is any.
+func (n *noted) of(kube *fake.Clientset, resource, name string, verbs ...string) *noted {
+	n.at = map[string]time.Time{}
+	for _, verb := range verbs {
+		kube.PrependReactor(verb, resource, func(a ktesting.Action) (bool, runtime.Object, error) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if d, ok := a.(ktesting.DeleteAction); (name == "" || ok && d.GetName() == name) && n.at[a.GetNamespace()].IsZero() {
+				n.at[a.GetNamespace()] = time.Now()
+			}
+			return false, nil, nil
+		})
+	}
+	return n
+}
+
+// check compares when it was written, after begun, in how many namespaces.
+func (n *noted) check(t *testing.T, what string, begun time.Time, namespaces int, after, atLatest time.Duration) {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.at) != namespaces {
+		t.Errorf("%s in %d namespaces, want %d", what, len(n.at), namespaces)
+	}
+	for ns, at := range n.at {
+		if d := at.Sub(begun); d < after || d > atLatest {
+			t.Errorf("%s in %s after %s, want %s to %s", what, ns, d, after, atLatest)
+		}
+	}
+}
+
+// TestRightsOfPeopleGoBeforeTokens: an Owner leaves in a burst of hooks. Their RoleBindings change at once, and the tokens that they
+// could read die when the burst is over, but at the latest after a second, however long it goes on and however many they are.
 func TestRightsOfPeopleGoBeforeTokens(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
+		happens         func(*gitlab)
+		namespaces      int
 		hooks           int // one each 20 ms
 		after, atLatest time.Duration
 	}{
-		"one hook":        {1, 0, 150 * time.Millisecond},
-		"a short burst":   {20, 380 * time.Millisecond, 600 * time.Millisecond},
-		"one for a while": {300, 900 * time.Millisecond, ci.YieldDying + 200*time.Millisecond},
+		"one hook":        {leave, 42, 1, 0, 150 * time.Millisecond},
+		"a short burst":   {leave, 42, 20, 380 * time.Millisecond, 600 * time.Millisecond},
+		"one for a while": {leave, 42, 300, 900 * time.Millisecond, 1200 * time.Millisecond},
+		"projects go":     {vanish, 41, 300, 900 * time.Millisecond, 1200 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				snap := *rbacsynctest.HawWorld()
-				snap.Projects = maps.Clone(snap.Projects)
-				for id := int64(1000); id < 1040; id++ { // more than are dealt with at the same time
-					p := snap.Projects[42]
-					p.ID, p.Path = id, fmt.Sprint("haw/many-", id)
-					snap.Projects[id] = p
-				}
-				g, kube := &gitlab{snap: &snap}, fake.NewClientset()
+				g, kube := &gitlab{snap: many()}, fake.NewClientset()
 				p := credentials(t, kube)
-				p.Concurrency = 4
-				p.Variables = slow{}
-				var mu sync.Mutex
-				died, updated := map[string]time.Time{}, map[string]time.Time{}
-				note := func(into map[string]time.Time) func(ktesting.Action) (bool, runtime.Object, error) {
-					return func(a ktesting.Action) (bool, runtime.Object, error) {
-						mu.Lock()
-						defer mu.Unlock()
-						if d, ok := a.(ktesting.DeleteAction); !ok || a.GetResource().Resource != "secrets" || d.GetName() == kubename.CISecret {
-							into[a.GetNamespace()] = time.Now()
-						}
-						return false, nil, nil
-					}
-				}
+				p.Concurrency, p.Variables = 4, slow{}
 				s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: ci.New(p), Interval: time.Hour})
 				defer run(t, s)()
 				time.Sleep(time.Minute) // all have a token
-				kube.PrependReactor("delete", "secrets", note(died))
-				for _, verb := range []string{"update", "patch", "delete"} {
-					kube.PrependReactor(verb, "rolebindings", note(updated))
-				}
-				g.set(leave)
+				died := new(noted).of(kube, "secrets", kubename.CISecret, "delete")
+				updated := new(noted).of(kube, "rolebindings", "", "update", "patch", "delete")
+				g.set(c.happens)
 				begun := time.Now()
 				for range c.hooks {
 					s.Trigger([]authz.SourceID{authz.GroupID(7)}, "hook")
@@ -84,22 +125,54 @@ func TestRightsOfPeopleGoBeforeTokens(t *testing.T) {
 				}
 				time.Sleep(c.atLatest)
 				synctest.Wait()
-				mu.Lock()
-				defer mu.Unlock()
-				if len(updated) != 42 || len(died) != 42 {
-					t.Errorf("%d rights went and %d tokens died, want 42", len(updated), len(died))
-				}
-				for ns := range updated {
-					if d := updated[ns].Sub(begun); d > 10*time.Millisecond {
-						t.Errorf("%s: the right went after %s", ns, d)
-					}
-					if d := died[ns].Sub(begun); died[ns].IsZero() || d < c.after || d > c.atLatest {
-						t.Errorf("%s: the token died after %s, want %s to %s", ns, d, c.after, c.atLatest)
-					}
-				}
+				updated.check(t, "a right went", begun, c.namespaces, 0, 10*time.Millisecond)
+				died.check(t, "a token died", begun, c.namespaces, c.after, c.atLatest)
 			})
 		})
 	}
+}
+
+// minding is a cluster in which nobody reads a Secret whose context has ended; the fake one minds no context.
+type minding struct{ kubernetes.Interface }
+
+func (e minding) CoreV1() corev1.CoreV1Interface { return mindingCore{e.Interface.CoreV1()} }
+
+type mindingCore struct{ corev1.CoreV1Interface }
+
+func (e mindingCore) Secrets(ns string) corev1.SecretInterface {
+	return mindingSecrets{e.CoreV1Interface.Secrets(ns)}
+}
+
+type mindingSecrets struct{ corev1.SecretInterface }
+
+func (e mindingSecrets) Get(ctx context.Context, name string, o metav1.GetOptions) (*v1.Secret, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return e.SecretInterface.Get(ctx, name, o)
+}
+
+// TestTokensDieAtTheEnd: the process ends in a burst, before the tokens have died that somebody could read who has just left. They
+// die all the same: the next one would find out by looking at each Secret.
+func TestTokensDieAtTheEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g, kube := &gitlab{snap: many()}, fake.NewClientset()
+		p := credentials(t, kube)
+		p.Concurrency, p.Kube = 4, minding{kube}
+		s := newSyncer(t, syncer.Options{Reader: g, Kube: kube, CI: ci.New(p), Interval: time.Hour})
+		stop := run(t, s)
+		time.Sleep(time.Minute)
+		died := new(noted).of(kube, "secrets", kubename.CISecret, "delete")
+		g.set(leave)
+		begun := time.Now()
+		for range 10 {
+			s.Trigger([]authz.SourceID{authz.GroupID(7)}, "hook")
+			time.Sleep(20 * time.Millisecond)
+		}
+		stop()
+		died.check(t, "a token died", begun, 42, 0, time.Second)
+	})
 }
 
 // packing is a Memory that lets others go first while it stores.
