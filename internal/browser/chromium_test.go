@@ -23,7 +23,7 @@ import (
 )
 
 // pageTimeout bounds everything that a person waits for in one go: generous, for a machine that does much else.
-const pageTimeout = 2 * time.Minute
+const pageTimeout = 60 * time.Second
 
 // chromium is one running browser. Its people have each their own cookies, as in windows of their own.
 type chromium struct {

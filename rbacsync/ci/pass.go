@@ -71,8 +71,8 @@ func (p *Provisioner) Provision(ctx context.Context, namespaces []Namespace) Rep
 	return p.ProvisionBeside(ctx, namespaces, Beside{})
 }
 
-// ProvisionBeside is Provision beside something else. It stops nowhere where a token has to die, and after it was stopped the next
-// call goes on there.
+// ProvisionBeside is Provision beside something else. Tokens that have to die it deals with also when it is stopped; with the rest
+// the next call goes on.
 func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespace, b Beside) Report {
 	var report Report
 	p.begin(namespaces, p.learn(ctx, &report))
