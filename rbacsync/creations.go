@@ -12,10 +12,12 @@ import (
 // CreationMemory is how far back creations are counted when the queue of a person is long.
 const CreationMemory = 7 * 24 * time.Hour
 
-// creations returns the sources whose namespaces have to wait. Each person's sources get their turn in the order in
-// which GitLab made them, at most Creations in an hour. A source belongs to the one of its owners who owns most of
-// what is new (of several, to the newest account): owners can add anybody as another owner, so a rule that looked
-// at all of them would let somebody use up the turns of others, or hide behind them.
+// creations returns the sources whose namespaces have to wait. Of each person's sources no more than Creations have
+// their turn within an hour. Those that had it keep it, whatever comes later: hooks come in any order, so what GitLab
+// made first may be known last. The others have theirs in the order in which GitLab made them, as early as that leaves
+// room. A source belongs to the one of its owners who owns most of what is new (of several, to the newest account):
+// owners can add anybody as another owner, so a rule that looked at all of them would let somebody use up the turns of
+// others, or hide behind them.
 func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 	wait := map[authz.SourceID]bool{}
 	if s.limits.Creations <= 0 {
@@ -42,53 +44,89 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 	if len(asked) == 0 {
 		return wait
 	}
-	type turn struct {
-		id authz.SourceID
-		at time.Time
-	}
+	had := map[authz.SourceID]Past{}
 	queues := map[int64][]turn{}
-	for id, user := range s.by.responsible(created) {
-		queues[user] = append(queues[user], turn{id, created[id]})
-	}
-	for _, p := range s.by.e.Past { // made and deleted again: it took its turn
-		if p.Made && fresh(p.At) && !s.by.e.Snapshot.Contains(p.Cause) {
-			queues[p.Scope.ID] = append(queues[p.Scope.ID], turn{p.Cause, p.At})
+	for _, p := range s.by.e.Past {
+		if p.Made && fresh(p.At) {
+			had[p.Cause] = p
 		}
+	}
+	for id, user := range s.by.responsible(created) {
+		if p, ok := had[id]; !ok {
+			queues[user] = append(queues[user], turn{id, created[id]})
+		} else if asked[id] { // it was not made, or is made again
+			s.create(p, wait)
+		}
+	}
+	taken := map[int64][]time.Time{}
+	for _, p := range had {
+		taken[p.Scope.ID] = append(taken[p.Scope.ID], p.At)
 	}
 	for user, queue := range queues {
 		if slices.Contains(s.limits.Exempt, user) {
 			continue
 		}
-		slices.SortFunc(queue, func(a, b turn) int { return cmp.Or(a.at.Compare(b.at), a.id.Compare(b.id)) })
-		for i := range queue {
-			t := &queue[i]
-			if i >= s.limits.Creations {
-				if next := queue[i-s.limits.Creations].at.Add(time.Hour); next.After(t.at) {
-					t.at = next
-				}
+		giveTurns(queue, taken[user], s.limits.Creations)
+		for _, t := range queue {
+			if asked[t.id] {
+				s.create(Past{At: t.at, Scope: authz.UserID(user), Cause: t.id, Made: true}, wait)
 			}
-			if !asked[t.id] {
-				continue
-			}
-			item := Item{
-				Source: t.id, Cause: authz.UserID(user), Scope: authz.UserID(user), Path: s.by.path(t.id), Name: s.by.name(user),
-				Why: fmt.Sprintf("over %d new namespaces per user and hour; it is made at %s", s.limits.Creations, t.at.UTC().Format(time.RFC3339)),
-			}
-			s.v.Holdable[item.Key()] = true
-			by, approved := s.by.e.Approved[item.Key()]
-			if t.at.After(s.by.now) && approved {
-				s.v.Approved[item.right()] = by
-			}
-			if t.at.After(s.by.now) && !approved {
-				wait[t.id] = true
-				s.v.Held = append(s.v.Held, item)
-				continue
-			}
-			s.v.Passed = append(s.v.Passed, Past{At: s.by.now, Scope: authz.UserID(user), Cause: t.id, Made: true})
 		}
 	}
 	slices.SortFunc(s.v.Passed, func(a, b Past) int { return cmp.Or(a.Scope.Compare(b.Scope), a.Cause.Compare(b.Cause)) })
 	return wait
+}
+
+// create lets a namespace be made whose turn has come, or which was approved. Another one has to wait.
+func (s *splitter) create(p Past, wait map[authz.SourceID]bool) {
+	item := Item{
+		Source: p.Cause, Cause: p.Scope, Scope: p.Scope, Path: s.by.path(p.Cause), Name: s.by.name(p.Scope.ID),
+		Why: fmt.Sprintf("over %d new namespaces per user and hour; it is made at %s", s.limits.Creations, p.At.UTC().Format(time.RFC3339)),
+	}
+	s.v.Holdable[item.Key()] = true
+	if p.At.After(s.by.now) && !slices.Contains(s.limits.Exempt, p.Scope.ID) {
+		by, approved := s.by.e.Approved[item.Key()]
+		if !approved {
+			wait[p.Cause] = true
+			s.v.Held = append(s.v.Held, item)
+			return
+		}
+		s.v.Approved[item.right()] = by
+	}
+	s.v.Passed = append(s.v.Passed, p)
+}
+
+// turn is when a source may have its namespace.
+type turn struct {
+	id authz.SourceID
+	at time.Time
+}
+
+// giveTurns sorts a queue by the times at which GitLab made its sources, and turns these into the times of their turns:
+// the earliest at which there are, with those taken, at most n within any hour.
+func giveTurns(queue []turn, taken []time.Time, n int) {
+	slices.SortFunc(queue, func(a, b turn) int { return cmp.Or(a.at.Compare(b.at), a.id.Compare(b.id)) })
+	slices.SortFunc(taken, time.Time.Compare)
+	var last time.Time
+	for i := range queue {
+		at := queue[i].at
+		if at.Before(last) {
+			at = last // who comes later in the queue has no earlier turn: this spares looking where there was no room
+		}
+		// Each n that are taken within less than an hour of each other and of this turn leave no room for it.
+		from, _ := slices.BinarySearchFunc(taken, at.Add(-time.Hour), func(t, from time.Time) int {
+			return cmp.Or(t.Compare(from), -1) // the first after it
+		})
+		for ; from+n <= len(taken) && taken[from+n-1].Sub(at) < time.Hour; from++ {
+			first, final := taken[from], taken[from+n-1]
+			if final.Sub(first) < time.Hour && at.Sub(first) < time.Hour && final.Sub(at) < time.Hour {
+				at = first.Add(time.Hour)
+			}
+		}
+		place, _ := slices.BinarySearchFunc(taken, at, time.Time.Compare)
+		taken = slices.Insert(taken, place, at)
+		queue[i].at, last = at, at
+	}
 }
 
 // responsible returns to whom new sources are counted: see creations. Sources without an owner are counted together.

@@ -13,7 +13,8 @@ import (
 // brakes hold back what is over a limit, and remember what they judge by. What is of before, policy, begun and past is in the
 // Memory too.
 type brakes struct {
-	o *Options
+	o      *Options
+	memory *serialMemory // nil: there is none
 
 	recalled bool // the Memory was asked
 	before   *authz.Snapshot
@@ -27,7 +28,9 @@ type brakes struct {
 	saved    string            // hash of what HeldStore has; "?" is unknown
 }
 
-func newBrakes(o *Options) brakes { return brakes{o: o, saved: "?"} }
+func newBrakes(o *Options, memory *serialMemory) brakes {
+	return brakes{o: o, memory: memory, saved: "?"}
+}
 
 // restrain plans, and leaves as it is what can't be given and what is over a limit. Size is Evidence.Size for a pass over single
 // namespaces.
@@ -99,18 +102,16 @@ const (
 // begin has the Memory know by which policy the cluster is about to be written, before anything is: whatever ends this, what it
 // has given then can't be taken by the next configuration as if no policy had ever given it.
 func (b *brakes) begin(ctx context.Context, p *pass) {
-	if b.count(); !b.owed || len(p.Plan) == 0 || b.o.Memory == nil || b.o.Apply.May != nil && b.o.Apply.May() != nil ||
+	if b.count(); !b.owed || len(p.Plan) == 0 || b.memory == nil || b.o.Apply.May != nil && b.o.Apply.May() != nil ||
 		p.Started.Before(b.retry) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, beginTimeout)
 	defer cancel()
-	st, _, err := b.o.Memory.Load(ctx, "")
-	if err == nil && st != nil && st.Snapshot.Issuer == p.snap.Issuer {
-		next := *st
-		next.Begun = configsOf(b.begun)
-		err = b.o.Memory.Save(ctx, next, nil)
-	}
+	err := b.memory.change(ctx, func(st *Stored) bool {
+		st.Begun = configsOf(b.begun)
+		return st.Snapshot.Issuer == p.snap.Issuer
+	})
 	if b.owed = err != nil; b.owed {
 		b.retry = p.Started.Add(beginPause)
 		b.o.Logger.WarnContext(ctx, "it was not stored that a new policy is carried out: should it be replaced by another one at once, less than usual may be held", "error", err)

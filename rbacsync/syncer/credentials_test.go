@@ -135,9 +135,9 @@ func (m slowMemory) Save(_ context.Context, _ Stored, yield func()) error {
 func TestStoringGoesOnBesideHooks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		saved, saving := new(atomic.Int64), &serial{turn: make(chan struct{}, 1)}
+		saved := new(atomic.Int64)
 		s := &saver{
-			o: &Options{Memory: serialMemory{slowMemory{saved: saved}, saving}}, busy: func() bool { return true }, saving: saving, offers: make(chan Stored, 1),
+			o: &Options{}, busy: func() bool { return true }, memory: newSerialMemory(slowMemory{saved: saved}), offers: make(chan Stored, 1),
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -158,30 +158,69 @@ func TestStoringGoesOnBesideHooks(t *testing.T) {
 func TestWhoStoresMakesWay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		saving := &serial{turn: make(chan struct{}, 1)}
-		m := serialMemory{slowMemory{saved: new(atomic.Int64)}, saving}
+		m := newSerialMemory(slowMemory{saved: new(atomic.Int64)})
 		busy := func() bool { return true }
-		s := &saver{o: &Options{Memory: m}, busy: busy, saving: saving, offers: make(chan Stored, 1)}
+		s := &saver{o: &Options{}, busy: busy, memory: m, offers: make(chan Stored, 1)}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { s.run(ctx); close(done) }()
 		s.offers <- Stored{}
 		time.Sleep(besideAfter + besidePatience + time.Second) // now it yields, and has the turn
-		if len(saving.turn) != 1 {
+		if len(m.turn) != 1 {
 			t.Fatal("nobody is storing")
 		}
 		begun := time.Now()
 		if err := m.Save(t.Context(), Stored{}, nil); err != nil || time.Since(begun) > 10*time.Millisecond {
 			t.Errorf("a pass waited for %s: %v", time.Since(begun), err)
 		}
-		saving.turn <- struct{}{} // of somebody who hangs
+		m.turn <- struct{}{} // of somebody who hangs
 		short, end := context.WithTimeout(t.Context(), time.Second)
 		defer end()
 		if err := m.Save(short, Stored{}, nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("it waited longer than it may: %v", err)
 		}
-		<-saving.turn
+		<-m.turn
 		cancel()
 		<-done
+	})
+}
+
+// oneStored is a Memory of one thing, of which loading takes a second.
+type oneStored struct{ st Stored }
+
+func (m *oneStored) Load(context.Context, string) (*Stored, string, error) {
+	st := m.st
+	time.Sleep(time.Second)
+	return &st, "", nil
+}
+
+func (m *oneStored) Save(_ context.Context, st Stored, _ func()) error {
+	m.st = st
+	return nil
+}
+
+// TestAChangeLosesNothingNewer: what is stored while a pass changes what was stored before is not lost by that.
+func TestAChangeLosesNothingNewer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kept := &oneStored{st: Stored{Jobs: map[int64]string{1: "old"}}}
+		m := newSerialMemory(kept)
+		changed := make(chan error, 1)
+		go func() {
+			changed <- m.change(t.Context(), func(st *Stored) bool {
+				st.Begun = []authz.PolicyConfig{{}}
+				return true
+			})
+		}()
+		time.Sleep(time.Second / 2)
+		if err := m.Save(t.Context(), Stored{Jobs: map[int64]string{1: "new"}}, nil); err != nil {
+			t.Error(err)
+		}
+		if err := <-changed; err != nil {
+			t.Error(err)
+		}
+		if kept.st.Jobs[1] != "new" {
+			t.Errorf("what was stored meanwhile is gone: %v", kept.st)
+		}
 	})
 }

@@ -111,7 +111,7 @@ const notStored = "the Snapshot was not stored: a restart during an outage of Gi
 type saver struct {
 	o       *Options
 	busy    func() bool // see Syncer.busy
-	saving  *serial
+	memory  *serialMemory
 	offers  chan Stored
 	unsaved *Stored // the last one, if run ended before it was saved
 }
@@ -141,7 +141,7 @@ func (s *saver) run(ctx context.Context) {
 			began, patience := time.Now(), besidePatience
 			yield := func() {
 				waited := time.Now()
-				wait.While(ctx, patience, func() bool { return s.busy() && s.saving.waiting.Load() == 0 })
+				wait.While(ctx, patience, func() bool { return s.busy() && s.memory.waiting.Load() == 0 })
 				patience -= time.Since(waited)
 			}
 			if s.save(ctx, st, yield); ctx.Err() != nil {
@@ -173,34 +173,52 @@ func (s *saver) save(ctx context.Context, st Stored, yield func()) {
 	if s.o.Apply.May != nil && s.o.Apply.May() != nil {
 		return // it is another one's to save now
 	}
-	if err := s.o.Memory.Save(ctx, st, yield); err != nil && ctx.Err() == nil {
+	if err := s.memory.Save(ctx, st, yield); err != nil && ctx.Err() == nil {
 		s.o.Logger.WarnContext(ctx, notStored, "error", err)
 	}
 }
 
-// serial is whose turn it is to save. A pass may wait for it, so nobody who has it waits for passes then.
-type serial struct {
+// serialMemory saves one thing after the other. A pass may wait for its turn, so nobody who has it waits for passes then.
+type serialMemory struct {
+	Memory
 	turn    chan struct{} // whoever has put something in has it
 	waiting atomic.Int32  // how many want it
 }
 
-// serialMemory saves one thing after the other.
-type serialMemory struct {
-	Memory
-	saving *serial
+func newSerialMemory(m Memory) *serialMemory {
+	return &serialMemory{Memory: m, turn: make(chan struct{}, 1)}
 }
 
-func (m serialMemory) Save(ctx context.Context, st Stored, yield func()) error {
-	m.saving.waiting.Add(1)
+func (m *serialMemory) Save(ctx context.Context, st Stored, yield func()) error {
+	return m.inTurn(ctx, func() error { return m.Memory.Save(ctx, st, yield) })
+}
+
+// change saves what is stored with a change. Nothing newer is saved between its two steps, which would be lost.
+func (m *serialMemory) change(ctx context.Context, f func(*Stored) (changed bool)) error {
+	return m.inTurn(ctx, func() error {
+		st, _, err := m.Load(ctx, "")
+		if err != nil || st == nil {
+			return err
+		}
+		next := *st
+		if !f(&next) {
+			return nil
+		}
+		return m.Memory.Save(ctx, next, nil)
+	})
+}
+
+func (m *serialMemory) inTurn(ctx context.Context, do func() error) error {
+	m.waiting.Add(1)
 	select {
-	case m.saving.turn <- struct{}{}:
-		m.saving.waiting.Add(-1)
+	case m.turn <- struct{}{}:
+		m.waiting.Add(-1)
 	case <-ctx.Done():
-		m.saving.waiting.Add(-1)
+		m.waiting.Add(-1)
 		return fmt.Errorf("waiting for what is being stored: %w", ctx.Err())
 	}
-	defer func() { <-m.saving.turn }()
-	return m.Memory.Save(ctx, st, yield)
+	defer func() { <-m.turn }()
+	return do()
 }
 
 // latest puts v into a channel of size 1 in place of what waits there.

@@ -98,9 +98,9 @@ type Syncer struct {
 	// Others put something in these, or ask them.
 	wake   chan struct{} // there may be something to do
 	looks  chan look
-	saving *serial
-	passed atomic.Int64 // when the last pass ended, in nanoseconds since New
-	made   time.Time    // when New was called
+	memory *serialMemory // nil: there is none
+	passed atomic.Int64  // when the last pass ended, in nanoseconds since New
+	made   time.Time     // when New was called
 
 	turn chan struct{} // whoever has put something in has the turn: all that follows, and the pipeline, is theirs
 
@@ -129,13 +129,14 @@ func New(o Options) (*Syncer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	saving := &serial{turn: make(chan struct{}, 1)}
+	var memory *serialMemory
 	if o.Memory != nil {
-		o.Memory = serialMemory{o.Memory, saving}
+		memory = newSerialMemory(o.Memory)
+		o.Memory = memory
 	}
-	s := &Syncer{saving: saving, made: time.Now(), turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), questioner: newQuestioner(&o)}
+	s := &Syncer{memory: memory, made: time.Now(), turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), questioner: newQuestioner(&o)}
 	s.pipeline = pipeline{
-		o: &o, brakes: newBrakes(&o), credentials: credentials{o: &o, look: s.look, busy: s.busy}, inspector: inspector{o: &o, busy: s.busy}, published: published{o: &o},
+		o: &o, brakes: newBrakes(&o, memory), credentials: credentials{o: &o, look: s.look, busy: s.busy}, inspector: inspector{o: &o, busy: s.busy}, published: published{o: &o},
 		dirty: dirty{}, drift: newDrift(), urgent: s.urgent,
 	}
 	s.intake = intake.New(intake.Options{
@@ -398,7 +399,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
 	s.snap, s.last, s.wanted, s.heard = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
-	s.brakes, s.questioner, s.dirty, s.drift = newBrakes(s.o), newQuestioner(s.o), dirty{}, newDrift()
+	s.brakes, s.questioner, s.dirty, s.drift = newBrakes(s.o, s.memory), newQuestioner(s.o), dirty{}, newDrift()
 	s.expiry, s.open = time.Time{}, nil
 	s.credentials.hurry.begin()
 	s.intake.Forget()
@@ -424,7 +425,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 		wg.Go(func() { clearInbox(ctx, s.o, b.read) })
 	}
 	if s.o.Memory != nil {
-		b.saver = &saver{o: s.o, busy: s.busy, saving: s.saving, offers: make(chan Stored, 1)}
+		b.saver = &saver{o: s.o, busy: s.busy, memory: s.memory, offers: make(chan Stored, 1)}
 		wg.Go(func() { b.saver.run(ctx) })
 	}
 	return b
