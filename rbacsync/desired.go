@@ -54,6 +54,8 @@ type Input struct {
 	// namespace has besides the ServiceAccount. Both may be nil.
 	CIStatus DeliveryStatuses
 	CILive   map[string][]rbacv1.Subject
+	// Have, optional, is what the cluster holds. What is wanted as it is there shares its memory: of a large GitLab nearly all is.
+	Have *Observed
 }
 
 // Wanted is what should be in the cluster, and what must not be touched.
@@ -120,18 +122,23 @@ func Desired(in Input) *Wanted {
 	if limit <= 0 {
 		limit = 2000
 	}
-	jobs, names := NewDeliveries(&in), newLabels(in.Snapshot.Users, len(in.Sources))
+	jobs, names, there := NewDeliveries(&in), newLabels(in.Snapshot.Users, len(in.Sources)), newSharing(in.Have)
+	bindings := make([]string, len(roles)) // the name of each is in memory once
+	for i, role := range roles {
+		bindings[i] = kubename.RoleBinding(role, 0)
+	}
 	w.Objects = make([]Object, 0, len(in.Sources)*(3+len(in.Roles)))
 	for _, src := range in.Sources {
 		w.Paths[src.ID] = src.Path
 	}
 	for _, home := range homes(in.Sources, in.Names) {
 		src, ns, first := home.source, home.name, len(w.Objects)
+		there.enter(ns)
 		w.Objects = append(w.Objects,
-			Object{Key: NamespaceKey(ns), Namespace: &Namespace{
+			Object{Key: NamespaceKey(ns), Namespace: there.namespace(NamespaceKey(ns), Namespace{
 				Source: src.ID, Issuer: in.Snapshot.Issuer, CreatedAt: createdAt(src.CreatedAt), Path: Printable(src.Path),
 				PodSecurity: in.Settings.standard(src.ID),
-			}},
+			})},
 			Object{Key: AccountKey(ns)},
 			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: jobs.binding(*src, ns)})
 		w.Objects = in.Settings.Templates.add(w.Objects, values{ns, Printable(src.Path), src.ID}, in.Secrets)
@@ -143,10 +150,11 @@ func Desired(in Input) *Wanted {
 			for shard := 0; shard == 0 || len(rest) > 0; shard++ {
 				part := rest[:min(limit, len(rest))]
 				rest = rest[len(part):]
-				w.Objects = append(w.Objects, Object{
-					Key:     Key{ns, KindRoleBinding, kubename.RoleBinding(role, shard)},
-					Binding: &Binding{Role: role, Users: part, Members: names.list(part)},
-				})
+				key := Key{ns, KindRoleBinding, bindings[i]}
+				if shard > 0 {
+					key.Name = kubename.RoleBinding(role, shard)
+				}
+				w.Objects = append(w.Objects, Object{Key: key, Binding: there.binding(key, role, part, &names)})
 			}
 		}
 		slices.SortFunc(w.Objects[first:], func(a, b Object) int { return a.Key.Compare(b.Key) })
@@ -214,21 +222,23 @@ const maxMembers = 4096
 
 // memberNames lists user names for people who read a binding: "alice (2), bob (3)".
 func memberNames(ids []int64, users map[int64]authz.User) string {
-	return newLabels(users, 1).list(ids)
+	l := newLabels(users, 1)
+	return string(l.list(ids))
 }
 
 // labels are users in the words of memberNames, each put together once for all bindings.
 type labels struct {
 	users map[int64]authz.User
 	known *byid.Cache[string]
+	text  []byte // of the last list
 }
 
 // newLabels is for the bindings of that many sources.
 func newLabels(users map[int64]authz.User, sources int) labels {
-	return labels{users, byid.New[string](byid.Limit(sources, len(users)))}
+	return labels{users: users, known: byid.New[string](byid.Limit(sources, len(users)))}
 }
 
-func (l labels) of(id int64) string {
+func (l *labels) of(id int64) string {
 	if s := l.known.Get(id); s != "" {
 		return s
 	}
@@ -241,18 +251,18 @@ func (l labels) of(id int64) string {
 	return s
 }
 
-func (l labels) list(ids []int64) string {
-	var b strings.Builder
-	b.Grow(min(maxMembers+300, 20*len(ids)))
+// list returns a text that is good until the next call.
+func (l *labels) list(ids []int64) []byte {
+	l.text = l.text[:0]
 	for i, id := range ids {
-		if b.Len() > maxMembers {
-			fmt.Fprintf(&b, ", and %d more", len(ids)-i)
+		if len(l.text) > maxMembers {
+			l.text = fmt.Appendf(l.text, ", and %d more", len(ids)-i)
 			break
 		}
 		if i > 0 {
-			b.WriteString(", ")
+			l.text = append(l.text, ", "...)
 		}
-		b.WriteString(l.of(id))
+		l.text = append(l.text, l.of(id)...)
 	}
-	return b.String()
+	return l.text
 }

@@ -149,14 +149,19 @@ func TestWhatIsNotStoredIsBounded(t *testing.T) {
 	x := w.writer(kube, limits)
 	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
 	w.flip(own(1), "edit", 1)
-	x.ledger.unsaved = make([]change, maxUnsaved)
-	for i := range x.ledger.unsaved {
-		x.ledger.unsaved[i] = change{at: w.now, namespace: own(2), user: 2, role: "edit", cause: "hook", what: uint8(i % 2)}
+	turn := map[bool]uint8{true: lost, false: gained}
+	has := w.rights[own(2)]["edit"][2]
+	for range maxUnsaved {
+		x.ledger.record(change{at: w.now, namespace: own(2), user: 2, role: "edit", cause: "hook", what: turn[has]})
+		has = !has
 	}
-	x.ledger.record(change{at: w.now, namespace: own(3), user: 3, role: "edit", cause: "hook", what: gained})
+	x.ledger.record(change{at: w.now, namespace: own(3), user: 3, role: "edit", cause: "hook", what: turn[w.rights[own(3)]["edit"][3]]})
+	if n := x.ledger.unsaved; n != maxUnsaved+1 {
+		t.Fatalf("only %d were noted", n)
+	}
 	x.ledger.forsake()
-	if n := len(x.ledger.unsaved); n != maxUnsaved || x.ledger.unsaved[n-1].user != 3 {
-		t.Errorf("%d wait, the last %+v", n, x.ledger.unsaved[n-1])
+	if n := len(x.ledger.waiting); n != maxUnsaved || x.ledger.waiting[n-1].user != 3 {
+		t.Errorf("%d wait, the last %+v", n, x.ledger.waiting[n-1])
 	}
 	w.save(t, x, w.pass(syncer.KindFull, "periodic", nil))
 	w.check(t, kube, "afterwards")

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -80,6 +82,24 @@ func (b *book) later(old []change) []change {
 	}
 	last := b.log[n-1].at
 	return slices.DeleteFunc(slices.Clone(old), func(c change) bool { return c.at.UnixMilli() < last || b.has(c) })
+}
+
+// changeOf is the other way round: what a record was made of; false where that is not known any more, because it was pseudonymised.
+func (b *book) changeOf(r record) (change, bool) {
+	c := change{at: time.UnixMilli(r.at), role: b.textOf(r.role), cause: b.textOf(r.cause), why: b.textOf(r.why), what: r.what, found: r.found}
+	place := b.namespaces[r.namespace-1]
+	c.namespace, c.owner = place.Name, place.Owner
+	if by := b.approving(r.by); by == 0 {
+		c.by = b.textOf(r.by)
+	} else if id := b.users[by-1].ID; id != 0 {
+		c.by = kubename.User(id)
+	}
+	if r.who == 0 {
+		return c, place.Name != ""
+	}
+	who := b.users[r.who-1]
+	c.user, c.name, c.subject = who.ID, who.Name, who.Subject
+	return c, place.Name != "" && !who.anonymous()
 }
 
 // noteEarlier takes in a change of before the history begins, of which nothing before it is known: who lost something had it.
@@ -172,7 +192,7 @@ func (b *book) recorded(roles map[uint32][]uint32) (out []holder) {
 // and nearly all are as they were: so this makes no lists. Where it says no, lists are compared.
 func (b *book) agrees(p *place, recorded map[uint32][]uint32) bool {
 	var seen []uint32
-	for _, x := range p.bindings {
+	for _, x := range p.ourBindings() {
 		if len(x.Users)+len(x.Others) == 0 {
 			continue
 		}
@@ -210,14 +230,32 @@ func (b *book) gives(x *rbacsync.Binding, namespace string, people []uint32) boo
 	return true
 }
 
-// place is what is known of one namespace in a pass.
+// place is what is known of one namespace in a pass. It has nothing of its own that grows with it: a first pass has all of them.
 type place struct {
-	name     string
-	source   authz.SourceID
-	ours     bool
-	bindings map[string]*rbacsync.Binding // by name, before the pass
-	changes  []rbacsync.Change
+	name    string
+	source  authz.SourceID
+	ours    bool
+	live    []*rbacsync.Live // what was there before the pass
+	changes []*rbacsync.Change
 }
+
+// ourBindings goes through our RoleBindings that were there before the pass, by name.
+func (p *place) ourBindings() iter.Seq2[string, *rbacsync.Binding] {
+	return func(yield func(string, *rbacsync.Binding) bool) {
+		for _, l := range p.live {
+			if ourBinding(l) && !yield(l.Key.Name, l.Binding) {
+				return
+			}
+		}
+	}
+}
+
+func ourBinding(l *rbacsync.Live) bool {
+	return l.Binding != nil && strings.HasPrefix(l.Key.Name, bindingPrefix)
+}
+
+// before returns our bindings as they were before the pass.
+func (p *place) before() map[string]*rbacsync.Binding { return maps.Collect(p.ourBindings()) }
 
 // bindingPrefix begins the names of all our bindings: what has our mark and another name is not ours.
 const bindingPrefix = "gitlab-"
@@ -228,22 +266,31 @@ func places(x Written) map[string]*place {
 	in := func(ns string) *place {
 		p := all[ns]
 		if p == nil {
-			p = &place{name: ns, bindings: map[string]*rbacsync.Binding{}}
+			p = &place{name: ns}
 			all[ns] = p
 		}
 		return p
 	}
 	issuer := x.Snapshot.Issuer
-	for _, l := range x.Observed.Live {
-		switch {
-		case l.Namespace != nil:
-			p := in(l.Key.Namespace)
-			p.ours, p.source = l.Namespace.Issuer == issuer, l.Namespace.Source
-		case l.Binding != nil && strings.HasPrefix(l.Key.Name, bindingPrefix):
-			in(l.Key.Namespace).bindings[l.Key.Name] = l.Binding
+	for rest := x.Observed.Live; len(rest) > 0; { // those of a namespace follow each other
+		n := 1
+		for n < len(rest) && rest[n].Key.Namespace == rest[0].Key.Namespace {
+			n++
+		}
+		here := rest[:n:n]
+		rest = rest[n:]
+		for _, l := range here {
+			switch {
+			case l.Namespace != nil:
+				p := in(l.Key.Namespace)
+				p.ours, p.source, p.live = l.Namespace.Issuer == issuer, l.Namespace.Source, here
+			case ourBinding(l):
+				in(l.Key.Namespace).live = here
+			}
 		}
 	}
-	for _, c := range x.Made {
+	for i := range x.Made {
+		c := &x.Made[i]
 		p := in(c.Key.Namespace)
 		if c.New != nil && c.New.Namespace != nil {
 			p.source = c.New.Namespace.Source
@@ -262,8 +309,7 @@ func places(x Written) map[string]*place {
 
 // after returns the bindings as they are after the changes.
 func (p *place) after() map[string]*rbacsync.Binding {
-	out := make(map[string]*rbacsync.Binding, len(p.bindings)+len(p.changes))
-	maps.Copy(out, p.bindings)
+	out := p.before()
 	for _, c := range p.changes {
 		switch {
 		case c.Key.Kind == rbacsync.KindNamespace && c.Action == rbacsync.Delete:
@@ -285,11 +331,11 @@ func (p *place) by(h holder) (made, namespace rbacsync.Change) {
 	for _, c := range p.changes {
 		switch {
 		case c.Key.Kind == rbacsync.KindNamespace:
-			namespace = c
+			namespace = *c
 		case c.Key.Kind == rbacsync.KindRoleBinding && !found:
 			had := c.Old != nil && h.in(c.Old.Binding, p.name)
 			if found = had != (c.New != nil && h.in(c.New.Binding, p.name)); found {
-				made = c
+				made = *c
 			}
 		}
 	}
@@ -342,7 +388,7 @@ func (d *differ) changes(p *place, was []holder) (out []change) {
 		c.name = rbacsync.Printable(x.Snapshot.Users[h.user].Username)
 		return c
 	}
-	before, now := holders(p.bindings, p.name), holders(p.after(), p.name)
+	before, now := holders(p.before(), p.name), holders(p.after(), p.name)
 	found := func(list []holder, what uint8, why string) {
 		for _, h := range list {
 			c := of(h, what)
@@ -374,7 +420,7 @@ func (d *differ) objects(p *place, base change) (out []change) {
 			continue
 		}
 		c := base
-		c.at, c.role, c.by, c.why = d.x.Ended, m.Key.Kind.String(), m.ApprovedBy, d.why.plain(p, m)
+		c.at, c.role, c.by, c.why = d.x.Ended, m.Key.Kind.String(), m.ApprovedBy, d.why.plain(p, *m)
 		switch {
 		case m.Key.Kind == rbacsync.KindTemplate:
 			c.role = m.Key.Name

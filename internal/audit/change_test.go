@@ -104,7 +104,7 @@ func TestEachEntryNamesItsOwnApprover(t *testing.T) {
 		p := places(x)["haw"]
 		d := differ{x: x, why: reasons{now: x.Snapshot, at: x.Began}, owner: func(*place) int64 { return 0 }}
 		var seen []holder
-		for _, c := range d.changes(p, holders(p.bindings, "haw")) {
+		for _, c := range d.changes(p, holders(p.before(), "haw")) {
 			h := holder{user: c.user, subject: c.subject, role: c.role}
 			switch {
 			case c.object():
@@ -147,8 +147,14 @@ func TestWhatAgreesIsTheSame(t *testing.T) {
 			c := change{at: time.Unix(0, 0), namespace: "haw", user: h.user, subject: h.subject, role: h.role, what: gained}
 			b.note(c, recorded)
 		}
-		p := &place{name: "haw", bindings: bindings}
-		if !b.agrees(p, recorded[b.namespaceNumber("haw")]) {
+		at := func() *place {
+			p := &place{name: "haw"}
+			for name, x := range bindings {
+				p.live = append(p.live, &rbacsync.Live{Object: rbacsync.Object{Key: rbacsync.Key{Name: bindingPrefix + name}, Binding: x}})
+			}
+			return p
+		}
+		if !b.agrees(at(), recorded[b.namespaceNumber("haw")]) {
 			t.Fatalf("seed %d: bindings that are as recorded don't agree", seed)
 		}
 		some := bindings[[]string{"edit", "view"}[r.IntN(2)]]
@@ -170,7 +176,7 @@ func TestWhatAgreesIsTheSame(t *testing.T) {
 		}
 		n := b.namespaceNumber("haw")
 		equal := slices.Equal(b.recorded(recorded[n]), holders(bindings, "haw"))
-		switch agrees := b.agrees(p, recorded[n]); {
+		switch agrees := b.agrees(at(), recorded[n]); {
 		case agrees && !equal:
 			t.Fatalf("seed %d: %v is said to be what is recorded, %v", seed, holders(bindings, "haw"), b.recorded(recorded[n]))
 		case equal:
@@ -181,5 +187,38 @@ func TestWhatAgreesIsTheSame(t *testing.T) {
 	}
 	if same < 300 || other < 300 {
 		t.Errorf("%d are the same and %d are not: that shows little", same, other)
+	}
+}
+
+// TestARecordIsItsChange: what is not stored is noted again from its records, so they say all that the change did.
+func TestARecordIsItsChange(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 144))
+	b, now := newBook(), state{}
+	noted := 0
+	for n := range 2000 {
+		c := change{
+			at: time.UnixMilli(int64(n)), namespace: fmt.Sprintf("ns-%d", r.IntN(5)), role: []string{"edit", "view"}[r.IntN(2)], cause: []string{"", "hook"}[r.IntN(2)],
+			why: []string{"", "Developer in haw"}[r.IntN(2)], by: []string{"", "gitlab:7", "kubernetes-admin"}[r.IntN(3)], what: uint8(r.IntN(2)), found: r.IntN(2) == 0,
+		}
+		switch r.IntN(3) {
+		case 0:
+			c.user = int64(1 + r.IntN(5))
+			c.name = fmt.Sprintf("u%d", c.user)
+		case 1:
+			c.subject = "ServiceAccount ci"
+		default:
+			c.role, c.what = "NetworkPolicy haw/deny", created
+		}
+		if !b.note(c, now) {
+			continue
+		}
+		noted++
+		got, ok := b.changeOf(b.log[len(b.log)-1])
+		if d := cmp.Diff(c, got, cmp.AllowUnexported(change{})); !ok || d != "" {
+			t.Fatalf("%+v is known again: %t (-want +got):\n%s", c, ok, d)
+		}
+	}
+	if noted < 500 {
+		t.Errorf("only %d were noted: this shows nothing", noted)
 	}
 }

@@ -19,10 +19,11 @@ type ledger struct {
 	// change.
 	openBytes, openRecords int
 
-	v       *volume // nil: not read yet
-	now     state   // after all records of v
-	fresh   bool    // nothing is stored
-	unsaved []change
+	v       *volume  // nil: not read yet
+	now     state    // after all records of v
+	fresh   bool     // nothing is stored
+	unsaved int      // how many records at the end of the log are not stored
+	waiting []change // what was not stored when v was forgotten: it is noted again
 	dirty   bool
 	legacy  bool // what versions before wrote is to be deleted
 	forgets bool // the stored tables have somebody who is to be forgotten
@@ -38,7 +39,7 @@ type ledger struct {
 }
 
 // pending reports whether something is not stored yet.
-func (l *ledger) pending() bool { return len(l.unsaved) > 0 || l.dirty }
+func (l *ledger) pending() bool { return l.unsaved > 0 || len(l.waiting) > 0 || l.dirty }
 
 // save stores what is not stored yet, again when another process was faster.
 func (l *ledger) save(ctx context.Context) error {
@@ -60,16 +61,22 @@ func (l *ledger) save(ctx context.Context) error {
 // maxUnsaved bounds what waits in memory while nothing can be stored: some 200 bytes each.
 const maxUnsaved = 50_000
 
-func lastUnsaved(all []change) []change { return slices.Delete(all, 0, max(len(all)-maxUnsaved, 0)) }
-
 // forsake forgets what is known of the store. Of what is not stored, and so is noted again when that is read, it keeps the last: the
 // next whole pass finds the rest as a difference.
 func (l *ledger) forsake() {
-	l.unsaved = lastUnsaved(l.unsaved)
-	if l.v != nil && (!l.fresh || !l.v.book.begins.IsZero()) {
-		l.lastBook, l.lastNow = l.v.book, l.now
+	if l.v != nil {
+		b := l.v.book
+		for _, r := range b.log[len(b.log)-min(l.unsaved, maxUnsaved, len(b.log)):] {
+			if c, ok := b.changeOf(r); ok {
+				l.waiting = append(l.waiting, c)
+			}
+		}
+		if !l.fresh || !b.begins.IsZero() {
+			l.lastBook, l.lastNow = b, l.now
+		}
 	}
-	l.v = nil
+	l.v, l.unsaved = nil, 0
+	l.waiting = slices.Delete(l.waiting, 0, max(len(l.waiting)-maxUnsaved, 0))
 }
 
 // reset forgets all.
@@ -127,7 +134,7 @@ func (l *ledger) load(ctx context.Context) error {
 		if l.lastBook == nil {
 			return nil // until a whole pass
 		}
-		restore(v.book, l.lastBook, l.lastNow, l.unsaved) // it was deleted
+		restore(v.book, l.lastBook, l.lastNow, l.waiting) // it was deleted
 		l.start(l.o.Now())
 	} else {
 		for _, c := range old {
@@ -135,9 +142,9 @@ func (l *ledger) load(ctx context.Context) error {
 		}
 		l.dirty = l.dirty || l.legacy
 	}
-	unsaved := l.unsaved
-	l.unsaved = nil
-	for _, c := range unsaved {
+	waiting := l.waiting
+	l.waiting = nil
+	for _, c := range waiting {
 		if !v.book.has(c) {
 			l.record(c)
 		}
@@ -189,12 +196,22 @@ func (l *ledger) note(c change) bool {
 // record notes a change until it is stored.
 func (l *ledger) record(c change) {
 	if l.note(c) {
-		r := l.v.open[len(l.v.open)-1]
-		c.at, c.why = time.UnixMilli(r.at), l.v.book.textOf(r.why) // by its time it is known again; the text is in memory once
-		if l.unsaved = append(l.unsaved, c); len(l.unsaved) >= 2*maxUnsaved {
-			l.unsaved = lastUnsaved(l.unsaved)
+		l.unsaved++
+	}
+}
+
+// expect makes room for what a pass has written: a first one has a record for each right that there is.
+func (l *ledger) expect(made []rbacsync.Change) {
+	n := 0
+	for i := range made {
+		if o := made[i].New; o != nil && o.Binding != nil && made[i].Old == nil {
+			n += len(o.Binding.Users) + len(o.Binding.Others)
+		} else {
+			n++
 		}
 	}
+	l.v.book.log = slices.Grow(l.v.book.log, n)
+	l.v.share()
 }
 
 // process notes what is to be noted of a pass.
@@ -207,6 +224,7 @@ func (l *ledger) process(x Written) {
 		l.begin(x, all)
 	}
 	b := l.v.book
+	l.expect(x.Made)
 	if x.Scope == nil {
 		for n := range l.now { // where nothing is any more
 			if name := b.namespaces[n-1].Name; all[name] == nil && b.namespaceNumber(name) == n {
@@ -234,6 +252,7 @@ func (l *ledger) process(x Written) {
 	for _, c := range later {
 		l.record(c)
 	}
+	l.v.share() // the log may stand elsewhere now
 	if x.Kind == syncer.KindFull {
 		changed, removed := updateUsers(&b.tables, l.now, x.Snapshot, x.Ended, l.o.Limits().PseudonymiseAfter)
 		for _, n := range changed {
@@ -258,7 +277,7 @@ func (l *ledger) begin(x Written, all map[string]*place) {
 			continue
 		}
 		r := record{namespace: b.namespace(p.name, b.owner(p, x.Snapshot, x.Before), false), what: gained}
-		for _, h := range holders(p.bindings, p.name) {
+		for _, h := range holders(p.before(), p.name) {
 			if r.role = b.text(h.role); h.user == 0 {
 				r.who = b.subject(h.subject)
 			} else {

@@ -71,7 +71,7 @@ func (l *ledger) step(ctx context.Context) (more bool, err error) {
 	if first, _ := v.tooMuch(limits, now, v.head.Next); full || first > 0 {
 		return true, l.clean(ctx, before)
 	}
-	l.dirty, l.unsaved = false, nil
+	l.dirty, l.unsaved, l.waiting = false, 0, nil
 	return false, l.clean(ctx, before)
 }
 

@@ -203,6 +203,8 @@ func (v *volume) mend() {
 		return !slices.ContainsFunc(v.head.Segments, func(g segment) bool { return g.From <= n && n < g.To })
 	})
 	v.book.base, v.broken = state{}, nil
+	v.bind()
+	v.book.first = len(v.book.log)
 }
 
 // bind puts the blocks together.

@@ -306,6 +306,7 @@ func (a *applier) took(o *rbacsync.Object, obj runtime.Object, err error) error 
 	} else if e, err = entryOf(obj); err != nil || !e.ours {
 		return nil
 	}
+	e.Share(o)
 	if a.wrote != nil {
 		a.wrote(o.Key, e.Live)
 	}

@@ -221,7 +221,7 @@ func (s *pipeline) desire(p *pass) {
 	in := rbacsync.Input{
 		Snapshot: p.snap, Sources: p.sources, Names: p.Names, Grants: grants,
 		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings,
-		Untouchable: p.untouchable, Now: p.Started, Secrets: p.have.Secrets,
+		Untouchable: p.untouchable, Now: p.Started, Secrets: p.have.Secrets, Have: p.have,
 	}
 	s.credentials.input(&in, p)
 	p.plain = rbacsync.Desired(in)
