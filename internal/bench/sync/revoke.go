@@ -12,8 +12,10 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 )
 
 // revocation is a right that is taken from a user, in GitLab.
@@ -73,9 +75,11 @@ func measureRevocations(ctx context.Context, b *bench, org *organisation, ours, 
 	singles, groups := org.revocations(runs)
 	t := &turns{players: players, sides: sides}
 	for part := range slices.Chunk(singles, block) {
+		next := time.Now().Add(t.patience(part))
 		if err := t.block(ctx, part, func(p *player, d time.Duration) { p.singles = append(p.singles, d) }); err != nil {
 			return errors.Join(err, client.failed())
 		}
+		wait.For(ctx, time.Until(next))
 	}
 	for _, one := range groups {
 		if err := t.block(ctx, []revocation{one}, func(p *player, d time.Duration) { p.groups = append(p.groups, d) }); err != nil {
@@ -150,6 +154,13 @@ type turns struct {
 	players []*player
 	sides   []*side
 	begun   int // who begins changes with each block
+}
+
+// patience is how long a block takes at least. Each hook has one project read, and GitLab lets only so many be read in a minute: of
+// more of them the waiting for that would be measured. A program that keeps within the limit uses six tenths of it.
+func (t *turns) patience(rs []revocation) time.Duration {
+	hooks := 2 * len(rs) * len(t.players) // each player takes and gives
+	return time.Duration(float64(hooks) / (0.6 * gitlab.LimitsPerMinute()["project"]) * float64(time.Minute))
 }
 
 // block lets each player carry out some revocations. What was taken is given again before the next one's turn.
