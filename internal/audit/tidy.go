@@ -77,7 +77,7 @@ func (l *ledger) step(ctx context.Context) (more bool, err error) {
 
 // sealEarlier puts what was before the beginning into blocks of their own, which count for no base. What has no room is dropped.
 func (l *ledger) sealEarlier(ctx context.Context) error {
-	v := l.v
+	v, dropped := l.v, false
 	for l.earlier > 0 {
 		n, err := v.seal(ctx, min(l.earlier, l.openRecords))
 		if err != nil {
@@ -85,12 +85,13 @@ func (l *ledger) sealEarlier(ctx context.Context) error {
 		}
 		if n == 0 {
 			l.cut = time.UnixMilli(v.open[l.earlier-1].at).UTC()
-			v.open, v.stored, n = slices.Clone(v.open[l.earlier:]), 0, l.earlier
+			v.open, v.stored, n, dropped = slices.Clone(v.open[l.earlier:]), 0, l.earlier, true
 		}
 		l.earlier -= n
 	}
-	v.first = v.head.Next
-	v.bind()
+	if v.first = v.head.Next; dropped {
+		v.bind()
+	}
 	return nil
 }
 

@@ -53,7 +53,7 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 	v := b.o.Limits.Split(p.Plan, want, e, p.Started)
 	// Over single namespaces they are read only where one could matter: a right should not wait for that request.
 	if b.o.Held != nil && (p.everything() || len(v.Held) > 0 || len(b.approved) > 0) {
-		if approved, err := b.o.Held.Approvals(ctx); err != nil {
+		if approved, err := b.approvals(ctx); err != nil {
 			p.noted = append(p.noted, authz.Finding{Code: "approvals_unreadable", Text: err.Error()})
 		} else {
 			b.approved, e.Approved = approved, approved
@@ -71,6 +71,15 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 	if p.passed = v.Passed; b.o.Mode == ModeEnforce { // in the other one nothing is let through
 		b.pass(v.Passed)
 	}
+}
+
+// heldTimeout is how long a pass waits for each request about what is held: rights that go wait for it, too.
+const heldTimeout = 2 * time.Second
+
+func (b *brakes) approvals(ctx context.Context) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, heldTimeout)
+	defer cancel()
+	return b.o.Held.Approvals(ctx)
 }
 
 // evidence is what is remembered to judge by.
@@ -224,7 +233,7 @@ func (b *brakes) forget(ctx context.Context, p *pass) {
 		return // it is another one's to forget now
 	}
 	// Also at the end of the process, or what comes again before the next one looks would be approved.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heldTimeout)
 	defer cancel()
 	if err := b.o.Held.Forget(ctx, p.outdated); err != nil {
 		p.noted = append(p.noted, authz.Finding{Code: "approvals_unwritable", Text: err.Error()})
@@ -245,6 +254,8 @@ func (b *brakes) saveHeld(ctx context.Context, p *pass) {
 	if b.saved == hash && !p.everything() {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, heldTimeout)
+	defer cancel()
 	if err := b.o.Held.Save(ctx, p.Held); err != nil {
 		p.noted = append(p.noted, authz.Finding{Code: "held_unwritable", Text: err.Error()})
 		return

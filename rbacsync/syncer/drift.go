@@ -130,5 +130,26 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 		}
 	}
 	s.published.report(ctx, p.Round)
-	cluster.ReportDrift(ctx, s.o.Kube, s.o.Logger, started, p.made)
+	select {
+	case s.restored <- restored{started, p.made}:
+	default: // Events are made too slowly, and a right that goes is not to wait for them
+		s.o.Logger.InfoContext(ctx, "changes were put back without Events about them", "total", len(p.made))
+	}
+}
+
+// restored is what was put back, and when.
+type restored struct {
+	at   time.Time
+	made []rbacsync.Change
+}
+
+// reportRestored makes Events about what was put back, beside the passes.
+func (s *Syncer) reportRestored(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case r := <-s.restored:
+			cluster.ReportDrift(ctx, s.o.Kube, s.o.Logger, r.at, r.made)
+		}
+	}
 }

@@ -19,9 +19,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
@@ -497,6 +499,75 @@ func TestAPartIsNotMadeOfHalfAWatch(t *testing.T) {
 			if n := len(subjects(t, kube, "haw-world", "gitlab-view")); n != len(snap.Projects[42].Members) {
 				t.Errorf("%d subjects a second after the hook, want %d", n, len(snap.Projects[42].Members))
 			}
+		}
+	})
+}
+
+// slowEvents is a cluster that takes Events only when it is released.
+type slowEvents struct {
+	kubernetes.Interface
+	release chan struct{}
+}
+
+func (k slowEvents) CoreV1() corev1client.CoreV1Interface {
+	return slowEventsCore{k.Interface.CoreV1(), k.release}
+}
+
+type slowEventsCore struct {
+	corev1client.CoreV1Interface
+	release chan struct{}
+}
+
+func (c slowEventsCore) Events(namespace string) corev1client.EventInterface {
+	return slowEventsClient{c.CoreV1Interface.Events(namespace), c.release}
+}
+
+type slowEventsClient struct {
+	corev1client.EventInterface
+	release chan struct{}
+}
+
+func (c slowEventsClient) Create(ctx context.Context, e *corev1.Event, o metav1.CreateOptions) (*corev1.Event, error) {
+	select {
+	case <-c.release:
+		return c.EventInterface.Create(ctx, e, o)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// TestEventsHoldUpNobody: while Events about what was put back can't be made, rights go and other changes are put back; the Events
+// come when they can.
+func TestEventsHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		release := make(chan struct{})
+		g := &gitlab{snap: rbacsynctest.HawWorld()}
+		s := newSyncer(t, syncer.Options{Reader: g, Kube: slowEvents{kube, release}, Watch: kube, Interval: time.Hour, Now: time.Now})
+		defer run(t, s)()
+		time.Sleep(time.Second)
+		emptyBinding(t, kube, "haw", "gitlab-edit")
+		time.Sleep(100 * time.Millisecond)
+		wantSubjects(t, kube, "haw", "gitlab-edit", "gitlab:2")
+		emptyBinding(t, kube, "haw-world", "gitlab-edit")
+		time.Sleep(100 * time.Millisecond)
+		wantSubjects(t, kube, "haw-world", "gitlab-edit", "gitlab:2")
+		next := authztest.Clone(g.snap)
+		p := next.Projects[42]
+		p.Members = nil
+		next.Projects[42] = p
+		g.mu.Lock()
+		g.snap = next
+		g.mu.Unlock()
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
+		time.Sleep(100 * time.Millisecond)
+		wantSubjects(t, kube, "haw-world", "gitlab-view")
+		close(release)
+		time.Sleep(time.Second)
+		events, err := kube.CoreV1().Events("").List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(events.Items) != 2 {
+			t.Errorf("%d Events about two changes: %v", len(events.Items), err)
 		}
 	})
 }

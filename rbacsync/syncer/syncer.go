@@ -96,11 +96,12 @@ type Syncer struct {
 	questioner questioner
 
 	// Others put something in these, or ask them.
-	wake   chan struct{} // there may be something to do
-	looks  chan look
-	memory *serialMemory // nil: there is none
-	passed atomic.Int64  // when the last pass ended, in nanoseconds since New
-	made   time.Time     // when New was called
+	wake     chan struct{} // there may be something to do
+	looks    chan look
+	restored chan restored
+	memory   *serialMemory // nil: there is none
+	passed   atomic.Int64  // when the last pass ended, in nanoseconds since New
+	made     time.Time     // when New was called
 
 	turn chan struct{} // whoever has put something in has the turn: all that follows, and the pipeline, is theirs
 
@@ -134,7 +135,7 @@ func New(o Options) (*Syncer, error) {
 		memory = newSerialMemory(o.Memory)
 		o.Memory = memory
 	}
-	s := &Syncer{memory: memory, made: time.Now(), turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), questioner: newQuestioner(&o)}
+	s := &Syncer{memory: memory, made: time.Now(), turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), restored: make(chan restored, 16), questioner: newQuestioner(&o)}
 	s.pipeline = pipeline{
 		o: &o, brakes: newBrakes(&o, memory), credentials: credentials{o: &o, look: s.look, busy: s.busy}, inspector: inspector{o: &o, busy: s.busy}, published: published{o: &o},
 		dirty: dirty{}, drift: newDrift(), urgent: s.urgent,
@@ -408,6 +409,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	follow := s.cluster.Begin()
 	wg.Go(func() { follow(ctx) })
 	wg.Go(func() { s.intake.Run(ctx) })
+	wg.Go(func() { s.reportRestored(ctx) })
 
 	b := beside{credentials: make(chan ciList, 1), inspections: make(chan inspection, 1)}
 	wg.Go(func() { s.inspector.run(ctx, b.inspections, func() { s.look(look{"inspection", false}) }) })
