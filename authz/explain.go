@@ -109,7 +109,7 @@ func (v View) CIServiceAccount(own string, q Question) string {
 }
 
 // CIJob explains a refusal to a job that authenticated with its ID token. As with User, what it says about a namespace
-// hangs on that namespace alone.
+// depends on that namespace alone.
 func (v View) CIJob(project int64, q Question) string {
 	own, ok := v.Namespace[ProjectID(project)]
 	switch {

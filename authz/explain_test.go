@@ -275,7 +275,7 @@ func TestYoursIsWhatGrantsSay(t *testing.T) {
 			at = at.Add(time.Duration(r.IntN(10)) * time.Hour)
 			next := authztest.Clone(v.Snapshot)
 			authztest.Change(r, next)
-			if circular(next) { // no round touches these, and what counts in them hangs on where one begins
+			if circular(next) { // no round touches these, and what counts in them depends on where one begins
 				break
 			}
 			changed := p.Affected(v.Snapshot, next)

@@ -67,8 +67,43 @@ func (v View) Trail(user int64, id SourceID, now time.Time) (Trail, bool) {
 	return r.trail(id, s), true
 }
 
-// trail goes back the way of a standing in a source.
+// Trails says of one source after the other how people come to their levels there. Who asks about many people in a source
+// asks about them in a row: what is known of it is kept until the next one.
+type Trails struct {
+	r       *Resolver
+	id      SourceID
+	members Members
+}
+
+// NewTrails returns the Trails of a Snapshot at a moment. At the zero time nothing has expired.
+func NewTrails(s *Snapshot, now time.Time) *Trails { return &Trails{r: NewResolver(s, now)} }
+
+// Of returns what View.Trail does, without the Text.
+func (t *Trails) Of(user int64, id SourceID) (Trail, bool) {
+	if id != t.id {
+		t.id, t.members = id, t.r.Members(id)
+	}
+	s, ok := t.members.standing(user)
+	if !ok {
+		return Trail{}, false
+	}
+	return t.r.way(id, s), true
+}
+
+// trail is way in words.
 func (r *Resolver) trail(id SourceID, s standing) Trail {
+	t := r.way(id, s)
+	t.Text = t.Words(func(id SourceID) string {
+		if path, ok := r.snap.Path(id); ok {
+			return path
+		}
+		return id.String()
+	})
+	return t
+}
+
+// way goes back the way of a standing in a source.
+func (r *Resolver) way(id SourceID, s standing) Trail {
 	path, _ := r.snap.Path(id)
 	t := Trail{Source: id, Path: path, Level: s.level, Why: s.access().Why, RowLevel: s.level}
 	for at := s; at.via != 0; {
@@ -89,12 +124,6 @@ func (r *Resolver) trail(id SourceID, s standing) Trail {
 		t.RowLevel = row.Level
 		t.ends(row.Expires)
 	}
-	t.Text = t.Words(func(id SourceID) string {
-		if path, ok := r.snap.Path(id); ok {
-			return path
-		}
-		return id.String()
-	})
 	return t
 }
 

@@ -7,10 +7,10 @@ import (
 )
 
 // Untouchable returns the sources whose rights can't be judged in this round, with the reason: those that are Incomplete, and
-// where an extra mapping hangs on a group that is. Unread is not empty, so nothing of theirs may be changed.
+// where an extra mapping depends on a group that is. Unread is not empty, so nothing of theirs may be changed.
 func (p Policy) Untouchable(s *Snapshot) map[SourceID]string {
 	out := s.Incomplete()
-	for _, h := range p.hanging(newIncomplete(s)) {
+	for _, h := range p.dependent(newIncomplete(s)) {
 		for _, src := range p.Sources(s) {
 			if out[src.ID] == "" && h.extra.covers(s, src.ID) {
 				out[src.ID] = h.why
@@ -21,17 +21,17 @@ func (p Policy) Untouchable(s *Snapshot) map[SourceID]string {
 }
 
 // UntouchableAfter is Untouchable of a Snapshot, by what it was of the one before and which sources can differ since (Affected):
-// what a hook costs does not hang on the size of GitLab. A test compares the two.
+// what a hook costs does not depend on the size of GitLab. A test compares the two.
 func (p Policy) UntouchableAfter(before map[SourceID]string, s *Snapshot, affected map[SourceID]bool) map[SourceID]string {
 	out := maps.Clone(before)
 	if out == nil {
 		out = map[SourceID]string{}
 	}
 	u := newIncomplete(s)
-	hanging := p.hanging(u)
+	dependent := p.dependent(u)
 	for id := range affected {
 		why := u.source(id)
-		for _, h := range hanging {
+		for _, h := range dependent {
 			if _, gets := p.Source(s, id); why == "" && gets && h.extra.covers(s, id) {
 				why = h.why
 			}
@@ -43,19 +43,19 @@ func (p Policy) UntouchableAfter(before map[SourceID]string, s *Snapshot, affect
 	return out
 }
 
-// hangingExtra is an extra mapping that hangs on a group which is incomplete, and why it is.
-type hangingExtra struct {
+// dependentExtra is an extra mapping that depends on a group which is incomplete, and why it is.
+type dependentExtra struct {
 	extra ExtraRole
 	why   string
 }
 
-func (p Policy) hanging(u incomplete) (out []hangingExtra) {
+func (p Policy) dependent(u incomplete) (out []dependentExtra) {
 	for _, e := range p.extra {
 		if _, known := u.snap.Groups[e.Group]; e.Group == 0 || (!known && u.snap.Missing[GroupID(e.Group)] == "") {
 			continue // a group that is gone from GitLab is a finding, and gives nothing
 		}
 		if why := u.group(e.Group); why != "" {
-			out = append(out, hangingExtra{e, why})
+			out = append(out, dependentExtra{e, why})
 		}
 	}
 	return out

@@ -12,7 +12,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
 
-// TestEndingTokensOfTheDocs: the commands of docs/security.md delete the Secrets that CI tokens hang on, in one namespace or in
+// TestEndingTokensOfTheDocs: the commands of docs/security.md delete the Secrets that CI tokens belong to, in one namespace or in
 // all, and no other one.
 func TestEndingTokensOfTheDocs(t *testing.T) {
 	admin := as(t, "")

@@ -41,7 +41,7 @@ func Verify(policy *admissionv1.ValidatingAdmissionPolicy, binding *admissionv1.
 		errs = append(errs, errors.New("its matchConstraints leave something out"))
 	}
 	if policy.Spec.ParamKind != nil || binding.Spec.ParamRef != nil { // without its parameter a policy can be passed over
-		errs = append(errs, errors.New("it hangs on a parameter"))
+		errs = append(errs, errors.New("it depends on a parameter"))
 	}
 	if !slices.Contains(binding.Spec.ValidationActions, admissionv1.Deny) {
 		errs = append(errs, fmt.Errorf("its binding does not deny, it has %v", binding.Spec.ValidationActions))

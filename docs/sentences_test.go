@@ -19,7 +19,7 @@ var (
 )
 
 // TestSentencesAreShort: people who read these pages in a hurry, or in a language that is not theirs, get through each sentence.
-// The changelog and the decisions in docs/adr are exempt: they are records of their time, which nobody rewrites.
+// The changelog and the decisions in docs/adr are exempt: they are records of their time.
 func TestSentencesAreShort(t *testing.T) {
 	pages, err := filepath.Glob("*.md")
 	if err != nil {

@@ -51,16 +51,22 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 			had[p.Cause] = p
 		}
 	}
-	for id, user := range s.by.responsible(created) {
-		if p, ok := had[id]; !ok {
-			queues[user] = append(queues[user], turn{id, created[id]})
-		} else if asked[id] { // it was not made, or is made again
-			s.create(p, wait)
-		}
-	}
 	taken := map[int64][]time.Time{}
 	for _, p := range had {
 		taken[p.Scope.ID] = append(taken[p.Scope.ID], p.At)
+	}
+	for id, user := range s.by.responsible(created) {
+		p, ok := had[id]
+		switch {
+		case !ok:
+			queues[user] = append(queues[user], turn{id, created[id]})
+			continue
+		case p.Scope.ID != user: // or whoever adds another owner to all that is new has their turns as well
+			taken[user] = append(taken[user], p.At)
+		}
+		if asked[id] { // it was not made, or is made again
+			s.create(p, true, wait)
+		}
 	}
 	for user, queue := range queues {
 		if slices.Contains(s.limits.Exempt, user) {
@@ -69,7 +75,7 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 		giveTurns(queue, taken[user], s.limits.Creations)
 		for _, t := range queue {
 			if asked[t.id] {
-				s.create(Past{At: t.at, Scope: authz.UserID(user), Cause: t.id, Made: true}, wait)
+				s.create(Past{At: t.at, Scope: authz.UserID(user), Cause: t.id, Made: true}, false, wait)
 			}
 		}
 	}
@@ -77,21 +83,26 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 	return wait
 }
 
-// create lets a namespace be made whose turn has come, or which was approved. Another one has to wait.
-func (s *splitter) create(p Past, wait map[authz.SourceID]bool) {
+// create lets a namespace be made whose turn has come, or which was approved; again says that it had been let through before. Another
+// one has to wait.
+func (s *splitter) create(p Past, again bool, wait map[authz.SourceID]bool) {
 	item := Item{
 		Source: p.Cause, Cause: p.Scope, Scope: p.Scope, Path: s.by.path(p.Cause), Name: s.by.name(p.Scope.ID),
 		Why: fmt.Sprintf("over %d new namespaces per user and hour; it is made at %s", s.limits.Creations, p.At.UTC().Format(time.RFC3339)),
 	}
 	s.v.Holdable[item.Key()] = true
-	if p.At.After(s.by.now) && !slices.Contains(s.limits.Exempt, p.Scope.ID) {
-		by, approved := s.by.e.Approved[item.Key()]
-		if !approved {
-			wait[p.Cause] = true
-			s.v.Held = append(s.v.Held, item)
-			return
-		}
+	by, approved := s.by.e.Approved[item.Key()]
+	early := p.At.After(s.by.now) && !slices.Contains(s.limits.Exempt, p.Scope.ID)
+	if early && !approved {
+		wait[p.Cause] = true
+		s.v.Held = append(s.v.Held, item)
+		return
+	}
+	if approved && (early || again) { // an approval is forgotten once it is of no use
 		s.v.Approved[item.right()] = by
+	}
+	if early {
+		p.At = s.by.now
 	}
 	s.v.Passed = append(s.v.Passed, p)
 }
@@ -117,7 +128,7 @@ func giveTurns(queue []turn, taken []time.Time, n int) {
 		from, _ := slices.BinarySearchFunc(taken, at.Add(-time.Hour), func(t, from time.Time) int {
 			return cmp.Or(t.Compare(from), -1) // the first after it
 		})
-		for ; from+n <= len(taken) && taken[from+n-1].Sub(at) < time.Hour; from++ {
+		for ; n <= len(taken)-from && taken[from+n-1].Sub(at) < time.Hour; from++ {
 			first, final := taken[from], taken[from+n-1]
 			if final.Sub(first) < time.Hour && at.Sub(first) < time.Hour && final.Sub(at) < time.Hour {
 				at = first.Add(time.Hour)

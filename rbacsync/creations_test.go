@@ -14,8 +14,8 @@ import (
 )
 
 // TestCreationsInAnyOrder: in whatever order hooks tell of new projects, and in however many passes, no more than the limit of
-// a person's projects of an hour are made in that hour, and all of them have their turn. Some are destroyed again, and some
-// change hands.
+// a person's projects of an hour are made in that hour, and all of them have their turn. Some are destroyed again, some
+// change hands, and some get an owner more.
 func TestCreationsInAnyOrder(t *testing.T) {
 	t.Parallel()
 	late := 0 // were made while one that is older was not known yet
@@ -24,7 +24,7 @@ func TestCreationsInAnyOrder(t *testing.T) {
 		limit := 1 + r.IntN(4)
 		now := rbacsynctest.Noon
 		snap := &authz.Snapshot{Issuer: rbacsynctest.Issuer, Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{1: {ID: 1, Path: "all"}}, Projects: map[int64]authz.Project{}}
-		for id := range int64(3) {
+		for id := range int64(4) {
 			snap.Users[id+1] = authz.User{ID: id + 1, Username: fmt.Sprintf("u%d", id+1), State: authz.StateActive, Human: true}
 		}
 		s := newScene(rbacsynctest.Policy(t), snap, snap)
@@ -68,7 +68,18 @@ func TestCreationsInAnyOrder(t *testing.T) {
 				}
 			}
 			pass()
-			if p, ok := snap.Projects[1+r.Int64N(20)]; ok && r.IntN(4) == 0 && !made[p.ID].IsZero() {
+			p, known := snap.Projects[1+r.Int64N(20)]
+			switch {
+			case !known || r.IntN(4) > 0:
+			case seed%2 == 0: // an owner more, of most of what one person has
+				snap = rbacsynctest.CopySnap(snap)
+				for id, p := range snap.Projects {
+					if by[id] == 1 && r.IntN(8) > 0 {
+						p.Members = []authz.Member{{User: 1, Level: authz.Owner}, {User: 4, Level: authz.Owner}}
+						snap.Projects[id] = p
+					}
+				}
+			case !made[p.ID].IsZero():
 				snap = rbacsynctest.CopySnap(snap)
 				if delete(snap.Projects, p.ID); r.IntN(2) == 0 {
 					p.Members = []authz.Member{{User: 3, Level: authz.Owner}}

@@ -134,13 +134,14 @@ func Desired(in Input) *Wanted {
 	for _, home := range homes(in.Sources, in.Names) {
 		src, ns, first := home.source, home.name, len(w.Objects)
 		there.enter(ns)
+		ci := Key{ns, KindRoleBinding, kubename.CIRoleBinding}
 		w.Objects = append(w.Objects,
 			Object{Key: NamespaceKey(ns), Namespace: there.namespace(NamespaceKey(ns), Namespace{
 				Source: src.ID, Issuer: in.Snapshot.Issuer, CreatedAt: createdAt(src.CreatedAt), Path: Printable(src.Path),
 				PodSecurity: in.Settings.standard(src.ID),
 			})},
 			Object{Key: AccountKey(ns)},
-			Object{Key: Key{ns, KindRoleBinding, kubename.CIRoleBinding}, Binding: jobs.binding(*src, ns)})
+			Object{Key: ci, Binding: there.same(ci, jobs.binding(*src, ns))})
 		w.Objects = in.Settings.Templates.add(w.Objects, values{ns, Printable(src.Path), src.ID}, in.Secrets)
 		for i, role := range roles {
 			rest := usersOf(granted[src.ID], role)

@@ -188,7 +188,7 @@ func userNames(ids []int64, users map[int64]authz.User) string {
 }
 
 // actors returns the ServiceAccounts of the namespace that a binding of somebody else's gives more than a weak role.
-// The account of CI jobs is not among them: what its token may do does not hang on who left, and the token is replaced.
+// The account of CI jobs is not among them: what its token may do does not depend on who left, and the token is replaced.
 func (s *LostNamespace) actors(rb *rbacv1.RoleBinding) []string {
 	if rb.DeletionTimestamp != nil || rb.CreationTimestamp.After(s.Loss.At.Add(LeftAfter)) ||
 		rb.Labels[kubename.LabelManagedBy] == kubename.ManagedBy || s.Weak[BindingOf(rb.RoleRef, nil, "").Role] {

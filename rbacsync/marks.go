@@ -55,7 +55,9 @@ func Identify(have *Observed, known map[string]Mark, snap *authz.Snapshot) *Obse
 	for _, l := range have.Unmarked {
 		mark := "label " + kubename.LabelManagedBy
 		if n := recognise(l, known, snap); n != nil {
-			n.Namespace.Wrong = strings.TrimSuffix(mark+"; "+n.Namespace.Wrong, "; ")
+			namespace := *n.Namespace
+			namespace.Wrong = strings.TrimSuffix(mark+"; "+namespace.Wrong, "; ")
+			n.Namespace = &namespace
 			out.Live = append(out.Live, n)
 			delete(out.Foreign, n.Key)
 			continue
@@ -79,7 +81,7 @@ func recognise(l *Live, known map[string]Mark, snap *authz.Snapshot) *Live {
 		return nil
 	}
 	n, namespace := *l, *l.Namespace
-	n.Known, n.Doubt, n.Namespace = true, nil, &namespace
+	n.Known, n.Doubt = true, nil
 	var wrong []string
 	if namespace.Wrong != "" {
 		wrong = append(wrong, namespace.Wrong)
@@ -95,6 +97,10 @@ func recognise(l *Live, known map[string]Mark, snap *authz.Snapshot) *Live {
 		namespace.CreatedAt = mark.CreatedAt
 	}
 	namespace.Source, namespace.Issuer, namespace.Wrong = mark.Source, snap.Issuer, strings.Join(wrong, "; ")
+	if namespace != *l.Namespace { // of nearly all nothing is wrong
+		changed := namespace
+		n.Namespace = &changed
+	}
 	return &n
 }
 

@@ -293,7 +293,7 @@ type Live struct {
 	Born            int64 // creation time in seconds, of a Namespace
 	Deleting        bool
 	Bare            bool             // a RoleBinding that has nothing but what is ours: it can be written as a whole
-	Known           bool             // of a Namespace: it is the one that was known as its source's before (identify)
+	Known           bool             // of a Namespace: it is the one that was known as its source's before (Identify)
 	Doubt           []authz.SourceID // of a Namespace: it may be one of theirs; it is left as it is, and they get no other one
 }
 

@@ -77,7 +77,7 @@ const (
 //	of another GitLab or another created_at  any                   nothing, finding other_issuer, other_created_at
 //	of another source of this GitLab         there                 bindings emptied, finding other_source
 //	a second one of the same source          there                 bindings emptied, finding duplicate_namespace
-//	whose marks disagree                     any                   nothing, finding mark_unclear (see identify)
+//	whose marks disagree                     any                   nothing, finding mark_unclear (see Identify)
 //	marked by a later version                any                   nothing, finding mark_newer
 //
 // In a namespace of ours, an object of our name without our mark is the finding foreign_object, never a change.

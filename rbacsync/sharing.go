@@ -53,6 +53,14 @@ func (s *sharing) namespace(k Key, want Namespace) *Namespace {
 	return &want
 }
 
+// same returns a binding, as it is in the cluster if that is the same.
+func (s *sharing) same(k Key, want *Binding) *Binding {
+	if l := s.find(k); l != nil && l.Binding != nil && l.Binding.Loss == want.Loss && l.Binding.Same(want) {
+		return l.Binding
+	}
+	return want
+}
+
 // binding returns the binding of a role to users, with their names.
 func (s *sharing) binding(k Key, role string, users []int64, names *labels) *Binding {
 	text := names.list(users)

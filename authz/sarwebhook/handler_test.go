@@ -114,7 +114,7 @@ func TestReviewsAboutOthersTellNothing(t *testing.T) {
 	}
 }
 
-// TestQuestionIsWhole: the remedy hangs on all that RBAC looks at.
+// TestQuestionIsWhole: the remedy depends on all that RBAC looks at.
 func TestQuestionIsWhole(t *testing.T) {
 	for attributes, want := range map[string]string{
 		`"group":"","resource":"pods","verb":"create"`:                             "Maintainer or Owner",

@@ -66,7 +66,7 @@ func (r Rules) equal(o Rules) bool {
 // facts is immutable once published.
 type facts struct {
 	snapshot *authz.Snapshot
-	// states are GitLab's states of the accounts, and authn's where GitLab has none. See state.
+	// states are GitLab's states of the accounts, and authn's where GitLab has none. See userState.
 	states map[int64]string
 	// admitted are those who meet a condition; complete is false until GitLab could be read as a whole once.
 	admitted map[int64]bool
@@ -132,7 +132,7 @@ func (k *Knowledge) learn(s *authz.Snapshot, own bool) {
 	k.latest.Store(fresh)
 }
 
-// changes is what of the facts can be other than before: a hook changes little, and what it costs is not to hang on the size of
+// changes is what of the facts can be other than before: a hook changes little, and what it costs is not to depend on the size of
 // GitLab.
 type changes struct{ users, projects bool }
 

@@ -46,7 +46,7 @@ func TestWhatIsServedWithoutOurLogin(t *testing.T) {
 			}
 		}
 		if !c.login && s.canJudge() != nil {
-			t.Errorf("readiness hangs on what judges tokens, which is off: %v", s.canJudge())
+			t.Errorf("readiness depends on what judges tokens, which is off: %v", s.canJudge())
 		}
 	}
 }

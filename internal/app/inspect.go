@@ -128,7 +128,7 @@ func about(token, username string) []authz.SourceID {
 	return ids
 }
 
-// knowing returns what the webhook would know, as far as the token's review hangs on it: from GitLab, or from what the last
+// knowing returns what the webhook would know, as far as the token's review depends on it: from GitLab, or from what the last
 // round left in the cluster while GitLab's API is away. What it does not know it says in b.
 func knowing(ctx context.Context, cfg *config.Config, client *http.Client, token, username string, b *bytes.Buffer) (*accounts.Directory, error) {
 	rules, err := accountRules(cfg)

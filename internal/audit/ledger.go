@@ -31,7 +31,7 @@ type ledger struct {
 
 	userRows, namespaceRows map[uint32]bool // the numbers of those that the stored tables lack
 
-	// lastBook and lastNow are of the v before: should nothing be stored any more, the history begins with them.
+	// lastBook, its tables alone, and lastNow are of the v before: should nothing be stored any more, the history begins with them.
 	lastBook *book
 	lastNow  state
 	cut      time.Time // until when was dropped what is not old enough for it
@@ -72,7 +72,7 @@ func (l *ledger) forsake() {
 			}
 		}
 		if !l.fresh || !b.begins.IsZero() {
-			l.lastBook, l.lastNow = b, l.now
+			l.lastBook, l.lastNow = &book{tables: b.tables}, l.now
 		}
 	}
 	l.v, l.unsaved = nil, 0
@@ -235,6 +235,9 @@ func (l *ledger) process(x Written) {
 	d := differ{x: x, why: reasons{now: x.Snapshot, before: x.Before, at: x.Began}, owner: func(p *place) int64 {
 		return b.owner(p, x.Snapshot, x.Before)
 	}}
+	if x.Scope == nil {
+		d.why.many = map[moment]*wayWords{}
+	}
 	var later []change // a first pass has one for each right that there is: together they would be most of the memory of a process
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		p, n := all[name], b.namespaceNumber(name)

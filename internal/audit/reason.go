@@ -15,21 +15,61 @@ import (
 type reasons struct {
 	now, before *authz.Snapshot // before may be nil
 	at          time.Time
+	many        map[moment]*wayWords // nil: few are asked about
 }
 
-// trail says how somebody comes to their level in a source; "" if they are no member.
+// moment is of which Snapshot it is said how people come to their levels, and when.
+type moment struct {
+	of *authz.Snapshot
+	at time.Time
+}
+
+// wayWords has the words for the ways to a level in one source: most people there came by few.
+type wayWords struct {
+	trails *authz.Trails
+	source authz.SourceID
+	words  map[authz.Trail]string // of source
+}
+
+// trail says how somebody comes to their level in a source; false if they are no member.
 func (r reasons) trail(s *authz.Snapshot, user int64, id authz.SourceID, at time.Time) (authz.Trail, bool) {
 	if s == nil {
 		return authz.Trail{}, false
 	}
-	t, ok := authz.View{Snapshot: s}.Trail(user, id, at)
-	t.Text = t.Words(func(id authz.SourceID) string {
+	if r.many == nil {
+		t, ok := authz.View{Snapshot: s}.Trail(user, id, at)
+		t.Text = wordsOf(t, s)
+		return t, ok
+	}
+	m := moment{s, at}
+	w := r.many[m]
+	if w == nil {
+		w = &wayWords{trails: authz.NewTrails(s, at)}
+		r.many[m] = w
+	}
+	t, ok := w.trails.Of(user, id)
+	if !ok {
+		return t, false
+	}
+	if id != w.source || w.words == nil {
+		w.source, w.words = id, map[authz.Trail]string{}
+	}
+	text, ok := w.words[t]
+	if !ok {
+		text = wordsOf(t, s)
+		w.words[t] = text
+	}
+	t.Text = text
+	return t, true
+}
+
+func wordsOf(t authz.Trail, s *authz.Snapshot) string {
+	return t.Words(func(id authz.SourceID) string {
 		if path, ok := s.Path(id); ok && !personal(s, id) {
 			return path
 		}
 		return impersonal(id.String())
 	})
-	return t, ok
 }
 
 // personal reports whether a source is a person's, or may be.

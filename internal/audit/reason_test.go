@@ -115,12 +115,19 @@ func TestPlacelessNamesNothing(t *testing.T) {
 			authztest.Change(r, now)
 		}
 		x := reasons{now: now, before: before, at: at}
+		all := reasons{now: now, before: before, at: at, many: map[moment]*wayWords{}}
 		for id, p := range before.Projects {
 			source := authz.ProjectID(id)
 			for user := int64(1); user <= 10; user++ {
 				c := rbacsync.Change{Source: source, Why: source.String() + " " + p.Path}
-				_, was := x.trail(before, user, source, time.Time{})
-				_, is := x.trail(now, user, source, at)
+				had, was := x.trail(before, user, source, time.Time{})
+				has, is := x.trail(now, user, source, at)
+				if got, ok := all.trail(before, user, source, time.Time{}); ok != was || ok && got != had {
+					t.Errorf("asked about many, user %d has %v in %s, want %v", user, got, source, had)
+				}
+				if got, ok := all.trail(now, user, source, at); ok != is || ok && got != has {
+					t.Errorf("asked about many, user %d has %v in %s, want %v", user, got, source, has)
+				}
 				check(x.gained(&place{source: source}, holder{user: user}, c), is)
 				check(x.lost(&place{source: source}, holder{user: user}, c), was || is)
 			}

@@ -123,7 +123,7 @@ const (
 )
 
 // Await waits until the cluster is ready for mode enforce: for kube-apiserver, and for what an administrator has to
-// apply. Until then no right is written; the webhooks don't hang on it and answer. report gets what is waited for, as a
+// apply. Until then no right is written; the webhooks don't depend on it and answer. report gets what is waited for, as a
 // finding, and nil when the wait is over.
 func Await(ctx context.Context, kube kubernetes.Interface, cfg *config.Config, log *slog.Logger, report func(*authz.Finding)) error {
 	defer report(nil)

@@ -1,6 +1,7 @@
 package gitlab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -251,7 +252,12 @@ func mergeMembers(rows []memberRow) []authz.Member {
 	for _, r := range rows {
 		seen[r.User] = r.Member
 	}
-	return slices.SortedFunc(maps.Values(seen), func(x, y authz.Member) int { return int(x.User - y.User) })
+	out := make([]authz.Member, 0, len(seen)) // what is kept for so long has no room for more
+	for _, m := range seen {
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(x, y authz.Member) int { return cmp.Compare(x.User, y.User) })
+	return out
 }
 
 // sourcePath is the REST path of a group, project or user.

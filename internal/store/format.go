@@ -85,7 +85,7 @@ func Known(ctx context.Context, kube kubernetes.Interface, namespace string) err
 		switch {
 		case apierrors.IsNotFound(err), errors.Is(err, ErrDamaged): // it is made anew
 			continue
-		case err != nil && !errors.Is(err, ErrNewer) && forPeople(f.Name): // for people to read: no right hangs on it
+		case err != nil && !errors.Is(err, ErrNewer) && forPeople(f.Name): // for people to read: no right depends on it
 			continue
 		case err == nil:
 			err = Readable(o)

@@ -18,13 +18,14 @@ import (
 
 // memory is what is known from earlier passes. All of it belongs to who holds the lock.
 type memory struct {
-	mu     sync.Mutex
-	facts  facts
-	states map[string]*namespaceState // by namespace
-	lost   map[string]sets.Set[int64] // by namespace: who lost the right to read its token, and was not dealt with
-	home   map[int64]string           // where a project deploys
-	heard  map[string]*heard          // by namespace that is looked at now
-	blind  time.Time                  // when missed was last taken for news
+	mu      sync.Mutex
+	facts   facts
+	states  map[string]*namespaceState // by namespace
+	lost    map[string]sets.Set[int64] // by namespace: who lost the right to read its token, and was not dealt with
+	home    map[int64]string           // where a project deploys
+	present map[string]bool            // the namespaces of the last list
+	heard   map[string]*heard          // by namespace that is looked at now
+	blind   time.Time                  // when missed was last taken for news
 }
 
 // heard is what happened to a namespace's Secrets while it was looked at. It is judged when the look is over and it is known
@@ -104,10 +105,16 @@ func (c Config) configured() facts {
 func (m *memory) begin(namespaces []Namespace, f facts) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.facts, m.home = f, map[int64]string{}
-	present := make(map[string]bool, len(namespaces))
-	for _, n := range namespaces {
-		present[n.Name] = true
+	m.facts = f
+	// There is a list after each hook, and all have nearly the same in them: the maps are used again.
+	if m.home == nil {
+		m.home, m.present = make(map[int64]string, len(namespaces)), make(map[string]bool, len(namespaces))
+	}
+	clear(m.home)
+	clear(m.present)
+	for i := range namespaces {
+		n := &namespaces[i]
+		m.present[n.Name] = true
 		if !n.Gone {
 			for _, project := range n.Projects {
 				m.home[project.ID] = n.Name
@@ -117,8 +124,8 @@ func (m *memory) begin(namespaces []Namespace, f facts) {
 			m.lost[n.Name] = m.lost[n.Name].Union(sets.New(n.Lost...))
 		}
 	}
-	maps.DeleteFunc(m.states, func(name string, _ *namespaceState) bool { return !present[name] })
-	maps.DeleteFunc(m.lost, func(name string, _ sets.Set[int64]) bool { return !present[name] })
+	maps.DeleteFunc(m.states, func(name string, _ *namespaceState) bool { return !m.present[name] })
+	maps.DeleteFunc(m.lost, func(name string, _ sets.Set[int64]) bool { return !m.present[name] })
 }
 
 // todo returns what has to be looked at: first where a token has to die, which are the first dying of all, then by name, so

@@ -44,6 +44,7 @@ func ReportDrift(ctx context.Context, client kubernetes.Interface, log *slog.Log
 	}
 }
 
+// ReportEvent makes one Event about an object. One that can't be written is logged, and nothing else.
 func ReportEvent(ctx context.Context, client kubernetes.Interface, log *slog.Logger, now time.Time, ref corev1.ObjectReference, note string) {
 	at := metav1.NewTime(now)
 	_, err := client.CoreV1().Events(ref.Namespace).Create(ctx, &corev1.Event{

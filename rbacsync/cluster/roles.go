@@ -27,7 +27,7 @@ type RoleReader struct {
 // RolesEvery is the usual time between two looks of Run.
 const RolesEvery = time.Minute
 
-// rolesTimeout bounds one look at all names: whoever waits for it must not hang on the API server.
+// rolesTimeout bounds one look at all names: whoever waits for it must not wait long for the API server.
 const rolesTimeout = 10 * time.Second
 
 // NewRoleReader returns a RoleReader of these ClusterRoles that has asked for none yet.

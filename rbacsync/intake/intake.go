@@ -20,7 +20,7 @@ import (
 type Reader interface {
 	// Snapshot reads everything.
 	Snapshot(ctx context.Context) (*authz.Snapshot, error)
-	// Refresh reads what changed, and what hangs on it, and returns base with that replaced; base stays as it is. What could
+	// Refresh reads what changed, and what depends on it, and returns base with that replaced; base stays as it is. What could
 	// not be read is in Missing.
 	Refresh(ctx context.Context, base *authz.Snapshot, changed []authz.SourceID) (*authz.Snapshot, error)
 }

@@ -53,7 +53,6 @@ const (
 // reading met it: what is above and below it would not fit.
 func (i *Intake) merge(r *reading) (again []authz.SourceID) {
 	m := merging{known: i.base, out: *r.snap}
-	m.out.Users, m.out.Groups, m.out.Projects = maps.Clone(r.snap.Users), maps.Clone(r.snap.Groups), maps.Clone(r.snap.Projects)
 	if m.out.Missing = maps.Clone(r.snap.Missing); m.out.Missing == nil {
 		m.out.Missing = map[authz.SourceID]string{}
 	}
@@ -79,11 +78,24 @@ func (i *Intake) merge(r *reading) (again []authz.SourceID) {
 	return m.again
 }
 
-// merging makes a Snapshot of a reading of everything and of what is known from later ones.
+// merging makes a Snapshot of a reading of everything and of what is known from later ones. Its maps are those of the reading until
+// something else is put into them.
 type merging struct {
 	known *authz.Snapshot // nil: nothing
 	out   authz.Snapshot
 	again []authz.SourceID
+
+	ownUsers, ownGroups, ownProjects bool
+}
+
+// own makes a map one's own.
+func own[V any](m *map[int64]V, is *bool) map[int64]V {
+	if !*is {
+		if *is, *m = true, maps.Clone(*m); *m == nil {
+			*m = map[int64]V{}
+		}
+	}
+	return *m
 }
 
 // keep leaves a source as it is known.
@@ -95,7 +107,7 @@ func (m *merging) keep(id authz.SourceID) {
 		old, known := m.known.Groups[id.ID]
 		met, there := m.out.Groups[id.ID]
 		if m.fits(id, known, there, known && there && old.SamePlace(met), old.Parent) && known {
-			m.out.Groups[id.ID] = old
+			own(&m.out.Groups, &m.ownGroups)[id.ID] = old
 			m.rows(old.Members)
 		}
 	case authz.ProjectSource:
@@ -104,7 +116,7 @@ func (m *merging) keep(id authz.SourceID) {
 		if m.fits(id, known, there, known && there && old.SamePlace(met), old.Group) && known {
 			// A reading of single things leaves these as they were: what this reading has not met is as old as the one before.
 			old.Variables, old.VariablesRead = met.Variables, met.VariablesRead
-			m.out.Projects[id.ID] = old
+			own(&m.out.Projects, &m.ownProjects)[id.ID] = old
 			m.rows(append(slices.Clone(old.Members), authz.Member{User: old.Owner}))
 		}
 	}
@@ -159,22 +171,24 @@ func (m *merging) rows(rows []authz.Member) {
 			continue
 		}
 		if u, known := m.known.Users[row.User]; known {
-			m.out.Users[row.User] = u
+			own(&m.out.Users, &m.ownUsers)[row.User] = u
 		}
 	}
 }
 
 func (m *merging) user(id int64) {
-	if u, known := m.known.Users[id]; known {
-		m.out.Users[id] = u
-	} else {
-		delete(m.out.Users, id)
+	met, there := m.out.Users[id]
+	switch u, known := m.known.Users[id]; {
+	case known && (!there || u != met):
+		own(&m.out.Users, &m.ownUsers)[id] = u
+	case !known && there:
+		delete(own(&m.out.Users, &m.ownUsers), id)
 	}
 }
 
 // shelter keeps away what a reading has met of something that changed since it began, and was not read again yet: the
 // reading may have met it before the change, and would give back a right that was taken since. What is missing of a group or
-// a project keeps all that hangs on it as it is. An account has no such shelter: of it counts what was known before.
+// a project keeps all that depends on it as it is. An account has no such shelter: of it counts what was known before.
 func (m *merging) shelter(id authz.SourceID) {
 	if id.Kind == authz.UserSource && m.known != nil {
 		m.user(id.ID)

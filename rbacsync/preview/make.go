@@ -14,7 +14,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
-// New makes a Document. It hangs on its input alone.
+// New makes a Document. It depends on its input alone.
 func New(in Input) Document {
 	m := &maker{in: in, why: newReasons(in), before: objects{}, after: objects{}, namespaces: map[string]*Namespace{}}
 	for _, l := range in.Observed.Live {

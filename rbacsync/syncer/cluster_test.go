@@ -487,7 +487,7 @@ func (c *testCluster) keeps(ctx context.Context, t *testing.T, user, ns string) 
 		}
 		time.Sleep(time.Millisecond)
 	}
-	if asked == 0 || lacked > 0 { // how many it can ask hangs on the machine
+	if asked == 0 || lacked > 0 { // how many it can ask depends on the machine
 		t.Errorf("%s: of %d questions %d were answered with no", user, asked, lacked)
 	}
 }

@@ -162,7 +162,7 @@ func (p *pass) everything() bool { return p.scope == nil }
 const maxScope = 3000
 
 // narrow makes a pass of a job, and finds out what it has to look at. A hook changes little, so its pass looks only at
-// the namespaces that the change can concern: what it costs does not hang on the size of GitLab, and a right is gone in
+// the namespaces that the change can concern: what it costs does not depend on the size of GitLab, and a right is gone in
 // milliseconds (docs/adr/0060). Whatever needs names to be given or taken is a pass over everything.
 func (s *pipeline) narrow(j job) *pass {
 	p := &pass{job: j, scope: j.drifted, Round: Round{Kind: j.kind, Cause: j.cause, Snapshot: j.snap, Started: s.o.Now()}}
