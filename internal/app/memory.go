@@ -1,8 +1,14 @@
 package app
 
 import (
+	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
+	"time"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 )
 
 // heapFloor returns memory that is never touched, and so is never resident, but counts when Go decides how much garbage
@@ -15,5 +21,34 @@ func heapFloor() []byte { return make([]byte, 16<<20) }
 func collectSooner() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
+	}
+}
+
+// When collectInQuiet collects: nothing was to be done for quietLooks looks, one each quietEvery, and garbage has grown to a quarter of
+// what is in use, half of what Go would wait for. A heap of less than largeHeap bytes is collected in a few milliseconds at any time.
+const (
+	quietEvery = 100 * time.Millisecond
+	quietLooks = 3
+	largeHeap  = 64 << 20
+)
+
+// collectInQuiet has Go collect while nothing is to be done, until ctx is done. Over a large heap a collection takes a tenth of a
+// second and half of the processor, and hooks come in bursts: a right that goes is not to meet one (docs/adr/0144).
+func collectInQuiet(ctx context.Context, busy func() bool) {
+	sizes := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
+	for quiet := 0; ctx.Err() == nil; wait.For(ctx, quietEvery) {
+		if busy() {
+			quiet = 0
+			continue
+		}
+		if quiet++; quiet < quietLooks {
+			continue
+		}
+		metrics.Read(sizes)
+		live, all := sizes[0].Value.Uint64(), sizes[1].Value.Uint64()
+		if live >= largeHeap && all > live+live/4 {
+			runtime.GC()
+			quiet = 0
+		}
 	}
 }

@@ -23,7 +23,7 @@ import (
 type credentials struct {
 	o     *Options
 	look  func(look)
-	busy  func() bool // see Syncer.busy
+	busy  func() bool // see Syncer.Busy
 	hurry hurry
 	// known are all that have, or lose, credentials, by name. It belongs to whoever has the turn of the Syncer: what runs
 	// beside the passes is handed a copy.

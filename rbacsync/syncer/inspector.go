@@ -15,7 +15,7 @@ import (
 // lost a right have left behind. Nothing that is given or taken waits for it.
 type inspector struct {
 	o     *Options
-	busy  func() bool // see Syncer.busy
+	busy  func() bool // see Syncer.Busy
 	found atomic.Pointer[[]authz.Finding]
 
 	// Whoever calls look owns these.

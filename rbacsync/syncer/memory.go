@@ -110,7 +110,7 @@ const notStored = "the Snapshot was not stored: a restart during an outage of Gi
 // saver keeps the last Snapshot in the Memory.
 type saver struct {
 	o       *Options
-	busy    func() bool // see Syncer.busy
+	busy    func() bool // see Syncer.Busy
 	memory  *serialMemory
 	offers  chan Stored
 	unsaved *Stored // the last one, if run ended before it was saved

@@ -137,7 +137,7 @@ func New(o Options) (*Syncer, error) {
 	}
 	s := &Syncer{memory: memory, made: time.Now(), turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), restored: make(chan restored, 16), questioner: newQuestioner(&o)}
 	s.pipeline = pipeline{
-		o: &o, brakes: newBrakes(&o, memory), credentials: credentials{o: &o, look: s.look, busy: s.busy}, inspector: inspector{o: &o, busy: s.busy}, published: published{o: &o},
+		o: &o, brakes: newBrakes(&o, memory), credentials: credentials{o: &o, look: s.look, busy: s.Busy}, inspector: inspector{o: &o, busy: s.Busy}, published: published{o: &o},
 		dirty: dirty{}, drift: newDrift(), urgent: s.urgent,
 	}
 	s.intake = intake.New(intake.Options{
@@ -427,7 +427,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 		wg.Go(func() { clearInbox(ctx, s.o, b.read) })
 	}
 	if s.o.Memory != nil {
-		b.saver = &saver{o: s.o, busy: s.busy, memory: s.memory, offers: make(chan Stored, 1)}
+		b.saver = &saver{o: s.o, busy: s.Busy, memory: s.memory, offers: make(chan Stored, 1)}
 		wg.Go(func() { b.saver.run(ctx) })
 	}
 	return b
@@ -489,8 +489,8 @@ const burst = 30 * time.Millisecond
 // slowReading is how long a reading of single things counts as what a pass comes of in a moment: GitLab may hang.
 const slowReading = 500 * time.Millisecond
 
-// busy reports whether a pass runs, or will in a moment. What can wait leaves the machine to it.
-func (s *Syncer) busy() bool {
+// Busy reports whether a pass runs, or will in a moment. What can wait leaves the machine to it. It may be asked at any time.
+func (s *Syncer) Busy() bool {
 	ago := time.Since(s.made) - time.Duration(s.passed.Load())
 	return len(s.turn) > 0 || s.intake.Reading(slowReading) || s.intake.Waiting() || ago < burst
 }
