@@ -78,7 +78,8 @@ type Trails struct {
 // NewTrails returns the Trails of a Snapshot at a moment. At the zero time nothing has expired.
 func NewTrails(s *Snapshot, now time.Time) *Trails { return &Trails{r: NewResolver(s, now)} }
 
-// Of returns what View.Trail does, without the Text.
+// Of returns what View.Trail does, without the Text. Only where groups go round in a circle, which Snapshot.Incomplete reports, it may
+// know less.
 func (t *Trails) Of(user int64, id SourceID) (Trail, bool) {
 	if id != t.id {
 		t.id, t.members = id, t.r.Members(id)

@@ -17,7 +17,7 @@ const CreationMemory = 7 * 24 * time.Hour
 // made first may be known last. The others have theirs in the order in which GitLab made them, as early as that leaves
 // room. A source belongs to the one of its owners who owns most of what is new (of several, to the newest account):
 // owners can add anybody as another owner, so a rule that looked at all of them would let somebody use up the turns of
-// others, or hide behind them.
+// others, or hide behind them. Who owns something new besides may have to wait an hour for what others share with them.
 func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 	wait := map[authz.SourceID]bool{}
 	if s.limits.Creations <= 0 {

@@ -228,7 +228,7 @@ func (s *server) leadWith(ctx context.Context, c *core) error {
 		case <-ctx.Done():
 		}
 	})
-	watch.Go(func() { collectInQuiet(ctx, c.engine.Busy) })
+	watch.Go(func() { collectInQuiet(ctx, c.engine.Quiet) })
 	if c.cfg.RBACSync.Mode == config.ModeEnforce {
 		err := fence.Await(ctx, s.clients.kube, c.cfg, s.log, func(f *authz.Finding) {
 			if s.rounds.Wait(f) {

@@ -24,31 +24,26 @@ func collectSooner() {
 	}
 }
 
-// When collectInQuiet collects: nothing was to be done for quietLooks looks, one each quietEvery, and garbage has grown to a quarter of
+// When collectInQuiet collects: nothing was to be done for quietFor, looked at each quietEvery, and garbage has grown to a quarter of
 // what is in use, half of what Go would wait for. A heap of less than largeHeap bytes is collected in a few milliseconds at any time.
 const (
+	quietFor   = 300 * time.Millisecond
 	quietEvery = 100 * time.Millisecond
-	quietLooks = 3
 	largeHeap  = 64 << 20
 )
 
-// collectInQuiet has Go collect while nothing is to be done, until ctx is done. Over a large heap a collection takes a tenth of a
-// second and half of the processor, and hooks come in bursts: a right that goes is not to meet one (docs/adr/0144).
-func collectInQuiet(ctx context.Context, busy func() bool) {
+// collectInQuiet has Go collect while nothing is to be done, until ctx is done; quiet returns for how long there was nothing. Over a
+// large heap a collection takes a tenth of a second and half of the processor, and hooks come in bursts: a right that goes is not to
+// meet one (docs/adr/0144). While GitLab is being read as a whole it collects as well, and the heap grows less high.
+func collectInQuiet(ctx context.Context, quiet func() time.Duration) {
 	sizes := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
-	for quiet := 0; ctx.Err() == nil; wait.For(ctx, quietEvery) {
-		if busy() {
-			quiet = 0
-			continue
-		}
-		if quiet++; quiet < quietLooks {
+	for ; ctx.Err() == nil; wait.For(ctx, quietEvery) {
+		if quiet() < quietFor {
 			continue
 		}
 		metrics.Read(sizes)
-		live, all := sizes[0].Value.Uint64(), sizes[1].Value.Uint64()
-		if live >= largeHeap && all > live+live/4 {
+		if live, all := sizes[0].Value.Uint64(), sizes[1].Value.Uint64(); live >= largeHeap && all > live+live/4 {
 			runtime.GC()
-			quiet = 0
 		}
 	}
 }

@@ -248,6 +248,9 @@ func member(user int64, level int, expires string) (authz.Member, bool, error) {
 
 // mergeMembers sorts rows by user. A row that was seen on two pages, because rows moved while reading, counts once.
 func mergeMembers(rows []memberRow) []authz.Member {
+	if len(rows) == 0 {
+		return nil
+	}
 	seen := make(map[int64]authz.Member, len(rows))
 	for _, r := range rows {
 		seen[r.User] = r.Member

@@ -26,6 +26,8 @@ type brakes struct {
 	past     []rbacsync.Past
 	approved map[string]string // see rbacsync.Evidence; nil: not read yet
 	saved    string            // hash of what HeldStore has; "?" is unknown
+	// heldRetry is until when passes over single namespaces make no request about what is held; zero: they do.
+	heldRetry time.Time
 }
 
 func newBrakes(o *Options, memory *serialMemory) brakes {
@@ -52,8 +54,8 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 	want := p.want
 	v := b.o.Limits.Split(p.Plan, want, e, p.Started)
 	// Over single namespaces they are read only where one could matter: a right should not wait for that request.
-	if b.o.Held != nil && (p.everything() || len(v.Held) > 0 || len(b.approved) > 0) {
-		if approved, err := b.approvals(ctx); err != nil {
+	if b.o.Held != nil && (p.everything() || b.asksHeld(p) && (len(v.Held) > len(p.outside) || len(b.approved) > 0)) {
+		if approved, err := b.approvals(ctx, p); err != nil {
 			p.noted = append(p.noted, authz.Finding{Code: "approvals_unreadable", Text: err.Error()})
 		} else {
 			b.approved, e.Approved = approved, approved
@@ -73,13 +75,39 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 	}
 }
 
-// heldTimeout is how long a pass waits for each request about what is held: rights that go wait for it, too.
-const heldTimeout = 2 * time.Second
+// heldTimeout is how long a pass waits for each request about what is held, and heldPause how long passes over single namespaces are
+// without them after a failure: rights that go wait for these requests, too. A pass over everything waits for longer: somewhere they
+// have to come to an end, also where ConfigMaps are slow.
+const (
+	heldTimeout     = 2 * time.Second
+	heldTimeoutFull = 10 * time.Second
+	heldPause       = time.Minute
+)
 
-func (b *brakes) approvals(ctx context.Context) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, heldTimeout)
+// asksHeld reports whether a pass over single namespaces makes requests about what is held.
+func (b *brakes) asksHeld(p *pass) bool { return !p.Started.Before(b.heldRetry) }
+
+func (b *brakes) approvals(ctx context.Context, p *pass) (approved map[string]string, err error) {
+	err = b.aboutHeld(ctx, p, func(ctx context.Context) error {
+		approved, err = b.o.Held.Approvals(ctx)
+		return err
+	})
+	return approved, err
+}
+
+// aboutHeld makes a request about what is held.
+func (b *brakes) aboutHeld(ctx context.Context, p *pass, request func(context.Context) error) error {
+	limit := heldTimeout
+	if p.everything() {
+		limit = heldTimeoutFull
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return b.o.Held.Approvals(ctx)
+	err := request(ctx)
+	if b.heldRetry = (time.Time{}); err != nil {
+		b.heldRetry = p.Started.Add(heldPause)
+	}
+	return err
 }
 
 // evidence is what is remembered to judge by.
@@ -251,13 +279,12 @@ func (b *brakes) saveHeld(ctx context.Context, p *pass) {
 		return
 	}
 	hash := rbacsync.HashOf(p.Held)
-	if b.saved == hash && !p.everything() {
+	if !p.everything() && (b.saved == hash || !b.asksHeld(p)) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, heldTimeout)
-	defer cancel()
-	if err := b.o.Held.Save(ctx, p.Held); err != nil {
+	if err := b.aboutHeld(ctx, p, func(ctx context.Context) error { return b.o.Held.Save(ctx, p.Held) }); err != nil {
 		p.noted = append(p.noted, authz.Finding{Code: "held_unwritable", Text: err.Error()})
+		b.saved = "?" // it may have been written all the same
 		return
 	}
 	b.saved = hash

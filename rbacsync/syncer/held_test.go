@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,7 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -764,5 +766,107 @@ func TestAnApprovalThatIsToldGoesOnAtOnce(t *testing.T) {
 		s.Trigger([]authz.SourceID{items[0].Source}, "approval")
 		time.Sleep(time.Second)
 		wantSubjects(t, kube, "haw-world", "gitlab-view", "gitlab:3", "gitlab:14", "gitlab:15", "gitlab:16", "gitlab:17", "gitlab:18", "gitlab:19", "gitlab:20")
+	})
+}
+
+// hangingHeld is a Held that gives no answer while it hangs.
+type hangingHeld struct {
+	store.Held
+	hangs *atomic.Bool
+}
+
+func (h hangingHeld) wait(ctx context.Context) error {
+	if h.hangs.Load() {
+		<-ctx.Done()
+	}
+	return ctx.Err()
+}
+
+func (h hangingHeld) Approvals(ctx context.Context) (map[string]string, error) {
+	if err := h.wait(ctx); err != nil {
+		return nil, err
+	}
+	return h.Held.Approvals(ctx)
+}
+
+func (h hangingHeld) Save(ctx context.Context, items []rbacsync.Item) error {
+	if err := h.wait(ctx); err != nil {
+		return err
+	}
+	return h.Held.Save(ctx, items)
+}
+
+// TestRequestsAboutWhatIsHeldDelayLittle: while something is held and nobody answers about it, hooks about other groups wait for
+// nothing, and of those about the same group one alone does. Afterwards all is as it was.
+func TestRequestsAboutWhatIsHeldDelayLittle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		hangs := &atomic.Bool{}
+		kept := store.Held{Client: kube, Namespace: "gl-k8s-integrator"}
+		begin := crowded()
+		begin.Groups[70] = authz.Group{ID: 70, Path: "other"}
+		begin.Projects[71] = authz.Project{ID: 71, Group: 70, Path: "other/p", Members: []authz.Member{{User: 16, Level: authz.Developer}}}
+		g := &gitlab{snap: begin}
+		s := newSyncer(t, syncer.Options{
+			Reader: g, Kube: kube, Watch: kube, Interval: time.Hour, Now: time.Now, Limits: &rbacsync.Limits{PerGroup: rbacsync.Limit{Causes: 2}},
+			Held: hangingHeld{kept, hangs},
+		})
+		defer run(t, s)()
+		time.Sleep(time.Second)
+		hook := func(project int64, change func(*authz.Project)) {
+			next := authztest.Clone(g.snap)
+			p := next.Projects[project]
+			p.Members = slices.Clone(p.Members)
+			change(&p)
+			next.Projects[project] = p
+			g.mu.Lock()
+			g.snap = next
+			g.mu.Unlock()
+			s.Trigger([]authz.SourceID{authz.ProjectID(project)}, "hook")
+		}
+		level := func(user int64, l authz.Level) func(*authz.Project) {
+			return func(p *authz.Project) {
+				for i := range p.Members {
+					if p.Members[i].User == user {
+						p.Members[i].Level = l
+					}
+				}
+			}
+		}
+		g.mu.Lock()
+		g.snap = lose(begin, 11, 12, 13)
+		g.mu.Unlock()
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
+		time.Sleep(time.Second)
+		if n := len(s.State().Round.Held); n != 3 {
+			t.Fatalf("%d are held, want three", n)
+		}
+		hangs.Store(true)
+		levels := []authz.Level{authz.Guest, authz.Developer}
+		for i := range 10 { // elsewhere
+			hook(71, level(16, levels[i%2]))
+			time.Sleep(50 * time.Millisecond)
+			wantSubjects(t, kube, "other-p", "gitlab-view", [][]string{nil, {"gitlab:16"}}[i%2]...)
+		}
+		hook(42, level(14, authz.Guest))
+		time.Sleep(5 * time.Second)
+		for i := range 10 { // in the same group
+			hook(42, level(15, levels[i%2]))
+			time.Sleep(50 * time.Millisecond)
+			if has := slices.Contains(subjects(t, kube, "haw-world", "gitlab-view"), "gitlab:15"); has != (i%2 == 1) {
+				t.Errorf("hook %d in the group was not carried out", i)
+			}
+		}
+		hangs.Store(false)
+		if _, err := kept.Approve(t.Context(), rbacsync.HashOf(s.State().Round.Held), "gitlab:7"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		hook(42, level(15, authz.Guest))
+		time.Sleep(time.Second)
+		if held := s.State().Round.Held; len(held) != 0 {
+			t.Errorf("after the approval these are held: %v", held)
+		}
 	})
 }

@@ -402,6 +402,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	s.snap, s.last, s.wanted, s.heard = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
 	s.brakes, s.questioner, s.dirty, s.drift = newBrakes(s.o, s.memory), newQuestioner(s.o), dirty{}, newDrift()
 	s.expiry, s.open = time.Time{}, nil
+	s.restored = make(chan restored, 16)
 	s.credentials.hurry.begin()
 	s.intake.Forget()
 	s.published.begin()
@@ -490,9 +491,14 @@ const burst = 30 * time.Millisecond
 const slowReading = 500 * time.Millisecond
 
 // Busy reports whether a pass runs, or will in a moment. What can wait leaves the machine to it. It may be asked at any time.
-func (s *Syncer) Busy() bool {
-	ago := time.Since(s.made) - time.Duration(s.passed.Load())
-	return len(s.turn) > 0 || s.intake.Reading(slowReading) || s.intake.Waiting() || ago < burst
+func (s *Syncer) Busy() bool { return s.Quiet() < burst }
+
+// Quiet returns since when no pass runs and none is about to; 0 while one does or is. A reading of everything is no pass.
+func (s *Syncer) Quiet() time.Duration {
+	if len(s.turn) > 0 || s.intake.Reading(slowReading) || s.intake.Waiting() {
+		return 0
+	}
+	return time.Since(s.made) - time.Duration(s.passed.Load())
 }
 
 // causeOf joins causes.
