@@ -18,14 +18,14 @@ import (
 
 // memory is what is known from earlier passes. All of it belongs to who holds the lock.
 type memory struct {
-	mu      sync.Mutex
-	facts   facts
-	states  map[string]*namespaceState // by namespace
-	lost    map[string]sets.Set[int64] // by namespace: who lost the right to read its token, and was not dealt with
-	home    map[int64]string           // where a project deploys
-	present map[string]bool            // the namespaces of the last list
-	heard   map[string]*heard          // by namespace that is looked at now
-	blind   time.Time                  // when missed was last taken for news
+	mu     sync.Mutex
+	facts  facts
+	states map[string]*namespaceState // by namespace
+	lost   map[string]sets.Set[int64] // by namespace: who lost the right to read its token, and was not dealt with
+	home   map[int64]string           // where a project deploys
+	listed []Namespace                // the list that home is of
+	heard  map[string]*heard          // by namespace that is looked at now
+	blind  time.Time                  // when missed was last taken for news
 }
 
 // heard is what happened to a namespace's Secrets while it was looked at. It is judged when the look is over and it is known
@@ -106,26 +106,47 @@ func (m *memory) begin(namespaces []Namespace, f facts) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.facts = f
-	// There is a list after each hook, and all have nearly the same in them: the maps are used again.
-	if m.home == nil {
-		m.home, m.present = make(map[int64]string, len(namespaces)), make(map[string]bool, len(namespaces))
+	for i := range namespaces {
+		if n := &namespaces[i]; len(n.Lost) > 0 {
+			m.lost[n.Name] = m.lost[n.Name].Union(sets.New(n.Lost...))
+		}
 	}
-	clear(m.home)
-	clear(m.present)
+	// There is a list after each hook, and nearly all of them have the same in them.
+	if samePlaces(m.listed, namespaces) {
+		return
+	}
+	m.listed, m.home = namespaces, make(map[int64]string, len(namespaces))
+	present := make(map[string]bool, len(namespaces))
 	for i := range namespaces {
 		n := &namespaces[i]
-		m.present[n.Name] = true
+		present[n.Name] = true
 		if !n.Gone {
 			for _, project := range n.Projects {
 				m.home[project.ID] = n.Name
 			}
 		}
-		if len(n.Lost) > 0 {
-			m.lost[n.Name] = m.lost[n.Name].Union(sets.New(n.Lost...))
+	}
+	maps.DeleteFunc(m.states, func(name string, _ *namespaceState) bool { return !present[name] })
+	maps.DeleteFunc(m.lost, func(name string, _ sets.Set[int64]) bool { return !present[name] })
+}
+
+// samePlaces reports whether two lists have the same namespaces, in the same order, and the same projects deploy into them.
+func samePlaces(a, b []Namespace) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		x, y := &a[i], &b[i]
+		if x.Name != y.Name || x.Gone != y.Gone || !equal(x.Projects, y.Projects, func(a, b Project) bool { return a.ID == b.ID }) {
+			return false
 		}
 	}
-	maps.DeleteFunc(m.states, func(name string, _ *namespaceState) bool { return !m.present[name] })
-	maps.DeleteFunc(m.lost, func(name string, _ sets.Set[int64]) bool { return !m.present[name] })
+	return true
+}
+
+// equal compares two slices, which often are the same one.
+func equal[T any](a, b []T, same func(a, b T) bool) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.EqualFunc(a, b, same))
 }
 
 // todo returns what has to be looked at: first where a token has to die, which are the first dying of all, then by name, so
@@ -140,7 +161,7 @@ func (m *memory) todo(namespaces []Namespace, now time.Time) (all []Namespace, d
 	}
 	for i := range namespaces {
 		n := &namespaces[i]
-		st, lost := m.states[n.Name], m.lost[n.Name] != nil
+		st, lost := m.states[n.Name], len(m.lost) > 0 && m.lost[n.Name] != nil
 		if st != nil && st.n.Account == "" { // it was new then and has no token; now its uid is known
 			st.n.Account = n.Account
 		}
@@ -264,16 +285,12 @@ func (m *memory) deliveredElsewhere(project int64, not string) (home string, r r
 }
 
 // gather reports what is known of all namespaces at a time. lifetime is what was asked for.
-func (m *memory) gather(namespaces []Namespace, lifetime time.Duration, now time.Time, r *Report) {
+func (m *memory) gather(lifetime time.Duration, now time.Time, r *Report) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var short time.Duration
 	var where []string
-	for _, n := range namespaces {
-		st := m.states[n.Name]
-		if st == nil {
-			continue
-		}
+	for name, st := range m.states {
 		r.Findings = append(r.Findings, st.findings...)
 		next := st.next
 		if next.IsZero() {
@@ -283,7 +300,7 @@ func (m *memory) gather(namespaces []Namespace, lifetime time.Duration, now time
 			r.Next = next
 		}
 		if st.life > 0 && st.life < lifetime*9/10 {
-			where = append(where, n.Name)
+			where = append(where, name)
 			short = min(cmp.Or(short, st.life), st.life)
 		}
 	}

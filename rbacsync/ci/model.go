@@ -59,12 +59,12 @@ type Project struct {
 // something is remembered by itself.
 func (n Namespace) same(o Namespace) bool {
 	return n.Name == o.Name && n.Source == o.Source && n.Account == o.Account && n.Mode == o.Mode && n.Undecided == o.Undecided &&
-		n.Gone == o.Gone && n.Exists == o.Exists && slices.Equal(n.Readers, o.Readers) && slices.EqualFunc(n.Projects, o.Projects, Project.same)
+		n.Gone == o.Gone && n.Exists == o.Exists && equal(n.Readers, o.Readers, func(a, b int64) bool { return a == b }) && equal(n.Projects, o.Projects, Project.same)
 }
 
 func (p Project) same(o Project) bool {
 	return p.ID == o.ID && p.Mode == o.Mode && p.Unprotected == o.Unprotected && p.Explain == o.Explain && p.TokenInFile == o.TokenInFile &&
-		p.Frozen == o.Frozen && p.Bound == o.Bound && p.VariablesRead == o.VariablesRead && slices.Equal(p.Variables, o.Variables)
+		p.Frozen == o.Frozen && p.Bound == o.Bound && p.VariablesRead == o.VariablesRead && equal(p.Variables, o.Variables, func(a, b authz.CIVariable) bool { return a == b })
 }
 
 // needsToken reports whether somebody uses a token of the namespace.

@@ -119,7 +119,7 @@ func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespac
 		return cmp.Or(cmp.Compare(a.Project, b.Project), strings.Compare(a.Namespace, b.Namespace))
 	})
 	report.Issued, report.Delivered = int(issued.Load()), int(delivered.Load())
-	p.gather(namespaces, p.c.Lifetime, p.c.Now(), &report)
+	p.gather(p.c.Lifetime, p.c.Now(), &report)
 	return report
 }
 
