@@ -144,12 +144,12 @@ type restored struct {
 }
 
 // reportRestored makes Events about what was put back, beside the passes.
-func (s *Syncer) reportRestored(ctx context.Context) {
+func reportRestored(ctx context.Context, o *Options, from <-chan restored) {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-		case r := <-s.restored:
-			cluster.ReportDrift(ctx, s.o.Kube, s.o.Logger, r.at, r.made)
+		case r := <-from:
+			cluster.ReportDrift(ctx, o.Kube, o.Logger, r.at, r.made)
 		}
 	}
 }

@@ -410,7 +410,8 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	follow := s.cluster.Begin()
 	wg.Go(func() { follow(ctx) })
 	wg.Go(func() { s.intake.Run(ctx) })
-	wg.Go(func() { s.reportRestored(ctx) })
+	put := s.restored
+	wg.Go(func() { reportRestored(ctx, s.o, put) })
 
 	b := beside{credentials: make(chan ciList, 1), inspections: make(chan inspection, 1)}
 	wg.Go(func() { s.inspector.run(ctx, b.inspections, func() { s.look(look{"inspection", false}) }) })
