@@ -12,7 +12,8 @@
 //   - revoke.p99_vs_raw and revoke.group_vs_raw: the time from a change in GitLab to the first 403, divided by that of a bare
 //     client which, on receipt of the same hook, at once writes the same RoleBindings to the same cluster with as many
 //     writes at the same time. The two take turns with the same users; who has no turn is frozen (SIGSTOP). p99 is that of
-//     up to 200 revocations, the group's the median of ten over 121 namespaces. Bar: at most 2.
+//     up to 200 revocations, the group's the median of ten over 121 namespaces. Bar: at most 2. Revocations come no faster than
+//     GitLab lets single projects be read (400 a minute): of more of them the waiting for that would be measured.
 //   - against.plan, against.first_round, against.apply_vs_raw, against.revoke_p50, _p99 and _group, against.rss: with
 //     -against, what this build needs or reaches, divided by the same of another build, over the same GitLab. Both have a
 //     cluster of their own, with their own manifests, and take turns.
