@@ -88,7 +88,7 @@ func (r *refusal) user(user int64) string {
 	case v.Policy.exclude.user(u):
 		return r.because(CodeAccountExcluded, "your GitLab account is excluded by this cluster's configuration. Ask the cluster's administrators.")
 	case !v.Policy.MayHaveRights(u):
-		return r.because(CodeNoPerson, "only people get rights here, and your GitLab account is a bot or service account.")
+		return r.because(CodeNotHuman, "only people get rights here, and your GitLab account is a bot or service account.")
 	case q.Namespace == "":
 		r.code = CodeClusterWide
 		return r.clusterWide(user)

@@ -23,11 +23,11 @@ const (
 	CodeAccountUnknown  Code = "accountUnknown"  // it was not read
 	CodeAccountInactive Code = "accountInactive" // blocked, deactivated, …
 	CodeAccountExcluded Code = "accountExcluded" // authz leaves the person out
-	CodeNoPerson        Code = "noPerson"        // a bot or service account
+	CodeNotHuman        Code = "noPerson"        // a bot or service account
 	CodeClusterWide     Code = "clusterWide"     // it is about no namespace
 )
 
-// Explanation says all about one request of somebody: it is for administrators. ForPerson is what they themself may hear.
+// Explanation says all about one request of somebody: it is for administrators. ForUser is what they themself may hear.
 type Explanation struct {
 	UserID    int64     `json:"userID"`
 	Username  string    `json:"username,omitempty"` // empty if the account is not known
@@ -76,12 +76,12 @@ type Answer struct {
 	Ask   []string `json:"ask,omitempty"`
 }
 
-// ForPerson returns what the person themself may hear. Of a namespace they are no member of and have no right in it is the same
+// ForUser returns what the person themself may hear. Of a namespace they are no member of and have no right in it is the same
 // whoever they are, and whether or not it exists.
-func (e Explanation) ForPerson() Answer {
+func (e Explanation) ForUser() Answer {
 	a := Answer{Allowed: e.Allowed, Code: e.Code, Sentence: e.Sentence, Ask: e.Ask}
 	if e.Trail != nil {
-		a.Trail = []string{ToPerson(e.Trail.Text)}
+		a.Trail = []string{ToUser(e.Trail.Text)}
 	}
 	return a
 }
@@ -89,7 +89,7 @@ func (e Explanation) ForPerson() Answer {
 // Answer is Explain for the person themself. It looks for nothing that they may not hear, so also its time tells nothing of it.
 func (v View) Answer(user int64, q Question, now time.Time) Answer {
 	r := &refusal{v: v, q: q, now: now}
-	return r.explanation(user).ForPerson()
+	return r.explanation(user).ForUser()
 }
 
 // Explain says whether somebody may do something, and why: all of it, for administrators.

@@ -77,8 +77,8 @@ func TestTrails(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got.Text, c.want)
 			}
 			said := strings.NewReplacer("it is their own", "it is your own", "(they are ", "(you are ").Replace(c.want)
-			if authz.ToPerson(got.Text) != said {
-				t.Errorf("to the person: got  %s\nwant %s", authz.ToPerson(got.Text), said)
+			if authz.ToUser(got.Text) != said {
+				t.Errorf("to the person: got  %s\nwant %s", authz.ToUser(got.Text), said)
 			}
 		})
 	}
@@ -256,7 +256,7 @@ func TestExplanationsForPeople(t *testing.T) {
 	} {
 		c.q.Namespace = "haw-lab-world"
 		e := v.Explain(c.user, c.q, now)
-		got := e.ForPerson()
+		got := e.ForUser()
 		if same := v.Answer(c.user, c.q, now); same.Sentence != got.Sentence || same.Allowed != got.Allowed || same.Code != got.Code || !slices.Equal(same.Trail, got.Trail) || !slices.Equal(same.Ask, got.Ask) {
 			t.Errorf("Answer is %+v, want %+v", same, got)
 		}

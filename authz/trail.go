@@ -177,10 +177,10 @@ const (
 	theyAre  = "they are"
 )
 
-var toPerson = strings.NewReplacer(theirOwn, "because it is your own", "("+theyAre+" ", "(you are ")
+var toUser = strings.NewReplacer(theirOwn, "because it is your own", "("+theyAre+" ", "(you are ")
 
-// ToPerson is the Text of a trail, or what holds it, as it is said to the person themself.
-func ToPerson(text string) string { return toPerson.Replace(text) }
+// ToUser is the Text of a trail, or what holds it, as it is said to the person themself.
+func ToUser(text string) string { return toUser.Replace(text) }
 
 // Words puts a trail into words, with these names of groups, projects and users.
 func (t Trail) Words(named func(SourceID) string) string {

@@ -47,13 +47,21 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 	had := map[authz.SourceID]Past{}
 	queues := map[int64][]turn{}
 	for _, p := range s.by.e.Past {
-		if p.Made && fresh(p.At) {
+		_, counts := created[p.Cause]
+		switch {
+		case !p.Made || !fresh(p.At):
+		case !s.by.e.Snapshot.Contains(p.Cause): // made and destroyed again
+			if p.Turn.IsZero() || p.Turn.After(p.At) {
+				p.Turn = p.At
+			}
+			had[p.Cause] = p
+		case counts && !p.Turn.IsZero():
 			had[p.Cause] = p
 		}
 	}
 	taken := map[int64][]time.Time{}
 	for _, p := range had {
-		taken[p.Scope.ID] = append(taken[p.Scope.ID], p.At)
+		taken[p.Scope.ID] = append(taken[p.Scope.ID], p.Turn)
 	}
 	for id, user := range s.by.responsible(created) {
 		p, ok := had[id]
@@ -62,7 +70,7 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 			queues[user] = append(queues[user], turn{id, created[id]})
 			continue
 		case p.Scope.ID != user: // or whoever adds another owner to all that is new has their turns as well
-			taken[user] = append(taken[user], p.At)
+			taken[user] = append(taken[user], p.Turn)
 		}
 		if asked[id] { // it was not made, or is made again
 			s.create(p, true, wait)
@@ -75,7 +83,7 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 		giveTurns(queue, taken[user], s.limits.Creations)
 		for _, t := range queue {
 			if asked[t.id] {
-				s.create(Past{At: t.at, Scope: authz.UserID(user), Cause: t.id, Made: true}, false, wait)
+				s.create(Past{At: s.by.now, Scope: authz.UserID(user), Cause: t.id, Made: true, Turn: t.at}, false, wait)
 			}
 		}
 	}
@@ -88,11 +96,11 @@ func (s *splitter) creations(changes []Change) map[authz.SourceID]bool {
 func (s *splitter) create(p Past, again bool, wait map[authz.SourceID]bool) {
 	item := Item{
 		Source: p.Cause, Cause: p.Scope, Scope: p.Scope, Path: s.by.path(p.Cause), Name: s.by.name(p.Scope.ID),
-		Why: fmt.Sprintf("over %d new namespaces per user and hour; it is made at %s", s.limits.Creations, p.At.UTC().Format(time.RFC3339)),
+		Why: fmt.Sprintf("over %d new namespaces per user and hour; it is made at %s", s.limits.Creations, p.Turn.UTC().Format(time.RFC3339)),
 	}
 	s.v.Holdable[item.Key()] = true
 	by, approved := s.by.e.Approved[item.Key()]
-	early := p.At.After(s.by.now) && !slices.Contains(s.limits.Exempt, p.Scope.ID)
+	early := p.Turn.After(s.by.now) && !slices.Contains(s.limits.Exempt, p.Scope.ID)
 	if early && !approved {
 		wait[p.Cause] = true
 		s.v.Held = append(s.v.Held, item)
@@ -101,9 +109,7 @@ func (s *splitter) create(p Past, again bool, wait map[authz.SourceID]bool) {
 	if approved && (early || again) { // an approval is forgotten once it is of no use
 		s.v.Approved[item.right()] = by
 	}
-	if early {
-		p.At = s.by.now
-	}
+	p.At = s.by.now
 	s.v.Passed = append(s.v.Passed, p)
 }
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
@@ -105,5 +107,50 @@ func TestCreationsInAnyOrder(t *testing.T) {
 	}
 	if late < 50 {
 		t.Errorf("only %d were made before an older one was known: this shows nothing", late)
+	}
+}
+
+// TestCreationsAfterAnUpgrade: where hooks came in the order in which GitLab made the projects, the turns are those that a version
+// before has given, which has stored none: an upgrade changes nothing of what is held, and going back does not.
+func TestCreationsAfterAnUpgrade(t *testing.T) {
+	t.Parallel()
+	compared := 0
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 6))
+		now := rbacsynctest.Noon
+		snap := &authz.Snapshot{Issuer: rbacsynctest.Issuer, Users: map[int64]authz.User{1: {ID: 1, Username: "alice", State: authz.StateActive, Human: true}}, Groups: map[int64]authz.Group{1: {ID: 1, Path: "all"}}, Projects: map[int64]authz.Project{}}
+		s := newScene(rbacsynctest.Policy(t), snap, snap)
+		limits := rbacsync.Limits{Creations: 1 + r.IntN(3)}
+		var past []rbacsync.Past
+		approved := map[string]string{}
+		for id := range int64(12) {
+			id++
+			snap = rbacsynctest.CopySnap(snap)
+			snap.Projects[id] = authz.Project{ID: id, Group: 1, Path: fmt.Sprintf("all/p%d", id), CreatedAt: now, Members: []authz.Member{{User: 1, Level: authz.Owner}}}
+			if r.IntN(4) == 0 {
+				approved[fmt.Sprintf("create project/%d", id)] = "gitlab:7"
+			}
+			want := rbacsynctest.WantedFor(s.policy, snap, s.have)
+			changes, _ := rbacsync.Plan(s.have, want)
+			split := func(past []rbacsync.Past) rbacsync.Verdict {
+				return limits.Split(changes, want, rbacsync.Evidence{Snapshot: snap, Before: s.before, Policy: s.policy, Past: past, Approved: approved}, now)
+			}
+			old := slices.Clone(past)
+			for i := range old {
+				old[i].Turn = time.Time{}
+			}
+			v := split(past)
+			if d := cmp.Diff(split(old).Held, v.Held); d != "" {
+				t.Fatalf("seed %d, project %d: held by what a version before has stored (-), and by what this one has (+):\n%s", seed, id, d)
+			}
+			compared += len(v.Held)
+			allowed, _ := rbacsync.Plan(s.have, v.Want)
+			s.have = rbacsynctest.Apply(s.have, allowed)
+			past = append(past, v.Passed...)
+			now = now.Add(time.Duration(r.IntN(40)) * time.Minute)
+		}
+	}
+	if compared < 200 {
+		t.Errorf("only %d held namespaces were compared: this shows nothing", compared)
 	}
 }

@@ -59,6 +59,9 @@ type Past struct {
 	Scope authz.SourceID // the top-level group; of a creation, the person; zero: a change of the policy
 	Cause authz.SourceID // of a creation, the source
 	Made  bool           // a creation
+	// Turn is when the turn of a creation was, which may be long before it was made, or after that if it was approved. Zero where a
+	// version before has stored it: the turns of those are in the order in which GitLab made them, as that version says.
+	Turn time.Time `json:",omitzero"`
 }
 
 // Item is one held right or namespace.

@@ -427,7 +427,7 @@ func (a *webAdmin) Explain(ctx context.Context, person string, q authz.Question)
 	if !ok {
 		return explain.Report{}, false, people.ErrUnread
 	}
-	id, err := personOf(person, v.Snapshot)
+	id, err := userNamed(person, v.Snapshot)
 	if err != nil {
 		return explain.Report{}, false, nil //nolint:nilerr // there is nobody of that name
 	}

@@ -41,7 +41,7 @@ func Explain(ctx context.Context, cfg *config.Config, log io.Writer, out io.Writ
 	if err != nil {
 		return err
 	}
-	user, err := personOf(a.User, x.view.Snapshot)
+	user, err := userNamed(a.User, x.view.Snapshot)
 	if err != nil {
 		return err
 	}
@@ -195,9 +195,9 @@ func (x *explainer) ask(ctx context.Context, user int64, q authz.Question) *expl
 	return &explain.Asked{Allowed: authz.No, Reason: review.Status.Reason, Error: review.Status.EvaluationError}
 }
 
-// personOf finds the person that is meant: by the name in Kubernetes, by id, or by the user name. One whom GitLab does not show
+// userNamed finds the person that is meant: by the name in Kubernetes, by id, or by the user name. One whom GitLab does not show
 // can be asked for by id.
-func personOf(text string, s *authz.Snapshot) (int64, error) {
+func userNamed(text string, s *authz.Snapshot) (int64, error) {
 	if id, ok := kubename.ParseUser(text); ok {
 		return id, nil
 	}

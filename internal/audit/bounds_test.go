@@ -382,14 +382,14 @@ func TestAnUnreadAccountIsNotGone(t *testing.T) {
 // TestNobodyIsGivenTheNumberOfSomebodyElse: also when the highest number is that of an approver, or of a holder, without a row.
 func TestNobodyIsGivenTheNumberOfSomebodyElse(t *testing.T) {
 	b := newBook()
-	b.log = []record{{who: 2, namespace: 3, by: b.text(personMark + "7")}}
+	b.log = []record{{who: 2, namespace: 3, by: b.text(userMark + "7")}}
 	b.base[5] = map[uint32][]uint32{b.text("edit"): {4, 9}}
 	b.fit()
 	if n, s := b.user(1), b.namespace("new", 0, false); n != 10 || s != 6 {
 		t.Errorf("somebody new has the number %d, a new namespace %d", n, s)
 	}
 	b = newBook()
-	b.log = []record{{who: 2, by: b.text(personMark + "7")}}
+	b.log = []record{{who: 2, by: b.text(userMark + "7")}}
 	b.fit()
 	if e := b.entry(b.log[0]); e.ApprovedBy != "person-7" || b.user(1) != 8 {
 		t.Errorf("approved by %q", e.ApprovedBy)

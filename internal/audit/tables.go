@@ -191,20 +191,20 @@ func (t *tables) namespaceName(n uint32) string {
 	return cmp.Or(t.namespaces[n-1].Name, "namespace-"+strconv.FormatUint(uint64(n), 10))
 }
 
-// personMark begins a text that stands for a person: who approved something is pseudonymised as well.
-const personMark = "\x00person "
+// userMark begins a text that stands for a person: who approved something is pseudonymised as well.
+const userMark = "\x00person "
 
 // approver returns the text of who approved something.
 func (t *tables) approver(name string) uint32 {
 	if id, ok := kubename.ParseUser(name); ok {
-		name = personMark + strconv.FormatUint(uint64(t.user(id)), 10)
+		name = userMark + strconv.FormatUint(uint64(t.user(id)), 10)
 	}
 	return t.text(name)
 }
 
 // approving returns the number of the person that an approver's text stands for; 0 for none.
 func (t *tables) approving(text uint32) uint32 {
-	rest, ok := strings.CutPrefix(t.textOf(text), personMark)
+	rest, ok := strings.CutPrefix(t.textOf(text), userMark)
 	n, err := strconv.ParseUint(rest, 10, 24)
 	if !ok || err != nil {
 		return 0

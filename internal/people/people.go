@@ -197,7 +197,7 @@ func (l *lister) namespace(r authz.Right) webapi.Namespace {
 	if !member {
 		return n
 	}
-	n.Source, n.Path, n.Level, n.Reason = r.Source.String(), t.Path, t.Level.String(), authz.ToPerson(t.Text)
+	n.Source, n.Path, n.Level, n.Reason = r.Source.String(), t.Path, t.Level.String(), authz.ToUser(t.Text)
 	n.URL = l.s.o.GitLabURL + "/" + t.Path
 	if !t.Until.IsZero() {
 		until := t.Until.Start()
@@ -300,7 +300,7 @@ func (l *lister) change(c Changed) webapi.Change {
 	if !member {
 		c.Why = c.Placeless
 	}
-	c.Why = authz.ToPerson(c.Why)
+	c.Why = authz.ToUser(c.Why)
 	if c.Approved {
 		c.Why = strings.TrimPrefix(c.Why+", approved by an administrator", ", ")
 	}

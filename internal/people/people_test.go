@@ -294,7 +294,7 @@ func TestNamespacesAreRights(t *testing.T) {
 				right := authz.Right{Namespace: n.Name, Source: v.Source[n.Name], ClusterRoles: n.Roles, Lacks: n.Lacks, Absent: authz.Absence(n.State)}
 				got = append(got, right)
 				trail, member := v.Trail(user, right.Source, now)
-				if member != (n.Source != "") || member && (n.Reason != authz.ToPerson(trail.Text) || n.URL != "https://gitlab.example.com/"+trail.Path || n.Level != trail.Level.String()) {
+				if member != (n.Source != "") || member && (n.Reason != authz.ToUser(trail.Text) || n.URL != "https://gitlab.example.com/"+trail.Path || n.Level != trail.Level.String()) {
 					t.Fatalf("%+v, and the trail is %+v", n, trail)
 				}
 				if (n.State == "") != (n.Why == "") || (n.Until != nil) != (member && !trail.Until.IsZero()) {

@@ -238,8 +238,8 @@ func (s signIns) callback(w http.ResponseWriter, r *http.Request, v *visit) {
 	http.Redirect(w, r, localPath(a.To), http.StatusSeeOther)
 }
 
-// errNotAPerson is a token that names no user of GitLab, or not for us.
-var errNotAPerson = errors.New("GitLab's ID token is not for this sign-in")
+// errForeignToken is a token that names no user of GitLab, or not for us.
+var errForeignToken = errors.New("GitLab's ID token is not for this sign-in")
 
 // whoSignsIn gives the code back to GitLab and reads who it is for.
 func (s signIns) whoSignsIn(r *http.Request, code string, a attempt) (*session, error) {
@@ -262,18 +262,18 @@ func (s signIns) whoSignsIn(r *http.Request, code string, a attempt) (*session, 
 	}
 	raw, ok := token.Extra("id_token").(string)
 	if !ok {
-		return nil, fmt.Errorf("%w: there is none", errNotAPerson)
+		return nil, fmt.Errorf("%w: there is none", errForeignToken)
 	}
 	id, err := p.VerifierContext(ctx, &oidc.Config{ClientID: s.o.ClientID, SupportedSigningAlgs: []string{oidc.RS256}, Now: s.o.Now}).Verify(ctx, raw)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNotAPerson, err)
+		return nil, fmt.Errorf("%w: %w", errForeignToken, err)
 	}
 	if !sameSecret(a.Nonce, id.Nonce) || !slices.Equal(id.Audience, []string{s.o.ClientID}) {
-		return nil, fmt.Errorf("%w: nonce or audience is another one", errNotAPerson)
+		return nil, fmt.Errorf("%w: nonce or audience is another one", errForeignToken)
 	}
 	user, err := strconv.ParseInt(id.Subject, 10, 64)
 	if err != nil || user <= 0 {
-		return nil, fmt.Errorf("%w: its subject is no user id", errNotAPerson)
+		return nil, fmt.Errorf("%w: its subject is no user id", errForeignToken)
 	}
 	// Older GitLabs have neither name in ID tokens.
 	var names struct {
@@ -281,7 +281,7 @@ func (s signIns) whoSignsIn(r *http.Request, code string, a attempt) (*session, 
 		Name     string `json:"name"`
 	}
 	if err := id.Claims(&names); err != nil {
-		return nil, fmt.Errorf("%w: %w", errNotAPerson, err)
+		return nil, fmt.Errorf("%w: %w", errForeignToken, err)
 	}
 	now := s.o.Now()
 	return &session{User: user, Username: short(names.Username), Name: short(names.Name), CSRF: randomText(), Began: now, Seen: now}, nil
@@ -297,7 +297,7 @@ func (s signIns) signInFailed(w http.ResponseWriter, r *http.Request, v *visit, 
 		d.Code = "busy"
 	case errors.As(err, &refused) && refused.ErrorCode == "invalid_grant":
 		status, d.Code = http.StatusBadRequest, "sign_in_stale"
-	case errors.As(err, &refused) && refused.Response.StatusCode < 500, errors.Is(err, errNotAPerson), !isGitLabAway(err):
+	case errors.As(err, &refused) && refused.Response.StatusCode < 500, errors.Is(err, errForeignToken), !isGitLabAway(err):
 		status, d.Code, level = http.StatusInternalServerError, "sign_in_broken", slog.LevelError
 	}
 	s.sampled(r.Context(), &s.lines.signIns, level, "sign-in failed", slog.String("code", d.Code), slog.Any("error", withoutBody(err)))

@@ -245,7 +245,7 @@ func (b *brakes) pass(passed []rbacsync.Past) {
 	for _, p := range passed {
 		same := func(o rbacsync.Past) bool { return o.Scope == p.Scope && o.Cause == p.Cause && o.Made == p.Made }
 		if i := slices.IndexFunc(b.past, same); i >= 0 {
-			b.past[i].At = p.At
+			b.past[i] = p
 		} else {
 			b.past = append(b.past, p)
 		}
