@@ -60,8 +60,10 @@ type noted struct {
 	at map[string]time.Time
 }
 
-// of notes writes of one kind of object, if it has that name; "" is any.
+// of notes writes of one kind of object, if it has that name; "" is any. It waits until nothing is going on: a clientset is not to be
+// changed while somebody uses it.
 func (n *noted) of(kube *fake.Clientset, resource, name string, verbs ...string) *noted {
+	synctest.Wait()
 	n.at = map[string]time.Time{}
 	for _, verb := range verbs {
 		kube.PrependReactor(verb, resource, func(a ktesting.Action) (bool, runtime.Object, error) {
