@@ -47,7 +47,7 @@ func (b *book) writeBase(out io.Writer, block uint64) error {
 				packed = binary.AppendUvarint(packed, uint64(who-last))
 				last = who
 			}
-			x.State = append(x.State, heldRole{n, b.textOf(role), packed})
+			x.State = append(x.State, heldRole{n, b.roles.textOf(role), packed})
 		}
 	}
 	return json.NewEncoder(out).Encode(x)
@@ -78,7 +78,7 @@ func (b *book) readBase(in io.Reader) (block uint64, err error) {
 		if b.base[s.Namespace] == nil {
 			b.base[s.Namespace] = map[uint32][]uint32{}
 		}
-		b.base[s.Namespace][b.text(s.Role)] = who
+		b.base[s.Namespace][b.roles.text(s.Role)] = who
 	}
 	return x.Block, nil
 }

@@ -43,8 +43,8 @@ func TestADamagedBaseIsRefused(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		b.fit()
-		b.prune()
+		b.fit(0, 0)
+		b.prune(newNumbers())
 		for n := range b.now() {
 			if b.namespaceName(n) == "" {
 				t.Errorf("%s: namespace %d has no name", name, n)

@@ -20,8 +20,8 @@ const blockFormat = 1
 // errBlock is the error of what was stored and can't be read: a block, or a base.
 var errBlock = errors.New("a part of the history is damaged")
 
-// columns returns the fields of records as numbers; ref makes a text's number that of the block.
-func columns(r record, last record, ref func(uint32) uint64) [8]uint64 {
+// columns returns the fields of records as numbers; role and reason make a text's number that of the block.
+func columns(r record, last record, role, reason func(uint32) uint64) [8]uint64 {
 	zigzag := func(d int64) uint64 { return uint64(d<<1) ^ uint64(d>>63) } //nolint:gosec // as encoding/binary does
 	kind := uint64(r.what) << 1
 	if r.found {
@@ -29,7 +29,7 @@ func columns(r record, last record, ref func(uint32) uint64) [8]uint64 {
 	}
 	return [8]uint64{
 		zigzag(r.at - last.at), zigzag(int64(r.namespace) - int64(last.namespace)), zigzag(int64(r.who) - int64(last.who)),
-		ref(r.role), kind, ref(r.cause), ref(r.why), ref(r.by),
+		role(r.role), kind, reason(r.cause), reason(r.why), reason(r.by),
 	}
 }
 
@@ -37,31 +37,33 @@ func columns(r record, last record, ref func(uint32) uint64) [8]uint64 {
 var gzipWriters sync.Pool
 
 // packBlock writes records as a block.
-func (t *texts) packBlock(records []record) ([]byte, error) {
-	numbers := map[uint32]uint64{}
-	var used []uint32
-	ref := func(n uint32) uint64 {
-		if n == 0 {
-			return 0
+func (t *tables) packBlock(records []record) ([]byte, error) {
+	var used []string
+	refs := func(of *texts) func(uint32) uint64 {
+		numbers := map[uint32]uint64{}
+		return func(n uint32) uint64 {
+			if n == 0 {
+				return 0
+			}
+			if _, ok := numbers[n]; !ok {
+				used = append(used, of.textOf(n))
+				numbers[n] = uint64(len(used))
+			}
+			return numbers[n]
 		}
-		if _, ok := numbers[n]; !ok {
-			used = append(used, n)
-			numbers[n] = uint64(len(used))
-		}
-		return numbers[n]
 	}
+	role, reason := refs(&t.roles), refs(&t.reasons)
 	var cols [8][]byte
 	var last record
 	for _, r := range records {
-		for i, v := range columns(r, last, ref) {
+		for i, v := range columns(r, last, role, reason) {
 			cols[i] = binary.AppendUvarint(cols[i], v)
 		}
 		last = r
 	}
 	head := binary.AppendUvarint([]byte{blockFormat}, uint64(len(records)))
 	head = binary.AppendUvarint(head, uint64(len(used)))
-	for _, n := range used {
-		text := t.textOf(n)
+	for _, text := range used {
 		head = append(binary.AppendUvarint(head, uint64(len(text))), text...)
 	}
 	var out bytes.Buffer
@@ -88,8 +90,9 @@ func (t *texts) packBlock(records []record) ([]byte, error) {
 // maxBlock bounds what a block unpacks to: a damaged or forged one must not fill the memory.
 const maxBlock = 64 << 20
 
-// unpackBlock reads a block into records with these texts.
-func (t *texts) unpackBlock(packed []byte) ([]record, error) {
+// unpackBlock reads a block into records with the texts of these tables: with causes and reasons, or without, for whom they would fill
+// the memory.
+func (t *tables) unpackBlock(packed []byte, reasons bool) ([]record, error) {
 	z, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBlock, err)
@@ -102,19 +105,29 @@ func (t *texts) unpackBlock(packed []byte) ([]record, error) {
 	if version := in.byte(); version != blockFormat {
 		return nil, fmt.Errorf("%w: its version %d is not known", errBlock, version)
 	}
-	n, texts := in.count(), in.count()
-	refs := make([]uint32, 1, texts+1)
-	for range texts {
-		refs = append(refs, t.text(string(in.take(in.count()))))
+	n, used := in.count(), in.count()
+	words := make([]string, 1, used+1)
+	for range used {
+		words = append(words, string(in.take(in.count())))
 	}
 	records := make([]record, n)
-	ref := func() uint32 {
-		i := in.uint()
-		if i >= uint64(len(refs)) {
-			in.bad = true
-			return 0
+	refs := func(to *texts) func() uint32 {
+		known := make([]uint32, len(words)) // 0 for what is not
+		return func() uint32 {
+			i := in.uint()
+			if i >= uint64(len(words)) {
+				in.bad = true
+				return 0
+			}
+			if to != nil && known[i] == 0 {
+				known[i] = to.text(words[i])
+			}
+			return known[i]
 		}
-		return refs[i]
+	}
+	role, reason, by := refs(&t.roles), refs(&t.reasons), refs(&t.reasons)
+	if !reasons {
+		reason = refs(nil)
 	}
 	for i, last := 0, int64(0); i < n; i++ {
 		last += in.zigzag()
@@ -131,7 +144,7 @@ func (t *texts) unpackBlock(packed []byte) ([]record, error) {
 		}
 	}
 	for i := range records {
-		records[i].role = ref()
+		records[i].role = role()
 	}
 	for i := range records {
 		kind := in.uint()
@@ -140,10 +153,14 @@ func (t *texts) unpackBlock(packed []byte) ([]record, error) {
 		}
 		records[i].what, records[i].found = uint8(kind>>1), kind&1 != 0
 	}
-	for _, field := range []func(*record) *uint32{func(r *record) *uint32 { return &r.cause }, func(r *record) *uint32 { return &r.why }, func(r *record) *uint32 { return &r.by }} {
-		for i := range records {
-			*field(&records[i]) = ref()
-		}
+	for i := range records {
+		records[i].cause = reason()
+	}
+	for i := range records {
+		records[i].why = reason()
+	}
+	for i := range records {
+		records[i].by = by()
 	}
 	if in.bad || len(in.raw) > 0 {
 		return nil, errBlock

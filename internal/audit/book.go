@@ -11,8 +11,8 @@ type record struct {
 	at        int64  // milliseconds since 1970
 	namespace uint32 // of book.namespaces
 	who       uint32 // of book.users; 0: an object
-	role      uint32 // of book.texts; of an object its kind and name
-	cause     uint32 // of book.texts, as those that follow
+	role      uint32 // of book.roles; of an object its kind and name
+	cause     uint32 // of book.reasons, as those that follow
 	why       uint32
 	by        uint32
 	what      uint8 // place in whats
@@ -74,7 +74,8 @@ func (s state) clone() state {
 type book struct {
 	begins time.Time // base is of then
 	base   state
-	// log has all records, the oldest first. Those before first are of before begins: they are shown, and make no state.
+	// log has records, the oldest first: of a Reader all of them, of a Writer those that are in no block yet. Those before first are of
+	// before begins: they are shown, and make no state.
 	log   []record
 	first int
 
@@ -88,14 +89,14 @@ func newBook() *book {
 // entry returns a record as an Entry.
 func (b *book) entry(r record) Entry {
 	e := Entry{
-		At: time.UnixMilli(r.at).UTC(), Namespace: b.namespaceName(r.namespace), What: whats[r.what], Cause: b.textOf(r.cause), Why: b.textOf(r.why),
+		At: time.UnixMilli(r.at).UTC(), Namespace: b.namespaceName(r.namespace), What: whats[r.what], Cause: b.reasons.textOf(r.cause), Why: b.reasons.textOf(r.why),
 		ApprovedBy: b.approverOf(r.by), Found: r.found,
 	}
 	if r.who == 0 {
-		e.Object = b.textOf(r.role)
+		e.Object = b.roles.textOf(r.role)
 		return e
 	}
-	e.Who, e.Role = b.who(r.who), b.textOf(r.role)
+	e.Who, e.Role = b.who(r.who), b.roles.textOf(r.role)
 	return e
 }
 
@@ -137,7 +138,7 @@ func (b *book) at(at time.Time, want func(namespace, who uint32) bool) Moment {
 		for role, people := range roles {
 			for _, who := range people {
 				if want(n, who) {
-					have[key{n, role, who}] = Right{Namespace: b.namespaceName(n), Who: b.who(who), Role: b.textOf(role)}
+					have[key{n, role, who}] = Right{Namespace: b.namespaceName(n), Who: b.who(who), Role: b.roles.textOf(role)}
 				}
 			}
 		}
@@ -165,10 +166,9 @@ func (b *book) at(at time.Time, want func(namespace, who uint32) bool) Moment {
 	return m
 }
 
-// fit has the tables long enough for each number that something means: there may be no row of some of them. So nobody new is
-// given the number of somebody else.
-func (b *book) fit() {
-	var users, namespaces uint32
+// fit has the tables long enough for each number that something means, and for so many: there may be no row of some of them. So nobody
+// new is given the number of somebody else.
+func (b *book) fit(users, namespaces uint32) {
 	for _, r := range b.log {
 		users, namespaces = max(users, r.who, b.approving(r.by)), max(namespaces, r.namespace)
 	}
@@ -186,11 +186,21 @@ func (b *book) fit() {
 	}
 }
 
-// prune forgets the rows of people and namespaces that nothing refers to any more.
-func (b *book) prune() {
-	users, namespaces := map[uint32]bool{}, map[uint32]bool{}
+// numbers are those of people and of namespaces that something refers to.
+type numbers struct{ users, namespaces map[uint32]bool }
+
+func newNumbers() numbers { return numbers{users: map[uint32]bool{}, namespaces: map[uint32]bool{}} }
+
+// add notes to whom and what a record of a book refers.
+func (n numbers) add(b *book, r record) {
+	n.users[r.who], n.users[b.approving(r.by)], n.namespaces[r.namespace] = true, true, true
+}
+
+// prune forgets the rows of people and namespaces to which neither the book nor anything else refers any more.
+func (b *book) prune(others numbers) {
+	users, namespaces := others.users, others.namespaces
 	for _, r := range b.log {
-		users[r.who], users[b.approving(r.by)], namespaces[r.namespace] = true, true, true
+		others.add(b, r)
 	}
 	for n, roles := range b.base {
 		namespaces[n] = true

@@ -167,6 +167,84 @@ func TestWhatIsNotStoredIsBounded(t *testing.T) {
 	w.check(t, kube, "afterwards")
 }
 
+// TestAWriterKeepsBlocksPacked: of what a Writer has noted, stored or not, only the last records are in memory, and their reasons. When
+// what is stored has to be read anew, what is not stored is noted again as it was; and all of it is told.
+func TestAWriterKeepsBlocksPacked(t *testing.T) {
+	t.Parallel()
+	w, kube := newWorld(20), newCluster()
+	x := w.writer(kube, limits)
+	l := x.ledger
+	l.openRecords = 16
+	w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+	var away error
+	refuse(kube, func() error { return away })
+	var noted []change
+	note := func(n int) {
+		for range n {
+			user := int64(1 + len(noted)%20)
+			c := change{at: w.now, namespace: own(user), owner: -1, user: user, name: w.users[user].Username, role: "edit", cause: "hook", what: gained, why: fmt.Sprintf("reason %d", len(noted))}
+			if w.rights[own(user)]["edit"][user] {
+				c.what = lost
+			}
+			w.flip(own(user), "edit", user)
+			w.now = w.now.Add(time.Second)
+			l.record(c)
+			noted = append(noted, c)
+			if log, texts := len(l.v.book.log), len(l.v.book.reasons.all); log >= packFrom*l.openRecords || texts > log+5 {
+				t.Fatalf("%d records and %d texts are in memory", log, texts)
+			}
+		}
+	}
+	text := func(c change) string { return fmt.Sprint(c.at.UnixMilli(), c.namespace, c.user, c.role, c.cause, c.what, c.why) }
+	told := func(when string) {
+		t.Helper()
+		var want, got []string
+		for _, c := range noted {
+			want = append(want, text(c))
+		}
+		reader := NewReader(kube)
+		for user := range int64(20) {
+			all, err := reader.User(t.Context(), user+1, time.Time{}, time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range all {
+				got = append(got, text(change{at: e.At, namespace: e.Namespace, user: e.Who.ID, role: e.Role, cause: e.Cause, what: uint8(slices.Index(whats[:], e.What)), why: e.Why})) //nolint:gosec // small
+			}
+		}
+		slices.Sort(want)
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("%s: %d changes are told of %d", when, len(got), len(want))
+		}
+		w.check(t, kube, when)
+	}
+	note(1000)
+	if err := l.save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(l.v.book.log); n >= l.openRecords || len(l.v.book.reasons.all) > n+5 {
+		t.Errorf("%d records and %d texts are in memory after they were stored", n, len(l.v.book.reasons.all))
+	}
+	told("stored")
+	stored := len(noted)
+	away = errors.New("no space left on device")
+	note(500)
+	if err := l.save(t.Context()); err == nil {
+		t.Fatal("stored?")
+	}
+	if !slices.EqualFunc(l.waiting, noted[stored:], func(a, b change) bool { return text(a) == text(b) }) {
+		t.Errorf("%d changes wait of %d", len(l.waiting), len(noted)-stored)
+	}
+	away = nil
+	if err := l.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	told("after a failure")
+}
+
 // TestAllThatFits: however much there is to store at once, also by Flush, as `sync` does: it is stored, within what was configured, and no
 // Secret becomes larger than one may be. What has no room is dropped, the oldest first, and the state of now is known.
 func TestAllThatFits(t *testing.T) {
@@ -382,15 +460,15 @@ func TestAnUnreadAccountIsNotGone(t *testing.T) {
 // TestNobodyIsGivenTheNumberOfSomebodyElse: also when the highest number is that of an approver, or of a holder, without a row.
 func TestNobodyIsGivenTheNumberOfSomebodyElse(t *testing.T) {
 	b := newBook()
-	b.log = []record{{who: 2, namespace: 3, by: b.text(userMark + "7")}}
-	b.base[5] = map[uint32][]uint32{b.text("edit"): {4, 9}}
-	b.fit()
+	b.log = []record{{who: 2, namespace: 3, by: b.reasons.text(userMark + "7")}}
+	b.base[5] = map[uint32][]uint32{b.roles.text("edit"): {4, 9}}
+	b.fit(0, 0)
 	if n, s := b.user(1), b.namespace("new", 0, false); n != 10 || s != 6 {
 		t.Errorf("somebody new has the number %d, a new namespace %d", n, s)
 	}
 	b = newBook()
-	b.log = []record{{who: 2, by: b.text(userMark + "7")}}
-	b.fit()
+	b.log = []record{{who: 2, by: b.reasons.text(userMark + "7")}}
+	b.fit(0, 0)
 	if e := b.entry(b.log[0]); e.ApprovedBy != "person-7" || b.user(1) != 8 {
 		t.Errorf("approved by %q", e.ApprovedBy)
 	}
@@ -444,7 +522,7 @@ func TestABlockIsDroppedOnceItIsCommitted(t *testing.T) {
 	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	v := newVolume(nil)
 	for n := range uint64(4) {
-		v.blocks[n] = block{[]record{{at: now.UnixMilli()}}, 500}
+		v.blocks[n] = block{count: 1, last: now.UnixMilli(), bytes: 500}
 	}
 	for end, want := range []uint64{0, 1, 2, 3, 3} {
 		if first, _ := v.tooMuch(Limits{Days: 1, MaxBytes: 600}, now, uint64(end)); first != want {

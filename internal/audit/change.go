@@ -37,7 +37,7 @@ func (c change) object() bool { return c.user == 0 && c.subject == "" }
 // one that is not can't be lost. Times never go back, whatever the clocks of two leaders say.
 func (b *book) note(c change, now state) bool {
 	held := len(now[b.namespaceNumber(c.namespace)]) > 0
-	r := record{at: c.at.UnixMilli(), namespace: b.namespace(c.namespace, c.owner, held), role: b.text(c.role), what: c.what, found: c.found}
+	r := record{at: c.at.UnixMilli(), namespace: b.namespace(c.namespace, c.owner, held), role: b.roles.text(c.role), what: c.what, found: c.found}
 	switch {
 	case c.user != 0:
 		r.who = b.user(c.user)
@@ -51,7 +51,7 @@ func (b *book) note(c change, now state) bool {
 	if r.who != 0 && now.has(r.namespace, r.role, r.who) == (r.what == gained) {
 		return false
 	}
-	r.cause, r.why, r.by = b.text(c.cause), b.text(c.why), b.approver(c.by)
+	r.cause, r.why, r.by = b.reasons.text(c.cause), b.reasons.text(c.why), b.approver(c.by)
 	if n := len(b.log); n > 0 {
 		r.at = max(r.at, b.log[n-1].at)
 	}
@@ -60,37 +60,38 @@ func (b *book) note(c change, now state) bool {
 	return true
 }
 
-// has reports whether a change was stored, though the answer to that write was lost. Its time is that of its record.
-func (b *book) has(c change) bool {
+// has reports whether a change is in a log, the oldest first: it may have been stored, though the answer to that write was lost. Its
+// time is that of its record.
+func (b *book) has(log []record, c change) bool {
 	at := c.at.UnixMilli()
-	i, _ := slices.BinarySearchFunc(b.log, at, func(r record, at int64) int { return cmp.Compare(r.at, at) })
-	for ; i < len(b.log) && b.log[i].at == at; i++ {
-		r := b.log[i]
+	i, _ := slices.BinarySearchFunc(log, at, func(r record, at int64) int { return cmp.Compare(r.at, at) })
+	for ; i < len(log) && log[i].at == at; i++ {
+		r := log[i]
 		who := b.who(r.who)
-		if r.what == c.what && b.namespaceName(r.namespace) == c.namespace && b.textOf(r.role) == c.role && who.ID == c.user && (c.user != 0 || who.Name == c.subject) {
+		if r.what == c.what && b.namespaceName(r.namespace) == c.namespace && b.roles.textOf(r.role) == c.role && who.ID == c.user && (c.user != 0 || who.Name == c.subject) {
 			return true
 		}
 	}
 	return false
 }
 
-// later returns those changes that a version before has recorded and that are not in the book yet.
-func (b *book) later(old []change) []change {
-	n := len(b.log)
+// later returns those changes that a version before has recorded and that are not in a log yet, which has all from the first of them on.
+func (b *book) later(log []record, old []change) []change {
+	n := len(log)
 	if n == 0 {
 		return old
 	}
-	last := b.log[n-1].at
-	return slices.DeleteFunc(slices.Clone(old), func(c change) bool { return c.at.UnixMilli() < last || b.has(c) })
+	last := log[n-1].at
+	return slices.DeleteFunc(slices.Clone(old), func(c change) bool { return c.at.UnixMilli() < last || b.has(log, c) })
 }
 
 // changeOf is the other way round: what a record was made of; false where that is not known any more, because it was pseudonymised.
 func (b *book) changeOf(r record) (change, bool) {
-	c := change{at: time.UnixMilli(r.at), role: b.textOf(r.role), cause: b.textOf(r.cause), why: b.textOf(r.why), what: r.what, found: r.found}
+	c := change{at: time.UnixMilli(r.at), role: b.roles.textOf(r.role), cause: b.reasons.textOf(r.cause), why: b.reasons.textOf(r.why), what: r.what, found: r.found}
 	place := b.namespaces[r.namespace-1]
 	c.namespace, c.owner = place.Name, place.Owner
 	if by := b.approving(r.by); by == 0 {
-		c.by = b.textOf(r.by)
+		c.by = b.reasons.textOf(r.by)
 	} else if id := b.users[by-1].ID; id != 0 {
 		c.by = kubename.User(id)
 	}
@@ -175,7 +176,7 @@ func without(a, b []holder) (out []holder) {
 func (b *book) recorded(roles map[uint32][]uint32) (out []holder) {
 	for role, people := range roles {
 		for _, n := range people {
-			h := holder{role: b.textOf(role)}
+			h := holder{role: b.roles.textOf(role)}
 			if p := b.users[n-1]; p.Subject != "" {
 				h.subject = p.Subject
 			} else {
@@ -196,7 +197,7 @@ func (b *book) agrees(p *place, recorded map[uint32][]uint32) bool {
 		if len(x.Users)+len(x.Others) == 0 {
 			continue
 		}
-		role := b.by[x.Role]
+		role := b.roles.by[x.Role]
 		if !b.gives(x, p.name, recorded[role]) {
 			return false
 		}

@@ -17,20 +17,25 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 )
 
-// commit writes the first Secret: the first n open records, and where all else is. What was claimed counts from then on.
+// commit writes the first Secret: the first n open records, or the first block for which there was no room, and where all else is. What
+// was claimed counts from then on.
 func (v *volume) commit(ctx context.Context, n int) error {
-	packed, err := v.book.packBlock(v.open[:n])
-	if err != nil {
-		return err
+	x, ok := v.blocks[v.head.Next]
+	if !ok {
+		packed, err := v.book.packBlock(v.open[:n])
+		if err != nil {
+			return err
+		}
+		x = block{packed: packed, count: n}
 	}
 	description, err := json.Marshal(v.head)
 	if err != nil {
 		return err
 	}
-	if err := v.writer.put(ctx, map[string][]byte{keyHead: description, keyOpen: packed}); err != nil {
+	if err := v.writer.put(ctx, map[string][]byte{keyHead: description, keyOpen: x.packed}); err != nil {
 		return err
 	}
-	v.writer.claimed, v.stored = false, n
+	v.writer.claimed, v.stored = false, x.count
 	return nil
 }
 
@@ -48,19 +53,19 @@ func (v *volume) saveBase(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// seal makes a block of at most n of the first open records, and returns of how many; 0: there is no room, what is old has to be
-// dropped first. Commit makes it count.
+// seal stores the first block that is packed and not stored or, without any, makes one of at most n of the first open records. It
+// returns of how many; 0: there is no room, what is old has to be dropped first. Commit makes it count.
 func (v *volume) seal(ctx context.Context, n int) (int, error) {
-	packed, err := v.book.packBlock(v.open[:n])
-	for ; err == nil && len(packed) > maxSegment && n > 1; packed, err = v.book.packBlock(v.open[:n]) {
-		n /= 2
-	}
-	if err != nil {
-		return 0, err
+	x, packed := v.blocks[v.head.Next]
+	if !packed {
+		var err error
+		if x, err = v.packed(n); err != nil {
+			return 0, err
+		}
 	}
 	segments := slices.Clone(v.head.Segments)
 	last := len(segments) - 1
-	if last < 0 || v.size(segments[last])+len(packed) > maxSegment {
+	if last < 0 || v.size(segments[last])+x.bytes > maxSegment {
 		slot := 0
 		for slices.ContainsFunc(segments, func(g segment) bool { return g.Slot == slot }) {
 			slot++
@@ -77,16 +82,57 @@ func (v *volume) seal(ctx context.Context, n int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	s.Data[blockKey(v.head.Next)] = packed
+	s.Data[blockKey(v.head.Next)] = x.packed
 	if err := v.writer.write(ctx, s); err != nil {
 		return 0, err
 	}
-	v.blocks[v.head.Next] = block{v.open[:n:n], len(packed)}
+	if !packed {
+		v.put(v.head.Next, x)
+	}
 	v.head.Next++
 	segments[last].To = v.head.Next
-	v.head.Segments, v.open, v.stored = segments, v.open[n:], max(v.stored-n, 0)
-	return n, nil
+	v.head.Segments, v.stored = segments, max(v.stored-x.count, 0)
+	return x.count, nil
 }
+
+// packed makes a block of at most n of the first open records.
+func (v *volume) packed(n int) (block, error) {
+	packed, err := v.book.packBlock(v.open[:n])
+	for ; err == nil && len(packed) > maxSegment && n > 1; packed, err = v.book.packBlock(v.open[:n]) {
+		n /= 2
+	}
+	x := v.book.newBlock(packed, v.open[:n])
+	x.packed = packed
+	return x, err
+}
+
+// put takes a block in, of the first open records.
+func (v *volume) put(n uint64, x block) {
+	v.blocks[n] = x
+	v.open = v.open[x.count:]
+	v.book.log, v.book.first = v.open, max(v.book.first-x.count, 0)
+}
+
+// pack makes blocks of all open records but less than n. They are not stored: seal does that.
+func (v *volume) pack(n int) {
+	next := v.head.Next
+	for ; v.blocks[next].count > 0; next++ { // packed before
+	}
+	for ; len(v.open) >= n; next++ {
+		x, err := v.packed(n)
+		if err != nil { // seal will say so
+			break
+		}
+		if next == v.head.Next && x.count < v.stored { // should there be no room, commit could not keep what is stored
+			break
+		}
+		v.put(next, x)
+	}
+	v.trim()
+}
+
+// waits reports whether there are blocks that are packed and not stored.
+func (v *volume) waits() bool { return v.blocks[v.head.Next].count > 0 }
 
 // size is how many bytes the blocks of a segment have.
 func (v *volume) size(g segment) (bytes int) {
@@ -142,18 +188,22 @@ func (v *volume) clean(ctx context.Context, slot int) error {
 }
 
 // drop forgets the blocks before one, in the head alone: their records become part of the base.
-func (v *volume) drop(before uint64) {
+func (v *volume) drop(before uint64) error {
 	b := v.book
 	for _, n := range slices.Sorted(maps.Keys(v.blocks)) {
 		if n >= before {
 			break
 		}
-		for _, r := range v.blocks[n].records {
-			if n >= v.first {
-				b.base.apply(r)
+		if n >= v.first {
+			records, err := b.unpackBlock(v.blocks[n].packed, false)
+			if err != nil {
+				return err
 			}
-			if at := time.UnixMilli(r.at).UTC(); n >= v.first && at.After(b.begins) {
-				b.begins = at
+			for _, r := range records {
+				b.base.apply(r)
+				if at := time.UnixMilli(r.at).UTC(); at.After(b.begins) {
+					b.begins = at
+				}
 			}
 		}
 		delete(v.blocks, n)
@@ -166,5 +216,10 @@ func (v *volume) drop(before uint64) {
 	}
 	v.head.Segments, v.first = left, max(v.first, before)
 	v.bind()
-	b.prune()
+	kept := newNumbers()
+	err := v.sealed(0, false, func(r record) { kept.add(b, r) })
+	if err == nil {
+		b.prune(kept)
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -66,11 +67,7 @@ const maxUnsaved = 50_000
 func (l *ledger) forsake() {
 	if l.v != nil {
 		b := l.v.book
-		for _, r := range b.log[len(b.log)-min(l.unsaved, maxUnsaved, len(b.log)):] {
-			if c, ok := b.changeOf(r); ok {
-				l.waiting = append(l.waiting, c)
-			}
-		}
+		l.waiting = append(l.waiting, l.v.end(min(l.unsaved, maxUnsaved))...)
 		if !l.fresh || !b.begins.IsZero() {
 			l.lastBook, l.lastNow = &book{tables: b.tables}, l.now
 		}
@@ -126,9 +123,19 @@ func (l *ledger) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.v, l.now, l.userRows, l.namespaceRows, l.dirty, l.forgets = v, v.book.now(), map[uint32]bool{}, map[uint32]bool{}, v.ahead, v.ahead // the base that was meant is written again
+	now := state{}
+	if !l.fresh {
+		if now, err = v.now(); err != nil {
+			return err
+		}
+	}
+	l.v, l.now, l.userRows, l.namespaceRows, l.dirty, l.forgets = v, now, map[uint32]bool{}, map[uint32]bool{}, v.ahead, v.ahead // the base that was meant is written again
 	l.legacy = len(old) > 0 && l.o.Now().Sub(old[len(old)-1].at) > keepLegacy
-	old = v.book.later(old)
+	stored, err := v.since(earliest(slices.Concat(old, l.waiting)))
+	if err != nil {
+		return err
+	}
+	old = v.book.later(stored, old)
 	if l.fresh {
 		l.addEarlier(old)
 		if l.lastBook == nil {
@@ -145,11 +152,20 @@ func (l *ledger) load(ctx context.Context) error {
 	waiting := l.waiting
 	l.waiting = nil
 	for _, c := range waiting {
-		if !v.book.has(c) {
+		if !v.book.has(stored, c) {
 			l.record(c)
 		}
 	}
 	return nil
+}
+
+// earliest returns when the first of some changes was, in milliseconds since 1970; a time to come without any.
+func earliest(changes []change) int64 {
+	at := int64(math.MaxInt64)
+	for _, c := range changes {
+		at = min(at, c.at.UnixMilli())
+	}
+	return at
 }
 
 // start makes the base the state that the history begins with.
@@ -193,25 +209,17 @@ func (l *ledger) note(c change) bool {
 	return ok
 }
 
+// packFrom is how many blocks' worth of records a pass may leave unpacked: a first one has a record for each right that there is.
+const packFrom = 8
+
 // record notes a change until it is stored.
 func (l *ledger) record(c change) {
 	if l.note(c) {
 		l.unsaved++
 	}
-}
-
-// expect makes room for what a pass has written: a first one has a record for each right that there is.
-func (l *ledger) expect(made []rbacsync.Change) {
-	n := 0
-	for i := range made {
-		if o := made[i].New; o != nil && o.Binding != nil && made[i].Old == nil {
-			n += len(o.Binding.Users) + len(o.Binding.Others)
-		} else {
-			n++
-		}
+	if l.earlier == 0 && len(l.v.open) >= packFrom*l.openRecords {
+		l.v.pack(l.openRecords)
 	}
-	l.v.book.log = slices.Grow(l.v.book.log, n)
-	l.v.share()
 }
 
 // process notes what is to be noted of a pass.
@@ -224,7 +232,6 @@ func (l *ledger) process(x Written) {
 		l.begin(x, all)
 	}
 	b := l.v.book
-	l.expect(x.Made)
 	if x.Scope == nil {
 		for n := range l.now { // where nothing is any more
 			if name := b.namespaces[n-1].Name; all[name] == nil && b.namespaceNumber(name) == n {
@@ -255,7 +262,6 @@ func (l *ledger) process(x Written) {
 	for _, c := range later {
 		l.record(c)
 	}
-	l.v.share() // the log may stand elsewhere now
 	if x.Kind == syncer.KindFull {
 		changed, removed := updateUsers(&b.tables, l.now, x.Snapshot, x.Ended, l.o.Limits().PseudonymiseAfter)
 		for _, n := range changed {
@@ -281,7 +287,7 @@ func (l *ledger) begin(x Written, all map[string]*place) {
 		}
 		r := record{namespace: b.namespace(p.name, b.owner(p, x.Snapshot, x.Before), false), what: gained}
 		for _, h := range holders(p.before(), p.name) {
-			if r.role = b.text(h.role); h.user == 0 {
+			if r.role = b.roles.text(h.role); h.user == 0 {
 				r.who = b.subject(h.subject)
 			} else {
 				r.who = b.user(h.user)
@@ -299,7 +305,7 @@ func restore(b, last *book, held state, unsaved []change) {
 	for n, roles := range held {
 		s := last.namespaces[n-1]
 		for role, people := range roles {
-			r := record{namespace: b.namespace(s.Name, s.Owner, false), role: b.text(last.textOf(role)), what: gained}
+			r := record{namespace: b.namespace(s.Name, s.Owner, false), role: b.roles.text(last.roles.textOf(role)), what: gained}
 			for _, n := range people {
 				p := last.users[n-1]
 				if p.Subject != "" {
@@ -314,7 +320,7 @@ func restore(b, last *book, held state, unsaved []change) {
 		}
 	}
 	for _, c := range slices.Backward(unsaved) {
-		r := record{namespace: b.namespace(c.namespace, c.owner, true), role: b.text(c.role), what: gained}
+		r := record{namespace: b.namespace(c.namespace, c.owner, true), role: b.roles.text(c.role), what: gained}
 		if c.what == gained {
 			r.what = lost
 		}

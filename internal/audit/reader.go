@@ -27,7 +27,7 @@ var ErrBusy = errors.New("others are reading the history, which takes long now: 
 
 // NewReader returns a Reader of the cluster's history.
 func NewReader(kube kubernetes.Interface) *Reader {
-	return &Reader{kube: kube, glance: time.Second, turn: make(chan struct{}, 1), v: newVolume(kube)}
+	return &Reader{kube: kube, glance: time.Second, turn: make(chan struct{}, 1), v: newReaderVolume(kube)}
 }
 
 // User returns the changes of one person's rights from since until until, the oldest first. A zero time is no bound.
@@ -107,7 +107,7 @@ func (r *Reader) read(ctx context.Context, ask func(*book)) error {
 		return err
 	}
 	b, log := r.v.book, r.v.book.log
-	if old = b.later(old); len(old) > 0 {
+	if old = b.later(log, old); len(old) > 0 {
 		now := b.now()
 		for _, c := range old {
 			if b.begins.IsZero() {
@@ -144,7 +144,7 @@ func (r *Reader) refresh(ctx context.Context) ([]change, error) {
 	defer cancel()
 	err := r.v.refresh(ctx)
 	if errors.Is(err, store.ErrNone) || errors.Is(err, store.ErrDamaged) {
-		r.v = newVolume(r.kube)
+		r.v = newReaderVolume(r.kube)
 	}
 	if err != nil && !errors.Is(err, store.ErrNone) {
 		return nil, err

@@ -16,7 +16,8 @@ import (
 type tables struct {
 	users      []userRow // by number, from 1
 	namespaces []namespaceRow
-	texts
+	roles      texts // few: who has which is known by their numbers
+	reasons    texts // as many as there are records: they go with them
 
 	byID      map[int64]uint32
 	bySubject map[string]uint32
@@ -24,7 +25,7 @@ type tables struct {
 }
 
 func newTables() tables {
-	return tables{byID: map[int64]uint32{}, bySubject: map[string]uint32{}, byName: map[string][]uint32{}, texts: texts{by: map[string]uint32{}}}
+	return tables{byID: map[int64]uint32{}, bySubject: map[string]uint32{}, byName: map[string][]uint32{}, roles: newTexts(), reasons: newTexts()}
 }
 
 // userRow is somebody who is, or was, in the history. Blocks know them by number alone: to drop ID and Name is to make all
@@ -199,12 +200,12 @@ func (t *tables) approver(name string) uint32 {
 	if id, ok := kubename.ParseUser(name); ok {
 		name = userMark + strconv.FormatUint(uint64(t.user(id)), 10)
 	}
-	return t.text(name)
+	return t.reasons.text(name)
 }
 
 // approving returns the number of the person that an approver's text stands for; 0 for none.
 func (t *tables) approving(text uint32) uint32 {
-	rest, ok := strings.CutPrefix(t.textOf(text), userMark)
+	rest, ok := strings.CutPrefix(t.reasons.textOf(text), userMark)
 	n, err := strconv.ParseUint(rest, 10, 24)
 	if !ok || err != nil {
 		return 0
@@ -215,7 +216,7 @@ func (t *tables) approving(text uint32) uint32 {
 func (t *tables) approverOf(text uint32) string {
 	n := t.approving(text)
 	if n == 0 {
-		return t.textOf(text)
+		return t.reasons.textOf(text)
 	}
 	who := t.who(n)
 	if who.ID == 0 {

@@ -8,6 +8,8 @@ type texts struct {
 	by  map[string]uint32
 }
 
+func newTexts() texts { return texts{by: map[string]uint32{}} }
+
 // text returns the number of a text.
 func (t *texts) text(s string) uint32 {
 	if s == "" {

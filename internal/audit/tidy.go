@@ -42,12 +42,14 @@ func (l *ledger) step(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if v.head.Next > next { // the log may stand elsewhere since the last block was made
-		v.share()
+	if v.head.Next > next {
+		v.trim()
 	}
 	drop, cut := v.tooMuch(limits, now, next)
 	if drop > 0 {
-		v.drop(drop)
+		if err := v.drop(drop); err != nil {
+			return false, err
+		}
 	}
 	if !cut.IsZero() {
 		l.cut = cut
@@ -118,6 +120,9 @@ func (l *ledger) clean(ctx context.Context, before []segment) error {
 // full reports whether a block is to be sealed: what is open is large, or so old that it could not be dropped in time.
 func (l *ledger) full(now time.Time) (bool, error) {
 	open := l.v.open
+	if l.v.waits() {
+		return true, nil
+	}
 	if len(open) == 0 {
 		return false, nil
 	}
@@ -135,10 +140,9 @@ func (l Limits) keep() time.Duration { return time.Duration(l.Days) * 24 * time.
 func (v *volume) tooMuch(l Limits, now time.Time, end uint64) (first uint64, cut time.Time) {
 	bytes := v.bytes()
 	for _, n := range slices.Sorted(maps.Keys(v.blocks)) {
-		records := v.blocks[n].records
 		last := time.Time{}
-		if len(records) > 0 {
-			last = time.UnixMilli(records[len(records)-1].at).UTC()
+		if v.blocks[n].count > 0 {
+			last = time.UnixMilli(v.blocks[n].last).UTC()
 		}
 		old := now.Sub(last) > l.keep()
 		crowded := bytes > l.MaxBytes || len(v.head.Segments) >= Slots && n < v.head.Segments[0].To

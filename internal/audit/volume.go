@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,22 +36,38 @@ type segment struct {
 	To   uint64 `json:"to"`
 }
 
-// block is a sealed block in memory.
+// block is a sealed block in memory: packed as it is stored, which needs a tenth of the room; of a Reader, which is asked for the
+// records of all of them again and again, as records.
 type block struct {
+	packed  []byte
 	records []record
-	bytes   int
+	bytes   int   // packed
+	count   int   // how many records it has
+	last    int64 // the time of the last of them
+	// users and namespaces are the highest numbers in it.
+	users, namespaces uint32
+}
+
+// newBlock returns what there is to know of a block; what is to be kept of it is the caller's to add.
+func (b *book) newBlock(packed []byte, records []record) block {
+	x := block{bytes: len(packed), count: len(records)}
+	for _, r := range records {
+		x.last, x.users, x.namespaces = r.at, max(x.users, r.who, b.approving(r.by)), max(x.namespaces, r.namespace)
+	}
+	return x
 }
 
 // volume is the history as it is stored, in memory. What is written goes through its secretWriter.
 type volume struct {
-	writer secretWriter
-	head   head
-	blocks map[uint64]block
-	open   []record // in no sealed block yet
-	stored int      // how many of them are in the first Secret
-	book   *book
-	base   string    // the head's name of the base that book was read by; "" for none
-	begins time.Time // of that base
+	writer  secretWriter
+	reading bool // a Reader's
+	head    head
+	blocks  map[uint64]block
+	open    []record // in no sealed block yet: the end of the book's log
+	stored  int      // how many of them are in the first Secret
+	book    *book
+	base    string    // the head's name of the base that book was read by; "" for none
+	begins  time.Time // of that base
 	// first is the first block whose records count for the base, at most head.Next.
 	first uint64
 	// ahead says that the base is not the one that the head means: who wrote it did not come as far as to commit.
@@ -61,6 +78,12 @@ type volume struct {
 
 func newVolume(kube kubernetes.Interface) *volume {
 	return &volume{writer: secretWriter{kube: kube}, blocks: map[uint64]block{}, book: newBook()}
+}
+
+func newReaderVolume(kube kubernetes.Interface) *volume {
+	v := newVolume(kube)
+	v.reading = true
+	return v
 }
 
 func (v *volume) baseBlob() store.Blob {
@@ -119,7 +142,7 @@ func (v *volume) read(ctx context.Context) error {
 	if err := v.readSegments(ctx); err != nil {
 		return err
 	}
-	if v.open, err = v.book.unpackBlock(s.Data[keyOpen]); err != nil {
+	if v.open, err = v.book.unpackBlock(s.Data[keyOpen], true); err != nil {
 		v.open, v.broken = nil, errors.Join(v.broken, fmt.Errorf("%s: %w", store.NameAudit, err))
 	}
 	v.stored, v.book.begins = len(v.open), v.begins
@@ -177,12 +200,18 @@ func (v *volume) readSegments(ctx context.Context) error {
 				continue
 			}
 			packed := s.Data[blockKey(n)]
-			records, err := v.book.unpackBlock(packed)
+			records, err := v.book.unpackBlock(packed, v.reading)
 			if err != nil {
 				v.broken = errors.Join(v.broken, fmt.Errorf("%s: %w", slotName(g.Slot), err))
 				continue
 			}
-			v.blocks[n] = block{records, len(packed)}
+			x := v.book.newBlock(packed, records)
+			if v.reading {
+				x.records = records
+			} else {
+				x.packed = bytes.Clone(packed)
+			}
+			v.blocks[n] = x
 		}
 	}
 	maps.DeleteFunc(v.blocks, func(n uint64, _ block) bool { return n < from || n >= v.head.Next })
@@ -207,7 +236,7 @@ func (v *volume) mend() {
 	v.book.first = len(v.book.log)
 }
 
-// bind puts the blocks together.
+// bind makes the book's log of what is open and, of a Reader, of the blocks. It is in memory once: the blocks become parts of it.
 func (v *volume) bind() {
 	b := v.book
 	n := len(v.open)
@@ -215,33 +244,98 @@ func (v *volume) bind() {
 		n += len(x.records)
 	}
 	b.log, b.first = make([]record, 0, n), 0
+	var users, namespaces uint32
 	for _, n := range slices.Sorted(maps.Keys(v.blocks)) {
-		b.log = append(b.log, v.blocks[n].records...)
-		if n < v.first {
+		x, from := v.blocks[n], len(b.log)
+		users, namespaces = max(users, x.users), max(namespaces, x.namespaces)
+		b.log = append(b.log, x.records...)
+		x.records = b.log[from:len(b.log):len(b.log)]
+		if v.blocks[n] = x; n < v.first {
 			b.first = len(b.log)
 		}
 	}
+	sealed := len(b.log)
 	b.log = append(b.log, v.open...)
-	v.share()
-	b.fit()
+	v.open = b.log[sealed:]
+	b.fit(users, namespaces)
 	if v.broken != nil {
 		b.first, b.begins = len(b.log), time.Time{}
 	}
 }
 
-// share has the blocks, and what is open, be parts of the book's log, where all of it is in the same order: so it is in memory once.
-func (v *volume) share() {
-	rest := v.book.log
-	for _, n := range slices.Sorted(maps.Keys(v.blocks)) {
-		b := v.blocks[n]
-		b.records, rest = rest[:len(b.records):len(b.records)], rest[len(b.records):]
-		v.blocks[n] = b
+// opened takes note that a Writer's log is longer: all of it is open.
+func (v *volume) opened() { v.open = v.book.log }
+
+// trim forgets what is in blocks by now of a Writer's log, and the reasons that only that had.
+func (v *volume) trim() {
+	b := v.book
+	b.log = slices.Clone(v.open)
+	v.open = b.log
+	old := b.reasons
+	b.reasons = newTexts()
+	for i := range b.log {
+		r := &b.log[i]
+		r.cause, r.why, r.by = b.reasons.text(old.textOf(r.cause)), b.reasons.text(old.textOf(r.why)), b.reasons.text(old.textOf(r.by))
 	}
-	v.open = rest
 }
 
-// opened takes note that the last record of the book's log is open.
-func (v *volume) opened() { v.open = v.book.log[len(v.book.log)-len(v.open)-1:] }
+// sealed hands the records of a Writer's blocks from one on to use, the oldest first, with their reasons or without.
+func (v *volume) sealed(from uint64, reasons bool, use func(record)) error {
+	for _, n := range slices.Sorted(maps.Keys(v.blocks)) {
+		if n < from {
+			continue
+		}
+		records, err := v.book.unpackBlock(v.blocks[n].packed, reasons)
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			use(r)
+		}
+	}
+	return nil
+}
+
+// now returns who has what after all records, of a Writer's volume.
+func (v *volume) now() (state, error) {
+	s := v.book.base.clone()
+	err := v.sealed(v.first, false, s.apply)
+	for _, r := range v.open {
+		s.apply(r)
+	}
+	return s, err
+}
+
+// since returns the records of a Writer's volume from a time on, and some of before, without reasons: all of the blocks that have such.
+func (v *volume) since(at int64) (log []record, err error) {
+	from := v.head.Next
+	for n, x := range v.blocks {
+		if x.last >= at {
+			from = min(from, n)
+		}
+	}
+	err = v.sealed(from, false, func(r record) { log = append(log, r) })
+	return append(log, v.open...), err
+}
+
+// end returns the changes of the last n records of a Writer's volume, the oldest first, as far as they are known.
+func (v *volume) end(n int) (out []change) {
+	blocks := slices.Sorted(maps.Keys(v.blocks))
+	from, missing := v.head.Next, n-len(v.open)
+	for ; missing > 0 && len(blocks) > 0; blocks = blocks[:len(blocks)-1] {
+		from = blocks[len(blocks)-1]
+		missing -= v.blocks[from].count
+	}
+	var log []record
+	_ = v.sealed(from, true, func(r record) { log = append(log, r) }) // they were made, or read, by this process
+	log = append(log, v.open...)
+	for _, r := range log[len(log)-min(n, len(log)):] {
+		if c, ok := v.book.changeOf(r); ok {
+			out = append(out, c)
+		}
+	}
+	return out
+}
 
 // bytes is how much the sealed blocks have.
 func (v *volume) bytes() (n int64) {

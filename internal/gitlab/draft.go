@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -16,10 +15,10 @@ import (
 type draft struct {
 	mu              sync.Mutex
 	users           map[int64]authz.User // from lists of accounts
-	rowUsers        map[int64]authz.User // from membership rows that say who is human
+	rowUsers        map[int64]authz.User // from membership rows that say who is human: those of GraphQL
 	groups          map[int64]authz.Group
 	projects        map[int64]authz.Project
-	rows            map[authz.SourceID][]memberRow
+	rows            map[authz.SourceID][]authz.Member
 	unread          map[authz.SourceID]string // to be tried again one by one
 	missing         map[authz.SourceID]string
 	missingAll      string
@@ -36,7 +35,7 @@ type draft struct {
 func newDraft() *draft {
 	return &draft{
 		users: map[int64]authz.User{}, rowUsers: map[int64]authz.User{}, groups: map[int64]authz.Group{},
-		projects: map[int64]authz.Project{}, rows: map[authz.SourceID][]memberRow{}, unread: map[authz.SourceID]string{},
+		projects: map[int64]authz.Project{}, rows: map[authz.SourceID][]authz.Member{}, unread: map[authz.SourceID]string{},
 		missing: map[authz.SourceID]string{}, invited: map[int64]map[int64]bool{}, listed: map[int64]listedGroup{},
 	}
 }
@@ -46,15 +45,23 @@ func (d *draft) empty() bool { return len(d.groups)+len(d.projects)+len(d.users)
 // errContradiction means that two answers of one reading exclude each other. Neither is believed: one of them may be cut short.
 var errContradiction = errors.New("two answers of GitLab contradict each other")
 
+// learn takes what rows of GraphQL say about their users, and returns the rest of them.
+func (d *draft) learn(rows []memberRow) []authz.Member {
+	for _, row := range rows {
+		d.rowUsers[row.User] = row.user
+	}
+	return membersOf(rows)
+}
+
 // putRows takes the rows that were read alone, unless other rows of this source were read before and these lack one of them
 // or show it otherwise.
-func (d *draft) putRows(id authz.SourceID, rows []memberRow) error {
+func (d *draft) putRows(id authz.SourceID, rows []authz.Member) error {
 	for _, before := range d.rows[id] {
-		i := slices.IndexFunc(rows, func(r memberRow) bool { return r.User == before.User })
+		i := slices.IndexFunc(rows, func(m authz.Member) bool { return m.User == before.User })
 		switch {
 		case i < 0:
 			return fmt.Errorf("%w: user %d is a member of %s in one and not in the other", errContradiction, before.User, id)
-		case rows[i].Member != before.Member:
+		case rows[i] != before:
 			return fmt.Errorf("%w: the membership of user %d in %s is not the same in both", errContradiction, before.User, id)
 		}
 	}
@@ -174,7 +181,8 @@ func (d *draft) wantReferenced() {
 	}
 }
 
-// finish makes the Snapshot. Unless everybody is wanted it keeps only people who are named by something.
+// finish makes the Snapshot of the draft, which is not used any more: two of a large GitLab need much memory. Unless everybody is wanted
+// it keeps only people who are named by something.
 func (d *draft) finish(everybody bool) *authz.Snapshot {
 	if d.hasLinks || d.groupsHaveLinks {
 		for _, id := range d.groupsNoLinks {
@@ -182,8 +190,10 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 		}
 	}
 	s := &authz.Snapshot{
-		Users: map[int64]authz.User{}, Groups: map[int64]authz.Group{}, Projects: map[int64]authz.Project{},
-		Missing: d.missing, MissingAll: d.missingAll,
+		Users: map[int64]authz.User{}, Groups: d.groups, Projects: d.projects, Missing: d.missing, MissingAll: d.missingAll,
+	}
+	if everybody {
+		s.Users = d.users
 	}
 	name := func(id int64) {
 		if u, ok := d.users[id]; ok {
@@ -191,9 +201,6 @@ func (d *draft) finish(everybody bool) *authz.Snapshot {
 		} else if u, ok := d.rowUsers[id]; ok {
 			s.Users[id] = u
 		}
-	}
-	if everybody {
-		maps.Copy(s.Users, d.users)
 	}
 	for id, g := range d.groups {
 		g.Members = mergeMembers(d.rows[authz.GroupID(id)])

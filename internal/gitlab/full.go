@@ -64,11 +64,6 @@ func (f *fullReading) byGraphQL(ctx context.Context, info Info) error {
 	})
 	eg.Go(func() (err error) { list, err = f.listProjects(egctx); return err })
 	err = eg.Wait()
-	for _, rows := range f.d.rows {
-		for _, row := range rows {
-			f.d.rowUsers[row.User] = row.user
-		}
-	}
 	f.d.findParents()
 	f.d.takeProjects(list)
 	if err == nil {
@@ -136,7 +131,7 @@ func (f *fullReading) byREST(ctx context.Context) error {
 		case err != nil:
 			f.d.missing[id] = err.Error()
 		default:
-			f.d.rows[id] = rows
+			f.d.rows[id] = membersOf(rows)
 		}
 		f.d.mu.Unlock()
 		if err == nil && id.Kind == authz.GroupSource {
@@ -306,7 +301,7 @@ func (f *fullReading) readSource(ctx context.Context, id authz.SourceID) error {
 			return err
 		}
 		f.d.groups[id.ID] = out
-		if err := f.d.putRows(id, rows); err != nil {
+		if err := f.d.putRows(id, membersOf(rows)); err != nil {
 			return err
 		}
 	case authz.ProjectSource:
@@ -326,7 +321,7 @@ func (f *fullReading) readSource(ctx context.Context, id authz.SourceID) error {
 			return err
 		}
 		f.d.projects[id.ID] = out
-		if err := f.d.putRows(id, rows); err != nil {
+		if err := f.d.putRows(id, membersOf(rows)); err != nil {
 			return err
 		}
 	case authz.UserSource:

@@ -101,7 +101,7 @@ func (g *gqlRead) takeGroup(n *gqlSource, bare bool) ([]*part, error) {
 	}
 	g.d.groups[id] = out
 	g.d.listed[id] = listedGroup{out.Path, out.Parent, out.Archived, out.MarkedForDeletion, out.ShareLock, n.UpdatedAt}
-	g.d.rows[source] = rows
+	g.d.rows[source] = g.d.learn(rows)
 	var more []*part
 	if p := n.GroupMembers.PageInfo; p.HasNextPage {
 		more = append(more, g.moreMembers(source, p.EndCursor))
@@ -189,7 +189,7 @@ func (g *gqlRead) takeProject(n *gqlSource, bare, vars bool) (more []*part, err 
 	if err != nil {
 		return nil, fmt.Errorf("members of project %d: %w", id, err)
 	}
-	g.d.rows[source] = rows
+	g.d.rows[source] = g.d.learn(rows)
 	if p := n.ProjectMembers.PageInfo; p.HasNextPage {
 		more = append(more, g.moreMembers(source, p.EndCursor))
 	}
@@ -236,7 +236,7 @@ func (g *gqlRead) takeMembers(source authz.SourceID, n *gqlSource, cursor string
 	if _, ok := g.d.rows[source]; !ok {
 		return nil, nil // given up meanwhile
 	}
-	g.d.rows[source] = append(g.d.rows[source], rows...)
+	g.d.rows[source] = append(g.d.rows[source], g.d.learn(rows)...)
 	if !m.PageInfo.HasNextPage {
 		return nil, nil
 	}

@@ -67,7 +67,7 @@ func (u *update) take(id authz.SourceID, in fetched) error {
 		if err := u.places().findParent(&g); err != nil {
 			return err
 		}
-		g.Links, g.Members = in.links, mergeMembers(in.rows)
+		g.Links, g.Members = in.links, mergeMembers(membersOf(in.rows))
 		u.putGroup(g)
 		u.takeRows(in.rows)
 	case authz.ProjectSource:
@@ -76,7 +76,7 @@ func (u *update) take(id authz.SourceID, in fetched) error {
 			return err
 		}
 		old := u.s.Projects[id.ID]
-		p.Members, p.Variables, p.VariablesRead = mergeMembers(in.rows), old.Variables, old.VariablesRead
+		p.Members, p.Variables, p.VariablesRead = mergeMembers(membersOf(in.rows)), old.Variables, old.VariablesRead
 		u.setProject(id.ID, p)
 		u.wantGroup(p.Group)
 		u.wantLinks(p.Links)

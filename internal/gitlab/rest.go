@@ -246,20 +246,31 @@ func member(user int64, level int, expires string) (authz.Member, bool, error) {
 	return authz.Member{User: user, Level: authz.Level(level), Expires: d}, true, nil
 }
 
-// mergeMembers sorts rows by user. A row that was seen on two pages, because rows moved while reading, counts once.
-func mergeMembers(rows []memberRow) []authz.Member {
+// membersOf returns rows without what they say about their users.
+func membersOf(rows []memberRow) []authz.Member {
+	out := make([]authz.Member, len(rows))
+	for i, r := range rows {
+		out[i] = r.Member
+	}
+	return out
+}
+
+// mergeMembers sorts rows by user, in their place. A row that was seen on two pages, because rows moved while reading, counts once: as
+// it was seen last.
+func mergeMembers(rows []authz.Member) []authz.Member {
 	if len(rows) == 0 {
 		return nil
 	}
-	seen := make(map[int64]authz.Member, len(rows))
-	for _, r := range rows {
-		seen[r.User] = r.Member
+	slices.SortStableFunc(rows, func(x, y authz.Member) int { return cmp.Compare(x.User, y.User) })
+	out := rows[:0]
+	for i, m := range rows {
+		if i+1 == len(rows) || rows[i+1].User != m.User {
+			out = append(out, m)
+		}
 	}
-	out := make([]authz.Member, 0, len(seen)) // what is kept for so long has no room for more
-	for _, m := range seen {
-		out = append(out, m)
+	if len(out) < cap(out) { // what is kept for so long has no room for more
+		out = append(make([]authz.Member, 0, len(out)), out...)
 	}
-	slices.SortFunc(out, func(x, y authz.Member) int { return cmp.Compare(x.User, y.User) })
 	return out
 }
 
