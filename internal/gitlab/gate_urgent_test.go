@@ -67,6 +67,7 @@ func TestAReadingOfEverythingComesToItsEnd(t *testing.T) {
 				time.Sleep(20 * time.Millisecond)
 			}
 		})
+		synctest.Wait() // the first of them has begun
 		begun, reading := time.Now(), forEverything(t.Context())
 		for range 1000 {
 			if err := g.wait(reading, "project"); err != nil {

@@ -36,7 +36,8 @@ type Config struct {
 	// read it: as long as a watch can live. 0: until an administrator removes kubename.AnnotationWithheldSince, because
 	// kube-apiserver lets a client choose how long its watch lives (timeoutSeconds).
 	Withhold time.Duration
-	// Recheck is how long a Secret that was found in order is not looked at again; default 5 minutes.
+	// Recheck is how long a Secret that was found in order is not looked at again; default 5 minutes. Of more than 3,000 it is longer:
+	// see looksTogether.
 	Recheck     time.Duration
 	Concurrency int // namespaces at the same time; default 4
 	// Rate is how many projects are written to in a second. The default, 5, keeps below 40 requests a second when every

@@ -2,6 +2,7 @@ package ci
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -115,7 +116,7 @@ func (m *memory) begin(namespaces []Namespace, f facts) {
 	if samePlaces(m.listed, namespaces) {
 		return
 	}
-	m.listed, m.home = namespaces, make(map[int64]string, len(namespaces))
+	m.listed, m.home = slices.Clone(namespaces), make(map[int64]string, len(namespaces)) // the list is the caller's to change
 	present := make(map[string]bool, len(namespaces))
 	for i := range namespaces {
 		n := &namespaces[i]
@@ -184,6 +185,24 @@ func (m *memory) about(namespace string) (f facts, st namespaceState, lost []int
 		st = *known
 	}
 	return m.facts, st, sets.List(m.lost[namespace])
+}
+
+// Though all is in order in them, so many namespaces are looked at again each Config.Recheck; of more, so many in a second, on average.
+// Each look is two requests to kube-apiserver. What somebody else changes the watches tell, and after a gap between two of them all
+// are looked at.
+const (
+	looksTogether  = 3000
+	looksPerSecond = 10
+)
+
+// again returns when a namespace that is in order is looked at again, recheck after now or later: of many each at another moment, since
+// they were made together.
+func (m *memory) again(namespace string, now time.Time, recheck time.Duration) time.Time {
+	m.mu.Lock()
+	more := max(len(m.states)-looksTogether, 0)
+	m.mu.Unlock()
+	later := 2 * time.Duration(more) * time.Second / looksPerSecond
+	return now.Add(recheck + time.Duration(fraction(fmt.Sprint(namespace, now.UnixNano()))*float64(later)))
 }
 
 // listen begins to gather what happens to the Secrets of a namespace, until keep.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/sets"
 )
@@ -22,7 +23,9 @@ func TestHomesAreOfTheLastList(t *testing.T) {
 		m := fresh()
 		var list []Namespace
 		for range 20 {
-			list = slices.Clone(list)
+			if r.IntN(2) == 0 { // else it is changed in its place
+				list = slices.Clone(list)
+			}
 			switch at := r.IntN(max(len(list), 1)); {
 			case len(list) == 0 || r.IntN(4) == 0:
 				list = append(list, Namespace{Name: fmt.Sprintf("ns-%d", r.IntN(1000)), Projects: []Project{{ID: r.Int64N(50)}}})
@@ -61,5 +64,38 @@ func TestHomesAreOfTheLastList(t *testing.T) {
 	}
 	if same < 500 {
 		t.Errorf("only %d lists had the same namespaces: this shows little", same)
+	}
+}
+
+// TestLooksAreSpread: however many namespaces are in order, few are looked at again in a second, each at another moment, and none
+// before Recheck; of few, each after it.
+func TestLooksAreSpread(t *testing.T) {
+	t.Parallel()
+	now, recheck := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), 5*time.Minute
+	for _, n := range []int{1, 3000, 3600, 12_000, 100_000} {
+		m := &memory{states: map[string]*namespaceState{}}
+		for i := range n {
+			m.states[fmt.Sprintf("ns-%d", i)] = &namespaceState{}
+		}
+		last, sum := time.Duration(0), time.Duration(0)
+		in := map[int64]int{} // by minute
+		for ns := range m.states {
+			after := m.again(ns, now, recheck).Sub(now)
+			if after < recheck {
+				t.Fatalf("%s of %d is looked at again after %v", ns, n, after)
+			}
+			last, sum = max(last, after), sum+after
+			in[int64(after/time.Minute)]++
+		}
+		most := slices.Max(slices.Collect(maps.Values(in)))
+		if n <= 3000 && last != recheck {
+			t.Errorf("of %d the last is looked at after %v", n, last)
+		}
+		if rate := float64(n) / (sum / time.Duration(n)).Seconds(); rate > looksPerSecond*1.05 {
+			t.Errorf("of %d, %.1f are looked at in a second", n, rate)
+		}
+		if n > 10_000 && most > 60*looksPerSecond {
+			t.Errorf("of %d, %d are looked at in one minute", n, most)
+		}
 	}
 }

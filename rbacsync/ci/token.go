@@ -96,8 +96,13 @@ func (w *secrets) stale() string {
 // rotateAt returns when to replace a token: when 75 to 80 % of its life are over, in each namespace at another
 // moment, so that tokens issued together are not all replaced together.
 func rotateAt(namespace string, issued, expires time.Time) time.Time {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(namespace)) // hash.Hash never returns an error
-	share := 0.80 - 0.05*float64(h.Sum32())/float64(1<<32)
+	share := 0.80 - 0.05*fraction(namespace)
 	return issued.Add(time.Duration(share * float64(expires.Sub(issued))))
+}
+
+// fraction makes a number from 0 to 1 of a text, the same one each time.
+func fraction(text string) float64 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(text)) // hash.Hash never returns an error
+	return float64(h.Sum32()) / float64(1<<32)
 }

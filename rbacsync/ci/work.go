@@ -30,7 +30,7 @@ type work struct {
 // work begins a look at one namespace with what is remembered of it.
 func (p *Provisioner) work(n Namespace) *work {
 	f, before, lost := p.about(n.Name)
-	st := &namespaceState{n: n, next: p.c.Now().Add(p.c.Recheck), recs: maps.Clone(before.recs), failures: before.failures}
+	st := &namespaceState{n: n, next: p.again(n.Name, p.c.Now(), p.c.Recheck), recs: maps.Clone(before.recs), failures: before.failures}
 	return &work{secrets: secrets{namespaceState: st, p: p, facts: f, lost: lost}}
 }
 

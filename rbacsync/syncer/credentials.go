@@ -2,7 +2,6 @@ package syncer
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -25,9 +24,6 @@ type credentials struct {
 	look  func(look)
 	busy  func() bool // see Syncer.Busy
 	hurry hurry
-	// known are all that have, or lose, credentials, by name. It belongs to whoever has the turn of the Syncer: what runs
-	// beside the passes is handed a copy.
-	known []ci.Namespace
 	found atomic.Pointer[[]authz.Finding] // by what runs beside the passes
 }
 
@@ -46,50 +42,8 @@ func (c *credentials) findings() []authz.Finding {
 	return nil
 }
 
-// take takes in what a pass knows of the namespaces that have, or lose, CI credentials, and lists all of them.
-func (c *credentials) take(p *pass) []ci.Namespace {
-	list := c.list(p)
-	if p.everything() {
-		slices.SortFunc(list, byName)
-		c.known = list
-	} else {
-		c.replace(list, p.scope)
-	}
-	all := slices.Clone(c.known)
-	for i := range list { // is said once, so it is not kept
-		at, _ := c.find(list[i].Name)
-		c.known[at].Lost = nil
-	}
-	return all
-}
-
-// replace takes in the list of the namespaces in a scope. It costs what they are, and not what all are.
-func (c *credentials) replace(list []ci.Namespace, scope rbacsync.Scope) {
-	gone := maps.Clone(scope)
-	for _, n := range list {
-		delete(gone, n.Name)
-		if at, known := c.find(n.Name); known {
-			c.known[at] = n
-		} else {
-			c.known = slices.Insert(c.known, at, n)
-		}
-	}
-	for ns := range gone {
-		if at, known := c.find(ns); known {
-			c.known = slices.Delete(c.known, at, at+1)
-		}
-	}
-}
-
-// find finds a namespace in what is known, or where it would be.
-func (c *credentials) find(ns string) (at int, known bool) {
-	return slices.BinarySearchFunc(c.known, ns, func(n ci.Namespace, ns string) int { return strings.Compare(n.Name, ns) })
-}
-
-func byName(a, b ci.Namespace) int { return strings.Compare(a.Name, b.Name) }
-
 // list lists the namespaces in the scope that have, or lose, CI credentials: those of ours that stand or were just
-// made, and those whose source is gone. What can't be judged keeps what it has.
+// made, and those whose source is gone, by name. What can't be judged keeps what it has.
 func (c *credentials) list(p *pass) []ci.Namespace {
 	in := rbacsync.Input{Snapshot: p.snap, Sources: p.sources, Names: p.Names, Settings: c.o.Settings}
 	c.input(&in, p)
@@ -110,7 +64,9 @@ func (c *credentials) list(p *pass) []ci.Namespace {
 			s.unsure[f.Change.Key.Namespace] = true
 		}
 	}
-	return s.list()
+	out := s.list()
+	slices.SortFunc(out, func(a, b ci.Namespace) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }
 
 type ciNamespaces struct {
@@ -253,56 +209,45 @@ func (c *ciNamespaces) readers(ns string, id authz.SourceID, open bool) (now, lo
 	return now, lost
 }
 
-// ciList is a list of the namespaces that have, or lose, CI credentials.
-type ciList struct {
-	namespaces []ci.Namespace
-	urgent     int64 // the number of the last list by which a token may have to die, see hurry
-}
-
-// with adds what an older list has said.
-func (l ciList) with(older ciList) ciList {
-	return ciList{withLost(l.namespaces, older.namespaces), max(l.urgent, older.urgent)}
-}
-
-// hurry counts the lists of a run by which a token may have to die. Nothing in it is taken back meanwhile, so no order of the two
+// hurry counts the news of a run by which a token may have to die. Nothing in it is taken back meanwhile, so no order of the two
 // who use it loses one.
 type hurry struct{ offered, taken atomic.Int64 }
 
-// begin forgets the lists of another run.
+// begin forgets the news of another run.
 func (h *hurry) begin() {
 	h.offered.Store(0)
 	h.taken.Store(0)
 }
 
-// waits reports whether such a list waits to be taken.
+// waits reports whether such news waits to be taken.
 func (h *hurry) waits() bool { return h.offered.Load() > h.taken.Load() }
 
-// yieldDying is how long tokens that have to die wait for the rights of people, all those of a list together.
+// yieldDying is how long tokens that have to die wait for the rights of people, all those of one news together.
 const yieldDying = time.Second
 
-// destroy hands lists on to run after it has destroyed the tokens that have to die: run may be waiting for GitLab. The last list is
+// destroy hands news on to run after it has destroyed the tokens that have to die: run may be waiting for GitLab. The last news is
 // dealt with also when ctx has ended: by the next process alone a look at each Secret would find out.
-func (c *credentials) destroy(ctx context.Context, lists <-chan ciList, next chan ciList) {
-	var before []ci.Namespace
+func (c *credentials) destroy(ctx context.Context, in <-chan ciNews, next chan ciNews) {
+	before := noCINews()
 	for {
-		var list ciList
+		var news ciNews
 		select {
-		case list = <-lists:
+		case news = <-in:
 			wait.While(ctx, yieldDying, c.busy)
-			list = newest(lists, list, ciList.with)
+			news.takeWaiting(in)
 		case <-ctx.Done():
 			select {
-			case list = <-lists:
+			case news = <-in:
 			default:
 				return
 			}
 		}
-		destroyed := c.destroyLost(ctx, list.namespaces)
-		if urgent(list.namespaces, before, destroyed) {
-			list.urgent = c.hurry.offered.Add(1)
+		destroyed := c.destroyLost(ctx, news.list)
+		if urgent(news.list, before.list, destroyed) {
+			news.urgent = c.hurry.offered.Add(1)
 		}
-		before = list.namespaces
-		offerCI(next, list)
+		before.take(ciNews{slices.Clone(news.list), news.scope, 0})
+		news.offer(next)
 	}
 }
 
@@ -334,17 +279,14 @@ func (c *credentials) destroyLost(ctx context.Context, list []ci.Namespace) map[
 // twice for the same work.
 const tokensAfter = 300 * time.Millisecond
 
-// urgent reports whether a token may have to die by a list that did not by the one before, and was not destroyed: destroy has left
-// it, GitLab has the namespace no more, that was not clear, or fewer people can read it. Both lists are in the order of the names.
+// urgent reports whether a token may have to die by a list that did not by what was known before, and was not destroyed: destroy has
+// left it, GitLab has the namespace no more, that was not clear, or fewer people can read it. Both are in the order of the names.
 func urgent(list, before []ci.Namespace, destroyed map[string]bool) bool {
 	for i := range list {
 		n := &list[i]
-		for len(before) > 0 && before[0].Name < n.Name {
-			before = before[1:]
-		}
 		old := &ci.Namespace{}
-		if len(before) > 0 && before[0].Name == n.Name {
-			old = &before[0]
+		if at, known := findCI(before, n.Name); known {
+			old = &before[at]
 		}
 		switch {
 		case len(n.Lost) > 0, n.Gone && !old.Gone, old.Undecided && !n.Undecided:
@@ -360,8 +302,8 @@ func urgent(list, before []ci.Namespace, destroyed map[string]bool) bool {
 }
 
 // run keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
-func (c *credentials) run(ctx context.Context, lists <-chan ciList, disturbed <-chan map[string]bool) {
-	var list ciList
+func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-chan map[string]bool) {
+	all := noCINews()
 	var again <-chan time.Time
 	var touched map[string]bool // namespaces whose Secret somebody else changed; true: deleted
 	var since time.Time         // of what is not done; zero: all is
@@ -369,18 +311,19 @@ func (c *credentials) run(ctx context.Context, lists <-chan ciList, disturbed <-
 		select {
 		case <-ctx.Done():
 			return
-		case next := <-lists:
+		case next := <-in:
 			if since.IsZero() && next.urgent <= c.hurry.taken.Load() {
 				wait.While(ctx, tokensAfter, func() bool { return !c.hurry.waits() })
 				c.yield(ctx, ci.YieldNew)
 			}
-			list = newest(lists, next, ciList.with).with(list)
-			c.hurry.taken.Store(list.urgent)
+			all.take(next)
+			all.takeWaiting(in)
+			c.hurry.taken.Store(all.urgent)
 		case touched = <-disturbed:
 		case <-again:
 		}
 		again = nil
-		if list.namespaces == nil {
+		if all.scope != nil { // nobody knows all yet
 			continue
 		}
 		if c.o.Apply.May != nil && c.o.Apply.May() != nil {
@@ -390,8 +333,8 @@ func (c *credentials) run(ctx context.Context, lists <-chan ciList, disturbed <-
 		if since.IsZero() {
 			since = time.Now()
 		}
-		report := c.o.CI.ProvisionBeside(ctx, list.namespaces, ci.Beside{
-			Stop: func() bool { return len(lists) > 0 }, Changed: func(authz.SourceID) { c.look(look{"ci", true}) }, Yield: c.yield, Since: since,
+		report := c.o.CI.ProvisionBeside(ctx, all.list, ci.Beside{
+			Stop: func() bool { return len(in) > 0 }, Changed: func(authz.SourceID) { c.look(look{"ci", true}) }, Yield: c.yield, Since: since,
 		})
 		if !report.Stopped {
 			since = time.Time{}
@@ -400,11 +343,11 @@ func (c *credentials) run(ctx context.Context, lists <-chan ciList, disturbed <-
 			c.look(look{"ci", false}) // else they would be shown as they were until the next reading of GitLab
 		}
 		if report.Issued > 0 {
-			c.report(ctx, touched, list.namespaces)
+			c.report(ctx, touched, all.list)
 		}
 		touched = nil
-		for i := range list.namespaces {
-			list.namespaces[i].Lost = nil // the Provisioner knows
+		for i := range all.list {
+			all.list[i].Lost = nil // the Provisioner knows
 		}
 		if !report.Next.IsZero() {
 			again = time.After(max(report.Next.Sub(c.o.Now()), 100*time.Millisecond))
@@ -412,7 +355,7 @@ func (c *credentials) run(ctx context.Context, lists <-chan ciList, disturbed <-
 	}
 }
 
-// yield waits while the rights of people are being written, for patience at most, or until a list comes by which a token may have
+// yield waits while the rights of people are being written, for patience at most, or until news comes by which a token may have
 // to die.
 func (c *credentials) yield(ctx context.Context, patience time.Duration) {
 	wait.While(ctx, patience, func() bool { return c.busy() && !c.hurry.waits() })
@@ -421,29 +364,6 @@ func (c *credentials) yield(ctx context.Context, patience time.Duration) {
 // sameFindings compares what findings are about; a text may differ each time.
 func sameFindings(a, b []authz.Finding) bool {
 	return slices.EqualFunc(a, b, func(a, b authz.Finding) bool { return a.Code == b.Code && a.Source == b.Source })
-}
-
-// offerCI hands a list to run in place of one that is still waiting. Each channel has one caller.
-func offerCI(lists chan ciList, list ciList) {
-	lists <- newest(lists, list, func(older, newer ciList) ciList { return newer.with(older) })
-}
-
-// withLost adds to a list those who could read a token by an older one, and still don't by this one. It returns the list.
-func withLost(list, older []ci.Namespace) []ci.Namespace {
-	lost := map[string][]int64{}
-	for _, n := range older {
-		if len(n.Lost) > 0 {
-			lost[n.Name] = n.Lost
-		}
-	}
-	for i := range list {
-		for _, id := range lost[list[i].Name] {
-			if _, reads := slices.BinarySearch(list[i].Readers, id); !reads {
-				list[i].Lost = append(list[i].Lost, id)
-			}
-		}
-	}
-	return list
 }
 
 // follow watches the Secrets of CI tokens until ctx ends; the channel tells of those that somebody else has changed.

@@ -62,7 +62,7 @@ type pass struct {
 	unasked   bool              // there is more to ask GitLab about than one pass may
 	ended     bool              // it came to the end: what it has found counts for the next one
 
-	credentials []ci.Namespace   // all that have, or lose, CI credentials; nil: not known
+	credentials []ci.Namespace   // in the scope, that have, or lose, CI credentials; nil: not known
 	losses      losses           // nil: need not be looked at
 	foreign     *rbacsync.Wanted // what bindings of others are compared with; nil: they need not be looked at
 	deletable   []authz.SourceID // GitLab has to be asked whether they are gone
@@ -314,7 +314,7 @@ func (s *pipeline) conclude(ctx context.Context, p *pass, err error) {
 		if len(p.Plan) > 0 {
 			p.view = p.view.WithGaps(s.gaps(p, p.have.With(p.made)))
 		}
-		p.credentials = s.credentials.take(p)
+		p.credentials = s.credentials.list(p)
 		s.brakes.forget(ctx, p)
 		s.brakes.saveHeld(ctx, p)
 	}

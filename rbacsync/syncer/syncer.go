@@ -229,7 +229,9 @@ func (s *Syncer) withAnswers(ctx context.Context, j job) *pass {
 	again.Err = errors.Join(p.Err, again.Err)
 	again.Plan = slices.Concat(p.Plan, again.Plan)
 	again.Report = p.Report.With(again.Report)
-	again.credentials = withLost(again.credentials, p.credentials)
+	news := ciNews{list: p.credentials, scope: p.scope}
+	news.take(ciNews{list: again.credentials, scope: again.scope})
+	again.credentials = news.list
 	if p.losses != nil {
 		again.losses = maps.Clone(s.losses)
 	}
@@ -391,7 +393,7 @@ func (s *Syncer) wakeUp() {
 type beside struct {
 	read        chan []intake.Ticket // nil: there is no Inbox
 	saver       *saver               // nil: there is no Memory
-	credentials chan ciList
+	credentials chan ciNews
 	inspections chan inspection
 }
 
@@ -413,11 +415,11 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	put := s.restored
 	wg.Go(func() { reportRestored(ctx, s.o, put) })
 
-	b := beside{credentials: make(chan ciList, 1), inspections: make(chan inspection, 1)}
+	b := beside{credentials: make(chan ciNews, 1), inspections: make(chan inspection, 1)}
 	wg.Go(func() { s.inspector.run(ctx, b.inspections, func() { s.look(look{"inspection", false}) }) })
 	if s.o.CI != nil && s.o.Mode == ModeEnforce {
 		disturbed := s.credentials.follow(ctx, wg.Go)
-		next := make(chan ciList, 1)
+		next := make(chan ciNews, 1)
 		wg.Go(func() { s.credentials.destroy(ctx, b.credentials, next) })
 		wg.Go(func() { s.credentials.run(ctx, next, disturbed) })
 	}
@@ -463,7 +465,7 @@ func (b beside) take(s *Syncer, p *pass) {
 	}
 	b.remember(s, p)
 	if p.credentials != nil {
-		offerCI(b.credentials, ciList{namespaces: p.credentials})
+		ciNews{list: p.credentials, scope: p.scope}.offer(b.credentials)
 	}
 	if p.losses != nil || p.foreign != nil {
 		inspection{p.foreign, p.losses}.offer(b.inspections)

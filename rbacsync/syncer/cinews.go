@@ -1,0 +1,94 @@
+package syncer
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
+)
+
+// ciNews is what passes know of the namespaces that have, or lose, CI credentials: of all, or of those in their scopes. It belongs to
+// one goroutine, which may hand it on; what its namespaces refer to is never changed.
+type ciNews struct {
+	list   []ci.Namespace // by name
+	scope  rbacsync.Scope // nil: all
+	urgent int64          // the number of the last by which a token may have to die, see hurry
+}
+
+// noCINews is what is known before the first pass.
+func noCINews() ciNews { return ciNews{scope: rbacsync.Scope{}} }
+
+// take takes in what was found later. It costs what that has, and not what all have. Who could read a token by what was known before,
+// and still can't, stays lost.
+func (n *ciNews) take(later ciNews) {
+	urgent := max(n.urgent, later.urgent)
+	if later.scope == nil {
+		before := n.list
+		*n = later
+		for i := range before {
+			if at, known := findCI(n.list, before[i].Name); known && len(before[i].Lost) > 0 {
+				n.list[at].Lost = stillLost(&n.list[at], before[i].Lost)
+			}
+		}
+		n.urgent = urgent
+		return
+	}
+	n.urgent = urgent
+	gone := maps.Clone(later.scope)
+	for _, x := range later.list {
+		delete(gone, x.Name)
+		if at, known := findCI(n.list, x.Name); known {
+			x.Lost = stillLost(&x, n.list[at].Lost)
+			n.list[at] = x
+		} else {
+			n.list = slices.Insert(n.list, at, x)
+		}
+	}
+	for ns := range gone {
+		if at, known := findCI(n.list, ns); known {
+			n.list = slices.Delete(n.list, at, at+1)
+		}
+	}
+	if n.scope != nil {
+		n.scope = maps.Clone(n.scope)
+		maps.Copy(n.scope, later.scope)
+	}
+}
+
+// stillLost adds to those who lost the right to read a namespace's token those who lost it before and don't have it.
+func stillLost(n *ci.Namespace, before []int64) []int64 {
+	lost := slices.Clip(n.Lost)
+	for _, id := range before {
+		if _, reads := slices.BinarySearch(n.Readers, id); !reads {
+			lost = append(lost, id)
+		}
+	}
+	return lost
+}
+
+// findCI finds a namespace in a list by name, or where it would be.
+func findCI(list []ci.Namespace, ns string) (at int, known bool) {
+	return slices.BinarySearchFunc(list, ns, func(n ci.Namespace, ns string) int { return strings.Compare(n.Name, ns) })
+}
+
+// takeWaiting takes in what waits in a channel.
+func (n *ciNews) takeWaiting(in <-chan ciNews) {
+	select {
+	case later := <-in:
+		n.take(later)
+	default:
+	}
+}
+
+// offer puts news into a channel of size 1, with what waits there. Each channel has one caller.
+func (n ciNews) offer(to chan ciNews) {
+	select {
+	case waiting := <-to:
+		waiting.take(n)
+		n = waiting
+	default:
+	}
+	to <- n
+}
