@@ -25,11 +25,13 @@ func collectSooner() {
 }
 
 // When collectInQuiet collects: nothing was to be done for quietFor, looked at each quietEvery, and garbage has grown to a quarter of
-// what is in use, half of what Go would wait for. A heap of less than largeHeap bytes is collected in a few milliseconds at any time.
+// what is in use, half of what Go would wait for; or to an eighth, and no more than settledGrowth since the last look. A heap of less
+// than largeHeap bytes is collected in a few milliseconds at any time.
 const (
-	quietFor   = 300 * time.Millisecond
-	quietEvery = 100 * time.Millisecond
-	largeHeap  = 64 << 20
+	quietFor      = 300 * time.Millisecond
+	quietEvery    = 100 * time.Millisecond
+	settledGrowth = 1 << 20
+	largeHeap     = 64 << 20
 )
 
 // collectInQuiet has Go collect while nothing is to be done, until ctx is done; quiet returns for how long there was nothing. Over a
@@ -37,12 +39,18 @@ const (
 // meet one (docs/adr/0144). While GitLab is being read as a whole it collects as well, and the heap grows less high.
 func collectInQuiet(ctx context.Context, quiet func() time.Duration) {
 	sizes := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
+	var before uint64
 	for ; ctx.Err() == nil; wait.For(ctx, quietEvery) {
 		if quiet() < quietFor {
 			continue
 		}
 		metrics.Read(sizes)
-		if live, all := sizes[0].Value.Uint64(), sizes[1].Value.Uint64(); live >= largeHeap && all > live+live/4 {
+		live, all := sizes[0].Value.Uint64(), sizes[1].Value.Uint64()
+		share := live / 4
+		if all < before+settledGrowth {
+			share = live / 8
+		}
+		if before = all; live >= largeHeap && all > live+share {
 			runtime.GC()
 		}
 	}

@@ -129,45 +129,54 @@ func encodeSnapshot(w io.Writer, st syncer.Stored) error {
 	if err := e.Encode(line{Header: h}); err != nil {
 		return err
 	}
+	var l line // it is used again and again, as what it refers to: there are tens of thousands, some times a minute
+	put := func(next line) error {
+		l = next
+		return e.Encode(&l)
+	}
+	var user authz.User
 	for _, id := range slices.Sorted(maps.Keys(s.Users)) {
-		u := s.Users[id]
-		if err := e.Encode(line{User: &u}); err != nil {
+		user = s.Users[id]
+		if err := put(line{User: &user}); err != nil {
 			return err
 		}
 	}
+	var group authz.Group
 	for _, id := range slices.Sorted(maps.Keys(s.Groups)) {
-		g := s.Groups[id]
-		if err := e.Encode(line{Group: &g}); err != nil {
+		group = s.Groups[id]
+		if err := put(line{Group: &group}); err != nil {
 			return err
 		}
 	}
+	var project authz.Project
 	for _, id := range slices.Sorted(maps.Keys(s.Projects)) {
-		p := s.Projects[id]
-		if err := e.Encode(line{Project: &p}); err != nil {
+		project = s.Projects[id]
+		if err := put(line{Project: &project}); err != nil {
 			return err
 		}
 	}
+	var name nameLine
 	for _, id := range slices.SortedFunc(maps.Keys(st.Names), authz.SourceID.Compare) {
-		n := &nameLine{Source: id.Label(), Text: st.Names[id]}
-		if m := st.Marks[n.Text]; m.Source == id {
-			n.UID, n.CreatedAt = m.UID, m.CreatedAt
+		name = nameLine{Source: id.Label(), Text: st.Names[id]}
+		if m := st.Marks[name.Text]; m.Source == id {
+			name.UID, name.CreatedAt = m.UID, m.CreatedAt
 		}
-		if err := e.Encode(line{Name: n}); err != nil {
+		if err := put(line{Name: &name}); err != nil {
 			return err
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(s.Missing), authz.SourceID.Compare) {
-		if err := e.Encode(line{Missing: &nameLine{Source: id.Label(), Text: s.Missing[id]}}); err != nil {
+		if err := put(line{Missing: &nameLine{Source: id.Label(), Text: s.Missing[id]}}); err != nil {
 			return err
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(st.Gaps), authz.SourceID.Compare) {
-		if err := e.Encode(line{Gap: &gapLine{id.Label(), st.Gaps[id]}}); err != nil {
+		if err := put(line{Gap: &gapLine{id.Label(), st.Gaps[id]}}); err != nil {
 			return err
 		}
 	}
 	for i := range before {
-		if err := e.Encode(line{Before: &before[i]}); err != nil {
+		if err := put(line{Before: &before[i]}); err != nil {
 			return err
 		}
 	}
