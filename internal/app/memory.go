@@ -42,6 +42,7 @@ func collectInQuiet(ctx context.Context, quiet func() time.Duration) {
 	var before uint64
 	for ; ctx.Err() == nil; wait.For(ctx, quietEvery) {
 		if quiet() < quietFor {
+			before = 0
 			continue
 		}
 		metrics.Read(sizes)

@@ -78,6 +78,7 @@ type book struct {
 	// before begins: they are shown, and make no state.
 	log   []record
 	first int
+	last  int64 // the time of the last record that is in a block, of a Writer
 
 	tables
 }

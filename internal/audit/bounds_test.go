@@ -195,7 +195,9 @@ func TestAWriterKeepsBlocksPacked(t *testing.T) {
 			}
 		}
 	}
-	text := func(c change) string { return fmt.Sprint(c.at.UnixMilli(), c.namespace, c.user, c.role, c.cause, c.what, c.why) }
+	text := func(c change) string {
+		return fmt.Sprint(c.at.UnixMilli(), c.namespace, c.user, c.role, c.cause, c.what, c.why)
+	}
 	told := func(when string) {
 		t.Helper()
 		var want, got []string
@@ -243,6 +245,40 @@ func TestAWriterKeepsBlocksPacked(t *testing.T) {
 		t.Fatal(err)
 	}
 	told("after a failure")
+}
+
+// TestTimesNeverGoBack: what is noted with an earlier time, as by a process whose clock is behind, or because it could not be stored
+// before, comes after all that was stored, also where that is in blocks alone.
+func TestTimesNeverGoBack(t *testing.T) {
+	t.Parallel()
+	for _, reload := range []bool{false, true} {
+		w, kube := newWorld(20), newCluster()
+		x := w.writer(kube, limits)
+		l := x.ledger
+		l.openRecords = 2
+		w.save(t, x, w.pass(syncer.KindFull, "start", nil))
+		w.save(t, x, w.give(syncer.KindTargeted, 1, 2)) // which makes a block of all
+		if len(l.v.open) > 0 {
+			t.Fatalf("%d are in no block", len(l.v.open))
+		}
+		if reload {
+			l.forsake()
+		}
+		at := w.now
+		w.now = w.now.Add(-time.Hour)
+		w.save(t, x, w.give(syncer.KindTargeted, 3))
+		var last time.Time
+		all := w.all(t, kube)
+		for _, e := range all {
+			if e.At.Before(last) {
+				t.Errorf("reload %t: %s comes after %s", reload, e.At, last)
+			}
+			last = e.At
+		}
+		if last.Before(at.Add(-time.Second)) || len(all) == 0 {
+			t.Errorf("reload %t: the last of %d is of %s", reload, len(all), last)
+		}
+	}
 }
 
 // TestAllThatFits: however much there is to store at once, also by Flush, as `sync` does: it is stored, within what was configured, and no

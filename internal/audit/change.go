@@ -52,6 +52,7 @@ func (b *book) note(c change, now state) bool {
 		return false
 	}
 	r.cause, r.why, r.by = b.reasons.text(c.cause), b.reasons.text(c.why), b.approver(c.by)
+	r.at = max(r.at, b.last)
 	if n := len(b.log); n > 0 {
 		r.at = max(r.at, b.log[n-1].at)
 	}

@@ -56,10 +56,10 @@ func (v *volume) saveBase(ctx context.Context, now time.Time) error {
 // seal stores the first block that is packed and not stored or, without any, makes one of at most n of the first open records. It
 // returns of how many; 0: there is no room, what is old has to be dropped first. Commit makes it count.
 func (v *volume) seal(ctx context.Context, n int) (int, error) {
-	x, packed := v.blocks[v.head.Next]
-	if !packed {
+	x, waits := v.blocks[v.head.Next]
+	if !waits {
 		var err error
-		if x, err = v.packed(n); err != nil {
+		if x, err = v.firstBlock(n); err != nil {
 			return 0, err
 		}
 	}
@@ -86,7 +86,7 @@ func (v *volume) seal(ctx context.Context, n int) (int, error) {
 	if err := v.writer.write(ctx, s); err != nil {
 		return 0, err
 	}
-	if !packed {
+	if !waits {
 		v.put(v.head.Next, x)
 	}
 	v.head.Next++
@@ -95,8 +95,8 @@ func (v *volume) seal(ctx context.Context, n int) (int, error) {
 	return x.count, nil
 }
 
-// packed makes a block of at most n of the first open records.
-func (v *volume) packed(n int) (block, error) {
+// firstBlock makes a block of at most n of the first open records.
+func (v *volume) firstBlock(n int) (block, error) {
 	packed, err := v.book.packBlock(v.open[:n])
 	for ; err == nil && len(packed) > maxSegment && n > 1; packed, err = v.book.packBlock(v.open[:n]) {
 		n /= 2
@@ -108,7 +108,7 @@ func (v *volume) packed(n int) (block, error) {
 
 // put takes a block in, of the first open records.
 func (v *volume) put(n uint64, x block) {
-	v.blocks[n] = x
+	v.blocks[n], v.book.last = x, max(v.book.last, x.last)
 	v.open = v.open[x.count:]
 	v.book.log, v.book.first = v.open, max(v.book.first-x.count, 0)
 }
@@ -119,7 +119,7 @@ func (v *volume) pack(n int) {
 	for ; v.blocks[next].count > 0; next++ { // packed before
 	}
 	for ; len(v.open) >= n; next++ {
-		x, err := v.packed(n)
+		x, err := v.firstBlock(n)
 		if err != nil { // seal will say so
 			break
 		}

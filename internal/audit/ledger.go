@@ -70,6 +70,7 @@ func (l *ledger) forsake() {
 		l.waiting = append(l.waiting, l.v.end(min(l.unsaved, maxUnsaved))...)
 		if !l.fresh || !b.begins.IsZero() {
 			l.lastBook, l.lastNow = &book{tables: b.tables}, l.now
+			l.lastBook.reasons = newTexts()
 		}
 	}
 	l.v, l.unsaved = nil, 0
@@ -130,6 +131,7 @@ func (l *ledger) load(ctx context.Context) error {
 		}
 	}
 	l.v, l.now, l.userRows, l.namespaceRows, l.dirty, l.forgets = v, now, map[uint32]bool{}, map[uint32]bool{}, v.ahead, v.ahead // the base that was meant is written again
+	l.earlier = 0
 	l.legacy = len(old) > 0 && l.o.Now().Sub(old[len(old)-1].at) > keepLegacy
 	stored, err := v.since(earliest(slices.Concat(old, l.waiting)))
 	if err != nil {

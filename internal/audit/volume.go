@@ -247,10 +247,13 @@ func (v *volume) bind() {
 	var users, namespaces uint32
 	for _, n := range slices.Sorted(maps.Keys(v.blocks)) {
 		x, from := v.blocks[n], len(b.log)
-		users, namespaces = max(users, x.users), max(namespaces, x.namespaces)
-		b.log = append(b.log, x.records...)
-		x.records = b.log[from:len(b.log):len(b.log)]
-		if v.blocks[n] = x; n < v.first {
+		users, namespaces, b.last = max(users, x.users), max(namespaces, x.namespaces), max(b.last, x.last)
+		if v.reading {
+			b.log = append(b.log, x.records...)
+			x.records = b.log[from:len(b.log):len(b.log)]
+			v.blocks[n] = x
+		}
+		if n < v.first {
 			b.first = len(b.log)
 		}
 	}

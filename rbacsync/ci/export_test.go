@@ -35,7 +35,7 @@ func (p *Provisioner) Saw(s *corev1.Secret, deleted bool) bool {
 }
 
 // Missed is what a watch would do that begins again after another one.
-func (p *Provisioner) Missed() bool { return p.missed(p.c.Now()) }
+func (p *Provisioner) Missed() bool { return p.miss(p.c.Now()) }
 
 // SettleIn changes how long a Board takes a watch to tell all that there is.
 func SettleIn(b *Board, d time.Duration) { b.settle = d }

@@ -26,10 +26,8 @@ func (p *Provisioner) Follow(ctx context.Context, client kubernetes.Interface, n
 }
 
 func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, name string, notify func(namespace string, deleted bool)) {
-	warned, again := false, false
+	warned := false
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		before := again // one that could not begin has missed what there was meanwhile
-		again = true
 		w, err := client.CoreV1().Secrets(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
 		if err != nil {
 			if ctx.Err() == nil && !warned {
@@ -40,7 +38,7 @@ func (p *Provisioner) follow(ctx context.Context, client kubernetes.Interface, n
 		}
 		defer context.AfterFunc(ctx, w.Stop)()
 		defer w.Stop()
-		if before && p.missed(p.c.Now()) {
+		if p.miss(p.c.Now()) { // also at the first: another process may have led since
 			notify("", false)
 		}
 		for e := range w.ResultChan() {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -59,6 +61,15 @@ func (k *keyring) look(ctx context.Context, ask func(context.Context) (map[strin
 		return known, err
 	})
 	return err
+}
+
+// ids returns the ids of the keys that are not retired, in one text.
+func (k *keyring) ids() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ids := slices.AppendSeq(slices.Collect(maps.Keys(k.answer)), maps.Keys(k.fresh))
+	slices.Sort(ids)
+	return strings.Join(slices.Compact(ids), " ")
 }
 
 func (k *keyring) issued(id string, now time.Time) {

@@ -1,6 +1,7 @@
 package ci
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // memory is what is known from earlier passes. All of it belongs to who holds the lock.
@@ -27,6 +29,7 @@ type memory struct {
 	listed []Namespace                // the list that home is of
 	heard  map[string]*heard          // by namespace that is looked at now
 	blind  time.Time                  // when missed was last taken for news
+	missed bool                       // something may have been missed since
 }
 
 // heard is what happened to a namespace's Secrets while it was looked at. It is judged when the look is over and it is known
@@ -57,7 +60,13 @@ type facts struct {
 	id      string // of the cluster, "" until it was read
 	cluster Cluster
 	agentCA []byte
-	expands bool // GitLab replaces references in values: see Config
+	expands bool   // GitLab replaces references in values: see Config
+	keys    string // by which the API server accepts tokens, "" while that is not known
+}
+
+func (f facts) same(o facts) bool {
+	return f.id == o.id && f.cluster.URL == o.cluster.URL && bytes.Equal(f.cluster.CA, o.cluster.CA) && bytes.Equal(f.agentCA, o.agentCA) &&
+		f.expands == o.expands && f.keys == o.keys
 }
 
 // namespaceState is what is remembered of a namespace. When a look at it is over, nothing in it is changed but next, uids and
@@ -103,9 +112,13 @@ func (c Config) configured() facts {
 }
 
 // begin takes note of a list of namespaces, and of what the pass over them goes by.
-func (m *memory) begin(namespaces []Namespace, f facts) {
+func (m *memory) begin(namespaces []Namespace, f facts, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.lookForMissed(now)
+	if !m.facts.same(f) { // what was made by the ones before is to be made anew, in each
+		m.lookAtAll()
+	}
 	m.facts = f
 	for i := range namespaces {
 		if n := &namespaces[i]; len(n.Lost) > 0 {
@@ -188,21 +201,24 @@ func (m *memory) about(namespace string) (f facts, st namespaceState, lost []int
 }
 
 // Though all is in order in them, so many namespaces are looked at again each Config.Recheck; of more, so many in a second, on average.
-// Each look is two requests to kube-apiserver. What somebody else changes the watches tell, and after a gap between two of them all
-// are looked at.
+// Each look is two requests to kube-apiserver. Of a token that somebody else changes, and of a Secret that goes, the watches tell; after
+// a gap between two of them all are looked at.
 const (
 	looksTogether  = 3000
 	looksPerSecond = 10
 )
 
-// again returns when a namespace that is in order is looked at again, recheck after now or later: of many each at another moment, since
-// they were made together.
-func (m *memory) again(namespace string, now time.Time, recheck time.Duration) time.Time {
+// nextLook returns when a namespace that is in order is looked at again, recheck after now or later: of many each at another moment, since
+// they were made together. What GitLab says of its agent is asked for at a look, and jobs depend on it.
+func (m *memory) nextLook(n Namespace, now time.Time, recheck time.Duration) time.Time {
+	if slices.ContainsFunc(n.Projects, func(p Project) bool { return p.Mode == rbacsync.DeliverAgent }) {
+		return now.Add(recheck)
+	}
 	m.mu.Lock()
 	more := max(len(m.states)-looksTogether, 0)
 	m.mu.Unlock()
 	later := 2 * time.Duration(more) * time.Second / looksPerSecond
-	return now.Add(recheck + time.Duration(fraction(fmt.Sprint(namespace, now.UnixNano()))*float64(later)))
+	return now.Add(recheck + time.Duration(fraction(fmt.Sprint(n.Name, now.UnixNano()))*float64(later)))
 }
 
 // listen begins to gather what happens to the Secrets of a namespace, until keep.
@@ -265,28 +281,42 @@ func (m *memory) disturbed(s *corev1.Secret, deleted bool) bool {
 	return true
 }
 
-// missedEvery is how often missed has all Secrets looked at again: something between us and kube-apiserver may end watches all the
-// time. What it skips is seen at the next look, after Config.Recheck.
+// missedEvery is how often all Secrets are looked at again for what a watch may have missed: something between us and kube-apiserver
+// may end watches all the time.
 const missedEvery = time.Minute
 
-// missed makes the next pass look at all Secrets: something may have happened to them that no watch has told. It reports whether
-// there is something to look at.
-func (m *memory) missed(now time.Time) bool {
+// miss makes the next pass look at all Secrets, missedEvery after the last time at the earliest: something may have happened to them
+// that no watch has told. It reports whether there is something to look at now.
+func (m *memory) miss(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now.Before(m.blind.Add(missedEvery)) {
+	if len(m.heard)+len(m.states) == 0 {
 		return false
 	}
-	m.blind = now
+	m.missed = true
+	return m.lookForMissed(now)
+}
+
+// lookForMissed has what was missed looked for, if it is time, and reports whether it was. Whoever calls it holds the lock.
+func (m *memory) lookForMissed(now time.Time) bool {
+	if !m.missed || now.Before(m.blind.Add(missedEvery)) {
+		return false
+	}
+	m.blind, m.missed = now, false
 	for _, h := range m.heard {
 		h.blind = true
 	}
+	m.lookAtAll()
+	return true
+}
+
+// lookAtAll makes the next pass look at all namespaces. Whoever calls it holds the lock.
+func (m *memory) lookAtAll() {
 	for _, st := range m.states {
 		if st.failures == 0 {
 			st.next = time.Time{}
 		}
 	}
-	return len(m.heard)+len(m.states) > 0
 }
 
 // deliveredElsewhere returns the other namespace that a project deploys into, "" if there is none, and what it was
@@ -322,6 +352,9 @@ func (m *memory) gather(lifetime time.Duration, now time.Time, r *Report) {
 			where = append(where, name)
 			short = min(cmp.Or(short, st.life), st.life)
 		}
+	}
+	if at := m.blind.Add(missedEvery); m.missed && len(m.states) > 0 && at.Before(r.Next) {
+		r.Next = at
 	}
 	if len(where) > 0 {
 		r.find("ci_token_lifetime", "the API server gives CI tokens %s instead of the %s asked for (ci.tokenLifetime), in %d namespaces (the first is %q): its flag --service-account-max-token-expiration says so."+

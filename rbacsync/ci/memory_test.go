@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/sets"
+
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
 // TestHomesAreOfTheLastList: after any lists, where projects deploy and which namespaces are known is as after the last one alone.
@@ -39,14 +41,14 @@ func TestHomesAreOfTheLastList(t *testing.T) {
 				list[at].Readers, list[at].Lost = []int64{r.Int64N(9)}, []int64{1}
 				same++
 			}
-			m.begin(list, facts{})
+			m.begin(list, facts{}, time.Time{})
 			for _, n := range list {
 				if m.states[n.Name] == nil {
 					m.states[n.Name] = &namespaceState{n: n}
 				}
 			}
 			want := fresh()
-			want.begin(list, facts{})
+			want.begin(list, facts{}, time.Time{})
 			if !maps.Equal(m.home, want.home) {
 				t.Fatalf("seed %d: projects deploy into %v, want %v", seed, m.home, want.home)
 			}
@@ -80,12 +82,16 @@ func TestLooksAreSpread(t *testing.T) {
 		last, sum := time.Duration(0), time.Duration(0)
 		in := map[int64]int{} // by minute
 		for ns := range m.states {
-			after := m.again(ns, now, recheck).Sub(now)
+			after := m.nextLook(Namespace{Name: ns}, now, recheck).Sub(now)
 			if after < recheck {
 				t.Fatalf("%s of %d is looked at again after %v", ns, n, after)
 			}
 			last, sum = max(last, after), sum+after
 			in[int64(after/time.Minute)]++
+		}
+		agent := Namespace{Name: "agent", Projects: []Project{{ID: 1, Mode: rbacsync.DeliverAgent}}}
+		if after := m.nextLook(agent, now, recheck).Sub(now); after != recheck {
+			t.Errorf("of %d, one with an agent is looked at after %v", n, after)
 		}
 		most := slices.Max(slices.Collect(maps.Values(in)))
 		if n <= 3000 && last != recheck {
@@ -98,4 +104,66 @@ func TestLooksAreSpread(t *testing.T) {
 			t.Errorf("of %d, %d are looked at in one minute", n, most)
 		}
 	}
+}
+
+// TestNewFactsHaveAllLookedAt: whatever of what tokens and variables are made by is another one than at the last pass, each namespace
+// is looked at by the next one, however long it was not to be; after the same facts none is.
+func TestNewFactsHaveAllLookedAt(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
+	before := facts{id: "1", cluster: Cluster{URL: "https://a", CA: []byte("a")}, agentCA: []byte("a"), keys: "a b"}
+	for name, change := range map[string]func(*facts){
+		"nothing": func(*facts) {}, "id": func(f *facts) { f.id = "2" }, "address": func(f *facts) { f.cluster.URL = "https://b" },
+		"CA": func(f *facts) { f.cluster.CA = []byte("b") }, "the agent's CA": func(f *facts) { f.agentCA = nil },
+		"references": func(f *facts) { f.expands = true }, "keys": func(f *facts) { f.keys = "b" },
+	} {
+		m := &memory{facts: before, states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}}
+		list := []Namespace{{Name: "a"}, {Name: "b"}}
+		for _, n := range list {
+			m.states[n.Name] = &namespaceState{n: n, next: now.Add(time.Hour)}
+		}
+		f := before
+		change(&f)
+		m.begin(list, f, now)
+		if todo, _ := m.todo(list, now); (len(todo) == 2) != (name != "nothing") {
+			t.Errorf("after another %s %d are looked at", name, len(todo))
+		}
+	}
+}
+
+// TestWhatWasMissedIsLookedFor: each gap in which no watch has told what happened to Secrets has all of them looked at, one within a
+// minute of another when that is over. While nothing is known of any Secret nothing can be missed.
+func TestWhatWasMissedIsLookedFor(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
+	m := &memory{states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}}
+	list := []Namespace{{Name: "a"}}
+	if m.miss(now) {
+		t.Error("there was something to miss")
+	}
+	m.states["a"] = &namespaceState{n: list[0], next: now.Add(time.Hour)}
+	look := func(after time.Duration, want bool) {
+		t.Helper()
+		m.begin(list, facts{}, now.Add(after))
+		todo, _ := m.todo(list, now.Add(after))
+		if (len(todo) == 1) != want {
+			t.Errorf("%v later %d are looked at", after, len(todo))
+		}
+		m.states["a"].next = now.Add(time.Hour)
+	}
+	look(0, false)
+	if !m.miss(now) {
+		t.Error("it is not looked for")
+	}
+	look(0, true)
+	if m.miss(now.Add(10 * time.Second)) {
+		t.Error("it is looked for at once, again and again")
+	}
+	look(30*time.Second, false)
+	var r Report
+	if m.gather(time.Hour, now, &r); !r.Next.Equal(now.Add(missedEvery)) {
+		t.Errorf("the next look is at %v", r.Next)
+	}
+	look(missedEvery, true)
+	look(missedEvery+time.Second, false)
 }

@@ -28,6 +28,8 @@ type Report struct {
 	Next time.Time
 	// Stopped says that not everything was done.
 	Stopped bool
+	// Dying says that a token may have to die, and did not: it is tried again.
+	Dying bool
 }
 
 func (r *Report) find(code, format string, args ...any) {
@@ -75,12 +77,13 @@ func (p *Provisioner) Provision(ctx context.Context, namespaces []Namespace) Rep
 // the next call goes on.
 func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespace, b Beside) Report {
 	var report Report
-	p.begin(namespaces, p.learn(ctx, &report))
+	p.begin(namespaces, p.learn(ctx, &report), p.c.Now())
 	todo, dying := p.todo(namespaces, p.c.Now())
 	if b.Since.IsZero() {
 		b.Since = time.Now()
 	}
 	var done, issued, delivered atomic.Int64
+	var alive atomic.Bool // a token that may have to die
 	var handed sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(p.c.Concurrency)
@@ -103,6 +106,9 @@ func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespac
 			handed.Lock()
 			report.Handed = append(report.Handed, w.handed...)
 			handed.Unlock()
+			if err != nil && i < dying {
+				alive.Store(true)
+			}
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -118,6 +124,7 @@ func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespac
 	slices.SortFunc(report.Handed, func(a, b Handover) int {
 		return cmp.Or(cmp.Compare(a.Project, b.Project), strings.Compare(a.Namespace, b.Namespace))
 	})
+	report.Dying = alive.Load()
 	report.Issued, report.Delivered = int(issued.Load()), int(delivered.Load())
 	p.gather(p.c.Lifetime, p.c.Now(), &report)
 	return report
@@ -152,6 +159,7 @@ func (p *Provisioner) learn(ctx context.Context, r *Report) facts {
 	if err := p.keys.look(ctx, p.c.Keys, p.c.Now(), p.c.Recheck); err != nil && ctx.Err() == nil {
 		r.find("ci_keys_unread", "%v: a change of these keys is not noticed", err)
 	}
+	f.keys = p.keys.ids()
 	if p.c.Reach != nil {
 		why, _ := p.reach.get(p.c.Now(), p.c.Recheck, func() (error, error) { return p.c.Reach(ctx, f.cluster), nil })
 		if why != nil && ctx.Err() == nil {

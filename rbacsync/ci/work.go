@@ -30,7 +30,7 @@ type work struct {
 // work begins a look at one namespace with what is remembered of it.
 func (p *Provisioner) work(n Namespace) *work {
 	f, before, lost := p.about(n.Name)
-	st := &namespaceState{n: n, next: p.again(n.Name, p.c.Now(), p.c.Recheck), recs: maps.Clone(before.recs), failures: before.failures}
+	st := &namespaceState{n: n, next: p.nextLook(n, p.c.Now(), p.c.Recheck), recs: maps.Clone(before.recs), failures: before.failures}
 	return &work{secrets: secrets{namespaceState: st, p: p, facts: f, lost: lost}}
 }
 
@@ -164,7 +164,9 @@ func (w *work) ended(ctx context.Context, err error) *namespaceState {
 		st.n.Account = cmp.Or(st.n.Account, c.Kubernetes.Account.UID) // the one that was made just now, or one after it
 	}
 	if err == nil {
-		st.failures = 0
+		if st.failures = 0; len(st.findings) > 0 { // it is not in order: somebody may make room, or upgrade GitLab
+			w.by(w.p.c.Now().Add(w.p.c.Recheck))
+		}
 		return st
 	}
 	code := "ci_token_failed"

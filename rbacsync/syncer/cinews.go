@@ -20,8 +20,17 @@ type ciNews struct {
 // noCINews is what is known before the first pass.
 func noCINews() ciNews { return ciNews{scope: rbacsync.Scope{}} }
 
+// readers returns the same for who asks alone who can read a token.
+func (n ciNews) readers() ciNews {
+	out := ciNews{list: slices.Clone(n.list), scope: n.scope}
+	for i := range out.list {
+		out.list[i].Lost = nil
+	}
+	return out
+}
+
 // take takes in what was found later. It costs what that has, and not what all have. Who could read a token by what was known before,
-// and still can't, stays lost.
+// and still can't, stays lost; they may be named twice.
 func (n *ciNews) take(later ciNews) {
 	urgent := max(n.urgent, later.urgent)
 	if later.scope == nil {

@@ -24,6 +24,8 @@ type credentials struct {
 	look  func(look)
 	busy  func() bool // see Syncer.Busy
 	hurry hurry
+	// large is true while a pass writes largePlan changes or more. The pass sets it.
+	large atomic.Bool
 	found atomic.Pointer[[]authz.Finding] // by what runs beside the passes
 }
 
@@ -246,7 +248,7 @@ func (c *credentials) destroy(ctx context.Context, in <-chan ciNews, next chan c
 		if urgent(news.list, before.list, destroyed) {
 			news.urgent = c.hurry.offered.Add(1)
 		}
-		before.take(ciNews{slices.Clone(news.list), news.scope, 0})
+		before.take(news.readers())
 		news.offer(next)
 	}
 }
@@ -307,7 +309,10 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 	var again <-chan time.Time
 	var touched map[string]bool // namespaces whose Secret somebody else changed; true: deleted
 	var since time.Time         // of what is not done; zero: all is
+	var held time.Duration      // for how long of that time it waited for the end of a large plan
+	dying := false              // a token may have to die
 	for {
+		before := all.urgent
 		select {
 		case <-ctx.Done():
 			return
@@ -319,7 +324,14 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 			all.take(next)
 			all.takeWaiting(in)
 			c.hurry.taken.Store(all.urgent)
-		case touched = <-disturbed:
+			dying = dying || all.urgent > before
+		case more := <-disturbed:
+			if touched == nil {
+				touched = map[string]bool{}
+			}
+			for ns, deleted := range more {
+				touched[ns] = touched[ns] || deleted
+			}
 		case <-again:
 		}
 		again = nil
@@ -331,12 +343,17 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 			continue
 		}
 		if since.IsZero() {
-			since = time.Now()
+			since, held = time.Now(), 0
+		}
+		last, begun := since.Add(yieldLarge), time.Now()
+		if !dying { // else these tokens alone are dealt with
+			wait.While(ctx, time.Until(last), func() bool { return c.large.Load() && !c.hurry.waits() })
+			held += time.Since(begun)
 		}
 		report := c.o.CI.ProvisionBeside(ctx, all.list, ci.Beside{
-			Stop: func() bool { return len(in) > 0 }, Changed: func(authz.SourceID) { c.look(look{"ci", true}) }, Yield: c.yield, Since: since,
+			Stop: func() bool { return len(in) > 0 || c.large.Load() && time.Now().Before(last) }, Changed: func(authz.SourceID) { c.look(look{"ci", true}) }, Yield: c.yield, Since: since.Add(held),
 		})
-		if !report.Stopped {
+		if dying = report.Dying; !report.Stopped {
 			since = time.Time{}
 		}
 		if before := c.found.Swap(&report.Findings); before == nil && len(report.Findings) > 0 || before != nil && !sameFindings(*before, report.Findings) {
@@ -345,15 +362,27 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 		if report.Issued > 0 {
 			c.report(ctx, touched, all.list)
 		}
-		touched = nil
+		if !report.Stopped {
+			touched = nil
+		}
 		for i := range all.list {
 			all.list[i].Lost = nil // the Provisioner knows
 		}
-		if !report.Next.IsZero() {
+		switch {
+		case report.Stopped: // news come, or a large plan ends
+			again = time.After(time.Second)
+		case !report.Next.IsZero():
 			again = time.After(max(report.Next.Sub(c.o.Now()), 100*time.Millisecond))
 		}
 	}
 }
+
+// While a pass writes a large plan, as the first one does, new tokens wait for its end, but not longer than yieldLarge: made beside it
+// they would take a third of what kube-apiserver gives. See docs/adr/0145.
+const (
+	largePlan  = 1000
+	yieldLarge = 10 * time.Minute
+)
 
 // yield waits while the rights of people are being written, for patience at most, or until news comes by which a token may have
 // to die.

@@ -4,18 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/kubernetes/fake"
+	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 )
@@ -270,4 +278,73 @@ func TestAChangeLosesNothingNewer(t *testing.T) {
 			t.Errorf("what was stored meanwhile is gone: %v", kept.st)
 		}
 	})
+}
+
+// TestTokensWaitForALargePlan: while a pass writes much, new tokens wait for its end, for yieldLarge at most; what may have to die does
+// not.
+func TestTokensWaitForALargePlan(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		large    time.Duration
+		urgent   bool
+		failures int // of deletions
+		from, to time.Duration
+	}{
+		"none":                            {0, false, 0, 0, 2 * time.Second},
+		"one":                             {3 * time.Minute, false, 0, 3 * time.Minute, 3*time.Minute + 2*time.Second},
+		"without end":                     {time.Hour, false, 0, yieldLarge, yieldLarge + 2*time.Second},
+		"somebody lost one":               {time.Hour, true, 0, 0, 2 * time.Second},
+		"somebody lost one, and it lives": {time.Hour, true, 4, 10 * time.Second, time.Minute},
+		"it ends between two":             {yieldLarge - time.Second, false, 0, yieldLarge - time.Second, yieldLarge + time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				ctx, stop := context.WithCancel(t.Context())
+				kube := fake.NewClientset()
+				log := slog.New(slog.DiscardHandler)
+				cr := &credentials{
+					o:    &Options{CI: ci.New(ci.Config{Kube: kube, Now: time.Now}), Kube: kube, Now: time.Now, Logger: log},
+					look: func(look) {}, busy: func() bool { return false },
+				}
+				in := make(chan ciNews, 1)
+				var wg sync.WaitGroup
+				wg.Go(func() { cr.run(ctx, in, nil) })
+				n := ci.Namespace{Name: "ns", Source: authz.ProjectID(1), Mode: rbacsync.DeliverIDToken, Account: "uid"}
+				if c.urgent {
+					_, err := kube.CoreV1().Secrets("ns").Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+						Name: kubename.CISecret, Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy},
+					}, Type: corev1.SecretTypeOpaque, Data: map[string][]byte{"token": []byte("t")}}, metav1.CreateOptions{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					n.Lost = []int64{7}
+				}
+				kube.PrependReactor("delete", "secrets", func(kubetesting.Action) (bool, runtime.Object, error) {
+					c.failures--
+					return c.failures >= 0, nil, errors.New("too many requests")
+				})
+				done := func() bool { // it was made, or made anew without the token
+					s, err := kube.CoreV1().Secrets("ns").Get(ctx, kubename.CISecret, metav1.GetOptions{})
+					return err == nil && len(s.Data["token"]) == 0
+				}
+				begun := time.Now()
+				cr.large.Store(c.large > 0)
+				time.AfterFunc(c.large, func() { cr.large.Store(false) })
+				news := ciNews{list: []ci.Namespace{n}}
+				if c.urgent {
+					news.urgent = cr.hurry.offered.Add(1)
+				}
+				news.offer(in)
+				for !done() && time.Since(begun) < time.Hour {
+					time.Sleep(time.Second)
+				}
+				if took := time.Since(begun); took < c.from || took > c.to {
+					t.Errorf("it took %v, want %v to %v", took, c.from, c.to)
+				}
+				stop()
+				wg.Wait()
+			})
+		})
+	}
 }

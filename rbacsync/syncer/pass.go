@@ -283,7 +283,9 @@ func (s *pipeline) write(ctx context.Context, p *pass) error {
 	if s.published.leading.Load() {
 		opts.Pause = s.urgent
 	}
+	s.credentials.large.Store(len(p.Plan) >= largePlan)
 	p.Report = s.cluster.Apply(ctx, p.Plan, opts)
+	s.credentials.large.Store(false)
 	p.made = p.Report.Made(p.Plan)
 	s.reportWritten(p)
 	for _, l := range p.Report.Namespaces {
