@@ -229,6 +229,7 @@ func (s *server) leadWith(ctx context.Context, c *core) error {
 		}
 	})
 	watch.Go(func() { collectInQuiet(ctx, c.engine.Quiet) })
+	watch.Go(func() { collectLarge(ctx, c.engine.WritesMuch) })
 	if c.cfg.RBACSync.Mode == config.ModeEnforce {
 		err := fence.Await(ctx, s.clients.kube, c.cfg, s.log, func(f *authz.Finding) {
 			if s.rounds.Wait(f) {

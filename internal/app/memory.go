@@ -16,12 +16,42 @@ import (
 // second, for a tenth of their processor time; with a large one this changes nothing.
 func heapFloor() []byte { return make([]byte, 16<<20) }
 
-// collectSooner makes Go collect when garbage has grown by half of what is in use, not by all of it: the rounds over a large
-// GitLab leave much garbage, and memory is dearer there than the processor time. GOGC in the environment wins.
-func collectSooner() {
+// Go collects when garbage has grown by garbagePercent of what is in use, not by all of it: the rounds over a large GitLab leave much
+// garbage, and memory is dearer there than the processor time. While the first round is written most is in use, and it is
+// garbageOfLarge.
+const (
+	garbagePercent = 50
+	garbageOfLarge = 25
+	largeFor       = 10 * time.Second // after a part of that round the next one follows at once
+)
+
+// collectSooner makes Go collect at garbagePercent. GOGC in the environment wins.
+func collectSooner() { setGarbage(garbagePercent) }
+
+func setGarbage(percent int) {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(percent)
 	}
+}
+
+// collectLarge makes Go collect at garbageOfLarge while a large plan is written, and for largeFor after that. It returns when ctx is
+// done.
+func collectLarge(ctx context.Context, large func() bool) {
+	var last time.Time
+	for is := garbagePercent; ctx.Err() == nil; wait.For(ctx, time.Second) {
+		if large() {
+			last = time.Now()
+		}
+		want := garbagePercent
+		if time.Since(last) < largeFor {
+			want = garbageOfLarge
+		}
+		if want != is {
+			is = want
+			setGarbage(want)
+		}
+	}
+	setGarbage(garbagePercent)
 }
 
 // When collectInQuiet collects: nothing was to be done for quietFor, looked at each quietEvery, and garbage has grown to a quarter of

@@ -38,3 +38,29 @@ func TestGarbageIsCollectedInQuiet(t *testing.T) { //nolint:paralleltest // it c
 	}
 	runtime.KeepAlive(live)
 }
+
+// TestGarbageOfALargePlan: while a large plan is written Go collects sooner, and then as before; but not where GOGC says otherwise.
+func TestGarbageOfALargePlan(t *testing.T) { //nolint:paralleltest // it changes how often Go collects
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	for gogc, want := range map[string][2]int{"": {garbageOfLarge, garbagePercent}, "70": {70, 70}} {
+		t.Setenv("GOGC", gogc)
+		debug.SetGCPercent(70)
+		ctx, cancel := context.WithCancel(t.Context())
+		asked := make(chan bool)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			collectLarge(ctx, func() bool { asked <- true; return true })
+		}()
+		<-asked
+		<-asked // by then the first answer was taken
+		if is := debug.SetGCPercent(want[0]); is != want[0] {
+			t.Errorf("GOGC %q: at %d %% meanwhile, want %d", gogc, is, want[0])
+		}
+		cancel()
+		<-ended
+		if is := debug.SetGCPercent(want[1]); is != want[1] {
+			t.Errorf("GOGC %q: at %d %% afterwards, want %d", gogc, is, want[1])
+		}
+	}
+}

@@ -211,7 +211,7 @@ func TestAWriterKeepsBlocksPacked(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, e := range all {
-				got = append(got, text(change{at: e.At, namespace: e.Namespace, user: e.Who.ID, role: e.Role, cause: e.Cause, what: uint8(slices.Index(whats[:], e.What)), why: e.Why})) //nolint:gosec // small
+				got = append(got, text(change{at: e.At, namespace: e.Namespace, user: e.Who.ID, role: e.Role, cause: e.Cause, what: uint8(slices.Index(whats[:], e.What)), why: e.Why}))
 			}
 		}
 		slices.Sort(want)

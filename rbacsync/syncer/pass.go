@@ -155,6 +155,9 @@ func (p *pass) plan(want *rbacsync.Wanted) {
 	p.Plan, p.planFound = rbacsync.Plan(p.have, want)
 }
 
+// WritesMuch reports whether a pass writes a large plan, as the first one does. It may be asked at any time.
+func (s *pipeline) WritesMuch() bool { return s.credentials.large.Load() }
+
 // everything reports whether the pass looks at everything.
 func (p *pass) everything() bool { return p.scope == nil }
 
