@@ -19,7 +19,7 @@ import (
 
 // commit writes the first Secret: the first n open records, or the first block for which there was no room, and where all else is. What
 // was claimed counts from then on.
-func (v *volume) commit(ctx context.Context, n int) error {
+func (v *writableVolume) commit(ctx context.Context, n int) error {
 	x, ok := v.blocks[v.head.Next]
 	if !ok {
 		packed, err := v.book.packBlock(v.open[:n])
@@ -40,7 +40,7 @@ func (v *volume) commit(ctx context.Context, n int) error {
 }
 
 // saveBase writes the tables and the state before the first block that counts. Commit makes it count.
-func (v *volume) saveBase(ctx context.Context, now time.Time) error {
+func (v *writableVolume) saveBase(ctx context.Context, now time.Time) error {
 	if err := v.writer.claim(ctx); err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (v *volume) saveBase(ctx context.Context, now time.Time) error {
 
 // seal stores the first block that is packed and not stored or, without any, makes one of at most n of the first open records. It
 // returns of how many; 0: there is no room, what is old has to be dropped first. Commit makes it count.
-func (v *volume) seal(ctx context.Context, n int) (int, error) {
+func (v *writableVolume) seal(ctx context.Context, n int) (int, error) {
 	x, waits := v.blocks[v.head.Next]
 	if !waits {
 		var err error
@@ -96,7 +96,7 @@ func (v *volume) seal(ctx context.Context, n int) (int, error) {
 }
 
 // firstBlock makes a block of at most n of the first open records.
-func (v *volume) firstBlock(n int) (block, error) {
+func (v *writableVolume) firstBlock(n int) (block, error) {
 	packed, err := v.book.packBlock(v.open[:n])
 	for ; err == nil && len(packed) > maxSegment && n > 1; packed, err = v.book.packBlock(v.open[:n]) {
 		n /= 2
@@ -107,14 +107,14 @@ func (v *volume) firstBlock(n int) (block, error) {
 }
 
 // put takes a block in, of the first open records.
-func (v *volume) put(n uint64, x block) {
+func (v *writableVolume) put(n uint64, x block) {
 	v.blocks[n], v.book.last = x, max(v.book.last, x.last)
 	v.open = v.open[x.count:]
 	v.book.log, v.book.first = v.open, max(v.book.first-x.count, 0)
 }
 
 // pack makes blocks of all open records but less than n. They are not stored: seal does that.
-func (v *volume) pack(n int) {
+func (v *writableVolume) pack(n int) {
 	next := v.head.Next
 	for ; v.blocks[next].count > 0; next++ { // packed before
 	}
@@ -132,7 +132,7 @@ func (v *volume) pack(n int) {
 }
 
 // waits reports whether there are blocks that are packed and not stored.
-func (v *volume) waits() bool { return v.blocks[v.head.Next].count > 0 }
+func (v *writableVolume) waits() bool { return v.blocks[v.head.Next].count > 0 }
 
 // size is how many bytes the blocks of a segment have.
 func (v *volume) size(g segment) (bytes int) {
@@ -143,12 +143,12 @@ func (v *volume) size(g segment) (bytes int) {
 }
 
 // has reports whether the head names a segment with all blocks that it had.
-func (v *volume) has(old segment) bool {
+func (v *writableVolume) has(old segment) bool {
 	return slices.ContainsFunc(v.head.Segments, func(g segment) bool { return g.Slot == old.Slot && g.From == old.From })
 }
 
 // segment returns the Secret of a segment, with its blocks alone, and whether there is more in it.
-func (v *volume) segment(ctx context.Context, g segment) (s *corev1.Secret, more bool, err error) {
+func (v *writableVolume) segment(ctx context.Context, g segment) (s *corev1.Secret, more bool, err error) {
 	s = ownSecret(slotName(g.Slot), map[string][]byte{})
 	old, err := v.writer.secrets().Get(ctx, s.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -170,7 +170,7 @@ func (v *volume) segment(ctx context.Context, g segment) (s *corev1.Secret, more
 }
 
 // clean takes out of the Secret of a slot what the head does not name.
-func (v *volume) clean(ctx context.Context, slot int) error {
+func (v *writableVolume) clean(ctx context.Context, slot int) error {
 	g := segment{Slot: slot}
 	if i := slices.IndexFunc(v.head.Segments, func(g segment) bool { return g.Slot == slot }); i >= 0 {
 		g = v.head.Segments[i]
@@ -188,7 +188,7 @@ func (v *volume) clean(ctx context.Context, slot int) error {
 }
 
 // drop forgets the blocks before one, in the head alone: their records become part of the base.
-func (v *volume) drop(before uint64) error {
+func (v *writableVolume) drop(before uint64) error {
 	b := v.book
 	for _, n := range slices.Sorted(maps.Keys(v.blocks)) {
 		if n >= before {

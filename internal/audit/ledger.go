@@ -20,11 +20,11 @@ type ledger struct {
 	// change.
 	openBytes, openRecords int
 
-	v       *volume  // nil: not read yet
-	now     state    // after all records of v
-	fresh   bool     // nothing is stored
-	unsaved int      // how many records at the end of the log are not stored
-	waiting []change // what was not stored when v was forgotten: it is noted again
+	v       *writableVolume // nil: not read yet
+	now     state           // after all records of v
+	fresh   bool            // nothing is stored
+	unsaved int             // how many records at the end of the log are not stored
+	waiting []change        // what was not stored when v was forgotten: it is noted again
 	dirty   bool
 	legacy  bool // what versions before wrote is to be deleted
 	forgets bool // the stored tables have somebody who is to be forgotten
@@ -82,14 +82,14 @@ func (l *ledger) reset() {
 	*l = ledger{o: l.o, openBytes: l.openBytes, openRecords: l.openRecords}
 }
 
-func (l *ledger) volume() *volume {
+func (l *ledger) volume() *writableVolume {
 	v := newVolume(l.o.Kube)
 	v.writer.may = l.o.May
-	return v
+	return &writableVolume{v}
 }
 
 // anew returns an empty volume in the place of one that can't be read: of what was looked at, and of nothing that was written since.
-func (l *ledger) anew(old *volume) *volume {
+func (l *ledger) anew(old *writableVolume) *writableVolume {
 	v := l.volume()
 	v.writer.seen = old.writer.seen
 	return v

@@ -305,7 +305,7 @@ func TestANewLeaderLosesNothing(t *testing.T) {
 			next.ledger.openRecords = 4
 			w.save(t, next, w.give(syncer.KindFull, 2))
 			w.check(t, kube, what+", and later")
-			tidy(t, kube, next.ledger.v, what)
+			tidy(t, kube, next.ledger.v.volume, what)
 		}
 		if requests < 7 {
 			t.Errorf("%s: only %d requests", name, requests)
@@ -422,11 +422,13 @@ func makes(w *world, ns, by string) rbacsync.Change {
 func TestABaseIsAheadOfItsBlocks(t *testing.T) {
 	for ahead := range uint64(4) {
 		w, kube := scenarios(t)["full"]()
-		v := newVolume(kube)
+		v := &writableVolume{newVolume(kube)}
 		if err := v.refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		v.drop(v.head.Next)
+		if err := v.drop(v.head.Next); err != nil {
+			t.Fatal(err)
+		}
 		err := v.baseBlob().Save(t.Context(), map[string]string{metaBase: "never committed"}, func(out io.Writer) error {
 			return v.book.writeBase(out, v.head.Next+ahead)
 		})
@@ -484,7 +486,7 @@ func TestADeathAtAnyWrite(t *testing.T) {
 				w.save(t, next, w.give(syncer.KindTargeted, 11+n))
 			}
 			w.check(t, kube, what+", and later")
-			tidy(t, kube, next.ledger.v, what)
+			tidy(t, kube, next.ledger.v.volume, what)
 			if v := next.ledger.v; v.bytes() > small.MaxBytes || v.first > v.head.Next {
 				t.Errorf("%s: %d bytes are kept; blocks count from %d on, the next is %d", what, v.bytes(), v.first, v.head.Next)
 			}

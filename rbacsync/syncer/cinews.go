@@ -101,3 +101,10 @@ func (n ciNews) offer(to chan ciNews) {
 	}
 	to <- n
 }
+
+// credentialsAnd returns what a pass and one after it know of CI credentials together.
+func (p *pass) credentialsAnd(later *pass) []ci.Namespace {
+	news := ciNews{list: p.credentials, scope: p.scope}
+	news.take(ciNews{list: later.credentials, scope: later.scope})
+	return news.list
+}

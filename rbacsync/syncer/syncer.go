@@ -229,9 +229,7 @@ func (s *Syncer) withAnswers(ctx context.Context, j job) *pass {
 	again.Err = errors.Join(p.Err, again.Err)
 	again.Plan = slices.Concat(p.Plan, again.Plan)
 	again.Report = p.Report.With(again.Report)
-	news := ciNews{list: p.credentials, scope: p.scope}
-	news.take(ciNews{list: again.credentials, scope: again.scope})
-	again.credentials = news.list
+	again.credentials = p.credentialsAnd(again)
 	if p.losses != nil {
 		again.losses = maps.Clone(s.losses)
 	}
