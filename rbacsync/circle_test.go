@@ -27,7 +27,7 @@ func TestACircleOfGroupsEnds(t *testing.T) {
 		d := rbacsync.NewDeliveries(&rbacsync.Input{Snapshot: round, Settings: rbacsync.Settings{CI: rbacsync.CISettings{
 			Exceptions: []rbacsync.CIException{{Source: authz.GroupID(1), Mode: rbacsync.DeliverNone}},
 		}}})
-		d.Mode(authz.ProjectID(42))
+		d.Delivery(authz.ProjectID(42))
 		binding := func(users ...int64) rbacsync.Object {
 			return rbacsync.Object{
 				Key:     rbacsync.Key{Namespace: "haw-world", Kind: rbacsync.KindRoleBinding, Name: "gitlab-view"},

@@ -88,7 +88,7 @@ func NewDeliveries(in *Input) *Deliveries {
 }
 
 // Mode returns how a source gets its credentials.
-func (v *Deliveries) Mode(id authz.SourceID) (mode Delivery) {
+func (v *Deliveries) Delivery(id authz.SourceID) (mode Delivery) {
 	if len(v.by) > 0 {
 		for at := range v.snap.Up(id) {
 			mode = cmp.Or(mode, v.by[at].Mode)
@@ -187,7 +187,7 @@ func (v *Deliveries) binding(src authz.Source, ns string) *Binding {
 		if v.ReadOnly[id] {
 			continue
 		}
-		mode := v.Mode(authz.ProjectID(id))
+		mode := v.Delivery(authz.ProjectID(id))
 		want, ok := v.Subject(ns, id, mode)
 		if ok {
 			b.Others = append(b.Others, want)
@@ -272,7 +272,7 @@ func (s CISettings) Modes(snap *authz.Snapshot, sources []authz.Source) map[int6
 	out := map[int64]Delivery{}
 	for _, src := range sources {
 		if src.ID.Kind == authz.ProjectSource && !src.ReadOnly {
-			out[src.ID.ID] = v.Mode(src.ID)
+			out[src.ID.ID] = v.Delivery(src.ID)
 		}
 	}
 	return out

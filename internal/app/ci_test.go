@@ -230,8 +230,8 @@ func (c *testCluster) pass(mode rbacsync.Delivery, change func(*ci.Namespace)) [
 	}
 	read := s.Projects[c.project]
 	n := ci.Namespace{
-		Name: "app", Source: authz.ProjectID(c.project), Account: types.UID("sa-" + c.id[len(c.id)-1:]), Mode: mode, Readers: []int64{1}, Read: c.now,
-		Projects: []ci.Project{{ID: c.project, Mode: mode, Bound: true, Variables: read.Variables, VariablesRead: read.VariablesRead}},
+		Name: "app", Source: authz.ProjectID(c.project), Account: types.UID("sa-" + c.id[len(c.id)-1:]), Delivery: mode, Readers: []int64{1}, Read: c.now,
+		Projects: []ci.Project{{ID: c.project, Delivery: mode, Bound: true, Variables: read.Variables, VariablesRead: read.VariablesRead}},
 	}
 	if change != nil {
 		change(&n)
@@ -332,7 +332,7 @@ func TestFindingOfAnotherCluster(t *testing.T) {
 	a, b := e.cluster("a"), e.cluster("b")
 	a.pass(rbacsync.DeliverVariables, nil)
 	b.pass(rbacsync.DeliverVariables, nil)
-	n := ci.Namespace{Name: "app", Source: authz.ProjectID(e.project), Account: "sa", Mode: rbacsync.DeliverVariables, Readers: []int64{1}, Projects: []ci.Project{{ID: e.project, Mode: rbacsync.DeliverVariables}}}
+	n := ci.Namespace{Name: "app", Source: authz.ProjectID(e.project), Account: "sa", Delivery: rbacsync.DeliverVariables, Readers: []int64{1}, Projects: []ci.Project{{ID: e.project, Delivery: rbacsync.DeliverVariables}}}
 	r := b.p.Provision(t.Context(), []ci.Namespace{n})
 	if len(r.Findings) != 1 {
 		t.Fatalf("findings %v", r.Findings)

@@ -80,7 +80,7 @@ func jobsOf(cfg *config.Config, v authz.View, project int64, given func(namespac
 		return webapi.CI{}, false
 	}
 	settings := rbacsync.NewDeliveries(&rbacsync.Input{Snapshot: v.Snapshot, Names: v.Namespace, Settings: rbacsync.Settings{CI: ciSettings(cfg)}})
-	mode := settings.Mode(authz.ProjectID(project))
+	mode := settings.Delivery(authz.ProjectID(project))
 	out := webapi.CI{Project: project, Path: p.Path, Namespace: settings.Into(project), Delivery: string(mode), Environment: cfg.CI.Environment}
 	src, ok := v.Policy.Source(v.Snapshot, authz.ProjectID(project))
 	switch {
@@ -114,7 +114,7 @@ func outcomeOf(g ci.Given, known bool, mode rbacsync.Delivery, environment strin
 		return "other-cluster", fmt.Sprintf("another cluster's credentials are in the project with the environment %q, and are left there: ask the cluster's administrators", environment)
 	case g.Half:
 		return "failed", "GitLab did not take all of it yet, and it is tried again: if this lasts, ask the cluster's administrators"
-	case g.Mode != mode || g.Scope != environment:
+	case g.Delivery != mode || g.Scope != environment:
 		return "waiting", "nothing was delivered in this way yet: it is, within minutes after the namespace is there"
 	case len(g.Foreign) > 0:
 		return "foreign", fmt.Sprintf("the project has CI/CD variables of its own in the place of ours (%s), and jobs get those: delete or rename them, ours follow", strings.Join(g.Foreign, ", "))

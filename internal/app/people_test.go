@@ -40,7 +40,7 @@ func TestWhatJobsAreToldToGet(t *testing.T) {
 	}}
 	v := authz.NewView(s, policy, map[authz.SourceID]string{authz.ProjectID(1): "a", authz.ProjectID(2): "b", authz.ProjectID(3): "c", authz.GroupID(7): "haw", authz.ProjectID(5): "haw-e"})
 	at := time.Date(2026, 11, 29, 8, 0, 0, 0, time.UTC)
-	good := ci.Given{Mode: rbacsync.DeliverVariables, Scope: "ICC-K8s", Written: at, Good: at.Add(time.Hour)}
+	good := ci.Given{Delivery: rbacsync.DeliverVariables, Scope: "ICC-K8s", Written: at, Good: at.Add(time.Hour)}
 	with := func(change func(*ci.Given)) ci.Given { g := good; change(&g); return g }
 	outcomes := map[string]bool{}
 	for _, c := range []struct {
@@ -54,7 +54,7 @@ func TestWhatJobsAreToldToGet(t *testing.T) {
 		{"delivered", 1, good, false, "variables", "delivered"},
 		{"not known yet", 1, ci.Given{}, true, "variables", "unknown"},
 		{"nothing yet", 1, ci.Given{}, false, "variables", "waiting"},
-		{"another mode before", 1, with(func(g *ci.Given) { g.Mode = rbacsync.DeliverIDToken }), false, "variables", "waiting"},
+		{"another mode before", 1, with(func(g *ci.Given) { g.Delivery = rbacsync.DeliverIDToken }), false, "variables", "waiting"},
 		{"another environment before", 1, with(func(g *ci.Given) { g.Scope = "old" }), false, "variables", "waiting"},
 		{"not all of it", 1, with(func(g *ci.Given) { g.Half = true }), false, "variables", "failed"},
 		{"somebody else's variables", 1, with(func(g *ci.Given) { g.Foreign = []string{"KUBECONFIG"} }), false, "variables", "foreign"},
@@ -62,7 +62,7 @@ func TestWhatJobsAreToldToGet(t *testing.T) {
 		{"configured so", 2, good, false, "none", "none"},
 		{"archived", 3, good, false, "variables", "frozen"},
 		{"left out", 4, good, false, "none", "none"},
-		{"into the group, by its delivery", 5, with(func(g *ci.Given) { g.Mode, g.Good = rbacsync.DeliverIDToken, time.Time{} }), false, "id-token", "delivered"},
+		{"into the group, by its delivery", 5, with(func(g *ci.Given) { g.Delivery, g.Good = rbacsync.DeliverIDToken, time.Time{} }), false, "id-token", "delivered"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, ok := jobsOf(cfg, v, c.project, func(ns string, project int64) (ci.Given, bool) {

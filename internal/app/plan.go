@@ -213,7 +213,7 @@ func document(cfg *config.Config, r syncer.Round, environment string, handed []c
 		id := authz.ProjectID(h.Project)
 		path, _ := r.Snapshot.Path(id)
 		in.Deliveries = append(in.Deliveries, preview.Delivery{
-			Project: id.String(), Path: path, Namespace: h.Namespace, Mode: string(h.Mode), Environment: environment, Protected: h.Protected,
+			Project: id.String(), Path: path, Namespace: h.Namespace, Mode: string(h.Delivery), Environment: environment, Protected: h.Protected,
 			Write: h.Write, Change: h.Change, Why: h.Why, Remove: h.Remove, RemoveFrom: h.Scope, Integration: h.Integration != "", IntegrationAction: string(h.Integration),
 			ExplanationAction: string(h.Explanation), InTheWay: h.Foreign, OtherOwner: h.Other, Unread: h.Unread,
 		})

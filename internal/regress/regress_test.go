@@ -467,8 +467,8 @@ func TestBug17SecretOfTheHook(t *testing.T) {
 // deploying is the namespace of a project that deploys there.
 func deploying(ns string, project int64) ci.Namespace {
 	return ci.Namespace{
-		Name: ns, Source: authz.ProjectID(project), Mode: rbacsync.DeliverVariables,
-		Projects: []ci.Project{{ID: project, Mode: rbacsync.DeliverVariables, Bound: true}},
+		Name: ns, Source: authz.ProjectID(project), Delivery: rbacsync.DeliverVariables,
+		Projects: []ci.Project{{ID: project, Delivery: rbacsync.DeliverVariables, Bound: true}},
 	}
 }
 

@@ -20,13 +20,13 @@ import (
 
 // Given is what a project was given last, for telling people. It is what is kept in its namespace, so each replica knows it.
 type Given struct {
-	Mode    rbacsync.Delivery // "": nothing yet
-	Scope   string            // the environment
-	Good    time.Time         // the end of the token in it; zero: there is none
-	Written time.Time         // when GitLab was written to last; zero: never
-	Half    bool              // GitLab did not take all of it, or it was not known to when that was kept
-	Foreign []string          // keys of variables that somebody else has
-	Other   bool              // another cluster has its variables or integration in the place of ours
+	Delivery rbacsync.Delivery // "": nothing yet
+	Scope    string            // the environment
+	Good     time.Time         // the end of the token in it; zero: there is none
+	Written  time.Time         // when GitLab was written to last; zero: never
+	Half     bool              // GitLab did not take all of it, or it was not known to when that was kept
+	Foreign  []string          // keys of variables that somebody else has
+	Other    bool              // another cluster has its variables or integration in the place of ours
 }
 
 // Board follows what projects were given. Its methods may be called at the same time.
@@ -141,7 +141,7 @@ func givenIn(text string) map[int64]Given {
 	_ = json.Unmarshal([]byte(text), &recs)
 	out := make(map[int64]Given, len(recs))
 	for project, r := range recs {
-		g := Given{Mode: r.Mode, Scope: r.Scope, Written: r.Written, Half: r.half(), Foreign: slices.Clone(r.Foreign), Other: r.Other != nil}
+		g := Given{Delivery: r.Delivery, Scope: r.Scope, Written: r.Written, Half: r.half(), Foreign: slices.Clone(r.Foreign), Other: r.Other != nil}
 		if r.Token != nil {
 			g.Good = r.Token.Expires
 		}

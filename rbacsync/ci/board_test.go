@@ -78,7 +78,7 @@ func TestBoard(t *testing.T) {
 	t.Parallel()
 	b := newBoard(t, time.Hour)
 	x := newBench(t)
-	if g, known := b.Of("haw-world", 42); known || g.Mode != "" {
+	if g, known := b.Of("haw-world", 42); known || g.Delivery != "" {
 		t.Error("known before anything was told")
 	}
 	provision := func(mode rbacsync.Delivery, codes ...string) {
@@ -95,7 +95,7 @@ func TestBoard(t *testing.T) {
 	}
 	provision(rbacsync.DeliverVariables)
 	b.want("delivered", func(g ci.Given, known bool) bool {
-		return known && g.Mode == rbacsync.DeliverVariables && g.Scope == "ICC-K8s" && !g.Half && !g.Other && g.Foreign == nil && g.Written.Equal(x.now) && g.Good.Equal(x.now.Add(10*time.Hour))
+		return known && g.Delivery == rbacsync.DeliverVariables && g.Scope == "ICC-K8s" && !g.Half && !g.Other && g.Foreign == nil && g.Written.Equal(x.now) && g.Good.Equal(x.now.Add(10*time.Hour))
 	})
 	first := x.now
 
@@ -113,11 +113,13 @@ func TestBoard(t *testing.T) {
 	x.clusters.fail = nil
 	provision(rbacsync.DeliverCertificate)
 	b.want("an integration", func(g ci.Given, _ bool) bool {
-		return !g.Half && g.Mode == rbacsync.DeliverCertificate && !g.Good.IsZero()
+		return !g.Half && g.Delivery == rbacsync.DeliverCertificate && !g.Good.IsZero()
 	})
 
 	provision(rbacsync.DeliverIDToken)
-	b.want("nothing that ends", func(g ci.Given, _ bool) bool { return !g.Half && g.Mode == rbacsync.DeliverIDToken && g.Good.IsZero() })
+	b.want("nothing that ends", func(g ci.Given, _ bool) bool {
+		return !g.Half && g.Delivery == rbacsync.DeliverIDToken && g.Good.IsZero()
+	})
 
 	x.gitlab.foreign[42] = []string{"KUBECONFIG"}
 	provision(rbacsync.DeliverIDToken, "ci_foreign_variable")
@@ -129,12 +131,12 @@ func TestBoard(t *testing.T) {
 	foreign.Annotations[kubename.AnnotationCIProjects] = `{"42":{"mode":"none"}}`
 	b.tell(watch.Modified, foreign)
 	b.tell(watch.Modified, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "other", Labels: s.Labels, Annotations: map[string]string{kubename.AnnotationCIProjects: "not JSON"}}})
-	b.want("what is not ours tells nothing", func(g ci.Given, _ bool) bool { return g.Mode == rbacsync.DeliverIDToken })
-	if g, known := b.Of("haw-world", 43); !known || g.Mode != "" {
+	b.want("what is not ours tells nothing", func(g ci.Given, _ bool) bool { return g.Delivery == rbacsync.DeliverIDToken })
+	if g, known := b.Of("haw-world", 43); !known || g.Delivery != "" {
 		t.Errorf("a project that was given nothing: %+v, %t", g, known)
 	}
 	b.tell(watch.Deleted, s)
-	b.want("deleted", func(g ci.Given, known bool) bool { return known && g.Mode == "" })
+	b.want("deleted", func(g ci.Given, known bool) bool { return known && g.Delivery == "" })
 }
 
 // TestBoardForgetsWhatWentUnseen: a Secret that was deleted while no watch was open.
@@ -148,12 +150,12 @@ func TestBoardForgetsWhatWentUnseen(t *testing.T) {
 	}
 	b.tell(watch.Added, kept("haw-world"))
 	b.tell(watch.Added, kept("other"))
-	b.want("told", func(g ci.Given, _ bool) bool { return g.Mode != "" })
+	b.want("told", func(g ci.Given, _ bool) bool { return g.Delivery != "" })
 	b.now.Stop()
 	b.now = <-b.watches
 	b.tell(watch.Added, kept("other"))
-	b.want("gone", func(g ci.Given, known bool) bool { return known && g.Mode == "" })
-	if g, _ := b.Of("other", 42); g.Mode != rbacsync.DeliverIDToken {
+	b.want("gone", func(g ci.Given, known bool) bool { return known && g.Delivery == "" })
+	if g, _ := b.Of("other", 42); g.Delivery != rbacsync.DeliverIDToken {
 		t.Errorf("%+v", g)
 	}
 }

@@ -309,15 +309,15 @@ func (c *clusters) Remove(_ context.Context, project int64, _ string, _ ci.Clust
 }
 
 var (
-	haw   = ci.Namespace{Name: "haw", Source: authz.GroupID(7), Account: "sa-1", Mode: rbacsync.DeliverVariables}
+	haw   = ci.Namespace{Name: "haw", Source: authz.GroupID(7), Account: "sa-1", Delivery: rbacsync.DeliverVariables}
 	world = project("haw-world", 42, rbacsync.DeliverVariables)
 )
 
 // project is the namespace of a project that deploys there itself; its Maintainer is person 2.
 func project(ns string, id int64, mode rbacsync.Delivery) ci.Namespace {
 	return ci.Namespace{
-		Name: ns, Source: authz.ProjectID(id), Account: "sa-1", Mode: mode, Readers: []int64{2}, Read: start.Add(-time.Minute),
-		Projects: []ci.Project{{ID: id, Mode: mode, Bound: true}},
+		Name: ns, Source: authz.ProjectID(id), Account: "sa-1", Delivery: mode, Readers: []int64{2}, Read: start.Add(-time.Minute),
+		Projects: []ci.Project{{ID: id, Delivery: mode, Bound: true}},
 	}
 }
 

@@ -67,13 +67,13 @@ func (d *delivery) do(ctx context.Context) error {
 			return err
 		}
 		unlooked, acts = nil, true
-	case d.rec.Mode == "" && d.project.Mode == rbacsync.DeliverNone:
-		d.rec.Mode, d.rec.Scope, d.rec.Since = rbacsync.DeliverNone, d.p.c.Scope, d.p.c.Now()
+	case d.rec.Delivery == "" && d.project.Delivery == rbacsync.DeliverNone:
+		d.rec.Delivery, d.rec.Scope, d.rec.Since = rbacsync.DeliverNone, d.p.c.Scope, d.p.c.Now()
 		d.keep()
 	}
 	if d.report(); d.rec.Other != nil {
 		if x.outcome == Removed && kept == nil {
-			d.handed = append(d.handed, Handover{Namespace: d.n.Name, Project: d.project.ID, Mode: d.project.Mode, Protected: handover.Protected, Explanation: Removed})
+			d.handed = append(d.handed, Handover{Namespace: d.n.Name, Project: d.project.ID, Delivery: d.project.Delivery, Protected: handover.Protected, Explanation: Removed})
 		}
 		return kept
 	}
@@ -81,7 +81,7 @@ func (d *delivery) do(ctx context.Context) error {
 	if (acts || handover.Explanation != "") && !handover.empty() {
 		d.handed = append(d.handed, handover)
 	}
-	if t := d.rec.Token; d.project.Mode.HandsToken() && t != nil {
+	if t := d.rec.Token; d.project.Delivery.HandsToken() && t != nil {
 		d.by(t.Rotate)
 		d.life = t.Expires.Sub(t.Since)
 	}
@@ -104,11 +104,11 @@ func (d *delivery) deliver(ctx context.Context, vars []Variable, diff difference
 	written, err := d.hand(ctx, vars, diff)
 	d.keep()
 	if err != nil {
-		return deliveryFailed("delivering CI credentials to GitLab project %d (%s): %w", d.project.ID, d.project.Mode, err)
+		return deliveryFailed("delivering CI credentials to GitLab project %d (%s): %w", d.project.ID, d.project.Delivery, err)
 	}
 	if d.rec.Other == nil {
 		d.delivered++
-		d.p.c.Logger.InfoContext(ctx, "CI credentials delivered", "namespace", d.n.Name, "project", d.project.ID, "mode", string(d.project.Mode), "written", written)
+		d.p.c.Logger.InfoContext(ctx, "CI credentials delivered", "namespace", d.n.Name, "project", d.project.ID, "mode", string(d.project.Delivery), "written", written)
 	}
 	return nil
 }
@@ -124,14 +124,14 @@ func (d *delivery) find(code, format string, args ...any) {
 
 // ready reports whether anything can be delivered now.
 func (d *delivery) ready(ctx context.Context) (bool, error) {
-	mode := d.project.Mode
+	mode := d.project.Delivery
 	switch {
 	case d.project.Frozen:
 		return false, nil
 	case d.facts.id == "":
 		d.by(d.p.c.Now().Add(10 * time.Second))
 		return false, nil // nothing is written that does not say whose it is
-	case d.n.Undecided && d.rec.Mode != "" && d.rec.Mode != mode:
+	case d.n.Undecided && d.rec.Delivery != "" && d.rec.Delivery != mode:
 		return false, nil // the group that says which mode may not have been read
 	}
 	if asked := d.p.old[mode]; asked != nil && d.p.c.TooOld != nil {
@@ -193,24 +193,24 @@ func (d *delivery) variables(token string) ([]Variable, error) {
 		return nil, err
 	}
 	sized, caFrom := vars, "cluster.publicCAFile"
-	if d.project.Mode == rbacsync.DeliverAgent {
+	if d.project.Delivery == rbacsync.DeliverAgent {
 		caFrom = "gitlab.caFile"
 	}
-	if d.project.Mode == rbacsync.DeliverCertificate {
+	if d.project.Delivery == rbacsync.DeliverCertificate {
 		sized = []Variable{{Key: "KUBE_CA_PEM", Value: string(d.facts.cluster.CA)}}
 	}
 	if err := checkSizes(sized, caFrom); err != nil {
-		return nil, deliveryFailed("delivering CI credentials to GitLab project %d (%s): %w", d.project.ID, d.project.Mode, err)
+		return nil, deliveryFailed("delivering CI credentials to GitLab project %d (%s): %w", d.project.ID, d.project.Delivery, err)
 	}
 	return vars, nil
 }
 
 // compare finds what is to be done, by the record and by what GitLab had when it was read.
 func (d *delivery) compare(vars []Variable) difference {
-	mode, scope, rec := d.project.Mode, d.p.c.Scope, &d.rec
+	mode, scope, rec := d.project.Delivery, d.p.c.Scope, &d.rec
 	diff := difference{sums: sumsOf(vars)}
-	if rec.Mode != "" || mode != rbacsync.DeliverNone {
-		diff.moved = rec.Mode != mode || rec.Scope != scope
+	if rec.Delivery != "" || mode != rbacsync.DeliverNone {
+		diff.moved = rec.Delivery != mode || rec.Scope != scope
 	}
 	if mode == rbacsync.DeliverNone {
 		rec.Other = nil
@@ -271,7 +271,7 @@ func (d *delivery) renew(ctx context.Context, diff *difference) error {
 	}
 	diff.token = t
 	diff.write = slices.DeleteFunc(vars, func(v Variable) bool { return !d.holdsToken(v) && !contains(diff.write, v.Key) })
-	if d.project.Mode == rbacsync.DeliverCertificate {
+	if d.project.Delivery == rbacsync.DeliverCertificate {
 		diff.sums[clusterPart] = d.facts.sum(d.n.Name, t.ID)
 		if d.p.c.Clusters != nil {
 			t.Mark = d.p.c.Clusters.Mark(t.token)
@@ -286,7 +286,7 @@ func contains(vars []Variable, key string) bool {
 
 // hand writes what is different into GitLab: first what is new, then it takes back what is left of an earlier mode.
 func (d *delivery) hand(ctx context.Context, vars []Variable, diff difference) (written int, err error) {
-	mode, scope, now := d.project.Mode, d.p.c.Scope, d.p.c.Now()
+	mode, scope, now := d.project.Delivery, d.p.c.Scope, d.p.c.Now()
 	before := d.rec.clone()
 	d.rec.Written = now      // what GitLab showed before is out of date, also after a failure
 	claim := d.claim(&d.rec) // before what is about to be written is noted: that is not ours yet
@@ -298,7 +298,7 @@ func (d *delivery) hand(ctx context.Context, vars []Variable, diff difference) (
 	next := d.rec.clone()
 	next.Other = nil
 	if diff.moved {
-		next.leave(d.rec.Mode, d.rec.Scope)
+		next.leave(d.rec.Delivery, d.rec.Scope)
 	}
 	written, err = d.write(ctx, diff, claim, &next)
 	if taken, ok := errors.AsType[*OtherClusterError](err); ok {
@@ -310,7 +310,7 @@ func (d *delivery) hand(ctx context.Context, vars []Variable, diff difference) (
 		return written, err
 	}
 	if diff.moved {
-		next.Mode, next.Since, next.Scope = mode, now, scope
+		next.Delivery, next.Since, next.Scope = mode, now, scope
 	}
 	if len(diff.write) == len(vars) { // also of an integration, which is written as a whole
 		next.Looked = now
@@ -363,7 +363,7 @@ func (d *delivery) write(ctx context.Context, diff difference, claim Claim, next
 // so neither counts as delivered, also when what is wanted changes back or the project leaves. It conflicts when another
 // replica has taken over the namespace: then nothing is written to GitLab.
 func (d *delivery) begin(ctx context.Context, diff difference) error {
-	d.rec.begin(diff, d.project.Mode, d.p.c.Scope)
+	d.rec.begin(diff, d.project.Delivery, d.p.c.Scope)
 	d.keep()
 	return d.save(ctx, nil)
 }

@@ -86,7 +86,7 @@ type explainer struct{ *delivery }
 // explains reports whether the project should have one. In the other deliveries GitLab itself gives jobs a KUBECONFIG, which a
 // variable of the project would hide: from deploy jobs with certificate, and from all others of the agent.
 func (d explainer) explains() bool {
-	mode := d.project.Mode
+	mode := d.project.Delivery
 	return d.project.Explain && !d.facts.expands && (mode == rbacsync.DeliverVariables || mode == rbacsync.DeliverIDToken)
 }
 
@@ -248,7 +248,7 @@ fi
 fi
 `
 	}
-	if d.project.Mode == rbacsync.DeliverIDToken {
+	if d.project.Delivery == rbacsync.DeliverIDToken {
 		script += `if [ -z "${` + IDTokenVariable + `-}" ]; then say ` + quote("it has no ID token, and needs id_tokens: "+IDTokenVariable+": aud: "+c.Audience) + `; fi
 `
 	}

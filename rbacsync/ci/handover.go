@@ -33,7 +33,7 @@ func (t Terms) now() time.Time { return t.Now }
 type Handover struct {
 	Namespace   string
 	Project     int64
-	Mode        rbacsync.Delivery
+	Delivery    rbacsync.Delivery
 	Protected   bool     // only jobs on protected branches and tags get them
 	Write       []string // keys of variables that are not there
 	Change      []string // keys of variables of ours whose value, or whatever else is known of them, becomes another one
@@ -71,7 +71,7 @@ func Handovers(namespaces []Namespace, snap *authz.Snapshot, t Terms) []Handover
 	var out []Handover
 	for _, n := range namespaces {
 		if p := snap.Projects[n.Source.ID]; n.Gone && n.Exists { // what it was given is taken back
-			n.Projects = []Project{{ID: p.ID, Mode: rbacsync.DeliverNone, Frozen: p.Archived || p.MarkedForDeletion, Variables: p.Variables, VariablesRead: p.VariablesRead}}
+			n.Projects = []Project{{ID: p.ID, Delivery: rbacsync.DeliverNone, Frozen: p.Archived || p.MarkedForDeletion, Variables: p.Variables, VariablesRead: p.VariablesRead}}
 		}
 		for _, p := range n.Projects {
 			if h := t.handover(n, p); !h.empty() {
@@ -84,16 +84,16 @@ func Handovers(namespaces []Namespace, snap *authz.Snapshot, t Terms) []Handover
 }
 
 func (t Terms) handover(n Namespace, p Project) Handover {
-	h := Handover{Namespace: n.Name, Project: p.ID, Mode: p.Mode, Protected: !p.Unprotected, Unread: !p.VariablesRead}
+	h := Handover{Namespace: n.Name, Project: p.ID, Delivery: p.Delivery, Protected: !p.Unprotected, Unread: !p.VariablesRead}
 	if p.Frozen {
 		return h
 	}
-	want := t.keys(p.Mode)
+	want := t.keys(p.Delivery)
 	fresh := n.Account == ""
 	if h.Unread && !fresh && t.Shown == t.Scope {
 		return h // it has them, for all that is known
 	}
-	if fresh && p.Mode == rbacsync.DeliverCertificate {
+	if fresh && p.Delivery == rbacsync.DeliverCertificate {
 		h.Integration = Written
 	}
 	for _, key := range want {
@@ -167,9 +167,9 @@ func (t Terms) byRecords(namespaces []Namespace, snap *authz.Snapshot) (out []Ha
 // delivery tells what becomes of one project.
 func (t Terms) delivery(w *work, p Project) Handover {
 	d := delivery{work: w, project: p, rec: w.recs[p.ID].clone(), context: t.Known.Agent.Context}
-	mode := p.Mode
+	mode := p.Delivery
 	switch {
-	case p.Frozen, w.n.Undecided && d.rec.Mode != "" && d.rec.Mode != mode, t.Known.TooOld[mode] != "",
+	case p.Frozen, w.n.Undecided && d.rec.Delivery != "" && d.rec.Delivery != mode, t.Known.TooOld[mode] != "",
 		mode == rbacsync.DeliverAgent && (t.Agent == nil || t.Known.Agent.Refused != ""):
 		return Handover{}
 	}
@@ -193,7 +193,7 @@ type handoverOf struct{ *delivery }
 
 // handover says what a difference leads to.
 func (d handoverOf) handover(vars []Variable, diff difference, x explaining, why string) Handover {
-	h := Handover{Namespace: d.n.Name, Project: d.project.ID, Mode: d.project.Mode, Protected: !d.project.Unprotected, Unread: diff.known == nil && !diff.taken}
+	h := Handover{Namespace: d.n.Name, Project: d.project.ID, Delivery: d.project.Delivery, Protected: !d.project.Unprotected, Unread: diff.known == nil && !diff.taken}
 	if diff.taken {
 		h.Other = cmp.Or(d.rec.Other.Cluster, Unnamed)
 		if x.remove {
@@ -214,7 +214,7 @@ func (d handoverOf) handover(vars []Variable, diff difference, x explaining, why
 		case h.Unread && (was.Scope != scope || was.Sums[v.Key] == ""), !h.Unread && i < 0:
 			h.Write = append(h.Write, v.Key)
 		case !h.Unread && d.isThere(d.has[i], v): // it is written, because it is not known any more that it was
-		case !h.Unread && d.has[i].Cluster == "" && was.Scope == scope && was.Mode == d.project.Mode && d.sameValue(v): // it is looked at, because the mark does not tell
+		case !h.Unread && d.has[i].Cluster == "" && was.Scope == scope && was.Delivery == d.project.Delivery && d.sameValue(v): // it is looked at, because the mark does not tell
 		default:
 			h.Change = append(h.Change, v.Key)
 		}
@@ -276,8 +276,8 @@ func (d handoverOf) leftBehind(diff difference, h *Handover) {
 	}
 	h.Remove = slices.DeleteFunc(h.Remove, func(key string) bool { return key == clusterPart })
 	slices.Sort(h.Remove)
-	left := slices.ContainsFunc(was.Former, func(f former) bool { return f.Mode == rbacsync.DeliverCertificate })
-	if h.Integration == "" && (left || diff.moved && was.Mode == rbacsync.DeliverCertificate) {
+	left := slices.ContainsFunc(was.Former, func(f former) bool { return f.Delivery == rbacsync.DeliverCertificate })
+	if h.Integration == "" && (left || diff.moved && was.Delivery == rbacsync.DeliverCertificate) {
 		h.Integration = Removed
 	}
 }
@@ -285,7 +285,7 @@ func (d handoverOf) leftBehind(diff difference, h *Handover) {
 // departure returns what is taken back from a project that deploys here no longer. variables are those that GitLab showed.
 func (w *work) departure(id int64, variables []authz.CIVariable) Handover {
 	rec := w.recs[id]
-	h := Handover{Namespace: w.n.Name, Project: id, Mode: rbacsync.DeliverNone, Protected: true, Unread: variables == nil}
+	h := Handover{Namespace: w.n.Name, Project: id, Delivery: rbacsync.DeliverNone, Protected: true, Unread: variables == nil}
 	for key := range rec.Sums {
 		switch {
 		case key == clusterPart:

@@ -23,7 +23,7 @@ func TestHandovers(t *testing.T) {
 		}
 		return out
 	}
-	base := ci.Handover{Namespace: "haw-world", Project: 42, Mode: rbacsync.DeliverVariables, Protected: true}
+	base := ci.Handover{Namespace: "haw-world", Project: 42, Delivery: rbacsync.DeliverVariables, Protected: true}
 	with := func(f func(*ci.Handover)) []ci.Handover {
 		h := base
 		f(&h)
@@ -48,27 +48,29 @@ func TestHandovers(t *testing.T) {
 			with(func(h *ci.Handover) { h.Write, h.Protected = withToken, false }),
 		},
 		"another mode": {
-			func(_ *ci.Namespace, p *ci.Project, _ *ci.Terms) { p.Mode = rbacsync.DeliverIDToken },
-			with(func(h *ci.Handover) { h.Mode, h.Remove = rbacsync.DeliverIDToken, []string{"KUBE_TOKEN"} }),
+			func(_ *ci.Namespace, p *ci.Project, _ *ci.Terms) { p.Delivery = rbacsync.DeliverIDToken },
+			with(func(h *ci.Handover) { h.Delivery, h.Remove = rbacsync.DeliverIDToken, []string{"KUBE_TOKEN"} }),
 		},
 		"none": {
-			func(_ *ci.Namespace, p *ci.Project, _ *ci.Terms) { p.Mode = rbacsync.DeliverNone },
-			with(func(h *ci.Handover) { h.Mode, h.Remove = rbacsync.DeliverNone, withToken }),
+			func(_ *ci.Namespace, p *ci.Project, _ *ci.Terms) { p.Delivery = rbacsync.DeliverNone },
+			with(func(h *ci.Handover) { h.Delivery, h.Remove = rbacsync.DeliverNone, withToken }),
 		},
-		"undecided": {func(n *ci.Namespace, p *ci.Project, _ *ci.Terms) { p.Mode, n.Undecided = rbacsync.DeliverNone, true }, nil},
+		"undecided": {func(n *ci.Namespace, p *ci.Project, _ *ci.Terms) {
+			p.Delivery, n.Undecided = rbacsync.DeliverNone, true
+		}, nil},
 		"through an agent whose CA is known": {
 			func(_ *ci.Namespace, p *ci.Project, _ *ci.Terms) {
-				p.Mode, p.Variables = rbacsync.DeliverAgent, has("c1", withoutToken...)
+				p.Delivery, p.Variables = rbacsync.DeliverAgent, has("c1", withoutToken...)
 			},
 			with(func(h *ci.Handover) {
-				h.Mode, h.Remove = rbacsync.DeliverAgent, []string{"KUBE_CA_PEM", "KUBE_CA_PEM_FILE"}
+				h.Delivery, h.Remove = rbacsync.DeliverAgent, []string{"KUBE_CA_PEM", "KUBE_CA_PEM_FILE"}
 			}),
 		},
 		"by certificate": {
 			func(n *ci.Namespace, p *ci.Project, _ *ci.Terms) {
-				n.Account, p.Mode, p.Variables = "", rbacsync.DeliverCertificate, nil
+				n.Account, p.Delivery, p.Variables = "", rbacsync.DeliverCertificate, nil
 			},
-			with(func(h *ci.Handover) { h.Mode, h.Integration = rbacsync.DeliverCertificate, ci.Written }),
+			with(func(h *ci.Handover) { h.Delivery, h.Integration = rbacsync.DeliverCertificate, ci.Written }),
 		},
 		"another cluster's": {
 			func(_ *ci.Namespace, p *ci.Project, _ *ci.Terms) { p.Variables = has("c9", "KUBE_TOKEN") },
@@ -80,10 +82,10 @@ func TestHandovers(t *testing.T) {
 		},
 		"gone": {
 			func(n *ci.Namespace, _ *ci.Project, _ *ci.Terms) { n.Projects, n.Gone, n.Exists = nil, true, true },
-			with(func(h *ci.Handover) { h.Mode, h.Remove = rbacsync.DeliverNone, withToken }),
+			with(func(h *ci.Handover) { h.Delivery, h.Remove = rbacsync.DeliverNone, withToken }),
 		},
 	} {
-		p := ci.Project{ID: 42, Mode: rbacsync.DeliverVariables, VariablesRead: true, Variables: has("c1", withToken...)}
+		p := ci.Project{ID: 42, Delivery: rbacsync.DeliverVariables, VariablesRead: true, Variables: has("c1", withToken...)}
 		n := ci.Namespace{Name: "haw-world", Source: authz.ProjectID(42), Account: "u1", Projects: []ci.Project{p}}
 		snap := &authz.Snapshot{Projects: map[int64]authz.Project{42: {ID: 42, Variables: p.Variables, VariablesRead: true}}}
 		tt := terms

@@ -50,7 +50,7 @@ func (p *Provisioner) Known(ctx context.Context, namespaces []Namespace) (Known,
 	modes := sets.New[rbacsync.Delivery]()
 	for _, n := range namespaces {
 		for _, project := range n.Projects {
-			modes.Insert(project.Mode)
+			modes.Insert(project.Delivery)
 		}
 	}
 	if p.c.TooOld != nil {

@@ -24,10 +24,10 @@ func (d *delivery) look(ctx context.Context) error {
 	if project.VariablesRead {
 		d.has, d.hasAt = project.Variables, d.n.Read
 	}
-	if project.Mode.WritesVariables() && d.hasAt.After(rec.seen) {
+	if project.Delivery.WritesVariables() && d.hasAt.After(rec.seen) {
 		rec.seen = d.hasAt
 	}
-	if rec.Mode != project.Mode || rec.Scope != c.Scope || project.Mode == rbacsync.DeliverNone {
+	if rec.Delivery != project.Delivery || rec.Scope != c.Scope || project.Delivery == rbacsync.DeliverNone {
 		return nil // all is written now, or there is nothing to look for
 	}
 	// Not rec.Written: a rotation writes only what has the token in it.
@@ -43,20 +43,20 @@ func (d *delivery) look(ctx context.Context) error {
 	}
 	now, err := c.Now(), error(nil)
 	switch {
-	case project.Mode == rbacsync.DeliverCertificate && c.Clusters != nil:
+	case project.Delivery == rbacsync.DeliverCertificate && c.Clusters != nil:
 		var mark string
 		mark, err = c.Clusters.Look(ctx, project.ID, c.Scope, d.facts.cluster, d.n.Name, d.claim(rec))
 		if err == nil && (rec.Token == nil || mark != rec.Token.Mark) {
 			delete(rec.Sums, clusterPart)
 		}
-	case project.Mode.WritesVariables() && c.Variables != nil:
+	case project.Delivery.WritesVariables() && c.Variables != nil:
 		var vars []authz.CIVariable
 		if vars, err = c.Variables.Look(ctx, project.ID, c.Scope); err == nil {
 			d.has, d.hasAt = vars, now
 		}
 	}
 	if err != nil {
-		return deliveryFailed("looking whether GitLab project %d still has its CI credentials (%s): %w", project.ID, project.Mode, err)
+		return deliveryFailed("looking whether GitLab project %d still has its CI credentials (%s): %w", project.ID, project.Delivery, err)
 	}
 	rec.Looked = now
 	return nil

@@ -211,7 +211,7 @@ const (
 // nextLook returns when a namespace that is in order is looked at again, recheck after now or later: of many each at another moment, since
 // they were made together. What GitLab says of its agent is asked for at a look, and jobs depend on it.
 func (m *memory) nextLook(n Namespace, now time.Time, recheck time.Duration) time.Time {
-	if slices.ContainsFunc(n.Projects, func(p Project) bool { return p.Mode == rbacsync.DeliverAgent }) {
+	if slices.ContainsFunc(n.Projects, func(p Project) bool { return p.Delivery == rbacsync.DeliverAgent }) {
 		return now.Add(recheck)
 	}
 	m.mu.Lock()

@@ -89,7 +89,7 @@ func TestLooksAreSpread(t *testing.T) {
 			last, sum = max(last, after), sum+after
 			in[int64(after/time.Minute)]++
 		}
-		agent := Namespace{Name: "agent", Projects: []Project{{ID: 1, Mode: rbacsync.DeliverAgent}}}
+		agent := Namespace{Name: "agent", Projects: []Project{{ID: 1, Delivery: rbacsync.DeliverAgent}}}
 		if after := m.nextLook(agent, now, recheck).Sub(now); after != recheck {
 			t.Errorf("of %d, one with an agent is looked at after %v", n, after)
 		}

@@ -19,7 +19,7 @@ type Namespace struct {
 	Source  authz.SourceID
 	Account types.UID // of the CI ServiceAccount, "" when it was made just now
 	// Mode is that of the source itself: with a secretless one, and no project that needs it, there is no token.
-	Mode rbacsync.Delivery
+	Delivery rbacsync.Delivery
 	// Projects are those that deploy here, by id.
 	Projects []Project
 	// Readers are the people who can read the token, in the namespace or in a project's variables: ascending ids.
@@ -38,8 +38,8 @@ type Namespace struct {
 
 // Project is a GitLab project that deploys into a namespace.
 type Project struct {
-	ID   int64
-	Mode rbacsync.Delivery
+	ID       int64
+	Delivery rbacsync.Delivery
 	// Unprotected hands its credentials to jobs on unprotected branches, too.
 	Unprotected bool
 	// Explain gives jobs without credentials a KUBECONFIG that says why. See explain.go.
@@ -58,23 +58,23 @@ type Project struct {
 // same reports whether two descriptions lead to the same work: when GitLab was read is no reason to look again, and who lost
 // something is remembered by itself.
 func (n Namespace) same(o Namespace) bool {
-	return n.Name == o.Name && n.Source == o.Source && n.Account == o.Account && n.Mode == o.Mode && n.Undecided == o.Undecided &&
+	return n.Name == o.Name && n.Source == o.Source && n.Account == o.Account && n.Delivery == o.Delivery && n.Undecided == o.Undecided &&
 		n.Gone == o.Gone && n.Exists == o.Exists && equal(n.Readers, o.Readers, func(a, b int64) bool { return a == b }) && equal(n.Projects, o.Projects, Project.same)
 }
 
 func (p Project) same(o Project) bool {
-	return p.ID == o.ID && p.Mode == o.Mode && p.Unprotected == o.Unprotected && p.Explain == o.Explain && p.TokenInFile == o.TokenInFile &&
+	return p.ID == o.ID && p.Delivery == o.Delivery && p.Unprotected == o.Unprotected && p.Explain == o.Explain && p.TokenInFile == o.TokenInFile &&
 		p.Frozen == o.Frozen && p.Bound == o.Bound && p.VariablesRead == o.VariablesRead && equal(p.Variables, o.Variables, func(a, b authz.CIVariable) bool { return a == b })
 }
 
 // needsToken reports whether somebody uses a token of the namespace.
 func (n Namespace) needsToken() bool {
-	return !n.Mode.Secretless() || slices.ContainsFunc(n.Projects, func(p Project) bool { return !p.Mode.Secretless() })
+	return !n.Delivery.Secretless() || slices.ContainsFunc(n.Projects, func(p Project) bool { return !p.Delivery.Secretless() })
 }
 
 // deliversToken reports whether GitLab is given a token of the namespace.
 func (n Namespace) deliversToken() bool {
-	return slices.ContainsFunc(n.Projects, func(p Project) bool { return p.Mode.HandsToken() })
+	return slices.ContainsFunc(n.Projects, func(p Project) bool { return p.Delivery.HandsToken() })
 }
 
 // VariableWriter writes project variables in GitLab; those of others are left alone. Its errors say what to do, and name

@@ -303,9 +303,9 @@ func TestDriftInGitLabIsRepaired(t *testing.T) {
 func TestTwoProjectsShareANamespace(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	shared := ci.Namespace{Name: "haw", Source: authz.GroupID(7), Account: "sa-1", Mode: rbacsync.DeliverVariables, Readers: []int64{2, 3}, Read: start.Add(-time.Minute)}
+	shared := ci.Namespace{Name: "haw", Source: authz.GroupID(7), Account: "sa-1", Delivery: rbacsync.DeliverVariables, Readers: []int64{2, 3}, Read: start.Add(-time.Minute)}
 	for _, id := range []int64{42, 43} {
-		shared.Projects = append(shared.Projects, ci.Project{ID: id, Mode: rbacsync.DeliverVariables, Bound: true})
+		shared.Projects = append(shared.Projects, ci.Project{ID: id, Delivery: rbacsync.DeliverVariables, Bound: true})
 	}
 	own := project("haw-world", 42, rbacsync.DeliverVariables)
 	own.Projects = nil

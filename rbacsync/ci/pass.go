@@ -214,7 +214,7 @@ func (p *Provisioner) Statuses(scope rbacsync.Scope) rbacsync.DeliveryStatuses {
 		}
 		out[ns] = make(map[int64]rbacsync.DeliveryStatus, len(st.recs))
 		for project, r := range st.recs {
-			s := rbacsync.DeliveryStatus{Delivery: r.Mode, Refused: r.refused, Settled: r.Mode != "" && !now.Before(r.Since.Add(p.c.Handover))}
+			s := rbacsync.DeliveryStatus{Delivery: r.Delivery, Refused: r.refused, Settled: r.Delivery != "" && !now.Before(r.Since.Add(p.c.Handover))}
 			if r.SlugOf == p.c.Scope {
 				s.Slug = r.Slug
 			}

@@ -18,9 +18,9 @@ import (
 
 // record is what a project was given, durably: it is in an annotation of the Secret. There is no secret in it.
 type record struct {
-	Mode  rbacsync.Delivery `json:"mode,omitempty"`
-	Since time.Time         `json:"since,omitzero"` // when the mode was delivered first
-	Scope string            `json:"scope,omitempty"`
+	Delivery rbacsync.Delivery `json:"mode,omitempty"`
+	Since    time.Time         `json:"since,omitzero"` // when the mode was delivered first
+	Scope    string            `json:"scope,omitempty"`
 	// Sums tell for each part of what was delivered whether it is still the same.
 	Sums    map[string]string `json:"sums,omitempty"`
 	Written time.Time         `json:"written,omitzero"` // when GitLab was written to last
@@ -55,8 +55,8 @@ type other struct {
 }
 
 type former struct {
-	Mode  rbacsync.Delivery `json:"mode"`
-	Scope string            `json:"scope"`
+	Delivery rbacsync.Delivery `json:"mode"`
+	Scope    string            `json:"scope"`
 }
 
 func (r record) clone() record {

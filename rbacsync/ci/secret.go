@@ -237,8 +237,8 @@ func (w *secrets) retire(ctx context.Context) error {
 	for _, project := range w.n.Projects {
 		r := w.recs[project.ID]
 		over := r.Since.Add(w.p.c.Handover)
-		if r.Mode != project.Mode || now.Before(over) {
-			if r.Mode == project.Mode {
+		if r.Delivery != project.Delivery || now.Before(over) {
+			if r.Delivery == project.Delivery {
 				w.by(over)
 			}
 			return nil

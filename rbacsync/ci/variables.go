@@ -46,7 +46,7 @@ func Keys() []string {
 // unchecked returns what a deploy job gets, sorted by key: nothing in a mode that needs none.
 // agentContext is a second name of the kubeconfig's context in mode agent, if not empty.
 func (w *work) unchecked(project Project, token, agentContext string) ([]Variable, error) {
-	c, mode := &w.p.c, project.Mode
+	c, mode := &w.p.c, project.Delivery
 	at, user, alias := w.facts.cluster, &clientcmdapi.AuthInfo{}, ""
 	switch mode {
 	case rbacsync.DeliverVariables:
@@ -106,7 +106,7 @@ func (w *work) inFile(p Project) bool { return p.TokenInFile || w.facts.expands 
 
 // holds reports whether the variable of that key has a token of the ServiceAccount in it.
 func (w *work) holds(p Project, key string) bool {
-	return p.Mode == rbacsync.DeliverVariables && (key == "KUBE_TOKEN" || key == kubeconfigKey && w.inFile(p))
+	return p.Delivery == rbacsync.DeliverVariables && (key == "KUBE_TOKEN" || key == kubeconfigKey && w.inFile(p))
 }
 
 // fromToken takes the token from the variable that GitLab masks in the log.
@@ -197,7 +197,7 @@ func (diff *difference) drift(d *delivery, want []Variable) {
 			diff.again[h.Key] = true
 		}
 	}
-	if d.project.Mode.WritesVariables() {
+	if d.project.Delivery.WritesVariables() {
 		rec.Other = taken
 		diff.taken = taken != nil
 	}

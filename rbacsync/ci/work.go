@@ -68,12 +68,12 @@ func (w *work) departed(ctx context.Context) error {
 			continue
 		}
 		home, there := w.p.deliveredElsewhere(id, w.n.Name)
-		if w.facts.id == "" || home != "" && there.Mode == "" { // what it has from here works until there is something else
+		if w.facts.id == "" || home != "" && there.Delivery == "" { // what it has from here works until there is something else
 			w.by(w.p.c.Now().Add(10 * time.Second))
 			continue
 		}
 		rec := w.recs[id].clone()
-		rec.leave(rec.Mode, rec.Scope)
+		rec.leave(rec.Delivery, rec.Scope)
 		// Of a namespace that goes, also where the record is that of a version which knew no explanations: our mark tells.
 		if rec.Explained.there() || w.n.Gone && w.p.c.Variables != nil {
 			rec.Explained = rec.Explained.leaving()
@@ -102,22 +102,22 @@ func (w *work) takeBack(ctx context.Context, project int64, rec, now *record) er
 	var left []former
 	for _, f := range rec.Former {
 		var keep []string
-		if f.Scope == now.Scope && now.Mode.WritesVariables() {
+		if f.Scope == now.Scope && now.Delivery.WritesVariables() {
 			keep = slices.Sorted(maps.Keys(now.Sums))
 		}
 		var err error
 		switch {
-		case f == former{rbacsync.DeliverCertificate, now.Scope} && now.Mode == rbacsync.DeliverCertificate: // it is written over
-		case f.Mode == rbacsync.DeliverCertificate && w.p.c.Clusters == nil, f.Mode.WritesVariables() && w.p.c.Variables == nil:
+		case f == former{rbacsync.DeliverCertificate, now.Scope} && now.Delivery == rbacsync.DeliverCertificate: // it is written over
+		case f.Delivery == rbacsync.DeliverCertificate && w.p.c.Clusters == nil, f.Delivery.WritesVariables() && w.p.c.Variables == nil:
 			err = errNoWriter
-		case f.Mode == rbacsync.DeliverCertificate:
+		case f.Delivery == rbacsync.DeliverCertificate:
 			err = w.p.c.Clusters.Remove(ctx, project, f.Scope, w.facts.cluster, claim)
-		case f.Mode.WritesVariables():
+		case f.Delivery.WritesVariables():
 			_, err = w.p.c.Variables.Remove(ctx, project, f.Scope, keep, claim)
 		}
 		if err != nil {
 			left = append(left, f)
-			errs = append(errs, fmt.Errorf("taking back what was delivered by %s: %w", f.Mode, err))
+			errs = append(errs, fmt.Errorf("taking back what was delivered by %s: %w", f.Delivery, err))
 		}
 	}
 	if rec.Former = left; len(left) == 0 {

@@ -123,14 +123,14 @@ func (c *ciNamespaces) namespace(name string, id authz.SourceID) ci.Namespace {
 	if sa := c.live[rbacsync.AccountKey(name)]; sa != nil {
 		n.Account = sa.UID
 	}
-	n.Mode = c.view.Mode(id)
+	n.Delivery = c.view.Delivery(id)
 	open := false // somebody below Maintainer can read the token
 	for _, project := range c.view.Deploying(id) {
 		p := c.snap.Projects[project]
-		mode := c.view.Mode(authz.ProjectID(project))
+		mode := c.view.Delivery(authz.ProjectID(project))
 		_, bound := c.bound(name, project, mode)
 		n.Projects = append(n.Projects, ci.Project{
-			ID: project, Mode: mode, Unprotected: c.view.Settings.Unprotected[project], Bound: bound,
+			ID: project, Delivery: mode, Unprotected: c.view.Settings.Unprotected[project], Bound: bound,
 			Explain: c.view.Explains(authz.ProjectID(project)), TokenInFile: c.view.TokenInFile(authz.ProjectID(project)),
 			Frozen: c.frozen(id, project), Variables: p.Variables, VariablesRead: p.VariablesRead,
 		})
@@ -146,7 +146,7 @@ func (c *ciNamespaces) namespace(name string, id authz.SourceID) ci.Namespace {
 		if c.want.Untouchable[own] != "" || c.unsure[c.view.Names[own]] {
 			n.Undecided = true
 		}
-		readers, lost := c.readers(c.view.Names[own], own, project.Unprotected || project.Mode == rbacsync.DeliverCertificate)
+		readers, lost := c.readers(c.view.Names[own], own, project.Unprotected || project.Delivery == rbacsync.DeliverCertificate)
 		n.Readers, n.Lost = append(n.Readers, readers...), append(n.Lost, lost...)
 	}
 	n.Readers = ascending(n.Readers)
@@ -434,7 +434,7 @@ func (c *credentials) slugs(namespaces []ci.Namespace) map[int64]rbacsync.Delive
 	known := c.o.CI.Statuses(nil)
 	for _, n := range namespaces {
 		for _, p := range n.Projects {
-			if p.Mode == rbacsync.DeliverAgent {
+			if p.Delivery == rbacsync.DeliverAgent {
 				st := known.Of(n.Name, p.ID)
 				out[p.ID] = rbacsync.DeliveryStatus{Slug: st.Slug, Refused: st.Refused}
 			}

@@ -310,7 +310,7 @@ func TestTokensWaitForALargePlan(t *testing.T) {
 				in := make(chan ciNews, 1)
 				var wg sync.WaitGroup
 				wg.Go(func() { cr.run(ctx, in, nil) })
-				n := ci.Namespace{Name: "ns", Source: authz.ProjectID(1), Mode: rbacsync.DeliverIDToken, Account: "uid"}
+				n := ci.Namespace{Name: "ns", Source: authz.ProjectID(1), Delivery: rbacsync.DeliverIDToken, Account: "uid"}
 				if c.urgent {
 					_, err := kube.CoreV1().Secrets("ns").Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
 						Name: kubename.CISecret, Labels: map[string]string{kubename.LabelManagedBy: kubename.ManagedBy},
