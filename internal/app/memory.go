@@ -55,7 +55,7 @@ func collectLarge(ctx context.Context, large func() bool) {
 }
 
 // When collectInQuiet collects: nothing was to be done for quietFor, looked at each quietEvery, and garbage has grown to a quarter of
-// what is in use, half of what Go would wait for; or to an eighth, and no more than settledGrowth since the last look. A heap of less
+// what is in use, half of what Go waits for else; or to an eighth, and no more than settledGrowth since the last look. A heap of less
 // than largeHeap bytes is collected in a few milliseconds at any time.
 const (
 	quietFor      = 300 * time.Millisecond

@@ -8,17 +8,22 @@ import (
 	"time"
 )
 
-// TestGarbageIsCollectedInQuiet: a large heap with much garbage is collected while nothing is to be done, and not while something is.
+// TestGarbageIsCollectedInQuiet: a large heap with much garbage, or with less that does not grow, is collected while nothing is to be
+// done, and not while something is.
 func TestGarbageIsCollectedInQuiet(t *testing.T) { //nolint:paralleltest // it changes how often Go collects
 	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // only what is tested collects
 	live := make([]byte, 2*largeHeap)
 	for i := range live {
 		live[i] = 1
 	}
-	runtime.GC()
-	garbage := make([]byte, largeHeap)
-	runtime.KeepAlive(garbage)
-	for _, busy := range []bool{true, false} {
+	for _, c := range []struct {
+		busy    bool
+		garbage int
+	}{{true, largeHeap}, {false, largeHeap}, {false, 2 * largeHeap / 6}} {
+		busy := c.busy
+		runtime.GC()
+		garbage := make([]byte, c.garbage)
+		runtime.KeepAlive(garbage)
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -50,7 +55,13 @@ func TestGarbageOfALargePlan(t *testing.T) { //nolint:paralleltest // it changes
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			collectLarge(ctx, func() bool { asked <- true; return true })
+			collectLarge(ctx, func() bool {
+				select {
+				case asked <- true:
+				case <-ctx.Done():
+				}
+				return true
+			})
 		}()
 		<-asked
 		<-asked // by then the first answer was taken

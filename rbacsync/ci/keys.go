@@ -63,10 +63,13 @@ func (k *keyring) look(ctx context.Context, ask func(context.Context) (map[strin
 	return err
 }
 
-// ids returns the ids of the keys that are not retired, in one text.
+// ids returns the ids of the keys that are not retired, in one text; "" while no key is known, and so none is retired.
 func (k *keyring) ids() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if len(k.answer) == 0 {
+		return ""
+	}
 	ids := slices.AppendSeq(slices.Collect(maps.Keys(k.answer)), maps.Keys(k.fresh))
 	slices.Sort(ids)
 	return strings.Join(slices.Compact(ids), " ")

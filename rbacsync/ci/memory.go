@@ -28,7 +28,7 @@ type memory struct {
 	home   map[int64]string           // where a project deploys
 	listed []Namespace                // the list that home is of
 	heard  map[string]*heard          // by namespace that is looked at now
-	blind  time.Time                  // when missed was last taken for news
+	blind  time.Time                  // when what was missed was last looked for
 	missed bool                       // something may have been missed since
 }
 
@@ -75,6 +75,7 @@ type namespaceState struct {
 	n        Namespace
 	next     time.Time // until then it need not be looked at, unless it changes; zero: at once
 	failures int       // one after the other
+	alive    bool      // a token that may have to die was not destroyed
 	findings []authz.Finding
 	recs     map[int64]record
 	uids     sets.Set[types.UID] // of its Secrets
@@ -181,7 +182,7 @@ func (m *memory) todo(namespaces []Namespace, now time.Time) (all []Namespace, d
 		}
 		switch {
 		case st != nil && st.n.same(*n) && now.Before(st.next) && !lost:
-		case n.Gone || lost || st != nil && !n.Undecided && !sets.New(n.Readers...).HasAll(st.n.Readers...):
+		case n.Gone || lost || st != nil && st.alive || st != nil && !n.Undecided && !sets.New(n.Readers...).HasAll(st.n.Readers...):
 			urgent = append(urgent, *n)
 		default:
 			later = append(later, *n)
@@ -341,6 +342,7 @@ func (m *memory) gather(lifetime time.Duration, now time.Time, r *Report) {
 	var where []string
 	for name, st := range m.states {
 		r.Findings = append(r.Findings, st.findings...)
+		r.Dying = r.Dying || st.alive
 		next := st.next
 		if next.IsZero() {
 			next = now

@@ -1,6 +1,7 @@
 package ci
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/sets"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
@@ -166,4 +168,59 @@ func TestWhatWasMissedIsLookedFor(t *testing.T) {
 	}
 	look(missedEvery, true)
 	look(missedEvery+time.Second, false)
+}
+
+// TestWhatIsNotInOrderIsNotPutOff: however many namespaces there are, one with a finding is looked at again after Recheck: somebody may
+// have made room, or upgraded GitLab.
+func TestWhatIsNotInOrderIsNotPutOff(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
+	p := New(Config{Now: func() time.Time { return now }})
+	for i := range 100_000 {
+		p.states[fmt.Sprintf("ns-%d", i)] = &namespaceState{}
+	}
+	last := time.Duration(0)
+	for i := range 20 {
+		w := p.work(Namespace{Name: fmt.Sprintf("ns-%d", i)})
+		last = max(last, w.ended(t.Context(), nil).next.Sub(now))
+		w.findings = append(w.findings, authz.Finding{Code: "ci_gitlab_version"})
+		if after := w.ended(t.Context(), nil).next.Sub(now); after != p.c.Recheck {
+			t.Errorf("%s is looked at after %v", w.n.Name, after)
+		}
+	}
+	if last < time.Hour {
+		t.Errorf("of what is in order the last of 20 is looked at after %v", last)
+	}
+}
+
+// TestKeyIDs: a token that is issued by a key that the API server lists changes nothing; one that it does not list yet does, and its
+// end; and so does a key that is withdrawn.
+func TestKeyIDs(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
+	k := keyring{fresh: map[string]time.Time{}}
+	k.issued("a", now)
+	listed := map[string]bool{"a": true, "b": true}
+	look := func(want string) {
+		t.Helper()
+		now = now.Add(time.Minute)
+		if err := k.look(t.Context(), func(context.Context) (map[string]bool, error) { return maps.Clone(listed), nil }, now, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if got := k.ids(); got != want {
+			t.Errorf("the keys are %q, want %q", got, want)
+		}
+	}
+	if got := k.ids(); got != "" {
+		t.Errorf("before they are known the keys are %q", got)
+	}
+	look("a b")
+	k.issued("a", now)
+	look("a b")
+	k.issued("c", now)
+	look("a b c")
+	now = now.Add(freshFor)
+	look("a b")
+	delete(listed, "b")
+	look("a")
 }

@@ -18,7 +18,7 @@ type Namespace struct {
 	Name    string
 	Source  authz.SourceID
 	Account types.UID // of the CI ServiceAccount, "" when it was made just now
-	// Mode is that of the source itself: with a secretless one, and no project that needs it, there is no token.
+	// Delivery is that of the source itself: with a secretless one, and no project that needs it, there is no token.
 	Delivery rbacsync.Delivery
 	// Projects are those that deploy here, by id.
 	Projects []Project

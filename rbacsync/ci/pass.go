@@ -28,7 +28,7 @@ type Report struct {
 	Next time.Time
 	// Stopped says that not everything was done.
 	Stopped bool
-	// Dying says that a token may have to die, and did not: it is tried again.
+	// Dying says that a token which may have to die did not, in this call or one before: it is tried again.
 	Dying bool
 }
 
@@ -83,7 +83,6 @@ func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespac
 		b.Since = time.Now()
 	}
 	var done, issued, delivered atomic.Int64
-	var alive atomic.Bool // a token that may have to die
 	var handed sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(p.c.Concurrency)
@@ -106,12 +105,10 @@ func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespac
 			handed.Lock()
 			report.Handed = append(report.Handed, w.handed...)
 			handed.Unlock()
-			if err != nil && i < dying {
-				alive.Store(true)
-			}
 			if ctx.Err() != nil {
 				return nil
 			}
+			w.alive = err != nil && i < dying && w.tokenLives()
 			p.keep(w.ended(ctx, err), w.settledLoss)
 			if w.changed && b.Changed != nil {
 				b.Changed(n.Source)
@@ -124,7 +121,6 @@ func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespac
 	slices.SortFunc(report.Handed, func(a, b Handover) int {
 		return cmp.Or(cmp.Compare(a.Project, b.Project), strings.Compare(a.Namespace, b.Namespace))
 	})
-	report.Dying = alive.Load()
 	report.Issued, report.Delivered = int(issued.Load()), int(delivered.Load())
 	p.gather(p.c.Lifetime, p.c.Now(), &report)
 	return report

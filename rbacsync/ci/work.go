@@ -182,6 +182,11 @@ func (w *work) ended(ctx context.Context, err error) *namespaceState {
 	return st
 }
 
+// tokenLives reports, after a look that failed, whether a token that may have to die was not destroyed.
+func (w *work) tokenLives() bool {
+	return !w.settledLoss || w.n.Gone && (w.anchor != nil || hasToken(w.s))
+}
+
 // deliveryError is a failure on GitLab's side.
 type deliveryError struct{ error }
 

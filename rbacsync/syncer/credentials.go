@@ -338,10 +338,6 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 		if all.scope != nil { // nobody knows all yet
 			continue
 		}
-		if c.o.Apply.May != nil && c.o.Apply.May() != nil {
-			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
-			continue
-		}
 		if since.IsZero() {
 			since, held = time.Now(), 0
 		}
@@ -349,6 +345,10 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 		if !dying { // else these tokens alone are dealt with
 			wait.While(ctx, time.Until(last), func() bool { return c.large.Load() && !c.hurry.waits() })
 			held += time.Since(begun)
+		}
+		if c.o.Apply.May != nil && c.o.Apply.May() != nil {
+			again = time.After(time.Second) // it is another one's to do now, or ctx ends soon
+			continue
 		}
 		report := c.o.CI.ProvisionBeside(ctx, all.list, ci.Beside{
 			Stop: func() bool { return len(in) > 0 || c.large.Load() && time.Now().Before(last) }, Changed: func(authz.SourceID) { c.look(look{"ci", true}) }, Yield: c.yield, Since: since.Add(held),
@@ -362,7 +362,7 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 		if report.Issued > 0 {
 			c.report(ctx, touched, all.list)
 		}
-		if !report.Stopped {
+		if !report.Stopped || report.Issued > 0 { // else it was not dealt with
 			touched = nil
 		}
 		for i := range all.list {

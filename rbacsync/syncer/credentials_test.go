@@ -16,6 +16,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -289,13 +290,15 @@ func TestTokensWaitForALargePlan(t *testing.T) {
 		urgent   bool
 		failures int // of deletions
 		from, to time.Duration
+		gone     bool
 	}{
-		"none":                            {0, false, 0, 0, 2 * time.Second},
-		"one":                             {3 * time.Minute, false, 0, 3 * time.Minute, 3*time.Minute + 2*time.Second},
-		"without end":                     {time.Hour, false, 0, yieldLarge, yieldLarge + 2*time.Second},
-		"somebody lost one":               {time.Hour, true, 0, 0, 2 * time.Second},
-		"somebody lost one, and it lives": {time.Hour, true, 4, 10 * time.Second, time.Minute},
-		"it ends between two":             {yieldLarge - time.Second, false, 0, yieldLarge - time.Second, yieldLarge + time.Second},
+		"none":                            {0, false, 0, 0, 2 * time.Second, false},
+		"one":                             {3 * time.Minute, false, 0, 3 * time.Minute, 3*time.Minute + 2*time.Second, false},
+		"without end":                     {time.Hour, false, 0, yieldLarge, yieldLarge + 2*time.Second, false},
+		"somebody lost one":               {time.Hour, true, 0, 0, 2 * time.Second, false},
+		"somebody lost one, and it lives": {time.Hour, true, 4, 10 * time.Second, time.Minute, false},
+		"one is gone, and it lives":       {time.Hour, true, 4, 10 * time.Second, time.Minute, true},
+		"it ends between two":             {yieldLarge - time.Second, false, 0, yieldLarge - time.Second, yieldLarge + time.Second, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -318,7 +321,9 @@ func TestTokensWaitForALargePlan(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					n.Lost = []int64{7}
+					if n.Lost = []int64{7}; c.gone {
+						n.Lost, n.Gone = nil, true
+					}
 				}
 				kube.PrependReactor("delete", "secrets", func(kubetesting.Action) (bool, runtime.Object, error) {
 					c.failures--
@@ -326,12 +331,15 @@ func TestTokensWaitForALargePlan(t *testing.T) {
 				})
 				done := func() bool { // it was made, or made anew without the token
 					s, err := kube.CoreV1().Secrets("ns").Get(ctx, kubename.CISecret, metav1.GetOptions{})
-					return err == nil && len(s.Data["token"]) == 0
+					return c.gone && apierrors.IsNotFound(err) || err == nil && len(s.Data["token"]) == 0
 				}
 				begun := time.Now()
 				cr.large.Store(c.large > 0)
 				time.AfterFunc(c.large, func() { cr.large.Store(false) })
 				news := ciNews{list: []ci.Namespace{n}}
+				if c.gone { // beside one that waits
+					news.list = append(news.list, ci.Namespace{Name: "other", Source: authz.ProjectID(2), Delivery: rbacsync.DeliverIDToken, Account: "uid"})
+				}
 				if c.urgent {
 					news.urgent = cr.hurry.offered.Add(1)
 				}
