@@ -137,6 +137,64 @@ func TestSlowBodiesHoldNoSlots(t *testing.T) {
 	}
 }
 
+// TestNoAnswerWaitsForABodyNobodyReads: who is answered without their body being read has the answer soon, whatever they sent of it,
+// and gives up their connection; a slot is not kept meanwhile. One whose body comes is answered, and keeps it.
+func TestNoAnswerWaitsForABodyNobodyReads(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	handlers := map[string]http.Handler{
+		"short answer": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) }),
+		"long answer":  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, long) }),
+		"no answer":    http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+		"panic":        http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a fault") }),
+		"read in part": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = r.Body.Read(make([]byte, 2))
+			w.WriteHeader(http.StatusBadRequest)
+		}),
+		"refused":           httpserver.Limit(0, nil, hello),
+		"a route not there": httpserver.Mux(httpserver.Route{Path: "/elsewhere", Handler: hello}),
+	}
+	for name, handler := range handlers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inside := httpserver.Limit(1, nil, handler)
+			slot := make(chan time.Duration, 1)
+			s := start(t, httpserver.Options{ReadTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				begin := time.Now()
+				defer func() { slot <- time.Since(begin) }()
+				inside.ServeHTTP(w, r)
+			})})
+			whole := dial(t, s.Addr().String())
+			reader := bufio.NewReader(whole)
+			for range 2 {
+				fmt.Fprint(whole, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody")
+				resp, err := http.ReadResponse(reader, nil)
+				if err != nil {
+					t.Fatal("a whole request:", err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				<-slot
+			}
+			for _, request := range []string{
+				"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
+				"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nhalf",
+				"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
+			} {
+				conn := dial(t, s.Addr().String())
+				_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+				fmt.Fprint(conn, request)
+				answer, err := io.ReadAll(conn)
+				if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 ") {
+					t.Errorf("%.20q was answered %.40q and the connection ended with %v, want an answer and its end", request, answer, err)
+				}
+				if held := <-slot; held > 20*time.Second {
+					t.Errorf("%.20q held a slot for %v", request, held)
+				}
+			}
+		})
+	}
+}
+
 // TestReadBodyHasNoDeadline: the time limit of a body does not end a request whose body was read.
 func TestReadBodyHasNoDeadline(t *testing.T) {
 	s := start(t, httpserver.Options{Handler: httpserver.Bodies(1, 50*time.Millisecond, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -3,12 +3,15 @@ package httpserver
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"sync/atomic"
+	"time"
 )
 
 // RequestIDHeader carries the id that joins the log lines of one request. It is made here; one from outside is
@@ -49,13 +52,18 @@ func growStack() {
 }
 
 // withRecovery answers 500 for a handler that panics. What was panicked with is logged only if the Go runtime
-// made it: any other value may hold a secret.
+// made it: any other value may hold a secret. An answer that did not begin begins here, with its limit for what is unread.
 func withRecovery(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		writer := &startedWriter{ResponseWriter: w}
+		both := &exchange{ResponseWriter: w}
+		if r.ProtoMajor == 1 && r.ContentLength != 0 {
+			both.body = r.Body
+			r.Body = both
+		}
 		defer func() {
 			what := recover()
 			if what == nil {
+				both.start()
 				return
 			}
 			if err, ok := what.(error); ok && errors.Is(err, http.ErrAbortHandler) {
@@ -67,32 +75,67 @@ func withRecovery(log *slog.Logger, next http.Handler) http.Handler {
 			}
 			log.LogAttrs(r.Context(), slog.LevelError, "handler panicked",
 				slog.String("requestId", r.Header.Get(RequestIDHeader)), slog.String("panic", text), slog.String("stack", string(debug.Stack())))
-			if writer.started {
+			if both.started {
 				panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 			}
-			http.Error(w, "internal error", http.StatusInternalServerError)
+			http.Error(both, "internal error", http.StatusInternalServerError)
 		}()
-		next.ServeHTTP(writer, r)
+		next.ServeHTTP(both, r)
 	})
 }
 
-type startedWriter struct {
+// unreadTime is what is left of a body's time when its answer begins.
+const unreadTime = time.Second
+
+// exchange is a request and its answer. net/http reads what a handler left of a body of HTTP/1 before it writes the answer, for as
+// long as ReadTimeout: without a time limit of its own, whoever is answered without their body being read (refused by a Limit,
+// not found, a GET) could hold their connection, and a slot where the answer is long, by sending half of it.
+type exchange struct {
 	http.ResponseWriter
-	started bool
+	body    io.ReadCloser
+	started bool        // the answer has begun
+	read    atomic.Bool // to its end, or to an error: Bodies have set their own time limit then
 }
 
-func (w *startedWriter) WriteHeader(status int) {
-	w.started = true
-	w.ResponseWriter.WriteHeader(status)
+// limitUnread gives what nobody will read a second to come.
+func (e *exchange) limitUnread() {
+	if e.body != nil && !e.read.Load() {
+		// An error means a writer without deadlines (a test's).
+		_ = http.NewResponseController(e.ResponseWriter).SetReadDeadline(time.Now().Add(unreadTime))
+	}
 }
 
-func (w *startedWriter) Write(b []byte) (int, error) {
-	w.started = true
-	return w.ResponseWriter.Write(b)
+func (e *exchange) start() {
+	if !e.started {
+		e.started = true
+		e.limitUnread()
+	}
+}
+
+// Read implements io.Reader.
+func (e *exchange) Read(p []byte) (int, error) {
+	n, err := e.body.Read(p)
+	if err != nil {
+		e.read.Store(true)
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (e *exchange) Close() error { return e.body.Close() }
+
+func (e *exchange) WriteHeader(status int) {
+	e.start()
+	e.ResponseWriter.WriteHeader(status)
+}
+
+func (e *exchange) Write(b []byte) (int, error) {
+	e.start()
+	return e.ResponseWriter.Write(b)
 }
 
 // Unwrap serves http.ResponseController.
-func (w *startedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (e *exchange) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
 // Limit lets at most n requests at a time through to next and answers all others 503 at once. It sets no
 // Retry-After: kube-apiserver would repeat the request five times and make the overload worse. overflow, if not
