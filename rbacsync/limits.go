@@ -154,6 +154,7 @@ type splitter struct {
 	limits Limits
 	by     *judge
 	v      *Verdict
+	sizes  map[authz.SourceID]int // see Sizes; nil: not asked for yet
 }
 
 // losers are who lose the role of a binding by a change.
@@ -311,36 +312,53 @@ func (s *splitter) allowed(l Limit, scope authz.SourceID, n int) int {
 	}
 	size := s.by.e.Size
 	if size == nil {
-		size = func(scope authz.SourceID) int {
+		if s.sizes == nil {
 			all := func(yield func([]Object) bool) { yield(s.by.want.Objects) }
-			return SizeOf(all, func(id authz.SourceID) bool { return scope.ID == 0 || s.by.scope(id) == scope })
+			s.sizes = Sizes(all, s.by.scope)
 		}
+		size = func(scope authz.SourceID) int { return s.sizes[scope] }
 	}
 	return max(l.Causes, int(l.Fraction*float64(size(scope))))
 }
 
-// SizeOf counts the namespaces of the sources that are in it, and the people with rights there, each once. The objects
-// of a namespace follow it.
-func SizeOf(lists iter.Seq[[]Object], in func(authz.SourceID) bool) int {
-	users := map[int64]bool{}
-	namespaces := 0
+// Sizes counts, for each top-level group and at zero for all, the namespaces of the sources in it and the people with rights there,
+// each once. The objects of a namespace follow it.
+func Sizes(lists iter.Seq[[]Object], top func(authz.SourceID) authz.SourceID) map[authz.SourceID]int {
+	sizes := map[authz.SourceID]int{}
+	in := map[authz.SourceID][]*Binding{}
 	for list := range lists {
-		here := false
+		var here authz.SourceID
 		for i := range list {
 			o := &list[i]
 			if o.Namespace != nil {
-				if here = in(o.Namespace.Source); here {
-					namespaces++
-				}
+				here = top(o.Namespace.Source)
+				sizes[here]++
+				sizes[authz.SourceID{}]++
 			}
-			if here && o.Binding != nil {
-				for _, u := range o.Binding.Users {
-					users[u] = true
+			if here.ID != 0 && o.Binding != nil {
+				in[here] = append(in[here], o.Binding)
+			}
+		}
+	}
+	counted := map[int64]int{} // people, and the number of the group they were counted in last
+	group := 0
+	for here, bindings := range in {
+		group++
+		for _, b := range bindings {
+			for _, u := range b.Users {
+				last, known := counted[u]
+				if last == group {
+					continue
+				}
+				counted[u] = group
+				sizes[here]++
+				if !known {
+					sizes[authz.SourceID{}]++
 				}
 			}
 		}
 	}
-	return namespaces + len(users)
+	return sizes
 }
 
 // hold returns what is wanted with what is held left as it is.

@@ -13,6 +13,16 @@ type Scope map[string]bool
 // Has reports whether a namespace is in the scope.
 func (s Scope) Has(namespace string) bool { return s == nil || s[namespace] }
 
+// And returns what is in one of two scopes, which stay as they are.
+func (s Scope) And(other Scope) Scope {
+	if s == nil || other == nil {
+		return nil
+	}
+	both := maps.Clone(s)
+	maps.Copy(both, other)
+	return both
+}
+
 // Within returns what is in the scope. Foreign is kept whole.
 func (o *Observed) Within(scope Scope) *Observed {
 	if scope == nil {

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/time/rate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -79,7 +78,7 @@ type Provisioner struct {
 func New(c Config) *Provisioner {
 	c = c.complete()
 	return &Provisioner{
-		c: c, memory: memory{facts: c.configured(), states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}, heard: map[string]*heard{}}, pace: rate.NewLimiter(rate.Limit(c.Rate), 10),
+		c: c, memory: newMemory(c.configured()), pace: rate.NewLimiter(rate.Limit(c.Rate), 10),
 		keys: keyring{fresh: map[string]time.Time{}}, old: map[rbacsync.Delivery]*cached[string]{rbacsync.DeliverIDToken: {}, rbacsync.DeliverAgent: {}},
 	}
 }

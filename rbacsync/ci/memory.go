@@ -30,6 +30,15 @@ type memory struct {
 	heard  map[string]*heard          // by namespace that is looked at now
 	blind  time.Time                  // when what was missed was last looked for
 	missed bool                       // something may have been missed since
+	due
+	notable map[string]*namespaceState // those of states that gather has something to report of
+}
+
+func newMemory(f facts) memory {
+	return memory{
+		facts: f, states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}, heard: map[string]*heard{},
+		due: due{open: sets.New[string]()}, notable: map[string]*namespaceState{},
+	}
 }
 
 // heard is what happened to a namespace's Secrets while it was looked at. It is judged when the look is over and it is known
@@ -81,6 +90,7 @@ type namespaceState struct {
 	uids     sets.Set[types.UID] // of its Secrets
 	sum      string              // of the token in the Secret
 	life     time.Duration
+	short    bool // it is clearly less than was asked for
 }
 
 // cached is an answer that is not asked for again for a while. After an error the one before is still there.
@@ -142,6 +152,7 @@ func (m *memory) begin(namespaces []Namespace, f facts, now time.Time) {
 		}
 	}
 	maps.DeleteFunc(m.states, func(name string, _ *namespaceState) bool { return !present[name] })
+	maps.DeleteFunc(m.notable, func(name string, _ *namespaceState) bool { return !present[name] })
 	maps.DeleteFunc(m.lost, func(name string, _ sets.Set[int64]) bool { return !present[name] })
 }
 
@@ -162,33 +173,6 @@ func samePlaces(a, b []Namespace) bool {
 // equal compares two slices, which often are the same one.
 func equal[T any](a, b []T, same func(a, b T) bool) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.EqualFunc(a, b, same))
-}
-
-// todo returns what has to be looked at: first where a token has to die, which are the first dying of all, then by name, so
-// that an interrupted pass goes on where it stopped.
-func (m *memory) todo(namespaces []Namespace, now time.Time) (all []Namespace, dying int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var urgent, later []Namespace
-	byName := func(a, b Namespace) int { return strings.Compare(a.Name, b.Name) }
-	if !slices.IsSortedFunc(namespaces, byName) {
-		namespaces = slices.SortedFunc(slices.Values(namespaces), byName)
-	}
-	for i := range namespaces {
-		n := &namespaces[i]
-		st, lost := m.states[n.Name], len(m.lost) > 0 && m.lost[n.Name] != nil
-		if st != nil && st.n.Account == "" { // it was new then and has no token; now its uid is known
-			st.n.Account = n.Account
-		}
-		switch {
-		case st != nil && st.n.same(*n) && now.Before(st.next) && !lost:
-		case n.Gone || lost || st != nil && st.alive || st != nil && !n.Undecided && !sets.New(n.Readers...).HasAll(st.n.Readers...):
-			urgent = append(urgent, *n)
-		default:
-			later = append(later, *n)
-		}
-	}
-	return append(urgent, later...), len(urgent)
 }
 
 // about returns a copy of what is known of a namespace, and who lost the right to read its token.
@@ -234,7 +218,6 @@ func (m *memory) listen(namespace string) {
 func (m *memory) keep(st *namespaceState, settledLoss bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.states[st.n.Name] = st
 	h := m.heard[st.n.Name]
 	delete(m.heard, st.n.Name)
 	again := h.blind || len(st.uids.Intersection(h.ended)) > 0
@@ -245,8 +228,21 @@ func (m *memory) keep(st *namespaceState, settledLoss bool) {
 	if again && st.failures == 0 {
 		st.next = time.Time{}
 	}
+	m.remember(st)
+	m.open.Delete(st.n.Name)
 	if settledLoss {
 		delete(m.lost, st.n.Name)
+	}
+}
+
+// remember takes in a state. Whoever calls it holds the lock.
+func (m *memory) remember(st *namespaceState) {
+	m.states[st.n.Name] = st
+	m.dueAt(st.next)
+	if len(st.findings) > 0 || st.alive || st.short {
+		m.notable[st.n.Name] = st
+	} else {
+		delete(m.notable, st.n.Name)
 	}
 }
 
@@ -258,6 +254,7 @@ func (m *memory) ending(s *corev1.Secret) {
 	if st := m.states[s.Namespace]; st != nil {
 		if st.uids.Has(s.UID) && st.failures == 0 {
 			st.next = time.Time{}
+			m.dueAt(st.next)
 		}
 		st.uids.Delete(s.UID)
 	}
@@ -279,6 +276,7 @@ func (m *memory) disturbed(s *corev1.Secret, deleted bool) bool {
 		return false
 	}
 	st.next = time.Time{}
+	m.dueAt(st.next)
 	return true
 }
 
@@ -316,6 +314,7 @@ func (m *memory) lookAtAll() {
 	for _, st := range m.states {
 		if st.failures == 0 {
 			st.next = time.Time{}
+			m.dueAt(st.next)
 		}
 	}
 }
@@ -334,28 +333,22 @@ func (m *memory) deliveredElsewhere(project int64, not string) (home string, r r
 	return home, r
 }
 
-// gather reports what is known of all namespaces at a time. lifetime is what was asked for.
-func (m *memory) gather(lifetime time.Duration, now time.Time, r *Report) {
+// gather reports what is known of all namespaces at a time. It costs what there is to report. lifetime is what was asked for.
+func (m *memory) gather(lifetime time.Duration, r *Report) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var short time.Duration
 	var where []string
-	for name, st := range m.states {
+	for name, st := range m.notable {
 		r.Findings = append(r.Findings, st.findings...)
 		r.Dying = r.Dying || st.alive
-		next := st.next
-		if next.IsZero() {
-			next = now
-		}
-		if r.Next.IsZero() || next.Before(r.Next) {
-			r.Next = next
-		}
-		if st.life > 0 && st.life < lifetime*9/10 {
+		if st.short {
 			where = append(where, name)
 			short = min(cmp.Or(short, st.life), st.life)
 		}
 	}
-	if at := m.blind.Add(missedEvery); m.missed && len(m.states) > 0 && at.Before(r.Next) {
+	r.Next = m.nextWalk()
+	if at := m.blind.Add(missedEvery); m.missed && len(m.states) > 0 && (r.Next.IsZero() || at.Before(r.Next)) {
 		r.Next = at
 	}
 	if len(where) > 0 {

@@ -9,18 +9,22 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/sets"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 )
 
+func remembers(f facts, known ...*namespaceState) *memory {
+	m := newMemory(f)
+	for _, st := range known {
+		m.remember(st)
+	}
+	return &m
+}
+
 // TestHomesAreOfTheLastList: after any lists, where projects deploy and which namespaces are known is as after the last one alone.
 func TestHomesAreOfTheLastList(t *testing.T) {
 	t.Parallel()
-	fresh := func() *memory {
-		return &memory{states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}, heard: map[string]*heard{}}
-	}
+	fresh := func() *memory { return remembers(facts{}) }
 	same := 0
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 144))
@@ -77,7 +81,7 @@ func TestLooksAreSpread(t *testing.T) {
 	t.Parallel()
 	now, recheck := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), 5*time.Minute
 	for _, n := range []int{1, 3000, 3600, 12_000, 100_000} {
-		m := &memory{states: map[string]*namespaceState{}}
+		m := remembers(facts{})
 		for i := range n {
 			m.states[fmt.Sprintf("ns-%d", i)] = &namespaceState{}
 		}
@@ -119,15 +123,15 @@ func TestNewFactsHaveAllLookedAt(t *testing.T) {
 		"CA": func(f *facts) { f.cluster.CA = []byte("b") }, "the agent's CA": func(f *facts) { f.agentCA = nil },
 		"references": func(f *facts) { f.expands = true }, "keys": func(f *facts) { f.keys = "b" },
 	} {
-		m := &memory{facts: before, states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}}
+		m := remembers(before)
 		list := []Namespace{{Name: "a"}, {Name: "b"}}
 		for _, n := range list {
-			m.states[n.Name] = &namespaceState{n: n, next: now.Add(time.Hour)}
+			m.remember(&namespaceState{n: n, next: now.Add(time.Hour)})
 		}
 		f := before
 		change(&f)
 		m.begin(list, f, now)
-		if todo, _ := m.todo(list, now); (len(todo) == 2) != (name != "nothing") {
+		if todo, _ := m.todo(list, nil, now); (len(todo) == 2) != (name != "nothing") {
 			t.Errorf("after another %s %d are looked at", name, len(todo))
 		}
 	}
@@ -138,16 +142,16 @@ func TestNewFactsHaveAllLookedAt(t *testing.T) {
 func TestWhatWasMissedIsLookedFor(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
-	m := &memory{states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}}
+	m := remembers(facts{})
 	list := []Namespace{{Name: "a"}}
 	if m.miss(now) {
 		t.Error("there was something to miss")
 	}
-	m.states["a"] = &namespaceState{n: list[0], next: now.Add(time.Hour)}
+	m.remember(&namespaceState{n: list[0], next: now.Add(time.Hour)})
 	look := func(after time.Duration, want bool) {
 		t.Helper()
 		m.begin(list, facts{}, now.Add(after))
-		todo, _ := m.todo(list, now.Add(after))
+		todo, _ := m.todo(list, nil, now.Add(after))
 		if (len(todo) == 1) != want {
 			t.Errorf("%v later %d are looked at", after, len(todo))
 		}
@@ -163,7 +167,7 @@ func TestWhatWasMissedIsLookedFor(t *testing.T) {
 	}
 	look(30*time.Second, false)
 	var r Report
-	if m.gather(time.Hour, now, &r); !r.Next.Equal(now.Add(missedEvery)) {
+	if m.gather(time.Hour, &r); !r.Next.Equal(now.Add(missedEvery)) {
 		t.Errorf("the next look is at %v", r.Next)
 	}
 	look(missedEvery, true)

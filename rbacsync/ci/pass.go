@@ -46,6 +46,9 @@ type Beside struct {
 	// Yield, optional, returns when nothing more urgent is being written, or after patience. It is called before each look at a
 	// namespace in which nothing has to die, of several at the same time: the rights of people come before new CI tokens.
 	Yield func(ctx context.Context, patience time.Duration)
+	// Scope, optional, says that the namespaces are by name, and where one may be another than at the call before; nil: anywhere. What a
+	// call before did not come to is looked at all the same.
+	Scope rbacsync.Scope
 	// Since is when there was first something to do that is not done, for the time that all looks wait; zero: now.
 	Since time.Time
 }
@@ -78,7 +81,7 @@ func (p *Provisioner) Provision(ctx context.Context, namespaces []Namespace) Rep
 func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespace, b Beside) Report {
 	var report Report
 	p.begin(namespaces, p.learn(ctx, &report), p.c.Now())
-	todo, dying := p.todo(namespaces, p.c.Now())
+	todo, dying := p.todo(namespaces, b.Scope, p.c.Now())
 	if b.Since.IsZero() {
 		b.Since = time.Now()
 	}
@@ -122,7 +125,7 @@ func (p *Provisioner) ProvisionBeside(ctx context.Context, namespaces []Namespac
 		return cmp.Or(cmp.Compare(a.Project, b.Project), strings.Compare(a.Namespace, b.Namespace))
 	})
 	report.Issued, report.Delivered = int(issued.Load()), int(delivered.Load())
-	p.gather(p.c.Lifetime, p.c.Now(), &report)
+	p.gather(p.c.Lifetime, &report)
 	return report
 }
 

@@ -163,6 +163,7 @@ func (w *work) ended(ctx context.Context, err error) *namespaceState {
 		c, _ := parseClaims(w.s.Data[keyToken])
 		st.n.Account = cmp.Or(st.n.Account, c.Kubernetes.Account.UID) // the one that was made just now, or one after it
 	}
+	st.short = st.life > 0 && st.life < w.p.c.Lifetime*9/10
 	if err == nil {
 		if st.failures = 0; len(st.findings) > 0 { // it is not in order: somebody may make room, or upgrade GitLab
 			w.by(w.p.c.Now().Add(w.p.c.Recheck))

@@ -60,10 +60,7 @@ func (n *ciNews) take(later ciNews) {
 			n.list = slices.Delete(n.list, at, at+1)
 		}
 	}
-	if n.scope != nil {
-		n.scope = maps.Clone(n.scope)
-		maps.Copy(n.scope, later.scope)
-	}
+	n.scope = n.scope.And(later.scope)
 }
 
 // stillLost adds to those who lost the right to read a namespace's token those who lost it before and don't have it.

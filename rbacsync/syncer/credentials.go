@@ -306,6 +306,7 @@ func urgent(list, before []ci.Namespace, destroyed map[string]bool) bool {
 // run keeps CI credentials in order beside the rounds, so that a slow GitLab does not hold up a revocation.
 func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-chan map[string]bool) {
 	all := noCINews()
+	changed := rbacsync.Scope{} // what may be different since the last call of ProvisionBeside
 	var again <-chan time.Time
 	var touched map[string]bool // namespaces whose Secret somebody else changed; true: deleted
 	var since time.Time         // of what is not done; zero: all is
@@ -321,8 +322,9 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 				wait.While(ctx, tokensAfter, func() bool { return !c.hurry.waits() })
 				c.yield(ctx, ci.YieldNew)
 			}
+			next.takeWaiting(in)
+			changed = changed.And(next.scope)
 			all.take(next)
-			all.takeWaiting(in)
 			c.hurry.taken.Store(all.urgent)
 			dying = dying || all.urgent > before
 		case more := <-disturbed:
@@ -331,6 +333,7 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 			}
 			for ns, deleted := range more {
 				touched[ns] = touched[ns] || deleted
+				changed = changed.And(rbacsync.Scope{ns: true})
 			}
 		case <-again:
 		}
@@ -351,8 +354,9 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 			continue
 		}
 		report := c.o.CI.ProvisionBeside(ctx, all.list, ci.Beside{
-			Stop: func() bool { return len(in) > 0 || c.large.Load() && time.Now().Before(last) }, Changed: func(authz.SourceID) { c.look(look{"ci", true}) }, Yield: c.yield, Since: since.Add(held),
+			Stop: func() bool { return len(in) > 0 || c.large.Load() && time.Now().Before(last) }, Changed: func(authz.SourceID) { c.look(look{"ci", true}) }, Yield: c.yield, Since: since.Add(held), Scope: changed,
 		})
+		changed = rbacsync.Scope{}
 		if dying = report.Dying; !report.Stopped {
 			since = time.Time{}
 		}

@@ -363,8 +363,8 @@ type lastPass struct {
 	view        authz.View
 	found       []authz.Finding
 	held        []rbacsync.Item
-	expires     time.Time // when a right ends by the clock: then everything is looked at
-	sizes       map[authz.SourceID]int
+	expires     time.Time              // when a right ends by the clock: then everything is looked at
+	sizes       map[authz.SourceID]int // see rbacsync.Sizes; nil: not asked for since the start
 }
 
 // remember keeps what the next pass may build on, if it may.
@@ -377,23 +377,23 @@ func (s *pipeline) remember(p *pass) {
 	s.last = &lastPass{
 		snap: p.snap, untouchable: p.untouchable, view: p.view, found: slices.Concat(p.scoped(), p.noted), held: p.Held, expires: s.expiry,
 	}
-	if before != nil && !p.everything() {
-		s.last.sizes = before.sizes
+	if before != nil && before.sizes != nil {
+		if s.last.sizes = before.sizes; p.everything() { // here, and not when the next right goes
+			s.last.sizes = s.sizes()
+		}
 	}
 }
 
-// size counts what the limits of revocations are fractions of (see Evidence.Size), once for each top-level group.
+// size is Evidence.Size. All are counted when the first is asked for.
 func (s *pipeline) size(scope authz.SourceID) int {
-	l := s.last
-	n, ok := l.sizes[scope]
-	if !ok {
-		n = rbacsync.SizeOf(maps.Values(s.wanted.Objects), func(id authz.SourceID) bool { return scope.ID == 0 || l.snap.Top(id) == scope })
-		if l.sizes == nil {
-			l.sizes = map[authz.SourceID]int{}
-		}
-		l.sizes[scope] = n
+	if s.last.sizes == nil {
+		s.last.sizes = s.sizes()
 	}
-	return n
+	return s.last.sizes[scope]
+}
+
+func (s *pipeline) sizes() map[authz.SourceID]int {
+	return rbacsync.Sizes(maps.Values(s.wanted.Objects), s.last.snap.Top)
 }
 
 // replaceJobs returns the jobs of before with those that a pass found in these namespaces.
