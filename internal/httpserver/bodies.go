@@ -25,8 +25,7 @@ func QueuedBodies(n, waiting int, wait, patience time.Duration, givenUp func(), 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b := &slowBody{ReadCloser: r.Body, all: p, control: http.NewResponseController(w)}
 		defer b.leave(false)
-		r.Body = b
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, withBody(r, b))
 	})
 }
 

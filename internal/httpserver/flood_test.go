@@ -144,6 +144,7 @@ func TestNoAnswerWaitsForABodyNobodyReads(t *testing.T) {
 	handlers := map[string]http.Handler{
 		"short answer": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) }),
 		"long answer":  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, long) }),
+		"flushed":      http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = http.NewResponseController(w).Flush() }),
 		"no answer":    http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
 		"panic":        http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a fault") }),
 		"read in part": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -177,6 +178,7 @@ func TestNoAnswerWaitsForABodyNobodyReads(t *testing.T) {
 			}
 			for _, request := range []string{
 				"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
+				"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nhalf",
 				"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nhalf",
 				"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
 			} {
@@ -190,6 +192,31 @@ func TestNoAnswerWaitsForABodyNobodyReads(t *testing.T) {
 				if held := <-slot; held > 20*time.Second {
 					t.Errorf("%.20q held a slot for %v", request, held)
 				}
+			}
+		})
+	}
+}
+
+// TestWhoWaitsToBeAskedForABodyIsAnsweredAtOnce: a client that sends a body only when it is asked to (Expect: 100-continue), and is
+// refused, is neither waited for nor cut off.
+func TestWhoWaitsToBeAskedForABodyIsAnsweredAtOnce(t *testing.T) {
+	for name, handler := range map[string]http.Handler{"refused": httpserver.Limit(0, nil, hello), "with bodies": httpserver.Bodies(1, time.Minute, httpserver.Limit(0, nil, hello))} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, httpserver.Options{ReadTimeout: time.Minute, Handler: handler})
+			soonest := time.Hour // of ten: the machine may be slow
+			for range 10 {
+				conn := dial(t, s.Addr().String())
+				begun := time.Now()
+				fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil || resp.StatusCode != http.StatusServiceUnavailable {
+					t.Fatalf("%v, %v", resp, err)
+				}
+				resp.Body.Close()
+				soonest = min(soonest, time.Since(begun))
+			}
+			if soonest > 500*time.Millisecond {
+				t.Errorf("answered after %v at the soonest", soonest)
 			}
 		})
 	}

@@ -58,7 +58,7 @@ func withRecovery(log *slog.Logger, next http.Handler) http.Handler {
 		both := &exchange{ResponseWriter: w}
 		if r.ProtoMajor == 1 && r.ContentLength != 0 {
 			both.body = r.Body
-			r.Body = both
+			r = withBody(r, both)
 		}
 		defer func() {
 			what := recover()
@@ -67,6 +67,7 @@ func withRecovery(log *slog.Logger, next http.Handler) http.Handler {
 				return
 			}
 			if err, ok := what.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				both.limitUnread()
 				panic(http.ErrAbortHandler)
 			}
 			text := fmt.Sprintf("%T", what)
@@ -82,6 +83,14 @@ func withRecovery(log *slog.Logger, next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(both, r)
 	})
+}
+
+// withBody returns a request with another body. The one of net/http keeps its own, which it looks at when it answers: whether the client
+// waits to be asked for it (Expect: 100-continue), and whether it is too long to be read to its end.
+func withBody(r *http.Request, body io.ReadCloser) *http.Request {
+	other := *r
+	other.Body = body
+	return &other
 }
 
 // unreadTime is what is left of a body's time when its answer begins.
@@ -122,7 +131,13 @@ func (e *exchange) Read(p []byte) (int, error) {
 }
 
 // Close implements io.Closer.
-func (e *exchange) Close() error { return e.body.Close() }
+func (e *exchange) Close() error {
+	err := e.body.Close()
+	if err == nil {
+		e.read.Store(true)
+	}
+	return err
+}
 
 func (e *exchange) WriteHeader(status int) {
 	e.start()
@@ -132,6 +147,12 @@ func (e *exchange) WriteHeader(status int) {
 func (e *exchange) Write(b []byte) (int, error) {
 	e.start()
 	return e.ResponseWriter.Write(b)
+}
+
+// FlushError serves http.ResponseController.
+func (e *exchange) FlushError() error {
+	e.start()
+	return http.NewResponseController(e.ResponseWriter).Flush()
 }
 
 // Unwrap serves http.ResponseController.

@@ -331,10 +331,12 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 			if touched == nil {
 				touched = map[string]bool{}
 			}
+			where := rbacsync.Scope{}
 			for ns, deleted := range more {
 				touched[ns] = touched[ns] || deleted
-				changed = changed.And(rbacsync.Scope{ns: true})
+				where[ns] = true
 			}
+			changed = changed.And(where)
 		case <-again:
 		}
 		again = nil

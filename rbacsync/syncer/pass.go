@@ -87,6 +87,7 @@ type pipeline struct {
 	wanted *rbacsync.WantedByNamespace // of the last pass that knew it
 	jobs   map[int64]string            // of State; nil: no pass knew it yet
 	expiry time.Time                   // when the next right expires
+	counts bool                        // a size was asked for, see lastPass
 }
 
 // pass makes the cluster, in the scope of the job, as GitLab says. Everything that makes it so is in here, in this order;
@@ -364,7 +365,7 @@ type lastPass struct {
 	found       []authz.Finding
 	held        []rbacsync.Item
 	expires     time.Time              // when a right ends by the clock: then everything is looked at
-	sizes       map[authz.SourceID]int // see rbacsync.Sizes; nil: not asked for since the start
+	sizes       map[authz.SourceID]int // see rbacsync.Sizes; nil: not counted
 }
 
 // remember keeps what the next pass may build on, if it may.
@@ -377,21 +378,27 @@ func (s *pipeline) remember(p *pass) {
 	s.last = &lastPass{
 		snap: p.snap, untouchable: p.untouchable, view: p.view, found: slices.Concat(p.scoped(), p.noted), held: p.Held, expires: s.expiry,
 	}
-	if before != nil && before.sizes != nil {
-		if s.last.sizes = before.sizes; p.everything() { // here, and not when the next right goes
-			s.last.sizes = s.sizes()
-		}
-	}
-}
-
-// size is Evidence.Size. All are counted when the first is asked for.
-func (s *pipeline) size(scope authz.SourceID) int {
-	if s.last.sizes == nil {
+	switch {
+	case !p.everything() && before != nil:
+		s.last.sizes = before.sizes
+	case s.counts: // here, and not when the next right goes
 		s.last.sizes = s.sizes()
 	}
-	return s.last.sizes[scope]
 }
 
+// size is Evidence.Size. All are counted when one is asked for that is not known.
+func (s *pipeline) size(scope authz.SourceID) int {
+	s.counts = true
+	n, known := s.last.sizes[scope]
+	if !known {
+		s.last.sizes = s.sizes()
+		n = s.last.sizes[scope]
+		s.last.sizes[scope] = n // what has no namespace is not counted again and again
+	}
+	return n
+}
+
+// sizes counts what the limits of revocations are fractions of.
 func (s *pipeline) sizes() map[authz.SourceID]int {
 	return rbacsync.Sizes(maps.Values(s.wanted.Objects), s.last.snap.Top)
 }
