@@ -14,7 +14,7 @@ import (
 )
 
 // causePackages are those that begin a pass, or have one begun.
-var causePackages = []string{"rbacsync/intake", "rbacsync/syncer", "internal/app", "internal/store", "internal/gitlab"}
+var causePackages = []string{"rbacsync/intake", "rbacsync/syncer", "internal/app", "internal/store", "internal/gitlab", "internal/webadmin"}
 
 // TestCausesOfTheHistory: the table of causes has each that the code can give to a pass, and no other: what is handed to a parameter
 // or a field for it, is assigned to one, or is a constant of that name.

@@ -5,12 +5,10 @@ import (
 	"net/http"
 	"time"
 
-	rbacv1 "k8s.io/api/rbac/v1"
-
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/explain/live"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/syncer"
 )
@@ -42,39 +40,6 @@ func view(state func() *syncer.State, roles *cluster.RoleReader) func() (authz.V
 		if st == nil || st.View.Snapshot == nil {
 			return authz.View{}, false
 		}
-		return withRoles(st.View, roles.Roles()), true
+		return live.WithRoles(st.View, roles.Roles()), true
 	}
-}
-
-// withRoles returns the View with what is known of the ClusterRoles.
-func withRoles(v authz.View, roles clusterroles.Roles) authz.View {
-	gone := map[string]bool{}
-	for name, role := range roles {
-		if role.Exists.Verdict == clusterroles.No {
-			gone[name] = true
-		}
-	}
-	return v.WithRules(rulesOf(roles)).WithoutRoles(gone)
-}
-
-// rulesOf returns the rules of the ClusterRoles that could be read.
-func rulesOf(roles clusterroles.Roles) map[string][]authz.Rule {
-	out := make(map[string][]authz.Rule, len(roles))
-	for name, role := range roles {
-		if role.Exists.Verdict == clusterroles.No || (role.Exists.Verdict == clusterroles.Unknown && role.Rules == nil) {
-			continue
-		}
-		out[name] = authzRules(role.Rules)
-	}
-	return out
-}
-
-// authzRules returns rules in the form of authz.
-func authzRules(list []rbacv1.PolicyRule) []authz.Rule {
-	rules := make([]authz.Rule, 0, len(list))
-	for i := range list {
-		r := &list[i]
-		rules = append(rules, authz.Rule{Verbs: r.Verbs, Groups: r.APIGroups, Resources: r.Resources, Names: r.ResourceNames})
-	}
-	return rules
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/sarwebhook"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/explain/live"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
@@ -61,7 +62,7 @@ func TestRemediesAreTheAPIServers(t *testing.T) {
 	if _, err := admin.RbacV1().ClusterRoles().Create(t.Context(), extra, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	rules := rulesOf(cluster.NewRoleReader(admin, "edit", "view", "extra").Look(t.Context()))
+	rules := live.RulesOf(cluster.NewRoleReader(admin, "edit", "view", "extra").Look(t.Context()))
 	if len(rules) != 3 {
 		t.Fatalf("rules of %d roles", len(rules))
 	}

@@ -7,10 +7,15 @@ import (
 	"os"
 	"time"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/docs"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/clusterroles"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/httpserver"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubeconfig"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/web"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webadmin"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
 
@@ -107,4 +112,30 @@ func sessionKeys(path string) func() ([][]byte, error) {
 		}
 		return keys, nil
 	}
+}
+
+// newWebAdmin returns what the pages for administrators are made of.
+func (s *server) newWebAdmin() *webadmin.Admin {
+	return webadmin.New(webadmin.Options{
+		Group: s.cfg.Web.AdminGroup, GitLab: s.reader, View: s.view, Kube: s.clients.kube, Held: heldStore(s.clients), GitLabURL: s.cfg.GitLab.URL,
+		Limits: gitlab.LimitsPerMinute(), Findings: docs.Findings(), Ends: s.ends, Hint: s.kept.inbox.Put, Now: time.Now, Logger: s.log,
+		Engine: func() (clusterroles.Roles, string) {
+			g := s.now.Load()
+			return g.core.roles.Roles(), g.cfg.RBACSync.Mode
+		},
+		Keys: func() (authn.KeyStatus, bool) {
+			if auth := s.now.Load().auth; auth != nil {
+				return auth.KeyStatus(), true
+			}
+			return authn.KeyStatus{}, false
+		},
+	})
+}
+
+// jobAudience returns the audience of CI jobs' ID tokens; "": they are not let in.
+func (s *server) jobAudience() string {
+	if ci := s.now.Load().cfg.Authn.CI; ci != nil {
+		return ci.Audience
+	}
+	return ""
 }

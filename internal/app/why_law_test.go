@@ -25,6 +25,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/explain"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/explain/live"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
@@ -295,14 +296,14 @@ func (x *explained) unwritten() {
 }
 
 // explainer makes what the command makes of what the leader has stored.
-func (x *explained) explainer() *explainer {
+func (x *explained) explainer() *live.Explainer {
 	x.t.Helper()
 	view, ok := view(x.last.State, x.roles)()
 	if !ok {
 		x.t.Fatal("there is no View")
 	}
 	maps.Copy(x.names, view.Namespace)
-	return &explainer{kube: x.admin, view: view, basis: explain.Basis{Read: view.Snapshot.Taken, Mode: string(x.mode)}, roles: x.roles.Roles()}
+	return &live.Explainer{Kube: x.admin, View: view, Basis: explain.Basis{Read: view.Snapshot.Taken, Mode: string(x.mode)}, Roles: x.roles.Roles()}
 }
 
 // compare asks both about random requests: kube-apiserver may take a moment to notice what was written.
@@ -312,7 +313,7 @@ func (x *explained) compare(name string) {
 	e, now := x.explainer(), time.Now()
 	ids := slices.SortedFunc(maps.Keys(x.names), authz.SourceID.Compare)
 	users := slices.Sorted(maps.Keys(x.snap.Users))
-	gone := slices.DeleteFunc(slices.Clone(ids), func(id authz.SourceID) bool { _, there := e.view.Namespace[id]; return there })
+	gone := slices.DeleteFunc(slices.Clone(ids), func(id authz.SourceID) bool { _, there := e.View.Namespace[id]; return there })
 	absences := map[authz.Absence]bool{}
 	for range 300 {
 		id := ids[x.r.IntN(len(ids))]
@@ -321,10 +322,10 @@ func (x *explained) compare(name string) {
 			q.Verb, q.Group, q.Resource, q.Subresource, q.Name = []string{"get", "create", "delete"}[x.r.IntN(3)], "", "pods", "", ""
 		}
 		user := users[x.r.IntN(len(users))]
-		if gaps := slices.SortedFunc(maps.Keys(e.view.Gaps()), authz.SourceID.Compare); len(gaps) > 0 && x.r.IntN(2) == 0 { // where the cluster is not as GitLab says
+		if gaps := slices.SortedFunc(maps.Keys(e.View.Gaps()), authz.SourceID.Compare); len(gaps) > 0 && x.r.IntN(2) == 0 { // where the cluster is not as GitLab says
 			id = gaps[x.r.IntN(len(gaps))]
-			q.Namespace = e.view.Namespace[id]
-			if all := slices.Concat(e.view.Gaps()[id].Lacks, e.view.Gaps()[id].Keeps); len(all) > 0 {
+			q.Namespace = e.View.Namespace[id]
+			if all := slices.Concat(e.View.Gaps()[id].Lacks, e.View.Gaps()[id].Keeps); len(all) > 0 {
 				if who := all[x.r.IntN(len(all))].Users; len(who) > 0 {
 					user = who[x.r.IntN(len(who))]
 				}
@@ -334,7 +335,7 @@ func (x *explained) compare(name string) {
 			q.Namespace = x.names[gone[x.r.IntN(len(gone))]]
 			user = x.bound(q.Namespace, user)
 		}
-		if holders := e.view.Who(q.Namespace, now); len(holders) > 0 && x.r.IntN(2) == 0 {
+		if holders := e.View.Who(q.Namespace, now); len(holders) > 0 && x.r.IntN(2) == 0 {
 			user = holders[x.r.IntN(len(holders))].User.ID
 		}
 		var got explain.Report
@@ -379,7 +380,7 @@ func (x *explained) bound(ns string, other int64) int64 {
 // right reports whether a Report agrees with kube-apiserver: by the View alone, unless nothing is known of the namespace any more,
 // and by the bindings; and what differs is said.
 func (x *explained) right(r *explain.Report, q authz.Question) bool {
-	_, known := x.explainer().view.Source[q.Namespace]
+	_, known := x.explainer().View.Source[q.Namespace]
 	asked := r.Asked.Allowed
 	agrees := r.Allowed == asked
 	return (agrees || !known) && r.ByBindings() == asked && (agrees == (len(r.Differs) == 0) || !known)
@@ -390,7 +391,7 @@ func (x *explained) others() {
 	x.t.Helper()
 	const user = 999
 	ns := ""
-	for id, name := range x.explainer().view.Namespace {
+	for id, name := range x.explainer().View.Namespace {
 		if id == authz.ProjectID(1) {
 			ns = name
 		}
@@ -442,7 +443,7 @@ func (x *explained) commands(plane *controlplane.Cluster) {
 		return out.String()
 	}
 	var warned strings.Builder
-	v := x.explainer().view
+	v := x.explainer().View
 	var ns string // in which somebody may look at Deployments
 	for _, id := range slices.SortedFunc(maps.Keys(v.Namespace), authz.SourceID.Compare) {
 		if holders := v.Who(v.Namespace[id], time.Now()); len(holders) > 0 && len(holders[0].Lacks) == 0 && holders[0].ClusterRoles[0] != "extra" {

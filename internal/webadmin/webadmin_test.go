@@ -1,4 +1,4 @@
-package app
+package webadmin
 
 import (
 	"context"
@@ -62,20 +62,20 @@ func adminView(t *testing.T) authz.View {
 	return v.WithGaps(map[authz.SourceID]authz.Gap{})
 }
 
-func newTestAdmin(t *testing.T) (*webAdmin, *fake.Clientset) {
+func newTestAdmin(t *testing.T) (*Admin, *fake.Clientset) {
 	t.Helper()
 	v, kube := adminView(t), fake.NewClientset()
-	return &webAdmin{
-		administrators: &administrators{view: func() (authz.View, bool) { return v, true }, now: func() time.Time { return adminDay }},
-		kube:           kube, held: store.Held{Client: kube, Namespace: deploy.Namespace}, gitlabURL: "https://gitlab.example.com",
-		limits: gitlab.LimitsPerMinute(), findings: docs.Findings(),
-		ends: func() []expiry.End {
+	return New(Options{
+		View: func() (authz.View, bool) { return v, true }, Now: func() time.Time { return adminDay },
+		Kube: kube, Held: store.Held{Client: kube, Namespace: deploy.Namespace}, GitLabURL: "https://gitlab.example.com",
+		Limits: gitlab.LimitsPerMinute(), Findings: docs.Findings(),
+		Ends: func() []expiry.End {
 			return []expiry.End{{What: "gitlab.readTokenFile", At: adminDay.AddDate(0, 3, 0)}, {What: "listeners.web.certFile", At: adminDay.AddDate(0, 0, 2)}}
 		},
-		engine: func() (clusterroles.Roles, string) { return nil, "enforce" },
-		hint:   func(context.Context, []authz.SourceID, string) error { return errors.New("kube-apiserver is busy") }, log: slog.New(slog.DiscardHandler),
-		keys: func() (authn.KeyStatus, bool) { return authn.KeyStatus{Keys: 2, Fetched: adminDay}, true },
-	}, kube
+		Engine: func() (clusterroles.Roles, string) { return nil, "enforce" },
+		Hint:   func(context.Context, []authz.SourceID, string) error { return errors.New("kube-apiserver is busy") }, Logger: slog.New(slog.DiscardHandler),
+		Keys: func() (authn.KeyStatus, bool) { return authn.KeyStatus{Keys: 2, Fetched: adminDay}, true },
+	}), kube
 }
 
 // TestWhoIsAnAdministrator: GitLab's word of the moment at each use. What it does not say is no; sign-ins of others cost it nothing.
@@ -231,7 +231,7 @@ func TestApproveOnThePage(t *testing.T) {
 	for i := range 600 {
 		items = append(items, rbacsync.Item{Change: "abc", All: all, Cause: authz.GroupID(7), Source: authz.ProjectID(int64(100 + i)), User: 3, Role: "edit", Why: "it takes much"})
 	}
-	if err := a.held.Save(t.Context(), items); err != nil {
+	if err := a.o.Held.Save(t.Context(), items); err != nil {
 		t.Fatal(err)
 	}
 	parts, err := a.Held(t.Context())
@@ -246,7 +246,7 @@ func TestApproveOnThePage(t *testing.T) {
 	if first.Place != "haw (group/7)" || first.Approved != "" || !cmp.Equal(first.Lines, wantLines) || !parts[1].Lines[0].New {
 		t.Errorf("%+v", parts[:2])
 	}
-	if policy.Place != "the configuration" || !policy.Policy || first.Policy || len(policy.Lines) != adminLines || policy.Total() != all.Count || policy.Lines[0].Cause != "the configuration" {
+	if policy.Place != "the configuration" || !policy.Policy || first.Policy || len(policy.Lines) != maxLines || policy.Total() != all.Count || policy.Lines[0].Cause != "the configuration" {
 		t.Errorf("%s, %d lines, %d more, %+v", policy.Place, len(policy.Lines), policy.More, policy.Lines[0])
 	}
 	for _, hash := range []string{"0000000000000000", "", rbacsync.HashOf(items), strings.ToUpper(first.Hash)} { // all of it together was shown to nobody
@@ -255,10 +255,10 @@ func TestApproveOnThePage(t *testing.T) {
 		}
 	}
 	other := *a
-	other.held = store.Held{Client: kube, Namespace: deploy.Namespace}
+	other.o.Held = store.Held{Client: kube, Namespace: deploy.Namespace}
 	var both sync.WaitGroup
 	var got [2]error
-	for i, on := range []*webAdmin{a, &other} {
+	for i, on := range []*Admin{a, &other} {
 		both.Go(func() { got[i] = on.Approve(context.WithoutCancel(t.Context()), int64(1+2*i), first.Hash) })
 	}
 	both.Wait()
@@ -273,7 +273,7 @@ func TestApproveOnThePage(t *testing.T) {
 		t.Errorf("%v, approved by %q", err, parts[0].Approved)
 	}
 	var told []string
-	a.hint = func(_ context.Context, changed []authz.SourceID, cause string) error {
+	a.o.Hint = func(_ context.Context, changed []authz.SourceID, cause string) error {
 		told = append(told, fmt.Sprint(len(changed), " ", changed[0], " ", cause))
 		return nil
 	}
@@ -285,7 +285,7 @@ func TestApproveOnThePage(t *testing.T) {
 	if want := []string{"1 project/21 approval", "100 project/100 approval"}; !slices.Equal(told, want) {
 		t.Errorf("the leader was told %q", told)
 	}
-	if err := a.held.Save(t.Context(), append(slices.Clone(items[1:]), rbacsync.Item{Scope: authz.GroupID(7), Source: authz.GroupID(8), User: 1, Role: "view"})); err != nil { // it changes
+	if err := a.o.Held.Save(t.Context(), append(slices.Clone(items[1:]), rbacsync.Item{Scope: authz.GroupID(7), Source: authz.GroupID(8), User: 1, Role: "view"})); err != nil { // it changes
 		t.Fatal(err)
 	}
 	if err := a.Approve(t.Context(), 1, first.Hash); !errors.Is(err, web.ErrHeldChanged) {
@@ -303,7 +303,7 @@ func TestApproveWhatHasChanged(t *testing.T) {
 		for i := range min(n, 5000) { // as many are stored
 			items = append(items, rbacsync.Item{Change: "abc", All: rbacsync.Extent{Sum: sum, Count: n}, Cause: authz.GroupID(7), Source: authz.ProjectID(int64(100 + i)), User: 3, Role: "edit", Why: "it takes much"})
 		}
-		if err := a.held.Save(t.Context(), items); err != nil {
+		if err := a.o.Held.Save(t.Context(), items); err != nil {
 			t.Fatal(err)
 		}
 		parts, err := a.Held(t.Context())
@@ -318,7 +318,7 @@ func TestApproveWhatHasChanged(t *testing.T) {
 			t.Errorf("7000 rights were shown, now there are %d, and they are approved", n)
 		}
 	}
-	if approved, err := a.held.Approvals(t.Context()); err != nil || len(approved) > 0 {
+	if approved, err := a.o.Held.Approvals(t.Context()); err != nil || len(approved) > 0 {
 		t.Errorf("approved: %v, %v", approved, err)
 	}
 	now := held(7000, "5eed", rbacsync.Item{Scope: authz.UserID(1), Cause: authz.UserID(1), Source: authz.ProjectID(21), Why: "too many new"})
@@ -384,7 +384,7 @@ func TestAdminLooks(t *testing.T) {
 	if _, ok, err := a.Explain(t.Context(), "<script>", authz.Question{Namespace: "haw-world", Verb: "get", Resource: "pods"}); ok || err != nil {
 		t.Errorf("nobody: %v %v", ok, err)
 	}
-	a.view = func() (authz.View, bool) { return authz.View{}, false }
+	a.o.View = func() (authz.View, bool) { return authz.View{}, false }
 	if _, err := a.Search("x", 1); !errors.Is(err, people.ErrUnread) {
 		t.Errorf("nothing was read: %v", err)
 	}
@@ -407,7 +407,7 @@ applications: [{uid: web, secret: gloas-x, confidential: true, redirectURIs: ["%
 	token, client := sim.TokenFor("root", "read_api"), sim.Client()
 	defer client.CloseIdleConnections()
 	a, _ := newTestAdmin(t)
-	a.now = time.Now
+	a.o.Now, a.now = time.Now, time.Now
 	a.gitlab, err = gitlab.NewReader(gitlab.Options{BaseURL: sim.URL(), HTTPClient: client, Token: func() (string, error) { return token, nil }, NoPacing: true})
 	if err != nil {
 		t.Fatal(err)
@@ -415,13 +415,13 @@ applications: [{uid: web, secret: gloas-x, confidential: true, redirectURIs: ["%
 	if site, err = web.New(web.Options{
 		URL: page.URL, GitLabURL: sim.URL(), ClientID: "web", ClientSecret: func() (string, error) { return "gloas-x", nil }, HTTPClient: client, Admin: a,
 		Keys:   func() ([][]byte, error) { return [][]byte{make([]byte, 32)}, nil },
-		People: people.New(people.Options{View: a.view, GitLabURL: sim.URL(), Now: time.Now}), Language: "en", Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		People: people.New(people.Options{View: a.o.View, GitLabURL: sim.URL(), Now: time.Now}), Language: "en", Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 		UserState: func(int64) (string, bool) { return "active", true },
 	}); err != nil {
 		t.Fatal(err)
 	}
 	item := rbacsync.Item{Scope: authz.GroupID(7), Cause: authz.UserID(3), Source: authz.ProjectID(20), User: 3, Role: "edit", Why: "too many"}
-	if err := a.held.Save(t.Context(), []rbacsync.Item{item}); err != nil {
+	if err := a.o.Held.Save(t.Context(), []rbacsync.Item{item}); err != nil {
 		t.Fatal(err)
 	}
 	browser := page.Client()
@@ -483,12 +483,12 @@ applications: [{uid: web, secret: gloas-x, confidential: true, redirectURIs: ["%
 	sim.SetFaults(gitlabsim.Faults{Down: true})
 	visit(http.StatusServiceUnavailable, away, held, form)
 	visit(http.StatusServiceUnavailable, away, "/admin", nil)
-	if approved, err := a.held.Approvals(t.Context()); err != nil || len(approved) > 0 {
+	if approved, err := a.o.Held.Approvals(t.Context()); err != nil || len(approved) > 0 {
 		t.Fatalf("approved: %v, %v", approved, err)
 	}
 	sim.SetFaults(gitlabsim.Faults{})
 	visit(http.StatusSeeOther, "", held, form)
-	if approved, err := a.held.Approvals(t.Context()); err != nil || !maps.Equal(approved, map[string]string{item.Key(): "gitlab:2"}) {
+	if approved, err := a.o.Held.Approvals(t.Context()); err != nil || !maps.Equal(approved, map[string]string{item.Key(): "gitlab:2"}) {
 		t.Errorf("approved: %v, %v", approved, err)
 	}
 	visit(http.StatusOK, "approved by", held, nil)
