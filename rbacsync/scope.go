@@ -13,8 +13,8 @@ type Scope map[string]bool
 // Has reports whether a namespace is in the scope.
 func (s Scope) Has(namespace string) bool { return s == nil || s[namespace] }
 
-// And returns what is in one of two scopes, which stay as they are.
-func (s Scope) And(other Scope) Scope {
+// Union returns what is in either of two scopes, which stay as they are.
+func (s Scope) Union(other Scope) Scope {
 	if s == nil || other == nil {
 		return nil
 	}

@@ -88,7 +88,6 @@ func (m *memory) todo(namespaces []Namespace, scope rbacsync.Scope, now time.Tim
 func (m *memory) candidates(namespaces []Namespace, scope rbacsync.Scope) iter.Seq[*Namespace] {
 	return func(yield func(*Namespace) bool) {
 		if scope == nil {
-			byName := func(a, b Namespace) int { return strings.Compare(a.Name, b.Name) }
 			if !slices.IsSortedFunc(namespaces, byName) {
 				namespaces = slices.SortedFunc(slices.Values(namespaces), byName)
 			}
@@ -101,9 +100,16 @@ func (m *memory) candidates(namespaces []Namespace, scope rbacsync.Scope) iter.S
 		}
 		names := m.open.Union(sets.KeySet(scope)).Union(sets.KeySet(m.lost))
 		for _, name := range sets.List(names) {
-			if at, there := slices.BinarySearchFunc(namespaces, name, func(n Namespace, name string) int { return strings.Compare(n.Name, name) }); there && !yield(&namespaces[at]) {
+			if at, there := Find(namespaces, name); there && !yield(&namespaces[at]) {
 				return
 			}
 		}
 	}
+}
+
+func byName(a, b Namespace) int { return strings.Compare(a.Name, b.Name) }
+
+// Find finds a namespace in a list by name, or where it would be.
+func Find(list []Namespace, name string) (at int, there bool) {
+	return slices.BinarySearchFunc(list, Namespace{Name: name}, byName)
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -57,14 +56,14 @@ func TestAScopeIsAsGoodAsAll(t *testing.T) {
 			list = slices.Clone(list)
 			for range r.IntN(4) {
 				if name := changeOne(r, &list); scope != nil {
-					scope = scope.And(rbacsync.Scope{name: true})
+					scope = scope.Union(rbacsync.Scope{name: true})
 				}
 			}
 			if r.IntN(20) == 0 {
 				scope = nil
 			}
 			if name := disturb(r, m, now); name != "" && scope != nil {
-				scope = scope.And(rbacsync.Scope{name: true})
+				scope = scope.Union(rbacsync.Scope{name: true})
 			}
 			if r.IntN(30) == 0 {
 				known.keys = fmt.Sprint(step)
@@ -101,7 +100,7 @@ func TestAScopeIsAsGoodAsAll(t *testing.T) {
 				}
 				m.listen(one.Name)
 				if name := disturb(r, m, now); name != "" {
-					scope = scope.And(rbacsync.Scope{name: true})
+					scope = scope.Union(rbacsync.Scope{name: true})
 				}
 				m.keep(lookedAt(r, one, now), i < n && r.IntN(4) > 0)
 			}
@@ -114,12 +113,10 @@ func TestAScopeIsAsGoodAsAll(t *testing.T) {
 	}
 }
 
-func byName(a, b Namespace) int { return strings.Compare(a.Name, b.Name) }
-
 // changeOne changes one namespace of a list, and returns which.
 func changeOne(r *rand.Rand, list *[]Namespace) string {
 	name := fmt.Sprintf("ns-%d", r.IntN(12))
-	at, there := slices.BinarySearchFunc(*list, name, func(n Namespace, name string) int { return strings.Compare(n.Name, name) })
+	at, there := Find(*list, name)
 	if !there {
 		*list = slices.Insert(*list, at, Namespace{Name: name, Readers: []int64{1, 2, 3}})
 		return name

@@ -3,7 +3,6 @@ package syncer
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
@@ -37,7 +36,7 @@ func (n *ciNews) take(later ciNews) {
 		before := n.list
 		*n = later
 		for i := range before {
-			if at, known := findCI(n.list, before[i].Name); known && len(before[i].Lost) > 0 {
+			if at, known := ci.Find(n.list, before[i].Name); known && len(before[i].Lost) > 0 {
 				n.list[at].Lost = stillLost(&n.list[at], before[i].Lost)
 			}
 		}
@@ -48,7 +47,7 @@ func (n *ciNews) take(later ciNews) {
 	gone := maps.Clone(later.scope)
 	for _, x := range later.list {
 		delete(gone, x.Name)
-		if at, known := findCI(n.list, x.Name); known {
+		if at, known := ci.Find(n.list, x.Name); known {
 			x.Lost = stillLost(&x, n.list[at].Lost)
 			n.list[at] = x
 		} else {
@@ -56,11 +55,11 @@ func (n *ciNews) take(later ciNews) {
 		}
 	}
 	for ns := range gone {
-		if at, known := findCI(n.list, ns); known {
+		if at, known := ci.Find(n.list, ns); known {
 			n.list = slices.Delete(n.list, at, at+1)
 		}
 	}
-	n.scope = n.scope.And(later.scope)
+	n.scope = n.scope.Union(later.scope)
 }
 
 // stillLost adds to those who lost the right to read a namespace's token those who lost it before and don't have it.
@@ -72,11 +71,6 @@ func stillLost(n *ci.Namespace, before []int64) []int64 {
 		}
 	}
 	return lost
-}
-
-// findCI finds a namespace in a list by name, or where it would be.
-func findCI(list []ci.Namespace, ns string) (at int, known bool) {
-	return slices.BinarySearchFunc(list, ns, func(n ci.Namespace, ns string) int { return strings.Compare(n.Name, ns) })
 }
 
 // takeWaiting takes in what waits in a channel.

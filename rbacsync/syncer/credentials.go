@@ -287,7 +287,7 @@ func urgent(list, before []ci.Namespace, destroyed map[string]bool) bool {
 	for i := range list {
 		n := &list[i]
 		old := &ci.Namespace{}
-		if at, known := findCI(before, n.Name); known {
+		if at, known := ci.Find(before, n.Name); known {
 			old = &before[at]
 		}
 		switch {
@@ -323,7 +323,7 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 				c.yield(ctx, ci.YieldNew)
 			}
 			next.takeWaiting(in)
-			changed = changed.And(next.scope)
+			changed = changed.Union(next.scope)
 			all.take(next)
 			c.hurry.taken.Store(all.urgent)
 			dying = dying || all.urgent > before
@@ -336,7 +336,7 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 				touched[ns] = touched[ns] || deleted
 				where[ns] = true
 			}
-			changed = changed.And(where)
+			changed = changed.Union(where)
 		case <-again:
 		}
 		again = nil
