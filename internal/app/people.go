@@ -1,10 +1,7 @@
 package app
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"strings"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
@@ -13,6 +10,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people/api"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people/jobs"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/people/past"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
@@ -34,7 +32,7 @@ func (s *server) newForPeople(kubeconfig func(ctx context.Context, variant strin
 			cfg := s.now.Load().cfg
 			return jobs.Of(jobs.Settings{CI: ciSettings(cfg), Environment: cfg.CI.Environment}, v, project, p.board.Of)
 		},
-		Changes: changesIn(audit.NewReader(s.clients.kube)),
+		Changes: past.Changes(audit.NewReader(s.clients.kube)),
 	})
 	p.api = api.New(api.Options{People: p.Service, Authenticator: s.authenticator, Kubeconfig: kubeconfig, Logger: s.log})
 	return p
@@ -70,34 +68,4 @@ func (s *server) authenticator() authn.Authenticator {
 		return judge
 	}
 	return nil // and no pointer that is nil
-}
-
-// changesIn tells people's own changes of a history.
-func changesIn(history *audit.Reader) func(ctx context.Context, user int64, since time.Time) ([]people.Changed, error) {
-	return func(ctx context.Context, user int64, since time.Time) ([]people.Changed, error) {
-		entries, err := history.User(ctx, user, since, time.Time{})
-		if errors.Is(err, audit.ErrBusy) {
-			err = people.ErrHistoryBusy
-		}
-		return ownChanges(entries), err
-	}
-}
-
-// ownChanges returns a person's rights that came and went. Who approved something is not for everybody to know.
-func ownChanges(entries []audit.Entry) []people.Changed {
-	out := make([]people.Changed, 0, len(entries))
-	for _, e := range entries {
-		if e.Role == "" || e.What != audit.Gained && e.What != audit.Lost {
-			continue
-		}
-		why := e.Why
-		if by := "approved by " + e.ApprovedBy; e.ApprovedBy != "" {
-			why = strings.TrimSuffix(strings.TrimSuffix(why, by), ", ")
-		}
-		out = append(out, people.Changed{
-			Change:    webapi.Change{At: e.At.UTC(), Namespace: e.Namespace, Role: e.Role, What: string(e.What), Cause: cmp.Or(e.Cause, "unknown"), Why: why},
-			Placeless: audit.Placeless(why), Approved: e.ApprovedBy != "",
-		})
-	}
-	return out
 }

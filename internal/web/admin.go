@@ -21,13 +21,13 @@ type Admin interface {
 	Approve(ctx context.Context, by int64, hash string) error
 	// Search finds people by name or number, and namespaces by name or path: of each at most as many as limit.
 	Search(text string, limit int) (AdminFound, error)
-	// Person returns what somebody has, of that at most limit namespaces from offset on; false if GitLab has no such account.
-	Person(user int64, offset, limit int) (AdminPerson, bool, error)
+	// User returns what somebody has, of that at most limit namespaces from offset on; false if GitLab has no such account.
+	User(user int64, offset, limit int) (AdminUser, bool, error)
 	// Namespace returns who has access to a namespace; false if it belongs to nothing in GitLab.
 	Namespace(name string) (AdminNamespace, bool, error)
 	// Explain says all about one request of a person, who is named by user name or number, with the bindings that the cluster has
 	// of them; false if there is no such person.
-	Explain(ctx context.Context, person string, q authz.Question) (explain.Report, bool, error)
+	Explain(ctx context.Context, user string, q authz.Question) (explain.Report, bool, error)
 }
 
 // ErrHeldChanged says that what was to be approved is not held in that form any more.
@@ -148,8 +148,8 @@ type AdminFound struct {
 // AdminPlace is a namespace.
 type AdminPlace struct{ Name, Source, Path string }
 
-// AdminPerson is somebody with all that they have.
-type AdminPerson struct {
+// AdminUser is somebody with all that they have.
+type AdminUser struct {
 	User   authz.User
 	Total  int // namespaces
 	Rights []AdminRight

@@ -34,7 +34,7 @@ func (s adminPages) adminRoutes() []route {
 		get("/admin/held/{hash}", "", s.adminHeldPart),
 		{method: http.MethodPost, path: "/admin/held/{hash}", access: administrators, handle: s.adminApprove},
 		get("/admin/search", "", s.adminSearch),
-		get("/admin/people/{id}", "", s.adminPerson),
+		get("/admin/people/{id}", "", s.adminUser),
 		get("/admin/namespaces/{name}", "", s.adminNamespace),
 		get("/admin/explain", "", s.adminExplain),
 	}
@@ -50,7 +50,7 @@ type adminData struct {
 
 	Search    string
 	Found     AdminFound
-	Person    AdminPerson
+	User      AdminUser
 	Namespace AdminNamespace
 	Pager     pager
 
@@ -154,23 +154,23 @@ func (s adminPages) adminSearch(w http.ResponseWriter, r *http.Request, v *visit
 	s.page(w, r, v, "adminsearch", d)
 }
 
-func (s adminPages) adminPerson(w http.ResponseWriter, r *http.Request, v *visit) {
+func (s adminPages) adminUser(w http.ResponseWriter, r *http.Request, v *visit) {
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	if err != nil {
 		s.notFound(w, r, v)
 		return
 	}
 	page := pageNumber(r.URL.Query())
-	person, ok, err := s.o.Admin.Person(id, (page-1)*perPage, perPage)
+	user, ok, err := s.o.Admin.User(id, (page-1)*perPage, perPage)
 	switch {
 	case err != nil:
 		s.broken(w, r, v, err)
 	case !ok:
 		s.notFound(w, r, v)
 	default:
-		d := adminData{Tab: "adminsearch", Person: person, Verbs: uses, Who: strconv.FormatInt(id, 10)}
-		d.Pager = newPager(r.URL, page, len(person.Rights), person.Total)
-		s.page(w, r, v, "adminperson", d)
+		d := adminData{Tab: "adminsearch", User: user, Verbs: uses, Who: strconv.FormatInt(id, 10)}
+		d.Pager = newPager(r.URL, page, len(user.Rights), user.Total)
+		s.page(w, r, v, "adminuser", d)
 	}
 }
 

@@ -290,8 +290,8 @@ func (a *fakeAdmin) Search(string, int) (web.AdminFound, error) {
 	}, a.err
 }
 
-func (a *fakeAdmin) Person(user int64, _, _ int) (web.AdminPerson, bool, error) {
-	return web.AdminPerson{
+func (a *fakeAdmin) User(user int64, _, _ int) (web.AdminUser, bool, error) {
+	return web.AdminUser{
 		User:   authz.User{ID: user, Username: "carol", Name: "Carol <script>", State: "active", Human: true},
 		Rights: []web.AdminRight{{Namespace: "haw-world", Path: "haw/<script>", Roles: []string{"edit", "extra"}, Lacks: []string{"extra"}, Reason: "Developer in <script>"}},
 	}, user == 5, a.err
@@ -304,7 +304,7 @@ func (a *fakeAdmin) Namespace(name string) (web.AdminNamespace, bool, error) {
 	}, name == "haw-world", a.err
 }
 
-func (a *fakeAdmin) Explain(_ context.Context, person string, q authz.Question) (explain.Report, bool, error) {
+func (a *fakeAdmin) Explain(_ context.Context, user string, q authz.Question) (explain.Report, bool, error) {
 	e := authz.Explanation{
 		UserID: 5, Username: "carol", State: "active", Namespace: q.Namespace, Source: "project/20", Path: "haw/<script>", Request: q.Verb + " " + q.Resource, Allowed: authz.No,
 		Sentence: "your role <script> does not allow it", Trail: &authz.Trail{Text: "Reporter in <script>"}, Near: []string{"Reporter of <script> is mapped to nothing"},
@@ -314,7 +314,7 @@ func (a *fakeAdmin) Explain(_ context.Context, person string, q authz.Question) 
 	}
 	return explain.Report{
 		Explanation: e, Bindings: []explain.Binding{{Name: "by-hand", Role: "Role <script>", Subject: "User gitlab:5", Allows: authz.Unknown}}, Differs: []string{"differs <script>"},
-	}, person == "carol", a.err
+	}, user == "carol", a.err
 }
 
 const oneHash, otherHash = "0123456789abcdef", "fedcba9876543210"

@@ -99,18 +99,18 @@ func (a *Admin) Search(text string, limit int) (web.AdminFound, error) {
 	return out, nil
 }
 
-// Person implements web.Admin.
-func (a *Admin) Person(user int64, offset, limit int) (web.AdminPerson, bool, error) {
+// User implements web.Admin.
+func (a *Admin) User(user int64, offset, limit int) (web.AdminUser, bool, error) {
 	v, ok := a.o.View()
 	if !ok {
-		return web.AdminPerson{}, false, people.ErrUnread
+		return web.AdminUser{}, false, people.ErrUnread
 	}
 	u, ok := v.Snapshot.Users[user]
 	if !ok {
-		return web.AdminPerson{}, false, nil
+		return web.AdminUser{}, false, nil
 	}
 	rights := v.Rights(user, a.o.Now())
-	out := web.AdminPerson{User: u, Total: len(rights)}
+	out := web.AdminUser{User: u, Total: len(rights)}
 	rights = rights[min(offset, len(rights)):]
 	for _, r := range rights[:min(limit, len(rights))] {
 		path, _ := v.Snapshot.Path(r.Source)
@@ -151,12 +151,12 @@ func (a *Admin) Namespace(name string) (web.AdminNamespace, bool, error) {
 }
 
 // Explain implements web.Admin.
-func (a *Admin) Explain(ctx context.Context, person string, q authz.Question) (explain.Report, bool, error) {
+func (a *Admin) Explain(ctx context.Context, user string, q authz.Question) (explain.Report, bool, error) {
 	v, ok := a.o.View()
 	if !ok {
 		return explain.Report{}, false, people.ErrUnread
 	}
-	id, err := live.UserNamed(person, v.Snapshot)
+	id, err := live.UserNamed(user, v.Snapshot)
 	if err != nil {
 		return explain.Report{}, false, nil //nolint:nilerr // there is nobody of that name
 	}

@@ -352,14 +352,14 @@ func TestAdminLooks(t *testing.T) {
 	if got, err := a.Search("o", 2); err != nil || len(got.People) != 2 || got.MorePeople != 2 {
 		t.Errorf("more than asked for: %v %+v", err, got)
 	}
-	p, ok, err := a.Person(1, 0, 10)
+	p, ok, err := a.User(1, 0, 10)
 	if err != nil || !ok || p.Total != 2 || len(p.Rights) != 2 || p.Rights[1].Namespace != "haw-world" || p.Rights[1].Reason != "Owner in haw/world, inherited from haw" {
 		t.Errorf("carol: %v %v %+v", err, ok, p)
 	}
-	if p, ok, err = a.Person(1, 1, 10); err != nil || !ok || p.Total != 2 || len(p.Rights) != 1 {
+	if p, ok, err = a.User(1, 1, 10); err != nil || !ok || p.Total != 2 || len(p.Rights) != 1 {
 		t.Errorf("carol's second: %v %v %+v", err, ok, p)
 	}
-	if _, ok, err = a.Person(5, 0, 10); ok || err != nil {
+	if _, ok, err = a.User(5, 0, 10); ok || err != nil {
 		t.Errorf("nobody: %v %v", ok, err)
 	}
 	n, ok, err := a.Namespace("haw-world")

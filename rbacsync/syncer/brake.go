@@ -46,7 +46,7 @@ func (b *brakes) restrain(ctx context.Context, p *pass, size func(authz.SourceID
 		return
 	}
 	b.past = slices.DeleteFunc(b.past, func(past rbacsync.Past) bool { return p.Started.Sub(past.At) > rbacsync.CreationMemory })
-	e := b.evidence(p.snap)
+	e := b.evidence(p.Snapshot)
 	e.Gone, e.Levels, e.Past, e.Outside = p.answers.gone, p.answers.levels, slices.Concat(b.past, p.passed), p.outside
 	if !p.everything() {
 		e.Size = size
@@ -147,7 +147,7 @@ func (b *brakes) begin(ctx context.Context, p *pass) {
 	defer cancel()
 	err := b.memory.change(ctx, func(st *Stored) bool {
 		st.Begun = configsOf(b.begun)
-		return st.Snapshot.Issuer == p.snap.Issuer
+		return st.Snapshot.Issuer == p.Snapshot.Issuer
 	})
 	if b.owed = err != nil; b.owed {
 		b.retry = p.Started.Add(beginPause)
@@ -167,17 +167,17 @@ func (b *brakes) agree(p *pass, left dirty, err error) {
 	clean := err == nil && p.Unwritten == 0 && p.plain.Hold == "" && len(p.Held) == 0 && b.o.Mode == ModeEnforce
 	switch {
 	case clean || b.before == nil:
-		b.before = p.snap
+		b.before = p.Snapshot
 	case b.o.Mode == ModeEnforce && p.plain.Hold == "":
 		if open, known := b.openGroups(p, left); known {
-			b.before = rbacsync.Agreed(b.before, p.snap, open)
+			b.before = rbacsync.Agreed(b.before, p.Snapshot, open)
 		}
 	}
 	if b.o.Mode == ModeEnforce && p.plain.Hold == "" {
-		b.latest = p.snap
+		b.latest = p.Snapshot
 	}
 	// What is taken later, because it could not be read or given now, is still to be known as the new policy's doing.
-	if clean && p.everything() && p.withheld == 0 && (b.policy == nil || len(b.o.Policy.Untouchable(p.snap)) == 0) {
+	if clean && p.everything() && p.withheld == 0 && (b.policy == nil || len(b.o.Policy.Untouchable(p.Snapshot)) == 0) {
 		b.policy, b.begun, b.owed = &b.o.Policy, nil, false
 	}
 }
@@ -186,7 +186,7 @@ func (b *brakes) agree(p *pass, left dirty, err error) {
 func (b *brakes) openGroups(p *pass, left dirty) (open map[authz.SourceID]bool, known bool) {
 	open = map[authz.SourceID]bool{}
 	note := func(id authz.SourceID) {
-		open[p.snap.Top(id)] = true
+		open[p.Snapshot.Top(id)] = true
 		open[b.before.Top(id)] = true
 	}
 	for _, i := range p.Held {
@@ -225,10 +225,10 @@ func (b *brakes) withhold(p *pass) *rbacsync.Wanted {
 						ids[o.Source] = true
 					}
 				}
-				gives = rbacsync.RightsIn(*b.policy, p.snap, ids, p.Started)
+				gives = rbacsync.RightsIn(*b.policy, p.Snapshot, ids, p.Started)
 				for _, begun := range b.begun {
 					if !rbacsync.SamePolicy(begun, b.o.Policy) {
-						maps.Copy(gives, rbacsync.RightsIn(begun, p.snap, ids, p.Started))
+						maps.Copy(gives, rbacsync.RightsIn(begun, p.Snapshot, ids, p.Started))
 					}
 				}
 			}

@@ -22,7 +22,7 @@ import (
 type credentials struct {
 	o     *Options
 	look  func(look)
-	busy  func() bool // see Syncer.Busy
+	busy  func() bool // see Syncer.busy
 	hurry hurry
 	// large is true while a pass writes largePlan changes or more. The pass sets it.
 	large atomic.Bool
@@ -47,10 +47,10 @@ func (c *credentials) findings() []authz.Finding {
 // list lists the namespaces in the scope that have, or lose, CI credentials: those of ours that stand or were just
 // made, and those whose source is gone, by name. What can't be judged keeps what it has.
 func (c *credentials) list(p *pass) []ci.Namespace {
-	in := rbacsync.Input{Snapshot: p.snap, Sources: p.sources, Names: p.Names, Settings: c.o.Settings}
+	in := rbacsync.Input{Snapshot: p.Snapshot, Sources: p.sources, Names: p.Names, Settings: c.o.Settings}
 	c.input(&in, p)
 	s := &ciNamespaces{
-		view: rbacsync.NewDeliveries(&in), policy: c.o.Policy, have: p.have, want: p.want, snap: p.snap,
+		view: rbacsync.NewDeliveries(&in), policy: c.o.Policy, have: p.have, want: p.want, snap: p.Snapshot,
 		live: map[rbacsync.Key]*rbacsync.Live{}, bindings: map[string][]*rbacsync.Live{}, failed: map[rbacsync.Key]bool{}, unsure: map[string]bool{},
 	}
 	for _, l := range p.have.Live {

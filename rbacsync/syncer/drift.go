@@ -110,7 +110,7 @@ func (s *Syncer) restoreDrift(ctx context.Context) {
 	if len(changed) == 0 {
 		return
 	}
-	p := s.pass(ctx, job{kind: KindDrift, cause: causeDrift, snap: s.wanted.Plain.Snap, drifted: changed})
+	p := s.pass(ctx, job{Round: Round{Kind: KindDrift, Cause: causeDrift, Snapshot: s.wanted.Plain.Snap}, drifted: changed})
 	if s.wanted.AnyNameless(p.have) {
 		s.dirty.later(everywhere, started, 100*time.Millisecond, s.o.Interval)
 	}

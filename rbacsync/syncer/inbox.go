@@ -59,7 +59,7 @@ func (s *Syncer) scopeOf(p *pass, t intake.Ticket) rbacsync.Scope {
 	scope := rbacsync.Scope{}
 	for ns := range s.dirty {
 		id := p.view.Source[ns]
-		if slices.ContainsFunc(t.Changed, func(named authz.SourceID) bool { return p.snap.Within(id, named) }) {
+		if slices.ContainsFunc(t.Changed, func(named authz.SourceID) bool { return p.Snapshot.Within(id, named) }) {
 			scope[ns] = true
 		}
 	}

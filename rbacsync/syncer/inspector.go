@@ -15,7 +15,7 @@ import (
 // lost a right have left behind. Nothing that is given or taken waits for it.
 type inspector struct {
 	o     *Options
-	busy  func() bool // see Syncer.Busy
+	busy  func() bool // see Syncer.busy
 	found atomic.Pointer[[]authz.Finding]
 
 	// Whoever calls look owns these.
@@ -136,7 +136,7 @@ func (l *losses) take(p *pass, weak map[string]bool) losses {
 		}
 	}
 	found := rbacsync.LostNamespaces(live, p.want, weak)
-	before, news := *l, p.kind == KindFull
+	before, news := *l, p.Kind == KindFull
 	now := losses(maps.Clone(found))
 	if now == nil {
 		now = losses{}

@@ -55,7 +55,7 @@ func (s *pipeline) recall(ctx context.Context, p *pass) {
 		return
 	}
 	b.recalled = true
-	if st == nil || st.Snapshot.Issuer != p.snap.Issuer {
+	if st == nil || st.Snapshot.Issuer != p.Snapshot.Issuer {
 		return
 	}
 	b.before, b.latest, b.past = st.Before, st.Snapshot, st.Past
@@ -81,7 +81,7 @@ func (s *pipeline) recall(ctx context.Context, p *pass) {
 
 // stored is what the Memory is to keep after a round.
 func (s *pipeline) stored(p *pass) Stored {
-	st := Stored{Snapshot: p.snap, Names: p.Names, Before: s.brakes.before, Past: slices.Clone(s.brakes.past), Marks: s.marks.of(p.snap.Issuer)}
+	st := Stored{Snapshot: p.Snapshot, Names: p.Names, Before: s.brakes.before, Past: slices.Clone(s.brakes.past), Marks: s.marks.of(p.Snapshot.Issuer)}
 	if now := s.published.state.Load(); now != nil {
 		st.Gaps, st.Jobs = now.View.Gaps(), now.Jobs
 	}
@@ -110,7 +110,7 @@ const notStored = "the Snapshot was not stored: a restart during an outage of Gi
 // saver keeps the last Snapshot in the Memory.
 type saver struct {
 	o       *Options
-	busy    func() bool // see Syncer.Busy
+	busy    func() bool // see Syncer.busy
 	memory  *serialMemory
 	offers  chan Stored
 	unsaved *Stored // the last one, if run ended before it was saved

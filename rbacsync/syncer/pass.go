@@ -18,11 +18,8 @@ import (
 
 // job is what a pass is to do.
 type job struct {
-	kind  Kind
-	cause string
-	// snap is what is known of GitLab, and changed what of it was read again: its namespaces are looked at, whether or not
-	// something is different.
-	snap    *authz.Snapshot
+	Round // to be: a job has its Kind, its Cause and what is known of GitLab, the pass finds the rest
+	// changed is what of GitLab was read again: its namespaces are looked at, whether or not something is different.
 	changed map[authz.SourceID]bool
 	// everywhere: everything is looked at. What asks for less may still become a pass over everything, see narrow.
 	everywhere bool
@@ -36,7 +33,6 @@ type job struct {
 // pass is one run of the pipeline over a scope: what it is to do, and what each step of it has found.
 type pass struct {
 	job
-	Round
 	// What a change can concern: the sources, those of them that have a namespace, and these namespaces. A nil scope is
 	// everything, and the others are nil then.
 	affected map[authz.SourceID]bool
@@ -98,14 +94,14 @@ func (s *pipeline) pass(ctx context.Context, j job) *pass {
 		if p.everything() {
 			s.recall(ctx, p)
 		}
-		if p.have, err = s.observe(ctx, p.scope, p.snap, p.kind == KindFull); err != nil {
+		if p.have, err = s.observe(ctx, p.scope, p.Snapshot, p.Kind == KindFull); err != nil {
 			return err
 		}
-		p.plannedOn = PlannedOn{Observed: p.have, Before: s.brakes.latest, Was: s.brakes.evidence(p.snap).PoliciesBefore()}
+		p.plannedOn = PlannedOn{Observed: p.have, Before: s.brakes.latest, Was: s.brakes.evidence(p.Snapshot).PoliciesBefore()}
 		if len(j.planned) > 0 {
 			p.have = p.have.With(j.planned)
 		}
-		if p.kind == KindDrift { // what should be there is known, and was judged before
+		if p.Kind == KindDrift { // what should be there is known, and was judged before
 			p.plan(s.wanted.Within(p.scope))
 		} else {
 			s.desire(p)
@@ -114,13 +110,13 @@ func (s *pipeline) pass(ctx context.Context, j job) *pass {
 			s.brakes.begin(ctx, p)
 		}
 		err = s.write(ctx, p)
-		if p.kind != KindDrift {
+		if p.Kind != KindDrift {
 			s.conclude(ctx, p, err)
 		}
 		return err
 	}()
 	p.Duration = s.o.Now().Sub(p.Started)
-	if p.kind != KindDrift && !p.ended {
+	if p.Kind != KindDrift && !p.ended {
 		s.last = nil
 		s.dirty.later(everywhere, s.o.Now(), time.Second, s.o.Interval)
 	}
@@ -169,16 +165,17 @@ const maxScope = 3000
 // the namespaces that the change can concern: what it costs does not depend on the size of GitLab, and a right is gone in
 // milliseconds (docs/adr/0060). Whatever needs names to be given or taken is a pass over everything.
 func (s *pipeline) narrow(j job) *pass {
-	p := &pass{job: j, scope: j.drifted, Round: Round{Kind: j.kind, Cause: j.cause, Snapshot: j.snap, Started: s.o.Now()}}
+	p := &pass{job: j, scope: j.drifted}
+	p.Started = s.o.Now()
 	l := s.last
-	if j.kind == KindDrift || j.everywhere || l == nil || !s.cluster.Following() || len(s.brakes.approved) > 0 || due(l.expires, p.Started) {
+	if j.Kind == KindDrift || j.everywhere || l == nil || !s.cluster.Following() || len(s.brakes.approved) > 0 || due(l.expires, p.Started) {
 		return p
 	}
-	affected, scope := s.o.Policy.Affected(l.snap, j.snap), rbacsync.Scope{}
+	affected, scope := s.o.Policy.Affected(l.snap, j.Snapshot), rbacsync.Scope{}
 	maps.Copy(affected, j.changed)
 	var sources []authz.Source
 	for id := range affected {
-		src, wanted := s.o.Policy.Source(j.snap, id)
+		src, wanted := s.o.Policy.Source(j.Snapshot, id)
 		name, named := l.view.Namespace[id]
 		if wanted != named || len(scope) > maxScope {
 			return p
@@ -188,7 +185,7 @@ func (s *pipeline) narrow(j job) *pass {
 			scope[name] = true
 		}
 	}
-	for _, snap := range []*authz.Snapshot{l.snap, j.snap} { // a project that is moved away leaves the namespace of its group
+	for _, snap := range []*authz.Snapshot{l.snap, j.Snapshot} { // a project that is moved away leaves the namespace of its group
 		if s.o.Settings.CI.Shares(snap, l.view.Namespace, affected) {
 			return p
 		}
@@ -209,21 +206,21 @@ func (s *pipeline) desire(p *pass) {
 	known := map[authz.SourceID]string{}
 	if p.everything() {
 		p.found = append(p.found, p.have.Findings...)
-		p.sources = s.o.Policy.Sources(p.snap)
+		p.sources = s.o.Policy.Sources(p.Snapshot)
 		var found []authz.Finding
-		known, p.Names, found = rbacsync.AssignNamespaces(p.have, p.sources, p.snap.Issuer, s.o.Settings.Adopt, s.o.Reserved)
+		known, p.Names, found = rbacsync.AssignNamespaces(p.have, p.sources, p.Snapshot.Issuer, s.o.Settings.Adopt, s.o.Reserved)
 		p.found, p.Namespaces = append(p.found, found...), len(p.Names)
 	} else {
 		p.Names, p.Namespaces = s.last.view.Namespace, len(p.scope)
 	}
 	if p.everything() {
-		p.untouchable = s.o.Policy.Untouchable(p.snap)
+		p.untouchable = s.o.Policy.Untouchable(p.Snapshot)
 	} else {
-		p.untouchable = s.o.Policy.UntouchableAfter(s.last.untouchable, p.snap, p.affected)
+		p.untouchable = s.o.Policy.UntouchableAfter(s.last.untouchable, p.Snapshot, p.affected)
 	}
-	grants, found := s.o.Policy.Grants(p.snap, p.sources, p.Started)
+	grants, found := s.o.Policy.Grants(p.Snapshot, p.sources, p.Started)
 	in := rbacsync.Input{
-		Snapshot: p.snap, Sources: p.sources, Names: p.Names, Grants: grants,
+		Snapshot: p.Snapshot, Sources: p.sources, Names: p.Names, Grants: grants,
 		Roles: s.o.Policy.BaseRoles(), Further: s.o.Policy.FurtherRoles(), Settings: s.o.Settings,
 		Untouchable: p.untouchable, Now: p.Started, Secrets: p.have.Secrets, Have: p.have,
 	}
@@ -231,7 +228,7 @@ func (s *pipeline) desire(p *pass) {
 	p.plain = rbacsync.Desired(in)
 	p.found = slices.Concat(p.found, found, rbacsync.NewDeliveries(&in).Findings())
 	inGitLab := func(id authz.SourceID) bool { return id.Kind != authz.UserSource } // a GitLab with people alone is one
-	if p.plain.Hold == "" && len(p.snap.Groups) == 0 && len(p.snap.Projects) == 0 && slices.ContainsFunc(slices.Collect(maps.Keys(known)), inGitLab) {
+	if p.plain.Hold == "" && len(p.Snapshot.Groups) == 0 && len(p.Snapshot.Projects) == 0 && slices.ContainsFunc(slices.Collect(maps.Keys(known)), inGitLab) {
 		p.plain.Hold = "GitLab shows neither a group nor a project, though there were some: check that the reading token still belongs to an administrator"
 	}
 	p.answered()
@@ -240,7 +237,7 @@ func (s *pipeline) desire(p *pass) {
 // answered takes in what GitLab says of single sources, as far as no reading since has shown them: that is no inference.
 func (p *pass) answered() {
 	gone := maps.Clone(p.answers.gone)
-	maps.DeleteFunc(gone, func(id authz.SourceID, _ bool) bool { return p.snap.Contains(id) })
+	maps.DeleteFunc(gone, func(id authz.SourceID, _ bool) bool { return p.Snapshot.Contains(id) })
 	if len(gone) == 0 {
 		return
 	}
@@ -259,10 +256,10 @@ func (p *pass) answered() {
 func (s *pipeline) announce(p *pass) {
 	gaps := s.gaps(p, p.have)
 	if p.everything() {
-		p.view = authz.NewView(p.snap, s.o.Policy, p.Names).WithGaps(gaps)
-		s.marks.learn(p.have, p.snap.Issuer, p.Names)
+		p.view = authz.NewView(p.Snapshot, s.o.Policy, p.Names).WithGaps(gaps)
+		s.marks.learn(p.have, p.Snapshot.Issuer, p.Names)
 	} else {
-		p.view = s.last.view.With(p.snap, p.affected).WithGaps(gaps)
+		p.view = s.last.view.With(p.Snapshot, p.affected).WithGaps(gaps)
 	}
 	switch {
 	case p.want.Hold != "":
@@ -283,7 +280,7 @@ func (s *pipeline) write(ctx context.Context, p *pass) error {
 	}
 	rbacsync.NoteLosses(p.Plan, p.want, rbacsync.WeakRoles(s.o.Policy), s.o.Now())
 	opts := s.o.Apply
-	opts.Cause, opts.Logger = p.cause, s.o.Logger
+	opts.Cause, opts.Logger = p.Cause, s.o.Logger
 	if s.published.leading.Load() {
 		opts.Pause = s.urgent
 	}
@@ -307,13 +304,13 @@ func (s *pipeline) write(ctx context.Context, p *pass) error {
 func (s *pipeline) conclude(ctx context.Context, p *pass, err error) {
 	p.ended = true
 	if p.everything() {
-		s.expiry = authz.NextExpiry(p.snap, p.Started)
+		s.expiry = authz.NextExpiry(p.Snapshot, p.Started)
 	} else {
-		s.expiry = authz.NextExpiryAfter(s.last.expires, p.snap, p.affected, p.Started)
+		s.expiry = authz.NextExpiryAfter(s.last.expires, p.Snapshot, p.affected, p.Started)
 	}
 	s.dirty.take(p.scope, p.Report, s.o.Now(), s.o.Interval)
 	p.Unwritten = s.dirty.unwritten()
-	if p.losses = s.losses.take(p, rbacsync.WeakRoles(s.o.Policy)); p.kind == KindFull {
+	if p.losses = s.losses.take(p, rbacsync.WeakRoles(s.o.Policy)); p.Kind == KindFull {
 		p.foreign = p.plain
 	}
 	if s.o.Mode == ModeEnforce {
@@ -372,11 +369,11 @@ type lastPass struct {
 func (s *pipeline) remember(p *pass) {
 	before := s.last
 	s.last = nil
-	if p.want.Hold != "" || p.snap.MissingAll != "" {
+	if p.want.Hold != "" || p.Snapshot.MissingAll != "" {
 		return
 	}
 	s.last = &lastPass{
-		snap: p.snap, untouchable: p.untouchable, view: p.view, found: slices.Concat(p.scoped(), p.noted), held: p.Held, expires: s.expiry,
+		snap: p.Snapshot, untouchable: p.untouchable, view: p.view, found: slices.Concat(p.scoped(), p.noted), held: p.Held, expires: s.expiry,
 	}
 	switch {
 	case !p.everything() && before != nil:

@@ -95,7 +95,7 @@ func (a *questioner) questions(p *pass, again bool) (out query) {
 		var queue []any
 		queued := map[any]bool{}
 		for _, i := range sec.Items {
-			if q := question(i, p.snap); q != nil && !queued[q] {
+			if q := question(i, p.Snapshot); q != nil && !queued[q] {
 				a.asked[q] = before[q]
 				if again || before[q] == 0 {
 					open[q], queued[q], queue = true, true, append(queue, q)

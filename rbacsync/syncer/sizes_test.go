@@ -22,7 +22,7 @@ func TestSizesAreCountedByPassesOverEverything(t *testing.T) {
 		if scope == nil {
 			s.wanted = rbacsync.ByNamespace(want)
 		}
-		s.remember(&pass{job: job{snap: snap}, scope: scope, want: want})
+		s.remember(&pass{job: job{Round: Round{Snapshot: snap}}, scope: scope, want: want})
 	}
 	sizes := func(tops int) map[authz.SourceID]int {
 		snap, want := known(tops)

@@ -123,7 +123,7 @@ func (x *published) publish(st *State) {
 
 // fail publishes and reports a reading of which nothing came.
 func (x *published) fail(ctx context.Context, f intake.Failure) Round {
-	p := &pass{Round: Round{Kind: KindTargeted, Cause: causeOf(f.Causes), Started: f.Began, Duration: f.Took, Err: f.Err}}
+	p := &pass{job: job{Round: Round{Kind: KindTargeted, Cause: causeOf(f.Causes), Started: f.Began, Duration: f.Took, Err: f.Err}}}
 	if f.Full {
 		p.Kind = KindFull
 	}

@@ -137,7 +137,7 @@ func New(o Options) (*Syncer, error) {
 	}
 	s := &Syncer{memory: memory, made: time.Now(), turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), restored: make(chan restored, 16), questioner: newQuestioner(&o)}
 	s.pipeline = pipeline{
-		o: &o, brakes: newBrakes(&o, memory), credentials: credentials{o: &o, look: s.look, busy: s.Busy}, inspector: inspector{o: &o, busy: s.Busy}, published: published{o: &o},
+		o: &o, brakes: newBrakes(&o, memory), credentials: credentials{o: &o, look: s.look, busy: s.busy}, inspector: inspector{o: &o, busy: s.busy}, published: published{o: &o},
 		dirty: dirty{}, drift: newDrift(), urgent: s.urgent,
 	}
 	s.intake = intake.New(intake.Options{
@@ -165,7 +165,7 @@ func (s *Syncer) Once(ctx context.Context, cause string) (Round, error) {
 		return r, r.Err
 	}
 	s.snap = snap
-	p := s.withAnswers(ctx, job{kind: KindFull, cause: cause, snap: snap, everywhere: true})
+	p := s.withAnswers(ctx, job{Round: Round{Kind: KindFull, Cause: cause, Snapshot: snap}, everywhere: true})
 	p.Started, p.Duration = started, s.o.Now().Sub(started)
 	s.inspector.look(ctx, inspection{p.foreign, p.losses})
 	if p.ended {
@@ -192,7 +192,7 @@ func (s *Syncer) onceCI(ctx context.Context, p *pass) Round {
 	before := maps.Clone(s.credentials.slugs(p.credentials))
 	r.CI = s.o.CI.Provision(ctx, p.credentials)
 	if !maps.Equal(before, s.credentials.slugs(p.credentials)) && ctx.Err() == nil {
-		again := s.withAnswers(ctx, job{kind: KindAgain, cause: "ci", snap: p.snap, everywhere: true})
+		again := s.withAnswers(ctx, job{Round: Round{Kind: KindAgain, Cause: "ci", Snapshot: p.Snapshot}, everywhere: true})
 		s.finish(ctx, again)
 		if again.Err == nil && again.ended {
 			first := r.CI
@@ -216,7 +216,7 @@ func (s *Syncer) withAnswers(ctx context.Context, j job) *pass {
 	if a.empty() {
 		return p
 	}
-	next := job{kind: KindAgain, cause: p.cause, snap: p.snap, everywhere: true, answers: a}
+	next := job{Round: Round{Kind: KindAgain, Cause: p.Cause, Snapshot: p.Snapshot}, everywhere: true, answers: a}
 	if s.o.Mode != ModeEnforce {
 		next.planned, next.passed = p.Plan, p.passed
 	}
@@ -311,39 +311,39 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	case n.Snapshot != nil:
 		s.snap = n.Snapshot
 		s.published.behind.CompareAndSwap(nil, &n.Began)
-		j := job{kind: KindTargeted, cause: causeOf(n.Causes), snap: n.Snapshot, changed: n.Changed, everywhere: n.Full, tickets: n.Done}
+		j := job{Round: Round{Kind: KindTargeted, Cause: causeOf(n.Causes), Snapshot: n.Snapshot}, changed: n.Changed, everywhere: n.Full, tickets: n.Done}
 		if n.Full {
-			j.kind = KindFull
+			j.Kind = KindFull
 		}
 		return s.dirty.addTo(j, s.last, now), true
 	case s.snap == nil:
 		return job{}, false
 	}
-	j := job{kind: KindAgain, snap: s.snap, everywhere: true}
+	j := job{Round: Round{Kind: KindAgain, Snapshot: s.snap}, everywhere: true}
 	select {
 	case j.answers = <-s.questioner.answered:
 		s.questioner.asking = false
-		if j.cause = "answers"; !j.answers.empty() {
+		if j.Cause = "answers"; !j.answers.empty() {
 			return j, true
 		}
 	default:
 	}
 	switch at, everywhere := s.dirty.next(); {
 	case due(at, now):
-		j.cause, j.everywhere = "retry", everywhere
+		j.Cause, j.everywhere = "retry", everywhere
 		return s.dirty.addTo(j, s.last, now), true
 	case everywhere: // the last pass has failed, and waits for its time
 		return job{}, false
 	case due(s.expiry, now):
-		j.cause = "expiry"
+		j.Cause = "expiry"
 		return j, true
 	case due(s.questioner.at, now):
-		j.cause, s.questioner.at = "questions", time.Time{}
+		j.Cause, s.questioner.at = "questions", time.Time{}
 		return j, true
 	}
 	select {
 	case l := <-s.looks:
-		j.cause, j.everywhere = l.cause, l.everywhere
+		j.Cause, j.everywhere = l.cause, l.everywhere
 		return j, true
 	default:
 	}
@@ -429,7 +429,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 		wg.Go(func() { clearInbox(ctx, s.o, b.read) })
 	}
 	if s.o.Memory != nil {
-		b.saver = &saver{o: s.o, busy: s.Busy, memory: s.memory, offers: make(chan Stored, 1)}
+		b.saver = &saver{o: s.o, busy: s.busy, memory: s.memory, offers: make(chan Stored, 1)}
 		wg.Go(func() { b.saver.run(ctx) })
 	}
 	return b
@@ -437,7 +437,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 
 // remember offers what a pass has left to the Memory.
 func (b beside) remember(s *Syncer, p *pass) {
-	if b.saver != nil && p.ended && p.snap.MissingAll == "" {
+	if b.saver != nil && p.ended && p.Snapshot.MissingAll == "" {
 		latest(b.saver.offers, s.stored(p))
 	}
 }
@@ -491,8 +491,8 @@ const burst = 30 * time.Millisecond
 // slowReading is how long a reading of single things counts as what a pass comes of in a moment: GitLab may hang.
 const slowReading = 500 * time.Millisecond
 
-// Busy reports whether a pass runs, or will in a moment. What can wait leaves the machine to it. It may be asked at any time.
-func (s *Syncer) Busy() bool { return s.Quiet() < burst }
+// busy reports whether a pass runs, or will in a moment. What can wait leaves the machine to it. It may be asked at any time.
+func (s *Syncer) busy() bool { return s.Quiet() < burst }
 
 // Quiet returns since when no pass runs and none is about to; 0 while one does or is. A reading of everything is no pass.
 func (s *Syncer) Quiet() time.Duration {

@@ -28,7 +28,7 @@ func (s *pipeline) reportWritten(p *pass) {
 		return
 	}
 	s.o.OnWritten(Written{
-		Kind: p.kind, Cause: p.cause, Scope: p.scope, Observed: p.have, Made: p.made, Snapshot: p.snap, Before: p.plannedOn.Before,
+		Kind: p.Kind, Cause: p.Cause, Scope: p.scope, Observed: p.have, Made: p.made, Snapshot: p.Snapshot, Before: p.plannedOn.Before,
 		Policy: s.o.Policy, Was: p.plannedOn.Was, Began: p.Started, Ended: s.o.Now(),
 	})
 }

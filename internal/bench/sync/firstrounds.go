@@ -42,12 +42,11 @@ type firstRounds struct {
 	raws []float64 // rates of a bare client, objects per second
 }
 
-// begin starts a fresh cluster and the program, and waits until its first round is over and it is quiet. It returns how
-// long that took.
-func (f *firstRounds) begin(ctx context.Context, s *side, dir string) (settled time.Duration, err error) {
+// begin starts a fresh cluster and the program, and waits until its first round is over. It returns when the program was started.
+func (f *firstRounds) begin(ctx context.Context, s *side, dir string) (started time.Time, err error) {
 	dir = filepath.Join(f.b.o.dir, dir+s.name)
 	if s.cluster, err = startCluster(ctx, filepath.Join(dir, "cluster"), s.manifests, f.b.say); err != nil {
-		return 0, err
+		return started, err
 	}
 	f.b.freshMinute()
 	s.serve, err = startServe(ctx, f.b.gitlab, s.cluster, setup{
@@ -55,20 +54,23 @@ func (f *firstRounds) begin(ctx context.Context, s *side, dir string) (settled t
 		concurrency: f.b.o.concurrency, delivery: "none", extra: f.b.o.extra,
 	})
 	if err != nil {
-		return 0, err
+		return started, err
 	}
-	started := time.Now()
+	started = time.Now()
 	n, writing, took, err := s.firstRound(ctx, f.b.say, f.want, started)
 	if err != nil {
-		return 0, fmt.Errorf("first round of %s: %w", s.binary, err)
+		return started, fmt.Errorf("first round of %s: %w", s.binary, err)
 	}
 	s.first, s.rates = append(s.first, took), append(s.rates, float64(n)/writing.Seconds())
-	const calm = 5 * time.Second
-	if err := s.cluster.quiet(ctx, calm); err != nil {
-		return 0, err
-	}
-	return time.Since(started) - calm, nil
+	fmt.Fprintf(f.b.say, "%s: first round in %.1f s, %.0f objects a second\n", s.binary, took.Seconds(), s.rates[len(s.rates)-1])
+	return started, nil
 }
+
+// calm is how long nothing is written once everything is.
+const calm = 5 * time.Second
+
+// settle waits until everything is written that comes of a first round.
+func (s *side) settle(ctx context.Context) error { return s.cluster.quiet(ctx, calm) }
 
 // compare does more first rounds of both builds, in turns, and prints how they compare. This build has done one and runs;
 // afterwards both run.
@@ -97,6 +99,9 @@ func (f *firstRounds) compare(ctx context.Context, ours, other *side, objects *o
 		}
 	}
 	if _, err := f.begin(ctx, other, "product"); err != nil {
+		return err
+	}
+	if err := other.settle(ctx); err != nil {
 		return err
 	}
 	f.b.versus("first_round", float64(median(ours.first))/1e9, float64(median(other.first))/1e9, "s")

@@ -1,4 +1,4 @@
-package app
+package past
 
 import (
 	"errors"
@@ -22,7 +22,7 @@ import (
 // theirs is left out.
 func TestOwnChangesNameNoAdministrator(t *testing.T) {
 	at := time.Date(2026, 11, 29, 8, 0, 0, 0, time.UTC)
-	got := ownChanges([]audit.Entry{
+	got := own([]audit.Entry{
 		{At: at, Namespace: "haw-world", What: audit.Gained, Role: "edit", Cause: "hook", Why: "Maintainer in haw/world, direct member"},
 		{At: at, Namespace: "haw-world", What: audit.Lost, Role: "edit", Cause: "full", Why: "project/42 haw/world, approved by gitlab:7", ApprovedBy: "gitlab:7"},
 		{At: at, Namespace: "haw-world", What: audit.Lost, Role: "view", ApprovedBy: "gitlab:7"},
@@ -52,7 +52,7 @@ func TestOthersReadTheHistory(t *testing.T) {
 			<-answer
 			return false, nil, nil
 		})
-		changes := changesIn(audit.NewReader(kube))
+		changes := Changes(audit.NewReader(kube))
 		var first sync.WaitGroup
 		first.Go(func() {
 			if _, err := changes(t.Context(), 1, time.Time{}); err != nil {

@@ -1,4 +1,4 @@
-package app
+package past
 
 import (
 	"context"
@@ -130,8 +130,8 @@ func (p *pastOf) places() (out []authz.SourceID) {
 	return out
 }
 
-// told is what somebody hears of their changes.
-func (p *pastOf) told(user int64) (all []webapi.Change, stored int, v authz.View) {
+// heardBy is what somebody hears of their changes.
+func (p *pastOf) heardBy(user int64) (all []webapi.Change, stored int, v authz.View) {
 	p.t.Helper()
 	names, _ := p.have.Names(rbacsynctest.Issuer)
 	v = authz.NewView(p.snap, p.policy, names)
@@ -141,7 +141,7 @@ func (p *pastOf) told(user int64) (all []webapi.Change, stored int, v authz.View
 	}
 	s := people.New(people.Options{
 		View: func() (authz.View, bool) { return v, true }, Now: func() time.Time { return p.now },
-		Changes: func(context.Context, int64, time.Time) ([]people.Changed, error) { return ownChanges(entries), nil },
+		Changes: func(context.Context, int64, time.Time) ([]people.Changed, error) { return own(entries), nil },
 	})
 	if all, err = s.Changes(p.t.Context(), user, time.Time{}); err != nil {
 		p.t.Fatal(err)
@@ -180,7 +180,7 @@ func TestOwnHistoryNamesNothingOfOthers(t *testing.T) {
 		}
 		members := authz.NewResolver(p.snap, p.now)
 		for user := int64(1); user <= 10; user++ {
-			all, stored, v := p.told(user)
+			all, stored, v := p.heardBy(user)
 			for _, c := range all {
 				_, member := members.Members(v.Source[c.Namespace]).Access(user)
 				names := placeName.FindAllStringSubmatch(c.Why, -1)
