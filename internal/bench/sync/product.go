@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 	"slices"
+	"time"
 )
 
 // measureProduct runs the program on a fresh cluster and measures what it does there, beside a bare client and, if there is
