@@ -72,7 +72,7 @@ func Configuration(c authn.Config, ca []byte) ([]byte, error) {
 	if c.CIIssuer == "" || c.CIAudience == "" {
 		c.CIIssuer = c.Issuer
 	}
-	if err := fit(c.Issuer, c.CIIssuer); err != nil {
+	if err := checkIssuers(c.Issuer, c.CIIssuer); err != nil {
 		return nil, err
 	}
 	out := configuration{APIVersion: "apiserver.config.k8s.io/v1", Kind: "AuthenticationConfiguration"}
@@ -88,8 +88,8 @@ func Configuration(c authn.Config, ca []byte) ([]byte, error) {
 	return yaml.Marshal(out)
 }
 
-// fit reports what kube-apiserver can't be told.
-func fit(issuers ...string) error {
+// checkIssuers reports what kube-apiserver can't be told.
+func checkIssuers(issuers ...string) error {
 	var errs []error
 	for _, at := range slices.Compact(issuers) {
 		if u, err := url.Parse(at); err != nil || u.Scheme != "https" {
@@ -287,7 +287,7 @@ func one(c authn.Config) (string, error) {
 // the file with the CA of GitLab's certificate as kube-apiserver sees it, empty for the system's.
 func Flags(c authn.Config, caFile string) ([]byte, error) {
 	client, err := one(c)
-	if err = errors.Join(err, fit(c.Issuer)); err != nil {
+	if err = errors.Join(err, checkIssuers(c.Issuer)); err != nil {
 		return nil, err
 	}
 	flags := []string{
@@ -304,7 +304,7 @@ func Flags(c authn.Config, caFile string) ([]byte, error) {
 // certificate must be one that everybody trusts.
 func EKS(c authn.Config, cluster string) ([]byte, error) {
 	client, err := one(c)
-	if err = errors.Join(err, fit(c.Issuer)); err != nil {
+	if err = errors.Join(err, checkIssuers(c.Issuer)); err != nil {
 		return nil, err
 	}
 	out, err := json.MarshalIndent(map[string]any{

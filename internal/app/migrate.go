@@ -94,7 +94,7 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger, out, pro
 	if err != nil {
 		return 0, err
 	}
-	plan, err := foretold(cfg, after, t)
+	plan, err := forecast(cfg, after, t)
 	if err != nil {
 		return 0, err
 	}

@@ -221,8 +221,8 @@ func document(cfg *config.Config, r syncer.Round, environment string, handed []c
 	return preview.New(in), nil
 }
 
-// foretold tells of a round that wrote nothing, and of what CI jobs would be given after it.
-func foretold(cfg *config.Config, r syncer.Round, t ci.Terms) (preview.Document, error) {
+// forecast tells of a round that wrote nothing, and of what CI jobs would be given after it.
+func forecast(cfg *config.Config, r syncer.Round, t ci.Terms) (preview.Document, error) {
 	if t.Known != nil {
 		r.Findings = append(slices.Clone(r.Findings), t.Known.Findings...)
 	}
@@ -253,7 +253,7 @@ func forPrograms(out io.Writer, output string, d any) (done bool, err error) {
 
 // show prints a plan as it was asked for.
 func show(out io.Writer, cfg *config.Config, r syncer.Round, t ci.Terms, v PlanView) error {
-	all, err := foretold(cfg, r, t)
+	all, err := forecast(cfg, r, t)
 	if err != nil {
 		return err
 	}

@@ -101,10 +101,10 @@ func TestMuchIsStoredAtOnce(t *testing.T) {
 			t.Errorf("%d passes wait, though nothing was stored before", n)
 		}
 		began := time.Now()
-		for n := range hurryAt - 1 {
+		for n := range backlogAt - 1 {
 			x.Take(w.give(syncer.KindTargeted, int64(1+n)))
 		}
-		if n := waiting(); n != hurryAt-1 {
+		if n := waiting(); n != backlogAt-1 {
 			t.Errorf("%d passes wait for the next writing", n)
 		}
 		x.Take(w.give(syncer.KindTargeted, 1))

@@ -39,13 +39,13 @@ const (
 	maxRows   = 1000 // rows that wait for the base being written
 	// recordedEvery is how often it is written that nothing has changed.
 	recordedEvery = time.Hour
-	// maxQueue, hurryAt and keepUnread bound how much of what passes report waits in memory. Each has whole Snapshots, and all that was
-	// found in the cluster: at most maxQueue wait while something is being stored, from hurryAt on they wait no longer for the next
+	// maxQueue, backlogAt and keepUnread bound how much of what passes report waits in memory. Each has whole Snapshots, and all that was
+	// found in the cluster: at most maxQueue wait while something is being stored, from backlogAt on they wait no longer for the next
 	// time, and keepUnread are left when nothing can be recorded, because what is stored can't be read. Of the rest each right that is
 	// different afterwards is found by the next whole pass, as a difference between the record and the cluster. What is lost of it is
 	// the cause, what was gained and lost again meanwhile, and objects that give no right.
 	maxQueue   = 64
-	hurryAt    = 16
+	backlogAt  = 16
 	keepUnread = 8
 	// keepLegacy is how long what a version before wrote is left for it to show, in case it comes back.
 	keepLegacy = 7 * 24 * time.Hour
@@ -55,9 +55,9 @@ const (
 // leading. What is not stored when a process dies is found by the next whole pass, of this or another process, as a difference
 // between what is recorded and what is there.
 type Writer struct {
-	o     Options
-	wake  chan struct{}
-	hurry chan struct{} // much waits
+	o       Options
+	wake    chan struct{}
+	backlog chan struct{} // much waits
 
 	mu    sync.Mutex
 	queue []Written
@@ -70,7 +70,7 @@ type Writer struct {
 
 // NewWriter returns a Writer that has stored nothing yet.
 func NewWriter(o Options) *Writer {
-	return &Writer{o: o, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), ledger: &ledger{o: o, openBytes: 16 << 10, openRecords: 4000}}
+	return &Writer{o: o, wake: make(chan struct{}, 1), backlog: make(chan struct{}, 1), ledger: &ledger{o: o, openBytes: 16 << 10, openRecords: 4000}}
 }
 
 // Take takes in what a pass has found and written.
@@ -80,8 +80,8 @@ func (w *Writer) Take(x Written) {
 	waiting := len(w.queue)
 	w.mu.Unlock()
 	signal(w.wake)
-	if waiting >= hurryAt {
-		signal(w.hurry)
+	if waiting >= backlogAt {
+		signal(w.backlog)
 	}
 }
 
@@ -146,7 +146,7 @@ func (w *Writer) pause(ctx context.Context, d time.Duration) {
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-	case <-w.hurry:
+	case <-w.backlog:
 	case <-t.C:
 	}
 }
@@ -193,7 +193,7 @@ func (w *Writer) save(ctx context.Context) error {
 	w.queue = nil
 	w.mu.Unlock()
 	select {
-	case <-w.hurry:
+	case <-w.backlog:
 	default:
 	}
 	if len(queue) == 0 && !w.ledger.pending() {

@@ -261,7 +261,7 @@ type ExtraRole struct {
 type RBACSync struct {
 	// plan: look and report, change nothing (default). enforce: make it so.
 	Mode string `json:"mode,omitempty"`
-	// Time between two full rounds. Default 5m.
+	// Time between two full rounds; up to twice that while a thousand changes or more are written. Default 5m.
 	Interval Duration `json:"interval,omitzero"`
 	// Pod Security standard that namespaces enforce: baseline (default) or restricted.
 	PodSecurity string `json:"podSecurity,omitempty"`

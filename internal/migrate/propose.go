@@ -277,7 +277,7 @@ func (p *proposer) byName(it *Item, ns *corev1.Namespace) []authz.SourceID {
 	case len(all) == 0:
 		it.against(SourceGone, "GitLab has no project with the id in the name")
 	case len(agree) > 1 || len(agree) == 1 && len(ways) > 1 && !certain:
-		it.against(AmbiguousName, "its name can be read in several ways: %s", told(ways))
+		it.against(AmbiguousName, "its name can be read in several ways: %s", listed(ways))
 	case len(agree) == 1:
 		return agree
 	case len(renamed) > 0:
@@ -286,7 +286,7 @@ func (p *proposer) byName(it *Item, ns *corev1.Namespace) []authz.SourceID {
 	return all
 }
 
-func told(ways []part) string {
+func listed(ways []part) string {
 	var out []string
 	for _, w := range ways {
 		out = append(out, fmt.Sprintf("project %d with the path %s", w.project, w.path))

@@ -71,7 +71,7 @@ type Provisioner struct {
 	old   map[rbacsync.Delivery]*cached[string] // the map is never changed
 	plain cached[bool]
 
-	fit fit // of who calls Provision
+	trimmer caTrimmer // of who calls Provision
 }
 
 // New returns a Provisioner that knows nothing yet but what is in the cluster.

@@ -27,7 +27,7 @@ type memory struct {
 	lost   map[string]sets.Set[int64] // by namespace: who lost the right to read its token, and was not dealt with
 	home   map[int64]string           // where a project deploys
 	listed []Namespace                // the list that home is of
-	heard  map[string]*heard          // by namespace that is looked at now
+	events map[string]*secretEvents   // by namespace that is looked at now
 	blind  time.Time                  // when what was missed was last looked for
 	missed bool                       // something may have been missed since
 	due
@@ -36,14 +36,14 @@ type memory struct {
 
 func newMemory(f facts) memory {
 	return memory{
-		facts: f, states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}, heard: map[string]*heard{},
+		facts: f, states: map[string]*namespaceState{}, lost: map[string]sets.Set[int64]{}, events: map[string]*secretEvents{},
 		due: due{open: sets.New[string]()}, notable: map[string]*namespaceState{},
 	}
 }
 
-// heard is what happened to a namespace's Secrets while it was looked at. It is judged when the look is over and it is known
+// secretEvents are what happened to a namespace's Secrets while it was looked at. They are judged when the look is over and it is known
 // what of that was our own doing: by what was known before, it can't be told.
-type heard struct {
+type secretEvents struct {
 	last  map[types.UID]secretEvent // the last of each Secret
 	ended sets.Set[types.UID]       // what this process has destroyed
 	blind bool                      // more may have happened: see missed
@@ -210,7 +210,7 @@ func (m *memory) nextLook(n Namespace, now time.Time, recheck time.Duration) tim
 func (m *memory) listen(namespace string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.heard[namespace] = &heard{last: map[types.UID]secretEvent{}, ended: sets.New[types.UID]()}
+	m.events[namespace] = &secretEvents{last: map[types.UID]secretEvent{}, ended: sets.New[types.UID]()}
 }
 
 // keep notes what a look at a namespace has found. What somebody did to the Secrets meanwhile has it looked at again at once, or
@@ -218,8 +218,8 @@ func (m *memory) listen(namespace string) {
 func (m *memory) keep(st *namespaceState, settledLoss bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h := m.heard[st.n.Name]
-	delete(m.heard, st.n.Name)
+	h := m.events[st.n.Name]
+	delete(m.events, st.n.Name)
 	again := h.blind || len(st.uids.Intersection(h.ended)) > 0
 	st.uids = st.uids.Difference(h.ended)
 	for uid, e := range h.last {
@@ -258,7 +258,7 @@ func (m *memory) ending(s *corev1.Secret) {
 		}
 		st.uids.Delete(s.UID)
 	}
-	if h := m.heard[s.Namespace]; h != nil {
+	if h := m.events[s.Namespace]; h != nil {
 		h.ended.Insert(s.UID)
 	}
 }
@@ -268,7 +268,7 @@ func (m *memory) disturbed(s *corev1.Secret, deleted bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := eventOf(s, deleted)
-	if h := m.heard[s.Namespace]; h != nil {
+	if h := m.events[s.Namespace]; h != nil {
 		h.last[s.UID] = e
 	}
 	st := m.states[s.Namespace]
@@ -289,7 +289,7 @@ const missedEvery = time.Minute
 func (m *memory) miss(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.heard)+len(m.states) == 0 {
+	if len(m.events)+len(m.states) == 0 {
 		return false
 	}
 	m.missed = true
@@ -302,7 +302,7 @@ func (m *memory) lookForMissed(now time.Time) bool {
 		return false
 	}
 	m.blind, m.missed = now, false
-	for _, h := range m.heard {
+	for _, h := range m.events {
 		h.blind = true
 	}
 	m.lookAtAll()

@@ -136,7 +136,7 @@ func (p *Provisioner) learn(ctx context.Context, r *Report) facts {
 	if p.c.CA != nil {
 		if ca, err := p.c.CA(); err != nil {
 			r.find("ci_ca_unread", "%v%s", err, goOn)
-		} else if ca, err = p.fit.cut(ctx, Cluster{URL: f.cluster.URL, CA: ca}); err != nil {
+		} else if ca, err = p.trimmer.trim(ctx, Cluster{URL: f.cluster.URL, CA: ca}); err != nil {
 			r.find("ci_ca_too_large", "the CA bundle for jobs has more than %d bytes, and which of its certificates they need can't be seen, because the API server can't be verified at %s: %v:"+
 				" set cluster.publicCAFile to a file with the API server's CA alone", wholeCA, f.cluster.URL, err)
 		} else {

@@ -43,20 +43,20 @@ func Needed(ctx context.Context, url string, bundle []byte) ([]byte, error) {
 	return out, nil
 }
 
-// fit is a CA bundle cut down to what verifies the API server.
-type fit struct {
+// caTrimmer is a CA bundle cut down to what verifies the API server.
+type caTrimmer struct {
 	bundle string // sum of it
 	kept   []*x509.Certificate
 }
 
-// cut returns a large bundle without the certificates that jobs don't need. What once was needed stays until the bundle
+// trim returns a large bundle without the certificates that jobs don't need. What once was needed stays until the bundle
 // changes: several API servers may show different chains.
-func (f *fit) cut(ctx context.Context, c Cluster) ([]byte, error) {
+func (f *caTrimmer) trim(ctx context.Context, c Cluster) ([]byte, error) {
 	if len(c.CA) <= wholeCA {
 		return c.CA, nil
 	}
 	if s := sum(string(c.CA)); s != f.bundle {
-		*f = fit{bundle: s}
+		*f = caTrimmer{bundle: s}
 	}
 	certs := certificates(c.CA)
 	needed, err := verifying(ctx, c.URL, certs)

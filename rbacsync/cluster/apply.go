@@ -120,7 +120,7 @@ var errNoNamespace = errors.New("its namespace could not be created")
 // conflicts instead of undoing somebody else's later write.
 func Apply(ctx context.Context, client kubernetes.Interface, changes []rbacsync.Change, o ApplyOptions) Report {
 	start := time.Now()
-	a := &applier{ApplyOptions: o, client: client, unborn: map[string]bool{}, answers: map[rbacsync.Key]*rbacsync.Live{}}
+	a := &applier{ApplyOptions: o, client: client, notCreated: map[string]bool{}, answers: map[rbacsync.Key]*rbacsync.Live{}}
 	if a.Logger == nil {
 		a.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -177,9 +177,9 @@ type applier struct {
 	done atomic.Int64 // changes, failed ones included
 
 	// mu guards all that follows while goroutines write, but for report.Deferred, which is Apply's own.
-	mu     sync.Mutex
-	report Report
-	unborn map[string]bool // namespaces that could not be created
+	mu         sync.Mutex
+	report     Report
+	notCreated map[string]bool // namespaces that could not be created
 	// answers are what the API server made of bindings that are written twice (chain); nil until then.
 	answers map[rbacsync.Key]*rbacsync.Live
 }
@@ -200,7 +200,7 @@ func (a *applier) count(c rbacsync.Change, err error) {
 		return
 	}
 	if c.Action == rbacsync.Create && c.Key.Kind == rbacsync.KindNamespace {
-		a.unborn[c.Key.Namespace] = true
+		a.notCreated[c.Key.Namespace] = true
 	}
 	if c.Action == rbacsync.Create && apierrors.IsAlreadyExists(err) {
 		a.report.Findings = append(a.report.Findings, authz.Finding{Code: "foreign_object", Text: fmt.Sprintf("%s exists already, but not as ours: left alone", c.Key)})
@@ -262,7 +262,7 @@ func (a *applier) write(ctx context.Context, c rbacsync.Change) error {
 func (a *applier) isUnborn(ns string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.unborn[ns]
+	return a.notCreated[ns]
 }
 
 func (a *applier) create(ctx context.Context, o *rbacsync.Object) error {

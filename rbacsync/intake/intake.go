@@ -56,7 +56,10 @@ type Options struct {
 	Users Poller
 	// Reread, optional, is called each RereadEvery to read again what no hook reports, a little at a time. It returns what
 	// has changed.
-	Reread    func(context.Context) ([]authz.SourceID, error)
+	Reread func(context.Context) ([]authz.SourceID, error)
+	// Later, optional, reports whether what is known is still being written: reading everything again, by the clock
+	// alone, waits then for one Interval at most.
+	Later     func() bool
 	PollEvery time.Duration
 	Recent    func() map[int64]time.Time
 	Now       func() time.Time
@@ -299,6 +302,9 @@ func earliest(a, b time.Time) time.Time {
 // start begins the readings that are due and not under way.
 func (i *Intake) start(ctx context.Context, wg *sync.WaitGroup) {
 	now := i.o.Now()
+	if i.o.Later != nil && i.o.Later() {
+		i.queue.later(now)
+	}
 	if due := i.queue.dueAll(now, i.now.next()); due && i.full == nil {
 		i.full = &reading{full: true, causes: i.queue.beginAll(), began: i.now.next(), at: now}
 		r, base := i.full, i.base

@@ -25,6 +25,8 @@ const (
 	maxCauses = 5
 	// askedAgain is how soon something that could not be read is tried again when it is asked for once more.
 	askedAgain = 5 * time.Second
+	// laterAgain is how soon it is asked again whether a reading by the clock has to wait.
+	laterAgain = time.Second
 )
 
 // stamp is a moment in the life of an Intake: it only grows, whatever the clock does. Zero is before all of them.
@@ -64,6 +66,7 @@ type ticket struct {
 // everything is when everything has to be read.
 type everything struct {
 	at     time.Time // the periodic one
+	latest time.Time // to when it may be put off
 	asked  stamp     // when it was asked for last
 	causes []cause
 	retry
@@ -84,7 +87,7 @@ func (r *retry) later(now time.Time, interval time.Duration) {
 }
 
 func newQueue(now time.Time, interval time.Duration) *queue {
-	return &queue{interval: interval, items: map[authz.SourceID]*item{}, all: everything{at: now, first: true}}
+	return &queue{interval: interval, items: map[authz.SourceID]*item{}, all: everything{at: now, latest: now, first: true}}
 }
 
 // add asks for these to be read; none means everything.
@@ -178,6 +181,14 @@ func (q *queue) dueAll(now time.Time, at stamp) bool {
 	return !now.Before(q.all.at)
 }
 
+// later puts a periodic reading of everything off that is due by now, by one interval at most. Nothing else waits: neither one that
+// somebody asked for nor one that is tried again.
+func (q *queue) later(now time.Time) {
+	if !now.Before(q.all.at) && now.Before(q.all.latest) {
+		q.all.at = earliest(now.Add(laterAgain), q.all.latest)
+	}
+}
+
 // beginAll takes what everything is read for.
 func (q *queue) beginAll() (causes []string) {
 	if causes = whys(q.all.causes); len(causes) == 0 {
@@ -193,6 +204,7 @@ func (q *queue) endedAll(now time.Time, took time.Duration, causes []string, err
 	if err == nil {
 		q.all.retry = retry{}
 		q.all.at = now.Add(wait.Jitter(q.interval))
+		q.all.latest = q.all.at.Add(q.interval)
 		q.leftOver()
 		return
 	}

@@ -218,3 +218,38 @@ func TestNoTicketIsLost(t *testing.T) {
 		}
 	}
 }
+
+// TestOnlyTheClockIsPutOff: a periodic reading of everything can be put off, by one interval. The first one is not, nor one that was
+// asked for or has failed.
+func TestOnlyTheClockIsPutOff(t *testing.T) {
+	t.Parallel()
+	q := newQueue(day, time.Minute)
+	if q.later(day); !q.dueAll(day, 1) {
+		t.Error("the first one was put off")
+	}
+	q.beginAll()
+	q.endedAll(day, time.Second, nil, nil)
+	due, now := q.all.at, q.all.at
+	for ; now.Before(due.Add(q.interval)); now = now.Add(700 * time.Millisecond) {
+		if q.later(now); q.dueAll(now, 2) {
+			t.Fatalf("due %s after its time", now.Sub(due))
+		}
+		if next := q.nextAll(); !next.After(now) || next.After(now.Add(laterAgain)) {
+			t.Fatalf("%s after its time: asked again after %s", now.Sub(due), next.Sub(now))
+		}
+	}
+	if q.later(now); !q.dueAll(now, 3) {
+		t.Errorf("not due %s after its time", now.Sub(due))
+	}
+	q.endedAll(now, time.Second, nil, nil)
+	q.askAll("sync", 4)
+	if q.later(now); !q.dueAll(now, 5) {
+		t.Error("one that was asked for was put off")
+	}
+	q.beginAll()
+	q.endedAll(now, time.Second, nil, errNothing)
+	now = now.Add(time.Minute)
+	if q.later(now); !q.dueAll(now, 6) {
+		t.Error("one that has failed was put off")
+	}
+}

@@ -13,7 +13,7 @@ import (
 type ciNews struct {
 	list   []ci.Namespace // by name
 	scope  rbacsync.Scope // nil: all
-	urgent int64          // the number of the last by which a token may have to die, see hurry
+	urgent int64          // the number of the last by which a token may have to die, see urgentCount
 }
 
 // noCINews is what is known before the first pass.

@@ -20,10 +20,10 @@ import (
 
 // credentials keeps CI credentials in order through a ci.Provisioner.
 type credentials struct {
-	o     *Options
-	look  func(look)
-	busy  func() bool // see Syncer.busy
-	hurry hurry
+	o      *Options
+	look   func(look)
+	busy   func() bool // see Syncer.busy
+	urgent urgentCount
 	// large is true while a pass writes largePlan changes or more. The pass sets it.
 	large atomic.Bool
 	found atomic.Pointer[[]authz.Finding] // by what runs beside the passes
@@ -211,18 +211,18 @@ func (c *ciNamespaces) readers(ns string, id authz.SourceID, open bool) (now, lo
 	return now, lost
 }
 
-// hurry counts the news of a run by which a token may have to die. Nothing in it is taken back meanwhile, so no order of the two
+// urgentCount counts the news of a run by which a token may have to die. Nothing in it is taken back meanwhile, so no order of the two
 // who use it loses one.
-type hurry struct{ offered, taken atomic.Int64 }
+type urgentCount struct{ offered, taken atomic.Int64 }
 
 // begin forgets the news of another run.
-func (h *hurry) begin() {
+func (h *urgentCount) begin() {
 	h.offered.Store(0)
 	h.taken.Store(0)
 }
 
 // waits reports whether such news waits to be taken.
-func (h *hurry) waits() bool { return h.offered.Load() > h.taken.Load() }
+func (h *urgentCount) waits() bool { return h.offered.Load() > h.taken.Load() }
 
 // yieldDying is how long tokens that have to die wait for the rights of people, all those of one news together.
 const yieldDying = time.Second
@@ -246,7 +246,7 @@ func (c *credentials) destroy(ctx context.Context, in <-chan ciNews, next chan c
 		}
 		destroyed := c.destroyLost(ctx, news.list)
 		if urgent(news.list, before.list, destroyed) {
-			news.urgent = c.hurry.offered.Add(1)
+			news.urgent = c.urgent.offered.Add(1)
 		}
 		before.take(news.readers())
 		news.offer(next)
@@ -277,7 +277,7 @@ func (c *credentials) destroyLost(ctx context.Context, list []ci.Namespace) map[
 	return destroyed
 }
 
-// tokensAfter is besideAfter for new tokens, for which jobs may wait. It is not waited for where a token may have to die, and not
+// tokensAfter is backgroundAfter for new tokens, for which jobs may wait. It is not waited for where a token may have to die, and not
 // twice for the same work.
 const tokensAfter = 300 * time.Millisecond
 
@@ -318,14 +318,14 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 		case <-ctx.Done():
 			return
 		case next := <-in:
-			if since.IsZero() && next.urgent <= c.hurry.taken.Load() {
-				wait.While(ctx, tokensAfter, func() bool { return !c.hurry.waits() })
+			if since.IsZero() && next.urgent <= c.urgent.taken.Load() {
+				wait.While(ctx, tokensAfter, func() bool { return !c.urgent.waits() })
 				c.yield(ctx, ci.YieldNew)
 			}
 			next.takeWaiting(in)
 			changed = changed.Union(next.scope)
 			all.take(next)
-			c.hurry.taken.Store(all.urgent)
+			c.urgent.taken.Store(all.urgent)
 			dying = dying || all.urgent > before
 		case more := <-disturbed:
 			if touched == nil {
@@ -348,7 +348,7 @@ func (c *credentials) run(ctx context.Context, in <-chan ciNews, disturbed <-cha
 		}
 		last, begun := since.Add(yieldLarge), time.Now()
 		if !dying { // else these tokens alone are dealt with
-			wait.While(ctx, time.Until(last), func() bool { return c.large.Load() && !c.hurry.waits() })
+			wait.While(ctx, time.Until(last), func() bool { return c.large.Load() && !c.urgent.waits() })
 			held += time.Since(begun)
 		}
 		if c.o.Apply.May != nil && c.o.Apply.May() != nil {
@@ -393,7 +393,7 @@ const (
 // yield waits while the rights of people are being written, for patience at most, or until news comes by which a token may have
 // to die.
 func (c *credentials) yield(ctx context.Context, patience time.Duration) {
-	wait.While(ctx, patience, func() bool { return c.busy() && !c.hurry.waits() })
+	wait.While(ctx, patience, func() bool { return c.busy() && !c.urgent.waits() })
 }
 
 // sameFindings compares what findings are about; a text may differ each time.

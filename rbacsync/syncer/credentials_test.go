@@ -142,7 +142,7 @@ func TestHurry(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 143))
-		var h hurry
+		var h urgentCount
 		h.offered.Store(int64(r.IntN(3))) // by another run, which did not take all
 		h.begin()
 		next := make(chan ciNews, 1)
@@ -221,7 +221,7 @@ func TestWhoStoresMakesWay(t *testing.T) {
 		done := make(chan struct{})
 		go func() { s.run(ctx); close(done) }()
 		s.offers <- Stored{}
-		time.Sleep(besideAfter + besidePatience + time.Second) // now it yields, and has the turn
+		time.Sleep(backgroundAfter + backgroundPatience + time.Second) // now it yields, and has the turn
 		if len(m.turn) != 1 {
 			t.Fatal("nobody is storing")
 		}
@@ -341,7 +341,7 @@ func TestTokensWaitForALargePlan(t *testing.T) {
 					news.list = append(news.list, ci.Namespace{Name: "other", Source: authz.ProjectID(2), Delivery: rbacsync.DeliverIDToken, Account: "uid"})
 				}
 				if c.urgent {
-					news.urgent = cr.hurry.offered.Add(1)
+					news.urgent = cr.urgent.offered.Add(1)
 				}
 				news.offer(in)
 				for !done() && time.Since(begun) < time.Hour {

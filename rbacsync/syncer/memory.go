@@ -116,18 +116,18 @@ type saver struct {
 	unsaved *Stored // the last one, if run ended before it was saved
 }
 
-// besideAfter is how long what nobody waits for leaves the machine to the passes after one: hooks come in bursts, and what takes the next
-// right away is not to share the processor with what is done about the one before. besidePatience is how long it waits then while
+// backgroundAfter is how long what nobody waits for leaves the machine to the passes after one: hooks come in bursts, and what takes the next
+// right away is not to share the processor with what is done about the one before. backgroundPatience is how long it waits then while
 // passes run.
 const (
-	besideAfter    = time.Second
-	besidePatience = 5 * time.Second
+	backgroundAfter    = time.Second
+	backgroundPatience = 5 * time.Second
 )
 
 // afterPasses leaves the machine to the passes first.
 func afterPasses(ctx context.Context, busy func() bool) {
-	wait.For(ctx, besideAfter)
-	wait.While(ctx, besidePatience, busy)
+	wait.For(ctx, backgroundAfter)
+	wait.While(ctx, backgroundPatience, busy)
 }
 
 // run saves beside the rounds and not after each of them, because a large Snapshot takes a while.
@@ -138,7 +138,7 @@ func (s *saver) run(ctx context.Context) {
 		case st := <-s.offers:
 			afterPasses(ctx, s.busy)
 			st = newest(s.offers, st, func(newer, _ Stored) Stored { return newer })
-			began, patience := time.Now(), besidePatience
+			began, patience := time.Now(), backgroundPatience
 			yield := func() {
 				waited := time.Now()
 				wait.While(ctx, patience, func() bool { return s.busy() && s.memory.waiting.Load() == 0 })
@@ -147,7 +147,7 @@ func (s *saver) run(ctx context.Context) {
 			if s.save(ctx, st, yield); ctx.Err() != nil {
 				s.unsaved = &st
 			}
-			took := time.Since(began) - (besidePatience - patience) // without what it has waited for others
+			took := time.Since(began) - (backgroundPatience - patience) // without what it has waited for others
 			wait.For(ctx, max(time.Second, 20*took))
 		}
 	}

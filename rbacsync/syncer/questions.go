@@ -63,8 +63,8 @@ func (a *questioner) may(p *pass) bool {
 	return a.o.Questions != nil && p.ended && p.want.Hold == "" && len(p.Report.Deferred) == 0
 }
 
-// beside asks beside the passes, and calls done when there are answers.
-func (a *questioner) beside(ctx context.Context, wg *sync.WaitGroup, p *pass, done func()) {
+// start asks beside the passes, and calls done when there are answers.
+func (a *questioner) start(ctx context.Context, wg *sync.WaitGroup, p *pass, done func()) {
 	if a.asking || !a.may(p) || !p.answers.empty() {
 		return
 	}

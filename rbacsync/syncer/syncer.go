@@ -105,9 +105,9 @@ type Syncer struct {
 
 	turn chan struct{} // whoever has put something in has the turn: all that follows, and the pipeline, is theirs
 
-	heard intake.News     // the last that Run has taken and not dealt with
-	snap  *authz.Snapshot // what is known of GitLab; nil: nothing
-	open  []openTicket    // what they name was read, and could not be written yet
+	news intake.News     // the last that Run has taken and not dealt with
+	snap *authz.Snapshot // what is known of GitLab; nil: nothing
+	open []openTicket    // what they name was read, and could not be written yet
 }
 
 // New checks the options and returns a Syncer that has read nothing yet.
@@ -141,7 +141,7 @@ func New(o Options) (*Syncer, error) {
 		dirty: dirty{}, drift: newDrift(), urgent: s.urgent,
 	}
 	s.intake = intake.New(intake.Options{
-		Reader: o.Reader, Interval: o.Interval, Last: s.storedSnapshot, Users: o.Users, PollEvery: o.PollEvery, Recent: o.Recent, Reread: o.Reread, Now: o.Now, Logger: o.Logger,
+		Reader: o.Reader, Interval: o.Interval, Last: s.storedSnapshot, Users: o.Users, PollEvery: o.PollEvery, Recent: o.Recent, Reread: o.Reread, Later: s.WritesMuch, Now: o.Now, Logger: o.Logger,
 	})
 	s.cluster = cluster.New(cluster.Options{
 		Kube: o.Kube, Watch: o.Watch, Roles: o.Policy.ClusterRoles(), Templates: o.Settings.Templates, Dynamic: o.Dynamic, DynamicWatch: o.DynamicWatch,
@@ -262,7 +262,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		t := time.NewTimer(max(until.Sub(s.o.Now()), time.Millisecond))
 		select {
 		case <-ctx.Done():
-		case s.heard = <-s.intake.News(): // of Run alone
+		case s.news = <-s.intake.News(): // of Run alone
 		case <-s.wake:
 		case <-t.C:
 		}
@@ -272,7 +272,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 }
 
 // step does what is to be done now. If that is nothing, it says until when.
-func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b beside) (until time.Time, did bool) {
+func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b background) (until time.Time, did bool) {
 	s.restoreDrift(ctx)
 	j, ok := s.next(ctx)
 	if !ok {
@@ -287,7 +287,7 @@ func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b beside) (until 
 		}
 		p.Done = s.dealtWith(p, j.tickets)
 		s.finish(ctx, p)
-		s.questioner.beside(ctx, wg, p, s.wakeUp)
+		s.questioner.start(ctx, wg, p, s.wakeUp)
 		b.take(s, p)
 	}
 	return time.Time{}, true
@@ -295,14 +295,14 @@ func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b beside) (until 
 
 // next returns what is to be done now, the most urgent first.
 func (s *Syncer) next(ctx context.Context) (job, bool) {
-	if s.heard.Snapshot == nil && len(s.heard.Failed) == 0 {
+	if s.news.Snapshot == nil && len(s.news.Failed) == 0 {
 		select {
-		case s.heard = <-s.intake.News():
+		case s.news = <-s.intake.News():
 		default:
 		}
 	}
-	n := s.heard
-	s.heard = intake.News{}
+	n := s.news
+	s.news = intake.News{}
 	for _, f := range n.Failed {
 		s.published.fail(ctx, f)
 	}
@@ -387,8 +387,8 @@ func (s *Syncer) wakeUp() {
 	}
 }
 
-// beside is where what runs beside the passes gets its work from.
-type beside struct {
+// background is where what runs beside the passes gets its work from.
+type background struct {
 	read        chan []intake.Ticket // nil: there is no Inbox
 	saver       *saver               // nil: there is no Memory
 	credentials chan ciNews
@@ -396,14 +396,14 @@ type beside struct {
 }
 
 // begin forgets what another run left, and starts what runs beside the passes.
-func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
+func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) background {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
-	s.snap, s.last, s.wanted, s.heard = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
+	s.snap, s.last, s.wanted, s.news = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
 	s.brakes, s.questioner, s.dirty, s.drift = newBrakes(s.o, s.memory), newQuestioner(s.o), dirty{}, newDrift()
 	s.expiry, s.open = time.Time{}, nil
 	s.restored = make(chan restored, 16)
-	s.credentials.hurry.begin()
+	s.credentials.urgent.begin()
 	s.intake.Forget()
 	s.published.begin()
 	s.lead(true)
@@ -413,7 +413,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 	put := s.restored
 	wg.Go(func() { reportRestored(ctx, s.o, put) })
 
-	b := beside{credentials: make(chan ciNews, 1), inspections: make(chan inspection, 1)}
+	b := background{credentials: make(chan ciNews, 1), inspections: make(chan inspection, 1)}
 	wg.Go(func() { s.inspector.run(ctx, b.inspections, func() { s.look(look{"inspection", false}) }) })
 	if s.o.CI != nil && s.o.Mode == ModeEnforce {
 		disturbed := s.credentials.follow(ctx, wg.Go)
@@ -436,14 +436,14 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) beside {
 }
 
 // remember offers what a pass has left to the Memory.
-func (b beside) remember(s *Syncer, p *pass) {
+func (b background) remember(s *Syncer, p *pass) {
 	if b.saver != nil && p.ended && p.Snapshot.MissingAll == "" {
 		latest(b.saver.offers, s.stored(p))
 	}
 }
 
 // end returns when all that runs beside the passes has ended, and what is to be kept is.
-func (b beside) end(ctx context.Context, wg *sync.WaitGroup) {
+func (b background) end(ctx context.Context, wg *sync.WaitGroup) {
 	wg.Wait()
 	if b.saver != nil {
 		b.saver.end(ctx)
@@ -451,7 +451,7 @@ func (b beside) end(ctx context.Context, wg *sync.WaitGroup) {
 }
 
 // take hands on what a pass has found.
-func (b beside) take(s *Syncer, p *pass) {
+func (b background) take(s *Syncer, p *pass) {
 	if b.read != nil && len(p.Done) > 0 {
 		done := p.Done
 		select {
