@@ -73,7 +73,7 @@ fuzz: ## run every fuzz target for FUZZTIME (20s) each
 bench: build controlplane ## print BENCH lines: how long the story and a revocation take
 	$(DEMO) demo --once --bench
 
-bench-sync: build controlplane ## print BENCH lines: the sync engine at 10,000 projects (about 15 minutes; ARGS=-scale=0.05: a small one; AGAINST=COMMIT: beside that build, 30 minutes)
+bench-sync: build controlplane ## print BENCH lines: the sync engine at 10,000 projects (about 15 minutes; ARGS=-scale=0.05: a small one; AGAINST=COMMIT: beside that build, an hour)
 	@against=; if [ -n "$(AGAINST)" ]; then \
 	  tree=$$(mktemp -d) && trap 'git worktree remove --force "$$tree"' EXIT && git worktree add --detach "$$tree" "$(AGAINST)" >/dev/null && against="-against-source $$tree" || exit 1; fi; \
 	go run ./internal/bench/sync -binary $(BIN) $$against $(ARGS)

@@ -17,7 +17,7 @@ import (
 // somebody asks for is read at once, and a small plan delays nothing.
 func TestTheClockWaitsWhileMuchIsWritten(t *testing.T) {
 	t.Parallel()
-	large := rbacsynctest.Organisation(200, 12)
+	large := rbacsynctest.Organisation(130, 4)
 	for name, c := range map[string]struct {
 		snap    *authz.Snapshot
 		writing time.Duration
@@ -51,7 +51,6 @@ func TestTheClockWaitsWhileMuchIsWritten(t *testing.T) {
 				if calls := g.taken(); len(calls) == 0 {
 					t.Errorf("nothing was read about %s after the start", c.again)
 				}
-				time.Sleep(c.writing)
 				stop()
 			})
 		})
