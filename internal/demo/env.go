@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -130,7 +131,7 @@ func freeAddresses(ctx context.Context) (out addresses, err error) {
 		}
 	}()
 	for _, found := range []*string{&out.webhooks, &out.hooks, &out.metrics, &out.web} {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+		l, err := listenLow(ctx)
 		if err != nil {
 			return addresses{}, fmt.Errorf("finding a free port: %w", err)
 		}
@@ -138,6 +139,18 @@ func freeAddresses(ctx context.Context) (out addresses, err error) {
 		*found = l.Addr().String()
 	}
 	return out, nil
+}
+
+// listenLow listens on a free loopback port below those that outgoing connections get by themselves (from 32768 on with Linux): the
+// port is closed before it is used, and a control plane that starts meanwhile makes many connections.
+func listenLow(ctx context.Context) (l net.Listener, err error) {
+	for range 100 {
+		port := 20000 + rand.IntN(10000)
+		if l, err = new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			return l, nil
+		}
+	}
+	return nil, err
 }
 
 func (e *Env) startCluster(ctx context.Context, out io.Writer, authority *localcert.Authority, webhooks string) error {
