@@ -43,7 +43,7 @@ func Needed(ctx context.Context, url string, bundle []byte) ([]byte, error) {
 	return out, nil
 }
 
-// caTrimmer is a CA bundle cut down to what verifies the API server.
+// caTrimmer cuts a CA bundle down to what verifies the API server, and remembers what that was.
 type caTrimmer struct {
 	bundle string // sum of it
 	kept   []*x509.Certificate
