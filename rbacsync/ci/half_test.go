@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -327,27 +327,26 @@ func (s slow) Ensure(ctx context.Context, project int64, scope string, vars []ci
 // TestOwnDestructionIsNobodyElses: the watch tells of it while the new token is still being delivered.
 func TestOwnDestructionIsNobodyElses(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	b.pass(t, world)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		b.Follow(ctx, b.kube, func(_ string, deleted bool) {
-			if deleted {
-				t.Error("the Secret that was destroyed because somebody lost a right is said to be deleted by somebody else")
-			}
-		})
-	}()
-	defer func() { cancel(); <-ended }()
-	for !slices.ContainsFunc(b.kube.Actions(), func(a ktesting.Action) bool { return a.GetVerb() == "watch" }) {
-		time.Sleep(time.Millisecond)
-	}
-	time.Sleep(50 * time.Millisecond) // the action is noted before the watch is there
-	lost := world
-	lost.Lost = []int64{9}
-	b.Variables = slow{b.gitlab}
-	expect(t, b.pass(t, lost), 0, 1)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.pass(t, world)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			b.Follow(ctx, b.kube, func(_ string, deleted bool) {
+				if deleted {
+					t.Error("the Secret that was destroyed because somebody lost a right is said to be deleted by somebody else")
+				}
+			})
+		}()
+		defer func() { cancel(); <-ended }()
+		synctest.Wait() // until both watches are there: from here on Follow reads nothing that the test changes
+		lost := world
+		lost.Lost = []int64{9}
+		b.Variables = slow{b.gitlab}
+		expect(t, b.pass(t, lost), 0, 1)
+	})
 }
 
 // TestTheCAChangesWhileTokensAreDestroyed: DestroyLost writes a Secret while a pass reads another CA; for the race detector.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -537,27 +538,33 @@ func TestPassGoesOnWhereItStopped(t *testing.T) {
 
 func TestDeletedSecretIsNoticed(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	b.pass(t, world)
-	ctx, cancel := context.WithCancel(t.Context())
-	woken, ended := make(chan struct{}, 10), make(chan struct{})
-	go func() { defer close(ended); b.Follow(ctx, b.kube, func(string, bool) { woken <- struct{}{} }) }()
-	defer func() { cancel(); <-ended }()
-	for deadline := time.Now().Add(10 * time.Second); ; { // until the watch is there
-		if err := b.kube.CoreV1().Secrets("haw-world").Delete(t.Context(), kubename.CISecret, metav1.DeleteOptions{}); err == nil {
-			select {
-			case <-woken:
-				expect(t, b.pass(t, world), 1, 0)
-				return
-			case <-time.After(100 * time.Millisecond):
-			}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.pass(t, world)
+		ctx, cancel := context.WithCancel(t.Context())
+		noticed, ended := make(chan string, 10), make(chan struct{})
+		go func() {
+			defer close(ended)
+			b.Follow(ctx, b.kube, func(ns string, deleted bool) {
+				if deleted {
+					noticed <- ns
+				}
+			})
+		}()
+		defer func() { cancel(); <-ended }()
+		synctest.Wait() // until both watches are there: from here on Follow reads nothing that the test changes
+		if err := b.kube.CoreV1().Secrets("haw-world").Delete(t.Context(), kubename.CISecret, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
 		}
-		if time.Now().After(deadline) {
+		synctest.Wait()
+		if len(noticed) == 0 { // both watches notice: the fake ignores what a watch selects
 			t.Fatal("nobody noticed")
 		}
-		b.now = b.now.Add(6 * time.Minute)
-		b.pass(t, world)
-	}
+		if ns := <-noticed; ns != "haw-world" {
+			t.Errorf("noticed in namespace %q", ns)
+		}
+		expect(t, b.pass(t, world), 1, 0)
+	})
 }
 
 // TestExecPlugins runs what kubectl runs, with every POSIX shell there is.
