@@ -31,7 +31,7 @@ func TestWhatShips(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, dep := range []string{"/internal/gitlabsim", "/internal/controlplane", "/internal/demo", "/internal/bench", "gqlparser"} {
+	for _, dep := range []string{"/internal/gitlabsim", "/internal/controlplane", "/internal/freeport", "/internal/demo", "/internal/bench", "gqlparser"} {
 		if strings.Contains(string(deps), dep) {
 			t.Errorf("gl-k8s-integrator links %s", dep)
 		}

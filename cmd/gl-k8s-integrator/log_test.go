@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,6 +23,7 @@ import (
 	authnv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 )
@@ -53,7 +53,7 @@ func startServer(t *testing.T, listeners ...string) *server {
 	t.Cleanup(sim.Close)
 	var root int64
 	sim.World().View(func(v *gitlabsim.View) { root = v.UserByName("root").ID })
-	s := &server{t: t, webhooks: freePort(t), metrics: freePort(t), ended: make(chan error, 1)}
+	s := &server{t: t, webhooks: freeport.For(t), metrics: freeport.For(t), ended: make(chan error, 1)}
 	s.token, err = sim.MintUserIDToken(root, "kubelogin", gitlabsim.TokenOptions{})
 	must(err)
 
@@ -71,7 +71,7 @@ func startServer(t *testing.T, listeners ...string) *server {
 	for name, content := range map[string]string{
 		"tls.crt": string(pair.Cert), "tls.key": string(pair.Key), "gitlab-ca.crt": string(sim.CA()), "read-token": sim.TokenFor("root", "read_api"),
 		"kubeconfig": fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a, user: a}}],
-  clusters: [{name: a, cluster: {server: "http://%s"}}], users: [{name: a, user: {token: none}}]}`, freePort(t)),
+  clusters: [{name: a, cluster: {server: "http://%s"}}], users: [{name: a, user: {token: none}}]}`, freeport.For(t)),
 		"config.yaml": fmt.Sprintf(`apiVersion: gl-k8s-integrator/v1alpha1
 kind: Config
 gitlab: {url: %[1]s, caFile: %[2]s/gitlab-ca.crt, readTokenFile: %[2]s/read-token}
@@ -97,16 +97,6 @@ ci: {delivery: none}
 	go func() { s.ended <- s.cmd.Wait() }()
 	t.Cleanup(func() { _ = s.cmd.Process.Kill() })
 	return s
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // logIn reviews the token as kube-apiserver does.

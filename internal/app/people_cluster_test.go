@@ -27,6 +27,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/webapi"
 )
@@ -41,7 +42,7 @@ type peopleReplica struct {
 // replica starts one. The first leads.
 func (s *reloading) replica(name, authn string, hooks string) *peopleReplica {
 	s.Helper()
-	webhooks, web, metrics := freePort(s.T), freePort(s.T), freePort(s.T)
+	webhooks, web, metrics := freeport.For(s), freeport.For(s), freeport.For(s)
 	if hooks != "" {
 		hooks = fmt.Sprintf(", hooks: {address: %q, secretFile: %s/hook-secret}", hooks, s.dir)
 	}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -29,6 +28,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
@@ -66,7 +66,7 @@ func (l *syncBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return 
 
 func newReloading(t *testing.T) *reloading {
 	t.Helper()
-	s := &reloading{T: t, dir: t.TempDir(), client: http.Client{Timeout: 10 * time.Second}, webhooks: freePort(t), metrics: freePort(t), hooks: freePort(t), again: make(chan os.Signal, 1)}
+	s := &reloading{T: t, dir: t.TempDir(), client: http.Client{Timeout: 10 * time.Second}, webhooks: freeport.For(t), metrics: freeport.For(t), hooks: freeport.For(t), again: make(chan os.Signal, 1)}
 	t.Cleanup(func() {
 		for line := range strings.Lines(s.log.String()) {
 			if t.Failed() && !strings.Contains(line, `"token reviewed"`) {
@@ -363,16 +363,6 @@ func TestReloadUnderLoad(t *testing.T) {
 		options = append(options, goleak.IgnoreAnyFunction(connection))
 	}
 	goleak.VerifyNone(t, options...)
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // TestTheSamplePlantsNoFinding: deploy/config.yaml, with nothing but the names of hosts and files changed, is a configuration

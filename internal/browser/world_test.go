@@ -28,6 +28,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 )
@@ -144,7 +145,7 @@ func newWorld(t *testing.T) *world {
 	client, err := ca.Client("kube-apiserver")
 	must(err)
 	w.pageCA = ca.PEM
-	webhooks, hooks, metrics, page := freeAddress(t), freeAddress(t), freeAddress(t), freeAddress(t)
+	webhooks, hooks, metrics, page := freeport.For(t), freeport.For(t), freeport.For(t), freeport.For(t)
 	w.page = "https://" + page
 	w.gitlab, err = gitlabsim.New(gitlabsim.Options{Listen: "localhost:0", Seed: seed(w.page)})
 	must(err)
@@ -221,16 +222,6 @@ func tail(s string, n int) string {
 		return s[len(s)-n:]
 	}
 	return s
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func (w *world) user(name string) (id int64) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -31,6 +30,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/fence"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 )
@@ -406,7 +406,7 @@ func (w *world) files(t *testing.T, dir string, gitlab *gitlabsim.Server) *confi
 		if !strings.Contains(text, "0.0.0.0:"+port) {
 			t.Errorf("nothing listens on port %s", port)
 		}
-		text = strings.ReplaceAll(text, "0.0.0.0:"+port, freePort(t))
+		text = strings.ReplaceAll(text, "0.0.0.0:"+port, freeport.For(t))
 	}
 	text = strings.Replace(text, "cluster:\n", "cluster:\n  kubeconfig: "+filepath.Join(dir, "kubeconfig")+"\n", 1)
 	write(t, path, text)
@@ -441,14 +441,4 @@ func write(t *testing.T, path, content string) {
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }

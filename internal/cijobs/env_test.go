@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -30,6 +29,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim/runner"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
@@ -212,7 +212,7 @@ func newCluster(t *testing.T, name string) (e *env, client *http.Client, start f
 		t.Skip("-short: needs a real control plane")
 	}
 	e = &env{T: t, dir: t.TempDir()}
-	webhooks, metrics, hooks := e.address(), e.address(), e.address()
+	webhooks, metrics, hooks := freeport.For(e), freeport.For(e), freeport.For(e)
 	authority, err := localcert.NewAuthority(name)
 	e.ok(err)
 	certificate, err := authority.Client("kube-apiserver")
@@ -244,13 +244,6 @@ func (e *env) ok(err error) {
 	if err != nil {
 		e.Fatal(err)
 	}
-}
-
-func (e *env) address() string {
-	l, err := new(net.ListenConfig).Listen(e.Context(), "tcp", "127.0.0.1:0")
-	e.ok(err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // writeFiles gives the integrator what an administrator would: its own ServiceAccount, nothing stronger.

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 )
 
@@ -164,8 +165,15 @@ func (c *Cluster) start(ctx context.Context, o Options) (err error) {
 // take it, hence the retries.
 func (c *Cluster) startAPIServer(ctx context.Context, o Options) error {
 	for attempt := 1; ; attempt++ {
-		var err error
-		if c.port, err = freePort(); err != nil {
+		address, err := freeport.Address(ctx)
+		if err != nil {
+			return err
+		}
+		_, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return err
+		}
+		if c.port, err = strconv.Atoi(port); err != nil {
 			return err
 		}
 		// The controllers find no other way to the port than this file, and a person neither.
@@ -367,14 +375,4 @@ func (c *Cluster) WriteKubeconfig(path string, u KubeconfigUser, namespace strin
 		ClientCertificateData: u.ClientCert, ClientKeyData: u.ClientKey,
 		Exec: u.Exec,
 	}, namespace)
-}
-
-// freePort returns a loopback port that was free a moment ago.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // returns at once
-	if err != nil {
-		return 0, fmt.Errorf("finding a free port: %w", err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

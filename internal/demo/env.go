@@ -9,8 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -25,6 +23,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 )
@@ -124,33 +123,12 @@ type addresses struct{ webhooks, hooks, metrics, web string }
 
 // freeAddresses picks free loopback ports: kube-apiserver must know a webhook's address before it starts.
 func freeAddresses(ctx context.Context) (out addresses, err error) {
-	var open []net.Listener
-	defer func() {
-		for _, l := range open {
-			err = errors.Join(err, l.Close())
-		}
-	}()
 	for _, found := range []*string{&out.webhooks, &out.hooks, &out.metrics, &out.web} {
-		l, err := listenLow(ctx)
-		if err != nil {
-			return addresses{}, fmt.Errorf("finding a free port: %w", err)
+		if *found, err = freeport.Address(ctx); err != nil {
+			return addresses{}, err
 		}
-		open = append(open, l)
-		*found = l.Addr().String()
 	}
 	return out, nil
-}
-
-// listenLow listens on a free loopback port below those that outgoing connections get by themselves (from 32768 on with Linux): the
-// port is closed before it is used, and a control plane that starts meanwhile makes many connections.
-func listenLow(ctx context.Context) (l net.Listener, err error) {
-	for range 100 {
-		port := 20000 + rand.IntN(10000)
-		if l, err = new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
-			return l, nil
-		}
-	}
-	return nil, err
 }
 
 func (e *Env) startCluster(ctx context.Context, out io.Writer, authority *localcert.Authority, webhooks string) error {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -30,6 +29,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/kubename"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/setup"
@@ -141,12 +141,12 @@ func (e *env) makeFolder(made time.Time) {
 			e.ok(os.WriteFile(e.path(name), []byte(text), 0o600))
 			return e.path(name)
 		}
-		hooks := e.address()
+		hooks := freeport.For(e.t)
 		e.answers = setup.Answers{
 			GitLab: e.gitlab.URL(), GitLabCAFile: write("gitlab-ca.pem", string(e.gitlab.CA())), ClientIDs: []string{"kubelogin-demo"},
 			ReadTokenFile: write("read", e.gitlab.TokenFor("root", "read_api")), WriteTokenFile: write("write", e.gitlab.TokenFor("root", "api")),
-			Distribution: setup.Flags, Run: setup.Systemd, WebhookAddress: e.address(), HooksListen: hooks, HooksURL: "https://" + hooks + "/hooks/gitlab",
-			MetricsListen: e.address(), ConfigDir: e.path("etc/integrator"), APIServerDir: e.path("etc/kube-apiserver"),
+			Distribution: setup.Flags, Run: setup.Systemd, WebhookAddress: freeport.For(e.t), HooksListen: hooks, HooksURL: "https://" + hooks + "/hooks/gitlab",
+			MetricsListen: freeport.For(e.t), ConfigDir: e.path("etc/integrator"), APIServerDir: e.path("etc/kube-apiserver"),
 		}
 	}
 	e.ok(setup.Init(e.t.Context(), e.folder(), e.answers, made, io.Discard))
@@ -175,14 +175,6 @@ func (e *env) end() {
 	if pid, bad := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && bad == nil {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
-}
-
-func (e *env) address() string {
-	e.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	e.ok(err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // shell runs a command as the admin would.

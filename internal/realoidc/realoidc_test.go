@@ -13,7 +13,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -33,6 +32,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authn"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlab"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
@@ -65,12 +65,7 @@ func startProvider(t *testing.T) (issuer, caFile string, client *http.Client) {
 			t.Fatal(err)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_ = l.Close()
+	address := freeport.For(t)
 	cmd := exec.Command("puma", "-q", "-e", "production", "-b", fmt.Sprintf("ssl://%s?key=%[2]s/tls.key&cert=%[2]s/tls.crt", address, dir), "config.ru")
 	cmd.Dir = "testdata"
 	cmd.Env = append(os.Environ(), "ISSUER=https://"+address, "SIGNING_KEY="+dir+"/signing.key", "CLIENT_ID=kubectl", "REDIRECT_URIS=http://localhost:8000 http://127.0.0.1/ urn:ietf:wg:oauth:2.0:oob")

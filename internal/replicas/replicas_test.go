@@ -33,6 +33,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/app"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/config"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/store"
@@ -160,7 +161,7 @@ func (w *world) credentials() {
 // start starts a replica; interval is the time between its full rounds.
 func (w *world) start(name string, interval time.Duration) *replica {
 	w.t.Helper()
-	r := &replica{w: w, name: name, log: &logFile{}, webhooks: freePort(w.t), hooks: freePort(w.t), metrics: freePort(w.t)}
+	r := &replica{w: w, name: name, log: &logFile{}, webhooks: freeport.For(w.t), hooks: freeport.For(w.t), metrics: freeport.For(w.t)}
 	path := filepath.Join(w.dir, name+".yaml")
 	text := fmt.Sprintf(`apiVersion: gl-k8s-integrator/v1alpha1
 kind: Config
@@ -302,16 +303,6 @@ func (r *replica) why(name string) string {
 		return string(answer)
 	}
 	return out.Status.Reason
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // TestReplicas tells one story: each part begins where the last one ended.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/deploy"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/controlplane"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/freeport"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/gitlabsim"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/localcert"
 )
@@ -166,12 +166,10 @@ func prepare(ctx context.Context, g *gitlabsim.Server, c *cluster, s setup) (*se
 	}
 	var ports [3]string
 	for i := range ports {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-		if err != nil {
+		var err error
+		if ports[i], err = freeport.Address(ctx); err != nil {
 			return nil, err
 		}
-		defer l.Close()
-		ports[i] = l.Addr().String()
 	}
 	authority, err := localcert.NewAuthority("bench")
 	if err != nil {
