@@ -83,7 +83,6 @@ type pipeline struct {
 	wanted *rbacsync.WantedByNamespace // of the last pass that knew it
 	jobs   map[int64]string            // of State; nil: no pass knew it yet
 	expiry time.Time                   // when the next right expires
-	counts bool                        // a size was asked for, see lastPass
 }
 
 // pass makes the cluster, in the scope of the job, as GitLab says. Everything that makes it so is in here, in this order;
@@ -362,7 +361,7 @@ type lastPass struct {
 	found       []authz.Finding
 	held        []rbacsync.Item
 	expires     time.Time              // when a right ends by the clock: then everything is looked at
-	sizes       map[authz.SourceID]int // see rbacsync.Sizes; nil: not counted
+	sizes       map[authz.SourceID]int // see rbacsync.Sizes
 }
 
 // remember keeps what the next pass may build on, if it may.
@@ -375,17 +374,15 @@ func (s *pipeline) remember(p *pass) {
 	s.last = &lastPass{
 		snap: p.Snapshot, untouchable: p.untouchable, view: p.view, found: slices.Concat(p.scoped(), p.noted), held: p.Held, expires: s.expiry,
 	}
-	switch {
-	case !p.everything() && before != nil:
+	if p.everything() {
+		s.last.sizes = s.sizes() // here, and not when a right goes and somebody waits for it
+	} else {
 		s.last.sizes = before.sizes
-	case s.counts: // here, and not when the next right goes
-		s.last.sizes = s.sizes()
 	}
 }
 
-// size is Evidence.Size. All are counted when one is asked for that is not known.
+// size is Evidence.Size. All are counted again when one is asked for that is not known.
 func (s *pipeline) size(scope authz.SourceID) int {
-	s.counts = true
 	n, known := s.last.sizes[scope]
 	if !known {
 		s.last.sizes = s.sizes()

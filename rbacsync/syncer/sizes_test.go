@@ -3,13 +3,15 @@ package syncer
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/rbacsynctest"
 )
 
-// TestSizesAreCountedByPassesOverEverything: once one was asked for, each pass over everything counts, also after one that failed, and
-// those over single namespaces carry that on. A group that became one since is counted when it is asked for.
+// TestSizesAreCountedByPassesOverEverything: each of them counts, also after one that failed, and those over single namespaces carry
+// that on. A group that became one since is counted when it is asked for.
 func TestSizesAreCountedByPassesOverEverything(t *testing.T) {
 	t.Parallel()
 	known := func(tops int) (*authz.Snapshot, *rbacsync.Wanted) {
@@ -30,8 +32,8 @@ func TestSizesAreCountedByPassesOverEverything(t *testing.T) {
 	}
 	all, some := authz.SourceID{}, rbacsync.Scope{"ns": true}
 	after(3, nil)
-	if s.last.sizes != nil {
-		t.Error("counted before anybody asked")
+	if d := cmp.Diff(sizes(3), s.last.sizes); d != "" {
+		t.Errorf("who asks first counts (-want +got):\n%s", d)
 	}
 	if got, want := s.size(all), sizes(3)[all]; got != want || want == 0 {
 		t.Errorf("in all there are %d, want %d", got, want)
@@ -42,11 +44,8 @@ func TestSizesAreCountedByPassesOverEverything(t *testing.T) {
 	}
 	s.last = nil // a pass has failed
 	after(5, nil)
-	if s.last.sizes == nil {
-		t.Fatal("the first to ask after a pass over everything counts")
-	}
-	if got, want := s.size(all), sizes(5)[all]; got != want || want == sizes(3)[all] {
-		t.Errorf("in all there are %d, want %d", got, want)
+	if d := cmp.Diff(sizes(5), s.last.sizes); d != "" {
+		t.Fatalf("the first to ask after a pass over everything counts (-want +got):\n%s", d)
 	}
 	var group authz.SourceID
 	for group = range sizes(5) {
