@@ -19,7 +19,7 @@ const first, count = 20000, 10000
 // processes seldom look at the same place.
 var last atomic.Uint32
 
-func init() { last.Store(rand.Uint32N(count)) }
+func init() { last.Store(rand.Uint32N(count)) } //nolint:gosec // nobody has to be kept from guessing it
 
 // Address returns the address of a loopback port that nothing listens on, and that no other call in this process returned lately. It
 // returns an error when there is none.
