@@ -15,11 +15,12 @@ import (
 // moment at which it was found and the one at which its program listens.
 const first, count = 20000, 10000
 
-// last is where this process looked last. It goes round, so that no port is found twice soon, and begins anywhere, so that two
-// processes seldom look at the same place.
-var last atomic.Uint32
-
-func init() { last.Store(rand.Uint32N(count)) } //nolint:gosec // nobody has to be kept from guessing it
+// A process begins its search anywhere, so that two of them seldom look at the same place, and goes round, so that no port is found
+// twice soon.
+var (
+	begin = rand.Uint32N(count) //nolint:gosec // nobody has to be kept from guessing it
+	tried atomic.Uint32
+)
 
 // Address returns the address of a loopback port that nothing listens on, and that no other call in this process returned lately. It
 // returns an error when there is none.
@@ -30,7 +31,7 @@ func Address(ctx context.Context) (string, error) {
 			break
 		}
 		var l net.Listener
-		address := fmt.Sprint("127.0.0.1:", first+last.Add(1)%count)
+		address := fmt.Sprint("127.0.0.1:", first+(begin+tried.Add(1))%count)
 		if l, err = new(net.ListenConfig).Listen(ctx, "tcp", address); err == nil {
 			return address, l.Close()
 		}
