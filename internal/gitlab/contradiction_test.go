@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -17,7 +18,8 @@ type cut struct {
 	next http.RoundTripper
 	hits func(path string) bool
 	keep func(n int) int
-	n    int // how often something was taken away
+	mu   sync.Mutex // by REST alone, projects and users are read at the same time
+	n    int        // how often something was taken away
 }
 
 func (c *cut) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -30,6 +32,8 @@ func (c *cut) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var list []any
 	var object map[string]any
 	switch {

@@ -1,6 +1,7 @@
 package gitlabsim
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -257,4 +258,37 @@ func TestCloseCancelsHooks(t *testing.T) {
 		t.Errorf("Close took %v", d)
 	}
 	equal(t, "delivered", len(sink.take()), 0)
+}
+
+// TestChangesWhileItCloses: a request may still be answered that nobody waits for any more; for the race detector.
+func TestChangesWhileItCloses(t *testing.T) {
+	f := newFixture(t, nil)
+	sink := newSink(t)
+	if _, err := f.AddSystemHook(SeedHook{URL: sink.URL}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	changed := make(chan struct{}, 1)
+	var changes sync.WaitGroup
+	changes.Go(func() {
+		for n := 0; ctx.Err() == nil; n++ {
+			if err := f.World().RenameUser(41, fmt.Sprint("alice", n)); err != nil {
+				t.Error(err)
+			}
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+	})
+	<-changed
+	f.Close()
+	closed := f.Deliveries()
+	<-changed
+	<-changed // begun after Close
+	cancel()
+	changes.Wait()
+	if d := len(f.Deliveries()) - len(closed); d != 0 {
+		t.Errorf("%d hooks were sent after Close", d)
+	}
 }

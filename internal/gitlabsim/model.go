@@ -82,10 +82,10 @@ func (w *model) View(f func(v *View)) {
 func (w *model) change(f func(c *changes) error) error {
 	w.mu.Lock()
 	c := &changes{View: View{w: w}}
-	err := f(c)
+	err, emit := f(c), w.emit // Close takes emit away, maybe while a request is answered that nobody waits for any more
 	w.mu.Unlock()
-	if err == nil && w.emit != nil && len(c.events) > 0 {
-		w.emit(c.events)
+	if err == nil && emit != nil && len(c.events) > 0 {
+		emit(c.events)
 	}
 	return err
 }

@@ -96,6 +96,8 @@ func askUntilTheEnd(t *testing.T, after time.Duration, files certFiles, config *
 	if err := <-ended; err != nil {
 		t.Errorf("Run: %v", err)
 	}
+	mu.Lock() // a handler that was cut off may still run
+	defer mu.Unlock()
 	for id, err := range unanswered {
 		t.Logf("the answer to %s was lost: %v", id, err)
 	}

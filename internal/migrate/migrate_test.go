@@ -138,7 +138,7 @@ func (s scene) input(t *testing.T) Input {
 		snap.Users[id] = authz.User{ID: id, Username: name, State: authz.StateActive, Human: true, CreatedAt: long}
 	}
 	in := Input{
-		From: []Origin{Integrator2018, Certificate}, Namespaces: s.namespaces, Accounts: s.accounts, Bindings: s.bindings, Foreign: map[rbacsync.Key]bool{},
+		From: []Origin{Integrator2018, Certificate}, Namespaces: slices.Clone(s.namespaces), Accounts: s.accounts, Bindings: s.bindings, Foreign: map[rbacsync.Key]bool{},
 		Known: map[authz.SourceID]string{}, Snapshot: snap, Policy: policy, Now: later,
 	}
 	if s.change != nil {

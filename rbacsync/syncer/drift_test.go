@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -81,11 +82,16 @@ func (r *rounds) add(x syncer.Round) {
 	r.all = append(r.all, x)
 }
 
-func (r *rounds) causes() []string {
+// taken returns those until now; the Syncer may be adding another one.
+func (r *rounds) taken() []syncer.Round {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return slices.Clone(r.all)
+}
+
+func (r *rounds) causes() []string {
 	var out []string
-	for _, x := range r.all {
+	for _, x := range r.taken() {
 		out = append(out, x.Cause)
 	}
 	return out
@@ -231,7 +237,7 @@ func TestClusterDriftIsPutBackAtOnceWithAnEvent(t *testing.T) {
 	if got := seen.causes()[before:]; len(got) != 1 || got[0] != "hook" {
 		t.Errorf("rounds %v, want the hook's alone", got)
 	}
-	for _, r := range seen.all {
+	for _, r := range seen.taken() {
 		if r.Err != nil && !strings.Contains(r.Err.Error(), "already exists") { // the foreign binding above
 			t.Errorf("round %q: %v", r.Cause, r.Err)
 		}
@@ -390,10 +396,8 @@ func TestDriftThatMakesRoomIsPutBackAfterwards(t *testing.T) {
 				t.Errorf("%v is not put back", x)
 			}
 		}
-		seen.mu.Lock()
-		defer seen.mu.Unlock()
 		deferred := 0
-		for _, r := range seen.all {
+		for _, r := range seen.taken() {
 			deferred += len(r.Report.Deferred)
 			if made := len(r.Report.Made(r.Plan)); made != r.Report.Applied {
 				t.Errorf("round %s: %d changes applied, %d reported as made", r.Cause, r.Report.Applied, made)

@@ -231,9 +231,7 @@ func TestAfterAPartTheGapsAreThoseOfTheWhole(t *testing.T) {
 						t.Fatalf("seed %d, step %d, mode %s: a part says otherwise than everything:\n%s", seed, step, mode, d)
 					}
 				}
-				seen.mu.Lock()
-				defer seen.mu.Unlock()
-				for _, x := range seen.all {
+				for _, x := range seen.taken() {
 					if x.Kind == syncer.KindTargeted && x.Namespaces < len(x.Names) {
 						parts++
 					}

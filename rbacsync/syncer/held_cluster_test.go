@@ -275,7 +275,7 @@ func TestClusterRenameAndTransfer(t *testing.T) {
 		if names := s.State().Round.Names; names[authz.ProjectID(p.ID)] != ns || names[authz.GroupID(group)] != name || names[authz.ProjectID(p.ID+100)] == ns {
 			t.Errorf("lost %t: names %v", lost, names)
 		}
-		for _, r := range seen.all[1:] {
+		for _, r := range seen.taken()[1:] {
 			for _, ch := range r.Plan {
 				if ch.Revokes || ch.Action == rbacsync.Delete {
 					t.Errorf("lost %t: %s", lost, ch)

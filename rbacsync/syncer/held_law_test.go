@@ -219,9 +219,8 @@ func TestAPartNamesWhatIsHeldAsEverythingDoes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			seen.mu.Lock()
-			defer seen.mu.Unlock()
-			if r := seen.all[len(seen.all)-1]; r.Kind != kind || (r.Namespaces == len(r.Names)) != (kind == syncer.KindFull) {
+			rounds := seen.taken()
+			if r := rounds[len(rounds)-1]; r.Kind != kind || (r.Namespaces == len(r.Names)) != (kind == syncer.KindFull) {
 				t.Fatalf("the last round (%s) looked at %d of %d namespaces, want %s", r.Kind.Read(), r.Namespaces, len(r.Names), kind.Read())
 			}
 			return rbacsync.HashOf(items)

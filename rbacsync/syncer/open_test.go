@@ -41,10 +41,8 @@ func TestOneEntryOfAKeyIsOpen(t *testing.T) {
 		broken.Store(false)
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		seen.mu.Lock()
-		defer seen.mu.Unlock()
 		done := 0
-		for _, r := range seen.all {
+		for _, r := range seen.taken() {
 			done += len(r.Done)
 		}
 		if done != 1 || inbox.left() != 0 {

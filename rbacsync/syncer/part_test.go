@@ -197,9 +197,7 @@ func TestWhatCannotBeWrittenDelaysNobody(t *testing.T) {
 		hook(authz.GroupID(7), "second")
 		time.Sleep(time.Second)
 		whole := func() (n int) {
-			seen.mu.Lock()
-			defer seen.mu.Unlock()
-			for _, r := range seen.all {
+			for _, r := range seen.taken() {
 				if r.Kind == syncer.KindTargeted && r.Namespaces == len(r.Names) {
 					n++
 				}

@@ -313,7 +313,7 @@ func TestClusterTemplateDriftIsPutBackAtOnce(t *testing.T) {
 	if got := seen.causes(); len(got) != 1 {
 		t.Errorf("rounds %v, want the first alone", got)
 	}
-	if r := seen.all[0]; r.Err != nil || strings.Contains(codes(r), "template") {
+	if r := seen.taken()[0]; r.Err != nil || strings.Contains(codes(r), "template") {
 		t.Errorf("the first round: %v, %v", r.Err, r.Findings)
 	}
 	ctx, core, net := t.Context(), c.admin.CoreV1(), c.admin.NetworkingV1()

@@ -36,13 +36,11 @@ func TestWhatCannotBeWrittenIsReportedAfterAHook(t *testing.T) {
 		inbox.put([]intake.Ticket{{Key: "project-42", Value: "1", Changed: []authz.SourceID{authz.ProjectID(42)}, Cause: "hook"}})
 		time.Sleep(time.Second)
 		var r syncer.Round // a retry of what failed may come before and after it
-		seen.mu.Lock()
-		for _, one := range seen.all {
+		for _, one := range seen.taken() {
 			if one.Cause == "hook" {
 				r = one
 			}
 		}
-		seen.mu.Unlock()
 		if r.Cause != "hook" || r.Namespaces != 1 || len(r.Report.Failed) != 0 {
 			t.Fatalf("the hook's round is %q over %d namespaces, %d failed", r.Cause, r.Namespaces, len(r.Report.Failed))
 		}
