@@ -24,6 +24,9 @@ func TestNoConnectionGetsThePort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if lowest < 32768 {
+		t.Skipf("this machine gives connections the ports from %d on, which is not Linux's setting", lowest)
+	}
 	for range 1000 {
 		_, text, err := net.SplitHostPort(freeport.For(t))
 		if err != nil {
