@@ -285,6 +285,7 @@ func TestChangesWhileItCloses(t *testing.T) {
 	f.Close()
 	closed := f.Deliveries()
 	<-changed
+	<-changed
 	<-changed // begun after Close
 	cancel()
 	changes.Wait()
