@@ -67,11 +67,19 @@ type Project struct {
 	Members           []Member
 	Links             []Link
 
-	// Variables are CI/CD variables of the project, without their values; which ones is said where GitLab is read.
-	// VariablesRead says that GitLab returned them: while it is false, nothing may be concluded from Variables, not even
-	// that there are none. Neither says anything about rights, and neither is stored.
-	Variables     []CIVariable `json:"-"`
-	VariablesRead bool         `json:"-"`
+	// Variables are CI/CD variables of the project, without their values; which ones is said where GitLab is read. nil: GitLab
+	// did not return them, so nothing may be concluded, not even that there are none. They say nothing about rights, and are
+	// not stored. A pointer, because of larger values than 128 bytes a map is copied one by one, and a map of projects is
+	// copied with each hook (docs/adr/0149).
+	Variables *[]CIVariable `json:"-"`
+}
+
+// CIVariables returns Variables, and whether GitLab returned them.
+func (p Project) CIVariables() (list []CIVariable, read bool) {
+	if p.Variables == nil {
+		return nil, false
+	}
+	return *p.Variables, true
 }
 
 // SamePlace reports whether all but the rows and the variables is the same.

@@ -228,10 +228,10 @@ func (c *testCluster) pass(mode rbacsync.Delivery, change func(*ci.Namespace)) [
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	read := s.Projects[c.project]
+	variables, read := s.Projects[c.project].CIVariables()
 	n := ci.Namespace{
 		Name: "app", Source: authz.ProjectID(c.project), Account: types.UID("sa-" + c.id[len(c.id)-1:]), Delivery: mode, Readers: []int64{1}, Read: c.now,
-		Projects: []ci.Project{{ID: c.project, Delivery: mode, Bound: true, Variables: read.Variables, VariablesRead: read.VariablesRead}},
+		Projects: []ci.Project{{ID: c.project, Delivery: mode, Bound: true, Variables: variables, VariablesRead: read}},
 	}
 	if change != nil {
 		change(&n)

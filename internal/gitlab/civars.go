@@ -29,6 +29,7 @@ type varsReading struct {
 	want     CIVariables
 	text     map[string]string // each key and scope once, however many projects have it
 	of       map[int64][]authz.CIVariable
+	none     *[]authz.CIVariable // of all projects without
 	complete map[int64]bool
 	pages    int // further pages so far
 	failures int
@@ -38,7 +39,7 @@ func newVarsReading(want CIVariables) *varsReading {
 	if want.Scope == "" {
 		return nil
 	}
-	v := &varsReading{want: want, text: map[string]string{want.Scope: want.Scope}, of: map[int64][]authz.CIVariable{}, complete: map[int64]bool{}}
+	v := &varsReading{want: want, text: map[string]string{want.Scope: want.Scope}, of: map[int64][]authz.CIVariable{}, complete: map[int64]bool{}, none: new([]authz.CIVariable)}
 	for _, k := range want.Keys {
 		v.text[k] = k
 	}
@@ -47,9 +48,12 @@ func newVarsReading(want CIVariables) *varsReading {
 
 // put gives a project its variables, or says that they are not known.
 func (v *varsReading) put(p *authz.Project) {
-	p.Variables, p.VariablesRead = nil, false
-	if v != nil && v.complete[p.ID] {
-		p.Variables, p.VariablesRead = v.of[p.ID], true
+	p.Variables = nil
+	if v == nil || !v.complete[p.ID] {
+		return
+	}
+	if p.Variables = v.none; len(v.of[p.ID]) > 0 {
+		p.Variables = new(v.of[p.ID])
 	}
 }
 

@@ -44,7 +44,13 @@ func appVars() []authz.CIVariable {
 }
 
 // withoutVars compares what rights depend on.
-var withoutVars = cmp.Options{cmpopts.IgnoreFields(authz.Project{}, "Variables", "VariablesRead"), cmpopts.IgnoreFields(authz.Snapshot{}, "Taken", "From")}
+// shown returns the variables that a reading brought of a project; nil: it brought none.
+func shown(s *authz.Snapshot, project int64) []authz.CIVariable {
+	list, _ := s.Projects[project].CIVariables()
+	return list
+}
+
+var withoutVars = cmp.Options{cmpopts.IgnoreFields(authz.Project{}, "Variables"), cmpopts.IgnoreFields(authz.Snapshot{}, "Taken", "From")}
 
 func TestCIVariablesAreRead(t *testing.T) {
 	o := newOrg(t)
@@ -53,11 +59,11 @@ func TestCIVariablesAreRead(t *testing.T) {
 	r := o.faultyReader(func(_ *http.Request, body string) *http.Response { asked = append(asked, body); return nil }, withVars)
 	s, err := r.Snapshot(t.Context())
 	o.ok(err)
-	if d := cmp.Diff(appVars(), s.Projects[o.id["app"]].Variables); d != "" {
+	if d := cmp.Diff(appVars(), shown(s, o.id["app"])); d != "" {
 		t.Errorf("(-want +read)\n%s", d)
 	}
 	for id, p := range s.Projects {
-		if !p.VariablesRead {
+		if p.Variables == nil {
 			t.Errorf("project %d: its variables count as unread", id)
 		}
 	}
@@ -68,7 +74,7 @@ func TestCIVariablesAreRead(t *testing.T) {
 	if !strings.Contains(all, "ciVariables") || strings.Contains(all, " value") {
 		t.Error("the queries must ask for variables, but not for their values")
 	}
-	if s, err = o.reader(nil).Snapshot(t.Context()); err != nil || s.Projects[o.id["app"]].VariablesRead {
+	if s, err = o.reader(nil).Snapshot(t.Context()); err != nil || s.Projects[o.id["app"]].Variables != nil {
 		t.Errorf("without being wanted they were read: %v", err)
 	}
 }
@@ -98,8 +104,8 @@ func TestCIVariablesUnknown(t *testing.T) {
 			s, err := r.Snapshot(t.Context())
 			o.ok(err)
 			p, ok := s.Projects[o.id["app"]]
-			if !ok || p.VariablesRead != tt.read || len(p.Variables) > 0 != tt.read {
-				t.Errorf("listed %v, read %v, variables %v; want read %v", ok, p.VariablesRead, p.Variables, tt.read)
+			if list, read := p.CIVariables(); !ok || read != tt.read || len(list) > 0 != tt.read {
+				t.Errorf("listed %v, read %v, variables %v; want read %v", ok, read, list, tt.read)
 			}
 		})
 	}
@@ -131,7 +137,7 @@ func TestCIVariablesNeverHarmMembers(t *testing.T) {
 			o.seedVariables()
 			s, err := o.faultyReader(strike, withVars).Snapshot(t.Context())
 			o.ok(err)
-			if s.Projects[o.id["app"]].VariablesRead {
+			if s.Projects[o.id["app"]].Variables != nil {
 				t.Error("unread variables count as read")
 			}
 			if d := cmp.Diff(o.want(true), s, append(withoutVars, cmpopts.EquateEmpty())...); d != "" {
@@ -150,7 +156,7 @@ func TestCIVariablesOfManyPages(t *testing.T) {
 	small := func(op *Options) { withVars(op); op.PageSize = 3 }
 	s, err := o.reader(small).Snapshot(t.Context())
 	o.ok(err)
-	if d := cmp.Diff(appVars(), s.Projects[o.id["app"]].Variables); d != "" {
+	if d := cmp.Diff(appVars(), shown(s, o.id["app"])); d != "" {
 		t.Errorf("(-want +read)\n%s", d)
 	}
 	// Nobody can make us read without end: then the project is unknown, the others are not.
@@ -159,10 +165,10 @@ func TestCIVariablesOfManyPages(t *testing.T) {
 	}
 	s, err = o.reader(small).Snapshot(t.Context())
 	o.ok(err)
-	if p := s.Projects[o.id["app"]]; p.VariablesRead || len(p.Variables) > 0 {
-		t.Errorf("read %v, %v", p.VariablesRead, p.Variables)
+	if p := s.Projects[o.id["app"]]; p.Variables != nil {
+		t.Errorf("read %v", *p.Variables)
 	}
-	if !s.Projects[o.id["lib"]].VariablesRead {
+	if s.Projects[o.id["lib"]].Variables == nil {
 		t.Error("another project became unknown")
 	}
 }
@@ -195,8 +201,8 @@ func TestCIVariablesComplexity(t *testing.T) {
 	})
 	s, err := r.Snapshot(t.Context())
 	o.ok(err)
-	if !s.Projects[o.id["app"]].VariablesRead || r.Requests()["members"] > 0 {
-		t.Errorf("read %v with %v", s.Projects[o.id["app"]].VariablesRead, r.Requests())
+	if s.Projects[o.id["app"]].Variables == nil || r.Requests()["members"] > 0 {
+		t.Errorf("read %v with %v", s.Projects[o.id["app"]].Variables != nil, r.Requests())
 	}
 	sc, err := readSchema(t.Context(), r.api, true)
 	o.ok(err)
@@ -231,8 +237,8 @@ func TestATargetedReadingReadsVariablesOfNewProjectsAlone(t *testing.T) {
 	before := r.Requests()["graphql"]
 	s, err := r.Refresh(t.Context(), base, []authz.SourceID{app, lib})
 	o.ok(err)
-	if d := cmp.Diff(appVars(), s.Projects[app.ID].Variables); d != "" || !s.Projects[lib.ID].VariablesRead || !s.Taken.Equal(base.Taken) {
-		t.Errorf("lib read: %v, of %s, want %s (-want +read)\n%s", s.Projects[lib.ID].VariablesRead, s.Taken, base.Taken, d)
+	if d := cmp.Diff(appVars(), shown(s, app.ID)); d != "" || s.Projects[lib.ID].Variables == nil || !s.Taken.Equal(base.Taken) {
+		t.Errorf("lib read: %v, of %s, want %s (-want +read)\n%s", s.Projects[lib.ID].Variables != nil, s.Taken, base.Taken, d)
 	}
 	if n := r.Requests()["graphql"] - before; n != 0 {
 		t.Errorf("%d GraphQL requests, want none", n)
@@ -240,8 +246,8 @@ func TestATargetedReadingReadsVariablesOfNewProjectsAlone(t *testing.T) {
 	delete(base.Projects, app.ID) // as if it had just been made
 	s, err = r.Refresh(t.Context(), base, []authz.SourceID{app, lib})
 	o.ok(err)
-	if d := cmp.Diff(appVars()[1:], s.Projects[app.ID].Variables); d != "" || !s.Projects[app.ID].VariablesRead {
-		t.Errorf("read: %v (-want +read)\n%s", s.Projects[app.ID].VariablesRead, d)
+	if d := cmp.Diff(appVars()[1:], shown(s, app.ID)); d != "" {
+		t.Errorf("(-want +read)\n%s", d)
 	}
 	if n := r.Requests()["graphql"] - before; n != 1 {
 		t.Errorf("%d GraphQL requests, want 1", n)
@@ -254,8 +260,8 @@ func TestATargetedReadingReadsVariablesOfNewProjectsAlone(t *testing.T) {
 	}, func(op *Options) { withVars(op); op.RetryWait = time.Millisecond })
 	s, err = broken.Refresh(t.Context(), base, []authz.SourceID{app})
 	o.ok(err)
-	if p := s.Projects[app.ID]; p.VariablesRead || p.Variables != nil || len(p.Members) == 0 || len(s.Missing) > 0 {
-		t.Errorf("read %v, %v, %d members, missing %v", p.VariablesRead, p.Variables, len(p.Members), s.Missing)
+	if p := s.Projects[app.ID]; p.Variables != nil || len(p.Members) == 0 || len(s.Missing) > 0 {
+		t.Errorf("read %v, %d members, missing %v", p.Variables != nil, len(p.Members), s.Missing)
 	}
 }
 

@@ -76,7 +76,7 @@ func (u *update) take(id authz.SourceID, in fetched) error {
 			return err
 		}
 		old := u.s.Projects[id.ID]
-		p.Members, p.Variables, p.VariablesRead = mergeMembers(membersOf(in.rows)), old.Variables, old.VariablesRead
+		p.Members, p.Variables = mergeMembers(membersOf(in.rows)), old.Variables
 		u.setProject(id.ID, p)
 		u.wantGroup(p.Group)
 		u.wantLinks(p.Links)

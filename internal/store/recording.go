@@ -102,10 +102,11 @@ func encodeRecording(b *bufio.Writer, x Recorded) error {
 		f.Levels = append(f.Levels, levelAnswer{m, l})
 	}
 	for id, p := range r.Snapshot.Projects {
-		if !p.VariablesRead {
+		list, read := p.CIVariables()
+		if !read {
 			continue
 		}
-		list := slices.Clone(p.Variables)
+		list = slices.Clone(list)
 		for i := range list {
 			if !list[i].Marked {
 				list[i].Delivery = "" // what somebody else chose may be guessed by what stands for it
@@ -198,7 +199,7 @@ func decodeRecording(d *json.Decoder) (Recorded, error) {
 	}
 	for id, list := range f.Variables {
 		if p, ok := r.Snapshot.Projects[id]; ok {
-			p.Variables, p.VariablesRead = list, true
+			p.Variables = &list
 			r.Snapshot.Projects[id] = p
 		}
 	}

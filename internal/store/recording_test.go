@@ -23,7 +23,7 @@ func recorded() Recorded {
 	snap := rbacsynctest.HawWorld()
 	snap.Taken, snap.Admin, snap.Missing = rbacsynctest.Noon, true, map[authz.SourceID]string{authz.GroupID(7): "page 2: 502"}
 	p := snap.Projects[42]
-	p.Variables, p.VariablesRead = []authz.CIVariable{{Key: "KUBE_TOKEN", Scope: "production", Marked: true, Cluster: "c1", Delivery: "what stands for the value"}, {Key: "KUBE_URL", Scope: "production", Delivery: "what stands for the value of somebody else"}}, true
+	p.Variables = &[]authz.CIVariable{{Key: "KUBE_TOKEN", Scope: "production", Marked: true, Cluster: "c1", Delivery: "what stands for the value"}, {Key: "KUBE_URL", Scope: "production", Delivery: "what stands for the value of somebody else"}}
 	snap.Projects[42] = p
 	before := rbacsynctest.HawWorld()
 	before.Taken = rbacsynctest.Noon.Add(-time.Hour)
@@ -64,7 +64,7 @@ func TestARecordingIsReadAsItWasWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want.Recording.Snapshot.Projects[42].Variables[1].Delivery = ""
+	(*want.Recording.Snapshot.Projects[42].Variables)[1].Delivery = ""
 	if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
 		t.Errorf("(-written +read):\n%s", d)
 	}

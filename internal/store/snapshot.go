@@ -232,7 +232,7 @@ func difference(s, before *authz.Snapshot) []beforeLine {
 
 // stored returns what is stored of a project.
 func stored(p authz.Project) authz.Project {
-	p.Variables, p.VariablesRead = nil, false
+	p.Variables = nil
 	return p
 }
 

@@ -71,7 +71,8 @@ func Handovers(namespaces []Namespace, snap *authz.Snapshot, t Terms) []Handover
 	var out []Handover
 	for _, n := range namespaces {
 		if p := snap.Projects[n.Source.ID]; n.Gone && n.Exists { // what it was given is taken back
-			n.Projects = []Project{{ID: p.ID, Delivery: rbacsync.DeliverNone, Frozen: p.Archived || p.MarkedForDeletion, Variables: p.Variables, VariablesRead: p.VariablesRead}}
+			variables, read := p.CIVariables()
+			n.Projects = []Project{{ID: p.ID, Delivery: rbacsync.DeliverNone, Frozen: p.Archived || p.MarkedForDeletion, Variables: variables, VariablesRead: read}}
 		}
 		for _, p := range n.Projects {
 			if h := t.handover(n, p); !h.empty() {
@@ -151,7 +152,8 @@ func (t Terms) byRecords(namespaces []Namespace, snap *authz.Snapshot) (out []Ha
 			if stays || n.Undecided || !there || p.Archived || p.MarkedForDeletion {
 				continue
 			}
-			h := w.departure(id, p.Variables)
+			variables, _ := p.CIVariables()
+			h := w.departure(id, variables)
 			if homes[id] { // there its variables are written over
 				h.Remove, h.Explanation = nil, ""
 			}

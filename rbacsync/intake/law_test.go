@@ -74,9 +74,9 @@ func (c *changing) meet(out *authz.Snapshot, ids []authz.SourceID, began time.Ti
 		case authz.ProjectSource:
 			if p, ok := when.Projects[id.ID]; ok {
 				if old, known := out.Projects[id.ID]; known { // as gitlab.Reader does it
-					p.Variables, p.VariablesRead = old.Variables, old.VariablesRead
+					p.Variables = old.Variables
 				} else {
-					p.Variables, p.VariablesRead = []authz.CIVariable{{Key: began.Format(time.RFC3339Nano)}}, true
+					p.Variables = &[]authz.CIVariable{{Key: began.Format(time.RFC3339Nano)}}
 				}
 				out.Projects[id.ID] = p
 			} else {
@@ -250,7 +250,7 @@ func TestTheReadingThatBeganLaterCounts(t *testing.T) {
 			want := authztest.Clone(c.now())
 			known = authztest.Clone(known)
 			for id, p := range known.Projects {
-				p.Variables, p.VariablesRead = nil, false
+				p.Variables = nil
 				known.Projects[id] = p
 			}
 			if d := cmp.Diff([]any{want.Users, want.Groups, want.Projects, 0}, []any{known.Users, known.Groups, known.Projects, len(known.Missing)}); d != "" {
@@ -287,10 +287,10 @@ func (c *changing) verify(t *testing.T, seed uint64, step int, known *authz.Snap
 			case authz.ProjectSource:
 				then, now := m.snap.Projects[id.ID], known.Projects[id.ID]
 				then.Path, now.Path = "", "" // which is a part of the group's
-				if now.VariablesRead && now.Variables[0].Key < known.Taken.Format(time.RFC3339Nano) {
-					t.Errorf("seed %d, step %d: the variables of %s are those of %s, said to be of %s", seed, step, id, now.Variables[0].Key, known.Taken)
+				if list, read := now.CIVariables(); read && list[0].Key < known.Taken.Format(time.RFC3339Nano) {
+					t.Errorf("seed %d, step %d: the variables of %s are those of %s, said to be of %s", seed, step, id, list[0].Key, known.Taken)
 				}
-				now.Variables, now.VariablesRead = nil, false
+				now.Variables = nil
 				found = found || cmp.Equal(then, now)
 			}
 		}

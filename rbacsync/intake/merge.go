@@ -115,7 +115,7 @@ func (m *merging) keep(id authz.SourceID) {
 		met, there := m.out.Projects[id.ID]
 		if m.fits(id, known, there, known && there && old.SamePlace(met), old.Group) && known {
 			// A reading of single things leaves these as they were: what this reading has not met is as old as the one before.
-			old.Variables, old.VariablesRead = met.Variables, met.VariablesRead
+			old.Variables = met.Variables
 			own(&m.out.Projects, &m.ownProjects)[id.ID] = old
 			m.rows(append(slices.Clone(old.Members), authz.Member{User: old.Owner}))
 		}

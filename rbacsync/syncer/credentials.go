@@ -126,13 +126,13 @@ func (c *ciNamespaces) namespace(name string, id authz.SourceID) ci.Namespace {
 	n.Delivery = c.view.Delivery(id)
 	open := false // somebody below Maintainer can read the token
 	for _, project := range c.view.Deploying(id) {
-		p := c.snap.Projects[project]
+		variables, read := c.snap.Projects[project].CIVariables()
 		mode := c.view.Delivery(authz.ProjectID(project))
 		_, bound := c.bound(name, project, mode)
 		n.Projects = append(n.Projects, ci.Project{
 			ID: project, Delivery: mode, Unprotected: c.view.Settings.Unprotected[project], Bound: bound,
 			Explain: c.view.Explains(authz.ProjectID(project)), TokenInFile: c.view.TokenInFile(authz.ProjectID(project)),
-			Frozen: c.frozen(id, project), Variables: p.Variables, VariablesRead: p.VariablesRead,
+			Frozen: c.frozen(id, project), Variables: variables, VariablesRead: read,
 		})
 		// GitLab hands a cluster integration to unprotected branches, too.
 		open = open || c.view.Settings.Unprotected[project] || mode == rbacsync.DeliverCertificate

@@ -57,6 +57,7 @@ type pass struct {
 	withheld  int               // how many rights are left because what should come instead can't be given
 	unasked   bool              // there is more to ask GitLab about than one pass may
 	ended     bool              // it came to the end: what it has found counts for the next one
+	leftOff   bool              // it has changed nothing, because it made way for something more urgent
 
 	credentials []ci.Namespace   // in the scope, that have, or lose, CI credentials; nil: not known
 	losses      losses           // nil: need not be looked at
@@ -69,6 +70,7 @@ type pipeline struct {
 	o         *Options
 	cluster   *cluster.Cluster
 	urgent    func(since time.Duration) bool // something waits for a long Apply to end
+	waits     func() bool                    // a hook or a poll waits for the end of a pass
 	published published                      // what others may see
 
 	brakes      brakes
@@ -83,6 +85,7 @@ type pipeline struct {
 	wanted *rbacsync.WantedByNamespace // of the last pass that knew it
 	jobs   map[int64]string            // of State; nil: no pass knew it yet
 	expiry time.Time                   // when the next right expires
+	left   leftOff                     // a job whose pass was left off
 }
 
 // pass makes the cluster, in the scope of the job, as GitLab says. Everything that makes it so is in here, in this order;
@@ -100,10 +103,15 @@ func (s *pipeline) pass(ctx context.Context, j job) *pass {
 		if len(j.planned) > 0 {
 			p.have = p.have.With(j.planned)
 		}
+		if s.leaveOff(p) {
+			return nil
+		}
 		if p.Kind == KindDrift { // what should be there is known, and was judged before
 			p.plan(s.wanted.Within(p.scope))
 		} else {
-			s.desire(p)
+			if s.desire(p); s.leaveOff(p) {
+				return nil
+			}
 			s.brakes.restrain(ctx, p, s.size)
 			s.announce(p)
 			s.brakes.begin(ctx, p)
@@ -115,7 +123,7 @@ func (s *pipeline) pass(ctx context.Context, j job) *pass {
 		return err
 	}()
 	p.Duration = s.o.Now().Sub(p.Started)
-	if p.Kind != KindDrift && !p.ended {
+	if p.Kind != KindDrift && !p.ended && !p.leftOff {
 		s.last = nil
 		s.dirty.later(everywhere, s.o.Now(), time.Second, s.o.Interval)
 	}
@@ -132,6 +140,9 @@ func (s *pipeline) observe(ctx context.Context, scope rbacsync.Scope, snap *auth
 	have, err := look(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if s.o.Observe != nil {
+		have = have.Within(scope)
 	}
 	return s.marks.identify(have, snap), nil
 }
@@ -166,10 +177,10 @@ const maxScope = 3000
 func (s *pipeline) narrow(j job) *pass {
 	p := &pass{job: j, scope: j.drifted}
 	p.Started = s.o.Now()
-	l := s.last
-	if j.Kind == KindDrift || j.everywhere || l == nil || !s.cluster.Following() || len(s.brakes.approved) > 0 || due(l.expires, p.Started) {
+	if j.Kind == KindDrift || j.everywhere || !s.narrows(p.Started) {
 		return p
 	}
+	l := s.last
 	affected, scope := s.o.Policy.Affected(l.snap, j.Snapshot), rbacsync.Scope{}
 	maps.Copy(affected, j.changed)
 	var sources []authz.Source
@@ -198,6 +209,11 @@ func (s *pipeline) narrow(j job) *pass {
 		}
 	}
 	return p
+}
+
+// narrows reports whether a pass need not look at everything now, whatever its job is.
+func (s *pipeline) narrows(now time.Time) bool {
+	return s.last != nil && s.cluster.Following() && len(s.brakes.approved) == 0 && !due(s.last.expires, now)
 }
 
 // desire finds out what GitLab gives in the scope.

@@ -138,7 +138,7 @@ func New(o Options) (*Syncer, error) {
 	s := &Syncer{memory: memory, made: time.Now(), turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), restored: make(chan restored, 16), questioner: newQuestioner(&o)}
 	s.pipeline = pipeline{
 		o: &o, brakes: newBrakes(&o, memory), credentials: credentials{o: &o, look: s.look, busy: s.busy}, inspector: inspector{o: &o, busy: s.busy}, published: published{o: &o},
-		dirty: dirty{}, drift: newDrift(), urgent: s.urgent,
+		dirty: dirty{}, drift: newDrift(), urgent: s.urgent, waits: func() bool { return s.intake.Waiting() },
 	}
 	s.intake = intake.New(intake.Options{
 		Reader: o.Reader, Interval: o.Interval, Last: s.storedSnapshot, Users: o.Users, PollEvery: o.PollEvery, Recent: o.Recent, Reread: o.Reread, Later: s.WritesMuch, Now: o.Now, Logger: o.Logger,
@@ -278,7 +278,9 @@ func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b background) (un
 	if !ok {
 		return s.due(), false
 	}
-	switch p := s.pass(ctx, j); {
+	p := s.pass(ctx, j)
+	switch {
+	case s.left.ends(p, j): // it is done again
 	case ctx.Err() != nil && p.ended && p.Err == nil: // it is all done
 		b.remember(s, p)
 	case ctx.Err() == nil:
@@ -311,13 +313,11 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	case n.Snapshot != nil:
 		s.snap = n.Snapshot
 		s.published.behind.CompareAndSwap(nil, &n.Began)
-		j := job{Round: Round{Kind: KindTargeted, Cause: causeOf(n.Causes), Snapshot: n.Snapshot}, changed: n.Changed, everywhere: n.Full, tickets: n.Done}
-		if n.Full {
-			j.Kind = KindFull
-		}
-		return s.dirty.addTo(j, s.last, now), true
+		return s.left.join(s.dirty.addTo(jobOf(n), s.last, now), now), true
 	case s.snap == nil:
 		return job{}, false
+	case s.left.job != nil:
+		return s.left.take(s.snap), true
 	}
 	j := job{Round: Round{Kind: KindAgain, Snapshot: s.snap}, everywhere: true}
 	select {
@@ -401,7 +401,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) background {
 	defer func() { <-s.turn }()
 	s.snap, s.last, s.wanted, s.news = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
 	s.brakes, s.questioner, s.dirty, s.drift = newBrakes(s.o, s.memory), newQuestioner(s.o), dirty{}, newDrift()
-	s.expiry, s.open = time.Time{}, nil
+	s.expiry, s.open, s.left = time.Time{}, nil, leftOff{}
 	s.restored = make(chan restored, 16)
 	s.credentials.urgent.begin()
 	s.intake.Forget()
