@@ -43,13 +43,13 @@ func appVars() []authz.CIVariable {
 	}
 }
 
-// withoutVars compares what rights depend on.
 // shown returns the variables that a reading brought of a project; nil: it brought none.
 func shown(s *authz.Snapshot, project int64) []authz.CIVariable {
 	list, _ := s.Projects[project].CIVariables()
 	return list
 }
 
+// withoutVars compares what rights depend on.
 var withoutVars = cmp.Options{cmpopts.IgnoreFields(authz.Project{}, "Variables"), cmpopts.IgnoreFields(authz.Snapshot{}, "Taken", "From")}
 
 func TestCIVariablesAreRead(t *testing.T) {

@@ -87,7 +87,7 @@ func TestHandovers(t *testing.T) {
 	} {
 		p := ci.Project{ID: 42, Delivery: rbacsync.DeliverVariables, VariablesRead: true, Variables: has("c1", withToken...)}
 		n := ci.Namespace{Name: "haw-world", Source: authz.ProjectID(42), Account: "u1", Projects: []ci.Project{p}}
-		snap := &authz.Snapshot{Projects: map[int64]authz.Project{42: {ID: 42, Variables: &p.Variables}}}
+		snap := &authz.Snapshot{Projects: map[int64]authz.Project{42: {ID: 42, Variables: new(slices.Clone(p.Variables))}}}
 		tt := terms
 		c.change(&n, &p, &tt)
 		if n.Projects != nil {

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -19,15 +20,16 @@ type leftOff struct {
 	since time.Time // when it was left off first
 }
 
-// leaveOff reports whether a pass ends here, because something waits that needs no look at everything.
+// leaveOff reports whether a pass ends here, because something waits that needs no look at everything: what the pass was to deal
+// with comes with it, so that has to fit into single namespaces, too.
 func (s *pipeline) leaveOff(p *pass) bool {
 	now := s.o.Now()
-	p.leftOff = p.everywhere && s.published.leading.Load() && s.waits() && !s.left.overdue(now) && s.narrows(now)
+	if !p.everywhere || !s.published.leading.Load() || !s.waits() || now.Sub(cmp.Or(s.left.since, p.Started)) >= patience {
+		return false
+	}
+	next := s.dirty.addTo(job{Round: Round{Snapshot: p.Snapshot}}, s.last, now)
+	p.leftOff = !s.narrow(next).everything()
 	return p.leftOff
-}
-
-func (l *leftOff) overdue(now time.Time) bool {
-	return !l.since.IsZero() && now.Sub(l.since) >= patience
 }
 
 // ends notes how the pass of a job has ended. It reports whether it was left off.
@@ -39,6 +41,10 @@ func (l *leftOff) ends(p *pass, j job) bool {
 		}
 	case p.everywhere:
 		*l = leftOff{}
+	case l.job != nil: // of two tickets of the same key, the later one counts
+		l.job.tickets = slices.DeleteFunc(slices.Clone(l.job.tickets), func(old intake.Ticket) bool {
+			return slices.ContainsFunc(j.tickets, func(t intake.Ticket) bool { return t.Replaces(old) })
+		})
 	}
 	return p.leftOff
 }
@@ -51,16 +57,19 @@ func (l *leftOff) take(snap *authz.Snapshot) job {
 }
 
 // join returns a job together with the one that was left off, if it is over everything as well, or that one has waited for long
-// enough.
+// enough. Else it has the cause of that one, too: what the reading of everything has brought is carried out with it.
 func (l *leftOff) join(j job, now time.Time) job {
-	if l.job == nil || !j.everywhere && !l.overdue(now) {
+	if l.job == nil {
+		return j
+	}
+	j.Cause = causeOf(slices.Compact([]string{l.job.Cause, j.Cause}))
+	if !j.everywhere && now.Sub(l.since) < patience {
 		return j
 	}
 	before := l.take(j.Snapshot)
 	if j.everywhere = true; before.Kind == KindFull {
 		j.Kind = KindFull
 	}
-	j.Cause = causeOf(slices.Compact([]string{before.Cause, j.Cause}))
 	changed := maps.Clone(before.changed)
 	if changed == nil {
 		changed = map[authz.SourceID]bool{}

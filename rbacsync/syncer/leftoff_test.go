@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
+	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz/authztest"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
@@ -51,19 +52,19 @@ func TestAHookDoesNotWaitForALookAtEverything(t *testing.T) {
 		time.Sleep(slowLook / 3) // now everything is looked at
 		g.set(func(g *gitlab) { g.snap = without(g.snap, 42, 3) })
 		inbox.put([]intake.Ticket{{Key: "42", Value: "1", Changed: []authz.SourceID{authz.ProjectID(42)}, Cause: "hook"}})
-		time.Sleep(5 * slowLook / 3) // the rest of that look, and the hook's own
+		time.Sleep(2 * slowLook) // the rest of that look, and the hook's own
 		synctest.Wait()
 		wantSubjects(t, kube, "haw-world", "gitlab-view")
 		if n := inbox.left(); n != 1 {
 			t.Errorf("%d entries are left while everything is still to be looked at, want its own alone", n)
 		}
-		time.Sleep(slowLook)
+		time.Sleep(2 * slowLook)
 		synctest.Wait()
 		var got []string
 		for _, r := range seen.taken()[before:] {
 			got = append(got, string(r.Kind)+" "+r.Cause)
 		}
-		if want := []string{"targeted hook", "full sync"}; !slices.Equal(got, want) {
+		if want := []string{"targeted sync, hook", "full sync"}; !slices.Equal(got, want) {
 			t.Errorf("rounds %q, want %q", got, want)
 		}
 		if n := inbox.left(); n != 0 {
@@ -96,5 +97,33 @@ func TestHooksKeepNoLookAtEverythingWaiting(t *testing.T) {
 			}
 		}
 		t.Error("everything was not looked at for 20 s")
+	})
+}
+
+// TestALookAtEverythingThatIsNeededIsNotLeftOff: where what a reading of everything has brought needs a look at everything, the pass
+// of a hook would be one, too.
+func TestALookAtEverythingThatIsNeededIsNotLeftOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &gitlab{snap: rbacsynctest.HawWorld()}
+		_, _, seen, s, stop := lookingSlowly(t, g)
+		defer stop()
+		before := len(seen.taken())
+		g.set(func(g *gitlab) {
+			g.snap = authztest.Clone(g.snap)
+			g.snap.Projects[43] = authz.Project{ID: 43, Group: 7, Path: "haw/new"}
+		})
+		s.Trigger(nil, "sync")
+		time.Sleep(slowLook / 3)
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
+		time.Sleep(10 * slowLook)
+		synctest.Wait()
+		var got []string
+		for _, r := range seen.taken()[before:] {
+			got = append(got, string(r.Kind)+" "+r.Cause)
+		}
+		if want := []string{"full sync", "targeted hook"}; !slices.Equal(got, want) {
+			t.Errorf("rounds %q, want %q", got, want)
+		}
 	})
 }
