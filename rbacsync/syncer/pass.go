@@ -177,10 +177,10 @@ const maxScope = 3000
 func (s *pipeline) narrow(j job) *pass {
 	p := &pass{job: j, scope: j.drifted}
 	p.Started = s.o.Now()
-	if j.Kind == KindDrift || j.everywhere || !s.narrows(p.Started) {
+	l := s.last
+	if j.Kind == KindDrift || j.everywhere || l == nil || !s.cluster.Following() || len(s.brakes.approved) > 0 || due(l.expires, p.Started) {
 		return p
 	}
-	l := s.last
 	affected, scope := s.o.Policy.Affected(l.snap, j.Snapshot), rbacsync.Scope{}
 	maps.Copy(affected, j.changed)
 	var sources []authz.Source
@@ -209,11 +209,6 @@ func (s *pipeline) narrow(j job) *pass {
 		}
 	}
 	return p
-}
-
-// narrows reports whether a pass need not look at everything now, whatever its job is.
-func (s *pipeline) narrows(now time.Time) bool {
-	return s.last != nil && s.cluster.Following() && len(s.brakes.approved) == 0 && !due(s.last.expires, now)
 }
 
 // desire finds out what GitLab gives in the scope.
