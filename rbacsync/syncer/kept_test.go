@@ -15,11 +15,11 @@ func TestALaterTicketTakesThePlaceOfAKeptOne(t *testing.T) {
 	old, other, newer := intake.Ticket{Key: "42", Value: "1"}, intake.Ticket{Key: "43", Value: "1"}, intake.Ticket{Key: "42", Value: "2"}
 	kept := job{Round: Round{Kind: KindFull, Snapshot: &authz.Snapshot{}}, everywhere: true, tickets: []intake.Ticket{old, other}}
 	var l leftOff
-	if !l.ends(&pass{job: kept, leftOff: true}, kept) {
+	if !l.ends(&pass{job: kept, leftOff: true}, kept, time.Now()) {
 		t.Fatal("the pass that was left off has ended")
 	}
 	hook := job{Round: Round{Kind: KindTargeted}, tickets: []intake.Ticket{newer}}
-	if l.ends(&pass{job: hook}, hook) {
+	if l.ends(&pass{job: hook}, hook, time.Now()) {
 		t.Fatal("the pass of the hook was left off")
 	}
 	if got := l.take(&authz.Snapshot{}).tickets; len(got) != 1 || got[0].Key != "43" {

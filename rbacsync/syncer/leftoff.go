@@ -10,14 +10,20 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 )
 
-// patience is how long passes over everything make way for hooks, one after the other. Then one goes on to its end.
-const patience = 5 * time.Second
+const (
+	// patience is how long passes over everything make way for hooks, one after the other. Then one goes on to its end.
+	patience = 5 * time.Second
+	// settled is for how long there has to be no other pass before a job is done again: hooks come in bursts, and the next one would
+	// wait for it, too.
+	settled = 500 * time.Millisecond
+)
 
 // leftOff is a job over everything whose pass was left off before it had changed anything, because a hook came: over a large
 // GitLab a right that goes would else wait a second or two (docs/adr/0148). The zero value is none.
 type leftOff struct {
 	job   *job      // nil: there is none, or it is being done again
 	since time.Time // when it was left off first
+	at    time.Time // when it is done again; zero: there is none
 }
 
 // leaveOff reports whether a pass ends here, because something waits that needs no look at everything: what the pass was to deal
@@ -33,8 +39,8 @@ func (s *pipeline) leaveOff(p *pass) bool {
 }
 
 // ends notes how the pass of a job has ended. It reports whether it was left off.
-func (l *leftOff) ends(p *pass, j job) bool {
-	switch {
+func (l *leftOff) ends(p *pass, j job, now time.Time) bool {
+	switch l.at = now.Add(settled); {
 	case p.leftOff:
 		if l.job = &j; l.since.IsZero() {
 			l.since = p.Started
@@ -45,6 +51,8 @@ func (l *leftOff) ends(p *pass, j job) bool {
 		l.job.tickets = slices.DeleteFunc(slices.Clone(l.job.tickets), func(old intake.Ticket) bool {
 			return slices.ContainsFunc(j.tickets, func(t intake.Ticket) bool { return t.Replaces(old) })
 		})
+	default:
+		l.at = time.Time{}
 	}
 	return p.leftOff
 }
@@ -52,7 +60,7 @@ func (l *leftOff) ends(p *pass, j job) bool {
 // take returns the job that was left off, with what is known of GitLab by now.
 func (l *leftOff) take(snap *authz.Snapshot) job {
 	j := *l.job
-	j.Snapshot, l.job = snap, nil
+	j.Snapshot, l.job, l.at = snap, nil, time.Time{}
 	return j
 }
 

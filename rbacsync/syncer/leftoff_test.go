@@ -58,7 +58,7 @@ func TestAHookDoesNotWaitForALookAtEverything(t *testing.T) {
 		if n := inbox.left(); n != 1 {
 			t.Errorf("%d entries are left while everything is still to be looked at, want its own alone", n)
 		}
-		time.Sleep(2 * slowLook)
+		time.Sleep(4 * slowLook) // half a second without a pass, and the look
 		synctest.Wait()
 		var got []string
 		for _, r := range seen.taken()[before:] {

@@ -278,9 +278,9 @@ func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b background) (un
 	if !ok {
 		return s.due(), false
 	}
-	p := s.pass(ctx, j)
-	switch {
-	case s.left.ends(p, j): // it is done again
+	j = s.left.join(j, s.o.Now())
+	switch p := s.pass(ctx, j); {
+	case s.left.ends(p, j, s.o.Now()): // it is done again
 	case ctx.Err() != nil && p.ended && p.Err == nil: // it is all done
 		b.remember(s, p)
 	case ctx.Err() == nil:
@@ -313,10 +313,10 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 	case n.Snapshot != nil:
 		s.snap = n.Snapshot
 		s.published.behind.CompareAndSwap(nil, &n.Began)
-		return s.left.join(s.dirty.addTo(jobOf(n), s.last, now), now), true
+		return s.dirty.addTo(jobOf(n), s.last, now), true
 	case s.snap == nil:
 		return job{}, false
-	case s.left.job != nil:
+	case due(s.left.at, now):
 		return s.left.take(s.snap), true
 	}
 	j := job{Round: Round{Kind: KindAgain, Snapshot: s.snap}, everywhere: true}
@@ -357,9 +357,9 @@ func (s *Syncer) due() time.Time {
 	case s.snap == nil:
 		return earliest(never, s.drift.next())
 	case everywhere:
-		return earliest(never, at, s.drift.next())
+		return earliest(never, at, s.left.at, s.drift.next())
 	default:
-		return earliest(never, at, s.expiry, s.questioner.at, s.drift.next())
+		return earliest(never, at, s.left.at, s.expiry, s.questioner.at, s.drift.next())
 	}
 }
 
