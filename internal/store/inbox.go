@@ -151,9 +151,9 @@ func (b *Inbox) noteStored(data map[string]string) {
 	}
 }
 
-// headStart is how long an entry that this process deals with itself waits to be stored. A revocation takes a third of that, and
-// needs no second write of the API server beside its own.
-const headStart = 50 * time.Millisecond
+// headStart is how long an entry that this process deals with itself waits to be stored. A revocation takes a fifth of that, and
+// half of it while kube-apiserver is slow; it needs no second write beside its own.
+const headStart = 100 * time.Millisecond
 
 // dealtWithin waits for that time at most, and reports whether all of the batch was dealt with.
 func (m *batch) dealtWithin(ctx context.Context, d time.Duration) bool {

@@ -485,8 +485,8 @@ const leastApply = 500 * time.Millisecond
 // urgent reports whether a hook or a poll waits for a long Apply to end.
 func (s *Syncer) urgent(since time.Duration) bool { return since >= leastApply && s.intake.Waiting() }
 
-// burst is how long after a pass the next one is expected: hooks come in bursts.
-const burst = 30 * time.Millisecond
+// burst is how long after a pass the next one is expected: hooks come in bursts, and slower where kube-apiserver is.
+const burst = 100 * time.Millisecond
 
 // slowReading is how long a reading of single things counts as what a pass comes of in a moment: GitLab may hang.
 const slowReading = 500 * time.Millisecond
