@@ -49,3 +49,37 @@ func TestWhatWaitsForLongIsJoined(t *testing.T) {
 		t.Error("what was kept was changed")
 	}
 }
+
+// TestAnswersAreJoined: GitLab was asked twice before everything was looked at again. The later answer counts.
+func TestAnswersAreJoined(t *testing.T) {
+	t.Parallel()
+	p, q, now := authz.ProjectID(9), authz.ProjectID(10), time.Now()
+	kept := job{Round: Round{Kind: KindAgain, Cause: "answers"}, everywhere: true, answers: answers{gone: map[authz.SourceID]bool{p: true, q: true}}}
+	later := job{Round: Round{Kind: KindAgain, Cause: "answers"}, everywhere: true, answers: answers{gone: map[authz.SourceID]bool{q: false}}}
+	l := leftOff{job: &kept, since: now}
+	j := l.join(later, now)
+	if gone := j.answers.gone; len(gone) != 2 || !gone[p] || gone[q] || j.Kind != KindAgain || j.Cause != "answers" {
+		t.Errorf("joined: %+v", j)
+	}
+	if !kept.answers.gone[q] {
+		t.Error("what was kept was changed")
+	}
+}
+
+// TestACauseIsNamedOnce: what a reading of everything has brought is carried out by the first pass after it. A job for which nothing
+// was read has brought nothing.
+func TestACauseIsNamedOnce(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	hook := job{Round: Round{Kind: KindTargeted, Cause: "hook"}}
+	l := leftOff{job: &job{Round: Round{Kind: KindFull, Cause: "periodic"}, everywhere: true}, since: now}
+	for _, want := range []string{"periodic, hook", "hook"} {
+		if got := l.join(hook, now).Cause; got != want {
+			t.Errorf("cause %q, want %q", got, want)
+		}
+	}
+	l = leftOff{job: &job{Round: Round{Kind: KindAgain, Cause: "expiry"}, everywhere: true}, since: now}
+	if got := l.join(hook, now).Cause; got != "hook" {
+		t.Errorf("cause %q, want that of the hook", got)
+	}
+}

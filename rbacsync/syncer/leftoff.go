@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -24,6 +25,7 @@ type leftOff struct {
 	job   *job      // nil: there is none, or it is being done again
 	since time.Time // when it was left off first
 	at    time.Time // when it is done again; zero: there is none
+	named bool      // a pass over single namespaces had its cause
 }
 
 // leaveOff reports whether a pass ends here, because something waits that needs no look at everything: what the pass was to deal
@@ -64,30 +66,43 @@ func (l *leftOff) take(snap *authz.Snapshot) job {
 	return j
 }
 
-// join returns a job together with the one that was left off, if it is over everything as well, or that one has waited for long
-// enough. Else it has the cause of that one, too: what the reading of everything has brought is carried out with it.
-func (l *leftOff) join(j job, now time.Time) job {
-	if l.job == nil {
+// joined returns a job together with the one that was left off, if it looks at everything as well.
+func (s *pipeline) joined(j job) job {
+	if s.left.job == nil {
 		return j
 	}
-	j.Cause = causeOf(slices.Compact([]string{l.job.Cause, j.Cause}))
+	j.everywhere = j.everywhere || s.narrow(j).everything()
+	return s.left.join(j, s.o.Now())
+}
+
+// join returns a job together with the one that was left off, if it is over everything as well, or that one has waited for long
+// enough. Else it has the cause of that one, too, if it is the first: what the reading of everything has brought is carried out with it.
+func (l *leftOff) join(j job, now time.Time) job {
+	causes := []string{l.job.Cause}
+	if !slices.Contains(strings.Split(l.job.Cause, ", "), j.Cause) {
+		causes = append(causes, j.Cause)
+	}
 	if !j.everywhere && now.Sub(l.since) < patience {
+		if !l.named && l.job.Kind != KindAgain {
+			j.Cause, l.named = causeOf(causes), true
+		}
 		return j
 	}
 	before := l.take(j.Snapshot)
-	if j.everywhere = true; before.Kind == KindFull {
+	if j.everywhere, j.Cause = true, causeOf(causes); before.Kind == KindFull {
 		j.Kind = KindFull
 	}
-	changed := maps.Clone(before.changed)
-	if changed == nil {
-		changed = map[authz.SourceID]bool{}
-	}
-	maps.Copy(changed, j.changed)
-	j.changed, j.tickets = changed, slices.Concat(before.tickets, j.tickets)
-	if j.answers.empty() {
-		j.answers = before.answers
-	}
+	j.changed, j.tickets = union(before.changed, j.changed), slices.Concat(before.tickets, j.tickets)
+	j.answers = answers{gone: union(before.answers.gone, j.answers.gone), levels: union(before.answers.levels, j.answers.levels)}
 	return j
+}
+
+// union returns what is in either of two maps, in both as it is in the second one. They stay as they are.
+func union[K comparable, V any](a, b map[K]V) map[K]V {
+	both := make(map[K]V, len(a)+len(b))
+	maps.Copy(both, a)
+	maps.Copy(both, b)
+	return both
 }
 
 // jobOf makes a job of what is new of GitLab.

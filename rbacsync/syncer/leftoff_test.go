@@ -2,6 +2,7 @@ package syncer_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -60,12 +61,11 @@ func TestAHookDoesNotWaitForALookAtEverything(t *testing.T) {
 		}
 		time.Sleep(4 * slowLook) // half a second without a pass, and the look
 		synctest.Wait()
-		var got []string
-		for _, r := range seen.taken()[before:] {
-			got = append(got, string(r.Kind)+" "+r.Cause)
-		}
-		if want := []string{"targeted sync, hook", "full sync"}; !slices.Equal(got, want) {
-			t.Errorf("rounds %q, want %q", got, want)
+		wantRounds(t, seen, before, "targeted sync, hook", "full sync")
+		if rounds := seen.taken()[before:]; len(rounds) == 2 {
+			if pause := rounds[1].Started.Sub(rounds[0].Started.Add(rounds[0].Duration)); pause < 500*time.Millisecond {
+				t.Errorf("everything was looked at %v after the hook, which may have been the first of many", pause)
+			}
 		}
 		if n := inbox.left(); n != 0 {
 			t.Errorf("%d entries are left", n)
@@ -100,30 +100,59 @@ func TestHooksKeepNoLookAtEverythingWaiting(t *testing.T) {
 	})
 }
 
-// TestALookAtEverythingThatIsNeededIsNotLeftOff: where what a reading of everything has brought needs a look at everything, the pass
-// of a hook would be one, too.
-func TestALookAtEverythingThatIsNeededIsNotLeftOff(t *testing.T) {
+// wantRounds compares kinds and causes of the rounds after the first ones.
+func wantRounds(t *testing.T, seen *rounds, before int, want ...string) {
+	t.Helper()
+	var got []string
+	for _, r := range seen.taken()[before:] {
+		got = append(got, string(r.Kind)+" "+r.Cause)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("rounds %q, want %q", got, want)
+	}
+}
+
+// TestWhenEverythingIsNotLeftOff: where the pass of a hook would look at everything, too, or where there is nothing to make way for,
+// everything is looked at once.
+func TestWhenEverythingIsNotLeftOff(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		g := &gitlab{snap: rbacsynctest.HawWorld()}
-		_, _, seen, s, stop := lookingSlowly(t, g)
-		defer stop()
-		before := len(seen.taken())
-		g.set(func(g *gitlab) {
-			g.snap = authztest.Clone(g.snap)
-			g.snap.Projects[43] = authz.Project{ID: 43, Group: 7, Path: "haw/new"}
+	anew := func(g *gitlab) {
+		g.snap = authztest.Clone(g.snap)
+		g.snap.Projects[43] = authz.Project{ID: 43, Group: 7, Path: "haw/new"}
+	}
+	nothing := func(*gitlab) {}
+	for name, c := range map[string]struct {
+		read, hook func(*gitlab) // what the reading of everything, and the hook, has brought
+		project    int64
+		want       []string
+	}{
+		"the reading has brought a project": {anew, nothing, 42, []string{"full sync", "targeted hook"}},
+		"the hook has":                      {nothing, anew, 43, []string{"full sync, hook"}},
+		"the hook can't be read":            {nothing, func(g *gitlab) { g.err = errors.New("down") }, 42, []string{"full sync"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				g := &gitlab{snap: rbacsynctest.HawWorld()}
+				_, _, seen, s, stop := lookingSlowly(t, g)
+				defer stop()
+				before := len(seen.taken())
+				g.set(c.read)
+				s.Trigger(nil, "sync")
+				time.Sleep(slowLook / 3)
+				g.set(c.hook)
+				s.Trigger([]authz.SourceID{authz.ProjectID(c.project)}, "hook")
+				time.Sleep(2 * slowLook / 3)
+				synctest.Wait()
+				g.set(func(g *gitlab) { g.err = nil })
+				if first := len(seen.taken()) - before; (first == 0) != (c.project == 43) {
+					t.Errorf("%d rounds after the first look", first)
+				}
+				time.Sleep(2 * slowLook)
+				synctest.Wait()
+				got := slices.DeleteFunc(seen.taken()[before:], func(r syncer.Round) bool { return r.Err != nil })
+				wantRounds(t, &rounds{all: got}, 0, c.want...)
+			})
 		})
-		s.Trigger(nil, "sync")
-		time.Sleep(slowLook / 3)
-		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
-		time.Sleep(10 * slowLook)
-		synctest.Wait()
-		var got []string
-		for _, r := range seen.taken()[before:] {
-			got = append(got, string(r.Kind)+" "+r.Cause)
-		}
-		if want := []string{"full sync", "targeted hook"}; !slices.Equal(got, want) {
-			t.Errorf("rounds %q, want %q", got, want)
-		}
-	})
+	}
 }

@@ -138,7 +138,7 @@ func New(o Options) (*Syncer, error) {
 	s := &Syncer{memory: memory, made: time.Now(), turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), restored: make(chan restored, 16), questioner: newQuestioner(&o)}
 	s.pipeline = pipeline{
 		o: &o, brakes: newBrakes(&o, memory), credentials: credentials{o: &o, look: s.look, busy: s.busy}, inspector: inspector{o: &o, busy: s.busy}, published: published{o: &o},
-		dirty: dirty{}, drift: newDrift(), urgent: s.urgent, waits: func() bool { return s.intake.Waiting() },
+		dirty: dirty{}, drift: newDrift(), urgent: s.urgent, waits: func() bool { return s.intake.WaitingSnapshot() },
 	}
 	s.intake = intake.New(intake.Options{
 		Reader: o.Reader, Interval: o.Interval, Last: s.storedSnapshot, Users: o.Users, PollEvery: o.PollEvery, Recent: o.Recent, Reread: o.Reread, Later: s.WritesMuch, Now: o.Now, Logger: o.Logger,
@@ -278,7 +278,7 @@ func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b background) (un
 	if !ok {
 		return s.due(), false
 	}
-	j = s.left.join(j, s.o.Now())
+	j = s.joined(j)
 	switch p := s.pass(ctx, j); {
 	case s.left.ends(p, j, s.o.Now()): // it is done again
 	case ctx.Err() != nil && p.ended && p.Err == nil: // it is all done
