@@ -69,8 +69,8 @@ type Project struct {
 
 	// Variables are CI/CD variables of the project, without their values; which ones is said where GitLab is read. nil: GitLab
 	// did not return them, so nothing may be concluded, not even that there are none. They say nothing about rights, and are
-	// not stored. A pointer, because of larger values than 128 bytes a map is copied one by one, and a map of projects is
-	// copied with each hook (docs/adr/0149).
+	// not stored. A pointer keeps a Project at 128 bytes: the map of projects is copied with each hook, and larger values are
+	// copied one by one (docs/adr/0149).
 	Variables *[]CIVariable `json:"-"`
 }
 

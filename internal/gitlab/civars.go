@@ -29,7 +29,7 @@ type varsReading struct {
 	want     CIVariables
 	text     map[string]string // each key and scope once, however many projects have it
 	of       map[int64][]authz.CIVariable
-	none     *[]authz.CIVariable // of all projects without
+	none     *[]authz.CIVariable // what all projects without variables have
 	complete map[int64]bool
 	pages    int // further pages so far
 	failures int

@@ -123,8 +123,8 @@ type Intake struct {
 	many chan struct{} // more came in than in has room for: everything is read
 	news chan News
 	seen atomic.Pointer[seen]
-	// known says of what is in news whether it is more than failures. Run sets it.
-	known atomic.Bool
+	// hasSnapshot is set while what is in news has a Snapshot, and not only failures. Run sets it.
+	hasSnapshot atomic.Bool
 	// reading is since when single is read; nil: it is not. It ends after what came of it is published.
 	reading atomic.Pointer[time.Time]
 
@@ -183,8 +183,8 @@ func (i *Intake) News() <-chan News { return i.news }
 // Waiting reports whether there is something new to take.
 func (i *Intake) Waiting() bool { return len(i.news) > 0 }
 
-// WaitingSnapshot is Waiting for more than failures.
-func (i *Intake) WaitingSnapshot() bool { return len(i.news) > 0 && i.known.Load() }
+// WaitingSnapshot reports whether there is a new Snapshot to take, and not only failures.
+func (i *Intake) WaitingSnapshot() bool { return len(i.news) > 0 && i.hasSnapshot.Load() }
 
 // Reading reports whether single things are being read, for no longer than that.
 func (i *Intake) Reading(atMost time.Duration) bool {
@@ -488,7 +488,7 @@ func (i *Intake) publish(n News) {
 		n = older.with(n)
 	default:
 	}
-	i.known.Store(n.Snapshot != nil)
+	i.hasSnapshot.Store(n.Snapshot != nil)
 	i.news <- n // Run alone sends, so there is room
 }
 
