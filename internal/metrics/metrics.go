@@ -29,7 +29,7 @@ type Metrics struct {
 	lastRound prometheus.Gauge
 	duration  prometheus.Gauge
 	planned   prometheus.Gauge
-	findings  *prometheus.GaugeVec
+	findings  *findings
 	held      prometheus.Gauge
 	drift     prometheus.Counter
 	hooks     prometheus.Histogram
@@ -70,10 +70,7 @@ func New(more ...prometheus.Collector) *Metrics {
 		}),
 		duration: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "round_seconds", Help: "Duration of the last round."}),
 		planned:  prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "planned_changes", Help: "Changes in the last plan."}),
-		findings: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: ns, Name: "findings",
-			Help: "Findings of the last round by code.",
-		}, []string{"code"}),
+		findings: newFindings(ns),
 	}
 	m.held = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "held_changes", Help: "Changes that limits hold back until somebody approves them."})
 	m.drift = prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "drift_restored_total", Help: "Objects that were put back after somebody else changed them."})
@@ -265,10 +262,7 @@ func (m *Metrics) Round(r syncer.Round, further ...authz.Finding) {
 	m.held.Set(float64(len(r.Held)))
 	m.duration.Set(r.Duration.Seconds())
 	m.planned.Set(float64(len(r.Plan)))
-	m.findings.Reset()
-	for _, f := range slices.Concat(r.Findings, further) {
-		m.findings.WithLabelValues(f.Code).Inc()
-	}
+	m.findings.replace(slices.Concat(r.Findings, further))
 }
 
 // ConfigTaken takes in that a configuration is in use from now on.
@@ -287,10 +281,11 @@ func (m *Metrics) ConfigDiffers(differs bool) {
 
 // Waits takes in what the leader waits for, nil when it has begun.
 func (m *Metrics) Waits(f *authz.Finding) {
-	m.findings.Reset() // those of the rounds come with the next one
+	var all []authz.Finding // those of the rounds come with the next one
 	if f != nil {
-		m.findings.WithLabelValues(f.Code).Set(1)
+		all = append(all, *f)
 	}
+	m.findings.replace(all)
 }
 
 // Handler answers /metrics.
