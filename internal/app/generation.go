@@ -228,8 +228,7 @@ func (s *server) leadWith(ctx context.Context, c *core) error {
 		case <-ctx.Done():
 		}
 	})
-	watch.Go(func() { collectInQuiet(ctx, c.engine.Quiet) })
-	watch.Go(func() { collectLarge(ctx, c.engine.WritesMuch) })
+	watch.Go(func() { (&collector{quiet: c.engine.Quiet, large: c.engine.WritesMuch}).run(ctx) })
 	if c.cfg.RBACSync.Mode == config.ModeEnforce {
 		err := fence.Await(ctx, s.clients.kube, c.cfg, s.log, func(f *authz.Finding) {
 			if s.rounds.Wait(f) {

@@ -18,10 +18,11 @@ func heapFloor() []byte { return make([]byte, 16<<20) }
 
 // Go collects when garbage has grown by garbagePercent of what is in use, not by all of it: the rounds over a large GitLab leave much
 // garbage, and memory is dearer there than the processor time. While the first round is written most is in use, and it is
-// garbageOfLarge.
+// garbageOfLarge. In a burst of hooks it may be garbageOfBurst.
 const (
-	garbagePercent = 50
+	garbagePercent = 45
 	garbageOfLarge = 25
+	garbageOfBurst = 100
 	largeFor       = 10 * time.Second // after a part of that round the next one follows at once
 )
 
@@ -34,29 +35,10 @@ func setGarbage(percent int) {
 	}
 }
 
-// collectLarge makes Go collect at garbageOfLarge while a large plan is written, and for largeFor after that. It returns when ctx is
-// done.
-func collectLarge(ctx context.Context, large func() bool) {
-	var last time.Time
-	for is := garbagePercent; ctx.Err() == nil; wait.For(ctx, time.Second) {
-		if large() {
-			last = time.Now()
-		}
-		want := garbagePercent
-		if time.Since(last) < largeFor {
-			want = garbageOfLarge
-		}
-		if want != is {
-			is = want
-			setGarbage(want)
-		}
-	}
-	setGarbage(garbagePercent)
-}
-
-// When collectInQuiet collects: nothing was to be done for quietFor, looked at each quietEvery, and garbage has grown to a quarter of
-// what is in use, half of what Go waits for else; or to an eighth, and no more than settledGrowth since the last look. A heap of less
-// than largeHeap bytes is collected in a few milliseconds at any time.
+// When garbage is collected, looked at each quietEvery: nothing was to be done for quietFor, and there is more of it than a quarter of
+// what is in use; or than an eighth, at the end of a burst and where it has grown by no more than settledGrowth since the last look. Go
+// itself begins at seven tenths of what it was told, so a burst always begins well below that. A heap of less than largeHeap bytes is
+// collected in a few milliseconds at any time.
 const (
 	quietFor      = 300 * time.Millisecond
 	quietEvery    = 100 * time.Millisecond
@@ -64,25 +46,59 @@ const (
 	largeHeap     = 64 << 20
 )
 
-// collectInQuiet has Go collect while nothing is to be done, until ctx is done; quiet returns for how long there was nothing. Over a
-// large heap a collection takes a tenth of a second and half of the processor, and hooks come in bursts: a right that goes is not to
-// meet one (docs/adr/0144). While GitLab is being read as a whole it collects as well, and the heap grows less high.
-func collectInQuiet(ctx context.Context, quiet func() time.Duration) {
+// collector has Go collect while nothing is to be done. Over a large heap a collection takes a tenth of a second and both
+// processors of a small machine; and hooks come in bursts, so that a right that goes is not to meet one. The best moment is the end
+// of a burst, for the next one is not expected then (docs/adr/0144, 0151).
+type collector struct {
+	quiet     func() time.Duration // since when there is nothing to do; 0: there is. To read everything is nothing
+	large     func() bool          // whether a large plan is being written
+	lastLarge time.Time
+	largest   uint64 // what the heap has held at most without what a burst is allowed, in bytes
+	percent   int    // what Go was told last
+	burst     bool   // at the last look
+	before    uint64 // what the heap held at the last look
+}
+
+// run returns when ctx is done.
+func (c *collector) run(ctx context.Context) {
 	sizes := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
-	var before uint64
-	for ; ctx.Err() == nil; wait.For(ctx, quietEvery) {
-		if quiet() < quietFor {
-			before = 0
-			continue
-		}
+	defer setGarbage(garbagePercent)
+	for c.percent = garbagePercent; ctx.Err() == nil; wait.For(ctx, quietEvery) {
 		metrics.Read(sizes)
-		live, all := sizes[0].Value.Uint64(), sizes[1].Value.Uint64()
-		share := live / 4
-		if all < before+settledGrowth {
-			share = live / 8
-		}
-		if before = all; live >= largeHeap && all > live+share {
+		if c.look(sizes[0].Value.Uint64(), sizes[1].Value.Uint64(), c.quiet() < quietFor, time.Now()) {
 			runtime.GC()
 		}
 	}
+}
+
+// look takes in how many bytes are in use and in the heap. It reports whether garbage is to be collected now.
+func (c *collector) look(live, all uint64, burst bool, now time.Time) bool {
+	if c.percent <= garbagePercent {
+		c.largest = max(c.largest, all)
+	}
+	if want := c.allowed(live, burst, now); want != c.percent {
+		c.percent = want
+		setGarbage(want)
+	}
+	share := live / 4
+	if c.burst || all < c.before+settledGrowth {
+		share = live / 8
+	}
+	c.burst, c.before = burst, all
+	return !burst && live >= largeHeap && all > live+share
+}
+
+// allowed returns how much garbage there may be before Go collects, in percent of what is in use. In a burst the heap may become as
+// large as it was before: that needs no more memory.
+func (c *collector) allowed(live uint64, burst bool, now time.Time) int {
+	if c.large() {
+		c.lastLarge = now
+	}
+	switch {
+	case now.Sub(c.lastLarge) < largeFor:
+		return garbageOfLarge
+	case burst && live >= largeHeap && c.largest > live:
+		return int(min(max((c.largest-live)*100/live, garbagePercent), garbageOfBurst))
+	}
+	return garbagePercent
 }

@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// TestGarbageIsCollectedInQuiet: a large heap with much garbage, or with less that does not grow, is collected while nothing is to be
-// done, and not while something is.
+// TestGarbageIsCollectedInQuiet: a large heap with much garbage is collected while nothing is to be done, and not while something is;
+// one with little garbage is left alone.
 func TestGarbageIsCollectedInQuiet(t *testing.T) { //nolint:paralleltest // it changes how often Go collects
 	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // only what is tested collects
+	t.Setenv("GOGC", "1000")
 	live := make([]byte, 2*largeHeap)
 	for i := range live {
 		live[i] = 1
@@ -19,23 +20,23 @@ func TestGarbageIsCollectedInQuiet(t *testing.T) { //nolint:paralleltest // it c
 	for _, c := range []struct {
 		busy    bool
 		garbage int
-	}{{true, largeHeap}, {false, largeHeap}, {false, 2 * largeHeap / 6}} {
-		busy := c.busy
+		want    bool
+	}{{true, largeHeap, false}, {false, largeHeap, true}, {false, 2 * largeHeap / 6, true}, {false, largeHeap / 8, false}} {
 		runtime.GC()
 		garbage := make([]byte, c.garbage)
 		runtime.KeepAlive(garbage)
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		collectInQuiet(ctx, func() time.Duration {
-			if busy {
+		(&collector{large: func() bool { return false }, quiet: func() time.Duration {
+			if c.busy {
 				return 0
 			}
 			return quietFor
-		})
+		}}).run(ctx)
 		cancel()
-		if runtime.ReadMemStats(&after); (after.NumGC > before.NumGC) == busy {
-			t.Errorf("busy %t: %d collections", busy, after.NumGC-before.NumGC)
+		if runtime.ReadMemStats(&after); (after.NumGC > before.NumGC) != c.want {
+			t.Errorf("busy %t, %d MiB of garbage: %d collections", c.busy, c.garbage>>20, after.NumGC-before.NumGC)
 		}
 		if after.NumGC > before.NumGC+2 {
 			t.Errorf("%d collections without new garbage", after.NumGC-before.NumGC)
@@ -44,8 +45,71 @@ func TestGarbageIsCollectedInQuiet(t *testing.T) { //nolint:paralleltest // it c
 	runtime.KeepAlive(live)
 }
 
-// TestGarbageOfALargePlan: while a large plan is written Go collects sooner, and then as before; but not where GOGC says otherwise.
-func TestGarbageOfALargePlan(t *testing.T) { //nolint:paralleltest // it changes how often Go collects
+// TestHowMuchGarbageThereMayBe: little while a large plan is written and shortly after, and in a burst as much as makes the heap no
+// larger than it was in quiet.
+func TestHowMuchGarbageThereMayBe(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	const mib = 1 << 20
+	for _, c := range []struct {
+		name          string
+		large         bool
+		since         time.Duration // of the last large plan
+		burst         bool
+		live, largest uint64
+		want          int
+	}{
+		{"in quiet", false, time.Hour, false, 130 * mib, 260 * mib, garbagePercent},
+		{"a large plan is written", true, time.Hour, true, 130 * mib, 260 * mib, garbageOfLarge},
+		{"it was a moment ago", false, largeFor - time.Second, true, 130 * mib, 260 * mib, garbageOfLarge},
+		{"it was some time ago", false, largeFor, false, 130 * mib, 260 * mib, garbagePercent},
+		{"a burst", false, time.Hour, true, 150 * mib, 261 * mib, 74},
+		{"a burst over much", false, time.Hour, true, 200 * mib, 261 * mib, garbagePercent},
+		{"a burst over more than ever", false, time.Hour, true, 300 * mib, 261 * mib, garbagePercent},
+		{"a burst long after a much larger heap", false, time.Hour, true, 130 * mib, 900 * mib, garbageOfBurst},
+		{"a burst over a small heap", false, time.Hour, true, 20 * mib, 40 * mib, garbagePercent},
+		{"a burst at the start", false, time.Hour, true, 130 * mib, 0, garbagePercent},
+	} {
+		k := collector{large: func() bool { return c.large }, lastLarge: now.Add(-c.since), largest: c.largest}
+		if got := k.allowed(c.live, c.burst, now); got != c.want {
+			t.Errorf("%s: %d %%, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// TestGarbageAfterABurst is collected at once, if it is worth it, and not in the burst. What a burst was allowed does not count as what
+// the heap has held before.
+func TestGarbageAfterABurst(t *testing.T) { //nolint:paralleltest // it changes how often Go collects
+	t.Setenv("GOGC", "100")
+	c := collector{large: func() bool { return false }, lastLarge: time.Now().Add(-time.Hour), percent: garbagePercent}
+	const mib = 1 << 20
+	for n, x := range []struct {
+		live, all uint64
+		burst     bool
+		want      bool
+		percent   int
+	}{
+		{160 * mib, 240 * mib, false, true, garbagePercent},
+		{130 * mib, 160 * mib, false, true, garbagePercent},  // some garbage, that does not grow
+		{130 * mib, 135 * mib, false, false, garbagePercent}, // little
+		{130 * mib, 155 * mib, false, false, garbagePercent}, // it grows
+		{130 * mib, 170 * mib, true, false, 84},              // a burst: as large as it was
+		{130 * mib, 250 * mib, true, false, 84},
+		{130 * mib, 252 * mib, false, true, garbagePercent}, // its end
+		{130 * mib, 132 * mib, false, false, garbagePercent},
+		{130 * mib, 135 * mib, true, false, 84},
+		{130 * mib, 145 * mib, false, false, garbagePercent}, // the end of one that left little
+		{130 * mib, 140 * mib, true, false, 84},
+		{130 * mib, 150 * mib, false, true, garbagePercent},
+	} {
+		if got := c.look(x.live, x.all, x.burst, time.Now()); got != x.want || c.percent != x.percent {
+			t.Errorf("look %d: %t at %d %%, want %t at %d %%", n, got, c.percent, x.want, x.percent)
+		}
+	}
+}
+
+// TestGarbageAsItIsConfigured: what Go is told follows, and ends with the leader; but not where GOGC says otherwise.
+func TestGarbageAsItIsConfigured(t *testing.T) { //nolint:paralleltest // it changes how often Go collects
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	for gogc, want := range map[string][2]int{"": {garbageOfLarge, garbagePercent}, "70": {70, 70}} {
 		t.Setenv("GOGC", gogc)
@@ -55,13 +119,13 @@ func TestGarbageOfALargePlan(t *testing.T) { //nolint:paralleltest // it changes
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			collectLarge(ctx, func() bool {
+			(&collector{quiet: func() time.Duration { return 0 }, large: func() bool {
 				select {
 				case asked <- true:
 				case <-ctx.Done():
 				}
 				return true
-			})
+			}}).run(ctx)
 		}()
 		<-asked
 		<-asked // by then the first answer was taken
