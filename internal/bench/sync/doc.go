@@ -9,9 +9,9 @@
 //
 //   - sync.apply_vs_raw: the rate of the first round, divided by that of a bare client which writes the same objects to
 //     another fresh cluster.
-//   - revoke.p99_vs_raw and revoke.group_vs_raw: the time from a change in GitLab to the first 403, divided by that of a bare
-//     client which, on receipt of the same hook, at once writes the same RoleBindings to the same cluster with as many
-//     writes at the same time. The two take turns with the same users; who has no turn is frozen (SIGSTOP). p99 is that of
+//   - revoke.p99_vs_raw and revoke.group_vs_raw: the time from when GitLab sends a hook to the first 403 in each namespace, divided
+//     by that of a bare client which, on receipt of the same hook, at once writes the same RoleBindings to the same cluster with as
+//     many writes at the same time. The two take turns with the same users; who has no turn is frozen (SIGSTOP). p99 is that of
 //     up to 200 revocations, the group's the median of ten over 121 namespaces. Bar: at most 2. Revocations come no faster than
 //     GitLab lets single projects be read (400 a minute): of more of them the waiting for that would be measured.
 //   - against.plan, against.first_round, against.apply_vs_raw, against.revoke_p50, _p99 and _group, against.rss: with

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -29,6 +30,7 @@ type revocation struct {
 // is one's turn, and do it again when they thaw.
 type player struct {
 	prober  *prober
+	sent    *hookClock
 	names   map[authz.SourceID]string
 	frozen  []*serve // while it is this one's turn
 	prepare func(ctx context.Context, user int64, namespaces []string) error
@@ -51,15 +53,18 @@ func measureRevocations(ctx context.Context, b *bench, org *organisation, ours, 
 		return err
 	}
 	defer func() { err = errors.Join(err, client.stop()) }()
-	us, err := newPlayer(ctx, ours)
+	var sent hookClock
+	b.gitlab.SetHookPolicy(sent.note)
+	defer b.gitlab.SetHookPolicy(nil)
+	us, err := newPlayer(ctx, ours, &sent)
 	if err != nil {
 		return err
 	}
 	defer us.prober.client.CloseIdleConnections()
-	raw := &player{prober: us.prober, names: us.names, frozen: []*serve{ours.serve}, prepare: client.prepare}
+	raw := &player{prober: us.prober, sent: us.sent, names: us.names, frozen: []*serve{ours.serve}, prepare: client.prepare}
 	players, sides, block := []*player{us, raw}, []*side{ours}, 10
 	if other != nil {
-		them, err := newPlayer(ctx, other)
+		them, err := newPlayer(ctx, other, &sent)
 		if err != nil {
 			return err
 		}
@@ -140,13 +145,37 @@ func reportRevocations(b *bench, players []*player, namespaces int) {
 	}
 }
 
-func newPlayer(ctx context.Context, s *side) (*player, error) {
+// hookClock knows when GitLab sent a hook. What a change takes in the simulated GitLab before that, which answers readings of
+// everything meanwhile on the same processors, is neither the program's nor the bare client's.
+type hookClock struct{ at atomic.Pointer[time.Time] }
+
+// note is a hook policy: all are delivered.
+func (c *hookClock) note(gitlabsim.Event) gitlabsim.HookAction {
+	now := time.Now()
+	c.at.CompareAndSwap(nil, &now)
+	return gitlabsim.HookAction{}
+}
+
+// of makes a change and returns when its first hook was sent.
+func (c *hookClock) of(change func() error) (time.Time, error) {
+	c.at.Store(nil)
+	if err := change(); err != nil {
+		return time.Time{}, err
+	}
+	at := c.at.Load()
+	if at == nil {
+		return time.Time{}, errors.New("GitLab sent no hook")
+	}
+	return *at, nil
+}
+
+func newPlayer(ctx context.Context, s *side, sent *hookClock) (*player, error) {
 	names, err := s.cluster.namespaces(ctx)
 	if err != nil {
 		return nil, err
 	}
 	a, err := newProber(s.cluster)
-	return &player{prober: a, names: names}, err
+	return &player{prober: a, names: names, sent: sent}, err
 }
 
 // turns lets everybody do the same revocations.
@@ -203,7 +232,7 @@ func (t *turns) turn(ctx context.Context, p *player, rs []revocation, add func(*
 				return err
 			}
 		}
-		d, err := p.prober.revoke(ctx, r.user, namespaces, r.take)
+		d, err := p.prober.revoke(ctx, r.user, namespaces, func() (time.Time, error) { return p.sent.of(r.take) })
 		if err != nil {
 			return fmt.Errorf("revocation in %q: %w", namespaces[0], err)
 		}
@@ -283,16 +312,15 @@ func (a *prober) may(ctx context.Context, user int64, namespace string) (bool, e
 	return false, fmt.Errorf("HTTP %d", resp.StatusCode)
 }
 
-// revoke does what takes the right away and returns how long it took until the API server refused everywhere. The
-// clock starts before GitLab sends the hook, so the result is an upper bound of what is promised.
-func (a *prober) revoke(ctx context.Context, user int64, namespaces []string, change func() error) (time.Duration, error) {
+// revoke does what takes the right away and returns how long it took until the API server refused everywhere, from when change says.
+func (a *prober) revoke(ctx context.Context, user int64, namespaces []string, change func() (time.Time, error)) (time.Duration, error) {
 	for _, ns := range namespaces {
 		if ok, err := a.may(ctx, user, ns); err != nil || !ok {
 			return 0, fmt.Errorf("user %d has no right in %q before it is taken: %w", user, ns, err)
 		}
 	}
-	start := time.Now()
-	if err := change(); err != nil {
+	start, err := change()
+	if err != nil {
 		return 0, err
 	}
 	for left := namespaces; ; {
