@@ -22,7 +22,7 @@ func heapFloor() []byte { return make([]byte, 16<<20) }
 const (
 	garbagePercent = 45
 	garbageOfLarge = 25
-	garbageOfBurst = 100
+	garbageOfBurst = 80
 	largeFor       = 10 * time.Second // after a part of that round the next one follows at once
 )
 
@@ -53,7 +53,6 @@ type collector struct {
 	quiet     func() time.Duration // since when there is nothing to do; 0: there is. To read everything is nothing
 	large     func() bool          // whether a large plan is being written
 	lastLarge time.Time
-	largest   uint64 // what the heap has held at most without what a burst is allowed, in bytes
 	percent   int    // what Go was told last
 	burst     bool   // at the last look
 	before    uint64 // what the heap held at the last look
@@ -73,9 +72,6 @@ func (c *collector) run(ctx context.Context) {
 
 // look takes in how many bytes are in use and in the heap. It reports whether garbage is to be collected now.
 func (c *collector) look(live, all uint64, burst bool, now time.Time) bool {
-	if c.percent <= garbagePercent {
-		c.largest = max(c.largest, all)
-	}
 	if want := c.allowed(live, burst, now); want != c.percent {
 		c.percent = want
 		setGarbage(want)
@@ -88,8 +84,7 @@ func (c *collector) look(live, all uint64, burst bool, now time.Time) bool {
 	return !burst && live >= largeHeap && all > live+share
 }
 
-// allowed returns how much garbage there may be before Go collects, in percent of what is in use. In a burst the heap may become as
-// large as it was before: that needs no more memory.
+// allowed returns how much garbage there may be before Go collects, in percent of what is in use.
 func (c *collector) allowed(live uint64, burst bool, now time.Time) int {
 	if c.large() {
 		c.lastLarge = now
@@ -97,8 +92,8 @@ func (c *collector) allowed(live uint64, burst bool, now time.Time) int {
 	switch {
 	case now.Sub(c.lastLarge) < largeFor:
 		return garbageOfLarge
-	case burst && live >= largeHeap && c.largest > live:
-		return int(min(max((c.largest-live)*100/live, garbagePercent), garbageOfBurst))
+	case burst && live >= largeHeap:
+		return garbageOfBurst
 	}
 	return garbagePercent
 }
