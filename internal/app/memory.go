@@ -22,7 +22,7 @@ func heapFloor() []byte { return make([]byte, 16<<20) }
 const (
 	garbagePercent = 45
 	garbageOfLarge = 25
-	garbageOfBurst = 80
+	garbageOfBurst = 60
 	largeFor       = 10 * time.Second // after a part of that round the next one follows at once
 )
 
