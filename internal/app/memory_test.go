@@ -21,7 +21,7 @@ func TestGarbageIsCollectedInQuiet(t *testing.T) { //nolint:paralleltest // it c
 		busy    bool
 		garbage int
 		want    bool
-	}{{true, largeHeap, false}, {false, largeHeap, true}, {false, 2 * largeHeap / 6, true}, {false, largeHeap / 8, false}} {
+	}{{true, largeHeap, false}, {false, largeHeap, true}, {false, 2 * largeHeap / 6, true}, {false, 1 << 20, false}} {
 		runtime.GC()
 		garbage := make([]byte, c.garbage)
 		runtime.KeepAlive(garbage)
