@@ -37,7 +37,7 @@ func setGarbage(percent int) {
 
 // When garbage is collected, looked at each quietEvery: nothing was to be done for quietFor, and there is more of it than a quarter of
 // what is in use; or than an eighth, at the end of a burst and where it has grown by no more than settledGrowth since the last look. Go
-// itself begins at seven tenths of what it was told, so a burst always begins well below that. A heap of less than largeHeap bytes is
+// itself begins at seven tenths of what it was told, so a burst begins below that. A heap of less than largeHeap bytes is
 // collected in a few milliseconds at any time.
 const (
 	quietFor      = 300 * time.Millisecond
