@@ -18,11 +18,11 @@ func heapFloor() []byte { return make([]byte, 16<<20) }
 
 // Go collects when garbage has grown by garbagePercent of what is in use, not by all of it: the rounds over a large GitLab leave much
 // garbage, and memory is dearer there than the processor time. While the first round is written most is in use, and it is
-// garbageOfLarge. In a burst of hooks it may be garbageOfBurst.
+// garbageOfLarge. In a burst of hooks, which needs little more than was in use before, it may be garbageOfBurst.
 const (
 	garbagePercent = 45
 	garbageOfLarge = 25
-	garbageOfBurst = 60
+	garbageOfBurst = 80
 	largeFor       = 10 * time.Second // after a part of that round the next one follows at once
 )
 
@@ -48,14 +48,15 @@ const (
 
 // collector has Go collect while nothing is to be done. Over a large heap a collection takes a tenth of a second and both
 // processors of a small machine; and hooks come in bursts, so that a right that goes is not to meet one. The best moment is the end
-// of a burst, for the next one is not expected then (docs/adr/0144, 0151).
+// of a burst, for the next one is not expected then (docs/adr/0144, 0151, 0152).
 type collector struct {
-	quiet     func() time.Duration // since when there is nothing to do; 0: there is. To read everything is nothing
-	large     func() bool          // whether a large plan is being written
-	lastLarge time.Time
-	percent   int    // what Go was told last
-	burst     bool   // at the last look
-	before    uint64 // what the heap held at the last look
+	quiet      func() time.Duration // since when there is nothing to do; 0: there is. To read everything is nothing
+	everything func() bool          // whether there is a pass over everything: that is no burst, and needs most memory of all
+	large      func() bool          // whether a large plan is being written
+	lastLarge  time.Time
+	percent    int    // what Go was told last
+	busy       bool   // at the last look
+	before     uint64 // what the heap held at the last look
 }
 
 // run returns when ctx is done.
@@ -71,17 +72,17 @@ func (c *collector) run(ctx context.Context) {
 }
 
 // look takes in how many bytes are in use and in the heap. It reports whether garbage is to be collected now.
-func (c *collector) look(live, all uint64, burst bool, now time.Time) bool {
-	if want := c.allowed(live, burst, now); want != c.percent {
+func (c *collector) look(live, all uint64, busy bool, now time.Time) bool {
+	if want := c.allowed(live, busy && !c.everything(), now); want != c.percent {
 		c.percent = want
 		setGarbage(want)
 	}
 	share := live / 4
-	if c.burst || all < c.before+settledGrowth {
+	if c.busy || all < c.before+settledGrowth {
 		share = live / 8
 	}
-	c.burst, c.before = burst, all
-	return !burst && live >= largeHeap && all > live+share
+	c.busy, c.before = busy, all
+	return !busy && live >= largeHeap && all > live+share
 }
 
 // allowed returns how much garbage there may be before Go collects, in percent of what is in use.

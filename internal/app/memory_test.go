@@ -8,6 +8,8 @@ import (
 	"time"
 )
 
+func never() bool { return false }
+
 // TestGarbageIsCollectedInQuiet: a large heap with much garbage is collected while nothing is to be done, and not while something is;
 // one with little garbage is left alone.
 func TestGarbageIsCollectedInQuiet(t *testing.T) { //nolint:paralleltest // it changes how often Go collects
@@ -28,7 +30,7 @@ func TestGarbageIsCollectedInQuiet(t *testing.T) { //nolint:paralleltest // it c
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		(&collector{large: func() bool { return false }, quiet: func() time.Duration {
+		(&collector{large: never, everything: never, quiet: func() time.Duration {
 			if c.busy {
 				return 0
 			}
@@ -74,28 +76,33 @@ func TestHowMuchGarbageThereMayBe(t *testing.T) {
 // TestGarbageAfterABurst is collected at once, if it is worth it, and not in the burst.
 func TestGarbageAfterABurst(t *testing.T) { //nolint:paralleltest // it changes how often Go collects
 	t.Setenv("GOGC", "100")
-	c := collector{large: func() bool { return false }, lastLarge: time.Now().Add(-time.Hour), percent: garbagePercent}
+	everything := false
+	c := collector{large: never, everything: func() bool { return everything }, lastLarge: time.Now().Add(-time.Hour), percent: garbagePercent}
 	const mib = 1 << 20
 	for n, x := range []struct {
-		live, all uint64
-		burst     bool
-		want      bool
-		percent   int
+		live, all  uint64
+		busy       bool
+		everything bool // there is a pass over everything
+		want       bool
+		percent    int
 	}{
-		{160 * mib, 240 * mib, false, true, garbagePercent},
-		{130 * mib, 160 * mib, false, true, garbagePercent},  // some garbage, that does not grow
-		{130 * mib, 135 * mib, false, false, garbagePercent}, // little
-		{130 * mib, 155 * mib, false, false, garbagePercent}, // it grows
-		{130 * mib, 170 * mib, true, false, garbageOfBurst},  // a burst
-		{130 * mib, 250 * mib, true, false, garbageOfBurst},
-		{130 * mib, 252 * mib, false, true, garbagePercent}, // its end
-		{130 * mib, 132 * mib, false, false, garbagePercent},
-		{130 * mib, 135 * mib, true, false, garbageOfBurst},
-		{130 * mib, 145 * mib, false, false, garbagePercent}, // the end of one that left little
-		{130 * mib, 140 * mib, true, false, garbageOfBurst},
-		{130 * mib, 150 * mib, false, true, garbagePercent},
+		{160 * mib, 240 * mib, false, false, true, garbagePercent},
+		{130 * mib, 160 * mib, false, false, true, garbagePercent},  // some garbage, that does not grow
+		{130 * mib, 135 * mib, false, false, false, garbagePercent}, // little
+		{130 * mib, 155 * mib, false, false, false, garbagePercent}, // it grows
+		{130 * mib, 170 * mib, true, false, false, garbageOfBurst},  // a burst
+		{130 * mib, 250 * mib, true, false, false, garbageOfBurst},
+		{130 * mib, 252 * mib, true, true, false, garbagePercent}, // in which everything is looked at
+		{130 * mib, 252 * mib, true, false, false, garbageOfBurst},
+		{130 * mib, 253 * mib, false, false, true, garbagePercent}, // its end
+		{130 * mib, 132 * mib, false, false, false, garbagePercent},
+		{130 * mib, 135 * mib, true, false, false, garbageOfBurst},
+		{130 * mib, 145 * mib, false, false, false, garbagePercent}, // the end of one that left little
+		{130 * mib, 140 * mib, true, false, false, garbageOfBurst},
+		{130 * mib, 150 * mib, false, false, true, garbagePercent},
 	} {
-		if got := c.look(x.live, x.all, x.burst, time.Now()); got != x.want || c.percent != x.percent {
+		everything = x.everything
+		if got := c.look(x.live, x.all, x.busy, time.Now()); got != x.want || c.percent != x.percent {
 			t.Errorf("look %d: %t at %d %%, want %t at %d %%", n, got, c.percent, x.want, x.percent)
 		}
 	}
@@ -112,7 +119,7 @@ func TestGarbageAsItIsConfigured(t *testing.T) { //nolint:paralleltest // it cha
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			(&collector{quiet: func() time.Duration { return 0 }, large: func() bool {
+			(&collector{quiet: func() time.Duration { return 0 }, everything: never, large: func() bool {
 				select {
 				case asked <- true:
 				case <-ctx.Done():

@@ -73,6 +73,37 @@ func TestAHookDoesNotWaitForALookAtEverything(t *testing.T) {
 	})
 }
 
+// TestWhenEverythingIsLookedAt: whoever asks is told of a pass over everything while there is one, and of no other.
+func TestWhenEverythingIsLookedAt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &gitlab{snap: rbacsynctest.HawWorld()}
+		_, _, _, s, stop := lookingSlowly(t, g)
+		defer stop()
+		want := func(when string, want bool) {
+			synctest.Wait()
+			if got := s.LooksAtEverything(); got != want {
+				t.Errorf("%s: everything is looked at: %t", when, got)
+			}
+		}
+		want("nothing is to be done", false)
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
+		time.Sleep(slowLook / 3)
+		want("a hook", false)
+		time.Sleep(slowLook)
+		s.Trigger(nil, "sync")
+		time.Sleep(slowLook / 3)
+		want("everything was read", true)
+		s.Trigger([]authz.SourceID{authz.ProjectID(42)}, "hook")
+		time.Sleep(slowLook)
+		want("it has made way for a hook", false)
+		time.Sleep(3 * slowLook)
+		want("it is done again", true)
+		time.Sleep(slowLook)
+		want("it has ended", false)
+	})
+}
+
 // TestHooksKeepNoLookAtEverythingWaiting: with hooks that never stop a pass over everything makes way for them for some seconds,
 // and then goes on to its end.
 func TestHooksKeepNoLookAtEverythingWaiting(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -86,12 +87,16 @@ type pipeline struct {
 	jobs   map[int64]string            // of State; nil: no pass knew it yet
 	expiry time.Time                   // when the next right expires
 	left   leftOff                     // a job whose pass was left off
+
+	atEverything atomic.Bool // see LooksAtEverything
 }
 
 // pass makes the cluster, in the scope of the job, as GitLab says. Everything that makes it so is in here, in this order;
 // what only feeds findings comes after the writing.
 func (s *pipeline) pass(ctx context.Context, j job) *pass {
 	p := s.narrow(j)
+	s.atEverything.Store(p.everything())
+	defer s.atEverything.Store(false)
 	p.Err = func() (err error) {
 		if p.everything() {
 			s.recall(ctx, p)
@@ -164,6 +169,9 @@ func (p *pass) plan(want *rbacsync.Wanted) {
 
 // WritesMuch reports whether a pass writes a large plan, as the first one does. It may be asked at any time.
 func (s *pipeline) WritesMuch() bool { return s.credentials.large.Load() }
+
+// LooksAtEverything reports whether a pass looks at everything. It may be asked at any time.
+func (s *pipeline) LooksAtEverything() bool { return s.atEverything.Load() }
 
 // everything reports whether the pass looks at everything.
 func (p *pass) everything() bool { return p.scope == nil }
