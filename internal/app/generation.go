@@ -228,9 +228,11 @@ func (s *server) leadWith(ctx context.Context, c *core) error {
 		case <-ctx.Done():
 		}
 	})
-	watch.Go(func() {
-		(&collector{quiet: c.engine.Quiet, everything: c.engine.LooksAtEverything, large: c.engine.WritesMuch}).run(ctx)
-	})
+	if garbageIsOurs() {
+		watch.Go(func() {
+			(&collector{quiet: c.engine.Quiet, everything: c.engine.LooksAtEverything, large: c.engine.WritesMuch}).run(ctx)
+		})
+	}
 	if c.cfg.RBACSync.Mode == config.ModeEnforce {
 		err := fence.Await(ctx, s.clients.kube, c.cfg, s.log, func(f *authz.Finding) {
 			if s.rounds.Wait(f) {

@@ -23,14 +23,18 @@ const (
 	garbagePercent = 45
 	garbageOfLarge = 25
 	garbageOfBurst = 80
+	garbageBeside  = 400              // while we collect
 	largeFor       = 10 * time.Second // after a part of that round the next one follows at once
 )
 
-// collectSooner makes Go collect at garbagePercent. GOGC in the environment wins.
+// collectSooner makes Go collect at garbagePercent.
 func collectSooner() { setGarbage(garbagePercent) }
 
+// garbageIsOurs reports whether we decide when garbage is collected: not where GOGC is in the environment.
+func garbageIsOurs() bool { return os.Getenv("GOGC") == "" }
+
 func setGarbage(percent int) {
-	if os.Getenv("GOGC") == "" {
+	if garbageIsOurs() {
 		debug.SetGCPercent(percent)
 	}
 }
@@ -59,30 +63,36 @@ type collector struct {
 	before     uint64 // what the heap held at the last look
 }
 
-// run returns when ctx is done.
+// run returns when ctx is done. While it collects, Go is told to allow much: else whoever needs memory meanwhile has to help with it, the
+// more the nearer the heap is to what is allowed, and after a burst it is near or above that. So a hook could wait for a tenth of a second.
 func (c *collector) run(ctx context.Context) {
 	sizes := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
 	defer setGarbage(garbagePercent)
 	for c.percent = garbagePercent; ctx.Err() == nil; wait.For(ctx, quietEvery) {
 		metrics.Read(sizes)
 		if c.look(sizes[0].Value.Uint64(), sizes[1].Value.Uint64(), c.quiet() < quietFor, time.Now()) {
+			setGarbage(garbageBeside)
 			runtime.GC()
+			setGarbage(c.percent)
 		}
 	}
 }
 
-// look takes in how many bytes are in use and in the heap. It reports whether garbage is to be collected now.
+// look takes in how many bytes are in use and in the heap. It reports whether garbage is to be collected now; else it has told Go how
+// much of it there may be.
 func (c *collector) look(live, all uint64, busy bool, now time.Time) bool {
-	if want := c.allowed(live, busy && !c.everything(), now); want != c.percent {
-		c.percent = want
-		setGarbage(want)
-	}
 	share := live / 4
 	if c.busy || all < c.before+settledGrowth {
 		share = live / 8
 	}
 	c.busy, c.before = busy, all
-	return !busy && live >= largeHeap && all > live+share
+	collect := !busy && live >= largeHeap && all > live+share
+	if want := c.allowed(live, busy && !c.everything(), now); want != c.percent {
+		if c.percent = want; !collect {
+			setGarbage(want)
+		}
+	}
+	return collect
 }
 
 // allowed returns how much garbage there may be before Go collects, in percent of what is in use.

@@ -47,6 +47,32 @@ func TestGarbageIsCollectedInQuiet(t *testing.T) { //nolint:paralleltest // it c
 	runtime.KeepAlive(live)
 }
 
+// TestCollectingLeavesItAsItWas: what Go is told for the time of a collection does not stay.
+func TestCollectingLeavesItAsItWas(t *testing.T) { //nolint:paralleltest // it changes how often Go collects
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	t.Setenv("GOGC", "")
+	live := make([]byte, 2*largeHeap)
+	for i := range live {
+		live[i] = 1
+	}
+	runtime.GC()
+	garbage := make([]byte, 3*largeHeap/4)
+	runtime.KeepAlive(garbage)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	(&collector{large: never, everything: never, quiet: func() time.Duration { return quietFor }}).run(ctx)
+	runtime.ReadMemStats(&after)
+	if after.NumForcedGC == before.NumForcedGC {
+		t.Error("nothing was collected: this test shows nothing")
+	}
+	if is := debug.SetGCPercent(100); is != garbagePercent {
+		t.Errorf("afterwards at %d %%, want %d", is, garbagePercent)
+	}
+	runtime.KeepAlive(live)
+}
+
 // TestHowMuchGarbageThereMayBe: little while a large plan is written and shortly after, and more in a burst.
 func TestHowMuchGarbageThereMayBe(t *testing.T) {
 	t.Parallel()

@@ -117,12 +117,12 @@ func Init(ctx context.Context, dir string, a Answers, now time.Time, out io.Writ
 	if err := f.write(dir); err != nil {
 		return err
 	}
-	tell(out, dir, all)
+	reportMade(out, dir, all)
 	return nil
 }
 
-// tell says what was made, and what comes next.
-func tell(out io.Writer, dir string, certificates []End) {
+// reportMade says what was made, and what comes next.
+func reportMade(out io.Writer, dir string, certificates []End) {
 	for _, e := range certificates {
 		fmt.Fprintf(out, "%s ends on %s\n", e, day(e.At))
 	}

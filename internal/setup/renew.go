@@ -73,7 +73,7 @@ func Renew(ctx context.Context, dir, kubeconfig string, now time.Time, out io.Wr
 	if err := f.write(to); err != nil {
 		return err
 	}
-	tell(out, to, ending)
+	reportMade(out, to, ending)
 	return nil
 }
 

@@ -21,6 +21,8 @@ type patch struct {
 	pause  time.Duration
 	failed int    // changes that the cluster did not take
 	why    string // of the first of them; "": all were planned on what had changed meanwhile
+	// owed is since when it is known that somebody loses a right here who has it still; nil: nobody does.
+	owed *time.Time
 }
 
 // everywhere is the key of everything.
@@ -49,15 +51,23 @@ func (d dirty) later(ns string, now time.Time, least, most time.Duration) *patch
 	return p
 }
 
-// take notes what a pass over the scope has left.
-func (d dirty) take(scope rbacsync.Scope, r cluster.Report, now time.Time, interval time.Duration) {
-	failed := map[string][]cluster.Failure{}
+// take notes what a pass over the scope has left. known is since when it was known.
+func (d dirty) take(scope rbacsync.Scope, r cluster.Report, known, now time.Time, interval time.Duration) {
+	failed, before := map[string][]cluster.Failure{}, map[string]*time.Time{}
 	for _, f := range r.Failed {
 		failed[f.Change.Key.Namespace] = append(failed[f.Change.Key.Namespace], f)
 	}
-	for ns := range d {
-		if scope.Has(ns) && len(failed[ns]) == 0 {
+	for ns, p := range d {
+		if !scope.Has(ns) {
+			continue
+		}
+		if before[ns], p.owed = p.owed, nil; len(failed[ns]) == 0 {
 			delete(d, ns)
+		}
+	}
+	owes := func(ns string) {
+		if d[ns].owed = before[ns]; d[ns].owed == nil {
+			d[ns].owed = &known
 		}
 	}
 	for ns, list := range failed {
@@ -68,12 +78,30 @@ func (d dirty) take(scope rbacsync.Scope, r cluster.Report, now time.Time, inter
 		}
 		p := d.later(ns, now, least, interval)
 		p.failed, p.why = len(list), why
-	}
-	for _, c := range r.Deferred {
-		if ns := c.Key.Namespace; d[ns] == nil {
-			d[ns] = &patch{at: now}
+		if slices.ContainsFunc(list, func(f cluster.Failure) bool { return f.Change.Revokes }) {
+			owes(ns)
 		}
 	}
+	for _, c := range r.Deferred {
+		ns := c.Key.Namespace
+		if d[ns] == nil {
+			d[ns] = &patch{at: now}
+		}
+		if c.Revokes {
+			d[ns].at = now
+			owes(ns)
+		}
+	}
+}
+
+// owed returns since when at most somebody has a right that GitLab has taken, because the cluster did not take the change; nil: nobody has.
+func (d dirty) owed() (since *time.Time) {
+	for _, p := range d {
+		if p.owed != nil && (since == nil || p.owed.Before(*since)) {
+			since = p.owed
+		}
+	}
+	return since
 }
 
 // unwritten counts what the cluster did not take.

@@ -2,9 +2,7 @@ package syncer
 
 import (
 	"cmp"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
@@ -78,38 +76,15 @@ func (s *pipeline) joined(j job) job {
 // join returns a job together with the one that was left off, if it is over everything as well, or that one has waited for long
 // enough. Else it has the cause of that one, too, if it is the first: what the reading of everything has brought is carried out with it.
 func (l *leftOff) join(j job, now time.Time) job {
-	causes := []string{l.job.Cause}
-	if !slices.Contains(strings.Split(l.job.Cause, ", "), j.Cause) {
-		causes = append(causes, j.Cause)
-	}
 	if !j.everywhere && now.Sub(l.since) < patience {
 		if !l.named && l.job.Kind != KindAgain {
-			j.Cause, l.named = causeOf(causes), true
+			j.Cause, l.named = bothCauses(l.job.Cause, j.Cause), true
 		}
 		return j
 	}
 	before := l.take(j.Snapshot)
-	if j.everywhere, j.Cause = true, causeOf(causes); before.Kind == KindFull {
+	if before.Kind == KindFull {
 		j.Kind = KindFull
 	}
-	j.changed, j.tickets = union(before.changed, j.changed), slices.Concat(before.tickets, j.tickets)
-	j.answers = answers{gone: union(before.answers.gone, j.answers.gone), levels: union(before.answers.levels, j.answers.levels)}
-	return j
-}
-
-// union returns what is in either of two maps, in both as it is in the second one. They stay as they are.
-func union[K comparable, V any](a, b map[K]V) map[K]V {
-	both := make(map[K]V, len(a)+len(b))
-	maps.Copy(both, a)
-	maps.Copy(both, b)
-	return both
-}
-
-// jobOf makes a job of what is new of GitLab.
-func jobOf(n intake.News) job {
-	j := job{Round: Round{Kind: KindTargeted, Cause: causeOf(n.Causes), Snapshot: n.Snapshot}, changed: n.Changed, everywhere: n.Full, tickets: n.Done}
-	if n.Full {
-		j.Kind = KindFull
-	}
-	return j
+	return before.and(j)
 }

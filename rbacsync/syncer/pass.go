@@ -14,22 +14,7 @@ import (
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/ci"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/cluster"
-	"github.com/gl-k8s-integrator/gl-k8s-integrator/rbacsync/intake"
 )
-
-// job is what a pass is to do.
-type job struct {
-	Round // to be: a job has its Kind, its Cause and what is known of GitLab, the pass finds the rest
-	// changed is what of GitLab was read again: its namespaces are looked at, whether or not something is different.
-	changed map[authz.SourceID]bool
-	// everywhere: everything is looked at. What asks for less may still become a pass over everything, see narrow.
-	everywhere bool
-	drifted    rbacsync.Scope    // of KindDrift: the namespaces that somebody else changed
-	tickets    []intake.Ticket   // what of the Inbox was read for it
-	answers    answers           // what GitLab answered when it was asked about single things
-	planned    []rbacsync.Change // by the pass before, in ModePlan: as if it had been written
-	passed     []rbacsync.Past   // through the limits: counted also where it is not remembered
-}
 
 // pass is one run of the pipeline over a scope: what it is to do, and what each step of it has found.
 type pass struct {
@@ -287,6 +272,11 @@ func (s *pipeline) announce(p *pass) {
 		s.wanted.Replace(p.want, p.scope)
 		s.jobs = replaceJobs(s.jobs, rbacsync.JobsIn(p.want.Objects), p.scope)
 	}
+	if p.everything() { // here, because rights that end while much is written are not to wait for its end
+		s.expiry = authz.NextExpiry(p.Snapshot, p.Started)
+	} else {
+		s.expiry = authz.NextExpiryAfter(s.last.expires, p.Snapshot, p.affected, p.Started)
+	}
 	p.Findings = s.findings(p)
 	s.published.publish(&State{View: p.view, Round: p.Round, Jobs: s.jobs})
 }
@@ -321,12 +311,7 @@ func (s *pipeline) write(ctx context.Context, p *pass) error {
 // conclude remembers what the pass has left, for the next one, for CI credentials and for people.
 func (s *pipeline) conclude(ctx context.Context, p *pass, err error) {
 	p.ended = true
-	if p.everything() {
-		s.expiry = authz.NextExpiry(p.Snapshot, p.Started)
-	} else {
-		s.expiry = authz.NextExpiryAfter(s.last.expires, p.Snapshot, p.affected, p.Started)
-	}
-	s.dirty.take(p.scope, p.Report, s.o.Now(), s.o.Interval)
+	s.dirty.take(p.scope, p.Report, s.published.knownSince(p.Started), s.o.Now(), s.o.Interval)
 	p.Unwritten = s.dirty.unwritten()
 	if p.losses = s.losses.take(p, rbacsync.WeakRoles(s.o.Policy)); p.Kind == KindFull {
 		p.foreign = p.plain

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/authz"
 	"github.com/gl-k8s-integrator/gl-k8s-integrator/internal/wait"
@@ -25,8 +25,12 @@ type Verifier interface {
 const (
 	maxQuestions    = 60 // GitLab allows 200 requests a minute for members/all
 	questionTimeout = 5 * time.Second
-	// moreQuestions is the pause before the next round when GitLab could not be asked about everything in one.
+	// moreQuestions is the pause before the next round when GitLab could not be asked about everything in one, or had no answer to
+	// something. Then the next pause is twice as long, up to the interval.
 	moreQuestions = 30 * time.Second
+	// questionsAtOnce are asked at the same time, questionsOfGroup of them of one top-level group.
+	questionsAtOnce  = 15
+	questionsOfGroup = 3
 )
 
 // answers are what GitLab said about single things: whether it has a source no more, and what level somebody has. They count
@@ -34,15 +38,19 @@ const (
 type answers struct {
 	gone   map[authz.SourceID]bool
 	levels map[rbacsync.Membership]authz.Level
+	missed bool // something was asked that had no answer
 }
 
-// query is what GitLab is asked at once.
-type query struct {
-	gone   []authz.SourceID
-	levels []rbacsync.Membership
-}
+// query is what GitLab is asked, a SourceID whether it exists and a Membership what level it has, by top-level group: what hangs in one
+// of them keeps only the others of that one waiting.
+type query [][]any
 
-func (q query) size() int { return len(q.gone) + len(q.levels) }
+func (q query) size() (n int) {
+	for _, group := range q {
+		n += len(group)
+	}
+	return n
+}
 
 func (a answers) empty() bool { return len(a.gone)+len(a.levels) == 0 }
 
@@ -51,9 +59,10 @@ func (a answers) empty() bool { return len(a.gone)+len(a.levels) == 0 }
 type questioner struct {
 	o        *Options
 	answered chan answers
-	asking   bool        // beside the passes
-	at       time.Time   // when there is more to ask
-	asked    map[any]int // question: how often it was asked
+	asking   bool          // beside the passes
+	at       time.Time     // when there is more to ask
+	pause    time.Duration // before what had no answer is asked again
+	asked    map[any]int   // question: how often it was asked
 }
 
 func newQuestioner(o *Options) questioner { return questioner{o: o, answered: make(chan answers, 1)} }
@@ -65,12 +74,18 @@ func (a *questioner) may(p *pass) bool {
 
 // start asks beside the passes, and calls done when there are answers.
 func (a *questioner) start(ctx context.Context, wg *sync.WaitGroup, p *pass, done func()) {
-	if a.asking || !a.may(p) || !p.answers.empty() {
+	// What a pass with answers leaves open would be asked without end; it asks only about what is new of GitLab.
+	again := p.everything() && p.answers.empty()
+	can := !a.asking && a.may(p) && (p.answers.empty() || p.Kind != KindAgain)
+	if p.ask && !(can && again) {
+		a.later(moreQuestions)
+	}
+	if !can {
 		return
 	}
-	q := a.questions(p, p.everything())
+	q := a.questions(p, again)
 	if p.unasked {
-		a.at = a.o.Now().Add(wait.Jitter(moreQuestions))
+		a.later(moreQuestions)
 	}
 	if q.size() == 0 {
 		return
@@ -80,6 +95,23 @@ func (a *questioner) start(ctx context.Context, wg *sync.WaitGroup, p *pass, don
 		a.answered <- ask(ctx, a.o.Questions, q) // one is asked at a time
 		done()
 	})
+}
+
+// heard takes in that GitLab was asked.
+func (a *questioner) heard(r answers) {
+	if a.asking = false; !r.missed {
+		a.pause = 0
+		return
+	}
+	a.pause = min(max(2*a.pause, moreQuestions), a.o.Interval)
+	a.later(a.pause)
+}
+
+// later has what has no answer asked again, after a pause or before.
+func (a *questioner) later(pause time.Duration) {
+	if at := a.o.Now().Add(wait.Jitter(pause)); a.at.IsZero() || at.Before(a.at) {
+		a.at = at
+	}
 }
 
 // questions lists what GitLab should be asked: in turns, one of each top-level group, and in each of these one of each
@@ -104,6 +136,7 @@ func (a *questioner) questions(p *pass, again bool) (out query) {
 		}
 		queues = append(queues, inTurns(queue, before))
 	}
+	out = make(query, len(queues), len(queues)+1)
 	for more := true; more; {
 		more = false
 		for n := range queues {
@@ -112,28 +145,36 @@ func (a *questioner) questions(p *pass, again bool) (out query) {
 			}
 			q := queues[n][0]
 			queues[n], more = queues[n][1:], true
-			if !open[q] {
-				continue // another top-level group asked it
-			}
-			delete(open, q)
-			a.asked[q]++
-			switch q := q.(type) {
-			case authz.SourceID:
-				out.gone = append(out.gone, q)
-			case rbacsync.Membership:
-				out.levels = append(out.levels, q)
+			if open[q] { // else another top-level group asked it
+				delete(open, q)
+				a.asked[q]++
+				out[n] = append(out[n], q)
 			}
 		}
 	}
 	for q := range open {
 		p.unasked = p.unasked || a.asked[q] == 0
 	}
-	for _, id := range p.deletable {
-		if !slices.Contains(out.gone, id) && out.size() < maxQuestions {
-			out.gone = append(out.gone, id)
+	return append(out, a.toDelete(p, out))
+}
+
+// toDelete lists what of what is to be deleted GitLab should be asked besides.
+func (a *questioner) toDelete(p *pass, others query) (list []any) {
+	if !p.answers.empty() {
+		return nil // this is among them
+	}
+	asked := map[any]bool{}
+	for _, group := range others {
+		for _, q := range group {
+			asked[q] = true
 		}
 	}
-	return out
+	for _, id := range p.deletable {
+		if !asked[id] && others.size()+len(list) < maxQuestions {
+			list = append(list, id)
+		}
+	}
+	return list
 }
 
 // question returns what GitLab could be asked about something that is held: a SourceID whether it exists, a Membership
@@ -174,29 +215,44 @@ func ask(ctx context.Context, v Verifier, q query) answers {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
 	var mu sync.Mutex
-	is404, level := map[authz.SourceID]bool{}, map[rbacsync.Membership]authz.Level{}
-	var g errgroup.Group
-	g.SetLimit(4)
-	for _, id := range q.gone {
-		g.Go(func() error {
-			if exists, err := v.Exists(ctx, id); err == nil {
+	a := answers{gone: map[authz.SourceID]bool{}, levels: map[rbacsync.Membership]authz.Level{}}
+	one := func(q any) {
+		switch q := q.(type) {
+		case authz.SourceID:
+			if exists, err := v.Exists(ctx, q); err == nil {
 				mu.Lock()
-				is404[id] = !exists
+				a.gone[q] = !exists
 				mu.Unlock()
 			}
-			return nil
-		})
-	}
-	for _, m := range q.levels {
-		g.Go(func() error {
-			if l, err := v.MemberLevel(ctx, m.Source, m.User); err == nil {
+		case rbacsync.Membership:
+			if l, err := v.MemberLevel(ctx, q.Source, q.User); err == nil {
 				mu.Lock()
-				level[m] = l
+				a.levels[q] = l
 				mu.Unlock()
 			}
-			return nil
-		})
+		}
 	}
-	_ = g.Wait() // what was not answered stays held
-	return answers{is404, level}
+	all := semaphore.NewWeighted(questionsAtOnce)
+	var wg sync.WaitGroup
+	for _, group := range q {
+		todo := make(chan any, len(group))
+		for _, q := range group {
+			todo <- q
+		}
+		close(todo)
+		for range min(questionsOfGroup, len(group)) {
+			wg.Go(func() {
+				for q := range todo {
+					if all.Acquire(ctx, 1) != nil {
+						return // what was not answered stays held
+					}
+					one(q)
+					all.Release(1)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	a.missed = len(a.gone)+len(a.levels) < q.size()
+	return a
 }

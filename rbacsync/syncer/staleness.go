@@ -22,9 +22,11 @@ func (s *Syncer) Staleness() (Staleness, bool) {
 	if s.o.Users != nil && s.published.leading.Load() {
 		out.Present, out.Accounts = s.intake.Bound(taken)
 	}
-	if behind := s.published.behind.Load(); behind != nil {
-		least := now.Sub(*behind)
-		out = Staleness{max(out.Everything, least), max(out.Present, least), max(out.Accounts, least)}
+	for _, since := range []*time.Time{s.published.behind.Load(), s.published.owed.Load()} {
+		if since != nil && s.published.leading.Load() { // else it is another one's
+			least := now.Sub(*since)
+			out = Staleness{max(out.Everything, least), max(out.Present, least), max(out.Accounts, least)}
+		}
 	}
 	return out, true
 }

@@ -89,6 +89,7 @@ type published struct {
 	state atomic.Pointer[State]
 	// behind is since when something is known of GitLab that no pass has dealt with yet; nil: nothing is.
 	behind atomic.Pointer[time.Time]
+	owed   atomic.Pointer[time.Time] // see dirty.owed
 
 	leading atomic.Bool // Run runs
 
@@ -106,6 +107,15 @@ func (x *published) begin() {
 	defer x.mu.Unlock()
 	x.failing.err = nil
 	x.behind.Store(nil)
+	x.owed.Store(nil)
+}
+
+// knownSince returns since when a pass could have been made, if that began later.
+func (x *published) knownSince(began time.Time) time.Time {
+	if behind := x.behind.Load(); behind != nil {
+		return *behind
+	}
+	return began
 }
 
 // publish keeps a failure that is still going on out of the way of readers: a new State replaces it.

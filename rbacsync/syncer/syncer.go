@@ -97,7 +97,7 @@ type Syncer struct {
 
 	// Others put something in these, or ask them.
 	wake     chan struct{} // there may be something to do
-	looks    chan look
+	looks    looks
 	restored chan restored
 	memory   *serialMemory // nil: there is none
 	passed   atomic.Int64  // when the last pass ended, in nanoseconds since New
@@ -105,9 +105,10 @@ type Syncer struct {
 
 	turn chan struct{} // whoever has put something in has the turn: all that follows, and the pipeline, is theirs
 
-	news intake.News     // the last that Run has taken and not dealt with
-	snap *authz.Snapshot // what is known of GitLab; nil: nothing
-	open []openTicket    // what they name was read, and could not be written yet
+	news    intake.News     // the last that Run has taken and not dealt with
+	besides besides         // what is to be done, too
+	snap    *authz.Snapshot // what is known of GitLab; nil: nothing
+	open    []openTicket    // what they name was read, and could not be written yet
 }
 
 // New checks the options and returns a Syncer that has read nothing yet.
@@ -135,7 +136,7 @@ func New(o Options) (*Syncer, error) {
 		memory = newSerialMemory(o.Memory)
 		o.Memory = memory
 	}
-	s := &Syncer{memory: memory, made: time.Now(), turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(chan look, 8), restored: make(chan restored, 16), questioner: newQuestioner(&o)}
+	s := &Syncer{memory: memory, made: time.Now(), turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), looks: make(looks, 1), restored: make(chan restored, 16), questioner: newQuestioner(&o)}
 	s.pipeline = pipeline{
 		o: &o, brakes: newBrakes(&o, memory), credentials: credentials{o: &o, look: s.look, busy: s.busy}, inspector: inspector{o: &o, busy: s.busy}, published: published{o: &o},
 		dirty: dirty{}, drift: newDrift(), urgent: s.urgent, waits: func() bool { return s.intake.WaitingSnapshot() },
@@ -287,6 +288,7 @@ func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b background) (un
 		if p.ended && len(p.Report.Deferred) == 0 {
 			s.published.behind.Store(nil)
 		}
+		s.published.owed.Store(s.dirty.owed())
 		p.Done = s.dealtWith(p, j.tickets)
 		s.finish(ctx, p)
 		s.questioner.start(ctx, wg, p, s.wakeUp)
@@ -309,43 +311,32 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 		s.published.fail(ctx, f)
 	}
 	now := s.o.Now()
+	s.besides.gather(&s.questioner, s.looks, now)
 	switch {
 	case n.Snapshot != nil:
 		s.snap = n.Snapshot
 		s.published.behind.CompareAndSwap(nil, &n.Began)
-		return s.dirty.addTo(jobOf(n), s.last, now), true
+		return s.besides.join(s.dirty.addTo(jobOf(n), s.last, now), now), true
 	case s.snap == nil:
 		return job{}, false
 	case due(s.left.at, now):
-		return s.left.take(s.snap), true
+		return s.besides.join(s.left.take(s.snap), now), true
+	}
+	if !s.besides.job.answers.empty() {
+		return s.besides.take(s.snap), true
 	}
 	j := job{Round: Round{Kind: KindAgain, Snapshot: s.snap}, everywhere: true}
-	select {
-	case j.answers = <-s.questioner.answered:
-		s.questioner.asking = false
-		if j.Cause = "answers"; !j.answers.empty() {
-			return j, true
-		}
-	default:
-	}
 	switch at, everywhere := s.dirty.next(); {
 	case due(at, now):
 		j.Cause, j.everywhere = "retry", everywhere
-		return s.dirty.addTo(j, s.last, now), true
+		return s.besides.join(s.dirty.addTo(j, s.last, now), now), true
 	case everywhere: // the last pass has failed, and waits for its time
 		return job{}, false
 	case due(s.expiry, now):
 		j.Cause = "expiry"
-		return j, true
-	case due(s.questioner.at, now):
-		j.Cause, s.questioner.at = "questions", time.Time{}
-		return j, true
-	}
-	select {
-	case l := <-s.looks:
-		j.Cause, j.everywhere = l.cause, l.everywhere
-		return j, true
-	default:
+		return s.besides.join(j, now), true
+	case s.besides.waits():
+		return s.besides.take(s.snap), true
 	}
 	return job{}, false
 }
@@ -363,19 +354,9 @@ func (s *Syncer) due() time.Time {
 	}
 }
 
-// look is a reason to look at the cluster again without a change in GitLab: everywhere, or only at what was found beside
-// the passes.
-type look struct {
-	cause      string
-	everywhere bool
-}
-
 // look may be called by anybody, and does not block.
 func (s *Syncer) look(l look) {
-	select {
-	case s.looks <- l:
-	default: // enough of them are waiting
-	}
+	s.looks.put(l)
 	s.wakeUp()
 }
 
@@ -401,7 +382,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) background {
 	defer func() { <-s.turn }()
 	s.snap, s.last, s.wanted, s.news = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
 	s.brakes, s.questioner, s.dirty, s.drift = newBrakes(s.o, s.memory), newQuestioner(s.o), dirty{}, newDrift()
-	s.expiry, s.open, s.left = time.Time{}, nil, leftOff{}
+	s.expiry, s.open, s.left, s.besides = time.Time{}, nil, leftOff{}, besides{}
 	s.restored = make(chan restored, 16)
 	s.credentials.urgent.begin()
 	s.intake.Forget()
@@ -482,8 +463,10 @@ func (s *Syncer) lead(now bool) {
 // leastApply is how long Apply goes on at least before it makes room for something more urgent.
 const leastApply = 500 * time.Millisecond
 
-// urgent reports whether a hook or a poll waits for a long Apply to end.
-func (s *Syncer) urgent(since time.Duration) bool { return since >= leastApply && s.intake.Waiting() }
+// urgent reports whether a hook, a poll or a right that ends by the clock waits for a long Apply to end.
+func (s *Syncer) urgent(since time.Duration) bool {
+	return since >= leastApply && (s.intake.Waiting() || due(s.expiry, s.o.Now()))
+}
 
 // burst is how long after a pass the next one is expected: hooks come in bursts, and slower where kube-apiserver is.
 const burst = 100 * time.Millisecond
