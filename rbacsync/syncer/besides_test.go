@@ -141,6 +141,7 @@ func (h hanging) Exists(ctx context.Context, id authz.SourceID) (bool, error) {
 		<-ctx.Done()
 		return false, ctx.Err()
 	}
+	time.Sleep(100 * time.Millisecond)
 	return false, nil
 }
 
