@@ -129,7 +129,7 @@ func (m *Metrics) Engine(staleness func() (syncer.Staleness, bool), e *store.Ele
 	stale := func(what string, of func(syncer.Staleness) time.Duration) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: ns, Name: "staleness_seconds", ConstLabels: prometheus.Labels{"of": what},
-			Help: "How old what the rights in the cluster are made from is at most: everything (links, transfers, lost hooks), the states of accounts, and those of accounts seen lately; NaN: nothing is known.",
+			Help: "How old what rights are made from is at most: everything (links, transfers, lost hooks), states of accounts, and those of accounts seen lately; NaN: nothing is known.",
 		}, func() float64 {
 			x, ok := staleness()
 			if !ok {
