@@ -20,11 +20,11 @@ func heapFloor() []byte { return make([]byte, 16<<20) }
 // garbage, and memory is dearer there than the processor time. While the first round is written most is in use, and it is
 // garbageOfLarge. In a burst of hooks, which needs little more than was in use before, it may be garbageOfBurst.
 const (
-	garbagePercent = 45
-	garbageOfLarge = 25
-	garbageOfBurst = 80
-	garbageBeside  = 400              // while we collect
-	largeFor       = 10 * time.Second // after a part of that round the next one follows at once
+	garbagePercent         = 45
+	garbageOfLarge         = 25
+	garbageOfBurst         = 80
+	garbageWhileCollecting = 400
+	largeFor               = 10 * time.Second // after a part of that round the next one follows at once
 )
 
 // collectSooner makes Go collect at garbagePercent.
@@ -71,7 +71,7 @@ func (c *collector) run(ctx context.Context) {
 	for c.percent = garbagePercent; ctx.Err() == nil; wait.For(ctx, quietEvery) {
 		metrics.Read(sizes)
 		if c.look(sizes[0].Value.Uint64(), sizes[1].Value.Uint64(), c.quiet() < quietFor, time.Now()) {
-			setGarbage(garbageBeside)
+			setGarbage(garbageWhileCollecting)
 			runtime.GC()
 			setGarbage(c.percent)
 		}

@@ -21,8 +21,8 @@ type patch struct {
 	pause  time.Duration
 	failed int    // changes that the cluster did not take
 	why    string // of the first of them; "": all were planned on what had changed meanwhile
-	// owed is since when it is known that somebody loses a right here who has it still; nil: nobody does.
-	owed *time.Time
+	// unrevoked is since when it is known that somebody loses a right here who has it still; nil: nobody does.
+	unrevoked *time.Time
 }
 
 // everywhere is the key of everything.
@@ -61,13 +61,13 @@ func (d dirty) take(scope rbacsync.Scope, r cluster.Report, known, now time.Time
 		if !scope.Has(ns) {
 			continue
 		}
-		if before[ns], p.owed = p.owed, nil; len(failed[ns]) == 0 {
+		if before[ns], p.unrevoked = p.unrevoked, nil; len(failed[ns]) == 0 {
 			delete(d, ns)
 		}
 	}
-	owes := func(ns string) {
-		if d[ns].owed = before[ns]; d[ns].owed == nil {
-			d[ns].owed = &known
+	stillGiven := func(ns string) {
+		if d[ns].unrevoked = before[ns]; d[ns].unrevoked == nil {
+			d[ns].unrevoked = &known
 		}
 	}
 	for ns, list := range failed {
@@ -79,7 +79,7 @@ func (d dirty) take(scope rbacsync.Scope, r cluster.Report, known, now time.Time
 		p := d.later(ns, now, least, interval)
 		p.failed, p.why = len(list), why
 		if slices.ContainsFunc(list, func(f cluster.Failure) bool { return f.Change.Revokes }) {
-			owes(ns)
+			stillGiven(ns)
 		}
 	}
 	for _, c := range r.Deferred {
@@ -89,16 +89,16 @@ func (d dirty) take(scope rbacsync.Scope, r cluster.Report, known, now time.Time
 		}
 		if c.Revokes {
 			d[ns].at = now
-			owes(ns)
+			stillGiven(ns)
 		}
 	}
 }
 
-// owed returns since when at most somebody has a right that GitLab has taken, because the cluster did not take the change; nil: nobody has.
-func (d dirty) owed() (since *time.Time) {
+// unrevoked returns since when at most somebody has a right that GitLab has taken, because the cluster did not take the change; nil: nobody has.
+func (d dirty) unrevoked() (since *time.Time) {
 	for _, p := range d {
-		if p.owed != nil && (since == nil || p.owed.Before(*since)) {
-			since = p.owed
+		if p.unrevoked != nil && (since == nil || p.unrevoked.Before(*since)) {
+			since = p.unrevoked
 		}
 	}
 	return since

@@ -19,7 +19,7 @@ type job struct {
 	everywhere bool
 	drifted    rbacsync.Scope    // of KindDrift: the namespaces that somebody else changed
 	tickets    []intake.Ticket   // what of the Inbox was read for it
-	ask        bool              // GitLab is to be asked again what had no answer
+	askAgain   bool              // GitLab is to be asked again what had no answer
 	answers    answers           // what GitLab answered when it was asked about single things
 	planned    []rbacsync.Change // by the pass before, in ModePlan: as if it had been written
 	passed     []rbacsync.Past   // through the limits: counted also where it is not remembered
@@ -37,7 +37,7 @@ func jobOf(n intake.News) job {
 // and returns a later job together with all that this one was to do. Its kind and what is known of GitLab are those of the later one.
 func (j job) and(later job) job {
 	later.Cause, later.everywhere = bothCauses(j.Cause, later.Cause), j.everywhere || later.everywhere
-	later.ask = j.ask || later.ask
+	later.askAgain = j.askAgain || later.askAgain
 	later.changed, later.tickets = union(j.changed, later.changed), slices.Concat(j.tickets, later.tickets)
 	later.answers = answers{gone: union(j.answers.gone, later.answers.gone), levels: union(j.answers.levels, later.answers.levels)}
 	return later

@@ -77,7 +77,7 @@ func (a *questioner) start(ctx context.Context, wg *sync.WaitGroup, p *pass, don
 	// What a pass with answers leaves open would be asked without end; it asks only about what is new of GitLab.
 	again := p.everything() && p.answers.empty()
 	can := !a.asking && a.may(p) && (p.answers.empty() || p.Kind != KindAgain)
-	if p.ask && (!can || !again) {
+	if p.askAgain && (!can || !again) {
 		a.later(moreQuestions)
 	}
 	if !can {

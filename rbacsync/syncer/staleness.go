@@ -22,7 +22,7 @@ func (s *Syncer) Staleness() (Staleness, bool) {
 	if s.o.Users != nil && s.published.leading.Load() {
 		out.Present, out.Accounts = s.intake.Bound(taken)
 	}
-	for _, since := range []*time.Time{s.published.behind.Load(), s.published.owed.Load()} {
+	for _, since := range []*time.Time{s.published.behind.Load(), s.published.unrevoked.Load()} {
 		if since != nil && s.published.leading.Load() { // else it is another one's
 			least := now.Sub(*since)
 			out = Staleness{max(out.Everything, least), max(out.Present, least), max(out.Accounts, least)}

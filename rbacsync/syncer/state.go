@@ -88,8 +88,8 @@ type published struct {
 	o     *Options
 	state atomic.Pointer[State]
 	// behind is since when something is known of GitLab that no pass has dealt with yet; nil: nothing is.
-	behind atomic.Pointer[time.Time]
-	owed   atomic.Pointer[time.Time] // see dirty.owed
+	behind    atomic.Pointer[time.Time]
+	unrevoked atomic.Pointer[time.Time] // see dirty.unrevoked
 
 	leading atomic.Bool // Run runs
 
@@ -107,7 +107,7 @@ func (x *published) begin() {
 	defer x.mu.Unlock()
 	x.failing.err = nil
 	x.behind.Store(nil)
-	x.owed.Store(nil)
+	x.unrevoked.Store(nil)
 }
 
 // knownSince returns since when a pass could have been made, if that began later.

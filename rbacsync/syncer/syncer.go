@@ -106,7 +106,7 @@ type Syncer struct {
 	turn chan struct{} // whoever has put something in has the turn: all that follows, and the pipeline, is theirs
 
 	news    intake.News     // the last that Run has taken and not dealt with
-	besides besides         // what is to be done, too
+	backlog backlog         // what is to be done, too
 	snap    *authz.Snapshot // what is known of GitLab; nil: nothing
 	open    []openTicket    // what they name was read, and could not be written yet
 }
@@ -288,7 +288,7 @@ func (s *Syncer) step(ctx context.Context, wg *sync.WaitGroup, b background) (un
 		if p.ended && len(p.Report.Deferred) == 0 {
 			s.published.behind.Store(nil)
 		}
-		s.published.owed.Store(s.dirty.owed())
+		s.published.unrevoked.Store(s.dirty.unrevoked())
 		p.Done = s.dealtWith(p, j.tickets)
 		s.finish(ctx, p)
 		s.questioner.start(ctx, wg, p, s.wakeUp)
@@ -311,32 +311,32 @@ func (s *Syncer) next(ctx context.Context) (job, bool) {
 		s.published.fail(ctx, f)
 	}
 	now := s.o.Now()
-	s.besides.gather(&s.questioner, s.looks, now)
+	s.backlog.gather(&s.questioner, s.looks, now)
 	switch {
 	case n.Snapshot != nil:
 		s.snap = n.Snapshot
 		s.published.behind.CompareAndSwap(nil, &n.Began)
-		return s.besides.join(s.dirty.addTo(jobOf(n), s.last, now), now), true
+		return s.backlog.join(s.dirty.addTo(jobOf(n), s.last, now), now), true
 	case s.snap == nil:
 		return job{}, false
 	case due(s.left.at, now):
-		return s.besides.join(s.left.take(s.snap), now), true
+		return s.backlog.join(s.left.take(s.snap), now), true
 	}
-	if !s.besides.job.answers.empty() {
-		return s.besides.take(s.snap), true
+	if !s.backlog.job.answers.empty() {
+		return s.backlog.take(s.snap), true
 	}
 	j := job{Round: Round{Kind: KindAgain, Snapshot: s.snap}, everywhere: true}
 	switch at, everywhere := s.dirty.next(); {
 	case due(at, now):
 		j.Cause, j.everywhere = "retry", everywhere
-		return s.besides.join(s.dirty.addTo(j, s.last, now), now), true
+		return s.backlog.join(s.dirty.addTo(j, s.last, now), now), true
 	case everywhere: // the last pass has failed, and waits for its time
 		return job{}, false
 	case due(s.expiry, now):
 		j.Cause = "expiry"
-		return s.besides.join(j, now), true
-	case s.besides.waits():
-		return s.besides.take(s.snap), true
+		return s.backlog.join(j, now), true
+	case s.backlog.waits():
+		return s.backlog.take(s.snap), true
 	}
 	return job{}, false
 }
@@ -382,7 +382,7 @@ func (s *Syncer) begin(ctx context.Context, wg *sync.WaitGroup) background {
 	defer func() { <-s.turn }()
 	s.snap, s.last, s.wanted, s.news = nil, nil, nil, intake.News{} // what was read while another one led is not to be built on
 	s.brakes, s.questioner, s.dirty, s.drift = newBrakes(s.o, s.memory), newQuestioner(s.o), dirty{}, newDrift()
-	s.expiry, s.open, s.left, s.besides = time.Time{}, nil, leftOff{}, besides{}
+	s.expiry, s.open, s.left, s.backlog = time.Time{}, nil, leftOff{}, backlog{}
 	s.restored = make(chan restored, 16)
 	s.credentials.urgent.begin()
 	s.intake.Forget()

@@ -37,7 +37,7 @@ func TestWhatElseIsToBeDone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var b besides
+			var b backlog
 			b.add(c.waits, now.Add(-c.since))
 			j := b.join(job{Round: Round{Kind: KindTargeted, Cause: "hook"}, everywhere: c.everywhere}, now)
 			if j.everywhere != c.want || j.Kind != KindTargeted || j.Cause != c.cause || b.waits() != c.left || (len(j.answers.gone) > 0) != (c.want && !c.waits.answers.empty()) {
@@ -45,7 +45,7 @@ func TestWhatElseIsToBeDone(t *testing.T) {
 			}
 		})
 	}
-	var b besides
+	var b backlog
 	if j := b.join(job{Round: Round{Cause: "hook"}}, now); j.Cause != "hook" || b.waits() {
 		t.Errorf("nothing is to be done, and the job is %+v", j)
 	}
@@ -80,9 +80,9 @@ func TestCausesAreNamedOnce(t *testing.T) {
 	}
 }
 
-// TestARightThatCouldNotBeTakenIsOwed, since it was first known, until it is taken or need not be; a right that could not be given is
+// TestARightThatCouldNotBeTakenCounts, since it was first known, until it is taken or need not be; a right that could not be given is
 // not.
-func TestARightThatCouldNotBeTakenIsOwed(t *testing.T) {
+func TestARightThatCouldNotBeTakenCounts(t *testing.T) {
 	t.Parallel()
 	begun := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	failing := func(ns string, revokes bool) cluster.Failure {
@@ -92,7 +92,7 @@ func TestARightThatCouldNotBeTakenIsOwed(t *testing.T) {
 	for n, step := range []struct {
 		scope  rbacsync.Scope
 		failed []cluster.Failure
-		want   time.Duration // after begun; negative: nothing is owed
+		want   time.Duration // after begun; negative: nothing is left to take
 	}{
 		{nil, []cluster.Failure{failing("a", false)}, -1},
 		{rbacsync.Scope{"a": true}, []cluster.Failure{failing("a", false), failing("a", true)}, time.Minute},
@@ -108,28 +108,28 @@ func TestARightThatCouldNotBeTakenIsOwed(t *testing.T) {
 	} {
 		now := begun.Add(time.Duration(n) * time.Minute)
 		d.take(step.scope, cluster.Report{Failed: step.failed}, now, now, time.Hour)
-		switch owed := d.owed(); {
-		case (owed == nil) != (step.want < 0):
-			t.Errorf("step %d: owed since %v", n, owed)
-		case owed != nil && !owed.Equal(begun.Add(step.want)):
-			t.Errorf("step %d: owed since %v, want %v", n, owed.Sub(begun), step.want)
+		switch since := d.unrevoked(); {
+		case (since == nil) != (step.want < 0):
+			t.Errorf("step %d: not taken since %v", n, since)
+		case since != nil && !since.Equal(begun.Add(step.want)):
+			t.Errorf("step %d: not taken since %v, want %v", n, since.Sub(begun), step.want)
 		}
 	}
 }
 
-// TestWhatIsDeferredIsOwedToo, and is not kept waiting by what failed beside it.
-func TestWhatIsDeferredIsOwedToo(t *testing.T) {
+// TestWhatIsDeferredCountsToo, and is not kept waiting by what failed beside it.
+func TestWhatIsDeferredCountsToo(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	grant, revoke := rbacsync.Change{Key: rbacsync.Key{Namespace: "a"}}, rbacsync.Change{Key: rbacsync.Key{Namespace: "a"}, Revokes: true}
 	d := dirty{}
 	d.take(nil, cluster.Report{Failed: []cluster.Failure{{Change: grant, Err: errors.New("quota")}}, Deferred: []rbacsync.Change{revoke}}, now, now, time.Hour)
-	if since := d.owed(); since == nil || !since.Equal(now) || !d["a"].at.Equal(now) {
-		t.Errorf("owed since %v, looked at again at %v", since, d["a"].at)
+	if since := d.unrevoked(); since == nil || !since.Equal(now) || !d["a"].at.Equal(now) {
+		t.Errorf("not taken since %v, looked at again at %v", since, d["a"].at)
 	}
 	d.take(rbacsync.Scope{"a": true}, cluster.Report{Deferred: []rbacsync.Change{grant}}, now, now, time.Hour)
-	if since := d.owed(); since != nil {
-		t.Errorf("only a grant is deferred: owed since %v", since)
+	if since := d.unrevoked(); since != nil {
+		t.Errorf("only a grant is deferred: not taken since %v", since)
 	}
 }
 

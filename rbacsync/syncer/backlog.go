@@ -34,16 +34,16 @@ func (c looks) put(l look) {
 	}
 }
 
-// besides is what is to be done besides what is new of GitLab: to go on with its answers, to ask it about more, and to look again at
+// backlog is what is to be done besides what is new of GitLab: to go on with its answers, to ask it about more, and to look again at
 // what was found beside the passes. It is done when nothing is new. Hooks may never stop: it is done together with what is new once
 // it has waited for patience, and at once with a pass over everything. The zero value is nothing.
-type besides struct {
+type backlog struct {
 	job   job
 	since time.Time // when it came; zero: there is nothing
 }
 
 // gather takes in what there is by now.
-func (b *besides) gather(q *questioner, found looks, now time.Time) {
+func (b *backlog) gather(q *questioner, found looks, now time.Time) {
 	select {
 	case a := <-q.answered:
 		if q.heard(a); !a.empty() {
@@ -53,7 +53,7 @@ func (b *besides) gather(q *questioner, found looks, now time.Time) {
 	}
 	if due(q.at, now) {
 		q.at = time.Time{}
-		b.add(job{Round: Round{Cause: "questions"}, everywhere: true, ask: true}, now)
+		b.add(job{Round: Round{Cause: "questions"}, everywhere: true, askAgain: true}, now)
 	}
 	select {
 	case l := <-found:
@@ -62,7 +62,7 @@ func (b *besides) gather(q *questioner, found looks, now time.Time) {
 	}
 }
 
-func (b *besides) add(j job, now time.Time) {
+func (b *backlog) add(j job, now time.Time) {
 	if !b.waits() {
 		b.since = now
 	}
@@ -71,22 +71,22 @@ func (b *besides) add(j job, now time.Time) {
 }
 
 // waits reports whether there is something.
-func (b *besides) waits() bool { return !b.since.IsZero() }
+func (b *backlog) waits() bool { return !b.since.IsZero() }
 
 // take returns it as a job of its own, with what is known of GitLab.
-func (b *besides) take(snap *authz.Snapshot) job {
+func (b *backlog) take(snap *authz.Snapshot) job {
 	j := b.job
-	j.Snapshot, *b = snap, besides{}
+	j.Snapshot, *b = snap, backlog{}
 	return j
 }
 
 // join returns a job together with it, if that one looks at everything as well or it has waited for long enough. What was found
 // beside the passes is shown by any of them.
-func (b *besides) join(j job, now time.Time) job {
+func (b *backlog) join(j job, now time.Time) job {
 	switch {
 	case !b.waits():
 	case !b.job.everywhere:
-		*b = besides{}
+		*b = backlog{}
 	case j.everywhere || now.Sub(b.since) >= patience:
 		return b.take(j.Snapshot).and(j)
 	}
