@@ -15,7 +15,6 @@ import (
 	"time"
 
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
-	"golang.org/x/time/rate"
 )
 
 // Options say how a GitLab instance is reached. Only BaseURL and Token are needed.
@@ -113,7 +112,7 @@ func newAPI(o Options) (*api, error) {
 	a.client, err = gl.NewAuthSourceClient(a.token,
 		gl.WithBaseURL(a.base), gl.WithHTTPClient(&own), gl.WithUserAgent("gl-k8s-integrator"),
 		gl.WithURLWarningLogger(slog.New(slog.DiscardHandler)),
-		gl.WithCustomLimiter(rate.NewLimiter(50, 50)), // a plain ceiling; the limits per endpoint are the gate's
+		gl.WithCustomLimiter(newCeiling()),
 		gl.WithOnlyIdempotentRetries(), gl.WithCustomRetry(a.retries.idempotent),
 		gl.WithCustomRetryMax(a.retries.max), gl.WithCustomBackoff(a.retries.backoff))
 	if err != nil {

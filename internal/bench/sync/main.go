@@ -101,6 +101,9 @@ func run(ctx context.Context, o options, out, say io.Writer) (err error) {
 		}
 		defer os.RemoveAll(b.o.dir)
 	}
+	if b.o.dir, err = filepath.Abs(b.o.dir); err != nil { // kube-apiserver runs in another one
+		return err
+	}
 	if o.hang {
 		return measureHangs(ctx, b)
 	}
