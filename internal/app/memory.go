@@ -18,10 +18,13 @@ func heapFloor() []byte { return make([]byte, 16<<20) }
 
 // Go collects when garbage has grown by garbagePercent of what is in use, not by all of it: the rounds over a large GitLab leave much
 // garbage, and memory is dearer there than the processor time. While the first round is written most is in use, and it is
-// garbageOfLarge. In a burst of hooks, which needs little more than was in use before, it may be garbageOfBurst.
+// garbageOfLarge. Most of all is in use in a pass over everything, what was known and what is known now: then it is garbageOfEverything,
+// and until the next collection, for until then Go goes by what was in use in that pass. In a burst of hooks, which needs little more
+// than was in use before, it may be garbageOfBurst.
 const (
 	garbagePercent         = 45
 	garbageOfLarge         = 25
+	garbageOfEverything    = 35
 	garbageOfBurst         = 80
 	garbageWhileCollecting = 400
 	largeFor               = 10 * time.Second // after a part of that round the next one follows at once
@@ -58,6 +61,7 @@ type collector struct {
 	everything func() bool          // whether there is a pass over everything: that is no burst, and needs most memory of all
 	large      func() bool          // whether a large plan is being written
 	lastLarge  time.Time
+	inPass     uint64 // what was in use, by the last collection, at the last look during a pass over everything
 	percent    int    // what Go was told last
 	busy       bool   // at the last look
 	before     uint64 // what the heap held at the last look
@@ -87,7 +91,7 @@ func (c *collector) look(live, all uint64, busy bool, now time.Time) bool {
 	}
 	c.busy, c.before = busy, all
 	collect := !busy && live >= largeHeap && all > live+share
-	if want := c.allowed(live, busy && !c.everything(), now); want != c.percent {
+	if want := c.allowed(live, busy, now); want != c.percent {
 		if c.percent = want; !collect {
 			setGarbage(want)
 		}
@@ -96,14 +100,20 @@ func (c *collector) look(live, all uint64, busy bool, now time.Time) bool {
 }
 
 // allowed returns how much garbage there may be before Go collects, in percent of what is in use.
-func (c *collector) allowed(live uint64, burst bool, now time.Time) int {
+func (c *collector) allowed(live uint64, busy bool, now time.Time) int {
 	if c.large() {
 		c.lastLarge = now
+	}
+	everything := c.everything()
+	if everything {
+		c.inPass = live
 	}
 	switch {
 	case now.Sub(c.lastLarge) < largeFor:
 		return garbageOfLarge
-	case burst && live >= largeHeap:
+	case everything, busy && live == c.inPass:
+		return garbageOfEverything
+	case busy && live >= largeHeap:
 		return garbageOfBurst
 	}
 	return garbagePercent

@@ -92,7 +92,7 @@ func TestHowMuchGarbageThereMayBe(t *testing.T) {
 		{"a burst", false, time.Hour, true, 2 * largeHeap, garbageOfBurst},
 		{"a burst over a small heap", false, time.Hour, true, largeHeap / 2, garbagePercent},
 	} {
-		k := collector{large: func() bool { return c.large }, lastLarge: now.Add(-c.since)}
+		k := collector{large: func() bool { return c.large }, everything: never, lastLarge: now.Add(-c.since)}
 		if got := k.allowed(c.live, c.burst, now); got != c.want {
 			t.Errorf("%s: %d %%, want %d", c.name, got, c.want)
 		}
@@ -118,8 +118,10 @@ func TestGarbageAfterABurst(t *testing.T) { //nolint:paralleltest // it changes 
 		{130 * mib, 155 * mib, false, false, false, garbagePercent}, // it grows
 		{130 * mib, 170 * mib, true, false, false, garbageOfBurst},  // a burst
 		{130 * mib, 250 * mib, true, false, false, garbageOfBurst},
-		{130 * mib, 252 * mib, true, true, false, garbagePercent}, // in which everything is looked at
-		{130 * mib, 252 * mib, true, false, false, garbageOfBurst},
+		{130 * mib, 252 * mib, true, true, false, garbageOfEverything}, // in which everything is looked at
+		{187 * mib, 190 * mib, true, true, false, garbageOfEverything},
+		{187 * mib, 200 * mib, true, false, false, garbageOfEverything}, // so much is not in use any more
+		{131 * mib, 140 * mib, true, false, false, garbageOfBurst},
 		{130 * mib, 253 * mib, false, false, true, garbagePercent}, // its end
 		{130 * mib, 132 * mib, false, false, false, garbagePercent},
 		{130 * mib, 135 * mib, true, false, false, garbageOfBurst},

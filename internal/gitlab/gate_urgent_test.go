@@ -89,43 +89,45 @@ func TestAReadingOfEverythingComesToItsEnd(t *testing.T) {
 // of the ceiling for all, an urgent request is sent at once.
 func TestNoUrgentRequestWaitsForTheCommonShare(t *testing.T) {
 	for _, path := range []string{"groups/7", "projects/7", "users/7", "groups/7/members/all", "groups/7/members", "graphql", "version"} {
-		t.Run(path, func(t *testing.T) { synctest.Test(t, func(t *testing.T) {
-			a, err := newAPI(Options{
-				BaseURL: "https://gitlab.example.com", Token: func() (string, error) { return "glpat-x", nil },
-				HTTPClient: &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
-					return &http.Response{
-						StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Request: req,
-						Body: io.NopCloser(strings.NewReader(`{"data":{}}`)),
-					}, nil
-				})},
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			send := func(ctx context.Context) {
-				var err error
-				if path == "graphql" {
-					_, err = a.query(ctx, "{}", nil)
-				} else {
-					_, err = a.get(ctx, path, nil, new(map[string]any))
-				}
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, err := newAPI(Options{
+					BaseURL: "https://gitlab.example.com", Token: func() (string, error) { return "glpat-x", nil },
+					HTTPClient: &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+						return &http.Response{
+							StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Request: req,
+							Body: io.NopCloser(strings.NewReader(`{"data":{}}`)),
+						}, nil
+					})},
+				})
 				if err != nil {
-					t.Error(err)
+					t.Fatal(err)
 				}
-			}
-			ctx := forEverything(t.Context())
-			for begun := time.Now(); time.Since(begun) < 10*time.Second; {
-				send(ctx)
-			}
-			for range 5 {
-				begun := time.Now()
-				one, end := urgently(t.Context(), sourceTimeout)
-				send(one)
-				end()
-				if took := time.Since(begun); took > 0 {
-					t.Errorf("an urgent request waited for %s", took)
+				send := func(ctx context.Context) {
+					var err error
+					if path == "graphql" {
+						_, err = a.query(ctx, "{}", nil)
+					} else {
+						_, err = a.get(ctx, path, nil, new(map[string]any))
+					}
+					if err != nil {
+						t.Error(err)
+					}
 				}
-			}
-		})})
+				ctx := forEverything(t.Context())
+				for begun := time.Now(); time.Since(begun) < 10*time.Second; {
+					send(ctx)
+				}
+				for range 5 {
+					begun := time.Now()
+					one, end := urgently(t.Context(), sourceTimeout)
+					send(one)
+					end()
+					if took := time.Since(begun); took > 0 {
+						t.Errorf("an urgent request waited for %s", took)
+					}
+				}
+			})
+		})
 	}
 }
