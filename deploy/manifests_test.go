@@ -86,6 +86,12 @@ func TestManifestsHoldTheNamesOfTheCode(t *testing.T) {
 			t.Errorf("%s: failurePolicy %v, want Fail", p, f)
 		}
 	}
+	// The matchConditions of the fence leave out who is no tenant.
+	for _, v := range objects["ValidatingAdmissionPolicy/"+deploy.TenantFence].(*admissionv1.ValidatingAdmissionPolicy).Spec.Validations {
+		if !strings.HasPrefix(v.Expression, "!variables.tenant || ") {
+			t.Errorf("%s holds others than tenants: %s", deploy.TenantFence, v.Expression)
+		}
+	}
 	cel := func(policy string) string {
 		var b strings.Builder
 		p := objects["ValidatingAdmissionPolicy/"+policy].(*admissionv1.ValidatingAdmissionPolicy)
