@@ -14,13 +14,37 @@ import (
 // previous is the version that this one is upgraded from, as a commit: a clone may lack its tag. It is named here alone.
 const previous = "593b0031a329" // v0.1.0
 
-// previousBinary returns the program of the previous version, built once per commit and kept in the user's cache folder.
-func previousBinary(t *testing.T) string {
+// previousCommit returns the whole name of that commit.
+func previousCommit(t *testing.T) string {
 	t.Helper()
 	commit, err := git(t.Context(), ".", "rev-parse", "--verify", "--quiet", previous+"^{commit}")
 	if err != nil {
 		t.Skipf("SKIPPED: the previous version, %s, is not in git's history here (an archive, or a shallow clone: git fetch --unshallow --tags): an older replica beside a newer one is not tested: %v", previous, err)
 	}
+	return commit
+}
+
+// previousTree returns a folder with these paths of the previous version's source, all of it without any.
+func previousTree(t *testing.T, paths ...string) string {
+	t.Helper()
+	source := t.TempDir()
+	top, err := git(t.Context(), ".", "rev-parse", "--show-toplevel")
+	if err == nil {
+		_, err = git(t.Context(), top, append([]string{"archive", "--format=tar", "--output=" + filepath.Join(source, "source.tar"), previousCommit(t)}, paths...)...)
+	}
+	if err == nil {
+		_, err = output(exec.CommandContext(t.Context(), "tar", "-xf", "source.tar"), source)
+	}
+	if err != nil {
+		t.Fatalf("reading the source of %s: %v", previous, err)
+	}
+	return source
+}
+
+// previousBinary returns the program of the previous version, built once per commit and kept in the user's cache folder.
+func previousBinary(t *testing.T) string {
+	t.Helper()
+	commit := previousCommit(t)
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
@@ -33,18 +57,8 @@ func previousBinary(t *testing.T) string {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	source := t.TempDir()
-	top, err := git(t.Context(), ".", "rev-parse", "--show-toplevel")
-	if err == nil {
-		_, err = git(t.Context(), top, "archive", "--format=tar", "--output="+filepath.Join(source, "source.tar"), commit)
-	}
-	if err == nil {
-		_, err = output(exec.CommandContext(t.Context(), "tar", "-xf", "source.tar"), source)
-	}
 	fresh := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if err == nil {
-		_, err = output(exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+previous, "-o", fresh, "./cmd/gl-k8s-integrator"), source)
-	}
+	_, err = output(exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+previous, "-o", fresh, "./cmd/gl-k8s-integrator"), previousTree(t))
 	if err == nil {
 		err = os.Rename(fresh, path)
 	}

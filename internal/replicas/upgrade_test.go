@@ -38,6 +38,7 @@ import (
 type upgrade struct {
 	*ruin
 	old    string            // the program of the previous version
+	tree   string            // deploy/ of the previous version is in this folder
 	hooks  *balancer         // where GitLab sends its hooks
 	tokens map[string]string // ID tokens, by who has them
 
@@ -352,8 +353,8 @@ func newUpgrade(t *testing.T) *upgrade {
 	return u
 }
 
-// page runs a block of docs/upgrade.md.
-func (u *upgrade) page(block string) string {
+// page runs a block of docs/upgrade.md, in the tree of the previous version or of this one.
+func (u *upgrade) page(block, tree string) string {
 	u.t.Helper()
 	text, err := os.ReadFile("../../docs/upgrade.md")
 	if err != nil {
@@ -365,20 +366,24 @@ func (u *upgrade) page(block string) string {
 	}
 	cmd := exec.CommandContext(u.t.Context(), "sh", "-e", "-c", string(m[1]))
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(u.cluster.Kubectl())+":"+os.Getenv("PATH"), "KUBECONFIG="+u.cluster.AdminKubeconfig())
-	out, err := output(cmd, "../..")
+	out, err := output(cmd, tree)
 	if err != nil {
 		u.t.Error(err)
 	}
 	return out
 }
 
+// thisTree is the top of this version's source.
+const thisTree = "../.."
+
 // TestUpgradeAndRollback: replicas of the previous version and of this one on one cluster and one GitLab. Each of them takes over
-// from the other one, twice. Nothing is lost, nobody gets what GitLab does not give, and neither version rewrites what the
-// other one wrote.
+// from the other one, twice, after the manifests of its version were applied, as docs/upgrade.md says. Nothing is lost, nobody
+// gets what GitLab does not give, and neither version rewrites what the other one wrote.
 func TestUpgradeAndRollback(t *testing.T) {
 	program := previousBinary(t)
 	u := newUpgrade(t)
-	u.old = program
+	u.old, u.tree = program, previousTree(t, "deploy")
+	u.page("manifests", u.tree)
 	a := u.startOf(true, "a")
 	u.leader(a)
 	u.eventually("the first round", 30*time.Second, func() bool { return u.rights() && u.token() != "" })
@@ -388,7 +393,7 @@ func TestUpgradeAndRollback(t *testing.T) {
 	defer guard.Wait()
 	defer close(stop)
 
-	u.page("manifests")
+	u.page("manifests", thisTree)
 	b := u.startOf(false, "b")
 	u.works(a, b)
 	items := u.held("second", "third", "fourth")
@@ -406,6 +411,7 @@ func TestUpgradeAndRollback(t *testing.T) {
 	u.eventually("what was approved is made", 60*time.Second, func() bool { return u.hasIn("haw-fourth", "gitlab-edit", "alice") })
 	u.shown()
 	items = u.held("fifth", "sixth", "seventh")
+	u.page("manifests", u.tree)
 	u.over(b, c) // the rollback
 
 	cfg, err := config.Load(filepath.Join(u.dir, "c.yaml"))
@@ -417,6 +423,7 @@ func TestUpgradeAndRollback(t *testing.T) {
 	}
 	u.look()
 	u.eventually("what was approved is made", 60*time.Second, func() bool { return u.hasIn("haw-seventh", "gitlab-edit", "alice") })
+	u.page("manifests", thisTree)
 	d := u.startOf(false, "d")
 	u.works(c, d)
 	u.shown()
@@ -474,7 +481,7 @@ func (u *upgrade) later(leader *replica) {
 	if now := others(u.settled()); !maps.Equal(now, before) {
 		t.Errorf("beside a Snapshot of a later version something was written: it was\n%v\nand is\n%v", before, now)
 	}
-	if out := u.page("formats"); !regexp.MustCompile(`(?m)^Secret +gl-k8s-integrator-snapshot +2$`).MatchString(out) ||
+	if out := u.page("formats", thisTree); !regexp.MustCompile(`(?m)^Secret +gl-k8s-integrator-snapshot +2$`).MatchString(out) ||
 		!regexp.MustCompile(`(?m)^ConfigMap +gl-k8s-integrator-inbox +<none>$`).MatchString(out) || !regexp.MustCompile(`(?m)^haw-world +<none>$`).MatchString(out) {
 		t.Errorf("docs/upgrade.md lets people see the formats, and they see\n%s", out)
 	}
