@@ -42,7 +42,7 @@ func main() {
 	flag.BoolVar(&o.readOnly, "read-only", false, "only read and plan: needs no cluster")
 	flag.StringVar(&o.against, "against", "", "another build of the program, which is measured in turns with it: prints ratios, this one divided by the other")
 	flag.StringVar(&o.againstSource, "against-source", "", "the checkout of that other build: for its manifests, which a program insists on, and for against.plan; without -against it is built")
-	flag.IntVar(&o.turns, "turns", 1, "how often each of two builds reads and plans, and does its first round")
+	flag.IntVar(&o.turns, "turns", 1, "how often each of two builds does its first round")
 	flag.BoolVar(&o.hang, "hang", false, "measure instead what still goes on while a part of GitLab hangs (make bench-hang)")
 	flag.StringVar(&o.kinds, "kinds", "", "the kinds of -hang, with commas; default: all")
 	flag.DurationVar(&o.hangFor, "hang-for", 30*time.Second, "how long -hang waits for what should happen")
